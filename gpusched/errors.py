@@ -1,0 +1,65 @@
+"""The error catalogue: what a user can get wrong or run into, and what to do next.
+
+Each class is one entry. `problem` says what is wrong, `remedy` what to do about it; both are `str.format` templates
+over the keyword arguments of the constructor. `place` is where it happened (`file:line`, a key, a window) and comes
+first in the message. Code that raises one of these never lets a traceback reach the user: `gpusched.__main__` prints
+`str(error)` and exits with `error.exit_code`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+DONE = 0
+TOO_MANY_FAILURES = 1
+USAGE = 2
+NO_DAEMON = 3
+BAD_INPUT = 4
+INTERRUPTED = 130
+
+
+class GpuschedError(Exception):
+    """Base of everything that gpusched says to a user instead of a traceback."""
+
+    exit_code: ClassVar[int] = BAD_INPUT
+    problem: ClassVar[str] = "{problem}"
+    remedy: ClassVar[str] = "{remedy}"
+
+    def __init__(self, *, place: str | None = None, **details: object) -> None:
+        self.place = place
+        self.details = details
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        problem = self.problem.format(**self.details)
+        remedy = self.remedy.format(**self.details)
+        prefix = f"{self.place}: " if self.place else ""
+        return f"{prefix}{problem}\n  {remedy}" if remedy else prefix + problem
+
+
+class UsageError(GpuschedError):
+    """The command line is not one that gpusched has."""
+
+    exit_code = USAGE
+
+
+class InputError(GpuschedError):
+    """Symbols, data or paths that cannot be used."""
+
+
+class ConfigError(GpuschedError):
+    """A configuration file, environment variable or flag that cannot be used."""
+
+
+class StoreError(GpuschedError):
+    """The durable store cannot be opened or written."""
+
+
+class LaunchError(GpuschedError):
+    """The launcher could not be started or has gone."""
+
+
+class DaemonError(GpuschedError):
+    """The daemon cannot be reached or will not do what was asked."""
+
+    exit_code = NO_DAEMON

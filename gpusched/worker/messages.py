@@ -1,0 +1,179 @@
+"""What crosses the process boundaries: supervisor ↔ launcher packets, and JSON lines from a window process.
+
+Everything is a tagged msgspec struct, encoded as JSON. Packets between the supervisor and the launcher travel on a
+`SOCK_SEQPACKET` socket pair, one message a packet; the messages of a window process travel on its own pipe, one a line.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal
+
+import msgspec
+
+from gpusched.workload import DeviceType, SurveyTask, Task
+
+#: A line from a window process that is longer than this fails the window.
+MAX_LINE_BYTES = 4 * 1024 * 1024
+#: A window process that sends more than this in all fails its window.
+MAX_STREAM_BYTES = 64 * 1024 * 1024
+
+
+# -- jobs: what a forked process is asked to do ------------------------------------------------------------------------
+
+
+class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
+    """Train one window and commit its artifacts to `output_dir/<label>`."""
+
+    #: entry point, `package.module:function`
+    workload: str
+    task: Task
+    output_dir: str
+
+
+class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
+    """Look at the windows of some symbols, and at results already committed for them."""
+
+    workload: str
+    tasks: tuple[SurveyTask, ...]
+    output_dir: str
+    #: a committed result is reusable if it was trained on one of these
+    device_types: tuple[DeviceType, ...]
+
+
+Job = WindowJob | SurveyJob
+
+
+# -- supervisor → launcher --------------------------------------------------------------------------------------------
+
+
+class Preload(msgspec.Struct, frozen=True, kw_only=True, tag="preload"):
+    """Import the workload now, so that the next fork has it."""
+
+    workload: str
+
+
+class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
+    """Fork a process for `job`. The packet carries two descriptors: the pipe's write end and the log file."""
+
+    id: int
+    job: Job
+    #: environment on top of the launcher's own; None removes a variable
+    env: dict[str, str | None]
+    #: CPUs that the process may run on; empty: all of the launcher's
+    cpus: tuple[int, ...] = ()
+    #: limit on the process's private writable memory (RLIMIT_DATA); None: unlimited
+    memory_limit_bytes: int | None = None
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True, tag="signal"):
+    """Send `signal` to the whole process group of a forked process that has not been reaped."""
+
+    id: int
+    signal: int
+
+
+LauncherRequest = Preload | Fork | Signal
+
+
+# -- launcher → supervisor --------------------------------------------------------------------------------------------
+
+
+class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
+    id: int
+    pid: int
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """The process could not be forked (no processes left, the launcher has more than one thread, …)."""
+
+    id: int
+    reason: str
+
+
+class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
+    """The process and its whole group are gone. Exactly one of `exit_code` and `signal` is set."""
+
+    id: int
+    exit_code: int | None
+    signal: int | None
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+class PreloadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="preload_failed"):
+    """The workload cannot be imported: no window of it can run."""
+
+    workload: str
+    message: str
+    traceback: str
+
+
+LauncherReply = Forked | Refused | Gone | PreloadFailed
+
+
+# -- window process → supervisor, one JSON object a line ----------------------------------------------------------------
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    pid: int
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    phase: str
+    #: boosting round and their planned number, 0 where there is none
+    round: int = 0
+    rounds: int = 0
+
+
+class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
+    """The window is trained and its artifacts are committed."""
+
+    artifacts_path: str
+    metrics: dict[str, Any]
+    sample_counts: dict[str, int]
+    #: includes the device type; None if the workload has no fingerprints
+    fingerprint: str | None
+    device_type: DeviceType
+    device: str
+    #: seconds by phase, in order
+    phases: dict[str, float]
+    seconds: float
+
+
+class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
+    """One window of a survey; `committed` is a verified result that can be reused instead of training."""
+
+    symbol: str
+    start: dt.date
+    end: dt.date
+    bars: int
+    usable_rows: int
+    skip_reason: str | None = None
+    fingerprint: str | None = None
+    committed: WindowResult | None = None
+
+
+class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed"):
+    """The data of a whole symbol cannot be used: all its windows are skipped for this reason."""
+
+    symbol: str
+    reason: str
+
+
+class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
+    pass
+
+
+ErrorKind = Literal["bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "raised"]
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
+    """The workload raised. `kind` says whether and how trying again can help."""
+
+    kind: ErrorKind
+    message: str
+    traceback: str
+
+
+PipeMessage = Started | Progress | WindowResult | SurveyedWindow | SurveyFailed | SurveyDone | Error

@@ -1,0 +1,123 @@
+"""What a workload is: the interface between gpusched and the function that a window process runs.
+
+A workload is named by an entry point string `package.module:function`. The function has this shape::
+
+    def train_window(task: Task, directory: Path, report: Report) -> Result
+
+It writes its artifacts into `directory`, which gpusched hashes, fsyncs and renames into place when the function returns,
+and it calls `report` as often as it likes. It raises `BadData` for what no retry can cure; any other exception is a
+failure that may be tried again.
+
+Its module may also define
+
+- `survey(task: SurveyTask) -> list[WindowSurvey]`: what the windows of a symbol would find, before anything is trained;
+- `preload() -> None`: import what windows need. Called once in the launcher, before windows are forked from it; it must
+  not start threads nor touch a GPU.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+DeviceType = Literal["cpu", "gpu", "cuda"]
+
+
+class DateRange(msgspec.Struct, frozen=True):
+    """Calendar dates, both ends inclusive."""
+
+    start: dt.date
+    end: dt.date
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One window, as its process sees it."""
+
+    symbol: str
+    start: dt.date
+    end: dt.date
+    #: absolute path of the directory that holds the symbols' bars
+    data_root: str
+    #: absolute path of a directory for caches shared by all windows
+    cache_dir: str
+    #: the workload's own settings, opaque to gpusched
+    settings: dict[str, Any]
+    #: LightGBM's device type, already resolved for the slot
+    device_type: DeviceType = "cpu"
+    #: UUID of the GPU that the process is pinned to (it is device 0 inside), or "cpu"
+    device: str = "cpu"
+    #: threads that the window may use: its share of the cores
+    threads: int = 1
+
+    @property
+    def label(self) -> str:
+        return window_label(self.symbol, self.start, self.end)
+
+
+class SurveyTask(msgspec.Struct, frozen=True, kw_only=True):
+    """The windows of one symbol, to be looked at but not trained."""
+
+    symbol: str
+    windows: tuple[DateRange, ...]
+    data_root: str
+    cache_dir: str
+    settings: dict[str, Any]
+
+
+class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
+    """What a window would find: `skip_reason` is None for one that can be trained."""
+
+    start: dt.date
+    end: dt.date
+    #: bars in the date range
+    bars: int
+    #: rows that can be trained on or validated with
+    usable_rows: int
+    skip_reason: str | None = None
+    #: hex digest of all that determines the result except the device type; None if the workload has none
+    fingerprint: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a workload function returns for a window that it trained."""
+
+    #: JSON-compatible; undefined values are None, never NaN
+    metrics: dict[str, Any]
+    sample_counts: dict[str, int]
+    #: further JSON-compatible entries for metadata.json (parameters, versions, …)
+    metadata: dict[str, Any]
+    #: seconds by phase, in order
+    phases: dict[str, float]
+    #: as in `WindowSurvey`
+    fingerprint: str | None = None
+
+
+class Report(Protocol):
+    """Tells the supervisor how far a window is. Cheap to call: calls in quick succession are merged."""
+
+    def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None: ...
+
+
+class BadData(Exception):
+    """The data of this window cannot be trained on, and trying again will not change that."""
+
+
+class BadParameters(Exception):
+    """The workload's settings are wrong, and trying again will not change that."""
+
+
+class DeviceMismatch(Exception):
+    """The window did not get the device that it was promised."""
+
+
+def window_label(symbol: str, start: dt.date, end: dt.date) -> str:
+    """`SYMBOL_2022-01-01_to_2022-06-30`, the name of a window within a batch and of its artifacts directory."""
+    return f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
+
+
+def device_fingerprint(fingerprint: str, device_type: DeviceType) -> str:
+    """The fingerprint of a result: that of its inputs, and the device type that it was trained on."""
+    return hashlib.sha256(f"{fingerprint}\n{device_type}".encode()).hexdigest()
