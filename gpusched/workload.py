@@ -4,8 +4,8 @@ A workload is named by an entry point string `package.module:function`. The func
 
     def train_window(task: Task, directory: Path, report: Report) -> Result
 
-It writes its artifacts into `directory`, which gpusched hashes, fsyncs and renames into place when the function returns,
-and it calls `report` as often as it likes. It raises `BadData` for what no retry can cure; any other exception is a
+It writes its artifacts into `directory`, which gpusched hashes, fsyncs and renames into place when the function returns;
+it calls `report` as often as it likes. It raises `BadData` for what no retry can cure; any other exception is a
 failure that may be tried again.
 
 Its module may also define
@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-DeviceType = Literal["cpu", "gpu", "cuda"]
+from gpusched.core.model import DeviceType as DeviceType
+from gpusched.core.model import window_label as window_label
 
 
 class DateRange(msgspec.Struct, frozen=True):
@@ -111,11 +112,6 @@ class BadParameters(Exception):
 
 class DeviceMismatch(Exception):
     """The window did not get the device that it was promised."""
-
-
-def window_label(symbol: str, start: dt.date, end: dt.date) -> str:
-    """`SYMBOL_2022-01-01_to_2022-06-30`, the name of a window within a batch and of its artifacts directory."""
-    return f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
 
 
 def device_fingerprint(fingerprint: str, device_type: DeviceType) -> str:

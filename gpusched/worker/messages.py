@@ -7,11 +7,12 @@ Everything is a tagged msgspec struct, encoded as JSON. Packets between the supe
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from gpusched.workload import DeviceType, SurveyTask, Task
+from gpusched.core.model import DeviceType, WindowResult
+from gpusched.workload import SurveyTask, Task
 
 #: A line from a window process that is longer than this fails the window.
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -112,7 +113,7 @@ class PreloadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="preload_fail
 LauncherReply = Forked | Refused | Gone | PreloadFailed
 
 
-# -- window process → supervisor, one JSON object a line ----------------------------------------------------------------
+# -- window process → supervisor, one JSON object a line ---------------------------------------------------------------
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
@@ -124,21 +125,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     #: boosting round and their planned number, 0 where there is none
     round: int = 0
     rounds: int = 0
-
-
-class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
-    """The window is trained and its artifacts are committed."""
-
-    artifacts_path: str
-    metrics: dict[str, Any]
-    sample_counts: dict[str, int]
-    #: includes the device type; None if the workload has no fingerprints
-    fingerprint: str | None
-    device_type: DeviceType
-    device: str
-    #: seconds by phase, in order
-    phases: dict[str, float]
-    seconds: float
 
 
 class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):

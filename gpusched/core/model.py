@@ -1,0 +1,313 @@
+"""The vocabulary as types: windows, batches, devices, slots, states and outcomes.
+
+All of them are frozen values. A state carries exactly the data that is true in it, so that no field's
+meaning depends on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to disk; monotonic readings never do.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal
+
+import msgspec
+
+DeviceType = Literal["cpu", "gpu", "cuda"]
+DeviceChoice = Literal["auto", "cpu", "gpu", "cuda"]
+
+#: id of the one device that is the host's processors
+CPU = "cpu"
+
+
+class Instant(msgspec.Struct, frozen=True, kw_only=True):
+    """Now. `monotonic` measures durations, `wall` is shown to people and written to disk; both in seconds."""
+
+    monotonic: float
+    wall: float
+
+
+# -- work ------------------------------------------------------------------------------------------------------------
+
+
+class WindowKey(msgspec.Struct, frozen=True, order=True):
+    """Names a window among all batches; written `BATCH/LABEL`."""
+
+    batch_id: str
+    label: str
+
+    def __str__(self) -> str:
+        return f"{self.batch_id}/{self.label}"
+
+
+class Window(msgspec.Struct, frozen=True):
+    """One symbol × one date range, both dates inclusive: the unit of work."""
+
+    symbol: str
+    start: dt.date
+    end: dt.date
+
+    @property
+    def label(self) -> str:
+        return window_label(self.symbol, self.start, self.end)
+
+
+def window_label(symbol: str, start: dt.date, end: dt.date) -> str:
+    """`SYMBOL_2022-01-01_to_2022-06-30`: a window's name within its batch and that of its artifacts directory."""
+    return f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
+
+
+class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
+    """A trained window whose artifacts are committed."""
+
+    artifacts_path: str
+    metrics: dict[str, Any]
+    sample_counts: dict[str, int]
+    #: includes the device type; None if the workload has no fingerprints
+    fingerprint: str | None
+    device_type: DeviceType
+    #: UUID of the GPU that trained it, or "cpu"
+    device: str
+    #: seconds by phase, in order
+    phases: dict[str, float]
+    seconds: float
+
+
+class PlannedWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """A window as the plan sees it: to be trained, or skipped for a reason, or reused from a committed result."""
+
+    window: Window
+    #: bars in the date range; rows that can be trained on or validated with
+    bars: int = 0
+    usable_rows: int = 0
+    skip_reason: str | None = None
+    #: hex digest of all that determines the result except the device type
+    fingerprint: str | None = None
+    committed: WindowResult | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch allows its windows."""
+
+    #: launches that may fail by the window's own fault before it counts as failed
+    max_attempts: int = 3
+    #: seconds that an attempt may take; 0: any
+    timeout_s: float = 3600.0
+    #: seconds between the request to stop and the kill
+    grace_s: float = 10.0
+    #: seconds before the second attempt; doubled for each further one
+    backoff_s: float = 1.0
+    backoff_max_s: float = 60.0
+    #: private memory of a window process; 0: any
+    memory_limit_bytes: int = 0
+    #: share of windows that may fail before the batch counts as failed
+    max_failure_rate: float = 0.0
+    #: consecutive windows that fail in the same way before the batch is held; 0: never
+    breaker_failures: int = 10
+
+
+class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What `submit` or `run` asked for, with every path resolved and every default filled in."""
+
+    symbols: tuple[str, ...]
+    start: dt.date
+    end: dt.date
+    window_days: int
+    data_root: str
+    #: entry point of the workload, `package.module:function`
+    workload: str
+    #: the workload's own settings, opaque to the core
+    settings: dict[str, Any]
+    device: DeviceChoice = "auto"
+    #: windows of this batch that may run at once; 0: as many as there are slots
+    workers: int = 0
+    priority: int = 0
+    limits: Limits = Limits()
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """An accepted `BatchSpec`."""
+
+    id: str
+    #: hex digest of what was asked for; the same id with another digest is another batch
+    digest: str
+    output_dir: str
+    submitted_at: float
+    spec: BatchSpec
+
+
+# -- devices ---------------------------------------------------------------------------------------------------------
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU, a MIG instance, or the host CPU."""
+
+    #: UUID, or "cpu"
+    id: str
+    name: str
+    #: what LightGBM is told for windows on this device
+    device_type: DeviceType
+    #: slots on it
+    capacity: int
+    #: offered to batches that ask for `auto`
+    auto: bool = True
+    #: cores near it; empty: any
+    cpus: tuple[int, ...] = ()
+    #: CPU threads that a window on it may use
+    threads: int = 1
+    memory_total_bytes: int | None = None
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """One timed sample of a device. What the card does not report is None, never zero."""
+
+    device_id: str
+    at: float
+    memory_total_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    #: 0..1
+    utilisation: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    #: memory by PID as NVML reports it; None where it cannot be known (host PIDs in a container)
+    process_memory_bytes: dict[int, int] | None = None
+
+
+class Slot(msgspec.Struct, frozen=True, order=True):
+    """A schedulable share of a device; one window process holds one slot."""
+
+    index: int
+    device_id: str
+
+
+# -- how an attempt ends -----------------------------------------------------------------------------------------------
+
+FailureKind = Literal[
+    "bad_data",
+    "bad_parameters",
+    "raised",
+    "exited",
+    "killed",
+    "crashed",
+    "protocol",
+    "memory",
+    "device_memory",
+    "device_mismatch",
+    "device_lost",
+    "launch_refused",
+    "launcher_lost",
+    "interrupted",
+    "timed_out",
+]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
+    """Why an attempt has no result."""
+
+    kind: FailureKind
+    message: str
+    traceback: str = ""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt cost, as the kernel accounts it."""
+
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+Ending = WindowResult | Failure
+
+
+# -- states ------------------------------------------------------------------------------------------------------------
+
+StopReason = Literal["cancelled", "timed_out", "interrupted"]
+
+
+class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
+    """Waits for a slot; `attempt` is the number that its next launch will have."""
+
+    attempt: int = 1
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
+    """Waits for a release."""
+
+    attempt: int = 1
+
+
+class Starting(msgspec.Struct, frozen=True, kw_only=True, tag="starting"):
+    """Holds a slot; its process is being forked."""
+
+    attempt: int
+    slot: Slot
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
+    attempt: int
+    slot: Slot
+    pid: int
+    started_at: float
+
+
+class Stopping(msgspec.Struct, frozen=True, kw_only=True, tag="stopping"):
+    """Told to end, still holds its slot. `pid` is None until the fork is confirmed."""
+
+    attempt: int
+    slot: Slot
+    pid: int | None
+    reason: StopReason
+
+
+class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
+    result: WindowResult
+
+
+class Reused(msgspec.Struct, frozen=True, kw_only=True, tag="reused"):
+    result: WindowResult
+
+
+class Skipped(msgspec.Struct, frozen=True, kw_only=True, tag="skipped"):
+    reason: str
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    failure: Failure
+
+
+class TimedOut(msgspec.Struct, frozen=True, kw_only=True, tag="timed_out"):
+    seconds: float
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
+    pass
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
+    """Its processes kept disappearing through no fault of the window."""
+
+    failure: Failure
+
+
+Outcome = Succeeded | Reused | Skipped | Failed | TimedOut | Cancelled | Lost
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+    """`attempts` launches were made, 0 for a window that needed none."""
+
+    attempts: int
+    outcome: Outcome
+
+
+State = Queued | Held | Starting | Running | Stopping | Finished
+#: states that hold a slot
+Active = Starting | Running | Stopping
+StateName = Literal["queued", "held", "starting", "running", "stopping", "finished"]
+
+#: outcomes in the order in which they are counted and shown
+OUTCOMES = ("succeeded", "reused", "skipped", "failed", "timed_out", "cancelled", "lost")
+
+
+def name_of(state: State | Outcome) -> str:
+    """The tag of a state or an outcome: its name on disk and on screen."""
+    tag = type(state).__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag
