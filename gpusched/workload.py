@@ -4,9 +4,9 @@ A workload is named by an entry point string `package.module:function`. The func
 
     def train_window(task: Task, directory: Path, report: Report) -> Result
 
-It writes its artifacts into `directory`, which gpusched hashes, fsyncs and renames into place when the function returns;
-it calls `report` as often as it likes. It raises `BadData` for what no retry can cure; any other exception is a
-failure that may be tried again.
+It writes its artifacts into `directory`, which gpusched hashes, fsyncs and renames into place when the function
+returns; it calls `report` as often as it likes. It raises `BadData` for what no retry can cure; any other exception is
+a failure that may be tried again.
 
 Its module may also define
 

@@ -1,7 +1,7 @@
 """The vocabulary as types: windows, batches, devices, slots, states and outcomes.
 
-All of them are frozen values. A state carries exactly the data that is true in it, so that no field's
-meaning depends on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to disk; monotonic readings never do.
+All of them are frozen values. A state carries exactly the data that is true in it, so that no field's meaning depends
+on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to disk; monotonic readings never do.
 """
 
 from __future__ import annotations

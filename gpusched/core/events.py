@@ -1,0 +1,245 @@
+"""What happens to the scheduler (events, past tense), what it remembers (records), what it asks for (commands).
+
+`Scheduler.handle(event, now)` answers each event with a list of effects. Records are committed first; only then are the
+commands carried out. Every event that comes from a process carries the number of its attempt, so that a late exit of
+attempt 1 cannot end attempt 2.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gpusched.core.model import (
+    Batch,
+    Device,
+    Ending,
+    PlannedWindow,
+    Reading,
+    Slot,
+    State,
+    Usage,
+    WindowKey,
+)
+
+# -- events: work ------------------------------------------------------------------------------------------------------
+
+
+class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A planned batch. One with the id of a finished batch takes its place."""
+
+    batch: Batch
+    windows: tuple[PlannedWindow, ...]
+
+
+class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that the store remembers as unfinished, as it was when the last supervisor died."""
+
+    batch: Batch
+    windows: tuple[tuple[PlannedWindow, State], ...]
+    held_reason: str | None = None
+
+
+class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """The process of an attempt exists."""
+
+    key: WindowKey
+    attempt: int
+    pid: int
+
+
+class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """The process of an attempt is gone, with its whole group, or could not be started."""
+
+    key: WindowKey
+    attempt: int
+    ending: Ending
+    usage: Usage = Usage()
+
+
+# -- events: what people ask for; `label` None means the whole batch ---------------------------------------------------
+
+
+class CancelRequested(msgspec.Struct, frozen=True, kw_only=True):
+    batch_id: str
+    label: str | None = None
+
+
+class HoldRequested(msgspec.Struct, frozen=True, kw_only=True):
+    batch_id: str
+    label: str | None = None
+
+
+class ReleaseRequested(msgspec.Struct, frozen=True, kw_only=True):
+    batch_id: str
+    label: str | None = None
+
+
+class RetryRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Run again what failed, timed out, was cancelled or lost."""
+
+    batch_id: str
+    label: str | None = None
+
+
+class ShutdownRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Place nothing more; `stop` also ends what is running (it goes back to the queue)."""
+
+    mode: Literal["drain", "stop"]
+
+
+# -- events: devices and time ------------------------------------------------------------------------------------------
+
+
+class DevicesFound(msgspec.Struct, frozen=True, kw_only=True):
+    """The devices of the pool. Sent once, before any batch."""
+
+    devices: tuple[Device, ...]
+
+
+class DeviceRead(msgspec.Struct, frozen=True, kw_only=True):
+    reading: Reading
+
+
+class DeviceLost(msgspec.Struct, frozen=True, kw_only=True):
+    """The device cannot be trusted any more: nothing is placed on it, its windows are stopped and go elsewhere."""
+
+    device_id: str
+    reason: str
+
+
+class DrainRequested(msgspec.Struct, frozen=True, kw_only=True):
+    device_id: str
+
+
+class ResumeRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Opens a drained or quarantined device again."""
+
+    device_id: str
+
+
+class TimePassed(msgspec.Struct, frozen=True, kw_only=True):
+    """The instant of `Scheduler.deadline` has come."""
+
+
+Event = (
+    BatchSubmitted
+    | BatchRecovered
+    | AttemptStarted
+    | AttemptEnded
+    | CancelRequested
+    | HoldRequested
+    | ReleaseRequested
+    | RetryRequested
+    | ShutdownRequested
+    | DevicesFound
+    | DeviceRead
+    | DeviceLost
+    | DrainRequested
+    | ResumeRequested
+    | TimePassed
+)
+
+# -- records: what the store commits before anything else happens ------------------------------------------------------
+
+
+class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="batch_accepted"):
+    """The batch and its windows, each `queued` or already `finished`, in the order of submission."""
+
+    batch: Batch
+    windows: tuple[tuple[PlannedWindow, State], ...]
+    at: float
+
+
+class WindowMoved(msgspec.Struct, frozen=True, kw_only=True, tag="window_moved"):
+    """One line of a window's story."""
+
+    key: WindowKey
+    old: State
+    new: State
+    #: why, in words for people
+    reason: str
+    at: float
+    #: how the attempt ended, where this move ends one
+    ending: Ending | None = None
+    usage: Usage | None = None
+
+
+class BatchHeld(msgspec.Struct, frozen=True, kw_only=True, tag="batch_held"):
+    """Nothing of the batch is placed until it is released. `reason` is for people."""
+
+    batch_id: str
+    reason: str
+    at: float
+
+
+class BatchReleased(msgspec.Struct, frozen=True, kw_only=True, tag="batch_released"):
+    batch_id: str
+    at: float
+
+
+class BatchReopened(msgspec.Struct, frozen=True, kw_only=True, tag="batch_reopened"):
+    """Some windows of a finished batch are to run again."""
+
+    batch_id: str
+    at: float
+
+
+class BatchFinished(msgspec.Struct, frozen=True, kw_only=True, tag="batch_finished"):
+    """Every window of the batch is finished."""
+
+    batch_id: str
+    at: float
+
+
+class DeviceChanged(msgspec.Struct, frozen=True, kw_only=True, tag="device_changed"):
+    """The pool opened or closed a device. `reason` is for people."""
+
+    device_id: str
+    health: Literal["open", "draining", "quarantined"]
+    reason: str
+    at: float
+
+
+class ProgressReported(msgspec.Struct, frozen=True, kw_only=True, tag="progress_reported"):
+    """How far a running window is. Shown to people, never stored."""
+
+    key: WindowKey
+    attempt: int
+    phase: str
+    #: boosting round and their planned number, 0 where there is none
+    round: int = 0
+    rounds: int = 0
+
+
+Record = BatchAccepted | WindowMoved | BatchHeld | BatchReleased | BatchReopened | BatchFinished | DeviceChanged
+#: what clients are told, in the order in which it happened
+Update = Record | ProgressReported
+
+# -- commands: what to do once the records are committed ---------------------------------------------------------------
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """Fork the process of an attempt. Is answered by `AttemptStarted` and `AttemptEnded`, or by the latter alone."""
+
+    key: WindowKey
+    attempt: int
+    slot: Slot
+
+
+class Terminate(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the process group of a running attempt to end (SIGTERM)."""
+
+    key: WindowKey
+    attempt: int
+
+
+class Kill(msgspec.Struct, frozen=True, kw_only=True):
+    """End the process group of a running attempt (SIGKILL)."""
+
+    key: WindowKey
+    attempt: int
+
+
+Command = Launch | Terminate | Kill

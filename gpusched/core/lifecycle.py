@@ -1,0 +1,89 @@
+"""The life of a window: a table of the moves that each state allows.
+
+The table is the only place that says what may follow what. `check` refuses anything else, with the window's story, and
+changes nothing; `diagram` draws the table for the README, so that the picture cannot disagree with the code.
+
+A window is `queued` until it is placed. From `starting` on it holds a slot, and every way out of `starting`, `running`
+and `stopping` goes through `ended`, which is reported when its whole process group is gone: only then is the slot free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from gpusched.core.model import State, StateName, name_of
+
+Move = Literal["placed", "started", "ended", "stopped", "held", "released", "cancelled", "retried"]
+
+#: state → move → the states that the move may lead to
+TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
+    "queued": {
+        "placed": frozenset({"starting"}),
+        "held": frozenset({"held"}),
+        "cancelled": frozenset({"finished"}),
+    },
+    "held": {
+        "released": frozenset({"queued"}),
+        "cancelled": frozenset({"finished"}),
+    },
+    "starting": {
+        "started": frozenset({"running"}),
+        "stopped": frozenset({"stopping"}),
+        "ended": frozenset({"queued", "finished"}),
+    },
+    "running": {
+        "stopped": frozenset({"stopping"}),
+        "ended": frozenset({"queued", "finished"}),
+    },
+    "stopping": {
+        "started": frozenset({"stopping"}),
+        "stopped": frozenset({"stopping"}),
+        "ended": frozenset({"queued", "finished"}),
+    },
+    "finished": {
+        "retried": frozenset({"queued"}),
+    },
+}
+
+
+class IllegalMove(AssertionError):
+    """A move that the table does not have: a bug in the scheduler, never the user's fault."""
+
+    def __init__(self, window: str, old: State, move: Move, new: State, story: Sequence[str]) -> None:
+        lines = "".join(f"\n    {line}" for line in story)
+        super().__init__(
+            f"{window}: {move} cannot lead from {name_of(old)} to {name_of(new)}; its story:{lines or ' (none)'}"
+        )
+
+
+def allows(old: State, move: Move) -> bool:
+    """Whether a window in state `old` can make `move` at all."""
+    return move in TRANSITIONS[_name(old)]
+
+
+def check(window: str, old: State, move: Move, new: State, story: Sequence[str]) -> None:
+    """Raise `IllegalMove` unless the table has `old` —move→ `new`."""
+    if _name(new) not in TRANSITIONS[_name(old)].get(move, frozenset()):
+        raise IllegalMove(window, old, move, new, story)
+
+
+def _name(state: State) -> StateName:
+    return name_of(state)  # type: ignore[return-value]  # the tags of `State` are exactly `StateName`
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> queued: submitted"]
+    for old, moves in TRANSITIONS.items():
+        targets: dict[StateName, list[str]] = {}
+        for move, news in moves.items():
+            for new in sorted(news):
+                targets.setdefault(new, []).append(move)
+        lines += [f"    {old} --> {new}: {' · '.join(moves)}" for new, moves in targets.items()]
+    lines.append("    finished --> [*]")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(diagram())  # noqa: T201

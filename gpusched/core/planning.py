@@ -1,0 +1,134 @@
+"""From what was asked for to windows: symbols, date ranges, batch identity. Pure; files are read elsewhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from gpusched.core.model import BatchSpec, PlannedWindow, Window
+
+#: a tail of the date range that is shorter than this is not a window of its own
+MIN_TAIL_DAYS = 7
+MAX_SYMBOL_LENGTH = 64
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+class SymbolLine(msgspec.Struct, frozen=True):
+    """One symbol of a symbols file and the line it stands on, from 1."""
+
+    symbol: str
+    line: int
+
+
+class Symbols(msgspec.Struct, frozen=True, kw_only=True):
+    """A symbols file, read: what to train, what stood there twice, what cannot be a symbol (and why)."""
+
+    symbols: tuple[str, ...]
+    duplicates: tuple[SymbolLine, ...]
+    #: (line, symbol, reason)
+    refused: tuple[tuple[int, str, str], ...]
+
+
+def parse_symbols(text: str) -> Symbols:
+    """One symbol a line; blank lines and `#` comments, also after a symbol, are skipped."""
+    seen: dict[str, int] = {}
+    duplicates: list[SymbolLine] = []
+    refused: list[tuple[int, str, str]] = []
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+        symbol = line.partition("#")[0].strip()
+        if not symbol:
+            continue
+        if reason := symbol_problem(symbol):
+            refused.append((number, symbol, reason))
+        elif symbol in seen:
+            duplicates.append(SymbolLine(symbol, number))
+        else:
+            seen[symbol] = number
+    return Symbols(symbols=tuple(seen), duplicates=tuple(duplicates), refused=tuple(refused))
+
+
+def symbol_problem(symbol: str) -> str | None:
+    """Why `symbol` cannot be one, or None. A symbol names a directory, so it must not be able to leave its root."""
+    if not symbol:
+        return "it is empty"
+    if len(symbol) > MAX_SYMBOL_LENGTH:
+        return f"it is longer than {MAX_SYMBOL_LENGTH} characters"
+    if symbol.startswith("."):
+        return "it starts with a dot"
+    if "/" in symbol or "\\" in symbol:
+        return "it contains a path separator"
+    if any(character.isspace() for character in symbol):
+        return "it contains white space (one symbol a line)"
+    if not symbol.isprintable():
+        return "it contains control characters"
+    return None
+
+
+def name_problem(name: str) -> str | None:
+    """Why `name` cannot name a batch, or None. It names a directory, too."""
+    if _NAME.fullmatch(name):
+        return None
+    return "a name has 1 to 80 letters, digits, dots, dashes and underscores, and starts with a letter or a digit"
+
+
+def date_ranges(start: dt.date, end: dt.date, window_days: int) -> list[tuple[dt.date, dt.date]]:
+    """Ranges of `window_days` calendar days, side by side, both ends inclusive.
+
+    The last one is clipped to `end`, and dropped if it is shorter than `MIN_TAIL_DAYS` (unless whole windows are).
+    """
+    ranges = []
+    stride = dt.timedelta(days=window_days)
+    first = start
+    while first <= end:
+        last = min(first + stride - dt.timedelta(days=1), end)
+        days = (last - first).days + 1
+        if days >= min(MIN_TAIL_DAYS, window_days):
+            ranges.append((first, last))
+        first += stride
+    return ranges
+
+
+def windows(spec: BatchSpec) -> Iterator[Window]:
+    """The windows of a batch, symbol-major."""
+    ranges = date_ranges(spec.start, spec.end, spec.window_days)
+    for symbol in spec.symbols:
+        for first, last in ranges:
+            yield Window(symbol, first, last)
+
+
+def digest(spec: BatchSpec, output_dir: str | None) -> str:
+    """Identifies what was asked for: the same digest is the same batch. `output_dir` is None where it was not given.
+
+    Limits, workers and priority say how a batch is run, not what it is, and do not count.
+    """
+    asked = msgspec.structs.replace(spec, limits=type(spec.limits)(), workers=0, priority=0)
+    return hashlib.sha256(msgspec.json.encode([asked, output_dir], order="deterministic")).hexdigest()
+
+
+def batch_id(source: str, digest_hex: str) -> str:
+    """A batch's id where none was given: the stem of its symbols file and the start of its digest."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:40] or "batch"
+    return f"{stem}-{digest_hex[:8]}"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch would do, window by window."""
+
+    windows: tuple[PlannedWindow, ...]
+
+    @property
+    def to_train(self) -> tuple[PlannedWindow, ...]:
+        return tuple(w for w in self.windows if w.skip_reason is None and w.committed is None)
+
+    @property
+    def to_skip(self) -> tuple[PlannedWindow, ...]:
+        return tuple(w for w in self.windows if w.skip_reason is not None)
+
+    @property
+    def to_reuse(self) -> tuple[PlannedWindow, ...]:
+        return tuple(w for w in self.windows if w.skip_reason is None and w.committed is not None)
