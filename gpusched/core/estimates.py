@@ -1,0 +1,100 @@
+"""What windows cost, learned from those that have finished: seconds and peak memory by workload, device type and rows.
+
+Rows are put into buckets that double in width, so a bucket's windows differ by less than a factor of two. A question
+is answered from the bucket of its rows, or else from the nearest one, by scaling. Pure: the store keeps the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from gpusched.core.model import DeviceType
+
+#: observations that a mean remembers: later ones weigh as if it had seen this many, so it follows a workload that changes
+MEMORY = 200
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen in one bucket."""
+
+    workload: str
+    device_type: DeviceType
+    #: the bucket holds rows in [2**(bucket-1), 2**bucket)
+    bucket: int
+    count: int = 0
+    rows_mean: float = 0.0
+    seconds_mean: float = 0.0
+    seconds_max: float = 0.0
+    #: observations that knew their memory; 0: the two fields below say nothing
+    memory_count: int = 0
+    memory_mean: float = 0.0
+    memory_max: int = 0
+
+
+class Estimates:
+    """Running estimates; `observe` is the only thing that changes them."""
+
+    def __init__(self, learned: Iterable[Estimate] = ()) -> None:
+        self._rows: dict[tuple[str, DeviceType], dict[int, Estimate]] = {}
+        for estimate in learned:
+            self._put(estimate)
+
+    def observe(
+        self, workload: str, device_type: DeviceType, rows: int, seconds: float, memory_bytes: int | None
+    ) -> Estimate:
+        """Learn from one finished window; the updated row is to be given to the store. `memory_bytes` None: unknown."""
+        bucket = _bucket(rows)
+        old = self._rows.get((workload, device_type), {}).get(bucket) or Estimate(
+            workload=workload, device_type=device_type, bucket=bucket
+        )
+        new = msgspec.structs.replace(
+            old,
+            count=old.count + 1,
+            rows_mean=_mean(old.rows_mean, old.count, rows),
+            seconds_mean=_mean(old.seconds_mean, old.count, seconds),
+            seconds_max=max(old.seconds_max, seconds),
+        )
+        if memory_bytes is not None:
+            new = msgspec.structs.replace(
+                new,
+                memory_count=old.memory_count + 1,
+                memory_mean=_mean(old.memory_mean, old.memory_count, memory_bytes),
+                memory_max=max(old.memory_max, memory_bytes),
+            )
+        self._put(new)
+        return new
+
+    def seconds(self, workload: str, device_type: DeviceType, rows: int) -> float | None:
+        """Expected seconds, proportional to rows within and beyond the nearest bucket; None if nothing was seen."""
+        seen = self._nearest(workload, device_type, rows, need_memory=False)
+        return None if seen is None else seen.seconds_mean * max(rows, 1) / max(seen.rows_mean, 1.0)
+
+    def memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
+        """Memory to reserve: the most that was seen, scaled up for more rows and never down; None if nothing was seen."""
+        seen = self._nearest(workload, device_type, rows, need_memory=True)
+        return None if seen is None else round(seen.memory_max * max(1.0, rows / max(seen.rows_mean, 1.0)))
+
+    def rows(self) -> list[Estimate]:
+        """All buckets, in a fixed order."""
+        return [buckets[bucket] for _, buckets in sorted(self._rows.items()) for bucket in sorted(buckets)]
+
+    def _nearest(self, workload: str, device_type: DeviceType, rows: int, *, need_memory: bool) -> Estimate | None:
+        candidates = [
+            e for e in self._rows.get((workload, device_type), {}).values() if e.memory_count or not need_memory
+        ]
+        wanted = _bucket(rows)
+        # of two at the same distance the larger: what is too high costs a slot, what is too low costs an attempt
+        return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket), default=None)
+
+    def _put(self, estimate: Estimate) -> None:
+        self._rows.setdefault((estimate.workload, estimate.device_type), {})[estimate.bucket] = estimate
+
+
+def _bucket(rows: int) -> int:
+    return max(rows, 0).bit_length()
+
+
+def _mean(mean: float, count: int, value: float) -> float:
+    return mean + (value - mean) / min(count + 1, MEMORY)

@@ -1,0 +1,175 @@
+"""The pool: who holds which slot, and which slot comes next.
+
+The ledger here decides; readings of the devices may veto a placement, and never say who holds a slot. The choice is
+deterministic: the least loaded device, which is the one with the fewest allocated slots relative to its capacity, then
+the most free memory net of reservations, then the lowest smoothed utilisation, then the lowest slot index.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from gpusched.core.model import CPU, Device, DeviceChoice, Reading, Slot, WindowKey
+
+Health = Literal["open", "draining", "quarantined"]
+
+#: weight of the newest sample in the smoothed utilisation
+SMOOTHING = 0.3
+#: a reservation larger than this share of a device is cut to it, or the window could never be placed
+LARGEST_SHARE = 0.9
+
+
+class Allocation(msgspec.Struct, frozen=True):
+    """The slot that an attempt holds, and the memory set aside for it until it is seen to use it."""
+
+    key: WindowKey
+    slot: Slot
+    reserved_bytes: int
+    #: no other window may share the device
+    alone: bool
+
+
+class DeviceState:
+    """One device of the pool: its slots, what is allocated on it, and what was last read of it."""
+
+    def __init__(self, device: Device, slots: list[Slot]) -> None:
+        self.device = device
+        self.slots = slots
+        self.free = [slot.index for slot in slots]  # a heap
+        self.allocations: dict[int, Allocation] = {}
+        self.health: Health = "open"
+        self.reason = ""
+        self.reading: Reading | None = None
+        self.utilisation = 0.0
+        self.seen_bytes: dict[int, int] = {}
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Memory promised to windows that have not been seen to use it yet."""
+        return sum(max(0, a.reserved_bytes - self.seen_bytes.get(i, 0)) for i, a in self.allocations.items())
+
+    def free_bytes(self) -> int | None:
+        """Free memory net of reservations, or None where the device does not tell."""
+        if self.reading is None or self.reading.memory_free_bytes is None:
+            return None
+        return self.reading.memory_free_bytes - self.reserved_bytes
+
+    def room_for(self, memory_bytes: int, alone: bool) -> bool:
+        """Whether a window that needs `memory_bytes` fits now."""
+        if alone and self.allocations:
+            return False
+        if any(a.alone for a in self.allocations.values()):
+            return False
+        free = self.free_bytes()
+        if free is None:
+            return True
+        total = self.reading.memory_total_bytes if self.reading else None
+        needed = memory_bytes if total is None else min(memory_bytes, int(total * LARGEST_SHARE))
+        return free >= needed
+
+    def load(self) -> tuple[float, int, float, int]:
+        """Smaller is less loaded."""
+        return (
+            len(self.allocations) / len(self.slots),
+            -(self.free_bytes() or 0),
+            self.utilisation,
+            self.free[0],
+        )
+
+
+class Pool:
+    """All slots of all devices."""
+
+    def __init__(self, devices: Iterable[Device] = ()) -> None:
+        self.devices: dict[str, DeviceState] = {}
+        self.slots: list[Slot] = []
+        for device in devices:
+            self.add(device)
+
+    def add(self, device: Device) -> None:
+        """Give `device` its slots; their indexes go on where the last device's ended."""
+        first = len(self.slots)
+        slots = [Slot(index, device.id) for index in range(first, first + device.capacity)]
+        self.slots += slots
+        if slots:
+            self.devices[device.id] = DeviceState(device, slots)
+
+    @property
+    def has_free(self) -> bool:
+        return any(state.free and state.health == "open" for state in self.devices.values())
+
+    def choose(self, wanted: DeviceChoice, *, memory_bytes: int = 0, alone: bool = False) -> Slot | None:
+        """The slot on the least loaded device that suits, or None. Changes nothing."""
+        best: DeviceState | None = None
+        for state in self.devices.values():
+            if (
+                state.free
+                and state.health == "open"
+                and suits(state.device, wanted)
+                and state.room_for(memory_bytes, alone)
+                and (best is None or state.load() < best.load())
+            ):
+                best = state
+        return self.slots[best.free[0]] if best else None
+
+    def could_ever(self, wanted: DeviceChoice) -> bool:
+        """Whether the pool has a device of this type at all."""
+        return any(suits(state.device, wanted) for state in self.devices.values())
+
+    def allocate(self, slot: Slot, key: WindowKey, *, memory_bytes: int = 0, alone: bool = False) -> None:
+        """Mark `slot`, the one that `choose` gave, as held by `key`."""
+        state = self.devices[slot.device_id]
+        assert state.free[0] == slot.index, f"slot {slot.index} is not the next free one of {slot.device_id}"
+        heapq.heappop(state.free)
+        state.allocations[slot.index] = Allocation(key, slot, memory_bytes, alone)
+
+    def release(self, slot: Slot) -> None:
+        state = self.devices[slot.device_id]
+        del state.allocations[slot.index]
+        state.seen_bytes.pop(slot.index, None)
+        heapq.heappush(state.free, slot.index)
+
+    def observe(self, reading: Reading, pids: dict[int, int]) -> None:
+        """Take in a reading; `pids` maps the processes of our windows on that device to their slot indexes."""
+        state = self.devices.get(reading.device_id)
+        if state is None:
+            return
+        state.reading = reading
+        if reading.utilisation is not None:
+            state.utilisation += SMOOTHING * (reading.utilisation - state.utilisation)
+        if reading.process_memory_bytes is not None:
+            for pid, used in reading.process_memory_bytes.items():
+                if pid in pids:
+                    state.seen_bytes[pids[pid]] = used
+
+    def set_health(self, device_id: str, health: Health, reason: str) -> bool:
+        """Open or close a device; whether that changed anything. An unknown device changes nothing."""
+        state = self.devices.get(device_id)
+        if state is None or state.health == health:
+            return False
+        state.health, state.reason = health, reason
+        return True
+
+    def validate(self) -> None:
+        """Raise AssertionError unless allocated ⊎ free = all slots, on every device."""
+        for state in self.devices.values():
+            free, held = set(state.free), set(state.allocations)
+            assert not free & held, f"slots both free and held on {state.device.id}: {free & held}"
+            assert free | held == {s.index for s in state.slots}, f"slots vanished on {state.device.id}"
+            assert len(state.free) == len(free), f"a slot is free twice on {state.device.id}"
+            assert all(a.slot.index == i for i, a in state.allocations.items())
+
+
+def suits(device: Device, wanted: DeviceChoice) -> bool:
+    """Whether a batch that asked for `wanted` may run on `device`."""
+    match wanted:
+        case "auto":
+            return device.auto
+        case "cpu":
+            return device.id == CPU
+        case _:
+            return device.id != CPU

@@ -1,0 +1,116 @@
+"""Queues: what the scheduler remembers of each window and batch, and the instants it waits for."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from typing import Literal, NamedTuple
+
+from gpusched.core.model import Batch, Finished, Instant, PlannedWindow, Queued, State, WindowKey
+
+#: lines of a window's story that are kept in memory for error messages; the store keeps them all
+STORY_LINES = 12
+
+
+class Entry:
+    """One window."""
+
+    __slots__ = ("alone", "failures", "key", "losses", "memory_bytes", "order", "planned", "ready_at", "state", "story")
+
+    def __init__(self, key: WindowKey, planned: PlannedWindow, number: int, state: State) -> None:
+        self.key = key
+        self.planned = planned
+        self.state = state
+        #: place in the queue of its batch: most rows first (in steps of about 20 %), then as submitted
+        self.order = (-int(math.log2(planned.usable_rows + 1) * 4), number)
+        #: attempts that ended by the window's own doing, and by others'
+        self.failures = 0
+        self.losses = 0
+        #: monotonic instant before which it is not placed again
+        self.ready_at = 0.0
+        #: device memory to set aside for it
+        self.memory_bytes = 0
+        #: it may not share a device
+        self.alone = False
+        self.story: deque[str] = deque(maxlen=STORY_LINES)
+
+
+class BatchQueue:
+    """One batch, its windows, and those of them that can be placed."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.entries: dict[str, Entry] = {}
+        self.unfinished = 0
+        self.active = 0
+        #: why nothing of it is placed, or None
+        self.held_reason: str | None = None
+        #: number of the placement that served it last
+        self.last_served = 0
+        #: what the last failed windows had in common, and how many of them
+        self.streak: tuple[str, int] = ("", 0)
+        #: heap of (order, label); items of windows that are no longer ready are dropped when met
+        self._ready: list[tuple[tuple[int, int], str]] = []
+
+    def push(self, entry: Entry) -> None:
+        heapq.heappush(self._ready, (entry.order, entry.key.label))
+
+    def peek(self, now: Instant) -> Entry | None:
+        """The window that comes next, or None."""
+        while self._ready:
+            entry = self.entries[self._ready[0][1]]
+            if isinstance(entry.state, Queued) and entry.ready_at <= now.monotonic:
+                return entry
+            heapq.heappop(self._ready)
+        return None
+
+    def pop(self) -> None:
+        """Take the window that `peek` gave."""
+        heapq.heappop(self._ready)
+
+    @property
+    def may_have_ready(self) -> bool:
+        return bool(self._ready) and self.held_reason is None
+
+    @property
+    def done(self) -> bool:
+        return self.unfinished == 0
+
+    def add(self, entry: Entry) -> None:
+        self.entries[entry.key.label] = entry
+        self.unfinished += not isinstance(entry.state, Finished)
+        if isinstance(entry.state, Queued):
+            self.push(entry)
+
+
+Purpose = Literal["backoff", "launch", "timeout", "grace"]
+
+
+class Timer(NamedTuple):
+    #: monotonic instant
+    at: float
+    #: breaks ties in the order of setting
+    number: int
+    key: WindowKey
+    attempt: int
+    purpose: Purpose
+
+
+class Timers:
+    """Instants at which something is due. They are never cancelled: the scheduler drops those that no longer apply."""
+
+    def __init__(self) -> None:
+        self._heap: list[Timer] = []
+        self._count = 0
+
+    def set(self, at: float, key: WindowKey, attempt: int, purpose: Purpose) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, Timer(at, self._count, key, attempt, purpose))
+
+    @property
+    def first(self) -> Timer | None:
+        return self._heap[0] if self._heap else None
+
+    def pop(self) -> None:
+        heapq.heappop(self._heap)

@@ -1,0 +1,541 @@
+"""The scheduler: events in, records and commands out. The only place where the state of a window changes.
+
+It does no I/O, reads no clock and draws no random number: `now` is an argument, ties break on submission order and slot
+index, and the same events give the same effects. What has to happen later is a deadline that the shell waits for and
+answers with `TimePassed`.
+
+A slot is allocated in the same call that places a window, and freed only by the end of the attempt that holds it.
+Between batches, the highest priority goes first, then the one served least recently; inside a batch, the windows with
+the most rows go first, so that the last slots to fall idle do so together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from gpusched.core import lifecycle
+from gpusched.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchAccepted,
+    BatchFinished,
+    BatchHeld,
+    BatchRecovered,
+    BatchReleased,
+    BatchReopened,
+    BatchSubmitted,
+    CancelRequested,
+    Command,
+    DeviceChanged,
+    DeviceLost,
+    DeviceRead,
+    DevicesFound,
+    DrainRequested,
+    Event,
+    HoldRequested,
+    Kill,
+    Launch,
+    Record,
+    ReleaseRequested,
+    ResumeRequested,
+    RetryRequested,
+    ShutdownRequested,
+    Terminate,
+    TimePassed,
+    WindowMoved,
+)
+from gpusched.core.failures import TREATMENTS, Retry, judge, signature
+from gpusched.core.model import (
+    Active,
+    Batch,
+    Cancelled,
+    Ending,
+    Failed,
+    Failure,
+    Finished,
+    Held,
+    Instant,
+    Lost,
+    Outcome,
+    PlannedWindow,
+    Queued,
+    Reused,
+    Running,
+    Skipped,
+    Starting,
+    State,
+    Stopping,
+    StopReason,
+    Succeeded,
+    TimedOut,
+    Usage,
+    WindowKey,
+    WindowResult,
+    name_of,
+)
+from gpusched.core.placement import Pool
+from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
+
+#: outcomes that `retry` runs again
+RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
+#: seconds that a fork may take before its attempt is stopped: the launcher imports the workload before the first one
+LAUNCH_TIMEOUT_S = 120.0
+
+
+class Scheduler:
+    """See the module. `records` and `commands` of one `handle` call are returned in the order in which they arose."""
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self._batches: dict[str, BatchQueue] = {}
+        self._timers = Timers()
+        self._serves = 0
+        self._shutdown = False
+        self._records: list[Record] = []
+        self._commands: list[Command] = []
+
+    # -- what the shell asks -----------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: Instant) -> tuple[list[Record], list[Command]]:
+        """Apply `event`; what to commit, and what to do after that."""
+        self._records, self._commands = [], []
+        match event:
+            case AttemptEnded():
+                self._attempt_ended(event, now)
+            case AttemptStarted():
+                self._attempt_started(event, now)
+            case TimePassed():
+                self._time_passed(now)
+            case BatchSubmitted():
+                self._batch_submitted(event, now)
+            case BatchRecovered():
+                self._batch_recovered(event, now)
+            case CancelRequested():
+                for entry in self._entries(event.batch_id, event.label):
+                    self._cancel(entry, now)
+            case HoldRequested():
+                self._hold(event, now)
+            case ReleaseRequested():
+                self._release(event, now)
+            case RetryRequested():
+                self._retry(event, now)
+            case DevicesFound():
+                for device in event.devices:
+                    self.pool.add(device)
+            case DeviceRead():
+                self.pool.observe(event.reading, self._pids_on(event.reading.device_id))
+            case DeviceLost():
+                self._close_device(event.device_id, "quarantined", event.reason, now)
+            case DrainRequested():
+                self._close_device(event.device_id, "draining", "drained by request", now)
+            case ResumeRequested():
+                if self.pool.set_health(event.device_id, "open", ""):
+                    self._device_changed(event.device_id, now)
+            case ShutdownRequested():
+                self._shutdown = True
+                if event.mode == "stop":
+                    for entry in self._active():
+                        self._stop(entry, "interrupted", "the supervisor is stopping", now)
+        self._place(now)
+        return self._records, self._commands
+
+    @property
+    def deadline(self) -> float | None:
+        """The monotonic instant at which `TimePassed` is due, or None."""
+        while (timer := self._timers.first) and not self._applies(timer):
+            self._timers.pop()
+        return timer.at if timer else None
+
+    @property
+    def active(self) -> int:
+        """Windows that hold a slot."""
+        return sum(batch.active for batch in self._batches.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Windows that have not finished."""
+        return sum(batch.unfinished for batch in self._batches.values())
+
+    def batch(self, batch_id: str) -> Batch | None:
+        found = self._batches.get(batch_id)
+        return found.batch if found else None
+
+    def planned(self, key: WindowKey) -> PlannedWindow:
+        return self._batches[key.batch_id].entries[key.label].planned
+
+    def states(self, batch_id: str) -> Iterator[tuple[PlannedWindow, State]]:
+        """The windows of a batch in the order of submission."""
+        for entry in self._batches[batch_id].entries.values():
+            yield entry.planned, entry.state
+
+    def held_reason(self, batch_id: str) -> str | None:
+        return self._batches[batch_id].held_reason
+
+    def batches(self) -> tuple[Batch, ...]:
+        return tuple(b.batch for b in self._batches.values())
+
+    def validate(self) -> None:
+        """Raise AssertionError unless every invariant holds."""
+        self.pool.validate()
+        held: dict[int, WindowKey] = {}
+        for batch in self._batches.values():
+            states = [entry.state for entry in batch.entries.values()]
+            assert batch.unfinished == sum(not isinstance(s, Finished) for s in states), batch.batch.id
+            assert batch.active == sum(isinstance(s, Active) for s in states), batch.batch.id
+            for entry in batch.entries.values():
+                if isinstance(entry.state, Active):
+                    index = entry.state.slot.index
+                    assert index not in held, f"slot {index} is held by {held[index]} and {entry.key}"
+                    held[index] = entry.key
+        allocated = {i: a.key for state in self.pool.devices.values() for i, a in state.allocations.items()}
+        assert allocated == held, f"the ledger says {allocated}, the windows say {held}"
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    def _batch_submitted(self, event: BatchSubmitted, now: Instant) -> None:
+        batch = BatchQueue(event.batch)
+        known = self._batches.get(event.batch.id)
+        assert known is None or not known.unfinished, f"batch {event.batch.id} is not finished"
+        states: list[tuple[PlannedWindow, State]] = []
+        for planned in event.windows:
+            state: State = Queued()
+            if planned.skip_reason is not None:
+                state = Finished(attempts=0, outcome=Skipped(reason=planned.skip_reason))
+            elif planned.committed is not None:
+                state = Finished(attempts=0, outcome=Reused(result=planned.committed))
+            states.append((planned, state))
+        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), at=now.wall))
+        self._admit(batch, states)
+        self._finish_batch_if_done(batch, now)
+
+    def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
+        batch = BatchQueue(event.batch)
+        batch.held_reason = event.held_reason
+        self._admit(batch, event.windows)
+        if batch.done:
+            self._finish_batch_if_done(batch, now)
+        for entry in batch.entries.values():
+            if isinstance(entry.state, Active):
+                self._recover(entry, batch, now)
+
+    def _recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
+        """Decide about a window whose process died with the last supervisor. Its slot is free already."""
+        state = entry.state
+        assert isinstance(state, Active)
+        # A window that takes the supervisor down with it must not do so for ever: each such attempt is a loss.
+        entry.losses = state.attempt
+        ending: Ending
+        if entry.planned.committed is not None:
+            ending = entry.planned.committed
+            new: State = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
+        else:
+            ending = Failure(kind="interrupted", message="the supervisor ended while the window was running")
+            new = self._after_failure(entry, batch, state.attempt, ending, now)
+        self._move(entry, "ended", new, "found after a restart of the supervisor", now, ending)
+
+    def _admit(self, batch: BatchQueue, windows: Iterable[tuple[PlannedWindow, State]]) -> None:
+        for number, (planned, state) in enumerate(windows):
+            batch.add(Entry(WindowKey(batch.batch.id, planned.window.label), planned, number, state))
+            batch.active += isinstance(state, Active)
+        self._batches[batch.batch.id] = batch
+
+    def _finish_batch_if_done(self, batch: BatchQueue, now: Instant) -> None:
+        if batch.done:
+            self._records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
+
+    # -- attempts ----------------------------------------------------------------------------------------------------
+
+    def _place(self, now: Instant) -> None:
+        if self._shutdown:
+            return
+        while self.pool.has_free:
+            candidates = sorted(
+                (batch for batch in self._batches.values() if batch.may_have_ready),
+                key=lambda batch: (-batch.batch.spec.priority, batch.last_served),
+            )
+            if not any(self._place_one(batch, now) for batch in candidates):
+                return
+
+    def _place_one(self, batch: BatchQueue, now: Instant) -> bool:
+        spec = batch.batch.spec
+        entry = batch.peek(now)
+        if entry is None or (spec.workers and batch.active >= spec.workers):
+            return False
+        slot = self.pool.choose(spec.device, memory_bytes=entry.memory_bytes, alone=entry.alone)
+        if slot is None:
+            return False
+        assert isinstance(entry.state, Queued)
+        batch.pop()
+        attempt = entry.state.attempt
+        self.pool.allocate(slot, entry.key, memory_bytes=entry.memory_bytes, alone=entry.alone)
+        self._serves += 1
+        batch.last_served = self._serves
+        self._move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
+        self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
+        self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry.key, attempt, "launch")
+        return True
+
+    def _attempt_started(self, event: AttemptStarted, now: Instant) -> None:
+        entry = self._attempt(event.key, event.attempt)
+        if entry is None:
+            return
+        match entry.state:
+            case Starting(attempt=attempt, slot=slot):
+                running = Running(attempt=attempt, slot=slot, pid=event.pid, started_at=now.wall)
+                self._move(entry, "started", running, f"as process {event.pid}", now)
+                timeout_s = self._batches[entry.key.batch_id].batch.spec.limits.timeout_s
+                if timeout_s > 0:
+                    self._timers.set(now.monotonic + timeout_s, entry.key, attempt, "timeout")
+            case Stopping(attempt=attempt, slot=slot, reason=reason):
+                stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
+                self._move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
+                self._commands.append(Terminate(key=entry.key, attempt=attempt))
+
+    def _attempt_ended(self, event: AttemptEnded, now: Instant) -> None:
+        entry = self._attempt(event.key, event.attempt)
+        if entry is None:
+            return
+        state, batch = entry.state, self._batches[entry.key.batch_id]
+        assert isinstance(state, Active)
+        self.pool.release(state.slot)
+        ending = event.ending
+        reason = "trained" if isinstance(ending, WindowResult) else ending.message
+        new: State
+        if isinstance(ending, WindowResult):
+            batch.streak = ("", 0)
+            new = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
+        elif isinstance(state, Stopping) and state.reason == "cancelled":
+            new = Finished(attempts=state.attempt, outcome=Cancelled())
+            reason = "cancelled"
+        else:
+            if isinstance(state, Stopping):
+                ending = _stopped(state.reason, batch.batch.spec.limits.timeout_s, ending)
+                reason = ending.message
+            if TREATMENTS[ending.kind].counts:
+                entry.failures += 1
+            else:
+                entry.losses += 1
+            if ending.kind == "device_memory":
+                self._want_more_memory(entry, event.usage)
+            new = self._after_failure(entry, batch, state.attempt, ending, now)
+        self._move(entry, "ended", new, reason, now, ending, event.usage)
+
+    def _after_failure(self, entry: Entry, batch: BatchQueue, attempt: int, failure: Failure, now: Instant) -> State:
+        """The state that follows a failed attempt: queued for the next one, or finished."""
+        limits = batch.batch.spec.limits
+        verdict = judge(failure, failures=entry.failures, losses=entry.losses, limits=limits)
+        if isinstance(verdict, Retry):
+            entry.ready_at = now.monotonic + verdict.delay_s
+            if verdict.delay_s > 0:
+                self._timers.set(entry.ready_at, entry.key, attempt + 1, "backoff")
+            else:
+                batch.push(entry)
+            return Queued(attempt=attempt + 1)
+        self._count_streak(batch, verdict, failure, now)
+        return Finished(attempts=attempt, outcome=verdict)
+
+    def _count_streak(self, batch: BatchQueue, verdict: Outcome, failure: Failure, now: Instant) -> None:
+        """The circuit breaker: hold a batch whose windows keep failing in the same way."""
+        last, count = batch.streak
+        cause = signature(failure)
+        count = count + 1 if cause == last else 1
+        batch.streak = (cause, count)
+        limit = batch.batch.spec.limits.breaker_failures
+        if limit and count >= limit and batch.held_reason is None and batch.unfinished > 1:
+            reason = f"the last {count} windows failed in the same way ({failure.message})"
+            self._hold_batch(batch, reason, now)
+
+    def _want_more_memory(self, entry: Entry, usage: Usage) -> None:
+        """After device memory ran out: set more aside, and if that was done already, ask for a device alone."""
+        entry.alone = entry.memory_bytes > 0
+        entry.memory_bytes = max(2 * entry.memory_bytes, 1 << 30)
+
+    def _stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
+        """End the process of an active window; its `AttemptEnded` comes when the group is gone."""
+        state, limits = entry.state, self._batches[entry.key.batch_id].batch.spec.limits
+        assert isinstance(state, Active)
+        if isinstance(state, Stopping) and (state.reason == reason or reason == "interrupted"):
+            return
+        pid = None if isinstance(state, Starting) else state.pid
+        first = not isinstance(state, Stopping)
+        self._move(entry, "stopped", Stopping(attempt=state.attempt, slot=state.slot, pid=pid, reason=reason), why, now)
+        if first:
+            if pid is not None:
+                self._commands.append(Terminate(key=entry.key, attempt=state.attempt))
+            self._timers.set(now.monotonic + limits.grace_s, entry.key, state.attempt, "grace")
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def _cancel(self, entry: Entry, now: Instant) -> None:
+        match entry.state:
+            case Queued(attempt=attempt) | Held(attempt=attempt):
+                done = Finished(attempts=attempt - 1, outcome=Cancelled())
+                self._move(entry, "cancelled", done, "cancelled by request", now)
+            case Starting() | Running() | Stopping():
+                self._stop(entry, "cancelled", "cancelled by request", now)
+
+    def _hold(self, event: HoldRequested, now: Instant) -> None:
+        if event.label is None:
+            batch = self._batches.get(event.batch_id)
+            if batch and batch.unfinished and batch.held_reason is None:
+                self._hold_batch(batch, "held by request", now)
+            return
+        for entry in self._entries(event.batch_id, event.label):
+            if isinstance(entry.state, Queued):
+                self._move(entry, "held", Held(attempt=entry.state.attempt), "held by request", now)
+
+    def _hold_batch(self, batch: BatchQueue, reason: str, now: Instant) -> None:
+        batch.held_reason = reason
+        self._records.append(BatchHeld(batch_id=batch.batch.id, reason=reason, at=now.wall))
+
+    def _release(self, event: ReleaseRequested, now: Instant) -> None:
+        batch = self._batches.get(event.batch_id)
+        if batch and event.label is None and batch.held_reason is not None:
+            batch.held_reason, batch.streak = None, ("", 0)
+            self._records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
+        for entry in self._entries(event.batch_id, event.label):
+            if isinstance(entry.state, Held):
+                self._requeue(entry, "released", entry.state.attempt, "released by request", now)
+
+    def _retry(self, event: RetryRequested, now: Instant) -> None:
+        batch = self._batches.get(event.batch_id)
+        was_finished = batch is not None and batch.done
+        for entry in self._entries(event.batch_id, event.label):
+            state = entry.state
+            if isinstance(state, Finished) and isinstance(state.outcome, RETRIABLE):
+                if was_finished:
+                    self._records.append(BatchReopened(batch_id=event.batch_id, at=now.wall))
+                    was_finished = False
+                entry.failures = entry.losses = 0
+                self._requeue(entry, "retried", state.attempts + 1, "retried by request", now)
+
+    def _requeue(self, entry: Entry, move: lifecycle.Move, attempt: int, why: str, now: Instant) -> None:
+        entry.ready_at = now.monotonic
+        self._move(entry, move, Queued(attempt=attempt), why, now)
+        self._batches[entry.key.batch_id].push(entry)
+
+    # -- devices and time --------------------------------------------------------------------------------------------
+
+    def _close_device(self, device_id: str, health: str, reason: str, now: Instant) -> None:
+        assert health in ("draining", "quarantined")
+        if not self.pool.set_health(device_id, "draining" if health == "draining" else "quarantined", reason):
+            return
+        self._device_changed(device_id, now)
+        if health == "quarantined":
+            for entry in self._active():
+                if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
+                    self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
+
+    def _device_changed(self, device_id: str, now: Instant) -> None:
+        state = self.pool.devices[device_id]
+        self._records.append(DeviceChanged(device_id=device_id, health=state.health, reason=state.reason, at=now.wall))
+
+    def _time_passed(self, now: Instant) -> None:
+        while (timer := self._timers.first) and timer.at <= now.monotonic:
+            self._timers.pop()
+            if self._applies(timer):
+                self._due(timer, now)
+
+    def _due(self, timer: Timer, now: Instant) -> None:
+        batch = self._batches[timer.key.batch_id]
+        entry = batch.entries[timer.key.label]
+        match timer.purpose:
+            case "backoff":
+                batch.push(entry)
+            case "launch":
+                self._stop(entry, "interrupted", f"not forked after {LAUNCH_TIMEOUT_S:g} s", now)
+            case "timeout":
+                self._stop(entry, "timed_out", f"still running after {batch.batch.spec.limits.timeout_s:g} s", now)
+            case "grace":
+                self._commands.append(Kill(key=timer.key, attempt=timer.attempt))
+
+    def _applies(self, timer: Timer) -> bool:
+        """Whether the window is still in what the timer was set for."""
+        batch = self._batches.get(timer.key.batch_id)
+        entry = batch.entries.get(timer.key.label) if batch else None
+        if entry is None:
+            return False
+        expected: type[State] | tuple[type[State], ...]
+        match timer.purpose:
+            case "backoff":
+                expected = Queued
+            case "launch":
+                expected = Starting
+            case "timeout":
+                expected = Running
+            case "grace":
+                expected = Stopping
+        return isinstance(entry.state, expected) and entry.state.attempt == timer.attempt
+
+    # -- one window ----------------------------------------------------------------------------------------------------
+
+    def _attempt(self, key: WindowKey, attempt: int) -> Entry | None:
+        """The window that is in this attempt, or None if the event came too late to matter."""
+        batch = self._batches.get(key.batch_id)
+        entry = batch.entries.get(key.label) if batch else None
+        if entry is None or not isinstance(entry.state, Active) or entry.state.attempt != attempt:
+            return None
+        return entry
+
+    def _entries(self, batch_id: str, label: str | None) -> list[Entry]:
+        batch = self._batches.get(batch_id)
+        if batch is None:
+            return []
+        if label is None:
+            return list(batch.entries.values())
+        return [batch.entries[label]] if label in batch.entries else []
+
+    def _active(self) -> list[Entry]:
+        keys = [a.key for state in self.pool.devices.values() for a in state.allocations.values()]
+        return [self._batches[key.batch_id].entries[key.label] for key in keys]
+
+    def _pids_on(self, device_id: str) -> dict[int, int]:
+        state = self.pool.devices.get(device_id)
+        pids: dict[int, int] = {}
+        for allocation in state.allocations.values() if state else ():
+            window = self._batches[allocation.key.batch_id].entries[allocation.key.label].state
+            if isinstance(window, Running):
+                pids[window.pid] = allocation.slot.index
+        return pids
+
+    def _move(
+        self,
+        entry: Entry,
+        move: lifecycle.Move,
+        new: State,
+        reason: str,
+        now: Instant,
+        ending: Ending | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        """Change the state of a window, and keep the counts of its batch."""
+        batch, old = self._batches[entry.key.batch_id], entry.state
+        self._record(entry, move, new, reason, now, ending, usage)
+        batch.active += isinstance(new, Active) - isinstance(old, Active)
+        batch.unfinished += isinstance(old, Finished) - isinstance(new, Finished)
+        if isinstance(new, Finished):
+            self._finish_batch_if_done(batch, now)
+
+    def _record(
+        self,
+        entry: Entry,
+        move: lifecycle.Move,
+        new: State,
+        reason: str,
+        now: Instant,
+        ending: Ending | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        lifecycle.check(str(entry.key), entry.state, move, new, entry.story)
+        entry.story.append(f"{name_of(entry.state)} → {name_of(new)}: {move}, {reason}")
+        self._records.append(
+            WindowMoved(key=entry.key, old=entry.state, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
+        )
+        entry.state = new
+
+
+def _stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:
+    """The failure of an attempt that was told to end: the reason for that, not the signal it died of."""
+    if reason == "timed_out":
+        return Failure(kind="timed_out", message=f"stopped after {timeout_s:g} s", traceback=ending.traceback)
+    return Failure(kind="interrupted", message="stopped by the supervisor", traceback=ending.traceback)
