@@ -55,6 +55,40 @@ class StoreError(GpuschedError):
     """The durable store cannot be opened or written."""
 
 
+class StoreCorrupt(StoreError):
+    """The file is damaged, or not a store."""
+
+    problem = "{path} is not a sound store: {cause}"
+    remedy = (
+        "move it aside (with its -wal and -shm) and submit the batches again: artifacts are safe in their directories"
+        " and will be reused"
+    )
+
+
+class StoreNewer(StoreError):
+    problem = "{path} was written by a newer gpusched (store version {version}, this one reads up to {supported})"
+    remedy = "upgrade gpusched, or give this one another store"
+
+
+class StoreLocked(StoreError):
+    problem = "{path} is in use by {holder}"
+    remedy = "only one supervisor can write a store: stop that one, or talk to it"
+
+
+class StoreUnwritable(StoreError):
+    problem = "{path} cannot be read and written: {cause}"
+    remedy = (
+        "check the owner and the mode of the file and its directory, and that the file system is mounted read-write"
+    )
+
+
+class StoreFull(StoreError):
+    """Nothing of the transaction was kept; the store is as it was before."""
+
+    problem = "{path} cannot grow: {cause}"
+    remedy = "make room on that file system (`df -h`, `quota`), nothing is lost"
+
+
 class LaunchError(GpuschedError):
     """The launcher could not be started or has gone."""
 

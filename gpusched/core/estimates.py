@@ -12,7 +12,7 @@ import msgspec
 
 from gpusched.core.model import DeviceType
 
-#: observations that a mean remembers: later ones weigh as if it had seen this many, so it follows a workload that changes
+#: observations that a mean remembers: a later one counts as the 200th, so the mean follows a workload that changes
 MEMORY = 200
 
 
@@ -72,7 +72,7 @@ class Estimates:
         return None if seen is None else seen.seconds_mean * max(rows, 1) / max(seen.rows_mean, 1.0)
 
     def memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
-        """Memory to reserve: the most that was seen, scaled up for more rows and never down; None if nothing was seen."""
+        """Memory to reserve: the most that was seen, scaled up with rows, never down; None if nothing was seen."""
         seen = self._nearest(workload, device_type, rows, need_memory=True)
         return None if seen is None else round(seen.memory_max * max(1.0, rows / max(seen.rows_mean, 1.0)))
 

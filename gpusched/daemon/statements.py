@@ -1,0 +1,44 @@
+"""The store's SQL, as far as it is not told in one line where it is used. The tables are in `store_1.sql`."""
+
+from __future__ import annotations
+
+ACCEPT = "INSERT INTO batches (id, batch, output_dir, submitted_at, accepted_at) VALUES (?, ?, ?, ?, ?)"
+INSERT_WINDOW = (
+    "INSERT INTO windows (batch_id, label, symbol, status, attempt, moved_at, finishing, plan, state)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+MOVE = (
+    "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?"
+    " WHERE batch_id = ? AND label = ? RETURNING id"
+)
+TELL = "INSERT INTO story (id, window, at, old, new, attempt, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
+PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_at) VALUES (?, ?, ?, ?, ?)"
+START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"
+END = (
+    "UPDATE attempts SET ended_at = ?, ending = ?, message = ?, traceback = ?, cpu_seconds = ?, peak_memory_bytes = ?"
+    " WHERE window = ? AND attempt = ?"
+)
+LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches"
+ATTEMPT_COLUMNS = (
+    "a.attempt, a.slot, a.device, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message, a.traceback,"
+    " a.cpu_seconds, a.peak_memory_bytes"
+)
+_WINDOW_COLUMNS = f"w.id, w.finishing, w.batch_id, w.label, w.plan, w.state, w.moved_at, {ATTEMPT_COLUMNS}"
+_WINDOWS = (
+    f"SELECT {_WINDOW_COLUMNS} FROM windows w"  # noqa: S608
+    " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
+)
+ONE_WINDOW = f"{_WINDOWS} WHERE w.batch_id = ? AND w.label = ?"
+# without the index named, the planner would rather sort the whole batch for every page
+IN_ORDER = (
+    f"SELECT {_WINDOW_COLUMNS} FROM windows w INDEXED BY windows_in_order"  # noqa: S608
+    " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
+    " WHERE w.batch_id = ? AND w.id > ? ORDER BY w.id LIMIT ?"
+)
+BY_STATUS = f"{_WINDOWS} WHERE w.batch_id = ? AND w.status = ? AND w.id > ? ORDER BY w.id LIMIT ?"
+BY_FINISHING = (
+    f"{_WINDOWS} WHERE w.batch_id = ? AND w.finishing IS NOT NULL AND (w.finishing, w.id) > (?, ?)"
+    " ORDER BY w.finishing, w.id LIMIT ?"
+)

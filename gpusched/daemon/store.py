@@ -1,0 +1,420 @@
+"""The durable store: what was asked for, how far it is, and how everything came about, in one sqlite file.
+
+`record` commits the records of one turn of the loop in one transaction, before anything that they announce is done;
+after a crash `unfinished` gives back every batch as it was. All calls are synchronous and belong on the thread that
+opened the store: a commit is an append to the write-ahead log and one fsync.
+
+A batch that is accepted again takes the place of the earlier round: its windows, attempts and story begin anew (the
+earlier round's attempt logs and artifacts are files, and stay). Nothing from the environment is ever stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from gpusched.core.estimates import Estimate
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchFinished,
+    BatchHeld,
+    BatchRecovered,
+    BatchReleased,
+    BatchReopened,
+    DeviceChanged,
+    Record,
+    WindowMoved,
+)
+from gpusched.core.model import Active, Batch, Finished, Running, Starting, Stopping, WindowKey
+from gpusched.daemon import statements
+from gpusched.daemon.rows import (
+    AttemptRow,
+    BatchRow,
+    DeviceRow,
+    StoryLine,
+    WindowRow,
+    attempt_of,
+    attempt_row,
+    batch_row,
+    bounded,
+    decode_batch,
+    decode_plan,
+    decode_state,
+    ending_columns,
+    status_of,
+    to_json,
+)
+from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreUnwritable
+
+__all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
+
+#: "gpus": tells a store from any other sqlite file
+APPLICATION_ID = 0x67707573
+#: the n-th script takes a database from version n - 1 to n
+MIGRATIONS = ("store_1.sql",)
+VERSION = len(MIGRATIONS)
+
+_BUSY_TIMEOUT_MS = 2000
+#: a file up to this size is checked page by page when opened (60 ms); damage to a larger one shows when read
+_CHECK_BYTES = 64 * 1024 * 1024
+_PAGE_WINDOWS = 1000
+#: the log is cut back to this size after a large batch
+_LOG_BYTES = 16 * 1024 * 1024
+
+# -- the store ---------------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """An open store; made by `Store.open`. One process writes it at a time."""
+
+    def __init__(self, path: Path, lock_fd: int, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+        self._connection = connection
+        self._execute = connection.execute
+        #: the last line of all stories
+        self._line: int = self._query("SELECT coalesce(max(id), 0) FROM story")[0][0]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Create, or open and bring up to date, the store at `path`.
+
+        Raises a subclass of `StoreError`: `StoreLocked`, `StoreUnwritable`, `StoreCorrupt`, `StoreNewer`, `StoreFull`.
+        """
+        with contextlib.ExitStack() as on_error, _translated(path):
+            _make_directory(path.parent)
+            lock_fd = _lock(path)
+            on_error.callback(os.close, lock_fd)
+            # Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it.
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with contextlib.closing(os.fdopen(fd, "r+b")):
+                os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
+            connection = sqlite3.connect(path, isolation_level=None)
+            on_error.callback(connection.close)
+            _prepare(connection, path)
+            store = cls(path, lock_fd, connection)
+            on_error.pop_all()
+        return store
+
+    def close(self) -> None:
+        """Fold the log into the file and let the next process in. Closing twice does nothing."""
+        if self._lock_fd < 0:
+            return
+        self._connection.close()
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def record(self, records: Sequence[Record], learned: Iterable[Estimate] = ()) -> None:
+        """Commit all of it, durably, or nothing: then the same call can be made again (after `StoreFull`: with room).
+
+        Raises `LookupError` for a move of a window that no accepted batch has.
+        """
+        line = self._line
+        with _translated(self.path):
+            try:
+                self._execute("BEGIN IMMEDIATE")
+                for record in records:
+                    self._write(record)
+                for estimate in learned:
+                    self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
+                self._execute("COMMIT")
+            except BaseException:
+                self._line = line
+                # sqlite has already rolled back after some errors
+                if self._connection.in_transaction:
+                    self._execute("ROLLBACK")
+                raise
+
+    def learn(self, learned: Iterable[Estimate]) -> None:
+        """Keep updated estimates, outside of any turn; `record` takes them along for free."""
+        self.record((), learned)
+
+    def _write(self, record: Record) -> None:
+        match record:
+            case WindowMoved():
+                self._move(record)
+            case BatchAccepted():
+                self._accept(record)
+            case BatchHeld():
+                self._execute("UPDATE batches SET held_reason = ? WHERE id = ?", (record.reason, record.batch_id))
+            case BatchReleased():
+                self._execute("UPDATE batches SET held_reason = NULL WHERE id = ?", (record.batch_id,))
+            case BatchReopened():
+                self._execute("UPDATE batches SET finished_at = NULL WHERE id = ?", (record.batch_id,))
+            case BatchFinished():
+                self._execute("UPDATE batches SET finished_at = ? WHERE id = ?", (record.at, record.batch_id))
+            case DeviceChanged():
+                self._execute(
+                    "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)",
+                    (record.device_id, record.health, record.reason, record.at),
+                )
+
+    def _accept(self, record: BatchAccepted) -> None:
+        batch = record.batch
+        self._execute("DELETE FROM batches WHERE id = ?", (batch.id,))
+        self._execute(statements.ACCEPT, (batch.id, to_json(batch), batch.output_dir, batch.submitted_at, record.at))
+        counts: Counter[str] = Counter()
+
+        def rows() -> Iterator[tuple[object, ...]]:
+            for plan, state in record.windows:
+                window, status = plan.window, status_of(state)
+                counts[status] += 1
+                finishing = 0 if isinstance(state, Finished) else None
+                yield (
+                    *(batch.id, window.label, window.symbol, status, attempt_of(state), record.at, finishing),
+                    *(to_json(plan), to_json(bounded(state))),
+                )
+
+        self._connection.executemany(statements.INSERT_WINDOW, rows())
+        self._connection.executemany(
+            "INSERT INTO counts VALUES (?, ?, ?)", [(batch.id, status, n) for status, n in counts.items()]
+        )
+
+    def _move(self, record: WindowMoved) -> None:
+        old, new, at, key = record.old, record.new, record.at, record.key
+        self._line += 1
+        status, attempt = status_of(new), attempt_of(new)
+        finishing = self._line if isinstance(new, Finished) else None
+        moved = self._execute(
+            statements.MOVE, (status, attempt, at, finishing, to_json(bounded(new)), key.batch_id, key.label)
+        ).fetchall()
+        if not moved:
+            raise LookupError(f"{key}: the store has no such window")
+        ((window,),) = moved
+        self._execute(statements.TELL, (self._line, window, at, status_of(old), status, attempt, record.reason))
+        match new:
+            case Starting():
+                self._execute(statements.PLACE, (window, attempt, new.slot.index, new.slot.device_id, at))
+            case Running():
+                self._execute(statements.START, (new.pid, new.started_at, window, attempt))
+            case Stopping(pid=int(pid)) if not isinstance(old, Running) and getattr(old, "pid", None) is None:
+                self._execute(statements.START, (pid, at, window, attempt))
+            case _ if isinstance(old, Active) and not isinstance(new, Active):
+                self._execute(statements.END, (*ending_columns(record), window, old.attempt))
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def unfinished(self) -> Iterator[BatchRecovered]:
+        """Every batch that is not finished, in the order of acceptance, with all of its windows as last recorded."""
+        batches = self._query("SELECT id, batch, held_reason FROM batches WHERE finished_at IS NULL ORDER BY number")
+        for batch_id, batch, held_reason in batches:
+            rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
+            with self._decoding(batch_id):
+                yield BatchRecovered(
+                    batch=decode_batch(batch),
+                    windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
+                    held_reason=held_reason,
+                )
+
+    def batches(self) -> list[BatchRow]:
+        """All batches, in the order of acceptance."""
+        counts: dict[str, dict[str, int]] = {}
+        for batch_id, status, windows in self._query("SELECT batch_id, status, windows FROM counts WHERE windows > 0"):
+            counts.setdefault(batch_id, {})[status] = windows
+        return [batch_row(row, counts.get(row[0], {})) for row in self._query(f"{statements.BATCHES} ORDER BY number")]
+
+    def batch(self, batch_id: str) -> BatchRow | None:
+        for row in self._query(f"{statements.BATCHES} WHERE id = ?", (batch_id,)):
+            counts = self._query("SELECT status, windows FROM counts WHERE batch_id = ? AND windows > 0", (batch_id,))
+            return batch_row(row, dict(counts))
+        return None
+
+    def accepted(self, batch_id: str) -> Batch | None:
+        """What the batch asked for, in full."""
+        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
+            with self._decoding(batch_id):
+                return decode_batch(batch)
+        return None
+
+    def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowRow]:
+        """A batch's windows in the order of submission: all, or those in one state (or outcome, once finished).
+
+        Read page by page, so that a listing neither holds the windows in memory nor the loop for long: a window that
+        moves meanwhile is shown as it is when its page is read.
+        """
+        query, fixed = (
+            (statements.IN_ORDER, (batch_id,)) if status is None else (statements.BY_STATUS, (batch_id, status))
+        )
+        last = -1
+        while rows := self._query(query, (*fixed, last, _PAGE_WINDOWS)):
+            last = rows[-1][0]
+            yield from map(self._window_row, rows)
+
+    def finished_windows(self, batch_id: str) -> Iterator[WindowRow]:
+        """A batch's finished windows in the order of finishing, those first that were accepted as finished."""
+        last = (-1, -1)
+        while rows := self._query(statements.BY_FINISHING, (batch_id, *last, _PAGE_WINDOWS)):
+            last = (rows[-1][1], rows[-1][0])
+            yield from map(self._window_row, rows)
+
+    def window(self, key: WindowKey) -> WindowRow | None:
+        rows = self._query(statements.ONE_WINDOW, (key.batch_id, key.label))
+        return self._window_row(rows[0]) if rows else None
+
+    def story(self, key: WindowKey) -> list[StoryLine]:
+        """Every move of a window, in order; empty for one that nothing has happened to, or that does not exist."""
+        rows = self._query(
+            "SELECT s.at, s.old, s.new, s.attempt, s.reason FROM story s JOIN windows w ON w.id = s.window"
+            " WHERE w.batch_id = ? AND w.label = ? ORDER BY s.id",
+            (key.batch_id, key.label),
+        )
+        return [StoryLine(at=at, old=old, new=new, attempt=n, reason=reason) for at, old, new, n, reason in rows]
+
+    def attempts(self, key: WindowKey) -> list[AttemptRow]:
+        """Every launch of a window, in order."""
+        rows = self._query(
+            f"SELECT {statements.ATTEMPT_COLUMNS} FROM attempts a JOIN windows w ON w.id = a.window"  # noqa: S608
+            " WHERE w.batch_id = ? AND w.label = ? ORDER BY a.attempt",
+            (key.batch_id, key.label),
+        )
+        return [attempt_row(row) for row in rows]
+
+    def devices(self) -> list[DeviceRow]:
+        """The devices that the pool ever opened or closed, as last recorded."""
+        rows = self._query("SELECT id, health, reason, at FROM devices ORDER BY id")
+        return [DeviceRow(id=id_, health=health, reason=reason, at=at) for id_, health, reason, at in rows]
+
+    def learned(self) -> list[Estimate]:
+        """What windows cost, for `Estimates`."""
+        fields = Estimate.__struct_fields__
+        rows = self._query("SELECT * FROM learned ORDER BY workload, device_type, bucket")
+        return [Estimate(**dict(zip(fields, row, strict=True))) for row in rows]
+
+    def _query(self, sql: str, arguments: tuple[object, ...] = ()) -> list[Any]:
+        with _translated(self.path):
+            return self._execute(sql, arguments).fetchall()
+
+    def _window_row(self, row: tuple[Any, ...]) -> WindowRow:
+        _, _, batch_id, label, plan, state, moved_at, *attempt = row
+        key = WindowKey(batch_id, label)
+        with self._decoding(str(key)):
+            return WindowRow(
+                key=key,
+                plan=decode_plan(plan),
+                state=decode_state(state),
+                moved_at=moved_at,
+                last_attempt=None if attempt[0] is None else attempt_row(attempt),
+            )
+
+    @contextlib.contextmanager
+    def _decoding(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except msgspec.MsgspecError as error:
+            raise StoreCorrupt(path=self.path, cause=f"{what}: {error}") from error
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+def _make_directory(directory: Path) -> None:
+    """As `mkdir -p`, private all the way."""
+    if not directory.is_dir():
+        _make_directory(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _lock(path: Path) -> int:
+    """The descriptor that keeps other processes out until it is closed. The lock file names its holder's PID."""
+    lock_path = path.with_name(path.name + ".lock")
+    fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            raise StoreLocked(path=path, holder=f"the process {pid}" if pid else "another process") from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Check that the file is a sound store, and bring it to this version."""
+    execute = connection.execute
+    execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    ((application_id,),) = execute("PRAGMA application_id").fetchall()
+    ((version,),) = execute("PRAGMA user_version").fetchall()
+    ((tables,),) = execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    if tables and application_id != APPLICATION_ID:
+        raise StoreCorrupt(path=path, cause="it is a database of another program")
+    if version > VERSION:
+        raise StoreNewer(path=path, version=version, supported=VERSION)
+    execute("PRAGMA journal_mode = WAL")
+    execute("PRAGMA synchronous = FULL")
+    execute("PRAGMA foreign_keys = ON")
+    execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+    if path.stat().st_size <= _CHECK_BYTES:
+        ((finding, *_), *_) = execute("PRAGMA quick_check(1)").fetchall()
+        if finding != "ok":
+            raise StoreCorrupt(path=path, cause=finding)
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        sql = Path(__file__).with_name(script).read_text()
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {sql}; PRAGMA application_id = {APPLICATION_ID};"
+                f" PRAGMA user_version = {number}; COMMIT;"
+            )
+        except sqlite3.Error:
+            if connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+#: sqlite's ways of saying that a write did not fit: out of space, over quota, larger than the limit on file sizes
+_NO_ROOM = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+}
+#: a page that should be there is not
+_TRUNCATED = sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn what sqlite and the operating system raise into the catalogue's errors; bugs pass as they are."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code in _NO_ROOM:
+            raise StoreFull(path=path, cause=error) from error
+        if code == _TRUNCATED:
+            raise StoreCorrupt(path=path, cause="it is shorter than it says") from error
+        match code & 0xFF:
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                raise StoreCorrupt(path=path, cause=error) from error
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                raise StoreLocked(path=path, holder="another program that reads or writes it") from error
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_IOERR:
+                raise StoreUnwritable(path=path, cause=error) from error
+        raise
+    except OSError as error:
+        cause = error.strerror or str(error)
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise StoreFull(path=path, cause=cause) from error
+        raise StoreUnwritable(path=path, cause=cause) from error
