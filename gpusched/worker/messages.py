@@ -14,10 +14,15 @@ import msgspec
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.workload import SurveyTask, Task
 
+#: A request that is longer travels in a memory file that is passed with an empty packet.
+MAX_PACKET_BYTES = 64 * 1024
 #: A line from a window process that is longer than this fails the window.
 MAX_LINE_BYTES = 4 * 1024 * 1024
 #: A window process that sends more than this in all fails its window.
 MAX_STREAM_BYTES = 64 * 1024 * 1024
+#: Progress messages that a window process may send at once and per second; it merges what its workload reports.
+PROGRESS_BURST = 200
+PROGRESS_PER_S = 50
 
 
 # -- jobs: what a forked process is asked to do ------------------------------------------------------------------------
@@ -49,13 +54,17 @@ Job = WindowJob | SurveyJob
 
 
 class Preload(msgspec.Struct, frozen=True, kw_only=True, tag="preload"):
-    """Import the workload now, so that the next fork has it."""
+    """Import the workload now, so that the next fork has it. Answered with `Preloaded` or `PreloadFailed`."""
 
     workload: str
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
-    """Fork a process for `job`. The packet carries two descriptors: the pipe's write end and the log file."""
+    """Fork a process for `job`. The packet carries two descriptors: the pipe's write end and the log file.
+
+    Answered with `Forked`, `Refused` or `PreloadFailed`. A window's workload is loaded first if it is not yet; a survey
+    imports what it needs in its own process.
+    """
 
     id: int
     job: Job
@@ -63,7 +72,7 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     env: dict[str, str | None]
     #: CPUs that the process may run on; empty: all of the launcher's
     cpus: tuple[int, ...] = ()
-    #: limit on the process's private writable memory (RLIMIT_DATA); None: unlimited
+    #: limit on the process's private writable memory (RLIMIT_DATA), what it inherits included; None: unlimited
     memory_limit_bytes: int | None = None
 
 
@@ -93,7 +102,10 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
-    """The process and its whole group are gone. Exactly one of `exit_code` and `signal` is set."""
+    """The process and its whole group are gone. Exactly one of `exit_code` and `signal` is set.
+
+    `peak_memory_bytes` is resident memory, what it shares with the launcher included.
+    """
 
     id: int
     exit_code: int | None
@@ -102,15 +114,24 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     peak_memory_bytes: int
 
 
+class Preloaded(msgspec.Struct, frozen=True, kw_only=True, tag="preloaded"):
+    """The workload is in memory: forked windows have it."""
+
+    workload: str
+    seconds: float
+
+
 class PreloadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="preload_failed"):
     """The workload cannot be imported: no window of it can run."""
 
+    #: the fork that needed it; None in answer to `Preload`
+    id: int | None = None
     workload: str
     message: str
     traceback: str
 
 
-LauncherReply = Forked | Refused | Gone | PreloadFailed
+LauncherReply = Forked | Refused | Gone | Preloaded | PreloadFailed
 
 
 # -- window process → supervisor, one JSON object a line ---------------------------------------------------------------
@@ -163,3 +184,22 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 
 
 PipeMessage = Started | Progress | WindowResult | SurveyedWindow | SurveyFailed | SurveyDone | Error
+
+
+# -- the supervisor's view of how a process ended ----------------------------------------------------------------------
+
+
+class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The process and its whole group are gone, and its pipe is read to the end.
+
+    `exit_code` and `signal` are both None if the launcher died first, which takes its windows with it; nothing was
+    measured then either.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    launcher_lost: bool = False
+    #: what the process wrote to its pipe that it must not; it was killed for it
+    violation: str | None = None

@@ -1,0 +1,109 @@
+"""Between the fork and the workload: turn a copy of the launcher into a window process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Set
+from typing import NoReturn
+
+from gpusched.worker import linux, survey, window
+from gpusched.worker.messages import Fork, WindowJob
+from gpusched.worker.stream import ORPHANED
+
+#: where the pipe is in every window process: the first descriptor after the standard ones
+PIPE = 3
+#: added to a window's badness, so that a machine out of memory loses a window and not the launcher or the daemon
+OOM_SCORE_ADJ = b"500"
+
+_HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+_THREAD_CAPS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpus: Set[int]) -> NoReturn:
+    """Run `request.job` in this freshly forked process, in which every signal is blocked. Never returns."""
+    exit_code = 1
+    try:
+        _detach(pipe, log, launcher)
+        _apply_limits(request, allowed_cpus)
+        _apply_environment(request)
+        gc.enable()
+        match request.job:
+            case WindowJob() as job:
+                exit_code = window.serve(job, PIPE)
+            case job:
+                exit_code = survey.serve(job, PIPE)
+    except SystemExit as stop:
+        exit_code = _code_of(stop)
+    except BaseException:  # there is nobody above to raise to: the log is where it goes
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        _flush()
+        os._exit(exit_code)
+
+
+def _detach(pipe: int, log: int, launcher: int) -> None:
+    """A session, signals and descriptors of its own, and the launcher's death as its own."""
+    os.setsid()
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != launcher:
+        os._exit(ORPHANED)
+    signal.set_wakeup_fd(-1)
+    for signum in _HANDLED:
+        signal.signal(signum, signal.SIG_DFL)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if pipe != PIPE:
+        os.dup2(pipe, PIPE, inheritable=False)
+    os.closerange(PIPE + 1, 1 << 20)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _apply_limits(request: Fork, allowed_cpus: Set[int]) -> None:
+    cpus = allowed_cpus & set(request.cpus)
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+    if request.memory_limit_bytes is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = request.memory_limit_bytes if hard < 0 else min(request.memory_limit_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, OOM_SCORE_ADJ)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass  # a hardened container; it then dies in the kernel's order
+
+
+def _apply_environment(request: Fork) -> None:
+    if isinstance(request.job, WindowJob):
+        for name in _THREAD_CAPS:
+            os.environ[name] = str(request.job.task.threads)
+    for name, value in request.env.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _code_of(stop: SystemExit) -> int:
+    """The exit code that the interpreter would use."""
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF
+    print(stop.code, file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def _flush() -> None:
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed by the workload, or the disk is full
+            file.flush()

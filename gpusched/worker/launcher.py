@@ -1,0 +1,345 @@
+"""The launcher: a process that has imported the workload and forks one window process per request.
+
+`python -m gpusched.worker.launcher SOCKET_FD PARENT_PID [SEARCH_PATH]`, started by `gpusched.daemon.launcher` only.
+
+How it works
+------------
+
+It has one thread and one loop, which sleeps until the supervisor's socket is readable or a child has exited. It never
+touches a GPU or an OpenMP region: what those leave in a process does not survive a fork.
+
+A window process leads its own session and process group. When it exits, the group is killed while the zombie still
+holds its number, so the signal cannot reach a stranger; only then is it reaped. Its descendants become the launcher's
+children (it is a subreaper): those in the group die with it, those that left its session are *strays* and are killed
+too. `Gone` is sent when nothing of all that is left, so the slot behind it is really free.
+
+A child that is neither a window nor in the session of a living one is a stray. A window that makes daemons of its
+children loses them as soon as any window ends.
+
+When the supervisor closes the socket, or dies, everything is killed and reaped and the launcher leaves. When the
+launcher dies, the kernel kills its windows (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import faulthandler
+import gc
+import importlib
+import io
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+
+import msgspec
+
+from gpusched.worker import linux
+from gpusched.worker.child import become_window
+from gpusched.worker.messages import (
+    MAX_PACKET_BYTES,
+    Fork,
+    Forked,
+    Gone,
+    LauncherReply,
+    LauncherRequest,
+    Preload,
+    Preloaded,
+    PreloadFailed,
+    Refused,
+    Signal,
+    WindowJob,
+)
+from gpusched.worker.stream import error_message
+from gpusched.worker.window import load_function, load_module
+
+_DESCRIPTORS = array.array("i")
+_ALL_SIGNALS = signal.valid_signals()
+
+
+class Leaving(msgspec.Struct):
+    """A window whose leader is reaped; `gone` is sent when its group and the strays are too."""
+
+    gone: Gone
+    strays: set[int]
+
+
+class Launcher:
+    def __init__(self, supervisor: socket.socket) -> None:
+        self._supervisor = supervisor
+        self._decoder = msgspec.json.Decoder(LauncherRequest)
+        self._encoder = msgspec.json.Encoder()
+        self._buffer = bytearray(MAX_PACKET_BYTES)
+        self._allowed_cpus = os.sched_getaffinity(0)
+        self._preloaded: set[str] = set()
+        #: living leaders, both ways
+        self._ids: dict[int, int] = {}
+        self._pids: dict[int, int] = {}
+        #: by the process group's id
+        self._leaving: dict[int, Leaving] = {}
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until the supervisor has gone or SIGTERM arrives; then leave nothing behind."""
+        wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_write)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        poll = select.poll()
+        poll.register(self._supervisor, select.POLLIN)
+        poll.register(wakeup, select.POLLIN)
+        try:
+            while not self._stopping:
+                for descriptor, _ in poll.poll():
+                    if descriptor == wakeup:
+                        os.read(wakeup, 4096)
+                        self._reap()
+                    else:
+                        self._receive()
+        finally:
+            self._kill_everything()
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        self._stopping = True
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        try:
+            size, ancillary, _, _ = self._supervisor.recvmsg_into(
+                [self._buffer], socket.CMSG_SPACE(3 * _DESCRIPTORS.itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionError:
+            size, ancillary = 0, []
+        if size == 0:
+            self._stopping = True
+            return
+        descriptors = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(data)
+        try:
+            packet = self._buffer[:size] if len(descriptors) < 3 else _read_all(descriptors[2])
+            self._handle(self._decoder.decode(packet), descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _handle(self, request: LauncherRequest, descriptors: array.array[int]) -> None:
+        match request:
+            case Fork():
+                self._fork(request, descriptors[0], descriptors[1])
+            case Signal():
+                self._signal(request)
+            case Preload():
+                began = time.monotonic()
+                if self._preload(request.workload):
+                    self._send(Preloaded(workload=request.workload, seconds=time.monotonic() - began))
+
+    def _preload(self, workload: str, fork_id: int | None = None) -> bool:
+        """Load what windows of `workload` need. A failure is tried again: its cause may have been mended."""
+        if workload in self._preloaded:
+            return True
+        try:
+            load_function(workload)
+            preload = getattr(load_module(workload), "preload", None)
+            if preload is not None:
+                preload()
+        except Exception as error:  # anything can happen in a user's module
+            failure = error_message("bad_parameters", error)
+            self._send(
+                PreloadFailed(id=fork_id, workload=workload, message=failure.message, traceback=failure.traceback)
+            )
+            importlib.invalidate_caches()
+            return False
+        self._preloaded.add(workload)
+        gc.collect()
+        gc.freeze()
+        linux.return_free_memory()
+        return True
+
+    def _fork(self, request: Fork, pipe: int, log: int) -> None:
+        if isinstance(request.job, WindowJob) and not self._preload(request.job.workload, request.id):
+            return
+        if linux.thread_count() != 1:
+            names = ", ".join(linux.thread_names()[1:])
+            reason = f"the launcher has threads, which a fork would lose; importing the workload started: {names}"
+            self._send(Refused(id=request.id, reason=reason))
+            return
+        launcher = os.getpid()
+        # Blocked so that the child cannot write to our wake-up pipe before it has let go of it, nor lose a signal.
+        signal.pthread_sigmask(signal.SIG_SETMASK, _ALL_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                become_window(request, pipe, log, launcher, self._allowed_cpus)
+        except OSError as error:
+            self._send(Refused(id=request.id, reason=f"fork: {error.strerror}"))
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._ids[pid] = request.id
+        self._pids[request.id] = pid
+        self._send(Forked(id=request.id, pid=pid))
+
+    def _signal(self, request: Signal) -> None:
+        pid = self._pids.get(request.id)
+        if pid is None:
+            return
+        try:
+            os.killpg(pid, request.signal)
+        except ProcessLookupError:
+            os.kill(pid, request.signal)  # it has not called setsid yet, and we have not reaped it
+        except PermissionError as error:
+            _log(f"cannot signal process group {pid}: {error.strerror}")
+
+    def _send(self, reply: LauncherReply) -> None:
+        try:
+            self._supervisor.send(self._encoder.encode(reply))
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                raise
+            self._stopping = True
+
+    # -- reaping -------------------------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Reap every child that has exited, and report the windows of which nothing is left."""
+        any_ended = False
+        while (pid := _exited_child()) is not None:
+            any_ended = True
+            if pid in self._ids:
+                self._leader_exited(pid)
+            else:
+                os.waitpid(pid, 0)
+                for leaving in self._leaving.values():
+                    leaving.strays.discard(pid)
+        if not any_ended or not self._leaving:
+            return
+        strays = self._kill_strays()
+        for group, leaving in list(self._leaving.items()):
+            leaving.strays |= strays
+            if not leaving.strays and not _group_exists(group):
+                del self._leaving[group]
+                self._send(leaving.gone)
+
+    def _leader_exited(self, pid: int) -> None:
+        _kill_group(pid)
+        _, status, usage = os.wait4(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        identifier = self._ids.pop(pid)
+        del self._pids[identifier]
+        gone = Gone(
+            id=identifier,
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            cpu_seconds=round(usage.ru_utime + usage.ru_stime, 6),
+            peak_memory_bytes=usage.ru_maxrss * 1024,
+        )
+        self._leaving[pid] = Leaving(gone, set())
+
+    def _kill_strays(self) -> set[int]:
+        """Kill the strays that are not known yet, and return them."""
+        known = set().union(*(leaving.strays for leaving in self._leaving.values()))
+        strays = set()
+        for child in linux.children():
+            if child in self._ids or child in known:
+                continue
+            try:
+                if os.getsid(child) in self._ids:
+                    continue
+                os.kill(child, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+            strays.add(child)
+        return strays
+
+    def _kill_everything(self) -> None:
+        for pid in self._ids:
+            _kill_group(pid)
+            _kill_process(pid)  # one that has not called setsid yet
+        while True:
+            for child in linux.children():
+                _kill_process(child)
+            try:
+                exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if exited is not None and exited.si_pid in self._ids:
+                self._leader_exited(exited.si_pid)
+            elif exited is not None:
+                os.waitpid(exited.si_pid, 0)
+        for leaving in self._leaving.values():
+            self._send(leaving.gone)
+
+
+def _exited_child() -> int | None:
+    """The pid of a child that has exited, still to be reaped."""
+    try:
+        exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if exited is None else exited.si_pid
+
+
+def _kill_group(group: int) -> None:
+    """Kill a group whose leader is not reaped, or is being reaped: its number is not anybody else's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _kill_process(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        _log(f"process group {group} has a member of another user, which cannot be killed")
+        return False
+    return True
+
+
+def _read_all(descriptor: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    data = bytearray()
+    while len(data) < size and (chunk := os.pread(descriptor, size - len(data), len(data))):
+        data += chunk
+    return bytes(data)
+
+
+def _log(text: str) -> None:
+    print(f"gpusched launcher {os.getpid()}: {text}", file=sys.stderr)  # noqa: T201
+
+
+def main(arguments: list[str]) -> int:
+    descriptor, parent = int(arguments[0]), int(arguments[1])
+    sys.path.extend(arguments[2:])
+    linux.die_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:
+        return 0
+    linux.adopt_orphans()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # Inherited by every window, whose descriptor 2 is its log.
+    faulthandler.enable(file=2, all_threads=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    gc.disable()
+    gc.freeze()
+    Launcher(socket.socket(fileno=descriptor)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""A window process's side of its pipe: one JSON object a line, and progress that is merged before it is sent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import traceback
+from types import FrameType
+
+import msgspec
+
+from gpusched.worker.messages import Error, ErrorKind, PipeMessage, Progress
+
+#: progress messages are at least this far apart
+PROGRESS_INTERVAL_S = 0.2
+MAX_MESSAGE_CHARS = 4 * 1024
+MAX_TRACEBACK_CHARS = 64 * 1024
+#: exit code of a process whose supervisor is gone
+ORPHANED = 70
+
+
+class Stream:
+    """The write end of the pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._encoder = msgspec.json.Encoder()
+
+    def send(self, message: PipeMessage) -> None:
+        """Write the whole line. Ends the process without a word if nobody is there to read it."""
+        line = memoryview(self._encoder.encode(message) + b"\n")
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except BrokenPipeError:
+            os._exit(ORPHANED)
+
+
+class MergedProgress:
+    """`Report` for a window process: calls in quick succession become one message.
+
+    A call is sent at once if the last message is long enough ago. Otherwise the latest one is sent when that time has
+    come: by the next call, or by an alarm if there is none, so that a phase that lasts is always seen. A window that is
+    faster than the interval sends nothing.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._pending: tuple[str, int, int] | None = None
+        self._armed = False
+        self._due_at = time.monotonic() + PROGRESS_INTERVAL_S
+
+    def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None:
+        self._pending = (phase, round, rounds)
+        if time.monotonic() >= self._due_at:
+            self._send_pending()
+        elif not self._armed:
+            self._arm()
+
+    def stop(self) -> None:
+        """No progress after this: what is still pending is out of date."""
+        self._pending = None
+        if self._armed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _arm(self) -> None:
+        self._armed = True
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        signal.siginterrupt(signal.SIGALRM, False)
+        signal.setitimer(signal.ITIMER_REAL, max(self._due_at - time.monotonic(), 0.001))
+
+    def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
+        self._armed = False
+        self._send_pending()
+
+    def _send_pending(self) -> None:
+        # Taken before it is sent: the alarm may interrupt the lines below, and then finds nothing to do.
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        self._due_at = time.monotonic() + PROGRESS_INTERVAL_S
+        phase, round, rounds = pending
+        self._stream.send(Progress(phase=phase, round=round, rounds=rounds))
+
+
+def error_message(kind: ErrorKind, error: BaseException) -> Error:
+    """The message for an exception; its traceback keeps the end, where the cause is."""
+    text = str(error)
+    name = type(error).__name__
+    message = (text or name) if kind.startswith("bad_") else (f"{name}: {text}" if text else name)
+    return Error(
+        kind=kind,
+        message=encodable(message[:MAX_MESSAGE_CHARS]),
+        traceback=encodable("".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARS:]),
+    )
+
+
+def encodable(text: str) -> str:
+    """Without the lone surrogates that undecodable file names leave in messages."""
+    return text.encode("utf-8", "replace").decode("utf-8")

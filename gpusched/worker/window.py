@@ -1,0 +1,169 @@
+"""What a slot runs: load the workload, call it for one window, commit what it wrote.
+
+`run_window` is all of it and raises like any function; `gpusched train` calls it in its own process. `serve` is
+`run_window` at the far end of a pipe.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import msgspec
+
+from gpusched.artifacts import Metadata, Partial
+from gpusched.core.model import DeviceType, WindowResult
+from gpusched.worker.messages import ErrorKind, Started, WindowJob
+from gpusched.worker.stream import MergedProgress, Stream, error_message
+from gpusched.workload import (
+    BadData,
+    BadParameters,
+    DeviceMismatch,
+    Report,
+    Result,
+    Task,
+    device_fingerprint,
+)
+
+WorkloadFunction = Callable[[Task, Path, Report], Result]
+
+_DEVICE_MEMORY = ("out of memory", "cl_mem_object_allocation_failure", "bad allocation")
+_HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory")
+
+
+def load_module(workload: str) -> ModuleType:
+    """The module of an entry point `package.module:function`. Raises BadParameters."""
+    name, _, function = workload.partition(":")
+    if not name or not function:
+        raise BadParameters(f"workload {workload!r} is not of the form package.module:function")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise BadParameters(
+            f"workload {workload!r}: importing {name} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def load_function(workload: str) -> WorkloadFunction:
+    """The function of an entry point. Raises BadParameters."""
+    function: Any = load_module(workload)
+    for name in workload.partition(":")[2].split("."):
+        function = getattr(function, name, None)
+    if not callable(function):
+        raise BadParameters(f"workload {workload!r}: the module has no such function")
+    return cast(WorkloadFunction, function)
+
+
+def run_window(job: WindowJob, report: Report) -> WindowResult:
+    """Train one window and commit its artifacts. Raises what the workload raises."""
+    began = time.monotonic()
+    task = job.task
+    function = load_function(job.workload)
+    partial = Partial(Path(job.output_dir), task.label)
+    try:
+        result = function(task, partial.path, report)
+        _check_type(job, result)
+        report("commit")
+        metadata = _metadata(job, result, time.monotonic() - began)
+        path = partial.commit(metadata)
+    except BaseException:
+        partial.discard()
+        raise
+    return committed_result(metadata, path)
+
+
+def committed_result(metadata: Metadata, path: Path) -> WindowResult:
+    """What the supervisor is told about a committed result, fresh or found."""
+    return WindowResult(
+        artifacts_path=str(path),
+        metrics=metadata.metrics,
+        sample_counts=metadata.sample_counts,
+        fingerprint=metadata.fingerprint,
+        device_type=metadata.device_type,
+        device=metadata.device,
+        phases=metadata.phases,
+        seconds=metadata.seconds,
+    )
+
+
+def serve(job: WindowJob, pipe: int) -> int:
+    """Run a window for the supervisor at the other end of `pipe`; return the exit code."""
+    stream = Stream(pipe)
+    stream.send(Started(pid=os.getpid()))
+    report = MergedProgress(stream)
+    try:
+        result = run_window(job, report)
+    except Exception as error:  # whatever a workload raises is its window's failure and nobody else's
+        report.stop()
+        _lift_memory_limit()
+        stream.send(error_message(error_kind(error, job.task.device_type), error))
+        return 1
+    report.stop()
+    stream.send(result)
+    return 0
+
+
+def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
+    """Whether and how trying again can help."""
+    match error:
+        case BadData():
+            return "bad_data"
+        case BadParameters():
+            return "bad_parameters"
+        case DeviceMismatch():
+            return "device_mismatch"
+        case MemoryError():
+            return "memory"
+    text = str(error).lower()
+    if any(sign in text for sign in _HOST_MEMORY):
+        return "memory"
+    if any(sign in text for sign in _DEVICE_MEMORY):
+        return "memory" if device_type == "cpu" else "device_memory"
+    return "raised"
+
+
+def _check_type(job: WindowJob, result: object) -> None:
+    if not isinstance(result, Result):
+        raise BadParameters(f"workload {job.workload!r} returned {type(result).__name__}, not gpusched's Result")
+
+
+def _metadata(job: WindowJob, result: Result, seconds: float) -> Metadata:
+    task = job.task
+    plain = msgspec.to_builtins(result, enc_hook=_plain)
+    return Metadata(
+        label=task.label,
+        symbol=task.symbol,
+        start=task.start,
+        end=task.end,
+        workload=job.workload,
+        device_type=task.device_type,
+        device=task.device,
+        fingerprint=None if result.fingerprint is None else device_fingerprint(result.fingerprint, task.device_type),
+        metrics=plain["metrics"],
+        sample_counts=plain["sample_counts"],
+        phases=plain["phases"],
+        seconds=round(seconds, 6),
+        trained_at=dt.datetime.now(dt.UTC),
+        details=plain["metadata"],
+    )
+
+
+def _plain(value: object) -> object:
+    """numpy's scalars and arrays as JSON has them, without importing numpy to ask."""
+    to_list = getattr(value, "tolist", None)
+    if to_list is not None:
+        return to_list()
+    raise NotImplementedError
+
+
+def _lift_memory_limit() -> None:
+    """A process that ran into its soft limit still has to say so."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
