@@ -1,0 +1,155 @@
+"""The index of a batch, `<output>/teacher_runs.json`: JSON Lines, one line for each finished window.
+
+It repeats what the store knows, for programs that read files. While a batch runs, lines are appended; when a batch is
+accepted, reopened or taken up again, the index is written anew, so that a line lost with a crash comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
+from gpusched.core.model import (
+    Batch,
+    Cancelled,
+    Failed,
+    Failure,
+    Finished,
+    Lost,
+    Reused,
+    Skipped,
+    Succeeded,
+    TimedOut,
+)
+from gpusched.daemon.store import Store, WindowRow
+
+NAME = "teacher_runs.json"
+
+
+class Index:
+    """Keeps the index files of all batches that are at work.
+
+    A file that cannot be written (a full disk) is written anew when its batch has finished: the index is never worth
+    stopping a batch for.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._files: dict[str, IO[bytes]] = {}
+        self._output_dirs: dict[str, Path] = {}
+        self._incomplete: set[str] = set()
+
+    def rewrite(self, batch: Batch) -> None:
+        """Write the index of a batch from the store, and keep it open for more lines."""
+        self._output_dirs[batch.id] = Path(batch.output_dir)
+        self._rewrite(batch.id)
+
+    def update(self, record: Record) -> None:
+        """Follow a record that has just been committed."""
+        match record:
+            case BatchAccepted():
+                self.rewrite(record.batch)
+            case BatchReopened():
+                self._rewrite(record.batch_id)
+            case WindowMoved(new=Finished()):
+                row = self._store.window(record.key)
+                if row is not None:
+                    self._append(record.key.batch_id, line(row))
+            case BatchFinished():
+                if record.batch_id in self._incomplete:
+                    self._rewrite(record.batch_id)
+                self._close(record.batch_id)
+
+    def _append(self, batch_id: str, text: bytes) -> None:
+        file = self._files.get(batch_id)
+        if file is None:
+            self._incomplete.add(batch_id)
+            return
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:
+            self._incomplete.add(batch_id)
+
+    def _rewrite(self, batch_id: str) -> None:
+        self._close(batch_id)
+        path = self._output_dirs[batch_id] / NAME
+        temporary = path.with_name(f".{NAME}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.writelines(line(row) for row in self._store.finished_windows(batch_id))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            self._files[batch_id] = path.open("ab")
+            self._incomplete.discard(batch_id)
+        except OSError:
+            self._incomplete.add(batch_id)
+
+    def _close(self, batch_id: str) -> None:
+        file = self._files.pop(batch_id, None)
+        if file is not None:
+            with contextlib.suppress(OSError), file:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        for batch_id in tuple(self._files):
+            self._close(batch_id)
+
+
+def line(row: WindowRow) -> bytes:
+    """One finished window as the users' next stages read it."""
+    assert isinstance(row.state, Finished)
+    window, attempt = row.plan.window, row.last_attempt
+    fields: dict[str, Any] = {
+        "batch_id": row.key.batch_id,
+        "symbol": window.symbol,
+        "date_range": {"start": window.start, "end": window.end},
+        "window_label": row.key.label,
+        "artifacts_path": None,
+        "status": "failed",
+        "metrics": None,
+        "sample_counts": None,
+        "attempts": row.state.attempts,
+        "device": attempt.slot.device_id if attempt else None,
+        "slot": attempt.slot.index if attempt else None,
+        "started_at": _iso(attempt.started_at or attempt.placed_at) if attempt else None,
+        "seconds": 0.0,
+    }
+    if attempt and attempt.ended_at is not None:
+        fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
+    match row.state.outcome:
+        case Succeeded(result=result) | Reused(result=result):
+            fields |= {
+                "status": "success",
+                "artifacts_path": result.artifacts_path,
+                "metrics": result.metrics,
+                "sample_counts": result.sample_counts,
+            }
+            if isinstance(row.state.outcome, Reused):
+                fields |= {"reused": True, "device": result.device}
+        case Skipped(reason=reason):
+            fields |= {"status": "skipped", "skip_reason": reason}
+        case Failed(failure=failure) | Lost(failure=failure):
+            fields["error"] = _error(failure)
+        case TimedOut(seconds=seconds):
+            fields["error"] = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
+        case Cancelled():
+            fields["status"] = "cancelled"
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def _error(failure: Failure) -> dict[str, str]:
+    return {"kind": failure.kind, "message": failure.message, "traceback": failure.traceback}
+
+
+def _iso(wall: float) -> str:
+    return dt.datetime.fromtimestamp(wall, dt.UTC).isoformat()

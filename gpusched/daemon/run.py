@@ -1,0 +1,170 @@
+"""`gpusched run` and `gpusched plan`: the supervisor inside the command's own process, for one batch.
+
+There is no daemon: the store lies in the output directory, and the same directory can be run again after any end.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from gpusched.config import Config
+from gpusched.core.events import BatchFinished, BatchHeld, Update
+from gpusched.core.model import Batch, BatchSpec
+from gpusched.core.planning import Plan
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.pool import build_pool
+from gpusched.daemon.store import Store
+from gpusched.daemon.supervisor import Supervisor
+from gpusched.daemon.survey import survey
+from gpusched.errors import GpuschedError
+
+#: where a run keeps its state, within the output directory
+STATE_DIR = ".gpusched"
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended; what became of its windows is in the updates."""
+
+    batch_id: str
+    output_dir: Path
+    seconds: float
+    #: stopped before its end by a signal
+    interrupted: bool
+    #: why the circuit breaker stopped it, or None
+    held_reason: str | None
+
+
+async def make_plan(
+    config: Config,
+    spec: BatchSpec,
+    output_dir: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Plan:
+    """What a run would do; trains nothing and writes nothing but the bars cache. Raises GpuschedError."""
+    pool = build_pool(config, workers=spec.workers, wanted=spec.device)
+    async with Launcher(log_path=config.cache.dir / "launcher.log", search_path=Path.cwd()) as launcher:
+        return await survey(
+            launcher,
+            spec,
+            output_dir=output_dir,
+            cache_dir=config.cache.dir,
+            log_path=config.cache.dir / "survey.log",
+            device_types=pool.device_types(spec.device),
+            processes=pool.cores,
+            on_progress=on_progress,
+        )
+
+
+async def run_batch(
+    config: Config,
+    spec: BatchSpec,
+    *,
+    batch_id: str,
+    digest: str,
+    output_dir: Path,
+    observe: Callable[[Update], None],
+    on_plan: Callable[[Plan], None],
+    on_interrupt: Callable[[int], None],
+    on_survey: Callable[[int, int], None] = lambda done, total: None,
+) -> RunSummary:
+    """Plan a batch, run it, and return when all of its windows are finished, or it is held, or a signal stopped it.
+
+    The first SIGINT or SIGTERM lets the running windows finish, the second stops them; `on_interrupt` is told which it
+    was. Raises GpuschedError.
+    """
+    began = time.monotonic()
+    pool = build_pool(config, workers=spec.workers, wanted=spec.device)
+    pool.require(spec.device)
+    state_dir = output_dir / STATE_DIR
+    signals: list[int] = []
+    held: list[str] = []
+    ended = anyio.Event()
+    surveying = anyio.CancelScope()
+
+    def follow(update: Update) -> None:
+        observe(update)
+        match update:
+            case BatchFinished():
+                ended.set()
+            case BatchHeld(reason=reason):
+                # There is nobody who could release it.
+                held.append(reason)
+                ended.set()
+
+    with one_error():
+        async with AsyncExitStack() as stack:
+            store = stack.enter_context(Store.open(state_dir / "state.db"))
+            launcher = await stack.enter_async_context(
+                Launcher(log_path=state_dir / "launcher.log", search_path=Path.cwd(), idle_timeout_s=None)
+            )
+            supervisor = Supervisor(
+                store=store,
+                launcher=launcher,
+                devices=pool.devices,
+                logs_dir=state_dir / "logs",
+                cache_dir=config.cache.dir,
+                observe=follow,
+            )
+
+            async def obey_signals() -> None:
+                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+                    async for _ in received:
+                        signals.append(len(signals) + 1)
+                        on_interrupt(signals[-1])
+                        surveying.cancel()
+                        supervisor.shut_down(drain=signals[-1] == 1)
+
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(obey_signals)
+            tasks.start_soon(supervisor.run)
+            with surveying:
+                plan = await survey(
+                    launcher,
+                    spec,
+                    output_dir=output_dir,
+                    cache_dir=config.cache.dir,
+                    log_path=state_dir / "survey.log",
+                    device_types=pool.device_types(spec.device),
+                    processes=pool.cores,
+                    on_progress=on_survey,
+                )
+                on_plan(plan)
+                batch = Batch(
+                    id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
+                )
+                await supervisor.submit(batch, plan.windows)
+            if not signals:
+                tasks.start_soon(_shut_down_at, ended, supervisor)
+            await supervisor.stopped()
+            tasks.cancel_scope.cancel()
+    return RunSummary(
+        batch_id=batch_id,
+        output_dir=output_dir,
+        seconds=time.monotonic() - began,
+        interrupted=bool(signals),
+        held_reason=held[0] if held else None,
+    )
+
+
+async def _shut_down_at(ended: anyio.Event, supervisor: Supervisor) -> None:
+    await ended.wait()
+    supervisor.shut_down(drain=True)
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """Let the first GpuschedError out of the exception groups that task groups wrap it in."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = group.subgroup(GpuschedError)
+        while isinstance(errors, BaseExceptionGroup):
+            errors = errors.exceptions[0]  # type: ignore[assignment]  # a group or, at last, the error itself
+        raise errors or group from group

@@ -1,0 +1,342 @@
+"""The supervisor: carries out what the scheduler asks for, and tells it what happened.
+
+Events are queued and handled in turns of the event loop. Each turn hands its events to the scheduler, commits all
+records that came of them in one transaction, and only then acts: a process is never forked or signalled before the
+store knows why. If the commit fails (a full disk), nothing is done until it succeeds.
+
+Two guards keep a GPU from being over-subscribed: the scheduler's ledger decides who holds which slot, and a semaphore
+with one permit per slot guards the launch itself.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import msgspec
+
+from gpusched import artifacts
+from gpusched.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchRecovered,
+    BatchSubmitted,
+    Command,
+    DevicesFound,
+    Event,
+    Kill,
+    Launch,
+    ProgressReported,
+    Record,
+    ShutdownRequested,
+    Terminate,
+    TimePassed,
+    Update,
+)
+from gpusched.core.failures import classify
+from gpusched.core.model import (
+    Active,
+    Batch,
+    Device,
+    DeviceChoice,
+    DeviceType,
+    Ending,
+    Failure,
+    Instant,
+    PlannedWindow,
+    State,
+    Usage,
+    WindowKey,
+    WindowResult,
+)
+from gpusched.core.scheduler import Scheduler
+from gpusched.daemon.devices import pinning
+from gpusched.daemon.index import Index
+from gpusched.daemon.launcher import Launcher, Process, WorkloadNotLoadable
+from gpusched.daemon.store import Store
+from gpusched.errors import LaunchError, StoreError
+from gpusched.worker.messages import Error, PipeMessage, Progress, WindowJob
+from gpusched.workload import Task, device_fingerprint
+
+#: seconds between attempts to commit what could not be committed
+RETRY_COMMIT_S = 1.0
+
+
+def now() -> Instant:
+    return Instant(monotonic=time.monotonic(), wall=time.time())
+
+
+class Supervisor:
+    """Runs batches on a pool of devices until it is told to shut down.
+
+    `observe` is called in the event loop's thread with every committed record and every report of progress, in order;
+    it must be quick and must not raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        launcher: Launcher,
+        devices: tuple[Device, ...],
+        logs_dir: Path,
+        cache_dir: Path,
+        observe: Callable[[Update], None],
+    ) -> None:
+        self.scheduler = Scheduler()
+        self._store = store
+        self._launcher = launcher
+        self._devices = {device.id: device for device in devices}
+        self._logs_dir = logs_dir
+        self._cache_dir = cache_dir
+        self._observe = observe
+        self._index = Index(store)
+        self._events: deque[Event] = deque([DevicesFound(devices=devices)])
+        self._wakeup = anyio.Event()
+        self._permits = anyio.Semaphore(max(1, sum(device.capacity for device in devices)))
+        self._processes: dict[tuple[WindowKey, int], Process] = {}
+        self._records: list[Record] = []
+        self._commands: list[Command] = []
+        #: set when everything posted so far is committed
+        self._commit_waiters: list[anyio.Event] = []
+        self._shutdown = False
+        self._stopped = anyio.Event()
+
+    # -- what the rest of the daemon asks -----------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Hand over an event; it is handled in the next turn."""
+        self._events.append(event)
+        self._wakeup.set()
+
+    async def committed(self) -> None:
+        """Wait until everything posted so far is handled and durable."""
+        waiter = anyio.Event()
+        self._commit_waiters.append(waiter)
+        self._wakeup.set()
+        await waiter.wait()
+
+    async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...]) -> None:
+        """Accept a planned batch; it is durable when this returns."""
+        artifacts.sweep_partial(Path(batch.output_dir))
+        self.post(BatchSubmitted(batch=batch, windows=windows))
+        await self.committed()
+
+    def shut_down(self, *, drain: bool) -> None:
+        """Let `run` return once the running windows have ended by themselves (`drain`) or were stopped."""
+        self._shutdown = True
+        self.post(ShutdownRequested(mode="drain" if drain else "stop"))
+
+    def recover(self) -> None:
+        """Take up the batches that the last supervisor left unfinished. Call before `run`."""
+        for recovered in self._store.unfinished():
+            self._events.append(_reconcile(recovered))
+            self._index.rewrite(recovered.batch)
+
+    async def run(self) -> None:
+        """Work until `shut_down`, and until what was running then has ended."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                while not (self._shutdown and self._idle):
+                    await self._next_turn()
+                    self._turn(tasks)
+        finally:
+            self._index.close()
+            self._stopped.set()
+
+    async def stopped(self) -> None:
+        """Wait until `run` has returned."""
+        await self._stopped.wait()
+
+    @property
+    def _idle(self) -> bool:
+        return not (self.scheduler.active or self._events or self._records or self._commands or self._processes)
+
+    # -- turns -------------------------------------------------------------------------------------------------------
+
+    async def _next_turn(self) -> None:
+        deadlines = [] if self.scheduler.deadline is None else [self.scheduler.deadline]
+        if self._records:
+            deadlines.append(time.monotonic() + RETRY_COMMIT_S)
+        with anyio.move_on_at(_loop_time(min(deadlines)) if deadlines else float("inf")):
+            await self._wakeup.wait()
+        self._wakeup = anyio.Event()
+
+    def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
+        instant = now()
+        deadline = self.scheduler.deadline
+        if deadline is not None and deadline <= instant.monotonic:
+            self._events.append(TimePassed())
+        while self._events:
+            records, commands = self.scheduler.handle(self._events.popleft(), instant)
+            self._records += records
+            self._commands += commands
+        if not self._commit():
+            return
+        commands, self._commands = self._commands, []
+        for command in commands:
+            self._act(command, tasks)
+        waiters, self._commit_waiters = self._commit_waiters, []
+        for waiter in waiters:
+            waiter.set()
+
+    def _commit(self) -> bool:
+        """Make the records durable and tell the observers; False if they have to wait."""
+        if self._records:
+            try:
+                self._store.record(self._records)
+            except StoreError:
+                return False
+            records, self._records = self._records, []
+            for record in records:
+                self._index.update(record)
+                self._observe(record)
+        return True
+
+    def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
+        match command:
+            case Launch():
+                tasks.start_soon(self._attempt, command)
+            case Terminate():
+                self._signal(command.key, command.attempt, signal.SIGTERM)
+            case Kill():
+                self._signal(command.key, command.attempt, signal.SIGKILL)
+
+    def _signal(self, key: WindowKey, attempt: int, signum: signal.Signals) -> None:
+        process = self._processes.get((key, attempt))
+        if process is not None:
+            process.signal(signum)
+        elif signum == signal.SIGKILL:
+            # It was never forked, so it is the launcher that hangs.
+            self._launcher.kill()
+
+    # -- attempts ----------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, launch: Launch) -> None:
+        """One attempt, from the fork until its whole process group is gone."""
+        key, attempt = launch.key, launch.attempt
+        batch = self.scheduler.batch(key.batch_id)
+        assert batch is not None
+        device = self._devices[launch.slot.device_id]
+        planned = self.scheduler.planned(key)
+        limits = batch.spec.limits
+        async with self._permits:
+            try:
+                process = await self._launcher.fork(
+                    self._job(batch, planned, device),
+                    log_path=self.log_path(key, attempt),
+                    env=environment(device),
+                    cpus=device.cpus,
+                    memory_limit_bytes=limits.memory_limit_bytes or None,
+                )
+            except WorkloadNotLoadable as error:
+                broken = Failure(kind="bad_parameters", message=str(error), traceback=error.traceback)
+                self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
+                return
+            except (LaunchError, OSError) as error:
+                refused = Failure(kind="launch_refused", message=str(error))
+                self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
+                return
+            self._processes[key, attempt] = process
+            try:
+                self.post(AttemptStarted(key=key, attempt=attempt, pid=process.pid))
+                ended = await self._follow(process, batch, planned, key, attempt)
+            finally:
+                del self._processes[key, attempt]
+        self.post(ended)
+
+    async def _follow(
+        self, process: Process, batch: Batch, planned: PlannedWindow, key: WindowKey, attempt: int
+    ) -> AttemptEnded:
+        """Read what the process says until it is gone, and judge that."""
+        results: list[WindowResult] = []
+        errors: list[Failure] = []
+
+        def on_message(message: PipeMessage) -> None:
+            match message:
+                case Progress(phase=phase, round=round, rounds=rounds):
+                    self._observe(ProgressReported(key=key, attempt=attempt, phase=phase, round=round, rounds=rounds))
+                case WindowResult():
+                    results.append(message)
+                case Error(kind=kind, message=text, traceback=traceback):
+                    errors.append(Failure(kind=kind, message=text, traceback=traceback))
+
+        end = await process.wait(on_message)
+        ending: Ending = classify(
+            result=results[-1] if results else None,
+            error=errors[-1] if errors else None,
+            violation=end.violation,
+            launcher_lost=end.launcher_lost,
+            exit_code=end.exit_code,
+            signal=end.signal,
+        )
+        if isinstance(ending, Failure) and not errors:
+            # It may have died between its commit and its report.
+            ending = committed_result(batch, planned) or ending
+        usage = Usage(cpu_seconds=end.cpu_seconds, peak_memory_bytes=end.peak_memory_bytes)
+        return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage)
+
+    def _job(self, batch: Batch, planned: PlannedWindow, device: Device) -> WindowJob:
+        spec, window = batch.spec, planned.window
+        task = Task(
+            symbol=window.symbol,
+            start=window.start,
+            end=window.end,
+            data_root=spec.data_root,
+            cache_dir=str(self._cache_dir),
+            settings=spec.settings,
+            device_type=_device_type(device, spec.device),
+            device=device.id,
+            threads=device.threads,
+        )
+        return WindowJob(workload=spec.workload, task=task, output_dir=batch.output_dir)
+
+    def log_path(self, key: WindowKey, attempt: int) -> Path:
+        """Where the stdout and stderr of an attempt go."""
+        return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
+
+
+def _device_type(device: Device, wanted: DeviceChoice) -> DeviceType:
+    return device.device_type if wanted == "auto" else wanted
+
+
+def environment(device: Device) -> dict[str, str | None]:
+    """The environment of a window process on `device`: pinned to it, and kept to its share of the cores."""
+    threads = str(device.threads)
+    return {
+        **pinning(device),
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | None:
+    """The verified result that is already in a window's directory, if it is the one that training would give."""
+    if planned.fingerprint is None:
+        return None
+    device_types: Iterable[DeviceType] = ("cpu", "gpu", "cuda") if batch.spec.device == "auto" else (batch.spec.device,)
+    fingerprints = {device_fingerprint(planned.fingerprint, device_type) for device_type in device_types}
+    directory = Path(batch.output_dir) / planned.window.label
+    metadata = artifacts.verify(directory, fingerprints)
+    return None if metadata is None else metadata.result(directory)
+
+
+def _reconcile(recovered: BatchRecovered) -> BatchRecovered:
+    """Look for results that windows committed while nobody was there to hear of it."""
+    windows: list[tuple[PlannedWindow, State]] = []
+    for planned, state in recovered.windows:
+        found = committed_result(recovered.batch, planned) if isinstance(state, Active) else None
+        windows.append((msgspec.structs.replace(planned, committed=found) if found else planned, state))
+    return msgspec.structs.replace(recovered, windows=tuple(windows))
+
+
+def _loop_time(monotonic: float) -> float:
+    """The event loop's time for a reading of `time.monotonic`."""
+    return anyio.current_time() + (monotonic - time.monotonic())
