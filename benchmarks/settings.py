@@ -1,0 +1,15 @@
+"""What the benchmarks train: the dates and the workload's settings, the same for every contender."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+START = dt.date(2022, 1, 1)
+END = dt.date(2024, 12, 31)
+WINDOW_DAYS = 180
+
+
+def settings(interval: str = "1d") -> dict[str, Any]:
+    """The built-in workload's defaults."""
+    return {"interval": interval}
