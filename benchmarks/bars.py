@@ -1,4 +1,4 @@
-"""Deterministic synthetic bars in the layouts that gpusched reads: the data of the benchmarks and of the large tests."""
+"""Deterministic synthetic bars in the layouts that gpusched reads, for the benchmarks and the large tests."""
 
 from __future__ import annotations
 

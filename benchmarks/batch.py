@@ -5,7 +5,7 @@
     python -m benchmarks.batch --file-per-day      # one CSV file per day
 
 Contenders alternate, every one starts with an empty bars cache and an empty output directory, and the ratios are taken
-within a repetition, so that a machine whose speed drifts does not favour one of them. Training a fresh process per window
+within a repetition, so that a machine whose speed drifts favours none of them. Training a fresh process per window
 is timed on `--fresh` windows only and scaled up.
 """
 
