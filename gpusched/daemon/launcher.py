@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Self
 
 import anyio
-import anyio.abc
 import msgspec
 
 from gpusched.errors import LaunchError
@@ -257,23 +256,25 @@ class Launcher:
         self._idle_timeout_s = idle_timeout_s
         self._environment = dict(os.environ if environment is None else environment)
         self._link: _Link | None = None
-        self._links: set[_Link] = set()
+        self._tending: dict[_Link, asyncio.Task[None]] = {}
         self._last_id = 0
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._tasks: anyio.abc.TaskGroup
 
     async def __aenter__(self) -> Self:
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Kill what still runs, and return when it and the launcher are gone."""
         self._cancel_idle_timer()
-        for link in self._links:
+        for link in self._tending:
             link.retire()
-        return await self._tasks.__aexit__(kind, error, trace)
+        await asyncio.gather(*self._tending.values())
 
     @property
     def launcher_pid(self) -> int | None:
@@ -326,8 +327,7 @@ class Launcher:
         self._cancel_idle_timer()
         if self._link is None or self._link.closed:
             self._link = _Link(self._spawn, on_idle=self._start_idle_timer)
-            self._links.add(self._link)
-            self._tasks.start_soon(self._tend, self._link)
+            self._tending[self._link] = asyncio.get_running_loop().create_task(self._tend(self._link))
         return self._link
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
@@ -350,15 +350,12 @@ class Launcher:
 
     async def _tend(self, link: _Link) -> None:
         """See a launcher through to its end, and what it leaves behind."""
-        try:
-            await link.closing()
-        finally:
-            with anyio.CancelScope(shield=True):
-                status = await link.bury()
-                await link.bereave(LauncherLost(status=status, log=_end_of_log(self._log_path)))
-            self._links.discard(link)
-            if self._link is link:
-                self._link = None
+        await link.closing()
+        status = await link.bury()
+        await link.bereave(LauncherLost(status=status, log=_end_of_log(self._log_path)))
+        del self._tending[link]
+        if self._link is link:
+            self._link = None
 
     def _start_idle_timer(self) -> None:
         self._cancel_idle_timer()
@@ -555,18 +552,30 @@ def _kill_group(group: int) -> None:
 
 
 async def _group_gone(group: int) -> None:
-    """Until nothing of a killed group is left, or `KILL_GRACE_S` have passed (an init that does not reap, say)."""
+    """Until nothing of a killed group is left but zombies for init to reap, or `KILL_GRACE_S` have passed."""
     delay_s = 0.001
     with anyio.move_on_after(KILL_GRACE_S):
         while True:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-group, os.WNOHANG)  # noqa: ASYNC222 - if we are init, or a subreaper, they are ours now
-            try:
-                os.killpg(group, 0)
-            except (ProcessLookupError, PermissionError):
+            if not _has_living_member(group):
                 return
             await anyio.sleep(delay_s)
             delay_s = min(2 * delay_s, 0.1)
+
+
+def _has_living_member(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # pid (command) state ppid pgrp …, where the command may hold anything
+            state, _, its_group = status.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _open_log(path: Path) -> int:

@@ -41,8 +41,9 @@ class MergedProgress:
     """`Report` for a window process: calls in quick succession become one message.
 
     A call is sent at once if the last message is long enough ago. Otherwise the latest one is sent when that time has
-    come: by the next call, or by an alarm if there is none, so that a phase that lasts is always seen. A window that is
-    faster than the interval sends nothing.
+    come: by the next call, or by an alarm if there is none, so that a phase that lasts is seen too (unless it is one
+    call into a library that does not return: the alarm runs when Python does, and does not interrupt system calls). A
+    window that is faster than the interval sends nothing.
     """
 
     def __init__(self, stream: Stream) -> None:

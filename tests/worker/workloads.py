@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
-import mmap
 import os
 import resource
+import select
 import signal
 import stat
 import subprocess
@@ -266,11 +267,13 @@ def writes_endless_progress(task: Task, directory: Path, report: Report) -> NoRe
 
 
 def open_descriptors() -> list[int]:
-    listing = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return sorted(int(name) for name in os.listdir(listing) if int(name) != listing)
-    finally:
-        os.close(listing)
+    """All but those that this looks with."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("/proc/"):
+                found.append(int(name))
+    return sorted(found)
 
 
 def say(task: Task, number: int) -> None:
@@ -281,8 +284,5 @@ def say(task: Task, number: int) -> None:
 
 def wait_for_line(task: Task) -> None:
     with Path(task.settings["back"]).open() as fifo:
+        select.select([fifo], [], [])
         fifo.readline()
-
-
-def map_private(size: int) -> mmap.mmap:
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

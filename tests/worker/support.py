@@ -1,0 +1,108 @@
+"""What the tests of this directory share: a launcher, window jobs, and FIFOs to talk with window processes."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+
+from gpusched.daemon.launcher import Launcher, Process
+from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
+from gpusched.workload import Task
+
+REPOSITORY = Path(__file__).parents[2]
+START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)
+
+
+class Bench:
+    """A launcher, an output directory, and every message that the windows sent."""
+
+    def __init__(self, launcher: Launcher, directory: Path) -> None:
+        self.launcher = launcher
+        self.directory = directory
+        self.output = directory / "output"
+        self.log = directory / "logs" / "window.log"
+        self.messages: list[PipeMessage] = []
+
+    def job(self, name: str, symbol: str = "SYM", threads: int = 1, **settings: str) -> WindowJob:
+        task = Task(
+            symbol=symbol,
+            start=START,
+            end=END,
+            data_root=str(self.directory),
+            cache_dir=str(self.directory),
+            settings=settings,
+            threads=threads,
+        )
+        workload = name if ":" in name else f"tests.worker.workloads:{name}"
+        return WindowJob(workload=workload, task=task, output_dir=str(self.output))
+
+    async def fork(self, name: str, symbol: str = "SYM", **settings: str) -> Process:
+        return await self.launcher.fork(self.job(name, symbol, **settings), log_path=self.log, env={})
+
+    async def run(self, name: str, symbol: str = "SYM", **settings: str) -> ProcessEnd:
+        process = await self.fork(name, symbol, **settings)
+        return await process.wait(self.messages.append)
+
+    @property
+    def last(self) -> PipeMessage:
+        return self.messages[-1]
+
+
+@contextlib.asynccontextmanager
+async def bench(directory: Path, idle_timeout_s: float | None = None) -> AsyncIterator[Bench]:
+    with anyio.fail_after(20):
+        async with Launcher(
+            search_path=REPOSITORY, log_path=directory / "launcher.log", idle_timeout_s=idle_timeout_s
+        ) as launcher:
+            yield Bench(launcher, directory)
+
+
+class Fifo:
+    """A named pipe to a window process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        os.mkfifo(path)
+        # Open at both ends, so that nobody waits for the other to open it and nobody sees its end.
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    async def number(self) -> int:
+        """The next number that the window says."""
+        text = b""
+        while not text.endswith(b"\n"):
+            await anyio.wait_readable(self._descriptor)
+            text += os.read(self._descriptor, 1)
+        return int(text)
+
+    def answer(self) -> None:
+        os.write(self._descriptor, b"\n")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process, zombies included."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process that is more than a zombie for init to reap."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def exited(descriptor: int) -> None:
+    """Until the process of a pidfd has exited; closes it."""
+    try:
+        with anyio.fail_after(10):
+            await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)

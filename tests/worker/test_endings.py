@@ -1,0 +1,118 @@
+"""However a window ends, the supervisor learns how, and nobody else is hurt."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from gpusched import artifacts
+from gpusched.worker.messages import Error, Started, WindowResult
+from tests.worker.support import END, START, bench
+
+
+async def test_a_window_that_succeeds(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        end = await b.run("two_files")
+
+    assert (end.exit_code, end.signal, end.violation, end.launcher_lost) == (0, None, None, False)
+    assert end.cpu_seconds > 0
+    assert end.peak_memory_bytes > 1_000_000
+    started, result = b.messages
+    assert isinstance(started, Started)
+    assert isinstance(result, WindowResult)
+    assert result.metrics == {"auc": 0.5, "undefined": None}
+    assert result.artifacts_path == str(b.output / "SYM_2022-01-01_to_2022-06-30")
+    assert result.fingerprint is not None
+    metadata = artifacts.verify(Path(result.artifacts_path), {result.fingerprint})
+    assert metadata is not None
+    assert (metadata.symbol, metadata.start, metadata.end) == ("SYM", START, END)
+    assert metadata.details == {"answer": 42}
+    assert sorted(metadata.files) == ["model.txt", "more/labels.csv"]
+    assert list((b.output / ".partial").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("raises", "raised", "ValueError: no good ?"),
+        ("bad_data", "bad_data", "no bars"),
+        ("bad_parameters", "bad_parameters", "num_leaves must be positive"),
+        ("device_mismatch", "device_mismatch", "DeviceMismatch: asked for a GPU, got PoCL"),
+        # On a CPU slot there is no other memory to run out of.
+        ("device_memory", "memory", "RuntimeError: [CUDA] out of memory /src/cuda_utils.cpp 10"),
+        (
+            "returns_none",
+            "bad_parameters",
+            "workload 'tests.worker.workloads:returns_none' returned NoneType, not gpusched's Result",
+        ),
+    ],
+)
+async def test_an_exception_is_classified(tmp_path: Path, name: str, kind: str, message: str) -> None:
+    async with bench(tmp_path) as b:
+        end = await b.run(name)
+
+    assert end.exit_code == 1
+    assert isinstance(b.last, Error)
+    assert (b.last.kind, b.last.message) == (kind, message)
+    assert "Traceback (most recent call last)" in b.last.traceback
+    assert not (b.output / "SYM_2022-01-01_to_2022-06-30").exists()
+    assert list((b.output / ".partial").iterdir()) == []
+
+
+async def test_a_long_message_is_cut(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        await b.run("raises_long")
+
+    assert isinstance(b.last, Error)
+    assert len(b.last.message) == 4 * 1024
+    assert len(b.last.traceback) == 64 * 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code", "by_signal"),
+    [
+        ("exits", 2, None),
+        ("exits_at_once", 3, None),
+        ("kills_itself", None, signal.SIGKILL),
+        ("segfaults", None, signal.SIGSEGV),
+    ],
+)
+async def test_a_death_without_a_word(tmp_path: Path, name: str, exit_code: int | None, by_signal: int | None) -> None:
+    async with bench(tmp_path) as b:
+        end = await b.run(name)
+        assert (end.exit_code, end.signal, end.violation) == (exit_code, by_signal, None)
+        assert [type(message) for message in b.messages] == [Started]
+        if name == "segfaults":
+            assert "Fatal Python error: Segmentation fault" in b.log.read_text()
+
+        assert (await b.run("nothing")).exit_code == 0
+
+
+async def test_memory_beyond_the_limit_fails_that_window_only(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        neighbour = await b.fork("prints_much", symbol="NEIGHBOUR")
+        process = await b.launcher.fork(
+            b.job("hogs_memory"), log_path=b.log, env={}, memory_limit_bytes=256 * 1024 * 1024
+        )
+        end = await process.wait(b.messages.append)
+
+        assert end.exit_code == 1
+        assert isinstance(b.last, Error)
+        assert b.last.kind == "memory"
+        assert end.peak_memory_bytes < 300 * 1024 * 1024
+        assert (await neighbour.wait(b.messages.append)).exit_code == 0
+
+
+async def test_output_goes_to_the_log(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        end = await b.run("prints_much")
+        await b.run("nothing")
+
+    assert end.exit_code == 0
+    log = b.log.read_text()
+    assert log.count("\n") == 20_001
+    assert log.endswith("x\nto stderr\n")
+    assert b.log.stat().st_mode & 0o777 == 0o600
+    assert b.log.parent.stat().st_mode & 0o777 == 0o700

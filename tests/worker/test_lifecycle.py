@@ -1,0 +1,240 @@
+"""The launcher comes, refuses, dies, goes; its supervisor dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gpusched.daemon.launcher import Launcher, LauncherLost, LaunchRefused, WorkloadNotLoadable
+from gpusched.worker.messages import ProcessEnd, WindowResult
+from tests.worker.support import REPOSITORY, Fifo, bench, exited, runs
+
+MakeFifo = Callable[[str], Fifo]
+
+
+async def test_it_starts_on_first_use_and_serves_every_window(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        assert b.launcher.launcher_pid is None
+        await b.run("nothing")
+        first = b.launcher.launcher_pid
+        await b.run("nothing")
+        assert b.launcher.launcher_pid == first
+
+
+async def test_it_leaves_when_idle_and_comes_back(tmp_path: Path) -> None:
+    async with bench(tmp_path, idle_timeout_s=0.01) as b:
+        await b.run("nothing")
+        first = b.launcher.launcher_pid
+        if first is not None:
+            await exited(os.pidfd_open(first))
+        assert (await b.run("nothing")).exit_code == 0
+        assert b.launcher.launcher_pid != first
+
+
+async def test_it_does_not_leave_while_a_window_runs(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    async with bench(tmp_path, idle_timeout_s=0.0) as b:
+        process = await b.fork("hangs", fifo=said.path)
+        await said.number()
+        launcher = b.launcher.launcher_pid
+        assert (await b.run("nothing", "NEIGHBOUR")).exit_code == 0
+        assert b.launcher.launcher_pid == launcher
+        process.signal(signal.SIGKILL)
+        await process.wait(b.messages.append)
+
+
+async def test_preload(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        assert await b.launcher.preload("tests.worker.workloads:nothing") > 0
+        assert await b.launcher.preload("tests.worker.workloads:nothing") < 0.01
+
+
+@pytest.mark.parametrize(
+    ("workload", "message"),
+    [
+        ("nowhere_to_be_found:f", "importing nowhere_to_be_found failed: ModuleNotFoundError"),
+        ("tests.worker.workloads:missing", "the module has no such function"),
+        ("tests.worker.workloads", "not of the form package.module:function"),
+        ("broken:f", "importing broken failed: ZeroDivisionError"),
+    ],
+)
+async def test_a_workload_that_cannot_be_loaded(tmp_path: Path, workload: str, message: str) -> None:
+    (tmp_path / "broken.py").write_text("1/0\n")
+    async with Launcher(search_path=tmp_path, environment={**os.environ, "PYTHONPATH": str(REPOSITORY)}) as launcher:
+        with pytest.raises(WorkloadNotLoadable, match=message) as caught:
+            await launcher.preload(workload)
+        assert "Traceback" in caught.value.traceback
+        async with bench(tmp_path) as b:
+            with pytest.raises(WorkloadNotLoadable, match=message):
+                await launcher.fork(b.job(workload) if ":" in workload else b.job(":x"), log_path=b.log, env={})
+
+
+async def test_a_workload_that_was_mended_can_be_loaded(tmp_path: Path) -> None:
+    module = tmp_path / "mended.py"
+    module.write_text("1/0\n")
+    async with Launcher(search_path=tmp_path) as launcher:
+        with pytest.raises(WorkloadNotLoadable):
+            await launcher.preload("mended:f")
+        module.write_text("def f(task, directory, report): ...\n")
+        await launcher.preload("mended:f")
+
+
+async def test_a_launcher_with_threads_refuses(tmp_path: Path) -> None:
+    (tmp_path / "threaded.py").write_text(
+        "import threading\n"
+        "def f(task, directory, report): ...\n"
+        "def preload():\n"
+        "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    async with Launcher(search_path=tmp_path) as launcher, bench(tmp_path) as b:
+        with pytest.raises(LaunchRefused, match="importing the workload started: python"):
+            await launcher.fork(b.job("threaded:f"), log_path=b.log, env={})
+
+
+async def test_when_the_launcher_dies_its_windows_die_and_the_next_one_has_a_new_launcher(
+    tmp_path: Path, fifo: MakeFifo
+) -> None:
+    said = fifo("said")
+    async with bench(tmp_path) as b:
+        first = await b.fork("hangs", "ONE", fifo=said.path)
+        second = await b.fork("has_child", "TWO", fifo=said.path)
+        pids = {await said.number(), await said.number(), await said.number()}
+        assert {first.pid, second.pid} < pids
+        launcher = b.launcher.launcher_pid
+        assert launcher is not None
+
+        os.kill(launcher, signal.SIGKILL)
+        ends = [await first.wait(b.messages.append), await second.wait(b.messages.append)]
+        assert ends == [ProcessEnd(launcher_lost=True)] * 2
+        assert not any(runs(pid) for pid in pids)
+
+        assert (await b.run("nothing")).exit_code == 0
+        assert b.launcher.launcher_pid != launcher
+
+
+async def test_a_launcher_that_dies_before_it_answers(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        preloading = asyncio.ensure_future(b.launcher.preload("tests.worker.workloads:nothing"))
+        forking = asyncio.ensure_future(b.fork("nothing"))
+        await asyncio.sleep(0)
+        assert b.launcher.launcher_pid is not None
+        os.kill(b.launcher.launcher_pid, signal.SIGKILL)
+        for answer in (preloading, forking):
+            with pytest.raises(LauncherLost, match="the launcher process died \\(exit status -9\\)"):
+                await answer
+        assert (await b.run("nothing")).exit_code == 0
+
+
+async def test_a_launcher_that_cannot_start_says_why(tmp_path: Path) -> None:
+    # A directory that hides the package itself: its message has to reach the user.
+    (tmp_path / "gpusched").mkdir()
+    (tmp_path / "gpusched" / "__init__.py").write_text("raise ImportError('not this one')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    log = tmp_path / "launcher.log"
+    async with Launcher(environment=environment, log_path=log) as launcher, bench(tmp_path) as b:
+        with pytest.raises(LauncherLost, match="not this one"):
+            await launcher.fork(b.job("nothing"), log_path=b.log, env={})
+
+
+async def test_a_file_in_the_working_directory_shadows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "msgspec.py").write_text("raise ImportError('shadowed')")
+    monkeypatch.chdir(tmp_path)
+    async with bench(tmp_path) as b:
+        assert (await b.run("nothing")).exit_code == 0
+    async with Launcher(search_path=tmp_path, environment={**os.environ, "PYTHONPATH": str(REPOSITORY)}) as launcher:
+        await launcher.preload("tests.worker.workloads:nothing")
+
+
+async def test_a_request_too_long_for_a_packet(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        assert (await b.run("nothing", padding="x" * 1_000_000)).exit_code == 0
+        assert isinstance(b.last, WindowResult)
+
+
+async def test_requests_wait_while_the_launcher_is_busy(tmp_path: Path) -> None:
+    """More of them than the socket holds: none is lost, and the loop is not blocked."""
+    async with bench(tmp_path) as b, anyio.create_task_group() as tasks:
+        await b.run("nothing")
+        assert b.launcher.launcher_pid is not None
+        os.kill(b.launcher.launcher_pid, signal.SIGSTOP)
+        for number in range(30):
+            tasks.start_soon(_run_padded, b, number)
+        await asyncio.sleep(0)
+        os.kill(b.launcher.launcher_pid, signal.SIGCONT)
+    assert sum(isinstance(message, WindowResult) for message in b.messages) == 31
+
+
+async def _run_padded(b: object, number: int) -> None:
+    from tests.worker.support import Bench
+
+    assert isinstance(b, Bench)
+    assert (await b.run("nothing", f"S{number}", padding="x" * 50_000)).exit_code == 0
+
+
+SUPERVISOR = """
+import asyncio, sys
+from pathlib import Path
+from tests.worker.support import bench
+
+async def main():
+    async with bench(Path(sys.argv[1])) as b:
+        await b.fork("ignores_term", "ONE", fifo=sys.argv[2])
+        await b.fork("has_child", "TWO", fifo=sys.argv[2])
+        print(b.launcher.launcher_pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_when_the_supervisor_is_killed_nothing_is_left(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path), said.path],
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+        text=True,
+    )
+    with supervisor:
+        assert supervisor.stdout is not None
+        pids = [await said.number() for _ in range(3)]
+        pids.append(int(supervisor.stdout.readline()))
+        watched = [os.pidfd_open(pid) for pid in pids]
+        supervisor.kill()
+    for descriptor in watched:
+        await exited(descriptor)
+
+
+async def test_when_supervisor_and_launcher_are_killed_together_no_window_is_left(
+    tmp_path: Path, fifo: MakeFifo
+) -> None:
+    said = fifo("said")
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path), said.path],
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+        text=True,
+    )
+    with supervisor:
+        assert supervisor.stdout is not None
+        pids = [await said.number() for _ in range(3)]
+        launcher = int(supervisor.stdout.readline())
+        leaders = [os.pidfd_open(pid) for pid in pids if os.getpgid(pid) == pid]
+        os.kill(launcher, signal.SIGSTOP)  # so that it cannot tidy up
+        supervisor.kill()
+        os.kill(launcher, signal.SIGKILL)
+    for descriptor in leaders:
+        await exited(descriptor)
+    for pid in pids:  # the grandchild, which only a supervisor would have found
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
