@@ -28,7 +28,7 @@ class Bench:
         self.log = directory / "logs" / "window.log"
         self.messages: list[PipeMessage] = []
 
-    def job(self, name: str, symbol: str = "SYM", threads: int = 1, **settings: str) -> WindowJob:
+    def job(self, name: str, symbol: str = "SYM", **settings: str) -> WindowJob:
         task = Task(
             symbol=symbol,
             start=START,
@@ -36,7 +36,7 @@ class Bench:
             data_root=str(self.directory),
             cache_dir=str(self.directory),
             settings=settings,
-            threads=threads,
+            threads=3,
         )
         workload = name if ":" in name else f"tests.worker.workloads:{name}"
         return WindowJob(workload=workload, task=task, output_dir=str(self.output))
@@ -89,6 +89,14 @@ class Fifo:
 def exists(pid: int) -> bool:
     """Whether there is such a process, zombies included."""
     return Path(f"/proc/{pid}").exists()
+
+
+def children(pid: int | None) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def descriptors(pid: int | None) -> list[str]:
+    return sorted(path.name for path in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def runs(pid: int) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpusched import artifacts
-from gpusched.worker.messages import Error, Started, WindowResult
+from gpusched.core.model import WindowResult
+from gpusched.worker.messages import Error, Started
 from tests.worker.support import END, START, bench
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gpusched.worker.messages import PipeMessage, Started, WindowResult
-from tests.worker.support import Fifo, bench, exists
+from gpusched.core.model import WindowResult
+from gpusched.worker.messages import PipeMessage, Started
+from tests.worker.support import Fifo, bench, children, descriptors, exists
 
 MakeFifo = Callable[[str], Fifo]
 
@@ -117,8 +118,7 @@ async def test_cancelling_fork_leaves_no_process(tmp_path: Path, fifo: MakeFifo)
             await forking
         launcher = b.launcher.launcher_pid
         assert (await b.run("nothing")).exit_code == 0
-        children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
-        assert children == ""
+        assert children(launcher) == []
 
 
 async def test_an_error_of_the_callback_kills_the_window_and_is_raised(tmp_path: Path, fifo: MakeFifo) -> None:
@@ -159,14 +159,10 @@ async def test_no_zombies_and_no_descriptors_are_left(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.run("nothing")
         launcher = b.launcher.launcher_pid
-
-        def descriptors() -> tuple[int, int]:
-            return len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{launcher}/fd"))
-
-        before = descriptors()
+        before = descriptors(os.getpid()), descriptors(launcher)
         for _ in range(50):
             async with anyio.create_task_group() as tasks:
                 for number in range(4):
                     tasks.start_soon(b.run, "nothing", f"S{number}")
-        assert descriptors() == before
-        assert Path(f"/proc/{launcher}/task/{launcher}/children").read_text() == ""
+        assert (descriptors(os.getpid()), descriptors(launcher)) == before
+        assert children(launcher) == []

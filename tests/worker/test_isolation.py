@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpusched.worker.messages import WindowResult
+from gpusched.core.model import WindowResult
 from tests.worker.support import Bench, bench
 
 
 async def shown(b: Bench, names: list[str], **arguments: Any) -> dict[str, Any]:
     process = await b.launcher.fork(
-        b.job("shows_itself", threads=3, names=json.dumps(names)),
+        b.job("shows_itself", names=json.dumps(names)),
         log_path=b.log,
         **{"env": {}, **arguments},
     )

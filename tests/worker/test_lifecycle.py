@@ -13,9 +13,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gpusched.core.model import WindowResult
 from gpusched.daemon.launcher import Launcher, LauncherLost, LaunchRefused, WorkloadNotLoadable
-from gpusched.worker.messages import ProcessEnd, WindowResult
-from tests.worker.support import REPOSITORY, Fifo, bench, exited, runs
+from gpusched.worker.messages import ProcessEnd
+from tests.worker.support import REPOSITORY, Bench, Fifo, bench, exited, runs
 
 MakeFifo = Callable[[str], Fifo]
 
@@ -172,10 +173,7 @@ async def test_requests_wait_while_the_launcher_is_busy(tmp_path: Path) -> None:
     assert sum(isinstance(message, WindowResult) for message in b.messages) == 31
 
 
-async def _run_padded(b: object, number: int) -> None:
-    from tests.worker.support import Bench
-
-    assert isinstance(b, Bench)
+async def _run_padded(b: Bench, number: int) -> None:
     assert (await b.run("nothing", f"S{number}", padding="x" * 50_000)).exit_code == 0
 
 
@@ -195,14 +193,18 @@ asyncio.run(main())
 """
 
 
-async def test_when_the_supervisor_is_killed_nothing_is_left(tmp_path: Path, fifo: MakeFifo) -> None:
-    said = fifo("said")
-    supervisor = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(tmp_path), said.path],
+def _start_supervisor(directory: Path, said: Fifo) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(directory), said.path],
         stdout=subprocess.PIPE,
         cwd=REPOSITORY,
         text=True,
     )
+
+
+async def test_when_the_supervisor_is_killed_nothing_is_left(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    supervisor = _start_supervisor(tmp_path, said)
     with supervisor:
         assert supervisor.stdout is not None
         pids = [await said.number() for _ in range(3)]
@@ -217,12 +219,7 @@ async def test_when_supervisor_and_launcher_are_killed_together_no_window_is_lef
     tmp_path: Path, fifo: MakeFifo
 ) -> None:
     said = fifo("said")
-    supervisor = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(tmp_path), said.path],
-        stdout=subprocess.PIPE,
-        cwd=REPOSITORY,
-        text=True,
-    )
+    supervisor = _start_supervisor(tmp_path, said)
     with supervisor:
         assert supervisor.stdout is not None
         pids = [await said.number() for _ in range(3)]

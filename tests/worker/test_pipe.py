@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.worker.messages import PROGRESS_BURST, Progress, Started, WindowResult
+from gpusched.core.model import WindowResult
+from gpusched.worker.messages import PROGRESS_BURST, Progress, Started
 from tests.worker.support import Fifo, bench
 
 

@@ -105,7 +105,7 @@ def shows_itself(task: Task, directory: Path, report: Report) -> Result:
         "data_limit": limit,
         "core_limit": core,
         "oom_score_adj": int(Path("/proc/self/oom_score_adj").read_text()),
-        "stdin_is_null": os.path.samestat(os.fstat(0), os.stat(os.devnull)),
+        "stdin_is_null": os.path.samestat(os.fstat(0), Path(os.devnull).stat()),
         "log_mode": stat.S_IMODE(os.fstat(1).st_mode),
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "term_is_default": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
@@ -269,10 +269,10 @@ def writes_endless_progress(task: Task, directory: Path, report: Report) -> NoRe
 def open_descriptors() -> list[int]:
     """All but those that this looks with."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("/proc/"):
-                found.append(int(name))
+            if path.readlink().parts[:2] != ("/", "proc"):
+                found.append(int(path.name))
     return sorted(found)
 
 

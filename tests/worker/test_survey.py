@@ -1,0 +1,93 @@
+"""A survey says what windows would find, and which results are there already."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+from gpusched.core.model import DeviceType
+from gpusched.worker.messages import Error, PipeMessage, Started, SurveyDone, SurveyedWindow, SurveyFailed, SurveyJob
+from gpusched.workload import DateRange, SurveyTask
+from tests.worker.support import END, START, Bench, bench
+
+SECOND = DateRange(dt.date(2022, 7, 1), dt.date(2022, 12, 31))
+
+
+async def survey(
+    b: Bench,
+    *symbols: str,
+    workload: str = "tests.worker.workloads:nothing",
+    device_types: tuple[DeviceType, ...] = ("cpu",),
+) -> list[PipeMessage]:
+    tasks = tuple(
+        SurveyTask(
+            symbol=symbol,
+            windows=(DateRange(START, END), SECOND),
+            data_root=str(b.directory),
+            cache_dir=str(b.directory),
+            settings={},
+        )
+        for symbol in symbols
+    )
+    job = SurveyJob(workload=workload, tasks=tasks, output_dir=str(b.output), device_types=device_types)
+    process = await b.launcher.fork(job, log_path=b.log, env={})
+    messages: list[PipeMessage] = []
+    end = await process.wait(messages.append)
+    assert (end.exit_code == 0) == isinstance(messages[-1], SurveyDone)
+    assert isinstance(messages[0], Started)
+    return messages[1:]
+
+
+async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        await b.run("two_files")
+        result = b.last
+        first, second, done = await survey(b, "SYM", device_types=("cuda", "cpu"))
+        assert isinstance(first, SurveyedWindow)
+        assert (first.symbol, first.start, first.end) == ("SYM", START, END)
+        assert (first.bars, first.usable_rows, first.skip_reason) == (100, 90, "preloaded")
+
+    async with bench(tmp_path) as b:
+        # A launcher that has not been preloaded: a survey does not make it.
+        first, second, done = await survey(b, "SYM", device_types=("cuda", "cpu"))
+        assert isinstance(first, SurveyedWindow)
+        assert first.skip_reason is None
+        assert first.committed == result
+        assert isinstance(second, SurveyedWindow)
+        assert second.committed is None
+        assert isinstance(done, SurveyDone)
+
+        first, *_ = await survey(b, "SYM", device_types=("cuda",))
+        assert isinstance(first, SurveyedWindow)
+        assert first.committed is None
+
+        (b.output / "SYM_2022-01-01_to_2022-06-30" / "model.txt").write_text("damaged")
+        first, *_ = await survey(b, "SYM")
+        assert isinstance(first, SurveyedWindow)
+        assert first.committed is None
+
+
+async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        bad, bug, short, *windows, done = await survey(b, "BAD", "BUG", "SHORT", "SYM")
+        assert bad == SurveyFailed(symbol="BAD", reason="no bars at all")
+        assert bug == SurveyFailed(symbol="BUG", reason="ZeroDivisionError: division by zero")
+        assert isinstance(short, SurveyFailed)
+        assert "did not return its windows one by one" in short.reason
+        assert [window.symbol for window in windows if isinstance(window, SurveyedWindow)] == ["SYM", "SYM"]
+        assert isinstance(done, SurveyDone)
+        assert 'raise ZeroDivisionError("division by zero")' in b.log.read_text()
+
+
+async def test_a_workload_without_a_survey(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        first, second, _ = await survey(b, "SYM", workload="os.path:join")
+        assert first == SurveyedWindow(symbol="SYM", start=START, end=END, bars=0, usable_rows=0)
+        assert isinstance(second, SurveyedWindow)
+
+
+async def test_a_workload_that_does_not_exist(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        (error,) = await survey(b, "SYM", workload="os.path:nothing")
+        assert isinstance(error, Error)
+        assert error.kind == "bad_parameters"
