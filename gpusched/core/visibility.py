@@ -1,0 +1,79 @@
+"""Which devices an operator's `CUDA_VISIBLE_DEVICES` leaves to the pool. Pure; NVML is read elsewhere.
+
+The rules are CUDA's own:
+
+- unset: all; empty: none;
+- entries are ordinals, or UUIDs that `nvidia-smi -L` shows (`GPU-…` may be cut short while it stays unique), and the
+  list ends at the first entry that names no device, so `0,2,-1,1` shows 0 and 2
+  (CUDA programming guide, appendix on environment variables, CUDA_VISIBLE_DEVICES);
+- a number is read as far as it goes (`1gpu2` is 1), the first entry decides whether the list is one of numbers or of
+  UUIDs, and naming a device twice hides all of them (not documented by NVIDIA; observed and tested by PyTorch:
+  `torch.cuda._parse_visible_devices` and `TestVisibleDeviceParses`).
+
+Two things differ on purpose, because the pool pins each process by itself: ordinals count in PCI order, whatever
+`CUDA_DEVICE_ORDER` says, and an entry that names a GPU in MIG mode allows all of its instances, of which CUDA would
+show one process only the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+_NUMBER = re.compile(r"[+-]?[0-9]+")
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """A physical GPU as a mask can name it."""
+
+    uuid: str
+    #: UUIDs of its MIG instances; None: not in MIG mode, the GPU is used as a whole
+    instances: tuple[str, ...] | None = None
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        return (self.uuid,) if self.instances is None else self.instances
+
+
+class Visible(msgspec.Struct, frozen=True, kw_only=True):
+    """UUIDs of GPUs and MIG instances in the mask's order, and what is wrong with the mask (for people)."""
+
+    uuids: tuple[str, ...]
+    problem: str | None = None
+
+
+def visible(mask: str | None, inventory: Sequence[Gpu]) -> Visible:
+    """The devices of `inventory` (all GPUs, in PCI order) that `mask` leaves visible."""
+    if mask is None:
+        return Visible(uuids=tuple(uuid for gpu in inventory for uuid in gpu.usable))
+    entries = [entry.strip() for entry in mask.split(",")]
+    if entries == [""]:
+        return Visible(uuids=())
+    by_uuid = entries[0].startswith(("GPU-", "MIG-"))
+    uuids: dict[str, None] = {}
+    for entry in entries:
+        named = _by_uuid(entry, inventory) if by_uuid else _by_ordinal(entry, inventory)
+        if named is None:
+            # -1 is how people end a list, or hide everything, on purpose
+            problem = None if entry == "-1" else f"{entry!r} names no device here, so the list ends before it"
+            return Visible(uuids=tuple(uuids), problem=problem)
+        if any(uuid in uuids for uuid in named):
+            return Visible(uuids=(), problem=f"{entry!r} names a device for the second time, which hides all devices")
+        uuids |= dict.fromkeys(named)
+    return Visible(uuids=tuple(uuids))
+
+
+def _by_ordinal(entry: str, inventory: Sequence[Gpu]) -> tuple[str, ...] | None:
+    number = _NUMBER.match(entry)
+    if number is None or not 0 <= int(number[0]) < len(inventory):
+        return None
+    return inventory[int(number[0])].usable
+
+
+def _by_uuid(entry: str, inventory: Sequence[Gpu]) -> tuple[str, ...] | None:
+    if entry.startswith("MIG-"):
+        return (entry,) if any(entry in (gpu.instances or ()) for gpu in inventory) else None
+    named = [gpu for gpu in inventory if gpu.uuid.startswith(entry)] if entry.startswith("GPU-") else []
+    return named[0].usable if len(named) == 1 else None
