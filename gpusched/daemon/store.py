@@ -213,15 +213,22 @@ class Store:
 
     def unfinished(self) -> Iterator[BatchRecovered]:
         """Every batch that is not finished, in the order of acceptance, with all of its windows as last recorded."""
-        batches = self._query("SELECT id, batch, held_reason FROM batches WHERE finished_at IS NULL ORDER BY number")
-        for batch_id, batch, held_reason in batches:
+        for (batch_id,) in self._query("SELECT id FROM batches WHERE finished_at IS NULL ORDER BY number"):
+            recovered = self.recovered(batch_id)
+            if recovered is not None:
+                yield recovered
+
+    def recovered(self, batch_id: str) -> BatchRecovered | None:
+        """A batch, finished or not, with all of its windows as last recorded."""
+        for batch, held_reason in self._query("SELECT batch, held_reason FROM batches WHERE id = ?", (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             with self._decoding(batch_id):
-                yield BatchRecovered(
+                return BatchRecovered(
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
                     held_reason=held_reason,
                 )
+        return None
 
     def batches(self) -> list[BatchRow]:
         """All batches, in the order of acceptance."""

@@ -75,7 +75,8 @@ class Supervisor:
     """Runs batches on a pool of devices until it is told to shut down.
 
     `observe` is called in the event loop's thread with every committed record and every report of progress, in order;
-    it must be quick and must not raise.
+    it must be quick and must not raise. `on_turn` is called at the end of every turn, with what keeps its records from
+    being durable, if anything does.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Supervisor:
         logs_dir: Path,
         cache_dir: Path,
         observe: Callable[[Update], None],
+        on_turn: Callable[[StoreError | None], None] = lambda problem: None,
     ) -> None:
         self.scheduler = Scheduler()
         self._store = store
@@ -95,6 +97,7 @@ class Supervisor:
         self._logs_dir = logs_dir
         self._cache_dir = cache_dir
         self._observe = observe
+        self._on_turn = on_turn
         self._index = Index(store)
         self._events: deque[Event] = deque([DevicesFound(devices=devices)])
         self._wakeup = anyio.Event()
@@ -138,6 +141,13 @@ class Supervisor:
             self._events.append(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
+    def recall(self, batch_id: str) -> None:
+        """Take up a finished batch that only the store remembers, so that its windows can be retried."""
+        recovered = self._store.recovered(batch_id)
+        if recovered is not None and self.scheduler.batch(batch_id) is None:
+            self.post(recovered)
+            self._index.rewrite(recovered.batch)
+
     async def run(self) -> None:
         """Work until `shut_down`, and until what was running then has ended."""
         try:
@@ -176,7 +186,9 @@ class Supervisor:
             records, commands = self.scheduler.handle(self._events.popleft(), instant)
             self._records += records
             self._commands += commands
-        if not self._commit():
+        problem = self._commit()
+        self._on_turn(problem)
+        if problem is not None:
             return
         commands, self._commands = self._commands, []
         for command in commands:
@@ -185,18 +197,18 @@ class Supervisor:
         for waiter in waiters:
             waiter.set()
 
-    def _commit(self) -> bool:
-        """Make the records durable and tell the observers; False if they have to wait."""
+    def _commit(self) -> StoreError | None:
+        """Make the records durable and tell the observers; what makes them wait, if they have to."""
         if self._records:
             try:
                 self._store.record(self._records)
-            except StoreError:
-                return False
+            except StoreError as problem:
+                return problem
             records, self._records = self._records, []
             for record in records:
                 self._index.update(record)
                 self._observe(record)
-        return True
+        return None
 
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:
