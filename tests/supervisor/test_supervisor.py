@@ -1,0 +1,285 @@
+"""The supervisor with real processes: every kind of ending, requests, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusched import artifacts
+from gpusched.core.events import (
+    BatchHeld,
+    CancelRequested,
+    HoldRequested,
+    ProgressReported,
+    ReleaseRequested,
+    RetryRequested,
+)
+from gpusched.core.model import Failed, Finished, Queued, Running, Stopping, TimedOut, WindowKey
+from gpusched.daemon.store import Store
+from gpusched.errors import StoreError
+from gpusched.workload import device_fingerprint
+from tests.supervisor.support import make_batch, plan, supervised
+from tests.worker.support import runs
+
+
+def index(directory: Path) -> list[dict[str, Any]]:
+    lines = (directory / "output" / "teacher_runs.json").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+async def test_trains_every_window_once_and_indexes_it(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "two_files"), plan(7))
+        await bench.finished()
+        assert bench.outcomes() == ["succeeded"] * 7
+        assert set(map(tuple, bench.stories().values())) == {("starting", "running", "finished")}
+    lines = index(tmp_path)
+    assert sorted(line["symbol"] for line in lines) == [f"S{number}" for number in range(7)]
+    for line in lines:
+        assert line["status"] == "success"
+        assert line["attempts"] == 1
+        assert line["metrics"] == {"auc": 0.5, "undefined": None}
+        metadata = artifacts.read_metadata(Path(line["artifacts_path"]))
+        assert metadata is not None
+        assert artifacts.verify(Path(line["artifacts_path"]), {str(metadata.fingerprint)}) is not None
+    assert not list((tmp_path / "output").glob(".partial/*"))
+
+
+async def test_skipped_and_reused_windows_need_no_process(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(3, skip_reason="no data"))
+        await bench.finished()
+        assert bench.outcomes() == ["skipped"] * 3
+        assert bench.stories() == {}
+    assert [line["skip_reason"] for line in index(tmp_path)] == ["no data"] * 3
+
+
+@pytest.mark.parametrize(
+    ("workload", "kind", "launches"),
+    [
+        ("raises", "raised", 2),
+        ("bad_data", "bad_data", 1),
+        ("bad_parameters", "bad_parameters", 1),
+        ("exits_at_once", "exited", 2),
+        ("kills_itself", "killed", 2),
+        ("segfaults", "crashed", 2),
+        ("writes_garbage", "protocol", 2),
+        ("writes_long_line", "protocol", 2),
+        ("writes_endless_progress", "protocol", 2),
+        ("no.such.module:function", "bad_parameters", 1),
+    ],
+)
+async def test_fails_alone_and_is_tried_again_only_where_that_can_help(
+    tmp_path: Path, workload: str, kind: str, launches: int
+) -> None:
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, workload, max_attempts=2), plan(1))
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing", batch_id="good"), plan(2))
+        await bench.finished()
+        await bench.finished("good")
+        assert bench.outcomes("good") == ["succeeded"] * 2
+        state = next(iter(bench.supervisor.scheduler.states("b")))[1]
+        assert isinstance(state, Finished)
+        assert isinstance(state.outcome, Failed)
+        assert state.outcome.failure.kind == kind
+        assert state.attempts == launches
+
+
+async def test_keeps_the_last_traceback_and_the_log_of_every_attempt(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "raises", max_attempts=3), plan(1))
+        await bench.finished()
+        key = WindowKey("b", plan(1)[0].window.label)
+        assert "ValueError: no good" in bench.supervisor.log_path(key, 3).read_text()
+        assert bench.supervisor.log_path(key, 1).exists()
+    with Store.open(tmp_path / "state" / "state.db") as store:
+        attempts = store.attempts(key)
+    assert [attempt.ending for attempt in attempts] == ["raised"] * 3
+    assert "ValueError: no good" in str(attempts[-1].traceback)
+
+
+async def test_a_window_that_hangs_is_stopped_at_its_timeout(tmp_path: Path, fifo: Any) -> None:
+    said = fifo("said")
+    async with supervised(tmp_path) as bench:
+        batch = make_batch(tmp_path, "hangs", settings={"fifo": said.path}, timeout_s=0.3, max_attempts=1)
+        await bench.supervisor.submit(batch, plan(1))
+        pid = await said.number()
+        await bench.finished()
+        assert not runs(pid)
+        assert bench.outcomes() == ["timed_out"]
+        moved = await bench.moved_to(Finished)
+        assert isinstance(moved.new, Finished)
+        assert moved.new.outcome == TimedOut(seconds=0.3)
+
+
+async def test_a_window_that_ignores_the_request_to_stop_is_killed_after_the_grace(tmp_path: Path, fifo: Any) -> None:
+    said = fifo("said")
+    async with supervised(tmp_path) as bench:
+        batch = make_batch(tmp_path, "ignores_term", settings={"fifo": said.path}, grace_s=0.2)
+        await bench.supervisor.submit(batch, plan(1))
+        pid = await said.number()
+        bench.supervisor.post(CancelRequested(batch_id="b"))
+        await bench.moved_to(Stopping)
+        await bench.finished()
+        assert not runs(pid)
+        assert bench.outcomes() == ["cancelled"]
+
+
+async def test_cancel_ends_what_runs_and_what_waits(tmp_path: Path, fifo: Any) -> None:
+    said = fifo("said")
+    async with supervised(tmp_path, slots=1) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "hangs", settings={"fifo": said.path}), plan(5))
+        await said.number()
+        bench.supervisor.post(CancelRequested(batch_id="b"))
+        await bench.finished()
+        assert bench.outcomes() == ["cancelled"] * 5
+    assert {line["status"] for line in index(tmp_path)} == {"cancelled"}
+
+
+async def test_a_held_batch_waits_and_goes_on_when_released(tmp_path: Path) -> None:
+    async with supervised(tmp_path, slots=1) as bench:
+        bench.supervisor.post(HoldRequested(batch_id="b"))
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(30))
+        bench.supervisor.post(HoldRequested(batch_id="b"))
+        await bench.until(lambda update: isinstance(update, BatchHeld))
+        await bench.supervisor.committed()
+        assert "queued" in bench.outcomes()
+        bench.supervisor.post(ReleaseRequested(batch_id="b"))
+        await bench.finished()
+        assert bench.outcomes() == ["succeeded"] * 30
+
+
+async def test_the_breaker_holds_a_batch_that_keeps_failing_in_the_same_way(tmp_path: Path) -> None:
+    async with supervised(tmp_path, slots=1) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "bad_data", breaker_failures=3), plan(10))
+        held = await bench.until(lambda update: isinstance(update, BatchHeld))
+        assert isinstance(held, BatchHeld)
+        assert held.reason == "the last 3 windows failed in the same way (no bars)"
+        await bench.supervisor.committed()
+        assert bench.outcomes() == ["failed"] * 3 + ["queued"] * 7
+
+
+async def test_retry_runs_the_failed_windows_again(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "raises", max_attempts=1), plan(2))
+        await bench.finished()
+        bench.updates.clear()
+        bench.supervisor.post(RetryRequested(batch_id="b"))
+        await bench.finished()
+        assert set(map(tuple, bench.stories().values())) == {("queued", "starting", "running", "finished")}
+    assert [line["attempts"] for line in index(tmp_path)] == [2, 2]
+
+
+async def test_progress_reaches_the_observer(tmp_path: Path, fifo: Any) -> None:
+    back = fifo("back")
+    async with supervised(tmp_path) as bench:
+        batch = make_batch(tmp_path, "lasting_phase", settings={"back": back.path})
+        await bench.supervisor.submit(batch, plan(1))
+        update = await bench.until(lambda update: isinstance(update, ProgressReported))
+        assert isinstance(update, ProgressReported)
+        assert (update.phase, update.round, update.rounds, update.attempt) == ("train", 1, 2, 1)
+        back.answer()
+        await bench.finished()
+
+
+async def test_a_stop_puts_running_windows_back_into_the_queue_and_the_next_supervisor_takes_them_up(
+    tmp_path: Path, fifo: Any
+) -> None:
+    said, back = fifo("said"), fifo("back")
+    settings = {"fifo": said.path, "back": back.path}
+    async with supervised(tmp_path, slots=1) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "lasting_phase", settings=settings), plan(2))
+        await bench.until(lambda update: isinstance(update, ProgressReported))
+        bench.supervisor.shut_down(drain=False)
+        await bench.supervisor.stopped()
+        assert bench.outcomes() == ["queued", "queued"]
+    async with supervised(tmp_path, slots=1, recover=True) as bench:
+        for label in (planned.window.label for planned in plan(2)):
+            back.answer()
+            await bench.moved_to(Finished, label)
+        await bench.finished()
+        assert bench.outcomes() == ["succeeded", "succeeded"]
+    assert len(index(tmp_path)) == 2
+
+
+async def test_a_drain_lets_running_windows_finish_and_starts_no_other(tmp_path: Path, fifo: Any) -> None:
+    back = fifo("back")
+    async with supervised(tmp_path, slots=1) as bench:
+        batch = make_batch(tmp_path, "lasting_phase", settings={"back": back.path})
+        await bench.supervisor.submit(batch, plan(2))
+        await bench.until(lambda update: isinstance(update, ProgressReported))
+        bench.supervisor.shut_down(drain=True)
+        back.answer()
+        await bench.supervisor.stopped()
+        assert bench.outcomes() == ["succeeded", "queued"]
+
+
+class _FullDisk:
+    """A store whose disk fills up once the first window runs, until `full` is set to False."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.full: bool | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def __enter__(self) -> _FullDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def record(self, records: Sequence[Any]) -> None:
+        if self.full is None and any(isinstance(getattr(record, "new", None), Running) for record in records):
+            self._store.record(records)
+            self.full = True
+            return
+        if self.full:
+            raise StoreError(problem="the disk is full", remedy="make room")
+        self._store.record(records)
+
+
+async def test_nothing_is_launched_while_the_disk_is_full(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "state" / "state.db") as store:
+        full = _FullDisk(store)
+        async with supervised(tmp_path, slots=1, store=full) as bench:  # type: ignore[arg-type]
+            await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(4))
+            await bench.moved_to(Running)
+            # What the scheduler decided since is neither on disk nor done.
+            assert [name for names in bench.stories().values() for name in names] == ["starting", "running"]
+            full.full = False
+            await bench.finished()
+            assert bench.outcomes() == ["succeeded"] * 4
+
+
+async def test_interrupted_attempts_use_up_no_retry(tmp_path: Path, fifo: Any) -> None:
+    said = fifo("said")
+    async with supervised(tmp_path, slots=1) as bench:
+        batch = make_batch(tmp_path, "hangs", settings={"fifo": said.path}, max_attempts=1)
+        await bench.supervisor.submit(batch, plan(1))
+        await said.number()
+        bench.supervisor._launcher.kill()
+        moved = await bench.moved_to(Queued)
+        assert moved.reason == "the launcher died, and the window with it"
+        await said.number()
+        assert bench.outcomes() == ["running"]
+
+
+async def test_a_result_that_was_committed_but_not_reported_counts(tmp_path: Path) -> None:
+    """The window dies between its commit and its report; the supervisor does, too, in the second round."""
+    planned = plan(1, fingerprint="f" * 64)
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "two_files", batch_id="first"), planned)
+        await bench.finished("first")
+        metadata = artifacts.read_metadata(tmp_path / "output" / planned[0].window.label)
+        assert metadata is not None
+    assert metadata.fingerprint == device_fingerprint("f" * 64, "cpu")
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "kills_itself", batch_id="second"), planned)
+        await bench.finished("second")
+        assert bench.outcomes("second") == ["succeeded"]
