@@ -38,6 +38,8 @@ _XIDS = {
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 #: an event's instance number when it concerns the whole GPU
 _WHOLE_GPU = 0xFFFFFFFF
+#: longest wait for events in one call: how long the thread outlives `run`
+_WAIT_S = 1.0
 #: a device that took s seconds to answer is left alone for this many times s
 _PATIENCE = 10.0
 
@@ -148,7 +150,7 @@ class Sampler:
             if reader is None or not reader.has_events:
                 stop.wait(left)
             else:
-                for device_id, reason in reader.wait(left):
+                for device_id, reason in reader.wait(min(left, _WAIT_S)):
                     post(DeviceLost(device_id=device_id, reason=reason))
 
 

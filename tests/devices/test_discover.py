@@ -1,0 +1,223 @@
+"""What is found on a machine, through the real pynvml."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpusched.core.model import Device
+from gpusched.daemon.devices import Discovery, discover, pinning
+from tests.devices.fake_nvml import (
+    DRIVER_NOT_LOADED,
+    EXCLUSIVE_PROCESS,
+    GIB,
+    GPU_IS_LOST,
+    NO_PERMISSION,
+    PROHIBITED,
+    UNKNOWN,
+    VERSION_MISMATCH,
+    FakeNvml,
+    mig_uuid,
+    uuid,
+)
+
+RTX = "NVIDIA RTX 6000 Ada Generation"
+
+
+def ids(found: Discovery) -> list[str]:
+    return [device.id for device in found.devices]
+
+
+def test_describes_each_gpu(fake: FakeNvml) -> None:
+    fake.gpus(2)
+    found = discover(None, slots=4, threads=2, device_type="cuda", auto=False)
+    assert found == Discovery(
+        devices=tuple(
+            Device(
+                id=uuid(index),
+                name=RTX,
+                device_type="cuda",
+                capacity=4,
+                auto=False,
+                threads=2,
+                memory_total_bytes=48 * GIB,
+            )
+            for index in range(2)
+        ),
+        notes=(),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 16])
+def test_finds_any_number_of_gpus(fake: FakeNvml, count: int) -> None:
+    assert ids(discover(None)) == []
+    fake.gpus(count)
+    assert ids(discover(None)) == [uuid(index) for index in range(count)]
+
+
+def test_counts_ordinals_in_pci_order(fake: FakeNvml) -> None:
+    fake.gpus(3).set(0, bus=9).set(1, bus=3).set(2, bus=5)
+    assert ids(discover("0,1")) == [uuid(1), uuid(2)]
+
+
+def test_the_mask_selects_and_orders(fake: FakeNvml) -> None:
+    fake.gpus(3)
+    assert ids(discover(f"{uuid(2)},GPU-00000000")) == [uuid(2), uuid(0)]
+
+
+def test_says_what_is_wrong_with_the_mask(fake: FakeNvml) -> None:
+    fake.gpus(2)
+    found = discover("1,5")
+    assert ids(found) == [uuid(1)]
+    assert found.notes == ("CUDA_VISIBLE_DEVICES=1,5: '5' names no device here, so the list ends before it",)
+
+
+@pytest.mark.parametrize("mask", ["", "-1"])
+def test_a_mask_can_hide_everything(fake: FakeNvml, mask: str) -> None:
+    fake.gpus(2)
+    assert discover(mask) == Discovery(
+        devices=(), notes=(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool",)
+    )
+
+
+def test_each_mig_instance_is_a_device(fake: FakeNvml) -> None:
+    fake.gpus(2).mig(1, 0, 2)
+    found = discover(None)
+    assert ids(found) == [uuid(0), mig_uuid(1, 0), mig_uuid(1, 2)]
+    assert found.devices[2].name == "NVIDIA A100 MIG 2g.12gb"
+    assert found.devices[2].memory_total_bytes == 12 * GIB
+    assert ids(discover(mig_uuid(1, 2))) == [mig_uuid(1, 2)]
+
+
+def test_mig_mode_without_instances(fake: FakeNvml) -> None:
+    fake.gpus(1).mig(0)
+    found = discover(None)
+    assert found.devices == ()
+    assert found.notes == (
+        f"GPU 0 ({RTX}) is in MIG mode and has no instances: it is not used; `nvidia-smi mig -cgi … -C` makes them",
+    )
+
+
+def test_exclusive_process_mode_means_one_slot(fake: FakeNvml) -> None:
+    fake.gpus(2).set(1, compute_mode=EXCLUSIVE_PROCESS)
+    found = discover(None, slots=4)
+    assert [device.capacity for device in found.devices] == [4, 1]
+    assert found.notes == (f"GPU 1 ({RTX}) is in EXCLUSIVE_PROCESS compute mode: it gets one slot",)
+
+
+def test_prohibited_mode_means_not_used(fake: FakeNvml) -> None:
+    fake.gpus(2).set(0, compute_mode=PROHIBITED)
+    found = discover(None)
+    assert ids(found) == [uuid(1)]
+    assert "PROHIBITED" in found.notes[0]
+    # it still counts
+    assert ids(discover("1")) == [uuid(1)]
+
+
+def test_persistence_mode_off(fake: FakeNvml) -> None:
+    fake.gpus(3).set(0, persistence=0).set(2, persistence=0)
+    found = discover(None)
+    assert len(found.devices) == 3
+    assert found.notes == (
+        "persistence mode is off on GPU 0, 2: windows may wait seconds for the driver;"
+        " `nvidia-smi -pm 1` or nvidia-persistenced turns it on",
+    )
+
+
+def test_values_that_the_card_does_not_report_are_absent(fake: FakeNvml) -> None:
+    fake.gpus(1, memory_total=None, compute_mode=None, persistence=None, bus=None)
+    found = discover(None)
+    assert found.notes == ()
+    assert found.devices[0].memory_total_bytes is None
+
+
+def test_a_lost_gpu_does_not_hide_the_others(fake: FakeNvml) -> None:
+    fake.gpus(3).fail("nvmlDeviceGetHandleByIndex_v2", GPU_IS_LOST, 1)
+    found = discover(None)
+    assert ids(found) == [uuid(0), uuid(2)]
+    assert found.notes == ("GPU 1 does not answer (GPU is lost): it is not used; look at `nvidia-smi` and `dmesg`",)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (DRIVER_NOT_LOADED, "modprobe nvidia"),
+        (VERSION_MISMATCH, "restart the machine"),
+        (NO_PERMISSION, "/dev/nvidiactl"),
+        (UNKNOWN, "Unknown Error"),
+        (4711, "a made-up error"),
+    ],
+)
+def test_says_why_nvml_does_not_start(fake: FakeNvml, error: int, words: str) -> None:
+    fake.gpus(2).fail("nvmlInitWithFlags", error)
+    found = discover(None)
+    assert found.devices == ()
+    (note,) = found.notes
+    assert words in note
+    assert "GPUs cannot be used" in note
+
+
+def test_a_driver_that_fails_later(fake: FakeNvml) -> None:
+    fake.gpus(2).fail("nvmlDeviceGetCount_v2", UNKNOWN)
+    assert discover(None).devices == ()
+
+
+def test_no_gpu(fake: FakeNvml) -> None:
+    fake.gpus(0)
+    assert discover(None) == Discovery(devices=(), notes=("the NVIDIA driver reports no GPU that can be used",))
+
+
+def test_cores_near_each_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 64, 65})
+    fake.gpus(3).set(0, cpus="5 1").set(1, cpus="ffffffffffffffff ffffffffffffffff").set(2, cpus="f0 0")
+    assert [device.cpus for device in discover(None).devices] == [(0, 2, 64), (), ()]
+
+
+def in_subprocess(environment: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What a fresh process finds: (ids, notes)."""
+    program = (
+        "import json, sys; from gpusched.daemon.devices import discover; assert 'pynvml' not in sys.modules;"
+        "found = discover(None); print(json.dumps([[d.id for d in found.devices], found.notes]))"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in {"LD_LIBRARY_PATH", "FAKE_NVML_STATE"}}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env=clean | environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    found, notes = json.loads(done.stdout)
+    return found, notes
+
+
+def test_other_processes_can_be_shown_the_same_machine(fake: FakeNvml) -> None:
+    fake.gpus(2)
+    assert in_subprocess(fake.environment) == ([uuid(0), uuid(1)], [])
+
+
+def test_no_library(tmp_path: Path) -> None:
+    # a library that cannot be loaded hides a real one
+    (tmp_path / "libnvidia-ml.so.1").write_text("")
+    found, notes = in_subprocess({"LD_LIBRARY_PATH": str(tmp_path)})
+    assert found == []
+    assert "no NVIDIA driver is installed here" in notes[0]
+
+
+def test_no_binding(tmp_path: Path) -> None:
+    (tmp_path / "pynvml.py").write_text("raise ImportError")
+    found, notes = in_subprocess({"PYTHONPATH": str(tmp_path)})
+    assert (found, notes) == ([], ["the nvidia-ml-py package is not installed: GPUs cannot be used"])
+
+
+def test_pins_a_process_to_its_device() -> None:
+    gpu = Device(id=uuid(1), name=RTX, device_type="cuda", capacity=1)
+    assert pinning(gpu) == {"CUDA_VISIBLE_DEVICES": uuid(1), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    cpu = Device(id="cpu", name="CPU", device_type="cpu", capacity=1)
+    assert pinning(cpu) == {"CUDA_VISIBLE_DEVICES": ""}
