@@ -138,7 +138,7 @@ class Supervisor:
     def recover(self) -> None:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
-            self._events.append(_reconcile(recovered))
+            self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
     def recall(self, batch_id: str) -> None:
