@@ -276,6 +276,11 @@ class Launcher:
             link.retire()
         await asyncio.gather(*self._tending.values())
 
+    def kill(self) -> None:
+        """Kill a launcher that hangs; what waits for it ends with LauncherLost, and the next fork starts a new one."""
+        if self._link is not None:
+            self._link.kill()
+
     @property
     def launcher_pid(self) -> int | None:
         """The pid of the launcher process that the next fork would use, if there is one."""
@@ -389,6 +394,7 @@ class _Link:
         finally:
             theirs.close()
         self.pid = self._launcher.pid
+        self._pidfd = os.pidfd_open(self.pid)
         #: no more requests: it was retired or has gone
         self.closed = False
         self._closing = anyio.Event()
@@ -429,6 +435,10 @@ class _Link:
         self._closing.set()
         with contextlib.suppress(OSError):  # it may have hung up already
             self._socket.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        with contextlib.suppress(OSError):  # it has exited, or is buried already
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _flush(self) -> None:
         while self._outgoing:
@@ -509,20 +519,16 @@ class _Link:
     async def bury(self) -> int:
         """Until the launcher process has exited and is reaped, by force if it does not by itself; its exit status."""
         self.retire()
-        descriptor = os.pidfd_open(self.pid)
-        try:
-            exited = anyio.Event()
-            self._loop.add_reader(descriptor, exited.set)
-            try:
-                with anyio.move_on_after(EXIT_GRACE_S if self._hung_up else CLOSE_GRACE_S):
-                    await exited.wait()
-                if not exited.is_set():
-                    self._launcher.kill()
-                    await exited.wait()
-            finally:
-                self._loop.remove_reader(descriptor)
-        finally:
-            os.close(descriptor)
+        exited = anyio.Event()
+        self._loop.add_reader(self._pidfd, exited.set)
+        with anyio.move_on_after(EXIT_GRACE_S if self._hung_up else CLOSE_GRACE_S):
+            await exited.wait()
+        if not exited.is_set():
+            self.kill()
+            await exited.wait()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
         if not self._hung_up:
             self._receive()
         return self._launcher.wait()

@@ -134,6 +134,24 @@ async def test_a_launcher_that_dies_before_it_answers(tmp_path: Path) -> None:
         assert (await b.run("nothing")).exit_code == 0
 
 
+async def test_a_launcher_that_hangs_can_be_killed(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    (tmp_path / "hanging.py").write_text(
+        "import signal\n"
+        "def f(task, directory, report): ...\n"
+        "def preload():\n"
+        f"    open({said.path!r}, 'w').write('1\\n')\n"
+        "    signal.pause()\n"
+    )
+    async with Launcher(search_path=tmp_path) as launcher, bench(tmp_path) as b:
+        forking = asyncio.ensure_future(launcher.fork(b.job("hanging:f"), log_path=b.log, env={}))
+        await said.number()
+        launcher.kill()
+        with pytest.raises(LauncherLost):
+            await forking
+        launcher.kill()
+
+
 async def test_a_launcher_that_cannot_start_says_why(tmp_path: Path) -> None:
     # A directory that hides the package itself: its message has to reach the user.
     (tmp_path / "gpusched").mkdir()

@@ -1,0 +1,203 @@
+"""What it costs to start a window process: `python -m benchmarks.launch [--json] [--windows N]`.
+
+A window that trains nothing, from the request to the launcher until it is reaped and its artifacts are committed,
+against a fresh interpreter that imports the same; and the memory that a window process has for itself alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime as dt
+import importlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gpusched.core.model import WindowResult
+from gpusched.daemon.launcher import Launcher
+from gpusched.worker.messages import PipeMessage, WindowJob
+from gpusched.workload import Report, Result, Task
+
+#: no-op window ≤ fresh interpreter / this
+RATIO_BUDGET = 50.0
+UNSHARED_BUDGET_BYTES = 30 * 1024 * 1024
+
+REPOSITORY = Path(__file__).parents[1]
+_WORKLOAD = "benchmarks.launch"
+_FRESH = "from benchmarks.launch import preload; preload()"
+
+
+# -- the workload, in the launcher and its windows ---------------------------------------------------------------------
+
+
+def preload() -> None:
+    """What windows of the built-in workload need."""
+    load = getattr(importlib.import_module("gpusched.teacher"), "preload", _lean_lightgbm)
+    load()
+
+
+def _lean_lightgbm() -> None:
+    """LightGBM without the optional packages that it imports when it finds them."""
+    optional = [name for name in ("pandas", "sklearn", "matplotlib", "dask", "pyarrow") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(optional))  # type: ignore[arg-type]  # None: not to be imported
+    importlib.import_module("lightgbm")
+    for name in optional:
+        del sys.modules[name]
+
+
+def nothing(task: Task, directory: Path, report: Report) -> Result:
+    return Result(metrics={}, sample_counts={}, metadata={}, phases={})
+
+
+def weighs_itself(task: Task, directory: Path, report: Report) -> Result:
+    return Result(metrics=unshared_memory(), sample_counts={}, metadata={}, phases={})
+
+
+def trains(task: Task, directory: Path, report: Report) -> Result:
+    """100 rows and 15 features, as a window of daily bars has, for 500 rounds."""
+    import lightgbm
+    import numpy as np
+
+    random = np.random.default_rng(42)
+    features = random.normal(size=(100, 15))
+    parameters = {"objective": "binary", "num_threads": 1, "verbose": -1, "num_leaves": 127, "force_col_wise": True}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(features, features[:, 0] > 0), num_boost_round=500)
+    (directory / "model.txt").write_text(booster.model_to_string())
+    return Result(metrics=unshared_memory(), sample_counts={}, metadata={}, phases={})
+
+
+def unshared_memory() -> dict[str, int]:
+    """Bytes of this process that are no other's: Private_Clean + Private_Dirty, and resident ones in all."""
+    kibibytes = {
+        fields[0].rstrip(":"): int(fields[1])
+        for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+        if len(fields := line.split()) == 3
+    }
+    unshared = kibibytes["Private_Clean"] + kibibytes["Private_Dirty"]
+    return {"unshared": unshared * 1024, "resident": kibibytes["Rss"] * 1024}
+
+
+# -- the measurement ---------------------------------------------------------------------------------------------------
+
+
+def fresh_interpreter(runs: int) -> list[float]:
+    """Seconds of each run."""
+    seconds = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", _FRESH], check=True, cwd=REPOSITORY)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+async def windows(count: int, directory: Path) -> dict[str, Any]:
+    """Launch windows one after the other, then two at a time."""
+    async with Launcher(search_path=REPOSITORY, log_path=directory / "launcher.log") as launcher:
+
+        async def run(function: str, number: int) -> tuple[float, WindowResult]:
+            messages: list[PipeMessage] = []
+            task = Task(
+                symbol=f"S{number}",
+                start=dt.date(2022, 1, 1),
+                end=dt.date(2022, 6, 29),
+                data_root=str(directory),
+                cache_dir=str(directory),
+                settings={},
+            )
+            job = WindowJob(workload=f"{_WORKLOAD}:{function}", task=task, output_dir=str(directory / "output"))
+            began = time.perf_counter()
+            process = await launcher.fork(job, log_path=directory / f"{number}.log", env={"CUDA_VISIBLE_DEVICES": ""})
+            await process.wait(messages.append)
+            seconds = time.perf_counter() - began
+            result = messages[-1]
+            assert isinstance(result, WindowResult), result
+            return seconds, result
+
+        preload_s = await launcher.preload(f"{_WORKLOAD}:nothing")
+        for function in ("weighs_itself", "trains"):
+            await launcher.preload(f"{_WORKLOAD}:{function}")
+        await run("nothing", 0)
+        cpu_before = resource.getrusage(resource.RUSAGE_SELF)
+        launched = [await run("nothing", number) for number in range(count)]
+        cpu_after = resource.getrusage(resource.RUSAGE_SELF)
+        began = time.perf_counter()
+        numbers = iter(range(count))
+
+        async def slot() -> None:
+            for number in numbers:
+                await run("nothing", number)
+
+        await asyncio.gather(slot(), slot())
+        two_slots_s = time.perf_counter() - began
+        _, idle = await run("weighs_itself", count)
+        _, trained = await run("trains", count)
+
+    seconds = sorted(each for each, _ in launched)
+    cpu_s = cpu_after.ru_utime + cpu_after.ru_stime - cpu_before.ru_utime - cpu_before.ru_stime
+    return {
+        "preload_s": preload_s,
+        "launch_median_s": statistics.median(seconds),
+        "launch_p99_s": seconds[int(len(seconds) * 0.99)],
+        "windows_per_second_with_2_slots": count / two_slots_s,
+        "supervisor_cpu_s_per_window": cpu_s / count,
+        "unshared_bytes": idle.metrics["unshared"],
+        "unshared_bytes_after_training": trained.metrics["unshared"],
+        "resident_bytes": idle.metrics["resident"],
+    }
+
+
+def measure(count: int, fresh_runs: int) -> dict[str, Any]:
+    fresh = fresh_interpreter(fresh_runs)
+    with tempfile.TemporaryDirectory(prefix="gpusched-launch-") as directory:
+        measured = asyncio.run(windows(count, Path(directory)))
+    ratio = statistics.median(fresh) / measured["launch_median_s"]
+    return {
+        "windows": count,
+        "fresh_median_s": statistics.median(fresh),
+        "fresh_over_launch": ratio,
+        **measured,
+        "within_budget": ratio >= RATIO_BUDGET and measured["unshared_bytes"] <= UNSHARED_BUDGET_BYTES,
+    }
+
+
+def table(measured: dict[str, Any]) -> str:
+    def ms(key: str) -> str:
+        return f"{measured[key] * 1e3:8.1f} ms"
+
+    def mb(key: str) -> str:
+        return f"{measured[key] / 1e6:8.1f} MB"
+
+    rows = [
+        ("fresh interpreter, same imports (median)", ms("fresh_median_s"), ""),
+        ("no-op window, launch to reaped (median)", ms("launch_median_s"), ""),
+        ("no-op window, launch to reaped (p99)", ms("launch_p99_s"), ""),
+        ("fresh / no-op window", f"{measured['fresh_over_launch']:8.0f} ×", f"≥ {RATIO_BUDGET:.0f}"),
+        ("no-op windows/s with two slots", f"{measured['windows_per_second_with_2_slots']:8.0f}   ", ""),
+        ("supervisor's CPU per window", ms("supervisor_cpu_s_per_window"), "≤ 1 ms"),
+        ("unshared memory of a no-op window", mb("unshared_bytes"), "≤ 30 MiB"),
+        ("unshared memory after training", mb("unshared_bytes_after_training"), ""),
+        ("resident memory, shared included", mb("resident_bytes"), ""),
+    ]
+    return "\n".join(f"{name:<42} {value:>12}  {budget}" for name, value, budget in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.launch", description=__doc__)
+    parser.add_argument("--windows", type=int, default=200)
+    parser.add_argument("--fresh-runs", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    arguments = parser.parse_args()
+    measured = measure(arguments.windows, arguments.fresh_runs)
+    print(json.dumps(measured) if arguments.json else table(measured))
+    return 0 if measured["within_budget"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
