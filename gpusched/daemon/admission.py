@@ -1,0 +1,278 @@
+"""Admission: what has to hold before a batch is accepted, and the way there: check, survey, hand over, commit.
+
+A client is trusted to use the machine, not to be well-behaved: whatever could leave a root, repeat a window or break
+the store is refused here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import anyio.to_thread
+
+from gpusched.core import planning
+from gpusched.core.model import Batch, Finished
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.pool import PoolPlan
+from gpusched.daemon.store import Store
+from gpusched.daemon.supervisor import Supervisor
+from gpusched.daemon.survey import survey
+from gpusched.errors import DaemonError, InputError
+from gpusched.protocol import Submit
+
+MAX_WINDOWS = 1_000_000
+#: levels of objects and lists in a workload's settings
+MAX_DEPTH = 16
+#: surveys at the same time, each with a process for every core
+MAX_SURVEYS = 4
+#: seconds that a client waits for a store that cannot be written
+COMMIT_PATIENCE_S = 10.0
+
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+class BadSubmission(InputError):
+    problem = "this batch cannot be accepted: {why}"
+    remedy = "correct it and submit it again"
+
+
+class NameTaken(InputError):
+    problem = "there is a batch {name} already, and it asks for something else"
+    remedy = "give this one another --name; `gpusched status {name}` shows the one that is there"
+
+
+class OutputTaken(InputError):
+    problem = "the unfinished batch {other} writes to {path} too"
+    remedy = "give this one another output directory, or wait until that one is finished"
+
+
+class DataUnreadable(InputError):
+    problem = "the daemon cannot read the data root {path}: {cause}"
+    remedy = "it runs as user {user}: check that the path exists on its machine and that this user may read it"
+
+
+class OutputUnwritable(InputError):
+    problem = "the daemon cannot write to the output directory {path}: {cause}"
+    remedy = "it runs as user {user}: choose a directory that this user may write, with -o or run.output"
+
+
+class Draining(DaemonError):
+    problem = "the daemon is shutting down and accepts no more batches"
+    remedy = "submit again when it has been started again"
+
+
+class NotYetDurable(DaemonError):
+    problem = "the daemon cannot write its store: {cause}"
+    remedy = "make room or mend it: the request is kept, and done as soon as the store can be written"
+
+
+class Admission:
+    """Accepts batches. `output_root` is where those without an output directory of their own go."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        supervisor: Supervisor,
+        launcher: Launcher,
+        pool: PoolPlan,
+        output_root: Path,
+        cache_dir: Path,
+        logs_dir: Path,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._launcher = launcher
+        self._pool = pool
+        self._output_root = output_root
+        self._cache_dir = cache_dir
+        self._logs_dir = logs_dir
+        #: set when the daemon is told to stop
+        self.draining = False
+        #: what keeps the supervisor's records from being durable, or None
+        self.trouble: str | None = None
+        #: held from a look at a batch's state until the event that relies on it is handled
+        self.changing = anyio.Lock()
+        self._submitting: dict[str, anyio.Lock] = {}
+        self._surveys = anyio.Semaphore(MAX_SURVEYS)
+
+    async def submit(
+        self, request: Submit, on_progress: Callable[[int, int], None]
+    ) -> tuple[str, Literal["new", "known", "again"]]:
+        """Accept a batch; its id and how it came about. It is durable when this returns. Raises GpuschedError.
+
+        Of several that submit the same batch at the same time, the first has it surveyed, and the others wait for that.
+        """
+        self._refuse_if_draining()
+        check(request)
+        spec = request.spec
+        self._pool.require(spec.device)
+        digest = planning.digest(spec, request.output_dir)
+        batch_id = request.name or planning.batch_id(request.source, digest)
+        output_dir = Path(request.output_dir) if request.output_dir else self._output_root / batch_id
+        async with self._one_at_a_time(batch_id):
+            if self._at_work(batch_id, digest):
+                await self.durable()
+                return batch_id, "known"
+            self._check_output(batch_id, output_dir)
+            await anyio.to_thread.run_sync(_check_directories, Path(spec.data_root), output_dir)
+            async with self._surveys:
+                plan = await survey(
+                    self._launcher,
+                    spec,
+                    output_dir=output_dir,
+                    cache_dir=self._cache_dir,
+                    log_path=self._logs_dir / batch_id / "survey.log",
+                    device_types=self._pool.device_types(spec.device),
+                    processes=self._pool.cores,
+                    on_progress=on_progress,
+                )
+            async with self.changing:
+                # While it was surveyed, the daemon may have been told to stop, a retry may have opened the last round
+                # again, or another batch may have taken the directory.
+                self._refuse_if_draining()
+                if self._at_work(batch_id, digest):
+                    return batch_id, "known"
+                self._check_output(batch_id, output_dir)
+                again = self._store.batch(batch_id) is not None
+                batch = Batch(
+                    id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
+                )
+                with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
+                    await self._supervisor.submit(batch, plan.windows)
+                if scope.cancelled_caught:
+                    await self.durable()
+        return batch_id, "again" if again else "new"
+
+    async def durable(self) -> None:
+        """Wait until what was asked of the supervisor is durable. Raises NotYetDurable when it cannot be."""
+        while True:
+            with anyio.move_on_after(COMMIT_PATIENCE_S):
+                await self._supervisor.committed()
+                return
+            if self.trouble is not None:
+                raise NotYetDurable(cause=self.trouble)
+
+    def at_work(self, batch_id: str) -> bool:
+        """Whether the batch is there and not finished, as the supervisor knows it."""
+        scheduler = self._supervisor.scheduler
+        if scheduler.batch(batch_id) is None:
+            return False
+        return any(not isinstance(state, Finished) for _, state in scheduler.states(batch_id))
+
+    def _at_work(self, batch_id: str, digest: str) -> bool:
+        batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
+        if batch is not None and batch.digest != digest:
+            raise NameTaken(name=batch_id)
+        return self.at_work(batch_id)
+
+    def _check_output(self, batch_id: str, output_dir: Path) -> None:
+        for other in self._supervisor.scheduler.batches():
+            if other.id != batch_id and Path(other.output_dir) == output_dir and self.at_work(other.id):
+                raise OutputTaken(other=other.id, path=output_dir)
+
+    def _refuse_if_draining(self) -> None:
+        if self.draining:
+            raise Draining
+
+    @contextlib.asynccontextmanager
+    async def _one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+        lock = self._submitting.setdefault(batch_id, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._submitting.pop(batch_id, None)
+
+
+def check(request: Submit) -> None:
+    """Raise BadSubmission for what could leave a root, break the store or never end."""
+    why = _why_not(request)
+    if why is not None:
+        raise BadSubmission(why=why)
+
+
+def _why_not(request: Submit) -> str | None:
+    spec, limits = request.spec, request.spec.limits
+    if request.name is not None and (problem := planning.name_problem(request.name)):
+        return f"its name {request.name[:100]!r} is not one: {problem}"
+    for what, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
+        if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
+            return f"its {what} {path[:200]!r} is not an absolute path"
+    if not spec.symbols:
+        return "it has no symbols"
+    for symbol in spec.symbols:
+        if problem := planning.symbol_problem(symbol):
+            return f"{symbol[:100]!r} is not a symbol: {problem}"
+    if len(set(spec.symbols)) < len(spec.symbols):
+        return "a symbol stands in it twice"
+    if not _ENTRY_POINT.fullmatch(spec.workload):
+        return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
+    if spec.window_days < 1:
+        return "a window must have one day at least"
+    days = (spec.end - spec.start).days + 1
+    if days < min(planning.MIN_TAIL_DAYS, spec.window_days):
+        return f"there is no window between {spec.start} and {spec.end}"
+    if -(-days // spec.window_days) * len(spec.symbols) > MAX_WINDOWS:
+        return f"it has more than {MAX_WINDOWS:,} windows"
+    if _deeper_than(spec.settings, MAX_DEPTH):
+        return f"its settings are nested more than {MAX_DEPTH} levels deep"
+    within = {
+        "workers": 0 <= spec.workers <= 1_000_000,
+        "priority": abs(spec.priority) <= 1_000_000,
+        "max_attempts": 1 <= limits.max_attempts <= 1_000_000,
+        "timeout_s": 0 <= limits.timeout_s <= 1e9,
+        "grace_s": 0 <= limits.grace_s <= 1e6,
+        "backoff_s": 0 <= limits.backoff_s <= 1e6,
+        "backoff_max_s": 0 <= limits.backoff_max_s <= 1e6,
+        "memory_limit_bytes": 0 <= limits.memory_limit_bytes < 1 << 62,
+        "max_failure_rate": 0 <= limits.max_failure_rate <= 1,
+        "breaker_failures": 0 <= limits.breaker_failures <= 1_000_000,
+    }
+    outside = [name for name, fits in within.items() if not fits]
+    return f"{outside[0]} is out of range" if outside else None
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    """Whether JSON data is nested deeper than `levels`."""
+    inside = [value]
+    for _ in range(levels):
+        inside = [
+            item
+            for container in inside
+            if isinstance(container, dict | list)
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
+    return any(isinstance(item, dict | list) for item in inside)
+
+
+def _check_directories(data_root: Path, output_dir: Path) -> None:
+    """Try what windows will do there, as the user who will do it."""
+    try:
+        with os.scandir(data_root) as entries:
+            next(entries, None)
+    except OSError as error:
+        raise DataUnreadable(path=data_root, cause=error.strerror or error, user=_user()) from error
+    probe = output_dir / f".gpusched.{os.getpid()}.{time.monotonic_ns()}"
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        probe.unlink()
+    except OSError as error:
+        raise OutputUnwritable(path=output_dir, cause=error.strerror or error, user=_user()) from error
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

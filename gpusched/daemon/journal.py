@@ -1,0 +1,128 @@
+"""The daemon's log: one line for each thing worth knowing, on stderr, with the levels that journald reads.
+
+A line is a sentence and `key=value` pairs. Nothing of a batch's settings or of anybody's environment is ever in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchFinished,
+    BatchHeld,
+    BatchReleased,
+    BatchReopened,
+    DeviceChanged,
+    Update,
+    WindowMoved,
+)
+from gpusched.core.model import Active, Failed, Failure, Finished, Lost, TimedOut, WindowKey, name_of
+
+#: a message in a log line is cut to this
+MESSAGE_CHARS = 300
+
+log = logging.getLogger("gpusched")
+
+
+class _Formatter(logging.Formatter):
+    """Lines of their own for each line of a traceback; `<n>` before each where journald reads it, else the time."""
+
+    #: syslog's numbers
+    _LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def __init__(self, *, journald: bool) -> None:
+        super().__init__("%(message)s" if journald else "%(asctime)s %(levelname)s %(message)s")
+        self._journald = journald
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if not self._journald:
+            return text
+        number = next((number for level, number in self._LEVELS if record.levelno >= level), 7)
+        return "\n".join(f"<{number}>{line}" for line in text.splitlines())
+
+
+def start_logging() -> None:
+    """Write what gpusched and asyncio log to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(journald=_stderr_is_journal()))
+    for name in ("gpusched", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.getLogger("gpusched").setLevel(logging.INFO)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    logging.raiseExceptions = False  # a log that cannot be written must not write about that
+
+
+def _stderr_is_journal() -> bool:
+    """JOURNAL_STREAM names the file that is the journal; stderr may have been redirected since."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+class Journal:
+    """Logs what happens to batches, windows and devices."""
+
+    def __init__(self) -> None:
+        #: when the present launch of a window was placed
+        self._placed_at: dict[WindowKey, float] = {}
+
+    def follow(self, update: Update) -> None:
+        match update:
+            case WindowMoved():
+                self._moved(update)
+            case BatchAccepted(batch=batch):
+                log.info(
+                    "batch accepted batch=%s windows=%d output=%s", batch.id, len(update.windows), batch.output_dir
+                )
+            case BatchFinished():
+                log.info("batch finished batch=%s", update.batch_id)
+            case BatchHeld():
+                log.warning("batch held batch=%s reason=%r", update.batch_id, update.reason[:MESSAGE_CHARS])
+            case BatchReleased():
+                log.info("batch released batch=%s", update.batch_id)
+            case BatchReopened():
+                log.info("batch reopened batch=%s", update.batch_id)
+            case DeviceChanged():
+                level = logging.WARNING if update.health == "quarantined" else logging.INFO
+                log.log(
+                    level,
+                    "device %s device=%s reason=%r",
+                    update.health,
+                    update.device_id,
+                    update.reason[:MESSAGE_CHARS],
+                )
+
+    def _moved(self, moved: WindowMoved) -> None:
+        old, new = moved.old, moved.new
+        if isinstance(new, Active):
+            self._placed_at.setdefault(moved.key, moved.at)
+            return
+        began = self._placed_at.pop(moved.key, moved.at)
+        if isinstance(new, Finished):
+            bad = isinstance(new.outcome, Failed | Lost | TimedOut)
+            level, word = logging.WARNING if bad else logging.INFO, name_of(new.outcome)
+        elif isinstance(old, Active):
+            level, word = logging.WARNING, "requeued"
+        else:
+            return
+        where = f" slot={old.slot.index} device={old.slot.device_id}" if isinstance(old, Active) else ""
+        why = (
+            f" kind={moved.ending.kind} message={moved.ending.message[:MESSAGE_CHARS]!r}"
+            if isinstance(moved.ending, Failure)
+            else ""
+        )
+        attempt = old.attempt if isinstance(old, Active) else 0
+        log.log(
+            level,
+            "window %s window=%s attempt=%d seconds=%.3f%s%s",
+            *(word, moved.key, attempt, moved.at - began, where, why),
+        )

@@ -1,0 +1,373 @@
+"""What the daemon answers to each request. Knows nothing of sockets: a client is something that can be told things."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from gpusched.core import lifecycle, planning
+from gpusched.core.events import (
+    CancelRequested,
+    DrainRequested,
+    HoldRequested,
+    ReleaseRequested,
+    ResumeRequested,
+    RetryRequested,
+)
+from gpusched.core.model import (
+    OUTCOMES,
+    BatchSpec,
+    Finished,
+    Held,
+    Queued,
+    State,
+    WindowKey,
+    window_label,
+)
+from gpusched.core.scheduler import RETRIABLE
+from gpusched.daemon import views
+from gpusched.daemon.admission import Admission
+from gpusched.daemon.hub import Hub, Subscriber
+from gpusched.daemon.rows import WindowRow, attempt_of
+from gpusched.daemon.store import Store
+from gpusched.daemon.supervisor import Supervisor
+from gpusched.errors import InputError
+from gpusched.protocol import (
+    BatchDetail,
+    Batches,
+    BatchStatus,
+    Change,
+    Changed,
+    ChangeDevice,
+    Devices,
+    DeviceStatus,
+    End,
+    GetBatch,
+    GetResults,
+    GetWindow,
+    ListBatches,
+    ListDevices,
+    ListWindows,
+    LogChunk,
+    Ping,
+    Pong,
+    ReadLog,
+    Reply,
+    Request,
+    ResultPage,
+    Submit,
+    Submitted,
+    Subscribe,
+    Surveyed,
+    Verb,
+    WindowPage,
+)
+
+#: windows in a page: read, converted and encoded without a break, in less than 20 ms
+PAGE_WINDOWS = 250
+#: bytes in a piece of a log
+CHUNK_BYTES = 128 * 1024
+#: seconds between looks at a log that somebody follows: no watch sees every file system, and only followers pay
+FOLLOW_S = 0.2
+
+_STATUSES = ("queued", "held", "starting", "running", "stopping", *OUTCOMES)
+#: how many others are looked through for names like an unknown one
+_MANY_NAMES = 2000
+
+
+class UnknownBatch(InputError):
+    problem = "there is no batch {name}"
+    remedy = "{hint}"
+
+
+class UnknownWindow(InputError):
+    problem = "batch {batch} has no window {label}"
+    remedy = "{hint}"
+
+
+class UnknownDevice(InputError):
+    problem = "there is no device {name}"
+    remedy = "{hint}"
+
+
+class UnknownStatus(InputError):
+    problem = "{status!r} is not a status of windows"
+    remedy = "one of: {known}"
+
+
+class NoLog(InputError):
+    problem = "{window} has no log: {why}"
+    remedy = "`gpusched show {window}` tells its story"
+
+
+class Client(Subscriber, Protocol):
+    """The one who asks."""
+
+    async def send(self, reply: Reply) -> None:
+        """Send in order, waiting until there is room; raises if the client has gone or does not read."""
+
+    def tell(self, reply: Reply) -> None:
+        """Send in order without waiting, for what is small and rare."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has hung up, as far as that is known."""
+
+    async def hung_up(self) -> None:
+        """Wait until it has hung up or says something more."""
+
+
+class Requests:
+    """Answers requests, one at a time for each client. `answer` raises GpuschedError where nothing could be done."""
+
+    def __init__(self, *, store: Store, supervisor: Supervisor, hub: Hub, admission: Admission) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._hub = hub
+        self._admission = admission
+
+    async def answer(self, request: Request, client: Client) -> None:
+        match request:
+            case Submit():
+                await self._submit(request, client)
+            case ListBatches():
+                await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
+            case GetBatch(batch_id=batch_id):
+                await client.send(BatchDetail(batch=self._status(batch_id), spec=self._spec(batch_id)))
+            case ListWindows():
+                await self._windows(request, client)
+            case GetWindow(batch_id=batch_id, label=label):
+                row = self._window(WindowKey(batch_id, label))
+                await client.send(views.window_detail(row, self._store.story(row.key), self._store.attempts(row.key)))
+            case ReadLog():
+                await self._log(request, client)
+            case GetResults():
+                await self._results(request, client)
+            case Change():
+                await self._change(request, client)
+            case ListDevices():
+                await client.send(Devices(devices=views.devices(self._supervisor.scheduler.pool)))
+            case ChangeDevice():
+                await self._change_device(request, client)
+            case Subscribe():
+                await self._subscribe(request, client)
+            case Ping():
+                await client.send(self._pong())
+
+    def _pong(self) -> Pong:
+        return Pong(
+            draining=self._admission.draining,
+            active=self._supervisor.scheduler.active,
+            unfinished=self._supervisor.scheduler.unfinished,
+            trouble=self._admission.trouble,
+        )
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    async def _submit(self, request: Submit, client: Client) -> None:
+        scope = anyio.CancelScope()
+
+        def on_progress(done: int, total: int) -> None:
+            client.tell(Surveyed(done=done, total=total))
+            if client.gone:  # nobody waits for an answer, and nothing has been accepted yet
+                scope.cancel()
+
+        with scope:
+            batch_id, how = await self._admission.submit(request, on_progress)
+            await client.send(Submitted(batch=self._status(batch_id), how=how))
+
+    async def _windows(self, request: ListWindows, client: Client) -> None:
+        self._status(request.batch_id)
+        if request.status is not None and request.status not in _STATUSES:
+            raise UnknownStatus(status=request.status, known=", ".join(_STATUSES))
+        rows = self._store.windows(request.batch_id, status=request.status)
+        await _pages(rows, views.window_line, lambda page: WindowPage(windows=page), client)
+
+    async def _results(self, request: GetResults, client: Client) -> None:
+        self._status(request.batch_id)
+        rows = self._store.finished_windows(request.batch_id)
+        await _pages(rows, views.result_line, lambda page: ResultPage(results=page), client)
+
+    async def _change(self, request: Change, client: Client) -> None:
+        batch_id, label, admission = request.batch_id, request.label, self._admission
+        status = self._status(batch_id)
+        async with admission.changing:
+            if label is not None:
+                windows = int(_applies(request.verb, self._window(WindowKey(batch_id, label)).state))
+            else:
+                names = _CHANGES[request.verb]
+                if request.verb == "release" and status.state == "held":
+                    names = ("queued", *names)
+                windows = sum(status.counts.get(name, 0) for name in names)
+            if request.verb == "retry" and windows:
+                self._supervisor.recall(batch_id)
+            match request.verb:
+                case "cancel":
+                    self._supervisor.post(CancelRequested(batch_id=batch_id, label=label))
+                case "hold":
+                    self._supervisor.post(HoldRequested(batch_id=batch_id, label=label))
+                case "release":
+                    self._supervisor.post(ReleaseRequested(batch_id=batch_id, label=label))
+                case "retry":
+                    self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
+            await admission.durable()
+        await client.send(Changed(batch=self._status(batch_id), windows=windows))
+
+    async def _subscribe(self, request: Subscribe, client: Client) -> None:
+        if request.batch_id is not None:
+            self._status(request.batch_id)
+        self._hub.subscribe(client, request.batch_id)
+        try:
+            await client.hung_up()
+        finally:
+            self._hub.unsubscribe(client)
+
+    # -- devices -----------------------------------------------------------------------------------------------------
+
+    async def _change_device(self, request: ChangeDevice, client: Client) -> None:
+        ids = [status.device.id for status in self._devices(request.device)]
+        for device_id in ids:
+            self._supervisor.post(
+                DrainRequested(device_id=device_id) if request.verb == "drain" else ResumeRequested(device_id=device_id)
+            )
+        await self._admission.durable()
+        changed = [s for s in views.devices(self._supervisor.scheduler.pool) if s.device.id in ids]
+        await client.send(Devices(devices=tuple(changed)))
+
+    def _devices(self, name: str | None) -> list[DeviceStatus]:
+        every = views.devices(self._supervisor.scheduler.pool)
+        if name is None:
+            return list(every)
+        exact = [status for status in every if status.device.id == name]
+        found = exact or [status for status in every if name and status.device.id.startswith(name)]
+        if len(found) != 1:
+            hint = "it could be any of: " if found else "there are: "
+            raise UnknownDevice(name=name, hint=hint + ", ".join(s.device.id for s in found or every))
+        return found
+
+    # -- logs --------------------------------------------------------------------------------------------------------
+
+    async def _log(self, request: ReadLog, client: Client) -> None:
+        key = WindowKey(request.batch_id, request.label)
+        attempt = request.attempt or _launched(self._window(key).state)
+        offset = max(0, request.offset)
+        followed = False
+        while not client.gone:
+            # In this order: what was written before the attempt ended is there when the log is read.
+            state = self._window(key).state
+            finished = isinstance(state, Finished)
+            attempt = attempt or _launched(state)
+            ended = finished or attempt_of(state) > attempt > 0
+            if followed and finished and attempt > _launched(state):
+                break
+            reached = await self._send_log(key, attempt, offset, client)
+            if reached is None and (ended or not request.follow):
+                raise NoLog(window=key, why=f"attempt {attempt} left none" if attempt else "it was never launched")
+            offset = reached or 0
+            if not request.follow or finished or (ended and request.attempt):
+                break
+            if ended:
+                attempt, offset, followed = attempt + 1, 0, True
+            else:
+                await anyio.sleep(FOLLOW_S)
+        await client.send(End())
+
+    async def _send_log(self, key: WindowKey, attempt: int, offset: int, client: Client) -> int | None:
+        """Send what there is from `offset` on; the offset after that, or None if there is no such log."""
+        try:
+            descriptor = os.open(self._supervisor.log_path(key, attempt), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            while data := os.pread(descriptor, CHUNK_BYTES, offset):
+                await client.send(LogChunk(attempt=attempt, offset=offset, data=data))
+                await anyio.lowlevel.checkpoint()
+                offset += len(data)
+        finally:
+            os.close(descriptor)
+        return offset
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    def _status(self, batch_id: str) -> BatchStatus:
+        row = self._store.batch(batch_id)
+        if row is None:
+            known = [batch.id for batch in self._store.batches()[-_MANY_NAMES:]]
+            raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, known, "`gpusched status` lists them all"))
+        return views.batch_status(row)
+
+    def _spec(self, batch_id: str) -> BatchSpec:
+        batch = self._store.accepted(batch_id)
+        assert batch is not None
+        return batch.spec
+
+    def _window(self, key: WindowKey) -> WindowRow:
+        row = self._store.window(key)
+        if row is None:
+            self._status(key.batch_id)
+            labels = _labels_like(key.label, self._spec(key.batch_id))
+            hint = _did_you_mean(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
+            raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
+        return row
+
+
+#: statuses of the windows that a verb applies to
+_CHANGES: dict[Verb, tuple[str, ...]] = {
+    "cancel": ("queued", "held", "starting", "running"),
+    "hold": ("queued",),
+    "release": ("held",),
+    "retry": ("failed", "timed_out", "cancelled", "lost"),
+}
+
+
+def _applies(verb: Verb, state: State) -> bool:
+    match verb:
+        case "cancel":
+            return lifecycle.allows(state, "cancelled") or lifecycle.allows(state, "stopped")
+        case "hold":
+            return isinstance(state, Queued)
+        case "release":
+            return isinstance(state, Held)
+        case "retry":
+            return isinstance(state, Finished) and isinstance(state.outcome, RETRIABLE)
+
+
+def _launched(state: State) -> int:
+    """The number of the last launch, 0 if there was none."""
+    return attempt_of(state) - 1 if isinstance(state, Queued | Held) else attempt_of(state)
+
+
+Line = TypeVar("Line")
+
+
+async def _pages(
+    rows: Iterable[WindowRow],
+    line: Callable[[WindowRow], Line],
+    page: Callable[[tuple[Line, ...]], Reply],
+    client: Client,
+) -> None:
+    """Send lines page by page, with a break after each for everything else that goes on."""
+    lines = map(line, rows)
+    while lines_of_page := tuple(islice(lines, PAGE_WINDOWS)):
+        await client.send(page(lines_of_page))
+        await anyio.lowlevel.checkpoint()
+    await client.send(End())
+
+
+def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    nearest = difflib.get_close_matches(name, list(islice(known, _MANY_NAMES)), n=3)
+    return f"did you mean {' or '.join(nearest)}? {otherwise}" if nearest else otherwise
+
+
+def _labels_like(label: str, spec: BatchSpec) -> list[str]:
+    """The windows of the symbols that are most like the one in `label`."""
+    symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
+    nearest = difflib.get_close_matches(label.partition("_")[0], symbols[:_MANY_NAMES], n=3, cutoff=0.4)
+    ranges = planning.date_ranges(spec.start, spec.end, spec.window_days)
+    return [window_label(symbol, start, end) for symbol in nearest for start, end in ranges]
