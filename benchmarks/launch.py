@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
-import importlib
 import json
 import resource
 import statistics
@@ -23,65 +22,15 @@ from typing import Any
 from gpusched.core.model import WindowResult
 from gpusched.daemon.launcher import Launcher
 from gpusched.worker.messages import PipeMessage, WindowJob
-from gpusched.workload import Report, Result, Task
+from gpusched.workload import Task
 
 #: no-op window ≤ fresh interpreter / this
 RATIO_BUDGET = 50.0
 UNSHARED_BUDGET_BYTES = 30 * 1024 * 1024
 
 REPOSITORY = Path(__file__).parents[1]
-_WORKLOAD = "benchmarks.launch"
-_FRESH = "from benchmarks.launch import preload; preload()"
-
-
-# -- the workload, in the launcher and its windows ---------------------------------------------------------------------
-
-
-def preload() -> None:
-    """What windows of the built-in workload need."""
-    load = getattr(importlib.import_module("gpusched.teacher"), "preload", _lean_lightgbm)
-    load()
-
-
-def _lean_lightgbm() -> None:
-    """LightGBM without the optional packages that it imports when it finds them."""
-    optional = [name for name in ("pandas", "sklearn", "matplotlib", "dask", "pyarrow") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(optional))  # type: ignore[arg-type]  # None: not to be imported
-    importlib.import_module("lightgbm")
-    for name in optional:
-        del sys.modules[name]
-
-
-def nothing(task: Task, directory: Path, report: Report) -> Result:
-    return Result(metrics={}, sample_counts={}, metadata={}, phases={})
-
-
-def weighs_itself(task: Task, directory: Path, report: Report) -> Result:
-    return Result(metrics=unshared_memory(), sample_counts={}, metadata={}, phases={})
-
-
-def trains(task: Task, directory: Path, report: Report) -> Result:
-    """100 rows and 15 features, as a window of daily bars has, for 500 rounds."""
-    import lightgbm
-    import numpy as np
-
-    random = np.random.default_rng(42)
-    features = random.normal(size=(100, 15))
-    parameters = {"objective": "binary", "num_threads": 1, "verbose": -1, "num_leaves": 127, "force_col_wise": True}
-    booster = lightgbm.train(parameters, lightgbm.Dataset(features, features[:, 0] > 0), num_boost_round=500)
-    (directory / "model.txt").write_text(booster.model_to_string())
-    return Result(metrics=unshared_memory(), sample_counts={}, metadata={}, phases={})
-
-
-def unshared_memory() -> dict[str, int]:
-    """Bytes of this process that are no other's: Private_Clean + Private_Dirty, and resident ones in all."""
-    kibibytes = {
-        fields[0].rstrip(":"): int(fields[1])
-        for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
-        if len(fields := line.split()) == 3
-    }
-    unshared = kibibytes["Private_Clean"] + kibibytes["Private_Dirty"]
-    return {"unshared": unshared * 1024, "resident": kibibytes["Rss"] * 1024}
+_WORKLOAD = "benchmarks.windows"
+_FRESH = "import gpusched.worker.window; from benchmarks.windows import preload; preload()"
 
 
 # -- the measurement ---------------------------------------------------------------------------------------------------

@@ -21,12 +21,13 @@ PIPE = 3
 #: added to a window's badness, so that a machine out of memory loses a window and not the launcher or the daemon
 OOM_SCORE_ADJ = b"500"
 
-_HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+#: what the launcher receives from a descriptor, and a window must not inherit
+BLOCKED_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 _THREAD_CAPS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpus: Set[int]) -> NoReturn:
-    """Run `request.job` in this freshly forked process, in which every signal is blocked. Never returns."""
+    """Run `request.job` in this freshly forked process. Never returns."""
     exit_code = 1
     try:
         _detach(pipe, log, launcher)
@@ -53,15 +54,12 @@ def _detach(pipe: int, log: int, launcher: int) -> None:
     linux.die_with_parent(signal.SIGKILL)
     if os.getppid() != launcher:
         os._exit(ORPHANED)
-    signal.set_wakeup_fd(-1)
-    for signum in _HANDLED:
-        signal.signal(signum, signal.SIG_DFL)
     os.dup2(log, 1)
     os.dup2(log, 2)
     if pipe != PIPE:
         os.dup2(pipe, PIPE, inheritable=False)
     os.closerange(PIPE + 1, 1 << 20)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
 
 
 def _apply_limits(request: Fork, allowed_cpus: Set[int]) -> None:

@@ -36,12 +36,11 @@ import signal
 import socket
 import sys
 import time
-from types import FrameType
 
 import msgspec
 
 from gpusched.worker import linux
-from gpusched.worker.child import become_window
+from gpusched.worker.child import BLOCKED_SIGNALS, become_window
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
@@ -60,7 +59,6 @@ from gpusched.worker.stream import error_message
 from gpusched.worker.window import load_function, load_module
 
 _DESCRIPTORS = array.array("i")
-_ALL_SIGNALS = signal.valid_signals()
 
 
 class Leaving(msgspec.Struct):
@@ -87,27 +85,21 @@ class Launcher:
 
     def run(self) -> None:
         """Serve until the supervisor has gone or SIGTERM arrives; then leave nothing behind."""
-        wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wakeup_write)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
+        signals = linux.block_and_receive(*BLOCKED_SIGNALS)
         poll = select.poll()
         poll.register(self._supervisor, select.POLLIN)
-        poll.register(wakeup, select.POLLIN)
+        poll.register(signals, select.POLLIN)
         try:
             while not self._stopping:
                 for descriptor, _ in poll.poll():
-                    if descriptor == wakeup:
-                        os.read(wakeup, 4096)
-                        self._reap()
-                    else:
+                    if descriptor != signals:
                         self._receive()
+                    elif signal.SIGTERM in linux.pending_signals(signals):
+                        self._stopping = True
+                    else:
+                        self._reap()
         finally:
             self._kill_everything()
-
-    def _stop(self, signum: int, frame: FrameType | None) -> None:
-        self._stopping = True
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -174,8 +166,6 @@ class Launcher:
             self._send(Refused(id=request.id, reason=reason))
             return
         launcher = os.getpid()
-        # Blocked so that the child cannot write to our wake-up pipe before it has let go of it, nor lose a signal.
-        signal.pthread_sigmask(signal.SIG_SETMASK, _ALL_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
@@ -183,8 +173,6 @@ class Launcher:
         except OSError as error:
             self._send(Refused(id=request.id, reason=f"fork: {error.strerror}"))
             return
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._ids[pid] = request.id
         self._pids[request.id] = pid
         self._send(Forked(id=request.id, pid=pid))
@@ -335,6 +323,7 @@ def main(arguments: list[str]) -> int:
     faulthandler.enable(file=2, all_threads=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
     gc.freeze()
     Launcher(socket.socket(fileno=descriptor)).run()

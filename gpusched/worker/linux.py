@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+_SFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+_SIGNAL_SET_BYTES = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = _libc.prctl
@@ -22,6 +26,33 @@ def die_with_parent(signum: signal.Signals) -> None:
     if _prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def block_and_receive(*signals: signal.Signals) -> int:
+    """Block signals and return a descriptor that becomes readable when one is pending (signalfd).
+
+    A forked process has nothing of this but the blocked mask, whereas handlers and a wake-up pipe would be shared
+    with it until it has reset them.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    mask = ctypes.create_string_buffer(_SIGNAL_SET_BYTES)
+    for signum in signals:
+        _libc.sigaddset(mask, signum)
+    descriptor: int = _libc.signalfd(-1, mask, _SFD_FLAGS)
+    if descriptor < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return descriptor
+
+
+def pending_signals(descriptor: int) -> list[int]:
+    """Take the pending signals from a descriptor of `block_and_receive`."""
+    try:
+        # An array of struct signalfd_siginfo, 128 bytes each, that starts with the number.
+        received = os.read(descriptor, 16 * 128)
+    except BlockingIOError:
+        return []
+    return [int.from_bytes(received[start : start + 4], sys.byteorder) for start in range(0, len(received), 128)]
 
 
 def adopt_orphans() -> None:

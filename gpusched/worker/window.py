@@ -10,6 +10,7 @@ import datetime as dt
 import importlib
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ def load_module(workload: str) -> ModuleType:
     if not name or not function:
         raise BadParameters(f"workload {workload!r} is not of the form package.module:function")
     try:
-        return importlib.import_module(name)
+        return sys.modules.get(name) or importlib.import_module(name)
     except Exception as error:
         raise BadParameters(
             f"workload {workload!r}: importing {name} failed: {type(error).__name__}: {error}"
