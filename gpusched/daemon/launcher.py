@@ -531,6 +531,8 @@ class _Link:
         self._pidfd = -1
         if not self._hung_up:
             self._receive()
+        if not self._hung_up:
+            self._hang_up()
         return self._launcher.wait()
 
     async def bereave(self, error: LaunchError) -> None:
