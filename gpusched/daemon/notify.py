@@ -1,4 +1,4 @@
-"""What the daemon tells systemd: the protocol of sd_notify(3), a datagram of assignments to the socket in NOTIFY_SOCKET."""
+"""What the daemon tells systemd, as in sd_notify(3): a datagram of assignments to the socket in NOTIFY_SOCKET."""
 
 from __future__ import annotations
 

@@ -223,7 +223,10 @@ class Server:
         except _Over as over:
             if over.problem is not None:
                 client.tell(over.problem)
-        except (OSError, TimeoutError):
+        except TimeoutError:
+            log.warning("a client that does not read its answers was dropped")
+            client.drop()
+        except OSError:
             client.drop()
         except Exception:
             log.exception("a request failed")

@@ -1,0 +1,409 @@
+"""The client's side of the socket: connect, ask, follow.
+
+Plain blocking calls over a plain socket: a command asks one thing and prints the answer, and an event loop would cost
+more than the question. Whoever waits for other things too (a live view) selects on `Subscription.fileno`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeVar, cast
+
+from gpusched import __version__
+from gpusched.core.model import BatchSpec
+from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, UsageError
+from gpusched.protocol import (
+    MAX_REPLY_BYTES,
+    PROTOCOL,
+    BadFrame,
+    BatchDetail,
+    Batches,
+    BatchStatus,
+    Change,
+    Changed,
+    ChangeDevice,
+    Delta,
+    Devices,
+    DeviceStatus,
+    End,
+    GetBatch,
+    GetResults,
+    GetWindow,
+    Hello,
+    ListBatches,
+    ListDevices,
+    ListWindows,
+    LogChunk,
+    Ping,
+    Pong,
+    Problem,
+    ReadLog,
+    Reply,
+    Request,
+    ResultLine,
+    ResultPage,
+    Snapshot,
+    Submit,
+    Submitted,
+    Subscribe,
+    Surveyed,
+    Verb,
+    Welcome,
+    WindowDetail,
+    WindowLine,
+    WindowPage,
+    decode_reply,
+    encode,
+)
+
+SYSTEM_SOCKET = Path("/run/gpusched/gpusched.sock")
+
+#: seconds that a daemon may take to take a connection and to say welcome
+GREETING_S = 10
+
+_READ_BYTES = 256 * 1024
+
+
+class NoDaemon(DaemonError):
+    problem = "no daemon answers at {tried}"
+    remedy = (
+        "start one with `gpusched daemon`, or `systemctl --user start gpusched`, or `systemctl start gpusched`;"
+        " `gpusched run` needs none"
+    )
+
+
+class NotAllowed(DaemonError):
+    problem = "this user may not connect to the daemon at {path}"
+    remedy = "ask its operator to add you to the group of daemon.group, then log in again"
+
+
+class OtherVersion(DaemonError):
+    problem = "the daemon at {path} speaks protocol {theirs}, and this gpusched {version} speaks {ours}"
+    remedy = "use the same version of gpusched for both: upgrade the older one, and restart the daemon"
+
+
+class NotADaemon(DaemonError):
+    problem = "what listens at {path} does not answer as gpusched does: {cause}"
+    remedy = "check --socket and GPUSCHED_SOCKET"
+
+
+class Unresponsive(DaemonError):
+    problem = "the daemon at {path} does not answer"
+    remedy = "look at its log (`journalctl -u gpusched`); its windows may be running all the same"
+
+
+class HungUp(DaemonError):
+    problem = "the daemon at {path} closed the connection"
+    remedy = "it may have been stopped, or this client was too slow; what was accepted is safe: `gpusched status`"
+
+
+def socket_paths(explicit: Path | None) -> list[Path]:
+    """Where a daemon may listen, in the order in which a client tries."""
+    if explicit is not None:
+        return [explicit]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return [*([Path(runtime) / "gpusched" / "gpusched.sock"] if runtime else []), SYSTEM_SOCKET]
+
+
+def connect(explicit: Path | None = None) -> Connection:
+    """A connection to the daemon at `explicit`, or to the first that is found; `Connection.path` says which.
+
+    Raises NoDaemon, NotAllowed, OtherVersion, NotADaemon, Unresponsive.
+    """
+    paths = socket_paths(explicit)
+    denied: Path | None = None
+    for path in paths:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The kernel's own time limits: with those of Python, a full backlog would be an error at once.
+        _limit(link, socket.SO_SNDTIMEO, GREETING_S)
+        try:
+            link.connect(str(path))
+        except BlockingIOError:
+            link.close()
+            raise Unresponsive(path=path) from None
+        except PermissionError:
+            denied = denied or path
+        except OSError as error:
+            # nothing there, nobody listens, or the path is too long to be a socket's
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED, errno.ENOTSOCK, None):
+                link.close()
+                raise NotADaemon(path=path, cause=error.strerror) from error
+        else:
+            return Connection(link, path)
+        link.close()
+    if denied is not None:
+        raise NotAllowed(path=denied)
+    raise NoDaemon(tried=" or ".join(map(str, paths)))
+
+
+def _limit(link: socket.socket, option: int, seconds: int) -> None:
+    """What waits longer raises BlockingIOError; 0: for ever."""
+    link.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
+
+
+Answer = TypeVar("Answer")
+
+
+class Connection:
+    """A connection to the daemon; a context manager. One thing at a time: an iterator is read to its end, or closed
+    with the connection, before anything else is asked.
+
+    Every method raises GpuschedError: what the daemon refuses, with its exit code, or HungUp.
+    """
+
+    def __init__(self, link: socket.socket, path: Path) -> None:
+        #: the socket that was found
+        self.path = path
+        self._link = link
+        self._received = bytearray()
+        #: up to here there is no end of a line in it
+        self._searched = 0
+        self._busy = False
+        try:
+            #: what the daemon said of itself
+            self.daemon = self._greet()
+        except BaseException:
+            link.close()
+            raise
+
+    def close(self) -> None:
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        spec: BatchSpec,
+        *,
+        source: str,
+        name: str | None = None,
+        output_dir: Path | None = None,
+        on_survey: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Submitted:
+        """Have a batch accepted; it is durable when this returns. `source` is the stem of the symbols file.
+
+        `on_survey` is told how many symbols of how many have been looked at.
+        """
+        output = None if output_dir is None else str(output_dir)
+        self._ask(Submit(spec=spec, source=source, name=name, output_dir=output))
+        while True:
+            match self._answer(Surveyed, Submitted):
+                case Surveyed(done=done, total=total):
+                    on_survey(done, total)
+                case Submitted() as submitted:
+                    self._busy = False
+                    return submitted
+
+    def batches(self) -> tuple[BatchStatus, ...]:
+        """All batches, in the order of acceptance."""
+        return self._one(ListBatches(), Batches).batches
+
+    def batch(self, batch_id: str) -> BatchDetail:
+        return self._one(GetBatch(batch_id=batch_id), BatchDetail)
+
+    def cancel(self, batch_id: str, label: str | None = None) -> Changed:
+        return self._change("cancel", batch_id, label)
+
+    def hold(self, batch_id: str, label: str | None = None) -> Changed:
+        return self._change("hold", batch_id, label)
+
+    def release(self, batch_id: str, label: str | None = None) -> Changed:
+        return self._change("release", batch_id, label)
+
+    def retry(self, batch_id: str, label: str | None = None) -> Changed:
+        return self._change("retry", batch_id, label)
+
+    def _change(self, verb: Verb, batch_id: str, label: str | None) -> Changed:
+        return self._one(Change(verb=verb, batch_id=batch_id, label=label), Changed)
+
+    # -- windows -----------------------------------------------------------------------------------------------------
+
+    def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowLine]:
+        """The windows of a batch in the order of submission: all, or those in one state or outcome."""
+        for page in self._several(ListWindows(batch_id=batch_id, status=status), WindowPage):
+            yield from page.windows
+
+    def window(self, batch_id: str, label: str) -> WindowDetail:
+        return self._one(GetWindow(batch_id=batch_id, label=label), WindowDetail)
+
+    def log(
+        self, batch_id: str, label: str, *, attempt: int | None = None, offset: int = 0, follow: bool = False
+    ) -> Iterator[LogChunk]:
+        """The log of an attempt, of the last one if none is given.
+
+        `follow` goes on until the attempt has ended, or where none is given until the window is finished.
+        """
+        request = ReadLog(batch_id=batch_id, label=label, attempt=attempt, offset=offset, follow=follow)
+        return self._several(request, LogChunk)
+
+    def results(self, batch_id: str) -> Iterator[ResultLine]:
+        """The finished windows of a batch, in the order of finishing."""
+        for page in self._several(GetResults(batch_id=batch_id), ResultPage):
+            yield from page.results
+
+    # -- the daemon --------------------------------------------------------------------------------------------------
+
+    def devices(self) -> tuple[DeviceStatus, ...]:
+        return self._one(ListDevices(), Devices).devices
+
+    def drain(self, device: str | None) -> tuple[DeviceStatus, ...]:
+        """Have nothing more placed on a device (id or prefix; None: all); those it was done to."""
+        return self._change_device("drain", device)
+
+    def resume(self, device: str | None) -> tuple[DeviceStatus, ...]:
+        """Open a device again (id or prefix; None: all); those it was done to."""
+        return self._change_device("resume", device)
+
+    def _change_device(self, verb: Literal["drain", "resume"], device: str | None) -> tuple[DeviceStatus, ...]:
+        return self._one(ChangeDevice(verb=verb, device=device), Devices).devices
+
+    def ping(self) -> Pong:
+        return self._one(Ping(), Pong)
+
+    def subscribe(self, batch_id: str | None = None) -> Subscription:
+        """A snapshot and everything that happens after it, of one batch or of all; takes the connection over."""
+        self._ask(Subscribe(batch_id=batch_id))
+        return Subscription(self, self._answer(Snapshot))
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _one(self, request: Request, kind: type[Answer]) -> Answer:
+        self._ask(request)
+        answer = self._answer(kind)
+        self._busy = False
+        return answer
+
+    def _several(self, request: Request, kind: type[Answer]) -> Iterator[Answer]:
+        self._ask(request)
+        while not isinstance(answer := self._answer(kind, End), End):
+            yield cast(Answer, answer)
+        self._busy = False
+
+    def _ask(self, request: Request) -> None:
+        assert not self._busy, "the last answer was not read to its end"
+        self._busy = True
+        self._send(encode(request))
+
+    def _answer(self, *kinds: type[Answer]) -> Answer:
+        reply = self._receive()
+        if isinstance(reply, Problem):
+            self._busy = False
+            raise _error(reply)
+        if not isinstance(reply, kinds):
+            raise NotADaemon(path=self.path, cause=f"unexpected {type(reply).__name__}")
+        return reply
+
+    # -- frames ------------------------------------------------------------------------------------------------------
+
+    def _greet(self) -> Welcome:
+        _limit(self._link, socket.SO_RCVTIMEO, GREETING_S)
+        self._send(encode(Hello(protocol=PROTOCOL, version=__version__)))
+        try:
+            reply = self._receive()
+        except BlockingIOError:
+            raise Unresponsive(path=self.path) from None
+        _limit(self._link, socket.SO_RCVTIMEO, 0)
+        match reply:
+            case Welcome() as welcome:
+                if welcome.protocol != PROTOCOL:
+                    raise OtherVersion(path=self.path, theirs=welcome.protocol, ours=PROTOCOL, version=__version__)
+                return welcome
+            case Problem() as problem:
+                raise _error(problem)
+            case _:
+                raise NotADaemon(path=self.path, cause="no welcome")
+
+    def _send(self, frame: bytes) -> None:
+        # A daemon that has closed it may have said why: that is what `_receive` finds.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            try:
+                self._link.sendall(frame)
+            except BlockingIOError:
+                raise Unresponsive(path=self.path) from None
+
+    def _receive(self) -> Reply:
+        while (frame := self._take_frame()) is None:
+            self._fill()
+        return self._decode(frame)
+
+    def _take_frame(self) -> bytes | None:
+        """A frame that has been received whole, if there is one."""
+        end = self._received.find(b"\n", self._searched)
+        if end < 0:
+            self._searched = len(self._received)
+            if self._searched > MAX_REPLY_BYTES:
+                raise NotADaemon(path=self.path, cause="an endless line")
+            return None
+        frame = bytes(memoryview(self._received)[:end])
+        del self._received[: end + 1]
+        self._searched = 0
+        return frame
+
+    def _fill(self, flags: int = 0) -> None:
+        try:
+            data = self._link.recv(_READ_BYTES, flags)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise HungUp(path=self.path)
+        self._received += data
+
+    def _decode(self, frame: bytes) -> Reply:
+        try:
+            return decode_reply(frame)
+        except BadFrame as error:
+            raise NotADaemon(path=self.path, cause=error) from error
+
+
+class Subscription:
+    """What happens, as it happens. A `Snapshot` replaces everything that was known.
+
+    Iterating blocks, and ends never but with HungUp. A live view selects on `fileno` and then calls `pending`.
+    """
+
+    def __init__(self, connection: Connection, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._connection = connection
+
+    def fileno(self) -> int:
+        return self._connection._link.fileno()
+
+    def __iter__(self) -> Iterator[Delta | Snapshot]:
+        while True:
+            yield self._checked(self._connection._receive())
+
+    def pending(self) -> list[Delta | Snapshot]:
+        """What has arrived, without waiting. Call it before the first wait too: some may have come already."""
+        connection = self._connection
+        with contextlib.suppress(BlockingIOError):
+            connection._fill(socket.MSG_DONTWAIT)
+        return [self._checked(connection._decode(frame)) for frame in iter(connection._take_frame, None)]
+
+    def _checked(self, reply: Reply) -> Delta | Snapshot:
+        if isinstance(reply, Problem):
+            raise _error(reply)
+        if not isinstance(reply, Delta | Snapshot):
+            raise NotADaemon(path=self._connection.path, cause=f"unexpected {type(reply).__name__}")
+        return reply
+
+
+def _error(problem: Problem) -> GpuschedError:
+    """What the daemon said, as if it had been said here."""
+    kinds: dict[int, type[GpuschedError]] = {NO_DAEMON: DaemonError, USAGE: UsageError}
+    kind = kinds.get(problem.exit_code, InputError)
+    return kind(problem=problem.problem, remedy=problem.remedy)

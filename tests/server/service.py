@@ -1,0 +1,46 @@
+"""A daemon process for the tests of this directory: `python -m tests.server.service DIRECTORY [SLOTS]`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+from gpusched.config import Config
+
+from gpusched.daemon import admission, main, server
+from gpusched.errors import GpuschedError
+
+
+def config(directory: Path, slots: int) -> Config:
+    """All that the daemon reads of its configuration, everything below `directory`."""
+    return cast(
+        Config,
+        SimpleNamespace(
+            run=SimpleNamespace(output=directory / "runs"),
+            devices=SimpleNamespace(slots="auto", cpu_slots=slots, fallback="cpu"),
+            cache=SimpleNamespace(dir=directory / "cache"),
+            daemon=SimpleNamespace(
+                state_dir=directory / "state", socket=directory / "run" / "s", group=None, idle_launcher_s=60.0
+            ),
+        ),
+    )
+
+
+def change_constants() -> None:
+    """Limits that a test cannot wait for, or cannot reach, are closer in its daemon."""
+    for name, value in json.loads(os.environ["GPUSCHED_TEST_CONSTANTS"]).items():
+        (module,) = [module for module in (admission, main, server) if hasattr(module, name)]
+        setattr(module, name, value)
+
+
+if __name__ == "__main__":
+    change_constants()
+    try:
+        sys.exit(main.serve(config(Path(sys.argv[1]), int(sys.argv[2]))))
+    except GpuschedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

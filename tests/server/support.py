@@ -1,0 +1,215 @@
+"""What the tests of this directory share: daemon processes, batches, raw sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gpusched.client.connection import Connection, Subscription, connect
+from gpusched.core.events import BatchFinished
+from gpusched.core.model import BatchSpec, Limits
+from gpusched.protocol import PROTOCOL, BatchStatus, Delta, Snapshot
+
+REPOSITORY = Path(__file__).parents[2]
+#: no wait of these tests takes longer unless something is broken
+PATIENCE_S = 30.0
+#: in the environment of every process that a test's daemon leads to
+MARKER = "GPUSCHED_TEST_SERVICE"
+
+
+class Daemon:
+    """A daemon with everything that it keeps in one directory; it can be started again and again."""
+
+    def __init__(self, directory: Path, *, slots: int = 2) -> None:
+        self.directory = directory
+        self.slots = slots
+        self.socket = directory / "run" / "s"
+        self.log = directory / "daemon.log"
+        self.data = directory / "data"
+        self.data.mkdir(parents=True)
+        self.process: subprocess.Popen[bytes]
+        self.seconds_to_ready = 0.0
+        self.notices: socket.socket
+
+    def start(
+        self, prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None, **constants: float
+    ) -> None:
+        """Start it and wait until it is ready. `constants` are those of `gpusched.daemon.server` and its like."""
+        self.launch(prefix, environment, **constants)
+        began = time.monotonic()
+        self.wait_for_notice("READY=1")
+        self.seconds_to_ready = time.monotonic() - began
+
+    def launch(
+        self, prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None, **constants: float
+    ) -> None:
+        address = self.directory / "notify"
+        address.unlink(missing_ok=True)
+        self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notices.bind(str(address))
+        self.notices.settimeout(PATIENCE_S)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "tests.server.service", str(self.directory), str(self.slots)],
+                cwd=REPOSITORY,
+                env=os.environ
+                | {
+                    "NOTIFY_SOCKET": str(address),
+                    "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+                    "GPUSCHED_TEST_CONSTANTS": json.dumps(constants),
+                    MARKER: str(self.directory),
+                }
+                | (environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_for_notice(self, wanted: str) -> None:
+        """Until the daemon tells its service manager a line that begins so."""
+        try:
+            while not any(line.startswith(wanted) for line in self.notices.recv(65536).decode().split("\n")):
+                pass
+        except TimeoutError:
+            raise AssertionError(f"no {wanted}; the daemon said:\n{self.log.read_text()}") from None
+
+    def kill(self) -> None:
+        """As if the kernel had: SIGKILL, no warning."""
+        self.process.kill()
+        self.end()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.end()
+
+    def end(self) -> int:
+        code = self.process.wait(PATIENCE_S)
+        self.notices.close()
+        return code
+
+    def __enter__(self) -> Daemon:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.stop(signal.SIGKILL)
+
+    # -- clients -----------------------------------------------------------------------------------------------------
+
+    def connect(self) -> Connection:
+        return connect(self.socket)
+
+    def raw(self) -> socket.socket:
+        """A connection that has said nothing yet."""
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        link.settimeout(PATIENCE_S)
+        link.connect(str(self.socket))
+        return link
+
+    def greeted(self) -> socket.socket:
+        link = self.raw()
+        link.sendall(frame(type="hello", protocol=PROTOCOL, version="test"))
+        assert read_frame(link)["type"] == "welcome"
+        return link
+
+    def spec(self, *symbols: str, windows: int = 1, limits: Limits | None = None, **settings: Any) -> BatchSpec:
+        """`windows` windows for each symbol."""
+        start = dt.date(2022, 1, 1)
+        return BatchSpec(
+            symbols=symbols,
+            start=start,
+            end=start + dt.timedelta(days=10 * windows - 1),
+            window_days=10,
+            data_root=str(self.data),
+            workload="tests.server.workloads:window",
+            settings=settings,
+            limits=limits or Limits(backoff_s=0.0),
+        )
+
+    @contextlib.contextmanager
+    def fifo(self) -> Iterator[Callable[[], None]]:
+        """Windows of FIFO… symbols run until the function that this gives is called, once for each."""
+        path = self.data / "fifo"
+        os.mkfifo(path)
+        descriptor = os.open(path, os.O_RDWR)
+
+        def release() -> None:
+            os.write(descriptor, b"\n")
+
+        try:
+            yield release
+        finally:
+            os.close(descriptor)
+            path.unlink()
+
+    def processes(self) -> list[int]:
+        """Every process that this daemon's directory has led to and that is alive."""
+        mark = f"{MARKER}={self.directory}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+        return found
+
+
+def frame(**fields: Any) -> bytes:
+    return json.dumps(fields).encode() + b"\n"
+
+
+def read_frame(link: socket.socket) -> dict[str, Any]:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = link.recv(1)
+        if not byte:
+            raise EOFError(line)
+        line += byte
+    answer = json.loads(line)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def read_to_end(link: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := link.recv(1 << 20):
+            data += piece
+    return data
+
+
+def until(subscription: Subscription, wanted: Callable[[Delta | Snapshot], bool]) -> list[Delta | Snapshot]:
+    """Everything up to and including the first that is wanted."""
+    seen: list[Delta | Snapshot] = []
+    for delta in subscription:
+        seen.append(delta)
+        if wanted(delta):
+            return seen
+    raise AssertionError("a subscription does not end")
+
+
+def finished(daemon: Daemon, batch_id: str) -> BatchStatus:
+    """The batch, once all of its windows are finished."""
+    with daemon.connect() as connection:
+        subscription = connection.subscribe(batch_id)
+        if subscription.snapshot.batches[0].state != "finished":
+            until(
+                subscription,
+                lambda d: (
+                    isinstance(d, BatchFinished) or (isinstance(d, Snapshot) and d.batches[0].state == "finished")
+                ),
+            )
+    with daemon.connect() as connection:
+        return connection.batch(batch_id).batch

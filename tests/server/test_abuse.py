@@ -1,0 +1,233 @@
+"""What clients may do to the daemon: one error reply at most, the connection closed, the daemon unharmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from gpusched import __version__
+from gpusched.core.events import BatchFinished, WindowMoved
+from gpusched.daemon.server import Peer, may_connect, peer_of
+from gpusched.protocol import MAX_REQUEST_BYTES, PROTOCOL
+from tests.server.support import Daemon, finished, frame, read_frame, read_to_end, until
+
+
+@pytest.fixture(autouse=True)
+def _unharmed(daemon: Daemon) -> Iterator[None]:
+    """After each of these tests the same daemon answers."""
+    yield
+    with daemon.connect() as connection:
+        assert connection.daemon.pid == daemon.process.pid
+        assert connection.ping().trouble is None
+
+
+def only_error(answer: bytes) -> dict[str, object]:
+    """The one frame of an answer, an error that says what to do."""
+    (line,) = answer.splitlines()
+    problem = json.loads(line)
+    assert problem["type"] == "error"
+    assert problem["problem"]
+    assert problem["remedy"]
+    assert problem["exit_code"] == 3
+    return dict(problem)
+
+
+def last_words(link: socket.socket) -> dict[str, object]:
+    with link:
+        return only_error(read_to_end(link))
+
+
+# -- frames ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=st.booleans(), noise=st.binary(min_size=1, max_size=2000))
+@example(before=True, noise=b"\n")
+@example(before=False, noise=b"\n\n\n")
+@example(before=False, noise=b"\0" * 2000)
+def test_random_bytes(daemon: Daemon, before: bool, noise: bytes) -> None:
+    with daemon.raw() if before else daemon.greeted() as link:
+        link.sendall(noise)
+        link.shutdown(socket.SHUT_WR)
+        only_error(read_to_end(link))
+
+
+def test_half_a_frame(daemon: Daemon) -> None:
+    link = daemon.greeted()
+    link.sendall(b'{"type":"pi')
+    link.shutdown(socket.SHUT_WR)
+    assert "middle of a frame" in str(last_words(link)["problem"])
+
+
+def test_half_a_frame_and_gone(daemon: Daemon) -> None:
+    link = daemon.greeted()
+    link.sendall(b'{"type":"pi')
+    link.close()
+
+
+def test_a_frame_in_pieces_is_a_frame(daemon: Daemon) -> None:
+    with daemon.greeted() as link:
+        for byte in frame(type="ping"):
+            link.send(bytes([byte]))
+        assert read_frame(link)["type"] == "pong"
+
+
+def test_a_frame_of_100_megabytes(daemon: Daemon) -> None:
+    link = daemon.greeted()
+    try:
+        for _ in range(100):
+            link.sendall(b"x" * (1 << 20))
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert str(MAX_REQUEST_BYTES) in str(last_words(link)["problem"])
+
+
+@pytest.mark.parametrize(
+    "opening", [b"[", b'{"a":', b'{"type":"ping","x":[', b'{"type":"submit","spec":{"settings":{"a":[']
+)
+def test_deep_nesting(daemon: Daemon, opening: bytes) -> None:
+    link = daemon.greeted()
+    link.sendall(opening * 200_000 + b"\n")
+    last_words(link)
+
+
+def test_another_version(daemon: Daemon) -> None:
+    link = daemon.raw()
+    link.sendall(frame(type="hello", protocol=PROTOCOL + 1, version="9.9.9"))
+    problem = last_words(link)
+    assert "9.9.9" in str(problem["problem"])
+    assert __version__ in str(problem["problem"])
+    assert "upgrade" in str(problem["remedy"])
+
+
+def test_a_request_without_a_hello(daemon: Daemon) -> None:
+    link = daemon.raw()
+    link.sendall(frame(type="ping"))
+    last_words(link)
+
+
+def test_requests_can_be_sent_ahead(daemon: Daemon) -> None:
+    with daemon.greeted() as link:
+        link.sendall(frame(type="ping") * 100)
+        for _ in range(100):
+            assert read_frame(link)["type"] == "pong"
+
+
+def test_no_hello_in_time(service: Daemon) -> None:
+    service.start(HELLO_S=0.05)
+    assert "hello" in str(last_words(service.raw())["problem"])
+    service.stop()
+
+
+# -- who may connect ---------------------------------------------------------------------------------------------------
+
+OWNER, GROUP = 1000, 50
+
+
+@pytest.mark.parametrize(
+    ("uid", "gids", "group", "allowed"),
+    [
+        (OWNER, {1000}, None, True),
+        (0, {0}, None, True),
+        (1001, {1001}, None, False),
+        (1001, {1000}, None, False),
+        (1001, {GROUP}, GROUP, True),
+        (1001, {1001, GROUP}, GROUP, True),
+        (1001, {1001, 51}, GROUP, False),
+        (1001, set(), GROUP, False),
+        (1001, {0}, None, False),
+    ],
+)
+def test_who_may_connect(uid: int, gids: set[int], group: int | None, allowed: bool) -> None:
+    peer = Peer(pid=1, uid=uid, gids=frozenset(gids))
+    assert may_connect(peer, owner=OWNER, group=group) is allowed
+
+
+def test_the_kernel_says_who_it_is() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        peer = peer_of(ours)
+    assert (peer.pid, peer.uid) == (os.getpid(), os.getuid())
+    assert peer.gids == {os.getgid(), *os.getgroups()}
+
+
+def test_the_socket_is_private(daemon: Daemon) -> None:
+    assert daemon.socket.stat().st_mode & 0o777 == 0o600
+    assert daemon.socket.parent.stat().st_mode & 0o777 == 0o700
+    assert (daemon.directory / "state").stat().st_mode & 0o777 == 0o700
+
+
+# -- many and slow -----------------------------------------------------------------------------------------------------
+
+
+def test_200_clients_at_once(daemon: Daemon) -> None:
+    links = [daemon.greeted() for _ in range(200)]
+    for link in links:
+        link.sendall(frame(type="list_batches"))
+    for link in links:
+        assert read_frame(link)["type"] == "batches"
+        link.close()
+
+
+def test_one_client_too_many(service: Daemon) -> None:
+    service.start(MAX_CLIENTS=3)
+    links = [service.greeted() for _ in range(3)]
+    assert "3 clients" in str(last_words(service.raw())["problem"])
+    links.pop().close()
+    with service.connect() as connection:
+        connection.ping()
+    for link in links:
+        link.close()
+    service.stop()
+
+
+def test_a_subscriber_that_does_not_read_is_dropped_and_windows_go_on(service: Daemon) -> None:
+    service.start(MAX_BEHIND_BYTES=1024)
+    slow = service.greeted()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.sendall(frame(type="subscribe"))
+    with service.connect() as connection, service.connect() as follower:
+        subscription = follower.subscribe()
+        submitted = connection.submit(service.spec("A", windows=150), source="s")
+        seen = until(subscription, lambda delta: isinstance(delta, BatchFinished))
+        assert connection.batch(submitted.batch.id).batch.counts == {"succeeded": 150}
+    ended = [delta for delta in seen if isinstance(delta, WindowMoved) and delta.ending is not None]
+    assert len(ended) == 150
+    assert not read_to_end(slow).endswith(b'"batch_finished"}\n')
+    slow.close()
+    assert "dropped" in service.log.read_text()
+    service.stop()
+
+
+def test_a_client_that_does_not_read_its_answers_is_dropped(service: Daemon) -> None:
+    service.start(SEND_S=0.1)
+    with service.connect() as connection:
+        connection.submit(service.spec("SKIP", windows=100), source="s", name="batch")
+    with service.greeted() as slow:
+        slow.sendall(frame(type="list_windows", batch_id="batch") * 100)
+        with service.connect() as connection:
+            while "does not read its answers" not in service.log.read_text():
+                assert len(list(connection.windows("batch"))) == 100
+        assert read_to_end(slow).count(b'"type":"end"') < 100
+    service.stop()
+
+
+def test_no_descriptors_left(service: Daemon) -> None:
+    """Connections wait, windows are tried again, and all of it goes on when there are descriptors again."""
+    service.start(("prlimit", "--nofile=48:48"))
+    with service.connect() as connection:
+        links = [service.raw() for _ in range(60)]
+        # The log is written at the first accept that fails, and the daemon answers all the same.
+        while "no connection can be accepted" not in service.log.read_text():
+            connection.ping()
+        for link in links:
+            link.close()
+        submitted = connection.submit(service.spec("A", windows=3), source="s")
+    assert finished(service, submitted.batch.id).counts == {"succeeded": 3}
+    assert service.stop() == 0

@@ -1,0 +1,63 @@
+"""Workloads of the tests of the service: what a window does is written in its symbol."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from gpusched.workload import BadData, Report, Result, SurveyTask, Task, WindowSurvey, window_label
+
+
+def survey(task: SurveyTask) -> list[WindowSurvey]:
+    """SKIP… is skipped."""
+    return [
+        WindowSurvey(
+            start=window.start,
+            end=window.end,
+            bars=100,
+            usable_rows=90,
+            fingerprint=_fingerprint(window_label(task.symbol, window.start, window.end)),
+            skip_reason="told to" if task.symbol.startswith("SKIP") else None,
+        )
+        for window in task.windows
+    ]
+
+
+def window(task: Task, directory: Path, report: Report) -> Result:
+    """BAD… fails for good, DIE… is killed at its first attempt, FIFO… works until the test says so, the rest succeeds.
+
+    Every success writes `model.txt`, whose content follows from the label.
+    """
+    report("train", 1, 2)
+    print(f"attempt at {task.label}", flush=True)
+    if task.symbol.startswith("BAD"):
+        raise BadData("told to")
+    if task.symbol.startswith("DIE"):
+        mark = Path(task.data_root) / f"{task.label}.died"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    if task.symbol.startswith("FIFO"):
+        with (Path(task.data_root) / "fifo").open() as fifo:
+            fifo.readline()
+    time.sleep(float(task.settings.get("seconds", 0)))
+    report("train", 2, 2)
+    (directory / "model.txt").write_text(content(task.label))
+    return Result(
+        metrics={"auc": 0.5},
+        sample_counts={"train": 8},
+        metadata={},
+        phases={"train": 0.01},
+        fingerprint=_fingerprint(task.label),
+    )
+
+
+def content(label: str) -> str:
+    return f"model of {label}\n" * 100
+
+
+def _fingerprint(label: str) -> str:
+    return hashlib.sha256(label.encode()).hexdigest()
