@@ -1,0 +1,44 @@
+"""The built-in workload: one LightGBM "teacher" model per window, from bars to artifacts.
+
+`gpusched.teacher:train_window` is its entry point. Importing this package costs nothing; the functions import what
+they need when they are called, so that a client can check settings without numpy and a survey run without LightGBM.
+
+    sources → parsing → bars ⇄ cache       what a symbol has, parsed once, mapped ever after
+    features, labels, split → examples     what a window of it gives to train on; the survey stops here
+    training → metrics → artifacts         what is made of it
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpusched.workload import Report, Result, SurveyTask, Task, WindowSurvey
+
+
+def train_window(task: Task, directory: Path, report: Report) -> Result:
+    """Train one window and write its artifacts into `directory`.
+
+    Raises BadData when there is nothing to train on, BadParameters for settings that cannot be used, DeviceMismatch
+    when OpenCL gives another device than the slot's, and whatever LightGBM raises.
+    """
+    from gpusched.teacher.window import train_window
+
+    return train_window(task, directory, report)
+
+
+def survey(task: SurveyTask) -> list[WindowSurvey]:
+    """What the windows of a symbol would find, in their order; needs no LightGBM.
+
+    A window has a `skip_reason` if and only if `train_window` would refuse its data. Raises BadData when the symbol's
+    files cannot be read, BadParameters for settings that cannot be used.
+    """
+    from gpusched.teacher.survey import survey
+
+    return survey(task)
+
+
+def preload() -> None:
+    """Import what windows need. Only for processes of our own: it hides optional packages while LightGBM is imported."""
+    from gpusched.teacher.libraries import preload
+
+    preload()

@@ -1,0 +1,102 @@
+"""Parsed bars, kept in a file that all windows of a symbol map into memory.
+
+One file per data root, symbol and interval. It is valid for sources with the digest that it names, and for nothing
+else: whatever is wrong with it, the sources are parsed again and it is replaced. Writers do not wait for each other;
+the last to rename its file wins, and theirs are the same.
+
+Layout: a line of JSON padded with spaces to a multiple of 64 bytes, then the columns one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import re
+import tempfile
+import zlib
+
+import msgspec
+import numpy as np
+
+from gpusched.teacher.bars import Bars
+
+FORMAT = 1
+_ALIGNMENT = 64
+_COLUMNS = {
+    "local": np.dtype("<i8"),
+    "open": np.dtype("<f8"),
+    "high": np.dtype("<f8"),
+    "low": np.dtype("<f8"),
+    "close": np.dtype("<f8"),
+    "volume": np.dtype("<f8"),
+    "dropped_local": np.dtype("<i8"),
+    # The narrow ones last, so that the wide ones are aligned.
+    "offset": np.dtype("<i4"),
+    "dropped_code": np.dtype("<i1"),
+}
+
+
+class _Header(msgspec.Struct, frozen=True):
+    format: int
+    sources: str
+    bars: int
+    dropped: int
+    crc32: int
+
+
+def cache_path(cache_dir: str, root: str, symbol: str, interval: str) -> str:
+    """The file for a symbol; its name starts with the symbol for those who look into the directory."""
+    key = "\n".join((os.path.abspath(root), symbol, interval))
+    readable = re.sub(r"[^A-Za-z0-9.&^=-]", "_", f"{symbol}.{interval}")
+    return os.path.join(cache_dir, "bars", f"{readable}.{hashlib.sha256(key.encode()).hexdigest()[:16]}")
+
+
+def load(path: str, sources: str) -> Bars | None:
+    """Bars mapped from `path`, or None if it does not hold, whole and sound, those of the sources with this digest."""
+    try:
+        with open(path, "rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError):  # there is none; it is empty
+        return None
+    line = bytes(content[:4096]).partition(b"\n")[0]
+    try:
+        header = msgspec.json.decode(line, type=_Header)
+    except msgspec.MsgspecError:
+        return None
+    start = _header_bytes(line)
+    lengths = {name: header.dropped if name.startswith("dropped") else header.bars for name in _COLUMNS}
+    size = start + sum(lengths[name] * dtype.itemsize for name, dtype in _COLUMNS.items())
+    if header.format != FORMAT or header.sources != sources or len(content) != size or min(lengths.values()) < 0:
+        return None
+    if zlib.crc32(content[start:]) != header.crc32:
+        return None
+    columns = {}
+    for name, dtype in _COLUMNS.items():
+        columns[name] = np.frombuffer(content, dtype, lengths[name], start)
+        start += columns[name].nbytes
+    return Bars(**columns)
+
+
+def save(path: str, sources: str, bars: Bars) -> None:
+    """Replace the file at `path`. Raises OSError, and leaves nothing behind then."""
+    body = b"".join(getattr(bars, name).astype(dtype, copy=False).tobytes() for name, dtype in _COLUMNS.items())
+    header = _Header(FORMAT, sources, len(bars), len(bars.dropped_local), zlib.crc32(body))
+    line = msgspec.json.encode(header)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=os.path.dirname(path))
+    try:
+        with open(descriptor, "wb") as file:
+            file.write((line + b"\n").ljust(_header_bytes(line)) + body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _header_bytes(line: bytes) -> int:
+    return -(-(len(line) + 1) // _ALIGNMENT) * _ALIGNMENT

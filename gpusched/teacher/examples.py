@@ -1,0 +1,81 @@
+"""What a window gives to train on, or why it gives nothing: the one answer for the survey and for the training."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+
+from gpusched.teacher import split
+from gpusched.teacher.bars import Bars, Floats
+from gpusched.teacher.labels import Labels, forward_returns, labels, usable_rows
+from gpusched.teacher.settings import Settings
+from gpusched.workload import BadData
+
+
+class Examples(msgspec.Struct, frozen=True):
+    """n bars of a window, the first u of which have a label."""
+
+    bars: Bars
+    #: (u,)
+    returns: Floats
+    #: (u,)
+    labels: Labels
+    #: of rows below u
+    split: split.Split
+
+    def counts(self) -> dict[str, int]:
+        """Numbers of rows, by what they are used for."""
+        train, validation = self.split.train, self.split.validation
+        return {
+            "bars": len(self.bars),
+            "usable": len(self.labels),
+            "train": len(train),
+            "train_positive": int(self.labels[train].sum()),
+            "validation": len(validation),
+            "validation_positive": int(self.labels[validation].sum()),
+            "purged": len(self.labels) - len(train) - len(validation),
+        }
+
+
+def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, settings: Settings) -> Examples:
+    """The examples in `bars`, which are those of `history` from `start` to `end`.
+
+    Raises BadData, which says why, if a model of them could not be trained or would be worth nothing.
+    """
+    if not len(bars):
+        raise BadData(f"no data: there are no bars from {start} to {end} ({_covered(history)})")
+    usable = usable_rows(len(bars), settings.horizon)
+    if usable < settings.min_rows:
+        raise BadData(
+            f"too few rows: {usable} of the {settings.min_rows} that are needed"
+            f" ({len(bars)} bars, the last {settings.horizon} of which have no label)"
+        )
+    returns = forward_returns(bars.close, settings.horizon)
+    known = labels(returns, settings.threshold)
+    if settings.split == "random":
+        parts = split.random(known, settings.validation_fraction, settings.lightgbm["seed"])
+    else:
+        parts = split.chronological(usable, settings.validation_fraction, settings.horizon)
+    if not len(parts.train) or not len(parts.validation):
+        raise BadData(
+            f"too few rows: {usable} leave {len(parts.train)} to train on and {len(parts.validation)} to validate with"
+            f" (validation_fraction {settings.validation_fraction}, horizon {settings.horizon})"
+        )
+    _check_both_classes(known[parts.train], settings)
+    return Examples(bars, returns, known, parts)
+
+
+def _check_both_classes(train: Labels, settings: Settings) -> None:
+    """With one label there is nothing to tell apart: LightGBM would return a constant, and it would count as success."""
+    if train.all() or not train.any():
+        which, side = (1, "above") if train.all() else (0, "at or below")
+        raise BadData(
+            f"one class: all {len(train)} training labels are {which}, every forward return over {settings.horizon}"
+            f" bars is {side} the threshold {settings.threshold}"
+        )
+
+
+def _covered(history: Bars) -> str:
+    dates = history.dates()
+    return f"the data goes from {dates[0]} to {dates[1]}" if dates else "its files hold no bars"

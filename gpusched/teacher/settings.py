@@ -1,0 +1,147 @@
+"""The workload's settings: what `Task.settings` may hold, its defaults and its bounds.
+
+Needs neither numpy nor LightGBM: the command line checks a configuration with it before anything starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gpusched.teacher.parameters import CANONICAL
+from gpusched.workload import BadParameters
+
+#: What LightGBM is asked for. The only metric is the loss: with several, early stopping obeys whichever stalls first,
+#: and the AUC of a validation set with one class stalls at once.
+LIGHTGBM_DEFAULTS: dict[str, Any] = {
+    "objective": "binary",
+    "metric": "binary_logloss",
+    "num_iterations": 500,
+    "learning_rate": 0.01,
+    "num_leaves": 127,
+    "max_depth": 9,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 0.8,
+    "is_unbalance": True,
+    "seed": 42,
+    "early_stopping_round": 50,
+    "deterministic": True,
+    "force_col_wise": True,
+    "verbosity": -1,
+}
+
+_DEVICE = "gpusched gives each window its device: choose with --device"
+_MACHINES = "a window is trained by one process on one machine"
+_FILES = "gpusched passes the data in memory and writes the artifacts itself"
+_COLUMNS = "the columns are the features, all of them numbers"
+
+#: parameter → why it cannot be set
+_OWNED: dict[str, str] = {
+    **dict.fromkeys(("device_type", "gpu_platform_id", "gpu_device_id", "gpu_device_id_list", "num_gpu"), _DEVICE),
+    **dict.fromkeys(("num_machines", "machines", "machine_list_filename", "local_listen_port", "time_out"), _MACHINES),
+    **dict.fromkeys(("config", "task", "data", "valid", "input_model", "output_model", "output_result"), _FILES),
+    **dict.fromkeys(("save_binary", "snapshot_freq", "convert_model", "convert_model_language"), _FILES),
+    **dict.fromkeys(("forcedsplits_filename", "forcedbins_filename", "parser_config_file"), _FILES),
+    **dict.fromkeys(("header", "label_column", "weight_column", "group_column", "ignore_column"), _COLUMNS),
+    "categorical_feature": _COLUMNS,
+}
+
+#: objectives whose prediction is the probability of a label of 1, which the metrics need
+_OBJECTIVES = ("binary", "cross_entropy", "xentropy")
+#: read by LightGBM's Python package, which takes nothing else
+_WHOLE_NUMBERS = ("num_iterations", "early_stopping_round", "seed", "num_threads", "verbosity")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings as they were given; `parse_settings` makes complete ones."""
+
+    #: directory below the symbol's that holds its bars
+    interval: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")] = "1d"
+    #: bars that the label looks ahead
+    horizon: Annotated[int, Meta(ge=1, le=1_000_000)] = 7
+    #: a forward return above it is labelled 1
+    threshold: Annotated[float, Meta(gt=-1, le=1000)] = 0.02
+    split: Literal["chronological", "random"] = "chronological"
+    #: share of the usable rows that training never sees
+    validation_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    #: usable rows below which a window is skipped
+    min_rows: Annotated[int, Meta(ge=2)] = 20
+    #: LightGBM's parameters, on top of `LIGHTGBM_DEFAULTS`
+    lightgbm: dict[str, Any] = {}
+
+
+def parse_settings(raw: Mapping[str, Any]) -> Settings:
+    """Checked settings, `lightgbm` complete and by canonical names. Raises BadParameters."""
+    for name in raw:
+        if name not in Settings.__struct_fields__:
+            raise BadParameters(f"there is no setting {name!r}{_nearest(name, Settings.__struct_fields__)}")
+    try:
+        settings = msgspec.convert(dict(raw), Settings)
+    except msgspec.ValidationError as error:
+        raise BadParameters(_sentence(str(error), raw)) from None
+    for name in ("threshold", "validation_fraction"):
+        if not math.isfinite(getattr(settings, name)):
+            raise BadParameters(f"setting {name}: expected a finite number, got {raw[name]!r}")
+    return msgspec.structs.replace(settings, lightgbm=lightgbm_parameters(settings.lightgbm))
+
+
+def lightgbm_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
+    """`params` over the defaults, by canonical names, sorted. An alias overrides a default of another name.
+
+    Raises BadParameters.
+    """
+    validate_lightgbm(params)
+    given = {CANONICAL[name]: value for name, value in params.items()}
+    return dict(sorted((LIGHTGBM_DEFAULTS | given).items()))
+
+
+def validate_lightgbm(params: Mapping[str, Any]) -> None:
+    """Check LightGBM parameters that a user gave, by any of their names.
+
+    Raises BadParameters for one that LightGBM does not have, that gpusched sets itself, that is given twice or that has
+    a value of no type that LightGBM takes.
+    """
+    seen: dict[str, str] = {}
+    for name, value in params.items():
+        canonical = CANONICAL.get(name)
+        if canonical is None:
+            raise BadParameters(f"LightGBM has no parameter {name!r}{_nearest(name, CANONICAL)}")
+        if canonical in seen:
+            raise BadParameters(f"LightGBM parameters {seen[canonical]} and {name} are the same one: give one of them")
+        seen[canonical] = name
+        if canonical in _OWNED:
+            raise BadParameters(f"LightGBM parameter {name} cannot be set: {_OWNED[canonical]}")
+        _check_value(name, canonical, value)
+
+
+def _check_value(name: str, canonical: str, value: object) -> None:
+    items = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(item, str | int | float) for item in items):
+        raise BadParameters(f"LightGBM parameter {name}: expected a number, text, true, false or a list, got {value!r}")
+    if canonical in _WHOLE_NUMBERS and type(value) is not int:
+        raise BadParameters(f"LightGBM parameter {name}: expected a whole number, got {value!r}")
+    if canonical == "num_iterations" and isinstance(value, int) and value < 1:
+        raise BadParameters(f"LightGBM parameter {name}: expected at least 1, got {value!r}")
+    if canonical == "objective" and value not in _OBJECTIVES:
+        raise BadParameters(
+            f"LightGBM parameter {name}: the label is 0 or 1, so it is one of {', '.join(_OBJECTIVES)}; got {value!r}"
+        )
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _sentence(problem: str, raw: Mapping[str, Any]) -> str:
+    """msgspec's "Expected `int` >= 1 - at `$.horizon`" with the setting first and what was given last."""
+    expected, _, place = problem.partition(" - at ")
+    name = re.sub(r"[^A-Za-z_].*", "", place.removeprefix("`$."))
+    given = f", got {raw[name]!r}" if name in raw else ""
+    return f"setting {name}: {expected[:1].lower()}{expected[1:]}{given}"

@@ -1,0 +1,161 @@
+"""LightGBM: from examples to a booster, and to what the booster says that it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import lightgbm
+import msgspec
+from lightgbm import basic
+
+from gpusched.core.model import DeviceType
+from gpusched.teacher.bars import Floats
+from gpusched.teacher.examples import Examples
+from gpusched.teacher.features import FEATURES
+from gpusched.workload import BadParameters, DeviceMismatch, Report
+
+#: set to 1 it allows OpenCL on the host's processors, for tests of the path of a GPU without one
+ALLOW_CPU_OPENCL = "GPUSCHED_ALLOW_CPU_OPENCL"
+
+_OPENCL_DEVICE = re.compile(r"Using GPU Device: (.*?), Vendor:")
+#: the names that PoCL gives to the host: "cpu-haswell-AMD EPYC …", in old versions "pthread-…"
+_CPU_DEVICE = re.compile(r"cpu-|.*pthread", re.IGNORECASE)
+#: LightGBM refuses a parameter's value where it reads it, in one of these files or words
+_REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (set|use) |not enabled in this build")
+
+
+class Trained(msgspec.Struct, frozen=True):
+    """A finished model."""
+
+    #: LightGBM's own format; everything else is derived from it
+    text: str
+    #: what it was trained with, as `text` has it
+    parameters: dict[str, str]
+    #: rounds that the model has: those up to the best on the validation set if training stopped early
+    rounds: int
+    #: round of the best validation score, from 1; None without early stopping
+    best_iteration: int | None
+    #: the device as OpenCL names it; None for other device types
+    opencl_device: str | None
+
+    def booster(self) -> lightgbm.Booster:
+        """The model to predict with."""
+        return lightgbm.Booster(model_str=self.text)
+
+
+class _Log:
+    """Takes LightGBM's messages, to find the OpenCL device in them; passes on those that would have been printed."""
+
+    def __init__(self, verbosity: int) -> None:
+        self._verbosity = verbosity
+        self.opencl_device: str | None = None
+
+    def info(self, message: str) -> None:
+        if found := _OPENCL_DEVICE.search(message):
+            self.opencl_device = found[1]
+        # LightGBM's own messages all come this way, whatever their level.
+        if self._verbosity > 0 or "[Info]" not in message:
+            print(message.rstrip(), flush=True)  # noqa: T201
+
+    def warning(self, message: str) -> None:
+        print(message.rstrip(), flush=True)  # noqa: T201
+
+
+def train(
+    examples: Examples,
+    matrix: Floats,
+    params: dict[str, Any],
+    device_type: DeviceType,
+    threads: int,
+    report: Report,
+) -> Trained:
+    """Train on the rows of `matrix` (n, 15) that `examples` assigns.
+
+    Raises BadParameters for a value that LightGBM refuses, DeviceMismatch, LightGBMError.
+    """
+    _set_threads(threads)
+    params = params | {"device_type": device_type}
+    if device_type != "cpu":
+        params["gpu_device_id"] = 0  # the process sees one
+    log = None
+    if device_type == "gpu":
+        log = _Log(params["verbosity"])
+        params["verbosity"] = max(1, params["verbosity"])  # or LightGBM does not name the device
+        lightgbm.register_logger(log)
+    try:
+        booster = _boost(examples, matrix, params, report)
+    except lightgbm.basic.LightGBMError as error:
+        if _REFUSED.search(str(error)):
+            raise BadParameters(f"LightGBM refuses its parameters: {error}") from error
+        raise
+    finally:
+        if log is not None:
+            lightgbm.register_logger(basic._DummyLogger())
+    if log is not None:
+        _check_opencl_device(log.opencl_device)
+    best = booster.best_iteration if booster.best_iteration > 0 else None
+    text = booster.model_to_string(num_iteration=best)
+    return Trained(
+        text=text,
+        parameters=trained_parameters(text),
+        rounds=best or booster.current_iteration(),
+        best_iteration=best,
+        opencl_device=log.opencl_device if log is not None else None,
+    )
+
+
+def _boost(examples: Examples, matrix: Floats, params: dict[str, Any], report: Report) -> lightgbm.Booster:
+    report("dataset")
+    labels, split = examples.labels, examples.split
+    train_set, validation_set = (
+        lightgbm.Dataset(matrix[rows], labels[rows], feature_name=list(FEATURES), params=params)
+        for rows in (split.train, split.validation)
+    )
+    validation_set.set_reference(train_set)
+    train_set.construct()
+    rounds = params["num_iterations"]
+
+    def show(env: Any) -> None:
+        report("boosting", env.iteration + 1, rounds)
+
+    report("boosting", 0, rounds)
+    return lightgbm.train(
+        params,
+        train_set,
+        valid_sets=[validation_set],
+        valid_names=["validation"],
+        callbacks=[show],
+        keep_training_booster=True,  # or it is written out and read again, which we do ourselves
+    )
+
+
+def trained_parameters(text: str) -> dict[str, str]:
+    """What the model itself says that it was trained with: the lines `[name: value]` between its two markers."""
+    block = text.partition("\nparameters:\n")[2].partition("\nend of parameters")[0]
+    pairs = (line[1:-1].partition(": ") for line in block.splitlines() if line.startswith("["))
+    return {name: value for name, _, value in pairs}
+
+
+def _set_threads(threads: int) -> None:
+    """Limit OpenMP in this thread.
+
+    Not by the parameter num_threads: the model file records it, and a model must not depend on the slot that made it.
+    """
+    try:
+        basic._LIB.omp_set_num_threads(threads)  # of the OpenMP runtime that LightGBM is linked with
+    except AttributeError:
+        basic._LIB.LGBM_SetMaxThreads(threads)
+
+
+def _check_opencl_device(name: str | None) -> None:
+    if os.environ.get(ALLOW_CPU_OPENCL) == "1":
+        return
+    if name is None:
+        raise DeviceMismatch("LightGBM did not say which OpenCL device it used, so it may have been the CPU")
+    if _CPU_DEVICE.match(name):
+        raise DeviceMismatch(
+            f"OpenCL gave LightGBM the host's processors ({name}) instead of the slot's GPU: remove that OpenCL driver,"
+            f" or install the GPU's (for NVIDIA: its libOpenCL and /etc/OpenCL/vendors/nvidia.icd)"
+        )

@@ -1,0 +1,108 @@
+"""One window, from its bars to its artifacts."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import talib
+
+import gpusched
+from gpusched.teacher.artifacts import write_artifacts
+from gpusched.teacher.examples import window_examples
+from gpusched.teacher.features import FEATURES, features
+from gpusched.teacher.fingerprint import WORKLOAD_VERSION, fingerprint, lightgbm_version
+from gpusched.teacher.history import load_history
+from gpusched.teacher.metrics import metrics
+from gpusched.teacher.settings import Settings, parse_settings
+from gpusched.teacher.training import Trained, train
+from gpusched.workload import Report, Result, Task
+
+
+class _Phases:
+    """Reports phases and takes their times; what is reported within one (a round) does not end it."""
+
+    def __init__(self, report: Report, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._report = report
+        self._clock = clock
+        self._current: str | None = None
+        self._began = 0.0
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None:
+        if phase != self._current:
+            self.end()
+            self._current, self._began = phase, self._clock()
+        self._report(phase, round, rounds)
+
+    def end(self) -> None:
+        if self._current is not None:
+            self.seconds[self._current] = round(self._clock() - self._began, 6)
+            self._current = None
+
+
+def train_window(task: Task, directory: Path, report: Report) -> Result:
+    """See `gpusched.teacher.train_window`."""
+    settings = parse_settings(task.settings)
+    phase = _Phases(report)
+
+    phase("load")
+    history = load_history(task.data_root, task.cache_dir, task.symbol, settings.interval)
+    bars = history.window(task.start, task.end)
+    examples = window_examples(history, bars, task.start, task.end, settings)
+    digest = fingerprint(task.symbol, task.start, task.end, bars, settings)
+
+    phase("features")
+    matrix = features(bars)
+
+    trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
+
+    phase("metrics")
+    booster = trained.booster()
+    probabilities = np.asarray(booster.predict(matrix[: len(examples.labels)]))
+    scores = {
+        name: metrics(examples.labels[rows], probabilities[rows])
+        for name, rows in (("train", examples.split.train), ("validation", examples.split.validation))
+    }
+
+    phase("artifacts")
+    write_artifacts(directory, task.symbol, examples, matrix, trained.text, booster)
+    phase.end()
+    return Result(
+        metrics=scores,
+        sample_counts=examples.counts(),
+        metadata=_metadata(task, settings, trained, digest, bars.quality()),
+        phases=phase.seconds,
+        fingerprint=digest,
+    )
+
+
+def _metadata(
+    task: Task, settings: Settings, trained: Trained, digest: str, quality: dict[str, int]
+) -> dict[str, Any]:
+    """What a reader of metadata.json needs to make the same model again, and to see what this one is."""
+    asked = msgspec.to_builtins(settings)
+    return {
+        "requested": {"symbol": task.symbol, "start": task.start.isoformat(), "end": task.end.isoformat()}
+        | {name: value for name, value in asked.items() if name != "lightgbm"},
+        "parameters": {"requested": asked["lightgbm"], "trained": trained.parameters},
+        "rounds": trained.rounds,
+        "best_iteration": trained.best_iteration,
+        "features": list(FEATURES),
+        "data_quality": quality,
+        "data_fingerprint": digest,
+        "opencl_device": trained.opencl_device,
+        "versions": {
+            "gpusched": gpusched.__version__,
+            "workload": WORKLOAD_VERSION,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "lightgbm": lightgbm_version(),
+            "ta-lib": talib.__version__,
+        },
+    }
