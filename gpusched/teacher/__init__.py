@@ -32,7 +32,8 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
     A window has a `skip_reason` if and only if `train_window` would refuse its data. Raises BadData when the symbol's
     files cannot be read, BadParameters for settings that cannot be used.
     """
-    from gpusched.teacher.survey import survey
+    # Not a module named `survey`: importing it would put it in the place of this function.
+    from gpusched.teacher.surveyor import survey
 
     return survey(task)
 
