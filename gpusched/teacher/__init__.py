@@ -39,7 +39,7 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
 
 
 def preload() -> None:
-    """Import what windows need. Only for processes of our own: it hides optional packages while LightGBM is imported."""
+    """Import what windows need. Only for processes of our own: it hides other packages while LightGBM is imported."""
     from gpusched.teacher.libraries import preload
 
     preload()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,13 @@ class Bars:
         kept = (self.local >= first) & (self.local < last)
         dropped = (self.dropped_local >= first) & (self.dropped_local < last)
         return Bars(
-            *(column[kept] for column in self.columns()),
+            local=self.local[kept],
+            offset=self.offset[kept],
+            open=self.open[kept],
+            high=self.high[kept],
+            low=self.low[kept],
+            close=self.close[kept],
+            volume=self.volume[kept],
             dropped_local=self.dropped_local[dropped],
             dropped_code=self.dropped_code[dropped],
         )
@@ -77,8 +84,8 @@ class Bars:
 
     def timestamps(self) -> list[str]:
         """ISO-8601 with `T`, to the second (or microsecond where one has any), with the offset if there was one."""
-        unit = "us" if (self.local % 1_000_000).any() else "s"
-        texts: list[str] = np.datetime_as_string(self.local.view("M8[us]"), unit=unit).tolist()
+        unit: Literal["us", "s"] = "us" if (self.local % 1_000_000).any() else "s"
+        texts: list[str] = np.datetime_as_string(self.local.astype("M8[us]"), unit=unit).tolist()
         suffixes = {seconds: _suffix(seconds) for seconds in np.unique(self.offset).tolist()}
         return [text + suffixes[seconds] for text, seconds in zip(texts, self.offset.tolist(), strict=True)]
 
@@ -110,10 +117,15 @@ def clean(
 
     invalid = np.flatnonzero(~valid)
     codes = np.concatenate([np.full(len(invalid), _INVALID), np.where(same, _DUPLICATE, _CONFLICTING)])
+    opened, high, low, close, volume = values[:, kept]
     return Bars(
-        local[kept],
-        offset[kept],
-        *values[:, kept],
+        local=local[kept],
+        offset=offset[kept],
+        open=opened,
+        high=high,
+        low=low,
+        close=close,
+        volume=volume,
         dropped_local=np.concatenate([local[invalid], local[repeated]]),
         dropped_code=codes.astype(np.int8),
     )

@@ -16,6 +16,8 @@ import os
 import re
 import tempfile
 import zlib
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,7 +26,7 @@ from gpusched.teacher.bars import Bars
 
 FORMAT = 1
 _ALIGNMENT = 64
-_COLUMNS = {
+_COLUMNS: dict[str, np.dtype[Any]] = {
     "local": np.dtype("<i8"),
     "open": np.dtype("<f8"),
     "high": np.dtype("<f8"),
@@ -46,17 +48,17 @@ class _Header(msgspec.Struct, frozen=True):
     crc32: int
 
 
-def cache_path(cache_dir: str, root: str, symbol: str, interval: str) -> str:
+def cache_path(cache_dir: str, root: str, symbol: str, interval: str) -> Path:
     """The file for a symbol; its name starts with the symbol for those who look into the directory."""
-    key = "\n".join((os.path.abspath(root), symbol, interval))
+    key = "\n".join((root, symbol, interval))
     readable = re.sub(r"[^A-Za-z0-9.&^=-]", "_", f"{symbol}.{interval}")
-    return os.path.join(cache_dir, "bars", f"{readable}.{hashlib.sha256(key.encode()).hexdigest()[:16]}")
+    return Path(cache_dir, "bars", f"{readable}.{hashlib.sha256(key.encode()).hexdigest()[:16]}")
 
 
-def load(path: str, sources: str) -> Bars | None:
+def load(path: Path, sources: str) -> Bars | None:
     """Bars mapped from `path`, or None if it does not hold, whole and sound, those of the sources with this digest."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError):  # there is none; it is empty
         return None
@@ -79,22 +81,23 @@ def load(path: str, sources: str) -> Bars | None:
     return Bars(**columns)
 
 
-def save(path: str, sources: str, bars: Bars) -> None:
+def save(path: Path, sources: str, bars: Bars) -> None:
     """Replace the file at `path`. Raises OSError, and leaves nothing behind then."""
     body = b"".join(getattr(bars, name).astype(dtype, copy=False).tobytes() for name, dtype in _COLUMNS.items())
     header = _Header(FORMAT, sources, len(bars), len(bars.dropped_local), zlib.crc32(body))
     line = msgspec.json.encode(header)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=os.path.dirname(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".", dir=path.parent)
+    temporary = Path(name)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write((line + b"\n").ljust(_header_bytes(line)) + body)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
 
 

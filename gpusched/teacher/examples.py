@@ -67,7 +67,7 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
 
 
 def _check_both_classes(train: Labels, settings: Settings) -> None:
-    """With one label there is nothing to tell apart: LightGBM would return a constant, and it would count as success."""
+    """With one label there is nothing to learn: LightGBM would return a constant, and it would count as a success."""
     if train.all() or not train.any():
         which, side = (1, "above") if train.all() else (0, "at or below")
         raise BadData(

@@ -57,4 +57,6 @@ def vwap(bars: Bars) -> Floats:
     typical = (bars.high + bars.low + bars.close) / 3
     traded = np.cumsum(bars.volume)
     value = np.cumsum(typical * bars.volume)
-    return np.divide(value, traded, out=np.full(len(bars), np.nan), where=traded > 0)
+    means = np.full(len(bars), np.nan)
+    np.divide(value, traded, out=means, where=traded > 0)
+    return means

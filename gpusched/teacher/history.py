@@ -17,7 +17,7 @@ def load_history(root: str, cache_dir: str, symbol: str, interval: str) -> Bars:
     digest = sources.digest()
     bars = cache.load(path, digest)
     if bars is None:
-        if sources.paths[0].endswith(".parquet"):
+        if sources.paths[0].suffix == ".parquet":
             # pandas takes 0.6 s to import, and few data roots need it.
             from gpusched.teacher.parquet import parse_parquet
 

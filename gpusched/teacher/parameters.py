@@ -8,7 +8,7 @@ from __future__ import annotations
 #: the version that the table was taken from
 LIGHTGBM_VERSION = "4.7.0"
 
-_TABLE = """
+_TABLE = """\
 alpha:
 auc_mu_weights:
 bagging_by_query:
@@ -101,7 +101,8 @@ num_class: num_classes
 num_gpu:
 num_grad_quant_bins:
 num_iteration_predict:
-num_iterations: max_iter n_estimators n_iter nrounds num_boost_round num_iteration num_round num_rounds num_tree num_trees
+num_iterations: max_iter n_estimators n_iter nrounds num_boost_round num_iteration num_round num_rounds num_tree \
+num_trees
 num_leaves: max_leaf max_leaf_nodes max_leaves num_leaf
 num_machines: num_machine
 num_threads: n_jobs nthread nthreads num_thread
@@ -154,7 +155,7 @@ zero_as_missing:
 
 #: canonical name → its aliases, without itself
 ALIASES: dict[str, tuple[str, ...]] = {
-    name: tuple(aliases.split()) for name, _, aliases in (line.partition(":") for line in _TABLE.split("\n") if line)
+    name: tuple(aliases.split()) for name, _, aliases in (line.partition(":") for line in _TABLE.splitlines())
 }
 
 #: any name → the canonical one

@@ -11,9 +11,9 @@ import csv
 import datetime as dt
 import io
 import math
-import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -36,20 +36,19 @@ _USUAL = re.compile(rb"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d:\d\d([+-]\d\d:\d\d)?)?")
 _TIMESTAMP_BYTES = 26
 
 
-def parse_csv(paths: list[str]) -> Bars:
+def parse_csv(paths: list[Path]) -> Bars:
     """The bars of CSV files, read in this order. Raises BadData with `file:line`."""
     contents = [_read(path) for path in paths]
     rows = _parse_alike(contents) or _parse_one_by_one(paths, contents)
     return clean(*rows)
 
 
-def _read(path: str) -> bytes:
+def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with path.open("rb", buffering=0) as file:
+            return file.read()
     except PermissionError as error:
         raise BadData(f"{path}: {error.strerror}") from None
-    with open(descriptor, "rb", buffering=0) as file:
-        return file.read()
 
 
 # -- together ----------------------------------------------------------------------------------------------------------
@@ -119,7 +118,7 @@ def _usual_timestamps(texts: npt.NDArray[np.bytes_]) -> tuple[Integers, npt.NDAr
 # -- one by one --------------------------------------------------------------------------------------------------------
 
 
-def _parse_one_by_one(paths: list[str], contents: list[bytes]) -> _Rows:
+def _parse_one_by_one(paths: list[Path], contents: list[bytes]) -> _Rows:
     """Rows of files of any form that can be understood. Raises BadData with `file:line`."""
     locals_: list[int] = []
     offsets: list[int] = []
@@ -144,7 +143,7 @@ def _parse_one_by_one(paths: list[str], contents: list[bytes]) -> _Rows:
     )
 
 
-def _rows(path: str, content: bytes) -> Iterator[tuple[str, list[str]]]:
+def _rows(path: Path, content: bytes) -> Iterator[tuple[str, list[str]]]:
     """The place of each row and its fields: timestamp, open, high, low, close, volume."""
     try:
         text = content.decode("utf-8-sig")
@@ -189,13 +188,13 @@ def column_places(header: list[str]) -> list[int]:
 def parse_timestamp(place: str, text: str) -> tuple[int, int]:
     """Wall clock in microseconds since 1970-01-01 and offset in seconds."""
     text = text.strip()
+    # `fromisoformat` also takes forms without dashes, among them some numbers of seconds since 1970.
     try:
-        # `fromisoformat` also takes forms without dashes, among them some numbers of seconds since 1970.
-        if not _DATE.match(text):
-            raise ValueError
-        instant = dt.datetime.fromisoformat(text)
+        instant = dt.datetime.fromisoformat(text) if _DATE.match(text) else None
     except ValueError:
-        raise BadData(f"{place}: {text!r} is not an ISO-8601 timestamp") from None
+        instant = None
+    if instant is None:
+        raise BadData(f"{place}: {text!r} is not an ISO-8601 timestamp")
     offset = instant.utcoffset()
     return (
         (instant.replace(tzinfo=None) - _EPOCH) // _MICROSECOND,
@@ -208,8 +207,7 @@ def _number(place: str, name: str, text: str) -> float:
     if text.lower() in _MISSING:
         return math.nan
     try:
-        if "_" in text:
-            raise ValueError
-        return float(text)
+        # Python also takes 1_000, which would hide a broken file.
+        return float(text.replace("_", "?"))
     except ValueError:
         raise BadData(f"{place}: {name} {text!r} is not a number") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import msgspec
 
@@ -30,8 +31,8 @@ class Sources(msgspec.Struct, frozen=True):
     files: tuple[Source, ...]
 
     @property
-    def paths(self) -> list[str]:
-        return [os.path.join(self.directory, file.name) for file in self.files]
+    def paths(self) -> list[Path]:
+        return [Path(self.directory, file.name) for file in self.files]
 
     def digest(self) -> str:
         """Changes when a file is added, removed, renamed or written to."""
@@ -46,7 +47,7 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
     """
     if problem := symbol_problem(symbol):
         raise BadData(f"{symbol!r} cannot be a symbol: {problem}")
-    directory = os.path.join(root, symbol, interval)
+    directory = str(Path(root, symbol, interval))
     try:
         files = _csv_files(directory)
     except (FileNotFoundError, NotADirectoryError):
@@ -59,7 +60,7 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
         return Sources(directory, files)
     for suffix in (".csv", ".parquet"):
         try:
-            status = os.stat(os.path.join(root, symbol + suffix))
+            status = Path(root, symbol + suffix).stat()
         except (FileNotFoundError, NotADirectoryError):
             continue
         return Sources(root, (Source(symbol + suffix, status.st_size, status.st_mtime_ns),))
@@ -78,11 +79,11 @@ def _csv_files(directory: str) -> tuple[Source, ...]:
 
 
 def _nothing_found(root: str, symbol: str, interval: str) -> str:
-    if not os.path.isdir(root):
+    if not Path(root).is_dir():
         return f"no data: the data root {root} is not a directory"
-    below = os.path.join(root, symbol)
+    below = Path(root, symbol)
     try:
-        intervals = sorted(entry.name for entry in os.scandir(below) if entry.is_dir())
+        intervals = sorted(path.name for path in below.iterdir() if path.is_dir())
     except OSError:
         return f"no data: neither {below}/{interval} nor {symbol}.csv or {symbol}.parquet is in {root}"
     others = f"there are: {', '.join(intervals)}" if intervals else "it is empty"

@@ -9,6 +9,7 @@ from typing import Any
 import lightgbm
 import msgspec
 from lightgbm import basic
+from lightgbm.libpath import _LIB
 
 from gpusched.core.model import DeviceType
 from gpusched.teacher.bars import Floats
@@ -22,8 +23,9 @@ ALLOW_CPU_OPENCL = "GPUSCHED_ALLOW_CPU_OPENCL"
 _OPENCL_DEVICE = re.compile(r"Using GPU Device: (.*?), Vendor:")
 #: the names that PoCL gives to the host: "cpu-haswell-AMD EPYC …", in old versions "pthread-…"
 _CPU_DEVICE = re.compile(r"cpu-|.*pthread", re.IGNORECASE)
-#: LightGBM refuses a parameter's value where it reads it, in one of these files or words
+#: what LightGBM says of values where it reads them, in these files or words
 _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (set|use) |not enabled in this build")
+_MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -46,21 +48,23 @@ class Trained(msgspec.Struct, frozen=True):
 
 
 class _Log:
-    """Takes LightGBM's messages, to find the OpenCL device in them; passes on those that would have been printed."""
+    """Takes LightGBM's messages, to find the OpenCL device in them; prints those that were asked for."""
 
     def __init__(self, verbosity: int) -> None:
         self._verbosity = verbosity
         self.opencl_device: str | None = None
 
     def info(self, message: str) -> None:
+        """All of the library's own messages come this way, with their level in the text."""
         if found := _OPENCL_DEVICE.search(message):
             self.opencl_device = found[1]
-        # LightGBM's own messages all come this way, whatever their level.
-        if self._verbosity > 0 or "[Info]" not in message:
+        level = -1 if "[Fatal]" in message else 0 if "[Warning]" in message else 1
+        if level <= self._verbosity:
             print(message.rstrip(), flush=True)  # noqa: T201
 
     def warning(self, message: str) -> None:
-        print(message.rstrip(), flush=True)  # noqa: T201
+        if self._verbosity >= 0:
+            print(message.rstrip(), flush=True)  # noqa: T201
 
 
 def train(
@@ -85,16 +89,17 @@ def train(
         params["verbosity"] = max(1, params["verbosity"])  # or LightGBM does not name the device
         lightgbm.register_logger(log)
     try:
-        booster = _boost(examples, matrix, params, report)
-    except lightgbm.basic.LightGBMError as error:
-        if _REFUSED.search(str(error)):
-            raise BadParameters(f"LightGBM refuses its parameters: {error}") from error
+        booster = _boost(examples, matrix, params, log, report)
+    except basic.LightGBMError as error:
+        # On the host nothing but memory depends on the moment.
+        if _REFUSED.search(str(error)) or (device_type == "cpu" and not _MEMORY.search(str(error))):
+            raise BadParameters(f"LightGBM refuses its parameters: {str(error).strip()}") from error
         raise
+    except (ValueError, TypeError) as error:  # its Python part
+        raise BadParameters(f"LightGBM refuses its parameters: {error}") from error
     finally:
         if log is not None:
             lightgbm.register_logger(basic._DummyLogger())
-    if log is not None:
-        _check_opencl_device(log.opencl_device)
     best = booster.best_iteration if booster.best_iteration > 0 else None
     text = booster.model_to_string(num_iteration=best)
     return Trained(
@@ -106,7 +111,9 @@ def train(
     )
 
 
-def _boost(examples: Examples, matrix: Floats, params: dict[str, Any], report: Report) -> lightgbm.Booster:
+def _boost(
+    examples: Examples, matrix: Floats, params: dict[str, Any], log: _Log | None, report: Report
+) -> lightgbm.Booster:
     report("dataset")
     labels, split = examples.labels, examples.split
     train_set, validation_set = (
@@ -117,7 +124,9 @@ def _boost(examples: Examples, matrix: Floats, params: dict[str, Any], report: R
     train_set.construct()
     rounds = params["num_iterations"]
 
-    def show(env: Any) -> None:
+    def after_round(env: Any) -> None:
+        if log is not None and env.iteration == 0:
+            _check_opencl_device(log.opencl_device)
         report("boosting", env.iteration + 1, rounds)
 
     report("boosting", 0, rounds)
@@ -126,7 +135,7 @@ def _boost(examples: Examples, matrix: Floats, params: dict[str, Any], report: R
         train_set,
         valid_sets=[validation_set],
         valid_names=["validation"],
-        callbacks=[show],
+        callbacks=[after_round],
         keep_training_booster=True,  # or it is written out and read again, which we do ourselves
     )
 
@@ -144,9 +153,9 @@ def _set_threads(threads: int) -> None:
     Not by the parameter num_threads: the model file records it, and a model must not depend on the slot that made it.
     """
     try:
-        basic._LIB.omp_set_num_threads(threads)  # of the OpenMP runtime that LightGBM is linked with
+        _LIB.omp_set_num_threads(threads)  # of the OpenMP runtime that LightGBM is linked with
     except AttributeError:
-        basic._LIB.LGBM_SetMaxThreads(threads)
+        _LIB.LGBM_SetMaxThreads(threads)
 
 
 def _check_opencl_device(name: str | None) -> None:

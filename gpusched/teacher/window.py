@@ -82,9 +82,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     )
 
 
-def _metadata(
-    task: Task, settings: Settings, trained: Trained, digest: str, quality: dict[str, int]
-) -> dict[str, Any]:
+def _metadata(task: Task, settings: Settings, trained: Trained, digest: str, quality: dict[str, int]) -> dict[str, Any]:
     """What a reader of metadata.json needs to make the same model again, and to see what this one is."""
     asked = msgspec.to_builtins(settings)
     return {
