@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from gpusched.protocol import PROTOCOL, BatchStatus, Delta, Snapshot
 
 REPOSITORY = Path(__file__).parents[2]
 #: no wait of these tests takes longer unless something is broken
-PATIENCE_S = 30.0
+PATIENCE_S = 20.0
 #: in the environment of every process that a test's daemon leads to
 MARKER = "GPUSCHED_TEST_SERVICE"
 
@@ -108,7 +109,10 @@ class Daemon:
     # -- clients -----------------------------------------------------------------------------------------------------
 
     def connect(self) -> Connection:
-        return connect(self.socket)
+        connection = connect(self.socket)
+        # A test that would wait for ever fails with BlockingIOError.
+        connection._link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(PATIENCE_S), 0))
+        return connection
 
     def raw(self) -> socket.socket:
         """A connection that has said nothing yet."""

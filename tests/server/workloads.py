@@ -41,8 +41,8 @@ def window(task: Task, directory: Path, report: Report) -> Result:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
     if task.symbol.startswith("FIFO"):
-        with (Path(task.data_root) / "fifo").open() as fifo:
-            fifo.readline()
+        with (Path(task.data_root) / "fifo").open("rb", buffering=0) as fifo:
+            fifo.read(1)
     time.sleep(float(task.settings.get("seconds", 0)))
     report("train", 2, 2)
     (directory / "model.txt").write_text(content(task.label))
