@@ -289,7 +289,11 @@ class Connection:
         return answer
 
     def _several(self, request: Request, kind: type[Answer]) -> Iterator[Answer]:
+        """Asks at once; what it returns waits for the answers."""
         self._ask(request)
+        return self._answers(kind)
+
+    def _answers(self, kind: type[Answer]) -> Iterator[Answer]:
         while not isinstance(answer := self._answer(kind, End), End):
             yield cast(Answer, answer)
         self._busy = False

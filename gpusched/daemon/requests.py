@@ -255,20 +255,21 @@ class Requests:
 
     async def _log(self, request: ReadLog, client: Client) -> None:
         key = WindowKey(request.batch_id, request.label)
-        attempt = request.attempt or _launched(self._window(key).state)
+        # Whoever follows a window that was not launched yet sees its first attempt, however short that is.
+        attempt = request.attempt or _launched(self._window(key).state) or int(request.follow)
         offset = max(0, request.offset)
         followed = False
         while not client.gone:
             # In this order: what was written before the attempt ended is there when the log is read.
             state = self._window(key).state
             finished = isinstance(state, Finished)
-            attempt = attempt or _launched(state)
             ended = finished or attempt_of(state) > attempt > 0
             if followed and finished and attempt > _launched(state):
                 break
             reached = await self._send_log(key, attempt, offset, client)
             if reached is None and (ended or not request.follow):
-                raise NoLog(window=key, why=f"attempt {attempt} left none" if attempt else "it was never launched")
+                why = f"attempt {attempt} left none" if _launched(state) else "it was never launched"
+                raise NoLog(window=key, why=why)
             offset = reached or 0
             if not request.follow or finished or (ended and request.attempt):
                 break

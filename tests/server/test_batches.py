@@ -451,7 +451,7 @@ def test_submitting_to_a_daemon_that_stops(service: Daemon) -> None:
         assert connection.ping().draining
         with pytest.raises(DaemonError, match="accepts no more batches"):
             connection.submit(service.spec("A"), source="s")
-        assert connection.batch("batch").batch.counts == {"queued": 1, "running": 2}
+        assert connection.batch("batch").batch.counts["queued"] == 1
         release()
         release()
     assert service.end() == 0

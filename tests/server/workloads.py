@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -41,8 +43,7 @@ def window(task: Task, directory: Path, report: Report) -> Result:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
     if task.symbol.startswith("FIFO"):
-        with (Path(task.data_root) / "fifo").open("rb", buffering=0) as fifo:
-            fifo.read(1)
+        take_one(Path(task.data_root) / "fifo")
     time.sleep(float(task.settings.get("seconds", 0)))
     report("train", 2, 2)
     (directory / "model.txt").write_text(content(task.label))
@@ -53,6 +54,17 @@ def window(task: Task, directory: Path, report: Report) -> Result:
         phases={"train": 0.01},
         fingerprint=_fingerprint(task.label),
     )
+
+
+def take_one(fifo: Path) -> None:
+    """Wait for a byte, and leave the others to other windows. Signals are handled meanwhile."""
+    descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    while True:
+        select.select([descriptor], [], [])
+        with contextlib.suppress(BlockingIOError):
+            os.read(descriptor, 1)
+            break
+    os.close(descriptor)
 
 
 def content(label: str) -> str:
