@@ -67,7 +67,7 @@ def _parse_alike(contents: list[bytes]) -> _Rows | None:
         headers.add(header)
         bodies.append(body if body.endswith(b"\n") or not body else body + b"\n")
     text = b"".join(bodies).replace(b"\r\n", b"\n")
-    if len(headers) != 1 or not text or not text.isascii() or b'"' in text or b"\r" in text:
+    if len(headers) != 1 or not text.strip() or not text.isascii() or b'"' in text or b"\r" in text:
         return None
     try:
         columns = headers.pop().decode("utf-8-sig").split(",")

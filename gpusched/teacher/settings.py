@@ -6,7 +6,6 @@ Needs neither numpy nor LightGBM: the command line checks a configuration with i
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -85,9 +84,6 @@ def parse_settings(raw: Mapping[str, Any]) -> Settings:
         settings = msgspec.convert(dict(raw), Settings)
     except msgspec.ValidationError as error:
         raise BadParameters(_sentence(str(error), raw)) from None
-    for name in ("threshold", "validation_fraction"):
-        if not math.isfinite(getattr(settings, name)):
-            raise BadParameters(f"setting {name}: expected a finite number, got {raw[name]!r}")
     return msgspec.structs.replace(settings, lightgbm=lightgbm_parameters(settings.lightgbm))
 
 
@@ -140,8 +136,8 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _sentence(problem: str, raw: Mapping[str, Any]) -> str:
-    """msgspec's "Expected `int` >= 1 - at `$.horizon`" with the setting first and what was given last."""
+    """msgspec's "Expected `int` >= 1 - at `$.horizon`" with the setting first and its value last."""
     expected, _, place = problem.partition(" - at ")
     name = re.sub(r"[^A-Za-z_].*", "", place.removeprefix("`$."))
-    given = f", got {raw[name]!r}" if name in raw else ""
-    return f"setting {name}: {expected[:1].lower()}{expected[1:]}{given}"
+    given = f" (it is {raw[name]!r})" if name in raw else ""
+    return f"setting {name}: {expected[:1].lower()}{expected[1:]}{given}".replace("`", "")

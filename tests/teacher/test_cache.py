@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpusched.teacher import cache, history
+from gpusched.teacher.bars import Bars
+from gpusched.teacher.history import load_history
+from gpusched.workload import BadData
+from tests.teacher.support import bars, walk, write_csv, write_daily
+
+Parsed = list[int]
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
+    """Grows by the number of files each time that some are parsed."""
+    counts: Parsed = []
+    parse = history.parse_csv
+
+    def count(paths: list[Path]) -> Bars:
+        counts.append(len(paths))
+        return parse(paths)
+
+    monkeypatch.setattr(history, "parse_csv", count)
+    return counts
+
+
+def load(tmp_path: Path, symbol: str = "ABC") -> Bars:
+    return load_history(str(tmp_path / "data"), str(tmp_path / "cache"), symbol, "1d")
+
+
+def cached_file(tmp_path: Path) -> Path:
+    (path,) = (tmp_path / "cache" / "bars").iterdir()
+    return path
+
+
+def same(one: Bars, other: Bars) -> bool:
+    pairs = zip(one.columns(), other.columns(), strict=True)
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs) and one.quality() == other.quality()
+
+
+def test_parsed_once_then_mapped(tmp_path: Path, parsed: Parsed) -> None:
+    path = write_daily(tmp_path / "data", "ABC", walk(30))
+    path.write_text(path.read_text() + "2024-06-01T00:00:00+05:30,nan,1,1,1,1\n")
+    first, second = load(tmp_path), load(tmp_path)
+    assert parsed == [1]
+    assert same(first, second)
+    assert (len(second), second.quality()["invalid_rows"]) == (30, 1)
+    assert second.timestamps()[0] == "2024-01-01T00:00:00+05:30"
+    assert not second.close.flags.writeable
+    assert all(column.flags.aligned for column in second.columns())
+
+
+def _add_file(path: Path) -> None:
+    write_csv(path.with_name("more.csv"), path.read_text())
+
+
+def _touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def _grow(path: Path) -> None:
+    status = path.stat()
+    path.write_text(path.read_text() + "\n")
+    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def _rename(path: Path) -> None:
+    path.rename(path.with_name("other.csv"))
+
+
+@pytest.mark.parametrize("change", [_add_file, _touch, _grow, _rename])
+def test_changed_sources_are_parsed_again(tmp_path: Path, parsed: Parsed, change: Callable[[Path], None]) -> None:
+    path = write_daily(tmp_path / "data", "ABC", walk(30))
+    load(tmp_path)
+    change(path)
+    load(tmp_path)
+    load(tmp_path)
+    assert len(parsed) == 2
+    assert len(list((tmp_path / "cache" / "bars").iterdir())) == 1
+
+
+def test_symbols_intervals_and_roots_do_not_mix(tmp_path: Path) -> None:
+    names = {cache.cache_path("c", root, symbol, "1d") for root in ("/a", "/b") for symbol in ("M&M", "M_M", "M M")}
+    assert len(names) == 6
+    assert all(path.parent == Path("c/bars") for path in names)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:10],
+        lambda content: content[:-1],
+        lambda content: content + b"\0",
+        lambda content: b"\0" * len(content),
+        lambda content: content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
+        lambda content: content.replace(b'"bars":30', b'"bars":29', 1),
+        lambda content: content.replace(b'"bars":30', b'"bars":-1', 1),
+        lambda content: content.replace(b'"format":1', b'"format":9', 1),
+        lambda content: b"{" + content,
+    ],
+)
+def test_damage_is_noticed_and_repaired(tmp_path: Path, parsed: Parsed, damage: Callable[[bytes], bytes]) -> None:
+    write_daily(tmp_path / "data", "ABC", walk(30))
+    whole = load(tmp_path)
+    path = cached_file(tmp_path)
+    content = path.read_bytes()
+    # A new file: the bars above are mapped from the old one.
+    path.unlink()
+    path.write_bytes(damage(content))
+    assert same(load(tmp_path), whole)
+    assert parsed == [1, 1]
+    assert path.read_bytes() == content
+
+
+def test_without_a_cache_it_only_takes_longer(tmp_path: Path, parsed: Parsed, caplog: pytest.LogCaptureFixture) -> None:
+    write_daily(tmp_path / "data", "ABC", walk(30))
+    (tmp_path / "cache").write_text("not a directory")
+    with caplog.at_level(logging.WARNING):
+        assert [len(load(tmp_path)), len(load(tmp_path))] == [30, 30]
+    assert parsed == [1, 1]
+    assert "cannot write the cache of bars" in caplog.text
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        cache.save(tmp_path / "bars" / "x", "digest", bars(walk(3)))
+    assert list((tmp_path / "bars").iterdir()) == []
+
+
+def _rewrite(path: Path, seed: int, until: float) -> None:
+    content = bars(walk(200 + seed, seed))
+    while time.monotonic() < until:
+        cache.save(path, "digest", content)
+
+
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "bars" / "x"
+    cache.save(path, "digest", bars(walk(200, 0)))
+    until = time.monotonic() + 0.6
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_rewrite, args=(path, seed, until)) for seed in (0, 1)]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while time.monotonic() < until:
+        found = cache.load(path, "digest")
+        assert found is not None
+        seen.add(len(found))
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert seen <= {200, 201}
+    assert os.listdir(path.parent) == ["x"]
+
+
+def test_an_empty_history_is_cached_too(tmp_path: Path, parsed: Parsed) -> None:
+    write_daily(tmp_path / "data", "ABC", [])
+    assert [len(load(tmp_path)), len(load(tmp_path)), len(parsed)] == [0, 0, 1]
+
+
+def test_broken_sources_leave_no_cache(tmp_path: Path) -> None:
+    write_csv(tmp_path / "data" / "ABC.csv", "nothing\n")
+    with pytest.raises(BadData):
+        load(tmp_path)
+    assert not (tmp_path / "cache").exists()

@@ -1,0 +1,67 @@
+"""pandas reads the file (with pyarrow, which the tests do not need); here it is told what was in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gpusched.teacher.history import load_history
+from gpusched.workload import BadData
+
+COLUMNS = {"Open": [1.0, 2.0], "High": [2.0, 3.0], "Low": [0.5, 1.5], "Close": [1.5, 2.5], "Volume": [10, 20]}
+NAIVE = pd.to_datetime(["2024-01-02", "2024-01-01"])
+
+
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: pd.DataFrame | Exception) -> list[str]:
+    def read(path: Path) -> pd.DataFrame:
+        if isinstance(frame, Exception):
+            raise frame
+        return frame
+
+    monkeypatch.setattr(pd, "read_parquet", read)
+    (tmp_path / "ABC.parquet").write_bytes(b"PAR1")
+    bars = load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", "1d")
+    assert bars.close.tolist() == [2.5, 1.5]
+    return bars.timestamps()
+
+
+@pytest.mark.parametrize(
+    ("frame", "timestamps"),
+    [
+        (pd.DataFrame({"Date": NAIVE, **COLUMNS}), ["2024-01-01T00:00:00", "2024-01-02T00:00:00"]),
+        (pd.DataFrame(COLUMNS, index=NAIVE), ["2024-01-01T00:00:00", "2024-01-02T00:00:00"]),
+        (
+            pd.DataFrame(COLUMNS, index=NAIVE.tz_localize("America/New_York").rename("when")),
+            ["2024-01-01T00:00:00-05:00", "2024-01-02T00:00:00-05:00"],
+        ),
+        (
+            pd.DataFrame({"timestamp": ["2024-01-02T09:15:00+05:30", "2024-01-01 09:15:00+05:30"], **COLUMNS}),
+            ["2024-01-01T09:15:00+05:30", "2024-01-02T09:15:00+05:30"],
+        ),
+    ],
+)
+def test_frames_that_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: pd.DataFrame, timestamps: list[str]
+) -> None:
+    assert load(tmp_path, monkeypatch, frame) == timestamps
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (ImportError("no engine"), r"ABC\.parquet: reading Parquet needs pyarrow \(pip install pyarrow\)"),
+        (ValueError("no magic"), r"ABC\.parquet: cannot be read as Parquet: no magic"),
+        (pd.DataFrame({"Date": NAIVE}), r"ABC\.parquet: there is no column 'open' \(there are: Date\)"),
+        (pd.DataFrame({"Date": NAIVE, **COLUMNS, "Open": ["x", "y"]}), "a price or volume is not a number"),
+        (pd.DataFrame({"Date": [NAIVE[0], None], **COLUMNS}), "row 2 has no timestamp"),
+        (pd.DataFrame({"Date": ["2024-01-01", "soon"], **COLUMNS}), "row 2: 'soon' is not an ISO-8601 timestamp"),
+        (pd.DataFrame({"Date": ["2024-01-01", "2024-01-02T00:00Z"], **COLUMNS}), "some timestamps have a UTC offset"),
+    ],
+)
+def test_what_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: pd.DataFrame | Exception, message: str
+) -> None:
+    with pytest.raises(BadData, match=message):
+        load(tmp_path, monkeypatch, frame)
