@@ -205,6 +205,7 @@ class Service:
         self._admission.draining = True
         self._notifier.stopping()
         self._notifier.extend_timeout(EXTENSION_S)
+        self._notifier.status(self.summary())
         self._supervisor.shut_down(drain=True)
 
     async def _stop_later(self) -> None:

@@ -257,24 +257,22 @@ class Requests:
         key = WindowKey(request.batch_id, request.label)
         # Whoever follows a window that was not launched yet sees its first attempt, however short that is.
         attempt = request.attempt or _launched(self._window(key).state) or int(request.follow)
-        offset = max(0, request.offset)
-        followed = False
+        offset = min(max(0, request.offset), 1 << 62)
         while not client.gone:
             # In this order: what was written before the attempt ended is there when the log is read.
             state = self._window(key).state
-            finished = isinstance(state, Finished)
-            ended = finished or attempt_of(state) > attempt > 0
-            if followed and finished and attempt > _launched(state):
-                break
+            last = _launched(state)
+            ended = isinstance(state, Finished) or attempt_of(state) > attempt
+            if isinstance(state, Finished) and attempt > last > 0 and not request.attempt:
+                break  # the attempt that was waited for will not be made
             reached = await self._send_log(key, attempt, offset, client)
             if reached is None and (ended or not request.follow):
-                why = f"attempt {attempt} left none" if _launched(state) else "it was never launched"
-                raise NoLog(window=key, why=why)
+                raise NoLog(window=key, why=f"attempt {attempt} left none" if last else "it was never launched")
             offset = reached or 0
-            if not request.follow or finished or (ended and request.attempt):
+            if not request.follow or (ended and request.attempt) or (isinstance(state, Finished) and attempt >= last):
                 break
             if ended:
-                attempt, offset, followed = attempt + 1, 0, True
+                attempt, offset = attempt + 1, 0
             else:
                 await anyio.sleep(FOLLOW_S)
         await client.send(End())

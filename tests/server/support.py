@@ -56,6 +56,8 @@ class Daemon:
     ) -> None:
         address = self.directory / "notify"
         address.unlink(missing_ok=True)
+        if hasattr(self, "notices"):
+            self.notices.close()
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(str(address))
         self.notices.settimeout(PATIENCE_S)

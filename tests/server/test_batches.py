@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ import pytest
 
 from gpusched.client.connection import Connection
 from gpusched.core.events import BatchFinished, BatchHeld, BatchReleased, BatchReopened, DeviceChanged, WindowMoved
-from gpusched.core.model import BatchSpec, Limits, Running, WindowKey
+from gpusched.core.model import BatchSpec, Finished, Limits, Running, WindowKey, name_of
 from gpusched.errors import DaemonError, GpuschedError, InputError
 from gpusched.protocol import BatchAnnounced, Snapshot, Submitted
 from tests.server.support import Daemon, finished, frame, read_frame, until
@@ -280,7 +280,7 @@ def test_what_there_is_not(daemon: Daemon, name: str) -> None:
             connection.drain("GPU-1")
         for ask in (connection.batch, connection.hold, connection.retry, connection.subscribe):
             with pytest.raises(InputError, match="there is no batch nothing"):
-                ask("nothing")  # type: ignore[operator]
+                ask("nothing")
         with pytest.raises(InputError, match="there is no batch nothing"):
             list(connection.results("nothing"))
 
@@ -330,12 +330,12 @@ def test_a_snapshot_and_its_deltas_have_no_gap(daemon: Daemon, name: str) -> Non
         assert counted(counts, deltas, name) == {"succeeded": 20, "failed": 20}
 
 
-def counted(counts: dict[str, int], deltas: list[object], name: str) -> dict[str, int]:
+def counted(counts: dict[str, int], deltas: Sequence[object], name: str) -> dict[str, int]:
     """The counts of a snapshot, carried on by what followed."""
     for delta in deltas:
         if isinstance(delta, WindowMoved) and delta.key.batch_id == name:
             for state, change in ((delta.old, -1), (delta.new, 1)):
-                status = getattr(state, "outcome", state).__struct_config__.tag
+                status = name_of(state.outcome if isinstance(state, Finished) else state)
                 counts = counts | {status: counts.get(status, 0) + change}
     return {status: count for status, count in counts.items() if count}
 
@@ -454,10 +454,10 @@ def test_submitting_to_a_daemon_that_stops(service: Daemon) -> None:
         assert connection.batch("batch").batch.counts["queued"] == 1
         release()
         release()
-    assert service.end() == 0
+        assert service.end() == 0
     assert not service.processes()
-    service.start()
     with service.fifo() as release:
+        service.start()
         release()
         assert finished(service, "batch").counts == {"succeeded": 3}
     service.stop()

@@ -1,0 +1,288 @@
+"""The daemon as a service: start, readiness, signs of life, stop, and what it needs of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpusched.core.model import Limits
+from gpusched.daemon.notify import Notifier
+from gpusched.errors import DaemonError
+from tests.server.support import REPOSITORY, Daemon, finished
+
+
+def test_it_is_ready_soon_and_small(service: Daemon) -> None:
+    service.start()
+    # The budget is 0.5 s; a machine that is busy with other tests gets twice that.
+    assert service.seconds_to_ready < 1.0
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    (rss,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")]
+    assert rss < 60 * 1024
+    service.stop()
+
+
+def test_it_never_imports_what_windows_need() -> None:
+    """Neither the daemon nor a client: they would be ten times as large and slow to start."""
+    code = (
+        "import sys, json; import gpusched.daemon.main, gpusched.daemon.survey; "
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    daemon = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout
+    heavy = {"numpy", "pandas", "lightgbm", "scipy", "sklearn", "talib", "rich", "pynvml"}
+    assert not heavy & set(json.loads(daemon))
+    code = code.replace("gpusched.daemon.main, gpusched.daemon.survey", "gpusched.client.connection")
+    client = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout
+    assert not (heavy | {"anyio", "asyncio", "sqlite3", "subprocess", "logging"}) & set(json.loads(client))
+
+
+def test_a_running_daemon_has_not_imported_them_either(service: Daemon) -> None:
+    service.start()
+    with service.connect() as connection:
+        connection.submit(service.spec("A"), source="s", name="batch")
+    finished(service, "batch")
+    maps = Path(f"/proc/{service.process.pid}/maps").read_text()
+    assert not [name for name in ("numpy", "pandas", "lightgbm", "libgomp") if name in maps]
+    service.stop()
+
+
+def test_one_daemon_for_each_state_directory(service: Daemon) -> None:
+    service.start()
+    first = service.process
+    service.launch()
+    assert service.end() == 4
+    assert f"in use by the process {first.pid}" in service.log.read_text()
+    with service.connect() as connection:
+        assert connection.daemon.pid == first.pid
+    first.kill()
+    first.wait()
+
+
+def test_one_daemon_for_each_socket(service: Daemon, tmp_path: Path) -> None:
+    service.start()
+    other = Daemon(tmp_path / "other")
+    (other.directory / "run").symlink_to(service.directory / "run")
+    other.launch()
+    assert other.end() == 3
+    assert f"listens on {other.socket}: the process {service.process.pid}" in other.log.read_text()
+    with service.connect() as connection:
+        assert connection.daemon.pid == service.process.pid
+    service.stop()
+    assert not service.socket.exists()
+
+
+def test_a_dead_socket_is_replaced_and_anything_else_is_not(service: Daemon) -> None:
+    service.start()
+    service.kill()
+    assert service.socket.exists()
+    service.start()
+    service.stop()
+    service.socket.write_text("precious")
+    service.launch()
+    assert service.end() == 3
+    assert service.socket.read_text() == "precious"
+    assert "something else at that path" in service.log.read_text()
+
+
+def test_a_state_directory_that_cannot_be_written(service: Daemon) -> None:
+    (service.directory / "state").touch()
+    service.launch()
+    assert service.end() == 4
+    log = service.log.read_text()
+    assert "Traceback" not in log
+    assert str(service.directory / "state") in log
+
+
+# -- signals -----------------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_drains(service: Daemon) -> None:
+    service.start()
+    with service.fifo() as release:
+        with service.connect() as connection:
+            connection.submit(service.spec("FIFO", windows=3), source="s", name="batch")
+        service.process.send_signal(signal.SIGHUP)
+        service.process.terminate()
+        service.wait_for_notice("STOPPING=1")
+        service.wait_for_notice("EXTEND_TIMEOUT_USEC=")
+        release()
+        release()
+        assert service.end() == 0
+        service.start()
+        with service.connect() as connection:
+            counts = connection.batch("batch").batch.counts
+            assert counts["succeeded"] == 2
+        release()
+        assert finished(service, "batch").counts == {"succeeded": 3}
+        with service.connect() as connection:
+            assert [line.attempts for line in connection.windows("batch")] == [1, 1, 1]
+    assert service.stop() == 0
+    assert "SIGHUP does nothing" in service.log.read_text()
+
+
+@pytest.mark.parametrize("how", ["a second signal", "the time is over"])
+def test_windows_that_do_not_end_are_stopped_and_queued_again(service: Daemon, how: str) -> None:
+    service.start(**({"DRAIN_S": 0.01} if how == "the time is over" else {}))
+    with service.fifo() as release:
+        with service.connect() as connection:
+            connection.submit(service.spec("FIFO", windows=2), source="s", name="batch")
+        service.process.terminate()
+        if how == "a second signal":
+            service.wait_for_notice("STOPPING=1")
+            service.process.send_signal(signal.SIGINT)
+        assert service.end() == 0
+        assert not service.processes()
+        service.start()
+        release()
+        release()
+        assert finished(service, "batch").counts == {"succeeded": 2}
+    service.stop()
+
+
+# -- the service manager -----------------------------------------------------------------------------------------------
+
+
+def notices(service: Daemon, seconds: float) -> list[str]:
+    """What the service manager hears within that time."""
+    service.notices.settimeout(seconds)
+    lines: list[str] = []
+    try:
+        while len(lines) < 50:
+            lines += service.notices.recv(65536).decode().split("\n")
+    except TimeoutError:
+        pass
+    return lines
+
+
+def test_the_watchdog_is_fed_by_turns_and_a_hung_turn_starves_it(service: Daemon) -> None:
+    service.start(environment={"WATCHDOG_USEC": "100000"})
+    assert notices(service, 2.0).count("WATCHDOG=1") >= 49  # idle, it goes on and on
+    with service.connect() as connection:
+        # The index of a batch is written by the turn that accepts it; nobody will ever read this one.
+        os.mkfifo(service.directory / "hole")
+        output = service.directory / "runs" / "batch"
+        output.mkdir(parents=True)
+        (output / ".teacher_runs.json.tmp").symlink_to(service.directory / "hole")
+        connection._link.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.submit(service.spec("A"), source="s", name="batch")
+    notices(service, 0.1)
+    assert notices(service, 0.5) == []
+    service.kill()
+
+
+def test_status_says_what_goes_on(service: Daemon) -> None:
+    service.start()
+    with service.fifo() as release, service.connect() as connection:
+        connection.submit(service.spec("FIFO", windows=3), source="s", name="batch")
+        service.process.terminate()
+        service.wait_for_notice("STATUS=stopping: 2 windows running, 3 not finished")
+        for _ in range(2):
+            release()
+        service.end()
+
+
+def test_nothing_of_the_manager_is_left_for_windows() -> None:
+    environment = {"NOTIFY_SOCKET": "@gpusched-test", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0gpusched-test")
+        notifier = Notifier.from_environment(environment)
+        assert environment == {}
+        assert notifier.watchdog_s == 3.0
+        notifier.ready("idle")
+        assert manager.recv(1000) == b"READY=1\nSTATUS=idle"
+        notifier.status("idle")
+        notifier.status("busy")
+        assert manager.recv(1000) == b"STATUS=busy"
+        notifier.extend_timeout(1.5)
+        assert manager.recv(1000) == b"EXTEND_TIMEOUT_USEC=1500000"
+    notifier.alive()  # nobody listens any more
+    notifier.close()
+
+
+def test_there_may_be_no_manager() -> None:
+    notifier = Notifier.from_environment({"WATCHDOG_USEC": "3000000"})
+    assert notifier.watchdog_s is None
+    notifier.ready("idle")
+    notifier.close()
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"})
+    assert notifier.watchdog_s is None
+    notifier.close()
+
+
+def test_lines_for_the_journal(service: Daemon) -> None:
+    service.log.touch()
+    status = service.log.stat()
+    service.start(
+        environment={"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}", "API_KEY": "secret-of-the-operator"}
+    )
+    with service.connect() as connection:
+        spec = service.spec("BAD", "A", password="secret-of-the-batch")
+        connection.submit(spec, source="s", name="batch")
+    finished(service, "batch")
+    service.stop()
+    lines = service.log.read_text().splitlines()
+    assert all(line[:3] in ("<3>", "<4>", "<6>") for line in lines)
+    assert any(line.startswith("<4>window failed window=batch/BAD_") and "kind=bad_data" in line for line in lines)
+    assert any(line.startswith("<6>window succeeded window=batch/A_") for line in lines)
+    assert "secret" not in service.log.read_text()
+    assert b"secret-of-the-operator" not in (service.directory / "state" / "state.db").read_bytes()
+
+
+# -- the machine -------------------------------------------------------------------------------------------------------
+
+
+def fill(path: Path) -> None:
+    """Take all the room that there is."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+
+
+def test_a_full_disk(service: Daemon) -> None:
+    state = service.directory / "state"
+    state.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(state)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        service.start(COMMIT_PATIENCE_S=0.2)
+        with service.connect() as connection:
+            fill(state / "filler")
+            spec = service.spec("A", windows=50)
+            with pytest.raises(DaemonError, match="cannot write its store") as error:
+                connection.submit(spec, source="s", name="batch")
+            assert "make room" in str(error.value)
+            trouble = connection.ping().trouble
+            assert trouble
+            assert "cannot grow" in trouble
+            (state / "filler").unlink()
+            assert connection.submit(spec, source="s", name="batch").how == "known"
+        assert finished(service, "batch").counts == {"succeeded": 50}
+        assert "the store can be written again" in service.log.read_text()
+        assert service.stop() == 0
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def test_the_launcher_is_killed(service: Daemon) -> None:
+    service.start()
+    with service.fifo() as release, service.connect() as connection:
+        spec = service.spec("FIFO", windows=2, limits=Limits(backoff_s=0.0))
+        connection.submit(spec, source="s", name="batch")
+        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        release()
+        release()
+        assert finished(service, "batch").counts == {"succeeded": 2}
+    service.stop()
+    assert not service.processes()
