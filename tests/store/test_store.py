@@ -1,0 +1,341 @@
+"""What is recorded and what is asked for."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+
+from gpusched.core.estimates import Estimate
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchFinished,
+    BatchHeld,
+    BatchReleased,
+    BatchReopened,
+    DeviceChanged,
+    WindowMoved,
+)
+from gpusched.core.model import (
+    Cancelled,
+    Failed,
+    Failure,
+    Finished,
+    Held,
+    Queued,
+    Reused,
+    Running,
+    Skipped,
+    Starting,
+    State,
+    Stopping,
+    TimedOut,
+    WindowKey,
+)
+from gpusched.daemon.rows import MAX_TEXT_BYTES
+from gpusched.daemon.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
+from tests.store.samples import FAILURE, RESULT, SLOT, USAGE, accepted, batch, key, moved, plan, run
+
+
+def states(store: Store, batch_id: str = "b") -> list[State]:
+    return [row.state for row in store.windows(batch_id)]
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_store_is_empty(store: Store) -> None:
+    assert store.batches() == []
+    assert list(store.unfinished()) == []
+    assert store.batch("b") is None
+    assert store.accepted("b") is None
+    assert store.window(key()) is None
+    assert not any([store.story(key()), store.attempts(key()), store.devices(), store.learned()])
+    assert list(store.windows("b")) == list(store.finished_windows("b")) == []
+
+
+def test_an_accepted_batch(store: Store) -> None:
+    store.record([accepted("b", 3, at=5.0)])
+    row = BatchRow(
+        id="b",
+        output_dir="/out/b",
+        submitted_at=5.0,
+        state="open",
+        held_reason=None,
+        finished_at=None,
+        counts={"queued": 3},
+    )
+    assert store.batches() == [row]
+    assert store.batch("b") == row
+    assert store.accepted("b") == batch("b", 5.0)
+    (recovered,) = store.unfinished()
+    assert recovered.batch == batch("b", 5.0)
+    assert recovered.windows == tuple((plan(number), Queued()) for number in range(3))
+    assert recovered.held_reason is None
+
+
+def test_batches_come_in_the_order_of_acceptance(store: Store) -> None:
+    store.record([accepted(name, 1) for name in "cab"])
+    assert [row.id for row in store.batches()] == list("cab")
+    assert [recovered.batch.id for recovered in store.unfinished()] == list("cab")
+
+
+def test_a_batch_without_windows(store: Store) -> None:
+    store.record([accepted("b", 0)])
+    assert store.batches()[0].counts == {}
+    assert next(store.unfinished()).windows == ()
+
+
+def test_the_states_of_a_batch(store: Store) -> None:
+    def row() -> BatchRow:
+        found = store.batch("b")
+        assert found is not None
+        return found
+
+    store.record([accepted("b", 1)])
+    store.record([BatchHeld(batch_id="b", reason="ten failures", at=2.0)])
+    assert (row().state, row().held_reason) == ("held", "ten failures")
+    assert next(store.unfinished()).held_reason == "ten failures"
+    store.record([BatchReleased(batch_id="b", at=3.0)])
+    assert (row().state, row().held_reason) == ("open", None)
+    store.record([BatchFinished(batch_id="b", at=4.0)])
+    assert (row().state, row().finished_at) == ("finished", 4.0)
+    assert list(store.unfinished()) == []
+    store.record([BatchReopened(batch_id="b", at=5.0)])
+    assert (row().state, row().finished_at) == ("open", None)
+    assert len(list(store.unfinished())) == 1
+
+
+def test_a_batch_that_is_accepted_again_begins_anew(store: Store) -> None:
+    store.record([accepted("a", 1), accepted("b", 3), *run(key(0)), BatchHeld(batch_id="b", reason="x", at=1.0)])
+    store.record([BatchFinished(batch_id="b", at=2.0)])
+    store.record([accepted("b", 2, at=300.0)])
+    row = store.batch("b")
+    assert row is not None
+    assert (row.state, row.counts, row.submitted_at) == ("open", {"queued": 2}, 300.0)
+    assert not store.story(key(0))
+    assert not store.attempts(key(0))
+    assert store.window(key(2)) is None
+    assert [r.id for r in store.batches()] == ["a", "b"]
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_life_of_a_window(store: Store) -> None:
+    store.record([accepted()])
+    placed, started, ended = run(key(0))
+    store.record([placed])
+    attempt = AttemptRow(
+        attempt=1,
+        slot=SLOT,
+        placed_at=101.0,
+        pid=None,
+        started_at=None,
+        ended_at=None,
+        ending=None,
+        message=None,
+        traceback=None,
+        usage=None,
+    )
+    assert store.attempts(key(0)) == [attempt]
+    assert store.window(key(0)) == WindowRow(
+        key=key(0), plan=plan(0), state=placed.new, moved_at=101.0, last_attempt=attempt
+    )
+    store.record([started])
+    attempt = msgspec.structs.replace(attempt, pid=4001, started_at=101.5)
+    assert store.attempts(key(0)) == [attempt]
+    store.record([ended])
+    attempt = msgspec.structs.replace(attempt, ended_at=102.0, ending="result", usage=USAGE)
+    assert store.attempts(key(0)) == [attempt]
+    row = store.window(key(0))
+    assert row is not None
+    assert (row.state, row.moved_at, row.last_attempt) == (ended.new, 102.0, attempt)
+    assert store.story(key(0)) == [
+        StoryLine(at=101.0, old="queued", new="starting", attempt=1, reason="placed"),
+        StoryLine(at=101.5, old="starting", new="running", attempt=1, reason="started"),
+        StoryLine(at=102.0, old="running", new="succeeded", attempt=1, reason="ended"),
+    ]
+    assert store.story(key(1)) == []
+
+
+def test_every_attempt_is_kept(store: Store) -> None:
+    store.record([accepted()])
+    store.record(run(key(0), attempt=1, ending=FAILURE))
+    queued = store.window(key(0))
+    assert queued is not None
+    assert queued.last_attempt is None
+    store.record(run(key(0), attempt=2, at=110.0))
+    first, second = store.attempts(key(0))
+    assert (first.attempt, first.ending, first.message, first.traceback) == (
+        1,
+        "raised",
+        FAILURE.message,
+        FAILURE.traceback,
+    )
+    assert (second.attempt, second.ending, second.message, second.pid) == (2, "result", None, 4002)
+    row = store.window(key(0))
+    assert row is not None
+    assert row.last_attempt == second
+
+
+def test_a_window_that_is_stopped_before_it_has_a_process(store: Store) -> None:
+    store.record([accepted()])
+    starting = Starting(attempt=1, slot=SLOT)
+    stopping = Stopping(attempt=1, slot=SLOT, pid=None, reason="cancelled")
+    confirmed = Stopping(attempt=1, slot=SLOT, pid=77, reason="cancelled")
+    cancelled = Finished(attempts=1, outcome=Cancelled())
+    store.record([moved(key(), Queued(), starting), moved(key(), starting, stopping)])
+    assert store.attempts(key())[0].pid is None
+    store.record([moved(key(), stopping, confirmed, at=102.0)])
+    assert (store.attempts(key())[0].pid, store.attempts(key())[0].started_at) == (77, 102.0)
+    again = Stopping(attempt=1, slot=SLOT, pid=77, reason="interrupted")
+    store.record([moved(key(), confirmed, again, at=103.0), moved(key(), again, cancelled, at=104.0)])
+    (attempt,) = store.attempts(key())
+    assert (attempt.started_at, attempt.ended_at, attempt.ending, attempt.usage) == (102.0, 104.0, None, None)
+
+
+def test_stopping_a_running_window_keeps_its_start(store: Store) -> None:
+    store.record([accepted()])
+    placed, started, _ = run(key())
+    stopping = Stopping(attempt=1, slot=SLOT, pid=4001, reason="timed_out")
+    failure = Failure(kind="timed_out", message="3600 s")
+    done = Finished(attempts=1, outcome=TimedOut(seconds=3600.0))
+    store.record([placed, started, moved(key(), started.new, stopping, at=200.0)])
+    store.record([moved(key(), stopping, done, at=201.0, ending=failure)])
+    (attempt,) = store.attempts(key())
+    assert (attempt.started_at, attempt.ended_at, attempt.ending) == (101.5, 201.0, "timed_out")
+
+
+def test_a_retried_window(store: Store) -> None:
+    store.record([accepted("b", 1), *run(key(), ending=FAILURE)])
+    failed = Finished(attempts=1, outcome=Failed(failure=FAILURE))
+    store.record([moved(key(), Queued(attempt=2), failed)])
+    assert [row.key for row in store.finished_windows("b")] == [key()]
+    store.record([moved(key(), failed, Queued(attempt=2), reason="retried")])
+    assert list(store.finished_windows("b")) == []
+    assert store.batches()[0].counts == {"queued": 1}
+
+
+def test_a_move_of_an_unknown_window_is_refused_whole(store: Store) -> None:
+    store.record([accepted()])
+    with pytest.raises(LookupError, match="b/X: the store has no such window"):
+        store.record([*run(key(0)), moved(WindowKey("b", "X"), Queued(), Held())])
+    assert store.story(key(0)) == []
+    assert states(store) == [Queued()] * 3
+    store.record(run(key(0)))
+    assert len(store.story(key(0))) == 3
+
+
+def test_nothing_to_record(store: Store) -> None:
+    store.record([])
+
+
+def test_counts_by_status(store: Store) -> None:
+    skipped = Finished(attempts=0, outcome=Skipped(reason="6 rows"))
+    reused = Finished(attempts=0, outcome=Reused(result=RESULT))
+    first: list[State] = [Queued(), skipped, Held(), reused, Queued(), skipped]
+    windows = tuple((plan(number), state) for number, state in enumerate(first))
+    store.record([BatchAccepted(batch=batch(), windows=windows, at=1.0)])
+    assert store.batches()[0].counts == {"queued": 2, "skipped": 2, "held": 1, "reused": 1}
+    store.record(run(key(0))[:1])
+    assert store.batches()[0].counts == {"queued": 1, "starting": 1, "skipped": 2, "held": 1, "reused": 1}
+    store.record(run(key(0))[1:])
+    store.record(run(key(4))[:2])
+    assert store.batches()[0].counts == {"running": 1, "succeeded": 1, "skipped": 2, "held": 1, "reused": 1}
+
+
+def test_lists_windows(store: Store) -> None:
+    count = 2500  # more than two pages
+    store.record([accepted("a", 5), accepted("b", count), accepted("c", 5)])
+    for number in (7, 3, 2400):
+        store.record(run(key(number))[:2])
+    assert [row.key for row in store.windows("b")] == [key(number) for number in range(count)]
+    assert [row.key for row in store.windows("b", status="running")] == [key(3), key(7), key(2400)]
+    assert len(list(store.windows("b", status="queued"))) == count - 3
+    assert list(store.windows("b", status="failed")) == []
+
+
+def test_a_listing_survives_what_happens_meanwhile(store: Store) -> None:
+    store.record([accepted("b", 2500)])
+    listing = store.windows("b")
+    first = next(listing)
+    store.record(run(key(1)))
+    store.record(run(key(2000)))
+    rows = [first, *listing]
+    assert len(rows) == 2500
+    assert isinstance(rows[2000].state, Finished)
+
+
+def test_finished_windows_come_in_the_order_of_finishing(store: Store) -> None:
+    skipped = Finished(attempts=0, outcome=Skipped(reason="6 rows"))
+    windows = tuple((plan(n), skipped if n % 1000 == 5 else Queued()) for n in range(1500))
+    store.record([BatchAccepted(batch=batch(), windows=windows, at=1.0)])
+    order = [*range(1400, 100, -1), 3]
+    # all at the same instant: the order is that of the records
+    store.record([move for number in order if number != 1005 for move in run(key(number), at=7.0)])
+    found = [row.key for row in store.finished_windows("b")]
+    assert found == [key(5), key(1005), *(key(number) for number in order if number != 1005)]
+
+
+def test_long_texts_keep_their_end(store: Store) -> None:
+    store.record([accepted()])
+    failure = Failure(kind="raised", message="m" * 200_000, traceback="a\udcffé" * 100_000 + "the cause")
+    failed = Finished(attempts=1, outcome=Failed(failure=failure))
+    placed, started, _ = run(key())
+    store.record([placed, started, moved(key(), started.new, failed, ending=failure, usage=USAGE)])
+    (attempt,) = store.attempts(key())
+    row = store.window(key())
+    assert row is not None
+    assert isinstance(row.state, Finished)
+    assert isinstance(row.state.outcome, Failed)
+    kept = row.state.outcome.failure
+    assert (attempt.message, attempt.traceback) == (kept.message, kept.traceback)
+    assert kept.traceback.endswith("the cause")
+    assert MAX_TEXT_BYTES - 4 < len(kept.traceback.encode()) <= MAX_TEXT_BYTES
+    assert len(kept.message) == MAX_TEXT_BYTES
+
+
+# -- devices, estimates ------------------------------------------------------------------------------------------------
+
+
+def test_devices_keep_their_last_change(store: Store) -> None:
+    store.record([DeviceChanged(device_id="GPU-1", health="draining", reason="asked to", at=1.0)])
+    store.record([DeviceChanged(device_id="GPU-0", health="quarantined", reason="XID 79", at=2.0)])
+    store.record([DeviceChanged(device_id="GPU-1", health="open", reason="asked to", at=3.0)])
+    assert store.devices() == [
+        DeviceRow(id="GPU-0", health="quarantined", reason="XID 79", at=2.0),
+        DeviceRow(id="GPU-1", health="open", reason="asked to", at=3.0),
+    ]
+
+
+def test_estimates_are_kept(store: Store) -> None:
+    first = Estimate(workload="w", device_type="cpu", bucket=7, count=1, rows_mean=100, seconds_mean=0.5)
+    other = msgspec.structs.replace(first, device_type="gpu", memory_count=1, memory_mean=5e8, memory_max=500_000_000)
+    store.learn([first])
+    later = msgspec.structs.replace(first, count=2, seconds_max=0.75)
+    store.record([accepted()], learned=[later, other])
+    assert store.learned() == [later, other]
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+
+
+def test_cost_of_a_move_and_of_a_listing(store: Store) -> None:
+    """Budgets with a wide margin, for busy machines: 60 µs a move, 50 ms a listing."""
+    store.record([accepted("b", 20_000)])
+    moves: list[WindowMoved] = [move for number in range(1000) for move in run(key(number))]
+    began = time.perf_counter()
+    for start in range(0, len(moves), 100):
+        store.record(moves[start : start + 100])
+    assert (time.perf_counter() - began) / len(moves) < 300e-6
+    began = time.perf_counter()
+    store.batches()
+    assert time.perf_counter() - began < 0.05
+
+
+def test_running_state_is_what_it_was(store: Store) -> None:
+    store.record([accepted("b", 1), *run(key())[:2]])
+    ((_, state),) = next(store.unfinished()).windows
+    assert state == Running(attempt=1, slot=SLOT, pid=4001, started_at=101.5)
