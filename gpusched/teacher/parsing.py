@@ -7,6 +7,7 @@ which understands more and says where the data is wrong. Both give the same bars
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime as dt
 import io
@@ -70,7 +71,7 @@ def _parse_alike(contents: list[bytes]) -> _Rows | None:
     if len(headers) != 1 or not text.strip() or not text.isascii() or b'"' in text or b"\r" in text:
         return None
     try:
-        columns = headers.pop().decode("utf-8-sig").split(",")
+        columns = headers.pop().removeprefix(codecs.BOM_UTF8).decode().split(",")
         places = column_places(columns)
         table = np.loadtxt(
             io.BytesIO(text),
@@ -146,7 +147,7 @@ def _parse_one_by_one(paths: list[Path], contents: list[bytes]) -> _Rows:
 def _rows(path: Path, content: bytes) -> Iterator[tuple[str, list[str]]]:
     """The place of each row and its fields: timestamp, open, high, low, close, volume."""
     try:
-        text = content.decode("utf-8-sig")
+        text = content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadData(f"{path}:{line}: not UTF-8 text") from None

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 import multiprocessing
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from gpusched.teacher import cache, history
+from gpusched.teacher import cache, history, parsing
 from gpusched.teacher.bars import Bars
 from gpusched.teacher.history import load_history
 from gpusched.workload import BadData
@@ -23,7 +26,7 @@ Parsed = list[int]
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
     """Grows by the number of files each time that some are parsed."""
     counts: Parsed = []
-    parse = history.parse_csv
+    parse = parsing.parse_csv
 
     def count(paths: list[Path]) -> Bars:
         counts.append(len(paths))
@@ -43,8 +46,9 @@ def cached_file(tmp_path: Path) -> Path:
 
 
 def same(one: Bars, other: Bars) -> bool:
-    pairs = zip(one.columns(), other.columns(), strict=True)
-    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs) and one.quality() == other.quality()
+    columns = (f.name for f in dataclasses.fields(Bars))
+    pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [(getattr(one, c), getattr(other, c)) for c in columns]
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
 def test_parsed_once_then_mapped(tmp_path: Path, parsed: Parsed) -> None:
@@ -164,7 +168,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
         writer.join()
         assert writer.exitcode == 0
     assert seen <= {200, 201}
-    assert os.listdir(path.parent) == ["x"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_an_empty_history_is_cached_too(tmp_path: Path, parsed: Parsed) -> None:

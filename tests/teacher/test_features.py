@@ -38,13 +38,15 @@ def rsi(close: pd.Series[float], period: int) -> list[float]:
     change = close.diff()
     up = np.array(wilder(change.clip(lower=0).tolist(), period, 1))
     down = np.array(wilder((-change).clip(lower=0).tolist(), period, 1))
-    return (100 * up / (up + down)).tolist()
+    index: list[float] = (100 * up / (up + down)).tolist()
+    return index
 
 
 def true_range(frame: pd.DataFrame) -> list[float]:
     before = frame.close.shift()
     spans = [frame.high - frame.low, (frame.high - before).abs(), (frame.low - before).abs()]
-    return pd.concat(spans, axis=1).max(axis=1).tolist()
+    ranges: list[float] = pd.concat(spans, axis=1).max(axis=1).tolist()
+    return ranges
 
 
 def macd(close: list[float]) -> tuple[Floats, Floats, Floats]:

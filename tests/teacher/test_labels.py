@@ -17,9 +17,9 @@ def closes(*values: float) -> list[tuple[float, float, float, float, float]]:
     return [(value, value, value, value, 1.0) for value in values]
 
 
-def examples_of(*values: float, end: dt.date | None = None, **settings: object) -> Examples:
+def examples_of(*values: float, **settings: object) -> Examples:
     history = bars(closes(*values))
-    last = end or day(len(values) - 1)
+    last = day(len(values) - 1)
     return window_examples(history, history.window(START, last), START, last, parse_settings(settings))
 
 

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import pickle
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import pytest
+
+from gpusched.teacher.artifacts import LABEL_COLUMNS, labels_csv
+from gpusched.teacher.examples import window_examples
+from gpusched.teacher.features import FEATURES, features
+from gpusched.teacher.settings import parse_settings
+from gpusched.workload import Result
+from tests.teacher.support import START, bars, day, walk
+
+Trained = tuple[Path, Result]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_names(trained: Trained) -> None:
+    assert sorted(path.name for path in (trained[0] / "artifacts").iterdir()) == [
+        "feature_importance.csv",
+        "labels.csv.gz",
+        "model.pkl",
+        "model.txt",
+    ]
+
+
+def test_labels_table(trained: Trained) -> None:
+    path = trained[0] / "artifacts" / "labels.csv.gz"
+    rows = rows_of(path)
+    assert len(LABEL_COLUMNS) == 24
+    assert tuple(rows[0]) == LABEL_COLUMNS
+    assert len(rows) == 120
+    source = walk(140)[:120]
+    closes = [row[3] for row in source]
+    found = features(bars(source))
+    for number, row in enumerate(rows):
+        assert (row["ts"], row["symbol"]) == (f"{day(number)}T00:00:00+05:30", "ABC")
+        assert tuple(float(row[name]) for name in ("open", "high", "low", "close", "volume")) == source[number]
+        for name, value in zip(FEATURES, found[number].tolist(), strict=True):
+            assert row[name] == ("" if math.isnan(value) else repr(value))
+        if number < 113:
+            expected = closes[number + 7] / closes[number] - 1
+            assert float(row["forward_return"]) == pytest.approx(expected, rel=1e-15)
+            assert row["label"] == str(int(expected > 0.02))
+        else:
+            assert (row["label"], row["forward_return"]) == ("", "")
+
+
+def test_gzip_header_tells_neither_time_nor_name(trained: Trained) -> None:
+    header = (trained[0] / "artifacts" / "labels.csv.gz").read_bytes()[:8]
+    assert header[3] == 0  # no name
+    assert header[4:8] == bytes(4)  # no time
+
+
+def test_symbols_are_quoted_where_they_must_be() -> None:
+    history = bars(walk(40))
+    settings = parse_settings({"horizon": 1})
+    examples = window_examples(history, history, START, day(39), settings)
+    text = labels_csv('A,"B', examples, features(history))
+    assert next(csv.DictReader(text.splitlines()))["symbol"] == 'A,"B'
+
+
+def test_importance_is_that_of_the_model(trained: Trained) -> None:
+    directory = trained[0] / "artifacts"
+    rows = rows_of(directory / "feature_importance.csv")
+    model = lightgbm.Booster(model_file=directory / "model.txt")
+    gains = dict(zip(FEATURES, model.feature_importance("gain").tolist(), strict=True))
+    splits = dict(zip(FEATURES, model.feature_importance("split").tolist(), strict=True))
+    assert {row["feature"]: float(row["gain"]) for row in rows} == gains
+    assert {row["feature"]: int(row["split"]) for row in rows} == splits
+    assert [row["feature"] for row in rows] == sorted(gains, key=lambda name: (-gains[name], name))
+    assert max(gains.values()) > 0
+
+
+def test_the_pickle_predicts_as_the_text_does(trained: Trained) -> None:
+    directory = trained[0] / "artifacts"
+    text = (directory / "model.txt").read_text()
+    pickled = pickle.loads((directory / "model.pkl").read_bytes())
+    model = lightgbm.Booster(model_str=text)
+    found = features(bars(walk(200, 9)))
+    np.testing.assert_array_equal(pickled.predict(found), model.predict(found))
+    assert pickled.model_to_string() == text
+    assert pickled.feature_name() == list(FEATURES)

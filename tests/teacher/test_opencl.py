@@ -1,0 +1,73 @@
+"""LightGBM on OpenCL, where this machine has a driver for its processors (PoCL); the check of the device's name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import lightgbm
+import msgspec
+import pytest
+
+from gpusched.teacher import train_window
+from gpusched.teacher.training import ALLOW_CPU_OPENCL, _check_opencl_device, _Log
+from gpusched.workload import DeviceMismatch
+from tests.teacher.support import ignore, window_task
+
+MESSAGE = "[LightGBM] [Info] Using GPU Device: {}, Vendor: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_gpu"),
+    [
+        ("NVIDIA RTX 6000 Ada Generation", True),
+        ("Tesla T4", True),
+        ("gfx1100", True),
+        ("cpu-haswell-AMD EPYC 7763 64-Core Processor", False),
+        ("pthread-skylake-avx512-AMD EPYC", False),
+        (None, False),
+    ],
+)
+def test_the_device_must_be_a_gpu(monkeypatch: pytest.MonkeyPatch, name: str | None, is_gpu: bool) -> None:
+    monkeypatch.delenv(ALLOW_CPU_OPENCL, raising=False)
+    log = _Log(-1)
+    log.info("[LightGBM] [Info] This is the GPU trainer!!\n")
+    if name is not None:
+        log.info(MESSAGE.format(name, "somebody"))
+    assert log.opencl_device == name
+    if is_gpu:
+        _check_opencl_device(log.opencl_device)
+        return
+    with pytest.raises(DeviceMismatch):
+        _check_opencl_device(log.opencl_device)
+    monkeypatch.setenv(ALLOW_CPU_OPENCL, "1")
+    _check_opencl_device(log.opencl_device)
+
+
+@pytest.mark.parametrize(("verbosity", "printed"), [(-1, "F"), (0, "FW"), (1, "FWI")])
+def test_only_what_was_asked_for_is_printed(capsys: pytest.CaptureFixture[str], verbosity: int, printed: str) -> None:
+    log = _Log(verbosity)
+    for level in ("Fatal", "Warning", "Info"):
+        log.info(f"[LightGBM] [{level}] …\n")
+    assert capsys.readouterr().out == "".join(
+        f"[LightGBM] [{level}] …\n" for level in ("Fatal", "Warning", "Info") if level[0] in printed
+    )
+
+
+def test_opencl_on_the_processors(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first use of the device compiles LightGBM's kernels, which is slow: only on request."""
+    if os.environ.get("GPUSCHED_TEST_OPENCL") != "1":
+        pytest.skip("GPUSCHED_TEST_OPENCL=1 (with PoCL installed) trains on OpenCL; the first time takes half a minute")
+    task = msgspec.structs.replace(window_task(root, lightgbm={"num_iterations": 5}), device_type="gpu")
+    monkeypatch.setenv(ALLOW_CPU_OPENCL, "1")
+    result = train_window(task, root, ignore)
+    assert result.metadata["opencl_device"]
+    assert result.metadata["parameters"]["trained"]["device_type"] == "gpu"
+    assert result.metadata["parameters"]["requested"]["verbosity"] == -1
+    monkeypatch.delenv(ALLOW_CPU_OPENCL)
+    with pytest.raises(DeviceMismatch, match="host's processors"):
+        train_window(task, root, ignore)
+    assert "[LightGBM]" not in capfd.readouterr().out
+    assert isinstance(lightgbm.basic._LOGGER, lightgbm.basic._DummyLogger)
