@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.core.model import DeviceType
+from gpusched.core.model import DeviceType, WindowResult
 
 SCHEMA = 1
 METADATA = "metadata.json"
@@ -70,6 +70,19 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any]
     #: every file of the directory but this one, by its path within it
     files: dict[str, File] = {}
+
+    def result(self, directory: Path) -> WindowResult:
+        """What the supervisor is told about the result that is committed in `directory`, fresh or found."""
+        return WindowResult(
+            artifacts_path=str(directory),
+            metrics=self.metrics,
+            sample_counts=self.sample_counts,
+            fingerprint=self.fingerprint,
+            device_type=self.device_type,
+            device=self.device,
+            phases=self.phases,
+            seconds=self.seconds,
+        )
 
 
 class Partial:

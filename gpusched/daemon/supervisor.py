@@ -138,6 +138,7 @@ class Supervisor:
     def recover(self) -> None:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
+            artifacts.sweep_partial(Path(recovered.batch.output_dir))
             self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 

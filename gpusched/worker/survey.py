@@ -12,7 +12,7 @@ from gpusched import artifacts
 from gpusched.core.model import WindowResult
 from gpusched.worker.messages import Started, SurveyDone, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.worker.stream import Stream, encodable, error_message
-from gpusched.worker.window import committed_result, error_kind, load_function, load_module
+from gpusched.worker.window import error_kind, load_function, load_module
 from gpusched.workload import BadData, SurveyTask, WindowSurvey, device_fingerprint, window_label
 
 Survey = Callable[[SurveyTask], Sequence[WindowSurvey]]
@@ -79,4 +79,4 @@ def _committed(job: SurveyJob, symbol: str, window: WindowSurvey) -> WindowResul
     path = Path(job.output_dir) / window_label(symbol, window.start, window.end)
     fingerprints = {device_fingerprint(window.fingerprint, device_type) for device_type in job.device_types}
     metadata = artifacts.verify(path, fingerprints)
-    return None if metadata is None else committed_result(metadata, path)
+    return None if metadata is None else metadata.result(path)

@@ -77,21 +77,7 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
     except BaseException:
         partial.discard()
         raise
-    return committed_result(metadata, path)
-
-
-def committed_result(metadata: Metadata, path: Path) -> WindowResult:
-    """What the supervisor is told about a committed result, fresh or found."""
-    return WindowResult(
-        artifacts_path=str(path),
-        metrics=metadata.metrics,
-        sample_counts=metadata.sample_counts,
-        fingerprint=metadata.fingerprint,
-        device_type=metadata.device_type,
-        device=metadata.device,
-        phases=metadata.phases,
-        seconds=metadata.seconds,
-    )
+    return metadata.result(path)
 
 
 def serve(job: WindowJob, pipe: int) -> int:
