@@ -10,6 +10,7 @@ with one permit per slot guards the launch itself.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections import deque
@@ -138,7 +139,8 @@ class Supervisor:
     def recover(self) -> None:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
-            artifacts.sweep_partial(Path(recovered.batch.output_dir))
+            with contextlib.suppress(OSError):  # it may not be mounted now
+                artifacts.sweep_partial(Path(recovered.batch.output_dir))
             self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
