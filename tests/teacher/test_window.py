@@ -14,6 +14,7 @@ import pytest
 
 import gpusched
 from gpusched import teacher
+from gpusched.teacher import training
 from gpusched.teacher.metrics import metrics
 from gpusched.teacher.settings import LIGHTGBM_DEFAULTS
 from gpusched.teacher.training import trained_parameters
@@ -91,7 +92,8 @@ def test_what_is_trained_with_is_what_was_asked_for(root: Path) -> None:
     assert (result.metadata["rounds"], result.metadata["best_iteration"]) == (7, None)
 
 
-def test_every_run_gives_the_same_bytes(trained: Trained, root: Path) -> None:
+def test_every_run_gives_the_same_bytes(trained: Trained, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "ROWS_PER_THREAD", 10)
     first = {path.name: path.read_bytes() for path in (trained[0] / "artifacts").iterdir()}
     for threads in (1, 2):
         result, again = artifacts_of(window_task(root, threads=threads), root / f"{threads} threads")
@@ -263,3 +265,14 @@ def test_nothing_is_imported_before_it_is_needed() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("rows_per_thread", "expected"), [(10_000, 1), (50, 2), (10, 3)])
+def test_small_windows_use_fewer_threads_than_they_may(
+    root: Path, monkeypatch: pytest.MonkeyPatch, rows_per_thread: int, expected: int
+) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(training, "ROWS_PER_THREAD", rows_per_thread)
+    monkeypatch.setattr(training, "_set_threads", used.append)
+    teacher.train_window(window_task(root, threads=3, lightgbm={"num_iterations": 1}), root, ignore)
+    assert used == [expected]
