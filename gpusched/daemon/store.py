@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import sqlite3
 from collections import Counter
@@ -36,6 +35,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Active, Batch, Finished, Running, Starting, Stopping, WindowKey
 from gpusched.daemon import statements
+from gpusched.daemon.lockfile import lock, make_private_directory
 from gpusched.daemon.rows import (
     AttemptRow,
     BatchRow,
@@ -70,8 +70,6 @@ _PAGE_WINDOWS = 1000
 #: the log is cut back to this size after a large batch
 _LOG_BYTES = 16 * 1024 * 1024
 
-# -- the store ---------------------------------------------------------------------------------------------------------
-
 
 class Store:
     """An open store; made by `Store.open`. One process writes it at a time."""
@@ -91,8 +89,8 @@ class Store:
         Raises a subclass of `StoreError`: `StoreLocked`, `StoreUnwritable`, `StoreCorrupt`, `StoreNewer`, `StoreFull`.
         """
         with contextlib.ExitStack() as on_error, _translated(path):
-            _make_directory(path.parent)
-            lock_fd = _lock(path)
+            make_private_directory(path.parent)
+            lock_fd = lock(path)
             on_error.callback(os.close, lock_fd)
             # Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it.
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -161,10 +159,8 @@ class Store:
             case BatchFinished():
                 self._execute("UPDATE batches SET finished_at = ? WHERE id = ?", (record.at, record.batch_id))
             case DeviceChanged():
-                self._execute(
-                    "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)",
-                    (record.device_id, record.health, record.reason, record.at),
-                )
+                device = (record.device_id, record.health, record.reason, record.at)
+                self._execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)", device)
 
     def _accept(self, record: BatchAccepted) -> None:
         batch = record.batch
@@ -331,31 +327,6 @@ class Store:
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
-def _make_directory(directory: Path) -> None:
-    """As `mkdir -p`, private all the way."""
-    if not directory.is_dir():
-        _make_directory(directory.parent)
-        directory.mkdir(mode=0o700, exist_ok=True)
-
-
-def _lock(path: Path) -> int:
-    """The descriptor that keeps other processes out until it is closed. The lock file names its holder's PID."""
-    lock_path = path.with_name(path.name + ".lock")
-    fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-            raise StoreLocked(path=path, holder=f"the process {pid}" if pid else "another process") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Check that the file is a sound store, and bring it to this version."""
     execute = connection.execute
@@ -376,7 +347,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         if finding != "ok":
             raise StoreCorrupt(path=path, cause=finding)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        sql = Path(__file__).with_name(script).read_text()
+        sql = (Path(__file__).parent / script).read_text()
         try:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {sql}; PRAGMA application_id = {APPLICATION_ID};"
@@ -397,8 +368,7 @@ _NO_ROOM = {
     sqlite3.SQLITE_IOERR_TRUNCATE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
 }
-#: a page that should be there is not
-_TRUNCATED = sqlite3.SQLITE_IOERR_SHORT_READ
+_NO_TEXT = "it holds bytes where text should be"
 
 
 @contextlib.contextmanager
@@ -410,8 +380,10 @@ def _translated(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0)
         if code in _NO_ROOM:
             raise StoreFull(path=path, cause=error) from error
-        if code == _TRUNCATED:
+        if code == sqlite3.SQLITE_IOERR_SHORT_READ:
             raise StoreCorrupt(path=path, cause="it is shorter than it says") from error
+        if str(error).startswith("Could not decode to UTF-8"):  # Python's own error, without a code
+            raise StoreCorrupt(path=path, cause=_NO_TEXT) from error
         match code & 0xFF:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 raise StoreCorrupt(path=path, cause=error) from error
@@ -420,6 +392,8 @@ def _translated(path: Path) -> Iterator[None]:
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_IOERR:
                 raise StoreUnwritable(path=path, cause=error) from error
         raise
+    except UnicodeDecodeError as error:  # the same, where not even the text can be quoted
+        raise StoreCorrupt(path=path, cause=_NO_TEXT) from error
     except OSError as error:
         cause = error.strerror or str(error)
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:

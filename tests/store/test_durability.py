@@ -1,0 +1,421 @@
+"""What was acknowledged is there, whatever happens to the process, the file or the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gpusched.core.events import Record
+from gpusched.core.model import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
+from gpusched.daemon import store as module
+from gpusched.daemon.store import Store
+from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreUnwritable
+from tests.store import writer
+from tests.store.samples import SLOT, accepted, key, moved, run
+
+FROZEN = Path(__file__).with_name("version_1.sql")
+NAMES = ["gpusched.db", "gpusched.db-shm", "gpusched.db-wal", "gpusched.db.lock"]
+
+
+def read_everything(store: Store) -> None:
+    for batch in store.batches():
+        store.batch(batch.id)
+        store.accepted(batch.id)
+        for row in [*store.windows(batch.id), *store.finished_windows(batch.id)]:
+            store.window(row.key)
+            store.story(row.key)
+            store.attempts(row.key)
+    list(store.unfinished())
+    store.devices()
+    store.learned()
+
+
+def execute(path: Path, sql: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(sql)
+    connection.close()
+
+
+# -- the process is killed ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.store.writer", path],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_acknowledged_records_survive_kill_9(path: Path) -> None:
+    chance = random.Random(42)
+    acknowledged = 0
+    for _ in range(6):
+        with writing(path) as process:
+            assert process.stdout is not None
+            for _ in range(chance.randint(1, 60)):
+                acknowledged = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+            # what it still said before it died counts, except half a line
+            lines = [line for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+            acknowledged = int(lines[-1]) if lines else acknowledged
+        with Store.open(path) as store:
+            row = store.window(key())
+            assert row is not None
+            assert isinstance(row.state, Queued)
+            done = row.state.attempt - 1
+            assert done in (acknowledged, acknowledged + 1)
+            # whole transactions: the story, the attempts and the state tell the same
+            assert len(store.story(key())) == done * writer.GROUP
+            assert [attempt.attempt for attempt in store.attempts(key())] == list(range(1, done + 1))
+            assert store.batches()[0].counts == {"queued": 1}
+
+
+def test_a_killed_writer_leaves_no_lock(path: Path) -> None:
+    with writing(path) as process:
+        with pytest.raises(StoreLocked, match=rf"is in use by the process {process.pid}\n"):
+            Store.open(path)
+        process.kill()
+        process.wait()
+        Store.open(path).close()
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        path = tmp_path / "new" / "deeper" / "gpusched.db"
+        with Store.open(path) as store:
+            store.record([accepted()])
+            assert sorted(child.name for child in path.parent.iterdir()) == NAMES
+            modes = {stat.S_IMODE(child.stat().st_mode) for child in path.parent.iterdir()}
+    finally:
+        os.umask(old)
+    assert modes == {0o600}
+    assert {stat.S_IMODE(path.parents[n].stat().st_mode) for n in (0, 1)} == {0o700}
+
+
+def test_an_open_file_becomes_private(path: Path) -> None:
+    Store.open(path).close()
+    path.chmod(0o644)
+    Store.open(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_one_opener_at_a_time(path: Path) -> None:
+    with Store.open(path) as store:
+        with pytest.raises(StoreLocked, match=str(os.getpid())):
+            Store.open(path)
+        store.record([accepted()])
+    store.close()  # twice does nothing
+    Store.open(path).close()
+
+
+def test_a_failed_opening_leaves_no_lock(path: Path) -> None:
+    Store.open(path).close()
+    execute(path, "PRAGMA user_version = 99")
+    for _ in range(2):
+        with pytest.raises(StoreNewer, match=rf"store version 99, this one reads up to {module.VERSION}"):
+            Store.open(path)
+
+
+def test_another_program_that_writes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BUSY_TIMEOUT_MS", 1)
+    with Store.open(path) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreLocked, match="another program"):
+            store.record([accepted()])
+        other.execute("ROLLBACK")
+        other.close()
+        store.record([accepted()])
+
+
+def test_is_durable_in_the_way_it_says(store: Store) -> None:
+    pragmas = {name: store._query(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous", "foreign_keys")}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+# -- versions ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_of_version_1_still_loads(path: Path) -> None:
+    path.parent.mkdir()
+    execute(path, FROZEN.read_text())
+    with Store.open(path) as store:
+        read_everything(store)
+        held, done = store.batches()
+        assert (held.state, held.held_reason) == ("held", "10 windows failed the same way")
+        assert held.counts == {"failed": 1, "running": 1, "skipped": 1, "succeeded": 1, "queued": 1}
+        assert (done.id, done.state, done.finished_at) == ("done", "finished", 1700000012.0)
+        (recovered,) = store.unfinished()
+        first, second, third, fourth, _ = [state for _, state in recovered.windows]
+        assert isinstance(first, Finished)
+        assert isinstance(first.outcome, Succeeded)
+        assert isinstance(third, Finished)
+        assert isinstance(third.outcome, Skipped)
+        assert second == Running(attempt=2, slot=SLOT, pid=4002, started_at=1700000003.5)
+        assert isinstance(fourth, Finished)
+        assert isinstance(fourth.outcome, Failed)
+        assert recovered.windows[0][0].window.symbol == "M&M"
+        assert [row.plan.fingerprint for row in store.finished_windows(held.id)] == ["f2", "f0", "f3"]
+        retried = next(row for row in store.windows(held.id, status="running"))
+        assert [attempt.ending for attempt in store.attempts(retried.key)] == ["raised", None]
+        assert [line.reason for line in store.story(retried.key)] == ["placed", "started", "ended", "placed", "started"]
+        assert store.devices()[0].health == "quarantined"
+        assert store.learned()[0].memory_max == 500_000_000
+        store.record([accepted("new", 2), *run(key(0, "new"))])
+        assert [batch.id for batch in store.batches()] == [held.id, "done", "new"]
+
+
+def test_migrates_forward(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.open(path) as store:
+        store.record([accepted()])
+    script = tmp_path / "store_2.sql"
+    monkeypatch.setattr(module, "MIGRATIONS", (*module.MIGRATIONS, script))
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    script.write_text("ALTER TABLE batches ADD COLUMN owner TEXT; SELECT nonsense FROM nowhere;")
+    with pytest.raises(sqlite3.OperationalError):
+        Store.open(path)
+    script.write_text("ALTER TABLE batches ADD COLUMN owner TEXT;")
+    with Store.open(path) as store:
+        assert store._query("SELECT owner FROM batches") == [(None,)]
+        read_everything(store)
+    with Store.open(path) as store:
+        assert store._query("PRAGMA user_version") == [(module.VERSION,)]
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_of_batches(path: Path) -> Path:
+    with Store.open(path) as store:
+        for name in "abc":
+            store.record([accepted(name, 100), *(move for n in range(50) for move in run(key(n, name)))])
+    return path
+
+
+def test_not_a_database(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(random.Random(1).randbytes(20_000))
+    with pytest.raises(StoreCorrupt) as caught:
+        Store.open(path)
+    assert "move it aside" in str(caught.value)
+    assert "artifacts are safe" in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_database_of_another_program(path: Path) -> None:
+    path.parent.mkdir()
+    execute(path, "CREATE TABLE bookmarks (url TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(StoreCorrupt, match="another program"):
+        Store.open(path)
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_is_a_new_store(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    with Store.open(path) as store:
+        assert store.batches() == []
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file(full_of_batches: Path, fraction: float) -> None:
+    os.truncate(full_of_batches, int(full_of_batches.stat().st_size * fraction))
+    with pytest.raises(StoreCorrupt):
+        Store.open(full_of_batches)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_damaged_file_is_never_taken_for_a_bug(
+    full_of_batches: Path, seed: int, checked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether opening checks every page (small files) or reading runs into the damage (large ones)."""
+    if not checked:
+        monkeypatch.setattr(module, "_CHECK_BYTES", 0)
+    chance = random.Random(seed)
+    contents = bytearray(full_of_batches.read_bytes())
+    for _ in range(8):
+        start = chance.randrange(len(contents) - 64)
+        contents[start : start + 64] = chance.randbytes(64)
+    full_of_batches.write_bytes(contents)
+    with contextlib.suppress(StoreCorrupt, StoreNewer), Store.open(full_of_batches) as store:
+        read_everything(store)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE windows SET state = '{}'",
+        "UPDATE windows SET plan = 'nonsense'",
+        "UPDATE batches SET batch = '{\"id\": 1}'",
+        "UPDATE windows SET state = CAST(x'ff80ff' AS TEXT)",
+    ],
+)
+def test_rows_that_make_no_sense(full_of_batches: Path, damage: str) -> None:
+    execute(full_of_batches, damage)
+    with Store.open(full_of_batches) as store:
+        with pytest.raises(StoreCorrupt):
+            read_everything(store)
+        with pytest.raises(StoreCorrupt):
+            list(store.unfinished())
+
+
+def test_a_torn_log_loses_only_what_was_not_acknowledged(path: Path, tmp_path: Path) -> None:
+    store = Store.open(path)
+    store.record([accepted()])
+    log = path.with_name(path.name + "-wal")
+    length = log.stat().st_size
+    store.record(run(key()))
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(path.read_bytes())
+    # as if the power had failed in the middle of the second commit
+    copy.with_name("copy.db-wal").write_bytes(log.read_bytes()[: length + 1000])
+    store.close()
+    with Store.open(copy) as torn:
+        assert torn.batches()[0].counts == {"queued": 3}
+        assert torn.story(key()) == []
+
+
+# -- the disk is full --------------------------------------------------------------------------------------------------
+
+
+def fill(store: Store) -> list[Record]:
+    """Record until it does not fit; the records that did not."""
+    for number in range(100_000):
+        records: list[Record] = [accepted(f"batch-{number}", 20)]
+        try:
+            store.record(records)
+        except StoreFull:
+            return records
+    raise AssertionError("it is not full")
+
+
+def check_full_and_again(store: Store, make_room: object = None) -> None:
+    rejected = fill(store)
+    before = store.batches()
+    assert len(before) > 0
+    with pytest.raises(StoreFull, match="make room"):
+        store.record(rejected)
+    assert store.batches() == before
+    read_everything(store)
+    assert callable(make_room)
+    make_room()
+    store.record(rejected)
+    assert len(store.batches()) == len(before) + 1
+
+
+def test_a_full_database(store: Store) -> None:
+    store._query("PRAGMA max_page_count = 60")
+    check_full_and_again(store, lambda: store._query("PRAGMA max_page_count = 1000000"))
+
+
+def test_a_file_that_may_not_grow(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Store.open(path) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        try:
+            check_full_and_again(store, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def mounted(where: Path, *options: str) -> Iterator[None]:
+    where.mkdir(exist_ok=True)
+    try:
+        subprocess.run(["mount", *options, where], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user may not mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", where], check=True)
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with mounted(disk, "-t", "tmpfs", "-o", "size=2m", "none"):
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(1 << 20))
+        with Store.open(disk / "gpusched.db") as store:
+            check_full_and_again(store, ballast.unlink)
+        with Store.open(disk / "gpusched.db") as store:
+            read_everything(store)
+
+
+def test_a_disk_too_full_to_open(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with mounted(disk, "-t", "tmpfs", "-o", "size=16k", "none"):
+        with pytest.raises(StoreFull):
+            Store.open(disk / "gpusched.db")
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        Store.open(disk / "gpusched.db").close()
+
+
+# -- places that cannot be written -------------------------------------------------------------------------------------
+
+
+def test_a_read_only_file_system(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with mounted(disk, "-t", "tmpfs", "-o", "size=4m", "none"):
+        Store.open(disk / "gpusched.db").close()
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for path in (disk / "gpusched.db", disk / "new" / "gpusched.db"):
+            with pytest.raises(StoreUnwritable, match="mounted read-write"):
+                Store.open(path)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission(path: Path) -> None:
+    path.parent.mkdir(mode=0o500)
+    with pytest.raises(StoreUnwritable, match="owner and the mode"):
+        Store.open(path)
+
+
+def test_a_directory_in_place_of_the_file(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(StoreUnwritable):
+        Store.open(path)
+
+
+def test_a_file_in_place_of_the_directory(path: Path) -> None:
+    path.parent.write_text("")
+    with pytest.raises(StoreUnwritable):
+        Store.open(path)
+
+
+def test_moves_after_a_failed_commit_are_numbered_on(store: Store) -> None:
+    store.record([accepted()])
+    with pytest.raises(LookupError):
+        store.record([*run(key(0)), moved(key(99), Queued(), Held())])
+    store.record(run(key(1)))
+    store.record(run(key(0)))
+    assert [row.key for row in store.finished_windows("b")] == [key(1), key(0)]

@@ -1,0 +1,110 @@
+"""What windows cost, learned from those that have finished."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpusched.core.estimates import MEMORY, Estimates
+
+W = "gpusched.teacher:train_window"
+MIB = 1 << 20
+
+
+def test_knows_nothing_at_first() -> None:
+    estimates = Estimates()
+    assert estimates.seconds(W, "cpu", 100) is None
+    assert estimates.memory_bytes(W, "cpu", 100) is None
+    assert estimates.rows() == []
+
+
+def test_keeps_mean_and_maximum() -> None:
+    estimates = Estimates()
+    estimates.observe(W, "gpu", 100, 1.0, 300 * MIB)
+    row = estimates.observe(W, "gpu", 120, 2.0, 500 * MIB)
+    assert (row.count, row.rows_mean, row.seconds_mean, row.seconds_max) == (2, 110.0, 1.5, 2.0)
+    assert (row.memory_count, row.memory_mean, row.memory_max) == (2, 400.0 * MIB, 500 * MIB)
+    assert estimates.rows() == [row]
+
+
+def test_scales_seconds_within_and_beyond_a_bucket() -> None:
+    estimates = Estimates()
+    estimates.observe(W, "cpu", 100, 1.0, None)
+    assert estimates.seconds(W, "cpu", 100) == pytest.approx(1.0)
+    assert estimates.seconds(W, "cpu", 120) == pytest.approx(1.2)
+    assert estimates.seconds(W, "cpu", 9000) == pytest.approx(90.0)
+    assert estimates.seconds(W, "cpu", 10) == pytest.approx(0.1)
+
+
+def test_answers_from_the_nearest_bucket() -> None:
+    estimates = Estimates()
+    estimates.observe(W, "cpu", 100, 1.0, None)
+    estimates.observe(W, "cpu", 10_000, 20.0, None)
+    assert estimates.seconds(W, "cpu", 200) == pytest.approx(2.0)
+    assert estimates.seconds(W, "cpu", 8000) == pytest.approx(16.0)
+
+
+def test_memory_is_scaled_up_but_never_down() -> None:
+    estimates = Estimates()
+    estimates.observe(W, "gpu", 1000, 1.0, 400 * MIB)
+    assert estimates.memory_bytes(W, "gpu", 1000) == 400 * MIB
+    assert estimates.memory_bytes(W, "gpu", 10) == 400 * MIB
+    assert estimates.memory_bytes(W, "gpu", 2000) == 800 * MIB
+
+
+def test_memory_may_be_unknown() -> None:
+    estimates = Estimates()
+    estimates.observe(W, "gpu", 1000, 1.0, None)
+    assert estimates.memory_bytes(W, "gpu", 1000) is None
+    estimates.observe(W, "gpu", 8000, 1.0, 100 * MIB)
+    # the nearest bucket that knows
+    assert estimates.memory_bytes(W, "gpu", 1000) == 100 * MIB
+
+
+def test_workloads_and_device_types_are_apart() -> None:
+    estimates = Estimates()
+    estimates.observe(W, "gpu", 100, 1.0, MIB)
+    assert estimates.seconds(W, "cpu", 100) is None
+    assert estimates.seconds("other:work", "gpu", 100) is None
+
+
+def test_follows_a_workload_that_changes() -> None:
+    estimates = Estimates()
+    for _ in range(10 * MEMORY):
+        estimates.observe(W, "cpu", 100, 1.0, None)
+    for _ in range(3 * MEMORY):
+        estimates.observe(W, "cpu", 100, 3.0, None)
+    seconds = estimates.seconds(W, "cpu", 100)
+    assert seconds is not None
+    assert 2.8 < seconds <= 3.0
+
+
+observations = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["cpu", "gpu", "cuda"]),
+        st.integers(0, 10**7),
+        st.floats(0, 1e5),
+        st.none() | st.integers(0, 1 << 40),
+    ),
+    max_size=30,
+)
+
+
+@given(observations, st.integers(0, 10**9))
+def test_what_is_kept_answers_as_before(seen: list[tuple[str, str, int, float, int | None]], rows: int) -> None:
+    estimates = Estimates()
+    kept = {}
+    for workload, device_type, seen_rows, seconds, memory in seen:
+        row = estimates.observe(workload, device_type, seen_rows, seconds, memory)  # type: ignore[arg-type]
+        kept[row.workload, row.device_type, row.bucket] = row
+    assert sorted(map(repr, kept.values())) == sorted(map(repr, estimates.rows()))
+    again = Estimates(kept.values())
+    for workload in "ab":
+        for device_type in ("cpu", "gpu", "cuda"):
+            expected = estimates.seconds(workload, device_type, rows)  # type: ignore[arg-type]
+            assert again.seconds(workload, device_type, rows) == expected  # type: ignore[arg-type]
+            assert expected is None or expected >= 0
+            memory = estimates.memory_bytes(workload, device_type, rows)  # type: ignore[arg-type]
+            assert again.memory_bytes(workload, device_type, rows) == memory  # type: ignore[arg-type]
