@@ -41,7 +41,7 @@ def preload() -> None:
 
 
 def _warm_up() -> None:
-    """Fill the caches of pure Python that a window would fill, 8 ms in all.
+    """Fill the caches of pure Python that a window would fill, 10 to 15 ms in all.
 
     Nothing here may train or predict: OpenMP's threads do not survive a fork.
     """
