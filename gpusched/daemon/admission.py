@@ -28,7 +28,8 @@ from gpusched.daemon.survey import survey
 from gpusched.errors import DaemonError, InputError
 from gpusched.protocol import Submit
 
-MAX_WINDOWS = 1_000_000
+#: what a change to all windows of a batch may take is bounded by the watchdog: 100,000 take 12 s on a slow machine
+MAX_WINDOWS = 200_000
 #: levels of objects and lists in a workload's settings
 MAX_DEPTH = 16
 #: surveys at the same time, each with a process for every core

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from gpusched import __version__
 from gpusched.core.events import BatchFinished, WindowMoved
-from gpusched.daemon.server import Peer, may_connect, peer_of
+from gpusched.daemon.server import Listener, Peer, SocketUnusable, UnknownGroup, may_connect, peer_of
 from gpusched.protocol import MAX_REQUEST_BYTES, PROTOCOL
 from tests.server.support import Daemon, finished, frame, read_frame, read_to_end, until
 
@@ -161,6 +164,36 @@ def test_the_socket_is_private(daemon: Daemon) -> None:
     assert daemon.socket.stat().st_mode & 0o777 == 0o600
     assert daemon.socket.parent.stat().st_mode & 0o777 == 0o700
     assert (daemon.directory / "state").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
+def test_somebody_else_is_turned_away_even_where_the_modes_are_wrong() -> None:
+    with tempfile.TemporaryDirectory() as place, Daemon(Path(place)) as open_daemon:
+        Path(place).chmod(0o755)
+        open_daemon.socket.parent.chmod(0o755)
+        open_daemon.socket.chmod(0o666)
+        os.seteuid(65534)
+        try:
+            link = open_daemon.raw()
+        finally:
+            os.seteuid(0)
+        assert "may not talk" in str(last_words(link)["problem"])
+        assert "uid=65534" in open_daemon.log.read_text()
+
+
+def test_a_socket_for_a_group(tmp_path: Path) -> None:
+    group = grp.getgrgid(os.getgid())
+    listener = Listener(tmp_path / "run" / "s", group.gr_name)
+    try:
+        assert listener.group == group.gr_gid
+        assert (tmp_path / "run" / "s").stat().st_mode & 0o777 == 0o660
+        assert (tmp_path / "run").stat().st_mode & 0o777 == 0o750
+    finally:
+        listener.close()
+    with pytest.raises(UnknownGroup, match="groupadd"):
+        Listener(tmp_path / "s", "no-such-group")
+    with pytest.raises(SocketUnusable, match="longer than"):
+        Listener(tmp_path / ("s" * 100), None)
 
 
 # -- many and slow -----------------------------------------------------------------------------------------------------
