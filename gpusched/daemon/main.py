@@ -33,7 +33,7 @@ from gpusched.daemon.pool import build_pool
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.run import one_error
 from gpusched.daemon.sampler import Sampler
-from gpusched.daemon.server import Listener, Server
+from gpusched.daemon.server import Listener, Server, listening_path
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.errors import DONE, GpuschedError, StoreError, StoreUnwritable
@@ -76,7 +76,7 @@ async def _serve(config: Config) -> None:
         stack.callback(notifier.close)
         store = stack.enter_context(Store.open(state_dir / "state.db"))
         _make_private(state_dir)
-        listener = Listener(config.daemon.socket, config.daemon.group)
+        listener = Listener(listening_path(config.daemon.socket), config.daemon.group)
         stack.callback(listener.close)
         pool = build_pool(config)
         for note in pool.notes:

@@ -41,6 +41,7 @@ from gpusched.protocol import (
     encode,
 )
 
+SOCKET_NAME = "gpusched.sock"
 #: connections at a time
 MAX_CLIENTS = 500
 #: seconds that a client may take to say hello
@@ -75,6 +76,24 @@ class SocketUnusable(DaemonError):
 class UnknownGroup(UsageError):
     problem = "daemon.group: there is no group {group} on this machine"
     remedy = "create it (`groupadd --system {group}`), or leave the setting out: then only the owner can connect"
+
+
+class NoPlace(UsageError):
+    problem = "there is no place for the daemon's socket: neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set"
+    remedy = "give one with --socket or daemon.socket; clients then need it too (GPUSCHED_SOCKET)"
+
+
+def listening_path(explicit: Path | None) -> Path:
+    """Where a daemon listens: where it is told to, or else where clients look. Raises NoPlace."""
+    if explicit is not None:
+        return explicit.absolute()
+    if directories := os.environ.get("RUNTIME_DIRECTORY"):  # of systemd
+        return Path(directories.partition(":")[0]) / SOCKET_NAME
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / "gpusched" / SOCKET_NAME
+    if os.geteuid() == 0:
+        return Path("/run/gpusched") / SOCKET_NAME
+    raise NoPlace
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):

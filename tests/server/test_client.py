@@ -11,6 +11,7 @@ import pytest
 
 from gpusched.client import connection as client
 from gpusched.client.connection import HungUp, NoDaemon, NotADaemon, NotAllowed, OtherVersion, connect, socket_paths
+from gpusched.daemon.server import NoPlace, listening_path
 from gpusched.errors import DaemonError, InputError
 from gpusched.protocol import Welcome, encode
 from tests.server.support import Daemon
@@ -38,6 +39,20 @@ def test_order_of_search(monkeypatch: pytest.MonkeyPatch) -> None:
     assert socket_paths(None) == [Path("/run/user/1000/gpusched/gpusched.sock"), Path("/run/gpusched/gpusched.sock")]
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert socket_paths(None) == [Path("/run/gpusched/gpusched.sock")]
+
+
+def test_daemons_listen_where_clients_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    assert listening_path(None) == socket_paths(None)[0]
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/gpusched:/run/other")
+    assert listening_path(None) == client.SYSTEM_SOCKET
+    assert listening_path(Path("/s")) == Path("/s")
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(NoPlace, match="GPUSCHED_SOCKET"):
+        listening_path(None)
 
 
 def test_the_first_that_answers_is_found(service: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +87,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def connect(self, address: object) -> None:
             raise PermissionError(13, os.strerror(13))
 
-    monkeypatch.setattr(client.socket, "socket", Refusing)
+    monkeypatch.setattr(socket, "socket", Refusing)
     with pytest.raises(NotAllowed, match=r"daemon\.group") as error:
         connect(tmp_path / "s")
     assert error.value.exit_code == 3

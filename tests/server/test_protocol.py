@@ -241,7 +241,7 @@ def test_frames_of_the_first_version_are_understood() -> None:
     messages = []
     for line in lines:
         kind, _, frame = line.partition(b" ")
-        messages.append(decoders[kind.decode()](frame))  # type: ignore[operator]
+        messages.append(decoders[kind.decode()](frame))
     assert messages == [Hello(protocol=1, version="0.1.0"), *REQUESTS, *REPLIES]
 
 

@@ -130,7 +130,7 @@ def test_sigterm_drains(service: Daemon) -> None:
 
 @pytest.mark.parametrize("how", ["a second signal", "the time is over"])
 def test_windows_that_do_not_end_are_stopped_and_queued_again(service: Daemon, how: str) -> None:
-    service.start(**({"DRAIN_S": 0.01} if how == "the time is over" else {}))
+    service.start(DRAIN_S=0.01 if how == "the time is over" else 300.0)
     with service.fifo() as release:
         with service.connect() as connection:
             connection.submit(service.spec("FIFO", windows=2), source="s", name="batch")
