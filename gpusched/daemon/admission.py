@@ -22,6 +22,7 @@ from gpusched.core import planning
 from gpusched.core.model import Batch, Finished
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import PoolPlan
+from gpusched.daemon.run import one_error
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
@@ -126,16 +127,17 @@ class Admission:
             self._check_output(batch_id, output_dir)
             await anyio.to_thread.run_sync(_check_directories, Path(spec.data_root), output_dir)
             async with self._surveys:
-                plan = await survey(
-                    self._launcher,
-                    spec,
-                    output_dir=output_dir,
-                    cache_dir=self._cache_dir,
-                    log_path=self._logs_dir / batch_id / "survey.log",
-                    device_types=self._pool.device_types(spec.device),
-                    processes=self._pool.cores,
-                    on_progress=on_progress,
-                )
+                with one_error():
+                    plan = await survey(
+                        self._launcher,
+                        spec,
+                        output_dir=output_dir,
+                        cache_dir=self._cache_dir,
+                        log_path=self._logs_dir / batch_id / "survey.log",
+                        device_types=self._pool.device_types(spec.device),
+                        processes=self._pool.cores,
+                        on_progress=on_progress,
+                    )
             async with self.changing:
                 # While it was surveyed, the daemon may have been told to stop, a retry may have opened the last round
                 # again, or another batch may have taken the directory.
