@@ -1,0 +1,45 @@
+"""The command line: what was typed becomes one call, and whatever happens becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from gpusched.cli.parser import parse
+from gpusched.errors import INTERRUPTED, GpuschedError
+
+#: exit code of a bug in gpusched (EX_SOFTWARE of sysexits.h)
+INTERNAL_ERROR = 70
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what was asked for; return the exit code. No traceback reaches the user without --debug."""
+    debug = "--debug" in arguments
+    try:
+        options = parse(arguments)
+        module, _, name = options.handler.partition(":")
+        code = getattr(import_module(module), name)(options)
+        sys.stdout.flush()
+    except GpuschedError as error:
+        if debug:
+            raise
+        print(f"gpusched: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. The interpreter must not try to flush it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        print(  # noqa: T201
+            f"gpusched: internal error: {type(error).__name__}: {error}\n"
+            "  this is a bug: run the command again with --debug and report what it prints",
+            file=sys.stderr,
+        )
+        return INTERNAL_ERROR
+    return int(code)

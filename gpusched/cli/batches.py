@@ -1,0 +1,250 @@
+"""`plan` and `run`: from a symbols file to a plan or to trained windows, without a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpusched.config import Config, Loaded, batch_spec, load
+from gpusched.core import planning
+from gpusched.core.model import BatchSpec, PlannedWindow
+from gpusched.core.planning import Plan
+from gpusched.errors import DONE, INTERRUPTED, TOO_MANY_FAILURES, InputError, UsageError
+
+
+class BadSymbolsFile(InputError):
+    problem = "the symbols file cannot be read: {why}"
+    remedy = "give a UTF-8 text file with one symbol a line"
+
+
+class BadSymbol(InputError):
+    problem = "{symbol!r} cannot be a symbol: {why}"
+    remedy = "mend or remove that line"
+
+
+class NoSymbols(InputError):
+    problem = "the symbols file names no symbol"
+    remedy = "write one symbol a line"
+
+
+class BadName(UsageError):
+    problem = "--name {name!r} cannot name a batch: {why}"
+    remedy = "give another name"
+
+
+class NoDataRoot(InputError):
+    problem = "the data root {path} is not a directory that can be read"
+    remedy = "give --data-root, or set data.root in config.toml"
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as the command line asks for it."""
+
+    config: Config
+    spec: BatchSpec
+    #: the stem of the symbols file
+    source: str
+    name: str | None
+    #: what -o named, or None
+    output: Path | None
+    #: sentences for people about the symbols file
+    notes: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return planning.digest(self.spec, str(self.output) if self.output else None)
+
+    @property
+    def batch_id(self) -> str:
+        return self.name or planning.batch_id(self.source, self.digest)
+
+    @property
+    def output_dir(self) -> Path:
+        return self.output or self.config.run.output / self.batch_id
+
+
+def load_config(options: argparse.Namespace) -> Loaded:
+    return load(path=getattr(options, "config", None), flags=options.flags)
+
+
+def ask(options: argparse.Namespace) -> Ask:
+    """Read the configuration and the symbols file. Raises GpuschedError."""
+    config = load_config(options).config
+    path = Path(options.symbols_file).absolute()
+    symbols, notes = read_symbols(path)
+    if options.name is not None and (why := planning.name_problem(options.name)):
+        raise BadName(name=options.name, why=why)
+    return Ask(
+        config=config,
+        spec=batch_spec(config, symbols, priority=options.priority),
+        source=path.stem,
+        name=options.name,
+        output=Path(options.output).absolute() if options.output else None,
+        notes=notes,
+    )
+
+
+def read_symbols(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The symbols of a file, and a sentence for each that stands there twice. Raises InputError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadSymbolsFile(place=str(path), why="it is not UTF-8 text") from None
+    except OSError as error:
+        raise BadSymbolsFile(place=str(path), why=error.strerror or str(error)) from None
+    found = planning.parse_symbols(text)
+    if found.refused:
+        line, symbol, why = found.refused[0]
+        raise BadSymbol(place=f"{path}:{line}", symbol=symbol, why=why)
+    if not found.symbols:
+        raise NoSymbols(place=str(path))
+    again = ", ".join(f"{duplicate.symbol} (line {duplicate.line})" for duplicate in found.duplicates)
+    return found.symbols, (f"{path}: named twice, taken once: {again}",) if again else ()
+
+
+def check_data_root(spec: BatchSpec) -> None:
+    """Raise NoDataRoot unless there is one."""
+    if not Path(spec.data_root).is_dir():
+        raise NoDataRoot(path=spec.data_root)
+
+
+def plan(options: argparse.Namespace) -> int:
+    """What a batch would do, window by window; nothing is started."""
+    import anyio
+
+    from gpusched.client import render
+    from gpusched.daemon.run import make_plan
+
+    asked = ask(options)
+    check_data_root(asked.spec)
+    console, errors = render.open_console(), render.open_console(stderr=True)
+    for note in asked.notes:
+        errors.print(note, markup=False, highlight=False)
+    made, estimated_seconds = anyio.run(make_plan, asked.config, asked.spec, asked.output_dir)
+    if options.json:
+        print(json.dumps(plan_object(asked, made, estimated_seconds)))  # noqa: T201
+    elif console.is_terminal:
+        console.print(render.plan_table(made))
+        if estimated_seconds is not None:
+            console.print(f"Estimated time: {render.duration(estimated_seconds)}", highlight=False)
+    else:
+        for row in render.plan_rows(made):
+            print(row)  # noqa: T201
+    return DONE
+
+
+def plan_object(asked: Ask, made: Plan, estimated_seconds: float | None) -> dict[str, Any]:
+    """The plan as `plan --json` prints it."""
+    return {
+        "batch_id": asked.batch_id,
+        "output_dir": str(asked.output_dir),
+        "windows": [_planned(window) for window in made.windows],
+        "totals": {
+            "total": len(made.windows),
+            "train": len(made.to_train),
+            "reuse": len(made.to_reuse),
+            "skip": len(made.to_skip),
+        },
+        "estimated_seconds": estimated_seconds,
+    }
+
+
+def _planned(planned: PlannedWindow) -> dict[str, Any]:
+    window = planned.window
+    action = "skip" if planned.skip_reason is not None else "reuse" if planned.committed is not None else "train"
+    return {
+        "symbol": window.symbol,
+        "start": window.start.isoformat(),
+        "end": window.end.isoformat(),
+        "window_label": window.label,
+        "bars": planned.bars,
+        "usable_rows": planned.usable_rows,
+        "action": action,
+        "reason": planned.skip_reason,
+    }
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train a batch in this terminal."""
+    return run_asked(ask(options), as_json=options.json)
+
+
+def run_asked(asked: Ask, *, as_json: bool) -> int:
+    """Plan, train, show and sum up; the exit code."""
+    import anyio
+
+    from gpusched.client import render
+    from gpusched.client.view import BatchView
+    from gpusched.daemon.run import STATE_DIR, run_batch
+
+    check_data_root(asked.spec)
+    console, errors = render.open_console(), render.open_console(stderr=True)
+    for note in asked.notes:
+        errors.print(note, markup=False, highlight=False)
+    view = BatchView()
+    screen = render.RunScreen(errors if as_json else console, view)
+
+    def interrupted(count: int) -> None:
+        screen.note(
+            "Draining: the running windows may finish, no other starts; interrupt again to stop them."
+            if count == 1
+            else "Stopping the running windows."
+        )
+
+    async def train() -> Any:
+        return await run_batch(
+            asked.config,
+            asked.spec,
+            batch_id=asked.batch_id,
+            digest=asked.digest,
+            output_dir=asked.output_dir,
+            observe=quiet if as_json else screen.update,
+            on_plan=(lambda made: None) if as_json else screen.planned,
+            on_interrupt=interrupted,
+            on_survey=(lambda done, total: None) if as_json else screen.planning,
+        )
+
+    def quiet(update: Any) -> None:
+        view.apply(update, 0.0)
+
+    if as_json:
+        ended = anyio.run(train)
+    else:
+        console.print(f"Batch directory: {asked.output_dir}", markup=False, highlight=False, soft_wrap=True)
+        with screen:
+            ended = anyio.run(train)
+    totals = view.totals()
+    if as_json:
+        print(json.dumps(batch_object(asked.batch_id, asked.output_dir, totals, ended.seconds)))  # noqa: T201
+    else:
+        logs_dir = asked.output_dir / STATE_DIR / "logs"
+        console.print(
+            render.summary(
+                view, ended.seconds, held_reason=ended.held_reason, interrupted=ended.interrupted, logs_dir=logs_dir
+            )
+        )
+    if ended.interrupted:
+        return INTERRUPTED
+    return exit_code(totals, asked.spec.limits.max_failure_rate, held=ended.held_reason is not None)
+
+
+def batch_object(batch_id: str, output_dir: Path, totals: dict[str, int], seconds: float) -> dict[str, Any]:
+    """How `run --json` and `status BATCH --json` end."""
+    done = totals["succeeded"] + totals["reused"] + totals["skipped"] + totals["failed"] + totals["cancelled"]
+    return {
+        "batch_id": batch_id,
+        "output_dir": str(output_dir),
+        "windows": totals,
+        "seconds": round(seconds, 3),
+        "windows_per_second": round(done / seconds, 3) if seconds > 0 else 0.0,
+    }
+
+
+def exit_code(totals: dict[str, int], max_failure_rate: float, *, held: bool) -> int:
+    """1 if more windows failed than the batch allows, or it was held before its end."""
+    too_many = totals["failed"] > max_failure_rate * max(1, totals["total"])
+    return TOO_MANY_FAILURES if too_many or held else DONE

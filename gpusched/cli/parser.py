@@ -1,0 +1,164 @@
+"""What can be typed: commands, options, and what is said about a typing error."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gpusched import __version__
+from gpusched.errors import UsageError
+
+#: options that a setting of `config.toml` has a name of its own for
+SETTING_OPTIONS = {
+    "start": ("windows.start", "DATE", "first day, YYYY-MM-DD"),
+    "end": ("windows.end", "DATE", "last day, YYYY-MM-DD"),
+    "window_days": ("windows.days", "N", "calendar days of a window (180)"),
+    "interval": ("data.interval", "NAME", "directory of the bars below the symbol's (1d)"),
+    "horizon": ("labels.horizon", "BARS", "bars that the label looks ahead (7)"),
+    "threshold": ("labels.threshold", "RETURN", "a forward return above it is labelled 1 (0.02)"),
+    "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
+    "workers": ("run.workers", "N", "windows that may run at once; 0: one per slot (0)"),
+    "device": ("run.device", "TYPE", "auto, cuda, gpu or cpu (auto)"),
+    "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
+}
+#: those of one window, for `train`
+TRAIN_OPTIONS = ("interval", "horizon", "threshold", "data_root", "device")
+
+
+class WrongUsage(UsageError):
+    problem = "{why}"
+    remedy = "try `{command} --help`"
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse, with errors from the catalogue and suggestions."""
+
+    def error(self, message: str) -> NoReturn:
+        why = message
+        if found := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            why = f"there is no option {found[1]}{_nearest(found[1], self._option_string_actions)}"
+        elif found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            why = f"there is no command {found[1]!r}{_nearest(found[1], COMMANDS)}"
+        raise WrongUsage(why=why, command=self.prog)
+
+
+def _nearest(word: str, words: Any) -> str:
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; `handler` names its function, `flags` are the settings it gave. Raises UsageError."""
+    common = Parser(add_help=False)
+    group = common.add_argument_group("everywhere")
+    # SUPPRESS, so that an option before the command is not overwritten by its default after it.
+    group.add_argument("--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help="configuration file")
+    group.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the daemon's socket")
+    group.add_argument(
+        "--set", action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS, help="any setting of config.toml"
+    )
+    group.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+
+    parser = Parser(prog="gpusched", description=__doc_line__, parents=[common], allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"gpusched {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True, title="commands")
+    for name, (handler, text, add) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
+        command.set_defaults(handler=handler)
+        for addition in add:
+            addition(command)
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        commands.choices[options.command].error(f"unrecognized arguments: {rest[0]}")
+    options.flags = _flags(options, commands.choices[options.command])
+    return options
+
+
+def _flags(options: argparse.Namespace, command: argparse.ArgumentParser) -> list[tuple[str, Any, str]]:
+    """The settings that were given: (`section.key`, value, flag)."""
+    flags: list[tuple[str, Any, str]] = []
+    for text in getattr(options, "set", []):
+        key, equals, value = text.partition("=")
+        if not equals:
+            command.error(f"--set {text}: expected KEY=VALUE, such as --set lightgbm.num_leaves=31")
+        flags.append((key.strip(), value.strip(), "--set"))
+    for name, (key, _, _) in SETTING_OPTIONS.items():
+        value = getattr(options, name, None)
+        if value is not None:
+            flags.append((key, value, f"--{name.replace('_', '-')}"))
+    if getattr(options, "socket", None):
+        flags.append(("daemon.socket", options.socket, "--socket"))
+    return flags
+
+
+# -- groups of arguments -----------------------------------------------------------------------------------------------
+
+
+def _settings(*names: str) -> Any:
+    def add(command: argparse.ArgumentParser) -> None:
+        group = command.add_argument_group("windows")
+        for name in names:
+            _, metavar, text = SETTING_OPTIONS[name]
+            group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
+
+    return add
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+
+
+def _symbols(command: argparse.ArgumentParser) -> None:
+    command.add_argument("symbols_file", metavar="SYMBOLS_FILE", help="one symbol a line; # starts a comment")
+
+
+def _output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", "--output", metavar="DIR", help="where the artifacts go (<run.output>/<batch id>)")
+
+
+def _name(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--name", help="the batch's id (made from the symbols file and what is asked for)")
+    command.add_argument("--priority", type=int, default=0, help="batches with a higher one go first (0)")
+
+
+def _window(command: argparse.ArgumentParser) -> None:
+    for name, text in (("symbol", "symbol"), ("start_date", "first day"), ("end_date", "last day")):
+        command.add_argument(name, metavar=name.removesuffix("_date").upper(), help=text)
+    command.add_argument("-o", "--output", metavar="DIR", required=True, help="where the artifacts go")
+
+
+def _directory(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "directory", nargs="?", default="gpusched-demo", metavar="DIR", help="must not exist yet (./gpusched-demo)"
+    )
+    command.add_argument("--workers", metavar="N", help="windows that may run at once; 0: one per slot")
+
+
+__doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
+_ALL = _settings(*SETTING_OPTIONS)
+
+#: command → (handler `module:function`, help, groups of arguments)
+COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "demo": ("gpusched.cli.demo:demo", "write sample data (real daily bars), then run it", (_directory, _json)),
+    "plan": (
+        "gpusched.cli.batches:plan",
+        "what would run, and what would be skipped and why",
+        (_symbols, _output, _name, _ALL, _json),
+    ),
+    "run": (
+        "gpusched.cli.batches:run",
+        "train a batch here and now, without a daemon",
+        (_symbols, _output, _name, _ALL, _json),
+    ),
+    "train": (
+        "gpusched.cli.train:train",
+        "train one window in this process: what a slot runs",
+        (_window, _settings(*TRAIN_OPTIONS), _json),
+    ),
+    "doctor": ("gpusched.cli.doctor:doctor", "what works here, and what to do about the rest", (_json,)),
+    "config": ("gpusched.cli.settings:show", "the configuration in force, and where it comes from", (_json,)),
+}

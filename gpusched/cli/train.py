@@ -1,0 +1,107 @@
+"""`train`: one window in this process, by the very function that a slot runs."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from gpusched.cli.batches import check_data_root, load_config
+from gpusched.config import batch_spec
+from gpusched.core import planning
+from gpusched.core.model import DeviceType, WindowResult
+from gpusched.errors import DONE, InputError, UsageError
+
+
+class BadDate(UsageError):
+    problem = "{text!r} is not a date"
+    remedy = "write it as YYYY-MM-DD"
+
+
+class BadTrainSymbol(UsageError):
+    problem = "{symbol!r} cannot be a symbol: {why}"
+    remedy = "name one symbol"
+
+
+class WindowFailed(InputError):
+    problem = "the window cannot be trained: {why}"
+    remedy = "`gpusched plan` says what every window would find"
+
+
+class WindowRaised(InputError):
+    exit_code = 1
+    problem = "the window failed: {why}"
+    remedy = "run it again with --debug to see the traceback"
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train it, and print what became of it."""
+    cores = len(os.sched_getaffinity(0))
+    # Before anything loads an OpenMP or BLAS runtime: the workload says how many threads a window may use.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from gpusched.worker.messages import WindowJob
+    from gpusched.worker.window import load_module, run_window
+    from gpusched.workload import BadData, BadParameters, DeviceMismatch, Task
+
+    if why := planning.symbol_problem(options.symbol):
+        raise BadTrainSymbol(symbol=options.symbol, why=why)
+    start, end = _date(options.start_date), _date(options.end_date)
+    dates = [("windows.start", start, "START"), ("windows.end", end, "END")]
+    options.flags += dates
+    config = load_config(options).config
+    spec = batch_spec(config, (options.symbol,))
+    check_data_root(spec)
+    device_type: DeviceType = "cpu" if spec.device == "auto" else spec.device
+    task = Task(
+        symbol=options.symbol,
+        start=start,
+        end=end,
+        data_root=spec.data_root,
+        cache_dir=str(config.cache.dir),
+        settings=spec.settings,
+        device_type=device_type,
+        threads=cores,
+    )
+    sys.path.append(str(Path.cwd()))
+    job = WindowJob(workload=spec.workload, task=task, output_dir=str(Path(options.output).absolute()))
+    try:
+        preload = getattr(load_module(spec.workload), "preload", None)
+        if preload is not None:
+            preload()
+        result = run_window(job, lambda phase, round=0, rounds=0: None)
+    except (BadData, BadParameters, DeviceMismatch) as error:
+        raise WindowFailed(place=task.label, why=error) from error
+    except Exception as error:
+        raise WindowRaised(place=task.label, why=f"{type(error).__name__}: {error}") from error
+    print(msgspec.json.encode(result).decode() if options.json else _sentences(result))  # noqa: T201
+    return DONE
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise BadDate(text=text) from None
+
+
+def _sentences(result: WindowResult) -> str:
+    counts = ", ".join(f"{name} {count}" for name, count in result.sample_counts.items())
+    phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.phases.items())
+    lines = [f"Artifacts: {result.artifacts_path}", f"Rows: {counts}"]
+    for part, metrics in result.metrics.items():
+        if isinstance(metrics, dict):
+            lines.append(f"{part.capitalize()}: " + ", ".join(f"{name} {_number(v)}" for name, v in metrics.items()))
+        else:
+            lines.append(f"{part}: {_number(metrics)}")
+    lines.append(f"Seconds: {result.seconds:.3f} ({phases}) on {result.device_type}")
+    return "\n".join(lines)
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "undefined" if value is None else str(value)

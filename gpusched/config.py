@@ -1,0 +1,413 @@
+"""The configuration: what can be set, where each value comes from, and what is wrong with it.
+
+A value given by a flag wins over one from the environment (`GPUSCHED_RUN_OUTPUT` sets `run.output`), that over one from
+the configuration file, that over the default. Relative paths in a file start at the file's directory, all others at the
+current one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gpusched.core.model import BatchSpec, DeviceChoice, Limits
+from gpusched.errors import ConfigError, UsageError
+
+FILE_NAME = "config.toml"
+ENVIRONMENT_PREFIX = "GPUSCHED_"
+BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
+
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class UnknownKey(ConfigError):
+    problem = "there is no setting {key!r}{nearest}"
+    remedy = "`gpusched config` lists all settings"
+
+
+class BadValue(ConfigError):
+    problem = "{key}: {why}"
+    remedy = "`gpusched config` shows every setting and where its value comes from"
+
+
+class BadToml(ConfigError):
+    problem = "not a TOML file: {why}"
+    remedy = "mend the file, or name another one with --config"
+
+
+class NoConfigFile(ConfigError):
+    problem = "the configuration file {path} cannot be read: {why}"
+    remedy = "check the path given by --config or GPUSCHED_CONFIG"
+
+
+class NoDates(UsageError):
+    problem = "no {missing} date is given"
+    remedy = "give --start and --end (YYYY-MM-DD), or set windows.start and windows.end in config.toml"
+
+
+class DatesReversed(UsageError):
+    problem = "the windows end on {end}, before they start on {start}"
+    remedy = "swap --start and --end"
+
+
+def _cache_dir() -> Path:
+    if directory := os.environ.get("CACHE_DIRECTORY"):
+        return Path(directory.partition(":")[0])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpusched"
+
+
+def _state_dir() -> Path:
+    if directory := os.environ.get("STATE_DIRECTORY"):
+        return Path(directory.partition(":")[0])
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpusched"
+
+
+# Every section of config.toml is a struct below, every key one of its fields; `config.toml` explains them to users.
+
+
+class Data(Struct, frozen=True, kw_only=True):
+    root: Path = Path("data")
+    interval: str = "1d"
+
+
+class Windows(Struct, frozen=True, kw_only=True):
+    start: dt.date | None = None
+    end: dt.date | None = None
+    days: Annotated[int, Meta(ge=1, le=36_500)] = 180
+
+
+class Labels(Struct, frozen=True, kw_only=True):
+    horizon: Annotated[int, Meta(ge=1, le=1_000_000)] = 7
+    threshold: Annotated[float, Meta(gt=-1, le=1000)] = 0.02
+
+
+class Split(Struct, frozen=True, kw_only=True):
+    method: Literal["chronological", "random"] = "chronological"
+    validation_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+
+
+class Training(Struct, frozen=True, kw_only=True):
+    min_rows: Annotated[int, Meta(ge=2)] = 20
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    output: Path = Path("gpusched-runs")
+    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = BUILT_IN_WORKLOAD
+    device: DeviceChoice = "auto"
+    workers: Count = 0
+    max_failure_rate: Share = 0.0
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 3
+    timeout_s: Seconds = 3600.0
+    grace_s: Seconds = 10.0
+    backoff_s: Seconds = 1.0
+    backoff_max_s: Seconds = 60.0
+    memory_limit_mb: Count = 0
+    breaker_failures: Count = 10
+
+
+class Devices(Struct, frozen=True, kw_only=True):
+    fallback: Literal["cpu", "none"] = "cpu"
+    slots: Literal["auto"] | Annotated[int, Meta(ge=1, le=64)] = "auto"
+    cpu_slots: Literal["auto"] | Annotated[int, Meta(ge=0, le=1024)] = "auto"
+
+
+class Cache(Struct, frozen=True, kw_only=True):
+    dir: Path = msgspec.field(default_factory=_cache_dir)
+
+
+class Daemon(Struct, frozen=True, kw_only=True):
+    state_dir: Path = msgspec.field(default_factory=_state_dir)
+    socket: Path | None = None
+    group: str = ""
+    idle_launcher_s: Seconds = 300.0
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings; paths are absolute."""
+
+    data: Data = Data()
+    windows: Windows = Windows()
+    labels: Labels = Labels()
+    split: Split = Split()
+    training: Training = Training()
+    #: LightGBM's parameters, on top of the workload's defaults
+    lightgbm: dict[str, Any] = {}
+    run: Run = Run()
+    devices: Devices = Devices()
+    cache: Cache = msgspec.field(default_factory=Cache)
+    daemon: Daemon = msgspec.field(default_factory=Daemon)
+
+
+SECTIONS: dict[str, type[Struct]] = {
+    "data": Data,
+    "windows": Windows,
+    "labels": Labels,
+    "split": Split,
+    "training": Training,
+    "run": Run,
+    "devices": Devices,
+    "cache": Cache,
+    "daemon": Daemon,
+}
+
+
+class Setting(Struct, frozen=True):
+    """A value that somebody gave, and where."""
+
+    value: Any
+    #: for people: `config.toml:12`, `GPUSCHED_RUN_OUTPUT`, `--set`
+    origin: str
+    #: where a relative path starts
+    base: Path
+
+
+class Loaded(Struct, frozen=True, kw_only=True):
+    config: Config
+    #: `section.key` → where its value comes from; what is not in it is a default
+    origins: dict[str, str]
+    #: the file that was read, or None
+    path: Path | None
+
+
+def load(
+    *, path: Path | None = None, flags: Sequence[tuple[str, Any, str]] = (), environ: Mapping[str, str] = os.environ
+) -> Loaded:
+    """Put the configuration together. `flags` are (`section.key`, value, flag), later ones win.
+
+    A flag's value that is text is read as TOML reads it, and kept as text where that fails. Raises ConfigError.
+    """
+    cwd = Path.cwd()
+    found = _find(path, environ, cwd)
+    given: dict[str, Setting] = {}
+    if found is not None:
+        _overlay(given, _from_file(found))
+    _overlay(given, _from_environment(environ, cwd))
+    for key, value, flag in flags:
+        _require_known(key, flag)
+        _overlay(given, {key: Setting(value, flag, cwd)})
+    config = _build(given, cwd)
+    _check_workload(config, given)
+    origins = {key: setting.origin for key, setting in given.items()}
+    return Loaded(config=config, origins=origins, path=found)
+
+
+def _overlay(given: dict[str, Setting], stronger: Mapping[str, Setting]) -> None:
+    """Let the settings of a stronger source win, LightGBM's also over their other names."""
+    from gpusched.teacher.parameters import CANONICAL
+
+    names = {CANONICAL.get(key.removeprefix("lightgbm.")) for key in stronger if key.startswith("lightgbm.")} - {None}
+    for key in tuple(given):
+        if key.startswith("lightgbm.") and CANONICAL.get(key.removeprefix("lightgbm.")) in names:
+            del given[key]
+    given |= stronger
+
+
+def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """The file that was named, or the first that is there of those looked for."""
+    if path is not None:
+        return path.absolute()
+    if named := environ.get("GPUSCHED_CONFIG"):
+        return Path(named).absolute()
+    home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    for candidate in (cwd / FILE_NAME, home / "gpusched" / FILE_NAME, Path("/etc/gpusched") / FILE_NAME):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _from_file(path: Path) -> dict[str, Setting]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
+        raise NoConfigFile(path=path, why=why) from None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadToml(place=str(path), why=error) from None
+    given: dict[str, Setting] = {}
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            _require_known(section, f"{path}:{_line(text, None, section)}")
+            raise BadValue(place=f"{path}:{_line(text, None, section)}", key=section, why="expected a [section]")
+        for key, value in table.items():
+            place = f"{path}:{_line(text, section, key)}"
+            _require_known(f"{section}.{key}", place)
+            given[f"{section}.{key}"] = Setting(value, place, path.parent)
+        if not table:
+            _require_known(section, f"{path}:{_line(text, None, section)}", section=True)
+    return given
+
+
+def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Setting]:
+    given = {}
+    for name, text in sorted(environ.items()):
+        section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
+        if name.startswith(ENVIRONMENT_PREFIX) and key and section in {*SECTIONS, "lightgbm"}:
+            _require_known(f"{section}.{key}", name)
+            given[f"{section}.{key}"] = Setting(text, name, cwd)
+    return given
+
+
+def _require_known(key: str, place: str, section: bool = False) -> None:
+    """Raise UnknownKey unless there is such a setting. LightGBM's own parameters are checked by the workload."""
+    if section and key in {*SECTIONS, "lightgbm"}:
+        return
+    head, _, tail = key.partition(".")
+    if (head == "lightgbm" and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__):
+        return
+    raise UnknownKey(place=place, key=key, nearest=_nearest(key, keys()))
+
+
+def keys() -> list[str]:
+    """Every `section.key` but LightGBM's."""
+    return [f"{section}.{key}" for section, struct in SECTIONS.items() for key in struct.__struct_fields__]
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _line(text: str, section: str | None, key: str) -> int:
+    """The line on which a key (or, without a section, a section) stands in a TOML file; 1 if it cannot be told."""
+    current: str | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[+\s*\"?([^\]\"]+?)\"?\s*\]", line):
+            current = header[1]
+            if section is None and current == key:
+                return number
+        elif current == section and re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", line):
+            return number
+    return 1
+
+
+def _build(given: Mapping[str, Setting], cwd: Path) -> Config:
+    sections: dict[str, Any] = {}
+    for section, struct in SECTIONS.items():
+        hints = get_type_hints(struct, include_extras=True)
+        defaults = struct()
+        values = {}
+        for key in struct.__struct_fields__:
+            setting = given.get(f"{section}.{key}")
+            if setting is None:
+                value = getattr(defaults, key)
+                values[key] = cwd / value if isinstance(value, Path) else value
+            else:
+                values[key] = _convert(f"{section}.{key}", setting, hints[key])
+        sections[section] = struct(**values)
+    lightgbm = {
+        key.partition(".")[2]: _parsed(setting.value) for key, setting in given.items() if key.startswith("lightgbm.")
+    }
+    return Config(lightgbm=lightgbm, **sections)
+
+
+def _convert(key: str, setting: Setting, hint: Any) -> Any:
+    if hint in (Path, Path | None):
+        if not isinstance(setting.value, str | Path) or not str(setting.value):
+            raise BadValue(place=setting.origin, key=key, why=f"expected a path, got {setting.value!r}")
+        return Path(os.path.normpath(setting.base / Path(setting.value).expanduser()))
+    value = setting.value if hint is str or isinstance(setting.value, dt.date) else _parsed(setting.value)
+    try:
+        return msgspec.convert(value, hint, strict=True)
+    except msgspec.ValidationError as error:
+        if value is not setting.value:
+            try:
+                return msgspec.convert(setting.value, hint)
+            except msgspec.ValidationError:
+                pass
+        why = f"{_lower(str(error))}, got {setting.value!r}" if not isinstance(setting.value, dict) else str(error)
+        raise BadValue(place=setting.origin, key=key, why=why) from None
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _parsed(value: Any) -> Any:
+    """Text as TOML reads it, or as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+# -- the built-in workload's part --------------------------------------------------------------------------------------
+
+
+def workload_settings(config: Config) -> dict[str, Any]:
+    """What `Task.settings` will be: for the built-in workload complete, with LightGBM's defaults filled in."""
+    settings: dict[str, Any] = {
+        "interval": config.data.interval,
+        "horizon": config.labels.horizon,
+        "threshold": config.labels.threshold,
+        "split": config.split.method,
+        "validation_fraction": config.split.validation_fraction,
+        "min_rows": config.training.min_rows,
+        "lightgbm": config.lightgbm,
+    }
+    if config.run.workload == BUILT_IN_WORKLOAD:
+        from gpusched.teacher.settings import parse_settings
+
+        settings = msgspec.structs.asdict(parse_settings(settings))
+    return settings
+
+
+def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
+    """Raise BadValue for settings that the built-in workload refuses, LightGBM's parameters among them."""
+    from gpusched.workload import BadParameters
+
+    try:
+        workload_settings(config)
+    except BadParameters as error:
+        why = str(error)
+        named = [key for key in given if re.search(rf"\b{re.escape(key.partition('.')[2])}\b", why)]
+        place = given[named[0]].origin if named else None
+        raise BadValue(place=place, key=named[0] if named else "lightgbm", why=why) from None
+
+
+def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -> BatchSpec:
+    """What a batch of `symbols` asks for. Raises NoDates, DatesReversed."""
+    start, end = config.windows.start, config.windows.end
+    if start is None or end is None:
+        missing = " and no ".join(name for name, date in (("start", start), ("end", end)) if date is None)
+        raise NoDates(missing=missing)
+    if end < start:
+        raise DatesReversed(start=start, end=end)
+    run = config.run
+    return BatchSpec(
+        symbols=symbols,
+        start=start,
+        end=end,
+        window_days=config.windows.days,
+        data_root=str(config.data.root),
+        workload=run.workload,
+        settings=workload_settings(config),
+        device=run.device,
+        workers=run.workers,
+        priority=priority,
+        limits=Limits(
+            max_attempts=run.max_attempts,
+            timeout_s=run.timeout_s,
+            grace_s=run.grace_s,
+            backoff_s=run.backoff_s,
+            backoff_max_s=run.backoff_max_s,
+            memory_limit_bytes=run.memory_limit_mb * 1024 * 1024,
+            max_failure_rate=run.max_failure_rate,
+            breaker_failures=run.breaker_failures,
+        ),
+    )
