@@ -1,0 +1,324 @@
+"""What one batch looks like from outside, kept up to date from what its supervisor tells. Pure; nothing is drawn here.
+
+It never asks and never waits: whatever was not told is not known. Each update costs the same however large the batch
+is, except the first, which names the windows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from typing import Any
+
+import msgspec
+
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchFinished,
+    BatchHeld,
+    BatchReleased,
+    BatchReopened,
+    DeviceChanged,
+    ProgressReported,
+    Update,
+    WindowMoved,
+)
+from gpusched.core.model import (
+    OUTCOMES,
+    Active,
+    Failed,
+    Failure,
+    Finished,
+    Lost,
+    Outcome,
+    Queued,
+    Reused,
+    Running,
+    Skipped,
+    Starting,
+    Succeeded,
+    TimedOut,
+    name_of,
+)
+
+#: outcomes that count as failed in totals
+FAILURES = ("failed", "timed_out", "lost")
+#: failures that are kept in full; the first ones, since the later ones mostly say the same
+KEPT_FAILURES = 1000
+#: finished windows that are kept to be shown
+KEPT_RECENT = 32
+#: the rate is that of the last so many seconds, but of at least and at most so many windows
+RATE_S = 30.0
+RATE_WINDOWS = (64, 4096)
+
+#: dates, times and numbers that stand by themselves; those in paths and words name something
+_NUMBER = re.compile(r"(?<![\w/.-])\d[\dT:.+-]*\b")
+
+
+class RunningWindow(msgspec.Struct, kw_only=True):
+    """A window that holds a slot."""
+
+    label: str
+    slot: int
+    device: str
+    attempt: int
+    #: what it reported last, or the name of its state
+    phase: str
+    #: boosting round and their planned number, 0 where there is none
+    round: int = 0
+    rounds: int = 0
+    #: monotonic instant at which it was placed
+    since: float
+
+
+class FinishedWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that was trained, or has failed, or was stopped."""
+
+    label: str
+    #: name of the outcome
+    outcome: str
+    #: why it is not trained; empty if it is
+    reason: str
+    #: kind of the last failure, or None
+    kind: str | None
+    attempts: int
+    #: of the last attempt, slot included
+    seconds: float
+    slot: int | None
+    device: str | None
+    metrics: dict[str, Any] | None = None
+
+
+class BatchView:
+    """One batch. What concerns another one is passed over."""
+
+    def __init__(self, *, slots: int | None = None) -> None:
+        self.batch_id = ""
+        self.output_dir = ""
+        self.total = 0
+        #: by the name of the outcome
+        self.counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+        #: by slot index
+        self.running: dict[int, RunningWindow] = {}
+        #: device by slot index, of every slot that has been seen at work
+        self.devices: dict[int, str] = {}
+        self.held_reason: str | None = None
+        self.finished = False
+        #: attempts that failed and were followed by another one
+        self.retries = 0
+        #: the last ones to finish, the latest at the end
+        self.recent: deque[FinishedWindow] = deque(maxlen=KEPT_RECENT)
+        #: how many windows were skipped, by reason, without what is particular to each window
+        self.skips: Counter[str] = Counter()
+        self._failures: dict[str, FinishedWindow] = {}
+        self._slots = slots or 0
+        self._slot_of: dict[str, int] = {}
+        #: instants at which windows ended, and the one from which they are counted
+        self._ends: deque[float] = deque()
+        self._counted_from: float | None = None
+
+    def apply(self, update: Update, monotonic: float) -> None:
+        """Take in what happened at the instant `monotonic`."""
+        match update:
+            case ProgressReported(key=key):
+                if self._concerns(key.batch_id):
+                    self._progressed(update)
+            case WindowMoved(key=key):
+                if self._concerns(key.batch_id):
+                    self._moved(update, monotonic)
+            case BatchAccepted(batch=batch):
+                if self._concerns(batch.id):
+                    self._accepted(update)
+            case BatchHeld(batch_id=batch_id, reason=reason):
+                if self._concerns(batch_id):
+                    self.held_reason = reason
+            case BatchReleased(batch_id=batch_id):
+                if self._concerns(batch_id):
+                    self.held_reason = None
+                    self._restart_rate()
+            case BatchReopened(batch_id=batch_id):
+                if self._concerns(batch_id):
+                    self.finished = False
+                    self._restart_rate()
+            case BatchFinished(batch_id=batch_id):
+                if self._concerns(batch_id):
+                    self.finished = True
+            case DeviceChanged():
+                pass
+
+    @property
+    def failures(self) -> list[FinishedWindow]:
+        """The first `KEPT_FAILURES` windows that failed, timed out or were lost."""
+        return list(self._failures.values())
+
+    @property
+    def last_finished(self) -> FinishedWindow | None:
+        return self.recent[-1] if self.recent else None
+
+    @property
+    def slots(self) -> int:
+        """Slots that are known of."""
+        return max(self._slots, max(self.devices, default=-1) + 1)
+
+    @property
+    def done(self) -> int:
+        """Windows that are finished."""
+        return sum(self.counts.values())
+
+    @property
+    def trained(self) -> int:
+        """Windows that went through a slot to their end, well or not."""
+        counts = self.counts
+        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"]
+
+    def totals(self) -> dict[str, int]:
+        """Counts as the command's JSON has them: what timed out or was lost has failed."""
+        counts = self.counts
+        return {
+            "total": self.total,
+            "succeeded": counts["succeeded"],
+            "reused": counts["reused"],
+            "skipped": counts["skipped"],
+            "failed": sum(counts[name] for name in FAILURES),
+            "cancelled": counts["cancelled"],
+        }
+
+    def rate(self, monotonic: float) -> float:
+        """Windows per second that left their slots lately; 0 while none has."""
+        self._forget_ends(monotonic)
+        if self._counted_from is None or monotonic <= self._counted_from:
+            return 0.0
+        return len(self._ends) / (monotonic - self._counted_from)
+
+    def eta_s(self, monotonic: float) -> float | None:
+        """Seconds until the last window is finished at the present rate; None while that cannot be said."""
+        if self.finished:
+            return 0.0
+        rate = self.rate(monotonic)
+        if rate <= 0 or self.held_reason is not None or not self.total:
+            return None
+        return max(0, self.total - self.done) / rate
+
+    # -- what happened -------------------------------------------------------------------------------------------------
+
+    def _concerns(self, batch_id: str) -> bool:
+        if not self.batch_id:
+            self.batch_id = batch_id
+        return batch_id == self.batch_id
+
+    def _accepted(self, update: BatchAccepted) -> None:
+        """The same id again means that a finished batch was replaced, so nothing of it counts any more."""
+        self.output_dir = update.batch.output_dir
+        self.total = len(update.windows)
+        self.counts = dict.fromkeys(OUTCOMES, 0)
+        self.finished, self.held_reason, self.retries = False, None, 0
+        self.running, self._slot_of, self._failures, self.skips = {}, {}, {}, Counter()
+        self.recent.clear()
+        self._restart_rate()
+        for planned, state in update.windows:
+            if isinstance(state, Finished):
+                self.counts[name_of(state.outcome)] += 1
+                if isinstance(state.outcome, Skipped):
+                    self.skips[_generalised(state.outcome.reason, planned.window.symbol)] += 1
+
+    def _moved(self, update: WindowMoved, monotonic: float) -> None:
+        label, old, new = update.key.label, update.old, update.new
+        ran = None
+        if isinstance(old, Active) and not isinstance(new, Active):
+            self._slot_of.pop(label, None)
+            ran = self.running.pop(old.slot.index, None)
+        if isinstance(old, Finished):
+            self.counts[name_of(old.outcome)] -= 1
+            self._failures.pop(label, None)
+        if isinstance(new, Active):
+            running = self.running.get(new.slot.index)
+            if isinstance(new, Starting) or running is None or running.label != label:
+                self._placed(label, new, monotonic)
+            elif not isinstance(new, Running) or running.phase == "starting":
+                running.phase = name_of(new)
+        elif isinstance(new, Finished):
+            self._finished(update, new, ran, monotonic)
+        elif isinstance(new, Queued) and isinstance(update.ending, Failure):
+            self.retries += 1
+
+    def _placed(self, label: str, state: Active, monotonic: float) -> None:
+        slot = state.slot
+        self.devices[slot.index] = slot.device_id
+        self._slot_of[label] = slot.index
+        self.running[slot.index] = RunningWindow(
+            label=label,
+            slot=slot.index,
+            device=slot.device_id,
+            attempt=state.attempt,
+            phase=name_of(state),
+            since=monotonic,
+        )
+        if self._counted_from is None:
+            self._counted_from = monotonic
+
+    def _progressed(self, update: ProgressReported) -> None:
+        slot = self._slot_of.get(update.key.label)
+        running = self.running.get(slot) if slot is not None else None
+        # A window that is being stopped may still report; that it is being stopped matters more.
+        if running is not None and running.attempt == update.attempt and running.phase != "stopping":
+            running.phase, running.round, running.rounds = update.phase, update.round, update.rounds
+
+    def _finished(self, update: WindowMoved, new: Finished, ran: RunningWindow | None, monotonic: float) -> None:
+        outcome, old = new.outcome, update.old
+        name = name_of(outcome)
+        self.counts[name] += 1
+        if not isinstance(old, Active):
+            # It was cancelled where it waited.
+            return
+        failure = _failure(outcome)
+        window = FinishedWindow(
+            label=update.key.label,
+            outcome=name,
+            reason="" if isinstance(outcome, Succeeded) else failure.message if failure else update.reason,
+            kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
+            attempts=new.attempts,
+            seconds=_seconds(outcome, ran, monotonic),
+            slot=old.slot.index,
+            device=old.slot.device_id,
+            metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
+        )
+        self.recent.append(window)
+        if name in FAILURES and len(self._failures) < KEPT_FAILURES:
+            self._failures[window.label] = window
+        if name != "cancelled":
+            self._ends.append(monotonic)
+            self._forget_ends(monotonic)
+
+    def _forget_ends(self, monotonic: float) -> None:
+        """Count from the last end that is let go, so that the span covers exactly the windows that are counted."""
+        ends, (fewest, most) = self._ends, RATE_WINDOWS
+        while len(ends) > fewest and (ends[0] < monotonic - RATE_S or len(ends) > most):
+            self._counted_from = ends.popleft()
+
+    def _restart_rate(self) -> None:
+        """After a pause: the time in which nothing was placed says nothing about the rate."""
+        self._ends.clear()
+        self._counted_from = None
+
+
+def _failure(outcome: Outcome) -> Failure | None:
+    return outcome.failure if isinstance(outcome, Failed | Lost) else None
+
+
+def _seconds(outcome: Outcome, ran: RunningWindow | None, monotonic: float) -> float:
+    """Wall time on the slot; where the placement was not seen, what the outcome says itself."""
+    if ran is not None:
+        return monotonic - ran.since
+    match outcome:
+        case Succeeded(result=result):
+            return result.seconds
+        case TimedOut(seconds=seconds):
+            return seconds
+        case _:
+            return 0.0
+
+
+def _generalised(reason: str, symbol: str) -> str:
+    """A reason for a skip without the dates, numbers and symbol that differ from window to window."""
+    reason = reason.replace(f"/{symbol}", "/…").replace(f"'{symbol}'", "…")
+    return _NUMBER.sub("…", reason)
