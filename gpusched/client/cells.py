@@ -1,0 +1,165 @@
+"""Text that fits: foreign text made harmless, cropped and padded to cells; numbers, times and metrics in few of them.
+
+Everything that did not come from this package (symbols, messages of errors, names of devices) goes through `clean`
+before it is drawn: a terminal obeys control characters, and rich obeys markup unless it is given `Text`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+_PLAIN = {
+    ord("…"): "...",
+    ord("×"): "x",
+    ord("–"): "-",
+    ord("—"): "-",
+    ord("·"): "|",
+    ord("→"): "->",
+    ord("“"): '"',
+    ord("”"): '"',
+    ord("‘"): "'",
+    ord("’"): "'",
+}
+
+#: how outcomes and failures are coloured
+STYLES = {
+    "succeeded": "green",
+    "reused": "cyan",
+    "skipped": "yellow",
+    "failed": "bold red",
+    "timed_out": "bold red",
+    "cancelled": "yellow",
+    "lost": "bold magenta",
+}
+
+
+class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
+    """What is drawn with: all of it in ASCII where the terminal may know nothing else."""
+
+    ascii_only: bool
+    ellipsis: str
+    filled: str
+    empty: str
+    dot: str
+    dash: str
+    times: str
+
+    def clean(self, text: str) -> str:
+        """One line of text without anything that a terminal would obey."""
+        return clean(text, ascii_only=self.ascii_only)
+
+    def crop(self, text: str, cells: int) -> str:
+        """The text padded to exactly so many cells, or cropped at its end."""
+        if cell_len(text) <= cells:
+            return set_cell_size(text, cells)
+        return set_cell_size(set_cell_size(text, max(0, cells - len(self.ellipsis))).rstrip() + self.ellipsis, cells)
+
+    def crop_middle(self, text: str, cells: int) -> str:
+        """The text padded to exactly so many cells, or cropped in its middle: a label's ends tell it from others."""
+        if cell_len(text) <= cells:
+            return set_cell_size(text, cells)
+        room = cells - len(self.ellipsis)
+        if room < 2:
+            return set_cell_size(text, cells)
+        tail, size = "", room // 2
+        for character in reversed(text):
+            size -= cell_len(character)
+            if size < 0:
+                break
+            tail = character + tail
+        return set_cell_size(text, room - cell_len(tail)) + self.ellipsis + tail
+
+
+FANCY = Glyphs(ascii_only=False, ellipsis="…", filled="━", empty="─", dot="·", dash="–", times="×")
+ASCII = Glyphs(ascii_only=True, ellipsis="...", filled="#", empty="-", dot="|", dash="-", times="x")
+
+
+def glyphs(*, ascii_only: bool) -> Glyphs:
+    return ASCII if ascii_only else FANCY
+
+
+def clean(text: str, *, ascii_only: bool = False) -> str:
+    """One line of text without control characters, and without anything but ASCII if only that can be shown."""
+    if not text.isprintable():
+        spaced = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+        text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in spaced)
+    if ascii_only and not text.isascii():
+        text = text.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
+    return text
+
+
+def joined(parts: list[tuple[str, str]], separator: str) -> Text:
+    """One line of styled parts."""
+    line = Text(no_wrap=True, overflow="crop", end="")
+    for number, (part, style) in enumerate(parts):
+        if number:
+            line.append(separator, "dim")
+        line.append(part, style)
+    return line
+
+
+def duration(seconds: float) -> str:
+    """`0.4s`, `59s`, `12m05s`, `3h07m`, `2d04h`."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def per_second(rate: float) -> str:
+    """Windows per second, or per minute or hour where those are the better numbers."""
+    if rate >= 10 or rate == 0:
+        return f"{rate:.0f}/s"
+    if rate >= 1:
+        return f"{rate:.1f}/s"
+    if rate * 60 >= 1:
+        return f"{rate * 60:.1f}/min"
+    return f"{rate * 3600:.1f}/h"
+
+
+def device_name(device_id: str) -> str:
+    """The start of a UUID, which `nvidia-smi -L` shows as well; other ids as they are."""
+    kind, dash, rest = device_id.partition("-")
+    return f"{kind}{dash}{rest[:8]}" if dash else device_id
+
+
+def key_metrics(metrics: dict[str, Any] | None, count: int) -> list[tuple[str, str]]:
+    """The metrics that say most, at most `count`, as names and numbers.
+
+    Those of the validation, AUC and accuracy first. Workloads may report what they like: whatever numbers there are at
+    the top, or one level below, will do.
+    """
+    if not isinstance(metrics, dict):
+        return []
+    part = metrics.get("validation")
+    if not isinstance(part, dict):
+        nested = next((value for value in metrics.values() if isinstance(value, dict)), {})
+        part = metrics if any(_is_number(value) for value in metrics.values()) else nested
+    first = [name for name in ("auc", "accuracy") if name in part]
+    names = first + [name for name in part if name not in first]
+    numbers = [(str(name), _number(part[name])) for name in names if part[name] is None or _is_number(part[name])]
+    return numbers[:count]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: float | None) -> str:
+    """Undefined metrics are a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value)
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"

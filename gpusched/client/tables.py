@@ -1,0 +1,165 @@
+"""What is printed once: a plan before a run, and the summary after it.
+
+Lines are laid out here rather than by rich's tables, which look at every cell twice and keep all of them: a plan has as
+many lines as the batch has windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.text import Text
+
+from gpusched.client.cells import STYLES, Glyphs, clean, duration, glyphs, per_second
+from gpusched.client.view import BatchView, FinishedWindow
+from gpusched.core.model import OUTCOMES, PlannedWindow
+from gpusched.core.planning import Plan
+
+#: the summary shows so many failures and skip reasons, and counts the rest
+SHOWN_FAILURES = 20
+SHOWN_REASONS = 10
+
+_ACTION_STYLES = {"train": "green", "reuse": "cyan", "skip": "yellow"}
+
+
+def action(planned: PlannedWindow) -> str:
+    """What a batch does with a window: `train`, `reuse` or `skip`."""
+    if planned.skip_reason is not None:
+        return "skip"
+    return "reuse" if planned.committed is not None else "train"
+
+
+def plan_rows(plan: Plan) -> Iterator[str]:
+    """Tab-separated lines for pipes: symbol, start, end, label, bars, usable rows, action, reason."""
+    for planned in plan.windows:
+        window = planned.window
+        yield "\t".join(
+            (
+                clean(window.symbol),
+                window.start.isoformat(),
+                window.end.isoformat(),
+                clean(window.label),
+                str(planned.bars),
+                str(planned.usable_rows),
+                action(planned),
+                clean(planned.skip_reason or ""),
+            )
+        )
+
+
+def plan_line(plan: Plan) -> str:
+    """What a plan comes to, in one line."""
+    return f"{len(plan.to_train)} to train, {len(plan.to_reuse)} to reuse, {len(plan.to_skip)} to skip"
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """A line for each window, then the totals."""
+    return _PlanTable(plan)
+
+
+def summary(
+    view: BatchView, seconds: float, *, held_reason: str | None, interrupted: bool, logs_dir: Path
+) -> RenderableType:
+    """How a batch ended: outcomes, time, what failed and where its log lies, and why windows were skipped."""
+    return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir)
+
+
+class _PlanTable:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        draw, plan = glyphs(ascii_only=options.ascii_only), self._plan
+        longest = max((cell_len(planned.window.label) for planned in plan.windows), default=6)
+        # 30 cells for the columns between, and as much again for a reason before a label may take more than its half.
+        width = max(6, min(longest, max(options.max_width // 2, options.max_width - 60)))
+        room = options.max_width - width - 30
+        yield Text(f"{draw.crop('window', width)}  {'bars':>9}  {'usable':>9}  action  reason", "bold", no_wrap=True)
+        for planned in plan.windows:
+            act = action(planned)
+            label = draw.crop_middle(draw.clean(planned.window.label), width)
+            line = Text(f"{label}  {planned.bars:>9}  {planned.usable_rows:>9}  ", no_wrap=True, overflow="crop")
+            line.append(act, _ACTION_STYLES[act])
+            if planned.skip_reason and room > 4:
+                reason = draw.crop(draw.clean(planned.skip_reason), room).rstrip()
+                line.append(" " * (8 - len(act)) + reason)
+            yield line
+        yield Text(f"{_windows(len(plan.windows))}: {plan_line(plan)}", "bold")
+
+
+class _Summary:
+    def __init__(
+        self, view: BatchView, seconds: float, *, held_reason: str | None, interrupted: bool, logs_dir: Path
+    ) -> None:
+        self._view = view
+        self._seconds = seconds
+        self._held_reason = held_reason
+        self._interrupted = interrupted
+        self._logs_dir = logs_dir
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        draw, view = glyphs(ascii_only=options.ascii_only), self._view
+        yield from self._heading(draw)
+        widest = max(len(str(view.total)), 1)
+        for name in OUTCOMES:
+            if view.counts[name]:
+                count = f"{view.counts[name]:>{widest}}"
+                yield Text(f"  {count}  {name.replace('_', ' ')}", STYLES[name])
+        if left := view.total - view.done:
+            yield Text(f"  {left:>{widest}}  not finished; the same command goes on with them")
+        if failures := view.failures:
+            yield Text()
+            yield Text("What failed", "bold")
+            for window in failures[:SHOWN_FAILURES]:
+                yield from self._failure(window, draw)
+            failed = view.totals()["failed"]
+            if failed > SHOWN_FAILURES:
+                yield Text(f"  {draw.ellipsis} and {failed - SHOWN_FAILURES} more; logs are in {self._logs()}")
+        if view.skips:
+            yield Text()
+            yield Text("Why windows were skipped", "bold")
+            for reason, count in view.skips.most_common(SHOWN_REASONS):
+                lead = f"  {count:>{widest}} {draw.times} "
+                yield Text(lead + draw.crop(draw.clean(reason), max(8, options.max_width - len(lead))).rstrip())
+            if (more := len(view.skips) - SHOWN_REASONS) > 0:
+                yield Text(f"  {draw.ellipsis} and for {more} more reasons; the plan says each")
+
+    def _heading(self, draw: Glyphs) -> Iterator[Text]:
+        view = self._view
+        if self._held_reason is not None:
+            yield Text(f"Stopped: {draw.clean(self._held_reason)}", "bold red")
+        elif self._interrupted:
+            yield Text("Interrupted", "bold yellow")
+        line = f"{_windows(view.total)} in {duration(self._seconds)}"
+        if view.trained and self._seconds > 0:
+            line += f", {view.trained} of them trained at {per_second(view.trained / self._seconds)}"
+        yield Text(line, "bold")
+
+    def _failure(self, window: FinishedWindow, draw: Glyphs) -> Iterator[Text]:
+        yield Text("  ").append_text(failure_line(window, draw))
+        log = f"{window.label}.{window.attempts}.log"
+        yield Text(f"    {draw.clean(f'{self._logs()}/{log}')}", "dim", overflow="fold")
+
+    def _logs(self) -> Path:
+        return self._logs_dir / self._view.batch_id
+
+
+def failure_line(window: FinishedWindow, draw: Glyphs) -> Text:
+    """A window, how it ended and why; wraps where it must."""
+    how = window.outcome.replace("_", " ")
+    if window.kind and window.kind not in (window.outcome, "raised"):
+        how += f" ({window.kind.replace('_', ' ')})"
+    if window.attempts > 1:
+        how += f" after {window.attempts} attempts"
+    line = Text(overflow="fold")
+    line.append(draw.clean(window.label), "bold")
+    line.append("  ")
+    line.append(how, STYLES[window.outcome])
+    return line.append(f": {draw.clean(window.reason)}" if window.reason else "")
+
+
+def _windows(count: int) -> str:
+    return "1 window" if count == 1 else f"{count} windows"
