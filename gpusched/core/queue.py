@@ -92,7 +92,7 @@ class Timer(NamedTuple):
     at: float
     #: breaks ties in the order of setting
     number: int
-    key: WindowKey
+    entry: Entry
     attempt: int
     purpose: Purpose
 
@@ -104,9 +104,9 @@ class Timers:
         self._heap: list[Timer] = []
         self._count = 0
 
-    def set(self, at: float, key: WindowKey, attempt: int, purpose: Purpose) -> None:
+    def set(self, at: float, entry: Entry, attempt: int, purpose: Purpose) -> None:
         self._count += 1
-        heapq.heappush(self._heap, Timer(at, self._count, key, attempt, purpose))
+        heapq.heappush(self._heap, Timer(at, self._count, entry, attempt, purpose))
 
     @property
     def first(self) -> Timer | None:

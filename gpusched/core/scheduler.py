@@ -228,6 +228,9 @@ class Scheduler:
         if entry.planned.committed is not None:
             ending = entry.planned.committed
             new: State = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
+        elif isinstance(state, Stopping) and state.reason == "cancelled":
+            ending = Failure(kind="interrupted", message="the supervisor ended while the window was being cancelled")
+            new = Finished(attempts=state.attempt, outcome=Cancelled())
         else:
             ending = Failure(kind="interrupted", message="the supervisor ended while the window was running")
             new = self._after_failure(entry, batch, state.attempt, ending, now)
@@ -272,24 +275,26 @@ class Scheduler:
         batch.last_served = self._serves
         self._move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
         self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
-        self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry.key, attempt, "launch")
+        self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
         return True
 
     def _attempt_started(self, event: AttemptStarted, now: Instant) -> None:
         entry = self._attempt(event.key, event.attempt)
         if entry is None:
             return
+        limits = self._batches[entry.key.batch_id].batch.spec.limits
         match entry.state:
             case Starting(attempt=attempt, slot=slot):
                 running = Running(attempt=attempt, slot=slot, pid=event.pid, started_at=now.wall)
                 self._move(entry, "started", running, f"as process {event.pid}", now)
-                timeout_s = self._batches[entry.key.batch_id].batch.spec.limits.timeout_s
-                if timeout_s > 0:
-                    self._timers.set(now.monotonic + timeout_s, entry.key, attempt, "timeout")
+                if limits.timeout_s > 0:
+                    self._timers.set(now.monotonic + limits.timeout_s, entry, attempt, "timeout")
             case Stopping(attempt=attempt, slot=slot, reason=reason):
                 stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
                 self._move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
                 self._commands.append(Terminate(key=entry.key, attempt=attempt))
+                # The grace that began with the stop may be over: what it was to kill did not exist then.
+                self._timers.set(now.monotonic + limits.grace_s, entry, attempt, "grace")
 
     def _attempt_ended(self, event: AttemptEnded, now: Instant) -> None:
         entry = self._attempt(event.key, event.attempt)
@@ -327,7 +332,7 @@ class Scheduler:
         if isinstance(verdict, Retry):
             entry.ready_at = now.monotonic + verdict.delay_s
             if verdict.delay_s > 0:
-                self._timers.set(entry.ready_at, entry.key, attempt + 1, "backoff")
+                self._timers.set(entry.ready_at, entry, attempt + 1, "backoff")
             else:
                 batch.push(entry)
             return Queued(attempt=attempt + 1)
@@ -362,7 +367,7 @@ class Scheduler:
         if first:
             if pid is not None:
                 self._commands.append(Terminate(key=entry.key, attempt=state.attempt))
-            self._timers.set(now.monotonic + limits.grace_s, entry.key, state.attempt, "grace")
+            self._timers.set(now.monotonic + limits.grace_s, entry, state.attempt, "grace")
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -406,6 +411,8 @@ class Scheduler:
                 if was_finished:
                     self._records.append(BatchReopened(batch_id=event.batch_id, at=now.wall))
                     was_finished = False
+                if batch is not None:
+                    batch.streak = ("", 0)
                 entry.failures = entry.losses = 0
                 self._requeue(entry, "retried", state.attempts + 1, "retried by request", now)
 
@@ -437,8 +444,8 @@ class Scheduler:
                 self._due(timer, now)
 
     def _due(self, timer: Timer, now: Instant) -> None:
-        batch = self._batches[timer.key.batch_id]
-        entry = batch.entries[timer.key.label]
+        entry = timer.entry
+        batch = self._batches[entry.key.batch_id]
         match timer.purpose:
             case "backoff":
                 batch.push(entry)
@@ -447,13 +454,14 @@ class Scheduler:
             case "timeout":
                 self._stop(entry, "timed_out", f"still running after {batch.batch.spec.limits.timeout_s:g} s", now)
             case "grace":
-                self._commands.append(Kill(key=timer.key, attempt=timer.attempt))
+                self._commands.append(Kill(key=entry.key, attempt=timer.attempt))
 
     def _applies(self, timer: Timer) -> bool:
         """Whether the window is still in what the timer was set for."""
-        batch = self._batches.get(timer.key.batch_id)
-        entry = batch.entries.get(timer.key.label) if batch else None
-        if entry is None:
+        entry = timer.entry
+        batch = self._batches.get(entry.key.batch_id)
+        # A batch that took the place of one with the same id has windows and attempts of the same names.
+        if batch is None or batch.entries.get(entry.key.label) is not entry:
             return False
         expected: type[State] | tuple[type[State], ...]
         match timer.purpose:
