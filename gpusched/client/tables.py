@@ -121,8 +121,8 @@ class _Summary:
         if view.skips:
             yield Text()
             yield Text("Why windows were skipped", "bold")
-            for reason, count in view.skips.most_common(SHOWN_REASONS):
-                lead = f"  {count:>{widest}} {draw.times} "
+            for reason, skipped in view.skips.most_common(SHOWN_REASONS):
+                lead = f"  {skipped:>{widest}} {draw.times} "
                 yield Text(lead + draw.crop(draw.clean(reason), max(8, options.max_width - len(lead))).rstrip())
             if (more := len(view.skips) - SHOWN_REASONS) > 0:
                 yield Text(f"  {draw.ellipsis} and for {more} more reasons; the plan says each")
@@ -135,7 +135,7 @@ class _Summary:
             yield Text("Interrupted", "bold yellow")
         line = f"{_windows(view.total)} in {duration(self._seconds)}"
         if view.trained and self._seconds > 0:
-            line += f", {view.trained} of them trained at {per_second(view.trained / self._seconds)}"
+            line += f", {view.trained} of them run at {per_second(view.trained / self._seconds)}"
         yield Text(line, "bold")
 
     def _failure(self, window: FinishedWindow, draw: Glyphs) -> Iterator[Text]:

@@ -1,0 +1,178 @@
+"""What people see of a batch: a screen while it runs, plain lines where there is no terminal.
+
+Updates come from the supervisor's own thread and must not wait for a terminal: on one, they only change the view, and a
+thread of its own draws it a few times a second, together with whatever has to be said above it. Elsewhere each finished
+window is one line, written at once, so that a log file is never behind.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from gpusched.client.cells import ASCII, FANCY, clean, device_name, duration, key_metrics
+from gpusched.client.live import Frame
+from gpusched.client.tables import failure_line, plan_line, plan_rows, plan_table, summary
+from gpusched.client.view import FAILURES, BatchView, FinishedWindow
+from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
+from gpusched.core.model import Active, Finished
+from gpusched.core.planning import Plan
+
+__all__ = ["RunScreen", "duration", "open_console", "plan_rows", "plan_table", "summary"]
+
+#: seconds between frames
+FRAME_S = 0.125
+#: lines that are printed above the live area with one frame; of further ones only the number is said
+LINES_A_FRAME = 30
+
+
+def open_console(stderr: bool = False) -> Console:
+    """A console on stdout or stderr that takes all text literally, and never fails over a character.
+
+    rich leaves out colours where NO_COLOR is set, and everything but text where there is no terminal.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+        stream.reconfigure(errors="backslashreplace")
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+class RunScreen:
+    """Shows one batch while it runs: `with RunScreen(console, view) as screen`, then `update` with all that happens."""
+
+    def __init__(self, console: Console, view: BatchView) -> None:
+        self._console = console
+        self._view = view
+        self._began = time.monotonic()
+        self._draw = ASCII if console.options.ascii_only else FANCY
+        #: a terminal that cannot move its cursor gets plain lines, too
+        self._animated = console.is_terminal and not console.is_dumb_terminal
+        self._live: Live | None = None
+        self._thread: threading.Thread | None = None
+        self._leaving = threading.Event()
+        #: held while the view changes or is drawn, never while the terminal is written to by `update`
+        self._lock = threading.Lock()
+        #: what is to be said above the live area with the next frame
+        self._said: deque[Text] = deque(maxlen=LINES_A_FRAME)
+        self._unsaid = 0
+        self._waiting = ""
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        if self._animated:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True, get_renderable=self._frame)
+            self._live.start()
+            self._leaving.clear()
+            self._thread = threading.Thread(target=self._draw_often, name="screen", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is None or self._thread is None:
+            return
+        self._leaving.set()
+        self._thread.join()
+        self.tick()
+        self._live.stop()
+        self._live = self._thread = None
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def update(self, update: Update) -> None:
+        """Take in what happened, and show it."""
+        with self._lock:
+            self._view.apply(update, time.monotonic())
+        match update:
+            case WindowMoved(old=Active(), new=Finished()):
+                self._finished()
+            case BatchHeld(reason=reason):
+                self.note(f"Held: {reason}")
+            case DeviceChanged(device_id=device_id, health=health, reason=reason):
+                self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))
+            case _:
+                pass
+
+    def planning(self, done: int, total: int) -> None:
+        """The data of so many symbols has been looked at."""
+        self._waiting = f"Looking at the data: {done}/{total} symbols"
+        if not self._animated and done == total:
+            self.note(self._waiting)
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is made; its windows are about to be submitted."""
+        self._waiting = "Starting"
+        self.note(f"Plan: {plan_line(plan)}")
+
+    def note(self, text: str) -> None:
+        """Say a sentence, above the live area if there is one."""
+        self._say(Text(clean(text, ascii_only=self._draw.ascii_only), "bold"))
+
+    def tick(self) -> None:
+        """Draw a frame, and what is to be said above it."""
+        assert self._live is not None
+        with self._lock:
+            said, unsaid = list(self._said), self._unsaid
+            self._said.clear()
+            self._unsaid = 0
+        if unsaid:
+            said.insert(0, Text(f"{self._draw.ellipsis} {unsaid} more lines were left out here", "dim"))
+        if said:
+            # It draws the live area below them in the same write.
+            self._console.print(Group(*said))
+        else:
+            self._live.refresh()
+
+    # -- how it is shown -----------------------------------------------------------------------------------------------
+
+    def _finished(self) -> None:
+        window = self._view.last_finished
+        assert window is not None
+        if not self._animated:
+            self._write(self._line(window))
+        elif window.outcome in FAILURES:
+            self._say(failure_line(window, self._draw))
+
+    def _line(self, window: FinishedWindow) -> str:
+        """A finished window for a log: `[12/36] succeeded LABEL 1.3s on slot 0 (cpu), auc 0.532, accuracy 0.541`."""
+        view = self._view
+        head = f"[{view.done}/{view.total}] "
+        if window.outcome in FAILURES:
+            return head + failure_line(window, self._draw).plain
+        line = f"{head}{window.outcome} {window.label} {duration(window.seconds)}"
+        if window.slot is not None and window.device is not None:
+            line += f" on slot {window.slot} ({device_name(window.device)})"
+        return line + "".join(f", {name} {number}" for name, number in key_metrics(window.metrics, 2))
+
+    def _say(self, text: Text) -> None:
+        if self._live is not None:
+            with self._lock:
+                self._unsaid += len(self._said) == LINES_A_FRAME
+                self._said.append(text)
+        elif self._animated:
+            self._console.print(text)
+        else:
+            self._write(text.plain)
+
+    def _write(self, line: str) -> None:
+        """Past rich, which would wrap the line, and costs more than all the rest."""
+        file = self._console.file
+        file.write(clean(line, ascii_only=self._draw.ascii_only) + "\n")
+        file.flush()
+
+    def _frame(self) -> Frame:
+        return Frame(view=self._view, began=self._began, monotonic=time.monotonic(), waiting=self._waiting)
+
+    def _draw_often(self) -> None:
+        while not self._leaving.wait(FRAME_S):
+            self.tick()
