@@ -95,12 +95,25 @@ def clean(text: str, *, ascii_only: bool = False) -> str:
 
 def joined(parts: list[tuple[str, str]], separator: str) -> Text:
     """One line of styled parts."""
-    line = Text(no_wrap=True, overflow="crop", end="")
+    line = Text(no_wrap=True, overflow="crop")
     for number, (part, style) in enumerate(parts):
         if number:
             line.append(separator, "dim")
         line.append(part, style)
     return line
+
+
+def flowed(parts: list[tuple[str, str]], separator: str, width: int) -> list[Text]:
+    """As few lines of styled parts as they fit on."""
+    lines: list[list[tuple[str, str]]] = [[]]
+    room = width
+    for part in parts:
+        room -= cell_len(part[0]) + (len(separator) if lines[-1] else 0)
+        if room < 0 and lines[-1]:
+            lines.append([])
+            room = width - cell_len(part[0])
+        lines[-1].append(part)
+    return [joined(line, separator) for line in lines]
 
 
 def duration(seconds: float) -> str:

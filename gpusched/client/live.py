@@ -1,6 +1,6 @@
 """One frame of a running batch, laid out for the screen it is drawn on.
 
-The height changes only when slots or finished windows appear for the first time, so that nothing jumps about.
+The height changes only when a slot, an outcome or a finished window appears for the first time: nothing jumps about.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from gpusched.client.cells import STYLES, Glyphs, device_name, duration, glyphs, joined, key_metrics, per_second
+from gpusched.client.cells import STYLES, Glyphs, device_name, duration, flowed, glyphs, joined, key_metrics, per_second
 from gpusched.client.view import BatchView, FinishedWindow, RunningWindow
 from gpusched.core.model import OUTCOMES
 
@@ -53,7 +53,7 @@ class _Layout:
 
     def lines(self) -> list[Text]:
         view = self._view
-        top = [self._bar(), self._counts()]
+        top = [self._bar(), *self._counts()]
         if view.held_reason is not None:
             held = self._draw.crop(f"Held: {self._draw.clean(view.held_reason)}", self._width)
             top.append(Text(held, "bold yellow", no_wrap=True))
@@ -87,7 +87,7 @@ class _Layout:
         line.append(numbers, "not bold")
         return line
 
-    def _counts(self) -> Text:
+    def _counts(self) -> list[Text]:
         view = self._view
         parts = [
             (f"{view.counts[name]} {name.replace('_', ' ')}", STYLES[name])
@@ -101,9 +101,7 @@ class _Layout:
             parts.append((f"{waiting} waiting", ""))
         if view.retries:
             parts.append((f"{view.retries} retried", "yellow"))
-        line = joined(parts, f" {self._draw.dot} ")
-        line.end = "\n"
-        return line
+        return flowed(parts, f" {self._draw.dot} ", self._width)
 
     # -- slots ---------------------------------------------------------------------------------------------------------
 
@@ -127,12 +125,15 @@ class _Layout:
             for column in range(columns):
                 index = column * per_column + row
                 if row < 0:
-                    cells.append((self._slot_row("slot", "device", device_width, "window", "", "", "", width), "bold"))
+                    cells.append(
+                        (
+                            self._slot_row("slot", "device", device_width, "window", "phase", "round", "time", width),
+                            "bold",
+                        )
+                    )
                 elif index < shown:
                     cells.append(self._slot(index, running.get(index), names.get(index, ""), device_width, width))
-            line = joined(cells, " " * _GAP)
-            line.end = "\n"
-            lines.append(line)
+            lines.append(joined(cells, " " * _GAP))
         if shown < len(indexes):
             busy = sum(index >= shown for index in running)
             lines.append(self._summarised(len(indexes) - shown, busy, f"{self._draw.ellipsis} and "))
@@ -179,7 +180,7 @@ class _Layout:
     def _recent(self, windows: list[FinishedWindow]) -> list[Text]:
         """A heading, then the windows, the latest first."""
         wide = self._width >= 120
-        width = min(max(cell_len(window.label) for window in windows), 60 if wide else 33)
+        width = min(max(cell_len(self._draw.clean(window.label)) for window in windows), 60 if wide else 33)
         lines = [Text("Finished last", "bold", no_wrap=True)]
         for window in reversed(windows):
             line = Text("  ", no_wrap=True, overflow="crop")

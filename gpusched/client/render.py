@@ -15,7 +15,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.text import Text
 
@@ -59,7 +59,7 @@ class RunScreen:
         self._live: Live | None = None
         self._thread: threading.Thread | None = None
         self._leaving = threading.Event()
-        #: held while the view changes or is drawn, never while the terminal is written to by `update`
+        #: held while the view changes or is laid out, never while the terminal is written to
         self._lock = threading.Lock()
         #: what is to be said above the live area with the next frame
         self._said: deque[Text] = deque(maxlen=LINES_A_FRAME)
@@ -69,7 +69,7 @@ class RunScreen:
     def __enter__(self) -> Self:
         self._began = time.monotonic()
         if self._animated:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True, get_renderable=self._frame)
+            self._live = Live(self, console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
             self._live.start()
             self._leaving.clear()
             self._thread = threading.Thread(target=self._draw_often, name="screen", daemon=True)
@@ -94,8 +94,10 @@ class RunScreen:
         with self._lock:
             self._view.apply(update, time.monotonic())
         match update:
-            case WindowMoved(old=Active(), new=Finished()):
-                self._finished()
+            case WindowMoved(old=old, new=Finished()):
+                # One that was cancelled where it waited is only counted.
+                if isinstance(old, Active):
+                    self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
@@ -105,7 +107,8 @@ class RunScreen:
 
     def planning(self, done: int, total: int) -> None:
         """The data of so many symbols has been looked at."""
-        self._waiting = f"Looking at the data: {done}/{total} symbols"
+        noun = "symbol" if total == 1 else "symbols"
+        self._waiting = f"Looking at the data: {done}/{total} {noun}"
         if not self._animated and done == total:
             self.note(self._waiting)
 
@@ -170,8 +173,11 @@ class RunScreen:
         file.write(clean(line, ascii_only=self._draw.ascii_only) + "\n")
         file.flush()
 
-    def _frame(self) -> Frame:
-        return Frame(view=self._view, began=self._began, monotonic=time.monotonic(), waiting=self._waiting)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The live area. Laid out at once, since the view must not change meanwhile."""
+        with self._lock:
+            frame = Frame(view=self._view, began=self._began, monotonic=time.monotonic(), waiting=self._waiting)
+            return list(frame.__rich_console__(console, options))
 
     def _draw_often(self) -> None:
         while not self._leaving.wait(FRAME_S):

@@ -6,6 +6,7 @@ many lines as the batch has windows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, clean, duration, glyphs, per_second
-from gpusched.client.view import BatchView, FinishedWindow
+from gpusched.client.view import BatchView, FinishedWindow, general_reason
 from gpusched.core.model import OUTCOMES, PlannedWindow
 from gpusched.core.planning import Plan
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
 SHOWN_REASONS = 10
+#: characters of a message that are shown
+MESSAGE_CHARS = 300
 
 _ACTION_STYLES = {"train": "green", "reuse": "cyan", "skip": "yellow"}
 
@@ -74,20 +77,28 @@ class _PlanTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         draw, plan = glyphs(ascii_only=options.ascii_only), self._plan
         longest = max((cell_len(planned.window.label) for planned in plan.windows), default=6)
-        # 30 cells for the columns between, and as much again for a reason before a label may take more than its half.
-        width = max(6, min(longest, max(options.max_width // 2, options.max_width - 60)))
-        room = options.max_width - width - 30
-        yield Text(f"{draw.crop('window', width)}  {'bars':>9}  {'usable':>9}  action  reason", "bold", no_wrap=True)
+        # The other columns take 28 cells; a reason gets at least as many before a label takes more than its half. What
+        # is cut off here is said below, grouped, and in full where the plan goes through a pipe.
+        width = max(6, min(longest, max(options.max_width // 2, options.max_width - 56)))
+        room = options.max_width - width - 28
+        yield Text(f"{draw.crop('window', width)}  {'bars':>8}  {'usable':>8}  action  reason", "bold", no_wrap=True)
         for planned in plan.windows:
             act = action(planned)
             label = draw.crop_middle(draw.clean(planned.window.label), width)
-            line = Text(f"{label}  {planned.bars:>9}  {planned.usable_rows:>9}  ", no_wrap=True, overflow="crop")
+            line = Text(f"{label}  {planned.bars:>8}  {planned.usable_rows:>8}  ", no_wrap=True, overflow="crop")
             line.append(act, _ACTION_STYLES[act])
             if planned.skip_reason and room > 4:
                 reason = draw.crop(draw.clean(planned.skip_reason), room).rstrip()
                 line.append(" " * (8 - len(act)) + reason)
             yield line
+        yield Text()
         yield Text(f"{_windows(len(plan.windows))}: {plan_line(plan)}", "bold")
+        skips = Counter(
+            general_reason(planned.skip_reason, planned.window.symbol)
+            for planned in plan.windows
+            if planned.skip_reason is not None
+        )
+        yield from _reasons(skips, draw)
 
 
 class _Summary:
@@ -121,11 +132,7 @@ class _Summary:
         if view.skips:
             yield Text()
             yield Text("Why windows were skipped", "bold")
-            for reason, skipped in view.skips.most_common(SHOWN_REASONS):
-                lead = f"  {skipped:>{widest}} {draw.times} "
-                yield Text(lead + draw.crop(draw.clean(reason), max(8, options.max_width - len(lead))).rstrip())
-            if (more := len(view.skips) - SHOWN_REASONS) > 0:
-                yield Text(f"  {draw.ellipsis} and for {more} more reasons; the plan says each")
+            yield from _reasons(view.skips, draw)
 
     def _heading(self, draw: Glyphs) -> Iterator[Text]:
         view = self._view
@@ -158,7 +165,20 @@ def failure_line(window: FinishedWindow, draw: Glyphs) -> Text:
     line.append(draw.clean(window.label), "bold")
     line.append("  ")
     line.append(how, STYLES[window.outcome])
-    return line.append(f": {draw.clean(window.reason)}" if window.reason else "")
+    return line.append(f": {_bounded(window.reason, draw)}" if window.reason else "")
+
+
+def _reasons(skips: Counter[str], draw: Glyphs) -> Iterator[Text]:
+    widest = max((len(str(count)) for count in skips.values()), default=1)
+    for reason, count in skips.most_common(SHOWN_REASONS):
+        yield Text(f"  {count:>{widest}} {draw.times} {_bounded(reason, draw)}")
+    if (more := len(skips) - SHOWN_REASONS) > 0:
+        yield Text(f"  {draw.ellipsis} and for {more} more reasons")
+
+
+def _bounded(message: str, draw: Glyphs) -> str:
+    """A message as long as it deserves here; its log has the whole of it."""
+    return draw.clean(message if len(message) <= MESSAGE_CHARS else message[:MESSAGE_CHARS] + draw.ellipsis)
 
 
 def _windows(count: int) -> str:

@@ -219,7 +219,7 @@ class BatchView:
             if isinstance(state, Finished):
                 self.counts[name_of(state.outcome)] += 1
                 if isinstance(state.outcome, Skipped):
-                    self.skips[_generalised(state.outcome.reason, planned.window.symbol)] += 1
+                    self.skips[general_reason(state.outcome.reason, planned.window.symbol)] += 1
 
     def _moved(self, update: WindowMoved, monotonic: float) -> None:
         label, old, new = update.key.label, update.old, update.new
@@ -318,7 +318,7 @@ def _seconds(outcome: Outcome, ran: RunningWindow | None, monotonic: float) -> f
             return 0.0
 
 
-def _generalised(reason: str, symbol: str) -> str:
+def general_reason(reason: str, symbol: str) -> str:
     """A reason for a skip without the dates, numbers and symbol that differ from window to window."""
     reason = reason.replace(f"/{symbol}", "/…").replace(f"'{symbol}'", "…")
     return _NUMBER.sub("…", reason)
