@@ -77,10 +77,10 @@ class _PlanTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         draw, plan = glyphs(ascii_only=options.ascii_only), self._plan
         longest = max((cell_len(planned.window.label) for planned in plan.windows), default=6)
-        # The other columns take 28 cells; a reason gets at least as many before a label takes more than its half. What
+        # The other columns take 30 cells; a reason gets nearly as many before a label takes more than its half. What
         # is cut off here is said below, grouped, and in full where the plan goes through a pipe.
         width = max(6, min(longest, max(options.max_width // 2, options.max_width - 56)))
-        room = options.max_width - width - 28
+        room = options.max_width - width - 30
         yield Text(f"{draw.crop('window', width)}  {'bars':>8}  {'usable':>8}  action  reason", "bold", no_wrap=True)
         for planned in plan.windows:
             act = action(planned)

@@ -1,0 +1,251 @@
+"""The view of a batch follows what the real scheduler says."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gpusched.client.view import KEPT_FAILURES, BatchView, general_reason
+from gpusched.core.events import CancelRequested, HoldRequested, ReleaseRequested, RetryRequested, WindowMoved
+from gpusched.core.model import OUTCOMES, Limits, TimedOut, name_of
+from tests.client.support import TEACHER_METRICS, Onlooker
+from tests.core.support import batch, cpu, failure, gpu, key, label, planned
+
+
+def test_an_accepted_batch_is_counted_with_what_needs_no_training() -> None:
+    view = Onlooker().submit(batch(), ["A", "B", planned("C", committed=True), planned("D", skip="no data")]).view  # type: ignore[attr-defined]
+    assert view.batch_id == "b"
+    assert view.output_dir == "/out/b"
+    assert view.total == 4
+    assert view.counts == {**dict.fromkeys(OUTCOMES, 0), "reused": 1, "skipped": 1}
+    assert view.totals() == {"total": 4, "succeeded": 0, "reused": 1, "skipped": 1, "failed": 0, "cancelled": 0}
+    assert view.skips == {"no data": 1}
+    assert not view.finished
+
+
+def test_a_running_window_is_seen_on_its_slot_with_its_progress() -> None:
+    look = Onlooker(gpu(0, 2))
+    look.submit(batch(), ["A"])
+    assert look.view.running[0].phase == "starting"
+    look.wait(2).start(key("A"))
+    assert look.view.running[0].phase == "running"
+    look.progress("A", "training", 30, 300)
+    running = look.view.running[0]
+    assert (running.label, running.device, running.attempt) == (label("A"), "GPU-0", 1)
+    assert (running.phase, running.round, running.rounds) == ("training", 30, 300)
+    assert running.since == look.at - 2
+
+
+def test_progress_of_an_earlier_attempt_changes_nothing() -> None:
+    look = Onlooker()
+    look.submit(batch(limits=Limits(backoff_s=0.0)), ["A"])
+    look.train("A", failure())
+    look.progress("A", "training", 30, 300, attempt=1)
+    assert look.view.running[0].attempt == 2
+    assert look.view.running[0].phase == "starting"
+    assert look.view.retries == 1
+
+
+def test_a_window_being_stopped_says_so_whatever_it_reports() -> None:
+    look = Onlooker()
+    look.submit(batch(), ["A"]).start(key("A")).send(CancelRequested(batch_id="b"))
+    look.progress("A", "training", 1, 2)
+    assert look.view.running[0].phase == "stopping"
+
+
+def test_a_trained_window_leaves_its_slot_and_is_the_last_finished() -> None:
+    look = Onlooker()
+    look.submit(batch(), ["A"])
+    look.train("A", seconds=3)
+    view = look.view
+    assert view.running == {}
+    assert view.counts["succeeded"] == 1
+    assert view.finished
+    assert view.failures == []
+    last = view.last_finished
+    assert last is not None
+    assert (last.label, last.outcome, last.reason, last.attempts) == (label("A"), "succeeded", "", 1)
+    assert (last.seconds, last.slot, last.device, last.metrics) == (3.0, 0, "cpu", TEACHER_METRICS)
+
+
+def test_failures_are_kept_with_their_reason_and_counted_together() -> None:
+    look = Onlooker()
+    look.submit(batch(limits=Limits(max_attempts=1, timeout_s=5)), ["A", "B"])
+    look.fail("A", "no such column")
+    look.start(key("B"))
+    look.wait(5).wait(1).end(key("B"), ending=failure("killed", "by signal 15"))
+    assert [name for name, count in look.view.counts.items() if count] == ["failed", "timed_out"]
+    assert look.view.totals()["failed"] == 2
+    first, second = look.view.failures
+    assert (first.outcome, first.kind, first.reason) == ("failed", "bad_data", "no such column")
+    assert (second.outcome, second.kind, second.seconds) == ("timed_out", "timed_out", 6.0)
+    assert "5 s" in second.reason
+
+
+def test_a_retried_window_does_not_count_as_failed_any_more() -> None:
+    look = Onlooker()
+    look.submit(batch(), ["A"])
+    look.fail("A")
+    assert look.view.finished
+    look.send(RetryRequested(batch_id="b"))
+    assert look.view.totals()["failed"] == 0
+    assert look.view.failures == []
+    assert not look.view.finished
+    look.train("A", attempt=2)
+    assert look.view.totals()["succeeded"] == 1
+    assert look.view.finished
+
+
+def test_a_hold_and_its_release() -> None:
+    look = Onlooker()
+    look.submit(batch(), ["A"]).send(HoldRequested(batch_id="b"))
+    assert look.view.held_reason == "held by request"
+    assert look.view.eta_s(look.at) is None
+    look.send(ReleaseRequested(batch_id="b"))
+    assert look.view.held_reason is None
+
+
+def test_a_window_cancelled_in_the_queue_is_counted_but_did_not_finish_on_a_slot() -> None:
+    look = Onlooker()
+    look.submit(batch(), ["A", "B"]).send(CancelRequested(batch_id="b", label=label("B")))
+    assert look.view.counts["cancelled"] == 1
+    assert look.view.last_finished is None
+
+
+def test_a_batch_that_takes_the_place_of_another_starts_from_nothing() -> None:
+    look = Onlooker()
+    look.submit(batch(), ["A"])
+    look.fail("A")
+    look.submit(batch(), ["A", "B", "C"])
+    assert look.view.total == 3
+    assert sum(look.view.counts.values()) == 0
+    assert look.view.failures == []
+    assert look.view.last_finished is None
+    assert not look.view.finished
+
+
+def test_another_batch_is_passed_over() -> None:
+    look = Onlooker(cpu(2))
+    look.submit(batch(), ["A"]).submit(batch("other"), ["X", "Y"])
+    assert look.view.total == 1
+    assert [running.label for running in look.view.running.values()] == [label("A")]
+
+
+def test_the_counts_agree_with_the_scheduler_to_the_end() -> None:
+    look = Onlooker(gpu(0, 2), gpu(1, 1))
+    symbols = [f"S{number}" for number in range(30)]
+    look.submit(batch(limits=Limits(backoff_s=0.0, breaker_failures=0)), symbols)
+    turn = 0
+    while look.view.running:
+        running = look.view.running[min(look.view.running)]
+        turn += 1
+        ending = failure("bad_data") if turn % 7 == 0 else failure() if turn % 3 == 0 else None
+        look.train(running.label.split("_")[0], ending, attempt=running.attempt)
+    outcomes = [name_of(state.outcome) for _, state in look.scheduler.states("b")]  # type: ignore[union-attr]
+    assert {name: outcomes.count(name) for name in OUTCOMES} == look.view.counts
+    assert look.view.done == 30
+    assert look.view.finished
+
+
+# -- rate ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_rate_is_that_of_the_windows_so_far() -> None:
+    look = Onlooker()
+    look.submit(batch(), [f"S{number}" for number in range(10)])
+    assert look.view.rate(look.at + 1) == 0
+    assert look.view.eta_s(look.at + 1) is None
+    for number in range(4):
+        look.train(f"S{number}", seconds=2)
+    assert look.view.rate(look.at) == pytest.approx(0.5)
+    assert look.view.eta_s(look.at) == pytest.approx(12)
+
+
+def test_the_rate_forgets_what_was_long_ago() -> None:
+    look = Onlooker()
+    look.submit(batch(), [f"S{number:03}" for number in range(400)])
+    for number in range(100):
+        look.train(f"S{number:03}", seconds=10)
+    for number in range(100, 300):
+        look.train(f"S{number:03}", seconds=0.25)
+    assert look.view.rate(look.at) == pytest.approx(4.0, rel=0.02)
+    assert look.view.eta_s(look.at) == pytest.approx(25, rel=0.02)
+
+
+def test_a_clock_that_stands_still_has_no_rate() -> None:
+    view = BatchView()
+    look = Onlooker(view=BatchView())
+    look.submit(batch(), ["A"])
+    for record in look.records:
+        view.apply(record, 0.0)
+    assert view.rate(0.0) == 0
+
+
+# -- bounds and cost -----------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_kept_in_bounds_and_counted_beyond() -> None:
+    look = Onlooker()
+    look.submit(batch(), ["A"])
+    look.fail("A")
+    [moved] = [record for record in look.records if isinstance(record, WindowMoved)]
+    for number in range(KEPT_FAILURES + 5):
+        other = WindowMoved(key=key(f"Z{number}"), old=moved.old, new=moved.new, reason="", at=0.0)
+        look.view.apply(other, look.at)
+    assert len(look.view.failures) == KEPT_FAILURES
+    assert look.view.totals()["failed"] == KEPT_FAILURES + 6
+
+
+def test_an_update_costs_next_to_nothing() -> None:
+    look = Onlooker()
+    records = []
+    look.submit(batch(limits=Limits(breaker_failures=0)), [f"S{number:03}" for number in range(300)])
+    for number in range(300):
+        for step in (lambda n=number: look.start(key(f"S{n:03}")), lambda n=number: look.end(key(f"S{n:03}"))):
+            step()
+            records += look.records
+    view = BatchView()
+    began = time.perf_counter()
+    for number, record in enumerate(records):
+        view.apply(record, number / 100)
+    each = (time.perf_counter() - began) / len(records)
+    assert view.counts["succeeded"] == 300
+    assert each < 20e-6
+
+
+# -- reasons -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "general"),
+    [
+        ("no data", "no data"),
+        (
+            "too few rows: 37 of the 50 that are needed (42 bars, the last 5 of which have no label)",
+            "too few rows: … of the … that are needed (… bars, the last … of which have no label)",
+        ),
+        (
+            "no data: there are no bars from 2022-01-01 to 2022-06-30 (none)",
+            "no data: there are no bars from … to … (none)",
+        ),
+        ("no data: /data2/ABC/1h has no .csv files", "no data: /data2/…/1h has no .csv files"),
+    ],
+)
+def test_reasons_are_grouped_without_what_differs_from_window_to_window(reason: str, general: str) -> None:
+    assert general_reason(reason, "ABC") == general
+
+
+def test_times_out_without_a_placement_that_was_seen() -> None:
+    look = Onlooker()
+    look.submit(batch(limits=Limits(max_attempts=1, timeout_s=5)), ["A"])
+    look.start(key("A")).wait(5).end(key("A"), ending=failure("killed"))
+    late = BatchView()
+    for record in look.records:
+        late.apply(record, 1.0)
+    last = late.last_finished
+    assert last is not None
+    assert last.outcome == "timed_out"
+    [state] = [state for _, state in look.scheduler.states("b")]
+    assert isinstance(state.outcome, TimedOut)  # type: ignore[union-attr]
+    assert last.seconds == state.outcome.seconds  # type: ignore[union-attr]
