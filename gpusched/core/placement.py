@@ -142,9 +142,9 @@ class Pool:
         if reading.utilisation is not None:
             state.utilisation += SMOOTHING * (reading.utilisation - state.utilisation)
         if reading.process_memory_bytes is not None:
-            for pid, used in reading.process_memory_bytes.items():
-                if pid in pids:
-                    state.seen_bytes[pids[pid]] = used
+            # One that is not listed uses nothing now, whatever was seen before, and may still want what it was promised.
+            for pid, index in pids.items():
+                state.seen_bytes[index] = reading.process_memory_bytes.get(pid, 0)
 
     def set_health(self, device_id: str, health: Health, reason: str) -> bool:
         """Open or close a device; whether that changed anything. An unknown device changes nothing."""
