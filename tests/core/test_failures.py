@@ -1,0 +1,125 @@
+"""What an end means, and whether trying again can help."""
+
+from __future__ import annotations
+
+import signal
+from typing import get_args
+
+import msgspec
+import pytest
+
+from gpusched.core.failures import MAX_LOSSES, TREATMENTS, Retry, backoff, classify, judge, signature
+from gpusched.core.model import Ending, Failed, Failure, FailureKind, Limits, Lost, Outcome, TimedOut, WindowResult
+from tests.core.support import RESULT, failure
+
+KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
+FATAL = {"bad_data", "bad_parameters", "memory"}
+NOBODYS = {"device_memory", "device_mismatch", "device_lost", "launch_refused", "launcher_lost", "interrupted"}
+LIMITS = Limits(max_attempts=3, timeout_s=50.0, backoff_s=1.5, backoff_max_s=20.0)
+
+
+def test_every_kind_has_a_treatment() -> None:
+    assert set(TREATMENTS) == set(KINDS)
+    assert {kind for kind, t in TREATMENTS.items() if not t.retry} == FATAL
+    assert {kind for kind, t in TREATMENTS.items() if not t.counts} == NOBODYS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_failure(kind: FailureKind) -> None:
+    counts = kind not in NOBODYS
+    verdict = judge(failure(kind), failures=int(counts), losses=int(not counts), limits=LIMITS)
+    expected: Retry | Outcome = Retry(1.5) if counts else Retry(0.0)
+    if kind in FATAL:
+        expected = Failed(failure=failure(kind))
+    assert verdict == expected
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in FATAL | NOBODYS])
+@pytest.mark.parametrize("max_attempts", [1, 2, 5])
+def test_attempts_run_out(kind: FailureKind, max_attempts: int) -> None:
+    limits = msgspec.structs.replace(LIMITS, max_attempts=max_attempts)
+    verdicts = [judge(failure(kind), failures=n, losses=MAX_LOSSES, limits=limits) for n in range(1, max_attempts + 1)]
+    assert all(isinstance(verdict, Retry) for verdict in verdicts[:-1])
+    last: Outcome = TimedOut(seconds=50.0) if kind == "timed_out" else Failed(failure=failure(kind))
+    assert verdicts[-1] == last
+
+
+@pytest.mark.parametrize("kind", sorted(NOBODYS))
+def test_losses_are_no_fault_of_the_window_and_yet_end(kind: FailureKind) -> None:
+    verdicts = [judge(failure(kind), failures=99, losses=n, limits=LIMITS) for n in range(1, MAX_LOSSES + 1)]
+    assert verdicts == [
+        *(Retry(delay) for delay in (0.0, 1.5, 3.0, 6.0, 12.0, 20.0, 20.0, 20.0, 20.0)),
+        Lost(failure=failure(kind)),
+    ]
+
+
+def test_backoff_doubles_up_to_its_limit() -> None:
+    assert [backoff(LIMITS, n) for n in range(1, 7)] == [1.5, 3.0, 6.0, 12.0, 20.0, 20.0]
+    assert backoff(LIMITS, 1_000_000) == 20.0
+    assert backoff(Limits(backoff_s=0.0), 5) == 0.0
+    assert backoff(Limits(backoff_s=100.0, backoff_max_s=60.0), 1) == 60.0
+
+
+def seen(
+    *,
+    result: WindowResult | None = None,
+    error: Failure | None = None,
+    violation: str | None = None,
+    launcher_lost: bool = False,
+    exit_code: int | None = None,
+    number: int | None = None,
+) -> Ending:
+    return classify(
+        result=result,
+        error=error,
+        violation=violation,
+        launcher_lost=launcher_lost,
+        exit_code=exit_code,
+        signal=number,
+    )
+
+
+def kind_of(ending: Ending) -> FailureKind:
+    assert isinstance(ending, Failure)
+    return ending.kind
+
+
+def test_what_decides_first() -> None:
+    """Each fact alone wins over all that are further down."""
+    assert seen(result=RESULT, error=failure(), launcher_lost=True, number=signal.SIGKILL) == RESULT
+    assert seen(result=RESULT, exit_code=1) == RESULT
+    lies = seen(result=RESULT, violation="two results", error=failure(), launcher_lost=True)
+    assert lies == Failure(kind="protocol", message="two results")
+    assert seen(error=failure("bad_data"), launcher_lost=True, number=signal.SIGSEGV) == failure("bad_data")
+    assert kind_of(seen(launcher_lost=True, number=signal.SIGKILL)) == "launcher_lost"
+    assert kind_of(seen(exit_code=-9, number=signal.SIGKILL)) == "killed"
+    assert seen(exit_code=3) == Failure(
+        kind="exited", message="the process exited with code 3 before it reported a result"
+    )
+    assert kind_of(seen(exit_code=0)) == "exited"
+    assert kind_of(seen()) == "exited"
+
+
+@pytest.mark.parametrize("number", ["SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS"])
+def test_crashes(number: str) -> None:
+    ending = seen(number=signal.Signals[number])
+    assert ending == Failure(kind="crashed", message=f"the process crashed ({number})")
+
+
+def test_other_signals() -> None:
+    assert seen(number=signal.SIGTERM) == Failure(kind="killed", message="the process was killed (SIGTERM)")
+    hinted = seen(number=signal.SIGKILL)
+    assert isinstance(hinted, Failure)
+    assert "memory" in hinted.message
+    assert seen(number=63) == Failure(kind="killed", message="the process was killed (signal 63)")
+
+
+def test_signature_is_the_cause_without_its_particulars() -> None:
+    def of(message: str, kind: FailureKind = "raised") -> str:
+        return signature(failure(kind, message))
+
+    assert of("ValueError: 3 rows of SBIN") == of("ValueError: 17 rows of M&M") == "raised: valueerror"
+    assert of("ValueError: no") != of("KeyError: no")
+    assert of("ValueError: no") != of("ValueError: no", "crashed")
+    assert of("the process exited with code 3", "exited") == of("the process exited with code 44", "exited")
+    assert of("", "exited") == of("17", "exited") == "exited:"

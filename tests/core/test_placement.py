@@ -1,0 +1,237 @@
+"""Which slot comes next: least loaded first, ties always the same way, memory promised once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from gpusched.core.model import CPU, Device, DeviceChoice, Slot
+from gpusched.core.placement import LARGEST_SHARE, SMOOTHING, Pool, suits
+from tests.core.support import GIB, cpu, gpu, key, reading
+
+
+def take(pool: Pool, name: str = "A", wanted: DeviceChoice = "auto", memory: int = 0, alone: bool = False) -> Slot:
+    slot = pool.choose(wanted, memory_bytes=memory, alone=alone)
+    assert slot is not None
+    pool.allocate(slot, key(name), memory_bytes=memory, alone=alone)
+    pool.validate()
+    return slot
+
+
+def test_slots_are_numbered_through() -> None:
+    pool = Pool([gpu(0, 2), cpu(1)])
+    pool.add(gpu(1, 2))
+    assert pool.slots == [Slot(0, "GPU-0"), Slot(1, "GPU-0"), Slot(2, "cpu"), Slot(3, "GPU-1"), Slot(4, "GPU-1")]
+
+
+def test_least_loaded_relative_to_capacity_then_lowest_slot() -> None:
+    pool = Pool([gpu(0, 1), gpu(1, 4)])
+    assert [take(pool).index for _ in range(5)] == [0, 1, 2, 3, 4]
+    pool = Pool([gpu(0, 2), gpu(1, 4)])
+    # 0/2 = 0/4, 1/2 > 0/4, 1/2 > 1/4, 1/2 = 2/4, 2/2 > 2/4, then the rest
+    assert [take(pool).device_id[-1] for _ in range(6)] == list("011011")
+    assert pool.choose("auto") is None
+    assert not pool.has_free
+
+
+def test_choose_changes_nothing() -> None:
+    pool = Pool([gpu(0, 2), gpu(1, 2)])
+    assert pool.choose("auto") == pool.choose("auto") == Slot(0, "GPU-0")
+    assert pool.devices["GPU-0"].allocations == {}
+
+
+def test_then_the_most_free_memory_then_the_least_used() -> None:
+    pool = Pool([gpu(0), gpu(1), gpu(2)])
+    for number, (free, used) in enumerate([(4, 0.0), (6, 0.9), (6, 0.1)]):
+        pool.observe(reading(f"GPU-{number}", free=free * GIB, total=8 * GIB, utilisation=used), {})
+    assert [take(pool).device_id[-1] for _ in range(3)] == list("210")
+
+
+def test_a_released_slot_is_the_next_again() -> None:
+    pool = Pool([gpu(0, 3)])
+    slots = [take(pool) for _ in range(3)]
+    pool.release(slots[2])
+    pool.release(slots[0])
+    pool.validate()
+    assert take(pool) == slots[0]
+    assert take(pool) == slots[2]
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("at_once", [1, 5, 8, 24])
+def test_equal_windows_are_spread_within_one(devices: int, at_once: int) -> None:
+    pool = Pool([gpu(n, 3) for n in range(devices)])
+    held: list[Slot] = []
+    served = Counter({f"GPU-{n}": 0 for n in range(devices)})
+    for _ in range(240):
+        if len(held) == at_once or not pool.has_free:
+            # The oldest ends first: that is how equal windows end.
+            pool.release(held.pop(0))
+        held.append(take(pool))
+        served[held[-1].device_id] += 1
+        loads = Counter({f"GPU-{n}": 0 for n in range(devices)})
+        loads.update(slot.device_id for slot in held)
+        assert max(loads.values()) - min(loads.values()) <= 1
+        if at_once % devices == 0:
+            assert max(served.values()) - min(served.values()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "suited"),
+    [("auto", "cpu GPU-0"), ("cpu", "cpu"), ("gpu", "GPU-0 GPU-1"), ("cuda", "GPU-0 GPU-1")],
+)
+def test_who_may_run_where(wanted: DeviceChoice, suited: str) -> None:
+    shy = Device(id="GPU-1", name="", device_type="gpu", capacity=1, auto=False)
+    devices = [cpu(), gpu(0), shy]
+    assert [d.id for d in devices if suits(d, wanted)] == suited.split()
+    pool = Pool(devices)
+    assert sorted(take(pool, wanted=wanted).device_id for _ in suited.split()) == sorted(suited.split())
+    assert pool.choose(wanted) is None
+    assert pool.could_ever(wanted)
+
+
+def test_what_no_device_could_ever_run() -> None:
+    assert not Pool([cpu(auto=False)]).could_ever("cuda")
+    assert not Pool([cpu(auto=False)]).could_ever("auto")
+    assert not Pool([cpu(0)]).could_ever("cpu")
+    assert not Pool([cpu(0)]).has_free
+
+
+def test_closed_devices_get_nothing() -> None:
+    pool = Pool([gpu(0), gpu(1)])
+    assert pool.set_health("GPU-0", "draining", "by request")
+    assert not pool.set_health("GPU-0", "draining", "once more")
+    assert not pool.set_health("GPU-9", "draining", "unknown")
+    assert pool.choose("auto") == Slot(1, "GPU-1")
+    assert pool.set_health("GPU-1", "quarantined", "it fell off the bus")
+    assert pool.choose("auto") is None
+    assert not pool.has_free
+    assert pool.could_ever("auto")
+    assert pool.set_health("GPU-0", "open", "")
+    assert pool.choose("auto") == Slot(0, "GPU-0")
+
+
+def test_alone_needs_an_empty_device_and_keeps_it() -> None:
+    pool = Pool([gpu(0, 2)])
+    first = take(pool)
+    assert pool.choose("auto", alone=True) is None
+    pool.release(first)
+    first = take(pool, alone=True)
+    assert pool.choose("auto") is None
+    pool.release(first)
+    assert pool.choose("auto") is not None
+
+
+def test_foreign_memory_vetoes() -> None:
+    pool = Pool([gpu(0, 4)])
+    pool.observe(reading(free=1 * GIB, total=8 * GIB), {})
+    assert pool.choose("auto", memory_bytes=2 * GIB) is None
+    assert pool.choose("auto", memory_bytes=1 * GIB) is not None
+    pool.observe(reading(free=7 * GIB, total=8 * GIB), {})
+    assert pool.choose("auto", memory_bytes=2 * GIB) is not None
+
+
+def test_what_is_not_told_vetoes_nothing() -> None:
+    pool = Pool([gpu(0, 4)])
+    assert pool.choose("auto", memory_bytes=999 * GIB) is not None
+    pool.observe(reading(utilisation=0.5), {})
+    assert pool.choose("auto", memory_bytes=999 * GIB) is not None
+    pool.observe(reading("GPU-7", free=0, total=0), {})
+    pool.validate()
+
+
+def test_more_than_the_device_has_is_cut_to_what_it_could_have() -> None:
+    pool = Pool([gpu(0, 2)])
+    pool.observe(reading(free=int(8 * GIB * LARGEST_SHARE), total=8 * GIB), {})
+    take(pool, memory=999 * GIB, alone=True)
+
+
+def test_a_reservation_gives_way_to_what_is_seen_to_be_used() -> None:
+    pool = Pool([gpu(0, 4)])
+    pool.observe(reading(free=8 * GIB, total=8 * GIB), {})
+    slot = take(pool, memory=3 * GIB)
+    state = pool.devices["GPU-0"]
+    assert (state.reserved_bytes, state.free_bytes()) == (3 * GIB, 5 * GIB)
+    # It uses one: that one is gone from what is free, and two are still promised.
+    pool.observe(reading(free=7 * GIB, total=8 * GIB, processes={77: GIB, 5: GIB}), {77: slot.index})
+    assert (state.reserved_bytes, state.free_bytes()) == (2 * GIB, 5 * GIB)
+    # It uses more than was set aside: nothing is owed to it.
+    pool.observe(reading(free=4 * GIB, total=8 * GIB, processes={77: 4 * GIB}), {77: slot.index})
+    assert (state.reserved_bytes, state.free_bytes()) == (0, 4 * GIB)
+    # It gave all back, so it may take it again.
+    pool.observe(reading(free=8 * GIB, total=8 * GIB, processes={}), {77: slot.index})
+    assert (state.reserved_bytes, state.free_bytes()) == (3 * GIB, 5 * GIB)
+    # What cannot be seen says nothing about what was.
+    pool.observe(reading(free=7 * GIB, total=8 * GIB, processes={77: GIB}), {77: slot.index})
+    pool.observe(reading(free=7 * GIB, total=8 * GIB), {77: slot.index})
+    assert state.reserved_bytes == 2 * GIB
+    pool.release(slot)
+    assert state.reserved_bytes == 0
+    assert take(pool, memory=3 * GIB) == slot
+    assert state.reserved_bytes == 3 * GIB, "the next window on the slot inherits nothing"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6), st.integers(0, 4)), max_size=12),
+    st.integers(0, 3),
+)
+def test_no_byte_is_promised_twice(windows: list[tuple[int, int, int]], foreign: int) -> None:
+    """Between two readings, what is set aside and not yet used never exceeds what was free, whoever comes and goes."""
+    total = 16
+    pool = Pool([gpu(0, 8)])
+    used: dict[int, int] = {}
+
+    def look() -> None:
+        free = max(0, total - foreign - sum(used.values()))
+        processes = {100 + index: memory * GIB for index, memory in used.items()}
+        pool.observe(reading(free=free * GIB, total=total * GIB, processes=processes), {100 + i: i for i in used})
+
+    look()
+    for want, leave, uses in windows:
+        slot = pool.choose("auto", memory_bytes=want * GIB)
+        state = pool.devices["GPU-0"]
+        if slot is not None:
+            pool.allocate(slot, key("A"), memory_bytes=want * GIB)
+            used[slot.index] = min(uses, want)
+            free = state.free_bytes()
+            assert free is not None
+            assert free >= 0
+        if leave in state.allocations:
+            pool.release(state.allocations[leave].slot)
+            del used[leave]
+        look()
+        owed = sum(a.reserved_bytes - used[i] * GIB for i, a in state.allocations.items())
+        assert state.reserved_bytes == owed
+        assert owed + sum(used.values()) * GIB + foreign * GIB <= total * GIB
+        pool.validate()
+
+
+def test_utilisation_is_smoothed() -> None:
+    pool = Pool([gpu(0)])
+    state = pool.devices["GPU-0"]
+    pool.observe(reading(utilisation=1.0), {})
+    assert state.utilisation == pytest.approx(SMOOTHING)
+    pool.observe(reading(), {})
+    assert state.utilisation == pytest.approx(SMOOTHING)
+    for _ in range(50):
+        pool.observe(reading(utilisation=0.6), {})
+    assert state.utilisation == pytest.approx(0.6)
+
+
+def test_only_the_next_slot_can_be_allocated() -> None:
+    pool = Pool([gpu(0, 2)])
+    with pytest.raises(AssertionError, match="not the next free one"):
+        pool.allocate(Slot(1, "GPU-0"), key("A"))
+
+
+def test_the_ledger_notices_a_lost_slot() -> None:
+    pool = Pool([cpu(2)])
+    pool.devices[CPU].free.clear()
+    with pytest.raises(AssertionError, match="vanished"):
+        pool.validate()
+    pool.devices[CPU].free += [0, 0, 1]
+    with pytest.raises(AssertionError, match="twice"):
+        pool.validate()
