@@ -142,7 +142,7 @@ class Pool:
         if reading.utilisation is not None:
             state.utilisation += SMOOTHING * (reading.utilisation - state.utilisation)
         if reading.process_memory_bytes is not None:
-            # One that is not listed uses nothing now, whatever was seen before, and may still want what it was promised.
+            # One that is not listed uses nothing now, and may still want what it was promised.
             for pid, index in pids.items():
                 state.seen_bytes[index] = reading.process_memory_bytes.get(pid, 0)
 

@@ -84,7 +84,7 @@ class BatchQueue:
             self.push(entry)
 
 
-Purpose = Literal["backoff", "launch", "timeout", "grace"]
+Purpose = Literal["backoff", "launch", "timeout", "grace", "launch_grace"]
 
 
 class Timer(NamedTuple):

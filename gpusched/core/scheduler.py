@@ -293,7 +293,7 @@ class Scheduler:
                 stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
                 self._move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
                 self._commands.append(Terminate(key=entry.key, attempt=attempt))
-                # The grace that began with the stop may be over: what it was to kill did not exist then.
+                # Its grace begins now: what is killed at the end of the first one is a fork that hangs.
                 self._timers.set(now.monotonic + limits.grace_s, entry, attempt, "grace")
 
     def _attempt_ended(self, event: AttemptEnded, now: Instant) -> None:
@@ -367,7 +367,7 @@ class Scheduler:
         if first:
             if pid is not None:
                 self._commands.append(Terminate(key=entry.key, attempt=state.attempt))
-            self._timers.set(now.monotonic + limits.grace_s, entry, state.attempt, "grace")
+            self._timers.set(now.monotonic + limits.grace_s, entry, state.attempt, "grace" if pid else "launch_grace")
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -453,7 +453,7 @@ class Scheduler:
                 self._stop(entry, "interrupted", f"not forked after {LAUNCH_TIMEOUT_S:g} s", now)
             case "timeout":
                 self._stop(entry, "timed_out", f"still running after {batch.batch.spec.limits.timeout_s:g} s", now)
-            case "grace":
+            case "grace" | "launch_grace":
                 self._commands.append(Kill(key=entry.key, attempt=timer.attempt))
 
     def _applies(self, timer: Timer) -> bool:
@@ -471,8 +471,10 @@ class Scheduler:
                 expected = Starting
             case "timeout":
                 expected = Running
-            case "grace":
+            case "grace" | "launch_grace":
                 expected = Stopping
+                if isinstance(entry.state, Stopping) and (entry.state.pid is None) != (timer.purpose == "launch_grace"):
+                    return False
         return isinstance(entry.state, expected) and entry.state.attempt == timer.attempt
 
     # -- one window ----------------------------------------------------------------------------------------------------
