@@ -15,6 +15,8 @@ from gpusched.core.model import BatchSpec, PlannedWindow, Window
 MIN_TAIL_DAYS = 7
 MAX_SYMBOL_LENGTH = 64
 
+#: those that editors know; `str.splitlines` would also take form feeds and other control characters for one
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -39,7 +41,7 @@ def parse_symbols(text: str) -> Symbols:
     seen: dict[str, int] = {}
     duplicates: list[SymbolLine] = []
     refused: list[tuple[int, str, str]] = []
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+    for number, line in enumerate(_LINE_END.split(text.removeprefix("\ufeff")), start=1):
         symbol = line.partition("#")[0].strip()
         if not symbol:
             continue
@@ -82,14 +84,11 @@ def date_ranges(start: dt.date, end: dt.date, window_days: int) -> list[tuple[dt
     The last one is clipped to `end`, and dropped if it is shorter than `MIN_TAIL_DAYS` (unless whole windows are).
     """
     ranges = []
-    stride = dt.timedelta(days=window_days)
-    first = start
-    while first <= end:
-        last = min(first + stride - dt.timedelta(days=1), end)
-        days = (last - first).days + 1
-        if days >= min(MIN_TAIL_DAYS, window_days):
-            ranges.append((first, last))
-        first += stride
+    # Ordinals, because a window may reach beyond the last date that there is.
+    for first in range(start.toordinal(), end.toordinal() + 1, window_days):
+        last = min(first + window_days - 1, end.toordinal())
+        if last - first + 1 >= min(MIN_TAIL_DAYS, window_days):
+            ranges.append((dt.date.fromordinal(first), dt.date.fromordinal(last)))
     return ranges
 
 
