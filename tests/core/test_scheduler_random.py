@@ -432,7 +432,7 @@ class Machine(RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=400,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

@@ -1,0 +1,255 @@
+"""Symbols files, date ranges, and what makes two batches the same."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given
+
+from gpusched.core.model import BatchSpec, Limits, Window
+from gpusched.core.planning import (
+    MAX_SYMBOL_LENGTH,
+    Plan,
+    Symbols,
+    batch_id,
+    date_ranges,
+    digest,
+    name_problem,
+    parse_symbols,
+    symbol_problem,
+    windows,
+)
+from tests.core.support import batch, planned
+
+dates = st.dates(dt.date(1990, 1, 1), dt.date(2030, 1, 1))
+SPEC = batch().spec
+
+
+def symbols(text: str) -> tuple[str, ...]:
+    found = parse_symbols(text)
+    assert found.refused == ()
+    return found.symbols
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("\ufeff", ""),
+        ("\ufeffSBIN\nTCS", "SBIN TCS"),
+        ("SBIN\r\nTCS\r\n", "SBIN TCS"),
+        ("SBIN\rTCS", "SBIN TCS"),
+        ("# all\n\n  SBIN  # a bank\n\t\nTCS#it\n#", "SBIN TCS"),
+        ("M&M\nBAJAJ-AUTO\nNIFTY50\nL&T.NS\n^NSEI", "M&M BAJAJ-AUTO NIFTY50 L&T.NS ^NSEI"),
+        ("z\na\nm", "z a m"),
+        ("sbin\nSBIN", "sbin SBIN"),
+        ("ÅÄÖ", "ÅÄÖ"),
+    ],
+)
+def test_symbols_file(text: str, expected: str) -> None:
+    assert symbols(text) == tuple(expected.split())
+
+
+def test_duplicates_are_named_by_line_and_kept_once() -> None:
+    found = parse_symbols("A\nB\n# B\nA # again\r\nB\nA")
+    assert found.symbols == ("A", "B")
+    assert [(d.symbol, d.line) for d in found.duplicates] == [("A", 4), ("B", 5), ("A", 6)]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "reason"),
+    [
+        ("..", "dot"),
+        (".", "dot"),
+        (".hidden", "dot"),
+        ("a/b", "separator"),
+        ("/etc", "separator"),
+        ("../x", "dot"),
+        ("a\\b", "separator"),
+        ("a b", "white space"),
+        ("a\tb", "white space"),
+        ("a\u2028b", "white space"),
+        ("a\x0cb", "white space"),
+        ("a\x00b", "control"),
+        ("a\x1bb", "control"),
+        ("a\x7f", "control"),
+        ("a\u202eb", "control"),
+        ("a\udc80", "control"),
+        ("x" * (MAX_SYMBOL_LENGTH + 1), "longer"),
+    ],
+)
+def test_what_cannot_be_a_symbol(symbol: str, reason: str) -> None:
+    assert reason in (symbol_problem(symbol) or "")
+    found = parse_symbols(f"OK\n{symbol}\nFINE")
+    assert found.symbols == ("OK", "FINE")
+    ((line, text, why),) = found.refused
+    assert (line, text) == (2, symbol)
+    assert reason in why
+
+
+def test_the_longest_and_the_empty_symbol() -> None:
+    assert symbol_problem("x" * MAX_SYMBOL_LENGTH) is None
+    assert symbol_problem("") == "it is empty"
+
+
+@given(st.text(max_size=200))
+def test_whatever_stands_in_a_file_no_symbol_leaves_its_directory(text: str) -> None:
+    found: Symbols = parse_symbols(text)
+    assert len(set(found.symbols)) == len(found.symbols)
+    for symbol in found.symbols:
+        assert symbol_problem(symbol) is None
+        assert not {"/", "\\", "\0", "\n", "\r"} & set(symbol)
+        assert symbol not in ("", ".", "..")
+
+
+def ranges(start: str, end: str, days: int) -> list[str]:
+    found = date_ranges(dt.date.fromisoformat(start), dt.date.fromisoformat(end), days)
+    return [f"{first} {last}" for first, last in found]
+
+
+def test_three_years_by_half_years() -> None:
+    assert ranges("2022-01-01", "2024-12-31", 180) == [
+        "2022-01-01 2022-06-29",
+        "2022-06-30 2022-12-26",
+        "2022-12-27 2023-06-24",
+        "2023-06-25 2023-12-21",
+        "2023-12-22 2024-06-18",
+        "2024-06-19 2024-12-15",
+        "2024-12-16 2024-12-31",
+    ]
+
+
+def test_one_year_by_half_years_has_a_tail_too_short() -> None:
+    assert ranges("2022-01-01", "2022-12-31", 180) == ["2022-01-01 2022-06-29", "2022-06-30 2022-12-26"]
+
+
+@pytest.mark.parametrize(("tail", "count"), [(0, 1), (1, 1), (6, 1), (7, 2), (9, 2)])
+def test_tails(tail: int, count: int) -> None:
+    assert len(ranges("2022-01-01", f"2022-01-{10 + tail}", 10)) == count
+
+
+@pytest.mark.parametrize("days", [1, 3, 6, 7])
+def test_whole_windows_are_never_too_short(days: int) -> None:
+    assert ranges("2022-01-01", f"2022-01-0{days}", days) == [f"2022-01-01 2022-01-0{days}"]
+    assert len(ranges("2022-01-01", "2022-01-07", days)) == 7 // days
+
+
+def test_edges_of_the_calendar() -> None:
+    assert ranges("2022-01-01", "2022-01-01", 1) == ["2022-01-01 2022-01-01"]
+    assert ranges("2022-01-01", "2022-01-01", 180) == []
+    assert ranges("2022-01-02", "2022-01-01", 1) == []
+    assert ranges("9999-12-20", "9999-12-31", 180) == ["9999-12-20 9999-12-31"]
+    assert ranges("2022-01-01", "2022-12-31", 10**18) == ["2022-01-01 2022-12-31"]
+    assert ranges("2024-02-28", "2024-03-01", 1) == [
+        "2024-02-28 2024-02-28",
+        "2024-02-29 2024-02-29",
+        "2024-03-01 2024-03-01",
+    ]
+    with pytest.raises(ValueError):
+        ranges("2022-01-01", "2022-01-01", 0)
+
+
+@given(dates, st.integers(0, 2000), st.integers(1, 400))
+def test_ranges_lie_side_by_side(start: dt.date, length: int, days: int) -> None:
+    end = start + dt.timedelta(length)
+    found = date_ranges(start, end, days)
+    first = start
+    for n, (a, b) in enumerate(found):
+        assert a == first
+        assert a <= b <= end
+        assert (b - a).days + 1 == days or n == len(found) - 1
+        first = b + dt.timedelta(1)
+    assert (end - first).days + 1 < min(7, days), "what is left over is too short to be a window"
+
+
+def test_windows_are_symbol_major() -> None:
+    spec = msgspec.structs.replace(SPEC, symbols=("B", "A"), end=dt.date(2022, 1, 2))
+    one, two = dt.date(2022, 1, 1), dt.date(2022, 1, 2)
+    assert list(windows(spec)) == [
+        Window("B", one, one),
+        Window("B", two, two),
+        Window("A", one, one),
+        Window("A", two, two),
+    ]
+    assert next(windows(spec)).label == "B_2022-01-01_to_2022-01-01"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"symbols": ("A", "B")},
+        {"symbols": ("B",)},
+        {"start": dt.date(2021, 12, 31)},
+        {"end": dt.date(2022, 1, 2)},
+        {"window_days": 2},
+        {"data_root": "/other"},
+        {"workload": "w:other"},
+        {"settings": {"x": 1}},
+        {"device": "cpu"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_digest_follows_what_is_asked_for(change: dict[str, Any]) -> None:
+    assert digest(msgspec.structs.replace(SPEC, **change), None) != digest(SPEC, None)
+
+
+def test_digest_does_not_follow_how_it_is_run() -> None:
+    run = msgspec.structs.replace(SPEC, workers=3, priority=9, limits=Limits(max_attempts=9, timeout_s=1))
+    assert digest(run, None) == digest(SPEC, None)
+    assert len({digest(SPEC, None), digest(SPEC, "/out"), digest(SPEC, "")}) == 3
+    ordered = msgspec.structs.replace(SPEC, settings={"a": 1, "b": {"c": 2, "d": 3}})
+    other = msgspec.structs.replace(SPEC, settings={"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest(ordered, None) == digest(other, None)
+
+
+def test_digest_is_the_same_in_every_release() -> None:
+    """Golden. Batches on disk are known by it: a change makes every resubmission a new batch."""
+    assert digest(SPEC, None) == "c1099523c1d9e1cace90b6c23aaf6094cd36c509e0aa17134c80279eec55ba45"
+    decoded = msgspec.json.decode(msgspec.json.encode(SPEC), type=BatchSpec)
+    assert digest(decoded, None) == digest(SPEC, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("nifty50", "nifty50-01234567"),
+        ("../../etc/passwd", "etc-passwd-01234567"),
+        ("..", "batch-01234567"),
+        ("", "batch-01234567"),
+        ("Ärger im Büro", "rger-im-B-ro-01234567"),
+        ("a\0b\nc", "a-b-c-01234567"),
+        ("x" * 300, "x" * 40 + "-01234567"),
+    ],
+)
+def test_batch_id(source: str, expected: str) -> None:
+    assert batch_id(source, "0123456789abcdef") == expected
+
+
+@given(st.text())
+def test_a_batch_id_is_always_a_name(source: str) -> None:
+    assert name_problem(batch_id(source, "0123456789abcdef")) is None
+
+
+@pytest.mark.parametrize("name", ["a", "A.b_c-1", "9", "x" * 80, "a..b"])
+def test_names(name: str) -> None:
+    assert name_problem(name) is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-a", "_a", "a/b", "a b", "a\n", "ä", "x" * 81, "a\0"])
+def test_what_is_not_a_name(name: str) -> None:
+    assert "1 to 80" in (name_problem(name) or "")
+
+
+def test_a_plan_in_three_parts() -> None:
+    train, skip, reuse, both = (
+        planned("A"),
+        planned("B", skip="too short"),
+        planned("C", committed=True),
+        planned("D", skip="too short", committed=True),
+    )
+    plan = Plan(windows=(train, skip, reuse, both))
+    assert (plan.to_train, plan.to_skip, plan.to_reuse) == ((train,), (skip, both), (reuse,))
