@@ -66,7 +66,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     #: UTC
     trained_at: dt.datetime
-    #: the workload's own entries
+    #: the workload's own entries; they stand beside the others in the file
     details: dict[str, Any]
     #: every file of the directory but this one, by its path within it
     files: dict[str, File] = {}
@@ -83,6 +83,10 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
             phases=self.phases,
             seconds=self.seconds,
         )
+
+
+#: the entries of metadata.json that a workload cannot have as its own
+OWN_ENTRIES = frozenset(Metadata.__struct_fields__) - {"details"}
 
 
 class Partial:
@@ -133,7 +137,9 @@ class Partial:
 def read_metadata(directory: Path) -> Metadata | None:
     """The metadata of a committed result, or None where there is none that can be read."""
     try:
-        return msgspec.json.decode((directory / METADATA).read_bytes(), type=Metadata)
+        entries = msgspec.json.decode((directory / METADATA).read_bytes(), type=dict[str, Any])
+        details = {name: entries.pop(name) for name in tuple(entries) if name not in OWN_ENTRIES}
+        return msgspec.convert(entries | {"details": details}, Metadata)
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -225,7 +231,9 @@ def _hash_and_sync(path: Path) -> File:
 
 
 def _write_metadata(path: Path, metadata: Metadata) -> None:
-    text = msgspec.json.format(msgspec.json.encode(metadata), indent=2) + b"\n"
+    entries = msgspec.to_builtins(metadata)
+    details, files = entries.pop("details"), entries.pop("files")
+    text = msgspec.json.format(msgspec.json.encode(entries | details | {"files": files}), indent=2) + b"\n"
     with path.open("wb") as file:
         file.write(text)
         file.flush()

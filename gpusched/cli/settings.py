@@ -37,7 +37,7 @@ def show(options: argparse.Namespace) -> int:
     table = Table("setting", "value", "from")
     for key, value, origin in rows:
         table.add_row(key, _text(value), origin, style="" if origin != "default" else "dim")
-    console.print(table, markup=False)
+    console.print(table)
     return DONE
 
 

@@ -18,6 +18,9 @@ from gpusched.core.model import OUTCOMES
 RECENT_ROWS = (3, 10)
 #: from this width on, slots that do not fit below each other are shown in two columns
 TWO_COLUMNS = 160
+#: a label gets at most so many cells, and what is left a bar of at most so many
+LABEL_CELLS = 48
+BAR_CELLS = 60
 #: cells between columns
 _GAP = 2
 _PHASE, _ROUND, _TIME = 10, 9, 6
@@ -152,7 +155,13 @@ class _Layout:
             rounds = f"{running.round}/{running.rounds}"
         elapsed = duration(self._now - running.since)
         style = "yellow" if running.phase == "stopping" else ""
-        return self._slot_row(str(index), device, device_width, label, phase, rounds, elapsed, width), style
+        row = self._slot_row(str(index), device, device_width, label, phase, rounds, elapsed, width)
+        bar = min(BAR_CELLS, width - cell_len(row.rstrip()) - _GAP)
+        if running.rounds > 0 and bar > 4:
+            filled = bar * min(running.round, running.rounds) // running.rounds
+            row = row.rstrip() + " " * _GAP + self._draw.filled * filled + self._draw.empty * (bar - filled)
+            row = self._draw.crop(row, width)
+        return row, style
 
     def _slot_row(
         self, slot: str, device: str, device_width: int, label: str, phase: str, rounds: str, elapsed: str, width: int
@@ -160,16 +169,17 @@ class _Layout:
         draw = self._draw
         fixed = 4 + device_width + _PHASE + _ROUND + _TIME + 5 * _GAP
         gap = " " * _GAP
-        return gap.join(
+        row = gap.join(
             (
                 f"{slot:>4}",
                 draw.crop(device, device_width),
-                draw.crop_middle(label, max(4, width - fixed)),
+                draw.crop_middle(label, max(4, min(LABEL_CELLS, width - fixed))),
                 draw.crop(phase, _PHASE),
                 f"{rounds:>{_ROUND}}"[:_ROUND],
                 f"{elapsed:>{_TIME}}",
             )
         )
+        return draw.crop(row, width)
 
     def _summarised(self, slots: int, busy: int, lead: str) -> Text:
         text = f"{lead}{slots} {'more ' if lead else ''}slots: {busy} running, {slots - busy} idle"

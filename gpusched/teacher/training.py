@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import Any
@@ -38,7 +39,7 @@ class Trained(msgspec.Struct, frozen=True):
     #: LightGBM's own format; everything else is derived from it
     text: str
     #: what it was trained with, as `text` has it
-    parameters: dict[str, str]
+    parameters: dict[str, str | int | float]
     #: rounds that the model has: those up to the best on the validation set if training stopped early
     rounds: int
     #: round of the best validation score, from 1; None without early stopping
@@ -144,11 +145,21 @@ def _boost(
     )
 
 
-def trained_parameters(text: str) -> dict[str, str]:
-    """What the model itself says that it was trained with: the lines `[name: value]` between its two markers."""
+def trained_parameters(text: str) -> dict[str, str | int | float]:
+    """What the model itself says that it was trained with: the lines `[name: value]` between its two markers.
+
+    Numbers are numbers; LightGBM writes true and false as 1 and 0.
+    """
     block = text.partition("\nparameters:\n")[2].partition("\nend of parameters")[0]
     pairs = (line[1:-1].partition(": ") for line in block.splitlines() if line.startswith("["))
-    return {name: value for name, _, value in pairs}
+    return {name: _number(value) for name, _, value in pairs}
+
+
+def _number(text: str) -> str | int | float:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _set_threads(threads: int) -> None:

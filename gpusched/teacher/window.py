@@ -88,7 +88,8 @@ def _metadata(task: Task, settings: Settings, trained: Trained, digest: str, qua
     return {
         "requested": {"symbol": task.symbol, "start": task.start.isoformat(), "end": task.end.isoformat()}
         | {name: value for name, value in asked.items() if name != "lightgbm"},
-        "parameters": {"requested": asked["lightgbm"], "trained": trained.parameters},
+        "parameters": trained.parameters,
+        "requested_parameters": asked["lightgbm"],
         "rounds": trained.rounds,
         "best_iteration": trained.best_iteration,
         "features": list(FEATURES),

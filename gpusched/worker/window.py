@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import msgspec
 
-from gpusched.artifacts import Metadata, Partial
+from gpusched.artifacts import OWN_ENTRIES, Metadata, Partial
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
 from gpusched.worker.stream import MergedProgress, Stream, error_message
@@ -90,7 +90,9 @@ def serve(job: WindowJob, pipe: int) -> int:
     except Exception as error:  # whatever a workload raises is its window's failure and nobody else's
         report.stop()
         _lift_memory_limit()
-        stream.send(error_message(error_kind(error, job.task.device_type), error))
+        message = error_message(error_kind(error, job.task.device_type), error)
+        print(message.traceback, file=sys.stderr, flush=True)  # noqa: T201  # stderr is the attempt's log
+        stream.send(message)
         return 1
     report.stop()
     stream.send(result)
@@ -119,6 +121,8 @@ def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
 def _check_type(job: WindowJob, result: object) -> None:
     if not isinstance(result, Result):
         raise BadParameters(f"workload {job.workload!r} returned {type(result).__name__}, not gpusched's Result")
+    if taken := sorted(OWN_ENTRIES & result.metadata.keys()):
+        raise BadParameters(f"workload {job.workload!r} returned metadata that gpusched writes: {', '.join(taken)}")
 
 
 def _metadata(job: WindowJob, result: Result, seconds: float) -> Metadata:

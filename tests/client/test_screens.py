@@ -14,7 +14,7 @@ from gpusched.client.render import plan_rows, plan_table, summary
 from gpusched.client.view import BatchView
 from gpusched.core.model import Limits
 from gpusched.core.planning import Plan
-from tests.client.support import Onlooker, console, drawn, text
+from tests.client.support import Onlooker, console, drawn, trained
 from tests.core.support import batch, failure, gpu, key, planned
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -42,18 +42,12 @@ def busy(slots: int) -> Onlooker:
         elif number == 15:
             look.end(where, ending=failure("killed", "killed by signal 9"))
         else:
-            look.end(where, running.attempt, look_result())
+            look.end(where, running.attempt, trained())
     for slot in range(2, slots, 2):
         running = look.view.running[slot]
         look.start(key(running.label.split("_")[0], "sp500-1a2b3c4d"), running.attempt)
         running.phase, running.round, running.rounds = "training", 25 * slot, 1000
     return look
-
-
-def look_result() -> object:
-    from tests.client.support import trained
-
-    return trained()
 
 
 def check(name: str, width: int, shown: str) -> None:
@@ -139,15 +133,6 @@ def test_a_frame_is_drawn_in_time() -> None:
     for _ in range(10):
         screen.print(frame)
     assert (time.perf_counter() - began) / 10 < 5e-3
-
-
-def test_no_colour_is_asked_for_by_no_color() -> None:
-    from gpusched.client.render import RunScreen  # noqa: F401
-
-    screen = console()
-    screen._color_system = None
-    screen.print(renderables()[0])
-    assert "\x1b[3" not in text(screen)
 
 
 # -- text that is not ours ---------------------------------------------------------------------------------------------

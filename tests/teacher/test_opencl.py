@@ -64,8 +64,8 @@ def test_opencl_on_the_processors(
     monkeypatch.setenv(ALLOW_CPU_OPENCL, "1")
     result = train_window(task, root, ignore)
     assert result.metadata["opencl_device"]
-    assert result.metadata["parameters"]["trained"]["device_type"] == "gpu"
-    assert result.metadata["parameters"]["requested"]["verbosity"] == -1
+    assert result.metadata["parameters"]["device_type"] == "gpu"
+    assert result.metadata["requested_parameters"]["verbosity"] == -1
     monkeypatch.delenv(ALLOW_CPU_OPENCL)
     with pytest.raises(DeviceMismatch, match="host's processors"):
         train_window(task, root, ignore)

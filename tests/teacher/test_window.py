@@ -74,20 +74,19 @@ def test_metrics_are_those_of_the_saved_model(trained: Trained) -> None:
 
 def test_recorded_parameters_are_those_of_the_saved_model(trained: Trained) -> None:
     root, result = trained
-    parameters = result.metadata["parameters"]
-    assert parameters["requested"] == LIGHTGBM_DEFAULTS
+    assert result.metadata["requested_parameters"] == LIGHTGBM_DEFAULTS
     saved = trained_parameters((root / "artifacts" / "model.txt").read_text())
-    assert parameters["trained"] == saved
+    assert result.metadata["parameters"] == saved
     for name, value in LIGHTGBM_DEFAULTS.items():
-        assert saved[name] == str(int(value) if isinstance(value, bool) else value)
-    assert (saved["device_type"], saved["num_threads"]) == ("cpu", "0")
+        assert saved[name] == value
+    assert (saved["device_type"], saved["num_threads"]) == ("cpu", 0)
 
 
 def test_what_is_trained_with_is_what_was_asked_for(root: Path) -> None:
     asked = {"min_child_samples": 5, "eta": 0.2, "n_estimators": 7, "lambda_l1": 0.5, "early_stopping": 0}
     result, _ = artifacts_of(window_task(root, lightgbm=asked), root / "one")
-    trained = result.metadata["parameters"]["trained"]
-    expected = {"min_data_in_leaf": "5", "learning_rate": "0.2", "num_iterations": "7", "lambda_l1": "0.5"}
+    trained = result.metadata["parameters"]
+    expected = {"min_data_in_leaf": 5, "learning_rate": 0.2, "num_iterations": 7, "lambda_l1": 0.5}
     assert {name: trained[name] for name in expected} == expected
     assert (result.metadata["rounds"], result.metadata["best_iteration"]) == (7, None)
 
