@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.settings import END, START, WINDOW_DAYS, settings
 
@@ -28,8 +29,11 @@ def main(arguments: list[str]) -> None:
     from gpusched.workload import DateRange, SurveyTask, Task
 
     teacher.preload()
-    root = str(symbols_file.parent / "data")
-    common = {"data_root": root, "cache_dir": str(cache), "settings": settings(interval)}
+    common: dict[str, Any] = {
+        "data_root": str(symbols_file.parent / "data"),
+        "cache_dir": str(cache),
+        "settings": settings(interval),
+    }
     ranges = tuple(DateRange(*pair) for pair in date_ranges(START, END, WINDOW_DAYS))
     trained = 0
     began = time.perf_counter()

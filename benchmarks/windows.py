@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 
 from gpusched.workload import Report, Result, Task
@@ -11,17 +9,9 @@ from gpusched.workload import Report, Result, Task
 
 def preload() -> None:
     """What windows of the built-in workload need."""
-    load = getattr(importlib.import_module("gpusched.teacher"), "preload", _lean_lightgbm)
-    load()
+    from gpusched import teacher
 
-
-def _lean_lightgbm() -> None:
-    """LightGBM without the optional packages that it imports when it finds them."""
-    optional = [name for name in ("pandas", "sklearn", "matplotlib", "dask", "pyarrow") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(optional))  # type: ignore[arg-type]  # None: not to be imported
-    importlib.import_module("lightgbm")
-    for name in optional:
-        del sys.modules[name]
+    teacher.preload()
 
 
 def nothing(task: Task, directory: Path, report: Report) -> Result:

@@ -117,27 +117,31 @@ def plan(options: argparse.Namespace) -> int:
     import anyio
 
     from gpusched.client import render
-    from gpusched.daemon.run import make_plan
+    from gpusched.daemon.run import forecast
 
     asked = ask(options)
     check_data_root(asked.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
     for note in asked.notes:
-        errors.print(note, markup=False, highlight=False)
-    made, estimated_seconds = anyio.run(make_plan, asked.config, asked.spec, asked.output_dir)
+        errors.print(note, soft_wrap=True)
+    foreseen = anyio.run(forecast, asked.config, asked.spec, asked.output_dir)
     if options.json:
-        print(json.dumps(plan_object(asked, made, estimated_seconds)))  # noqa: T201
-    elif console.is_terminal:
-        console.print(render.plan_table(made))
-        if estimated_seconds is not None:
-            console.print(f"Estimated time: {render.duration(estimated_seconds)}", highlight=False)
+        print(json.dumps(plan_object(asked, foreseen.plan, foreseen.seconds)))  # noqa: T201
+        return DONE
+    by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
+    estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
+    if console.is_terminal:
+        console.print(render.plan_table(foreseen.plan))
+        console.print(estimate)
     else:
-        for row in render.plan_rows(made):
+        for row in render.plan_rows(foreseen.plan):
             print(row)  # noqa: T201
+        errors.print(render.plan_line(foreseen.plan))
+        errors.print(estimate, soft_wrap=True)
     return DONE
 
 
-def plan_object(asked: Ask, made: Plan, estimated_seconds: float | None) -> dict[str, Any]:
+def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, Any]:
     """The plan as `plan --json` prints it."""
     return {
         "batch_id": asked.batch_id,
@@ -149,13 +153,14 @@ def plan_object(asked: Ask, made: Plan, estimated_seconds: float | None) -> dict
             "reuse": len(made.to_reuse),
             "skip": len(made.to_skip),
         },
-        "estimated_seconds": estimated_seconds,
+        "estimated_seconds": round(estimated_seconds, 3),
     }
 
 
 def _planned(planned: PlannedWindow) -> dict[str, Any]:
+    from gpusched.client.tables import action
+
     window = planned.window
-    action = "skip" if planned.skip_reason is not None else "reuse" if planned.committed is not None else "train"
     return {
         "symbol": window.symbol,
         "start": window.start.isoformat(),
@@ -163,7 +168,7 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
         "window_label": window.label,
         "bars": planned.bars,
         "usable_rows": planned.usable_rows,
-        "action": action,
+        "action": action(planned),
         "reason": planned.skip_reason,
     }
 
@@ -184,7 +189,7 @@ def run_asked(asked: Ask, *, as_json: bool) -> int:
     check_data_root(asked.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
     for note in asked.notes:
-        errors.print(note, markup=False, highlight=False)
+        errors.print(note, soft_wrap=True)
     view = BatchView()
     screen = render.RunScreen(errors if as_json else console, view)
 
@@ -214,7 +219,7 @@ def run_asked(asked: Ask, *, as_json: bool) -> int:
     if as_json:
         ended = anyio.run(train)
     else:
-        console.print(f"Batch directory: {asked.output_dir}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Batch directory: {asked.output_dir}", soft_wrap=True)
         with screen:
             ended = anyio.run(train)
     totals = view.totals()

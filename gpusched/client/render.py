@@ -27,7 +27,7 @@ from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
 from gpusched.core.model import Active, Finished
 from gpusched.core.planning import Plan
 
-__all__ = ["RunScreen", "duration", "open_console", "plan_rows", "plan_table", "summary"]
+__all__ = ["RunScreen", "duration", "open_console", "plan_line", "plan_rows", "plan_table", "summary"]
 
 #: seconds between frames
 FRAME_S = 0.125

@@ -36,7 +36,8 @@ def action(planned: PlannedWindow) -> str:
 
 
 def plan_rows(plan: Plan) -> Iterator[str]:
-    """Tab-separated lines for pipes: symbol, start, end, label, bars, usable rows, action, reason."""
+    """Tab-separated lines for pipes, below a line with their names."""
+    yield "symbol\tstart\tend\twindow\tbars\tusable_rows\taction\treason"
     for planned in plan.windows:
         window = planned.window
         yield "\t".join(

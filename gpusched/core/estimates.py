@@ -6,6 +6,7 @@ is answered from the bucket of its rows, or else from the nearest one, by scalin
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 
 import msgspec
@@ -14,6 +15,11 @@ from gpusched.core.model import DeviceType
 
 #: observations that a mean remembers: a later one counts as the 200th, so the mean follows a workload that changes
 MEMORY = 200
+
+#: a guess for what was never seen: seconds of a window without rows, and for each row; measured on a core of 2023 with
+#: the default settings and 100 (0.018 s) to 9,000 rows (0.7 s)
+GUESSED_SECONDS = 0.01
+GUESSED_SECONDS_PER_ROW = 8e-5
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +96,22 @@ class Estimates:
 
     def _put(self, estimate: Estimate) -> None:
         self._rows.setdefault((estimate.workload, estimate.device_type), {})[estimate.bucket] = estimate
+
+
+def guessed_seconds(rows: int) -> float:
+    """What a window may take where nothing has been learned: right to a factor of a few."""
+    return GUESSED_SECONDS + GUESSED_SECONDS_PER_ROW * rows
+
+
+def makespan(seconds: Iterable[float], slots: int) -> float:
+    """Seconds until the last of these windows ends when the longest goes first and a free slot takes the next.
+
+    Graham's longest processing time rule (1969): at most 4/3 - 1/(3 slots) of the shortest that is possible.
+    """
+    ends = [0.0] * max(1, slots)
+    for duration in sorted(seconds, reverse=True):
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)
 
 
 def _bucket(rows: int) -> int:

@@ -34,6 +34,10 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
         suitable = [device for device in self.devices if suits(device, wanted)]
         return tuple(sorted({device.device_type if wanted == "auto" else wanted for device in suitable}))
 
+    def slots(self, wanted: DeviceChoice) -> int:
+        """Slots that a batch which asks for `wanted` may use."""
+        return sum(device.capacity for device in self.devices if suits(device, wanted))
+
     def require(self, wanted: DeviceChoice) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here."""
         if not self.device_types(wanted):

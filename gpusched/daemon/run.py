@@ -15,8 +15,9 @@ import anyio
 import msgspec
 
 from gpusched.config import Config
+from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.events import BatchFinished, BatchHeld, Update
-from gpusched.core.model import Batch, BatchSpec
+from gpusched.core.model import Batch, BatchSpec, DeviceType
 from gpusched.core.planning import Plan
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import build_pool
@@ -41,25 +42,50 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     held_reason: str | None
 
 
-async def make_plan(
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run would do, and how long it may take."""
+
+    plan: Plan
+    seconds: float
+    #: whether windows like these have been trained into this output directory before; otherwise it is a guess
+    learned: bool
+
+
+async def forecast(
     config: Config,
     spec: BatchSpec,
     output_dir: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Plan:
-    """What a run would do; trains nothing and writes nothing but the bars cache. Raises GpuschedError."""
+) -> Forecast:
+    """Plan a run; trains nothing and writes nothing but the bars cache. Raises GpuschedError."""
     pool = build_pool(config, workers=spec.workers, wanted=spec.device)
-    async with Launcher(log_path=config.cache.dir / "launcher.log", search_path=Path.cwd()) as launcher:
-        return await survey(
-            launcher,
-            spec,
-            output_dir=output_dir,
-            cache_dir=config.cache.dir,
-            log_path=config.cache.dir / "survey.log",
-            device_types=pool.device_types(spec.device),
-            processes=pool.cores,
-            on_progress=on_progress,
-        )
+    with one_error():
+        async with Launcher(log_path=config.cache.dir / "launcher.log", search_path=Path.cwd()) as launcher:
+            plan = await survey(
+                launcher,
+                spec,
+                output_dir=output_dir,
+                cache_dir=config.cache.dir,
+                log_path=config.cache.dir / "survey.log",
+                device_types=pool.device_types(spec.device),
+                processes=pool.cores,
+                on_progress=on_progress,
+            )
+    estimates = Estimates(Store.peek_learned(output_dir / STATE_DIR / "state.db"))
+    device_type: DeviceType = next(iter(pool.device_types(spec.device)), "cpu")
+    seconds = [estimates.seconds(spec.workload, device_type, window.usable_rows) for window in plan.to_train]
+    slots = pool.slots(spec.device)
+    return Forecast(
+        plan=plan,
+        seconds=makespan(
+            (
+                guessed_seconds(window.usable_rows) if known is None else known
+                for window, known in zip(plan.to_train, seconds, strict=True)
+            ),
+            min(slots, spec.workers) if spec.workers else slots,
+        ),
+        learned=None not in seconds,
+    )
 
 
 async def run_batch(

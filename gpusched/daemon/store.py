@@ -103,6 +103,15 @@ class Store:
             on_error.pop_all()
         return store
 
+    @staticmethod
+    def peek_learned(path: Path) -> list[Estimate]:
+        """What the store at `path` has learned; nothing if there is none, or it cannot be read. Changes nothing."""
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                return _learned(connection.execute(_LEARNED).fetchall())
+        except (sqlite3.Error, TypeError):
+            return []
+
     def close(self) -> None:
         """Fold the log into the file and let the next process in. Closing twice does nothing."""
         if self._lock_fd < 0:
@@ -296,9 +305,7 @@ class Store:
 
     def learned(self) -> list[Estimate]:
         """What windows cost, for `Estimates`."""
-        fields = Estimate.__struct_fields__
-        rows = self._query("SELECT * FROM learned ORDER BY workload, device_type, bucket")
-        return [Estimate(**dict(zip(fields, row, strict=True))) for row in rows]
+        return _learned(self._query(_LEARNED))
 
     def _query(self, sql: str, arguments: tuple[object, ...] = ()) -> list[Any]:
         with _translated(self.path):
@@ -322,6 +329,13 @@ class Store:
             yield
         except msgspec.MsgspecError as error:
             raise StoreCorrupt(path=self.path, cause=f"{what}: {error}") from error
+
+
+_LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
+
+
+def _learned(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:
+    return [Estimate(**dict(zip(Estimate.__struct_fields__, row, strict=True))) for row in rows]
 
 
 # -- opening -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import anyio.abc
 import msgspec
 
 from gpusched import artifacts
+from gpusched.core.estimates import Estimate, Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -38,6 +39,7 @@ from gpusched.core.events import (
     Terminate,
     TimePassed,
     Update,
+    WindowMoved,
 )
 from gpusched.core.failures import classify
 from gpusched.core.model import (
@@ -106,6 +108,9 @@ class Supervisor:
         self._processes: dict[tuple[WindowKey, int], Process] = {}
         self._records: list[Record] = []
         self._commands: list[Command] = []
+        self._estimates = Estimates(store.learned())
+        #: what the store does not know yet of what was learned
+        self._learned: dict[tuple[str, DeviceType, int], Estimate] = {}
         #: set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
         self._shutdown = False
@@ -189,6 +194,7 @@ class Supervisor:
             records, commands = self.scheduler.handle(self._events.popleft(), instant)
             self._records += records
             self._commands += commands
+            self._learn(records)
         problem = self._commit()
         self._on_turn(problem)
         if problem is not None:
@@ -204,14 +210,30 @@ class Supervisor:
         """Make the records durable and tell the observers; what makes them wait, if they have to."""
         if self._records:
             try:
-                self._store.record(self._records)
+                self._store.record(self._records, self._learned.values())
             except StoreError as problem:
                 return problem
+            self._learned.clear()
             records, self._records = self._records, []
             for record in records:
                 self._index.update(record)
                 self._observe(record)
         return None
+
+    def _learn(self, records: Iterable[Record]) -> None:
+        """Remember what windows took that were trained now; a result that a restart found was timed by nobody here."""
+        for record in records:
+            if isinstance(record, WindowMoved) and isinstance(record.ending, WindowResult) and record.usage is not None:
+                batch = self.scheduler.batch(record.key.batch_id)
+                assert batch is not None
+                estimate = self._estimates.observe(
+                    batch.spec.workload,
+                    record.ending.device_type,
+                    self.scheduler.planned(record.key).usable_rows,
+                    record.ending.seconds,
+                    None,
+                )
+                self._learned[estimate.workload, estimate.device_type, estimate.bucket] = estimate
 
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:

@@ -16,11 +16,17 @@ from gpusched.core import planning
 from gpusched.core.model import BatchSpec, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
 from gpusched.daemon.launcher import Launcher
-from gpusched.worker.messages import PipeMessage, SurveyedWindow, SurveyFailed, SurveyJob
+from gpusched.errors import InputError
+from gpusched.worker.messages import Error, PipeMessage, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.workload import DateRange, SurveyTask
 
 #: groups per process: enough to even out slow symbols, few enough that forks cost nothing
 GROUPS_PER_PROCESS = 4
+
+
+class WorkloadUnusable(InputError):
+    problem = "no window can be trained: {why}"
+    remedy = "check run.workload and its settings; the traceback is in {log_path}"
 
 
 async def survey(
@@ -36,8 +42,9 @@ async def survey(
 ) -> Plan:
     """The plan of a batch. A committed result that was trained on one of `device_types` is planned to be reused.
 
-    `on_progress` is told how many symbols of how many have been looked at. Raises LaunchError where no process can be
-    started, OSError where `log_path` cannot be written.
+    `on_progress` is told how many symbols of how many have been looked at. Raises WorkloadUnusable where no window can
+    be trained for want of the workload, LaunchError where no process can be started, OSError where `log_path` cannot be
+    written.
     """
     tasks = [
         SurveyTask(
@@ -51,6 +58,7 @@ async def survey(
     ]
     found: dict[Window, PlannedWindow] = {}
     answered: set[str] = set()
+    unusable: list[str] = []
 
     async def run(group: tuple[SurveyTask, ...]) -> str:
         """Survey a group of symbols; how its process ended."""
@@ -64,6 +72,9 @@ async def survey(
                     found[planned.window] = planned
                 case SurveyFailed(symbol=symbol, reason=reason):
                     found.update(_skipped(symbol, ranges[symbol], reason))
+                case Error(message=why):
+                    unusable.append(why)
+                    return
                 case _:
                     return
             if symbol not in answered:
@@ -76,6 +87,8 @@ async def survey(
 
     async def work(groups: Iterable[tuple[SurveyTask, ...]], endings: dict[str, str]) -> None:
         for group in groups:
+            if unusable:
+                return
             ending = await run(group)
             endings.update((task.symbol, ending) for task in group)
 
@@ -89,6 +102,8 @@ async def survey(
 
     size = max(1, -(-len(tasks) // (processes * GROUPS_PER_PROCESS)))
     await run_all([tuple(tasks[i : i + size]) for i in range(0, len(tasks), size)])
+    if unusable:
+        raise WorkloadUnusable(why=unusable[0], log_path=log_path)
     missing = [task for task in tasks if not _complete(task, found)]
     endings = await run_all([(task,) for task in missing])
     for task in missing:

@@ -13,7 +13,7 @@ from gpusched.core.model import WindowResult
 from gpusched.worker.messages import Started, SurveyDone, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.worker.stream import Stream, encodable, error_message
 from gpusched.worker.window import error_kind, load_function, load_module
-from gpusched.workload import BadData, SurveyTask, WindowSurvey, device_fingerprint, window_label
+from gpusched.workload import BadData, BadParameters, SurveyTask, WindowSurvey, device_fingerprint, window_label
 
 Survey = Callable[[SurveyTask], Sequence[WindowSurvey]]
 Send = Callable[[SurveyedWindow | SurveyFailed], None]
@@ -27,6 +27,8 @@ def run_survey(job: SurveyJob, send: Send) -> None:
         try:
             windows = survey(task)
             _check_complete(task, windows)
+        except BadParameters:
+            raise  # no symbol would fare better
         except BadData as error:
             send(SurveyFailed(symbol=task.symbol, reason=encodable(str(error))))
         except Exception as error:  # a bug in the workload's survey; its log has the traceback
@@ -44,6 +46,7 @@ def serve(job: SurveyJob, pipe: int) -> int:
     try:
         run_survey(job, stream.send)
     except Exception as error:
+        traceback.print_exc(file=sys.stderr)
         stream.send(error_message(error_kind(error, "cpu"), error))
         return 1
     stream.send(SurveyDone())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusched.core.estimates import MEMORY, Estimates
+from gpusched.core.estimates import MEMORY, Estimates, guessed_seconds, makespan
 
 W = "gpusched.teacher:train_window"
 MIB = 1 << 20
@@ -108,3 +108,25 @@ def test_what_is_kept_answers_as_before(seen: list[tuple[str, str, int, float, i
             assert expected is None or expected >= 0
             memory = estimates.memory_bytes(workload, device_type, rows)  # type: ignore[arg-type]
             assert again.memory_bytes(workload, device_type, rows) == memory  # type: ignore[arg-type]
+
+
+# -- the time that a batch takes ---------------------------------------------------------------------------------------
+
+
+def test_a_guess_grows_with_the_rows() -> None:
+    assert 0 < guessed_seconds(0) < guessed_seconds(100) < guessed_seconds(9000)
+
+
+def test_the_longest_window_goes_first() -> None:
+    assert makespan([], 2) == 0.0
+    assert makespan([1.0, 1.0, 1.0, 3.0], 2) == 3.0
+    assert makespan([2.0, 3.0], 1) == 5.0
+    assert makespan([2.0, 3.0], 8) == 3.0
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=60), st.integers(1, 8))
+def test_the_makespan_stays_within_grahams_bound(seconds: list[float], slots: int) -> None:
+    least = max(sum(seconds) / slots, max(seconds))
+    assert least * 0.999 <= makespan(seconds, slots) <= sum(seconds) * 1.001
+    # Graham, 1969: whatever the order, the end is within one window of a perfect balance.
+    assert makespan(seconds, slots) <= sum(seconds) / slots + max(seconds)

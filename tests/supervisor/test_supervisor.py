@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,22 @@ async def test_trains_every_window_once_and_indexes_it(tmp_path: Path) -> None:
         assert metadata is not None
         assert artifacts.verify(Path(line["artifacts_path"]), {str(metadata.fingerprint)}) is not None
     assert not list((tmp_path / "output").glob(".partial/*"))
+
+
+async def test_remembers_how_long_windows_took(tmp_path: Path) -> None:
+    database = tmp_path / "state" / "state.db"
+    assert Store.peek_learned(database) == []
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "two_files"), plan(7))
+        await bench.finished()
+        (learned,) = Store.peek_learned(database)
+    assert (learned.workload, learned.device_type, learned.count) == ("tests.worker.workloads:two_files", "cpu", 7)
+    assert learned.rows_mean == 100
+    assert 0 < learned.seconds_mean <= learned.seconds_max < 10
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "two_files", batch_id="c"), plan(1))
+        await bench.finished("c")
+    assert [estimate.count for estimate in Store.peek_learned(database)] == [8]
 
 
 async def test_skipped_and_reused_windows_need_no_process(tmp_path: Path) -> None:
@@ -234,14 +250,14 @@ class _FullDisk:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def record(self, records: Sequence[Any]) -> None:
+    def record(self, records: Sequence[Any], learned: Iterable[Any] = ()) -> None:
         if self.full is None and any(isinstance(getattr(record, "new", None), Running) for record in records):
-            self._store.record(records)
+            self._store.record(records, learned)
             self.full = True
             return
         if self.full:
             raise StoreError(problem="the disk is full", remedy="make room")
-        self._store.record(records)
+        self._store.record(records, learned)
 
 
 async def test_nothing_is_launched_while_the_disk_is_full(tmp_path: Path) -> None:
