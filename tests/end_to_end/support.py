@@ -1,0 +1,95 @@
+"""`gpusched` as its user has it: a command in a directory of its own, with a cache of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpusched import artifacts
+
+REPOSITORY = Path(__file__).parents[2]
+PR_SET_CHILD_SUBREAPER = 36
+#: the files of a window that must be the same, byte for byte, however it was trained
+REPRODUCIBLE = ("model.txt", "model.pkl", "labels.csv.gz", "feature_importance.csv")
+TIMEOUT_S = 100
+
+
+class Command:
+    """Runs `gpusched` in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("GPUSCHED_")}
+        self.environment = kept | {"XDG_CACHE_HOME": str(directory / "cache"), "PYTHONPATH": str(REPOSITORY)}
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gpusched", *map(str, arguments)],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: object, code: int = 0) -> str:
+        """Run it to its end; what it wrote to stdout."""
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=TIMEOUT_S)
+        assert "Traceback" not in err, err
+        assert process.returncode == code, (process.returncode, out, err)
+        return out
+
+    def json(self, *arguments: object, code: int = 0) -> dict[str, Any]:
+        """What it wrote, which is one JSON object and nothing else."""
+        found = json.loads(self(*arguments, "--json", code=code))
+        assert isinstance(found, dict)
+        return found
+
+
+def index(output: Path) -> list[dict[str, Any]]:
+    """The lines of an output directory's `teacher_runs.json`."""
+    return [json.loads(line) for line in (output / "teacher_runs.json").read_text().splitlines()]
+
+
+def hashes(output: Path) -> dict[str, str]:
+    """sha256 by path of all that must be reproducible below an output directory."""
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(output.glob("*/*"))
+        if path.name in REPRODUCIBLE
+    }
+
+
+def check_sound(output: Path, trained: int) -> None:
+    """Every window directory is verified, there are so many, and nothing half-written is left."""
+    directories = [path for path in output.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    assert len(directories) == trained
+    for directory in directories:
+        metadata = artifacts.read_metadata(directory)
+        assert metadata is not None, directory
+        assert artifacts.verify(directory, {str(metadata.fingerprint)}) is not None, directory
+        assert {path.name for path in directory.iterdir()} == {*REPRODUCIBLE, "metadata.json"}
+    assert not list(output.glob(".partial/*"))
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose own parent dies."""
+    assert ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def wait_for_descendants() -> int:
+    """Wait until this process has no descendant left; how many ended. Needs `adopt_orphans`."""
+    count = 0
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return count
+        count += 1

@@ -1,0 +1,111 @@
+"""Whatever ends a run, the next one goes on where it stopped, and no process is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.support import Command, adopt_orphans, check_sound, hashes, index, wait_for_descendants
+from tests.end_to_end.test_run import WINDOWS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _orphans() -> None:
+    adopt_orphans()
+
+
+@pytest.fixture
+def fifo(gpusched: Command) -> Iterator[Path]:
+    """Windows of the waiting workload take a byte each from it."""
+    path = gpusched.directory / "data" / "fifo"
+    os.mkfifo(path)
+    keep_open = os.open(path, os.O_RDWR)
+    yield path
+    os.close(keep_open)
+
+
+def finished_lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """What a run prints of each window that has finished, as it prints it."""
+    assert process.stdout is not None
+    return (line for line in process.stdout if line.startswith("["))
+
+
+@pytest.mark.parametrize("kills", [(1, 5, 9), (2, 12)])
+def test_nothing_is_lost_or_trained_twice_when_a_run_is_killed(gpusched: Command, kills: tuple[int, ...]) -> None:
+    gpusched("run", "symbols.txt", "-o", "undisturbed")
+    for count in kills:
+        process = gpusched.start("run", "symbols.txt", "-o", "out", "--workers", "2")
+        for _, _ in zip(range(count), finished_lines(process), strict=False):
+            pass
+        process.kill()
+        process.communicate()
+        wait_for_descendants()
+        # What is there is whole; the rest is not there.
+        for directory in (gpusched.directory / "out").glob("[A-Z]*"):
+            assert (directory / "metadata.json").exists()
+    done = {path.parent.name: path.stat().st_mtime_ns for path in (gpusched.directory / "out").glob("*/metadata.json")}
+    assert len(done) >= max(kills)
+    ended = gpusched.json("run", "symbols.txt", "-o", "out")
+    assert ended["windows"]["succeeded"] + ended["windows"]["reused"] == WINDOWS
+    assert ended["windows"]["reused"] == len(done)
+    for label, mtime in done.items():
+        assert (gpusched.directory / "out" / label / "metadata.json").stat().st_mtime_ns == mtime
+    check_sound(gpusched.directory / "out", WINDOWS)
+    assert hashes(gpusched.directory / "out") == hashes(gpusched.directory / "undisturbed")
+    assert sorted(line["window_label"] for line in index(gpusched.directory / "out")) == sorted(
+        path.name for path in (gpusched.directory / "out").glob("[A-Z]*")
+    )
+
+
+WAITING = ("run", "symbols.txt", "-o", "out", "--workers", "2", "--set", "run.workload=tests.server.workloads:window")
+
+
+def test_one_interrupt_lets_the_running_windows_finish(gpusched: Command, fifo: Path) -> None:
+    process = _start_waiting(gpusched, fifo)
+    process.send_signal(signal.SIGINT)
+    _until(process, "Draining")
+    fifo.write_bytes(b"..")
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, (out, err)
+    assert wait_for_descendants() == 0
+    assert len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 3
+    fifo.write_bytes(b"." * 24)
+    ended = gpusched.json(*WAITING)
+    assert (ended["windows"]["reused"], ended["windows"]["succeeded"]) == (3, 3)
+
+
+def test_two_interrupts_stop_them(gpusched: Command, fifo: Path) -> None:
+    process = _start_waiting(gpusched, fifo)
+    process.send_signal(signal.SIGINT)
+    _until(process, "Draining")
+    process.send_signal(signal.SIGINT)
+    _until(process, "Stopping")
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert wait_for_descendants() == 0
+    assert len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 1
+    fifo.write_bytes(b"." * 24)
+    ended = gpusched.json(*WAITING)
+    assert (ended["windows"]["reused"], ended["windows"]["succeeded"]) == (1, 5)
+
+
+def _start_waiting(gpusched: Command, fifo: Path) -> subprocess.Popen[str]:
+    """A run of which one window has finished and two are waiting."""
+    (gpusched.directory / "symbols.txt").write_text("FIFO\n")
+    process = gpusched.start(*WAITING)
+    fifo.write_bytes(b".")
+    next(finished_lines(process))
+    return process
+
+
+def _until(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    pytest.fail(f"it ended without saying {word!r}")

@@ -1,0 +1,145 @@
+"""A batch from the symbols file to verified artifacts, through `gpusched run`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.bars import write_batch
+from tests.end_to_end.support import Command, check_sound, hashes, index
+
+#: the sample's batch: 4 symbols × 6 windows of 122 days
+WINDOWS = 24
+
+
+def test_36_symbols_and_3_years_are_252_windows_of_which_36_are_too_short(tmp_path: Path) -> None:
+    write_batch(tmp_path)
+    gpusched = Command(tmp_path)
+    asked = ("symbols.txt", "--start", "2022-01-01", "--end", "2024-12-31", "-o", "out")
+    plan = gpusched.json("plan", *asked)
+    assert plan["totals"] == {"total": 252, "train": 216, "reuse": 0, "skip": 36}
+    assert plan["estimated_seconds"] > 0
+    assert not (tmp_path / "out").exists()
+
+    ended = gpusched.json("run", *asked)
+    assert ended["windows"] == {
+        "total": 252, "succeeded": 216, "reused": 0, "skipped": 36, "failed": 0, "cancelled": 0,
+    }  # fmt: skip
+    assert set(ended) == {"batch_id", "output_dir", "windows", "seconds", "windows_per_second"}
+    check_sound(tmp_path / "out", 216)
+    lines = index(tmp_path / "out")
+    assert len(lines) == 252
+    skipped = [line for line in lines if line["status"] == "skipped"]
+    assert len(skipped) == 36
+    assert all("too few rows" in line["skip_reason"] for line in skipped)
+    for line in lines:
+        if line["status"] == "success":
+            assert line["metrics"]["validation"]["accuracy"] is not None
+            assert Path(line["artifacts_path"]).name == line["window_label"]
+
+
+def test_a_second_run_reuses_everything_and_another_configuration_nothing(gpusched: Command) -> None:
+    first = gpusched.json("run", "symbols.txt", "-o", "out")
+    assert first["windows"]["succeeded"] == WINDOWS
+    before = hashes(gpusched.directory / "out")
+    again = gpusched.json("run", "symbols.txt", "-o", "out")
+    assert again["windows"]["reused"] == WINDOWS
+    assert hashes(gpusched.directory / "out") == before
+    assert all(line["status"] == "success" and line["reused"] for line in index(gpusched.directory / "out"))
+
+    other = gpusched.json("run", "symbols.txt", "-o", "out", "--set", "lightgbm.num_leaves=7")
+    assert other["windows"]["succeeded"] == WINDOWS
+    check_sound(gpusched.directory / "out", WINDOWS)
+    metadata = json.loads(next((gpusched.directory / "out").glob("*/metadata.json")).read_text())
+    assert metadata["parameters"]["num_leaves"] == 7
+
+
+def test_a_damaged_result_is_trained_again(gpusched: Command) -> None:
+    gpusched("run", "symbols.txt", "-o", "out")
+    before = hashes(gpusched.directory / "out")
+    models = sorted((gpusched.directory / "out").glob("*/model.txt"))
+    models[0].write_text("tree\n")
+    models[1].unlink()
+    again = gpusched.json("run", "symbols.txt", "-o", "out")
+    assert (again["windows"]["succeeded"], again["windows"]["reused"]) == (2, WINDOWS - 2)
+    assert hashes(gpusched.directory / "out") == before
+
+
+def test_a_model_is_the_same_bytes_however_it_was_trained(gpusched: Command) -> None:
+    """By `train`, with one slot and with four, and with the symbols the other way round."""
+    gpusched("run", "symbols.txt", "-o", "one", "--workers", "1")
+    gpusched("run", "symbols.txt", "-o", "four", "--workers", "4")
+    backwards = "\n".join(reversed((gpusched.directory / "symbols.txt").read_text().split()))
+    (gpusched.directory / "backwards.txt").write_text(backwards)
+    gpusched("run", "backwards.txt", "-o", "backwards", "--workers", "2")
+    one = hashes(gpusched.directory / "one")
+    assert len(one) == WINDOWS * 4
+    assert hashes(gpusched.directory / "four") == one
+    assert hashes(gpusched.directory / "backwards") == one
+    for start, end in (("2006-01-01", "2006-05-02"), ("2007-09-03", "2007-12-31")):
+        gpusched("train", "IBM", start, end, "-o", "alone")
+    alone = hashes(gpusched.directory / "alone")
+    assert len(alone) == 8
+    assert alone.items() <= one.items()
+
+
+@pytest.mark.parametrize(
+    ("workload", "kind"), [("segfaults", "crashed"), ("exits_at_once", "exited"), ("bad_data", "bad_data")]
+)
+def test_failures_are_told_and_end_with_1(gpusched: Command, workload: str, kind: str) -> None:
+    asked = ("symbols.txt", "-o", "out", "--set", f"run.workload=tests.worker.workloads:{workload}")
+    # Without the circuit breaker, and with one attempt each.
+    asked += ("--set", "run.breaker_failures=0", "--set", "run.max_attempts=1")
+    ended = gpusched.json("run", *asked, code=1)
+    assert ended["windows"]["failed"] == WINDOWS
+    for line in index(gpusched.directory / "out"):
+        assert line["status"] == "failed"
+        assert kind in json.dumps(line["error"])
+    assert gpusched.json("run", *asked, "--max-failure-rate", "1.0")["windows"]["failed"] == WINDOWS
+
+
+def test_a_batch_that_keeps_failing_in_the_same_way_is_held(gpusched: Command) -> None:
+    asked = ("symbols.txt", "-o", "out", "--set", "run.workload=tests.worker.workloads:bad_data", "--workers", "1")
+    ended = gpusched.json("run", *asked, code=1)
+    assert ended["windows"]["failed"] == 10
+    assert "Held" in gpusched("run", *asked, code=1)
+
+
+def test_limits_of_a_window_are_kept(gpusched: Command) -> None:
+    (gpusched.directory / "one.txt").write_text("IBM\n")
+    asked = ("one.txt", "--start", "2006-01-01", "--end", "2006-05-02", "--set", "run.max_attempts=1")
+    hogs = ("--set", "run.workload=tests.worker.workloads:hogs_memory", "--set", "run.memory_limit_mb=200")
+    gpusched("run", *asked, "-o", "hogs", *hogs, code=1)
+    (line,) = index(gpusched.directory / "hogs")
+    assert "memory" in json.dumps(line["error"]).lower()
+    os.mkfifo(gpusched.directory / "data" / "fifo")
+    (gpusched.directory / "one.txt").write_text("FIFO\n")
+    hangs = ("--set", "run.workload=tests.server.workloads:window", "--set", "run.timeout_s=0.5")
+    gpusched("run", *asked, "-o", "hangs", *hangs, code=1)
+    (line,) = index(gpusched.directory / "hangs")
+    assert line["status"] == "failed"
+    assert "0.5 s" in json.dumps(line["error"])
+
+
+def test_the_demo_trains_real_bars(tmp_path: Path) -> None:
+    gpusched = Command(tmp_path)
+    ended = gpusched.json("demo")
+    windows = ended["windows"]
+    assert windows["failed"] == 0
+    assert windows["succeeded"] > 90
+    assert windows["succeeded"] + windows["skipped"] == windows["total"] == 135
+    check_sound(Path(ended["output_dir"]), windows["succeeded"])
+    assert "exists already" in _error(gpusched, "demo")
+    # The commands that it says to try next do work.
+    there = Command(tmp_path / "gpusched-demo")
+    assert there.json("run", "symbols.txt")["windows"]["reused"] == windows["succeeded"]
+
+
+def _error(gpusched: Command, *arguments: str) -> str:
+    with gpusched.start(*arguments) as process:
+        _, err = process.communicate()
+    assert process.returncode == 4
+    return err
