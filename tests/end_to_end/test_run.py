@@ -90,9 +90,9 @@ def test_a_model_is_the_same_bytes_however_it_was_trained(gpusched: Command) -> 
     ("workload", "kind"), [("segfaults", "crashed"), ("exits_at_once", "exited"), ("bad_data", "bad_data")]
 )
 def test_failures_are_told_and_end_with_1(gpusched: Command, workload: str, kind: str) -> None:
-    asked = ("symbols.txt", "-o", "out", "--set", f"run.workload=tests.worker.workloads:{workload}")
+    asked = ["symbols.txt", "-o", "out", "--set", f"run.workload=tests.worker.workloads:{workload}"]
     # Without the circuit breaker, and with one attempt each.
-    asked += ("--set", "run.breaker_failures=0", "--set", "run.max_attempts=1")
+    asked += ["--set", "run.breaker_failures=0", "--set", "run.max_attempts=1"]
     ended = gpusched.json("run", *asked, code=1)
     assert ended["windows"]["failed"] == WINDOWS
     for line in index(gpusched.directory / "out"):
