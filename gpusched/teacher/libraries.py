@@ -29,12 +29,16 @@ OPTIONAL = (
 )
 
 
+#: scipy copies numpy's whole namespace, which imports these for nobody: a third of all the time
+LAZY = ("f2py", "testing")
+
+
 def preload() -> None:
     """Import all that a window needs, and do what every window would otherwise do first.
 
     Starts no threads if OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1.
     """
-    with _hidden(OPTIONAL):
+    with _hidden(OPTIONAL), _no_lazy_numpy():
         importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
         _warm_up()
@@ -73,3 +77,17 @@ def _hidden(names: tuple[str, ...]) -> Iterator[None]:
     finally:
         for name in hidden:
             del modules[name]
+
+
+@contextlib.contextmanager
+def _no_lazy_numpy() -> Iterator[None]:
+    """Keep the modules `LAZY`, which numpy imports when they are asked for, from being imported."""
+    import numpy as np
+
+    absent = [name for name in LAZY if name not in vars(np)]
+    vars(np).update(dict.fromkeys(absent))
+    try:
+        yield
+    finally:
+        for name in absent:
+            delattr(np, name)
