@@ -65,7 +65,7 @@ class Bench:
         command = [
             *GPUSCHED, "run", str(self.symbols_file), "-o", str(output), "--json", *DATES, "--device", "cpu",
             "--interval", self.interval, "--data-root", str(self.symbols_file.parent / "data"),
-            "--workers", str(workers), "--set", f"cache.dir={json.dumps(str(cache))}",
+            "--workers", str(workers), "--set", f"cache.dir={cache}",
         ]  # fmt: skip
         began = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -82,7 +82,7 @@ class Bench:
             command = [
                 *GPUSCHED, "train", symbols[number % len(symbols)], "2022-01-01", "2022-06-29", "-o", str(output),
                 "--data-root", str(self.symbols_file.parent / "data"), "--interval", self.interval,
-                "--set", f"cache.dir={json.dumps(str(cache))}",
+                "--set", f"cache.dir={cache}",
             ]  # fmt: skip
             subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
 

@@ -315,6 +315,8 @@ def _build(given: Mapping[str, Setting], cwd: Path) -> Config:
 
 
 def _convert(key: str, setting: Setting, hint: Any) -> Any:
+    if isinstance(setting.value, str) and setting.value[:1] in ("'", '"') and isinstance(_parsed(setting.value), str):
+        setting = msgspec.structs.replace(setting, value=_parsed(setting.value))
     if hint in (Path, Path | None):
         if not isinstance(setting.value, str | Path) or not str(setting.value):
             raise BadValue(place=setting.origin, key=key, why=f"expected a path, got {setting.value!r}")
