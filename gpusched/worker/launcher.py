@@ -155,6 +155,7 @@ class Launcher:
         gc.collect()
         gc.freeze()
         linux.return_free_memory()
+        linux.fill_heap_holes()
         return True
 
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
