@@ -23,6 +23,8 @@ from gpusched.core.model import BatchSpec, DeviceChoice, Limits
 from gpusched.errors import ConfigError, UsageError
 
 FILE_NAME = "config.toml"
+#: what GPUSCHED_DAEMON_SOCKET is called for short
+SOCKET_VARIABLE = "GPUSCHED_SOCKET"
 ENVIRONMENT_PREFIX = "GPUSCHED_"
 BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
 
@@ -253,6 +255,8 @@ def _from_file(path: Path) -> dict[str, Setting]:
 
 def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Setting]:
     given = {}
+    if socket := environ.get(SOCKET_VARIABLE):
+        given["daemon.socket"] = Setting(socket, SOCKET_VARIABLE, cwd)
     for name, text in sorted(environ.items()):
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
         if name.startswith(ENVIRONMENT_PREFIX) and key and section in {*SECTIONS, "lightgbm"}:

@@ -138,6 +138,43 @@ def _directory(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", metavar="N", help="windows that may run at once; 0: one per slot")
 
 
+def _wait(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--wait", action="store_true", help="show it until it ends, and end with its exit code")
+
+
+def _batch(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batch", metavar="BATCH", help="id of the batch")
+
+
+def _maybe_batch(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batch", nargs="?", metavar="BATCH", help="id of the batch (all batches)")
+
+
+def _status_filter(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--status", metavar="STATUS", help="only those: queued, running, succeeded, failed, …")
+
+
+def _one_window(command: argparse.ArgumentParser) -> None:
+    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch")
+
+
+def _log(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-f", "--follow", action="store_true", help="go on until the window is finished")
+    command.add_argument("--attempt", type=int, metavar="N", help="that attempt, from 1 (the last one)")
+
+
+def _csv(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--csv", action="store_true", help="print CSV, one column for each metric")
+
+
+def _target(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
+
+
+def _maybe_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("on", nargs="?", metavar="DEVICE", help="id or the start of one (all devices)")
+
+
 __doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
 _ALL = _settings(*SETTING_OPTIONS)
 
@@ -159,6 +196,24 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "train one window in this process: what a slot runs",
         (_window, _settings(*TRAIN_OPTIONS), _json),
     ),
+    "daemon": ("gpusched.cli.service:daemon", "the service: accept batches and run them", ()),
+    "submit": (
+        "gpusched.cli.service:submit",
+        "hand a batch to the daemon, and print its id",
+        (_symbols, _output, _name, _wait, _ALL, _json),
+    ),
+    "status": ("gpusched.cli.queries:status", "how batches stand", (_maybe_batch, _json)),
+    "windows": ("gpusched.cli.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
+    "show": ("gpusched.cli.queries:show", "all that is known of a window", (_one_window, _json)),
+    "logs": ("gpusched.cli.queries:logs", "what a window wrote", (_one_window, _log)),
+    "results": ("gpusched.cli.queries:results", "finished windows and their metrics", (_batch, _csv, _json)),
+    "cancel": ("gpusched.cli.control:cancel", "end what runs, drop what waits", (_target, _json)),
+    "hold": ("gpusched.cli.control:hold", "start nothing more of it", (_target, _json)),
+    "release": ("gpusched.cli.control:release", "let what is held go on", (_target, _json)),
+    "retry": ("gpusched.cli.control:retry", "run again what failed or was cancelled", (_target, _json)),
+    "devices": ("gpusched.cli.queries:devices", "devices, their slots and their health", (_json,)),
+    "drain": ("gpusched.cli.control:drain", "place nothing more on a device", (_maybe_device, _json)),
+    "resume": ("gpusched.cli.control:resume", "open a device again", (_maybe_device, _json)),
     "doctor": ("gpusched.cli.doctor:doctor", "what works here, and what to do about the rest", (_json,)),
     "config": ("gpusched.cli.settings:show", "the configuration in force, and where it comes from", (_json,)),
 }

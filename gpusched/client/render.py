@@ -26,6 +26,7 @@ from gpusched.client.view import FAILURES, BatchView, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
 from gpusched.core.model import Active, Finished
 from gpusched.core.planning import Plan
+from gpusched.protocol import Snapshot
 
 __all__ = ["RunScreen", "duration", "open_console", "plan_line", "plan_rows", "plan_table", "summary"]
 
@@ -104,6 +105,11 @@ class RunScreen:
                 self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))
             case _:
                 pass
+
+    def load(self, snapshot: Snapshot, batch_id: str) -> None:
+        """Show the batch as the daemon knows it."""
+        with self._lock:
+            self._view.load(snapshot, batch_id, time.monotonic())
 
     def planning(self, done: int, total: int) -> None:
         """The data of so many symbols has been looked at."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -35,11 +36,13 @@ from gpusched.core.model import (
     Reused,
     Running,
     Skipped,
+    Slot,
     Starting,
     Succeeded,
     TimedOut,
     name_of,
 )
+from gpusched.protocol import Snapshot, WindowLine
 
 #: outcomes that count as failed in totals
 FAILURES = ("failed", "timed_out", "lost")
@@ -146,6 +149,28 @@ class BatchView:
             case DeviceChanged():
                 pass
 
+    def load(self, snapshot: Snapshot, batch_id: str, monotonic: float) -> None:
+        """Start anew from what the daemon knows at the instant `monotonic`. Who finished before is only counted."""
+        self.batch_id = batch_id
+        self.running, self._slot_of = {}, {}
+        for batch in snapshot.batches:
+            if batch.id == batch_id:
+                self.output_dir, self.held_reason = batch.output_dir, batch.held_reason
+                self.total = sum(batch.counts.values())
+                self.counts = {name: batch.counts.get(name, 0) for name in OUTCOMES}
+                self.finished = batch.state == "finished"
+        for window in snapshot.active:
+            if window.key.batch_id == batch_id and window.slot is not None:
+                since = monotonic - max(0.0, snapshot.at - (window.started_at or window.moved_at))
+                self._occupy(window.key.label, window.slot, window.attempts, window.status, since)
+        for report in snapshot.progress:
+            if report.key.batch_id == batch_id:
+                self._progressed(report)
+
+    def complete(self, skipped: Iterable[WindowLine]) -> None:
+        """Learn why windows were skipped, which a snapshot does not say."""
+        self.skips = Counter(general_reason(window.reason or "", window.symbol) for window in skipped)
+
     @property
     def failures(self) -> list[FinishedWindow]:
         """The first `KEPT_FAILURES` windows that failed, timed out or were lost."""
@@ -242,19 +267,16 @@ class BatchView:
             self.retries += 1
 
     def _placed(self, label: str, state: Active, monotonic: float) -> None:
-        slot = state.slot
+        self._occupy(label, state.slot, state.attempt, name_of(state), monotonic)
+        if self._counted_from is None:
+            self._counted_from = monotonic
+
+    def _occupy(self, label: str, slot: Slot, attempt: int, phase: str, since: float) -> None:
         self.devices[slot.index] = slot.device_id
         self._slot_of[label] = slot.index
         self.running[slot.index] = RunningWindow(
-            label=label,
-            slot=slot.index,
-            device=slot.device_id,
-            attempt=state.attempt,
-            phase=name_of(state),
-            since=monotonic,
+            label=label, slot=slot.index, device=slot.device_id, attempt=attempt, phase=phase, since=since
         )
-        if self._counted_from is None:
-            self._counted_from = monotonic
 
     def _progressed(self, update: ProgressReported) -> None:
         slot = self._slot_of.get(update.key.label)

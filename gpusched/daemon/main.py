@@ -76,7 +76,7 @@ async def _serve(config: Config) -> None:
         stack.callback(notifier.close)
         store = stack.enter_context(Store.open(state_dir / "state.db"))
         _make_private(state_dir)
-        listener = Listener(listening_path(config.daemon.socket), config.daemon.group)
+        listener = Listener(listening_path(config.daemon.socket), config.daemon.group or None)
         stack.callback(listener.close)
         pool = build_pool(config)
         for note in pool.notes:

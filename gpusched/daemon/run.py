@@ -61,7 +61,6 @@ async def forecast(
     pool = build_pool(config, workers=spec.workers, wanted=spec.device)
     with one_error():
         async with Launcher(log_path=config.cache.dir / "launcher.log", search_path=Path.cwd()) as launcher:
-            await launcher.preload(spec.workload)
             plan = await survey(
                 launcher,
                 spec,
@@ -152,8 +151,6 @@ async def run_batch(
             tasks.start_soon(obey_signals)
             tasks.start_soon(supervisor.run)
             with surveying:
-                # Before the survey, whose processes would otherwise import what they need one by one.
-                await launcher.preload(spec.workload)
                 plan = await survey(
                     launcher,
                     spec,

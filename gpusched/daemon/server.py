@@ -28,7 +28,7 @@ import msgspec
 
 from gpusched import __version__
 from gpusched.daemon.requests import Requests
-from gpusched.errors import NO_DAEMON, DaemonError, GpuschedError, UsageError
+from gpusched.errors import NO_DAEMON, ConfigError, DaemonError, GpuschedError, UsageError
 from gpusched.protocol import (
     MAX_REQUEST_BYTES,
     PROTOCOL,
@@ -73,7 +73,7 @@ class SocketUnusable(DaemonError):
     remedy = "choose another one (--socket, daemon.socket), or mend its directory"
 
 
-class UnknownGroup(UsageError):
+class UnknownGroup(ConfigError):
     problem = "daemon.group: there is no group {group} on this machine"
     remedy = "create it (`groupadd --system {group}`), or leave the setting out: then only the owner can connect"
 

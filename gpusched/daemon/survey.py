@@ -42,10 +42,12 @@ async def survey(
 ) -> Plan:
     """The plan of a batch. A committed result that was trained on one of `device_types` is planned to be reused.
 
-    `on_progress` is told how many symbols of how many have been looked at. Raises WorkloadUnusable where no window can
-    be trained for want of the workload, LaunchError where no process can be started, OSError where `log_path` cannot be
-    written.
+    `on_progress` is told how many symbols of how many have been looked at. Raises WorkloadNotLoadable or
+    WorkloadUnusable where no window could be trained, LaunchError where no process can be started, OSError where
+    `log_path` cannot be written.
     """
+    # Or each of its processes would import what all of them need.
+    await launcher.preload(spec.workload)
     tasks = [
         SurveyTask(
             symbol=symbol,

@@ -1,0 +1,315 @@
+"""What the daemon is asked: `status`, `windows`, `show`, `logs`, `results`, `devices`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpusched.cli.batches import load_config
+from gpusched.cli.service import status_object, totals
+from gpusched.client.connection import Connection, connect
+from gpusched.client.listing import Cell, ago, iso, print_json, print_listing
+from gpusched.errors import DONE, UsageError
+from gpusched.protocol import BatchStatus, DeviceStatus, ResultLine, WindowDetail, WindowLine
+
+#: as in the live screen
+_STYLES = {
+    "succeeded": "green",
+    "finished": "green",
+    "reused": "cyan",
+    "skipped": "yellow",
+    "held": "yellow",
+    "cancelled": "yellow",
+    "draining": "yellow",
+    "failed": "bold red",
+    "timed_out": "bold red",
+    "lost": "bold red",
+    "quarantined": "bold red",
+    "running": "bold",
+}
+
+
+class NotAWindow(UsageError):
+    problem = "{name!r} does not name a window"
+    remedy = "give BATCH/LABEL, such as mine/AAPL_2022-01-01_to_2022-06-29; `gpusched windows BATCH` lists them"
+
+
+def to_daemon(options: argparse.Namespace) -> Connection:
+    """A connection to the daemon that the configuration names, or to the first that is found."""
+    explicit = load_config(options).config.daemon.socket
+    connection = connect(explicit)
+    if explicit is None and sys.stderr.isatty():
+        print(f"daemon at {connection.path}", file=sys.stderr)  # noqa: T201
+    return connection
+
+
+def window_name(name: str) -> tuple[str, str]:
+    """(batch, label) of `BATCH/LABEL`. Raises NotAWindow."""
+    batch_id, slash, label = name.partition("/")
+    if not (batch_id and slash and label):
+        raise NotAWindow(name=name)
+    return batch_id, label
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+def status(options: argparse.Namespace) -> int:
+    """One batch, or all of them."""
+    with to_daemon(options) as daemon:
+        if options.batch is not None:
+            batch = daemon.batch(options.batch).batch
+            if options.json:
+                print_json(status_object(batch))
+            else:
+                _print_batches([batch])
+                if batch.held_reason is not None:
+                    print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
+            return DONE
+        batches = daemon.batches()
+        if options.json:
+            about = {
+                "socket": str(daemon.path),
+                "pid": daemon.daemon.pid,
+                "version": daemon.daemon.version,
+                "started_at": daemon.daemon.started_at,
+            }
+            print_json(
+                {
+                    "daemon": about | msgspec.structs.asdict(daemon.ping()),
+                    "batches": [status_object(batch) for batch in batches],
+                }
+            )
+        else:
+            _print_batches(batches)
+        return DONE
+
+
+def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None:
+    rows: list[list[Cell]] = []
+    for batch in batches:
+        found, counts = totals(batch.counts), status_object(batch)
+        ended = found["total"] - counts["waiting"] - counts["running"]
+        numbers = [found[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
+        submitted = ago(batch.submitted_at) if sys.stdout.isatty() else iso(batch.submitted_at)
+        done = f"{ended}/{found['total']}"
+        rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
+    columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
+    print_listing([*columns, "submitted", "output"], rows, styles=_STYLES)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+def windows(options: argparse.Namespace) -> int:
+    """The windows of a batch."""
+    with to_daemon(options) as daemon:
+        lines = daemon.windows(options.batch, status=options.status)
+        if options.json:
+            print_json({"batch_id": options.batch, "windows": [_window_object(line) for line in lines]})
+            return DONE
+        rows = [
+            [
+                line.key.label,
+                line.status,
+                line.attempts,
+                line.slot.index if line.slot else None,
+                line.slot.device_id if line.slot else None,
+                _seconds(line),
+                line.reason,
+            ]
+            for line in lines
+        ]
+    print_listing(["window", "status", "attempts", "slot", "device", "seconds", "reason"], rows, styles=_STYLES)
+    return DONE
+
+
+def _seconds(line: WindowLine) -> float | None:
+    """Of the last launch, if it has ended."""
+    if line.started_at is None or line.ended_at is None:
+        return None
+    return round(line.ended_at - line.started_at, 3)
+
+
+def _window_object(line: WindowLine) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(line)
+    del found["key"], found["slot"]
+    slot, device = (line.slot.index, line.slot.device_id) if line.slot else (None, None)
+    return {"window": str(line.key), "window_label": line.key.label} | found | {"slot": slot, "device": device}
+
+
+def show(options: argparse.Namespace) -> int:
+    """All that is known of a window."""
+    batch_id, label = window_name(options.window)
+    with to_daemon(options) as daemon:
+        detail = daemon.window(batch_id, label)
+        logs_dir = Path(daemon.daemon.state_dir) / "logs" / batch_id
+    if options.json:
+        attempts = [
+            msgspec.to_builtins(attempt) | {"log": str(logs_dir / f"{label}.{attempt.attempt}.log")}
+            for attempt in detail.attempts
+        ]
+        found = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
+        print_json(found | {"story": detail.story, "attempts": attempts})
+        return DONE
+    from gpusched.client.render import open_console
+
+    console = open_console()
+    for line in _told(detail, logs_dir):
+        console.print(line, soft_wrap=True)
+    return DONE
+
+
+def _told(detail: WindowDetail, logs_dir: Path) -> Iterator[str]:
+    """A window's page."""
+    from gpusched.client.cells import clean, duration
+
+    window, plan = detail.window, detail.plan
+    yield f"Window   {clean(str(window.key))}"
+    yield f"Status   {window.status}" + (f": {clean(window.reason)}" if window.reason else "")
+    yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
+    for attempt in detail.attempts:
+        end = attempt.ended_at
+        took = f", {duration(end - attempt.placed_at)}" if end is not None else ""
+        ending = f", {attempt.ending}" if attempt.ending else ""
+        yield f"Attempt  {attempt.attempt} on slot {attempt.slot.index} ({clean(attempt.slot.device_id)}){took}{ending}"
+        if attempt.usage is not None and attempt.usage.peak_memory_bytes:
+            usage = attempt.usage
+            yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most"
+        if attempt.message:
+            yield f"         {clean(attempt.message)}"
+        yield f"         log: {clean(str(logs_dir / f'{window.key.label}.{attempt.attempt}.log'))}"
+        for line in (attempt.traceback or "").splitlines():
+            yield f"         | {clean(line)}"
+    for told in detail.story:
+        yield f"{iso(told.at)}  {told.old} → {told.new}  {clean(told.reason)}"
+
+
+def logs(options: argparse.Namespace) -> int:
+    """What a window wrote to its stdout and stderr."""
+    batch_id, label = window_name(options.window)
+    with to_daemon(options) as daemon:
+        for chunk in daemon.log(batch_id, label, attempt=options.attempt, follow=options.follow):
+            _write(chunk.data)
+    return DONE
+
+
+def _write(data: bytes) -> None:
+    """As it is, but a terminal gets nothing that it would obey."""
+    if sys.stdout.isatty():
+        text = data.decode("utf-8", "replace")
+        data = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text).encode()
+    sys.stdout.flush()
+    view = memoryview(data)
+    while view:
+        view = view[os.write(sys.stdout.fileno(), view) :]
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def results(options: argparse.Namespace) -> int:
+    """The finished windows of a batch and their metrics."""
+    with to_daemon(options) as daemon:
+        found = list(daemon.results(options.batch))
+    if options.json:
+        print_json({"batch_id": options.batch, "results": [_result_object(line) for line in found]})
+        return DONE
+    flat = [_flat(line) for line in found]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    if options.csv:
+        writer = csv.DictWriter(sys.stdout, names, restval="")
+        writer.writeheader()
+        writer.writerows(flat)
+        return DONE
+    if sys.stdout.isatty():
+        shown = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
+        metrics = [name for name in shown if name in names] or [n for n in names if n not in _RESULT_COLUMNS][:4]
+        names = ["window_label", "status", "seconds", *metrics, "reason"]
+    print_listing(names, [[row.get(name) for name in names] for row in flat], styles=_STYLES)
+    return DONE
+
+
+_RESULT_COLUMNS = (
+    *("batch_id", "symbol", "start", "end", "window_label", "status", "attempts", "device", "slot", "finished_at"),
+    *("seconds", "artifacts_path", "reason"),
+)
+
+
+def _result_object(line: ResultLine) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(line)
+    del found["key"]
+    return {"batch_id": line.key.batch_id, "window_label": line.key.label} | found
+
+
+def _flat(line: ResultLine) -> dict[str, Cell]:
+    """One level: `validation_auc`, `train_rows` and so on, after the columns that every result has."""
+    found = _result_object(line)
+    metrics, counts = found.pop("metrics") or {}, found.pop("sample_counts") or {}
+    found["finished_at"] = iso(line.finished_at)
+    row: dict[str, Cell] = {name: found[name] for name in _RESULT_COLUMNS}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            row |= {f"{name}_{inner}": number for inner, number in value.items()}
+        else:
+            row[name] = value
+    return row | {f"{name}_rows": count for name, count in counts.items()}
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+def devices(options: argparse.Namespace) -> int:
+    """The devices, who holds their slots, and what was last read of them."""
+    with to_daemon(options) as daemon:
+        print_devices(daemon.devices(), as_json=options.json)
+    return DONE
+
+
+def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"devices": [_device_object(device) for device in found]})
+        return
+    rows: list[list[Cell]] = []
+    for device in found:
+        reading = device.reading
+        rows.append(
+            [
+                device.device.id,
+                device.device.name,
+                device.health,
+                f"{len(device.allocations)}/{len(device.slots)}",
+                _percent(reading.utilisation if reading else None),
+                _mebibytes(reading.memory_free_bytes if reading else None),
+                _mebibytes(device.device.memory_total_bytes),
+                reading.temperature_c if reading else None,
+                reading.power_w if reading else None,
+                device.reason,
+            ]
+        )
+    columns = ["device", "name", "health", "slots", "use", "free", "memory", "temp", "watt", "reason"]
+    print_listing(columns, rows, styles=_STYLES)
+
+
+def _device_object(device: DeviceStatus) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(device)
+    about: dict[str, Any] = found.pop("device")
+    del found["allocations"]
+    running = [{"slot": index, "window": str(key)} for index, key in sorted(device.allocations.items())]
+    used = {"slots": len(device.slots), "slots_used": len(running), "running": running}
+    return about | found | used
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.0f}%"
+
+
+def _mebibytes(count: int | None) -> str | None:
+    return None if count is None else f"{count / 2**20:.0f}M"

@@ -1,0 +1,160 @@
+"""`daemon` and `submit`: run the service, and hand batches to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpusched.cli.batches import Ask, ask, batch_object, exit_code, load_config
+from gpusched.client.connection import Connection, Subscription, connect
+from gpusched.client.listing import print_json
+from gpusched.core.events import BatchFinished, BatchHeld, Update
+from gpusched.errors import DONE, INTERRUPTED
+from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
+
+_HOW = {
+    "new": "accepted",
+    "known": "at work already: this is the same batch",
+    "again": "accepted again: what is finished and unchanged is reused",
+}
+
+
+def daemon(options: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    from gpusched.daemon.main import serve
+
+    return serve(load_config(options).config)
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Have the daemon accept a batch; with `--wait`, show it until it ends."""
+    from gpusched.client import render
+
+    asked = ask(options)
+    errors = render.open_console(stderr=True)
+    for note in asked.notes:
+        errors.print(note, soft_wrap=True)
+
+    def on_survey(done: int, total: int) -> None:
+        if errors.is_terminal:
+            errors.print(f"Looking at the data: {done}/{total} symbols", end="\n" if done == total else "\r")
+
+    with connect(asked.config.daemon.socket) as daemon:
+        submitted = daemon.submit(
+            asked.spec, source=asked.source, name=asked.name, output_dir=asked.output, on_survey=on_survey
+        )
+        if not (options.wait and options.json):
+            _say(submitted, as_json=options.json)
+        return _wait(daemon, asked, submitted, as_json=options.json) if options.wait else DONE
+
+
+def _say(submitted: Submitted, *, as_json: bool) -> None:
+    """The id alone on stdout, for scripts."""
+    batch = submitted.batch
+    if as_json:
+        print_json(status_object(batch) | {"how": submitted.how})
+        return
+    print(batch.id, flush=True)  # noqa: T201
+    print(  # noqa: T201
+        f"{_HOW[submitted.how]}; it writes to {batch.output_dir}\n`gpusched status {batch.id}` shows how it goes",
+        file=sys.stderr,
+    )
+
+
+def totals(counts: dict[str, int]) -> dict[str, int]:
+    """The counts of `run --json` from those of a batch's windows by status: what timed out or was lost has failed."""
+    return {
+        "total": sum(counts.values()),
+        "succeeded": counts.get("succeeded", 0),
+        "reused": counts.get("reused", 0),
+        "skipped": counts.get("skipped", 0),
+        "failed": sum(counts.get(name, 0) for name in ("failed", "timed_out", "lost")),
+        "cancelled": counts.get("cancelled", 0),
+    }
+
+
+def status_object(batch: BatchStatus) -> dict[str, Any]:
+    """A batch as `status --json` shows it: what `run --json` says of it, then how it stands."""
+    end = batch.finished_at if batch.finished_at is not None else time.time()
+    seconds = max(0.0, end - batch.submitted_at)
+    return batch_object(batch.id, Path(batch.output_dir), totals(batch.counts), seconds) | {
+        "state": batch.state,
+        "held_reason": batch.held_reason,
+        "waiting": batch.counts.get("queued", 0) + batch.counts.get("held", 0),
+        "running": sum(batch.counts.get(name, 0) for name in ("starting", "running", "stopping")),
+        "submitted_at": batch.submitted_at,
+        "finished_at": batch.finished_at,
+    }
+
+
+# -- waiting -----------------------------------------------------------------------------------------------------------
+
+
+def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool) -> int:
+    """Show a batch until it is finished or held. Ctrl-C stops the showing, not the batch."""
+    from gpusched.client import render
+    from gpusched.client.view import BatchView
+
+    batch_id, began = submitted.batch.id, time.monotonic()
+    view = BatchView()
+    screen = render.RunScreen(render.open_console(stderr=as_json), view)
+    try:
+        subscription = daemon.subscribe(batch_id)
+        if as_json:
+            _follow(subscription, batch_id, lambda snapshot: None, lambda update: None)
+        else:
+            with screen:
+                _follow(subscription, batch_id, lambda snapshot: screen.load(snapshot, batch_id), screen.update)
+    except KeyboardInterrupt:
+        screen.note(
+            f"Detached: {batch_id} goes on. `gpusched status {batch_id}` shows how it stands,"
+            f" `gpusched cancel {batch_id}` ends it."
+        )
+        return INTERRUPTED
+    # The first connection carries nothing but the subscription.
+    with connect(daemon.path) as daemon:
+        batch = daemon.batch(batch_id).batch
+        if as_json:
+            print_json(status_object(batch))
+        else:
+            view.complete(daemon.windows(batch_id, status="skipped"))
+            summary = render.summary(
+                view,
+                time.monotonic() - began,
+                held_reason=batch.held_reason,
+                interrupted=False,
+                logs_dir=Path(daemon.daemon.state_dir) / "logs" / batch_id,
+            )
+            render.open_console().print(summary)
+    return exit_code(totals(batch.counts), asked.spec.limits.max_failure_rate, held=batch.state == "held")
+
+
+def _follow(
+    subscription: Subscription,
+    batch_id: str,
+    on_snapshot: Callable[[Snapshot], None],
+    on_update: Callable[[Update], None],
+) -> None:
+    """Until the batch is finished or held. Raises HungUp when the daemon goes."""
+
+    def ends(snapshot: Snapshot) -> bool:
+        on_snapshot(snapshot)
+        return any(batch.id == batch_id and batch.state != "open" for batch in snapshot.batches)
+
+    if ends(subscription.snapshot):
+        return
+    for delta in subscription:
+        match delta:
+            case Snapshot():
+                if ends(delta):
+                    return
+            case BatchAnnounced() | DeviceReported():
+                pass
+            case _:
+                on_update(delta)
+                if isinstance(delta, BatchFinished | BatchHeld) and delta.batch_id == batch_id:
+                    return

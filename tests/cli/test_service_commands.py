@@ -1,0 +1,242 @@
+"""The commands of the service, each against a daemon as users have it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.support import Command
+from tests.server.support import Daemon, finished
+
+WORKLOAD = ("--set", "run.workload=tests.server.workloads:window", "--set", "run.backoff_s=0")
+ASKED = (*WORKLOAD, "--data-root", "data", "--start", "2022-01-01", "--end", "2022-01-20", "--window-days", "10")
+LABEL = "S0_2022-01-01_to_2022-01-10"
+
+
+class Client(Command):
+    """Commands that talk to one daemon, from a directory of their own."""
+
+    def __init__(self, daemon: Daemon, directory: Path) -> None:
+        super().__init__(directory)
+        self.daemon = daemon
+        self.environment["GPUSCHED_SOCKET"] = str(daemon.socket)
+        (directory / "data").symlink_to(daemon.data)
+
+    def symbols(self, *symbols: str) -> str:
+        (self.directory / "symbols.txt").write_text("".join(f"{symbol}\n" for symbol in symbols))
+        return "symbols.txt"
+
+    def submit(self, name: str, *symbols: str, code: int = 0, more: tuple[str, ...] = ()) -> str:
+        return self("submit", self.symbols(*symbols), "--name", name, *ASKED, *more, code=code)
+
+    def done(self, name: str, *symbols: str) -> None:
+        """Submit a batch and wait for its end."""
+        self.submit(name, *symbols)
+        finished(self.daemon, name)
+
+    def table(self, *arguments: str) -> list[dict[str, str]]:
+        """A listing as a pipe gets it."""
+        return list(csv.DictReader(self(*arguments).splitlines(), delimiter="\t"))
+
+    def error(self, *arguments: str, code: int) -> str:
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=30)
+        assert (process.returncode, "Traceback" in err) == (code, False), (out, err)
+        return err
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(daemon: Daemon, tmp_path: Path) -> Client:
+    return Client(daemon, tmp_path)
+
+
+def test_submit_prints_the_id_of_what_is_durable(client: Client) -> None:
+    assert client.submit("first", "S0", "S1").splitlines() == ["first"]
+    finished(client.daemon, "first")
+    found = client.json("submit", client.symbols("S0", "S1"), "--name", "first", *ASKED)
+    assert (found["batch_id"], found["how"]) == ("first", "again")
+    finished(client.daemon, "first")
+    assert client.json("status", "first")["windows"] == {
+        "total": 4, "succeeded": 0, "reused": 4, "skipped": 0, "failed": 0, "cancelled": 0,
+    }  # fmt: skip
+
+
+def test_a_name_that_asks_for_something_else_is_refused(client: Client) -> None:
+    client.done("taken", "S0")
+    symbols = client.symbols("S1")
+    assert "there is a batch taken already" in client.error("submit", symbols, "--name", "taken", *ASKED, code=4)
+
+
+def test_without_a_name_the_same_question_is_the_same_batch(client: Client) -> None:
+    symbols = client.symbols("S5")
+    (first,) = client("submit", symbols, *ASKED).splitlines()
+    assert client("submit", symbols, *ASKED).splitlines() == [first]
+    assert first.startswith("symbols-")
+    assert [row["batch"] for row in client.table("status")].count(first) == 1
+
+
+def test_wait_shows_the_run_and_ends_with_its_exit_code(client: Client) -> None:
+    good = client.submit("waited", "S0", "S1", "SKIP", more=("--wait",))
+    assert good.splitlines()[0] == "waited"
+    assert "[6/6] succeeded" in good
+    assert "2 × told to" in good or "2 x told to" in good
+    ended = client.json("submit", client.symbols("S0", "BAD"), "--name", "failing", *ASKED, "--wait", code=1)
+    assert ended["windows"]["failed"] == 2
+    again = client.json("status", "failing")
+    assert again["windows"] == ended["windows"]
+    allowed = ("--max-failure-rate", "0.5")
+    assert client.submit("forgiven", "S0", "BAD", more=("--wait", *allowed))
+
+
+def test_an_interrupt_detaches(client: Client) -> None:
+    with client.daemon.fifo() as release:
+        asked = ("submit", client.symbols("FIFO"), "--name", "detached", *ASKED, "--wait")
+        process = client.start(*asked)
+        release()
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("[1/2]"))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Detached: detached goes on" in out + err
+        release()
+        assert finished(client.daemon, "detached").counts == {"succeeded": 2}
+
+
+def test_a_daemon_that_goes_ends_the_wait(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "service") as daemon, daemon.fifo() as release:
+        (tmp_path / "client").mkdir()
+        client = Client(daemon, tmp_path / "client")
+        process = client.start("submit", client.symbols("FIFO"), "--name", "b", *ASKED, "--wait")
+        release()
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("[1/2]"))
+        daemon.kill()
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 3
+        assert "closed the connection" in err
+        assert "start one with" in client.error("status", code=3)
+
+
+def test_listings_in_pipes_are_tab_separated(client: Client) -> None:
+    client.done("listed", "S0", "BAD", "SKIP")
+    (row,) = [row for row in client.table("status") if row["batch"] == "listed"]
+    assert (row["state"], row["done"], row["succeeded"], row["failed"], row["skipped"]) == ("finished", "6/6", *"222")
+    rows = client.table("windows", "listed")
+    assert [row["status"] for row in rows] == ["succeeded"] * 2 + ["failed"] * 2 + ["skipped"] * 2
+    assert rows[0]["window"] == LABEL
+    assert "told to" in rows[2]["reason"]
+    assert [row["window"] for row in client.table("windows", "listed", "--status", "succeeded")] == [
+        row["window"] for row in rows[:2]
+    ]
+    found = client.json("windows", "listed")["windows"]
+    assert [window["window"] for window in found] == [f"listed/{row['window']}" for row in rows]
+    assert found[0]["started_at"].endswith("+00:00")
+
+
+def test_a_window_is_shown_with_its_story_and_its_log(client: Client) -> None:
+    client.done("shown", "S0", "BAD", "DIE")
+    page = client("show", f"shown/{LABEL}")
+    assert "queued → starting" in page
+    assert "running → succeeded" in page
+    told = client.json("show", "shown/BAD_2022-01-01_to_2022-01-10")
+    assert told["attempts"][0]["message"] == "told to"
+    assert "BadData" in told["attempts"][0]["traceback"]
+    assert "attempt at BAD" in Path(told["attempts"][0]["log"]).read_text()
+    died = client.json("show", "shown/DIE_2022-01-01_to_2022-01-10")
+    assert [attempt["ending"] for attempt in died["attempts"]] == ["killed", "result"]
+    assert client("logs", f"shown/{LABEL}") == f"attempt at {LABEL}\n"
+    first = client("logs", "shown/DIE_2022-01-01_to_2022-01-10", "--attempt", "1")
+    assert first.startswith("attempt at DIE")
+
+
+def test_a_log_is_followed_until_the_window_has_finished(client: Client) -> None:
+    with client.daemon.fifo() as release:
+        client.submit("followed", "FIFO")
+        process = client.start("logs", "-f", "followed/FIFO_2022-01-01_to_2022-01-10")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("attempt at FIFO")
+        release()
+        release()
+        assert process.communicate(timeout=30) == ("", "")
+        assert process.returncode == 0
+    finished(client.daemon, "followed")
+
+
+def test_results_are_csv_json_or_a_table(client: Client) -> None:
+    client.done("results", "S0", "BAD")
+    rows = list(csv.DictReader(client("results", "results", "--csv").splitlines()))
+    assert sorted(row["status"] for row in rows) == ["failed", "failed", "succeeded", "succeeded"]
+    (row,) = [row for row in rows if row["window_label"] == LABEL]
+    assert (row["auc"], row["train_rows"]) == ("0.5", "8")
+    found = client.json("results", "results")["results"]
+    assert {line["window_label"]: line["metrics"] for line in found}[LABEL] == {"auc": 0.5}
+    assert len(client.table("results", "results")) == 4
+
+
+def test_hold_release_cancel_retry(client: Client) -> None:
+    with client.daemon.fifo() as release:
+        client.submit("held", "FIFO", "S1")
+        found = client.json("hold", "held")
+        assert (found["state"], found["batch_id"]) == ("held", "held")
+        assert "held by request" in client("status", "held")
+        assert client.json("release", "held")["state"] == "open"
+        found = client.json("cancel", "held/FIFO_2022-01-01_to_2022-01-10")
+        assert found["changed"] == 1
+        release()
+        assert finished(client.daemon, "held").counts == {"cancelled": 1, "succeeded": 3}
+        release()
+        assert "1 window queued again" in client("retry", "held")
+        assert finished(client.daemon, "held").counts == {"succeeded": 4}
+
+
+def test_devices_are_drained_and_opened_again(client: Client) -> None:
+    (device,) = client.json("devices")["devices"]
+    assert (device["id"], device["health"], device["slots"], device["slots_used"]) == ("cpu", "open", 2, 0)
+    assert client.table("drain", "cpu")[0]["health"] == "draining"
+    assert client.table("resume")[0]["health"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("status", "nosuch"), 4, "there is no batch nosuch"),
+        (("windows", "nosuch"), 4, "there is no batch nosuch"),
+        (("show", "nosuch"), 2, "BATCH/LABEL"),
+        (("show", f"nosuch/{LABEL}"), 4, "nosuch"),
+        (("logs", "a/"), 2, "BATCH/LABEL"),
+        (("cancel", "nosuch"), 4, "there is no batch nosuch"),
+        (("drain", "GPU-1"), 4, "there is no device GPU-1"),
+        (("stauts",), 2, "did you mean 'status'?"),
+        (("--socket", "/nowhere/s", "status"), 3, "/nowhere/s"),
+    ],
+)
+def test_mistakes_are_sentences(client: Client, arguments: tuple[str, ...], code: int, word: str) -> None:
+    assert word in client.error(*arguments, code=code)
+
+
+def test_status_imports_no_more_than_it_needs(client: Client) -> None:
+    program = (
+        "import sys, json; from gpusched.cli import run; code = run(['status']);"
+        "print(json.dumps([code, [name for name in ('pandas', 'numpy', 'lightgbm', 'anyio', 'asyncio', 'sqlite3',"
+        " 'pynvml', 'gpusched.daemon') if name in sys.modules]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=client.environment, capture_output=True, text=True, check=True
+    )
+    found: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found == [0, []]
