@@ -23,6 +23,8 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
 
     devices: tuple[Device, ...]
     notes: tuple[str, ...]
+    #: version of the NVIDIA driver, if there is one that answers
+    driver: str | None = None
 
 
 def discover(
@@ -64,7 +66,7 @@ def discover(
             for card in cards
             if uuid in card.usable
         )
-        return Discovery(devices=devices, notes=tuple(notes))
+        return Discovery(devices=devices, notes=tuple(notes), driver=_ask(nvml, nvml.nvmlSystemGetDriverVersion))
     except Exception as error:
         return _none(f"the NVIDIA driver fails ({error}): GPUs cannot be used; look at `nvidia-smi` and `dmesg`")
     finally:

@@ -13,6 +13,7 @@ from lightgbm import basic
 from lightgbm.libpath import _LIB
 
 from gpusched.core.model import DeviceType
+from gpusched.teacher import opencl
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
@@ -25,9 +26,6 @@ ALLOW_CPU_OPENCL = "GPUSCHED_ALLOW_CPU_OPENCL"
 #: two (2 cores; half a second if they spin while they wait), on 7,000 rows 0.2 s and 0.35 s.
 ROWS_PER_THREAD = 10_000
 
-_OPENCL_DEVICE = re.compile(r"Using GPU Device: (.*?), Vendor:")
-#: the names that PoCL gives to the host: "cpu-haswell-AMD EPYC …", in old versions "pthread-…"
-_CPU_DEVICE = re.compile(r"cpu-|.*pthread", re.IGNORECASE)
 #: what LightGBM says of values where it reads them, in these files or words
 _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (set|use) |not enabled in this build")
 _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
@@ -61,8 +59,7 @@ class _Log:
 
     def info(self, message: str) -> None:
         """All of the library's own messages come this way, with their level in the text."""
-        if found := _OPENCL_DEVICE.search(message):
-            self.opencl_device = found[1]
+        self.opencl_device = opencl.device_named_in(message) or self.opencl_device
         level = -1 if "[Fatal]" in message else 0 if "[Warning]" in message else 1
         if level <= self._verbosity:
             print(message.rstrip(), flush=True)  # noqa: T201
@@ -178,7 +175,7 @@ def _check_opencl_device(name: str | None) -> None:
         return
     if name is None:
         raise DeviceMismatch("LightGBM did not say which OpenCL device it used, so it may have been the CPU")
-    if _CPU_DEVICE.match(name):
+    if opencl.is_processor(name):
         raise DeviceMismatch(
             f"OpenCL gave LightGBM the host's processors ({name}) instead of the slot's GPU: remove that OpenCL driver,"
             f" or install the GPU's (for NVIDIA: its libOpenCL and /etc/OpenCL/vendors/nvidia.icd)"
