@@ -29,7 +29,7 @@ from gpusched.daemon.hub import Hub
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.notify import Notifier
-from gpusched.daemon.pool import build_pool
+from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.run import one_error
 from gpusched.daemon.sampler import Sampler
@@ -78,7 +78,7 @@ async def _serve(config: Config) -> None:
         _make_private(state_dir)
         listener = Listener(listening_path(config.daemon.socket), config.daemon.group or None)
         stack.callback(listener.close)
-        pool = build_pool(config)
+        pool = build_pool(config, find_gpus(config))
         for note in pool.notes:
             log.warning("%s", note)
         launcher = await stack.enter_async_context(

@@ -20,7 +20,7 @@ from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.model import Batch, BatchSpec, DeviceType
 from gpusched.core.planning import Plan
 from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.pool import build_pool
+from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
@@ -58,7 +58,7 @@ async def forecast(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Forecast:
     """Plan a run; trains nothing and writes nothing but the bars cache. Raises GpuschedError."""
-    pool = build_pool(config, workers=spec.workers, wanted=spec.device)
+    pool = build_pool(config, find_gpus(config, spec.device), workers=spec.workers)
     with one_error():
         async with Launcher(log_path=config.cache.dir / "launcher.log", search_path=Path.cwd()) as launcher:
             plan = await survey(
@@ -106,7 +106,7 @@ async def run_batch(
     was. Raises GpuschedError.
     """
     began = time.monotonic()
-    pool = build_pool(config, workers=spec.workers, wanted=spec.device)
+    pool = build_pool(config, find_gpus(config, spec.device), workers=spec.workers)
     pool.require(spec.device)
     state_dir = output_dir / STATE_DIR
     signals: list[int] = []
