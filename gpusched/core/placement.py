@@ -171,5 +171,8 @@ def suits(device: Device, wanted: DeviceChoice) -> bool:
             return device.auto
         case "cpu":
             return device.id == CPU
-        case _:
+        case "cuda":
+            return device.device_type == "cuda"
+        case "gpu":
+            # OpenCL comes with every NVIDIA driver; whether this LightGBM has it shows when a window tries.
             return device.id != CPU

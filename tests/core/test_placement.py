@@ -81,7 +81,7 @@ def test_equal_windows_are_spread_within_one(devices: int, at_once: int) -> None
 
 @pytest.mark.parametrize(
     ("wanted", "suited"),
-    [("auto", "cpu GPU-0"), ("cpu", "cpu"), ("gpu", "GPU-0 GPU-1"), ("cuda", "GPU-0 GPU-1")],
+    [("auto", "cpu GPU-0"), ("cpu", "cpu"), ("gpu", "GPU-0 GPU-1"), ("cuda", "GPU-0")],
 )
 def test_who_may_run_where(wanted: DeviceChoice, suited: str) -> None:
     shy = Device(id="GPU-1", name="", device_type="gpu", capacity=1, auto=False)
