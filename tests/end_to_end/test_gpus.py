@@ -13,6 +13,7 @@ import pytest
 from gpusched import artifacts
 from tests.devices.fake_nvml import XID, FakeNvml, uuid
 from tests.end_to_end.support import Command, check_sound, index
+from tests.server.support import Daemon
 
 #: 6 symbols × 2 windows
 ASKED = ("symbols.txt", "-o", "out", "--data-root", "data", "--start", "2022-01-01", "--end", "2022-01-20")
@@ -114,6 +115,17 @@ def test_a_gpu_on_which_nothing_trains_is_told_and_the_processors_work(machine: 
             _, err = process.communicate(timeout=60)
         assert process.returncode == 4, err
         assert f"no {device} device can be used here" in err
+
+
+def test_the_daemon_says_which_gpus_it_does_not_use(machine: Machine) -> None:
+    """Its LightGBM has no CUDA, and there is no OpenCL driver here."""
+    daemon = Daemon(machine.directory / "daemon")
+    no_drivers = {"OCL_ICD_VENDORS": str(machine.directory / "data")}
+    daemon.start(environment=machine.nvml.environment | no_drivers)
+    assert daemon.stop() == 0
+    log = daemon.log.read_text()
+    assert "NVIDIA RTX 6000 Ada Generation is not used: cuda does not work" in log
+    assert "devices=1 slots=2" in log
 
 
 @pytest.mark.slow
