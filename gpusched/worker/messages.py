@@ -179,7 +179,7 @@ class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
     pass
 
 
-ErrorKind = Literal["bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "raised"]
+ErrorKind = Literal["bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "device_lost", "raised"]
 
 
 class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
