@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -41,6 +40,7 @@ class Bench:
         self.number = 0
 
     def _fresh(self) -> tuple[Path, Path]:
+        """An output and a cache directory. They are removed at the end: ext4 is slow to create after many deletions."""
         self.number += 1
         output, cache = self.directory / f"out{self.number}", self.directory / f"cache{self.number}"
         cache.mkdir()
@@ -55,7 +55,6 @@ class Bench:
             [sys.executable, "-m", "benchmarks.in_process", *arguments],
             env=ENVIRONMENT, check=True, capture_output=True, text=True,
         )  # fmt: skip
-        self._drop(output, cache)
         found = json.loads(done.stdout)
         return found["seconds"], found["trained"]
 
@@ -70,7 +69,6 @@ class Bench:
         began = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - began
-        self._drop(output, cache)
         return seconds, json.loads(done.stdout.splitlines()[-1])["windows"]
 
     def fresh_processes(self, windows: int, trained: int) -> float:
@@ -90,12 +88,7 @@ class Bench:
         with ThreadPoolExecutor(CORES) as pool:
             list(pool.map(train, range(windows)))
         seconds = time.perf_counter() - began
-        self._drop(output, cache)
         return seconds / windows * trained
-
-    def _drop(self, *directories: Path) -> None:
-        for directory in directories:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def main() -> None:
