@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.bars import write_batch
-from benchmarks.settings import END, START, WINDOW_DAYS
+from benchmarks.settings import END, START, WINDOW_DAYS, settings
 
 CORES = len(os.sched_getaffinity(0))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -37,6 +37,7 @@ class Bench:
         self.directory = directory
         self.symbols_file = symbols_file
         self.interval = interval
+        self.options = [f"--{name}={value}" for name, value in settings(interval).items()]
         self.number = 0
 
     def _fresh(self) -> tuple[Path, Path]:
@@ -63,8 +64,7 @@ class Bench:
         output, cache = self._fresh()
         command = [
             *GPUSCHED, "run", str(self.symbols_file), "-o", str(output), "--json", *DATES, "--device", "cpu",
-            "--interval", self.interval, "--data-root", str(self.symbols_file.parent / "data"),
-            "--workers", str(workers), "--set", f"cache.dir={cache}",
+            "--data-root", str(self.symbols_file.parent / "data"), *self.options, "--workers", str(workers), "--set", f"cache.dir={cache}",
         ]  # fmt: skip
         began = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -79,7 +79,7 @@ class Bench:
         def train(number: int) -> None:
             command = [
                 *GPUSCHED, "train", symbols[number % len(symbols)], "2022-01-01", "2022-06-29", "-o", str(output),
-                "--data-root", str(self.symbols_file.parent / "data"), "--interval", self.interval,
+                "--data-root", str(self.symbols_file.parent / "data"), *self.options,
                 "--set", f"cache.dir={cache}",
             ]  # fmt: skip
             subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
