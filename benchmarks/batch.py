@@ -64,7 +64,8 @@ class Bench:
         output, cache = self._fresh()
         command = [
             *GPUSCHED, "run", str(self.symbols_file), "-o", str(output), "--json", *DATES, "--device", "cpu",
-            "--data-root", str(self.symbols_file.parent / "data"), *self.options, "--workers", str(workers), "--set", f"cache.dir={cache}",
+            "--data-root", str(self.symbols_file.parent / "data"), *self.options,
+            "--workers", str(workers), "--set", f"cache.dir={cache}",
         ]  # fmt: skip
         began = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
