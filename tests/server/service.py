@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import cast
 
 from gpusched.config import Config
-
 from gpusched.daemon import admission, main, server
 from gpusched.errors import GpuschedError
 
