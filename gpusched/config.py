@@ -242,14 +242,17 @@ def _from_file(path: Path) -> dict[str, Setting]:
     given: dict[str, Setting] = {}
     for section, table in tables.items():
         if not isinstance(table, dict):
-            _require_known(section, f"{path}:{_line(text, None, section)}")
-            raise BadValue(place=f"{path}:{_line(text, None, section)}", key=section, why="expected a [section]")
+            place = f"{path}:{_line(text, None, section)}"
+            if section in {*SECTIONS, "lightgbm"}:
+                raise BadValue(place=place, key=section, why=f"expected a section [{section}], got {table!r}")
+            raise UnknownKey(place=place, key=section, nearest=_nearest(section, keys()))
         for key, value in table.items():
             place = f"{path}:{_line(text, section, key)}"
             _require_known(f"{section}.{key}", place)
             given[f"{section}.{key}"] = Setting(value, place, path.parent)
-        if not table:
-            _require_known(section, f"{path}:{_line(text, None, section)}", section=True)
+        if section not in {*SECTIONS, "lightgbm"}:  # and empty
+            place = f"{path}:{_line(text, None, section)}"
+            raise UnknownKey(place=place, key=section, nearest=_nearest(section, [*SECTIONS, "lightgbm"]))
     return given
 
 
@@ -265,10 +268,8 @@ def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Settin
     return given
 
 
-def _require_known(key: str, place: str, section: bool = False) -> None:
+def _require_known(key: str, place: str) -> None:
     """Raise UnknownKey unless there is such a setting. LightGBM's own parameters are checked by the workload."""
-    if section and key in {*SECTIONS, "lightgbm"}:
-        return
     head, _, tail = key.partition(".")
     if (head == "lightgbm" and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__):
         return
@@ -287,13 +288,17 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 def _line(text: str, section: str | None, key: str) -> int:
     """The line on which a key (or, without a section, a section) stands in a TOML file; 1 if it cannot be told."""
+    quote = "[\"']?"
     current: str | None = None
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[+\s*\"?([^\]\"]+?)\"?\s*\]", line):
+        if header := re.match(rf"\s*\[+\s*{quote}([^\]\"']+?){quote}\s*[\].]", line):
             current = header[1]
             if section is None and current == key:
                 return number
-        elif current == section and re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", line):
+            continue
+        # A key of a section may also stand above all sections: `section.key = …`, `section = {{key = …}}`.
+        above = rf"{quote}{re.escape(section)}{quote}\s*(\.|=\s*{{.*?\b)\s*" if section and current is None else ""
+        if (current == section or above) and re.match(rf"\s*{above}{quote}{re.escape(key)}{quote}\s*[=.]", line):
             return number
     return 1
 
@@ -334,12 +339,10 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
                 return msgspec.convert(setting.value, hint)
             except msgspec.ValidationError:
                 pass
-        why = f"{_lower(str(error))}, got {setting.value!r}" if not isinstance(setting.value, dict) else str(error)
+        # msgspec's "Expected `int`, got `str`": the value says more than its type.
+        expected = str(error).partition(", got `")[0]
+        why = f"{expected[:1].lower()}{expected[1:]}, got {setting.value!r}"
         raise BadValue(place=setting.origin, key=key, why=why) from None
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _parsed(value: Any) -> Any:
@@ -380,10 +383,15 @@ def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
     try:
         workload_settings(config)
     except BadParameters as error:
-        why = str(error)
-        named = [key for key in given if re.search(rf"\b{re.escape(key.partition('.')[2])}\b", why)]
-        place = given[named[0]].origin if named else None
-        raise BadValue(place=place, key=named[0] if named else "lightgbm", why=why) from None
+        key = _named_first(str(error), [key for key in given if key.startswith(("lightgbm.", "data."))])
+        raise BadValue(place=given[key].origin if key else None, key=key or "lightgbm", why=error) from None
+
+
+def _named_first(sentence: str, candidates: Iterable[str]) -> str | None:
+    """The `section.key` whose key is the first that a sentence names."""
+    names = {key: re.search(rf"(?<!\w){re.escape(key.partition('.')[2])}(?!\w)", sentence) for key in candidates}
+    found = {key: name.start() for key, name in names.items() if name}
+    return min(found, key=lambda key: found[key], default=None)
 
 
 def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -> BatchSpec:
