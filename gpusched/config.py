@@ -106,7 +106,9 @@ class Training(Struct, frozen=True, kw_only=True):
 
 class Run(Struct, frozen=True, kw_only=True):
     output: Path = Path("gpusched-runs")
-    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = BUILT_IN_WORKLOAD
+    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function")] = (
+        BUILT_IN_WORKLOAD
+    )
     device: DeviceChoice = "auto"
     workers: Count = 0
     max_failure_rate: Share = 0.0
@@ -333,16 +335,40 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
     value = setting.value if hint is str or isinstance(setting.value, dt.date) else _parsed(setting.value)
     try:
         return msgspec.convert(value, hint, strict=True)
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         if value is not setting.value:
             try:
                 return msgspec.convert(setting.value, hint)
             except msgspec.ValidationError:
                 pass
-        # msgspec's "Expected `int`, got `str`": the value says more than its type.
-        expected = str(error).partition(", got `")[0]
-        why = f"{expected[:1].lower()}{expected[1:]}, got {setting.value!r}"
+        given = str(setting.value) if isinstance(setting.value, dt.date) else repr(setting.value)
+        why = f"expected {_wanted(hint)}, got {given}"
         raise BadValue(place=setting.origin, key=key, why=why) from None
+
+
+def _wanted(hint: Any) -> str:
+    """What a setting may be, for people."""
+    from msgspec import inspect  # takes a while, and is for errors only
+
+    return _worded(inspect.type_info(hint), inspect)
+
+
+def _worded(kind: Any, inspect: Any) -> str:
+    match kind:
+        case inspect.Metadata(type=inner, extra_json_schema=schema):
+            return str((schema or {}).get("description") or _worded(inner, inspect))
+        case inspect.UnionType(types=types):
+            return " or ".join(_worded(one, inspect) for one in types if not isinstance(one, inspect.NoneType))
+        case inspect.LiteralType(values=values):
+            return " or ".join(f'"{value}"' for value in values)
+        case inspect.DateType():
+            return "a date such as 2022-01-31"
+        case inspect.IntType(ge=ge, le=le):
+            return f"a whole number from {ge}" + (f" to {le}" if le is not None else "")
+        case inspect.FloatType(ge=ge, gt=gt, le=le, lt=lt):
+            low = f"at least {ge:.15g}" if ge is not None else f"above {gt:.15g}"
+            return f"a number {low} and " + (f"at most {le:.15g}" if le is not None else f"below {lt:.15g}")
+    return "text"
 
 
 def _parsed(value: Any) -> Any:
