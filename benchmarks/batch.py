@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.bars import write_batch
-from benchmarks.settings import END, START, WINDOW_DAYS
+from benchmarks.settings import END, START, WINDOW_DAYS, settings
 
 CORES = len(os.sched_getaffinity(0))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -38,9 +37,11 @@ class Bench:
         self.directory = directory
         self.symbols_file = symbols_file
         self.interval = interval
+        self.options = [f"--{name}={value}" for name, value in settings(interval).items()]
         self.number = 0
 
     def _fresh(self) -> tuple[Path, Path]:
+        """An output and a cache directory. They are removed at the end: ext4 is slow to create after many deletions."""
         self.number += 1
         output, cache = self.directory / f"out{self.number}", self.directory / f"cache{self.number}"
         cache.mkdir()
@@ -55,7 +56,6 @@ class Bench:
             [sys.executable, "-m", "benchmarks.in_process", *arguments],
             env=ENVIRONMENT, check=True, capture_output=True, text=True,
         )  # fmt: skip
-        self._drop(output, cache)
         found = json.loads(done.stdout)
         return found["seconds"], found["trained"]
 
@@ -64,13 +64,12 @@ class Bench:
         output, cache = self._fresh()
         command = [
             *GPUSCHED, "run", str(self.symbols_file), "-o", str(output), "--json", *DATES, "--device", "cpu",
-            "--interval", self.interval, "--data-root", str(self.symbols_file.parent / "data"),
+            "--data-root", str(self.symbols_file.parent / "data"), *self.options,
             "--workers", str(workers), "--set", f"cache.dir={cache}",
         ]  # fmt: skip
         began = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - began
-        self._drop(output, cache)
         return seconds, json.loads(done.stdout.splitlines()[-1])["windows"]
 
     def fresh_processes(self, windows: int, trained: int) -> float:
@@ -81,7 +80,7 @@ class Bench:
         def train(number: int) -> None:
             command = [
                 *GPUSCHED, "train", symbols[number % len(symbols)], "2022-01-01", "2022-06-29", "-o", str(output),
-                "--data-root", str(self.symbols_file.parent / "data"), "--interval", self.interval,
+                "--data-root", str(self.symbols_file.parent / "data"), *self.options,
                 "--set", f"cache.dir={cache}",
             ]  # fmt: skip
             subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
@@ -90,12 +89,7 @@ class Bench:
         with ThreadPoolExecutor(CORES) as pool:
             list(pool.map(train, range(windows)))
         seconds = time.perf_counter() - began
-        self._drop(output, cache)
         return seconds / windows * trained
-
-    def _drop(self, *directories: Path) -> None:
-        for directory in directories:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def main() -> None:

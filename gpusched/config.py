@@ -107,7 +107,9 @@ class Training(Struct, frozen=True, kw_only=True):
 
 class Run(Struct, frozen=True, kw_only=True):
     output: Path = Path("gpusched-runs")
-    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = BUILT_IN_WORKLOAD
+    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function")] = (
+        BUILT_IN_WORKLOAD
+    )
     device: DeviceChoice = "auto"
     workers: Count = 0
     max_failure_rate: Share = 0.0
@@ -249,14 +251,17 @@ def _from_file(path: Path) -> dict[str, Setting]:
     given: dict[str, Setting] = {}
     for section, table in tables.items():
         if not isinstance(table, dict):
-            _require_known(section, f"{path}:{_line(text, None, section)}")
-            raise BadValue(place=f"{path}:{_line(text, None, section)}", key=section, why="expected a [section]")
+            place = f"{path}:{_line(text, None, section)}"
+            if section in {*SECTIONS, "lightgbm"}:
+                raise BadValue(place=place, key=section, why=f"expected a section [{section}], got {table!r}")
+            raise UnknownKey(place=place, key=section, nearest=_nearest(section, keys()))
         for key, value in table.items():
             place = f"{path}:{_line(text, section, key)}"
             _require_known(f"{section}.{key}", place)
             given[f"{section}.{key}"] = Setting(value, place, path.parent)
-        if not table:
-            _require_known(section, f"{path}:{_line(text, None, section)}", section=True)
+        if section not in {*SECTIONS, "lightgbm"}:  # and empty
+            place = f"{path}:{_line(text, None, section)}"
+            raise UnknownKey(place=place, key=section, nearest=_nearest(section, [*SECTIONS, "lightgbm"]))
     return given
 
 
@@ -272,10 +277,8 @@ def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Settin
     return given
 
 
-def _require_known(key: str, place: str, section: bool = False) -> None:
+def _require_known(key: str, place: str) -> None:
     """Raise UnknownKey unless there is such a setting. LightGBM's own parameters are checked by the workload."""
-    if section and key in {*SECTIONS, "lightgbm"}:
-        return
     head, _, tail = key.partition(".")
     if (head == "lightgbm" and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__):
         return
@@ -294,13 +297,17 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 def _line(text: str, section: str | None, key: str) -> int:
     """The line on which a key (or, without a section, a section) stands in a TOML file; 1 if it cannot be told."""
+    quote = "[\"']?"
     current: str | None = None
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[+\s*\"?([^\]\"]+?)\"?\s*\]", line):
+        if header := re.match(rf"\s*\[+\s*{quote}([^\]\"']+?){quote}\s*[\].]", line):
             current = header[1]
             if current == (key if section is None else f"{section}.{key}"):
                 return number
-        elif current == section and re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", line):
+            continue
+        # A key of a section may also stand above all sections: `section.key = …`, `section = {{key = …}}`.
+        above = rf"{quote}{re.escape(section)}{quote}\s*(\.|=\s*{{.*?\b)\s*" if section and current is None else ""
+        if (current == section or above) and re.match(rf"\s*{above}{quote}{re.escape(key)}{quote}\s*[=.]", line):
             return number
     return 1
 
@@ -335,18 +342,40 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
     value = setting.value if hint is str or isinstance(setting.value, dt.date) else _parsed(setting.value)
     try:
         return msgspec.convert(value, hint, strict=True)
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         if value is not setting.value:
             try:
                 return msgspec.convert(setting.value, hint)
             except msgspec.ValidationError:
                 pass
-        why = f"{_lower(str(error))}, got {setting.value!r}" if not isinstance(setting.value, dict) else str(error)
+        given = str(setting.value) if isinstance(setting.value, dt.date) else repr(setting.value)
+        why = f"expected {_wanted(hint)}, got {given}"
         raise BadValue(place=setting.origin, key=key, why=why) from None
 
 
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _wanted(hint: Any) -> str:
+    """What a setting may be, for people."""
+    from msgspec import inspect  # takes a while, and is for errors only
+
+    return _worded(inspect.type_info(hint), inspect)
+
+
+def _worded(kind: Any, inspect: Any) -> str:
+    match kind:
+        case inspect.Metadata(type=inner, extra_json_schema=schema):
+            return str((schema or {}).get("description") or _worded(inner, inspect))
+        case inspect.UnionType(types=types):
+            return " or ".join(_worded(one, inspect) for one in types if not isinstance(one, inspect.NoneType))
+        case inspect.LiteralType(values=values):
+            return " or ".join(f'"{value}"' for value in values)
+        case inspect.DateType():
+            return "a date such as 2022-01-31"
+        case inspect.IntType(ge=ge, le=le):
+            return f"a whole number from {ge}" + (f" to {le}" if le is not None else "")
+        case inspect.FloatType(ge=ge, gt=gt, le=le, lt=lt):
+            low = f"at least {ge:.15g}" if ge is not None else f"above {gt:.15g}"
+            return f"a number {low} and " + (f"at most {le:.15g}" if le is not None else f"below {lt:.15g}")
+    return "text"
 
 
 def _parsed(value: Any) -> Any:
@@ -387,10 +416,15 @@ def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
     try:
         workload_settings(config)
     except BadParameters as error:
-        why = str(error)
-        named = [key for key in given if re.search(rf"\b{re.escape(key.partition('.')[2])}\b", why)]
-        place = given[named[0]].origin if named else None
-        raise BadValue(place=place, key=named[0] if named else "lightgbm", why=why) from None
+        key = _named_first(str(error), [key for key in given if key.startswith(("lightgbm.", "data."))])
+        raise BadValue(place=given[key].origin if key else None, key=key or "lightgbm", why=error) from None
+
+
+def _named_first(sentence: str, candidates: Iterable[str]) -> str | None:
+    """The `section.key` whose key is the first that a sentence names."""
+    names = {key: re.search(rf"(?<!\w){re.escape(key.partition('.')[2])}(?!\w)", sentence) for key in candidates}
+    found = {key: name.start() for key, name in names.items() if name}
+    return min(found, key=lambda key: found[key], default=None)
 
 
 def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -> BatchSpec:

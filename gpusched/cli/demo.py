@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from gpusched.cli.batches import ask, run_asked
@@ -62,11 +65,21 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def _next_steps(directory: str, output_dir: Path) -> str:
+    command = _command()
     return f"""
 The results are in {output_dir}
 one directory for each window, and an index of all of them in teacher_runs.json. Try next:
 
-  cd {directory}
-  gpusched run symbols.txt                                    # again: every window is reused
-  gpusched plan symbols.txt --window-days 90                  # what shorter windows would find
-  gpusched train IBM 2008-01-01 2008-06-28 -o one             # one window, in one process"""
+  cd {shlex.quote(directory)}
+  {command} run symbols.txt                            # again: every window is reused
+  {command} plan symbols.txt --window-days 90          # what shorter windows would find
+  {command} train IBM 2008-01-01 2008-06-28 -o one     # one window, in one process"""
+
+
+def _command() -> str:
+    """What has to be typed in another directory to run this gpusched."""
+    called = Path(sys.argv[0])
+    if called.name != "gpusched":
+        return f"{shlex.quote(sys.executable)} -m gpusched"
+    found = shutil.which("gpusched")
+    return "gpusched" if found and Path(found).samefile(called) else shlex.quote(str(called.absolute()))

@@ -127,7 +127,7 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
                 time.monotonic() - began,
                 held_reason=batch.held_reason,
                 interrupted=False,
-                logs_dir=Path(daemon.daemon.state_dir) / "logs" / batch_id,
+                logs_dir=Path(daemon.daemon.state_dir) / "logs",
             )
             render.open_console().print(summary)
     return exit_code(totals(batch.counts), asked.spec.limits.max_failure_rate, held=batch.state == "held")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,7 @@ from gpusched.core.model import (
     Skipped,
     Succeeded,
     TimedOut,
+    WindowKey,
 )
 from gpusched.daemon.store import Store, WindowRow
 
@@ -39,8 +41,9 @@ class Index:
     stopping a batch for.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, log_path: Callable[[WindowKey, int], Path]) -> None:
         self._store = store
+        self._log_path = log_path
         self._files: dict[str, IO[bytes]] = {}
         self._output_dirs: dict[str, Path] = {}
         self._incomplete: set[str] = set()
@@ -60,11 +63,15 @@ class Index:
             case WindowMoved(new=Finished()):
                 row = self._store.window(record.key)
                 if row is not None:
-                    self._append(record.key.batch_id, line(row))
+                    self._append(record.key.batch_id, self._line(row))
             case BatchFinished():
                 if record.batch_id in self._incomplete:
                     self._rewrite(record.batch_id)
                 self._close(record.batch_id)
+
+    def _line(self, row: WindowRow) -> bytes:
+        attempt = row.last_attempt
+        return line(row, self._log_path(row.key, attempt.attempt) if attempt else None)
 
     def _append(self, batch_id: str, text: bytes) -> None:
         file = self._files.get(batch_id)
@@ -84,7 +91,7 @@ class Index:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                file.writelines(line(row) for row in self._store.finished_windows(batch_id))
+                file.writelines(self._line(row) for row in self._store.finished_windows(batch_id))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -105,8 +112,8 @@ class Index:
             self._close(batch_id)
 
 
-def line(row: WindowRow) -> bytes:
-    """One finished window as the users' next stages read it."""
+def line(row: WindowRow, log: Path | None) -> bytes:
+    """One finished window as the users' next stages read it. `log` is that of its last attempt."""
     assert isinstance(row.state, Finished)
     window, attempt = row.plan.window, row.last_attempt
     fields: dict[str, Any] = {
@@ -123,6 +130,7 @@ def line(row: WindowRow) -> bytes:
         "slot": attempt.slot.index if attempt else None,
         "started_at": _iso(attempt.started_at or attempt.placed_at) if attempt else None,
         "seconds": 0.0,
+        "log": None if log is None else str(log),
     }
     if attempt and attempt.ended_at is not None:
         fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)

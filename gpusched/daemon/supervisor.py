@@ -101,7 +101,7 @@ class Supervisor:
         self._cache_dir = cache_dir
         self._observe = observe
         self._on_turn = on_turn
-        self._index = Index(store)
+        self._index = Index(store, self.log_path)
         self._events: deque[Event] = deque([DevicesFound(devices=devices)])
         self._wakeup = anyio.Event()
         self._permits = anyio.Semaphore(max(1, sum(device.capacity for device in devices)))

@@ -111,6 +111,9 @@ async def test_keeps_the_last_traceback_and_the_log_of_every_attempt(tmp_path: P
         await bench.finished()
         key = WindowKey("b", plan(1)[0].window.label)
         assert "ValueError: no good" in bench.supervisor.log_path(key, 3).read_text()
+        (line,) = index(tmp_path)
+        assert "ValueError: no good" in line["error"]["traceback"]
+        assert line["log"] == str(bench.supervisor.log_path(key, 3))
         assert bench.supervisor.log_path(key, 1).exists()
     with Store.open(tmp_path / "state" / "state.db") as store:
         attempts = store.attempts(key)
