@@ -60,6 +60,7 @@ from gpusched.core.model import (
     Outcome,
     PlannedWindow,
     Queued,
+    Reading,
     Reused,
     Running,
     Skipped,
@@ -133,6 +134,7 @@ class Scheduler:
                     self.pool.add(device)
             case DeviceRead():
                 self.pool.observe(event.reading, self._pids_on(event.reading.device_id))
+                self._look_for_strangers(event.reading, now)
             case DeviceLost():
                 self._close_device(event.device_id, "quarantined", event.reason, now)
             case DrainRequested():
@@ -446,6 +448,15 @@ class Scheduler:
                 if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
                     self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
             self._hold_stranded(now)
+
+    def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
+        """Close the devices whose windows are seen on the one that was read: pinning does not work there."""
+        seen = (reading.process_memory_bytes or {}).keys()
+        for device_id in self.pool.devices if seen else ():
+            if device_id not in (reading.device_id, CPU):
+                for pid in sorted(self._pids_on(device_id).keys() & seen):
+                    reason = f"process {pid} was placed here, and runs on {reading.device_id}"
+                    self._close_device(device_id, "quarantined", reason, now)
 
     def _open_device(self, device_id: str, now: Instant) -> None:
         if not self.pool.set_health(device_id, "open", ""):
