@@ -75,7 +75,7 @@ from gpusched.core.model import (
     WindowResult,
     name_of,
 )
-from gpusched.core.placement import Pool
+from gpusched.core.placement import Pool, suits
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
 
 #: outcomes that `retry` runs again
@@ -274,7 +274,8 @@ class Scheduler:
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return False
-        slot = self.pool.choose(spec.device, memory_bytes=entry.memory_bytes, alone=entry.alone)
+        wanted = "cpu" if entry.on_cpu else spec.device
+        slot = self.pool.choose(wanted, memory_bytes=entry.memory_bytes, alone=entry.alone)
         if slot is None:
             return False
         assert isinstance(entry.state, Queued)
@@ -331,7 +332,7 @@ class Scheduler:
             else:
                 entry.losses += 1
             if ending.kind == "device_memory":
-                self._want_more_memory(entry, event.usage)
+                self._want_more_memory(entry)
             new = self._after_failure(entry, batch, state.attempt, ending, now)
         self._move(entry, "ended", new, reason, now, ending, event.usage)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
@@ -362,9 +363,11 @@ class Scheduler:
             reason = f"the last {count} windows failed in the same way ({failure.message})"
             self._hold_batch(batch, reason, now)
 
-    def _want_more_memory(self, entry: Entry, usage: Usage) -> None:
-        """After device memory ran out: set more aside, and if that was done already, ask for a device alone."""
-        entry.alone = entry.memory_bytes > 0
+    def _want_more_memory(self, entry: Entry) -> None:
+        """After device memory ran out: set more aside, then ask for a device alone, then for the CPU if it may."""
+        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.spec.device
+        entry.on_cpu = entry.alone and cpu is not None and suits(cpu.device, wanted)
+        entry.alone = entry.memory_bytes > 0 and not entry.on_cpu
         entry.memory_bytes = max(2 * entry.memory_bytes, 1 << 30)
 
     def _stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
