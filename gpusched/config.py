@@ -32,6 +32,7 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Slots = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]
 
 
 class UnknownKey(ConfigError):
@@ -123,7 +124,13 @@ class Run(Struct, frozen=True, kw_only=True):
 
 class Devices(Struct, frozen=True, kw_only=True):
     fallback: Literal["cpu", "none"] = "cpu"
-    slots: Literal["auto"] | Annotated[int, Meta(ge=1, le=64)] = "auto"
+    slots: Slots = "auto"
+    #: by what names a device in `include` too
+    slots_by_device: dict[str, Slots] = {}
+    #: GPUs to use (none named: all), and not to use: see `gpusched.core.selection`
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    allow_cpu_opencl: bool = False
     cpu_slots: Literal["auto"] | Annotated[int, Meta(ge=0, le=1024)] = "auto"
 
 
@@ -295,7 +302,7 @@ def _line(text: str, section: str | None, key: str) -> int:
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(rf"\s*\[+\s*{quote}([^\]\"']+?){quote}\s*[\].]", line):
             current = header[1]
-            if section is None and current == key:
+            if current == (key if section is None else f"{section}.{key}"):
                 return number
             continue
         # A key of a section may also stand above all sections: `section.key = …`, `section = {{key = …}}`.

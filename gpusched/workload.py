@@ -11,6 +11,9 @@ a failure that may be tried again.
 Its module may also define
 
 - `survey(task: SurveyTask) -> list[WindowSurvey]`: what the windows of a symbol would find, before anything is trained;
+- `warm_up(device_type: DeviceType) -> Trial`: whether windows can really be trained on the one GPU that the process
+  sees. Called in a process of its own, once for each model of GPU, before its slots open; what it leaves in the
+  driver's kernel cache, windows will find. Without it, a GPU is taken for one that works;
 - `preload() -> None`: import what windows need. Called once in the launcher, before windows are forked from it; it must
   not start threads nor touch a GPU.
 """
@@ -94,6 +97,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     phases: dict[str, float]
     #: as in `WindowSurvey`
     fingerprint: str | None = None
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
+    """What came of training a tiny model on a device type."""
+
+    trained: bool
+    #: of the library that trains
+    version: str | None = None
+    #: as the library's driver names it
+    device: str | None = None
+    #: why it did not train; None if it did
+    why: str | None = None
 
 
 class Report(Protocol):

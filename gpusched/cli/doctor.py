@@ -22,6 +22,7 @@ from gpusched.config import Config
 from gpusched.core.model import DeviceType
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError
 from gpusched.teacher import opencl
+from gpusched.workload import Trial
 
 Status = Literal["ok", "warning", "problem"]
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
@@ -42,16 +43,6 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     #: what to do, empty if nothing
     remedy: str = ""
-
-
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of training a tiny model on a device type, as `gpusched.teacher.trial` prints it."""
-
-    trained: bool
-    version: str | None = None
-    #: as OpenCL names it
-    device: str | None = None
-    why: str | None = None
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -171,6 +171,10 @@ def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
 
+def _once(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--once", action="store_true", help="print one frame, and end")
+
+
 def _maybe_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("on", nargs="?", metavar="DEVICE", help="id or the start of one (all devices)")
 
@@ -207,6 +211,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "show": ("gpusched.cli.queries:show", "all that is known of a window", (_one_window, _json)),
     "logs": ("gpusched.cli.queries:logs", "what a window wrote", (_one_window, _log)),
     "results": ("gpusched.cli.queries:results", "finished windows and their metrics", (_batch, _csv, _json)),
+    "top": ("gpusched.cli.queries:top", "the daemon at work, live; keys act upon it", (_once,)),
     "cancel": ("gpusched.cli.control:cancel", "end what runs, drop what waits", (_target, _json)),
     "hold": ("gpusched.cli.control:hold", "start nothing more of it", (_target, _json)),
     "release": ("gpusched.cli.control:release", "let what is held go on", (_target, _json)),

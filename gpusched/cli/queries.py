@@ -313,3 +313,27 @@ def _percent(share: float | None) -> str | None:
 
 def _mebibytes(count: int | None) -> str | None:
     return None if count is None else f"{count / 2**20:.0f}M"
+
+
+# -- live --------------------------------------------------------------------------------------------------------------
+
+
+class NoTerminal(UsageError):
+    problem = "top needs a terminal"
+    remedy = "`gpusched top --once` prints one frame anywhere; `gpusched status --json` is for programs"
+
+
+def top(options: argparse.Namespace) -> int:
+    """The daemon at work, live."""
+    from gpusched.client.render import open_console
+    from gpusched.client.top import Top
+
+    console = open_console()
+    screen = Top(console, load_config(options).config.daemon.socket)
+    if options.once:
+        screen.once()
+    elif not (console.is_terminal and sys.stdin.isatty()):
+        raise NoTerminal
+    else:
+        screen.run()
+    return DONE

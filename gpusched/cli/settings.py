@@ -67,10 +67,11 @@ def _lightgbm_origin(loaded: Loaded, name: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if not isinstance(value, bool | int | float | str | list | None) else value
+    return str(value) if not isinstance(value, bool | int | float | str | list | tuple | dict | None) else value
 
 
 def _text(value: Any) -> str:
-    return (
-        "" if value is None else msgspec.json.encode(value).decode() if isinstance(value, bool | list) else str(value)
-    )
+    if value is None:
+        return ""
+    structured = isinstance(value, bool | list | tuple | dict)
+    return msgspec.json.encode(value).decode() if structured else str(value)

@@ -154,6 +154,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     #: CPU threads that a window on it may use
     threads: int = 1
     memory_total_bytes: int | None = None
+    #: `0000:41:00.0`; a MIG instance has its card's; empty: not known
+    pci_bus_id: str = ""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):

@@ -116,9 +116,12 @@ class Pool:
                 best = state
         return self.slots[best.free[0]] if best else None
 
-    def could_ever(self, wanted: DeviceChoice) -> bool:
-        """Whether the pool has a device of this type at all."""
-        return any(suits(state.device, wanted) for state in self.devices.values())
+    def hopeless(self, wanted: DeviceChoice) -> str | None:
+        """Why no batch that asks for `wanted` will ever be placed unless somebody opens a device, or None."""
+        suitable = [state for state in self.devices.values() if suits(state.device, wanted)]
+        if any(state.health != "quarantined" for state in suitable):
+            return None
+        return ", ".join(f"{state.device.id}: {state.reason}" for state in suitable) or f"there is none for {wanted!r}"
 
     def allocate(self, slot: Slot, key: WindowKey, *, memory_bytes: int = 0, alone: bool = False) -> None:
         """Mark `slot`, the one that `choose` gave, as held by `key`."""
@@ -171,5 +174,8 @@ def suits(device: Device, wanted: DeviceChoice) -> bool:
             return device.auto
         case "cpu":
             return device.id == CPU
-        case _:
+        case "cuda":
+            return device.device_type == "cuda"
+        case "gpu":
+            # OpenCL comes with every NVIDIA driver; whether this LightGBM has it shows when a window tries.
             return device.id != CPU

@@ -46,6 +46,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.failures import TREATMENTS, Retry, judge, signature
 from gpusched.core.model import (
+    CPU,
     Active,
     Batch,
     Cancelled,
@@ -78,6 +79,10 @@ from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
 
 #: outcomes that `retry` runs again
 RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
+#: failures that speak against the device: no other window is sent there
+DEVICE_AT_FAULT = ("device_lost", "device_mismatch")
+#: how the reason begins for which a batch is held until a device is opened again
+STRANDED = "no device is left that could run it"
 #: seconds that a fork may take before its attempt is stopped: the launcher imports the workload before the first one
 LAUNCH_TIMEOUT_S = 120.0
 
@@ -108,8 +113,10 @@ class Scheduler:
                 self._time_passed(now)
             case BatchSubmitted():
                 self._batch_submitted(event, now)
+                self._hold_stranded(now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
+                self._hold_stranded(now)
             case CancelRequested():
                 for entry in self._entries(event.batch_id, event.label):
                     self._cancel(entry, now)
@@ -117,8 +124,10 @@ class Scheduler:
                 self._hold(event, now)
             case ReleaseRequested():
                 self._release(event, now)
+                self._hold_stranded(now)
             case RetryRequested():
                 self._retry(event, now)
+                self._hold_stranded(now)
             case DevicesFound():
                 for device in event.devices:
                     self.pool.add(device)
@@ -129,8 +138,7 @@ class Scheduler:
             case DrainRequested():
                 self._close_device(event.device_id, "draining", "drained by request", now)
             case ResumeRequested():
-                if self.pool.set_health(event.device_id, "open", ""):
-                    self._device_changed(event.device_id, now)
+                self._open_device(event.device_id, now)
             case ShutdownRequested():
                 self._shutdown = True
                 if event.mode == "stop":
@@ -324,6 +332,8 @@ class Scheduler:
                 self._want_more_memory(entry, event.usage)
             new = self._after_failure(entry, batch, state.attempt, ending, now)
         self._move(entry, "ended", new, reason, now, ending, event.usage)
+        if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
+            self._close_device(state.slot.device_id, "quarantined", ending.message, now)
 
     def _after_failure(self, entry: Entry, batch: BatchQueue, attempt: int, failure: Failure, now: Instant) -> State:
         """The state that follows a failed attempt: queued for the next one, or finished."""
@@ -396,11 +406,14 @@ class Scheduler:
     def _release(self, event: ReleaseRequested, now: Instant) -> None:
         batch = self._batches.get(event.batch_id)
         if batch and event.label is None and batch.held_reason is not None:
-            batch.held_reason, batch.streak = None, ("", 0)
-            self._records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
+            self._release_batch(batch, now)
         for entry in self._entries(event.batch_id, event.label):
             if isinstance(entry.state, Held):
                 self._requeue(entry, "released", entry.state.attempt, "released by request", now)
+
+    def _release_batch(self, batch: BatchQueue, now: Instant) -> None:
+        batch.held_reason, batch.streak = None, ("", 0)
+        self._records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
 
     def _retry(self, event: RetryRequested, now: Instant) -> None:
         batch = self._batches.get(event.batch_id)
@@ -432,6 +445,23 @@ class Scheduler:
             for entry in self._active():
                 if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
                     self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
+            self._hold_stranded(now)
+
+    def _open_device(self, device_id: str, now: Instant) -> None:
+        if not self.pool.set_health(device_id, "open", ""):
+            return
+        self._device_changed(device_id, now)
+        for batch in self._batches.values():
+            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.spec.device):
+                self._release_batch(batch, now)
+
+    def _hold_stranded(self, now: Instant) -> None:
+        """Hold the batches that no device is left for: whoever waits for them must hear of it."""
+        for batch in self._batches.values():
+            if batch.unfinished and batch.held_reason is None:
+                reason = self.pool.hopeless(batch.batch.spec.device)
+                if reason is not None:
+                    self._hold_batch(batch, f"{STRANDED} ({reason})", now)
 
     def _device_changed(self, device_id: str, now: Instant) -> None:
         state = self.pool.devices[device_id]

@@ -61,6 +61,7 @@ def discover(
                 cpus=card.cpus,
                 threads=threads,
                 memory_total_bytes=card.usable[uuid].memory_total_bytes,
+                pci_bus_id=card.pci_bus_id,
             )
             for uuid in shown.uuids
             for card in cards
@@ -155,6 +156,7 @@ class _Card(msgspec.Struct, frozen=True, kw_only=True):
     usable: dict[str, _Part]
     exclusive: bool
     cpus: tuple[int, ...]
+    pci_bus_id: str
 
     @property
     def instances(self) -> tuple[str, ...] | None:
@@ -201,8 +203,7 @@ def _inventory(nvml: Any) -> tuple[list[_Card], list[str]]:
         except nvml.NVMLError as error:
             notes.append(f"GPU {index} does not answer ({error}): it is not used; look at `nvidia-smi` and `dmesg`")
             continue
-        pci = _ask(nvml, nvml.nvmlDeviceGetPciInfo, handle)
-        found.append(((pci.domain, pci.bus, pci.device) if pci else (0, 0, 0, index), card))
+        found.append((_pci_address(nvml, handle) or (0, 0, 0, index), card))
         if _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == nvml.NVML_FEATURE_DISABLED:
             unpersistent.append(str(index))
     if unpersistent:
@@ -234,7 +235,20 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _C
     exclusive = mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
     if exclusive:
         notes.append(f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot")
-    return _Card(uuid=uuid, usable=usable, exclusive=exclusive, cpus=_near(nvml, handle))
+    address = _pci_address(nvml, handle)
+    return _Card(
+        uuid=uuid,
+        usable=usable,
+        exclusive=exclusive,
+        cpus=_near(nvml, handle),
+        pci_bus_id="{:04x}:{:02x}:{:02x}.0".format(*address) if address else "",
+    )
+
+
+def _pci_address(nvml: Any, handle: Any) -> tuple[int, ...] | None:
+    """Domain, bus and device."""
+    pci = _ask(nvml, nvml.nvmlDeviceGetPciInfo, handle)
+    return (pci.domain, pci.bus, pci.device) if pci else None
 
 
 def _instances(nvml: Any, handle: Any) -> Iterator[Any]:

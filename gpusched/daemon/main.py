@@ -29,13 +29,14 @@ from gpusched.daemon.hub import Hub
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.notify import Notifier
-from gpusched.daemon.pool import build_pool
+from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.run import one_error
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.server import Listener, Server, listening_path
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
+from gpusched.daemon.warm_up import TRIAL_S, WarmUp, launcher_environment
 from gpusched.errors import DONE, GpuschedError, StoreError, StoreUnwritable
 
 #: seconds that running windows have to finish by themselves when the daemon is told to stop
@@ -78,12 +79,20 @@ async def _serve(config: Config) -> None:
         _make_private(state_dir)
         listener = Listener(listening_path(config.daemon.socket), config.daemon.group or None)
         stack.callback(listener.close)
-        pool = build_pool(config)
+        launcher = await stack.enter_async_context(
+            Launcher(
+                log_path=state_dir / "launcher.log",
+                idle_timeout_s=config.daemon.idle_launcher_s,
+                environment=launcher_environment(config),
+            )
+        )
+        found = find_gpus(config)
+        if found.devices:
+            notifier.extend_timeout(2 * TRIAL_S)
+        warm_up = WarmUp(launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
+        pool = build_pool(config, await warm_up.resolve(found, "auto"))
         for note in pool.notes:
             log.warning("%s", note)
-        launcher = await stack.enter_async_context(
-            Launcher(log_path=state_dir / "launcher.log", idle_timeout_s=config.daemon.idle_launcher_s)
-        )
         hub, journal = Hub(store), Journal()
 
         def observe(update: Update) -> None:

@@ -6,9 +6,10 @@ import os
 
 import msgspec
 
-from gpusched.config import Config
+from gpusched.config import Config, Slots
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits
+from gpusched.core.selection import Selected, by_device, select
 from gpusched.daemon import devices as discovery
 from gpusched.errors import ConfigError
 
@@ -46,36 +47,56 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def build_pool(config: Config, *, workers: int = 0, wanted: DeviceChoice = "auto") -> PoolPlan:
-    """Discover the devices and give them slots. `workers` and `wanted` are those of the one batch of a `run`, if any.
+def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
+    """The GPUs here that the operator's mask and the configuration leave, and sentences for people."""
+    if wanted == "cpu":
+        return Selected(())
+    found = discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not found.devices:
+        return Selected((), found.notes)
+    selected = select(found.devices, config.devices.include, config.devices.exclude)
+    return Selected(selected.devices, found.notes + selected.notes)
+
+
+def build_pool(config: Config, found: Selected, *, workers: int = 0) -> PoolPlan:
+    """Give slots to the GPUs that were found, and to the processors. `workers`: of the one batch of a `run`, if any.
 
     CPU slots are always there, for batches that ask for them; batches that ask for `auto` use them if there is no GPU
     (and `devices.fallback` allows it), or if `devices.cpu_slots` gives them a number.
     """
+    gpus, notes = found.devices, found.notes
     settings = config.devices
     cores = discovery.usable_cores()
-    notes: list[str] = []
-    gpus: tuple[Device, ...] = ()
-    if wanted != "cpu":
-        found = discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"))
-        notes += found.notes
-        gpus = tuple(_with_slots(gpu, settings.slots, cores, len(found.devices)) for gpu in found.devices)
+    own_slots: dict[str, Slots] = {}
+    if gpus:
+        own_slots, more = by_device("devices.slots_by_device", settings.slots_by_device, gpus)
+        notes += more
+    capacities = [_capacity(gpu, own_slots.get(gpu.id, settings.slots), cores // len(gpus)) for gpu in gpus]
+    threads = max(1, cores // max(1, sum(capacities)))
     cpu_slots = cores if settings.cpu_slots == "auto" else settings.cpu_slots
-    if workers and (wanted == "cpu" or not gpus):
+    if workers and not gpus:
         cpu_slots = workers
-    cpu = discovery.cpu_device(cpu_slots, max(1, cores // max(1, cpu_slots)))
     offered = settings.cpu_slots != "auto" if gpus else settings.fallback == "cpu"
-    cpu = msgspec.structs.replace(cpu, auto=offered)
-    return PoolPlan(devices=(*gpus, cpu), notes=tuple(notes), cores=cores)
+    cpu = discovery.cpu_device(cpu_slots, max(1, cores // max(1, cpu_slots)), auto=offered)
+    return PoolPlan(
+        devices=(
+            *(
+                msgspec.structs.replace(gpu, capacity=capacity, threads=threads)
+                for gpu, capacity in zip(gpus, capacities, strict=True)
+            ),
+            cpu,
+        ),
+        notes=notes,
+        cores=cores,
+    )
 
 
-def _with_slots(gpu: Device, slots: int | str, cores: int, gpus: int) -> Device:
+def _capacity(gpu: Device, slots: Slots, cores: int) -> int:
     """`auto`: what the memory allows, but no more than the GPU's share of the cores can feed."""
     if slots == "auto":
         by_memory = (gpu.memory_total_bytes or BYTES_PER_SLOT) // BYTES_PER_SLOT
-        capacity = max(1, min(by_memory, cores // gpus))
+        wanted = max(1, min(by_memory, cores))
     else:
-        capacity = int(slots)
+        wanted = slots
     # A card in exclusive mode says that it takes one process only.
-    capacity = min(capacity, gpu.capacity) if gpu.capacity else capacity
-    return msgspec.structs.replace(gpu, capacity=capacity, threads=max(1, cores // max(1, gpus * capacity)))
+    return min(wanted, gpu.capacity) if gpu.capacity else wanted

@@ -20,10 +20,12 @@ from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.model import Batch, BatchSpec, DeviceType
 from gpusched.core.planning import Plan
 from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.pool import build_pool
+from gpusched.daemon.pool import build_pool, find_gpus
+from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
+from gpusched.daemon.warm_up import WarmUp, launcher_environment
 from gpusched.errors import GpuschedError
 
 #: where a run keeps its state, within the output directory
@@ -58,9 +60,15 @@ async def forecast(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Forecast:
     """Plan a run; trains nothing and writes nothing but the bars cache. Raises GpuschedError."""
-    pool = build_pool(config, workers=spec.workers, wanted=spec.device)
+    found = find_gpus(config, spec.device)
     with one_error():
-        async with Launcher(log_path=config.cache.dir / "launcher.log", search_path=Path.cwd()) as launcher:
+        async with Launcher(
+            log_path=config.cache.dir / "launcher.log",
+            search_path=Path.cwd(),
+            environment=launcher_environment(config),
+        ) as launcher:
+            warm_up = WarmUp(launcher, workload=spec.workload, log_path=config.cache.dir / "warm_up.log")
+            pool = build_pool(config, await warm_up.resolve(found, spec.device), workers=spec.workers)
             plan = await survey(
                 launcher,
                 spec,
@@ -99,15 +107,16 @@ async def run_batch(
     on_plan: Callable[[Plan], None],
     on_interrupt: Callable[[int], None],
     on_survey: Callable[[int, int], None] = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> RunSummary:
     """Plan a batch, run it, and return when all of its windows are finished, or it is held, or a signal stopped it.
 
     The first SIGINT or SIGTERM lets the running windows finish, the second stops them; `on_interrupt` is told which it
-    was. Raises GpuschedError.
+    was; `on_note` hears what there is to say about the devices. Raises GpuschedError.
     """
     began = time.monotonic()
-    pool = build_pool(config, workers=spec.workers, wanted=spec.device)
-    pool.require(spec.device)
+    found = find_gpus(config, spec.device)
+    build_pool(config, found).require(spec.device)
     state_dir = output_dir / STATE_DIR
     signals: list[int] = []
     held: list[str] = []
@@ -128,8 +137,19 @@ async def run_batch(
         async with AsyncExitStack() as stack:
             store = stack.enter_context(Store.open(state_dir / "state.db"))
             launcher = await stack.enter_async_context(
-                Launcher(log_path=state_dir / "launcher.log", search_path=Path.cwd(), idle_timeout_s=None)
+                Launcher(
+                    log_path=state_dir / "launcher.log",
+                    search_path=Path.cwd(),
+                    idle_timeout_s=None,
+                    environment=launcher_environment(config),
+                )
             )
+            warm_up = WarmUp(launcher, workload=spec.workload, log_path=state_dir / "warm_up.log")
+            found = await warm_up.resolve(found, spec.device)
+            pool = build_pool(config, found, workers=spec.workers)
+            for note in pool.notes:
+                on_note(note)
+            pool.require(spec.device)
             supervisor = Supervisor(
                 store=store,
                 launcher=launcher,
@@ -150,6 +170,7 @@ async def run_batch(
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(obey_signals)
             tasks.start_soon(supervisor.run)
+            tasks.start_soon(Sampler(pool.devices).run, supervisor.post)
             with surveying:
                 plan = await survey(
                     launcher,

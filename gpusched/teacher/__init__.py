@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpusched.workload import Report, Result, SurveyTask, Task, WindowSurvey
+from gpusched.workload import DeviceType, Report, Result, SurveyTask, Task, Trial, WindowSurvey
 
 
 def train_window(task: Task, directory: Path, report: Report) -> Result:
@@ -36,6 +36,13 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
     from gpusched.teacher.surveyor import survey
 
     return survey(task)
+
+
+def warm_up(device_type: DeviceType) -> Trial:
+    """Train tiny models on the GPU that this process sees. Processors that OpenCL passes off as one are refused."""
+    from gpusched.teacher.trial import warm_up
+
+    return warm_up(device_type)
 
 
 def preload() -> None:

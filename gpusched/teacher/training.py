@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from typing import Any
 
@@ -17,10 +16,7 @@ from gpusched.teacher import opencl
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
-from gpusched.workload import BadParameters, DeviceMismatch, Report
-
-#: set to 1 it allows OpenCL on the host's processors, for tests of the path of a GPU without one
-ALLOW_CPU_OPENCL = "GPUSCHED_ALLOW_CPU_OPENCL"
+from gpusched.workload import BadParameters, Report
 
 #: A thread with fewer rows costs more than it brings. 100 rounds on 90 rows take 10 ms with one thread and 80 ms with
 #: two (2 cores; half a second if they spin while they wait), on 7,000 rows 0.2 s and 0.35 s.
@@ -128,7 +124,7 @@ def _boost(
 
     def after_round(env: Any) -> None:
         if log is not None and env.iteration == 0:
-            _check_opencl_device(log.opencl_device)
+            opencl.require_gpu(log.opencl_device)
         report("boosting", env.iteration + 1, rounds)
 
     report("boosting", 0, rounds)
@@ -168,15 +164,3 @@ def _set_threads(threads: int) -> None:
         _LIB.omp_set_num_threads(threads)  # of the OpenMP runtime that LightGBM is linked with
     except AttributeError:
         _LIB.LGBM_SetMaxThreads(threads)
-
-
-def _check_opencl_device(name: str | None) -> None:
-    if os.environ.get(ALLOW_CPU_OPENCL) == "1":
-        return
-    if name is None:
-        raise DeviceMismatch("LightGBM did not say which OpenCL device it used, so it may have been the CPU")
-    if opencl.is_processor(name):
-        raise DeviceMismatch(
-            f"OpenCL gave LightGBM the host's processors ({name}) instead of the slot's GPU: remove that OpenCL driver,"
-            f" or install the GPU's (for NVIDIA: its libOpenCL and /etc/OpenCL/vendors/nvidia.icd)"
-        )

@@ -1,17 +1,22 @@
 """`python -m gpusched.teacher.trial DEVICE_TYPE`: whether this LightGBM really trains on it, tried and not guessed.
 
-Prints one JSON object: `trained`, the `version` of LightGBM, the `device` as OpenCL names it, and `why` not. It is a
-process of its own, since a device that does not work may crash or hang whoever tries it.
+Prints a `Trial` as one JSON object. It is a process of its own, since a device that does not work may crash or hang
+whoever tries it.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 
-from gpusched.teacher import opencl
+import msgspec
 
-ROWS, FEATURES = 256, 4
+from gpusched.core.model import DeviceType
+from gpusched.teacher import opencl
+from gpusched.teacher.features import FEATURES
+from gpusched.workload import DeviceMismatch, Trial
+
+#: LightGBM compiles other OpenCL kernels for up to 64 bins and for up to 256; rows that give the former and the latter
+ROWS_OF_EACH_KERNEL = (120, 1024)
 
 
 class _Log:
@@ -26,25 +31,37 @@ class _Log:
     warning = info
 
 
-def main(device_type: str) -> int:
+def try_training(device_type: DeviceType, rows: tuple[int, ...] = (256,)) -> Trial:
+    """Train a tiny model on so many rows, one after the other. Takes over LightGBM's log."""
     log = _Log()
-    found: dict[str, object] = {"trained": False, "version": None, "device": None, "why": None}
+    version = why = None
     try:
         import lightgbm
         import numpy as np
 
-        found["version"] = lightgbm.__version__
+        version = lightgbm.__version__
         lightgbm.register_logger(log)
-        x = np.random.default_rng(0).normal(size=(ROWS, FEATURES))
         params = {"objective": "binary", "device_type": device_type, "num_threads": 1, "verbosity": 1}
-        lightgbm.train(params, lightgbm.Dataset(x, x[:, 0] > 0), num_boost_round=2)
-        found["trained"] = True
+        if device_type != "cpu":
+            params["gpu_device_id"] = 0
+        for count in rows:
+            x = np.random.default_rng(0).normal(size=(count, len(FEATURES)))
+            lightgbm.train(params, lightgbm.Dataset(x, x[:, 0] > 0), num_boost_round=2)
     except Exception as error:  # whatever it is, it is the answer
-        found["why"] = str(error).strip() or type(error).__name__
-    found["device"] = opencl.device_named_in(log.text)
-    print(json.dumps(found))  # noqa: T201
-    return 0
+        why = str(error).strip() or type(error).__name__
+    return Trial(trained=why is None, version=version, device=opencl.device_named_in(log.text), why=why)
+
+
+def warm_up(device_type: DeviceType) -> Trial:
+    """See `gpusched.workload`: a trial that has every kernel compiled that a window may need."""
+    trial = try_training(device_type, ROWS_OF_EACH_KERNEL)
+    if device_type == "gpu" and trial.trained:
+        try:
+            opencl.require_gpu(trial.device)
+        except DeviceMismatch as mismatch:
+            return msgspec.structs.replace(trial, trained=False, why=str(mismatch))
+    return trial
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    print(msgspec.json.encode(try_training(msgspec.convert(sys.argv[1], DeviceType))).decode())  # noqa: T201

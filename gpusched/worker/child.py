@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Set
 from typing import NoReturn
 
-from gpusched.worker import linux, survey, window
-from gpusched.worker.messages import Fork, WindowJob
+from gpusched.worker import linux, survey, trial, window
+from gpusched.worker.messages import Fork, SurveyJob, WindowJob
 from gpusched.worker.stream import ORPHANED
 
 #: where the pipe is in every window process: the first descriptor after the standard ones
@@ -37,8 +37,10 @@ def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpu
         match request.job:
             case WindowJob() as job:
                 exit_code = window.serve(job, PIPE)
-            case job:
+            case SurveyJob() as job:
                 exit_code = survey.serve(job, PIPE)
+            case job:
+                exit_code = trial.serve(job, PIPE)
     except SystemExit as stop:
         exit_code = _code_of(stop)
     except BaseException:  # there is nobody above to raise to: the log is where it goes

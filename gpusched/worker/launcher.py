@@ -53,7 +53,7 @@ from gpusched.worker.messages import (
     PreloadFailed,
     Refused,
     Signal,
-    WindowJob,
+    SurveyJob,
 )
 from gpusched.worker.stream import error_message
 from gpusched.worker.window import load_function, load_module
@@ -159,7 +159,7 @@ class Launcher:
         return True
 
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
-        if isinstance(request.job, WindowJob) and not self._preload(request.job.workload, request.id):
+        if not isinstance(request.job, SurveyJob) and not self._preload(request.job.workload, request.id):
             return
         if linux.thread_count() != 1:
             names = ", ".join(linux.thread_names()[1:])

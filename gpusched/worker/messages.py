@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.model import DeviceType, WindowResult
-from gpusched.workload import SurveyTask, Task
+from gpusched.workload import SurveyTask, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
 MAX_PACKET_BYTES = 64 * 1024
@@ -47,7 +47,14 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
     device_types: tuple[DeviceType, ...]
 
 
-Job = WindowJob | SurveyJob
+class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
+    """Try the workload on the device that the process is pinned to."""
+
+    workload: str
+    device_type: DeviceType
+
+
+Job = WindowJob | SurveyJob | TrialJob
 
 
 # -- supervisor → launcher --------------------------------------------------------------------------------------------
@@ -62,8 +69,8 @@ class Preload(msgspec.Struct, frozen=True, kw_only=True, tag="preload"):
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     """Fork a process for `job`. The packet carries two descriptors: the pipe's write end and the log file.
 
-    Answered with `Forked`, `Refused` or `PreloadFailed`. A window's workload is loaded first if it is not yet; a survey
-    imports what it needs in its own process.
+    Answered with `Forked`, `Refused` or `PreloadFailed`. The workload of a window or a trial is loaded first if it is
+    not yet; a survey imports what it needs in its own process.
     """
 
     id: int
@@ -172,7 +179,7 @@ class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
     pass
 
 
-ErrorKind = Literal["bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "raised"]
+ErrorKind = Literal["bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "device_lost", "raised"]
 
 
 class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
@@ -183,7 +190,7 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     traceback: str
 
 
-PipeMessage = Started | Progress | WindowResult | SurveyedWindow | SurveyFailed | SurveyDone | Error
+PipeMessage = Started | Progress | WindowResult | SurveyedWindow | SurveyFailed | SurveyDone | Trial | Error
 
 
 # -- the supervisor's view of how a process ended ----------------------------------------------------------------------

@@ -35,8 +35,25 @@ from gpusched.workload import (
 
 WorkloadFunction = Callable[[Task, Path, Report], Result]
 
-_DEVICE_MEMORY = ("out of memory", "cl_mem_object_allocation_failure", "bad allocation")
-_HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory")
+# What CUDA's runtime and OpenCL (as Boost.Compute in LightGBM spells its error codes) say, in lower case.
+_DEVICE_MEMORY = (
+    "out of memory",
+    "memory object allocation failure",
+    "cl_mem_object_allocation_failure",
+    "out of resources",
+    "bad allocation",
+    # another process has a card that takes one only: there is no room either
+    "devices are busy or unavailable",
+    "device(s) is/are busy or unavailable",
+)
+_DEVICE_LOST = (
+    "no cuda-capable device",
+    "uncorrectable ecc error",
+    "no opencl device found",
+    "device not available",
+    "device not found",
+)
+_HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory", "out of host memory")
 
 
 def load_module(workload: str) -> ModuleType:
@@ -115,6 +132,8 @@ def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
         return "memory"
     if any(sign in text for sign in _DEVICE_MEMORY):
         return "memory" if device_type == "cpu" else "device_memory"
+    if device_type != "cpu" and any(sign in text for sign in _DEVICE_LOST):
+        return "device_lost"
     return "raised"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpusched.cli import doctor
-from gpusched.cli.doctor import Trial, data_check, lightgbm_checks, try_device
+from gpusched.cli.doctor import data_check, lightgbm_checks, try_device
+from gpusched.workload import Trial
 from tests.end_to_end.support import Command
 
 GOOD = Trial(trained=True, version="4.6.0")

@@ -81,7 +81,7 @@ def test_equal_windows_are_spread_within_one(devices: int, at_once: int) -> None
 
 @pytest.mark.parametrize(
     ("wanted", "suited"),
-    [("auto", "cpu GPU-0"), ("cpu", "cpu"), ("gpu", "GPU-0 GPU-1"), ("cuda", "GPU-0 GPU-1")],
+    [("auto", "cpu GPU-0"), ("cpu", "cpu"), ("gpu", "GPU-0 GPU-1"), ("cuda", "GPU-0")],
 )
 def test_who_may_run_where(wanted: DeviceChoice, suited: str) -> None:
     shy = Device(id="GPU-1", name="", device_type="gpu", capacity=1, auto=False)
@@ -90,13 +90,13 @@ def test_who_may_run_where(wanted: DeviceChoice, suited: str) -> None:
     pool = Pool(devices)
     assert sorted(take(pool, wanted=wanted).device_id for _ in suited.split()) == sorted(suited.split())
     assert pool.choose(wanted) is None
-    assert pool.could_ever(wanted)
+    assert pool.hopeless(wanted) is None
 
 
 def test_what_no_device_could_ever_run() -> None:
-    assert not Pool([cpu(auto=False)]).could_ever("cuda")
-    assert not Pool([cpu(auto=False)]).could_ever("auto")
-    assert not Pool([cpu(0)]).could_ever("cpu")
+    assert Pool([cpu(auto=False)]).hopeless("cuda") == "there is none for 'cuda'"
+    assert Pool([cpu(auto=False)]).hopeless("auto")
+    assert Pool([cpu(0)]).hopeless("cpu")
     assert not Pool([cpu(0)]).has_free
 
 
@@ -109,7 +109,7 @@ def test_closed_devices_get_nothing() -> None:
     assert pool.set_health("GPU-1", "quarantined", "it fell off the bus")
     assert pool.choose("auto") is None
     assert not pool.has_free
-    assert pool.could_ever("auto")
+    assert pool.hopeless("auto") is None
     assert pool.set_health("GPU-0", "open", "")
     assert pool.choose("auto") == Slot(0, "GPU-0")
 

@@ -46,6 +46,7 @@ def test_describes_each_gpu(fake: FakeNvml) -> None:
                 auto=False,
                 threads=2,
                 memory_total_bytes=48 * GIB,
+                pci_bus_id=f"0000:{index + 1:02x}:00.0",
             )
             for index in range(2)
         ),

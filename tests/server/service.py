@@ -6,26 +6,19 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
-from gpusched.config import Config
+from gpusched.config import Cache, Config, Daemon, Devices, Run
 from gpusched.daemon import admission, main, server
 from gpusched.errors import GpuschedError
 
 
 def config(directory: Path, slots: int) -> Config:
     """All that the daemon reads of its configuration, everything below `directory`."""
-    return cast(
-        Config,
-        SimpleNamespace(
-            run=SimpleNamespace(output=directory / "runs"),
-            devices=SimpleNamespace(slots="auto", cpu_slots=slots, fallback="cpu"),
-            cache=SimpleNamespace(dir=directory / "cache"),
-            daemon=SimpleNamespace(
-                state_dir=directory / "state", socket=directory / "run" / "s", group=None, idle_launcher_s=60.0
-            ),
-        ),
+    return Config(
+        run=Run(output=directory / "runs"),
+        devices=Devices(cpu_slots=slots),
+        cache=Cache(dir=directory / "cache"),
+        daemon=Daemon(state_dir=directory / "state", socket=directory / "run" / "s", idle_launcher_s=60.0),
     )
 
 

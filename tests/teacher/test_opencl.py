@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from gpusched.teacher import train_window
-from gpusched.teacher.training import ALLOW_CPU_OPENCL, _check_opencl_device, _Log
+from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, require_gpu
+from gpusched.teacher.training import _Log
 from gpusched.workload import DeviceMismatch
 from tests.teacher.support import ignore, window_task
 
@@ -36,12 +37,12 @@ def test_the_device_must_be_a_gpu(monkeypatch: pytest.MonkeyPatch, name: str | N
         log.info(MESSAGE.format(name, "somebody"))
     assert log.opencl_device == name
     if is_gpu:
-        _check_opencl_device(log.opencl_device)
+        require_gpu(log.opencl_device)
         return
     with pytest.raises(DeviceMismatch):
-        _check_opencl_device(log.opencl_device)
+        require_gpu(log.opencl_device)
     monkeypatch.setenv(ALLOW_CPU_OPENCL, "1")
-    _check_opencl_device(log.opencl_device)
+    require_gpu(log.opencl_device)
 
 
 @pytest.mark.parametrize(("verbosity", "printed"), [(-1, "F"), (0, "FW"), (1, "FWI")])

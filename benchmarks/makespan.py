@@ -1,0 +1,147 @@
+"""When the last window ends: `python -m benchmarks.makespan [--json]`, in simulation, on devices that are not there.
+
+252 windows whose durations spread by a factor of 10, placed by the real scheduler, against what a plain script does:
+`round robin` gives window i to device i % n, `FIFO` gives the next window to the next free slot. The scheduler knows
+the rows of a window, and these tell its seconds only to within a quarter. `bound`: no schedule can end before the sum
+of all seconds divided by the slots, nor before its longest window. Windows that share a device do not slow each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import heapq
+import json
+import random
+from collections.abc import Sequence
+
+import msgspec
+
+from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, Command, DevicesFound, Event, Launch
+from gpusched.core.model import Batch, BatchSpec, Device, Instant, PlannedWindow, Window, WindowKey, WindowResult
+from gpusched.core.scheduler import Scheduler
+
+WINDOWS, SPREAD, SYMBOLS = 252, 10.0, 36
+#: rows ÷ seconds is within this factor of its mean
+UNCERTAINTY = 1.25
+ROWS_PER_SECOND = 100
+SEEDS = 20
+DEVICES = (2, 8)
+SHAPES = ("shuffled", "by symbol", "shortest first")
+BUDGET = 1.05
+
+_DAY = dt.date(2022, 1, 1)
+
+
+class Makespans(msgspec.Struct, frozen=True):
+    """Each relative to the bound."""
+
+    gpusched: float
+    fifo: float
+    round_robin: float
+
+
+def durations(shape: str, seed: int) -> list[float]:
+    """Seconds of each window in the order of submission, from 1 to `SPREAD`."""
+    draw = random.Random(seed)
+    if shape == "by symbol":
+        symbols = [draw.uniform(1.2, SPREAD) for _ in range(SYMBOLS)]
+        # the last window of a symbol is cut short by the end of the data
+        return [max(1.0, seconds * (1 if i < 6 else 1 / 6)) for seconds in symbols for i in range(WINDOWS // SYMBOLS)]
+    seconds = [1.0, SPREAD, *(draw.uniform(1.0, SPREAD) for _ in range(WINDOWS - 2))]
+    draw.shuffle(seconds)
+    return sorted(seconds) if shape == "shortest first" else seconds
+
+
+def compare(seconds: Sequence[float], devices: int, slots: int, seed: int = 0) -> Makespans:
+    """All contenders on the same windows."""
+    draw = random.Random(seed)
+    rows = [round(ROWS_PER_SECOND * s * draw.uniform(1 / UNCERTAINTY, UNCERTAINTY)) for s in seconds]
+    limit = max(sum(seconds) / (devices * slots), *seconds)
+    return Makespans(
+        gpusched=scheduled(seconds, rows, devices, slots) / limit,
+        fifo=next_free(seconds, devices * slots) / limit,
+        round_robin=max(next_free(seconds[device::devices], slots) for device in range(devices)) / limit,
+    )
+
+
+def next_free(seconds: Sequence[float], slots: int) -> float:
+    """When the last ends if each goes to the slot that is free first."""
+    ends = [0.0] * slots
+    for duration in seconds:
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)
+
+
+def scheduled(seconds: Sequence[float], rows: Sequence[int], devices: int, slots: int) -> float:
+    """When the last ends if the real scheduler places them."""
+    scheduler = Scheduler()
+    took = {f"W{number}": duration for number, duration in enumerate(seconds)}
+    running: list[tuple[float, WindowKey]] = []
+    now = 0.0
+
+    def send(event: Event) -> None:
+        _, commands = scheduler.handle(event, Instant(monotonic=now, wall=now))
+        for command in commands:
+            start(command)
+
+    def start(command: Command) -> None:
+        assert isinstance(command, Launch)
+        heapq.heappush(running, (now + took[command.key.label.partition("_")[0]], command.key))
+        send(AttemptStarted(key=command.key, attempt=1, pid=1))
+
+    gpus = (Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=slots) for number in range(devices))
+    send(DevicesFound(devices=tuple(gpus)))
+    windows = (
+        PlannedWindow(window=Window(symbol, _DAY, _DAY), usable_rows=count)
+        for symbol, count in zip(took, rows, strict=True)
+    )
+    send(BatchSubmitted(batch=_BATCH, windows=tuple(windows)))
+    while running:
+        now, key = heapq.heappop(running)
+        send(AttemptEnded(key=key, attempt=1, ending=_RESULT))
+    assert scheduler.unfinished == 0
+    return now
+
+
+_SPEC = BatchSpec(
+    symbols=("W",), start=_DAY, end=_DAY, window_days=1, data_root="/", workload="w:w", settings={}
+)  # fmt: skip
+_BATCH = Batch(id="b", digest="", output_dir="/", submitted_at=0.0, spec=_SPEC)
+_RESULT = WindowResult(
+    artifacts_path="/", metrics={}, sample_counts={}, fingerprint=None, device_type="cuda", device="", phases={},
+    seconds=1.0,
+)  # fmt: skip
+
+
+def table(slots: int = 1) -> list[dict[str, float | int | str]]:
+    """The worst of `SEEDS` draws of each contender, for each shape and number of devices."""
+    lines: list[dict[str, float | int | str]] = []
+    for devices in DEVICES:
+        for shape in SHAPES:
+            draws = [compare(durations(shape, seed), devices, slots, seed) for seed in range(SEEDS)]
+            worst = {name: max(getattr(draw, name) for draw in draws) for name in Makespans.__struct_fields__}
+            lines.append({"devices": devices, "slots": slots, "order": shape, **worst})
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slots", type=int, default=1, help="slots on each device")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    lines = table(options.slots)
+    if options.json:
+        print(json.dumps(lines))
+        return
+    print(f"{WINDOWS} windows, {options.slots} slot(s) a device; makespan ÷ lower bound, the worst of {SEEDS} draws")
+    print(f"{'devices':>7}  {'submitted':<14}  {'gpusched':>8}  {'FIFO':>8}  {'round robin':>11}")
+    for line in lines:
+        print(
+            f"{line['devices']:>7}  {line['order']:<14}  {line['gpusched']:>8.3f}  {line['fifo']:>8.3f}"
+            f"  {line['round_robin']:>11.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""All that a daemon does, as a view of its batches and devices. Pure; nothing is asked or drawn here."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
+from gpusched.core.events import (
+    BatchFinished,
+    BatchHeld,
+    BatchReleased,
+    BatchReopened,
+    DeviceChanged,
+    ProgressReported,
+    WindowMoved,
+)
+from gpusched.core.model import Active, Finished
+from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot
+
+#: readings of a device that are kept for its sparkline
+KEPT_READINGS = 60
+KEPT_RECENT = 64
+
+
+class DeviceView:
+    """A device, and what was read of it lately."""
+
+    def __init__(self, status: DeviceStatus) -> None:
+        self.status = status
+        #: 0..1, the latest at the end; None where it was not reported
+        self.utilisation: deque[float | None] = deque(maxlen=KEPT_READINGS)
+        #: slots that are held
+        self.busy: set[int] = set(status.allocations)
+
+
+class Overview:
+    """Batches in the order of acceptance, devices in that of the pool."""
+
+    def __init__(self) -> None:
+        self.batches: dict[str, BatchView] = {}
+        self.submitted_at: dict[str, float] = {}
+        self.devices: dict[str, DeviceView] = {}
+        #: (batch, window), the latest at the end
+        self.recent: deque[tuple[str, FinishedWindow]] = deque(maxlen=KEPT_RECENT)
+        self.failures: deque[tuple[str, FinishedWindow]] = deque(maxlen=KEPT_RECENT)
+
+    def load(self, snapshot: Snapshot, monotonic: float) -> None:
+        """Start anew from what the daemon knows; what finished before stays to be seen."""
+        self.batches = {}
+        for batch in snapshot.batches:
+            self._announce(batch, snapshot, monotonic)
+        kept = self.devices
+        self.devices = {status.device.id: DeviceView(status) for status in snapshot.devices}
+        for device_id, device in self.devices.items():
+            if device_id in kept:
+                device.utilisation = kept[device_id].utilisation
+
+    def apply(self, delta: Delta | Snapshot, monotonic: float) -> None:
+        """Take in what happened at the instant `monotonic`."""
+        match delta:
+            case Snapshot():
+                self.load(delta, monotonic)
+            case BatchAnnounced(batch=batch):
+                empty = Snapshot(at=0.0, batches=(batch,), active=(), progress=(), devices=())
+                self._announce(batch, empty, monotonic)
+            case DeviceReported(reading=reading):
+                device = self.devices.get(reading.device_id)
+                if device is not None:
+                    device.status = msgspec.structs.replace(device.status, reading=reading)
+                    device.utilisation.append(reading.utilisation)
+            case DeviceChanged(device_id=device_id, health=health, reason=reason):
+                device = self.devices.get(device_id)
+                if device is not None:
+                    device.status = msgspec.structs.replace(device.status, health=health, reason=reason)
+            case WindowMoved(key=key):
+                self._moved(delta, monotonic)
+            case ProgressReported(key=key):
+                if view := self.batches.get(key.batch_id):
+                    view.apply(delta, monotonic)
+            case BatchHeld() | BatchReleased() | BatchReopened() | BatchFinished():
+                if view := self.batches.get(delta.batch_id):
+                    view.apply(delta, monotonic)
+
+    @property
+    def running(self) -> list[tuple[str, RunningWindow]]:
+        """(batch, window) of every slot that is held, by slot."""
+        found = [(name, window) for name, view in self.batches.items() for window in view.running.values()]
+        return sorted(found, key=lambda item: item[1].slot)
+
+    @property
+    def slots(self) -> int:
+        return sum(len(device.status.slots) for device in self.devices.values())
+
+    @property
+    def waiting(self) -> int:
+        """Windows that have not begun, in all batches."""
+        return sum(view.total - view.done - len(view.running) for view in self.batches.values())
+
+    def _announce(self, batch: BatchStatus, snapshot: Snapshot, monotonic: float) -> None:
+        view = self.batches[batch.id] = BatchView()
+        view.load(snapshot, batch.id, monotonic)
+        self.submitted_at[batch.id] = batch.submitted_at
+
+    def _moved(self, moved: WindowMoved, monotonic: float) -> None:
+        for state, busy in ((moved.old, False), (moved.new, True)):
+            if isinstance(state, Active) and (device := self.devices.get(state.slot.device_id)):
+                (device.busy.add if busy else device.busy.discard)(state.slot.index)
+        view = self.batches.get(moved.key.batch_id)
+        if view is None:
+            return
+        view.apply(moved, monotonic)
+        if isinstance(moved.new, Finished) and isinstance(moved.old, Active) and (window := view.last_finished):
+            self.recent.append((moved.key.batch_id, window))
+            if window.outcome in FAILURES:
+                self.failures.append((moved.key.batch_id, window))

@@ -1,0 +1,80 @@
+"""Workloads that train nothing and tell what a window on a GPU sees. Named `tests.devices.workloads:<name>`.
+
+`warm_up` answers as the environment variable TRIALS says: a JSON object of device type → why it does not train (null if
+it does), or `device type on UUID` for one device. It adds a line to the file that TRIALS_LOG names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+
+from gpusched.workload import BadParameters, DeviceType, Report, Result, Task, Trial
+
+RECORDED = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "POCL_CACHE_DIR",
+    "CUDA_CACHE_PATH",
+)
+
+
+def warm_up(device_type: DeviceType) -> Trial:
+    device = os.environ["CUDA_VISIBLE_DEVICES"]
+    if log := os.environ.get("TRIALS_LOG"):
+        with Path(log).open("a") as file:
+            file.write(f"{device_type} {device}\n")
+    answers = json.loads(os.environ.get("TRIALS", "{}"))
+    why = answers.get(f"{device_type} on {device}", answers.get(device_type))
+    match why:
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "hang":
+            signal.pause()
+        case "raise":
+            raise BadParameters("a bug in the workload")
+        case str() if why.startswith("trained on "):
+            return Trial(trained=True, device=why.removeprefix("trained on "))
+    return Trial(trained=why is None, why=why)
+
+
+def _seen(task: Task) -> Result:
+    return Result(
+        metrics={},
+        sample_counts={},
+        metadata={
+            "environment": {name: os.environ.get(name) for name in RECORDED},
+            "affinity": sorted(os.sched_getaffinity(0)),
+            "threads": task.threads,
+        },
+        phases={},
+    )
+
+
+def in_pairs(task: Task, directory: Path, report: Report) -> Result:
+    """Ends when a window on another device has come this far, too: the data root holds a FIFO for each device."""
+    fifos = {path.name: os.open(path, os.O_RDWR) for path in Path(task.data_root).glob("GPU-*")}
+    with contextlib.ExitStack() as stack:
+        for descriptor in fifos.values():
+            stack.callback(os.close, descriptor)
+        (other,) = set(fifos) - {task.device}
+        os.write(fifos[other], b"\n")
+        os.read(fifos[task.device], 1)
+    return _seen(task)
+
+
+def until_told(task: Task, directory: Path, report: Report) -> Result:
+    """On the device that the FIFO `held` of the data root is named for, wait until something is written to it."""
+    held = Path(task.data_root) / f"held-{task.device}"
+    if held.exists():
+        report("waiting")
+        with held.open() as fifo:
+            fifo.read(1)
+    return _seen(task)
