@@ -6,6 +6,7 @@ There is no daemon: the store lies in the output directory, and the same directo
 from __future__ import annotations
 
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -61,20 +62,21 @@ async def forecast(
 ) -> Forecast:
     """Plan a run; trains nothing and writes nothing but the bars cache. Raises GpuschedError."""
     found = find_gpus(config, spec.device)
-    with one_error():
+    # Errors quote the logs, so nobody will look for them afterwards.
+    with one_error(), tempfile.TemporaryDirectory(prefix="gpusched-plan-") as logs:
         async with Launcher(
-            log_path=config.cache.dir / "launcher.log",
+            log_path=Path(logs, "launcher.log"),
             search_path=Path.cwd(),
             environment=launcher_environment(config),
         ) as launcher:
-            warm_up = WarmUp(launcher, workload=spec.workload, log_path=config.cache.dir / "warm_up.log")
+            warm_up = WarmUp(launcher, workload=spec.workload, log_path=Path(logs, "warm_up.log"))
             pool = build_pool(config, await warm_up.resolve(found, spec.device), workers=spec.workers)
             plan = await survey(
                 launcher,
                 spec,
                 output_dir=output_dir,
                 cache_dir=config.cache.dir,
-                log_path=config.cache.dir / "survey.log",
+                log_path=Path(logs, "survey.log"),
                 device_types=pool.device_types(spec.device),
                 processes=pool.cores,
                 on_progress=on_progress,
