@@ -401,11 +401,6 @@ def test_interrupted_before_it_has_begun(gpusched: Command) -> None:
         "c.parse = lambda arguments: signal.raise_signal(signal.SIGINT); sys.exit(cli.run(['config']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=gpusched.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [sys.executable, "-c", program], env=gpusched.environment, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (130, "")
