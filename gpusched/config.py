@@ -302,7 +302,10 @@ def _line(text: str, section: str | None, key: str) -> int:
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(rf"\s*\[+\s*{quote}([^\]\"']+?){quote}\s*[\].]", line):
             current = header[1]
-            if current == (key if section is None else f"{section}.{key}"):
+            if section is None and current == key:
+                return number
+            path = [part.strip(" \t\"'") for part in line.partition("#")[0].strip().strip("[]").split(".")]
+            if path == [section, key]:
                 return number
             continue
         # A key of a section may also stand above all sections: `section.key = …`, `section = {{key = …}}`.

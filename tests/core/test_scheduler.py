@@ -50,7 +50,7 @@ from gpusched.core.scheduler import LAUNCH_TIMEOUT_S
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, key, label, planned, reading
 
 ONCE = Limits(max_attempts=1, breaker_failures=0)
-A = key("A")
+A, B, C = (key(symbol) for symbol in "ABC")
 RETRY = RetryRequested(batch_id="b")
 CANCEL = CancelRequested(batch_id="b")
 HOLD = HoldRequested(batch_id="b")
@@ -461,6 +461,62 @@ def test_a_lost_device_is_emptied_and_its_windows_go_elsewhere() -> None:
     assert driver.state(A) == Starting(attempt=2, slot=Slot(1, "GPU-1"))
     assert driver.send(DeviceLost(device_id="GPU-0", reason="again")).records == []
     assert driver.send(DeviceLost(device_id="GPU-7", reason="unknown")).records == []
+
+
+@pytest.mark.parametrize("kind", ["device_lost", "device_mismatch"])
+def test_a_window_whose_device_was_at_fault_closes_it(kind: FailureKind) -> None:
+    driver = Driver(gpu(0, 2), gpu(1, 1)).submit(batch(limits=ONCE), ["A", "B", "C"])
+    for symbol in "ABC":
+        driver.start(key(symbol))
+    assert driver.state(C) == Running(attempt=1, slot=Slot(1, "GPU-0"), pid=10, started_at=driver.at + 1e9)
+    driver.end(A, ending=failure(kind, "it is another one"))
+    assert driver.terminated == [(C, 1)]
+    state = driver.scheduler.pool.devices["GPU-0"]
+    assert (state.health, state.reason) == ("quarantined", "it is another one")
+    driver.end(C, ending=failure("killed")).end(B).start(A, 2).end(A, 2).end(C, 2)
+    assert driver.scheduler.unfinished == 0
+
+
+def test_no_failure_closes_the_processors_and_no_other_failure_a_device() -> None:
+    driver = Driver(cpu()).submit(batch(), ["A", "B"]).end(A, ending=failure("device_mismatch"))
+    assert driver.scheduler.pool.devices["cpu"].health == "open"
+    driver = Driver(gpu(0)).submit(batch(), ["A", "B"]).end(A, ending=failure("device_memory"))
+    assert driver.scheduler.pool.devices["GPU-0"].health == "open"
+
+
+def test_a_batch_that_no_device_is_left_for_is_held_until_one_is_opened() -> None:
+    driver = Driver(gpu(0), cpu(auto=False)).submit(batch(limits=ONCE), ["A", "B"]).start(A)
+    driver.submit(batch("other", device="cpu"), ["A"])
+    driver.send(DeviceLost(device_id="GPU-0", reason="it fell off the bus"))
+    reason = "no device is left that could run it (GPU-0: it fell off the bus)"
+    assert BatchHeld(batch_id="b", reason=reason, at=driver.at + 1e9) in driver.records
+    assert driver.scheduler.held_reason("other") is None
+    driver.end(A, ending=failure("killed"))
+    # so is the next one, and one that is released in vain
+    driver.submit(batch("late"), ["A"])
+    assert driver.scheduler.held_reason("late") == reason
+    driver.send(ReleaseRequested(batch_id="late"))
+    assert driver.scheduler.held_reason("late") == reason
+    driver.send(HoldRequested(batch_id="b"))
+    driver.send(ResumeRequested(device_id="GPU-0"))
+    assert driver.scheduler.held_reason("b") is driver.scheduler.held_reason("late") is None
+    assert driver.launched == ["A"]
+
+
+def test_a_device_comes_back_and_what_people_hold_stays_held() -> None:
+    driver = Driver(gpu(0)).submit(batch(), ["A"]).send(HoldRequested(batch_id="b"))
+    driver.send(DeviceLost(device_id="GPU-0", reason="lost")).send(ResumeRequested(device_id="GPU-0"))
+    assert driver.scheduler.held_reason("b") == "held by request"
+
+
+def test_a_drained_device_is_nobodys_loss() -> None:
+    driver = Driver(gpu(0)).submit(batch(), ["A", "B"]).send(DrainRequested(device_id="GPU-0"))
+    assert driver.scheduler.held_reason("b") is None
+
+
+def test_a_batch_that_nothing_here_can_run_is_held() -> None:
+    driver = Driver(gpu(0)).submit(batch(device="cpu"), ["A"])
+    assert driver.scheduler.held_reason("b") == "no device is left that could run it (there is none for 'cpu')"
 
 
 def test_a_drained_device_keeps_what_it_has() -> None:

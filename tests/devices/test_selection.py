@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from gpusched.config import SECTIONS, Config, Devices, load
+from gpusched.config import Config, Devices, load
 from gpusched.core.model import Device
 from gpusched.core.selection import by_device, named, select
 from gpusched.daemon.pool import PoolPlan, build_pool, find_gpus
-from gpusched.teacher.settings import LIGHTGBM_DEFAULTS
 from tests.devices.fake_nvml import EXCLUSIVE_PROCESS, FakeNvml, mig_uuid, uuid
 
 RTX = "NVIDIA RTX 6000 Ada Generation"
-SAMPLE = Path(__file__).parents[2] / "config.toml"
 
 
 def config(**devices: object) -> Config:
@@ -125,27 +122,6 @@ def test_a_uuid_wins_over_a_name_whatever_the_order() -> None:
 
 
 # -- the configuration -------------------------------------------------------------------------------------------------
-
-
-def test_the_sample_configuration_is_the_defaults() -> None:
-    sample = tomllib.loads(SAMPLE.read_text())
-    loaded = load(path=SAMPLE, environ={}).config
-    assert sample.pop("lightgbm") == LIGHTGBM_DEFAULTS
-    assert set(sample) == set(SECTIONS)
-    for section, struct in SECTIONS.items():
-        for key in struct.__struct_fields__:
-            given, default = getattr(getattr(loaded, section), key), getattr(struct(), key)
-            if isinstance(default, Path):
-                default = SAMPLE.parent / default
-            assert given == default, f"{section}.{key}"
-
-
-def test_the_sample_names_every_setting() -> None:
-    text = SAMPLE.read_text()
-    for section, struct in SECTIONS.items():
-        part = text.partition(f"\n[{section}]\n")[2].partition("\n[")[0]
-        for key in struct.__struct_fields__:
-            assert f"\n{key} = " in f"\n{part}" or f"\n# {key} = " in part, f"{section}.{key}"
 
 
 def test_tables_and_lists_in_a_file(tmp_path: Path) -> None:

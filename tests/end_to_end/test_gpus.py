@@ -95,6 +95,33 @@ def test_windows_of_a_lost_device_go_elsewhere_and_lose_no_attempt(machine: Mach
     assert sorted(line["attempts"] for line in index(machine.directory / "out")) == [1] * (WINDOWS - 1) + [2]
 
 
+@pytest.mark.parametrize(
+    "failure", ["[LightGBM] [Fatal] [CUDA] out of memory /src/cuda_utils.cpp 10", "Memory Object Allocation Failure"]
+)
+def test_out_of_memory_is_tried_again_at_no_cost(machine: Machine, failure: str) -> None:
+    machine.environment["FAILURE"] = failure
+    ended = machine.json("run", *machine.asked("fails_first", **{"run.max_attempts": 1}))
+    assert ended["windows"]["succeeded"] == WINDOWS
+    assert {line["attempts"] for line in index(machine.directory / "out")} == {2}
+    assert {window["device"] for window in details(machine.directory / "out")} <= {uuid(0), uuid(1)}
+
+
+def test_a_run_whose_last_gpu_is_lost_ends_and_says_so(machine: Machine) -> None:
+    machine.nvml.gpus(1)
+    held = machine.directory / "data" / f"held-{uuid(0)}"
+    os.mkfifo(held)
+    with machine.start("run", *machine.asked("until_told")) as process, held.open("w"):
+        machine.nvml.event(0, XID, 79)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "no device is left that could run it" in out
+    assert "the GPU has fallen off the bus" in " ".join(out.split())
+    # once it is there again, the same command does the rest
+    machine.nvml.write(**{"event 1": None})
+    held.unlink()
+    assert machine.json("run", *machine.asked("until_told"))["windows"]["succeeded"] == WINDOWS
+
+
 def test_the_mask_and_the_configuration_say_which(machine: Machine) -> None:
     machine.nvml.gpus(4)
     machine.environment["CUDA_VISIBLE_DEVICES"] = "1,2,3"

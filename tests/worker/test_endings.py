@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gpusched import artifacts
-from gpusched.core.model import WindowResult
+from gpusched.core.model import DeviceType, WindowResult
 from gpusched.worker.messages import Error, Started
+from gpusched.worker.window import error_kind
 from tests.worker.support import END, START, bench
 
 
@@ -60,6 +62,31 @@ async def test_an_exception_is_classified(tmp_path: Path, name: str, kind: str, 
     assert "Traceback (most recent call last)" in b.last.traceback
     assert not (b.output / "SYM_2022-01-01_to_2022-06-30").exists()
     assert list((b.output / ".partial").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("device_memory", "[LightGBM] [Fatal] [CUDA] out of memory /src/cuda_utils.cpp 10"),
+        # the words in which LightGBM's library has OpenCL's errors
+        ("device_memory", "Memory Object Allocation Failure"),
+        ("device_memory", "Out of Resources"),
+        ("device_memory", "[CUDA] all CUDA-capable devices are busy or unavailable"),
+        ("device_memory", "CUDA-capable device(s) is/are busy or unavailable"),
+        ("device_lost", "[CUDA] no CUDA-capable device is detected"),
+        ("device_lost", "[CUDA] uncorrectable ECC error encountered"),
+        ("device_lost", "No OpenCL device found"),
+        ("device_lost", "Device Not Available"),
+        ("memory", "Out of Host Memory"),
+        ("memory", "std::bad_alloc"),
+        ("raised", "[CUDA] an illegal memory access was encountered"),
+    ],
+)
+def test_what_a_gpus_library_says_is_classified(kind: str, text: str) -> None:
+    # on the host there is no device to blame
+    on_cpu = {"device_memory": "memory", "device_lost": "raised"}.get(kind, kind)
+    for device_type in get_args(DeviceType):
+        assert error_kind(RuntimeError(text), device_type) == (on_cpu if device_type == "cpu" else kind)
 
 
 async def test_a_long_message_is_cut(tmp_path: Path) -> None:
