@@ -341,7 +341,7 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
     if hint in (Path, Path | None):
         if not isinstance(setting.value, str | Path) or not str(setting.value):
             raise BadValue(place=setting.origin, key=key, why=f"expected a path, got {setting.value!r}")
-        return Path(os.path.normpath(setting.base / Path(setting.value).expanduser()))
+        return _path(key, setting)
     value = setting.value if hint is str or isinstance(setting.value, dt.date) else _parsed(setting.value)
     try:
         return msgspec.convert(value, hint, strict=True)
@@ -354,6 +354,24 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
         given = str(setting.value) if isinstance(setting.value, dt.date) else repr(setting.value)
         why = f"expected {_wanted(hint)}, got {given}"
         raise BadValue(place=setting.origin, key=key, why=why) from None
+
+
+def _path(key: str, setting: Setting) -> Path:
+    if why := path_problem(str(setting.value)):
+        raise BadValue(place=setting.origin, key=key, why=f"{why}: {setting.value!r}")
+    try:
+        path = Path(setting.value).expanduser()
+    except RuntimeError:
+        raise BadValue(place=setting.origin, key=key, why=f"there is no such home: {setting.value!r}") from None
+    return Path(os.path.normpath(setting.base / path))
+
+
+def path_problem(text: str) -> str | None:
+    """Why no file can have that path, or none that could be told of in JSON; None if there is nothing against it."""
+    try:
+        return "a path has no null characters" if b"\0" in text.encode() else None
+    except UnicodeEncodeError:
+        return "the path is not UTF-8 text"
 
 
 def _wanted(hint: Any) -> str:

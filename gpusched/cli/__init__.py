@@ -25,7 +25,7 @@ def run(arguments: Sequence[str]) -> int:
     except GpuschedError as error:
         if debug:
             raise
-        print(f"gpusched: {error}", file=sys.stderr)  # noqa: T201
+        _complain(f"gpusched: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -36,10 +36,16 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        print(  # noqa: T201
+        _complain(
             f"gpusched: internal error: {type(error).__name__}: {error}\n"
-            "  this is a bug: run the command again with --debug and report what it prints",
-            file=sys.stderr,
+            "  this is a bug: run the command again with --debug and report what it prints"
         )
         return INTERNAL_ERROR
     return int(code)
+
+
+def _complain(text: str) -> None:
+    """On stderr, without what a terminal would obey: errors quote what was typed, and files."""
+    from gpusched.client.cells import clean  # of rich, and for errors only
+
+    print("\n".join(map(clean, text.split("\n"))), file=sys.stderr)  # noqa: T201

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from gpusched.config import Config, Loaded, batch_spec, load
+from gpusched.config import Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
@@ -36,8 +37,13 @@ class BadName(UsageError):
     remedy = "give another name"
 
 
+class BadPath(UsageError):
+    problem = "{text!r} cannot be used: {why}"
+    remedy = "give another path"
+
+
 class NoDataRoot(InputError):
-    problem = "the data root {path} is not a directory that can be read"
+    problem = "the data root {path} cannot be read: {why}"
     remedy = "give --data-root, or set data.root in config.toml"
 
 
@@ -71,10 +77,18 @@ def load_config(options: argparse.Namespace) -> Loaded:
     return load(path=getattr(options, "config", None), flags=options.flags)
 
 
+def given_path(text: str) -> Path:
+    """An absolute path of one that was typed. Raises BadPath."""
+    path = Path(text).absolute()
+    if why := path_problem(str(path)):
+        raise BadPath(text=str(path), why=why)
+    return path
+
+
 def ask(options: argparse.Namespace) -> Ask:
     """Read the configuration and the symbols file. Raises GpuschedError."""
     config = load_config(options).config
-    path = Path(options.symbols_file).absolute()
+    path = given_path(options.symbols_file)
     symbols, notes = read_symbols(path)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
@@ -83,7 +97,7 @@ def ask(options: argparse.Namespace) -> Ask:
         spec=batch_spec(config, symbols, priority=options.priority),
         source=path.stem,
         name=options.name,
-        output=Path(options.output).absolute() if options.output else None,
+        output=given_path(options.output) if options.output else None,
         notes=notes,
     )
 
@@ -107,9 +121,11 @@ def read_symbols(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def check_data_root(spec: BatchSpec) -> None:
-    """Raise NoDataRoot unless there is one."""
-    if not Path(spec.data_root).is_dir():
-        raise NoDataRoot(path=spec.data_root)
+    """Raise NoDataRoot unless there is one that can be listed."""
+    try:
+        os.scandir(spec.data_root).close()
+    except OSError as error:
+        raise NoDataRoot(path=spec.data_root, why=error.strerror or error) from None
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
-from gpusched.cli.batches import ask, run_asked
+from gpusched.cli.batches import ask, given_path, run_asked
+from gpusched.config import load
 from gpusched.errors import InputError
 
 CONFIG = """\
@@ -41,7 +43,8 @@ def demo(options: argparse.Namespace) -> int:
     """Write it, run it, and say what to try next."""
     from gpusched import sample
 
-    directory = Path(options.directory).absolute()
+    directory = given_path(options.directory)
+    load(path=Path(os.devnull), flags=options.flags)  # a flag that cannot be used is found before anything is written
     try:
         directory.mkdir(parents=True)
         symbols = sample.write_sample(directory)

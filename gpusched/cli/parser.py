@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         why = message
-        if found := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+        if found := re.match(r"unrecognized arguments: (--?\w[\w-]*)", message):
             why = f"there is no option {found[1]}{_nearest(found[1], self._option_string_actions)}"
         elif found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
             why = f"there is no command {found[1]!r}{_nearest(found[1], COMMANDS)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.cli.batches import check_data_root, load_config
+from gpusched.cli.batches import check_data_root, given_path, load_config
 from gpusched.config import batch_spec
 from gpusched.core import planning
 from gpusched.core.model import DeviceType, WindowResult
@@ -51,6 +51,7 @@ def train(options: argparse.Namespace) -> int:
 
     if why := planning.symbol_problem(options.symbol):
         raise BadTrainSymbol(symbol=options.symbol, why=why)
+    output = given_path(options.output)
     start, end = _date(options.start_date), _date(options.end_date)
     dates = [("windows.start", start, "START"), ("windows.end", end, "END")]
     options.flags += dates
@@ -69,7 +70,7 @@ def train(options: argparse.Namespace) -> int:
         threads=cores,
     )
     sys.path.append(str(Path.cwd()))
-    job = WindowJob(workload=spec.workload, task=task, output_dir=str(Path(options.output).absolute()))
+    job = WindowJob(workload=spec.workload, task=task, output_dir=str(output))
     try:
         preload = getattr(load_module(spec.workload), "preload", None)
         if preload is not None:

@@ -5,7 +5,10 @@ There is no daemon: the store lies in the output directory, and the same directo
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -61,20 +64,21 @@ async def forecast(
 ) -> Forecast:
     """Plan a run; trains nothing and writes nothing but the bars cache. Raises GpuschedError."""
     found = find_gpus(config, spec.device)
+    logs = _plan_logs(config.cache.dir)
     with one_error():
         async with Launcher(
-            log_path=config.cache.dir / "launcher.log",
+            log_path=logs / "launcher.log",
             search_path=Path.cwd(),
             environment=launcher_environment(config),
         ) as launcher:
-            warm_up = WarmUp(launcher, workload=spec.workload, log_path=config.cache.dir / "warm_up.log")
+            warm_up = WarmUp(launcher, workload=spec.workload, log_path=logs / "warm_up.log")
             pool = build_pool(config, await warm_up.resolve(found, spec.device), workers=spec.workers)
             plan = await survey(
                 launcher,
                 spec,
                 output_dir=output_dir,
                 cache_dir=config.cache.dir,
-                log_path=config.cache.dir / "survey.log",
+                log_path=logs / "survey.log",
                 device_types=pool.device_types(spec.device),
                 processes=pool.cores,
                 on_progress=on_progress,
@@ -94,6 +98,16 @@ async def forecast(
         ),
         learned=None not in seconds,
     )
+
+
+def _plan_logs(cache_dir: Path) -> Path:
+    """Where a plan's processes write to: the cache, or where that cannot be written, which only makes them slower, a
+    new temporary directory."""
+    with contextlib.suppress(OSError):
+        cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(cache_dir, os.W_OK | os.X_OK):
+            return cache_dir
+    return Path(tempfile.mkdtemp(prefix="gpusched-plan-"))
 
 
 async def run_batch(

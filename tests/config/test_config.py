@@ -222,6 +222,8 @@ def test_the_service_manager_names_its_directories(monkeypatch: pytest.MonkeyPat
         ("[training]\nmin_rows = 1\n", 2, "training.min_rows: expected a whole number from 2, got 1"),
         ("[data]\nroot = 3\n", 2, "data.root: expected a path, got 3"),
         ("[data]\nroot = ''\n", 2, "data.root: expected a path, got ''"),
+        ('[data]\nroot = "a\\u0000b"\n', 2, "data.root: a path has no null characters"),
+        ("[data]\nroot = '~no-such-user/bars'\n", 2, "data.root: there is no such home: '~no-such-user/bars'"),
         ("[data]\ninterval = '../1d'\n", 2, "interval"),
         ("[data]\ninterval = 5\n", 2, "data.interval: expected text, got 5"),
         ("[devices]\nslots = 0\n", 2, 'devices.slots: expected "auto" or a whole number from 1 to 64, got '),

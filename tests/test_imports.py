@@ -1,0 +1,129 @@
+"""Who may import whom: the contracts of `pyproject.toml`, and what they cannot say."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter import cli
+
+import gpusched
+
+PACKAGE = Path(gpusched.__file__).parent
+REPOSITORY = PACKAGE.parent
+HEAVY = ("lightgbm", "numpy", "pandas", "talib", "scipy", "sklearn")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, also within functions; `from a import b` is `a`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute here"
+            yield node.module or ""
+
+
+def importers(module: str) -> set[str]:
+    """The files of the package that import a module."""
+    return {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any(name == module or name.startswith(f"{module}.") for name in imports(path))
+    }
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.syspath_prepend(REPOSITORY)
+    code = cli.lint_imports(config_filename=str(REPOSITORY / "pyproject.toml"), no_cache=True)
+    said = capsys.readouterr().out
+    assert code == cli.EXIT_STATUS_SUCCESS, said
+    assert "0 broken" in said
+
+
+@pytest.mark.parametrize(
+    ("module", "owners"),
+    [
+        ("pynvml", {"daemon/devices.py"}),
+        ("sqlite3", {"daemon/store.py"}),
+        ("subprocess", {"daemon/launcher.py", "cli/doctor.py"}),
+    ],
+)
+def test_what_has_one_owner(module: str, owners: set[str]) -> None:
+    """Not only that nobody else imports it, which the contracts say, but that the owner still does."""
+    assert importers(module) == owners
+
+
+def test_client_and_daemon_never_meet() -> None:
+    for one, other in (("client", "daemon"), ("daemon", "client")):
+        assert {name for name in importers(f"gpusched.{other}") if name.startswith(f"{one}/")} == set()
+
+
+def test_the_core_needs_nothing() -> None:
+    """The standard library and msgspec; the contracts say which parts of the former are too much."""
+    allowed = (*sys.stdlib_module_names, "msgspec", "gpusched.core", "gpusched.errors")
+    for path in [*(PACKAGE / "core").rglob("*.py"), PACKAGE / "errors.py"]:
+        foreign = [name for name in imports(path) if not name.startswith(tuple(f"{root}." for root in allowed))]
+        assert [name for name in foreign if name not in allowed] == [], path
+
+
+def test_the_core_opens_no_file_and_asks_no_clock() -> None:
+    """Builtins and methods are imported by nobody."""
+    for path in (PACKAGE / "core").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = node.func
+                name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+                assert name not in {"open", "input", "now", "today", "utcnow", "__import__"}, f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "gpusched",
+        "gpusched.daemon.main",
+        "gpusched.client.connection",
+        "gpusched.cli.queries",
+        "gpusched.daemon.run",
+        "gpusched.cli.doctor",
+    ],
+)
+def test_what_starts_often_is_light(module: str) -> None:
+    done = run("-c", f"import sys, {module}; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert module in done.stdout.split()
+    assert sorted(set(HEAVY) & set(done.stdout.split())) == []
+
+
+def test_a_client_is_lighter_than_a_daemon() -> None:
+    """What answers within a quarter of a second has no time for an event loop, a database or a user interface."""
+    done = run("-c", "import sys, gpusched.client.connection; print(*sys.modules)")
+    assert sorted({"anyio", "asyncio", "sqlite3", "pynvml", "rich"} & set(done.stdout.split())) == []
+
+
+def test_every_module_can_be_imported_first() -> None:
+    """No module needs another to have been imported before it."""
+    modules = [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        for path in (*(PACKAGE / "core").glob("*.py"), *(PACKAGE / "client").glob("*.py"), *PACKAGE.glob("*.py"))
+        if path.stem not in ("__init__", "__main__")
+    ]
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    for loaded in [one for one in sys.modules if one.split('.')[0] == 'gpusched']: del sys.modules[loaded]\n"
+        "    importlib.import_module(name)\n"
+    )
+    done = run("-c", program, *modules)
+    assert done.returncode == 0, done.stderr
