@@ -20,6 +20,7 @@ from gpusched import __version__
 from gpusched.cli.batches import load_config
 from gpusched.config import Config
 from gpusched.core.model import DeviceType
+from gpusched.core.selection import select
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError
 from gpusched.teacher import opencl
 from gpusched.workload import Trial
@@ -158,10 +159,14 @@ def _device_checks(config: Config) -> Iterator[Check]:
     for device in found.devices:
         memory = f", {device.memory_total_bytes / 2**30:.0f} GiB" if device.memory_total_bytes else ""
         yield Check(name="gpu", status="ok", message=f"{device.name}{memory}, {device.id}, driver {found.driver}")
-    for note in found.notes:
+    selected = select(found.devices, config.devices.include, config.devices.exclude)
+    for device in found.devices:
+        if device not in selected.devices:
+            yield Check(name="gpu", status="ok", message=f"{device.id} is not used: devices.include, devices.exclude")
+    for note in found.notes + (selected.notes if found.devices else ()):
         message, _, remedy = note.partition("; ")
         yield Check(name="gpu", status="warning", message=message, remedy=remedy)
-    if not found.devices and config.devices.fallback != "cpu":
+    if not selected.devices and config.devices.fallback != "cpu":
         yield Check(
             name="gpu",
             status="problem",
