@@ -61,6 +61,11 @@ class DeviceState:
             return None
         return self.reading.memory_free_bytes - self.reserved_bytes
 
+    def foreign_bytes(self) -> int | None:
+        """Memory that other processes than our windows' use, None where the device does not tell whose it is."""
+        processes = None if self.reading is None else self.reading.process_memory_bytes
+        return None if processes is None else max(0, sum(processes.values()) - sum(self.seen_bytes.values()))
+
     def room_for(self, memory_bytes: int, alone: bool) -> bool:
         """Whether a window that needs `memory_bytes` fits now."""
         if alone and self.allocations:

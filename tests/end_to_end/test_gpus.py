@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -80,6 +81,38 @@ def test_every_window_sees_its_device_and_no_other(machine: Machine) -> None:
             assert window["affinity"] == [near[0] if window["device"] == uuid(0) else near[1]]
     # each window waited for one on the other device: both work at the same time, and neither more than the other
     assert Counter(window["device"] for window in seen) == {uuid(0): WINDOWS // 2, uuid(1): WINDOWS // 2}
+
+
+def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machine, tmp_path: Path) -> None:
+    asked = machine.asked("until_told", **{"run.max_attempts": 1})
+    settings = asked[asked.index("--set") :]
+    machine.environment |= {"GPUSCHED_SOCKET": str(tmp_path / "s"), "STATE_DIRECTORY": str(tmp_path / "state")}
+    daemon = Daemon(tmp_path / "notices")
+    notices = daemon.listen()
+    machine.environment["NOTIFY_SOCKET"] = notices
+    held = machine.directory / "data" / f"held-{uuid(1)}"
+    os.mkfifo(held)
+    with daemon.notices, machine.start("daemon", *settings) as process, contextlib.ExitStack() as stack:
+        stack.callback(process.terminate)
+        daemon.wait_for_notice("READY=1")
+        with machine.start("submit", *asked, "--wait") as submit, held.open("w"):
+            machine.nvml.event(1, XID, 79)
+            out, err = submit.communicate(timeout=60)
+        assert submit.returncode == 0, (out, err)
+        first, lost, cpu = machine.json("devices")["devices"]
+        assert (first["id"], first["health"], first["pci_bus_id"]) == (uuid(0), "open", "0000:01:00.0")
+        assert (lost["health"], lost["reason"]) == ("quarantined", "XID 79: the GPU has fallen off the bus")
+        assert (cpu["id"], cpu["auto"]) == ("cpu", False)
+        assert {line["attempts"] for line in index(machine.directory / "out")} == {1, 2}
+        machine.nvml.write(**{"event 1": None})
+        held.unlink()
+        (opened,) = machine.json("resume", "02:00.0")["devices"]
+        assert (opened["id"], opened["health"]) == (uuid(1), "open")
+        (drained,) = machine.json("drain", "GPU-00000000")["devices"]
+        assert (drained["id"], drained["health"]) == (uuid(0), "draining")
+        again = ["again" if text == "out" else text for text in asked]
+        machine("submit", *again, "--name", "again", "--wait")
+        assert {window["device"] for window in details(machine.directory / "again")} == {uuid(1)}
 
 
 def test_what_cuda_shows_is_recorded(cuda_machine: Machine) -> None:
