@@ -180,7 +180,7 @@ class Scheduler:
         return found.batch if found else None
 
     def forget(self, batch_id: str) -> None:
-        """Drop a finished batch: a `BatchRecovered` brings it back. One that is not finished, or not there, stays so."""
+        """Drop a batch if it is finished; a `BatchRecovered` brings it back."""
         batch = self._batches.get(batch_id)
         if batch is not None and batch.done:
             del self._batches[batch_id]

@@ -12,6 +12,7 @@ import pytest
 from gpusched import artifacts
 from gpusched.core.events import (
     BatchHeld,
+    BatchReopened,
     CancelRequested,
     HoldRequested,
     ProgressReported,
@@ -313,9 +314,10 @@ async def test_old_batches_are_forgotten_and_can_be_recalled(tmp_path: Path, mon
             await bench.supervisor.submit(make_batch(tmp_path, workload, batch_id=batch_id), plan(3))
             await bench.finished(batch_id)
         assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["three"]
-        bench.updates.clear()
         bench.supervisor.recall("one")
         bench.supervisor.post(RetryRequested(batch_id="one"))
+        await bench.until(lambda update: isinstance(update, BatchReopened))
+        bench.updates.clear()
         await bench.finished("one")
         assert bench.outcomes("one") == ["failed"] * 3
         assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["one"]
