@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpusched.cli import doctor
-from gpusched.cli.doctor import data_check, lightgbm_checks, try_device
+from gpusched.cli.doctor import try_device, try_import
+from gpusched.cli.findings import device_check, files_check, gpu_notes, library_checks, lightgbm_checks, space_check
 from gpusched.workload import Trial
 from tests.end_to_end.support import Command
 
@@ -96,11 +97,11 @@ def test_no_gpu_is_a_problem_only_where_the_cpu_is_forbidden(gpusched: Command) 
 
 def test_a_data_root_that_is_missing_or_empty_has_a_remedy(tmp_path: Path) -> None:
     for root in (tmp_path / "none", tmp_path):
-        check = data_check(root)
+        check = doctor._data_check(root)
         assert check.status == "warning"
         assert "--data-root" in check.remedy
     (tmp_path / "AAPL.csv").touch()
-    assert data_check(tmp_path).status == "ok"
+    assert doctor._data_check(tmp_path).status == "ok"
 
 
 def test_every_mark_has_a_plain_form() -> None:
