@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
 import resource
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TypeVar, get_args
+from typing import get_args
 
 import msgspec
 
@@ -24,7 +18,6 @@ from gpusched import __version__
 from gpusched.cli.batches import load_config
 from gpusched.cli.findings import (
     Check,
-    Imported,
     Status,
     data_check,
     device_check,
@@ -34,27 +27,20 @@ from gpusched.cli.findings import (
     lightgbm_checks,
     space_check,
 )
+from gpusched.cli.trials import try_all
 from gpusched.config import Config
 from gpusched.core.model import CPU, DeviceType
 from gpusched.core.planning import symbol_problem
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError
 from gpusched.workload import Trial
 
-Answer = TypeVar("Answer")
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
 
 #: seconds that LightGBM may take to train on a device: OpenCL may have to compile its kernels first
 TRIAL_S = 90.0
 
-#: module → distribution
-LIBRARIES = {"talib": "TA-Lib", "pandas": "pandas"}
-_IMPORT = """\
-import importlib, json, sys
-try:
-    print(json.dumps({"version": importlib.import_module(sys.argv[1]).__version__}))
-except Exception as error:
-    print(json.dumps({"why": str(error) or type(error).__name__}))
-"""
+#: distribution → module
+LIBRARIES = {"TA-Lib": "talib", "pandas": "pandas"}
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -71,11 +57,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
     """Every check, in the order in which they are shown."""
-    with ThreadPoolExecutor(len(DEVICE_TYPES) + len(LIBRARIES)) as pool:
-        running = {kind: pool.submit(try_device, kind, trial_s) for kind in DEVICE_TYPES}
-        importing = {name: pool.submit(try_import, module, trial_s) for module, name in LIBRARIES.items()}
-        trials = {kind: trial.result() for kind, trial in running.items()}
-        imported = {name: found.result() for name, found in importing.items()}
+    trials, imported = try_all(DEVICE_TYPES, LIBRARIES, trial_s)
     yield Check(
         name="gpusched",
         status="ok",
@@ -88,56 +70,6 @@ def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
     yield _space_check("cache", config.cache.dir, "set cache.dir to a directory that you may write")
     yield _space_check("output", config.run.output, "set run.output, or give -o")
     yield _daemon_check(config)
-
-
-# -- what is tried, in processes of their own --------------------------------------------------------------------------
-
-
-def try_device(device_type: DeviceType, seconds: float) -> Trial:
-    """Train a tiny model."""
-    return _tried(
-        ["-m", "gpusched.teacher.trial", device_type], Trial, seconds, lambda why: Trial(trained=False, why=why)
-    )
-
-
-def try_import(module: str, seconds: float) -> Imported:
-    """Import a library."""
-    return _tried(["-c", _IMPORT, module], Imported, seconds, lambda why: Imported(why=why))
-
-
-def _tried(arguments: list[str], kind: type[Answer], seconds: float, failed: Callable[[str], Answer]) -> Answer:
-    """What a Python process says on its last line, or what became of it instead."""
-    # As the launcher starts: without the current directory, single-threaded.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    # Files, since pipes may be held open by what the process has started: OpenCL drivers start linkers.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            [sys.executable, "-P", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return failed(f"it did not answer within {seconds:g} s")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        said, complained = (_text(file) for file in (out, err))
-    try:
-        return msgspec.json.decode(said.splitlines()[-1], type=kind)
-    except (IndexError, msgspec.MsgspecError):
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return failed(f"the process ended with {how}: {(complained.splitlines() or ['it said nothing'])[-1]}")
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read(1 << 20).decode(errors="replace").strip()
 
 
 # -- what is looked at -------------------------------------------------------------------------------------------------
