@@ -56,6 +56,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     device_type: DeviceType
     #: UUID of the GPU, or "cpu"
     device: str
+    #: the same as the CUDA driver told the window's process; None where there was none to ask
+    device_seen: str | None = None
     #: of all that determines the result, device type included; None if the workload has no fingerprints
     fingerprint: str | None
     #: undefined values are None

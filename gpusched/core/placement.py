@@ -21,6 +21,8 @@ Health = Literal["open", "draining", "quarantined"]
 SMOOTHING = 0.3
 #: a reservation larger than this share of a device is cut to it, or the window could never be placed
 LARGEST_SHARE = 0.9
+#: no process can even open a GPU with less: CUDA's context alone takes some hundred MiB
+LEAST_BYTES = 256 << 20
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -68,8 +70,8 @@ class DeviceState:
         if free is None:
             return True
         total = self.reading.memory_total_bytes if self.reading else None
-        needed = memory_bytes if total is None else min(memory_bytes, int(total * LARGEST_SHARE))
-        return free >= needed
+        needed = max(memory_bytes, LEAST_BYTES)
+        return free >= (needed if total is None else min(needed, int(total * LARGEST_SHARE)))
 
     def load(self) -> tuple[float, int, float, int]:
         """Smaller is less loaded."""

@@ -16,7 +16,10 @@ STORY_LINES = 12
 class Entry:
     """One window."""
 
-    __slots__ = ("alone", "failures", "key", "losses", "memory_bytes", "order", "planned", "ready_at", "state", "story")
+    __slots__ = (
+        *("alone", "failures", "key", "losses", "memory_bytes", "on_cpu", "order", "planned", "ready_at", "state"),
+        "story",
+    )
 
     def __init__(self, key: WindowKey, planned: PlannedWindow, number: int, state: State) -> None:
         self.key = key
@@ -33,6 +36,8 @@ class Entry:
         self.memory_bytes = 0
         #: it may not share a device
         self.alone = False
+        #: no GPU has room for it, and the batch may use the CPU
+        self.on_cpu = False
         self.story: deque[str] = deque(maxlen=STORY_LINES)
 
 

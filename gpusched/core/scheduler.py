@@ -60,6 +60,7 @@ from gpusched.core.model import (
     Outcome,
     PlannedWindow,
     Queued,
+    Reading,
     Reused,
     Running,
     Skipped,
@@ -74,7 +75,7 @@ from gpusched.core.model import (
     WindowResult,
     name_of,
 )
-from gpusched.core.placement import Pool
+from gpusched.core.placement import Pool, suits
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
 
 #: outcomes that `retry` runs again
@@ -133,6 +134,7 @@ class Scheduler:
                     self.pool.add(device)
             case DeviceRead():
                 self.pool.observe(event.reading, self._pids_on(event.reading.device_id))
+                self._look_for_strangers(event.reading, now)
             case DeviceLost():
                 self._close_device(event.device_id, "quarantined", event.reason, now)
             case DrainRequested():
@@ -272,7 +274,8 @@ class Scheduler:
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return False
-        slot = self.pool.choose(spec.device, memory_bytes=entry.memory_bytes, alone=entry.alone)
+        wanted = "cpu" if entry.on_cpu else spec.device
+        slot = self.pool.choose(wanted, memory_bytes=entry.memory_bytes, alone=entry.alone)
         if slot is None:
             return False
         assert isinstance(entry.state, Queued)
@@ -329,7 +332,7 @@ class Scheduler:
             else:
                 entry.losses += 1
             if ending.kind == "device_memory":
-                self._want_more_memory(entry, event.usage)
+                self._want_more_memory(entry)
             new = self._after_failure(entry, batch, state.attempt, ending, now)
         self._move(entry, "ended", new, reason, now, ending, event.usage)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
@@ -360,9 +363,11 @@ class Scheduler:
             reason = f"the last {count} windows failed in the same way ({failure.message})"
             self._hold_batch(batch, reason, now)
 
-    def _want_more_memory(self, entry: Entry, usage: Usage) -> None:
-        """After device memory ran out: set more aside, and if that was done already, ask for a device alone."""
-        entry.alone = entry.memory_bytes > 0
+    def _want_more_memory(self, entry: Entry) -> None:
+        """After device memory ran out: set more aside, then ask for a device alone, then for the CPU if it may."""
+        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.spec.device
+        entry.on_cpu = entry.alone and cpu is not None and suits(cpu.device, wanted)
+        entry.alone = entry.memory_bytes > 0 and not entry.on_cpu
         entry.memory_bytes = max(2 * entry.memory_bytes, 1 << 30)
 
     def _stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
@@ -446,6 +451,15 @@ class Scheduler:
                 if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
                     self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
             self._hold_stranded(now)
+
+    def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
+        """Close the devices whose windows are seen on the one that was read: pinning does not work there."""
+        seen = (reading.process_memory_bytes or {}).keys()
+        for device_id in self.pool.devices if seen else ():
+            if device_id not in (reading.device_id, CPU):
+                for pid in sorted(self._pids_on(device_id).keys() & seen):
+                    reason = f"process {pid} was placed here, and runs on {reading.device_id}"
+                    self._close_device(device_id, "quarantined", reason, now)
 
     def _open_device(self, device_id: str, now: Instant) -> None:
         if not self.pool.set_health(device_id, "open", ""):

@@ -102,7 +102,7 @@ class WarmUp:
         try:
             with anyio.fail_after(TRIAL_S):
                 process = await self._launcher.fork(
-                    TrialJob(workload=self._workload, device_type=device_type),
+                    TrialJob(workload=self._workload, device_type=device_type, device=device.id),
                     log_path=self._log_path,
                     env=environment(device),
                     cpus=device.cpus,

@@ -52,6 +52,8 @@ class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
 
     workload: str
     device_type: DeviceType
+    #: UUID
+    device: str
 
 
 Job = WindowJob | SurveyJob | TrialJob

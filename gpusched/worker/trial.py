@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from gpusched.core.model import DeviceType
+from gpusched.worker.cuda import require_device
 from gpusched.worker.messages import Started, TrialJob
 from gpusched.worker.stream import Stream, error_message
 from gpusched.worker.window import error_kind, load_module
@@ -19,6 +20,7 @@ def serve(job: TrialJob, pipe: int) -> int:
     stream = Stream(pipe)
     stream.send(Started(pid=os.getpid()))
     try:
+        require_device(job.device)
         warm_up: WarmUp | None = getattr(load_module(job.workload), "warm_up", None)
         stream.send(Trial(trained=True) if warm_up is None else warm_up(job.device_type))
     except Exception as error:  # whatever a workload raises: it does not train here

@@ -21,6 +21,7 @@ import msgspec
 
 from gpusched.artifacts import OWN_ENTRIES, Metadata, Partial
 from gpusched.core.model import DeviceType, WindowResult
+from gpusched.worker.cuda import require_device
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
 from gpusched.worker.stream import MergedProgress, Stream, error_message
 from gpusched.workload import (
@@ -84,12 +85,13 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
     began = time.monotonic()
     task = job.task
     function = load_function(job.workload)
+    device_seen = require_device(task.device)
     partial = Partial(Path(job.output_dir), task.label)
     try:
         result = function(task, partial.path, report)
         _check_type(job, result)
         report("commit")
-        metadata = _metadata(job, result, time.monotonic() - began)
+        metadata = _metadata(job, result, device_seen, time.monotonic() - began)
         path = partial.commit(metadata)
     except BaseException:
         partial.discard()
@@ -144,7 +146,7 @@ def _check_type(job: WindowJob, result: object) -> None:
         raise BadParameters(f"workload {job.workload!r} returned metadata that gpusched writes: {', '.join(taken)}")
 
 
-def _metadata(job: WindowJob, result: Result, seconds: float) -> Metadata:
+def _metadata(job: WindowJob, result: Result, device_seen: str | None, seconds: float) -> Metadata:
     task = job.task
     plain = msgspec.to_builtins(result, enc_hook=_plain)
     return Metadata(
@@ -155,6 +157,7 @@ def _metadata(job: WindowJob, result: Result, seconds: float) -> Metadata:
         workload=job.workload,
         device_type=task.device_type,
         device=task.device,
+        device_seen=device_seen,
         fingerprint=None if result.fingerprint is None else device_fingerprint(result.fingerprint, task.device_type),
         metrics=plain["metrics"],
         sample_counts=plain["sample_counts"],

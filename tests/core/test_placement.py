@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from gpusched.core.model import CPU, Device, DeviceChoice, Slot
-from gpusched.core.placement import LARGEST_SHARE, SMOOTHING, Pool, suits
+from gpusched.core.placement import LARGEST_SHARE, LEAST_BYTES, SMOOTHING, Pool, suits
 from tests.core.support import GIB, cpu, gpu, key, reading
 
 
@@ -132,6 +132,14 @@ def test_foreign_memory_vetoes() -> None:
     assert pool.choose("auto", memory_bytes=1 * GIB) is not None
     pool.observe(reading(free=7 * GIB, total=8 * GIB), {})
     assert pool.choose("auto", memory_bytes=2 * GIB) is not None
+
+
+def test_a_full_device_is_vetoed_even_if_nothing_is_known_of_the_window() -> None:
+    pool = Pool([gpu(0), gpu(1)])
+    pool.observe(reading("GPU-0", free=LEAST_BYTES - 1, total=8 * GIB), {})
+    pool.observe(reading("GPU-1", free=LEAST_BYTES, total=8 * GIB), {})
+    assert take(pool).device_id == "GPU-1"
+    assert pool.choose("auto") is None
 
 
 def test_what_is_not_told_vetoes_nothing() -> None:

@@ -27,6 +27,7 @@ from gpusched.core.events import (
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.lifecycle import IllegalMove
 from gpusched.core.model import (
+    CPU,
     Cancelled,
     Failed,
     FailureKind,
@@ -538,6 +539,17 @@ def test_device_memory_asks_for_more_and_then_for_a_device_alone() -> None:
     driver.end(key("B"))
     assert driver.state(A) == Starting(attempt=3, slot=Slot(0, "GPU-0"))
     assert state.reserved_bytes == 2 * GIB
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_window_too_large_for_any_gpu_goes_to_the_processors_if_they_are_offered(allowed: bool) -> None:
+    driver = Driver(gpu(0), cpu(auto=allowed)).submit(batch(limits=ONCE), ["A"])
+    for attempt in (1, 2, 3):
+        assert driver.state(A) == Starting(attempt=attempt, slot=Slot(0, "GPU-0"))
+        driver.end(A, attempt, failure("device_memory"))
+        if attempt > 1:
+            driver.wait_for_deadline()
+    assert driver.state(A) == Starting(attempt=4, slot=Slot(1, CPU) if allowed else Slot(0, "GPU-0"))
 
 
 def test_readings_know_our_processes() -> None:

@@ -34,20 +34,25 @@ XID = 8
 WHOLE_GPU = -1
 
 
-@functools.cache
 def library() -> Path:
-    """The compiled library; kept between test runs as long as its source is the same."""
+    """The fake libnvidia-ml.so.1."""
+    return compiled(SOURCE, "libnvidia-ml.so.1")
+
+
+@functools.cache
+def compiled(source: Path, name: str) -> Path:
+    """A library of this name; kept between test runs as long as its source is the same."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        pytest.skip("no C compiler to build the fake libnvidia-ml.so.1 with")
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    directory = Path(tempfile.gettempdir()) / f"gpusched-fake-nvml-{os.getuid()}-{digest}"
-    path = directory / "libnvidia-ml.so.1"
+        pytest.skip(f"no C compiler to build the fake {name} with")
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    directory = Path(tempfile.gettempdir()) / f"gpusched-fakes-{os.getuid()}-{digest}"
+    path = directory / name
     if not path.exists():
         directory.mkdir(mode=0o700, exist_ok=True)
         built = directory / f"{os.getpid()}.so"
-        flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wl,-soname,libnvidia-ml.so.1"]
-        subprocess.run([compiler, *flags, "-o", built, SOURCE], check=True)
+        flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{name}"]
+        subprocess.run([compiler, *flags, "-o", built, source], check=True)
         built.replace(path)
     return path
 

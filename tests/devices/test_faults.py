@@ -145,6 +145,21 @@ async def test_a_lost_device_costs_its_windows_no_attempt(fake: FakeNvml, how: s
         assert bench.gpu(1).health == "open"
 
 
+async def test_a_window_that_is_seen_on_another_device_closes_its_own(fake: FakeNvml) -> None:
+    fake.gpus(2)
+    async with watching(fake) as bench:
+        bench.submit(batch(limits=ONCE), ["A", "B"]).start(A, pid=11).start(B, pid=22)
+        fake.set(0, processes="11:1000 33:1000").set(1, processes="22:1000")
+        await bench.read_anew()
+        assert [state.health for state in bench.pool.values()] == ["open", "open"]
+        fake.set(0, processes="11:1000 22:1000")
+        await bench.until(lambda: bench.gpu(1).health == "quarantined")
+        assert bench.gpu(1).reason == f"process 22 was placed here, and runs on {uuid(0)}"
+        assert bench.stopped == [(B, 1)]
+        bench.end(A).end(B, ending=failure("killed")).start(B, 2).end(B, 2)
+        assert bench.scheduler.unfinished == 0
+
+
 async def test_faults_of_the_application_stop_nobody(fake: FakeNvml) -> None:
     fake.gpus(1)
     async with watching(fake) as bench:

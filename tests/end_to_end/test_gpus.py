@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gpusched import artifacts
-from tests.devices.fake_nvml import XID, FakeNvml, uuid
+from tests.devices import fake_nvml
+from tests.devices.fake_nvml import XID, FakeNvml, compiled, uuid
 from tests.end_to_end.support import Command, check_sound, index
 from tests.server.support import Daemon
 
@@ -79,6 +80,40 @@ def test_every_window_sees_its_device_and_no_other(machine: Machine) -> None:
             assert window["affinity"] == [near[0] if window["device"] == uuid(0) else near[1]]
     # each window waited for one on the other device: both work at the same time, and neither more than the other
     assert Counter(window["device"] for window in seen) == {uuid(0): WINDOWS // 2, uuid(1): WINDOWS // 2}
+
+
+def test_what_cuda_shows_is_recorded(cuda_machine: Machine) -> None:
+    cuda_machine("run", *cuda_machine.asked("until_told"))
+    for line in index(cuda_machine.directory / "out"):
+        metadata = artifacts.read_metadata(Path(line["artifacts_path"]))
+        assert metadata is not None
+        assert metadata.device_seen == metadata.device
+
+
+def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: Machine) -> None:
+    cuda_machine.environment["FAKE_CUDA_MISTAKES"] = uuid(1)  # the warm-up tries GPU 0, which is of the same model
+    ended = cuda_machine.json("run", *cuda_machine.asked("until_told", **{"run.max_attempts": 1}))
+    assert ended["windows"]["succeeded"] == WINDOWS
+    assert {window["device"] for window in details(cuda_machine.directory / "out")} == {uuid(0)}
+    # the first one on GPU 1 found out
+    assert sorted(line["attempts"] for line in index(cuda_machine.directory / "out")) == [1] * (WINDOWS - 1) + [2]
+
+
+def test_a_warm_up_that_gets_another_device_rules_out_the_model(cuda_machine: Machine) -> None:
+    cuda_machine.environment["FAKE_CUDA_SHOWS"] = ""
+    out = cuda_machine("run", *cuda_machine.asked("until_told"))
+    assert f"cuda does not work (DeviceMismatch: the slot's device is {uuid(0)}, and CUDA shows none)" in " ".join(
+        out.split()
+    )
+    assert {window["device"] for window in details(cuda_machine.directory / "out")} == {"cpu"}
+
+
+@pytest.fixture
+def cuda_machine(machine: Machine) -> Machine:
+    """With a CUDA driver."""
+    cuda = compiled(Path(fake_nvml.__file__).with_name("fake_cuda.c"), "libcuda.so.1")
+    machine.environment["LD_LIBRARY_PATH"] += f":{cuda.parent}"
+    return machine
 
 
 def test_windows_of_a_lost_device_go_elsewhere_and_lose_no_attempt(machine: Machine) -> None:
