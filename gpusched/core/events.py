@@ -39,6 +39,8 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
     held_reason: str | None = None
+    #: by label of a window that was active: its attempts that began and ended by no doing of its own, this one included
+    losses: dict[str, int] = {}
 
 
 class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):

@@ -226,14 +226,14 @@ class Scheduler:
             self._finish_batch_if_done(batch, now)
         for entry in batch.entries.values():
             if isinstance(entry.state, Active):
+                # A window that takes the supervisor down with it must not do so for ever.
+                entry.losses = event.losses.get(entry.key.label, 0)
                 self._recover(entry, batch, now)
 
     def _recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
         """Decide about a window whose process died with the last supervisor. Its slot is free already."""
         state = entry.state
         assert isinstance(state, Active)
-        # A window that takes the supervisor down with it must not do so for ever: each such attempt is a loss.
-        entry.losses = state.attempt
         ending: Ending
         if entry.planned.committed is not None:
             ending = entry.planned.committed

@@ -42,3 +42,15 @@ BY_FINISHING = (
     f"{_WINDOWS} WHERE w.batch_id = ? AND w.finishing IS NOT NULL AND (w.finishing, w.id) > (?, ?)"
     " ORDER BY w.finishing, w.id LIMIT ?"
 )
+
+#: of each active window of a batch: attempts since it was last finished that began, and were interrupted or never ended
+LOSSES = """
+    SELECT w.label, count(*) FROM windows w JOIN attempts a ON a.window = w.id
+    WHERE w.batch_id = ? AND w.status IN ('starting', 'running', 'stopping')
+      AND a.started_at IS NOT NULL AND (a.ending IS NULL OR a.ending = 'interrupted')
+      AND a.attempt > coalesce((
+          SELECT max(s.attempt) FROM story s
+          WHERE s.window = w.id AND s.new NOT IN ('queued', 'held', 'starting', 'running', 'stopping')
+      ), 0)
+    GROUP BY w.id
+"""

@@ -232,6 +232,7 @@ class Store:
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
                     held_reason=held_reason,
+                    losses=dict(self._query(statements.LOSSES, (batch_id,))),
                 )
         return None
 

@@ -579,7 +579,9 @@ def test_stop_sends_back_to_the_queue() -> None:
 
 def recover(state: State, *, committed: bool = False, limits: Limits = ONCE) -> Driver:
     windows = ((planned("A", committed=committed), state), (planned("Z", 1), Queued(attempt=4)))
-    return Driver().send(BatchRecovered(batch=batch(limits=limits), windows=windows, held_reason="as before"))
+    losses = {A.label: state.attempt} if isinstance(state, Running | Stopping) else {}
+    accepted = batch(limits=limits)
+    return Driver().send(BatchRecovered(batch=accepted, windows=windows, held_reason="as before", losses=losses))
 
 
 SLOT = Slot(5, "GPU-9")
@@ -614,6 +616,10 @@ def test_a_window_that_takes_the_supervisor_down_does_so_ten_times_at_most() -> 
     lost = recover(Running(attempt=MAX_LOSSES, slot=SLOT, pid=3, started_at=0)).state(A)
     assert isinstance(lost, Finished)
     assert isinstance(lost.outcome, Lost)
+
+
+def test_one_that_never_began_did_not_take_it_down() -> None:
+    assert recover(Starting(attempt=99, slot=SLOT)).state(A) == Queued(attempt=100)
 
 
 def test_a_finished_batch_comes_back_to_be_retried() -> None:

@@ -31,7 +31,7 @@ from gpusched.core.model import (
 )
 from gpusched.daemon.rows import status_of
 from gpusched.daemon.store import Store
-from tests.store.samples import RESULT, batch, key, moved, plan
+from tests.store.samples import FAILURE, RESULT, SLOT, accepted, batch, key, moved, plan, run
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 seconds = st.floats(0, 1e10)
@@ -112,3 +112,32 @@ def test_recorded_states_are_recovered(
             for number in range(len(now)):
                 told = [(line.reason, line.at) for line in store.story(key(number))]
                 assert told == [(reason, at) for n, _, reason, at in moves if n == number]
+
+
+def test_losses_are_attempts_that_began_and_were_interrupted_since_the_window_was_last_finished(
+    tmp_path: Path,
+) -> None:
+    interrupted = Failure(kind="interrupted", message="the supervisor ended")
+    lost = Finished(attempts=2, outcome=Lost(failure=interrupted))
+
+    def losses(store: Store) -> dict[str, int]:
+        (recovered,) = store.unfinished()
+        return recovered.losses
+
+    with Store.open(tmp_path / "state.db") as store:
+        store.record([accepted(windows=2)])
+        # Finished as lost, and retried: that is past.
+        store.record(run(key(0), attempt=1, ending=interrupted))
+        starting = Starting(attempt=2, slot=SLOT)
+        store.record([moved(key(0), Queued(attempt=2), starting), moved(key(0), starting, lost, ending=interrupted)])
+        store.record([moved(key(0), lost, Queued(attempt=3))])
+        # Interrupted once, failed by itself once, killed before it began once, and running now.
+        store.record(run(key(0), attempt=3, ending=interrupted) + run(key(0), attempt=4, ending=FAILURE))
+        starting = Starting(attempt=5, slot=SLOT)
+        back = moved(key(0), starting, Queued(attempt=6), ending=interrupted)
+        store.record([moved(key(0), Queued(attempt=5), starting), back])
+        assert losses(store) == {}, "it is not active"
+        store.record(run(key(0), attempt=6)[:2])
+        assert losses(store) == {key(0).label: 2}
+        store.record(run(key(1))[:1])
+        assert losses(store) == {key(0).label: 2}, "the other one has not begun"
