@@ -82,16 +82,19 @@ def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterat
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = devices.discover(mask)
     pool = build_pool(config, choose(config, found))
-    gpus = [device for device in pool.devices if device.id != CPU]
-    for gpu in gpus:
+    used = {device.id for device in pool.devices if device.id != CPU}
+    for gpu in found.devices:
         memory = f", {gpu.memory_total_bytes / 2**30:.0f} GiB" if gpu.memory_total_bytes else ""
         yield Check(name="gpu", status="ok", message=f"{gpu.name}{memory}, {gpu.id}, driver {found.driver}")
+    for gpu in found.devices:
+        if gpu.id not in used:
+            yield Check(name="gpu", status="ok", message=f"{gpu.id} is not used: devices.include, devices.exclude")
     yield from gpu_notes(pool.notes)
     if mask is not None:
         yield Check(name="gpu", status="ok", message=f"CUDA_VISIBLE_DEVICES={mask} is the mask of what may be used")
     yield device_check(
         config.run.device,
-        gpus=len(gpus),
+        gpus=len(used),
         fallback=config.devices.fallback == "cpu",
         trials=trials,
         cpu_opencl=config.devices.allow_cpu_opencl,

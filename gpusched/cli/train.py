@@ -45,6 +45,7 @@ def train(options: argparse.Namespace) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from gpusched.daemon.warm_up import launcher_environment
     from gpusched.worker.messages import WindowJob
     from gpusched.worker.window import load_module, run_window
     from gpusched.workload import BadData, BadParameters, DeviceMismatch, Task
@@ -58,6 +59,7 @@ def train(options: argparse.Namespace) -> int:
     config = load_config(options).config
     spec = batch_spec(config, (options.symbol,))
     check_data_root(spec)
+    os.environ |= launcher_environment(config)
     device_type: DeviceType = "cpu" if spec.device == "auto" else spec.device
     task = Task(
         symbol=options.symbol,

@@ -214,6 +214,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
+    #: most GPU memory that a reading saw its process use; None: no reading did
+    device_memory_bytes: int | None = None
 
 
 Ending = WindowResult | Failure

@@ -8,12 +8,12 @@ the most free memory net of reservations, then the lowest smoothed utilisation, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import CPU, Device, DeviceChoice, Reading, Slot, WindowKey
+from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType, Reading, Slot, WindowKey
 
 Health = Literal["open", "draining", "quarantined"]
 
@@ -48,6 +48,7 @@ class DeviceState:
         self.reading: Reading | None = None
         self.utilisation = 0.0
         self.seen_bytes: dict[int, int] = {}
+        self.peak_bytes: dict[int, int] = {}
 
     @property
     def reserved_bytes(self) -> int:
@@ -136,6 +137,7 @@ class Pool:
         state = self.devices[slot.device_id]
         del state.allocations[slot.index]
         state.seen_bytes.pop(slot.index, None)
+        state.peak_bytes.pop(slot.index, None)
         heapq.heappush(state.free, slot.index)
 
     def observe(self, reading: Reading, pids: dict[int, int]) -> None:
@@ -149,7 +151,18 @@ class Pool:
         if reading.process_memory_bytes is not None:
             # One that is not listed uses nothing now, and may still want what it was promised.
             for pid, index in pids.items():
-                state.seen_bytes[index] = reading.process_memory_bytes.get(pid, 0)
+                seen = state.seen_bytes[index] = reading.process_memory_bytes.get(pid, 0)
+                state.peak_bytes[index] = max(seen, state.peak_bytes.get(index, 0))
+
+    def peak_bytes(self, slot: Slot) -> int | None:
+        """The most memory that the window in `slot` was seen to use, None if it was not seen to use any."""
+        return self.devices[slot.device_id].peak_bytes.get(slot.index) or None
+
+    def expected_bytes(self, wanted: DeviceChoice, expected: Callable[[DeviceType], int | None]) -> int:
+        """What a window may take on a GPU that suits, as `expected` knows it by device type; 0 if nothing is known."""
+        gpus = (s.device for s in self.devices.values() if s.device.id != CPU and suits(s.device, wanted))
+        types = {gpu.device_type if wanted == "auto" else wanted for gpu in gpus}
+        return max((expected(device_type) or 0 for device_type in types), default=0)
 
     def set_health(self, device_id: str, health: Health, reason: str) -> bool:
         """Open or close a device; whether that changed anything. An unknown device changes nothing."""

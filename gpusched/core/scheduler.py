@@ -11,7 +11,9 @@ the most rows go first, so that the last slots to fall idle do so together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
 
 from gpusched.core import lifecycle
 from gpusched.core.events import (
@@ -49,7 +51,9 @@ from gpusched.core.model import (
     CPU,
     Active,
     Batch,
+    BatchSpec,
     Cancelled,
+    DeviceType,
     Ending,
     Failed,
     Failure,
@@ -88,11 +92,16 @@ STRANDED = "no device is left that could run it"
 LAUNCH_TIMEOUT_S = 120.0
 
 
+#: GPU memory in bytes that a window may take, by workload, device type and rows; None: nothing is known
+ExpectedMemory = Callable[[str, DeviceType, int], int | None]
+
+
 class Scheduler:
     """See the module. `records` and `commands` of one `handle` call are returned in the order in which they arose."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected_memory: ExpectedMemory = lambda workload, device_type, rows: None) -> None:
         self.pool = Pool()
+        self._expected_memory = expected_memory
         self._batches: dict[str, BatchQueue] = {}
         self._timers = Timers()
         self._serves = 0
@@ -170,6 +179,12 @@ class Scheduler:
         found = self._batches.get(batch_id)
         return found.batch if found else None
 
+    def forget(self, batch_id: str) -> None:
+        """Drop a batch if it is finished; a `BatchRecovered` brings it back."""
+        batch = self._batches.get(batch_id)
+        if batch is not None and batch.done:
+            del self._batches[batch_id]
+
     def planned(self, key: WindowKey) -> PlannedWindow:
         return self._batches[key.batch_id].entries[key.label].planned
 
@@ -177,6 +192,11 @@ class Scheduler:
         """The windows of a batch in the order of submission."""
         for entry in self._batches[batch_id].entries.values():
             yield entry.planned, entry.state
+
+    def size(self, batch_id: str) -> int:
+        """Windows of a batch; 0 for one that is not there."""
+        found = self._batches.get(batch_id)
+        return len(found.entries) if found else 0
 
     def held_reason(self, batch_id: str) -> str | None:
         return self._batches[batch_id].held_reason
@@ -275,19 +295,24 @@ class Scheduler:
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return False
         wanted = "cpu" if entry.on_cpu else spec.device
-        slot = self.pool.choose(wanted, memory_bytes=entry.memory_bytes, alone=entry.alone)
+        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
+        slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone)
         if slot is None:
             return False
         assert isinstance(entry.state, Queued)
         batch.pop()
         attempt = entry.state.attempt
-        self.pool.allocate(slot, entry.key, memory_bytes=entry.memory_bytes, alone=entry.alone)
+        self.pool.allocate(slot, entry.key, memory_bytes=memory_bytes, alone=entry.alone)
         self._serves += 1
         batch.last_served = self._serves
         self._move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
         self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
         self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
         return True
+
+    def _learned_bytes(self, entry: Entry, spec: BatchSpec) -> int:
+        rows = entry.planned.usable_rows
+        return self.pool.expected_bytes(spec.device, lambda kind: self._expected_memory(spec.workload, kind, rows))
 
     def _attempt_started(self, event: AttemptStarted, now: Instant) -> None:
         entry = self._attempt(event.key, event.attempt)
@@ -313,6 +338,7 @@ class Scheduler:
             return
         state, batch = entry.state, self._batches[entry.key.batch_id]
         assert isinstance(state, Active)
+        usage = msgspec.structs.replace(event.usage, device_memory_bytes=self.pool.peak_bytes(state.slot))
         self.pool.release(state.slot)
         ending = event.ending
         reason = "trained" if isinstance(ending, WindowResult) else ending.message
@@ -334,7 +360,7 @@ class Scheduler:
             if ending.kind == "device_memory":
                 self._want_more_memory(entry)
             new = self._after_failure(entry, batch, state.attempt, ending, now)
-        self._move(entry, "ended", new, reason, now, ending, event.usage)
+        self._move(entry, "ended", new, reason, now, ending, usage)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
             self._close_device(state.slot.device_id, "quarantined", ending.message, now)
 

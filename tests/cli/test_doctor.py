@@ -26,6 +26,7 @@ from gpusched.cli.trials import try_all
 from gpusched.config import load
 from gpusched.core.model import DeviceChoice, DeviceType
 from gpusched.workload import Trial
+from tests.devices.fake_nvml import FakeNvml, uuid
 from tests.end_to_end.support import REPOSITORY, Command
 
 GOOD = Trial(trained=True, version="4.6.0")
@@ -176,6 +177,25 @@ def test_a_data_root_that_is_missing_or_empty_has_a_remedy(tmp_path: Path) -> No
 
 def test_every_mark_has_a_plain_form() -> None:
     assert all(plain.isascii() for _, plain, _ in doctor._MARKS.values())
+
+
+def test_it_names_the_gpus_and_those_that_the_configuration_leaves_out(gpusched: Command, tmp_path: Path) -> None:
+    gpusched.environment |= FakeNvml(tmp_path).gpus(2).environment
+    gpusched.environment.pop("CUDA_VISIBLE_DEVICES", None)
+    asked = ("--set", 'devices.exclude=["01:00.0", "H100"]')
+    found = gpusched.json("doctor", *asked)["checks"]
+    checks = [check for check in found if check["name"] == "gpu"]
+    assert [check["status"] for check in checks] == ["ok", "ok", "ok", "warning"]
+    assert uuid(1) in checks[1]["message"]
+    assert checks[2]["message"] == f"{uuid(0)} is not used: devices.include, devices.exclude"
+    assert checks[3]["message"] == "devices.exclude: 'H100' is no GPU here"
+    assert uuid(0) in checks[3]["remedy"]
+    # It is there, but this LightGBM trains on none without OpenCL drivers.
+    (device,) = (check for check in found if check["name"] == "device")
+    assert (device["status"], device["message"]) == (
+        "warning",
+        "windows train on the CPU: LightGBM trains on no GPU here",
+    )
 
 
 # -- what findings mean ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from gpusched.core.events import (
     CancelRequested,
     DeviceLost,
     DeviceRead,
+    DevicesFound,
     DrainRequested,
     HoldRequested,
     ReleaseRequested,
@@ -29,6 +30,7 @@ from gpusched.core.lifecycle import IllegalMove
 from gpusched.core.model import (
     CPU,
     Cancelled,
+    DeviceType,
     Failed,
     FailureKind,
     Finished,
@@ -46,8 +48,9 @@ from gpusched.core.model import (
     Stopping,
     Succeeded,
     TimedOut,
+    WindowKey,
 )
-from gpusched.core.scheduler import LAUNCH_TIMEOUT_S
+from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, Scheduler
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, key, label, planned, reading
 
 ONCE = Limits(max_attempts=1, breaker_failures=0)
@@ -550,6 +553,41 @@ def test_a_window_too_large_for_any_gpu_goes_to_the_processors_if_they_are_offer
         if attempt > 1:
             driver.wait_for_deadline()
     assert driver.state(A) == Starting(attempt=4, slot=Slot(1, CPU) if allowed else Slot(0, "GPU-0"))
+
+
+def test_what_was_learned_is_set_aside_before_anything_is_used() -> None:
+    """4 GiB each where 10 are free: the third window waits for a reading that says that there is room."""
+    asked = []
+
+    def expected(workload: str, device_type: DeviceType, rows: int) -> int | None:
+        asked.append((workload, device_type, rows))
+        return 4 * GIB
+
+    driver = Driver(gpu(0, 3), cpu(auto=False))
+    driver.scheduler = Scheduler(expected)
+    driver.send(DevicesFound(devices=(gpu(0, 3), cpu(auto=False))))
+    driver.send(DeviceRead(reading=reading(free=10 * GIB, total=16 * GIB))).submit(batch(limits=ONCE), ["A", "B", "C"])
+    assert driver.launched == ["A", "B"]
+    assert set(asked) == {("w:train", "cuda", 100)}
+    # both use what was promised to them, and somebody else has gone
+    processes = {11: 4 * GIB, 22: 4 * GIB}
+    driver.start(A, pid=11).start(B, pid=22)
+    assert driver.send(DeviceRead(reading=reading(free=3 * GIB, total=16 * GIB, processes=processes))).launched == []
+    assert driver.send(DeviceRead(reading=reading(free=5 * GIB, total=16 * GIB, processes=processes))).launched == ["C"]
+
+
+def test_what_a_window_was_seen_to_use_is_told_when_it_ends() -> None:
+    driver = Driver(gpu(0, 2)).submit(batch(limits=ONCE), ["A", "B"]).start(A, pid=11).start(B, pid=22)
+    for memory in (GIB, 3 * GIB, 2 * GIB):
+        driver.send(DeviceRead(reading=reading(free=9 * GIB, processes={11: memory})))
+
+    def told(where: WindowKey) -> int | None:
+        (moved,) = [record for record in driver.end(where).records if isinstance(record, WindowMoved)]
+        assert moved.usage is not None
+        return moved.usage.device_memory_bytes
+
+    assert told(A) == 3 * GIB
+    assert told(B) is None
 
 
 def test_readings_know_our_processes() -> None:

@@ -13,7 +13,7 @@ import pytest
 from gpusched import artifacts
 from tests.devices import fake_nvml
 from tests.devices.fake_nvml import XID, FakeNvml, compiled, uuid
-from tests.end_to_end.support import Command, check_sound, index
+from tests.end_to_end.support import Command, check_sound, hashes, index
 from tests.server.support import Daemon
 
 #: 6 symbols × 2 windows
@@ -213,6 +213,15 @@ def test_trains_on_two_gpus_by_opencl(sample_on_gpus: Command) -> None:
         assert window["device_type"] == window["parameters"]["device_type"] == "gpu"
         assert window["parameters"]["gpu_device_id"] == 0
         assert window["opencl_device"]
+    allowed = ("--device", "gpu", "--set", "devices.allow_cpu_opencl=true")
+    assert sample_on_gpus.json("plan", "symbols.txt", "-o", "out", *allowed)["totals"]["reuse"] == windows["total"]
+    one = ("train", "IBM", "2006-01-01", "2006-05-02", "-o", "one")
+    sample_on_gpus(*one, "--device", "gpu", code=4)
+    sample_on_gpus(*one, *allowed)
+    label = "IBM_2006-01-01_to_2006-05-02"
+    assert hashes(sample_on_gpus.directory / "one") == {
+        path: digest for path, digest in hashes(output).items() if path.startswith(label)
+    }
 
 
 @pytest.fixture
