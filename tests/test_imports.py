@@ -57,7 +57,7 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
     [
         ("pynvml", {"daemon/devices.py"}),
         ("sqlite3", {"daemon/store.py"}),
-        ("subprocess", {"daemon/launcher.py", "cli/doctor.py"}),
+        ("subprocess", {"daemon/launcher.py", "cli/trials.py"}),
     ],
 )
 def test_what_has_one_owner(module: str, owners: set[str]) -> None:

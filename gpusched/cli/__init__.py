@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from gpusched.cli.parser import parse
-from gpusched.errors import INTERRUPTED, GpuschedError
+from gpusched.errors import INTERRUPTED, GpuschedError, InputError
+
+
+class DiskFull(InputError):
+    problem = "{why}"
+    remedy = "make room where it writes (`df -h`, `quota`), then run the command again"
+
 
 #: exit code of a bug in gpusched (EX_SOFTWARE of sysexits.h)
 INTERNAL_ERROR = 70
@@ -21,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
         options = parse(arguments)
         module, _, name = options.handler.partition(":")
         code = getattr(import_module(module), name)(options)
-        sys.stdout.flush()
+        print(end="", flush=True)  # noqa: T201  # unlike sys.stdout.flush() also where stdout is closed
     except GpuschedError as error:
         if debug:
             raise
@@ -36,6 +43,10 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = DiskFull(place=error.filename, why=error.strerror)
+            _complain(f"gpusched: {full}")
+            return full.exit_code
         _complain(
             f"gpusched: internal error: {type(error).__name__}: {error}\n"
             "  this is a bug: run the command again with --debug and report what it prints"

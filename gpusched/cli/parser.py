@@ -171,6 +171,11 @@ def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
 
+def _repeat(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each kind (3)")
+    command.set_defaults(output=None, name=None, priority=0)
+
+
 def _once(command: argparse.ArgumentParser) -> None:
     command.add_argument("--once", action="store_true", help="print one frame, and end")
 
@@ -194,6 +199,11 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "gpusched.cli.batches:run",
         "train a batch here and now, without a daemon",
         (_symbols, _output, _name, _ALL, _json),
+    ),
+    "bench": (
+        "gpusched.cli.bench:bench",
+        "the same windows with one slot and with all, and what limits them",
+        (_symbols, _ALL, _repeat, _json),
     ),
     "train": (
         "gpusched.cli.train:train",

@@ -179,6 +179,12 @@ class Scheduler:
         found = self._batches.get(batch_id)
         return found.batch if found else None
 
+    def forget(self, batch_id: str) -> None:
+        """Drop a batch if it is finished; a `BatchRecovered` brings it back."""
+        batch = self._batches.get(batch_id)
+        if batch is not None and batch.done:
+            del self._batches[batch_id]
+
     def planned(self, key: WindowKey) -> PlannedWindow:
         return self._batches[key.batch_id].entries[key.label].planned
 
@@ -186,6 +192,11 @@ class Scheduler:
         """The windows of a batch in the order of submission."""
         for entry in self._batches[batch_id].entries.values():
             yield entry.planned, entry.state
+
+    def size(self, batch_id: str) -> int:
+        """Windows of a batch; 0 for one that is not there."""
+        found = self._batches.get(batch_id)
+        return len(found.entries) if found else 0
 
     def held_reason(self, batch_id: str) -> str | None:
         return self._batches[batch_id].held_reason

@@ -51,7 +51,11 @@ def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
     """The GPUs here that the operator's mask and the configuration leave, and sentences for people."""
     if wanted == "cpu":
         return Selected(())
-    found = discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return choose(config, discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def choose(config: Config, found: discovery.Discovery) -> Selected:
+    """Those of the GPUs found that `devices.include` and `devices.exclude` leave."""
     if not found.devices:
         return Selected((), found.notes)
     selected = select(found.devices, config.devices.include, config.devices.exclude)

@@ -26,7 +26,10 @@ from gpusched.core.estimates import Estimate, Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
+    BatchAccepted,
+    BatchFinished,
     BatchRecovered,
+    BatchReopened,
     BatchSubmitted,
     Command,
     DevicesFound,
@@ -66,6 +69,8 @@ from gpusched.errors import LaunchError, StoreError
 from gpusched.worker.messages import Error, PipeMessage, Progress, WindowJob
 from gpusched.workload import Task, device_fingerprint
 
+#: windows of finished batches that are kept in memory; the store has them all
+KEPT_WINDOWS = 10_000
 #: seconds between attempts to commit what could not be committed
 RETRY_COMMIT_S = 1.0
 
@@ -111,6 +116,8 @@ class Supervisor:
         self._estimates = Estimates(store.learned())
         #: what the store does not know yet of what was learned
         self._learned: dict[tuple[str, DeviceType, int], Estimate] = {}
+        #: finished batches in memory and their windows, the one that finished first at the beginning
+        self._finished: dict[str, int] = {}
         #: set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
         self._shutdown = False
@@ -218,7 +225,22 @@ class Supervisor:
             for record in records:
                 self._index.update(record)
                 self._observe(record)
+                self._remember(record)
         return None
+
+    def _remember(self, record: Record) -> None:
+        """Keep what is at work and what finished lately, so that a service does not grow for ever."""
+        match record:
+            case BatchFinished(batch_id=batch_id):
+                self._finished[batch_id] = self.scheduler.size(batch_id)
+                while sum(self._finished.values()) > KEPT_WINDOWS and len(self._finished) > 1:
+                    oldest = next(iter(self._finished))
+                    del self._finished[oldest]
+                    self.scheduler.forget(oldest)
+            case BatchReopened(batch_id=batch_id):
+                self._finished.pop(batch_id, None)
+            case BatchAccepted(batch=batch):
+                self._finished.pop(batch.id, None)
 
     def _learn(self, records: Iterable[Record]) -> None:
         """Remember what windows took that were trained now; a result that a restart found was timed by nobody here."""

@@ -38,7 +38,7 @@ def preload() -> None:
 
     Starts no threads if OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1.
     """
-    with _hidden(OPTIONAL), _no_lazy_numpy():
+    with hidden(OPTIONAL), _no_lazy_numpy():
         importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
         _warm_up()
@@ -67,7 +67,7 @@ def _warm_up() -> None:
 
 
 @contextlib.contextmanager
-def _hidden(names: tuple[str, ...]) -> Iterator[None]:
+def hidden(names: tuple[str, ...]) -> Iterator[None]:
     """Let imports of `names` fail as if they were not installed, unless they are imported already."""
     hidden = [name for name in names if name not in sys.modules]
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None is how Python spells it

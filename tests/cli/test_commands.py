@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -332,6 +333,30 @@ def test_a_bug_is_admitted_without_a_traceback(shell: Shell, monkeypatch: pytest
     assert "internal error: RuntimeError: oops" in found.err
     with pytest.raises(RuntimeError):
         cli.run(["config", "--debug"])
+
+
+def test_a_full_disk_below_stdout_is_no_bug(gpusched: Command) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpusched", "config"],
+            cwd=gpusched.directory,
+            env=gpusched.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 4
+    assert done.stderr.startswith("gpusched: No space left on device\n  make room")
+    assert "bug" not in done.stderr
+
+
+def test_a_closed_stdout_is_nobody_who_listens(gpusched: Command) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m gpusched config >&-"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=gpusched.directory, env=gpusched.environment, stderr=subprocess.PIPE, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 BAD_INPUTS: tuple[tuple[str, ...], ...] = (

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
+import talib
+from rich.console import Console
 
 from gpusched.cli import doctor
-from gpusched.cli.doctor import data_check, lightgbm_checks, try_device
+from gpusched.cli.findings import (
+    Check,
+    Imported,
+    device_check,
+    files_check,
+    gpu_notes,
+    library_checks,
+    lightgbm_checks,
+    space_check,
+)
+from gpusched.cli.trials import try_all
+from gpusched.config import load
+from gpusched.core.model import DeviceChoice, DeviceType
 from gpusched.workload import Trial
 from tests.devices.fake_nvml import FakeNvml, uuid
-from tests.end_to_end.support import Command
+from tests.end_to_end.support import REPOSITORY, Command
 
 GOOD = Trial(trained=True, version="4.6.0")
 NO_CUDA = Trial(trained=False, why="CUDA Tree Learner was not enabled in this build.\nPlease recompile …")
@@ -40,36 +56,98 @@ def test_it_really_trains_and_says_the_rest(gpusched: Command, tmp_path: Path) -
         assert check["message"]
 
 
-def test_in_a_pipe_it_is_tab_separated(gpusched: Command) -> None:
-    lines = [line.split("\t") for line in gpusched("doctor").splitlines()]
+def test_in_a_pipe_it_is_tab_separated_and_a_problem_ends_it_with_4(gpusched: Command) -> None:
+    gpusched.environment["CUDA_VISIBLE_DEVICES"] = ""
+    out = gpusched("doctor", "--set", "devices.fallback=none", "--set", "data.root=none", code=4)
+    lines = [line.split("\t") for line in out.splitlines()]
     assert {len(line) for line in lines} == {4}
     assert ["warning", "data"] in [line[:2] for line in lines]
+    (problem,) = (line for line in lines if line[0] == "problem")
+    assert problem[1] == "device"
+    assert "forbids the CPU" in problem[2]
+    assert ["ok", "gpu", "CUDA_VISIBLE_DEVICES= is the mask of what may be used", ""] in lines
 
 
 @pytest.fixture
 def fake_lightgbm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The module that trials import instead of LightGBM."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
     return tmp_path / "lightgbm.py"
+
+
+def trial(kind: DeviceType, seconds: float = 30) -> Trial:
+    return try_all((kind,), {}, seconds)[0][kind]
 
 
 def test_a_broken_lightgbm_is_a_problem(fake_lightgbm: Path) -> None:
     fake_lightgbm.write_text("raise OSError('libgomp.so.1: cannot open shared object file')\n")
-    trial = try_device("cpu", 30)
-    assert (trial.trained, trial.why) == (False, "libgomp.so.1: cannot open shared object file")
-    first, *_ = lightgbm_checks({"cpu": trial, "gpu": trial, "cuda": trial})
+    tried = trial("cpu")
+    assert (tried.trained, tried.why) == (False, "libgomp.so.1: cannot open shared object file")
+    first, *_ = lightgbm_checks({"cpu": tried, "gpu": tried, "cuda": tried})
     assert (first.status, "libgomp" in first.message) == ("problem", True)
     assert "apt install libgomp1" in first.remedy
 
 
+def test_the_command_fails_where_lightgbm_does(gpusched: Command, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "lightgbm.py").write_text("raise ImportError('no such thing')\n")
+    gpusched.environment["PYTHONPATH"] = os.pathsep.join([str(broken), gpusched.environment["PYTHONPATH"]])
+    found = gpusched.json("doctor", code=4)
+    assert not found["ok"]
+    problem = next(check for check in found["checks"] if check["status"] == "problem")
+    assert problem["message"] == "LightGBM does not train: no such thing"
+    assert "pip install" in problem["remedy"]
+
+
+def test_what_lies_in_the_current_directory_is_not_taken_for_lightgbm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows do not see it either."""
+    (tmp_path / "lightgbm.py").write_text("raise ImportError\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    assert trial("cpu").trained
+
+
 def test_one_that_crashes_says_how(fake_lightgbm: Path) -> None:
     fake_lightgbm.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    assert "signal 11" in (try_device("gpu", 30).why or "")
+    assert trial("gpu").why == "the process ended with signal 11: it said nothing"
 
 
-def test_one_that_hangs_is_given_up(fake_lightgbm: Path) -> None:
-    fake_lightgbm.write_text("import signal\nsignal.pause()\n")
-    assert try_device("gpu", 0.5).why == "it did not answer within 0.5 s"
+def test_one_that_leaves_says_its_last_line(fake_lightgbm: Path) -> None:
+    fake_lightgbm.write_text("import sys\nprint('x' * 10)\nsys.exit('first\\nlast')\n")
+    assert trial("gpu").why == "the process ended with exit code 1: last"
+
+
+def test_one_that_hangs_is_ended_with_all_that_it_has_started(fake_lightgbm: Path, tmp_path: Path) -> None:
+    """The child holds the output open, as a linker of an OpenCL driver would."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    fake_lightgbm.write_text(
+        f"import os, signal\nif os.fork() == 0:\n    held = open({str(fifo)!r}, 'wb')\nsignal.pause()\n"
+    )
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    assert trial("gpu", 2).why == "it did not answer in time"
+    # The end of file: the child is gone, or this would wait for ever.
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_trials_do_not_wait_for_each_other(fake_lightgbm: Path) -> None:
+    """Both only go on when the other one has begun."""
+    meeting = fake_lightgbm.with_name("meeting")
+    os.mkfifo(meeting)
+    fake_lightgbm.write_text(
+        "import os, sys\n"
+        f"os.open({str(meeting)!r}, os.O_RDONLY if sys.argv[1] == 'cpu' else os.O_WRONLY)\n"
+        "raise ImportError('we met')\n"
+    )
+    trials, imported = try_all(("cpu", "gpu"), {"TA-Lib": "talib", "none": "no_such_module"}, 30)
+    assert [tried.why for tried in trials.values()] == ["we met", "we met"]
+    assert imported["TA-Lib"].version == talib.__version__
+    assert imported["none"].why == "No module named 'no_such_module'"
 
 
 @pytest.mark.parametrize(
@@ -88,20 +166,13 @@ def test_what_opencl_found_is_judged(gpu: Trial, status: str, word: str) -> None
     assert "USE_CUDA=ON" in cuda.remedy
 
 
-def test_no_gpu_is_a_problem_only_where_the_cpu_is_forbidden(gpusched: Command) -> None:
-    gpusched.environment["CUDA_VISIBLE_DEVICES"] = ""
-    found = gpusched.json("doctor", "--set", "devices.fallback=none", code=4)
-    assert not found["ok"]
-    assert "forbids the CPU" in next(c["message"] for c in found["checks"] if c["status"] == "problem")
-
-
 def test_a_data_root_that_is_missing_or_empty_has_a_remedy(tmp_path: Path) -> None:
     for root in (tmp_path / "none", tmp_path):
-        check = data_check(root)
+        check = doctor._data_check(root)
         assert check.status == "warning"
         assert "--data-root" in check.remedy
     (tmp_path / "AAPL.csv").touch()
-    assert data_check(tmp_path).status == "ok"
+    assert doctor._data_check(tmp_path).status == "ok"
 
 
 def test_every_mark_has_a_plain_form() -> None:
@@ -112,9 +183,155 @@ def test_it_names_the_gpus_and_those_that_the_configuration_leaves_out(gpusched:
     gpusched.environment |= FakeNvml(tmp_path).gpus(2).environment
     gpusched.environment.pop("CUDA_VISIBLE_DEVICES", None)
     asked = ("--set", 'devices.exclude=["01:00.0", "H100"]')
-    checks = [check for check in gpusched.json("doctor", *asked)["checks"] if check["name"] == "gpu"]
+    found = gpusched.json("doctor", *asked)["checks"]
+    checks = [check for check in found if check["name"] == "gpu"]
     assert [check["status"] for check in checks] == ["ok", "ok", "ok", "warning"]
     assert uuid(1) in checks[1]["message"]
     assert checks[2]["message"] == f"{uuid(0)} is not used: devices.include, devices.exclude"
     assert checks[3]["message"] == "devices.exclude: 'H100' is no GPU here"
     assert uuid(0) in checks[3]["remedy"]
+    # It is there, but this LightGBM trains on none without OpenCL drivers.
+    (device,) = (check for check in found if check["name"] == "device")
+    assert (device["status"], device["message"]) == (
+        "warning",
+        "windows train on the CPU: LightGBM trains on no GPU here",
+    )
+
+
+# -- what findings mean ------------------------------------------------------------------------------------------------
+
+ON_GPU = Trial(trained=True, device="NVIDIA A40")
+ON_PROCESSOR = Trial(trained=True, device="cpu-haswell-AMD EPYC")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "fallback", "gpu", "cuda", "status", "says"),
+    [
+        ("cpu", 0, False, NO_OPENCL, NO_CUDA, "ok", "windows train on the CPU"),
+        ("auto", 0, True, NO_OPENCL, NO_CUDA, "ok", "windows train on the CPU: there is no GPU"),
+        ("auto", 0, True, ON_GPU, NO_CUDA, "ok", "windows train on the CPU: there is no GPU"),
+        ("auto", 0, False, NO_OPENCL, NO_CUDA, "problem", "forbids the CPU"),
+        ("auto", 1, True, ON_GPU, NO_CUDA, "ok", "windows train on 1 GPU, device type gpu"),
+        ("auto", 2, True, ON_GPU, GOOD, "ok", "windows train on 2 GPUs, device type cuda"),
+        ("auto", 2, True, ON_PROCESSOR, NO_CUDA, "warning", "windows train on the CPU: LightGBM trains on no GPU"),
+        ("auto", 2, False, NO_OPENCL, NO_CUDA, "problem", "LightGBM trains on no GPU here, and devices.fallback"),
+        ("gpu", 1, True, ON_GPU, GOOD, "ok", "device type gpu"),
+        ("gpu", 1, True, ON_PROCESSOR, GOOD, "problem", "does not train with device type gpu"),
+        ("cuda", 1, True, ON_GPU, NO_CUDA, "problem", "does not train with device type cuda"),
+        ("cuda", 0, True, NO_OPENCL, GOOD, "problem", "there is no GPU"),
+    ],
+)
+def test_where_windows_will_train(
+    wanted: DeviceChoice, gpus: int, fallback: bool, gpu: Trial, cuda: Trial, status: str, says: str
+) -> None:
+    check = device_check(wanted, gpus=gpus, fallback=fallback, trials={"cpu": GOOD, "gpu": gpu, "cuda": cuda})
+    assert check.status == status
+    assert says in check.message
+    assert bool(check.remedy) == (status != "ok")
+
+
+def test_processors_will_do_for_a_gpu_where_that_is_allowed() -> None:
+    trials: dict[DeviceType, Trial] = {"cpu": GOOD, "gpu": ON_PROCESSOR, "cuda": NO_CUDA}
+    assert device_check("gpu", gpus=1, fallback=True, trials=trials, cpu_opencl=True).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "slots", "status", "remedy"),
+    [
+        (1024, 4096, 8, "ok", ""),
+        (None, None, 8, "ok", ""),
+        (1024, 4096, 1000, "warning", "before `gpusched run`: `ulimit -n 2128`; the daemon raises its own limit"),
+        (1024, None, 1000, "warning", "before `gpusched run`: `ulimit -n 2128`; the daemon raises its own limit"),
+        (1024, 1024, 1000, "warning", "raise the limit to 2128: `ulimit -Hn 2128`, LimitNOFILE= of a service"),
+    ],
+)
+def test_files_are_counted_against_slots(
+    soft: int | None, hard: int | None, slots: int, status: str, remedy: str
+) -> None:
+    check = files_check(soft, hard, slots)
+    assert (check.status, check.remedy) == (status, remedy)
+    assert f"{slots} slots need" in check.message
+
+
+def test_talib_is_needed_and_pandas_may_be() -> None:
+    why = "cannot import name 'x'\nmore"
+    talib, pandas = library_checks({"TA-Lib": Imported(why=why), "pandas": Imported(why=why)})
+    assert (talib.status, pandas.status) == ("problem", "warning")
+    assert talib.message == "TA-Lib cannot be imported, no window can be trained: cannot import name 'x'"
+    assert "pip install" in talib.remedy
+    (fine,) = library_checks({"pandas": Imported(version="3.0")})
+    assert (fine.status, fine.message) == ("ok", "pandas 3.0")
+
+
+def test_notes_on_gpus_end_with_what_to_do() -> None:
+    first, second = gpu_notes(("the driver is not loaded: GPUs cannot be used; try `modprobe nvidia`", "no GPU"))
+    assert (first.message, first.remedy) == (
+        "the driver is not loaded: GPUs cannot be used",
+        "try `modprobe nvidia`",
+    )
+    assert second.message == "no GPU"
+    assert second.remedy
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    good = doctor._space_check("cache", tmp_path / "not" / "yet" / "there", "give another")
+    assert good.status in ("ok", "warning")  # by what is free on this machine
+    assert "can be written" in good.message
+    assert not (tmp_path / "not").exists()
+    bad = doctor._space_check("cache", tmp_path / "file" / "below", "give another")
+    assert (bad.status, bad.remedy) == ("warning", "give another")
+    assert f"{tmp_path / 'file'} is not a directory" in bad.message
+    assert doctor._space_check("cache", tmp_path / ("x" * 5000), "give another").status == "warning"
+    little = space_check("output", "/out", why=None, free_bytes=5 << 20, remedy="give another")
+    assert (little.status, little.message) == ("warning", "/out can be written, but only 5 MiB are free")
+
+
+def test_what_is_no_symbol_is_not_counted(tmp_path: Path) -> None:
+    for name in ("AAPL", ".cache", "A B"):
+        (tmp_path / name).mkdir()
+    for name in ("MSFT.parquet", "README.txt", ".hidden.csv"):
+        (tmp_path / name).touch()
+    assert "holds 2 symbols" in doctor._data_check(tmp_path).message
+
+
+def test_a_terminal_gets_marks_and_nothing_that_it_would_obey(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = [
+        Check(name="one", status="ok", message="fine"),
+        Check(name="two", status="warning", message="bad \x1b[2J [red]thing", remedy="mend it"),
+        Check(name="three", status="problem", message="worse", remedy="mend it"),
+    ]
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(Console, "is_terminal", True)
+    doctor._print(checks)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "✓ one: fine",
+        "! two: bad \N{REPLACEMENT CHARACTER}[2J [red]thing",
+        "    mend it",
+        "✗ three: worse",
+        "    mend it",
+    ]
+
+
+def test_a_daemon_that_does_not_answer_rightly_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    config = load(flags=[("daemon.socket", str(path), "--socket")], environ={}).config
+    assert doctor._daemon_check(config).status == "ok"  # nobody needs one
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            link, _ = listener.accept()
+            link.sendall(b"SSH-2.0\n")
+            link.close()
+
+        other = threading.Thread(target=answer)
+        other.start()
+        check = doctor._daemon_check(config)
+        other.join(10)
+    assert check.status == "warning"
+    assert "does not answer as gpusched does" in check.message
+    assert check.remedy

@@ -12,6 +12,7 @@ import pytest
 from gpusched import artifacts
 from gpusched.core.events import (
     BatchHeld,
+    BatchReopened,
     CancelRequested,
     HoldRequested,
     ProgressReported,
@@ -19,6 +20,7 @@ from gpusched.core.events import (
     RetryRequested,
 )
 from gpusched.core.model import Failed, Finished, Queued, Running, Stopping, TimedOut, WindowKey
+from gpusched.daemon import supervisor
 from gpusched.daemon.store import Store
 from gpusched.errors import StoreError
 from gpusched.workload import device_fingerprint
@@ -302,3 +304,20 @@ async def test_a_result_that_was_committed_but_not_reported_counts(tmp_path: Pat
         await bench.supervisor.submit(make_batch(tmp_path, "kills_itself", batch_id="second"), planned)
         await bench.finished("second")
         assert bench.outcomes("second") == ["succeeded"]
+
+
+async def test_old_batches_are_forgotten_and_can_be_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "KEPT_WINDOWS", 5)
+    async with supervised(tmp_path) as bench:
+        for batch_id in ("one", "two", "three"):
+            workload = "bad_data" if batch_id == "one" else "nothing"
+            await bench.supervisor.submit(make_batch(tmp_path, workload, batch_id=batch_id), plan(3))
+            await bench.finished(batch_id)
+        assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["three"]
+        bench.supervisor.recall("one")
+        bench.supervisor.post(RetryRequested(batch_id="one"))
+        await bench.until(lambda update: isinstance(update, BatchReopened))
+        bench.updates.clear()
+        await bench.finished("one")
+        assert bench.outcomes("one") == ["failed"] * 3
+        assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["one"]

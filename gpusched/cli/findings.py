@@ -1,0 +1,200 @@
+"""What the doctor's findings mean: from what was seen to a sentence, how bad it is, and what to do about it.
+
+Pure: nothing here looks at the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import msgspec
+
+from gpusched.core.model import DeviceChoice, DeviceType
+from gpusched.teacher.opencl import is_processor
+from gpusched.workload import Trial
+
+Status = Literal["ok", "warning", "problem"]
+
+#: descriptors that a slot needs (a pipe and a pidfd), and everything else
+DESCRIPTORS_PER_SLOT, DESCRIPTORS = 2, 128
+#: what is free on a file system below which it is said
+LITTLE_SPACE_BYTES = 1 << 30
+
+_OPENMP = "install it: `apt install libgomp1`, `dnf install libgomp`"
+_OPENCL = (
+    "install the GPU's OpenCL driver (NVIDIA's comes with its driver; in a container, set"
+    " NVIDIA_DRIVER_CAPABILITIES=all)"
+)
+_NO_OPENCL = ("No OpenCL device", "clGetPlatformIDs", "boost::compute", "libOpenCL")
+_CUDA_BUILD = (
+    "to have it, with CUDA's toolkit installed: `pip install --no-binary lightgbm"
+    " --config-settings=cmake.define.USE_CUDA=ON lightgbm`"
+)
+_ONLY_GPUS = "nothing, if windows are to train on the CPU"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at. A `problem` makes training impossible, a `warning` does not."""
+
+    name: str
+    status: Status
+    message: str
+    #: what to do, empty if nothing
+    remedy: str = ""
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of importing a library."""
+
+    version: str | None = None
+    why: str | None = None
+
+
+# -- LightGBM ----------------------------------------------------------------------------------------------------------
+
+
+def lightgbm_checks(trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:
+    """What the trials mean. Without the CPU nothing can be trained; the rest is as the machine is."""
+    cpu = trials["cpu"]
+    if cpu.trained:
+        yield Check(name="lightgbm", status="ok", message=f"LightGBM {cpu.version} trains on cpu")
+    else:
+        why = first_line(cpu.why)
+        remedy = _OPENMP if "libgomp" in why else "reinstall it: `pip install --force-reinstall lightgbm`"
+        yield Check(name="lightgbm", status="problem", message=f"LightGBM does not train: {why}", remedy=remedy)
+    yield _opencl_check(trials["gpu"])
+    yield _cuda_check(trials["cuda"])
+
+
+def _opencl_check(trial: Trial) -> Check:
+    name = "lightgbm gpu"
+    if trial.trained and _on_processor(trial):
+        return Check(
+            name=name,
+            status="warning",
+            message=f"--device gpu would train on the host's processors, by OpenCL ({trial.device}): that is no GPU",
+            remedy="install the GPU's own OpenCL driver, or use --device cpu, which is faster on processors",
+        )
+    if trial.trained:
+        return Check(name=name, status="ok", message=f"LightGBM trains on {trial.device or 'a GPU'} by OpenCL")
+    why = first_line(trial.why)
+    remedy = _OPENCL if any(sign in why for sign in _NO_OPENCL) else _ONLY_GPUS
+    return Check(name=name, status="warning", message=f"--device gpu (OpenCL) does not work: {why}", remedy=remedy)
+
+
+def _on_processor(trial: Trial) -> bool:
+    return trial.device is not None and is_processor(trial.device)
+
+
+def _cuda_check(trial: Trial) -> Check:
+    name = "lightgbm cuda"
+    if trial.trained:
+        return Check(name=name, status="ok", message="LightGBM trains by CUDA")
+    why = first_line(trial.why)
+    remedy = _CUDA_BUILD if "not enabled in this build" in why else _ONLY_GPUS
+    return Check(name=name, status="warning", message=f"--device cuda does not work: {why}", remedy=remedy)
+
+
+def first_line(why: str | None) -> str:
+    return (why or "no reason was given").strip().splitlines()[0]
+
+
+def library_checks(found: Mapping[str, Imported]) -> Iterator[Check]:
+    """TA-Lib makes the features of every window, pandas reads the data of some."""
+    for name, library in found.items():
+        if library.why is None:
+            yield Check(name=name, status="ok", message=f"{name} {library.version}")
+            continue
+        needed = name != "pandas"
+        use = "no window can be trained" if needed else "Parquet files and load_results need it"
+        yield Check(
+            name=name,
+            status="problem" if needed else "warning",
+            message=f"{name} cannot be imported, {use}: {first_line(library.why)}",
+            remedy=f"reinstall it: `pip install --force-reinstall {name}`",
+        )
+
+
+# -- the machine -------------------------------------------------------------------------------------------------------
+
+
+def gpu_notes(notes: tuple[str, ...]) -> Iterator[Check]:
+    """What the search for GPUs has to say; its sentences end with what to do."""
+    for note in notes:
+        message, _, remedy = note.partition("; ")
+        yield Check(name="gpu", status="warning", message=message, remedy=remedy or _ONLY_GPUS)
+
+
+def device_check(
+    wanted: DeviceChoice, *, gpus: int, fallback: bool, trials: Mapping[DeviceType, Trial], cpu_opencl: bool = False
+) -> Check:
+    """Where windows will train that ask for `wanted` (`run.device`). `fallback`: on the CPU if there is no GPU.
+
+    `cpu_opencl`: processors will do for a GPU, if OpenCL offers them.
+    """
+    name = "device"
+    kinds: tuple[DeviceType, ...] = ("cuda", "gpu")
+    works = [kind for kind in kinds if trials[kind].trained and (cpu_opencl or not _on_processor(trials[kind]))]
+    usable = works if gpus else []
+    if wanted == "cpu":
+        return Check(name=name, status="ok", message='windows train on the CPU (run.device = "cpu")')
+    if wanted in usable or (wanted == "auto" and usable):
+        kind = usable[0] if wanted == "auto" else wanted
+        noun = "GPU" if gpus == 1 else "GPUs"
+        return Check(name=name, status="ok", message=f"windows train on {gpus} {noun}, device type {kind}")
+    why = "there is no GPU" if not gpus else "LightGBM trains on no GPU here"
+    if wanted != "auto":
+        why = why if not gpus else f"LightGBM does not train with device type {wanted} on a GPU"
+        return Check(
+            name=name,
+            status="problem",
+            message=f'windows cannot be trained with run.device = "{wanted}": {why}',
+            remedy='give --device auto or --device cpu, or set run.device = "auto"',
+        )
+    if fallback:
+        status: Status = "warning" if gpus else "ok"
+        remedy = "see what is said of lightgbm gpu and lightgbm cuda" if gpus else ""
+        return Check(name=name, status=status, message=f"windows train on the CPU: {why}", remedy=remedy)
+    return Check(
+        name=name,
+        status="problem",
+        message=f'{why}, and devices.fallback = "none" forbids the CPU',
+        remedy='set devices.fallback = "cpu", or give --device cpu',
+    )
+
+
+def files_check(soft: int | None, hard: int | None, slots: int) -> Check:
+    """The limits on open files (None: unlimited) against what so many slots need."""
+    needed = DESCRIPTORS + DESCRIPTORS_PER_SLOT * slots
+    now, most = ("any number of" if limit is None else str(limit) for limit in (soft, hard))
+    message = f"{now} files may be open, {most} at most; {slots} slots need {needed}"
+    if hard is not None and hard < needed:
+        remedy = f"raise the limit to {needed}: `ulimit -Hn {needed}`, LimitNOFILE= of a service"
+    elif soft is not None and soft < needed:
+        remedy = f"before `gpusched run`: `ulimit -n {needed}`; the daemon raises its own limit"
+    else:
+        return Check(name="files", status="ok", message=message)
+    return Check(name="files", status="warning", message=message, remedy=remedy)
+
+
+def data_check(root: str, symbols: int | None, why: str = "") -> Check:
+    """Whether there is anything to train on; `symbols` is None where the root cannot be read, and `why` says why."""
+    remedy = "give --data-root, or set data.root in config.toml; `gpusched demo` brings data of its own"
+    if symbols is None:
+        message = f"the data root {root} cannot be read: {why}"
+        return Check(name="data", status="warning", message=message, remedy=remedy)
+    if not symbols:
+        return Check(name="data", status="warning", message=f"the data root {root} holds no symbols", remedy=remedy)
+    noun = "symbol" if symbols == 1 else "symbols"
+    return Check(name="data", status="ok", message=f"the data root {root} holds {symbols} {noun}")
+
+
+def space_check(name: str, path: str, *, why: str | None, free_bytes: int, remedy: str) -> Check:
+    """Whether a directory can be written (`why` not, if it cannot) and has room."""
+    if why is not None:
+        return Check(name=name, status="warning", message=f"{path} cannot be written: {why}", remedy=remedy)
+    if free_bytes < LITTLE_SPACE_BYTES:
+        message = f"{path} can be written, but only {free_bytes >> 20} MiB are free"
+        return Check(name=name, status="warning", message=message, remedy=f"make room, or {remedy}")
+    return Check(name=name, status="ok", message=f"{path} can be written, {free_bytes / 2**30:.0f} GiB are free")
