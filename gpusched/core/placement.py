@@ -124,6 +124,13 @@ class Pool:
                 best = state
         return self.slots[best.free[0]] if best else None
 
+    def full(self, wanted: DeviceChoice) -> str | None:
+        """What keeps a batch that asks for `wanted` waiting if no open device that suits has room for any window."""
+        states = [s for s in self.devices.values() if s.health == "open" and suits(s.device, wanted)]
+        if not states or any(state.room_for(0, alone=False) for state in states):
+            return None
+        return ", ".join(f"{state.device.id} has {(state.free_bytes() or 0) / 2**20:.0f} MiB free" for state in states)
+
     def hopeless(self, wanted: DeviceChoice) -> str | None:
         """Why no batch that asks for `wanted` will ever be placed unless somebody opens a device, or None."""
         suitable = [state for state in self.devices.values() if suits(state.device, wanted)]

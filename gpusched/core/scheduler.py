@@ -175,6 +175,14 @@ class Scheduler:
         """Windows that have not finished."""
         return sum(batch.unfinished for batch in self._batches.values())
 
+    def starved(self) -> str | None:
+        """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
+        if self.active == 0 and not self._shutdown:
+            for batch in self._batches.values():
+                if batch.may_have_ready and (full := self.pool.full(batch.batch.spec.device)):
+                    return full
+        return None
+
     def batch(self, batch_id: str) -> Batch | None:
         found = self._batches.get(batch_id)
         return found.batch if found else None

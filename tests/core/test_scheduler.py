@@ -576,6 +576,21 @@ def test_what_was_learned_is_set_aside_before_anything_is_used() -> None:
     assert driver.send(DeviceRead(reading=reading(free=5 * GIB, total=16 * GIB, processes=processes))).launched == ["C"]
 
 
+def test_says_why_nothing_runs_when_others_use_all_memory() -> None:
+    driver = Driver(gpu(0), gpu(1), cpu(auto=False))
+    full = DeviceRead(reading=reading("GPU-0", free=GIB // 8, total=GIB))
+    driver.send(full).send(DeviceRead(reading=reading("GPU-1", free=GIB // 16, total=GIB)))
+    assert driver.scheduler.starved() is None
+    driver.submit(batch(limits=ONCE), ["A"])
+    assert driver.launched == []
+    assert driver.scheduler.starved() == "GPU-0 has 128 MiB free, GPU-1 has 64 MiB free"
+    assert driver.send(DeviceRead(reading=reading("GPU-1", free=GIB, total=GIB))).launched == ["A"]
+    assert driver.scheduler.starved() is None
+    driver.submit(batch("other", device="cpu"), ["A"])
+    driver.send(DeviceRead(reading=reading("GPU-1", free=0, total=GIB))).end(A)
+    assert driver.scheduler.starved() is None
+
+
 def test_what_a_window_was_seen_to_use_is_told_when_it_ends() -> None:
     driver = Driver(gpu(0, 2)).submit(batch(limits=ONCE), ["A", "B"]).start(A, pid=11).start(B, pid=22)
     for memory in (GIB, 3 * GIB, 2 * GIB):

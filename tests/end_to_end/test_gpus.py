@@ -190,6 +190,20 @@ def test_a_run_whose_last_gpu_is_lost_ends_and_says_so(machine: Machine) -> None
     assert machine.json("run", *machine.asked("until_told"))["windows"]["succeeded"] == WINDOWS
 
 
+def test_a_run_waits_for_the_memory_of_others_and_says_so(machine: Machine) -> None:
+    for gpu in (0, 1):
+        machine.nvml.set(gpu, memory_free=100 << 20)
+    with machine.start("run", *machine.asked("until_told"), "--json") as process:
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        machine.nvml.set(1, memory_free=40 << 30)
+        out, _ = process.communicate(timeout=60)
+    full = f"{uuid(0)} has 100 MiB free, {uuid(1)} has 100 MiB free"
+    assert told == f"Waiting for GPU memory that other processes use: {full}\n"
+    assert json.loads(out)["windows"]["succeeded"] == WINDOWS
+    assert {window["device"] for window in details(machine.directory / "out")} == {uuid(1)}
+
+
 def test_the_mask_and_the_configuration_say_which(machine: Machine) -> None:
     machine.nvml.gpus(4)
     machine.environment["CUDA_VISIBLE_DEVICES"] = "1,2,3"
