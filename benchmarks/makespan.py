@@ -12,13 +12,15 @@ import argparse
 import datetime as dt
 import heapq
 import json
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from gpusched.core.estimates import Estimates
 from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, Command, DevicesFound, Event, Launch
-from gpusched.core.model import Batch, BatchSpec, Device, Instant, PlannedWindow, Window, WindowKey, WindowResult
+from gpusched.core.model import CPU, Batch, BatchSpec, Device, Instant, PlannedWindow, Window, WindowKey, WindowResult
 from gpusched.core.scheduler import Scheduler
 
 WINDOWS, SPREAD, SYMBOLS = 252, 10.0, 36
@@ -75,8 +77,19 @@ def next_free(seconds: Sequence[float], slots: int) -> float:
 
 def scheduled(seconds: Sequence[float], rows: Sequence[int], devices: int, slots: int) -> float:
     """When the last ends if the real scheduler places them."""
-    scheduler = Scheduler()
-    took = {f"W{number}": duration for number, duration in enumerate(seconds)}
+    gpus = tuple(Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=slots) for number in range(devices))
+    return simulate(gpus, rows, lambda number, device_id: seconds[number])
+
+
+def simulate(
+    devices: tuple[Device, ...],
+    rows: Sequence[int],
+    seconds: Callable[[int, str], float],
+    estimates: Estimates | None = None,
+) -> float:
+    """When the last ends if the real scheduler places them; `seconds` by the window's number and its device's id."""
+    scheduler = Scheduler(estimates)
+    numbers = {f"W{number}": number for number in range(len(rows))}
     running: list[tuple[float, WindowKey]] = []
     now = 0.0
 
@@ -87,14 +100,14 @@ def scheduled(seconds: Sequence[float], rows: Sequence[int], devices: int, slots
 
     def start(command: Command) -> None:
         assert isinstance(command, Launch)
-        heapq.heappush(running, (now + took[command.key.label.partition("_")[0]], command.key))
+        number = numbers[command.key.label.partition("_")[0]]
+        heapq.heappush(running, (now + seconds(number, command.slot.device_id), command.key))
         send(AttemptStarted(key=command.key, attempt=1, pid=1))
 
-    gpus = (Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=slots) for number in range(devices))
-    send(DevicesFound(devices=tuple(gpus)))
+    send(DevicesFound(devices=devices))
     windows = (
         PlannedWindow(window=Window(symbol, _DAY, _DAY), usable_rows=count)
-        for symbol, count in zip(took, rows, strict=True)
+        for symbol, count in zip(numbers, rows, strict=True)
     )
     send(BatchSubmitted(batch=_BATCH, windows=tuple(windows)))
     while running:
@@ -102,6 +115,56 @@ def scheduled(seconds: Sequence[float], rows: Sequence[int], devices: int, slots
         send(AttemptEnded(key=key, attempt=1, ending=_RESULT))
     assert scheduler.unfinished == 0
     return now
+
+
+# -- processors beside GPUs --------------------------------------------------------------------------------------------
+
+MIXED_ROWS = (50, 10_000)
+
+
+def on_gpu(rows: int) -> float:
+    """Seconds of a made-up GPU: much to start, little for a row."""
+    return 0.3 + 2e-4 * rows
+
+
+def on_cpu(rows: int) -> float:
+    """Seconds of a made-up core."""
+    return 0.05 + 1e-3 * rows
+
+
+class Mixed(msgspec.Struct, frozen=True):
+    """Seconds until the last window ends."""
+
+    gpus_alone: float
+    #: any free slot takes the next window
+    any_slot: float
+    gpusched: float
+
+
+def mixed(seed: int, gpus: int = 2, cores: int = 4) -> Mixed:
+    """The same windows on GPUs and CPU slots together, whose durations have been learned."""
+    draw = random.Random(seed)
+    rows = sorted((round(math.exp(draw.uniform(*map(math.log, MIXED_ROWS)))) for _ in range(WINDOWS)), reverse=True)
+    estimates = Estimates()
+    for count in (2**power for power in range(5, 15)):
+        estimates.observe("w:w", "cuda", count, on_gpu(count), None)
+        estimates.observe("w:w", "cpu", count, on_cpu(count), None)
+    cards = tuple(Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=1) for number in range(gpus))
+    cpu = Device(id=CPU, name="", device_type="cpu", capacity=cores)
+
+    def seconds(number: int, device_id: str) -> float:
+        return (on_cpu if device_id == CPU else on_gpu)(rows[number])
+
+    ends = [(0.0, device_id) for device_id in [*(card.id for card in cards), *[CPU] * cores]]
+    heapq.heapify(ends)
+    for number in range(WINDOWS):
+        at, device_id = ends[0]
+        heapq.heapreplace(ends, (at + seconds(number, device_id), device_id))
+    return Mixed(
+        gpus_alone=simulate(cards, rows, seconds, estimates),
+        any_slot=max(at for at, _ in ends),
+        gpusched=simulate((*cards, cpu), rows, seconds, estimates),
+    )
 
 
 _SPEC = BatchSpec(
@@ -131,8 +194,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     lines = table(options.slots)
+    together = [msgspec.to_builtins(mixed(seed)) for seed in range(SEEDS)]
+    means = {name: sum(line[name] for line in together) / SEEDS for name in Mixed.__struct_fields__}
     if options.json:
-        print(json.dumps(lines))
+        print(json.dumps({"lines": lines, "mixed": means}))
         return
     print(f"{WINDOWS} windows, {options.slots} slot(s) a device; makespan ÷ lower bound, the worst of {SEEDS} draws")
     print(f"{'devices':>7}  {'submitted':<14}  {'gpusched':>8}  {'FIFO':>8}  {'round robin':>11}")
@@ -141,6 +206,11 @@ def main() -> None:
             f"{line['devices']:>7}  {line['order']:<14}  {line['gpusched']:>8.3f}  {line['fifo']:>8.3f}"
             f"  {line['round_robin']:>11.3f}"
         )
+
+    print(
+        f"\n2 GPUs and 4 CPU slots, small windows faster on the CPU, mean seconds of {SEEDS} draws: GPUs alone"
+        f" {means['gpus_alone']:.1f}, any free slot {means['any_slot']:.1f}, gpusched {means['gpusched']:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ the most free memory net of reservations, then the lowest smoothed utilisation, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -109,6 +109,24 @@ class Pool:
     @property
     def has_free(self) -> bool:
         return any(state.free and state.health == "open" for state in self.devices.values())
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the processors are offered beside open GPUs."""
+        cpu = self.devices.get(CPU)
+        return cpu is not None and cpu.device.auto and self.gpu_slots > 0
+
+    @property
+    def gpu_slots(self) -> int:
+        return sum(len(s.slots) for s in self._gpus())
+
+    @property
+    def gpu_type(self) -> DeviceType | None:
+        """The device type of the first open GPU."""
+        return next((state.device.device_type for state in self._gpus()), None)
+
+    def _gpus(self) -> Iterator[DeviceState]:
+        return (s for s in self.devices.values() if s.device.id != CPU and s.health == "open")
 
     def choose(self, wanted: DeviceChoice, *, memory_bytes: int = 0, alone: bool = False) -> Slot | None:
         """The slot on the least loaded device that suits, or None. Changes nothing."""

@@ -57,9 +57,13 @@ class BatchQueue:
         self.streak: tuple[str, int] = ("", 0)
         #: heap of (order, label); items of windows that are no longer ready are dropped when met
         self._ready: list[tuple[tuple[int, int], str]] = []
+        #: the same from the other end; None: nobody has asked for it
+        self._shortest: list[tuple[tuple[int, int], str]] | None = None
 
     def push(self, entry: Entry) -> None:
         heapq.heappush(self._ready, (entry.order, entry.key.label))
+        if self._shortest is not None:
+            heapq.heappush(self._shortest, _from_the_end(entry))
 
     def peek(self, now: Instant) -> Entry | None:
         """The window that comes next, or None."""
@@ -70,9 +74,17 @@ class BatchQueue:
             heapq.heappop(self._ready)
         return None
 
-    def pop(self) -> None:
-        """Take the window that `peek` gave."""
-        heapq.heappop(self._ready)
+    def peek_shortest(self, now: Instant) -> Entry | None:
+        """The window that comes last, or None."""
+        if self._shortest is None:
+            self._shortest = [_from_the_end(self.entries[label]) for _, label in self._ready]
+            heapq.heapify(self._shortest)
+        while self._shortest:
+            entry = self.entries[self._shortest[0][1]]
+            if isinstance(entry.state, Queued) and entry.ready_at <= now.monotonic:
+                return entry
+            heapq.heappop(self._shortest)
+        return None
 
     @property
     def may_have_ready(self) -> bool:
@@ -87,6 +99,11 @@ class BatchQueue:
         self.unfinished += not isinstance(entry.state, Finished)
         if isinstance(entry.state, Queued):
             self.push(entry)
+
+
+def _from_the_end(entry: Entry) -> tuple[tuple[int, int], str]:
+    rows, number = entry.order
+    return (-rows, -number), entry.key.label
 
 
 Purpose = Literal["backoff", "launch", "timeout", "grace", "launch_grace"]

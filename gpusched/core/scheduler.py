@@ -54,6 +54,7 @@ from gpusched.core.model import (
     Batch,
     BatchSpec,
     Cancelled,
+    DeviceChoice,
     Ending,
     Failed,
     Failure,
@@ -300,12 +301,13 @@ class Scheduler:
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return False
         wanted = "cpu" if entry.on_cpu else spec.device
+        if wanted == "auto" and self.pool.is_mixed and not entry.alone:
+            entry, wanted = self._share(batch, entry, now)
         memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
         slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone)
         if slot is None:
             return False
         assert isinstance(entry.state, Queued)
-        batch.pop()
         attempt = entry.state.attempt
         self.pool.allocate(slot, entry.key, memory_bytes=memory_bytes, alone=entry.alone)
         self._serves += 1
@@ -314,6 +316,51 @@ class Scheduler:
         self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
         self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
         return True
+
+    def _share(self, batch: BatchQueue, first: Entry, now: Instant) -> tuple[Entry, DeviceChoice]:
+        """CPU and GPU slots together: the window that comes next, and where it is expected to end first.
+
+        A window waits for a GPU that will have done it before the CPU would. Meanwhile the CPU takes from the other end
+        of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
+        through with the rest.
+        """
+        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch.spec))
+        gpu_free = self.pool.choose("gpu", memory_bytes=memory_bytes) is not None
+        if self.pool.choose("cpu") is None:
+            return first, "gpu"
+        on_cpu, on_gpu = self._expected_seconds(batch, first)
+        wait = 0.0 if gpu_free else self._seconds_to_next_gpu(now)
+        if on_cpu is not None and on_gpu is not None and on_cpu < wait + on_gpu:
+            return first, "cpu"
+        if gpu_free:
+            return first, "gpu"
+        last = batch.peek_shortest(now) or first
+        on_cpu, on_gpu = self._expected_seconds(batch, last)
+        if on_cpu is None or on_gpu is None:
+            # To learn what the CPU takes, with the window that costs least.
+            return last, "cpu"
+        # What the GPUs still have to do takes at least so long, since this is the shortest of it.
+        left = wait + (batch.unfinished - batch.active) / self.pool.gpu_slots * on_gpu
+        return last, "cpu" if on_cpu < left else "gpu"
+
+    def _expected_seconds(self, batch: BatchQueue, entry: Entry) -> tuple[float | None, float | None]:
+        """On the CPU, on a GPU."""
+        workload, rows = batch.batch.spec.workload, entry.planned.usable_rows
+        gpu_type = self.pool.gpu_type
+        on_gpu = None if gpu_type is None else self._estimates.seconds(workload, gpu_type, rows)
+        return self._estimates.seconds(workload, "cpu", rows), on_gpu
+
+    def _seconds_to_next_gpu(self, now: Instant) -> float:
+        """Until the first window that runs on a GPU is expected to end."""
+        left = []
+        for device_id, state in self.pool.devices.items():
+            for allocation in state.allocations.values() if device_id != CPU else ():
+                batch = self._batches[allocation.key.batch_id]
+                window = batch.entries[allocation.key.label]
+                expected = self._expected_seconds(batch, window)[1] or 0.0
+                ran = now.wall - window.state.started_at if isinstance(window.state, Running) else 0.0
+                left.append(max(0.0, expected - ran))
+        return min(left, default=0.0)
 
     def _learned_bytes(self, entry: Entry, spec: BatchSpec) -> int:
         rows, learned = entry.planned.usable_rows, self._estimates.memory_bytes
