@@ -272,6 +272,10 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     #: by slot index
     allocations: dict[int, WindowKey]
     reading: Reading | None
+    #: memory promised to windows that have not been seen to use it
+    reserved_bytes: int = 0
+    #: memory that processes of others use; None where it cannot be told whose it is
+    foreign_bytes: int | None = None
 
 
 # -- replies -----------------------------------------------------------------------------------------------------------

@@ -227,7 +227,9 @@ def run_asked(asked: Ask, *, as_json: bool) -> int:
             on_plan=(lambda made: None) if as_json else screen.planned,
             on_interrupt=interrupted,
             on_survey=(lambda done, total: None) if as_json else screen.planning,
-            on_note=(lambda note: errors.print(note, markup=False, highlight=False)) if as_json else screen.note,
+            on_note=(lambda note: errors.print(note, markup=False, highlight=False, soft_wrap=True))
+            if as_json
+            else screen.note,
         )
 
     def quiet(update: Any) -> None:

@@ -288,13 +288,28 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 f"{len(device.allocations)}/{len(device.slots)}",
                 _percent(reading.utilisation if reading else None),
                 _mebibytes(reading.memory_free_bytes if reading else None),
+                _mebibytes(device.reserved_bytes) if reading else None,
+                _mebibytes(device.foreign_bytes),
                 _mebibytes(device.device.memory_total_bytes),
                 reading.temperature_c if reading else None,
                 reading.power_w if reading else None,
                 device.reason,
             ]
         )
-    columns = ["device", "name", "health", "slots", "use", "free", "memory", "temp", "watt", "reason"]
+    columns = [
+        "device",
+        "name",
+        "health",
+        "slots",
+        "use",
+        "free",
+        "reserved",
+        "foreign",
+        "memory",
+        "temp",
+        "watt",
+        "reason",
+    ]
     print_listing(columns, rows, styles=_STYLES)
 
 

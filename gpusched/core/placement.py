@@ -61,6 +61,11 @@ class DeviceState:
             return None
         return self.reading.memory_free_bytes - self.reserved_bytes
 
+    def foreign_bytes(self) -> int | None:
+        """Memory that other processes than our windows' use, None where the device does not tell whose it is."""
+        processes = None if self.reading is None else self.reading.process_memory_bytes
+        return None if processes is None else max(0, sum(processes.values()) - sum(self.seen_bytes.values()))
+
     def room_for(self, memory_bytes: int, alone: bool) -> bool:
         """Whether a window that needs `memory_bytes` fits now."""
         if alone and self.allocations:
@@ -118,6 +123,13 @@ class Pool:
             ):
                 best = state
         return self.slots[best.free[0]] if best else None
+
+    def full(self, wanted: DeviceChoice) -> str | None:
+        """What keeps a batch that asks for `wanted` waiting if no open device that suits has room for any window."""
+        states = [s for s in self.devices.values() if s.health == "open" and suits(s.device, wanted)]
+        if not states or any(state.room_for(0, alone=False) for state in states):
+            return None
+        return ", ".join(f"{state.device.id} has {(state.free_bytes() or 0) / 2**20:.0f} MiB free" for state in states)
 
     def hopeless(self, wanted: DeviceChoice) -> str | None:
         """Why no batch that asks for `wanted` will ever be placed unless somebody opens a device, or None."""

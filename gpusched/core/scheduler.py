@@ -11,11 +11,12 @@ the most rows go first, so that the last slots to fall idle do so together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from gpusched.core import lifecycle
+from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -53,7 +54,6 @@ from gpusched.core.model import (
     Batch,
     BatchSpec,
     Cancelled,
-    DeviceType,
     Ending,
     Failed,
     Failure,
@@ -92,16 +92,13 @@ STRANDED = "no device is left that could run it"
 LAUNCH_TIMEOUT_S = 120.0
 
 
-#: GPU memory in bytes that a window may take, by workload, device type and rows; None: nothing is known
-ExpectedMemory = Callable[[str, DeviceType, int], int | None]
-
-
 class Scheduler:
     """See the module. `records` and `commands` of one `handle` call are returned in the order in which they arose."""
 
-    def __init__(self, expected_memory: ExpectedMemory = lambda workload, device_type, rows: None) -> None:
+    def __init__(self, estimates: Estimates | None = None) -> None:
+        """`estimates` is read only: whoever owns it lets it learn."""
         self.pool = Pool()
-        self._expected_memory = expected_memory
+        self._estimates = Estimates() if estimates is None else estimates
         self._batches: dict[str, BatchQueue] = {}
         self._timers = Timers()
         self._serves = 0
@@ -174,6 +171,14 @@ class Scheduler:
     def unfinished(self) -> int:
         """Windows that have not finished."""
         return sum(batch.unfinished for batch in self._batches.values())
+
+    def starved(self) -> str | None:
+        """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
+        if self.active == 0 and not self._shutdown:
+            for batch in self._batches.values():
+                if batch.may_have_ready and (full := self.pool.full(batch.batch.spec.device)):
+                    return full
+        return None
 
     def batch(self, batch_id: str) -> Batch | None:
         found = self._batches.get(batch_id)
@@ -311,8 +316,8 @@ class Scheduler:
         return True
 
     def _learned_bytes(self, entry: Entry, spec: BatchSpec) -> int:
-        rows = entry.planned.usable_rows
-        return self.pool.expected_bytes(spec.device, lambda kind: self._expected_memory(spec.workload, kind, rows))
+        rows, learned = entry.planned.usable_rows, self._estimates.memory_bytes
+        return self.pool.expected_bytes(spec.device, lambda kind: learned(spec.workload, kind, rows))
 
     def _attempt_started(self, event: AttemptStarted, now: Instant) -> None:
         entry = self._attempt(event.key, event.attempt)

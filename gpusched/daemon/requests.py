@@ -31,6 +31,7 @@ from gpusched.core.model import (
     window_label,
 )
 from gpusched.core.scheduler import RETRIABLE
+from gpusched.core.selection import named
 from gpusched.daemon import views
 from gpusched.daemon.admission import Admission
 from gpusched.daemon.hub import Hub, Subscriber
@@ -244,8 +245,10 @@ class Requests:
         every = views.devices(self._supervisor.scheduler.pool)
         if name is None:
             return list(every)
-        exact = [status for status in every if status.device.id == name]
-        found = exact or [status for status in every if name and status.device.id.startswith(name)]
+        meant = {device.id for device in named(name, [status.device for status in every])}
+        if meant:
+            return [status for status in every if status.device.id in meant]
+        found = [status for status in every if name and status.device.id.startswith(name)]
         if len(found) != 1:
             hint = "it could be any of: " if found else "there are: "
             raise UnknownDevice(name=name, hint=hint + ", ".join(s.device.id for s in found or every))

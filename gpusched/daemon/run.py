@@ -19,8 +19,8 @@ import msgspec
 
 from gpusched.config import Config
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan
-from gpusched.core.events import BatchFinished, BatchHeld, Update
-from gpusched.core.model import Batch, BatchSpec, DeviceType
+from gpusched.core.events import BatchFinished, BatchHeld, DeviceLost, DeviceRead, Update
+from gpusched.core.model import CPU, Batch, BatchSpec, DeviceType
 from gpusched.core.planning import Plan
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import build_pool, find_gpus
@@ -33,6 +33,8 @@ from gpusched.errors import GpuschedError
 
 #: where a run keeps its state, within the output directory
 STATE_DIR = ".gpusched"
+#: seconds to wait for the first reading of every GPU: until then nothing vetoes a full one
+FIRST_READING_S = 2.0
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +175,20 @@ async def run_batch(
                 observe=follow,
             )
 
+            unread = {device.id for device in pool.devices if device.id != CPU}
+            all_read = anyio.Event()
+            waiting: list[str] = []
+
+            def deliver(event: DeviceRead | DeviceLost) -> None:
+                supervisor.post(event)
+                starved = supervisor.scheduler.starved()
+                if starved and not waiting:
+                    on_note(f"Waiting for GPU memory that other processes use: {starved}")
+                waiting[:] = [starved] if starved else []
+                unread.discard(event.reading.device_id if isinstance(event, DeviceRead) else event.device_id)
+                if not unread:
+                    all_read.set()
+
             async def obey_signals() -> None:
                 with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
                     async for _ in received:
@@ -184,7 +200,7 @@ async def run_batch(
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(obey_signals)
             tasks.start_soon(supervisor.run)
-            tasks.start_soon(Sampler(pool.devices).run, supervisor.post)
+            tasks.start_soon(Sampler(pool.devices).run, deliver)
             with surveying:
                 plan = await survey(
                     launcher,
@@ -200,6 +216,9 @@ async def run_batch(
                 batch = Batch(
                     id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
                 )
+                if unread:
+                    with anyio.move_on_after(FIRST_READING_S):
+                        await all_read.wait()
                 await supervisor.submit(batch, plan.windows)
             if not signals:
                 tasks.start_soon(_shut_down_at, ended, supervisor)

@@ -112,6 +112,8 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             slots=tuple(state.slots),
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
+            reserved_bytes=state.reserved_bytes,
+            foreign_bytes=state.foreign_bytes(),
         )
         for state in pool.devices.values()
     )

@@ -142,6 +142,17 @@ def test_a_full_device_is_vetoed_even_if_nothing_is_known_of_the_window() -> Non
     assert pool.choose("auto") is None
 
 
+def test_memory_of_others_is_what_is_not_ours() -> None:
+    pool = Pool([gpu(0, 2)])
+    slot = take(pool, memory=2 * GIB)
+    state = pool.devices["GPU-0"]
+    assert state.foreign_bytes() is None
+    pool.observe(reading(free=3 * GIB, processes=None), {77: slot.index})
+    assert state.foreign_bytes() is None
+    pool.observe(reading(free=3 * GIB, processes={77: GIB, 99: 4 * GIB}), {77: slot.index})
+    assert (state.foreign_bytes(), state.reserved_bytes) == (4 * GIB, GIB)
+
+
 def test_what_is_not_told_vetoes_nothing() -> None:
     pool = Pool([gpu(0, 4)])
     assert pool.choose("auto", memory_bytes=999 * GIB) is not None

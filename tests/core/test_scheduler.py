@@ -7,6 +7,7 @@ import itertools
 import msgspec
 import pytest
 
+from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     BatchFinished,
     BatchHeld,
@@ -30,7 +31,6 @@ from gpusched.core.lifecycle import IllegalMove
 from gpusched.core.model import (
     CPU,
     Cancelled,
-    DeviceType,
     Failed,
     FailureKind,
     Finished,
@@ -557,23 +557,34 @@ def test_a_window_too_large_for_any_gpu_goes_to_the_processors_if_they_are_offer
 
 def test_what_was_learned_is_set_aside_before_anything_is_used() -> None:
     """4 GiB each where 10 are free: the third window waits for a reading that says that there is room."""
-    asked = []
-
-    def expected(workload: str, device_type: DeviceType, rows: int) -> int | None:
-        asked.append((workload, device_type, rows))
-        return 4 * GIB
-
+    estimates = Estimates()
+    estimates.observe("w:train", "cuda", 100, 1.0, 4 * GIB)
+    estimates.observe("w:train", "cpu", 100, 1.0, 9 * GIB)
     driver = Driver(gpu(0, 3), cpu(auto=False))
-    driver.scheduler = Scheduler(expected)
+    driver.scheduler = Scheduler(estimates)
     driver.send(DevicesFound(devices=(gpu(0, 3), cpu(auto=False))))
     driver.send(DeviceRead(reading=reading(free=10 * GIB, total=16 * GIB))).submit(batch(limits=ONCE), ["A", "B", "C"])
     assert driver.launched == ["A", "B"]
-    assert set(asked) == {("w:train", "cuda", 100)}
     # both use what was promised to them, and somebody else has gone
     processes = {11: 4 * GIB, 22: 4 * GIB}
     driver.start(A, pid=11).start(B, pid=22)
     assert driver.send(DeviceRead(reading=reading(free=3 * GIB, total=16 * GIB, processes=processes))).launched == []
     assert driver.send(DeviceRead(reading=reading(free=5 * GIB, total=16 * GIB, processes=processes))).launched == ["C"]
+
+
+def test_says_why_nothing_runs_when_others_use_all_memory() -> None:
+    driver = Driver(gpu(0), gpu(1), cpu(auto=False))
+    full = DeviceRead(reading=reading("GPU-0", free=GIB // 8, total=GIB))
+    driver.send(full).send(DeviceRead(reading=reading("GPU-1", free=GIB // 16, total=GIB)))
+    assert driver.scheduler.starved() is None
+    driver.submit(batch(limits=ONCE), ["A"])
+    assert driver.launched == []
+    assert driver.scheduler.starved() == "GPU-0 has 128 MiB free, GPU-1 has 64 MiB free"
+    assert driver.send(DeviceRead(reading=reading("GPU-1", free=GIB, total=GIB))).launched == ["A"]
+    assert driver.scheduler.starved() is None
+    driver.submit(batch("other", device="cpu"), ["A"])
+    driver.send(DeviceRead(reading=reading("GPU-1", free=0, total=GIB))).end(A)
+    assert driver.scheduler.starved() is None
 
 
 def test_what_a_window_was_seen_to_use_is_told_when_it_ends() -> None:

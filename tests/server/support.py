@@ -51,9 +51,8 @@ class Daemon:
         self.wait_for_notice("READY=1")
         self.seconds_to_ready = time.monotonic() - began
 
-    def launch(
-        self, prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None, **constants: float
-    ) -> None:
+    def listen(self) -> str:
+        """Be the service manager of a daemon that somebody else starts; the address for its NOTIFY_SOCKET."""
         address = self.directory / "notify"
         address.unlink(missing_ok=True)
         if hasattr(self, "notices"):
@@ -61,13 +60,19 @@ class Daemon:
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(str(address))
         self.notices.settimeout(PATIENCE_S)
+        return str(address)
+
+    def launch(
+        self, prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None, **constants: float
+    ) -> None:
+        address = self.listen()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "tests.server.service", str(self.directory), str(self.slots)],
                 cwd=REPOSITORY,
                 env=os.environ
                 | {
-                    "NOTIFY_SOCKET": str(address),
+                    "NOTIFY_SOCKET": address,
                     "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
                     "GPUSCHED_TEST_CONSTANTS": json.dumps(constants),
                     MARKER: str(self.directory),
