@@ -98,7 +98,8 @@ class Supervisor:
         observe: Callable[[Update], None],
         on_turn: Callable[[StoreError | None], None] = lambda problem: None,
     ) -> None:
-        self.scheduler = Scheduler()
+        self._estimates = Estimates(store.learned())
+        self.scheduler = Scheduler(self._estimates)
         self._store = store
         self._launcher = launcher
         self._devices = {device.id: device for device in devices}
@@ -113,7 +114,6 @@ class Supervisor:
         self._processes: dict[tuple[WindowKey, int], Process] = {}
         self._records: list[Record] = []
         self._commands: list[Command] = []
-        self._estimates = Estimates(store.learned())
         #: what the store does not know yet of what was learned
         self._learned: dict[tuple[str, DeviceType, int], Estimate] = {}
         #: finished batches in memory and their windows, the one that finished first at the beginning
@@ -253,7 +253,7 @@ class Supervisor:
                     record.ending.device_type,
                     self.scheduler.planned(record.key).usable_rows,
                     record.ending.seconds,
-                    None,
+                    record.usage.device_memory_bytes,
                 )
                 self._learned[estimate.workload, estimate.device_type, estimate.bucket] = estimate
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from gpusched.core.model import Limits
 from gpusched.daemon.notify import Notifier
-from gpusched.errors import DaemonError
+from gpusched.errors import BAD_INPUT, DaemonError
 from tests.server.support import REPOSITORY, Daemon, finished
 
 
@@ -286,3 +287,58 @@ def test_the_launcher_is_killed(service: Daemon) -> None:
         assert finished(service, "batch").counts == {"succeeded": 2}
     service.stop()
     assert not service.processes()
+
+
+# -- the store ---------------------------------------------------------------------------------------------------------
+
+
+def refused(daemon: Daemon) -> str:
+    """What a daemon says that does not start."""
+    daemon.launch()
+    assert daemon.end() == BAD_INPUT
+    said = daemon.log.read_text()
+    assert "Traceback" not in said
+    return said
+
+
+def test_a_damaged_store_is_named_and_results_are_reused_without_it(service: Daemon) -> None:
+    service.start()
+    with service.connect() as connection:
+        connection.submit(service.spec("S0", "S1"), source="x", name="before")
+    assert finished(service, "before").counts == {"succeeded": 2}
+    service.kill()
+    store = service.directory / "state" / "state.db"
+    for suffix in ("-wal", "-shm"):
+        store.with_name(store.name + suffix).unlink(missing_ok=True)
+    store.write_bytes(b"not a database, however long one looks at it" * 100)
+    assert f"{store} is not a sound store" in refused(service)
+    store.rename(store.with_name("aside"))
+    service.start()
+    with service.connect() as connection:
+        connection.submit(service.spec("S0", "S1"), source="x", name="before")
+    assert finished(service, "before").counts == {"reused": 2}
+
+
+def test_a_store_of_a_newer_version_is_left_alone(service: Daemon) -> None:
+    service.start()
+    service.stop()
+    store = service.directory / "state" / "state.db"
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+        connection.commit()
+    before = store.read_bytes()
+    assert "written by a newer gpusched (store version 99" in refused(service)
+    assert store.read_bytes() == before
+
+
+def test_a_store_that_another_program_holds_waits_for_nobody(service: Daemon) -> None:
+    """Nothing moves while it is held, and all goes on when it is released."""
+    service.start(COMMIT_PATIENCE_S=0.2)
+    with contextlib.closing(sqlite3.connect(service.directory / "state" / "state.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with service.connect() as connection, pytest.raises(DaemonError, match="cannot write its store"):
+            connection.submit(service.spec("S0"), source="x", name="waiting")
+        other.rollback()
+    with service.connect() as connection:
+        assert connection.submit(service.spec("S0"), source="x", name="waiting").how == "known"
+    assert finished(service, "waiting").counts == {"succeeded": 1}

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = "/opt/gpusched/bin/gpusched"
+#: where the repository is in the machine, as far as it is needed
+CLONE = "/usr/src/gpusched"
 PATIENCE_S = 90.0
-USER_ID = 64990
 #: nothing of the machine's own business is to start
 MASKED = (
     *("systemd-udevd", "systemd-networkd", "systemd-resolved", "systemd-timesyncd", "systemd-logind"),
@@ -83,13 +84,7 @@ class Machine:
         self.path("/etc/fstab").write_text("")
         self.path("/etc/machine-id").write_text("")
         self._install()
-        with self.path("/etc/passwd").open("a") as file:
-            file.write(f"gpusched:x:{USER_ID}:{USER_ID}::/var/lib/gpusched:/usr/sbin/nologin\n")
-            for number, user in enumerate(("alice", "mallory"), start=1):
-                file.write(f"{user}:x:{USER_ID + number}:{USER_ID + number}::/tmp:/bin/sh\n")
-        with self.path("/etc/group").open("a") as file:
-            file.write(f"gpusched:x:{USER_ID}:alice\nalice:x:{USER_ID + 1}:\nmallory:x:{USER_ID + 2}:\n")
-        shutil.copy(REPOSITORY / "systemd" / "gpusched.service", units)
+        shutil.copytree(REPOSITORY / "systemd", self.path(CLONE) / "systemd")
 
     def _install(self) -> None:
         """gpusched and what it needs in /opt/gpusched, as pip would have put it there."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.sample import write_sample
-from tests.systemd.machine import COMMAND, USER_ID, Machine, booted, why_not
+from benchmarks.bars import trading_days, write_symbol
+from tests.systemd.machine import CLONE, COMMAND, REPOSITORY, Machine, booted, why_not
 
 REASON = why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
@@ -30,19 +32,32 @@ ASKED = (
 WINDOWS = 6
 
 
+def readme(number: int) -> str:
+    """The commands of a block of the README's part on operating."""
+    part = (REPOSITORY / "README.md").read_text().partition("## Operating it under systemd")[2].partition("\n## ")[0]
+    return str(re.findall(r"```sh\n(.*?)```", part, re.DOTALL)[number])
+
+
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with booted(tmp_path_factory.mktemp("machine")) as running:
         drop_in = running.path("/etc/systemd/system/gpusched.service.d")
         drop_in.mkdir()
         (drop_in / "test.conf").write_text(DROP_IN)
-        configuration = running.path("/etc/gpusched")
-        configuration.mkdir()
-        (configuration / "config.toml").write_text('[daemon]\ngroup = "gpusched"\n')
-        for name in ("data", "bars"):
-            running.path(f"/srv/{name}").mkdir()
-        write_sample(running.path("/srv/bars"))
-        running.run("systemctl", "daemon-reload", check=True)
+        running.path("/srv/data").mkdir()
+        days = trading_days(dt.date(2022, 1, 1), dt.date(2024, 12, 31))
+        for symbol in ("AAPL", "M&M"):
+            write_symbol(running.path("/srv/bars"), symbol, days)
+        for user in ("alice", "mallory"):
+            running.run("useradd", "--create-home", user, check=True)
+        # All but pip, which would want a network: what it would bring is there.
+        lines = readme(0).splitlines()
+        commands = [line for line in lines if "/bin/pip" not in line]
+        assert len(commands) == len(lines) - 1
+        began = time.monotonic()
+        running.run("bash", "-euc", f"cd {CLONE}\n" + "\n".join(commands), check=True)
+        print(f"the README's commands took {time.monotonic() - began:.2f} s")
+        running.run("usermod", "-aG", "gpusched", "alice", check=True)
         yield running
 
 
@@ -104,35 +119,30 @@ def test_the_unit_is_sound_and_hardened(machine: Machine) -> None:
     assert float(rating.split(":")[1].split()[0]) <= 3.0, rating
 
 
-def test_it_starts_and_trains_real_bars(machine: Machine) -> None:
-    began = time.monotonic()
-    machine.run("systemctl", "enable", "--now", "gpusched", check=True)
-    print(f"systemctl start took {time.monotonic() - began:.2f} s")
-    until_active(machine)
-    machine.path("/srv/real.txt").write_text("IBM\nMSFT\n")
-    dates = ("--start", "2006-01-01", "--end", "2007-12-31")
-    asked = ("submit", "/srv/real.txt", "--name", "real", "--data-root", "/srv/bars/data", *dates, "--wait")
-    assert "succeeded" in machine.gpusched(*asked)
-    found = machine.status("real")
-    # The last window of each has a few days only.
-    assert (found["windows"]["succeeded"], found["windows"]["skipped"]) == (8, 2)
-    assert found["output_dir"].startswith("/var/lib/gpusched/")
-    model = next(machine.path(found["output_dir"]).glob("*/model.txt"))
-    assert model.stat().st_uid == USER_ID
+def test_members_of_the_group_train_real_windows_as_the_readme_says(machine: Machine) -> None:
+    assert machine.run("systemctl", "is-active", "gpusched").strip() == "active"
+    assert machine.run("systemctl", "is-enabled", "gpusched").strip() == "enabled"
+    machine.path("/home/alice/symbols.txt").write_text("AAPL\nM&M\n")
+    commands = readme(1).replace("journalctl -u gpusched -f\n", "")
+    assert commands.count("\n") == 2
+    with machine.start("runuser", "-l", "alice", "-c", commands) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    (status,) = json.loads(machine.gpusched("status", "--json"))["batches"]
+    # Three years are seven windows; the last one has too few days.
+    assert (status["windows"]["succeeded"], status["windows"]["skipped"]) == (12, 2)
+    assert status["output_dir"].startswith("/var/lib/gpusched/gpusched-runs/symbols-")
+    model = next(machine.path(status["output_dir"]).glob("*/model.txt"))
+    assert model.stat().st_uid == int(machine.run("id", "-u", "gpusched"))
     assert not model.stat().st_mode & 0o007
+    assert "ready version=" in machine.run("journalctl", "-u", "gpusched", "--no-pager")
 
 
-def test_members_of_the_group_may_use_it_and_nobody_else(machine: Machine) -> None:
-    def status_of(user: str) -> subprocess.Popen[str]:
-        return machine.start("runuser", "-u", user, "--", COMMAND, "status")
-
-    with status_of("alice") as process:
-        out, err = process.communicate(timeout=30)
-        assert (process.returncode, "real\tfinished" in out) == (0, True), (out, err)
-    with status_of("mallory") as process:
+def test_nobody_else_may_use_it(machine: Machine) -> None:
+    with machine.start("runuser", "-u", "mallory", "--", COMMAND, "status") as process:
         _, err = process.communicate(timeout=30)
-        assert process.returncode == 3
-        assert "may not connect" in err
+    assert process.returncode == 3
+    assert "may not connect" in err
 
 
 def test_a_restart_drains_and_the_batch_goes_on(machine: Machine) -> None:
