@@ -106,11 +106,16 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def supervised(
-    directory: Path, *, slots: int = 2, store: Store | None = None, recover: bool = False
+    directory: Path,
+    *,
+    slots: int = 2,
+    store: Store | None = None,
+    recover: bool = False,
+    devices: tuple[Device, ...] = (),
 ) -> AsyncIterator[Bench]:
-    """A supervisor with CPU slots; it is stopped at the end, and its invariants are checked."""
+    """A supervisor with CPU slots, or with `devices`; it is stopped at the end, and its invariants are checked."""
     bench = Bench(directory)
-    devices = (Device(id="cpu", name="cpu", device_type="cpu", capacity=slots),)
+    devices = devices or (Device(id="cpu", name="cpu", device_type="cpu", capacity=slots),)
     with anyio.fail_after(30), store or Store.open(directory / "state" / "state.db") as opened:
         async with Launcher(search_path=REPOSITORY, log_path=directory / "launcher.log") as launcher:
             bench.supervisor = Supervisor(
