@@ -165,6 +165,10 @@ def _log(command: argparse.ArgumentParser) -> None:
 
 def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", action="store_true", help="print CSV, one column for each metric")
+    command.add_argument("--parquet", metavar="FILE", help="write a parquet file (needs pyarrow)")
+    command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
+    command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
+    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
 
 
 def _target(command: argparse.ArgumentParser) -> None:
@@ -220,7 +224,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "windows": ("gpusched.cli.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
     "show": ("gpusched.cli.queries:show", "all that is known of a window", (_one_window, _json)),
     "logs": ("gpusched.cli.queries:logs", "what a window wrote", (_one_window, _log)),
-    "results": ("gpusched.cli.queries:results", "finished windows and their metrics", (_batch, _csv, _json)),
+    "results": ("gpusched.cli.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
     "top": ("gpusched.cli.queries:top", "the daemon at work, live; keys act upon it", (_once,)),
     "cancel": ("gpusched.cli.control:cancel", "end what runs, drop what waits", (_target, _json)),
     "hold": ("gpusched.cli.control:hold", "start nothing more of it", (_target, _json)),

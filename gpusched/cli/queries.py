@@ -1,9 +1,8 @@
-"""What the daemon is asked: `status`, `windows`, `show`, `logs`, `results`, `devices`."""
+"""What the daemon is asked: `status`, `windows`, `show`, `logs`, `devices`, `top`."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 from collections.abc import Iterator
@@ -17,10 +16,10 @@ from gpusched.cli.service import status_object, totals
 from gpusched.client.connection import Connection, connect
 from gpusched.client.listing import Cell, ago, iso, print_json, print_listing
 from gpusched.errors import DONE, UsageError
-from gpusched.protocol import BatchStatus, DeviceStatus, ResultLine, WindowDetail, WindowLine
+from gpusched.protocol import BatchStatus, DeviceStatus, WindowDetail, WindowLine
 
 #: as in the live screen
-_STYLES = {
+STATUS_STYLES = {
     "succeeded": "green",
     "finished": "green",
     "reused": "cyan",
@@ -102,7 +101,7 @@ def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None
         done = f"{ended}/{found['total']}"
         rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
     columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
-    print_listing([*columns, "submitted", "output"], rows, styles=_STYLES)
+    print_listing([*columns, "submitted", "output"], rows, styles=STATUS_STYLES)
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -127,7 +126,7 @@ def windows(options: argparse.Namespace) -> int:
             ]
             for line in lines
         ]
-    print_listing(["window", "status", "attempts", "slot", "device", "seconds", "reason"], rows, styles=_STYLES)
+    print_listing(["window", "status", "attempts", "slot", "device", "seconds", "reason"], rows, styles=STATUS_STYLES)
     return DONE
 
 
@@ -212,57 +211,6 @@ def _write(data: bytes) -> None:
         view = view[os.write(sys.stdout.fileno(), view) :]
 
 
-# -- results -----------------------------------------------------------------------------------------------------------
-
-
-def results(options: argparse.Namespace) -> int:
-    """The finished windows of a batch and their metrics."""
-    with to_daemon(options) as daemon:
-        found = list(daemon.results(options.batch))
-    if options.json:
-        print_json({"batch_id": options.batch, "results": [_result_object(line) for line in found]})
-        return DONE
-    flat = [_flat(line) for line in found]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    if options.csv:
-        writer = csv.DictWriter(sys.stdout, names, restval="")
-        writer.writeheader()
-        writer.writerows(flat)
-        return DONE
-    if sys.stdout.isatty():
-        shown = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
-        metrics = [name for name in shown if name in names] or [n for n in names if n not in _RESULT_COLUMNS][:4]
-        names = ["window_label", "status", "seconds", *metrics, "reason"]
-    print_listing(names, [[row.get(name) for name in names] for row in flat], styles=_STYLES)
-    return DONE
-
-
-_RESULT_COLUMNS = (
-    *("batch_id", "symbol", "start", "end", "window_label", "status", "attempts", "device", "slot", "finished_at"),
-    *("seconds", "artifacts_path", "reason"),
-)
-
-
-def _result_object(line: ResultLine) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(line)
-    del found["key"]
-    return {"batch_id": line.key.batch_id, "window_label": line.key.label} | found
-
-
-def _flat(line: ResultLine) -> dict[str, Cell]:
-    """One level: `validation_auc`, `train_rows` and so on, after the columns that every result has."""
-    found = _result_object(line)
-    metrics, counts = found.pop("metrics") or {}, found.pop("sample_counts") or {}
-    found["finished_at"] = iso(line.finished_at)
-    row: dict[str, Cell] = {name: found[name] for name in _RESULT_COLUMNS}
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            row |= {f"{name}_{inner}": number for inner, number in value.items()}
-        else:
-            row[name] = value
-    return row | {f"{name}_rows": count for name, count in counts.items()}
-
-
 # -- devices -----------------------------------------------------------------------------------------------------------
 
 
@@ -310,7 +258,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         "watt",
         "reason",
     ]
-    print_listing(columns, rows, styles=_STYLES)
+    print_listing(columns, rows, styles=STATUS_STYLES)
 
 
 def _device_object(device: DeviceStatus) -> dict[str, Any]:

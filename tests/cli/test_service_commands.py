@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.end_to_end.support import Command
@@ -186,6 +188,31 @@ def test_results_are_csv_json_or_a_table(client: Client) -> None:
     found = client.json("results", "results")["results"]
     assert {line["window_label"]: line["metrics"] for line in found}[LABEL] == {"auc": 0.5}
     assert len(client.table("results", "results")) == 4
+
+
+def test_results_are_sorted_and_summed_up_by_symbol(client: Client) -> None:
+    client.done("summed", "S0", "BAD", "S1")
+    labels = [row["window_label"] for row in client.table("results", "summed", "--sort", "window_label")]
+    assert labels == sorted(labels)
+    first = client.table("results", "summed", "--sort", "auc")
+    assert [bool(row["auc"]) for row in first] == [True] * 4 + [False] * 2
+    symbols = {row["symbol"]: row for row in client.table("results", "summed", "--by-symbol", "--metric", "auc")}
+    assert (symbols["S0"]["windows"], symbols["S0"]["mean"], symbols["S0"]["spread"]) == ("2", "0.5", "0")
+    assert (symbols["BAD"]["windows"], symbols["BAD"]["mean"]) == ("0", "")
+    found = client.json("results", "summed", "--by-symbol", "--metric", "auc")["symbols"]
+    assert {row["symbol"]: row["best"] for row in found} == {"S0": 0.5, "BAD": None, "S1": 0.5}
+    assert "did you mean 'auc'?" in client.error("results", "summed", "--sort", "acu", code=2)
+    assert "no column 'validation_auc'" in client.error("results", "summed", "--by-symbol", code=2)
+
+
+def test_results_in_a_parquet_file(client: Client) -> None:
+    client.done("columns", "S0")
+    path = client.directory / "results.parquet"
+    if importlib.util.find_spec("pyarrow") is None:
+        assert "pip install pyarrow" in client.error("results", "columns", "--parquet", str(path), code=4)
+        return
+    client("results", "columns", "--parquet", str(path))
+    assert list(pd.read_parquet(path)["auc"]) == [0.5, 0.5]
 
 
 def test_hold_release_cancel_retry(client: Client) -> None:
