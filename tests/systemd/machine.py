@@ -118,6 +118,12 @@ class Machine:
         self._leader = self.until(self._find_leader)
         self.until(lambda: self.run("systemctl", "is-system-running").strip() in ("running", "degraded"))
 
+    def until_rebooted(self) -> None:
+        """After `systemctl reboot`: under a service manager the container ends, and is to be started again."""
+        assert self._container is not None
+        self._container.wait(PATIENCE_S)
+        self.boot()
+
     def _find_leader(self) -> int:
         assert self._container is not None
         assert self._container.poll() is None, self._console.read_text()

@@ -178,10 +178,20 @@ def test_a_daemon_that_hangs_is_restarted_by_the_watchdog(machine: Machine) -> N
     assert batch.finish()["succeeded"] == WINDOWS
 
 
-def test_a_batch_survives_the_loss_of_power(machine: Machine) -> None:
+def test_a_reboot_drains_and_the_batch_goes_on(machine: Machine) -> None:
     batch = Batch(machine, "rebooted")
+    machine.run("systemctl", "reboot", check=True)
+    batch.release(2)
+    machine.until_rebooted()
+    until_active(machine)
+    assert batch.finish()["succeeded"] == WINDOWS
+    assert batch.attempts() == [1] * WINDOWS
+
+
+def test_a_batch_survives_the_loss_of_power(machine: Machine) -> None:
+    batch = Batch(machine, "powerless")
     batch.release(1)
-    machine.until(lambda: machine.status("rebooted")["windows"]["succeeded"] == 1)
+    machine.until(lambda: machine.status("powerless")["windows"]["succeeded"] == 1)
     machine.cut_power()
     machine.boot()
     until_active(machine)
