@@ -1,4 +1,4 @@
-"""The first parse of a symbol's 860 one-day files, and the same bars mapped afterwards: `python -m benchmarks.parse`."""
+"""The first parse of 860 one-day files of a symbol, and what it takes once mapped: `python -m benchmarks.parse`."""
 
 from __future__ import annotations
 
