@@ -68,7 +68,7 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         self.cut_power()
         for path in (self.root, self._layer):
-            subprocess.run(["umount", str(path)], check=False, capture_output=True)
+            subprocess.run(["umount", "--lazy", str(path)], check=False, capture_output=True)
 
     def path(self, inside: str) -> Path:
         """Where a path of the machine is, from outside."""
