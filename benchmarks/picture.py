@@ -1,8 +1,7 @@
-"""The README's picture: a frame of a real run, as `gpusched run` draws it.
+"""The README's pictures, as `gpusched run` and `gpusched top` draw them: `python -m benchmarks.picture`.
 
-    python -m benchmarks.picture          # writes .pictures/run.svg
-
-Trains windows of 5-minute bars (12 symbols × 7 windows) and keeps a frame of the moment when two in three were done.
+Trains windows of 5-minute bars and keeps a frame of the moment when two in three were done, in `.pictures/run.svg`;
+then does it again through a daemon, with a second batch that fails and is held, in `.pictures/top.svg`.
 """
 
 from __future__ import annotations
@@ -13,22 +12,28 @@ import time
 from pathlib import Path
 
 import anyio
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from benchmarks.bars import write_batch
+from benchmarks.service import daemon
 from benchmarks.settings import END, START, WINDOW_DAYS
+from gpusched import __version__
+from gpusched.client import dashboard
+from gpusched.client.connection import connect
 from gpusched.client.live import Frame
+from gpusched.client.overview import Overview
 from gpusched.client.view import BatchView
 from gpusched.config import batch_spec, load
 from gpusched.core.events import Update
 from gpusched.core.planning import batch_id, digest
 from gpusched.daemon.run import run_batch
 
-PICTURE = Path(__file__).parents[1] / ".pictures" / "run.svg"
-WIDTH, HEIGHT = 110, 20
+PICTURES = Path(__file__).parents[1] / ".pictures"
+WIDTH, RUN_HEIGHT, TOP_HEIGHT = 110, 20, 28
 
 
-def main() -> None:
+def run_picture() -> str:
+    """A frame of `gpusched run`."""
     with tempfile.TemporaryDirectory(prefix="gpusched-picture-") as name:
         directory = Path(name)
         symbols_file = write_batch(directory, symbol_count=12, interval="5min", bars_per_day=75)
@@ -48,7 +53,8 @@ def main() -> None:
             view.apply(update, time.monotonic())
             at_work = sum(running.rounds > 0 for running in view.running.values())
             if not frames and 3 * view.done >= 2 * view.total and at_work == spec.workers:
-                frames.append(_drawn(view, began))
+                frame = Frame(view=view, began=began, monotonic=time.monotonic())
+                frames.append(_drawn(frame, "gpusched run nifty36.txt", RUN_HEIGHT))
 
         async def train() -> None:
             await run_batch(
@@ -57,14 +63,49 @@ def main() -> None:
             )  # fmt: skip
 
         anyio.run(train)
-    PICTURE.parent.mkdir(exist_ok=True)
-    PICTURE.write_text(frames[0])
+    return frames[0]
 
 
-def _drawn(view: BatchView, began: float) -> str:
-    console = Console(width=WIDTH, height=HEIGHT, record=True, force_terminal=True, file=io.StringIO())
-    console.print(Frame(view=view, began=began, monotonic=time.monotonic()))
-    return console.export_svg(title="gpusched run nifty36.txt")
+def top_picture() -> str:
+    """A frame of `gpusched top`."""
+    with tempfile.TemporaryDirectory(prefix="gpusched-picture-") as name, daemon(Path(name)) as (_, socket, _):
+        directory = Path(name)
+        symbols_file = write_batch(directory, symbol_count=12, interval="5min", bars_per_day=75)
+        names = tuple(symbols_file.read_text().split())
+        flags = [
+            ("windows.start", str(START), "--start"), ("windows.end", str(END), "--end"),
+            ("data.root", str(directory / "data"), "--data-root"), ("data.interval", "5min", "--interval"),
+            ("labels.threshold", 0.002, "--threshold"),
+        ]  # fmt: skip
+        config = load(path=None, flags=flags).config
+        broken = load(path=None, flags=[*flags, ("run.workload", "benchmarks.windows:fails", "--set")]).config
+        overview = Overview()
+        with connect(socket) as client, connect(socket) as watcher:
+            subscription = watcher.subscribe()
+            overview.load(subscription.snapshot, time.monotonic())
+            client.submit(batch_spec(config, names), source="nifty12", output_dir=directory / "out")
+            client.submit(batch_spec(broken, names), source="broken", name="broken", output_dir=directory / "broken")
+            for delta in subscription:
+                overview.apply(delta, time.monotonic())
+                done = max((view.done for name, view in overview.batches.items() if name != "broken"), default=0)
+                at_work = sum(window.rounds > 0 for _, window in overview.running)
+                if done > 40 and at_work == overview.slots:
+                    break
+            title = f"gpusched {__version__} at /run/gpusched/gpusched.sock"
+            frame = dashboard.Frame(overview=overview, monotonic=time.monotonic(), title=title)
+            return _drawn(frame, "gpusched top", TOP_HEIGHT)
+
+
+def main() -> None:
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / "run.svg").write_text(run_picture())
+    (PICTURES / "top.svg").write_text(top_picture())
+
+
+def _drawn(frame: RenderableType, title: str, height: int) -> str:
+    console = Console(width=WIDTH, height=height, record=True, force_terminal=True, file=io.StringIO())
+    console.print(frame)
+    return console.export_svg(title=title)
 
 
 if __name__ == "__main__":

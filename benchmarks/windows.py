@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpusched.workload import Report, Result, Task
+from gpusched.workload import BadData, Report, Result, Task
 
 
 def preload() -> None:
@@ -16,6 +16,10 @@ def preload() -> None:
 
 def nothing(task: Task, directory: Path, report: Report) -> Result:
     return Result(metrics={}, sample_counts={}, metadata={}, phases={})
+
+
+def fails(task: Task, directory: Path, report: Report) -> Result:
+    raise BadData("the column 'close' is missing in 2022-03-14.csv")
 
 
 def weighs_itself(task: Task, directory: Path, report: Report) -> Result:
