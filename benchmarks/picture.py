@@ -1,7 +1,7 @@
 """The README's pictures, as `gpusched run` and `gpusched top` draw them: `python -m benchmarks.picture`.
 
-Trains windows of 5-minute bars and keeps a frame of the second half, in `.pictures/run.svg`; then does it again through a
-daemon, with a second batch that fails and is held, in `.pictures/top.svg`.
+Trains windows of 5-minute bars and keeps a frame of the second half, in `.pictures/run.svg`; then does it again through
+a daemon, with a second batch that fails and is held, in `.pictures/top.svg`.
 """
 
 from __future__ import annotations
