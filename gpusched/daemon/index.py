@@ -62,8 +62,12 @@ class Index:
                 self._rewrite(record.batch_id)
             case WindowMoved(new=Finished()):
                 row = self._store.window(record.key)
-                if row is not None:
+                # What was committed together may have moved on: a retry can come in the turn of the end.
+                if row is not None and isinstance(row.state, Finished):
                     self._append(record.key.batch_id, self._line(row))
+            case WindowMoved(old=Finished()):
+                # It is tried again, and its line is out of date until the batch has finished.
+                self._incomplete.add(record.key.batch_id)
             case BatchFinished():
                 if record.batch_id in self._incomplete:
                     self._rewrite(record.batch_id)
