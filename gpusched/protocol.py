@@ -26,6 +26,7 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
+from gpusched.core.history import Sample
 from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, State, Usage, WindowKey
 from gpusched.core.placement import Health
 
@@ -125,6 +126,12 @@ class GetResults(msgspec.Struct, frozen=True, kw_only=True, tag="get_results"):
     batch_id: str
 
 
+class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
+    """Answered with `History`."""
+
+    batch_id: str
+
+
 Verb = Literal["cancel", "hold", "release", "retry"]
 
 
@@ -167,6 +174,7 @@ Request = (
     | GetWindow
     | ReadLog
     | GetResults
+    | GetHistory
     | Change
     | ListDevices
     | ChangeDevice
@@ -231,6 +239,15 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     artifacts_path: str | None
     metrics: dict[str, Any] | None
     sample_counts: dict[str, int] | None
+    #: of the last launch
+    started_at: float | None = None
+    ended_at: float | None = None
+    #: seconds by phase, in order
+    phases: dict[str, float] | None = None
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    #: most GPU memory that a reading saw it use
+    device_memory_bytes: int | None = None
     #: why it was skipped or has failed
     reason: str | None
 
@@ -331,6 +348,12 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
     results: tuple[ResultLine, ...]
 
 
+class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
+    """What was read of the devices while windows of the batch ran: by device, in the order of time."""
+
+    samples: tuple[Sample, ...]
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     """`windows` is the number of windows that the change applied to."""
 
@@ -397,6 +420,7 @@ Reply = (
     | WindowDetail
     | LogChunk
     | ResultPage
+    | History
     | Changed
     | Devices
     | Pong

@@ -209,7 +209,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     traceback: str = ""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True):
     """What an attempt cost, as the kernel accounts it."""
 
     cpu_seconds: float = 0.0

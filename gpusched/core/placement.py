@@ -56,8 +56,11 @@ class DeviceState:
         return sum(max(0, a.reserved_bytes - self.seen_bytes.get(i, 0)) for i, a in self.allocations.items())
 
     def free_bytes(self) -> int | None:
-        """Free memory net of reservations, or None where the device does not tell."""
-        if self.reading is None or self.reading.memory_free_bytes is None:
+        """Free memory net of reservations, or None where the device does not tell.
+
+        The host's memory is the kernel's to give: windows have limits there, not reservations.
+        """
+        if self.device.id == CPU or self.reading is None or self.reading.memory_free_bytes is None:
             return None
         return self.reading.memory_free_bytes - self.reserved_bytes
 

@@ -19,6 +19,7 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
+from gpusched.core.history import Sample
 from gpusched.core.model import (
     BatchSpec,
     Device,
@@ -50,9 +51,11 @@ from gpusched.protocol import (
     DeviceStatus,
     End,
     GetBatch,
+    GetHistory,
     GetResults,
     GetWindow,
     Hello,
+    History,
     ListBatches,
     ListDevices,
     ListWindows,
@@ -146,6 +149,18 @@ DEVICE = DeviceStatus(
 FAILED = Finished(attempts=2, outcome=Failed(failure=Failure(kind="raised", message="no", traceback="line 1\nline 2")))
 PROGRESS = ProgressReported(key=KEY, attempt=2, phase="train", round=3, rounds=500)
 
+SAMPLE = Sample(
+    device_id="GPU-1",
+    at=1.5,
+    seconds=2.0,
+    readings=2,
+    utilisation=0.5,
+    memory_used_bytes=1 << 30,
+    memory_total_bytes=8 << 30,
+    power_w=None,
+    temperature_c=60.0,
+)
+
 REQUESTS: list[Request] = [
     Submit(spec=SPEC, source="symbols", name="n", output_dir="/out"),
     Submit(spec=SPEC, source="symbols"),
@@ -155,6 +170,7 @@ REQUESTS: list[Request] = [
     GetWindow(batch_id="batch-1", label=KEY.label),
     ReadLog(batch_id="batch-1", label=KEY.label, attempt=2, offset=99, follow=True),
     GetResults(batch_id="batch-1"),
+    GetHistory(batch_id="batch-1"),
     Change(verb="retry", batch_id="batch-1", label=KEY.label),
     Change(verb="cancel", batch_id="batch-1"),
     ListDevices(),
@@ -193,6 +209,7 @@ REPLIES: list[Reply] = [
     ),
     LogChunk(attempt=1, offset=3, data=b"\x00\xff\n"),
     ResultPage(results=(RESULT,)),
+    History(samples=(SAMPLE,)),
     Changed(batch=STATUS, windows=3),
     Devices(devices=(DEVICE,)),
     Pong(draining=True, active=1, unfinished=2, trouble="full"),
