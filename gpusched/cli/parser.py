@@ -171,6 +171,12 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
 
 
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
+    command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
+    command.add_argument("--metric", metavar="NAME", help="the metric of the heat map (validation_auc)")
+
+
 def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
@@ -225,6 +231,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "show": ("gpusched.cli.queries:show", "all that is known of a window", (_one_window, _json)),
     "logs": ("gpusched.cli.queries:logs", "what a window wrote", (_one_window, _log)),
     "results": ("gpusched.cli.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
+    "report": ("gpusched.cli.report:report", "a batch as one HTML file: timeline, devices, metrics", (_report, _json)),
     "top": ("gpusched.cli.queries:top", "the daemon at work, live; keys act upon it", (_once,)),
     "cancel": ("gpusched.cli.control:cancel", "end what runs, drop what waits", (_target, _json)),
     "hold": ("gpusched.cli.control:hold", "start nothing more of it", (_target, _json)),
