@@ -23,6 +23,7 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     ProgressReported,
     WindowMoved,
 )
@@ -289,6 +290,8 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     #: by slot index
     allocations: dict[int, WindowKey]
     reading: Reading | None
+    #: of the slots, so many are used at a time
+    width: int = 0
     #: memory promised to windows that have not been seen to use it
     reserved_bytes: int = 0
     #: memory that processes of others use; None where it cannot be told whose it is
@@ -404,6 +407,7 @@ Delta = (
     | BatchReopened
     | BatchFinished
     | DeviceChanged
+    | DeviceTuned
     | ProgressReported
     | DeviceReported
 )

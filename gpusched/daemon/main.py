@@ -91,7 +91,7 @@ async def _serve(config: Config) -> None:
         if found.devices:
             notifier.extend_timeout(2 * TRIAL_S)
         warm_up = WarmUp(launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        pool = build_pool(config, await warm_up.resolve(found, "auto"))
+        pool = build_pool(config, await warm_up.resolve(found, "auto"), learned=store.learned())
         for note in pool.notes:
             log.warning("%s", note)
         hub, journal = Hub(store), Journal()

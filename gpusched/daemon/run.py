@@ -163,7 +163,7 @@ async def run_batch(
             )
             warm_up = WarmUp(launcher, workload=spec.workload, log_path=state_dir / "warm_up.log")
             found = await warm_up.resolve(found, spec.device)
-            pool = build_pool(config, found, workers=spec.workers)
+            pool = build_pool(config, found, workers=spec.workers, learned=store.learned())
             for note in pool.notes:
                 on_note(note)
             pool.require(spec.device)

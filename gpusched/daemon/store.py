@@ -30,6 +30,7 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     Record,
     WindowMoved,
 )
@@ -179,6 +180,8 @@ class Store:
             case DeviceChanged():
                 device = (record.device_id, record.health, record.reason, record.at)
                 self._execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)", device)
+            case DeviceTuned():
+                pass  # it is found anew: another day has other neighbours
 
     def _accept(self, record: BatchAccepted) -> None:
         batch = record.batch

@@ -117,6 +117,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             health=state.health,
             reason=state.reason,
             slots=tuple(state.slots),
+            width=state.width,
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
             reserved_bytes=state.reserved_bytes,

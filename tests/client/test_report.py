@@ -116,7 +116,7 @@ RESULTS = [
 def test_has_all_of_its_parts_in_one_file() -> None:
     text = page(report(RESULTS))
     seen = Seen(text)
-    assert [title for title in re.findall("<h2>(.*?)</h2>", text)] == [
+    assert re.findall("<h2>(.*?)</h2>", text) == [
         "Timeline",
         "Seconds by phase",
         "validation_auc by symbol and window",

@@ -16,6 +16,7 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     ProgressReported,
     WindowMoved,
 )
@@ -234,17 +235,21 @@ REPLIES: list[Reply] = [
     BatchFinished(batch_id="batch-1", at=8.0),
 ]
 #: messages that the first version did not have
-LATER: tuple[Request, Reply] = (GetHistory(batch_id="batch-1"), History(samples=(SAMPLE,)))
+LATER_REQUESTS: list[Request] = [GetHistory(batch_id="batch-1")]
+LATER_REPLIES: list[Reply] = [
+    History(samples=(SAMPLE,)),
+    DeviceTuned(device_id="GPU-1", slots=3, reason="3 slots: to see what that does", at=8.0),
+]
 
 
-@pytest.mark.parametrize("request_", [*REQUESTS, LATER[0]], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("request_", [*REQUESTS, *LATER_REQUESTS], ids=lambda r: type(r).__name__)
 def test_requests_survive_the_socket(request_: Request) -> None:
     line = encode(request_)
     assert line.count(b"\n") == 1
     assert decode_request(line) == request_
 
 
-@pytest.mark.parametrize("reply", [*REPLIES, LATER[1]], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("reply", [*REPLIES, *LATER_REPLIES], ids=lambda r: type(r).__name__)
 def test_replies_survive_the_socket(reply: Reply) -> None:
     line = encode(reply)
     assert line.count(b"\n") == 1
@@ -299,5 +304,5 @@ def test_any_bytes_are_a_message_or_refused(line: bytes) -> None:
 
 
 def test_every_message_has_an_example() -> None:
-    examples = {type(message) for message in (*REQUESTS, *REPLIES, *LATER)}
+    examples = {type(message) for message in (*REQUESTS, *REPLIES, *LATER_REQUESTS, *LATER_REPLIES)}
     assert examples == {*get_args(Request), *get_args(Reply)}
