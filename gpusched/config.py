@@ -145,6 +145,15 @@ class Daemon(Struct, frozen=True, kw_only=True):
     idle_launcher_s: Seconds = 300.0
 
 
+class Hooks(Struct, frozen=True, kw_only=True):
+    command: tuple[str, ...] = ()
+    timeout_s: Seconds = 30.0
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    listen: Annotated[str, Meta(pattern=r"^(|(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5})$", description="HOST:PORT")] = ""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All settings; paths are absolute."""
 
@@ -159,6 +168,8 @@ class Config(Struct, frozen=True, kw_only=True):
     devices: Devices = Devices()
     cache: Cache = msgspec.field(default_factory=Cache)
     daemon: Daemon = msgspec.field(default_factory=Daemon)
+    hooks: Hooks = Hooks()
+    metrics: Metrics = Metrics()
 
 
 SECTIONS: dict[str, type[Struct]] = {
@@ -171,6 +182,8 @@ SECTIONS: dict[str, type[Struct]] = {
     "devices": Devices,
     "cache": Cache,
     "daemon": Daemon,
+    "hooks": Hooks,
+    "metrics": Metrics,
 }
 
 

@@ -14,6 +14,7 @@ from gpusched.config import Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
+from gpusched.core.totals import batch_object
 from gpusched.errors import DONE, INTERRUPTED, TOO_MANY_FAILURES, InputError, UsageError
 
 
@@ -243,7 +244,7 @@ def run_asked(asked: Ask, *, as_json: bool) -> int:
             ended = anyio.run(train)
     totals = view.totals()
     if as_json:
-        print(json.dumps(batch_object(asked.batch_id, asked.output_dir, totals, ended.seconds)))  # noqa: T201
+        print(json.dumps(batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)))  # noqa: T201
     else:
         logs_dir = asked.output_dir / STATE_DIR / "logs"
         console.print(
@@ -254,18 +255,6 @@ def run_asked(asked: Ask, *, as_json: bool) -> int:
     if ended.interrupted:
         return INTERRUPTED
     return exit_code(totals, asked.spec.limits.max_failure_rate, held=ended.held_reason is not None)
-
-
-def batch_object(batch_id: str, output_dir: Path, totals: dict[str, int], seconds: float) -> dict[str, Any]:
-    """How `run --json` and `status BATCH --json` end."""
-    done = totals["succeeded"] + totals["reused"] + totals["skipped"] + totals["failed"] + totals["cancelled"]
-    return {
-        "batch_id": batch_id,
-        "output_dir": str(output_dir),
-        "windows": totals,
-        "seconds": round(seconds, 3),
-        "windows_per_second": round(done / seconds, 3) if seconds > 0 else 0.0,
-    }
 
 
 def exit_code(totals: dict[str, int], max_failure_rate: float, *, held: bool) -> int:

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from gpusched.cli.batches import load_config
-from gpusched.cli.service import status_object, totals
+from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, connect
 from gpusched.client.listing import Cell, ago, iso, print_json, print_listing
+from gpusched.core.totals import totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, WindowDetail, WindowLine
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpusched.cli.batches import Ask, ask, batch_object, exit_code, load_config
+from gpusched.cli.batches import Ask, ask, exit_code, load_config
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
 from gpusched.core.events import BatchFinished, BatchHeld, Update
+from gpusched.core.totals import batch_object, totals
 from gpusched.errors import DONE, INTERRUPTED
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
 
@@ -65,23 +66,11 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
     )
 
 
-def totals(counts: dict[str, int]) -> dict[str, int]:
-    """The counts of `run --json` from those of a batch's windows by status: what timed out or was lost has failed."""
-    return {
-        "total": sum(counts.values()),
-        "succeeded": counts.get("succeeded", 0),
-        "reused": counts.get("reused", 0),
-        "skipped": counts.get("skipped", 0),
-        "failed": sum(counts.get(name, 0) for name in ("failed", "timed_out", "lost")),
-        "cancelled": counts.get("cancelled", 0),
-    }
-
-
 def status_object(batch: BatchStatus) -> dict[str, Any]:
     """A batch as `status --json` shows it: what `run --json` says of it, then how it stands."""
     end = batch.finished_at if batch.finished_at is not None else time.time()
     seconds = max(0.0, end - batch.submitted_at)
-    return batch_object(batch.id, Path(batch.output_dir), totals(batch.counts), seconds) | {
+    return batch_object(batch.id, batch.output_dir, totals(batch.counts), seconds) | {
         "state": batch.state,
         "held_reason": batch.held_reason,
         "waiting": batch.counts.get("queued", 0) + batch.counts.get("held", 0),

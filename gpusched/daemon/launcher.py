@@ -258,6 +258,8 @@ class Launcher:
         self._link: _Link | None = None
         self._tending: dict[_Link, asyncio.Task[None]] = {}
         self._last_id = 0
+        #: launcher processes that were started
+        self.starts = 0
         self._idle_timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -341,6 +343,7 @@ class Launcher:
             arguments.append(str(self._search_path))
         log = _open_log(self._log_path) if self._log_path is not None else os.open(os.devnull, os.O_WRONLY)
         try:
+            self.starts += 1
             return subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,

@@ -24,11 +24,14 @@ import anyio
 from gpusched import __version__
 from gpusched.config import Config
 from gpusched.core.events import DeviceLost, DeviceRead, TimePassed, Update
+from gpusched.daemon import views
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.metrics import Metrics
 from gpusched.daemon.notify import Notifier
 from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.requests import Requests
@@ -95,10 +98,15 @@ async def _serve(config: Config) -> None:
         for note in pool.notes:
             log.warning("%s", note)
         hub, journal = Hub(store), Journal()
+        metrics: Metrics | None = None
+        hooks = Hooks(config.hooks.command, config.hooks.timeout_s, store.batch)
 
         def observe(update: Update) -> None:
             journal.follow(update)
             hub.publish(update)
+            hooks.follow(update)
+            if metrics is not None:
+                metrics.follow(update)
 
         service = Service(notifier)
         logs_dir = state_dir / "logs"
@@ -121,6 +129,14 @@ async def _serve(config: Config) -> None:
             cache_dir=config.cache.dir,
             logs_dir=logs_dir,
         )
+        if config.metrics.listen:
+            metrics = Metrics(
+                batches=store.batches,
+                devices=lambda: views.devices(supervisor.scheduler.pool),
+                launcher_starts=lambda: launcher.starts,
+                trouble=lambda: admission.trouble,
+            )
+            stack.enter_context(metrics.served(config.metrics.listen))
         service.bind(supervisor, admission)
         supervisor.recover()
         requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission)
@@ -137,6 +153,7 @@ async def _serve(config: Config) -> None:
         tasks.start_soon(server.run)
         tasks.start_soon(Sampler(pool.devices).run, deliver)
         tasks.start_soon(read_host, deliver)
+        tasks.start_soon(hooks.run)
         tasks.start_soon(service.keep_turning)
         await supervisor.committed()
         slots = sum(device.capacity for device in pool.devices)
@@ -147,6 +164,7 @@ async def _serve(config: Config) -> None:
         )
         notifier.ready(service.summary())
         await supervisor.stopped()
+        await hooks.finished()
         log.info("stopped unfinished=%d", supervisor.scheduler.unfinished)
         tasks.cancel_scope.cancel()
 

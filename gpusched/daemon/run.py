@@ -22,6 +22,7 @@ from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.events import BatchFinished, BatchHeld, DeviceLost, DeviceRead, Update
 from gpusched.core.model import CPU, Batch, BatchSpec, DeviceType
 from gpusched.core.planning import Plan
+from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import build_pool, find_gpus
@@ -142,6 +143,7 @@ async def run_batch(
 
     def follow(update: Update) -> None:
         observe(update)
+        hooks.follow(update)
         match update:
             case BatchFinished():
                 ended.set()
@@ -153,6 +155,7 @@ async def run_batch(
     with one_error():
         async with AsyncExitStack() as stack:
             store = stack.enter_context(Store.open(state_dir / "state.db"))
+            hooks = Hooks(config.hooks.command, config.hooks.timeout_s, store.batch)
             launcher = await stack.enter_async_context(
                 Launcher(
                     log_path=state_dir / "launcher.log",
@@ -203,6 +206,7 @@ async def run_batch(
             tasks.start_soon(supervisor.run)
             tasks.start_soon(Sampler(pool.devices).run, deliver)
             tasks.start_soon(read_host, deliver)
+            tasks.start_soon(hooks.run)
             with surveying:
                 plan = await survey(
                     launcher,
@@ -225,6 +229,7 @@ async def run_batch(
             if not signals:
                 tasks.start_soon(_shut_down_at, ended, supervisor)
             await supervisor.stopped()
+            await hooks.finished()
             tasks.cancel_scope.cancel()
     return RunSummary(
         batch_id=batch_id,

@@ -7,7 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from gpusched.config import Cache, Config, Daemon, Devices, Run
+import msgspec
+
+from gpusched.config import Cache, Config, Daemon, Devices, Hooks, Metrics, Run
 from gpusched.daemon import admission, main, server
 from gpusched.errors import GpuschedError
 
@@ -19,6 +21,8 @@ def config(directory: Path, slots: int) -> Config:
         devices=Devices(cpu_slots=slots),
         cache=Cache(dir=directory / "cache"),
         daemon=Daemon(state_dir=directory / "state", socket=directory / "run" / "s", idle_launcher_s=60.0),
+        hooks=msgspec.json.decode(os.environ.get("GPUSCHED_TEST_HOOKS", "{}"), type=Hooks),
+        metrics=Metrics(listen=os.environ.get("GPUSCHED_TEST_METRICS", "")),
     )
 
 

@@ -1,0 +1,29 @@
+"""What has become of a batch, in the words of `run --json`: the contract with whoever reads that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def totals(counts: dict[str, int]) -> dict[str, int]:
+    """From the counts of a batch's windows by status: what timed out or was lost has failed."""
+    return {
+        "total": sum(counts.values()),
+        "succeeded": counts.get("succeeded", 0),
+        "reused": counts.get("reused", 0),
+        "skipped": counts.get("skipped", 0),
+        "failed": sum(counts.get(name, 0) for name in ("failed", "timed_out", "lost")),
+        "cancelled": counts.get("cancelled", 0),
+    }
+
+
+def batch_object(batch_id: str, output_dir: str, totals: dict[str, int], seconds: float) -> dict[str, Any]:
+    """How `run --json` and `status BATCH --json` end."""
+    done = sum(totals.values()) - totals["total"]
+    return {
+        "batch_id": batch_id,
+        "output_dir": output_dir,
+        "windows": totals,
+        "seconds": round(seconds, 3),
+        "windows_per_second": round(done / seconds, 3) if seconds > 0 else 0.0,
+    }

@@ -1,0 +1,105 @@
+"""A command of the operator's hears of each batch that ends or is held."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.support import Command
+from tests.server.support import Daemon, finished
+
+#: copies what it is told to the FIFO, as one line
+TELL = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
+
+
+@contextmanager
+def calling(daemon: Daemon, *command: str, timeout_s: float = 30.0) -> Iterator[Daemon]:
+    daemon.start(environment={"GPUSCHED_TEST_HOOKS": json.dumps({"command": command, "timeout_s": timeout_s})})
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Daemon:
+    return Daemon(tmp_path / "daemon")
+
+
+def told(fifo: Path) -> dict[str, Any]:
+    """What the next call was told; waits for it."""
+    found = json.loads(fifo.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_is_told_of_batches_that_finish_and_are_held(daemon: Daemon, fifo: Path) -> None:
+    with calling(daemon, sys.executable, "-c", TELL, str(fifo)), daemon.connect() as link:
+        link.submit(daemon.spec("S0", "BAD"), source="s", name="ends")
+        call = told(fifo)
+        windows = {"total": 2, "succeeded": 1, "reused": 0, "skipped": 0, "failed": 1, "cancelled": 0}
+        assert (call["event"], call["batch_id"], call["windows"], call["reason"]) == ("finished", "ends", windows, None)
+        assert call["seconds"] > 0
+        assert call["windows_per_second"] > 0
+        assert Path(call["output_dir"]).is_dir()
+        link.submit(daemon.spec("FIFO"), source="s", name="waits")
+        link.hold("waits")
+        call = told(fifo)
+        assert (call["event"], call["batch_id"], call["reason"]) == ("held", "waits", "held by request")
+
+
+def test_a_hook_that_fails_is_logged_and_harms_nothing(daemon: Daemon) -> None:
+    fails = "import sys; sys.exit('no such address')"
+    with calling(daemon, sys.executable, "-c", fails):
+        with daemon.connect() as link:
+            link.submit(daemon.spec("S0"), source="s", name="one")
+        assert finished(daemon, "one").counts == {"succeeded": 1}
+        assert daemon.stop() == 0, "and a planned end waits for it"
+        assert "hook failed status=1" in daemon.log.read_text()
+        assert "no such address" in daemon.log.read_text()
+
+
+def test_a_program_that_is_not_there_is_logged(daemon: Daemon) -> None:
+    with calling(daemon, "/no/such/program"):
+        with daemon.connect() as link:
+            link.submit(daemon.spec("S0"), source="s", name="one")
+        finished(daemon, "one")
+        assert daemon.stop() == 0
+        assert "hook cannot be called command='/no/such/program'" in daemon.log.read_text()
+
+
+def test_a_hook_that_hangs_is_stopped_with_all_that_it_started(daemon: Daemon, fifo: Path) -> None:
+    """Its child holds the FIFO open: the end of file comes when that is gone."""
+    hangs = "import os, sys, time; f = open(sys.argv[1], 'w'); os.fork(); time.sleep(600)"
+    with calling(daemon, sys.executable, "-c", hangs, str(fifo), timeout_s=0.5), daemon.connect() as link:
+        link.submit(daemon.spec("S0"), source="s", name="one")
+        assert fifo.read_text() == ""
+        assert daemon.stop() == 0
+        assert "hook stopped after 0.5 s" in daemon.log.read_text()
+
+
+def test_run_calls_it_too(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    (tmp_path / "S0.csv").write_text("timestamp,open,high,low,close,volume\n")
+    (tmp_path / "symbols.txt").write_text("S0\n")
+    (tmp_path / "config.toml").write_text(
+        f"[hooks]\ncommand = {json.dumps([sys.executable, '-c', TELL, str(tmp_path / 'told')])}\n"
+    )
+    dates = ("--start", "2022-01-01", "--end", "2022-01-20", "--data-root", ".", "--name", "here")
+    command("run", "symbols.txt", "-o", "out", *dates, code=0)
+    call = json.loads((tmp_path / "told").read_text())
+    assert (call["event"], call["batch_id"], call["windows"]["skipped"]) == ("finished", "here", 1)
