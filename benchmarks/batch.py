@@ -11,6 +11,8 @@ Contenders take turns; each starts with an empty bars cache and an empty output 
 within a repetition, so that a machine whose speed drifts favours none of them. All seconds are from shell to prompt,
 but the limit's, which is without the imports. Those that are slow train a sample of the windows and are scaled up.
 Every model file must be, byte for byte, the one that the in-process loop wrote.
+
+A first repetition is not timed: it warms the machine up, and watches the memory of each contender's processes.
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.bars import write_batch
 from benchmarks.contenders import CONTENDERS, CORES, LIMIT, Contender, Order
-from benchmarks.process_tree import adopt_orphans, measured
+from benchmarks.process_tree import Watched, adopt_orphans, measured, watched
 from benchmarks.service import daemon
 
 LARGE_SYMBOLS = 105
@@ -48,10 +51,28 @@ class Score:
     windows_per_s: float
     #: processor seconds of the whole process tree for each trained window
     cpu_s: float
-    #: proportional memory of the process tree at its peak
-    peak_mb: float
     #: the limit's seconds / these
     of_limit: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was seen of one contender's process tree while it was watched."""
+
+    #: proportional memory at its peak
+    peak_mb: float
+    #: processor seconds for each trained window
+    cpu_s: float
+    #: some processes were seen whose processor time cannot be had when they have ended: there was more
+    at_least: bool
+
+
+class _Done(NamedTuple):
+    seconds: float
+    #: of these, those from the first window to the last
+    inside_s: float
+    cpu_s: float
+    windows: int
 
 
 class Bench:
@@ -65,34 +86,48 @@ class Bench:
         self.limit_s = 0.0
         self._number = 0
 
+    def watch(self, contender: Contender) -> Cost:
+        """Let it train, and look at its processes all the time."""
+        seen = Watched()
+        done = self._train(contender, watched(seen))
+        return Cost(
+            peak_mb=seen.peak_bytes / 1e6,
+            cpu_s=max(seen.seconds, done.cpu_s) / done.windows,
+            at_least=seen.seconds > done.cpu_s,
+        )
+
     def score(self, contender: Contender) -> Score:
-        """Let it train. The limit has to be first. Raises SystemExit when it fails or trains something else."""
-        sample = frozenset(list(self.models)[: self.sample or None]) if contender.sampled else frozenset(self.models)
-        order = self._order(sample if contender.sampled else frozenset())
+        """Let it train against the clock."""
+        done = self._train(contender, nullcontext())
+        seconds = done.seconds
+        if contender is LIMIT:
+            seconds = self.limit_s = done.inside_s / CORES
+        elif contender.sampled:
+            seconds += done.inside_s / done.windows * (len(self.models) - done.windows)
+        return Score(
+            seconds=seconds,
+            windows_per_s=len(self.models) / seconds,
+            cpu_s=done.cpu_s / done.windows,
+            of_limit=self.limit_s / seconds,
+        )
+
+    def _train(self, contender: Contender, watching: AbstractContextManager[None]) -> _Done:
+        """The limit has to be first. Raises SystemExit when the contender fails or trains something else."""
+        sample = frozenset(list(self.models)[: self.sample or None] if contender.sampled else [])
+        order = self._order(sample)
         command = contender.command(order)
         serving = daemon(order.directory, {"devices.cpu_slots": CORES}) if contender.daemon else nullcontext()
-        with serving, measured() as usage:
+        with serving, measured() as used, watching:
             began = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True)
             seconds = time.perf_counter() - began
         if done.returncode:
             sys.exit(f"{contender.name} failed with exit code {done.returncode}:\n{done.stdout}\n{done.stderr}")
         models = _models(order)
-        if contender is LIMIT:
+        if contender is LIMIT and not self.models:
             self.models = models
-            seconds = self.limit_s = _inside_s(done.stdout, seconds) / CORES
-        else:
-            self._check(contender, models, sample)
-        if contender.sampled:
-            inside = _inside_s(done.stdout, seconds)
-            seconds += inside / len(models) * (len(self.models) - len(models))
-        return Score(
-            seconds=seconds,
-            windows_per_s=len(self.models) / seconds,
-            cpu_s=usage.cpu_s / len(models),
-            peak_mb=usage.peak_bytes / 1e6,
-            of_limit=self.limit_s / seconds,
-        )
+        self._check(contender, models, sample or frozenset(self.models))
+        return _Done(seconds, _inside_s(done.stdout, seconds), used.seconds, len(models))
 
     def _order(self, only: frozenset[str]) -> Order:
         """In new directories. They are removed at the end: ext4 is slow to create after many deletions."""
@@ -177,6 +212,7 @@ def main() -> None:
             bars_per_day=options.bars, file_per_day=options.file_per_day,
         )  # fmt: skip
         bench = Bench(Path(name), symbols_file, interval, options.sample)
+        costs = {contender.name: bench.watch(contender) for contender in contenders}
         for number in range(options.repeat):
             for contender in contenders:
                 scores[contender.name].append(score := bench.score(contender))
@@ -190,27 +226,31 @@ def main() -> None:
     if options.json:
         repetitions = {name: [asdict(score) for score in of_one] for name, of_one in scores.items()}
         median = {name: asdict(_median(of_one)) for name, of_one in scores.items()}
-        report = {"machine": machine, "trained": windows, "median": median, "repetitions": repetitions}
-        print(json.dumps(report | {"not installed": [contender.name for contender in missing]}))
+        cost = {name: asdict(of_one) for name, of_one in costs.items()}
+        absent = [contender.name for contender in missing]
+        report = {"machine": machine, "trained": windows, "median": median, "cost": cost, "repetitions": repetitions}
+        print(json.dumps(report | {"not installed": absent}))
         return
     print(f"{windows} trained windows; " + ", ".join(f"{key} {value}" for key, value in machine.items()))
-    _print_table(contenders, scores, missing)
+    _print_table(contenders, scores, costs, missing)
 
 
-def _print_table(contenders: list[Contender], scores: dict[str, list[Score]], missing: list[Contender]) -> None:
+def _print_table(
+    contenders: list[Contender], scores: dict[str, list[Score]], costs: dict[str, Cost], missing: list[Contender]
+) -> None:
     print("\nMedians (least–most).\n")
     print("| | isolated | s | of the limit | windows/s | CPU ms a window | peak PSS, MB |")
     print("|---|---|---|---|---|---|---|")
     for contender in contenders:
-        of_one = scores[contender.name]
+        of_one, cost = scores[contender.name], costs[contender.name]
         cells = [
             contender.name + (" (scaled)" if contender.sampled else ""),
             "yes" if contender.isolated else "no",
             _cell([score.seconds for score in of_one], 2),
             _cell([score.of_limit for score in of_one], 2),
             _cell([score.windows_per_s for score in of_one], 1),
-            _cell([1000 * score.cpu_s for score in of_one], 0),
-            _cell([score.peak_mb for score in of_one], 0),
+            f"≥ {1000 * cost.cpu_s:.0f}" if cost.at_least else _cell([1000 * score.cpu_s for score in of_one], 0),
+            f"{cost.peak_mb:.0f}",
         ]
         print(f"| {' | '.join(cells)} |")
     for contender in missing:

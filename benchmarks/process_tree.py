@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-SAMPLE_S = 0.05
-#: Share of one core that samples may take: the more processes there are, the rarer they become.
-SAMPLING_SHARE = 0.02
+#: A look costs 2 ms, and 2 ms more for each process: whoever is timed must not be watched.
+WATCH_S = 0.05
 SETTLE_S = 30.0
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -26,14 +26,20 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
-class Usage:
-    """Of all descendants together."""
+class Processors:
+    """What all descendants together used, ended ones included."""
 
-    cpu_s: float = 0.0
-    #: sum of the proportional set sizes: a page that two processes share is counted once
+    seconds: float = 0.0
+
+
+@dataclass
+class Watched:
+    """What was seen of all descendants together, every `WATCH_S`."""
+
+    #: largest sum of the proportional set sizes: a page that two processes share is counted once
     peak_bytes: int = 0
-    #: how often memory was looked at
-    samples: int = field(default=0, repr=False)
+    #: processor seconds, without those of a process after it was last seen
+    seconds: float = 0.0
 
 
 def adopt_orphans() -> None:
@@ -43,29 +49,43 @@ def adopt_orphans() -> None:
 
 
 @contextmanager
-def measured() -> Iterator[Usage]:
-    """Fill in what is used until the block's end, and by what it leaves behind, which is ended then."""
-    usage = Usage()
-    stop = threading.Event()
+def measured() -> Iterator[Processors]:
+    """Fill in what is used until the block's end, and by what it leaves behind, which is ended then.
+
+    A process that nobody waits for is lost if its parent ignores SIGCHLD, as Ray's does: `watched` finds more then.
+    """
+    used = Processors()
     before = set(_descendants())
-    cpu_s = _cpu_s()
-    sampler = threading.Thread(target=_sample, args=(usage, stop), daemon=True)
-    sampler.start()
+    seconds = _cpu_s()
     try:
-        yield usage
+        yield used
+    finally:
+        _settle(before)
+        used.seconds = _cpu_s() - seconds
+
+
+@contextmanager
+def watched(seen: Watched) -> Iterator[None]:
+    """Fill in what is seen until the block's end."""
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(seen, stop), daemon=True)
+    watcher.start()
+    try:
+        yield
     finally:
         stop.set()
-        sampler.join()
-        _settle(before)
-        usage.cpu_s = _cpu_s() - cpu_s
+        watcher.join()
 
 
-def _sample(usage: Usage, stop: threading.Event) -> None:
+def _watch(seen: Watched, stop: threading.Event) -> None:
+    before = {pid: stat.own for pid, stat in _descendants().items()}
+    ticks: dict[int, int] = {}
     while True:
-        began = time.thread_time()
-        usage.peak_bytes = max(usage.peak_bytes, sum(map(_proportional_bytes, _descendants())))
-        usage.samples += 1
-        if stop.wait(max(SAMPLE_S, (time.thread_time() - began) / SAMPLING_SHARE)):
+        found = _descendants()
+        ticks |= {pid: stat.own - before.get(pid, 0) for pid, stat in found.items()}
+        seen.peak_bytes = max(seen.peak_bytes, sum(map(_proportional_bytes, found)))
+        seen.seconds = _TICK_S * sum(ticks.values())
+        if stop.wait(WATCH_S):
             return
 
 
@@ -85,25 +105,34 @@ def _settle(before: set[int]) -> None:
 def _cpu_s() -> float:
     """Of all descendants, ended ones included: those have been waited for, by us or by a parent that is counted."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return ended.ru_utime + ended.ru_stime + _TICK_S * sum(_descendants().values())
+    living = sum(stat.own + stat.waited_for for stat in _descendants().values())
+    return ended.ru_utime + ended.ru_stime + _TICK_S * living
 
 
-def _descendants() -> dict[int, int]:
-    """Process id → clock ticks of the process and of its children that it has waited for."""
+class _Stat(NamedTuple):
+    parent: int
+    #: clock ticks of the process, and of its ended children that it has waited for
+    own: int
+    waited_for: int
+
+
+def _descendants() -> dict[int, _Stat]:
+    """By process id."""
+    stats: dict[int, _Stat] = {}
     children: dict[int, list[int]] = {}
-    ticks: dict[int, int] = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208  # names only, 20 times a second
         if not entry.isdigit():
             continue
         with suppress(OSError):
             fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(entry))
-            ticks[int(entry)] = sum(map(int, fields[11:15]))
-    found: dict[int, int] = {}
+            user, system, child_user, child_system = map(int, fields[11:15])
+            stats[int(entry)] = stat = _Stat(int(fields[1]), user + system, child_user + child_system)
+            children.setdefault(stat.parent, []).append(int(entry))
+    found: dict[int, _Stat] = {}
     waiting = [os.getpid()]
     while waiting:
         for pid in children.get(waiting.pop(), []):
-            found[pid] = ticks[pid]
+            found[pid] = stats[pid]
             waiting.append(pid)
     return found
 
