@@ -13,6 +13,7 @@ but the limit's, which is without the imports. Those that are slow train a sampl
 Every model file must be, byte for byte, the one that the in-process loop wrote.
 
 A first repetition is not timed: it warms the machine up, and watches the memory of each contender's processes.
+Processor time and memory of those that train a sample are the sample's, their start included.
 """
 
 from __future__ import annotations
