@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
+    if "_ARGCOMPLETE" in os.environ:
+        from gpusched.cli.completion import complete
+
+        complete()
     from gpusched.cli import run
 
     sys.exit(run(sys.argv[1:]))

@@ -23,9 +23,11 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     ProgressReported,
     WindowMoved,
 )
+from gpusched.core.history import Sample
 from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, State, Usage, WindowKey
 from gpusched.core.placement import Health
 
@@ -125,6 +127,12 @@ class GetResults(msgspec.Struct, frozen=True, kw_only=True, tag="get_results"):
     batch_id: str
 
 
+class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
+    """Answered with `History`."""
+
+    batch_id: str
+
+
 Verb = Literal["cancel", "hold", "release", "retry"]
 
 
@@ -167,6 +175,7 @@ Request = (
     | GetWindow
     | ReadLog
     | GetResults
+    | GetHistory
     | Change
     | ListDevices
     | ChangeDevice
@@ -231,6 +240,15 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     artifacts_path: str | None
     metrics: dict[str, Any] | None
     sample_counts: dict[str, int] | None
+    #: of the last launch
+    started_at: float | None = None
+    ended_at: float | None = None
+    #: seconds by phase, in order
+    phases: dict[str, float] | None = None
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    #: most GPU memory that a reading saw it use
+    device_memory_bytes: int | None = None
     #: why it was skipped or has failed
     reason: str | None
 
@@ -272,6 +290,8 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     #: by slot index
     allocations: dict[int, WindowKey]
     reading: Reading | None
+    #: of the slots, so many are used at a time
+    width: int = 0
     #: memory promised to windows that have not been seen to use it
     reserved_bytes: int = 0
     #: memory that processes of others use; None where it cannot be told whose it is
@@ -331,6 +351,12 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
     results: tuple[ResultLine, ...]
 
 
+class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
+    """What was read of the devices while windows of the batch ran: by device, in the order of time."""
+
+    samples: tuple[Sample, ...]
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     """`windows` is the number of windows that the change applied to."""
 
@@ -381,6 +407,7 @@ Delta = (
     | BatchReopened
     | BatchFinished
     | DeviceChanged
+    | DeviceTuned
     | ProgressReported
     | DeviceReported
 )
@@ -397,6 +424,7 @@ Reply = (
     | WindowDetail
     | LogChunk
     | ResultPage
+    | History
     | Changed
     | Devices
     | Pong

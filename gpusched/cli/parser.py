@@ -51,8 +51,8 @@ def _nearest(word: str, words: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command; `handler` names its function, `flags` are the settings it gave. Raises UsageError."""
+def build() -> tuple[Parser, Any]:
+    """The parser, and its commands (`choices` has their parsers by name)."""
     common = Parser(add_help=False)
     group = common.add_argument_group("everywhere")
     # SUPPRESS, so that an option before the command is not overwritten by its default after it.
@@ -71,6 +71,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         command.set_defaults(handler=handler)
         for addition in add:
             addition(command)
+    return parser, commands
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; `handler` names its function, `flags` are the settings it gave. Raises UsageError."""
+    parser, commands = build()
     options, rest = parser.parse_known_args(arguments)
     if rest:
         commands.choices[options.command].error(f"unrecognized arguments: {rest[0]}")
@@ -171,6 +177,18 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
 
 
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
+    command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
+    command.add_argument("--metric", metavar="NAME", help="the metric of the heat map (validation_auc)")
+
+
+def _shell(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), help='to be used by: eval "$(gpusched completion bash)"'
+    )
+
+
 def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
@@ -225,6 +243,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "show": ("gpusched.cli.queries:show", "all that is known of a window", (_one_window, _json)),
     "logs": ("gpusched.cli.queries:logs", "what a window wrote", (_one_window, _log)),
     "results": ("gpusched.cli.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
+    "report": ("gpusched.cli.report:report", "a batch as one HTML file: timeline, devices, metrics", (_report, _json)),
     "top": ("gpusched.cli.queries:top", "the daemon at work, live; keys act upon it", (_once,)),
     "cancel": ("gpusched.cli.control:cancel", "end what runs, drop what waits", (_target, _json)),
     "hold": ("gpusched.cli.control:hold", "start nothing more of it", (_target, _json)),
@@ -233,6 +252,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "devices": ("gpusched.cli.queries:devices", "devices, their slots and their health", (_json,)),
     "drain": ("gpusched.cli.control:drain", "place nothing more on a device", (_maybe_device, _json)),
     "resume": ("gpusched.cli.control:resume", "open a device again", (_maybe_device, _json)),
+    "completion": ("gpusched.cli.completion:completion", "print what a shell completes gpusched with", (_shell,)),
     "doctor": ("gpusched.cli.doctor:doctor", "what works here, and what to do about the rest", (_json,)),
     "config": ("gpusched.cli.settings:show", "the configuration in force, and where it comes from", (_json,)),
 }

@@ -233,7 +233,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 device.device.id,
                 device.device.name,
                 device.health,
-                f"{len(device.allocations)}/{len(device.slots)}",
+                f"{len(device.allocations)}/{device.width}",
                 _percent(reading.utilisation if reading else None),
                 _mebibytes(reading.memory_free_bytes if reading else None),
                 _mebibytes(device.reserved_bytes) if reading else None,
@@ -266,7 +266,7 @@ def _device_object(device: DeviceStatus) -> dict[str, Any]:
     about: dict[str, Any] = found.pop("device")
     del found["allocations"]
     running = [{"slot": index, "window": str(key)} for index, key in sorted(device.allocations.items())]
-    used = {"slots": len(device.slots), "slots_used": len(running), "running": running}
+    used = {"slots": device.width, "slots_used": len(running), "running": running}
     return about | found | used
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
 from gpusched import __version__
+from gpusched.core.history import Sample
 from gpusched.core.model import BatchSpec
 from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, UsageError
 from gpusched.protocol import (
@@ -34,9 +35,11 @@ from gpusched.protocol import (
     DeviceStatus,
     End,
     GetBatch,
+    GetHistory,
     GetResults,
     GetWindow,
     Hello,
+    History,
     ListBatches,
     ListDevices,
     ListWindows,
@@ -255,6 +258,10 @@ class Connection:
         """The finished windows of a batch, in the order of finishing."""
         for page in self._several(GetResults(batch_id=batch_id), ResultPage):
             yield from page.results
+
+    def history(self, batch_id: str) -> tuple[Sample, ...]:
+        """What was read of the devices while windows of a batch ran."""
+        return self._one(GetHistory(batch_id=batch_id), History).samples
 
     # -- the daemon --------------------------------------------------------------------------------------------------
 

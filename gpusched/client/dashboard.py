@@ -114,7 +114,11 @@ class _Drawing:
     def _device(self, device: DeviceView) -> Text:
         status, reading = device.status, device.status.reading
         busy, idle = "#." if self._draw.ascii_only else "■□"
-        cells = "".join(busy if slot.index in device.busy else idle for slot in status.slots)
+        idle_slots = [slot.index for slot in status.slots if slot.index not in device.busy]
+        closed = set(idle_slots[max(0, status.width - len(device.busy)) :])
+        cells = "".join(
+            busy if slot.index in device.busy else idle for slot in status.slots if slot.index not in closed
+        )
         use = reading.utilisation if reading else None
         total = (reading.memory_total_bytes if reading else None) or status.device.memory_total_bytes
         free = reading.memory_free_bytes if reading else None

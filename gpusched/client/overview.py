@@ -13,6 +13,7 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     ProgressReported,
     WindowMoved,
 )
@@ -74,6 +75,10 @@ class Overview:
                 device = self.devices.get(device_id)
                 if device is not None:
                     device.status = msgspec.structs.replace(device.status, health=health, reason=reason)
+            case DeviceTuned(device_id=device_id, slots=slots):
+                device = self.devices.get(device_id)
+                if device is not None:
+                    device.status = msgspec.structs.replace(device.status, width=slots)
             case WindowMoved(key=key):
                 self._moved(delta, monotonic)
             case ProgressReported(key=key):
@@ -91,7 +96,7 @@ class Overview:
 
     @property
     def slots(self) -> int:
-        return sum(len(device.status.slots) for device in self.devices.values())
+        return sum(device.status.width for device in self.devices.values())
 
     @property
     def waiting(self) -> int:

@@ -20,6 +20,7 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     ProgressReported,
     Update,
     WindowMoved,
@@ -146,7 +147,7 @@ class BatchView:
             case BatchFinished(batch_id=batch_id):
                 if self._concerns(batch_id):
                     self.finished = True
-            case DeviceChanged():
+            case DeviceChanged() | DeviceTuned():
                 pass
 
     def load(self, snapshot: Snapshot, batch_id: str, monotonic: float) -> None:

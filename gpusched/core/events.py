@@ -204,6 +204,15 @@ class DeviceChanged(msgspec.Struct, frozen=True, kw_only=True, tag="device_chang
     at: float
 
 
+class DeviceTuned(msgspec.Struct, frozen=True, kw_only=True, tag="device_tuned"):
+    """From now on `slots` slots of the device are used. `reason` is for people."""
+
+    device_id: str
+    slots: int
+    reason: str
+    at: float
+
+
 class ProgressReported(msgspec.Struct, frozen=True, kw_only=True, tag="progress_reported"):
     """How far a running window is. Shown to people, never stored."""
 
@@ -215,7 +224,16 @@ class ProgressReported(msgspec.Struct, frozen=True, kw_only=True, tag="progress_
     rounds: int = 0
 
 
-Record = BatchAccepted | WindowMoved | BatchHeld | BatchReleased | BatchReopened | BatchFinished | DeviceChanged
+Record = (
+    BatchAccepted
+    | WindowMoved
+    | BatchHeld
+    | BatchReleased
+    | BatchReopened
+    | BatchFinished
+    | DeviceChanged
+    | DeviceTuned
+)
 #: what clients are told, in the order in which it happened
 Update = Record | ProgressReported
 

@@ -147,6 +147,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     device_type: DeviceType
     #: slots on it
     capacity: int
+    #: slots used at first, where their number is tuned while windows run; 0: all of them, always
+    tuned_from: int = 0
     #: offered to batches that ask for `auto`
     auto: bool = True
     #: cores near it; empty: any
@@ -209,7 +211,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     traceback: str = ""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True):
     """What an attempt cost, as the kernel accounts it."""
 
     cpu_seconds: float = 0.0

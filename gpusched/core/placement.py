@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType, Reading, Slot, WindowKey
+from gpusched.core.tuning import Tuner
 
 Health = Literal["open", "draining", "quarantined"]
 
@@ -42,6 +43,8 @@ class DeviceState:
         self.device = device
         self.slots = slots
         self.free = [slot.index for slot in slots]  # a heap
+        #: finds how many slots are used, where that is tuned
+        self.tuner = Tuner(device.tuned_from, len(slots)) if device.tuned_from else None
         self.allocations: dict[int, Allocation] = {}
         self.health: Health = "open"
         self.reason = ""
@@ -51,13 +54,25 @@ class DeviceState:
         self.peak_bytes: dict[int, int] = {}
 
     @property
+    def width(self) -> int:
+        """Slots that are used at a time."""
+        return self.tuner.slots if self.tuner else len(self.slots)
+
+    @property
+    def has_free(self) -> bool:
+        return len(self.allocations) < self.width
+
+    @property
     def reserved_bytes(self) -> int:
         """Memory promised to windows that have not been seen to use it yet."""
         return sum(max(0, a.reserved_bytes - self.seen_bytes.get(i, 0)) for i, a in self.allocations.items())
 
     def free_bytes(self) -> int | None:
-        """Free memory net of reservations, or None where the device does not tell."""
-        if self.reading is None or self.reading.memory_free_bytes is None:
+        """Free memory net of reservations, or None where the device does not tell.
+
+        The host's memory is the kernel's to give: windows have limits there, not reservations.
+        """
+        if self.device.id == CPU or self.reading is None or self.reading.memory_free_bytes is None:
             return None
         return self.reading.memory_free_bytes - self.reserved_bytes
 
@@ -82,7 +97,7 @@ class DeviceState:
     def load(self) -> tuple[float, int, float, int]:
         """Smaller is less loaded."""
         return (
-            len(self.allocations) / len(self.slots),
+            len(self.allocations) / self.width,
             -(self.free_bytes() or 0),
             self.utilisation,
             self.free[0],
@@ -108,7 +123,7 @@ class Pool:
 
     @property
     def has_free(self) -> bool:
-        return any(state.free and state.health == "open" for state in self.devices.values())
+        return any(state.has_free and state.health == "open" for state in self.devices.values())
 
     @property
     def is_mixed(self) -> bool:
@@ -118,7 +133,7 @@ class Pool:
 
     @property
     def gpu_slots(self) -> int:
-        return sum(len(s.slots) for s in self._gpus())
+        return sum(s.width for s in self._gpus())
 
     @property
     def gpu_type(self) -> DeviceType | None:
@@ -133,7 +148,7 @@ class Pool:
         best: DeviceState | None = None
         for state in self.devices.values():
             if (
-                state.free
+                state.has_free
                 and state.health == "open"
                 and suits(state.device, wanted)
                 and state.room_for(memory_bytes, alone)

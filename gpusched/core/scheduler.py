@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from gpusched.core import lifecycle
-from gpusched.core.estimates import Estimates
+from gpusched.core.estimates import Estimates, guessed_seconds
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -33,6 +33,7 @@ from gpusched.core.events import (
     DeviceLost,
     DeviceRead,
     DevicesFound,
+    DeviceTuned,
     DrainRequested,
     Event,
     HoldRequested,
@@ -391,6 +392,7 @@ class Scheduler:
         state, batch = entry.state, self._batches[entry.key.batch_id]
         assert isinstance(state, Active)
         usage = msgspec.structs.replace(event.usage, device_memory_bytes=self.pool.peak_bytes(state.slot))
+        self._tune(state.slot.device_id, entry.planned, event.ending, now)
         self.pool.release(state.slot)
         ending = event.ending
         reason = "trained" if isinstance(ending, WindowResult) else ending.message
@@ -554,6 +556,19 @@ class Scheduler:
                 reason = self.pool.hopeless(batch.batch.spec.device)
                 if reason is not None:
                     self._hold_batch(batch, f"{STRANDED} ({reason})", now)
+
+    def _tune(self, device_id: str, planned: PlannedWindow, ending: Ending, now: Instant) -> None:
+        """Before a window gives its slot back: what it tells about how many slots its device should have."""
+        device = self.pool.devices[device_id]
+        if device.tuner is None:
+            return
+        if device.has_free or isinstance(ending, Failure):
+            device.tuner.interrupted()
+            return
+        reason = device.tuner.ended(guessed_seconds(planned.usable_rows), now.monotonic)
+        if reason is not None:
+            record = DeviceTuned(device_id=device_id, slots=device.width, reason=reason, at=now.wall)
+            self._records.append(record)
 
     def _device_changed(self, device_id: str, now: Instant) -> None:
         state = self.pool.devices[device_id]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from gpusched.core.events import BatchAccepted, DeviceChanged, ProgressReported, Update, WindowMoved
+from gpusched.core.events import BatchAccepted, DeviceChanged, DeviceTuned, ProgressReported, Update, WindowMoved
 from gpusched.core.model import Reading, Running, WindowKey
 from gpusched.core.placement import Pool
 from gpusched.daemon import views
@@ -157,7 +157,7 @@ class Hub:
 
 def _about(update: Update) -> str | None:
     match update:
-        case DeviceChanged():
+        case DeviceChanged() | DeviceTuned():
             return None
         case WindowMoved(key=key) | ProgressReported(key=key):
             return key.batch_id

@@ -16,6 +16,7 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     Update,
     WindowMoved,
 )
@@ -100,6 +101,8 @@ class Journal:
                     update.device_id,
                     update.reason[:MESSAGE_CHARS],
                 )
+            case DeviceTuned():
+                log.info("slots device=%s slots=%d reason=%r", update.device_id, update.slots, update.reason)
 
     def _moved(self, moved: WindowMoved) -> None:
         old, new = moved.old, moved.new

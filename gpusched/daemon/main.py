@@ -25,6 +25,7 @@ from gpusched import __version__
 from gpusched.config import Config
 from gpusched.core.events import DeviceLost, DeviceRead, TimePassed, Update
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
@@ -90,7 +91,7 @@ async def _serve(config: Config) -> None:
         if found.devices:
             notifier.extend_timeout(2 * TRIAL_S)
         warm_up = WarmUp(launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        pool = build_pool(config, await warm_up.resolve(found, "auto"))
+        pool = build_pool(config, await warm_up.resolve(found, "auto"), learned=store.learned())
         for note in pool.notes:
             log.warning("%s", note)
         hub, journal = Hub(store), Journal()
@@ -135,6 +136,7 @@ async def _serve(config: Config) -> None:
         tasks.start_soon(supervisor.run)
         tasks.start_soon(server.run)
         tasks.start_soon(Sampler(pool.devices).run, deliver)
+        tasks.start_soon(read_host, deliver)
         tasks.start_soon(service.keep_turning)
         await supervisor.committed()
         slots = sum(device.capacity for device in pool.devices)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import msgspec
 
 from gpusched.config import Config, Slots
+from gpusched.core.estimates import Estimate
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.core.placement import suits
+from gpusched.core.placement import LARGEST_SHARE, LEAST_BYTES, suits
 from gpusched.core.selection import Selected, by_device, select
 from gpusched.daemon import devices as discovery
 from gpusched.errors import ConfigError
 
 #: memory that a GPU slot is worth, as long as nothing has been learned about windows
 BYTES_PER_SLOT = 1 << 30
+#: slots that tuning may try, in cores of the GPU's share, and in all
+TUNED_SHARE, MOST_SLOTS = 2, 64
 
 
 class NoDevice(ConfigError):
@@ -37,7 +41,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def slots(self, wanted: DeviceChoice) -> int:
         """Slots that a batch which asks for `wanted` may use."""
-        return sum(device.capacity for device in self.devices if suits(device, wanted))
+        return sum(device.tuned_from or device.capacity for device in self.devices if suits(device, wanted))
 
     def require(self, wanted: DeviceChoice) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here."""
@@ -62,8 +66,10 @@ def choose(config: Config, found: discovery.Discovery) -> Selected:
     return Selected(selected.devices, found.notes + selected.notes)
 
 
-def build_pool(config: Config, found: Selected, *, workers: int = 0) -> PoolPlan:
+def build_pool(config: Config, found: Selected, *, workers: int = 0, learned: Iterable[Estimate] = ()) -> PoolPlan:
     """Give slots to the GPUs that were found, and to the processors. `workers`: of the one batch of a `run`, if any.
+
+    `learned` is what earlier windows took: where slots are `auto`, it says how many fit into the memory of a GPU.
 
     CPU slots are always there, for batches that ask for them; batches that ask for `auto` use them if there is no GPU
     (and `devices.fallback` allows it), or if `devices.cpu_slots` gives them a number.
@@ -75,8 +81,9 @@ def build_pool(config: Config, found: Selected, *, workers: int = 0) -> PoolPlan
     if gpus:
         own_slots, more = by_device("devices.slots_by_device", settings.slots_by_device, gpus)
         notes += more
-    capacities = [_capacity(gpu, own_slots.get(gpu.id, settings.slots), cores // len(gpus)) for gpu in gpus]
-    threads = max(1, cores // max(1, sum(capacities)))
+    bytes_per_slot = _bytes_per_slot(learned, config.run.workload)
+    slots = [_slots(gpu, own_slots.get(gpu.id, settings.slots), cores // len(gpus), bytes_per_slot) for gpu in gpus]
+    threads = max(1, cores // max(1, sum(first for first, _ in slots)))
     cpu_slots = cores if settings.cpu_slots == "auto" else settings.cpu_slots
     if workers and not gpus:
         cpu_slots = workers
@@ -85,8 +92,8 @@ def build_pool(config: Config, found: Selected, *, workers: int = 0) -> PoolPlan
     return PoolPlan(
         devices=(
             *(
-                msgspec.structs.replace(gpu, capacity=capacity, threads=threads)
-                for gpu, capacity in zip(gpus, capacities, strict=True)
+                msgspec.structs.replace(gpu, capacity=most, tuned_from=first if first < most else 0, threads=threads)
+                for gpu, (first, most) in zip(gpus, slots, strict=True)
             ),
             cpu,
         ),
@@ -95,12 +102,22 @@ def build_pool(config: Config, found: Selected, *, workers: int = 0) -> PoolPlan
     )
 
 
-def _capacity(gpu: Device, slots: Slots, cores: int) -> int:
-    """`auto`: what the memory allows, but no more than the GPU's share of the cores can feed."""
+def _slots(gpu: Device, slots: Slots, cores: int, bytes_per_slot: int) -> tuple[int, int]:
+    """Slots used at first, and at most.
+
+    `auto`: what the memory allows, but at first no more than the GPU's share of the cores can feed, and `TUNED_SHARE`
+    times as many at most; which number of them does the most work is found while windows run.
+    """
     if slots == "auto":
-        by_memory = (gpu.memory_total_bytes or BYTES_PER_SLOT) // BYTES_PER_SLOT
-        wanted = max(1, min(by_memory, cores))
+        by_memory = max(1, int((gpu.memory_total_bytes or bytes_per_slot) * LARGEST_SHARE) // bytes_per_slot)
+        first, most = max(1, min(by_memory, cores)), min(by_memory, TUNED_SHARE * max(1, cores), MOST_SLOTS)
     else:
-        wanted = slots
+        first = most = slots
     # A card in exclusive mode says that it takes one process only.
-    return min(wanted, gpu.capacity) if gpu.capacity else wanted
+    return (min(first, gpu.capacity), min(most, gpu.capacity)) if gpu.capacity else (first, most)
+
+
+def _bytes_per_slot(learned: Iterable[Estimate], workload: str) -> int:
+    """GPU memory of the largest window that was seen."""
+    seen = [e.memory_max for e in learned if e.memory_count and e.workload == workload and e.device_type != "cpu"]
+    return max(LEAST_BYTES, *seen) if seen else BYTES_PER_SLOT

@@ -50,8 +50,10 @@ from gpusched.protocol import (
     DeviceStatus,
     End,
     GetBatch,
+    GetHistory,
     GetResults,
     GetWindow,
+    History,
     ListBatches,
     ListDevices,
     ListWindows,
@@ -150,6 +152,9 @@ class Requests:
                 await self._log(request, client)
             case GetResults():
                 await self._results(request, client)
+            case GetHistory(batch_id=batch_id):
+                self._status(batch_id)
+                await client.send(History(samples=tuple(self._store.history(batch_id))))
             case Change():
                 await self._change(request, client)
             case ListDevices():

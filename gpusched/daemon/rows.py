@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from gpusched.core.events import WindowMoved
+from gpusched.core.history import Sample
 from gpusched.core.model import (
     Batch,
     Failed,
@@ -90,6 +91,8 @@ decode_batch = msgspec.json.Decoder(Batch).decode
 decode_plan = msgspec.json.Decoder(PlannedWindow).decode
 decode_state: Callable[[str], State] = msgspec.json.Decoder(State).decode
 
+decode_samples = msgspec.json.Decoder(list[Sample]).decode
+
 
 def to_json(value: object) -> str:
     return _encode(value).decode()
@@ -118,7 +121,7 @@ def _tail(text: str) -> str:
 
 def ending_columns(record: WindowMoved) -> tuple[object, ...]:
     """The columns that `_END` sets."""
-    usage = (record.usage.cpu_seconds, record.usage.peak_memory_bytes) if record.usage else (None, None)
+    usage: tuple[object, ...] = msgspec.structs.astuple(record.usage) if record.usage else (None, None, None)
     match record.ending:
         case Failure() as failure:
             return record.at, failure.kind, _tail(failure.message), _tail(failure.traceback), *usage
@@ -142,7 +145,7 @@ def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchRow:
 
 
 def attempt_row(row: Sequence[Any]) -> AttemptRow:
-    attempt, slot, device, placed_at, pid, started_at, ended_at, ending, message, traceback, cpu_seconds, peak = row
+    attempt, slot, device, placed_at, pid, started_at, ended_at, ending, message, traceback, *usage = row
     return AttemptRow(
         attempt=attempt,
         slot=Slot(slot, device),
@@ -153,5 +156,5 @@ def attempt_row(row: Sequence[Any]) -> AttemptRow:
         ending=ending,
         message=message,
         traceback=traceback,
-        usage=None if cpu_seconds is None else Usage(cpu_seconds=cpu_seconds, peak_memory_bytes=peak),
+        usage=None if usage[0] is None else Usage(*usage),
     )

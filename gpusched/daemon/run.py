@@ -22,6 +22,7 @@ from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.events import BatchFinished, BatchHeld, DeviceLost, DeviceRead, Update
 from gpusched.core.model import CPU, Batch, BatchSpec, DeviceType
 from gpusched.core.planning import Plan
+from gpusched.daemon.host import read_host
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.sampler import Sampler
@@ -162,7 +163,7 @@ async def run_batch(
             )
             warm_up = WarmUp(launcher, workload=spec.workload, log_path=state_dir / "warm_up.log")
             found = await warm_up.resolve(found, spec.device)
-            pool = build_pool(config, found, workers=spec.workers)
+            pool = build_pool(config, found, workers=spec.workers, learned=store.learned())
             for note in pool.notes:
                 on_note(note)
             pool.require(spec.device)
@@ -201,6 +202,7 @@ async def run_batch(
             tasks.start_soon(obey_signals)
             tasks.start_soon(supervisor.run)
             tasks.start_soon(Sampler(pool.devices).run, deliver)
+            tasks.start_soon(read_host, deliver)
             with surveying:
                 plan = await survey(
                     launcher,

@@ -15,7 +15,7 @@ import errno
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,9 +30,11 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     Record,
     WindowMoved,
 )
+from gpusched.core.history import Sample
 from gpusched.core.model import Active, Batch, Finished, Running, Starting, Stopping, WindowKey
 from gpusched.daemon import statements
 from gpusched.daemon.lockfile import lock, make_private_directory
@@ -48,6 +50,7 @@ from gpusched.daemon.rows import (
     bounded,
     decode_batch,
     decode_plan,
+    decode_samples,
     decode_state,
     ending_columns,
     status_of,
@@ -60,7 +63,7 @@ __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowR
 #: "gpus": tells a store from any other sqlite file
 APPLICATION_ID = 0x67707573
 #: the n-th script takes a database from version n - 1 to n
-MIGRATIONS = ("store_1.sql",)
+MIGRATIONS = ("store_1.sql", "store_2.sql")
 VERSION = len(MIGRATIONS)
 
 _BUSY_TIMEOUT_MS = 2000
@@ -128,7 +131,12 @@ class Store:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def record(self, records: Sequence[Record], learned: Iterable[Estimate] = ()) -> None:
+    def record(
+        self,
+        records: Sequence[Record],
+        learned: Iterable[Estimate] = (),
+        histories: Mapping[str, Sequence[Sample]] = {},  # it is not changed
+    ) -> None:
         """Commit all of it, durably, or nothing: then the same call can be made again (after `StoreFull`: with room).
 
         Raises `LookupError` for a move of a window that no accepted batch has.
@@ -141,6 +149,8 @@ class Store:
                     self._write(record)
                 for estimate in learned:
                     self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
+                for batch_id, samples in histories.items():
+                    self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
                 self._execute("COMMIT")
             except BaseException:
                 self._line = line
@@ -170,6 +180,8 @@ class Store:
             case DeviceChanged():
                 device = (record.device_id, record.health, record.reason, record.at)
                 self._execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)", device)
+            case DeviceTuned():
+                pass  # it is found anew: another day has other neighbours
 
     def _accept(self, record: BatchAccepted) -> None:
         batch = record.batch
@@ -303,6 +315,13 @@ class Store:
         """The devices that the pool ever opened or closed, as last recorded."""
         rows = self._query("SELECT id, health, reason, at FROM devices ORDER BY id")
         return [DeviceRow(id=id_, health=health, reason=reason, at=at) for id_, health, reason, at in rows]
+
+    def history(self, batch_id: str) -> list[Sample]:
+        """What was read of the devices while windows of the batch ran: by device, in the order of time."""
+        for (samples,) in self._query("SELECT samples FROM histories WHERE batch_id = ?", (batch_id,)):
+            with self._decoding(batch_id):
+                return decode_samples(samples)
+        return []
 
     def learned(self) -> list[Estimate]:
         """What windows cost, for `Estimates`."""

@@ -32,6 +32,7 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     Command,
+    DeviceRead,
     DevicesFound,
     Event,
     Kill,
@@ -45,6 +46,7 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.failures import classify
+from gpusched.core.history import History, Sample
 from gpusched.core.model import (
     Active,
     Batch,
@@ -55,6 +57,7 @@ from gpusched.core.model import (
     Failure,
     Instant,
     PlannedWindow,
+    Reading,
     State,
     Usage,
     WindowKey,
@@ -73,6 +76,8 @@ from gpusched.workload import Task, device_fingerprint
 KEPT_WINDOWS = 10_000
 #: seconds between attempts to commit what could not be committed
 RETRY_COMMIT_S = 1.0
+#: seconds between commits of the histories of batches that are at work
+KEEP_HISTORIES_S = 30.0
 
 
 def now() -> Instant:
@@ -116,6 +121,9 @@ class Supervisor:
         self._commands: list[Command] = []
         #: what the store does not know yet of what was learned
         self._learned: dict[tuple[str, DeviceType, int], Estimate] = {}
+        #: of the batches that have windows on the devices
+        self._histories: dict[str, History] = {}
+        self._histories_kept_at = time.monotonic()
         #: finished batches in memory and their windows, the one that finished first at the beginning
         self._finished: dict[str, int] = {}
         #: set when everything posted so far is committed
@@ -198,10 +206,13 @@ class Supervisor:
         if deadline is not None and deadline <= instant.monotonic:
             self._events.append(TimePassed())
         while self._events:
-            records, commands = self.scheduler.handle(self._events.popleft(), instant)
+            event = self._events.popleft()
+            records, commands = self.scheduler.handle(event, instant)
             self._records += records
             self._commands += commands
             self._learn(records)
+            if isinstance(event, DeviceRead):
+                self._note(event.reading)
         problem = self._commit()
         self._on_turn(problem)
         if problem is not None:
@@ -215,9 +226,10 @@ class Supervisor:
 
     def _commit(self) -> StoreError | None:
         """Make the records durable and tell the observers; what makes them wait, if they have to."""
-        if self._records:
+        histories = self._histories_to_keep()
+        if self._records or histories:
             try:
-                self._store.record(self._records, self._learned.values())
+                self._store.record(self._records, self._learned.values(), histories)
             except StoreError as problem:
                 return problem
             self._learned.clear()
@@ -232,6 +244,7 @@ class Supervisor:
         """Keep what is at work and what finished lately, so that a service does not grow for ever."""
         match record:
             case BatchFinished(batch_id=batch_id):
+                self._histories.pop(batch_id, None)
                 self._finished[batch_id] = self.scheduler.size(batch_id)
                 while sum(self._finished.values()) > KEPT_WINDOWS and len(self._finished) > 1:
                     oldest = next(iter(self._finished))
@@ -241,6 +254,22 @@ class Supervisor:
                 self._finished.pop(batch_id, None)
             case BatchAccepted(batch=batch):
                 self._finished.pop(batch.id, None)
+
+    def _note(self, reading: Reading) -> None:
+        """Add a reading to the history of every batch that has windows on the devices."""
+        allocations = (a for state in self.scheduler.pool.devices.values() for a in state.allocations.values())
+        for batch_id in {allocation.key.batch_id for allocation in allocations}:
+            if batch_id not in self._histories:
+                self._histories[batch_id] = History(self._store.history(batch_id))
+            self._histories[batch_id].add(reading)
+
+    def _histories_to_keep(self) -> dict[str, list[Sample]]:
+        """Those that finish now, and now and then all: what a crash costs of them is less than `KEEP_HISTORIES_S`."""
+        due = time.monotonic() >= self._histories_kept_at + KEEP_HISTORIES_S
+        if due:
+            self._histories_kept_at = time.monotonic()
+        ending = {record.batch_id for record in self._records if isinstance(record, BatchFinished)}
+        return {name: history.samples() for name, history in self._histories.items() if due or name in ending}
 
     def _learn(self, records: Iterable[Record]) -> None:
         """Remember what windows took that were trained now; a result that a restart found was timed by nobody here."""

@@ -71,6 +71,7 @@ def result_line(row: WindowRow) -> ResultLine:
     assert isinstance(row.state, Finished)
     window, outcome, attempt = row.plan.window, row.state.outcome, row.last_attempt
     result = outcome.result if isinstance(outcome, Succeeded | Reused) else None
+    usage = attempt.usage if attempt else None
     seconds = None
     if attempt and attempt.ended_at is not None:
         seconds = max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at))
@@ -88,6 +89,12 @@ def result_line(row: WindowRow) -> ResultLine:
         artifacts_path=result.artifacts_path if result else None,
         metrics=result.metrics if result else None,
         sample_counts=result.sample_counts if result else None,
+        started_at=attempt.started_at if attempt else None,
+        ended_at=attempt.ended_at if attempt else None,
+        phases=result.phases if result else None,
+        cpu_seconds=usage.cpu_seconds if usage else None,
+        peak_memory_bytes=usage.peak_memory_bytes if usage else None,
+        device_memory_bytes=usage.device_memory_bytes if usage else None,
         reason=_reason(row.state),
     )
 
@@ -110,6 +117,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             health=state.health,
             reason=state.reason,
             slots=tuple(state.slots),
+            width=state.width,
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
             reserved_bytes=state.reserved_bytes,

@@ -267,3 +267,17 @@ def test_status_imports_no_more_than_it_needs(client: Client) -> None:
     )
     found: list[Any] = json.loads(done.stdout.splitlines()[-1])
     assert found == [0, []]
+
+
+def test_a_report_of_a_batch_is_one_file(client: Client) -> None:
+    client.done("reported", "S0", "BAD")
+    assert client("report", "reported").strip() == "reported.html"
+    text = (client.directory / "reported.html").read_text()
+    assert "<h2>Timeline</h2>" in text
+    assert "<h2>Failures and skips</h2>" in text
+    found = client.json("report", "reported", "-o", "other.html")
+    assert Path(found["report"]) == client.directory / "other.html"
+    assert not [path.name for path in client.directory.iterdir() if path.name.startswith(".")]
+    assert "no batch reportd" in client.error("report", "reportd", code=4)
+    assert "holds no store" in client.error("report", ".", code=4)
+    assert "cannot be written" in client.error("report", "reported", "-o", "no/such/dir.html", code=4)

@@ -35,7 +35,11 @@ def pool(*devices: Device) -> tuple[DeviceStatus, ...]:
     for device in devices:
         slots = tuple(Slot(first + number, device.id) for number in range(device.capacity))
         first += device.capacity
-        found.append(DeviceStatus(device=device, health="open", reason="", slots=slots, allocations={}, reading=None))
+        found.append(
+            DeviceStatus(
+                device=device, health="open", reason="", slots=slots, width=len(slots), allocations={}, reading=None
+            )
+        )
     return tuple(found)
 
 

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from gpusched.config import Config, Devices, load
-from gpusched.core.model import Device
+from gpusched.core.estimates import Estimate
+from gpusched.core.model import Device, DeviceType
 from gpusched.core.selection import by_device, named, select
 from gpusched.daemon.pool import PoolPlan, build_pool, find_gpus
 from tests.devices.fake_nvml import EXCLUSIVE_PROCESS, FakeNvml, mig_uuid, uuid
@@ -106,7 +107,8 @@ def test_slots_of_single_devices(machine: FakeNvml) -> None:
     machine.set(2, compute_mode=EXCLUSIVE_PROCESS)
     plan = pool(slots=3, slots_by_device={"Tesla T4": 8, "02:00.0": 2, mig_uuid(1, 1): "auto"})
     # auto: 16 cores for 4 devices; exclusive mode allows one process
-    assert [device.capacity for device in plan.devices if device.id != "cpu"] == [3, 2, 4, 1]
+    found = [(device.tuned_from, device.capacity) for device in plan.devices if device.id != "cpu"]
+    assert found == [(0, 3), (0, 2), (4, 8), (0, 1)]
     assert {device.threads for device in plan.devices if device.id != "cpu"} == {1}
     assert {device.threads for device in pool(slots=2).devices if device.id != "cpu"} == {2}
 
@@ -135,3 +137,28 @@ def test_tables_and_lists_in_a_file(tmp_path: Path) -> None:
         include=("GPU-1",), slots=4, allow_cpu_opencl=True, slots_by_device={"41:00.0": 2, "GPU-5": "auto"}
     )
     assert loaded.origins["devices.slots_by_device"] == f"{path}:6"
+
+
+def test_slots_follow_the_memory_that_windows_were_seen_to_use(machine: FakeNvml) -> None:
+    wanted = config(slots="auto", include=[RTX])
+
+    def slots(memory_max: int, device_type: DeviceType = "cuda") -> tuple[int, int]:
+        seen = Estimate(
+            workload=wanted.run.workload,
+            device_type=device_type,
+            bucket=7,
+            count=9,
+            memory_count=9,
+            memory_max=memory_max,
+        )
+        device, _ = build_pool(wanted, find_gpus(wanted), learned=[seen]).devices
+        assert device.memory_total_bytes is not None
+        return device.tuned_from or device.capacity, device.capacity
+
+    total = build_pool(wanted, find_gpus(wanted)).devices[0].memory_total_bytes
+    assert total is not None
+    assert slots(1 << 20) == (16, 32), "cores are the limit, and twice as many slots for tuning"
+    assert slots(total // 4) == (3, 3)
+    assert slots(total // 20) == (16, 18)
+    assert slots(2 * total) == (1, 1)
+    assert slots(total // 4, "cpu") != (3, 3), "what windows take on the CPU says nothing"

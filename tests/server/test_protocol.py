@@ -16,9 +16,11 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    DeviceTuned,
     ProgressReported,
     WindowMoved,
 )
+from gpusched.core.history import Sample
 from gpusched.core.model import (
     BatchSpec,
     Device,
@@ -50,9 +52,11 @@ from gpusched.protocol import (
     DeviceStatus,
     End,
     GetBatch,
+    GetHistory,
     GetResults,
     GetWindow,
     Hello,
+    History,
     ListBatches,
     ListDevices,
     ListWindows,
@@ -146,6 +150,18 @@ DEVICE = DeviceStatus(
 FAILED = Finished(attempts=2, outcome=Failed(failure=Failure(kind="raised", message="no", traceback="line 1\nline 2")))
 PROGRESS = ProgressReported(key=KEY, attempt=2, phase="train", round=3, rounds=500)
 
+SAMPLE = Sample(
+    device_id="GPU-1",
+    at=1.5,
+    seconds=2.0,
+    readings=2,
+    utilisation=0.5,
+    memory_used_bytes=1 << 30,
+    memory_total_bytes=8 << 30,
+    power_w=None,
+    temperature_c=60.0,
+)
+
 REQUESTS: list[Request] = [
     Submit(spec=SPEC, source="symbols", name="n", output_dir="/out"),
     Submit(spec=SPEC, source="symbols"),
@@ -218,16 +234,22 @@ REPLIES: list[Reply] = [
     BatchReopened(batch_id="batch-1", at=7.0),
     BatchFinished(batch_id="batch-1", at=8.0),
 ]
+#: messages that the first version did not have
+LATER_REQUESTS: list[Request] = [GetHistory(batch_id="batch-1")]
+LATER_REPLIES: list[Reply] = [
+    History(samples=(SAMPLE,)),
+    DeviceTuned(device_id="GPU-1", slots=3, reason="3 slots: to see what that does", at=8.0),
+]
 
 
-@pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("request_", [*REQUESTS, *LATER_REQUESTS], ids=lambda r: type(r).__name__)
 def test_requests_survive_the_socket(request_: Request) -> None:
     line = encode(request_)
     assert line.count(b"\n") == 1
     assert decode_request(line) == request_
 
 
-@pytest.mark.parametrize("reply", REPLIES, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("reply", [*REPLIES, *LATER_REPLIES], ids=lambda r: type(r).__name__)
 def test_replies_survive_the_socket(reply: Reply) -> None:
     line = encode(reply)
     assert line.count(b"\n") == 1
@@ -282,5 +304,5 @@ def test_any_bytes_are_a_message_or_refused(line: bytes) -> None:
 
 
 def test_every_message_has_an_example() -> None:
-    examples = {type(message) for message in (*REQUESTS, *REPLIES)}
+    examples = {type(message) for message in (*REQUESTS, *REPLIES, *LATER_REQUESTS, *LATER_REPLIES)}
     assert examples == {*get_args(Request), *get_args(Reply)}

@@ -36,7 +36,7 @@ RESULT = WindowResult(
     seconds=0.75,
 )
 FAILURE = Failure(kind="raised", message="ValueError: no", traceback="Traceback …\nValueError: no")
-USAGE = Usage(cpu_seconds=0.5, peak_memory_bytes=1 << 20)
+USAGE = Usage(cpu_seconds=0.5, peak_memory_bytes=1 << 20, device_memory_bytes=1 << 30)
 SPEC = BatchSpec(
     symbols=("A", "M&M"),
     start=dt.date(2022, 1, 1),

@@ -17,6 +17,7 @@ from gpusched.core.events import (
     DeviceChanged,
     WindowMoved,
 )
+from gpusched.core.history import Sample
 from gpusched.core.model import (
     Cancelled,
     Failed,
@@ -40,6 +41,29 @@ from tests.store.samples import FAILURE, RESULT, SLOT, USAGE, accepted, batch, k
 
 def states(store: Store, batch_id: str = "b") -> list[State]:
     return [row.state for row in store.windows(batch_id)]
+
+
+# -- histories ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_history_of_a_batch_goes_with_it(store: Store) -> None:
+    sample = Sample(
+        device_id="GPU-0",
+        at=1.0,
+        seconds=2.0,
+        readings=2,
+        utilisation=0.5,
+        memory_used_bytes=None,
+        memory_total_bytes=None,
+        power_w=99.0,
+        temperature_c=None,
+    )
+    store.record([accepted("b", 1)], histories={"b": [sample], "unknown": [sample]})
+    assert store.history("b") == [sample]
+    store.record([], histories={"b": [sample, sample]})
+    assert store.history("b") == [sample, sample]
+    store.record([accepted("b", 1)])
+    assert store.history("b") == store.history("unknown") == []
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from gpusched.core.events import (
     BatchHeld,
     BatchReopened,
     CancelRequested,
+    DeviceRead,
     HoldRequested,
     ProgressReported,
     ReleaseRequested,
     RetryRequested,
 )
-from gpusched.core.model import Failed, Finished, Queued, Running, Stopping, TimedOut, WindowKey
+from gpusched.core.model import Failed, Finished, Queued, Reading, Running, Stopping, TimedOut, WindowKey
 from gpusched.daemon import supervisor
 from gpusched.daemon.store import Store
 from gpusched.errors import StoreError
@@ -65,6 +66,27 @@ async def test_remembers_how_long_windows_took(tmp_path: Path) -> None:
         await bench.supervisor.submit(make_batch(tmp_path, "two_files", batch_id="c"), plan(1))
         await bench.finished("c")
     assert [estimate.count for estimate in Store.peek_learned(database)] == [8]
+
+
+async def test_keeps_what_was_read_of_the_devices_while_a_batch_ran(tmp_path: Path, fifo: Any) -> None:
+    said = fifo("said")
+    readings = [Reading(device_id="cpu", at=100.0 + n, utilisation=n / 10) for n in range(4)]
+    async with supervised(tmp_path, slots=1) as bench:
+        bench.supervisor.post(DeviceRead(reading=readings[0]))
+        await bench.supervisor.submit(make_batch(tmp_path, "hangs", settings={"fifo": said.path}), plan(1))
+        await said.number()
+        for reading in readings[1:]:
+            bench.supervisor.post(DeviceRead(reading=reading))
+        bench.supervisor.post(CancelRequested(batch_id="b"))
+        await bench.finished()
+        bench.supervisor.post(DeviceRead(reading=readings[0]))
+        await bench.supervisor.committed()
+    with Store.open(tmp_path / "state" / "state.db") as store:
+        assert [(s.device_id, s.at, s.utilisation) for s in store.history("b")] == [
+            ("cpu", 101.0, 0.1),
+            ("cpu", 102.0, 0.2),
+            ("cpu", 103.0, 0.3),
+        ]
 
 
 async def test_skipped_and_reused_windows_need_no_process(tmp_path: Path) -> None:
@@ -255,14 +277,14 @@ class _FullDisk:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def record(self, records: Sequence[Any], learned: Iterable[Any] = ()) -> None:
+    def record(self, records: Sequence[Any], *rest: Any) -> None:
         if self.full is None and any(isinstance(getattr(record, "new", None), Running) for record in records):
-            self._store.record(records, learned)
+            self._store.record(records, *rest)
             self.full = True
             return
         if self.full:
             raise StoreError(problem="the disk is full", remedy="make room")
-        self._store.record(records, learned)
+        self._store.record(records, *rest)
 
 
 async def test_nothing_is_launched_while_the_disk_is_full(tmp_path: Path) -> None:

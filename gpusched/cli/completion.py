@@ -1,0 +1,126 @@
+"""Shell completion: commands and options from the parser, batches, windows and devices from the daemon.
+
+The shell's side is argcomplete's: its script runs `gpusched` with `_ARGCOMPLETE` in the environment. Whatever goes
+wrong here means that there is nothing to choose from: a shell that waits for a word must not see an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, NoReturn, get_args
+
+import msgspec
+
+from gpusched.cli import parser
+from gpusched.client.connection import Connection, connect
+from gpusched.config import SECTIONS, load
+from gpusched.core.model import OUTCOMES, DeviceChoice, StateName
+from gpusched.errors import DONE
+
+#: the daemon has so long to tell what there is, and so much of it is offered
+PATIENCE_S = 0.5
+MOST_WORDS = 2000
+
+
+def completion(options: argparse.Namespace) -> int:
+    """Print what a shell has to source."""
+    from argcomplete.shell_integration import shellcode
+
+    print(shellcode(["gpusched"], shell=options.shell))  # noqa: T201
+    return DONE
+
+
+def complete() -> NoReturn:
+    """Answer the shell, and end."""
+    from argcomplete.finders import CompletionFinder
+
+    whole, commands = parser.build()
+    for command in commands.choices.values():
+        for action in command._actions:
+            if completer := _COMPLETERS.get(action.dest):
+                action.completer = completer
+    CompletionFinder()(whole)
+    raise SystemExit(DONE)
+
+
+# -- what there is -----------------------------------------------------------------------------------------------------
+
+
+def _from_daemon(words: Callable[[Connection, str], Iterable[str]]) -> Callable[..., list[str]]:
+    """A completer that has as many of the words as the daemon tells in time."""
+
+    def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+        found: list[str] = []
+        before = signal.signal(signal.SIGALRM, _give_up)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+        try:
+            with connect(_socket(parsed_args)) as daemon:
+                found.extend(islice((word for word in words(daemon, prefix) if word.startswith(prefix)), MOST_WORDS))
+        except Exception:  # noqa: S110
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        return found
+
+    return completer
+
+
+def _give_up(*_: object) -> NoReturn:
+    raise TimeoutError
+
+
+def _socket(options: argparse.Namespace) -> Any:
+    socket = getattr(options, "socket", None)
+    flags = [("daemon.socket", socket, "--socket")] if socket else []
+    return load(path=getattr(options, "config", None), flags=flags).config.daemon.socket
+
+
+def _batches(daemon: Connection, prefix: str) -> Iterator[str]:
+    for batch in reversed(daemon.batches()):
+        yield batch.id
+
+
+def _windows(daemon: Connection, prefix: str) -> Iterator[str]:
+    """The batches, and once there is one, its windows."""
+    batch_id, slash, _ = prefix.partition("/")
+    if not slash:
+        for batch in _batches(daemon, prefix):
+            yield f"{batch}/"
+    else:
+        for line in daemon.windows(batch_id):
+            yield str(line.key)
+
+
+def _targets(daemon: Connection, prefix: str) -> Iterator[str]:
+    return _windows(daemon, prefix) if "/" in prefix else _batches(daemon, prefix)
+
+
+def _devices(daemon: Connection, prefix: str) -> Iterator[str]:
+    for device in daemon.devices():
+        yield device.device.id
+
+
+def _settings(prefix: str, **_: Any) -> list[str]:
+    """`section.key=` of every setting."""
+    fields = msgspec.structs.fields
+    return [f"{name}.{field.encode_name}=" for name, section in SECTIONS.items() for field in fields(section)]
+
+
+def _fixed(*words: str) -> Callable[..., tuple[str, ...]]:
+    return lambda **_: words
+
+
+#: by the name of an argument
+_COMPLETERS: dict[str, Callable[..., Any]] = {
+    "batch": _from_daemon(_batches),
+    "window": _from_daemon(_windows),
+    "target": _from_daemon(_targets),
+    "on": _from_daemon(_devices),
+    "set": _settings,
+    "device": _fixed(*get_args(DeviceChoice)),
+    "status": _fixed(*get_args(StateName), *OUTCOMES),
+}

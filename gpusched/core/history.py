@@ -1,0 +1,116 @@
+"""Readings over the time of a batch, in bounded room.
+
+Each device has at most `MOST` samples. When there is no more room, neighbours are merged and each sample covers twice
+the time: a batch of seconds keeps every reading, one of days some hundred means. Pure: the store keeps the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from gpusched.core.model import Reading
+
+Number = TypeVar("Number", int, float)
+
+#: samples of one device
+MOST = 512
+#: seconds that a sample covers at first: the time between two readings
+FINEST_S = 1.0
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of a device in `seconds` from `at` on. What no reading told is None, never zero."""
+
+    device_id: str
+    #: wall clock
+    at: float
+    seconds: float
+    readings: int
+    #: mean, 0..1
+    utilisation: float | None
+    #: most
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
+    #: mean
+    power_w: float | None
+    #: highest
+    temperature_c: float | None
+
+
+class History:
+    """The samples of one batch, by device."""
+
+    def __init__(self, samples: Iterable[Sample] = ()) -> None:
+        self._samples: dict[str, list[Sample]] = {}
+        for sample in samples:
+            self._samples.setdefault(sample.device_id, []).append(sample)
+
+    def add(self, reading: Reading) -> None:
+        """Take in a reading; readings of a device come in the order of time."""
+        samples = self._samples.setdefault(reading.device_id, [])
+        new = _sample(reading)
+        if samples and new.at < samples[-1].at + samples[-1].seconds:
+            samples[-1] = _merged(samples[-1], new, samples[-1].seconds)
+            return
+        if len(samples) >= MOST:
+            samples[:] = _halved(samples)
+        width = max((sample.seconds for sample in samples), default=FINEST_S)
+        samples.append(msgspec.structs.replace(new, seconds=width))
+
+    def samples(self) -> list[Sample]:
+        """All of them, by device, in the order of time."""
+        return [sample for samples in self._samples.values() for sample in samples]
+
+
+def _sample(reading: Reading) -> Sample:
+    total, free = reading.memory_total_bytes, reading.memory_free_bytes
+    return Sample(
+        device_id=reading.device_id,
+        at=reading.at,
+        seconds=FINEST_S,
+        readings=1,
+        utilisation=reading.utilisation,
+        memory_used_bytes=None if total is None or free is None else total - free,
+        memory_total_bytes=total,
+        power_w=reading.power_w,
+        temperature_c=reading.temperature_c,
+    )
+
+
+def _halved(samples: list[Sample]) -> list[Sample]:
+    """Each sample covers twice the time; one that has no neighbour in that time stays alone."""
+    width = 2 * max(sample.seconds for sample in samples)
+    halved: list[Sample] = []
+    for sample in samples:
+        if halved and sample.at < halved[-1].at + width:
+            halved[-1] = _merged(halved[-1], sample, width)
+        else:
+            halved.append(msgspec.structs.replace(sample, seconds=width))
+    return halved
+
+
+def _merged(one: Sample, other: Sample, seconds: float) -> Sample:
+    return Sample(
+        device_id=one.device_id,
+        at=one.at,
+        seconds=seconds,
+        readings=one.readings + other.readings,
+        utilisation=_mean(one.utilisation, one.readings, other.utilisation, other.readings),
+        memory_used_bytes=_most(one.memory_used_bytes, other.memory_used_bytes),
+        memory_total_bytes=_most(one.memory_total_bytes, other.memory_total_bytes),
+        power_w=_mean(one.power_w, one.readings, other.power_w, other.readings),
+        temperature_c=_most(one.temperature_c, other.temperature_c),
+    )
+
+
+def _mean(one: float | None, count: int, other: float | None, others: int) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return (one * count + other * others) / (count + others)
+
+
+def _most(one: Number | None, other: Number | None) -> Number | None:
+    return max([value for value in (one, other) if value is not None], default=None)

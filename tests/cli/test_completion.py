@@ -1,0 +1,97 @@
+"""Shell completion: what a shell is told, and what bash makes of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.support import Daemon, finished
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("completion")) as running:
+        with running.connect() as link:
+            for name in ("first", "second"):
+                link.submit(running.spec("S0", "S1"), source="symbols", name=name)
+        finished(running, "first")
+        yield running
+
+
+def words(line: str, directory: Path, socket: str = "") -> list[str]:
+    """What is offered at the end of `line`."""
+    answer = directory / "answer"
+    environment = os.environ | {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "GPUSCHED_SOCKET": socket or str(directory / "nobody"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "gpusched"], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    return [word.strip() for word in answer.read_text().split("\n")]
+
+
+def test_commands_options_and_their_choices(tmp_path: Path) -> None:
+    assert words("gpusched re", tmp_path) == ["results", "report", "release", "retry", "resume"]
+    assert words("gpusched run --wo", tmp_path) == ["--workers"]
+    assert words("gpusched run --device c", tmp_path) == ["cpu", "cuda"]
+    assert "devices.slots=" in words("gpusched run --set devices.", tmp_path)
+    assert words("gpusched completion z", tmp_path) == ["zsh"]
+
+
+def test_batches_windows_and_devices_of_the_daemon(daemon: Daemon, tmp_path: Path) -> None:
+    socket = str(daemon.socket)
+    assert words("gpusched status f", tmp_path, socket) == ["first"]
+    assert sorted(words("gpusched cancel ", tmp_path, socket))[-2:] == ["first", "second"]
+    labels = words("gpusched show first/S0", tmp_path, socket)
+    assert labels
+    assert all(label.startswith("first/S0_2022-") for label in labels)
+    assert words("gpusched drain c", tmp_path, socket) == ["cpu"]
+
+
+def test_no_daemon_offers_nothing_and_says_nothing(tmp_path: Path) -> None:
+    assert words("gpusched status f", tmp_path) == [""]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_one_that_the_shell_understands(shell: str, tmp_path: Path) -> None:
+    script = subprocess.run(
+        [sys.executable, "-m", "gpusched", "completion", shell], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    assert "gpusched" in script
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed: its script was not run")
+    (tmp_path / "script").write_text(script)
+    subprocess.run([shell, "-n", tmp_path / "script"], timeout=30, check=True)
+
+
+def test_bash_completes_a_window(daemon: Daemon, tmp_path: Path) -> None:
+    """As with the key: bash's own words, by the script's own function."""
+    line = "gpusched show first/S1_2022-01-01"
+    bash = f"""
+        eval "$(gpusched completion bash)"
+        COMP_LINE='{line}' COMP_POINT={len(line)} COMP_WORDS=({line}) COMP_CWORD=2 COMP_TYPE=9
+        _python_argcomplete gpusched first/S1_2022-01-01 show
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", bash],
+        env=os.environ | {"PATH": path, "GPUSCHED_SOCKET": str(daemon.socket)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.strip() == "first/S1_2022-01-01_to_2022-01-10"
