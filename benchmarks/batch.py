@@ -1,17 +1,25 @@
-"""The users' batch, side by side in one run: the in-process limit, `gpusched run`, and a fresh process per window.
+"""The users' batch, side by side in one run: the in-process limit, `gpusched run`, and what else would train it.
 
     python -m benchmarks.batch                     # 252 windows of daily bars
     python -m benchmarks.batch --bars 75           # the same with 5-minute bars
     python -m benchmarks.batch --file-per-day      # one CSV file per day
+    python -m benchmarks.batch --large             # 82,000 of those, 105 symbols
+    python -m benchmarks.batch --peers             # against all that is installed of `pip install gpusched[peers]`,
+                                                   # GNU parallel and task-spooler
 
-Contenders alternate, every one starts with an empty bars cache and an empty output directory, and the ratios are taken
-within a repetition, so that a machine whose speed drifts favours none of them. Training a fresh process per window
-is timed on `--fresh` windows only and scaled up.
+Contenders take turns; each starts with an empty bars cache and an empty output directory, and the ratios are taken
+within a repetition, so that a machine whose speed drifts favours none of them. All seconds are from shell to prompt,
+but the limit's, which is without the imports. Those that are slow train a sample of the windows and are scaled up.
+Every model file must be, byte for byte, the one that the in-process loop wrote.
+
+A first repetition is not timed: it warms the machine up, and watches the memory of each contender's processes.
+Processor time and memory of those that train a sample are the sample's, their start included.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -20,114 +28,245 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.bars import write_batch
-from benchmarks.settings import END, START, WINDOW_DAYS, settings
+from benchmarks.contenders import CONTENDERS, CORES, LIMIT, Contender, Order
+from benchmarks.process_tree import Watched, adopt_orphans, measured, watched
+from benchmarks.service import daemon
 
-CORES = len(os.sched_getaffinity(0))
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-GPUSCHED = [sys.executable, "-m", "gpusched"]
-DATES = ["--start", str(START), "--end", str(END), "--window-days", str(WINDOW_DAYS)]
+LARGE_SYMBOLS = 105
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one contender took for the batch, once."""
+
+    seconds: float
+    #: trained windows each second
+    windows_per_s: float
+    #: processor seconds of the whole process tree for each trained window
+    cpu_s: float
+    #: the limit's seconds / these
+    of_limit: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was seen of one contender's process tree while it was watched."""
+
+    #: proportional memory at its peak
+    peak_mb: float
+    #: processor seconds for each trained window
+    cpu_s: float
+    #: some processes were seen whose processor time cannot be had when they have ended: there was more
+    at_least: bool
+
+
+class _Done(NamedTuple):
+    seconds: float
+    #: of these, those from the first window to the last
+    inside_s: float
+    cpu_s: float
+    windows: int
 
 
 class Bench:
-    def __init__(self, directory: Path, symbols_file: Path, interval: str) -> None:
+    def __init__(self, directory: Path, symbols_file: Path, interval: str, sample: int) -> None:
         self.directory = directory
         self.symbols_file = symbols_file
         self.interval = interval
-        self.options = [f"--{name}={value}" for name, value in settings(interval).items()]
-        self.number = 0
+        self.sample = sample
+        #: label → digest of the model file, of the windows that can be trained
+        self.models: dict[str, str] = {}
+        self.limit_s = 0.0
+        self._number = 0
 
-    def _fresh(self) -> tuple[Path, Path]:
-        """An output and a cache directory. They are removed at the end: ext4 is slow to create after many deletions."""
-        self.number += 1
-        output, cache = self.directory / f"out{self.number}", self.directory / f"cache{self.number}"
-        cache.mkdir()
-        return output, cache
+    def watch(self, contender: Contender) -> Cost:
+        """Let it train, and look at its processes all the time."""
+        seen = Watched()
+        done = self._train(contender, watched(seen))
+        return Cost(
+            peak_mb=seen.peak_bytes / 1e6,
+            cpu_s=max(seen.seconds, done.cpu_s) / done.windows,
+            at_least=seen.seconds > done.cpu_s,
+        )
 
-    def in_process(self) -> tuple[float, int]:
-        """Seconds of the loop, and how many windows it trained."""
-        output, cache = self._fresh()
-        output.mkdir()
-        arguments = [str(self.symbols_file), str(output), str(cache), self.interval]
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.in_process", *arguments],
-            env=ENVIRONMENT, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        found = json.loads(done.stdout)
-        return found["seconds"], found["trained"]
+    def score(self, contender: Contender) -> Score:
+        """Let it train against the clock."""
+        done = self._train(contender, nullcontext())
+        seconds = done.seconds
+        if contender is LIMIT:
+            seconds = self.limit_s = done.inside_s / CORES
+        elif contender.sampled:
+            seconds += done.inside_s / done.windows * (len(self.models) - done.windows)
+        return Score(
+            seconds=seconds,
+            windows_per_s=len(self.models) / seconds,
+            cpu_s=done.cpu_s / done.windows,
+            of_limit=self.limit_s / seconds,
+        )
 
-    def run(self, workers: int) -> tuple[float, dict[str, int]]:
-        """Seconds from shell to prompt, and what became of the windows."""
-        output, cache = self._fresh()
-        command = [
-            *GPUSCHED, "run", str(self.symbols_file), "-o", str(output), "--json", *DATES, "--device", "cpu",
-            "--data-root", str(self.symbols_file.parent / "data"), *self.options,
-            "--workers", str(workers), "--set", f"cache.dir={cache}",
-        ]  # fmt: skip
-        began = time.perf_counter()
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds = time.perf_counter() - began
-        return seconds, json.loads(done.stdout.splitlines()[-1])["windows"]
+    def _train(self, contender: Contender, watching: AbstractContextManager[None]) -> _Done:
+        """The limit has to be first. Raises SystemExit when the contender fails or trains something else."""
+        sample = frozenset(list(self.models)[: self.sample or None] if contender.sampled else [])
+        order = self._order(sample)
+        command = contender.command(order)
+        serving = daemon(order.directory, {"devices.cpu_slots": CORES}) if contender.daemon else nullcontext()
+        with serving, measured() as used, watching:
+            began = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True)
+            seconds = time.perf_counter() - began
+        if done.returncode:
+            sys.exit(f"{contender.name} failed with exit code {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        models = _models(order)
+        if contender is LIMIT and not self.models:
+            self.models = models
+        self._check(contender, models, sample or frozenset(self.models))
+        return _Done(seconds, _inside_s(done.stdout, seconds), used.seconds, len(models))
 
-    def fresh_processes(self, windows: int, trained: int) -> float:
-        """Seconds that `trained` windows would take with a new `gpusched train` process for each, one per core."""
-        output, cache = self._fresh()
-        symbols = self.symbols_file.read_text().split()
+    def _order(self, only: frozenset[str]) -> Order:
+        """In new directories. They are removed at the end: ext4 is slow to create after many deletions."""
+        self._number += 1
+        order = Order(self.directory / str(self._number), self.symbols_file, self.interval, only)
+        order.output.mkdir(parents=True)
+        order.cache.mkdir()
+        return order
 
-        def train(number: int) -> None:
-            command = [
-                *GPUSCHED, "train", symbols[number % len(symbols)], "2022-01-01", "2022-06-29", "-o", str(output),
-                "--data-root", str(self.symbols_file.parent / "data"), *self.options,
-                "--set", f"cache.dir={cache}",
-            ]  # fmt: skip
-            subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
-
-        began = time.perf_counter()
-        with ThreadPoolExecutor(CORES) as pool:
-            list(pool.map(train, range(windows)))
-        seconds = time.perf_counter() - began
-        return seconds / windows * trained
+    def _check(self, contender: Contender, models: dict[str, str], expected: frozenset[str]) -> None:
+        if differing := sorted(label for label in expected & models.keys() if models[label] != self.models[label]):
+            sys.exit(f"{contender.name} wrote {len(differing)} models that differ, {differing[0]} among them")
+        if wrong := sorted(expected ^ models.keys()):
+            sys.exit(f"{contender.name} trained {len(models)} windows, not {len(expected)}: see {wrong[0]}")
 
 
-def main() -> None:
+def _models(order: Order) -> dict[str, str]:
+    """Label → digest of the model file, in the order of the batch."""
+    paths = ((job.task.label, order.output / job.task.label / "model.txt") for job in order.jobs())
+    return {label: hashlib.sha256(path.read_bytes()).hexdigest() for label, path in paths if path.exists()}
+
+
+def _inside_s(stdout: str, seconds: float) -> float:
+    """Seconds of the windows alone, if the command says so: benchmarks.pools does."""
+    last = (stdout.splitlines() or [""])[-1]
+    return float(json.loads(last)["seconds"]) if last.startswith('{"seconds"') else seconds
+
+
+def _machine() -> dict[str, str | int | float]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown model")
+    return {
+        "cores": CORES,
+        "processor": f"{platform.machine()}, {model}",
+        "kernel": f"Linux {platform.release()}",
+        "python": platform.python_version(),
+        "lightgbm": version("lightgbm"),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def _contenders(options: argparse.Namespace) -> tuple[list[Contender], list[Contender]]:
+    """Those to compare, and those that would be if they were installed."""
+    chosen = CONTENDERS if options.peers else [contender for contender in CONTENDERS if contender.usual]
+    if options.large:
+        chosen = [contender for contender in CONTENDERS if contender is LIMIT or "gpusched " in contender.name]
+    if options.only:
+        chosen = [contender for contender in CONTENDERS if any(part in contender.name for part in options.only)]
+        chosen = [LIMIT, *(contender for contender in chosen if contender is not LIMIT)]
+    return [it for it in chosen if it.installed], [it for it in chosen if not it.installed]
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--symbols", type=int, default=36)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--bars", type=int, default=1, help="bars a day: 1, or 75 five-minute bars")
     parser.add_argument("--file-per-day", action="store_true")
-    parser.add_argument("--fresh", type=int, default=20, help="windows to train in fresh processes; 0: none")
+    parser.add_argument("--large", action="store_true", help=f"{LARGE_SYMBOLS} symbols with a file per day")
+    parser.add_argument("--peers", action="store_true", help="all contenders")
+    parser.add_argument("--only", action="append", default=[], metavar="PART", help="those with this in their name")
+    parser.add_argument("--sample", type=int, default=24, help="windows that slow contenders train; 0: all")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="a bar chart of windows/s; needs matplotlib")
     options = parser.parse_args()
+    if options.large:
+        options.symbols, options.file_per_day = LARGE_SYMBOLS, True
+    return options
+
+
+def main() -> None:
+    options = _options()
+    adopt_orphans()
+    os.environ |= ONE_THREAD
+    contenders, missing = _contenders(options)
     interval = "1d" if options.bars == 1 else "5min"
-    with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
+    machine = _machine()
+    scores: dict[str, list[Score]] = {contender.name: [] for contender in contenders}
+    with tempfile.TemporaryDirectory(prefix="gpusched-") as name:
         symbols_file = write_batch(
             Path(name), symbol_count=options.symbols, interval=interval,
             bars_per_day=options.bars, file_per_day=options.file_per_day,
         )  # fmt: skip
-        bench = Bench(Path(name), symbols_file, interval)
-        rows: list[dict[str, float]] = []
-        windows: dict[str, int] = {}
-        for _ in range(options.repeat):
-            alone, trained = bench.in_process()
-            together, windows = bench.run(CORES)
-            assert windows["succeeded"] == trained, (windows, trained)
-            row = {"limit": alone / CORES, "run": together, "run/limit": alone / CORES / together}
-            row["run windows/s"] = windows["total"] / together
-            if options.fresh:
-                fresh = bench.fresh_processes(options.fresh, trained)
-                row |= {"fresh processes": fresh, "fresh/run": fresh / together}
-            rows.append(row)
-    medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        bench = Bench(Path(name), symbols_file, interval, options.sample)
+        costs = {contender.name: bench.watch(contender) for contender in contenders}
+        for number in range(options.repeat):
+            for contender in contenders:
+                scores[contender.name].append(score := bench.score(contender))
+                print(f"{number + 1}/{options.repeat} {contender.name}: {score.seconds:.2f} s", file=sys.stderr)
+    windows = len(bench.models)
+    if options.plot:
+        from benchmarks.chart import bar_chart
+
+        medians = {name: _median(of_one).windows_per_s for name, of_one in scores.items()}
+        bar_chart(medians, f"{windows} windows, {CORES} cores: trained windows per second", options.plot)
     if options.json:
-        print(json.dumps({"cores": CORES, "windows": windows, "median": medians, "repetitions": rows}))
+        repetitions = {name: [asdict(score) for score in of_one] for name, of_one in scores.items()}
+        median = {name: asdict(_median(of_one)) for name, of_one in scores.items()}
+        cost = {name: asdict(of_one) for name, of_one in costs.items()}
+        absent = [contender.name for contender in missing]
+        report = {"machine": machine, "trained": windows, "median": median, "cost": cost, "repetitions": repetitions}
+        print(json.dumps(report | {"not installed": absent}))
         return
-    print(f"{platform.machine()}, {CORES} cores, Python {platform.python_version()}; {windows}")
-    for key, median in medians.items():
-        values = [row[key] for row in rows]
-        print(f"{key:>16}: median {median:8.3f}   min {min(values):8.3f}   max {max(values):8.3f}")
+    print(f"{windows} trained windows; " + ", ".join(f"{key} {value}" for key, value in machine.items()))
+    _print_table(contenders, scores, costs, missing)
+
+
+def _print_table(
+    contenders: list[Contender], scores: dict[str, list[Score]], costs: dict[str, Cost], missing: list[Contender]
+) -> None:
+    print("\nMedians (least–most).\n")
+    print("| | isolated | s | of the limit | windows/s | CPU ms a window | peak PSS, MB |")
+    print("|---|---|---|---|---|---|---|")
+    for contender in contenders:
+        of_one, cost = scores[contender.name], costs[contender.name]
+        cells = [
+            contender.name + (" (scaled)" if contender.sampled else ""),
+            "yes" if contender.isolated else "no",
+            _cell([score.seconds for score in of_one], 2),
+            _cell([score.of_limit for score in of_one], 2),
+            _cell([score.windows_per_s for score in of_one], 1),
+            f"≥ {1000 * cost.cpu_s:.0f}" if cost.at_least else _cell([1000 * score.cpu_s for score in of_one], 0),
+            f"{cost.peak_mb:.0f}",
+        ]
+        print(f"| {' | '.join(cells)} |")
+    for contender in missing:
+        print(f"| {contender.name} | not installed: {contender.needs} |" + " |" * 5)
+
+
+def _cell(values: list[float], digits: int) -> str:
+    median = f"{statistics.median(values):.{digits}f}"
+    return f"{median} ({min(values):.{digits}f}–{max(values):.{digits}f})" if len(values) > 1 else median
+
+
+def _median(scores: list[Score]) -> Score:
+    """Of each of their figures by itself."""
+    rows = [asdict(score) for score in scores]
+    return Score(**{key: statistics.median(row[key] for row in rows) for key in rows[0]})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,11 +28,16 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 @contextmanager
-def daemon(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, float]]:
-    """A daemon's process, its socket, and the seconds from its start until it answered."""
+def daemon(
+    directory: Path, extra: Mapping[str, object] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], Path, float]]:
+    """A daemon's process, its socket, and the seconds from its start until it answered.
+
+    `extra` are settings beside those of the places, which are all in `directory`.
+    """
     socket = directory / "s"
     settings = {"daemon.socket": socket, "daemon.state_dir": directory / "state", "cache.dir": directory / "cache"}
-    flags = [f"--set={key}={value}" for key, value in settings.items()]
+    flags = [f"--set={key}={value}" for key, value in {**settings, **(extra or {})}.items()]
     began = time.perf_counter()
     with (directory / "daemon.log").open("wb") as log:
         process = subprocess.Popen(

@@ -1,0 +1,129 @@
+"""A batch as a script of the user's own would train it: `python -m benchmarks.pools WAY JOBS_FILE`.
+
+Each way maps the very function that a slot runs over the windows of `JOBS_FILE`, two (or as many as there are cores) at
+a time. Windows without data count as skipped. Prints as JSON the seconds from the first window to the last, and how
+many were trained; what a way needs before it can take a window is not in these seconds, or only where it starts with
+the first.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from benchmarks.jobs import read_jobs, train_command
+from gpusched import teacher
+from gpusched.worker.messages import WindowJob
+from gpusched.worker.window import run_window
+from gpusched.workload import BadData
+
+CORES = len(os.sched_getaffinity(0))
+
+Jobs = list[WindowJob]
+#: Takes the windows, and says of each whether it was trained, in any order.
+Map = Callable[[Jobs], Iterable[bool]]
+
+
+def train(job: WindowJob) -> bool:
+    """Whether the window had data to train on."""
+    try:
+        run_window(job, lambda phase, round=0, rounds=0: None)
+    except BadData:
+        return False
+    return True
+
+
+def train_afresh(job: WindowJob) -> bool:
+    subprocess.run(train_command(job), check=True, stdout=subprocess.DEVNULL)
+    return True
+
+
+@contextmanager
+def loop() -> Iterator[Map]:
+    """One warm process: the limit, if all cores could do this at once."""
+    teacher.preload()
+    yield lambda jobs: map(train, jobs)
+
+
+@contextmanager
+def pool() -> Iterator[Map]:
+    """Workers that import once and train one window after the other: what a crash of one does, it does to all."""
+    with multiprocessing.get_context("spawn").Pool(CORES, initializer=teacher.preload) as workers:
+        yield lambda jobs: workers.imap_unordered(train, jobs)
+
+
+@contextmanager
+def executor() -> Iterator[Map]:
+    """The isolation that the standard library has: a worker trains one window only."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(CORES, context, teacher.preload, max_tasks_per_child=1) as workers:
+        yield lambda jobs: workers.map(train, jobs)
+
+
+@contextmanager
+def scripts() -> Iterator[Map]:
+    """The users' old design: a pool, each of whose tasks starts a training script."""
+    with ProcessPoolExecutor(CORES) as workers:
+        yield lambda jobs: workers.map(train_afresh, jobs)
+
+
+@contextmanager
+def ray(windows_per_worker: int = 0) -> Iterator[Map]:
+    """A task for each window, on workers that stay (0) or are replaced after so many of them."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    directory = str(Path(sys.argv[2]).parent / "ray")
+    ray.init("local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, _temp_dir=directory)
+    try:
+        remote = ray.remote(num_cpus=1, max_calls=windows_per_worker)(train)
+        yield lambda jobs: ray.get([remote.remote(job) for job in jobs])
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def dask() -> Iterator[Map]:
+    """Two workers of one thread each."""
+    from distributed import Client, LocalCluster
+
+    directory = str(Path(sys.argv[2]).parent / "dask")
+    with (
+        LocalCluster(
+            n_workers=CORES, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=directory
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield lambda jobs: client.gather(client.map(train, jobs, pure=False))
+
+
+WAYS: dict[str, Callable[[], AbstractContextManager[Map]]] = {
+    "loop": loop,
+    "pool": pool,
+    "executor": executor,
+    "scripts": scripts,
+    "ray": ray,
+    "ray-isolated": lambda: ray(windows_per_worker=1),
+    "dask": dask,
+}
+
+
+def main(way: str, jobs_file: str) -> None:
+    jobs = read_jobs(Path(jobs_file))
+    with WAYS[way]() as over:
+        began = time.perf_counter()
+        trained = sum(over(jobs))
+        seconds = time.perf_counter() - began
+    print(json.dumps({"seconds": seconds, "trained": trained}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
