@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import anyio
+import msgspec
 
 from benchmarks.makespan import BATCH, RESULT
 from benchmarks.throughput import plan
@@ -101,16 +103,11 @@ async def _of_supervisor(count: int, directory: Path) -> float:
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervisor.run)
-            await supervisor.submit(_in(directory), plan(count + EVENTS))
+            batch = msgspec.structs.replace(BATCH, output_dir=str(directory / "output"))
+            await supervisor.submit(batch, plan(count + EVENTS))
             await enough.wait()
             supervisor.shut_down(drain=False)
-    return statistics.median(later - earlier for earlier, later in zip(ends, ends[1:], strict=False))
-
-
-def _in(directory: Path) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(BATCH, output_dir=str(directory / "output"))
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends))
 
 
 class _NoProcess:
@@ -152,7 +149,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    measured = {"an event of the scheduler": by_size(of_scheduler), "a window in the supervisor": by_size(of_supervisor)}
+    measured = {
+        "an event of the scheduler": by_size(of_scheduler),
+        "a window in the supervisor": by_size(of_supervisor),
+    }
     if options.json:
         print(json.dumps(measured))
         return

@@ -137,7 +137,8 @@ def percentile(values: Iterable[float], percent: float) -> float:
 
 
 def plan(windows: int) -> tuple[PlannedWindow, ...]:
-    return tuple(PlannedWindow(window=Window(f"S{n}", START, END), usable_rows=100) for n in range(windows))
+    """So many windows of many sizes, since those with the most rows go first."""
+    return tuple(PlannedWindow(window=Window(f"S{n}", START, END), usable_rows=20 + n % 3000) for n in range(windows))
 
 
 def _batch(directory: Path, workload: str, stamps: Path) -> Batch:
