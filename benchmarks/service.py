@@ -21,6 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import commands
+from benchmarks.commands import Command
 from gpusched.client.connection import connect
 from gpusched.core.model import BatchSpec
 from gpusched.errors import DaemonError
@@ -62,8 +64,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     #: of a core
     idle: float
     resident_bytes: int
-    #: of `gpusched status`, from shell to prompt, the median
-    status_s: float
+    status: Command
 
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +74,7 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     submit_s: float
     #: of the request alone, the median
     round_trip_s: float
-    #: of `gpusched status`, from shell to prompt, the median
-    status_s: float
+    status: Command
     resident_bytes: int
 
 
@@ -90,7 +90,7 @@ def measure(idle_s: float = IDLE_S, starts: int = 1) -> Service:
         time.sleep(idle_s)
         idle = (processor_seconds(process.pid) - before) / idle_s
         return Service(
-            start_s=min(started), idle=idle, resident_bytes=resident_bytes(process.pid), status_s=status_s(socket)
+            start_s=min(started), idle=idle, resident_bytes=resident_bytes(process.pid), status=status(socket)
         )
 
 
@@ -114,7 +114,7 @@ def measure_backlog(windows: int) -> Backlog:
             windows=windows,
             submit_s=submit_s,
             round_trip_s=statistics.median(trips),
-            status_s=status_s(socket),
+            status=status(socket),
             resident_bytes=resident_bytes(process.pid),
         )
 
@@ -126,11 +126,11 @@ def main() -> None:
     service = measure()
     _say("start of the daemon until it answers", f"{service.start_s:.2f} s")
     _say("idle daemon", f"{service.resident_bytes / 1e6:.0f} MB, {100 * service.idle:.1f} % of a core")
-    _say("`gpusched status`, shell to prompt (median of 10)", f"{service.status_s:.2f} s")
+    _say("`gpusched status`, shell to prompt (median of 10)", f"{service.status.seconds:.2f} s")
     backlog = measure_backlog(options.windows)
     _say(f"submit of {backlog.windows:,} windows", f"{backlog.submit_s:.1f} s")
     _say("round trip of a status request with them (median of 10)", f"{1000 * backlog.round_trip_s:.1f} ms")
-    _say("`gpusched status` with them (median of 10)", f"{backlog.status_s:.2f} s")
+    _say("`gpusched status` with them (median of 10)", f"{backlog.status.seconds:.2f} s")
     _say("daemon with them", f"{backlog.resident_bytes / 1e6:.0f} MB")
 
 
@@ -148,14 +148,9 @@ def spec(windows: int, directory: Path) -> BatchSpec:
     )
 
 
-def status_s(socket: Path) -> float:
-    seconds = []
-    for _ in range(10):
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "gpusched", "--socket", str(socket), "status"]
-        subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+def status(socket: Path) -> Command:
+    """`gpusched status` against the daemon there."""
+    return commands.measure("--socket", str(socket), "status")
 
 
 def processor_seconds(pid: int) -> float:

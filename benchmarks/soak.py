@@ -72,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
 
     def show(windows: int, resident: int) -> None:
-        if True:
+        if windows % 10_000 == 0:
             print(f"{windows:>8,} windows  {resident / 1e6:6.1f} MB", file=sys.stderr)
 
     soak = measure(options.windows, show)
