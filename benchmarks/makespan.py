@@ -109,10 +109,10 @@ def simulate(
         PlannedWindow(window=Window(symbol, _DAY, _DAY), usable_rows=count)
         for symbol, count in zip(numbers, rows, strict=True)
     )
-    send(BatchSubmitted(batch=_BATCH, windows=tuple(windows)))
+    send(BatchSubmitted(batch=BATCH, windows=tuple(windows)))
     while running:
         now, key = heapq.heappop(running)
-        send(AttemptEnded(key=key, attempt=1, ending=_RESULT))
+        send(AttemptEnded(key=key, attempt=1, ending=RESULT))
     assert scheduler.unfinished == 0
     return now
 
@@ -170,8 +170,8 @@ def mixed(seed: int, gpus: int = 2, cores: int = 4) -> Mixed:
 _SPEC = BatchSpec(
     symbols=("W",), start=_DAY, end=_DAY, window_days=1, data_root="/", workload="w:w", settings={}
 )  # fmt: skip
-_BATCH = Batch(id="b", digest="", output_dir="/", submitted_at=0.0, spec=_SPEC)
-_RESULT = WindowResult(
+BATCH = Batch(id="b", digest="", output_dir="/", submitted_at=0.0, spec=_SPEC)
+RESULT = WindowResult(
     artifacts_path="/", metrics={}, sample_counts={}, fingerprint=None, device_type="cuda", device="", phases={},
     seconds=1.0,
 )  # fmt: skip

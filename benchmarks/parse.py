@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import statistics
 import tempfile
 import time
 from pathlib import Path
+
+import msgspec
 
 from benchmarks.bars import trading_days, write_symbol
 from benchmarks.settings import settings
@@ -15,20 +18,47 @@ from gpusched.workload import DateRange, SurveyTask
 
 FILES = 860
 REPEAT = 5
+#: bars of a day, and the interval that the directory is named after
+SHAPES = ((1, "1d"), (75, "5min"))
+
+
+class Parse(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds for all files of a symbol, medians of `REPEAT`."""
+
+    #: with an empty cache
+    first: float
+    #: with a full one
+    mapped: float
+    #: to read each file with the csv module and do nothing with it
+    csv_reader: float
+
+
+def measure(bars_per_day: int, interval: str) -> Parse:
+    teacher.preload()
+    days = trading_days(dt.date(2020, 1, 1), dt.date(2024, 12, 31))[:FILES]
+    with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
+        directory = Path(name)
+        write_symbol(directory / "data", "SYM", days, interval=interval, bars_per_day=bars_per_day, file_per_day=True)
+        runs = [(*_survey(directory, interval, number), _csv_reader(directory / "data")) for number in range(REPEAT)]
+    first, mapped, reader = map(statistics.median, zip(*runs, strict=True))
+    return Parse(first=first, mapped=mapped, csv_reader=reader)
 
 
 def main() -> None:
-    teacher.preload()
-    days = trading_days(dt.date(2020, 1, 1), dt.date(2024, 12, 31))[:FILES]
-    for bars_per_day, interval in ((1, "1d"), (75, "5min")):
-        with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
-            write_symbol(
-                Path(name) / "data", "SYM", days, interval=interval, bars_per_day=bars_per_day, file_per_day=True
-            )
-            cold, warm = zip(*(_survey(Path(name), interval, number) for number in range(REPEAT)), strict=True)
+    for bars_per_day, interval in SHAPES:
+        measured = measure(bars_per_day, interval)
         what = f"{FILES} files of {bars_per_day} row{'s' if bars_per_day > 1 else ''}"
-        print(f"{what:<22} first parse {1000 * statistics.median(cold):6.1f} ms   "
-              f"mapped {1000 * statistics.median(warm):5.1f} ms")  # fmt: skip
+        print(f"{what:<22} first parse {1000 * measured.first:6.1f} ms   mapped {1000 * measured.mapped:5.1f} ms   "
+              f"csv.reader alone {1000 * measured.csv_reader:6.1f} ms")  # fmt: skip
+
+
+def _csv_reader(root: Path) -> float:
+    began = time.perf_counter()
+    for path in sorted(root.rglob("*.csv")):
+        with path.open(newline="") as file:
+            for _ in csv.reader(file):
+                pass
+    return time.perf_counter() - began
 
 
 def _survey(directory: Path, interval: str, number: int) -> tuple[float, float]:

@@ -7,6 +7,7 @@ the commands against it; then submits a batch of 100,000 windows to it, whose de
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import os
 import statistics
@@ -18,6 +19,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
+from benchmarks import commands
+from benchmarks.commands import Command
 from gpusched.client.connection import connect
 from gpusched.core.model import BatchSpec
 from gpusched.errors import DaemonError
@@ -56,35 +61,85 @@ def daemon(
         process.wait()
 
 
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A daemon without work."""
+
+    #: from its start until it answers
+    start_s: float
+    #: of a core
+    idle: float
+    resident_bytes: int
+    status: Command
+
+
+class Backlog(msgspec.Struct, frozen=True, kw_only=True):
+    """A daemon with a batch of many windows, none of which runs."""
+
+    windows: int
+    submit_s: float
+    #: of the request alone, the median
+    round_trip_s: float
+    status: Command
+    resident_bytes: int
+
+
+def measure(idle_s: float = IDLE_S, starts: int = 1) -> Service:
+    """Of several starts the fastest."""
+    with contextlib.ExitStack() as stack:
+        started = []
+        for _ in range(starts):
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpusched-bench-")))
+            process, socket, seconds = stack.enter_context(daemon(directory))
+            started.append(seconds)
+        before = processor_seconds(process.pid)
+        time.sleep(idle_s)
+        idle = (processor_seconds(process.pid) - before) / idle_s
+        return Service(
+            start_s=min(started), idle=idle, resident_bytes=resident_bytes(process.pid), status=status(socket)
+        )
+
+
+def measure_backlog(windows: int) -> Backlog:
+    with (
+        tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name,
+        daemon(Path(name)) as (process, socket, _),
+        connect(socket) as client,
+    ):
+        client.drain(None)
+        began = time.perf_counter()
+        batch = client.submit(spec(windows, Path(name)), source="many", output_dir=Path(name) / "out").batch
+        submit_s = time.perf_counter() - began
+        assert sum(batch.counts.values()) == windows
+        trips = []
+        for _ in range(10):
+            began = time.perf_counter()
+            client.batches()
+            trips.append(time.perf_counter() - began)
+        return Backlog(
+            windows=windows,
+            submit_s=submit_s,
+            round_trip_s=statistics.median(trips),
+            status=status(socket),
+            resident_bytes=resident_bytes(process.pid),
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=100_000)
     options = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name,
-        daemon(Path(name)) as (process, socket, started),
-    ):
-        _say("start of the daemon until it answers", f"{started:.2f} s")
-        before = _processor_seconds(process.pid)
-        time.sleep(IDLE_S)
-        idle = (_processor_seconds(process.pid) - before) / IDLE_S
-        _say("idle daemon", f"{_resident_mb(process.pid):.0f} MB, {100 * idle:.1f} % of a core")
-        _say("`gpusched status`, shell to prompt (median of 10)", f"{_status_s(socket):.2f} s")
-        with connect(socket) as client:
-            client.drain(None)
-            began = time.perf_counter()
-            batch = client.submit(
-                _spec(options.windows, Path(name)), source="many", output_dir=Path(name) / "out"
-            ).batch
-            _say(f"submit of {sum(batch.counts.values()):,} windows", f"{time.perf_counter() - began:.1f} s")
-            began = time.perf_counter()
-            client.batches()
-            _say("round trip of a status request with them", f"{1000 * (time.perf_counter() - began):.0f} ms")
-        _say("`gpusched status` with them (median of 10)", f"{_status_s(socket):.2f} s")
-        _say("daemon with them", f"{_resident_mb(process.pid):.0f} MB")
+    service = measure()
+    _say("start of the daemon until it answers", f"{service.start_s:.2f} s")
+    _say("idle daemon", f"{service.resident_bytes / 1e6:.0f} MB, {100 * service.idle:.1f} % of a core")
+    _say("`gpusched status`, shell to prompt (median of 10)", f"{service.status.seconds:.2f} s")
+    backlog = measure_backlog(options.windows)
+    _say(f"submit of {backlog.windows:,} windows", f"{backlog.submit_s:.1f} s")
+    _say("round trip of a status request with them (median of 10)", f"{1000 * backlog.round_trip_s:.1f} ms")
+    _say("`gpusched status` with them (median of 10)", f"{backlog.status.seconds:.2f} s")
+    _say("daemon with them", f"{backlog.resident_bytes / 1e6:.0f} MB")
 
 
-def _spec(windows: int, directory: Path) -> BatchSpec:
+def spec(windows: int, directory: Path) -> BatchSpec:
     start = dt.date(2000, 1, 1)
     symbols = windows // WINDOWS_PER_SYMBOL
     return BatchSpec(
@@ -98,28 +153,23 @@ def _spec(windows: int, directory: Path) -> BatchSpec:
     )
 
 
-def _status_s(socket: Path) -> float:
-    seconds = []
-    for _ in range(10):
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "gpusched", "--socket", str(socket), "status"]
-        subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+def status(socket: Path) -> Command:
+    """`gpusched status` against the daemon there."""
+    return commands.measure("--socket", str(socket), "status")
 
 
-def _processor_seconds(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _resident_mb(pid: int) -> float:
+def resident_bytes(pid: int) -> int:
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]) * 1024 / 1e6
+    return int(line.split()[1]) * 1024
 
 
 def _say(what: str, value: str) -> None:
-    print(f"{what:<52} {value}")
+    print(f"{what:<56} {value}")
 
 
 if __name__ == "__main__":

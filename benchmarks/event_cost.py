@@ -1,0 +1,165 @@
+"""What an event costs when 1,000 and when 100,000 windows wait: `python -m benchmarks.event_cost [--json]`.
+
+Of the scheduler alone, and of the supervisor with its store: there the window ends as soon as it is launched, in place
+of a process, so that what is measured is the supervisor's own processor time, the store's included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import anyio
+import msgspec
+
+from benchmarks.makespan import BATCH, RESULT
+from benchmarks.throughput import plan
+from gpusched.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchSubmitted,
+    DevicesFound,
+    Launch,
+    Update,
+    WindowMoved,
+)
+from gpusched.core.model import Device, Finished, Instant
+from gpusched.core.scheduler import Scheduler
+from gpusched.daemon.launcher import Launcher, OnMessage
+from gpusched.daemon.store import Store
+from gpusched.daemon.supervisor import Supervisor
+from gpusched.worker.messages import Job, ProcessEnd
+
+SIZES = (1_000, 10_000, 100_000)
+#: windows that are launched and end in one measurement
+EVENTS = 400
+#: of each size, in turn, so that a busy moment of the machine does not fall on one of them; the fastest counts
+REPEAT = 3
+SLOTS = 8
+
+
+def full(count: int) -> tuple[Scheduler, list[Launch]]:
+    """A scheduler of eight busy slots and `count` windows that wait."""
+    scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
+    cards = (Device(id=f"GPU-{n}", name="", device_type="cuda", capacity=1) for n in range(SLOTS))
+    scheduler.handle(DevicesFound(devices=tuple(cards)), now)
+    _, commands = scheduler.handle(BatchSubmitted(batch=BATCH, windows=plan(count + SLOTS)), now)
+    return scheduler, [command for command in commands if isinstance(command, Launch)]
+
+
+def of_scheduler(count: int) -> float:
+    """Seconds: the median over starts and ends, each end placing the next window."""
+    with no_collections():
+        scheduler, launches = full(count)
+        taken = []
+        for number in range(EVENTS):
+            launch, at = launches.pop(0), float(number)
+            for event in (
+                AttemptStarted(key=launch.key, attempt=launch.attempt, pid=1),
+                AttemptEnded(key=launch.key, attempt=launch.attempt, ending=RESULT),
+            ):
+                begun = time.perf_counter()
+                _, commands = scheduler.handle(event, Instant(monotonic=at, wall=at))
+                _ = scheduler.deadline
+                taken.append(time.perf_counter() - begun)
+                launches += [command for command in commands if isinstance(command, Launch)]
+    assert scheduler.unfinished == count + SLOTS - EVENTS
+    return statistics.median(taken)
+
+
+def of_supervisor(count: int) -> float:
+    """Seconds of its thread for a window from its launch to its end, the median."""
+    with no_collections(), tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
+        return anyio.run(_of_supervisor, count, Path(name))
+
+
+async def _of_supervisor(count: int, directory: Path) -> float:
+    ends: list[float] = []
+    enough = anyio.Event()
+
+    def observe(update: Update) -> None:
+        if isinstance(update, WindowMoved) and isinstance(update.new, Finished):
+            ends.append(time.thread_time())
+            if len(ends) == EVENTS:
+                enough.set()
+
+    with Store.open(directory / "state" / "state.db") as store:
+        supervisor = Supervisor(
+            store=store,
+            launcher=cast(Launcher, _NoProcess()),
+            devices=(Device(id="cpu", name="cpu", device_type="cpu", capacity=1),),
+            logs_dir=directory / "logs",
+            cache_dir=directory / "cache",
+            observe=observe,
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.run)
+            batch = msgspec.structs.replace(BATCH, output_dir=str(directory / "output"))
+            await supervisor.submit(batch, plan(count + EVENTS))
+            await enough.wait()
+            supervisor.shut_down(drain=False)
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends))
+
+
+class _NoProcess:
+    """A launcher, and its processes, which succeed at once."""
+
+    pid = 1
+
+    async def fork(self, job: Job, **_: object) -> _NoProcess:
+        await anyio.lowlevel.checkpoint()
+        return self
+
+    async def wait(self, on_message: OnMessage) -> ProcessEnd:
+        await anyio.lowlevel.checkpoint()
+        on_message(RESULT)
+        return ProcessEnd(exit_code=0, signal=None, cpu_seconds=0.0, peak_memory_bytes=0)
+
+    def signal(self, signum: int) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """A garbage collection looks at all windows, and would be measured in place of the event that it falls on."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def by_size(cost: Callable[[int], float], sizes: tuple[int, ...] = SIZES) -> dict[int, float]:
+    """Seconds by the number of windows that wait: of each the best of `REPEAT`."""
+    taken = [{size: cost(size) for size in sizes} for _ in range(REPEAT)]
+    return {size: min(each[size] for each in taken) for size in sizes}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    measured = {
+        "an event of the scheduler": by_size(of_scheduler),
+        "a window in the supervisor": by_size(of_supervisor),
+    }
+    if options.json:
+        print(json.dumps(measured))
+        return
+    print(f"{'windows that wait':<28}" + "".join(f"{size:>12,}" for size in SIZES))
+    for what, costs in measured.items():
+        print(f"{what:<28}" + "".join(f"{1e6 * cost:>9.0f} µs" for cost in costs.values()))
+
+
+if __name__ == "__main__":
+    main()

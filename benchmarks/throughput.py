@@ -1,0 +1,177 @@
+"""How fast the supervisor turns windows over: `python -m benchmarks.throughput [--json] [--windows N] [--slots N]`.
+
+Windows that do nothing, through the whole supervisor: the scheduler, the store with its fsyncs, the launcher, a process
+and committed artifacts for each. A slot's refill is the time in which it has no process: from the last instruction of
+one window's process to the first of the next one's, by the clocks of the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import itertools
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from gpusched.core.estimates import Estimate
+from gpusched.core.events import BatchFinished, Record, Update, WindowMoved
+from gpusched.core.model import Batch, BatchSpec, Device, Finished, Limits, PlannedWindow, Starting, Succeeded, Window
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.store import Store
+from gpusched.daemon.supervisor import Supervisor
+
+REPOSITORY = Path(__file__).parents[1]
+START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 29)
+#: of the windows at either end of a run, which the slots' filling and emptying belongs to
+UNCOUNTED = 0.02
+TIMEOUT_S = 600.0
+
+
+class Throughput(msgspec.Struct, frozen=True, kw_only=True):
+    windows: int
+    slots: int
+    #: from the submission to the batch's end
+    windows_per_second: float
+    #: percentiles of the seconds in which a slot had no process, between two windows
+    refill_p50_s: float
+    refill_p99_s: float
+    #: from the first instruction of a window's process to its last
+    process_p50_s: float
+    #: transactions of the store for each window
+    commits_per_window: float
+
+
+class CountingStore(Store):
+    """A store that knows how often it was made to commit."""
+
+    commits = 0
+
+    def record(self, records: Sequence[Record], learned: Iterable[Estimate] = ()) -> None:
+        self.commits += 1
+        super().record(records, learned)
+
+
+def measure(windows: int, slots: int = 2, workload: str = "benchmarks.stamps:nothing") -> Throughput:
+    """Run so many windows on CPU slots."""
+    with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
+        return anyio.run(_measure, windows, slots, workload, Path(name))
+
+
+async def _measure(windows: int, slots: int, workload: str, directory: Path) -> Throughput:
+    stamps = directory / "stamps"
+    slot_of: dict[str, int] = {}
+    succeeded = 0
+    finished = anyio.Event()
+
+    def observe(update: Update) -> None:
+        nonlocal succeeded
+        match update:
+            case WindowMoved(key=key, new=Starting(slot=slot)):
+                slot_of[key.label] = slot.index
+            case WindowMoved(new=Finished(outcome=outcome)):
+                succeeded += isinstance(outcome, Succeeded)
+            case BatchFinished():
+                finished.set()
+
+    with anyio.fail_after(TIMEOUT_S), CountingStore.open(directory / "state" / "state.db") as store:
+        async with Launcher(search_path=REPOSITORY, log_path=directory / "launcher.log") as launcher:
+            supervisor = Supervisor(
+                store=store,
+                launcher=launcher,
+                devices=(Device(id="cpu", name="cpu", device_type="cpu", capacity=slots),),
+                logs_dir=directory / "logs",
+                cache_dir=directory / "cache",
+                observe=observe,
+            )
+            await launcher.preload(workload)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(supervisor.run)
+                began = time.perf_counter()
+                await supervisor.submit(_batch(directory, workload, stamps), plan(windows))
+                before = store.commits
+                await finished.wait()
+                seconds = time.perf_counter() - began
+                commits = store.commits - before
+                supervisor.shut_down(drain=True)
+    assert succeeded == windows, f"{succeeded} of {windows} windows succeeded"
+    processes = [(label, float(start), float(end)) for label, start, end in map(str.split, stamps.open())]
+    gaps = refills(processes, slot_of)
+    return Throughput(
+        windows=windows,
+        slots=slots,
+        windows_per_second=windows / seconds,
+        refill_p50_s=percentile(gaps, 50),
+        refill_p99_s=percentile(gaps, 99),
+        process_p50_s=statistics.median(end - start for _, start, end in processes),
+        commits_per_window=commits / windows,
+    )
+
+
+def refills(processes: Iterable[tuple[str, float, float]], slot_of: dict[str, int]) -> list[float]:
+    """Seconds between the processes (label, first instant, last instant) of each slot, those of the middle of a run."""
+    by_slot: dict[int, list[tuple[float, float]]] = {}
+    for label, start, end in processes:
+        by_slot.setdefault(slot_of[label], []).append((start, end))
+    found = []
+    for spans in by_slot.values():
+        spans.sort()
+        edge = math.ceil(UNCOUNTED * len(spans))
+        found += [later[0] - earlier[1] for earlier, later in itertools.pairwise(spans[edge:-edge])]
+    # A negative one would be two windows in one slot at a time.
+    assert min(found) > 0
+    return found
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """The smallest value that so many percent of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def plan(windows: int) -> tuple[PlannedWindow, ...]:
+    """So many windows of many sizes, since those with the most rows go first."""
+    return tuple(PlannedWindow(window=Window(f"S{n}", START, END), usable_rows=20 + n % 3000) for n in range(windows))
+
+
+def _batch(directory: Path, workload: str, stamps: Path) -> Batch:
+    spec = BatchSpec(
+        symbols=("S",),
+        start=START,
+        end=END,
+        window_days=180,
+        data_root=str(directory),
+        workload=workload,
+        settings={"stamps": str(stamps)},
+        limits=Limits(backoff_s=0.0),
+    )
+    return Batch(id="b", digest="", output_dir=str(directory / "output"), submitted_at=0.0, spec=spec)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--windows", type=int, default=3000)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    measured = measure(options.windows, options.slots)
+    if options.json:
+        print(json.dumps(msgspec.to_builtins(measured)))
+        return
+    print(f"{measured.windows} windows that do nothing, {measured.slots} slots")
+    print(f"{'windows/s, durable':<42} {measured.windows_per_second:8.0f}")
+    print(f"{'a slot without a process (median)':<42} {1e3 * measured.refill_p50_s:8.1f} ms")
+    print(f"{'a slot without a process (p99)':<42} {1e3 * measured.refill_p99_s:8.1f} ms")
+    print(f"{'a process, first instruction to last':<42} {1e3 * measured.process_p50_s:8.1f} ms")
+    print(f"{'commits of the store for each window':<42} {measured.commits_per_window:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
