@@ -15,7 +15,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -23,6 +23,7 @@ import msgspec
 
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchFinished, Record, Update, WindowMoved
+from gpusched.core.history import Sample
 from gpusched.core.model import Batch, BatchSpec, Device, Finished, Limits, PlannedWindow, Starting, Succeeded, Window
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.store import Store
@@ -54,9 +55,14 @@ class CountingStore(Store):
 
     commits = 0
 
-    def record(self, records: Sequence[Record], learned: Iterable[Estimate] = ()) -> None:
+    def record(
+        self,
+        records: Sequence[Record],
+        learned: Iterable[Estimate] = (),
+        histories: Mapping[str, Sequence[Sample]] = {},  # it is not changed
+    ) -> None:
         self.commits += 1
-        super().record(records, learned)
+        super().record(records, learned, histories)
 
 
 def measure(windows: int, slots: int = 2, workload: str = "benchmarks.stamps:nothing") -> Throughput:
