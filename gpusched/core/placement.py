@@ -49,6 +49,8 @@ class DeviceState:
         self.health: Health = "open"
         self.reason = ""
         self.reading: Reading | None = None
+        #: monotonic seconds
+        self.read_at = 0.0
         self.utilisation = 0.0
         self.seen_bytes: dict[int, int] = {}
         self.peak_bytes: dict[int, int] = {}
@@ -185,12 +187,22 @@ class Pool:
         state.peak_bytes.pop(slot.index, None)
         heapq.heappush(state.free, slot.index)
 
-    def observe(self, reading: Reading, pids: dict[int, int]) -> None:
-        """Take in a reading; `pids` maps the processes of our windows on that device to their slot indexes."""
+    def forget_readings(self, before: float) -> None:
+        """Drop what was read before that monotonic instant: it vetoes nothing any more."""
+        for state in self.devices.values():
+            if state.reading is not None and state.read_at < before:
+                state.reading = None
+                state.seen_bytes.clear()
+
+    def observe(self, reading: Reading, pids: dict[int, int], at: float = 0.0) -> None:
+        """Take in a reading, got at the monotonic instant `at`.
+
+        `pids` maps the processes of our windows on that device to their slot indexes.
+        """
         state = self.devices.get(reading.device_id)
         if state is None:
             return
-        state.reading = reading
+        state.reading, state.read_at = reading, at
         if reading.utilisation is not None:
             state.utilisation += SMOOTHING * (reading.utilisation - state.utilisation)
         if reading.process_memory_bytes is not None:

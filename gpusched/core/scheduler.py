@@ -92,6 +92,8 @@ DEVICE_AT_FAULT = ("device_lost", "device_mismatch")
 STRANDED = "no device is left that could run it"
 #: seconds that a fork may take before its attempt is stopped: the launcher imports the workload before the first one
 LAUNCH_TIMEOUT_S = 120.0
+#: a reading that is older says nothing: NVML, or the device, does not answer, and the ledger decides alone
+STALE_S = 60.0
 
 
 class Scheduler:
@@ -141,7 +143,7 @@ class Scheduler:
                 for device in event.devices:
                     self.pool.add(device)
             case DeviceRead():
-                self.pool.observe(event.reading, self._pids_on(event.reading.device_id))
+                self.pool.observe(event.reading, self._pids_on(event.reading.device_id), now.monotonic)
                 self._look_for_strangers(event.reading, now)
             case DeviceLost():
                 self._close_device(event.device_id, "quarantined", event.reason, now)
@@ -154,6 +156,7 @@ class Scheduler:
                 if event.mode == "stop":
                     for entry in self._active():
                         self._stop(entry, "interrupted", "the supervisor is stopping", now)
+        self.pool.forget_readings(now.monotonic - STALE_S)
         self._place(now)
         return self._records, self._commands
 

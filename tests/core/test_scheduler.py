@@ -50,7 +50,7 @@ from gpusched.core.model import (
     TimedOut,
     WindowKey,
 )
-from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, Scheduler
+from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, STALE_S, Scheduler
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, key, label, planned, reading
 
 ONCE = Limits(max_attempts=1, breaker_failures=0)
@@ -691,3 +691,15 @@ def test_answers() -> None:
     assert [p.window.symbol for p, _ in scheduler.states("b")] == ["A", "B"]
     assert scheduler.held_reason("b") is None
     assert (scheduler.active, scheduler.unfinished) == (1, 2)
+
+
+def test_an_old_reading_vetoes_nothing() -> None:
+    """NVML does not answer any more: without news for a minute the ledger decides alone."""
+    driver = Driver(gpu())
+    driver.send(DeviceRead(reading=reading(free=0, total=GIB)))
+    driver.submit(batch(), ["A"])
+    assert driver.launched == []
+    driver.wait(STALE_S - 1)
+    assert driver.launched == []
+    driver.wait(2)
+    assert driver.launched == ["A"]
