@@ -20,6 +20,7 @@ from benchmarks.makespan import BATCH, RESULT
 from benchmarks.throughput import plan
 from gpusched.client import dashboard, live
 from gpusched.client.overview import Overview
+from gpusched.client.panels import Cursor
 from gpusched.client.view import BatchView
 from gpusched.core.events import (
     AttemptEnded,
@@ -86,7 +87,9 @@ def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
 
 def of_top(seen: Overview, now: float) -> float:
     return seconds(
-        lambda at: dashboard.Frame(overview=seen, monotonic=at, title="gpusched at /run/gpusched.sock", selected="b"),
+        lambda at: dashboard.Frame(
+            overview=seen, monotonic=at, title="gpusched at /run/gpusched.sock", cursor=Cursor()
+        ),
         now,
     )
 

@@ -22,6 +22,7 @@ from gpusched.client import dashboard
 from gpusched.client.connection import connect
 from gpusched.client.live import Frame
 from gpusched.client.overview import Overview
+from gpusched.client.panels import Cursor
 from gpusched.client.view import BatchView
 from gpusched.config import batch_spec, load
 from gpusched.core.events import Update
@@ -94,7 +95,7 @@ def top_picture() -> str:
                 if (done > 40 and at_work == overview.slots) or done > 75:
                     break
             title = f"gpusched {__version__} at /run/gpusched/gpusched.sock"
-            frame = dashboard.Frame(overview=overview, monotonic=time.monotonic(), title=title)
+            frame = dashboard.Frame(overview=overview, monotonic=time.monotonic(), title=title, cursor=Cursor())
             return _drawn(frame, "gpusched top", TOP_HEIGHT)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,7 +17,10 @@ from gpusched.client.connection import Connection, connect
 from gpusched.client.listing import Cell, ago, iso, print_json, print_listing
 from gpusched.core.totals import totals
 from gpusched.errors import DONE, UsageError
-from gpusched.protocol import BatchStatus, DeviceStatus, WindowDetail, WindowLine
+from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 #: as in the live screen
 STATUS_STYLES = {
@@ -159,37 +162,13 @@ def show(options: argparse.Namespace) -> int:
         found = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
         print_json(found | {"story": detail.story, "attempts": attempts})
         return DONE
+    from gpusched.client.details import window_details
     from gpusched.client.render import open_console
 
     console = open_console()
-    for line in _told(detail, logs_dir):
+    for line in window_details(detail, logs_dir):
         console.print(line, soft_wrap=True)
     return DONE
-
-
-def _told(detail: WindowDetail, logs_dir: Path) -> Iterator[str]:
-    """A window's page."""
-    from gpusched.client.cells import clean, duration
-
-    window, plan = detail.window, detail.plan
-    yield f"Window   {clean(str(window.key))}"
-    yield f"Status   {window.status}" + (f": {clean(window.reason)}" if window.reason else "")
-    yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
-    for attempt in detail.attempts:
-        end = attempt.ended_at
-        took = f", {duration(end - attempt.placed_at)}" if end is not None else ""
-        ending = f", {attempt.ending}" if attempt.ending else ""
-        yield f"Attempt  {attempt.attempt} on slot {attempt.slot.index} ({clean(attempt.slot.device_id)}){took}{ending}"
-        if attempt.usage is not None and attempt.usage.peak_memory_bytes:
-            usage = attempt.usage
-            yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most"
-        if attempt.message:
-            yield f"         {clean(attempt.message)}"
-        yield f"         log: {clean(str(logs_dir / f'{window.key.label}.{attempt.attempt}.log'))}"
-        for line in (attempt.traceback or "").splitlines():
-            yield f"         | {clean(line)}"
-    for told in detail.story:
-        yield f"{iso(told.at)}  {told.old} → {told.new}  {clean(told.reason)}"
 
 
 def logs(options: argparse.Namespace) -> int:
@@ -290,14 +269,28 @@ class NoTerminal(UsageError):
 def top(options: argparse.Namespace) -> int:
     """The daemon at work, live."""
     from gpusched.client.render import open_console
-    from gpusched.client.top import Top
 
     console = open_console()
-    screen = Top(console, load_config(options).config.daemon.socket)
+    socket = load_config(options).config.daemon.socket
     if options.once:
-        screen.once()
-    elif not (console.is_terminal and sys.stdin.isatty()):
+        with connect(socket) as daemon:
+            console.print(_one_frame(daemon), end="")
+        return DONE
+    # Textual draws on stderr.
+    if not (console.is_terminal and sys.stdin.isatty() and sys.stderr.isatty()):
         raise NoTerminal
-    else:
-        screen.run()
+    # Whether there is a daemon is said at once, and not on a screen of its own.
+    connect(socket).close()
+    from gpusched.client.top import Top
+
+    Top(console, socket).run(mouse=False)
     return DONE
+
+
+def _one_frame(daemon: Connection) -> RenderableType:
+    from gpusched.client.dashboard import Frame, title
+    from gpusched.client.overview import Overview
+
+    overview, now = Overview(), time.monotonic()
+    overview.load(daemon.subscribe().snapshot, now)
+    return Frame(overview=overview, monotonic=now, title=title(daemon), fill=False)

@@ -19,6 +19,7 @@ _PLAIN = {
     ord("–"): "-",
     ord("—"): "-",
     ord("·"): "|",
+    ord("±"): "+-",
     ord("→"): "->",
     ord("“"): '"',
     ord("”"): '"',
@@ -48,6 +49,7 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
     dot: str
     dash: str
     times: str
+    plus_minus: str
 
     def clean(self, text: str) -> str:
         """One line of text without anything that a terminal would obey."""
@@ -75,8 +77,8 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
         return set_cell_size(text, room - cell_len(tail)) + self.ellipsis + tail
 
 
-FANCY = Glyphs(ascii_only=False, ellipsis="…", filled="━", empty="─", dot="·", dash="–", times="×")
-ASCII = Glyphs(ascii_only=True, ellipsis="...", filled="#", empty="-", dot="|", dash="-", times="x")
+FANCY = Glyphs(ascii_only=False, ellipsis="…", filled="━", empty="─", dot="·", dash="–", times="×", plus_minus="±")
+ASCII = Glyphs(ascii_only=True, ellipsis="...", filled="#", empty="-", dot="|", dash="-", times="x", plus_minus="+-")
 
 
 def glyphs(*, ascii_only: bool) -> Glyphs:
@@ -101,6 +103,12 @@ def joined(parts: list[tuple[str, str]], separator: str) -> Text:
             line.append(separator, "dim")
         line.append(part, style)
     return line
+
+
+def marked(line: Text, width: int, sign: str = ">") -> Text:
+    """The chosen one of several lines: without colour, too, where its first cell is free for a sign."""
+    text = sign + line.plain[len(sign) :]
+    return Text(set_cell_size(text, width), "reverse", no_wrap=True, overflow="crop")
 
 
 def flowed(parts: list[tuple[str, str]], separator: str, width: int) -> list[Text]:

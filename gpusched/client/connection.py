@@ -179,6 +179,11 @@ class Connection:
     def close(self) -> None:
         self._link.close()
 
+    def abort(self) -> None:
+        """From any thread: whoever waits for an answer gets HungUp."""
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)
+
     def __enter__(self) -> Self:
         return self
 

@@ -9,20 +9,32 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from gpusched.client.cells import STYLES, Glyphs, device_name, duration, glyphs, key_metrics, per_second
+from gpusched.client.cells import STYLES, Glyphs, device_name, duration, glyphs, key_metrics, marked, per_second
+from gpusched.client.connection import Connection
 from gpusched.client.overview import DeviceView, Overview
+from gpusched.client.panels import PANELS, Cursor, Order, Panel, Row, rows
 from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
 
-KEYS = "↑↓ select   c cancel   h hold/release   r retry   d drain/resume all   q quit"
-_PLAIN_KEYS = "j/k select   c cancel   h hold/release   r retry   d drain/resume all   q quit"
-#: devices and batches that are listed at least, where there are so many
+KEYS = "tab panel  ⏎ open  c cancel  h hold  r retry  d drain  f filter  ? help  q quit"
+_PLAIN_KEYS = "tab panel  enter open  c cancel  h hold  r retry  d drain  f find  ? help  q quit"
+#: rows of each panel that are shown at least, where there are so many
 FEWEST = 3
+#: rows of a panel that are shown at most, if others need the room
+_MOST: dict[Panel, int] = {"devices": 6, "batches": 5, "running": 10**6, "failed": 4, "finished": 10**6}
 
 _SPARKS, _PLAIN_SPARKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 #: cells of bars and sparklines, by the width of the screen
 WIDE, WIDE_BAR, NARROW_BAR = 110, 20, 8
 #: those of a device's slots
 WIDE_SLOTS, NARROW_SLOTS = 24, 9
+#: a slot that is free, and by the phase of the window that holds it
+_SLOT_CELLS = {"": "□", "starting": "◪", "stopping": "▣"}
+_PLAIN_SLOT_CELLS = {"": ".", "starting": "o", "stopping": "x"}
+
+
+def title(daemon: Connection) -> str:
+    """Who is shown."""
+    return f"gpusched {daemon.daemon.version} at {daemon.path}"
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,9 +44,12 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     monotonic: float
     #: who is shown: `gpusched 0.1.0 at /run/…`
     title: str
-    #: id of the batch that keys act upon
-    selected: str | None = None
-    #: a question or an answer, instead of the keys
+    #: what keys act upon; None: there are no keys
+    cursor: Cursor | None = None
+    #: only batches and windows with these words in their names are shown
+    words: str = ""
+    order: Order = "slot"
+    #: an answer, instead of the keys
     message: str = ""
     #: the last line is that of the keys, at the foot of the screen
     fill: bool = True
@@ -52,40 +67,68 @@ class _Drawing:
         self._now = frame.monotonic
         self._draw = draw
         self._width = width
-        self._bar, self._slots = (WIDE_BAR, WIDE_SLOTS) if width >= WIDE else (NARROW_BAR, NARROW_SLOTS)
+        self._wide = width >= WIDE
+        self._bar, self._slots = (WIDE_BAR, WIDE_SLOTS) if self._wide else (NARROW_BAR, NARROW_SLOTS)
+        #: by slot
+        self._phases = {window.slot: window.phase for _, window in frame.overview.running}
 
     def lines(self, height: int) -> list[Text]:
         """At most `height` lines."""
-        overview = self._overview
-        devices = [self._device(device) for device in overview.devices.values()]
-        batches = self._batches()
-        running = [self._running(name, window) for name, window in overview.running]
-        failures = [self._finished(name, window) for name, window in reversed(overview.failures)]
-        recent = [self._finished(name, window) for name, window in reversed(overview.recent)]
-        room = height - 2
-        parts: list[tuple[str, list[Text], int]] = [
-            (self._heading_of_devices(), devices, 6),
-            (self._heading_of_batches(), batches, 5),
-            (self._heading_of_running(), running, 10**6),
-            ("Failed last", failures, 4),
-            ("Finished last", recent, 10**6),
-        ]
-        shares = _share(room, [(len(lines), most) for _, lines, most in parts])
+        found = rows(self._overview, self._frame.words, self._frame.order)
+        shares = _share(height - 2, [(len(found[panel]), _MOST[panel]) for panel in PANELS])
         drawn = [self._header()]
-        for (heading, lines, _), share in zip(parts, shares, strict=True):
+        for panel, share in zip(PANELS, shares, strict=True):
             if share >= 2:
-                drawn.append(self._line(heading, "bold"))
-                drawn += self._cut(lines, share - 1)
+                drawn += self._panel(panel, found[panel], share)
         drawn = drawn[: height - 1]
         if not self._frame.fill:
             return drawn
         drawn += [Text() for _ in range(height - 1 - len(drawn))]
         return [*drawn, self._footer()]
 
-    def _cut(self, lines: list[Text], room: int) -> list[Text]:
-        if len(lines) <= room:
-            return lines
-        return [*lines[: room - 1], self._line(f"  {self._draw.ellipsis} and {len(lines) - room + 1} more", "dim")]
+    def _panel(self, panel: Panel, found: list[Row], room: int) -> list[Text]:
+        """Its heading and as many rows as there is room for, the chosen one among them."""
+        cursor = self._frame.cursor
+        here = cursor is not None and cursor.panel == panel
+        chosen = cursor.number(panel, found) if cursor is not None else 0
+        heading = self._line(self._heading(panel), "bold")
+        if here:
+            heading.stylize("cyan")
+        first, shown = _around(chosen, len(found), room - 1)
+        lines = []
+        for number in range(first, first + shown):
+            line = self._row(found[number])
+            if here and number == chosen:
+                line = marked(line, self._width, sign="" if panel == "devices" else ">")
+            lines.append(line)
+        if hidden := len(found) - shown:
+            above = f", {first} of them above" if first else ""
+            lines.append(self._line(f"  {self._draw.ellipsis} and {hidden} more{above}", "dim"))
+        return [heading, *lines]
+
+    def _heading(self, panel: Panel) -> str:
+        match panel:
+            case "devices":
+                return self._heading_of_devices()
+            case "batches":
+                return self._heading_of_batches()
+            case "running":
+                return self._heading_of_running()
+            case "failed":
+                return "Failed last"
+            case "finished":
+                return "Finished last"
+
+    def _row(self, row: Row) -> Text:
+        match row.what:
+            case DeviceView() as device:
+                return self._device(device)
+            case BatchView() as batch:
+                return self._batch(row.batch_id, batch)
+            case RunningWindow() as window:
+                return self._running(row.batch_id, window)
+            case FinishedWindow() as window:
+                return self._finished(row.batch_id, window)
 
     def _line(self, text: str, style: str = "") -> Text:
         return Text(self._draw.crop(self._draw.clean(text), self._width).rstrip(), style, no_wrap=True, overflow="crop")
@@ -95,9 +138,10 @@ class _Drawing:
     def _header(self) -> Text:
         overview, dot = self._overview, self._draw.dot
         busy = len(overview.running)
+        title = (f"only {self._frame.words!r} {dot} " if self._frame.words else "") + self._frame.title
         numbers = f"{busy}/{overview.slots} slots busy {dot} {overview.waiting} waiting"
         room = self._width - len(numbers) - 1
-        return Text(f"{self._draw.crop(self._draw.clean(self._frame.title), room)} {numbers}", "reverse", no_wrap=True)
+        return Text(f"{self._draw.crop(self._draw.clean(title), room)} {numbers}", "reverse", no_wrap=True)
 
     def _footer(self) -> Text:
         if self._frame.message:
@@ -107,22 +151,35 @@ class _Drawing:
     # -- devices -------------------------------------------------------------------------------------------------------
 
     def _heading_of_devices(self) -> str:
+        bar = " " * (NARROW_BAR + 1) if self._wide else ""
         return (
-            f"{'device':<14} {'slots':<16} {'use':>4} {'':<{self._bar}} {'memory':>13}  {'temp':>4} {'power':>6}  name"
+            f"{'device':<14} {'slots':<{self._slots}} {'use':>4} {'':<{self._bar}} {'memory':>13} {bar}"
+            f"{'temp':>4} {'power':>5}  name"
         )
+
+    def _memory(self, used: int | None, total: int | None) -> tuple[str, str]:
+        """A bar, and how it is coloured."""
+        if used is None or not total:
+            return " " * (NARROW_BAR + 1), ""
+        filled = min(NARROW_BAR, round(NARROW_BAR * used / total))
+        bar = self._draw.filled * filled + self._draw.empty * (NARROW_BAR - filled) + " "
+        return bar, "red" if used > 0.95 * total else "cyan"
 
     def _device(self, device: DeviceView) -> Text:
         status, reading = device.status, device.status.reading
-        busy, idle = "#." if self._draw.ascii_only else "■□"
+        signs, busy = (_PLAIN_SLOT_CELLS, "#") if self._draw.ascii_only else (_SLOT_CELLS, "■")
         idle_slots = [slot.index for slot in status.slots if slot.index not in device.busy]
         closed = set(idle_slots[max(0, status.width - len(device.busy)) :])
         cells = "".join(
-            busy if slot.index in device.busy else idle for slot in status.slots if slot.index not in closed
+            signs.get(self._phases.get(slot.index, "running") if slot.index in device.busy else "", busy)
+            for slot in status.slots
+            if slot.index not in closed
         )
         use = reading.utilisation if reading else None
         total = (reading.memory_total_bytes if reading else None) or status.device.memory_total_bytes
         free = reading.memory_free_bytes if reading else None
-        memory = "" if total is None else f"{_gib(total - free) if free is not None else '?'}/{_gib(total)} GiB"
+        used = None if total is None or free is None else total - free
+        memory = "" if total is None else f"{_gib(used) if used is not None else '?'}/{_gib(total)} GiB"
         temperature = reading.temperature_c if reading else None
         power = reading.power_w if reading else None
         line = Text(no_wrap=True, overflow="crop")
@@ -130,7 +187,10 @@ class _Drawing:
         line.append(self._draw.crop(cells, self._slots) + " ", "green")
         line.append(f"{'' if use is None else f'{100 * use:.0f}%':>4} ")
         line.append(self._sparkline(device.utilisation), "cyan")
-        line.append(f" {memory:>13} {'' if temperature is None else f'{temperature:.0f}C':>4} ")
+        line.append(f" {memory:>13} ")
+        if self._wide:
+            line.append(*self._memory(used, total))
+        line.append(f"{'' if temperature is None else f'{temperature:.0f}C':>4} ")
         line.append(f"{'' if power is None else f'{power:.0f}W':>5}  ")
         if status.health != "open":
             line.append(f"{status.health}: {self._draw.clean(status.reason)} ", "bold yellow")
@@ -147,31 +207,31 @@ class _Drawing:
     # -- batches -------------------------------------------------------------------------------------------------------
 
     def _heading_of_batches(self) -> str:
-        return f"  {'batch':<{self._name_width}} {'':<{self._bar}} {'done':>13}  {'rate':>7}  {'ETA':>6}  outcomes"
+        name, bar = f"{'batch':<{self._name_width}}", " " * self._bar
+        return f"  {name} {bar} {'done':>13}  {'rate':>7}  {'ETA':>{self._eta_width}}  outcomes"
+
+    @property
+    def _eta_width(self) -> int:
+        return 13 if self._wide else 6
 
     @property
     def _name_width(self) -> int:
         return max(12, min(40, self._width - 60))
 
-    def _batches(self) -> list[Text]:
-        """The selected one first to be seen, then those at work, then those that ended, the latest first."""
-        selected = self._frame.selected
-        batches = list(reversed(self._overview.batches.items()))
-        batches.sort(key=lambda item: (item[1].finished, item[0] != selected))
-        return [self._batch(name, view, chosen=name == selected) for name, view in batches]
-
-    def _batch(self, name: str, view: BatchView, *, chosen: bool) -> Text:
+    def _batch(self, name: str, view: BatchView) -> Text:
         draw = self._draw
         filled = self._bar * view.done // max(1, view.total)
         eta = view.eta_s(self._now)
-        line = Text(no_wrap=True, overflow="crop", style="bold" if chosen else "")
-        line.append("> " if chosen else "  ")
+        line = Text("  ", no_wrap=True, overflow="crop")
         line.append(draw.crop_middle(draw.clean(name), self._name_width) + " ")
         line.append(draw.filled * filled, "green")
         line.append(draw.empty * (self._bar - filled), "dim")
         per_s = 0.0 if view.finished or view.held_reason is not None else view.rate(self._now)
         left = "done" if view.finished else "held" if view.held_reason is not None else duration(eta) if eta else ""
-        line.append(f" {f'{view.done}/{view.total}':>13}  {per_second(per_s) if per_s else '':>7}  {left:>6}  ")
+        error = view.eta_error_s(self._now) if self._wide else None
+        left += f" {draw.plus_minus}{duration(error)}" if error is not None else ""
+        done = f"{view.done}/{view.total}"
+        line.append(f" {done:>13}  {per_second(per_s) if per_s else '':>7}  {left:>{self._eta_width}}  ")
         # What went wrong first: there may not be room for all of it.
         for outcome in sorted(filter(view.counts.get, view.counts), key=lambda name: name not in FAILURES):
             line.append(f"{view.counts[outcome]} {outcome.replace('_', ' ')} ", STYLES[outcome])
@@ -183,23 +243,28 @@ class _Drawing:
     # -- windows -------------------------------------------------------------------------------------------------------
 
     def _heading_of_running(self) -> str:
-        return f"{'slot':>4}  {'window':<{self._label_width}} {'phase':<10} {'round':>9} {'time':>6}  batch"
+        taken = f"{'time':>6}" + (" of about" if self._wide else "")
+        return f"{'slot':>5}  {'window':<{self._label_width}} {'phase':<10} {'round':>9} {taken}  batch"
 
     @property
     def _label_width(self) -> int:
-        return max(20, min(44, self._width - 48))
+        return max(20, min(44, self._width - 49))
 
     def _running(self, name: str, window: RunningWindow) -> Text:
         draw = self._draw
         rounds = f"{window.round}/{window.rounds}" if window.rounds else ""
         label = draw.clean(window.label) + (f" #{window.attempt}" if window.attempt > 1 else "")
-        text = f"{window.slot:>4}  {draw.crop_middle(label, self._label_width)} "
-        text += f"{draw.crop(draw.clean(window.phase), 10)} {rounds:>9} {duration(self._now - window.since):>6}  {name}"
+        text = f"{window.slot:>5}  {draw.crop_middle(label, self._label_width)} "
+        text += f"{draw.crop(draw.clean(window.phase), 10)} {rounds:>9} {duration(self._now - window.since):>6}"
+        if self._wide:
+            expected = self._overview.batches[name].expected_s
+            text += f" {'' if expected is None else duration(expected):>8}"
+        text += f"  {name}"
         return self._line(text, "yellow" if window.phase == "stopping" else "")
 
     def _finished(self, name: str, window: FinishedWindow) -> Text:
         draw = self._draw
-        line = Text("      ", no_wrap=True, overflow="crop")
+        line = Text("       ", no_wrap=True, overflow="crop")
         line.append(draw.crop_middle(draw.clean(window.label), self._label_width))
         line.append(f" {window.outcome.replace('_', ' '):<10} ", STYLES[window.outcome])
         numbers = "  ".join(f"{metric} {number}" for metric, number in key_metrics(window.metrics, 2))
@@ -210,6 +275,15 @@ class _Drawing:
             line.append(" " * room + f"  {draw.clean(name)}", "dim")
         line.truncate(self._width)
         return line
+
+
+def _around(chosen: int, count: int, room: int) -> tuple[int, int]:
+    """Which rows to show of so many, the chosen one among them: the first, and their number."""
+    if count <= room:
+        return 0, count
+    # One line says how many there are besides.
+    shown = max(1, room - 1)
+    return max(0, min(chosen - shown // 2, count - shown)), shown
 
 
 def _share(room: int, parts: list[tuple[int, int]]) -> list[int]:

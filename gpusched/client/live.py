@@ -77,7 +77,9 @@ class _Layout:
         eta = view.eta_s(self._now)
         numbers = f"  {done}/{view.total}  {100 * done // total}%  {per_second(view.rate(self._now))}"
         numbers += f"  {duration(self._elapsed)}"
+        error = view.eta_error_s(self._now)
         numbers += f"  ETA {duration(eta) if eta is not None else draw.dash}"
+        numbers += f" {draw.plus_minus}{duration(error)}" if error is not None else ""
         name = draw.clean(view.batch_id)
         room = self._width - len(numbers) - 2
         name = draw.crop_middle(name, max(0, min(cell_len(name), room - 10)))

@@ -6,7 +6,9 @@ is, except the first, which names the windows.
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
@@ -54,6 +56,8 @@ KEPT_RECENT = 32
 #: the rate is that of the last so many seconds, but of at least and at most so many windows
 RATE_S = 30.0
 RATE_WINDOWS = (64, 4096)
+#: what is expected of a window is what so many trained ones took at most, and at least
+KEPT_SECONDS, FEWEST_SECONDS = 64, 5
 
 #: dates, times and numbers that stand by themselves; those in paths and words name something
 _NUMBER = re.compile(r"(?<![\w/.-])\d[\dT:.+-]*\b")
@@ -117,6 +121,8 @@ class BatchView:
         self._failures: dict[str, FinishedWindow] = {}
         self._slots = slots or 0
         self._slot_of: dict[str, int] = {}
+        #: that windows which succeeded took on their slots
+        self._seconds: deque[float] = deque(maxlen=KEPT_SECONDS)
         #: instants at which windows ended, and the one from which they are counted
         self._ends: deque[float] = deque()
         self._counted_from: float | None = None
@@ -187,6 +193,11 @@ class BatchView:
         return max(self._slots, max(self.devices, default=-1) + 1)
 
     @property
+    def expected_s(self) -> float | None:
+        """Seconds that a window takes on its slot, the median of those trained lately; None while there are few."""
+        return statistics.median(self._seconds) if len(self._seconds) >= FEWEST_SECONDS else None
+
+    @property
     def done(self) -> int:
         """Windows that are finished."""
         return sum(self.counts.values())
@@ -225,6 +236,19 @@ class BatchView:
             return None
         return max(0, self.total - self.done) / rate
 
+    def eta_error_s(self, monotonic: float) -> float | None:
+        """The standard error of `eta_s`; None while that cannot be said.
+
+        Ends are counted as a renewal process (D. R. Cox, Renewal Theory, 1962): a count of n has the variance
+        n·v², where v is the coefficient of variation of the durations. So the rate, measured over n ends, has the
+        relative error v/√n, and the m windows that are left vary by v/√m.
+        """
+        eta, left = self.eta_s(monotonic), self.total - self.done
+        if eta is None or left <= 0 or len(self._seconds) < FEWEST_SECONDS or not self._ends:
+            return None
+        variation = statistics.stdev(self._seconds) / max(1e-9, statistics.fmean(self._seconds))
+        return eta * variation * math.sqrt(1 / len(self._ends) + 1 / left)
+
     # -- what happened -------------------------------------------------------------------------------------------------
 
     def _concerns(self, batch_id: str) -> bool:
@@ -240,6 +264,7 @@ class BatchView:
         self.finished, self.held_reason, self.retries = False, None, 0
         self.running, self._slot_of, self._failures, self.skips = {}, {}, {}, Counter()
         self.recent.clear()
+        self._seconds.clear()
         self._restart_rate()
         for planned, state in update.windows:
             if isinstance(state, Finished):
@@ -306,6 +331,8 @@ class BatchView:
             metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
         )
         self.recent.append(window)
+        if name == "succeeded":
+            self._seconds.append(window.seconds)
         if name in FAILURES and len(self._failures) < KEPT_FAILURES:
             self._failures[window.label] = window
         if name != "cancelled":

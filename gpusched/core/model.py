@@ -312,6 +312,19 @@ StateName = Literal["queued", "held", "starting", "running", "stopping", "finish
 OUTCOMES = ("succeeded", "reused", "skipped", "failed", "timed_out", "cancelled", "lost")
 
 
+def reason_of(outcome: Outcome) -> str | None:
+    """Why a window was skipped or has failed, in words; None if it was not."""
+    match outcome:
+        case Skipped(reason=reason):
+            return reason
+        case Failed(failure=failure) | Lost(failure=failure):
+            return f"{failure.kind}: {failure.message}"
+        case TimedOut(seconds=seconds):
+            return f"stopped after {seconds:g} s"
+        case _:
+            return None
+
+
 def name_of(state: State | Outcome) -> str:
     """The tag of a state or an outcome: its name on disk and on screen."""
     tag = type(state).__struct_config__.tag

@@ -13,13 +13,11 @@ from gpusched.core.model import (
     Failed,
     Failure,
     Finished,
-    Lost,
     Reused,
-    Skipped,
     State,
     Succeeded,
-    TimedOut,
     name_of,
+    reason_of,
 )
 from gpusched.core.placement import Pool
 from gpusched.daemon.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
@@ -163,13 +161,5 @@ def _bounded_ending(ending: Ending | None) -> Ending | None:
 
 
 def _reason(state: State) -> str | None:
-    if not isinstance(state, Finished):
-        return None
-    match state.outcome:
-        case Skipped(reason=reason):
-            return reason[:REASON_CHARS]
-        case Failed(failure=failure) | Lost(failure=failure):
-            return f"{failure.kind}: {failure.message}"[:REASON_CHARS]
-        case TimedOut(seconds=seconds):
-            return f"stopped after {seconds:g} s"
-    return None
+    reason = reason_of(state.outcome) if isinstance(state, Finished) else None
+    return None if reason is None else reason[:REASON_CHARS]

@@ -96,6 +96,51 @@ def test_it_follows_a_batch_and_obeys_keys(client: Client) -> None:
     assert client.json("status", "watched")["windows"]["cancelled"] >= 3
 
 
+def test_windows_their_logs_and_devices(client: Client) -> None:
+    client.done("pages", "S1", "S2", "BADPAGE")
+    with Terminal(client) as terminal:
+        terminal.until("pages")
+        terminal.press("f")
+        terminal.until("words to look for")
+        terminal.press("pages\r")
+        terminal.until("only 'pages'")
+        terminal.press("\r")
+        terminal.until("of 6 windows")
+        terminal.press("s")
+        terminal.until("by status")
+        terminal.press("/badpage\r")
+        terminal.until("2 of 6 windows")
+        terminal.press("\r")
+        terminal.until("attempt at BADPAGE")
+        terminal.press("r")
+        terminal.until("again? y/n")
+        terminal.press("y")
+        terminal.until("1 window queued again")
+        terminal.press("?")
+        terminal.until("leave; what runs goes on")
+        terminal.press("\x1b")
+        terminal.until("esc back")
+        terminal.press("\x1b")
+        terminal.until("2 of 6 windows")
+        terminal.press("\x1b")  # ends the search
+        terminal.until("6 of 6 windows")
+        terminal.press("\x1b")
+        terminal.until("f filter")
+        terminal.press("\x1b[Z")  # the panel above: devices
+        terminal.press("d")
+        terminal.until("Place nothing more on cpu? y/n")
+        terminal.press("y")
+        terminal.until("cpu is draining")
+        terminal.press("\r")
+        terminal.until("Health   draining")
+        terminal.press("d")
+        terminal.until("cpu is open")
+        terminal.press("q")
+        assert terminal.process.wait(PATIENCE_S) == 0
+    assert client.json("devices")["devices"][0]["health"] == "open"
+    finished(client.daemon, "pages")
+
+
 def test_it_says_that_the_daemon_has_gone_and_finds_it_again(tmp_path: Path) -> None:
     (tmp_path / "client").mkdir()
     with Daemon(tmp_path / "service") as daemon:

@@ -7,7 +7,8 @@ from rich.cells import cell_len
 
 from gpusched.client.dashboard import Frame
 from gpusched.client.overview import Overview
-from gpusched.core.events import BatchHeld, BatchReleased, DeviceChanged, ProgressReported
+from gpusched.client.panels import PANELS, Cursor, rows
+from gpusched.core.events import BatchHeld, BatchReleased, CancelRequested, DeviceChanged, ProgressReported
 from gpusched.core.model import Device, Reading, Slot
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, DeviceStatus, Snapshot
 from tests.client.support import Onlooker, drawn, trained
@@ -106,7 +107,7 @@ def frame(watcher: Watcher, **fields: object) -> Frame:
 
 @SIZES
 def test_a_frame(width: int, height: int) -> None:
-    check("top", width, drawn(frame(scene(), selected="newer"), width, height))
+    check("top", width, drawn(frame(scene(), cursor=Cursor()), width, height))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -130,6 +131,77 @@ def test_counts_follow_what_happens() -> None:
     assert [window.reason for _, window in overview.failures] == ["3 gaps in 'close'"] * len(overview.failures)
     assert len(overview.failures) == 2
     assert {index for device in overview.devices.values() for index in device.busy} == set(range(6))
+
+
+def test_the_cursor_goes_through_panels_and_rows_and_stays_with_what_it_chose() -> None:
+    watcher, cursor = scene(), Cursor()
+    found = rows(watcher.overview)
+    assert [len(found[panel]) for panel in PANELS] == [2, 2, 6, 2, 12]
+    assert cursor.row(found).batch_id == "newer"  # type: ignore[union-attr]
+    cursor.move(found, 1)
+    assert cursor.row(found).batch_id == "older"  # type: ignore[union-attr]
+    cursor.move(found, 5)
+    assert cursor.row(found).batch_id == "older"  # type: ignore[union-attr]
+    seen = []
+    for _ in PANELS:
+        cursor.turn(found, 1)
+        seen.append(cursor.panel)
+    assert seen == ["running", "failed", "finished", "devices", "batches"]
+    cursor.turn(found, -2)
+    assert cursor.panel == "finished"
+    cursor.move(found, 3)
+    chosen = cursor.row(found)
+    assert chosen is not None
+    where = key(watcher.overview.running[0][1].label.split("_")[0], "newer")
+    watcher.end(where, ending=trained())
+    moved = rows(watcher.overview)
+    assert cursor.row(moved) == chosen
+    assert cursor.number("finished", moved["finished"]) == 4
+
+
+def test_empty_panels_are_passed_over() -> None:
+    cursor, found = Cursor(), rows(Watcher(gpu(0)).overview)
+    assert cursor.row(found) is None
+    cursor.move(found, 1)
+    cursor.turn(found, 1)
+    assert cursor.panel == "devices"
+    cursor.turn(found, 1)
+    assert cursor.panel == "devices"
+
+
+def test_words_and_orders() -> None:
+    overview = scene().overview
+    assert [row.label for row in rows(overview, "NEWER sym08")["running"]] == ["SYM08_2022-01-01_to_2022-01-01"]
+    assert [row.batch_id for row in rows(overview, "older")["batches"]] == ["older"]
+    assert len(rows(overview, "nothing like it")["devices"]) == 2
+    assert rows(overview, "nothing like it")["finished"] == []
+    by_slot = [row.label for row in rows(overview)["running"]]
+    assert [row.label for row in rows(overview, order="time")["running"]] == by_slot
+    watcher = scene()
+    first = key(by_slot[0].split("_")[0], "newer")  # type: ignore[union-attr]
+    watcher.wait(1.0)
+    watcher.end(first, ending=trained())
+    by_slot = [row.label for row in rows(watcher.overview)["running"]]
+    assert [row.label for row in rows(watcher.overview, order="time")["running"]] == by_slot[1:] + by_slot[:1]
+
+
+def test_the_chosen_row_is_shown_and_marked_however_long_the_panel() -> None:
+    watcher, cursor = scene(), Cursor("finished")
+    cursor.move(rows(watcher.overview), 11)
+    lines = drawn(frame(watcher, cursor=cursor), 80, 24).split("\n")
+    (marked,) = [line for line in lines if line.startswith(">")]
+    assert "SYM00" in marked
+    assert any("more, " in line and "of them above" in line for line in lines)
+
+
+def test_slots_show_what_their_windows_do() -> None:
+    watcher = Watcher(gpu(0, capacity=4)).announce("b", 3)
+    first = key(watcher.overview.running[0][1].label.split("_")[0], "b")
+    watcher.start(first, 1)
+    assert "■◪◪□" in drawn(frame(watcher), 80, 24)
+    assert "#oo." in drawn(frame(watcher), 80, 24, encoding="ascii")
+    watcher.send(CancelRequested(batch_id="b", label=first.label))
+    assert "▣◪◪□" in drawn(frame(watcher), 80, 24)
 
 
 def test_a_hold_is_shown_until_it_is_lifted() -> None:
@@ -157,5 +229,5 @@ def test_foreign_text_is_harmless() -> None:
     watcher = Watcher(gpu(0))
     watcher.overview.apply(BatchAnnounced(batch=status(HOSTILE, counts={"queued": 1})), watcher.at)
     watcher.submit(batch(HOSTILE), [HOSTILE])
-    shown = drawn(frame(watcher, selected=HOSTILE), 200, 50)
+    shown = drawn(frame(watcher, cursor=Cursor(), words=""), 200, 50)
     assert all(line.isprintable() for line in shown.split("\n"))

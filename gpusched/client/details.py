@@ -1,0 +1,64 @@
+"""All that is known of one window, and of one device, as lines of text: for `gpusched show` and for `gpusched top`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpusched.client.cells import clean, duration
+from gpusched.client.listing import iso
+from gpusched.protocol import DeviceStatus, WindowDetail
+
+
+def window_details(detail: WindowDetail, logs_dir: Path) -> Iterator[str]:
+    """A window's state, data, attempts and story. `logs_dir` has the logs of its batch."""
+    window, plan = detail.window, detail.plan
+    yield f"Window   {clean(str(window.key))}"
+    yield f"Status   {window.status}" + (f": {clean(window.reason)}" if window.reason else "")
+    yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
+    for attempt in detail.attempts:
+        end = attempt.ended_at
+        took = f", {duration(end - attempt.placed_at)}" if end is not None else ""
+        ending = f", {attempt.ending}" if attempt.ending else ""
+        yield f"Attempt  {attempt.attempt} on slot {attempt.slot.index} ({clean(attempt.slot.device_id)}){took}{ending}"
+        if attempt.usage is not None and attempt.usage.peak_memory_bytes:
+            usage = attempt.usage
+            yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most"
+        if attempt.message:
+            yield f"         {clean(attempt.message)}"
+        yield f"         log: {clean(str(logs_dir / f'{window.key.label}.{attempt.attempt}.log'))}"
+        for line in (attempt.traceback or "").splitlines():
+            yield f"         | {clean(line)}"
+    for told in detail.story:
+        yield f"{iso(told.at)}  {told.old} → {told.new}  {clean(told.reason)}"
+
+
+def device_details(status: DeviceStatus) -> Iterator[str]:
+    """A device's health, slots and memory, and the windows on it."""
+    device, reading = status.device, status.reading
+    where = f" at {clean(device.pci_bus_id)}" if device.pci_bus_id else ""
+    yield f"Device   {clean(device.id)}"
+    yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.device_type}"
+    yield f"Health   {status.health}" + (f": {clean(status.reason)}" if status.reason else "")
+    most = f" of {len(status.slots)}, tuned while windows run" if device.tuned_from else ""
+    threads = "thread" if device.threads == 1 else "threads"
+    yield f"Slots    {len(status.allocations)} held, {status.width}{most} in use, {device.threads} {threads} each"
+    if device.cpus:
+        yield f"Cores    {', '.join(map(str, device.cpus))}"
+    if device.memory_total_bytes is not None:
+        free = reading.memory_free_bytes if reading else None
+        yield (
+            f"Memory   {_mib(device.memory_total_bytes)}: {_mib(free)} free, {_mib(status.reserved_bytes)} promised to"
+            f" windows, {_mib(status.foreign_bytes)} of other processes"
+        )
+    if reading is not None:
+        use = f"{100 * reading.utilisation:.0f} %" if reading.utilisation is not None else "not reported"
+        hot = f", {reading.temperature_c:.0f} C" if reading.temperature_c is not None else ""
+        watt = f", {reading.power_w:.0f} W" if reading.power_w is not None else ""
+        yield f"Reading  {use}{hot}{watt}, {iso(reading.at)}"
+    for index, key in sorted(status.allocations.items()):
+        yield f"Slot     {index}: {clean(str(key))}"
+
+
+def _mib(count: int | None) -> str:
+    return "an unknown part" if count is None else f"{count / 2**20:.0f} MiB"

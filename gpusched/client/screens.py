@@ -1,0 +1,506 @@
+"""The screens of `gpusched top`: what keys do on each, and which pure frame or text it shows."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.console import RenderableType
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Input, RichLog, Static
+
+from gpusched.client.canvas import Canvas
+from gpusched.client.cells import clean
+from gpusched.client.connection import Connection, connect
+from gpusched.client.dashboard import Frame
+from gpusched.client.details import device_details, window_details
+from gpusched.client.overview import DeviceView
+from gpusched.client.panels import ORDERS, Cursor, Panel, Row, rows
+from gpusched.client.windows import WindowList, WindowsFrame
+from gpusched.core.events import WindowMoved
+from gpusched.errors import GpuschedError
+from gpusched.protocol import Delta, LogChunk, Snapshot, Verb
+
+if TYPE_CHECKING:
+    from gpusched.client.top import Top
+
+#: lines of a log that are kept to be scrolled through
+LOG_LINES = 5000
+
+HELP = (
+    ("tab, shift+tab", "next or previous panel"),
+    ("↑ ↓ or k j", "choose a row; page up and down, home and end go further"),
+    ("enter", "a batch's windows; a window's story and live log; a device"),
+    ("esc", "back"),
+    ("c", "cancel the chosen batch or window; asks first"),
+    ("h", "hold it, or release it"),
+    ("r", "run again what failed or was cancelled in it; asks first"),
+    ("d", "drain the chosen device, which asks first, or open it"),
+    ("f or /", "show only what has these words; esc shows all again"),
+    ("s", "sort windows: by slot or time, by status or label"),
+    ("q or ctrl+c", "leave; what runs goes on"),
+)
+
+
+class Page(Screen[None]):
+    """A whole screen, and the keys that all of them have."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "move(1)"),
+        Binding("up,k", "move(-1)"),
+        Binding("pagedown,space", "page(1)"),
+        Binding("pageup", "page(-1)"),
+        Binding("home,g", "move(-1000000)"),
+        Binding("end,G", "move(1000000)"),
+        Binding("tab", "turn(1)"),
+        Binding("shift+tab", "turn(-1)"),
+        Binding("enter", "open"),
+        Binding("escape", "back"),
+        Binding("c", "change('cancel')"),
+        Binding("h", "change('hold')"),
+        Binding("r", "change('retry')"),
+        Binding("d", "drain"),
+        Binding("f,slash", "look_for"),
+        Binding("s", "sort"),
+    ]
+    AUTO_FOCUS = ""
+
+    @property
+    def top(self) -> Top:
+        return cast("Top", self.app)
+
+    def compose(self) -> ComposeResult:
+        self.canvas = Canvas(self.top.console_of_terminal)
+        yield self.canvas
+        yield Input(placeholder="words to look for; enter keeps them, esc shows all", compact=True)
+
+    def on_resize(self) -> None:
+        self.top.changed = True
+
+    def on_screen_resume(self) -> None:
+        self.top.changed = True
+
+    def redraw(self) -> None:
+        self.canvas.show(self.frame())
+
+    def frame(self) -> RenderableType:
+        raise NotImplementedError
+
+    def learn(self, delta: Delta | Snapshot) -> None:
+        """Something happened; the overview knows it already."""
+
+    def target(self) -> tuple[str, str | None] | None:
+        """(batch, window or None) that keys act upon."""
+        raise NotImplementedError
+
+    # -- keys ----------------------------------------------------------------------------------------------------------
+
+    def step(self, rows: int) -> None:
+        """Choose another row."""
+
+    def find(self, words: str) -> None:
+        """Show only what has these words."""
+
+    def action_move(self, step: int) -> None:
+        self.step(step)
+        self.top.say("")
+
+    def action_page(self, step: int) -> None:
+        self.action_move(step * max(1, self.canvas.size.height - 4))
+
+    def action_turn(self, step: int) -> None:
+        """Go to another panel."""
+
+    def action_open(self) -> None:
+        """Show more of what is chosen."""
+
+    def action_back(self) -> None:
+        if not self._end_search():
+            self.top.pop_screen()
+
+    def action_sort(self) -> None:
+        """Show it in another order."""
+
+    def action_drain(self) -> None:
+        self.top.say("d drains a device: choose one, on the first page")
+
+    def action_look_for(self) -> None:
+        field = self.query_one(Input)
+        field.display = True
+        field.focus()
+
+    def on_input_changed(self, changed: Input.Changed) -> None:
+        self.find(changed.value)
+        self.top.say("")
+
+    def on_input_submitted(self) -> None:
+        self.query_one(Input).display = False
+        self.set_focus(None)
+        self.top.changed = True
+
+    def _end_search(self) -> bool:
+        field = self.query_one(Input)
+        open_now = bool(field.display or field.value)
+        field.value = ""
+        field.display = False
+        self.set_focus(None)
+        return open_now
+
+    def action_change(self, verb: Verb) -> None:
+        target = self.target()
+        if target is None:
+            self.top.say("")
+            return
+        batch_id, label = target
+        name = f"{batch_id}/{label}" if label else batch_id
+        match verb:
+            case "cancel":
+                self.top.ask(f"Cancel {name}?", partial(_cancel, batch_id, label))
+            case "retry" if label is None:
+                self.top.ask(f"Run the failed and cancelled windows of {name} again?", partial(_retry, batch_id, None))
+            case "retry":
+                self.top.ask(f"Run {name} again?", partial(_retry, batch_id, label))
+            case _:
+                self.top.do(partial(_hold_or_release, batch_id, label))
+
+
+class Dashboard(Page):
+    """Devices, batches, what runs and what has finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cursor = Cursor()
+        self._words = ""
+        self._order = 0
+
+    def frame(self) -> Frame:
+        return Frame(
+            overview=self.top.overview,
+            monotonic=time.monotonic(),
+            title=self.top.words,
+            cursor=self._cursor,
+            words=self._words,
+            order=ORDERS[self._order],
+            message=self.top.message,
+        )
+
+    def _rows(self) -> dict[Panel, list[Row]]:
+        return rows(self.top.overview, self._words, ORDERS[self._order])
+
+    def _row(self) -> Row | None:
+        return self._cursor.row(self._rows())
+
+    def target(self) -> tuple[str, str | None] | None:
+        row = self._row()
+        return (row.batch_id, row.label) if row is not None and row.batch_id else None
+
+    def step(self, rows: int) -> None:
+        self._cursor.move(self._rows(), rows)
+
+    def find(self, words: str) -> None:
+        self._words = words
+
+    def action_turn(self, step: int) -> None:
+        self._cursor.turn(self._rows(), step)
+        self.top.say("")
+
+    def action_back(self) -> None:
+        self._end_search()
+
+    def action_sort(self) -> None:
+        self._order = (self._order + 1) % len(ORDERS)
+        self.top.say(f"Windows that run are sorted by {ORDERS[self._order]}")
+
+    def action_open(self) -> None:
+        row = self._row()
+        if row is None:
+            return
+        if isinstance(row.what, DeviceView):
+            self.top.push_screen(DevicePage(row.key))
+        elif row.label is None:
+            self.top.push_screen(WindowsPage(row.batch_id))
+        else:
+            self.top.push_screen(WindowPage(row.batch_id, row.label))
+
+    def action_drain(self) -> None:
+        row = self._row()
+        if row is None or not isinstance(row.what, DeviceView):
+            self.top.say("d drains a device: choose one with tab and the arrows")
+        elif row.what.status.health == "open":
+            self.top.ask(f"Place nothing more on {row.key}?", partial(_drain, row.key))
+        else:
+            self.top.do(partial(_resume, row.key))
+
+
+class WindowsPage(Page):
+    """All windows of a batch."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__()
+        self._windows = WindowList(batch_id)
+
+    def on_mount(self) -> None:
+        self._reload()
+
+    def _reload(self) -> None:
+        self.run_worker(self._load, thread=True, exclusive=True)
+
+    def _load(self) -> None:
+        try:
+            with connect(self.top.socket) as link:
+                found = list(link.windows(self._windows.batch_id))
+        except GpuschedError as error:
+            self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
+        else:
+            self.top.call_from_thread(self._windows.load, found)
+            self.top.changed = True
+
+    def learn(self, delta: Delta | Snapshot) -> None:
+        if isinstance(delta, WindowMoved):
+            self._windows.apply(delta)
+        elif isinstance(delta, Snapshot):
+            self._reload()
+
+    def frame(self) -> WindowsFrame:
+        return WindowsFrame(
+            windows=self._windows,
+            view=self.top.overview.batches.get(self._windows.batch_id),
+            monotonic=time.monotonic(),
+            wall=time.time(),
+            message=self.top.message,
+        )
+
+    def target(self) -> tuple[str, str | None] | None:
+        chosen = self._windows.chosen(time.monotonic())
+        return None if chosen is None else (self._windows.batch_id, chosen[1].label)
+
+    def step(self, rows: int) -> None:
+        self._windows.move(rows, time.monotonic())
+
+    def find(self, words: str) -> None:
+        self._windows.look_for(words)
+
+    def action_sort(self) -> None:
+        self._windows.next_order()
+        self.top.say("")
+
+    def action_open(self) -> None:
+        if (target := self.target()) is not None and target[1] is not None:
+            self.top.push_screen(WindowPage(target[0], target[1]))
+
+
+class WindowPage(Page):
+    """One window: its story, and its log while it is written."""
+
+    def __init__(self, batch_id: str, label: str) -> None:
+        super().__init__()
+        self._batch_id, self._label = batch_id, label
+        self._story: list[str] = []
+        self._attempt = 0
+        #: a line of the log that has no end yet
+        self._rest = ""
+        self._following: Connection | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static(classes="story", markup=False)
+        yield RichLog(max_lines=LOG_LINES, wrap=True, markup=False, highlight=False, auto_scroll=True)
+        self.canvas = Canvas(self.top.console_of_terminal)
+        self.canvas.styles.height = 1
+        yield self.canvas
+        yield Input()
+
+    def on_mount(self) -> None:
+        self._refresh()
+        self.run_worker(self._follow, thread=True)
+
+    def on_unmount(self) -> None:
+        if self._following is not None:
+            self._following.abort()
+
+    def _refresh(self) -> None:
+        self.run_worker(self._ask, thread=True, exclusive=True, group="story")
+
+    def _ask(self) -> None:
+        try:
+            with connect(self.top.socket) as link:
+                detail = link.window(self._batch_id, self._label)
+        except GpuschedError as error:
+            self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
+        else:
+            page = "\n".join(window_details(detail, self.top.state_dir / "logs" / self._batch_id))
+            self.top.call_from_thread(self._tell, page)
+
+    def _tell(self, page: str) -> None:
+        if self.is_mounted:
+            plain = self.top.console_of_terminal.options.ascii_only
+            lines = [clean(line, ascii_only=plain) for line in page.splitlines()]
+            self.query_one(".story", Static).update(Text("\n".join(lines)))
+
+    def _follow(self) -> None:
+        """Hand over the log as it grows; the daemon ends it when the window is finished."""
+        try:
+            with connect(self.top.socket) as self._following:
+                for chunk in self._following.log(self._batch_id, self._label, follow=True):
+                    self.top.call_from_thread(self._write, chunk)
+        except GpuschedError as error:
+            if self.is_mounted:
+                self.top.call_from_thread(self._note, str(error).partition("\n")[0])
+        else:
+            self.top.call_from_thread(self._note, "The window has finished")
+
+    def _write(self, chunk: LogChunk) -> None:
+        if not self.is_mounted:
+            return
+        if chunk.attempt != self._attempt:
+            self._attempt, self._rest = chunk.attempt, ""
+            self._note(f"Log of attempt {chunk.attempt}")
+        *lines, self._rest = (self._rest + chunk.data.decode("utf-8", "replace")).split("\n")
+        log, plain = self.query_one(RichLog), self.top.console_of_terminal.options.ascii_only
+        for line in lines[-LOG_LINES:]:
+            log.write(Text(clean(line, ascii_only=plain)))
+
+    def _note(self, text: str) -> None:
+        if self.is_mounted:
+            self.query_one(RichLog).write(Text(f"-- {text}", "bold"))
+
+    def learn(self, delta: Delta | Snapshot) -> None:
+        if isinstance(delta, Snapshot) or (
+            isinstance(delta, WindowMoved) and (delta.key.batch_id, delta.key.label) == (self._batch_id, self._label)
+        ):
+            self._refresh()
+
+    def frame(self) -> Text:
+        keys = "j/k scroll  c cancel  h hold  r retry  esc back  ? help  q quit"
+        return Text(self.top.message, "bold yellow") if self.top.message else Text(keys, "dim")
+
+    def target(self) -> tuple[str, str | None]:
+        return self._batch_id, self._label
+
+    def step(self, rows: int) -> None:
+        log = self.query_one(RichLog)
+        log.auto_scroll = False
+        log.scroll_relative(y=rows, animate=False)
+        log.auto_scroll = log.is_vertical_scroll_end
+
+    def action_look_for(self) -> None:
+        """There is nothing to choose from."""
+
+
+class DevicePage(Page):
+    """One device: its slots, memory and windows."""
+
+    def __init__(self, device_id: str) -> None:
+        super().__init__()
+        self._device_id = device_id
+        self._lines: list[str] = []
+
+    def on_mount(self) -> None:
+        self._refresh()
+        self.set_interval(1.0, self._refresh)
+
+    def _refresh(self) -> None:
+        self.run_worker(self._ask, thread=True, exclusive=True)
+
+    def _ask(self) -> None:
+        try:
+            with connect(self.top.socket) as link:
+                found = [status for status in link.devices() if status.device.id == self._device_id]
+        except GpuschedError as error:
+            self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
+        else:
+            self._lines = list(device_details(found[0])) if found else []
+            self.top.changed = True
+
+    def frame(self) -> Text:
+        keys = "d drain or open  esc back  ? help  q quit"
+        plain = self.top.console_of_terminal.options.ascii_only
+        lines = [clean(line, ascii_only=plain) for line in self._lines]
+        lines += [""] * (self.canvas.size.height - len(lines) - 1)
+        text = Text("\n".join(lines[: self.canvas.size.height - 1]) + "\n", no_wrap=True, overflow="crop")
+        text.append(self.top.message or keys, "bold yellow" if self.top.message else "dim")
+        return text
+
+    def target(self) -> None:
+        return None
+
+    def action_look_for(self) -> None:
+        """There is nothing to choose from."""
+
+    def action_drain(self) -> None:
+        device = self.top.overview.devices.get(self._device_id)
+        if device is not None and device.status.health == "open":
+            self.top.ask(f"Place nothing more on {self._device_id}?", partial(_drain, self._device_id))
+        else:
+            self.top.do(partial(_resume, self._device_id))
+
+
+class Question(ModalScreen[bool]):
+    """Something that cannot be taken back: only `y` does it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y,Y", "answer(True)"),
+        Binding("n,N,escape,enter", "answer(False)"),
+    ]
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        yield Static(Text(f"{clean(self._question)} y/n", "bold yellow"))
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)
+
+
+class Help(ModalScreen[None]):
+    """What the keys do."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,question_mark,space", "dismiss")]
+
+    def compose(self) -> ComposeResult:
+        plain = cast("Top", self.app).console_of_terminal.options.ascii_only
+        lines = [f"{clean(keys, ascii_only=plain):<16} {text}" for keys, text in HELP]
+        yield Static(Text("\n".join(lines)))
+
+
+# -- what keys have done -----------------------------------------------------------------------------------------------
+
+
+def _cancel(batch_id: str, label: str | None, link: Connection) -> str:
+    return _said(link.cancel(batch_id, label).windows, "cancelled")
+
+
+def _retry(batch_id: str, label: str | None, link: Connection) -> str:
+    return _said(link.retry(batch_id, label).windows, "queued again")
+
+
+def _hold_or_release(batch_id: str, label: str | None, link: Connection) -> str:
+    held = (
+        link.batch(batch_id).batch.state == "held"
+        if label is None
+        else link.window(batch_id, label).window.status == "held"
+    )
+    if held:
+        return _said(link.release(batch_id, label).windows, "released")
+    return _said(link.hold(batch_id, label).windows, "held")
+
+
+def _said(windows: int, done: str) -> str:
+    if not windows:
+        return f"Nothing here can be {done}"
+    return f"{windows} {'window' if windows == 1 else 'windows'} {done}"
+
+
+def _drain(device_id: str, link: Connection) -> str:
+    link.drain(device_id)
+    return f"{device_id} is draining: its windows go on, and no other starts there"
+
+
+def _resume(device_id: str, link: Connection) -> str:
+    link.resume(device_id)
+    return f"{device_id} is open"
