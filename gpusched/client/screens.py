@@ -131,7 +131,8 @@ class Page(Screen[None]):
     def action_look_for(self) -> None:
         field = self.query_one(Input)
         field.display = True
-        field.focus()
+        # At once, so that what is typed right after goes there too.
+        self.set_focus(field)
 
     def on_input_changed(self, changed: Input.Changed) -> None:
         self.find(changed.value)
