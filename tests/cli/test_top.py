@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from gpusched.client.screens import Dashboard, Help
+from gpusched.client.top import Top
 from tests.cli.test_service_commands import Client
 from tests.server.support import Daemon, finished
 
@@ -118,10 +121,6 @@ def test_windows_their_logs_and_devices(client: Client) -> None:
         terminal.until("again? y/n")
         terminal.press("y")
         terminal.until("1 window queued again")
-        terminal.press("?")
-        terminal.until("leave; what runs goes on")
-        terminal.press("\x1b")
-        terminal.until("queued again")
         terminal.press("\x1b")
         terminal.until("2 of 6 windows")
         terminal.press("\x1b")  # ends the search
@@ -141,6 +140,16 @@ def test_windows_their_logs_and_devices(client: Client) -> None:
         assert terminal.process.wait(PATIENCE_S) == 0
     assert client.json("devices")["devices"][0]["health"] == "open"
     finished(client.daemon, "pages")
+
+
+async def test_help_comes_and_goes(daemon: Daemon) -> None:
+    top = Top(Console(), daemon.socket)
+    async with top.run_test() as keys:
+        for closing in ("question_mark", "escape", "enter", "space"):
+            await keys.press("question_mark")
+            assert isinstance(top.screen, Help)
+            await keys.press(closing)
+            assert isinstance(top.screen, Dashboard)
 
 
 def test_it_says_that_the_daemon_has_gone_and_finds_it_again(tmp_path: Path) -> None:
