@@ -8,6 +8,8 @@ first in the message. Code that raises one of these never lets a traceback reach
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 DONE = 0
@@ -97,3 +99,15 @@ class DaemonError(GpuschedError):
     """The daemon cannot be reached or will not do what was asked."""
 
     exit_code = NO_DAEMON
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """Let the first GpuschedError out of the exception groups that task groups wrap it in."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = group.subgroup(GpuschedError)
+        while isinstance(errors, BaseExceptionGroup):
+            errors = errors.exceptions[0]  # type: ignore[assignment]  # a group or, at last, the error itself
+        raise errors or group from group

@@ -48,6 +48,11 @@ class NoDataRoot(InputError):
     remedy = "give --data-root, or set data.root in config.toml"
 
 
+class NoTopHere(UsageError):
+    problem = "--top needs a terminal, and does not go with --json"
+    remedy = "leave it out: then progress is shown as lines, or not at all with --json"
+
+
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """A batch as the command line asks for it."""
 
@@ -192,19 +197,21 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     """Train a batch in this terminal."""
-    return run_asked(ask(options), as_json=options.json)
+    return run_asked(ask(options), as_json=options.json, in_top=options.top)
 
 
-def run_asked(asked: Ask, *, as_json: bool) -> int:
-    """Plan, train, show and sum up; the exit code."""
+def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
+    """Plan, train, show and sum up; the exit code. Raises GpuschedError."""
     import anyio
 
     from gpusched.client import render
     from gpusched.client.view import BatchView
     from gpusched.daemon.run import STATE_DIR, run_batch
 
-    check_data_root(asked.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
+    if in_top and (as_json or not render.takes_keys(console)):
+        raise NoTopHere
+    check_data_root(asked.spec)
     for note in asked.notes:
         errors.print(note, soft_wrap=True)
     view = BatchView()
@@ -231,7 +238,15 @@ def run_asked(asked: Ask, *, as_json: bool) -> int:
             on_note=(lambda note: errors.print(note, markup=False, highlight=False, soft_wrap=True))
             if as_json
             else screen.note,
+            watch=watch if in_top else None,
         )
+
+    async def watch(socket: Path, over: anyio.Event) -> None:
+        from gpusched.client.top import Top
+
+        with screen.paused():
+            top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
+            await top.run_until(over.wait())
 
     def quiet(update: Any) -> None:
         view.apply(update, 0.0)

@@ -118,6 +118,10 @@ def _json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, and nothing else")
 
 
+def _top(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--top", action="store_true", help="show it in the screen of `top`, with its keys")
+
+
 def _symbols(command: argparse.ArgumentParser) -> None:
     command.add_argument("symbols_file", metavar="SYMBOLS_FILE", help="one symbol a line; # starts a comment")
 
@@ -220,7 +224,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "run": (
         "gpusched.cli.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _output, _name, _ALL, _json),
+        (_symbols, _output, _name, _top, _ALL, _json),
     ),
     "bench": (
         "gpusched.cli.bench:bench",

@@ -268,7 +268,7 @@ class NoTerminal(UsageError):
 
 def top(options: argparse.Namespace) -> int:
     """The daemon at work, live."""
-    from gpusched.client.render import open_console
+    from gpusched.client.render import open_console, takes_keys
 
     console = open_console()
     socket = load_config(options).config.daemon.socket
@@ -276,8 +276,7 @@ def top(options: argparse.Namespace) -> int:
         with connect(socket) as daemon:
             console.print(_one_frame(daemon), end="")
         return DONE
-    # Textual draws on stderr.
-    if not (console.is_terminal and sys.stdin.isatty() and sys.stderr.isatty()):
+    if not takes_keys(console):
         raise NoTerminal
     # Whether there is a daemon is said at once, and not on a screen of its own.
     connect(socket).close()

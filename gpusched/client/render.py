@@ -12,6 +12,8 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +30,7 @@ from gpusched.core.model import Active, Finished
 from gpusched.core.planning import Plan
 from gpusched.protocol import Snapshot
 
-__all__ = ["RunScreen", "duration", "open_console", "plan_line", "plan_rows", "plan_table", "summary"]
+__all__ = ["RunScreen", "duration", "open_console", "plan_line", "plan_rows", "plan_table", "summary", "takes_keys"]
 
 #: seconds between frames
 FRAME_S = 0.125
@@ -45,6 +47,11 @@ def open_console(stderr: bool = False) -> Console:
     if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
         stream.reconfigure(errors="backslashreplace")
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def takes_keys(console: Console) -> bool:
+    """Whether somebody at a terminal sees the console and can press keys, which Textual reads; it draws on stderr."""
+    return console.is_terminal and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 class RunScreen:
@@ -66,20 +73,38 @@ class RunScreen:
         self._said: deque[Text] = deque(maxlen=LINES_A_FRAME)
         self._unsaid = 0
         self._waiting = ""
+        self._paused = False
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While something else has the terminal; what is to be said is said afterwards."""
+        self._stop()
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+            self._start()
+
+    def _start(self) -> None:
         if self._animated:
             self._live = Live(self, console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
             self._live.start()
             self._leaving.clear()
             self._thread = threading.Thread(target=self._draw_often, name="screen", daemon=True)
             self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _stop(self) -> None:
         if self._live is None or self._thread is None:
             return
         self._leaving.set()
@@ -164,7 +189,7 @@ class RunScreen:
         return line + "".join(f", {name} {number}" for name, number in key_metrics(window.metrics, 2))
 
     def _say(self, text: Text) -> None:
-        if self._live is not None:
+        if self._live is not None or self._paused:
             with self._lock:
                 self._unsaid += len(self._said) == LINES_A_FRAME
                 self._said.append(text)

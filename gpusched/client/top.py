@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -33,7 +33,7 @@ RECONNECT_S = 1.0
 
 
 class Top(App[None]):
-    """The screen of one daemon, at `socket` or where clients look."""
+    """The screen of one daemon, at `socket` or where clients look. `words` say who is shown, if not the daemon does."""
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
@@ -51,19 +51,32 @@ class Top(App[None]):
         Binding("question_mark", "help"),
     ]
 
-    def __init__(self, console: Console, socket: Path | None) -> None:
+    def __init__(self, console: Console, socket: Path | None, words: str = "") -> None:
         super().__init__(ansi_color=True)
         self.theme = "ansi-dark"
         self.console_of_terminal = console
         self.socket = socket
         self.overview = Overview()
-        self.words = "gpusched"
+        self.words = words or "gpusched"
+        self._named = bool(words)
         self.message = ""
         self.state_dir = Path()
         self.changed = True
         self._drawn_at = 0.0
         self._connection: Connection | None = None
         self._subscription: Subscription | None = None
+
+    async def run_until(self, over: Awaitable[None]) -> None:
+        """Run in the loop of the caller until somebody leaves, or `over` is."""
+
+        async def leave() -> None:
+            await over
+            self.exit()
+
+        async with asyncio.TaskGroup() as tasks:
+            leaving = tasks.create_task(leave())
+            await self.run_async(mouse=False)
+            leaving.cancel()
 
     def on_mount(self) -> None:
         self.push_screen(Dashboard())
@@ -91,7 +104,8 @@ class Top(App[None]):
         self._connection, self._subscription = connection, subscription
         self.socket = connection.path
         self.state_dir = Path(connection.daemon.state_dir)
-        self.words = title(connection)
+        if not self._named:
+            self.words = title(connection)
         self._take([subscription.snapshot])
         asyncio.get_running_loop().add_reader(subscription.fileno(), self._receive)
         self._receive()

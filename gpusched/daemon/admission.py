@@ -22,11 +22,10 @@ from gpusched.core import planning
 from gpusched.core.model import Batch, Finished
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import PoolPlan
-from gpusched.daemon.run import one_error
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
-from gpusched.errors import DaemonError, InputError
+from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 
 #: what a change to all windows of a batch may take is bounded by the watchdog: 100,000 take 12 s on a slow machine

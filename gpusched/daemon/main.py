@@ -35,13 +35,12 @@ from gpusched.daemon.metrics import Metrics
 from gpusched.daemon.notify import Notifier
 from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.requests import Requests
-from gpusched.daemon.run import one_error
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.server import Listener, Server, listening_path
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.warm_up import TRIAL_S, WarmUp, launcher_environment
-from gpusched.errors import DONE, GpuschedError, StoreError, StoreUnwritable
+from gpusched.errors import DONE, GpuschedError, StoreError, StoreUnwritable, one_error
 
 #: seconds that running windows have to finish by themselves when the daemon is told to stop
 DRAIN_S = 300.0

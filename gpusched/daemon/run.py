@@ -10,8 +10,8 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -19,11 +19,21 @@ import msgspec
 
 from gpusched.config import Config
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan
-from gpusched.core.events import BatchFinished, BatchHeld, DeviceLost, DeviceRead, Update
-from gpusched.core.model import CPU, Batch, BatchSpec, DeviceType
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchFinished,
+    BatchHeld,
+    BatchReleased,
+    DeviceLost,
+    DeviceRead,
+    Update,
+    WindowMoved,
+)
+from gpusched.core.model import CPU, Batch, BatchSpec, DeviceType, Finished, Held
 from gpusched.core.planning import Plan
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
+from gpusched.daemon.hub import Hub
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.sampler import Sampler
@@ -31,12 +41,15 @@ from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
-from gpusched.errors import GpuschedError
+from gpusched.errors import one_error
 
 #: where a run keeps its state, within the output directory
 STATE_DIR = ".gpusched"
 #: seconds to wait for the first reading of every GPU: until then nothing vetoes a full one
 FIRST_READING_S = 2.0
+
+#: Called with the socket to talk to and an event; returns when it has seen enough, or soon after the event is set.
+Watch = Callable[[Path, anyio.Event], Awaitable[None]]
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +62,56 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool
     #: why the circuit breaker stopped it, or None
     held_reason: str | None
+
+
+class Course:
+    """Whether a run can go on by itself."""
+
+    def __init__(self) -> None:
+        #: set when all windows are finished, or somebody would have to release the rest and nobody watches
+        self.ended = anyio.Event()
+        self._watched = False
+        self._batch_held: str | None = None
+        self._held, self._unfinished = 0, 0
+
+    @property
+    def held_reason(self) -> str | None:
+        """Why it did not come to its end, if that is because something is held."""
+        if self._batch_held is not None:
+            return self._batch_held
+        return "its windows are held by request" if self._held else None
+
+    def follow(self, update: Update) -> None:
+        match update:
+            case BatchAccepted(windows=windows):
+                self._unfinished = sum(not isinstance(state, Finished) for _, state in windows)
+            case WindowMoved(old=old, new=new):
+                self._held += isinstance(new, Held) - isinstance(old, Held)
+                self._unfinished += isinstance(old, Finished) - isinstance(new, Finished)
+            case BatchHeld(reason=reason):
+                self._batch_held = reason
+            case BatchReleased():
+                self._batch_held = None
+            case BatchFinished():
+                self.ended.set()
+            case _:
+                return
+        self._end_if_stuck()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """While somebody is there who can release what is held."""
+        self._watched = True
+        try:
+            yield
+        finally:
+            self._watched = False
+            self._end_if_stuck()
+
+    def _end_if_stuck(self) -> None:
+        stuck = self._batch_held is not None or 0 < self._held == self._unfinished
+        if stuck and not self._watched:
+            self.ended.set()
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,35 +189,32 @@ async def run_batch(
     on_interrupt: Callable[[int], None],
     on_survey: Callable[[int, int], None] = lambda done, total: None,
     on_note: Callable[[str], None] = lambda note: None,
+    watch: Watch | None = None,
 ) -> RunSummary:
     """Plan a batch, run it, and return when all of its windows are finished, or it is held, or a signal stopped it.
 
     The first SIGINT or SIGTERM lets the running windows finish, the second stops them; `on_interrupt` is told which it
-    was; `on_note` hears what there is to say about the devices. Raises GpuschedError.
+    was; `on_note` hears what there is to say about the devices. `watch` may look on, and hold, release, cancel and
+    retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
     """
     began = time.monotonic()
     found = find_gpus(config, spec.device)
     build_pool(config, found).require(spec.device)
     state_dir = output_dir / STATE_DIR
     signals: list[int] = []
-    held: list[str] = []
-    ended = anyio.Event()
+    course = Course()
     surveying = anyio.CancelScope()
 
     def follow(update: Update) -> None:
         observe(update)
         hooks.follow(update)
-        match update:
-            case BatchFinished():
-                ended.set()
-            case BatchHeld(reason=reason):
-                # There is nobody who could release it.
-                held.append(reason)
-                ended.set()
+        hub.publish(update)
+        course.follow(update)
 
     with one_error():
         async with AsyncExitStack() as stack:
             store = stack.enter_context(Store.open(state_dir / "state.db"))
+            hub = Hub(store)
             hooks = Hooks(config.hooks.command, config.hooks.timeout_s, store.batch)
             launcher = await stack.enter_async_context(
                 Launcher(
@@ -178,6 +238,7 @@ async def run_batch(
                 cache_dir=config.cache.dir,
                 observe=follow,
             )
+            hub.show(supervisor.scheduler.pool)
 
             unread = {device.id for device in pool.devices if device.id != CPU}
             all_read = anyio.Event()
@@ -185,6 +246,8 @@ async def run_batch(
 
             def deliver(event: DeviceRead | DeviceLost) -> None:
                 supervisor.post(event)
+                if isinstance(event, DeviceRead):
+                    hub.report(event.reading)
                 starved = supervisor.scheduler.starved()
                 if starved and not waiting:
                     on_note(f"Waiting for GPU memory that other processes use: {starved}")
@@ -200,6 +263,23 @@ async def run_batch(
                         on_interrupt(signals[-1])
                         surveying.cancel()
                         supervisor.shut_down(drain=signals[-1] == 1)
+
+            async def look_on(watch: Watch, over: anyio.Event) -> None:
+                from gpusched.daemon.watched import be_watched  # most runs do without a server
+
+                with course.watched():
+                    await be_watched(
+                        watch,
+                        over,
+                        store=store,
+                        supervisor=supervisor,
+                        launcher=launcher,
+                        pool=pool,
+                        hub=hub,
+                        output_dir=output_dir,
+                        cache_dir=config.cache.dir,
+                        state_dir=state_dir,
+                    )
 
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(obey_signals)
@@ -226,9 +306,14 @@ async def run_batch(
                     with anyio.move_on_after(FIRST_READING_S):
                         await all_read.wait()
                 await supervisor.submit(batch, plan.windows)
-            if not signals:
-                tasks.start_soon(_shut_down_at, ended, supervisor)
-            await supervisor.stopped()
+            async with anyio.create_task_group() as watching:
+                over = anyio.Event()
+                if not signals:
+                    tasks.start_soon(_shut_down_at, course.ended, supervisor)
+                    if watch is not None:
+                        watching.start_soon(look_on, watch, over)
+                await supervisor.stopped()
+                over.set()
             await hooks.finished()
             tasks.cancel_scope.cancel()
     return RunSummary(
@@ -236,22 +321,10 @@ async def run_batch(
         output_dir=output_dir,
         seconds=time.monotonic() - began,
         interrupted=bool(signals),
-        held_reason=held[0] if held else None,
+        held_reason=course.held_reason,
     )
 
 
 async def _shut_down_at(ended: anyio.Event, supervisor: Supervisor) -> None:
     await ended.wait()
     supervisor.shut_down(drain=True)
-
-
-@contextmanager
-def one_error() -> Iterator[None]:
-    """Let the first GpuschedError out of the exception groups that task groups wrap it in."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors = group.subgroup(GpuschedError)
-        while isinstance(errors, BaseExceptionGroup):
-            errors = errors.exceptions[0]  # type: ignore[assignment]  # a group or, at last, the error itself
-        raise errors or group from group

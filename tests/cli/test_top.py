@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
-import struct
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +11,8 @@ from rich.console import Console
 from gpusched.client.screens import Dashboard, Help
 from gpusched.client.top import Top
 from tests.cli.test_service_commands import Client
+from tests.end_to_end.terminal import LEFT, Terminal
 from tests.server.support import Daemon, finished
-
-PATIENCE_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -36,46 +26,8 @@ def client(daemon: Daemon, tmp_path: Path) -> Client:
     return Client(daemon, tmp_path)
 
 
-class Terminal:
-    """`gpusched top` in a terminal of 100 × 30."""
-
-    def __init__(self, client: Client) -> None:
-        self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        environment = client.environment | {"TERM": "xterm-256color"}
-        command = [sys.executable, "-m", "gpusched", "top"]
-        self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
-        )
-        os.close(theirs)
-        self.shown = ""
-
-    def until(self, word: str) -> None:
-        """Read until a frame has it, from now on."""
-        seen, ends = "", time.monotonic() + PATIENCE_S
-        while word not in seen:
-            ready, _, _ = select.select([self._ours], [], [], max(0.0, ends - time.monotonic()))
-            assert ready, f"no {word!r} in {seen[-3000:]!r}"
-            try:
-                seen += os.read(self._ours, 65536).decode(errors="replace")
-            except OSError:
-                raise AssertionError(f"it ended without {word!r}: {seen[-3000:]!r}") from None
-        self.shown = seen
-
-    def press(self, keys: str) -> None:
-        os.write(self._ours, keys.encode())
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._ours)
-        self.process.kill()
-        self.process.wait()
-
-
 def test_it_follows_a_batch_and_obeys_keys(client: Client) -> None:
-    with client.daemon.fifo() as release, Terminal(client) as terminal:
+    with client.daemon.fifo() as release, Terminal(client, "top") as terminal:
         terminal.until("slots busy")
         client.submit("watched", "FIFO", "FIFO2", "S0")
         terminal.until("watched")
@@ -94,14 +46,14 @@ def test_it_follows_a_batch_and_obeys_keys(client: Client) -> None:
         terminal.until("cancelled")
         finished(client.daemon, "watched")
         terminal.press("q")
-        terminal.until("\x1b[?1049l")
-        assert terminal.process.wait(PATIENCE_S) == 0
+        terminal.until(LEFT)
+        assert terminal.end() == 0
     assert client.json("status", "watched")["windows"]["cancelled"] >= 3
 
 
 def test_windows_their_logs_and_devices(client: Client) -> None:
     client.done("pages", "S1", "S2", "BADPAGE")
-    with Terminal(client) as terminal:
+    with Terminal(client, "top") as terminal:
         terminal.until("pages")
         terminal.press("f")
         terminal.until("words to look for")
@@ -137,7 +89,7 @@ def test_windows_their_logs_and_devices(client: Client) -> None:
         terminal.press("d")
         terminal.until("cpu is open")
         terminal.press("q")
-        assert terminal.process.wait(PATIENCE_S) == 0
+        assert terminal.end() == 0
     assert client.json("devices")["devices"][0]["health"] == "open"
     finished(client.daemon, "pages")
 
@@ -156,7 +108,7 @@ def test_it_says_that_the_daemon_has_gone_and_finds_it_again(tmp_path: Path) -> 
     (tmp_path / "client").mkdir()
     with Daemon(tmp_path / "service") as daemon:
         client = Client(daemon, tmp_path / "client")
-        with Terminal(client) as terminal:
+        with Terminal(client, "top") as terminal:
             terminal.until("slots busy")
             daemon.kill()
             terminal.until("The daemon has gone")
@@ -164,7 +116,7 @@ def test_it_says_that_the_daemon_has_gone_and_finds_it_again(tmp_path: Path) -> 
             client.submit("afterwards", "S0")
             terminal.until("afterwards")
             terminal.press("q")
-            assert terminal.process.wait(PATIENCE_S) == 0
+            assert terminal.end() == 0
 
 
 def test_one_frame_anywhere(client: Client) -> None:

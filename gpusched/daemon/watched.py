@@ -1,0 +1,57 @@
+"""A run that is watched: its supervisor answers one client, in its own process, as the daemon's answers everybody.
+
+The socket is in a new private directory, whose name nobody else is told.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import anyio
+
+from gpusched.daemon.admission import Admission
+from gpusched.daemon.hub import Hub
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.pool import PoolPlan
+from gpusched.daemon.requests import Requests
+from gpusched.daemon.run import Watch
+from gpusched.daemon.server import SOCKET_NAME, Listener, Server
+from gpusched.daemon.store import Store
+from gpusched.daemon.supervisor import Supervisor
+
+
+async def be_watched(
+    watch: Watch,
+    over: anyio.Event,
+    *,
+    store: Store,
+    supervisor: Supervisor,
+    launcher: Launcher,
+    pool: PoolPlan,
+    hub: Hub,
+    output_dir: Path,
+    cache_dir: Path,
+    state_dir: Path,
+) -> None:
+    """Serve `watch` until it returns. Raises SocketUnusable."""
+    admission = Admission(
+        store=store,
+        supervisor=supervisor,
+        launcher=launcher,
+        pool=pool,
+        output_root=output_dir,
+        cache_dir=cache_dir,
+        logs_dir=state_dir / "logs",
+    )
+    admission.draining = True  # a run has but one batch
+    requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission)
+    with tempfile.TemporaryDirectory(prefix="gpusched-") as directory:
+        listener = Listener(Path(directory) / SOCKET_NAME, None)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(Server(listener, requests, state_dir=state_dir).run)
+                await watch(listener.path, over)
+                tasks.cancel_scope.cancel()
+        finally:
+            listener.close()

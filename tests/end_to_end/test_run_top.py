@@ -1,0 +1,119 @@
+"""`gpusched run --top`: the supervisor of a run, watched and acted upon from its terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.support import Command
+from tests.end_to_end.terminal import LEFT, Terminal
+
+RUN = (
+    *("run", "symbols.txt", "-o", "out", "--name", "here", "--workers", "2", "--top"),
+    *("--start", "2006-01-01", "--end", "2006-02-09", "--window-days", "10"),
+    *("--set", "run.workload=tests.server.workloads:window"),
+)
+
+
+class Fifo:
+    """Lets windows of FIFO… symbols go on."""
+
+    def __init__(self, command: Command) -> None:
+        path = command.directory / "data" / "fifo"
+        os.mkfifo(path)
+        self._descriptor = os.open(path, os.O_RDWR)
+
+    def release(self, windows: int) -> None:
+        os.write(self._descriptor, b"." * windows)
+
+
+@pytest.fixture
+def fifo(gpusched: Command) -> Iterator[Fifo]:
+    (gpusched.directory / "symbols.txt").write_text("FIFO\n")  # four windows
+    made = Fifo(gpusched)
+    yield made
+    os.close(made._descriptor)
+
+
+def test_what_is_held_is_waited_for_and_the_end_of_the_batch_is_the_end(gpusched: Command, fifo: Fifo) -> None:
+    with Terminal(gpusched, *RUN) as terminal:
+        terminal.until("2/2 slots busy")
+        terminal.press("h")
+        terminal.until("2 windows held")
+        fifo.release(2)
+        terminal.until("0/2 slots busy")
+        terminal.press("h")
+        terminal.until("2 windows released")
+        fifo.release(2)
+        terminal.until(LEFT)
+        assert "4  succeeded" in terminal.rest()
+        assert terminal.end() == 0
+
+
+def test_one_who_leaves_sees_the_run_as_ever(gpusched: Command, fifo: Fifo) -> None:
+    with Terminal(gpusched, *RUN) as terminal:
+        terminal.until("2/2 slots busy")
+        terminal.press("q")
+        terminal.until(LEFT)
+        terminal.until("2 running")
+        fifo.release(4)
+        assert "4  succeeded" in terminal.rest()
+        assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_nobody_is_waited_for_who_could_release_what_is_held(gpusched: Command, fifo: Fifo, whole: bool) -> None:
+    with Terminal(gpusched, *RUN) as terminal:
+        terminal.until("2/2 slots busy")
+        if whole:
+            terminal.press("h")
+            terminal.until("2 windows held")
+        else:  # each of the two that wait
+            terminal.press("\r")
+            terminal.until("4 of 4 windows")
+            terminal.press("jjh")
+            terminal.until("1 window held")
+            terminal.press("j")
+            terminal.until("h hold")  # the keys, where the answer was
+            terminal.press("h")
+            terminal.until("1 window held")
+        fifo.release(2)
+        terminal.press("q")
+        terminal.until(LEFT)
+        rest = terminal.rest()
+        assert "2  succeeded" in rest
+        assert "held by request" in rest
+        assert terminal.end() == 1
+
+
+def test_a_cancelled_window_does_not_keep_it(gpusched: Command, fifo: Fifo) -> None:
+    with Terminal(gpusched, *RUN) as terminal:
+        terminal.until("2/2 slots busy")
+        terminal.press("c")
+        terminal.until("Cancel here? y/n")
+        terminal.press("y")
+        terminal.until(LEFT)
+        assert "4  cancelled" in terminal.rest()
+        assert terminal.end() == 0
+
+
+def test_a_signal_drains_and_gives_the_terminal_back(gpusched: Command, fifo: Fifo) -> None:
+    with Terminal(gpusched, *RUN) as terminal:
+        terminal.until("2/2 slots busy")
+        terminal.process.send_signal(signal.SIGTERM)
+        fifo.release(2)
+        terminal.until(LEFT)
+        rest = terminal.rest()
+        assert "Draining" in rest
+        assert "2  succeeded" in rest
+        assert terminal.end() == 130
+
+
+def test_without_a_terminal_it_says_what_to_do(gpusched: Command, fifo: Fifo) -> None:
+    with gpusched.start(*RUN) as process:
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "--top needs a terminal" in err
