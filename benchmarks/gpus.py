@@ -22,10 +22,14 @@ from typing import Any
 from gpusched import artifacts
 from gpusched.core.model import Device
 from gpusched.daemon.devices import discover
+from gpusched.daemon.run import STATE_DIR
 from gpusched.daemon.sampler import Gone, Reader, Unreadable, in_initial_pid_namespace
+from gpusched.daemon.store import Store
 from gpusched.sample import write_sample
 
 SLOTS = (1, 2, 4, 8)
+#: what tuned slots must reach of the best fixed number
+TUNED_SHARE = 0.8
 DATES = ("--start", "2001-01-01", "--end", "2012-12-31", "--window-days", "180")
 #: files of a window that two trainings on one device type give byte for byte
 REPRODUCIBLE = ("model.txt", "labels.csv.gz", "feature_importance.csv")
@@ -134,6 +138,16 @@ def prove(directory: Path, device_type: str, settings: list[str]) -> int:
     peak = {device: f"{size / 2**20:.0f} MiB" for device, size in watch.peak_bytes.items()}
     proof(None if not pids else True, f"most memory of one window: {peak}; highest utilisation: {watch.utilisation}")
 
+    counts = any(device.accounting for device in found.devices)
+    with Store.open(directory / "first" / STATE_DIR / "state.db") as store:
+        last = [row.last_attempt for row in store.windows(first["batch_id"], status="succeeded")]
+    busy = [one.usage.device_seconds for one in last if one is not None and one.usage is not None]
+    counted_s = sum(seconds or 0.0 for seconds in busy)
+    if counts and in_initial_pid_namespace():
+        proof(counted_s > 0, f"the driver's accounting counts {counted_s:.1f} s of GPU")
+    else:
+        proof(None, "accounting mode is off, or its PIDs are not ours: `nvidia-smi -am 1` turns it on")
+
     _, warm_s, second = run("second")
     proof(warm_s <= cold_s * 1.5, f"with warm kernel caches the same takes {warm_s:.1f} s")
     same = second["windows"]["succeeded"] == windows["succeeded"] and all(
@@ -152,6 +166,9 @@ def prove(directory: Path, device_type: str, settings: list[str]) -> int:
             ended["windows"]["succeeded"] == windows["succeeded"],
             f"{slots} slot(s) a device: {rates[slots]:.2f} windows/s",
         )
+    _, _, tuned = run("tuned", "--set", "devices.slots=auto")
+    rate = tuned.get("windows_per_second", 0.0)
+    proof(rate >= TUNED_SHARE * max(rates.values()), f"slots tuned while running: {rate:.2f} windows/s")
     print(f"       most windows/s with devices.slots = {max(rates, key=lambda slots: rates[slots])}")
     return 1 if proof.failed else 0
 

@@ -247,8 +247,10 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     phases: dict[str, float] | None = None
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None
-    #: most GPU memory that a reading saw it use
+    #: most GPU memory that it used, as its driver counted or a reading saw
     device_memory_bytes: int | None = None
+    #: its kernels were executing on a GPU, where the driver counts that
+    device_seconds: float | None = None
     #: why it was skipped or has failed
     reason: str | None
 

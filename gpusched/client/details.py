@@ -23,7 +23,12 @@ def window_details(detail: WindowDetail, logs_dir: Path) -> Iterator[str]:
         yield f"Attempt  {attempt.attempt} on slot {attempt.slot.index} ({clean(attempt.slot.device_id)}){took}{ending}"
         if attempt.usage is not None and attempt.usage.peak_memory_bytes:
             usage = attempt.usage
-            yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most"
+            gpu = ""
+            if usage.device_memory_bytes is not None:
+                gpu += f", {usage.device_memory_bytes / 2**20:.0f} MiB of the GPU's"
+            if usage.device_seconds is not None:
+                gpu += f", {usage.device_seconds:.2f} s of GPU"
+            yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most{gpu}"
         if attempt.message:
             yield f"         {clean(attempt.message)}"
         yield f"         log: {clean(str(logs_dir / f'{window.key.label}.{attempt.attempt}.log'))}"

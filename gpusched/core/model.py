@@ -156,6 +156,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     #: CPU threads that a window on it may use
     threads: int = 1
     memory_total_bytes: int | None = None
+    #: its driver counts what each process uses
+    accounting: bool = False
     #: `0000:41:00.0`; a MIG instance has its card's; empty: not known
     pci_bus_id: str = ""
 
@@ -216,8 +218,10 @@ class Usage(msgspec.Struct, frozen=True):
 
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
-    #: most GPU memory that a reading saw its process use; None: no reading did
+    #: most GPU memory that its process used, as its driver counted or a reading saw; None: neither did
     device_memory_bytes: int | None = None
+    #: its kernels were executing on a GPU; None: the driver does not count that
+    device_seconds: float | None = None
 
 
 Ending = WindowResult | Failure

@@ -394,7 +394,9 @@ class Scheduler:
             return
         state, batch = entry.state, self._batches[entry.key.batch_id]
         assert isinstance(state, Active)
-        usage = msgspec.structs.replace(event.usage, device_memory_bytes=self.pool.peak_bytes(state.slot))
+        usage = event.usage
+        if usage.device_memory_bytes is None:
+            usage = msgspec.structs.replace(usage, device_memory_bytes=self.pool.peak_bytes(state.slot))
         self._tune(state.slot.device_id, entry.planned, event.ending, now)
         self.pool.release(state.slot)
         ending = event.ending

@@ -61,6 +61,7 @@ def discover(
                 cpus=card.cpus,
                 threads=threads,
                 memory_total_bytes=card.usable[uuid].memory_total_bytes,
+                accounting=card.accounting,
                 pci_bus_id=card.pci_bus_id,
             )
             for uuid in shown.uuids
@@ -156,6 +157,7 @@ class _Card(msgspec.Struct, frozen=True, kw_only=True):
     usable: dict[str, _Part]
     exclusive: bool
     cpus: tuple[int, ...]
+    accounting: bool
     pci_bus_id: str
 
     @property
@@ -241,6 +243,7 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _C
         usable=usable,
         exclusive=exclusive,
         cpus=_near(nvml, handle),
+        accounting=_ask(nvml, nvml.nvmlDeviceGetAccountingMode, handle) == nvml.NVML_FEATURE_ENABLED,
         pci_bus_id="{:04x}:{:02x}:{:02x}.0".format(*address) if address else "",
     )
 

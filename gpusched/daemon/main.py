@@ -25,6 +25,7 @@ from gpusched import __version__
 from gpusched.config import Config
 from gpusched.core.events import DeviceLost, DeviceRead, TimePassed, Update
 from gpusched.daemon import views
+from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.admission import Admission
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
@@ -109,6 +110,8 @@ async def _serve(config: Config) -> None:
 
         service = Service(notifier)
         logs_dir = state_dir / "logs"
+        accountant = Accountant(pool.devices)
+        stack.callback(accountant.close)
         supervisor = Supervisor(
             store=store,
             launcher=launcher,
@@ -116,6 +119,7 @@ async def _serve(config: Config) -> None:
             logs_dir=logs_dir,
             cache_dir=config.cache.dir,
             observe=observe,
+            account=accountant.account,
             on_turn=service.on_turn,
         )
         hub.show(supervisor.scheduler.pool)

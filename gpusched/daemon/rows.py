@@ -27,6 +27,8 @@ from gpusched.core.model import (
 #: a failure's message and traceback keep this many bytes each: the end, where the cause is
 MAX_TEXT_BYTES = 64 * 1024
 
+_UNKNOWN_USAGE = (None,) * len(Usage.__struct_fields__)
+
 
 class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
     """A batch as a listing shows it."""
@@ -121,7 +123,7 @@ def _tail(text: str) -> str:
 
 def ending_columns(record: WindowMoved) -> tuple[object, ...]:
     """The columns that `_END` sets."""
-    usage: tuple[object, ...] = msgspec.structs.astuple(record.usage) if record.usage else (None, None, None)
+    usage: tuple[object, ...] = msgspec.structs.astuple(record.usage) if record.usage else _UNKNOWN_USAGE
     match record.ending:
         case Failure() as failure:
             return record.at, failure.kind, _tail(failure.message), _tail(failure.traceback), *usage

@@ -31,6 +31,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import CPU, Batch, BatchSpec, DeviceType, Finished, Held
 from gpusched.core.planning import Plan
+from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
@@ -230,6 +231,8 @@ async def run_batch(
             for note in pool.notes:
                 on_note(note)
             pool.require(spec.device)
+            accountant = Accountant(pool.devices)
+            stack.callback(accountant.close)
             supervisor = Supervisor(
                 store=store,
                 launcher=launcher,
@@ -237,6 +240,7 @@ async def run_batch(
                 logs_dir=state_dir / "logs",
                 cache_dir=config.cache.dir,
                 observe=follow,
+                account=accountant.account,
             )
             hub.show(supervisor.scheduler.pool)
 

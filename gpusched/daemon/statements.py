@@ -16,7 +16,7 @@ PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_
 START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"
 END = (
     "UPDATE attempts SET ended_at = ?, ending = ?, message = ?, traceback = ?, cpu_seconds = ?, peak_memory_bytes = ?,"
-    " device_memory_bytes = ?"
+    " device_memory_bytes = ?, device_seconds = ?"
     " WHERE window = ? AND attempt = ?"
 )
 LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -26,7 +26,7 @@ KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE
 BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches"
 ATTEMPT_COLUMNS = (
     "a.attempt, a.slot, a.device, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message, a.traceback,"
-    " a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes"
+    " a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds"
 )
 _WINDOW_COLUMNS = f"w.id, w.finishing, w.batch_id, w.label, w.plan, w.state, w.moved_at, {ATTEMPT_COLUMNS}"
 _WINDOWS = (

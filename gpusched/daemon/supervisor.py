@@ -14,7 +14,7 @@ import contextlib
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import anyio
@@ -64,6 +64,7 @@ from gpusched.core.model import (
     WindowResult,
 )
 from gpusched.core.scheduler import Scheduler
+from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.devices import pinning
 from gpusched.daemon.index import Index
 from gpusched.daemon.launcher import Launcher, Process, WorkloadNotLoadable
@@ -84,6 +85,10 @@ def now() -> Instant:
     return Instant(monotonic=time.monotonic(), wall=time.time())
 
 
+async def _uncounted(device_id: str, pid: int) -> Accounted:
+    return UNKNOWN
+
+
 class Supervisor:
     """Runs batches on a pool of devices until it is told to shut down.
 
@@ -101,6 +106,7 @@ class Supervisor:
         logs_dir: Path,
         cache_dir: Path,
         observe: Callable[[Update], None],
+        account: Callable[[str, int], Awaitable[Accounted]] = _uncounted,
         on_turn: Callable[[StoreError | None], None] = lambda problem: None,
     ) -> None:
         self._estimates = Estimates(store.learned())
@@ -111,6 +117,7 @@ class Supervisor:
         self._logs_dir = logs_dir
         self._cache_dir = cache_dir
         self._observe = observe
+        self._account = account
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
         self._events: deque[Event] = deque([DevicesFound(devices=devices)])
@@ -333,13 +340,13 @@ class Supervisor:
             self._processes[key, attempt] = process
             try:
                 self.post(AttemptStarted(key=key, attempt=attempt, pid=process.pid))
-                ended = await self._follow(process, batch, planned, key, attempt)
+                ended = await self._follow(process, batch, planned, key, attempt, device)
             finally:
                 del self._processes[key, attempt]
         self.post(ended)
 
     async def _follow(
-        self, process: Process, batch: Batch, planned: PlannedWindow, key: WindowKey, attempt: int
+        self, process: Process, batch: Batch, planned: PlannedWindow, key: WindowKey, attempt: int, device: Device
     ) -> AttemptEnded:
         """Read what the process says until it is gone, and judge that."""
         results: list[WindowResult] = []
@@ -366,7 +373,13 @@ class Supervisor:
         if isinstance(ending, Failure) and not errors:
             # It may have died between its commit and its report.
             ending = committed_result(batch, planned) or ending
-        usage = Usage(cpu_seconds=end.cpu_seconds, peak_memory_bytes=end.peak_memory_bytes)
+        accounted = await self._account(device.id, process.pid)
+        usage = Usage(
+            cpu_seconds=end.cpu_seconds,
+            peak_memory_bytes=end.peak_memory_bytes,
+            device_memory_bytes=accounted.memory_bytes,
+            device_seconds=accounted.seconds,
+        )
         return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage)
 
     def _job(self, batch: Batch, planned: PlannedWindow, device: Device) -> WindowJob:

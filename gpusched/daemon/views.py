@@ -93,6 +93,7 @@ def result_line(row: WindowRow) -> ResultLine:
         cpu_seconds=usage.cpu_seconds if usage else None,
         peak_memory_bytes=usage.peak_memory_bytes if usage else None,
         device_memory_bytes=usage.device_memory_bytes if usage else None,
+        device_seconds=usage.device_seconds if usage else None,
         reason=_reason(row.state),
     )
 

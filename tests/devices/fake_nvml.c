@@ -5,9 +5,11 @@
  *
  *     count 2                        GPUs
  *     0 uuid GPU-…                   likewise name, bus, memory_total, memory_free, utilisation, temperature, power,
- *                                    compute_mode, persistence, mig, mig_max, instance, ecc, events (mask of types),
+ *                                    compute_mode, persistence, accounting, mig, mig_max, instance, ecc, events (mask
+ *                                    of types),
  *                                    cpus (hexadecimal words, the lowest cores first)
  *     0 processes 123:1000 456:-     PID and memory; - is "not available"
+ *     0 accounted 123:1000:250:40    of a PID that has ended: most memory, milliseconds, utilisation; any: `*`
  *     0 nvmlDeviceGetName.error 3    what a function returns for a device,
  *     nvmlInitWithFlags.error 9      or for any
  *     0 nvmlDeviceGetName.block F    wait until the writing end of the FIFO F has been opened and closed
@@ -31,6 +33,11 @@ typedef struct { unsigned long long total, free, used; } memory_info;
 typedef struct { unsigned gpu, memory; } utilisation_info;
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } process_info;
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } pci_info;
+typedef struct {
+    unsigned utilisation, memory_utilisation;
+    unsigned long long most_memory, milliseconds, began;
+    unsigned running, reserved[5];
+} accounting_stats;
 typedef struct { int seen; } event_set;
 typedef struct { device *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } event_data;
 
@@ -242,6 +249,29 @@ int nvmlDeviceGetComputeRunningProcesses_v2(device *d, unsigned *count, process_
     (void)count;
     (void)processes;
     return UNSUPPORTED;
+}
+
+/* accounting */
+
+int nvmlDeviceGetAccountingMode(device *d, unsigned *mode) {
+    ENTER(d);
+    return unsigned_of(d, "accounting", mode);
+}
+
+int nvmlDeviceGetAccountingStats(device *d, unsigned pid, accounting_stats *stats) {
+    char value[4096], *rest = value, *word;
+    ENTER(d);
+    memset(stats, 0, sizeof *stats);
+    if (!value_of(d, "accounted", value, sizeof value)) return UNSUPPORTED;
+    while ((word = strsep(&rest, " "))) {
+        char *numbers = strchr(word, ':');
+        if (!numbers || (*word != '*' && strtoul(word, NULL, 10) != pid)) continue;
+        if (sscanf(numbers, ":%llu:%llu:%u", &stats->most_memory, &stats->milliseconds, &stats->utilisation) != 3)
+            return INVALID;
+        stats->running = !stats->milliseconds;
+        return OK;
+    }
+    return NOT_FOUND;
 }
 
 /* MIG */

@@ -22,6 +22,7 @@ from gpusched.core.model import (
     Window,
     name_of,
 )
+from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
@@ -112,6 +113,7 @@ async def supervised(
     store: Store | None = None,
     recover: bool = False,
     devices: tuple[Device, ...] = (),
+    accountant: Accountant | None = None,
 ) -> AsyncIterator[Bench]:
     """A supervisor with CPU slots, or with `devices`; it is stopped at the end, and its invariants are checked."""
     bench = Bench(directory)
@@ -125,6 +127,7 @@ async def supervised(
                 logs_dir=directory / "logs",
                 cache_dir=directory / "cache",
                 observe=bench.observe,
+                account=(accountant or Accountant(())).account,
             )
             if recover:
                 bench.supervisor.recover()
