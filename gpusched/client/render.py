@@ -8,6 +8,7 @@ window is one line, written at once, so that a log file is never behind.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 import time
@@ -44,9 +45,20 @@ def open_console(stderr: bool = False) -> Console:
     rich leaves out colours where NO_COLOR is set, and everything but text where there is no terminal.
     """
     stream = sys.stderr if stderr else sys.stdout
-    if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
-        stream.reconfigure(errors="backslashreplace")
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if isinstance(stream, io.TextIOWrapper):
+        if stream.isatty() and _knows_only_ascii():
+            stream.reconfigure(encoding="ascii")
+        if not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")
+    # The stream as it is now: Textual puts another one in its place, which says nothing about the terminal.
+    return Console(file=stream, markup=False, emoji=False, highlight=False)
+
+
+def _knows_only_ascii() -> bool:
+    """Whether the locale says that of the terminal. Python takes UTF-8 for the locale C, and says so in LC_CTYPE."""
+    asked = os.environ.get("LC_CTYPE", "")
+    locale = os.environ.get("LC_ALL") or (asked if asked != "C.UTF-8" else "") or os.environ.get("LANG")
+    return locale in ("C", "POSIX")
 
 
 def takes_keys(console: Console) -> bool:

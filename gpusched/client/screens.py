@@ -452,7 +452,8 @@ class Question(ModalScreen[bool]):
         self._question = question
 
     def compose(self) -> ComposeResult:
-        yield Static(Text(f"{clean(self._question)} y/n", "bold yellow"))
+        plain = cast("Top", self.app).console_of_terminal.options.ascii_only
+        yield Static(Text(f"{clean(self._question, ascii_only=plain)} y/n", "bold yellow"))
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)

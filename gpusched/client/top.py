@@ -43,7 +43,9 @@ class Top(App[None]):
     .log { height: 1fr; }
     .story { height: auto; max-height: 50%; }
     ModalScreen { align: center middle; background: transparent; }
-    ModalScreen > Static { width: auto; max-width: 90%; height: auto; padding: 1 2; border: ascii ansi_yellow; }
+    ModalScreen > Static { width: auto; max-width: 90%; height: auto; padding: 1 2; border: round ansi_yellow; }
+    .plain ModalScreen > Static { border: ascii ansi_yellow; }
+    .plain RichLog { scrollbar-size-vertical: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c", "leave", priority=False),
@@ -79,6 +81,7 @@ class Top(App[None]):
             leaving.cancel()
 
     def on_mount(self) -> None:
+        self.set_class(self.console_of_terminal.options.ascii_only, "plain")
         self.push_screen(Dashboard())
         self.set_interval(1 / FRAMES_PER_S, self._draw)
         self._reach()

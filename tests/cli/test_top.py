@@ -128,5 +128,30 @@ def test_one_frame_anywhere(client: Client) -> None:
     assert "\x1b" not in shown
 
 
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "", "LANG": "C"},  # for which Python takes UTF-8
+    ],
+)
+def test_a_terminal_that_knows_only_ascii(client: Client, env: dict[str, str]) -> None:
+    client.done(f"plain{len(env)}", "S0", "BAD")
+    with Terminal(client, "top", env=env) as terminal:
+        seen = terminal.until("q quit")
+        terminal.press("r")
+        seen += terminal.until("again? y/n")
+        terminal.press("n\r")
+        seen += terminal.until("4 of 4 windows")
+        terminal.press("\r")
+        seen += terminal.until("attempt at")
+        terminal.press("?")
+        seen += terminal.until("up down or k j")
+        assert seen.isascii()
+        assert "\\u" not in seen
+        terminal.press(" q")
+        assert terminal.end() == 0
+
+
 def test_without_a_terminal_it_says_what_to_do(client: Client) -> None:
     assert "--once" in client.error("top", code=2)

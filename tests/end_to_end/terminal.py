@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Mapping
 
 from tests.end_to_end.support import Command
 
@@ -20,9 +21,9 @@ LEFT = "\x1b[?1049l"
 
 
 class Terminal:
-    """`gpusched …` in a terminal of 100 × 30."""
+    """`gpusched …` in a terminal of 100 × 30. `env` is added to the command's environment."""
 
-    def __init__(self, command: Command, *arguments: str) -> None:
+    def __init__(self, command: Command, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.process = subprocess.Popen(
@@ -31,7 +32,7 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=command.environment | {"TERM": "xterm-256color"},
+            env=command.environment | {"TERM": "xterm-256color"} | dict(env or {}),
             start_new_session=True,
         )
         os.close(theirs)
