@@ -173,6 +173,9 @@ class BatchView:
         for report in snapshot.progress:
             if report.key.batch_id == batch_id:
                 self._progressed(report)
+        # What runs already will end, too: counted from the next placement, those ends would fall into no time at all.
+        self._restart_rate()
+        self._counted_from = monotonic if self.running else None
 
     def complete(self, skipped: Iterable[WindowLine]) -> None:
         """Learn why windows were skipped, which a snapshot does not say."""

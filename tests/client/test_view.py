@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
 from gpusched.client.view import KEPT_FAILURES, BatchView, general_reason
 from gpusched.core.events import CancelRequested, HoldRequested, ReleaseRequested, RetryRequested, WindowMoved
-from gpusched.core.model import OUTCOMES, Limits, TimedOut, name_of
+from gpusched.core.model import (
+    OUTCOMES,
+    Finished,
+    Limits,
+    Queued,
+    Running,
+    Slot,
+    Starting,
+    Succeeded,
+    TimedOut,
+    name_of,
+)
+from gpusched.protocol import BatchStatus, Snapshot
 from tests.client.support import TEACHER_METRICS, Onlooker
-from tests.core.support import batch, cpu, failure, gpu, key, label, planned
+from tests.client.test_windows import line
+from tests.core.support import RESULT, batch, cpu, failure, gpu, key, label, planned
 
 
 def test_an_accepted_batch_is_counted_with_what_needs_no_training() -> None:
@@ -172,6 +186,32 @@ def test_the_rate_forgets_what_was_long_ago() -> None:
         look.train(f"S{number:03}", seconds=0.25)
     assert look.view.rate(look.at) == pytest.approx(4.0, rel=0.02)
     assert look.view.eta_s(look.at) == pytest.approx(25, rel=0.02)
+
+
+def at_work(*symbols: str) -> Snapshot:
+    """A batch of ten windows, these of which are on slots, and have been for a minute."""
+    counts = {"running": len(symbols), "queued": 10 - len(symbols)}
+    batch_status = BatchStatus(
+        id="b", output_dir="/out/b", submitted_at=0.0, state="open", held_reason=None, finished_at=None, counts=counts
+    )
+    active = [
+        msgspec.structs.replace(line(symbol), slot=Slot(number, "cpu"), status="running", attempts=1, started_at=1000.0)
+        for number, symbol in enumerate(symbols)
+    ]
+    return Snapshot(at=1060.0, batches=(batch_status,), active=tuple(active), progress=(), devices=())
+
+
+def test_what_ran_when_one_began_to_look_counts_from_then_on() -> None:
+    view, slots = BatchView(), [Slot(number, "cpu") for number in range(3)]
+    view.load(at_work("A", "B", "C"), "b", 50.0)
+    for symbol, slot in zip("ABC", slots, strict=True):
+        running = Running(attempt=1, slot=slot, pid=7, started_at=1000.0)
+        ended = Finished(attempts=1, outcome=Succeeded(result=RESULT))
+        view.apply(WindowMoved(key=key(symbol), old=running, new=ended, reason="", at=1064.0), 54.0)
+    view.apply(
+        WindowMoved(key=key("D"), old=Queued(), new=Starting(attempt=1, slot=slots[0]), reason="", at=1064.0), 54.0
+    )
+    assert view.rate(54.0) == pytest.approx(0.75)
 
 
 def test_a_clock_that_stands_still_has_no_rate() -> None:
