@@ -389,6 +389,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     #: the last report of each window that runs
     progress: tuple[ProgressReported, ...]
     devices: tuple[DeviceStatus, ...]
+    #: how the last windows left their slots for good, and how the last of those that failed did: the latest at the end
+    ended: tuple[WindowMoved, ...] = ()
+    failed: tuple[WindowMoved, ...] = ()
 
 
 class BatchAnnounced(msgspec.Struct, frozen=True, kw_only=True, tag="batch_announced"):

@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
+from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchFinished,
     BatchHeld,
@@ -48,10 +48,14 @@ class Overview:
         self.failures: deque[tuple[str, FinishedWindow]] = deque(maxlen=KEPT_RECENT)
 
     def load(self, snapshot: Snapshot, monotonic: float) -> None:
-        """Start anew from what the daemon knows; what finished before stays to be seen."""
+        """Start anew from what the daemon knows. Where it tells of nothing that finished, what was seen stays."""
         self.batches = {}
         for batch in snapshot.batches:
             self._announce(batch, snapshot, monotonic)
+        for kept_windows, moves in ((self.recent, snapshot.ended), (self.failures, snapshot.failed)):
+            if moves:
+                kept_windows.clear()
+                kept_windows.extend((moved.key.batch_id, ended_window(moved)) for moved in moves)
         kept = self.devices
         self.devices = {status.device.id: DeviceView(status) for status in snapshot.devices}
         for device_id, device in self.devices.items():

@@ -157,7 +157,7 @@ class BatchView:
                 pass
 
     def load(self, snapshot: Snapshot, batch_id: str, monotonic: float) -> None:
-        """Start anew from what the daemon knows at the instant `monotonic`. Who finished before is only counted."""
+        """Start anew from what the daemon knows at the instant `monotonic`. What ended long before is only counted."""
         self.batch_id = batch_id
         self.running, self._slot_of = {}, {}
         for batch in snapshot.batches:
@@ -173,9 +173,30 @@ class BatchView:
         for report in snapshot.progress:
             if report.key.batch_id == batch_id:
                 self._progressed(report)
-        # What runs already will end, too: counted from the next placement, those ends would fall into no time at all.
+        for moved in snapshot.failed:
+            if moved.key.batch_id == batch_id:
+                self._failures[moved.key.label] = ended_window(moved)
+        self._load_ends([moved for moved in snapshot.ended if moved.key.batch_id == batch_id], snapshot.at, monotonic)
+
+    def _load_ends(self, ended: list[WindowMoved], at: float, monotonic: float) -> None:
+        """Learn of what finished lately, and from it the rate."""
         self._restart_rate()
-        self._counted_from = monotonic if self.running else None
+        if ended:
+            self.recent.clear()
+            self._seconds.clear()
+        began = min((window.since for window in self.running.values()), default=monotonic)
+        for moved in reversed(ended):
+            window, end = ended_window(moved), monotonic - max(0.0, at - moved.at)
+            self.recent.appendleft(window)
+            if window.outcome == "succeeded":
+                self._seconds.appendleft(window.seconds)
+            if window.outcome != "cancelled" and end >= began - RATE_S:  # else there was a pause
+                self._ends.appendleft(end)
+                began = min(began, end - window.seconds)
+        # What runs already will end, too: counted from the next placement, those ends would fall into no time at all.
+        self._counted_from = None
+        if self.running:
+            self._counted_from = self._ends.popleft() if self._ends else monotonic
 
     def complete(self, skipped: Iterable[WindowLine]) -> None:
         """Learn why windows were skipped, which a snapshot does not say."""
@@ -321,18 +342,7 @@ class BatchView:
         if not isinstance(old, Active):
             # It was cancelled where it waited.
             return
-        failure = _failure(outcome)
-        window = FinishedWindow(
-            label=update.key.label,
-            outcome=name,
-            reason="" if isinstance(outcome, Succeeded) else failure.message if failure else update.reason,
-            kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
-            attempts=new.attempts,
-            seconds=_seconds(outcome, ran, monotonic),
-            slot=old.slot.index,
-            device=old.slot.device_id,
-            metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
-        )
+        window = ended_window(update, None if ran is None else monotonic - ran.since)
         self.recent.append(window)
         if name == "succeeded":
             self._seconds.append(window.seconds)
@@ -358,15 +368,34 @@ def _failure(outcome: Outcome) -> Failure | None:
     return outcome.failure if isinstance(outcome, Failed | Lost) else None
 
 
-def _seconds(outcome: Outcome, ran: RunningWindow | None, monotonic: float) -> float:
-    """Wall time on the slot; where the placement was not seen, what the outcome says itself."""
-    if ran is not None:
-        return monotonic - ran.since
-    match outcome:
-        case Succeeded(result=result):
-            return result.seconds
-        case TimedOut(seconds=seconds):
+def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedWindow:
+    """A window that has left its slot for good after so many seconds there, None where its placement was not seen."""
+    old, new = update.old, update.new
+    assert isinstance(old, Active)
+    assert isinstance(new, Finished)
+    outcome, failure = new.outcome, _failure(new.outcome)
+    return FinishedWindow(
+        label=update.key.label,
+        outcome=name_of(outcome),
+        reason="" if isinstance(outcome, Succeeded) else failure.message if failure else update.reason,
+        kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
+        attempts=new.attempts,
+        seconds=_seconds(update, outcome) if seconds is None else seconds,
+        slot=old.slot.index,
+        device=old.slot.device_id,
+        metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
+    )
+
+
+def _seconds(update: WindowMoved, outcome: Outcome) -> float:
+    """Wall time on the slot, as far as its end tells."""
+    match update.old, outcome:
+        case _, TimedOut(seconds=seconds):
             return seconds
+        case Running(started_at=started_at), _:
+            return max(0.0, update.at - started_at)
+        case _, Succeeded(result=result):
+            return result.seconds
         case _:
             return 0.0
 

@@ -26,6 +26,8 @@ GATHER_S = 0.05
 FLOOD = 2000
 #: finished batches that a snapshot of all batches shows
 RECENT_BATCHES = 50
+#: windows that have left their slots which it shows, and as many that failed
+RECENT_WINDOWS = 64
 
 _ACTIVE = ("starting", "running", "stopping")
 
@@ -106,6 +108,8 @@ class Hub:
             active=tuple(active),
             progress=tuple(self._progress[line.key] for line in active if line.key in self._progress),
             devices=views.devices(self._pool),
+            ended=tuple(map(views.ending, self._store.endings(batch_id, RECENT_WINDOWS))),
+            failed=tuple(map(views.ending, self._store.endings(batch_id, RECENT_WINDOWS, failed=True))),
         )
 
     def _batches(self, batch_id: str | None) -> Iterator[BatchRow]:

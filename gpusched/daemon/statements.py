@@ -45,6 +45,16 @@ BY_FINISHING = (
     f"{_WINDOWS} WHERE w.batch_id = ? AND w.finishing IS NOT NULL AND (w.finishing, w.id) > (?, ?)"
     " ORDER BY w.finishing, w.id LIMIT ?"
 )
+#: the moves by which windows left their slots for good, the latest first. The story is looked through from its end, and
+#: not beyond so many lines: there may be a million that are of another kind
+ENDINGS = (
+    f"SELECT {_WINDOW_COLUMNS}, s.reason"  # noqa: S608
+    " FROM (SELECT id, window, old, reason FROM story ORDER BY id DESC LIMIT :lines) s"
+    " CROSS JOIN windows w ON w.id = s.window AND w.finishing = s.id"
+    " JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
+    " WHERE s.old IN ('starting', 'running', 'stopping') AND (:batch_id IS NULL OR w.batch_id = :batch_id)"
+    " AND (NOT :failed OR w.status IN ('failed', 'timed_out', 'lost')) ORDER BY s.id DESC LIMIT :windows"
+)
 
 #: of each active window of a batch: attempts since it was last finished that began, and were interrupted or never ended
 LOSSES = """

@@ -35,7 +35,7 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.history import Sample
-from gpusched.core.model import Active, Batch, Finished, Running, Starting, Stopping, WindowKey
+from gpusched.core.model import Active, Batch, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
 from gpusched.daemon.lockfile import lock, make_private_directory
 from gpusched.daemon.rows import (
@@ -70,6 +70,8 @@ _BUSY_TIMEOUT_MS = 2000
 #: a file up to this size is checked page by page when opened (60 ms); damage to a larger one shows when read
 _CHECK_BYTES = 64 * 1024 * 1024
 _PAGE_WINDOWS = 1000
+#: moves among which those are that ended a window lately
+_RECENT_LINES = 10_000
 #: the log is cut back to this size after a large batch
 _LOG_BYTES = 16 * 1024 * 1024
 
@@ -289,6 +291,24 @@ class Store:
             last = (rows[-1][1], rows[-1][0])
             yield from map(self._window_row, rows)
 
+    def endings(self, batch_id: str | None, windows: int, *, failed: bool = False) -> list[WindowMoved]:
+        """The last moves by which windows left their slots for good, or by which they failed, the latest at the end.
+
+        Of one batch, or of all; at most so many windows, of those that moved lately.
+        """
+        asked = {"batch_id": batch_id, "windows": windows, "failed": failed, "lines": _RECENT_LINES}
+        return [self._ending(row) for row in reversed(self._query(statements.ENDINGS, asked))]
+
+    def _ending(self, row: tuple[Any, ...]) -> WindowMoved:
+        *columns, reason = row
+        found = self._window_row(tuple(columns))
+        launch = found.last_attempt
+        assert launch is not None
+        old: State = Starting(attempt=launch.attempt, slot=launch.slot)
+        if launch.pid is not None and launch.started_at is not None:
+            old = Running(attempt=launch.attempt, slot=launch.slot, pid=launch.pid, started_at=launch.started_at)
+        return WindowMoved(key=found.key, old=old, new=found.state, reason=reason, at=found.moved_at)
+
     def window(self, key: WindowKey) -> WindowRow | None:
         rows = self._query(statements.ONE_WINDOW, (key.batch_id, key.label))
         return self._window_row(rows[0]) if rows else None
@@ -327,7 +347,7 @@ class Store:
         """What windows cost, for `Estimates`."""
         return _learned(self._query(_LEARNED))
 
-    def _query(self, sql: str, arguments: tuple[object, ...] = ()) -> list[Any]:
+    def _query(self, sql: str, arguments: tuple[object, ...] | Mapping[str, object] = ()) -> list[Any]:
         with _translated(self.path):
             return self._execute(sql, arguments).fetchall()
 

@@ -13,6 +13,7 @@ from gpusched.core.model import (
     Failed,
     Failure,
     Finished,
+    Lost,
     Reused,
     State,
     Succeeded,
@@ -124,6 +125,16 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
         )
         for state in pool.devices.values()
     )
+
+
+def ending(move: WindowMoved) -> WindowMoved:
+    """A window's last move as a listing shows it."""
+    match move.new:
+        case Finished(attempts=attempts, outcome=Failed(failure=failure) | Lost(failure=failure) as outcome):
+            brief = Failure(kind=failure.kind, message=failure.message[:REASON_CHARS])
+            return msgspec.structs.replace(move, new=Finished(attempts=attempts, outcome=type(outcome)(failure=brief)))
+        case _:
+            return move
 
 
 def delta(update: Update) -> Delta:

@@ -124,6 +124,9 @@ def test_one_frame_anywhere(client: Client) -> None:
     shown = client("top", "--once")
     assert "once" in shown
     assert "2 failed" in shown
+    failed, _, finished_last = shown.partition("Failed last")[2].partition("Finished last")
+    assert failed.count("told to") == 2
+    assert finished_last.count("auc 0.500") == 2
     assert "select" not in shown
     assert "\x1b" not in shown
 

@@ -11,6 +11,7 @@ from gpusched.client.view import KEPT_FAILURES, BatchView, general_reason
 from gpusched.core.events import CancelRequested, HoldRequested, ReleaseRequested, RetryRequested, WindowMoved
 from gpusched.core.model import (
     OUTCOMES,
+    Failed,
     Finished,
     Limits,
     Queued,
@@ -212,6 +213,24 @@ def test_what_ran_when_one_began_to_look_counts_from_then_on() -> None:
         WindowMoved(key=key("D"), old=Queued(), new=Starting(attempt=1, slot=slots[0]), reason="", at=1064.0), 54.0
     )
     assert view.rate(54.0) == pytest.approx(0.75)
+
+
+def test_the_rate_goes_on_from_what_ended_before_one_began_to_look() -> None:
+    view, slot = BatchView(), Slot(0, "cpu")
+    ended = []
+    # Two long ago, before a pause; the rest one after the other until the instant of the snapshot.
+    for symbol, at in {"X": 100.0, "Y": 102.0, "E": 1052.0, "F": 1054.0, "G": 1056.0, "H": 1058.0}.items():
+        running = Running(attempt=1, slot=slot, pid=7, started_at=at - 2.0)
+        outcome = Failed(failure=failure("bad_data")) if symbol == "H" else Succeeded(result=RESULT)
+        new = Finished(attempts=1, outcome=outcome)
+        ended.append(WindowMoved(key=key(symbol), old=running, new=new, reason="", at=at))
+    snapshot = msgspec.structs.replace(at_work("A"), ended=tuple(ended), failed=tuple(ended[-1:]), at=1060.0)
+    active = tuple(msgspec.structs.replace(window, started_at=1058.0) for window in snapshot.active)
+    view.load(msgspec.structs.replace(snapshot, active=active), "b", 50.0)
+    assert view.rate(50.0) == pytest.approx(3 / 8)
+    assert [window.label for window in view.recent] == [label(symbol) for symbol in "XYEFGH"]
+    assert [(window.reason, window.seconds) for window in view.failures] == [("ValueError: no", 2.0)]
+    assert view.expected_s == 2.0
 
 
 def test_a_clock_that_stands_still_has_no_rate() -> None:

@@ -303,6 +303,25 @@ def test_finished_windows_come_in_the_order_of_finishing(store: Store) -> None:
     assert found == [key(5), key(1005), *(key(number) for number in order if number != 1005)]
 
 
+def test_the_last_endings_come_with_the_slots_that_they_left(store: Store) -> None:
+    store.record([accepted(windows=100), accepted("other")])
+    failed = Finished(attempts=1, outcome=Failed(failure=FAILURE))
+    for number in range(90):
+        placed, started, ended = run(key(number), at=float(number))
+        if number % 40 == 0:
+            ended = moved(key(number), started.new, failed, ending=FAILURE)
+        store.record([placed, started, ended])
+    cancelled = Finished(attempts=0, outcome=Cancelled())
+    store.record([moved(key(95), Queued(), cancelled), *run(key(1, "other"))])
+    endings = store.endings(None, 64)
+    assert [move.key for move in endings] == [*(key(number) for number in range(27, 90)), key(1, "other")]
+    assert isinstance(endings[0].old, Running)
+    assert endings[0].old.slot == SLOT
+    assert [move.key for move in store.endings("other", 64)] == [key(1, "other")]
+    assert [move.key for move in store.endings("b", 2, failed=True)] == [key(40), key(80)]
+    assert store.endings("b", 64, failed=True)[-1].new == failed
+
+
 def test_long_texts_keep_their_end(store: Store) -> None:
     store.record([accepted()])
     failure = Failure(kind="raised", message="m" * 200_000, traceback="a\udcffé" * 100_000 + "the cause")
