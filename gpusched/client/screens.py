@@ -10,8 +10,11 @@ from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
+from textual.widget import Widget
 from textual.widgets import Input, RichLog, Static
+from textual.worker import Worker
 
 from gpusched.client.canvas import Canvas
 from gpusched.client.cells import clean
@@ -22,6 +25,7 @@ from gpusched.client.overview import DeviceView
 from gpusched.client.panels import ORDERS, Cursor, Panel, Row, rows
 from gpusched.client.windows import WindowList, WindowsFrame
 from gpusched.core.events import WindowMoved
+from gpusched.core.model import Starting
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, LogChunk, Snapshot, Verb
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 LOG_LINES = 5000
 
 HELP = (
-    ("tab, shift+tab", "next or previous panel"),
+    ("tab, shift+tab", "next or previous panel; a window's story or its log"),
     ("↑ ↓ or k j", "choose a row; page up and down, home and end go further"),
     ("enter", "a batch's windows; a window's story and live log; a device"),
     ("esc", "back"),
@@ -295,19 +299,23 @@ class WindowsPage(Page):
 
 
 class WindowPage(Page):
-    """One window: its story, and its log while it is written."""
+    """One window: its story, and its log while it is written. Keys scroll the one or the other."""
 
     def __init__(self, batch_id: str, label: str) -> None:
         super().__init__()
         self._batch_id, self._label = batch_id, label
-        self._story: list[str] = []
-        self._attempt = 0
+        #: the attempt whose log is shown, and how many bytes of it are
+        self._attempt, self._seen = 0, 0
         #: a line of the log that has no end yet
         self._rest = ""
+        #: the last line, if it is not of the log
+        self._noted = ""
         self._following: Connection | None = None
+        self._follower: Worker[None] | None = None
+        self._in_story = False
 
     def compose(self) -> ComposeResult:
-        yield Static(classes="story", markup=False)
+        yield VerticalScroll(Static(markup=False), classes="story", can_focus=False)
         yield RichLog(max_lines=LOG_LINES, wrap=True, markup=False, highlight=False, auto_scroll=True)
         self.canvas = Canvas(self.top.console_of_terminal)
         self.canvas.styles.height = 1
@@ -316,7 +324,7 @@ class WindowPage(Page):
 
     def on_mount(self) -> None:
         self._refresh()
-        self.run_worker(self._follow, thread=True)
+        self._follow_again()
 
     def on_unmount(self) -> None:
         if self._following is not None:
@@ -339,7 +347,12 @@ class WindowPage(Page):
         if self.is_mounted:
             plain = self.top.console_of_terminal.options.ascii_only
             lines = [clean(line, ascii_only=plain) for line in page.splitlines()]
-            self.query_one(".story", Static).update(Text("\n".join(lines)))
+            self.query_one(".story Static", Static).update(Text("\n".join(lines)))
+
+    def _follow_again(self) -> None:
+        """Unless the log is being followed: it ends with the window, and with the daemon."""
+        if self._follower is None or self._follower.is_finished:
+            self._follower = self.run_worker(self._follow, thread=True)
 
     def _follow(self) -> None:
         """Hand over the log as it grows; the daemon ends it when the window is finished."""
@@ -357,35 +370,57 @@ class WindowPage(Page):
         if not self.is_mounted:
             return
         if chunk.attempt != self._attempt:
-            self._attempt, self._rest = chunk.attempt, ""
+            self._attempt, self._seen, self._rest = chunk.attempt, 0, ""
             self._note(f"Log of attempt {chunk.attempt}")
-        *lines, self._rest = (self._rest + chunk.data.decode("utf-8", "replace")).split("\n")
+        # Who follows again is told all of it again.
+        data = chunk.data[max(0, self._seen - chunk.offset) :]
+        if not data:
+            return
+        self._seen, self._noted = chunk.offset + len(chunk.data), ""
+        *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
         log, plain = self.query_one(RichLog), self.top.console_of_terminal.options.ascii_only
         for line in lines[-LOG_LINES:]:
             log.write(Text(clean(line, ascii_only=plain)))
 
     def _note(self, text: str) -> None:
-        if self.is_mounted:
+        if self.is_mounted and text != self._noted:
+            self._noted = text
             self.query_one(RichLog).write(Text(f"-- {text}", "bold"))
 
     def learn(self, delta: Delta | Snapshot) -> None:
-        if isinstance(delta, Snapshot) or (
-            isinstance(delta, WindowMoved) and (delta.key.batch_id, delta.key.label) == (self._batch_id, self._label)
-        ):
-            self._refresh()
+        match delta:
+            case WindowMoved(key=key, new=new) if (key.batch_id, key.label) == (self._batch_id, self._label):
+                self._refresh()
+                if isinstance(new, Starting):
+                    self._follow_again()
+            case Snapshot():
+                self._refresh()
+                self._follow_again()
 
     def frame(self) -> Text:
-        keys = "j/k scroll  c cancel  h hold  r retry  esc back  ? help  q quit"
+        other = "log" if self._in_story else "story"
+        keys = f"j/k scroll  tab {other}  c cancel  h hold  r retry  esc back  ? help  q quit"
         return Text(self.top.message, "bold yellow") if self.top.message else Text(keys, "dim")
 
     def target(self) -> tuple[str, str | None]:
         return self._batch_id, self._label
 
+    @property
+    def _scrolled(self) -> Widget:
+        return self.query_one(".story" if self._in_story else "RichLog", Widget)
+
     def step(self, rows: int) -> None:
         log = self.query_one(RichLog)
         log.auto_scroll = False
-        log.scroll_relative(y=rows, animate=False)
+        self._scrolled.scroll_relative(y=rows, animate=False)
         log.auto_scroll = log.is_vertical_scroll_end
+
+    def action_page(self, step: int) -> None:
+        self.action_move(step * max(1, self._scrolled.size.height - 1))
+
+    def action_turn(self, step: int) -> None:
+        self._in_story = not self._in_story
+        self.top.say("")
 
     def action_look_for(self) -> None:
         """There is nothing to choose from."""

@@ -41,11 +41,11 @@ class Top(App[None]):
     Input { dock: bottom; height: 1; border: none; padding: 0; background: ansi_default; display: none; }
     RichLog { height: 1fr; background: ansi_default; scrollbar-size-vertical: 1; }
     .log { height: 1fr; }
-    .story { height: auto; max-height: 50%; }
+    .story { height: auto; max-height: 50%; scrollbar-size-vertical: 1; }
     ModalScreen { align: center middle; background: transparent; }
     ModalScreen > Static { width: auto; max-width: 90%; height: auto; padding: 1 2; border: round ansi_yellow; }
     .plain ModalScreen > Static { border: ascii ansi_yellow; }
-    .plain RichLog { scrollbar-size-vertical: 0; }
+    .plain RichLog, .plain .story { scrollbar-size-vertical: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c", "leave", priority=False),

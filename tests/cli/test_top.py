@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from textual.widgets import RichLog
 
-from gpusched.client.screens import Dashboard, Help
+from gpusched.client.screens import Dashboard, Help, WindowPage
 from gpusched.client.top import Top
+from gpusched.protocol import LogChunk
 from tests.cli.test_service_commands import Client
 from tests.end_to_end.terminal import LEFT, Terminal
 from tests.server.support import Daemon, finished
@@ -119,14 +121,61 @@ def test_it_says_that_the_daemon_has_gone_and_finds_it_again(tmp_path: Path) -> 
             assert terminal.end() == 0
 
 
+def test_the_log_of_a_window_is_followed_through_retries_and_restarts(tmp_path: Path) -> None:
+    (tmp_path / "client").mkdir()
+    with Daemon(tmp_path / "service") as daemon:
+        client = Client(daemon, tmp_path / "client")
+        client.done("again", "BAD")
+        with Terminal(client, "top") as terminal:
+            terminal.until("again")
+            terminal.press("\r")
+            terminal.until("2 of 2 windows")
+            terminal.press("\r")
+            terminal.until("The window has finished")
+            terminal.press("r")
+            terminal.until("again? y/n")
+            terminal.press("y")
+            terminal.until("Log of attempt 2")
+            terminal.until("The window has finished")
+            daemon.kill()
+            terminal.until("The daemon has gone")
+            daemon.start()
+            terminal.until("tab story")
+            terminal.press("r")
+            terminal.until("again? y/n")
+            terminal.press("y")
+            terminal.until("Log of attempt 3")
+            terminal.press("q")
+            assert terminal.end() == 0
+
+
+async def test_the_story_and_the_log_of_a_window_are_scrolled_by_pages(client: Client) -> None:
+    client.done("scrolled", "BADSCROLL")
+    top = Top(Console(), client.daemon.socket)
+    async with top.run_test(size=(80, 24)) as keys:
+        page = WindowPage("scrolled", "BADSCROLL_2022-01-01_to_2022-01-10")
+        await top.push_screen(page)
+        await top.workers.wait_for_complete()  # the window has ended, and its story is told
+        log, story = page.query_one(RichLog), page.query_one(".story")
+        page._write(LogChunk(attempt=9, offset=0, data=b"line\n" * 100))
+        page._tell("line\n" * 100)
+        await keys.pause()
+        await keys.press("pageup", "pageup")
+        assert log.max_scroll_y - log.scroll_y == 2 * (log.size.height - 1)
+        await keys.press("tab", "pagedown", "j")
+        assert story.scroll_y == story.size.height
+        await keys.press("tab", "end")
+        assert log.is_vertical_scroll_end
+
+
 def test_one_frame_anywhere(client: Client) -> None:
     client.done("once", "S0", "BAD")
     shown = client("top", "--once")
     assert "once" in shown
     assert "2 failed" in shown
     failed, _, finished_last = shown.partition("Failed last")[2].partition("Finished last")
-    assert failed.count("told to") == 2
-    assert finished_last.count("auc 0.500") == 2
+    assert sum("told to" in line and "once" in line for line in failed.splitlines()) == 2
+    assert sum("auc 0.500" in line and "once" in line for line in finished_last.splitlines()) == 2
     assert "select" not in shown
     assert "\x1b" not in shown
 
