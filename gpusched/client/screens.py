@@ -123,6 +123,7 @@ class Page(Screen[None]):
         """Show more of what is chosen."""
 
     def action_back(self) -> None:
+        self.top.say("")
         if not self._end_search():
             self.top.pop_screen()
 
@@ -185,7 +186,7 @@ class Dashboard(Page):
     def frame(self) -> Frame:
         return Frame(
             overview=self.top.overview,
-            monotonic=time.monotonic(),
+            monotonic=self.top.monotonic,
             title=self.top.words,
             cursor=self._cursor,
             words=self._words,
@@ -214,6 +215,7 @@ class Dashboard(Page):
         self.top.say("")
 
     def action_back(self) -> None:
+        self.top.say("")
         self._end_search()
 
     def action_sort(self) -> None:
@@ -225,11 +227,11 @@ class Dashboard(Page):
         if row is None:
             return
         if isinstance(row.what, DeviceView):
-            self.top.push_screen(DevicePage(row.key))
+            self.top.open(DevicePage(row.key))
         elif row.label is None:
-            self.top.push_screen(WindowsPage(row.batch_id))
+            self.top.open(WindowsPage(row.batch_id))
         else:
-            self.top.push_screen(WindowPage(row.batch_id, row.label))
+            self.top.open(WindowPage(row.batch_id, row.label))
 
     def action_drain(self) -> None:
         row = self._row()
@@ -274,17 +276,17 @@ class WindowsPage(Page):
         return WindowsFrame(
             windows=self._windows,
             view=self.top.overview.batches.get(self._windows.batch_id),
-            monotonic=time.monotonic(),
-            wall=time.time(),
+            monotonic=self.top.monotonic,
+            wall=time.time() - (time.monotonic() - self.top.monotonic),
             message=self.top.message,
         )
 
     def target(self) -> tuple[str, str | None] | None:
-        chosen = self._windows.chosen(time.monotonic())
+        chosen = self._windows.chosen(self.top.monotonic)
         return None if chosen is None else (self._windows.batch_id, chosen[1].label)
 
     def step(self, rows: int) -> None:
-        self._windows.move(rows, time.monotonic())
+        self._windows.move(rows, self.top.monotonic)
 
     def find(self, words: str) -> None:
         self._windows.look_for(words)
@@ -295,7 +297,7 @@ class WindowsPage(Page):
 
     def action_open(self) -> None:
         if (target := self.target()) is not None and target[1] is not None:
-            self.top.push_screen(WindowPage(target[0], target[1]))
+            self.top.open(WindowPage(target[0], target[1]))
 
 
 class WindowPage(Page):

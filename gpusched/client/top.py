@@ -30,6 +30,7 @@ FRAMES_PER_S = 8
 IDLE_S = 1.0
 #: seconds between attempts to find a daemon that was lost
 RECONNECT_S = 1.0
+LOST = "The daemon has gone: trying to reach it again. What is shown is from before"
 
 
 class Top(App[None]):
@@ -61,7 +62,9 @@ class Top(App[None]):
         self.overview = Overview()
         self.words = words or "gpusched"
         self._named = bool(words)
-        self.message = ""
+        self._answer = ""
+        #: monotonic instant since which there is no daemon: none was lost if None
+        self._lost_at: float | None = None
         self.state_dir = Path()
         self.changed = True
         self._drawn_at = 0.0
@@ -105,6 +108,7 @@ class Top(App[None]):
 
     def _follow(self, connection: Connection, subscription: Subscription) -> None:
         self._connection, self._subscription = connection, subscription
+        self._lost_at = None
         self.socket = connection.path
         self.state_dir = Path(connection.daemon.state_dir)
         if not self._named:
@@ -120,7 +124,8 @@ class Top(App[None]):
             self._take(self._subscription.pending())
         except GpuschedError:
             self._let_go()
-            self.say("The daemon has gone: trying to reach it again")
+            self._lost_at = time.monotonic()
+            self.say("")
             self.set_timer(RECONNECT_S, self._reach)
 
     def _take(self, deltas: Iterable[Delta | Snapshot]) -> None:
@@ -150,9 +155,24 @@ class Top(App[None]):
             self.changed, self._drawn_at = False, now
             self._pages()[-1].redraw()
 
-    def say(self, message: str) -> None:
-        self.message = message
+    @property
+    def monotonic(self) -> float:
+        """The instant that frames show: it stands still while nobody tells what happens."""
+        return time.monotonic() if self._lost_at is None else self._lost_at
+
+    @property
+    def message(self) -> str:
+        """What is said instead of the keys."""
+        return self._answer or (LOST if self._lost_at is not None else "")
+
+    def say(self, answer: str) -> None:
+        """Until another key is pressed; nothing if it is empty."""
+        self._answer = answer
         self.changed = True
+
+    def open(self, page: Page) -> None:
+        self.say("")
+        self.push_screen(page)
 
     # -- what is done --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from textual.widgets import RichLog
 
 from gpusched.client.screens import Dashboard, Help, WindowPage
-from gpusched.client.top import Top
+from gpusched.client.top import LOST, Top
 from gpusched.protocol import LogChunk
 from tests.cli.test_service_commands import Client
 from tests.end_to_end.terminal import LEFT, Terminal
@@ -121,6 +121,25 @@ def test_it_says_that_the_daemon_has_gone_and_finds_it_again(tmp_path: Path) -> 
             assert terminal.end() == 0
 
 
+async def test_answers_go_with_the_next_key_and_a_lost_daemon_stays_lost(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        top = Top(Console(), daemon.socket)
+        async with top.run_test() as keys:
+            await top.workers.wait_for_complete()  # it is connected
+            for key in ("tab", "enter", "escape", "j"):  # there is a device, and nothing else
+                top.say("an answer")
+                await keys.press(key)
+                assert top.message == ""
+            daemon.kill()
+            await keys.pause()
+            assert top.message == LOST
+            await keys.press("j")
+            assert top.message == LOST
+            instant = top.monotonic
+            await keys.press("k")
+            assert top.monotonic == instant
+
+
 def test_the_log_of_a_window_is_followed_through_retries_and_restarts(tmp_path: Path) -> None:
     (tmp_path / "client").mkdir()
     with Daemon(tmp_path / "service") as daemon:
@@ -136,7 +155,7 @@ def test_the_log_of_a_window_is_followed_through_retries_and_restarts(tmp_path: 
             terminal.until("again? y/n")
             terminal.press("y")
             terminal.until("Log of attempt 2")
-            terminal.until("The window has finished")
+            finished(daemon, "again")
             daemon.kill()
             terminal.until("The daemon has gone")
             daemon.start()
