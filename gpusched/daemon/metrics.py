@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpusched import __version__
-from gpusched.core.events import Update, WindowMoved
+from gpusched.core.events import BatchAccepted, Update, WindowMoved
 from gpusched.core.model import Active, Failure, Finished, Reading, Running, WindowResult, name_of
 from gpusched.core.placement import Health
 from gpusched.daemon.rows import BatchRow
@@ -78,6 +78,11 @@ class Metrics:
 
     def follow(self, update: Update) -> None:
         """Something happened and is durable."""
+        if isinstance(update, BatchAccepted):
+            # What is skipped or reused never moves.
+            for _, state in update.windows:
+                if isinstance(state, Finished):
+                    self._finished.labels(name_of(state.outcome)).inc()
         if not isinstance(update, WindowMoved):
             return
         old, new, ending = update.old, update.new, update.ending

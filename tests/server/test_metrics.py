@@ -36,7 +36,7 @@ def test_counts_and_gauges_after_a_batch(tmp_path: Path) -> None:
     daemon.start(environment={"GPUSCHED_TEST_METRICS": f"127.0.0.1:{port}"})
     try:
         with daemon.connect() as link, daemon.fifo() as release:
-            link.submit(daemon.spec("S0", "S1", "BAD"), source="s", name="first")
+            link.submit(daemon.spec("S0", "S1", "BAD", "SKIP"), source="s", name="first")
             finished(daemon, "first")
             link.submit(daemon.spec("FIFO", "FIFO2", windows=2), source="s", name="second")
             link.hold("second")
@@ -44,6 +44,7 @@ def test_counts_and_gauges_after_a_batch(tmp_path: Path) -> None:
             release()
         assert found["gpusched_windows_finished_total", ("succeeded",)] >= 2
         assert found["gpusched_windows_finished_total", ("failed",)] == 1
+        assert found["gpusched_windows_finished_total", ("skipped",)] == 1
         assert found["gpusched_attempts_failed_total", ("bad_data",)] == 1
         assert found["gpusched_attempt_seconds_count", ()] >= 3
         assert found["gpusched_batches", ("held",)] == 1
