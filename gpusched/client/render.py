@@ -63,7 +63,8 @@ def _knows_only_ascii() -> bool:
 
 def takes_keys(console: Console) -> bool:
     """Whether somebody at a terminal sees the console and can press keys, which Textual reads; it draws on stderr."""
-    return console.is_terminal and sys.stdin.isatty() and sys.stderr.isatty()
+    seen = console.is_terminal and not console.is_dumb_terminal
+    return seen and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 class RunScreen:

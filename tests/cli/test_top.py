@@ -226,3 +226,11 @@ def test_a_terminal_that_knows_only_ascii(client: Client, env: dict[str, str]) -
 
 def test_without_a_terminal_it_says_what_to_do(client: Client) -> None:
     assert "--once" in client.error("top", code=2)
+
+
+def test_a_terminal_that_cannot_move_its_cursor_is_none(client: Client) -> None:
+    with Terminal(client, "top", env={"TERM": "dumb"}) as terminal:
+        said = terminal.rest()
+        assert "--once" in said
+        assert "\x1b" not in said
+        assert terminal.end() == 2
