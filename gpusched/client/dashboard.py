@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 from rich.cells import cell_len
@@ -16,7 +17,7 @@ from gpusched.client.panels import PANELS, Cursor, Order, Panel, Row, rows
 from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
 
 KEYS = "tab panel  ⏎ open  c cancel  h hold  r retry  d drain  f filter  ? help  q quit"
-_PLAIN_KEYS = "tab panel  enter open  c cancel  h hold  r retry  d drain  f find  ? help  q quit"
+_PLAIN_KEYS = "tab panel  enter open  c cancel  h hold  r retry  d drain  f filter  ? help"
 #: rows of each panel that are shown at least, where there are so many
 FEWEST = 3
 #: rows of a panel that are shown at most, if others need the room
@@ -25,8 +26,12 @@ _MOST: dict[Panel, int] = {"devices": 6, "batches": 5, "running": 10**6, "failed
 _SPARKS, _PLAIN_SPARKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 #: cells of bars and sparklines, by the width of the screen
 WIDE, WIDE_BAR, NARROW_BAR = 110, 20, 8
-#: those of a device's slots
+#: from this width on, the history of a device's memory is as long as that of its use
+WIDEST = 140
+#: cells of a device's slots, at most
 WIDE_SLOTS, NARROW_SLOTS = 24, 9
+#: those of an ETA with its error and without, and those that outcomes get before an ETA gets its error
+ETA, ETA_ALONE, OUTCOMES = 13, 6, 24
 #: a slot that is free, and by the phase of the window that holds it
 _SLOT_CELLS = {"": "□", "starting": "◪", "stopping": "▣"}
 _PLAIN_SLOT_CELLS = {"": ".", "starting": "o", "stopping": "x"}
@@ -68,7 +73,10 @@ class _Drawing:
         self._draw = draw
         self._width = width
         self._wide = width >= WIDE
-        self._bar, self._slots = (WIDE_BAR, WIDE_SLOTS) if self._wide else (NARROW_BAR, NARROW_SLOTS)
+        self._bar, most = (WIDE_BAR, WIDE_SLOTS) if self._wide else (NARROW_BAR, NARROW_SLOTS)
+        self._history = WIDE_BAR if width >= WIDEST else NARROW_BAR
+        slots = [len(device.status.slots) for device in frame.overview.devices.values()]
+        self._slots = min(most, max(5, *slots, 0))
         #: by slot
         self._phases = {window.slot: window.phase for _, window in frame.overview.running}
 
@@ -151,19 +159,27 @@ class _Drawing:
     # -- devices -------------------------------------------------------------------------------------------------------
 
     def _heading_of_devices(self) -> str:
-        bar = " " * (NARROW_BAR + 1) if self._wide else ""
-        return (
-            f"{'device':<14} {'slots':<{self._slots}} {'use':>4} {'':<{self._bar}} {'memory':>13} {bar}"
-            f"{'temp':>4} {'power':>5}  name"
-        )
+        memory = f"{'memory':>13} {'':<{NARROW_BAR + self._history + 2}}" if self._wide else f"{'memory':>12} "
+        slots = f"{'slots':<{self._slots}}"
+        return f"{'device':<14} {slots} {'use':>4} {'':<{self._bar}} {memory}{'temp':>4} {'power':>5}  name"
 
-    def _memory(self, used: int | None, total: int | None) -> tuple[str, str]:
-        """A bar, and how it is coloured."""
-        if used is None or not total:
-            return " " * (NARROW_BAR + 1), ""
-        filled = min(NARROW_BAR, round(NARROW_BAR * used / total))
-        bar = self._draw.filled * filled + self._draw.empty * (NARROW_BAR - filled) + " "
-        return bar, "red" if used > 0.95 * total else "cyan"
+    def _memory(self, device: DeviceView) -> Text:
+        """How full it is: in numbers, and where there is room as a bar and over time."""
+        used, total = device.memory_used_bytes, device.memory_total_bytes
+        full = used is not None and bool(total) and used > 0.95 * (total or 0)
+        style = "red" if full else "cyan"
+        if not self._wide:
+            share = "?" if used is None or not total else f"{100 * used / total:.0f}%"
+            return Text("" if total is None else f"{share} of {total / 2**30:.0f}G", style if full else "")
+        numbers = "" if total is None else f"{'?' if used is None else _gib(used)}/{_gib(total)} GiB"
+        bar = " " * NARROW_BAR
+        if used is not None and total:
+            filled = min(NARROW_BAR, round(NARROW_BAR * used / total))
+            bar = self._draw.filled * filled + self._draw.empty * (NARROW_BAR - filled)
+        line = Text(f"{numbers:>13} ")
+        line.append(bar, style)
+        line.append(f" {self._sparkline(device.memory, self._history)}", style)
+        return line
 
     def _device(self, device: DeviceView) -> Text:
         status, reading = device.status, device.status.reading
@@ -176,47 +192,50 @@ class _Drawing:
             if slot.index not in closed
         )
         use = reading.utilisation if reading else None
-        total = (reading.memory_total_bytes if reading else None) or status.device.memory_total_bytes
-        free = reading.memory_free_bytes if reading else None
-        used = None if total is None or free is None else total - free
-        memory = "" if total is None else f"{_gib(used) if used is not None else '?'}/{_gib(total)} GiB"
         temperature = reading.temperature_c if reading else None
         power = reading.power_w if reading else None
         line = Text(no_wrap=True, overflow="crop")
         line.append(self._draw.crop(self._draw.clean(device_name(status.device.id)), 14) + " ")
         line.append(self._draw.crop(cells, self._slots) + " ", "green")
         line.append(f"{'' if use is None else f'{100 * use:.0f}%':>4} ")
-        line.append(self._sparkline(device.utilisation), "cyan")
-        line.append(f" {memory:>13} ")
-        if self._wide:
-            line.append(*self._memory(used, total))
+        line.append(self._sparkline(device.utilisation, self._bar), "cyan")
+        memory = self._memory(device)
+        line.append(" " * (0 if self._wide else 12 - memory.cell_len) + " ")
+        line.append_text(memory)
+        line.append(" ")
         line.append(f"{'' if temperature is None else f'{temperature:.0f}C':>4} ")
         line.append(f"{'' if power is None else f'{power:.0f}W':>5}  ")
         if status.health != "open":
             line.append(f"{status.health}: {self._draw.clean(status.reason)} ", "bold yellow")
         line.append(self._draw.clean(status.device.name))
-        line.truncate(self._width)
-        return line
+        return self._fitted(line)
 
-    def _sparkline(self, values: Sequence[float | None]) -> str:
+    def _sparkline(self, values: Sequence[float | None], cells: int) -> str:
         sparks = _PLAIN_SPARKS if self._draw.ascii_only else _SPARKS
-        shown = list(values)[-self._bar :]
+        shown = list(values)[-cells:]
         drawn = "".join(" " if v is None else sparks[min(len(sparks) - 1, int(v * len(sparks)))] for v in shown)
-        return f"{drawn:>{self._bar}}"
+        return f"{drawn:>{cells}}"
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
     def _heading_of_batches(self) -> str:
         name, bar = f"{'batch':<{self._name_width}}", " " * self._bar
-        return f"  {name} {bar} {'done':>13}  {'rate':>7}  {'ETA':>{self._eta_width}}  outcomes"
+        return f"  {name} {bar} {'done':>{self._done_width}}  {'rate':>7}  {'ETA':>{self._eta_width}}  outcomes"
 
-    @property
-    def _eta_width(self) -> int:
-        return 13 if self._wide else 6
-
-    @property
+    @cached_property
     def _name_width(self) -> int:
-        return max(12, min(40, self._width - 60))
+        longest = max((cell_len(self._draw.clean(name)) for name in self._overview.batches), default=0)
+        return max(5, min(longest, 40, max(12, self._width - 60)))
+
+    @cached_property
+    def _done_width(self) -> int:
+        return max((2 * len(str(view.total)) + 1 for view in self._overview.batches.values()), default=4)
+
+    @cached_property
+    def _eta_width(self) -> int:
+        """With room for its error, unless that would be taken from the outcomes."""
+        others = self._name_width + self._bar + self._done_width + 17
+        return ETA if self._width - others - ETA >= OUTCOMES else ETA_ALONE
 
     def _batch(self, name: str, view: BatchView) -> Text:
         draw = self._draw
@@ -228,27 +247,27 @@ class _Drawing:
         line.append(draw.empty * (self._bar - filled), "dim")
         per_s = 0.0 if view.finished or view.held_reason is not None else view.rate(self._now)
         left = "done" if view.finished else "held" if view.held_reason is not None else duration(eta) if eta else ""
-        error = view.eta_error_s(self._now) if self._wide else None
+        error = view.eta_error_s(self._now) if self._eta_width == ETA else None
         left += f" {draw.plus_minus}{duration(error)}" if error is not None else ""
         done = f"{view.done}/{view.total}"
-        line.append(f" {done:>13}  {per_second(per_s) if per_s else '':>7}  {left:>{self._eta_width}}  ")
-        # What went wrong first: there may not be room for all of it.
-        for outcome in sorted(filter(view.counts.get, view.counts), key=lambda name: name not in FAILURES):
-            line.append(f"{view.counts[outcome]} {outcome.replace('_', ' ')} ", STYLES[outcome])
-        if view.held_reason is not None:
-            line.append(draw.clean(view.held_reason), "yellow")
-        line.truncate(self._width)
-        return line
+        rate = per_second(per_s) if per_s else ""
+        line.append(f" {done:>{self._done_width}}  {rate:>7}  {left:>{self._eta_width}}  ")
+        # Why nothing goes on, then what went wrong: there may not be room for all of it.
+        parts = [] if view.held_reason is None else [(draw.clean(view.held_reason), "yellow")]
+        worst = sorted(filter(view.counts.get, view.counts), key=lambda name: name not in FAILURES)
+        parts += [(f"{view.counts[name]} {name.replace('_', ' ')}", STYLES[name]) for name in worst]
+        return self._filled(line, parts, "  ", self._draw.ellipsis)
 
     # -- windows -------------------------------------------------------------------------------------------------------
 
     def _heading_of_running(self) -> str:
         taken = f"{'time':>6}" + (" of about" if self._wide else "")
-        return f"{'slot':>5}  {'window':<{self._label_width}} {'phase':<10} {'round':>9} {taken}  batch"
+        device = f"{'device':<14}  " if self._wide else ""
+        return f"{'slot':>5}  {'window':<{self._label_width}} {'phase':<10} {'round':>9} {taken}  {device}batch"
 
     @property
     def _label_width(self) -> int:
-        return max(20, min(44, self._width - 49))
+        return max(20, min(44, self._width - (74 if self._wide else 49)))
 
     def _running(self, name: str, window: RunningWindow) -> Text:
         draw = self._draw
@@ -259,7 +278,8 @@ class _Drawing:
         if self._wide:
             expected = self._overview.batches[name].expected_s
             text += f" {'' if expected is None else duration(expected):>8}"
-        text += f"  {name}"
+            text += f"  {draw.crop(draw.clean(device_name(window.device)), 14)}"
+        text += f"  {draw.crop_middle(draw.clean(name), max(0, self._width - cell_len(text) - 2))}"
         return self._line(text, "yellow" if window.phase == "stopping" else "")
 
     def _finished(self, name: str, window: FinishedWindow) -> Text:
@@ -267,14 +287,36 @@ class _Drawing:
         line = Text("       ", no_wrap=True, overflow="crop")
         line.append(draw.crop_middle(draw.clean(window.label), self._label_width))
         line.append(f" {window.outcome.replace('_', ' '):<10} ", STYLES[window.outcome])
-        numbers = "  ".join(f"{metric} {number}" for metric, number in key_metrics(window.metrics, 2))
         line.append(f"{duration(window.seconds):>6}  ")
-        line.append(draw.clean(window.reason or numbers))
+        numbers = [(draw.clean(f"{metric} {number}"), "") for metric, number in key_metrics(window.metrics, 2)]
+        line = self._filled(line, [(draw.clean(window.reason), "")] if window.reason else numbers, "  ")
         room = self._width - line.cell_len - cell_len(name) - 2
         if room > 0:
             line.append(" " * room + f"  {draw.clean(name)}", "dim")
-        line.truncate(self._width)
         return line
+
+    # -- what fits -----------------------------------------------------------------------------------------------------
+
+    def _fitted(self, line: Text) -> Text:
+        """The line, cut with a sign that it is."""
+        if line.cell_len > self._width:
+            line.truncate(max(0, self._width - len(self._draw.ellipsis)))
+            line.append(self._draw.ellipsis[: self._width])
+        return line
+
+    def _filled(self, line: Text, parts: list[tuple[str, str]], gap: str, more: str = "") -> Text:
+        """The line and as many styled parts as fit whole, `more` if not all do. The first is cut if it does not fit."""
+        for number, (part, style) in enumerate(parts):
+            if number == 0:
+                line.append(part, style)
+                line = self._fitted(line)
+            elif line.cell_len + len(gap) + cell_len(part) <= self._width:
+                line.append(gap).append(part, style)
+            else:
+                if line.cell_len + len(gap + more) <= self._width:
+                    line.append(gap + more, "dim")
+                break
+        return self._fitted(line)
 
 
 def _around(chosen: int, count: int, room: int) -> tuple[int, int]:

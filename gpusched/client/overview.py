@@ -17,7 +17,7 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import Active, Finished
+from gpusched.core.model import Active, Finished, Reading
 from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot
 
 #: readings of a device that are kept for its sparkline
@@ -32,8 +32,28 @@ class DeviceView:
         self.status = status
         #: 0..1, the latest at the end; None where it was not reported
         self.utilisation: deque[float | None] = deque(maxlen=KEPT_READINGS)
+        #: share that is used, likewise
+        self.memory: deque[float | None] = deque(maxlen=KEPT_READINGS)
         #: slots that are held
         self.busy: set[int] = set(status.allocations)
+
+    @property
+    def memory_total_bytes(self) -> int | None:
+        reading = self.status.reading
+        return (reading.memory_total_bytes if reading else None) or self.status.device.memory_total_bytes
+
+    @property
+    def memory_used_bytes(self) -> int | None:
+        total, reading = self.memory_total_bytes, self.status.reading
+        free = reading.memory_free_bytes if reading else None
+        return None if total is None or free is None else total - free
+
+    def read(self, reading: Reading) -> None:
+        """Take in a reading."""
+        self.status = msgspec.structs.replace(self.status, reading=reading)
+        self.utilisation.append(reading.utilisation)
+        total, used = self.memory_total_bytes, self.memory_used_bytes
+        self.memory.append(used / total if total and used is not None else None)
 
 
 class Overview:
@@ -60,7 +80,7 @@ class Overview:
         self.devices = {status.device.id: DeviceView(status) for status in snapshot.devices}
         for device_id, device in self.devices.items():
             if device_id in kept:
-                device.utilisation = kept[device_id].utilisation
+                device.utilisation, device.memory = kept[device_id].utilisation, kept[device_id].memory
 
     def apply(self, delta: Delta | Snapshot, monotonic: float) -> None:
         """Take in what happened at the instant `monotonic`."""
@@ -71,10 +91,8 @@ class Overview:
                 empty = Snapshot(at=0.0, batches=(batch,), active=(), progress=(), devices=())
                 self._announce(batch, empty, monotonic)
             case DeviceReported(reading=reading):
-                device = self.devices.get(reading.device_id)
-                if device is not None:
-                    device.status = msgspec.structs.replace(device.status, reading=reading)
-                    device.utilisation.append(reading.utilisation)
+                if device := self.devices.get(reading.device_id):
+                    device.read(reading)
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
                 device = self.devices.get(device_id)
                 if device is not None:

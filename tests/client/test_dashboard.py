@@ -207,9 +207,46 @@ def test_slots_show_what_their_windows_do() -> None:
 def test_a_hold_is_shown_until_it_is_lifted() -> None:
     watcher = scene()
     watcher.overview.apply(BatchHeld(batch_id="newer", reason="10 failed alike", at=0.0), watcher.at)
-    assert "10 failed alike" in drawn(frame(watcher), 200, 50)
+    assert "held  10 failed alike  1 failed  7 succeeded" in drawn(frame(watcher), 200, 50)
+    assert "held  10 failed alike  1 failed  …" in drawn(frame(watcher), 80, 24)
     watcher.overview.apply(BatchReleased(batch_id="newer", at=0.0), watcher.at)
     assert "10 failed alike" not in drawn(frame(watcher), 200, 50)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_nothing_is_cut_without_a_sign(encoding: str) -> None:
+    watcher = scene()
+    long = "the last 10 windows failed alike: bad_data: the column 'close' is missing in 2022-03-14.csv"
+    watcher.overview.apply(BatchHeld(batch_id="newer", reason=long, at=0.0), watcher.at)
+    watcher.overview.apply(DeviceChanged(device_id="GPU-0", health="quarantined", reason=long, at=0.0), watcher.at)
+    lines = drawn(frame(watcher), 80, 24, encoding=encoding).split("\n")
+    more = "…" if encoding == "utf-8" else "..."
+    held, quarantined = (line for line in lines if "held" in line or "quarantined" in line)
+    assert held.endswith(more)
+    assert quarantined.endswith(more)
+    (done,) = [line for line in lines if "SYM07" in line and "succeeded" in line]
+    assert done.split("succeeded")[1].split() == ["4.2s", "auc", "0.532", "newer"], "what does not fit is left out"
+    assert "q quit" in lines[-1] or encoding == "ascii"
+    assert "? help" in lines[-1]
+
+
+def test_names_of_batches_get_what_they_need() -> None:
+    watcher = Watcher(gpu(0)).announce("a" * 30, 4)
+    (row,) = [line for line in drawn(frame(watcher), 80, 24).split("\n") if "0/4" in line]
+    assert f"{'a' * 10}…{'a' * 9}" in row, "at most a quarter of the screen"
+    assert f"{'a' * 30} ─" in drawn(frame(watcher), 200, 50)
+    (row,) = [line for line in drawn(frame(Watcher(gpu(0)).announce("b", 4)), 80, 24).split("\n") if "0/4" in line]
+    assert row.startswith("  b     ─"), "no more than its heading"
+
+
+def test_the_memory_of_a_device_is_shown_and_its_history_where_there_is_room() -> None:
+    watcher = scene()
+    assert " 25% of 48G " in drawn(frame(watcher), 80, 24)
+    wide = drawn(frame(watcher), 200, 50)
+    assert f"12.0/48.0 GiB ━━────── {'▃' * 20} " in wide
+    assert f"━━────── {'▃' * 3:>8} " in drawn(frame(watcher), 110, 30)
+    (row,) = [line for line in wide.split("\n") if "SYM08" in line]
+    assert row.split()[-2:] == ["GPU-0", "newer"], "the device of what runs"
 
 
 def test_a_snapshot_replaces_what_was_known_but_not_what_was_seen() -> None:
