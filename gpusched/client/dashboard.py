@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import msgspec
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
@@ -14,12 +14,16 @@ from gpusched.client.cells import STYLES, Glyphs, device_name, duration, glyphs,
 from gpusched.client.connection import Connection
 from gpusched.client.overview import DeviceView, Overview
 from gpusched.client.panels import PANELS, Cursor, Order, Panel, Row, rows
+from gpusched.client.tables import failure_line
 from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
+from gpusched.protocol import DeviceStatus
 
 KEYS = "tab panel  ⏎ open  c cancel  h hold  r retry  d drain  f filter  ? help  q quit"
 _PLAIN_KEYS = "tab panel  enter open  c cancel  h hold  r retry  d drain  f filter  ? help"
 #: rows of each panel that are shown at least, where there are so many
 FEWEST = 3
+#: lines of the chosen row's reason that are shown at most
+TOLD_LINES = 4
 #: rows of a panel that are shown at most, if others need the room
 _MOST: dict[Panel, int] = {"devices": 6, "batches": 5, "running": 10**6, "failed": 4, "finished": 10**6}
 
@@ -83,16 +87,34 @@ class _Drawing:
     def lines(self, height: int) -> list[Text]:
         """At most `height` lines."""
         found = rows(self._overview, self._frame.words, self._frame.order)
-        shares = _share(height - 2, [(len(found[panel]), _MOST[panel]) for panel in PANELS])
+        told = self._told(found)
+        shares = _share(height - 2 - len(told), [(len(found[panel]), _MOST[panel]) for panel in PANELS])
         drawn = [self._header()]
         for panel, share in zip(PANELS, shares, strict=True):
             if share >= 2:
                 drawn += self._panel(panel, found[panel], share)
-        drawn = drawn[: height - 1]
         if not self._frame.fill:
-            return drawn
-        drawn += [Text() for _ in range(height - 1 - len(drawn))]
-        return [*drawn, self._footer()]
+            return drawn[: height - 1]
+        drawn = drawn[: max(1, height - 1 - len(told))]
+        drawn += [Text() for _ in range(height - 1 - len(told) - len(drawn))]
+        return [*[*drawn, *told][: height - 1], self._footer()]
+
+    def _told(self, found: dict[Panel, list[Row]]) -> list[Text]:
+        """Why the chosen row is as it is, which the row itself has no room for, in a few lines."""
+        row = self._frame.cursor.row(found) if self._frame.cursor is not None else None
+        match row.what if row is not None and not self._frame.message else None:
+            case FinishedWindow(outcome=outcome) as window if outcome in FAILURES:
+                told = failure_line(window, self._draw).plain
+            case BatchView(held_reason=str(reason)) as batch:
+                told = f"{self._draw.clean(batch.batch_id)} is held: {self._draw.clean(reason)}"
+            case DeviceView(status=DeviceStatus(reason=reason, health=health, device=device)) if reason:
+                told = f"{self._draw.clean(device.id)} is {health}: {self._draw.clean(reason)}"
+            case _:
+                return []
+        lines = chop_cells(told, self._width)
+        if len(lines) > TOLD_LINES:
+            lines = [*lines[: TOLD_LINES - 1], lines[TOLD_LINES - 1] + lines[TOLD_LINES]]
+        return [self._line(line, "yellow") for line in lines]
 
     def _panel(self, panel: Panel, found: list[Row], room: int) -> list[Text]:
         """Its heading and as many rows as there is room for, the chosen one among them."""

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import msgspec
 
 from gpusched.client.overview import DeviceView, Overview
-from gpusched.client.view import BatchView, FinishedWindow, RunningWindow
+from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
 
 Panel = Literal["devices", "batches", "running", "failed", "finished"]
 PANELS: tuple[Panel, ...] = get_args(Panel)
@@ -44,7 +44,10 @@ def rows(overview: Overview, words: str = "", order: Order = "slot") -> dict[Pan
         "batches": batches,
         "running": running,
         "failed": [_finished(name, window) for name, window in reversed(overview.failures)],
-        "finished": [_finished(name, window) for name, window in reversed(overview.recent)],
+        # Without those that failed, which have a panel of their own.
+        "finished": [
+            _finished(name, window) for name, window in reversed(overview.recent) if window.outcome not in FAILURES
+        ],
     }
     wanted = words.lower().split()
     if wanted:

@@ -136,7 +136,7 @@ def test_counts_follow_what_happens() -> None:
 def test_the_cursor_goes_through_panels_and_rows_and_stays_with_what_it_chose() -> None:
     watcher, cursor = scene(), Cursor()
     found = rows(watcher.overview)
-    assert [len(found[panel]) for panel in PANELS] == [2, 2, 6, 2, 12]
+    assert [len(found[panel]) for panel in PANELS] == [2, 2, 6, 2, 10]
     assert cursor.row(found).batch_id == "newer"  # type: ignore[union-attr]
     cursor.move(found, 1)
     assert cursor.row(found).batch_id == "older"  # type: ignore[union-attr]
@@ -228,6 +228,37 @@ def test_nothing_is_cut_without_a_sign(encoding: str) -> None:
     assert done.split("succeeded")[1].split() == ["4.2s", "auc", "0.532", "newer"], "what does not fit is left out"
     assert "q quit" in lines[-1] or encoding == "ascii"
     assert "? help" in lines[-1]
+
+
+@pytest.mark.parametrize("height", [24, 8, 3])
+def test_why_the_chosen_row_is_as_it_is_is_told_in_full(height: int) -> None:
+    watcher = scene()
+    where = key(watcher.overview.running[0][1].label.split("_")[0], "newer")
+    reason = "the column 'close' is missing in 2022-03-14.csv, 2022-03-15.csv, 2022-03-16.csv and 20 other files"
+    watcher.end(where, ending=failure("bad_data", reason))
+    lines = drawn(frame(watcher, cursor=Cursor("failed")), 80, height).split("\n")
+    assert lines[-1].endswith("q quit")
+    assert len(lines) == height
+    if height > 3:
+        told = "".join(line.ljust(80) for line in lines[-3:-1]).rstrip()
+        assert told == f"{where.label}  failed (bad data): {reason}"
+    assert "(bad data)" not in drawn(frame(watcher, cursor=Cursor("failed"), message="An answer"), 80, height)
+    watcher.overview.apply(BatchHeld(batch_id="newer", reason=reason, at=0.0), watcher.at)
+    shown = drawn(frame(watcher, cursor=Cursor()), 120, 24)
+    assert f"newer is held: {reason}"[:120] in shown
+    assert "GPU-1 is draining: by request" in drawn(frame(watcher, cursor=chosen_device(watcher)), 80, 24)
+
+
+def chosen_device(watcher: Watcher) -> Cursor:
+    cursor = Cursor("devices")
+    cursor.move(rows(watcher.overview), 1)
+    return cursor
+
+
+def test_what_failed_is_listed_once() -> None:
+    found = rows(scene().overview)
+    assert {row.what.outcome for row in found["failed"]} == {"failed"}  # type: ignore[union-attr]
+    assert {row.what.outcome for row in found["finished"]} == {"succeeded"}  # type: ignore[union-attr]
 
 
 def test_names_of_batches_get_what_they_need() -> None:
