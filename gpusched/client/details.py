@@ -38,31 +38,38 @@ def window_details(detail: WindowDetail, logs_dir: Path) -> Iterator[str]:
         yield f"{iso(told.at)}  {told.old} → {told.new}  {clean(told.reason)}"
 
 
-def device_details(status: DeviceStatus) -> Iterator[str]:
-    """A device's health, slots and memory, and the windows on it."""
+def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
+    """A device's health, slots and memory, and the windows on it, at the Unix time `now`."""
     device, reading = status.device, status.reading
     where = f" at {clean(device.pci_bus_id)}" if device.pci_bus_id else ""
     yield f"Device   {clean(device.id)}"
     yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.device_type}"
     yield f"Health   {status.health}" + (f": {clean(status.reason)}" if status.reason else "")
+    idle = [slot.index for slot in status.slots if slot.index not in status.allocations]
+    free = idle[: max(0, status.width - len(status.allocations))]
     most = f" of {len(status.slots)}, tuned while windows run" if device.tuned_from else ""
     threads = "thread" if device.threads == 1 else "threads"
-    yield f"Slots    {len(status.allocations)} held, {status.width}{most} in use, {device.threads} {threads} each"
+    yield (
+        f"Slots    {len(status.allocations)} held, {len(free)} free, {status.width}{most} in use,"
+        f" {device.threads} {threads} each"
+    )
     if device.cpus:
         yield f"Cores    {', '.join(map(str, device.cpus))}"
     if device.memory_total_bytes is not None:
-        free = reading.memory_free_bytes if reading else None
+        room = reading.memory_free_bytes if reading else None
         yield (
-            f"Memory   {_mib(device.memory_total_bytes)}: {_mib(free)} free, {_mib(status.reserved_bytes)} promised to"
+            f"Memory   {_mib(device.memory_total_bytes)}: {_mib(room)} free, {_mib(status.reserved_bytes)} promised to"
             f" windows, {_mib(status.foreign_bytes)} of other processes"
         )
     if reading is not None:
         use = f"{100 * reading.utilisation:.0f} %" if reading.utilisation is not None else "not reported"
         hot = f", {reading.temperature_c:.0f} C" if reading.temperature_c is not None else ""
         watt = f", {reading.power_w:.0f} W" if reading.power_w is not None else ""
-        yield f"Reading  {use}{hot}{watt}, {iso(reading.at)}"
+        yield f"Reading  {use}{hot}{watt}, {duration(now - reading.at)} ago"
     for index, key in sorted(status.allocations.items()):
         yield f"Slot     {index}: {clean(str(key))}"
+    for index in free:
+        yield f"Slot     {index}: free"
 
 
 def _mib(count: int | None) -> str:

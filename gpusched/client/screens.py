@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.console import RenderableType
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 #: lines of a log that are kept to be scrolled through
 LOG_LINES = 5000
+
+#: cells in which a detail is named, before what it is
+DETAIL = 9
 
 HELP = (
     ("tab, shift+tab", "next or previous panel; a window's story or its log"),
@@ -450,15 +454,18 @@ class DevicePage(Page):
         except GpuschedError as error:
             self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
         else:
-            self._lines = list(device_details(found[0])) if found else []
+            self._lines = list(device_details(found[0], time.time())) if found else []
             self.top.changed = True
 
     def frame(self) -> Text:
         keys = "d drain or open  esc back  ? help  q quit"
         plain = self.top.console_of_terminal.options.ascii_only
-        lines = [clean(line, ascii_only=plain) for line in self._lines]
-        lines += [""] * (self.canvas.size.height - len(lines) - 1)
-        text = Text("\n".join(lines[: self.canvas.size.height - 1]) + "\n", no_wrap=True, overflow="crop")
+        width, height = self.canvas.size
+        lines: list[str] = []
+        for line in self._lines:
+            lines += wrap(clean(line, ascii_only=plain), width, subsequent_indent=" " * DETAIL)
+        lines += [""] * (height - len(lines) - 1)
+        text = Text("\n".join(lines[: height - 1]) + "\n", no_wrap=True, overflow="crop")
         text.append(self.top.message or keys, "bold yellow" if self.top.message else "dim")
         return text
 

@@ -5,12 +5,32 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from gpusched.client.details import window_details
-from gpusched.core.model import PlannedWindow, Queued, Slot, Usage, Window
+from gpusched.client.details import device_details, window_details
+from gpusched.core.model import PlannedWindow, Queued, Reading, Slot, Usage, Window
 from gpusched.protocol import AttemptLine, WindowDetail
+from tests.client.test_dashboard import pool
 from tests.client.test_windows import line
+from tests.core.support import gpu, key
+
+NOW = 1e9
+
+
+def test_a_device_its_slots_and_how_old_its_reading_is() -> None:
+    (status,) = pool(gpu(0, capacity=4))
+    status = msgspec.structs.replace(
+        status,
+        width=3,
+        allocations={1: key("A")},
+        reading=Reading(device_id="GPU-0", at=NOW - 12.0, utilisation=0.98, temperature_c=61.0),
+    )
+    told = list(device_details(status, NOW))
+    assert "Reading  98 %, 61 C, 12s ago" in told
+    assert any(line.startswith("Slots    1 held, 2 free, 3") for line in told)
+    assert told[-3:] == [f"Slot     1: {key('A')}", "Slot     0: free", "Slot     2: free"], "one is not in use"
+
 
 DAY = dt.date(2022, 1, 1)
 
