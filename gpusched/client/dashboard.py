@@ -19,7 +19,7 @@ from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWin
 from gpusched.protocol import DeviceStatus
 
 KEYS = "tab panel  ⏎ open  c cancel  h hold  r retry  d drain  f filter  ? help  q quit"
-_PLAIN_KEYS = "tab panel  enter open  c cancel  h hold  r retry  d drain  f filter  ? help"
+_PLAIN_KEYS = "tab next  enter open  c cancel  h hold  r retry  d drain  f find  ? help  q quit"
 #: rows of each panel that are shown at least, where there are so many
 FEWEST = 3
 #: lines of the chosen row's reason that are shown at most

@@ -138,6 +138,12 @@ class Overview:
         if view is None:
             return
         view.apply(moved, monotonic)
+        if isinstance(moved.old, Finished):
+            # It is tried again, so it is no longer how it ended.
+            for ended in (self.recent, self.failures):
+                kept = [item for item in ended if (item[0], item[1].label) != (moved.key.batch_id, moved.key.label)]
+                ended.clear()
+                ended.extend(kept)
         if isinstance(moved.new, Finished) and isinstance(moved.old, Active) and (window := view.last_finished):
             self.recent.append((moved.key.batch_id, window))
             if window.outcome in FAILURES:

@@ -7,6 +7,7 @@ from functools import partial
 from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar, cast
 
+import msgspec
 from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
@@ -24,6 +25,7 @@ from gpusched.client.dashboard import Frame
 from gpusched.client.details import device_details, window_details
 from gpusched.client.overview import DeviceView
 from gpusched.client.panels import ORDERS, Cursor, Panel, Row, rows
+from gpusched.client.view import BatchView, FinishedWindow, RunningWindow
 from gpusched.client.windows import WindowList, WindowsFrame
 from gpusched.core.events import WindowMoved
 from gpusched.core.model import Starting
@@ -35,6 +37,21 @@ if TYPE_CHECKING:
 
 #: lines of a log that are kept to be scrolled through
 LOG_LINES = 5000
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a key that asks first does to windows."""
+
+    #: the states or outcomes in which it can be done
+    possible: set[str]
+    #: what they are then
+    done: str
+
+
+CHANGES = {
+    "cancel": Change({"queued", "held", "starting", "running", "stopping"}, "cancelled"),
+    "retry": Change({"failed", "timed_out", "cancelled", "lost"}, "queued again"),
+}
 
 #: cells in which a detail is named, before what it is
 DETAIL = 9
@@ -105,6 +122,10 @@ class Page(Screen[None]):
         """(batch, window or None) that keys act upon."""
         raise NotImplementedError
 
+    def statuses(self) -> set[str]:
+        """What the windows are that keys act upon: names of states and outcomes, as far as they are known."""
+        return set()
+
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     def step(self, rows: int) -> None:
@@ -163,7 +184,11 @@ class Page(Screen[None]):
     def action_change(self, verb: Verb) -> None:
         target = self.target()
         if target is None:
-            self.top.say("")
+            self.top.say("c, h and r act upon a batch or a window, and none is chosen")
+            return
+        statuses = self.statuses()
+        if verb in CHANGES and statuses and not statuses & CHANGES[verb].possible:
+            self.top.say(_said(0, CHANGES[verb].done))
             return
         batch_id, label = target
         name = f"{batch_id}/{label}" if label else batch_id
@@ -207,6 +232,18 @@ class Dashboard(Page):
     def target(self) -> tuple[str, str | None] | None:
         row = self._row()
         return (row.batch_id, row.label) if row is not None and row.batch_id else None
+
+    def statuses(self) -> set[str]:
+        match row.what if (row := self._row()) is not None else None:
+            case BatchView() as view:
+                unfinished = {"queued": view.total - view.done}
+                return {name for name, count in (view.counts | unfinished).items() if count}
+            case RunningWindow():
+                return {"running"}
+            case FinishedWindow(outcome=outcome):
+                return {outcome}
+            case _:
+                return set()
 
     def step(self, rows: int) -> None:
         self._cursor.move(self._rows(), rows)
@@ -289,6 +326,10 @@ class WindowsPage(Page):
         chosen = self._windows.chosen(self.top.monotonic)
         return None if chosen is None else (self._windows.batch_id, chosen[1].label)
 
+    def statuses(self) -> set[str]:
+        chosen = self._windows.chosen(self.top.monotonic)
+        return set() if chosen is None else {chosen[1].status}
+
     def step(self, rows: int) -> None:
         self._windows.move(rows, self.top.monotonic)
 
@@ -310,6 +351,8 @@ class WindowPage(Page):
     def __init__(self, batch_id: str, label: str) -> None:
         super().__init__()
         self._batch_id, self._label = batch_id, label
+        #: empty as long as the daemon has not told
+        self._status = ""
         #: the attempt whose log is shown, and how many bytes of it are
         self._attempt, self._seen = 0, 0
         #: a line of the log that has no end yet
@@ -346,6 +389,7 @@ class WindowPage(Page):
         except GpuschedError as error:
             self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
         else:
+            self._status = detail.window.status
             page = "\n".join(window_details(detail, self.top.state_dir / "logs" / self._batch_id))
             self.top.call_from_thread(self._tell, page)
 
@@ -396,6 +440,7 @@ class WindowPage(Page):
     def learn(self, delta: Delta | Snapshot) -> None:
         match delta:
             case WindowMoved(key=key, new=new) if (key.batch_id, key.label) == (self._batch_id, self._label):
+                self._status = ""  # until it is told anew
                 self._refresh()
                 if isinstance(new, Starting):
                     self._follow_again()
@@ -410,6 +455,9 @@ class WindowPage(Page):
 
     def target(self) -> tuple[str, str | None]:
         return self._batch_id, self._label
+
+    def statuses(self) -> set[str]:
+        return {self._status} - {""}
 
     @property
     def _scrolled(self) -> Widget:
@@ -518,11 +566,11 @@ class Help(ModalScreen[None]):
 
 
 def _cancel(batch_id: str, label: str | None, link: Connection) -> str:
-    return _said(link.cancel(batch_id, label).windows, "cancelled")
+    return _said(link.cancel(batch_id, label).windows, CHANGES["cancel"].done)
 
 
 def _retry(batch_id: str, label: str | None, link: Connection) -> str:
-    return _said(link.retry(batch_id, label).windows, "queued again")
+    return _said(link.retry(batch_id, label).windows, CHANGES["retry"].done)
 
 
 def _hold_or_release(batch_id: str, label: str | None, link: Connection) -> str:

@@ -140,6 +140,22 @@ async def test_answers_go_with_the_next_key_and_a_lost_daemon_stays_lost(tmp_pat
             assert top.monotonic == instant
 
 
+async def test_what_cannot_be_done_is_said_at_once(client: Client) -> None:
+    client.done("ended", "S1")
+    top = Top(Console(), client.daemon.socket)
+    async with top.run_test(size=(80, 24)) as keys:
+        await top.workers.wait_for_complete()
+        top.open(WindowPage("ended", "S1_2022-01-01_to_2022-01-10"))
+        await top.workers.wait_for_complete()
+        for page in ("a window", "its batch"):
+            for key, said in {"c": "Nothing here can be cancelled", "r": "Nothing here can be queued again"}.items():
+                await keys.press(key)
+                assert (page, top.message) == (page, said)
+            await keys.press("escape")
+        await keys.press("shift+tab", "h")
+        assert "act upon a batch or a window" in top.message
+
+
 def test_the_log_of_a_window_is_followed_through_retries_and_restarts(tmp_path: Path) -> None:
     (tmp_path / "client").mkdir()
     with Daemon(tmp_path / "service") as daemon:
