@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Input, RichLog, Static
@@ -554,12 +554,23 @@ class Question(ModalScreen[bool]):
 class Help(ModalScreen[None]):
     """What the keys do."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,question_mark,space", "dismiss")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,enter,question_mark,space", "dismiss"),
+        Binding("down,j,pagedown", "scroll(1)"),
+        Binding("up,k,pageup", "scroll(-1)"),
+    ]
 
     def compose(self) -> ComposeResult:
         plain = cast("Top", self.app).console_of_terminal.options.ascii_only
-        lines = [f"{clean(keys, ascii_only=plain):<16} {text}" for keys, text in HELP]
-        yield Static(Text("\n".join(lines)))
+        with VerticalScroll(can_focus=False):
+            # The keys of each line beside its words, however often those wrap.
+            for keys, words in HELP:
+                with Horizontal():
+                    yield Static(Text(clean(keys, ascii_only=plain)), classes="keys")
+                    yield Static(Text(words))
+
+    def action_scroll(self, lines: int) -> None:
+        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
 
 
 # -- what keys have done -----------------------------------------------------------------------------------------------

@@ -44,9 +44,13 @@ class Top(App[None]):
     .log { height: 1fr; }
     .story { height: auto; max-height: 50%; scrollbar-size-vertical: 1; }
     ModalScreen { align: center middle; background: transparent; }
-    ModalScreen > Static { width: auto; max-width: 90%; height: auto; padding: 1 2; border: round ansi_yellow; }
-    .plain ModalScreen > Static { border: ascii ansi_yellow; }
-    .plain RichLog, .plain .story { scrollbar-size-vertical: 0; }
+    ModalScreen > * { width: auto; max-width: 90%; height: auto; padding: 1 2; border: round ansi_yellow; }
+    .plain ModalScreen > * { border: ascii ansi_yellow; }
+    Help VerticalScroll { width: 90; max-height: 100%; scrollbar-size-vertical: 1; }
+    Help Horizontal { height: auto; }
+    Help .keys { width: 17; }
+    Help Static { width: 1fr; }
+    .plain RichLog, .plain VerticalScroll { scrollbar-size-vertical: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c", "leave", priority=False),
