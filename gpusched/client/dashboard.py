@@ -81,6 +81,8 @@ class _Drawing:
         self._history = WIDE_BAR if width >= WIDEST else NARROW_BAR
         slots = [len(device.status.slots) for device in frame.overview.devices.values()]
         self._slots = min(most, max(5, *slots, 0))
+        names = [cell_len(draw.clean(device_name(name))) for name in frame.overview.devices]
+        self._device_width = min(14, max(6, *names, 0))
         #: by slot
         self._phases = {window.slot: window.phase for _, window in frame.overview.running}
 
@@ -182,8 +184,8 @@ class _Drawing:
 
     def _heading_of_devices(self) -> str:
         memory = f"{'memory':>13} {'':<{NARROW_BAR + self._history + 2}}" if self._wide else f"{'memory':>12} "
-        slots = f"{'slots':<{self._slots}}"
-        return f"{'device':<14} {slots} {'use':>4} {'':<{self._bar}} {memory}{'temp':>4} {'power':>5}  name"
+        slots = f"{'device':<{self._device_width}} {'slots':<{self._slots}}"
+        return f"{slots} {'use':>4} {'':<{self._bar}} {memory}{'temp':>4} {'power':>5}  name"
 
     def _memory(self, device: DeviceView) -> Text:
         """How full it is: in numbers, and where there is room as a bar and over time."""
@@ -217,7 +219,7 @@ class _Drawing:
         temperature = reading.temperature_c if reading else None
         power = reading.power_w if reading else None
         line = Text(no_wrap=True, overflow="crop")
-        line.append(self._draw.crop(self._draw.clean(device_name(status.device.id)), 14) + " ")
+        line.append(self._draw.crop(self._draw.clean(device_name(status.device.id)), self._device_width) + " ")
         line.append(self._draw.crop(cells, self._slots) + " ", "green")
         line.append(f"{'' if use is None else f'{100 * use:.0f}%':>4} ")
         line.append(self._sparkline(device.utilisation, self._bar), "cyan")
@@ -284,7 +286,7 @@ class _Drawing:
 
     def _heading_of_running(self) -> str:
         taken = f"{'time':>6}" + (" of about" if self._wide else "")
-        device = f"{'device':<14}  " if self._wide else ""
+        device = f"{'device':<{self._device_width}}  " if self._wide else ""
         return f"{'slot':>5}  {'window':<{self._label_width}} {'phase':<10} {'round':>9} {taken}  {device}batch"
 
     @property
@@ -300,7 +302,7 @@ class _Drawing:
         if self._wide:
             expected = self._overview.batches[name].expected_s
             text += f" {'' if expected is None else duration(expected):>8}"
-            text += f"  {draw.crop(draw.clean(device_name(window.device)), 14)}"
+            text += f"  {draw.crop(draw.clean(device_name(window.device)), self._device_width)}"
         text += f"  {draw.crop_middle(draw.clean(name), max(0, self._width - cell_len(text) - 2))}"
         return self._line(text, "yellow" if window.phase == "stopping" else "")
 
