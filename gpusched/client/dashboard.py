@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from textwrap import wrap
 
 import msgspec
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
@@ -113,9 +114,9 @@ class _Drawing:
                 told = f"{self._draw.clean(device.id)} is {health}: {self._draw.clean(reason)}"
             case _:
                 return []
-        lines = chop_cells(told, self._width)
+        lines = wrap(told, self._width)
         if len(lines) > TOLD_LINES:
-            lines = [*lines[: TOLD_LINES - 1], lines[TOLD_LINES - 1] + lines[TOLD_LINES]]
+            lines = [*lines[: TOLD_LINES - 1], " ".join(lines[TOLD_LINES - 1 :])]
         return [self._line(line, "yellow") for line in lines]
 
     def _panel(self, panel: Panel, found: list[Row], room: int) -> list[Text]:

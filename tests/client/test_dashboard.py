@@ -246,8 +246,7 @@ def test_why_the_chosen_row_is_as_it_is_is_told_in_full(height: int) -> None:
     assert lines[-1].endswith("q quit")
     assert len(lines) == height
     if height > 3:
-        told = "".join(line.ljust(80) for line in lines[-3:-1]).rstrip()
-        assert told == f"{where.label}  failed (bad data): {reason}"
+        assert " ".join(lines[-3:-1]) == f"{where.label}  failed (bad data): {reason}"
     assert "(bad data)" not in drawn(frame(watcher, cursor=Cursor("failed"), message="An answer"), 80, height)
     watcher.overview.apply(BatchHeld(batch_id="newer", reason=reason, at=0.0), watcher.at)
     shown = drawn(frame(watcher, cursor=Cursor()), 120, 24)
