@@ -7,6 +7,7 @@ before it is drawn: a terminal obeys control characters, and rich obeys markup u
 from __future__ import annotations
 
 import math
+from textwrap import wrap
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ _PLAIN = {
     ord("‘"): "'",
     ord("’"): "'",
 }
+
+TOLD_LINES = 4
 
 #: how outcomes and failures are coloured
 STYLES = {
@@ -62,6 +65,20 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
         if cell_len(text) <= cells:
             return set_cell_size(text, cells)
         return set_cell_size(set_cell_size(text, max(0, cells - len(self.ellipsis))).rstrip() + self.ellipsis, cells)
+
+    def fitted(self, line: Text, cells: int) -> Text:
+        """The line itself, cut at its end if it is longer."""
+        if line.cell_len > cells:
+            line.truncate(max(0, cells - len(self.ellipsis)))
+            line.append(self.ellipsis[:cells])
+        return line
+
+    def told(self, text: str, cells: int) -> list[Text]:
+        """Why what is chosen is as it is, in at most `TOLD_LINES` lines, as there is no room for it in its own."""
+        lines = wrap(self.clean(text), cells)
+        if len(lines) > TOLD_LINES:
+            lines = [*lines[: TOLD_LINES - 1], " ".join(lines[TOLD_LINES - 1 :])]
+        return [Text(self.crop(line, cells).rstrip(), "yellow", no_wrap=True, overflow="crop") for line in lines]
 
     def crop_middle(self, text: str, cells: int) -> str:
         """The text padded to exactly so many cells, or cropped in its middle: a label's ends tell it from others."""

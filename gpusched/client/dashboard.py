@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from textwrap import wrap
 
 import msgspec
 from rich.cells import cell_len
@@ -23,8 +22,6 @@ KEYS = "tab panel  ⏎ open  c cancel  h hold  r retry  d drain  f filter  ? hel
 _PLAIN_KEYS = "tab next  enter open  c cancel  h hold  r retry  d drain  f find  ? help  q quit"
 #: rows of each panel that are shown at least, where there are so many
 FEWEST = 3
-#: lines of the chosen row's reason that are shown at most
-TOLD_LINES = 4
 #: rows of a panel that are shown at most, if others need the room
 _MOST: dict[Panel, int] = {"devices": 6, "batches": 5, "running": 10**6, "failed": 4, "finished": 10**6}
 
@@ -109,15 +106,12 @@ class _Drawing:
             case FinishedWindow(outcome=outcome) as window if outcome in FAILURES:
                 told = failure_line(window, self._draw).plain
             case BatchView(held_reason=str(reason)) as batch:
-                told = f"{self._draw.clean(batch.batch_id)} is held: {self._draw.clean(reason)}"
+                told = f"{batch.batch_id} is held: {reason}"
             case DeviceView(status=DeviceStatus(reason=reason, health=health, device=device)) if reason:
-                told = f"{self._draw.clean(device.id)} is {health}: {self._draw.clean(reason)}"
+                told = f"{device.id} is {health}: {reason}"
             case _:
                 return []
-        lines = wrap(told, self._width)
-        if len(lines) > TOLD_LINES:
-            lines = [*lines[: TOLD_LINES - 1], " ".join(lines[TOLD_LINES - 1 :])]
-        return [self._line(line, "yellow") for line in lines]
+        return self._draw.told(told, self._width)
 
     def _panel(self, panel: Panel, found: list[Row], room: int) -> list[Text]:
         """Its heading and as many rows as there is room for, the chosen one among them."""
@@ -233,7 +227,7 @@ class _Drawing:
         if status.health != "open":
             line.append(f"{status.health}: {self._draw.clean(status.reason)} ", "bold yellow")
         line.append(self._draw.clean(status.device.name))
-        return self._fitted(line)
+        return self._draw.fitted(line, self._width)
 
     def _sparkline(self, values: Sequence[float | None], cells: int) -> str:
         sparks = _PLAIN_SPARKS if self._draw.ascii_only else _SPARKS
@@ -322,26 +316,19 @@ class _Drawing:
 
     # -- what fits -----------------------------------------------------------------------------------------------------
 
-    def _fitted(self, line: Text) -> Text:
-        """The line, cut with a sign that it is."""
-        if line.cell_len > self._width:
-            line.truncate(max(0, self._width - len(self._draw.ellipsis)))
-            line.append(self._draw.ellipsis[: self._width])
-        return line
-
     def _filled(self, line: Text, parts: list[tuple[str, str]], gap: str, more: str = "") -> Text:
         """The line and as many styled parts as fit whole, `more` if not all do. The first is cut if it does not fit."""
         for number, (part, style) in enumerate(parts):
             if number == 0:
                 line.append(part, style)
-                line = self._fitted(line)
+                line = self._draw.fitted(line, self._width)
             elif line.cell_len + len(gap) + cell_len(part) <= self._width:
                 line.append(gap).append(part, style)
             else:
                 if line.cell_len + len(gap + more) <= self._width:
                     line.append(gap + more, "dim")
                 break
-        return self._fitted(line)
+        return self._draw.fitted(line, self._width)
 
 
 def _around(chosen: int, count: int, room: int) -> tuple[int, int]:

@@ -216,7 +216,10 @@ class _Drawing:
         shown = windows.shown(frame.monotonic)
         chosen = windows.chosen(frame.monotonic)
         drawn = [self._header(len(shown)), self._text(self._columns(), "bold")]
-        room = height - 3
+        told: list[Text] = []
+        if chosen is not None and chosen[1].reason and not frame.message:
+            told = self._draw.told(f"{chosen[1].label}  {chosen[1].reason}", self._width)[: max(0, height - 5)]
+        room = height - 3 - len(told)
         if not windows.loaded:
             drawn.append(self._text("  Loading", "dim"))
         elif not shown:
@@ -230,8 +233,9 @@ class _Drawing:
                 if place == number:
                     text = marked(text, self._width)
                 drawn.append(text)
-        drawn = drawn[: height - 1]
-        drawn += [Text() for _ in range(height - 1 - len(drawn))]
+        drawn = drawn[: height - 1 - len(told)]
+        drawn += [Text() for _ in range(height - 1 - len(told) - len(drawn))]
+        drawn += told
         keys = _PLAIN_KEYS if self._draw.ascii_only else KEYS
         return [*drawn, self._text(frame.message, "bold yellow") if frame.message else self._text(keys, "dim")]
 
@@ -264,8 +268,7 @@ class _Drawing:
             line.append(f"{draw.clean(running.phase)}{rounds} on {draw.clean(device_name(running.device))}")
         else:
             line.append(draw.clean(window.reason))
-        line.truncate(self._width)
-        return line
+        return draw.fitted(line, self._width)
 
     def _text(self, text: str, style: str = "", *, pad: bool = False) -> Text:
         cropped = self._draw.crop(self._draw.clean(text), self._width)

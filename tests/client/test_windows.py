@@ -78,6 +78,16 @@ def test_a_frame(width: int, height: int) -> None:
     check("windows", width, drawn(scene().frame(), width, height))
 
 
+def test_the_reason_of_the_chosen_window_is_told_in_full() -> None:
+    lister = scene()
+    lister.windows.move(1, lister.at)
+    lines = drawn(lister.frame(), 60, 24).split("\n")
+    assert lines[-2] == f"{key('SYM01').label}  bad_data: 3 gaps in 'close'"
+    (row,) = [line for line in lines if line.startswith(">")]
+    assert row.endswith("…")
+    assert len(lines) == 24
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize(("width", "height"), [(20, 1), (30, 4), (80, 6), (80, 24)])
 def test_a_frame_never_exceeds_the_screen(width: int, height: int, encoding: str) -> None:
