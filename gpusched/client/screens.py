@@ -16,7 +16,6 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Input, RichLog, Static
-from textual.worker import Worker
 
 from gpusched.client.canvas import Canvas
 from gpusched.client.cells import clean
@@ -360,7 +359,7 @@ class WindowPage(Page):
         #: the last line, if it is not of the log
         self._noted = ""
         self._following: Connection | None = None
-        self._follower: Worker[None] | None = None
+        self._follows, self._more_to_follow = False, False
         self._in_story = False
 
     def compose(self) -> ComposeResult:
@@ -400,9 +399,17 @@ class WindowPage(Page):
             self.query_one(".story Static", Static).update(Text("\n".join(lines)))
 
     def _follow_again(self) -> None:
-        """Unless the log is being followed: it ends with the window, and with the daemon."""
-        if self._follower is None or self._follower.is_finished:
-            self._follower = self.run_worker(self._follow, thread=True)
+        """The log ends with the window, and with the daemon; where it has not ended yet, as soon as it has."""
+        self._more_to_follow = self._follows
+        if not self._follows:
+            self._follows = True
+            self.run_worker(self._follow, thread=True)
+
+    def _followed(self, why: str) -> None:
+        self._follows = False
+        self._note(why)
+        if self._more_to_follow and self.is_mounted:
+            self._follow_again()
 
     def _follow(self) -> None:
         """Hand over the log as it grows; the daemon ends it when the window is finished."""
@@ -412,9 +419,9 @@ class WindowPage(Page):
                     self.top.call_from_thread(self._write, chunk)
         except GpuschedError as error:
             if self.is_mounted:
-                self.top.call_from_thread(self._note, str(error).partition("\n")[0])
+                self.top.call_from_thread(self._followed, str(error).partition("\n")[0])
         else:
-            self.top.call_from_thread(self._note, "The window has finished")
+            self.top.call_from_thread(self._followed, "The window has finished")
 
     def _write(self, chunk: LogChunk) -> None:
         if not self.is_mounted:

@@ -155,9 +155,11 @@ class Top(App[None]):
 
     def _draw(self) -> None:
         now = time.monotonic()
-        if self.changed or now - self._drawn_at >= IDLE_S:
+        page = self._pages()[-1]
+        # One that was opened a moment ago may have nothing to draw on yet.
+        if page.is_mounted and (self.changed or now - self._drawn_at >= IDLE_S):
             self.changed, self._drawn_at = False, now
-            self._pages()[-1].redraw()
+            page.redraw()
 
     @property
     def monotonic(self) -> float:

@@ -145,7 +145,7 @@ async def test_what_cannot_be_done_is_said_at_once(client: Client) -> None:
     top = Top(Console(), client.daemon.socket)
     async with top.run_test(size=(80, 24)) as keys:
         await top.workers.wait_for_complete()
-        top.open(WindowPage("ended", "S1_2022-01-01_to_2022-01-10"))
+        await top.push_screen(WindowPage("ended", "S1_2022-01-01_to_2022-01-10"))
         await top.workers.wait_for_complete()
         for page in ("a window", "its batch"):
             for key, said in {"c": "Nothing here can be cancelled", "r": "Nothing here can be queued again"}.items():
@@ -160,25 +160,24 @@ def test_the_log_of_a_window_is_followed_through_retries_and_restarts(tmp_path: 
     (tmp_path / "client").mkdir()
     with Daemon(tmp_path / "service") as daemon:
         client = Client(daemon, tmp_path / "client")
-        client.done("again", "BAD")
-        with Terminal(client, "top") as terminal:
+        with daemon.fifo(), Terminal(client, "top") as terminal:
+            client.submit("again", "FIFO")
             terminal.until("again")
             terminal.press("\r")
             terminal.until("2 of 2 windows")
             terminal.press("\r")
+            terminal.until("attempt at FIFO")
+            terminal.press("c")
+            terminal.until("y/n")
+            terminal.press("y")
             terminal.until("The window has finished")
             terminal.press("r")
             terminal.until("again? y/n")
             terminal.press("y")
             terminal.until("Log of attempt 2")
-            finished(daemon, "again")
             daemon.kill()
             terminal.until("The daemon has gone")
             daemon.start()
-            terminal.until("tab story")
-            terminal.press("r")
-            terminal.until("again? y/n")
-            terminal.press("y")
             terminal.until("Log of attempt 3")
             terminal.press("q")
             assert terminal.end() == 0
@@ -188,6 +187,7 @@ async def test_the_story_and_the_log_of_a_window_are_scrolled_by_pages(client: C
     client.done("scrolled", "BADSCROLL")
     top = Top(Console(), client.daemon.socket)
     async with top.run_test(size=(80, 24)) as keys:
+        await top.workers.wait_for_complete()  # it is connected
         page = WindowPage("scrolled", "BADSCROLL_2022-01-01_to_2022-01-10")
         await top.push_screen(page)
         await top.workers.wait_for_complete()  # the window has ended, and its story is told

@@ -159,3 +159,15 @@ async def test_help_scrolls_on_a_low_screen() -> None:
     async with top.run_test(size=(80, 12)) as keys:
         await keys.press("question_mark", "pagedown", "j", "down", "up")
         assert top.screen.query_one(VerticalScroll).scroll_y == 2
+
+
+async def test_a_page_is_drawn_as_soon_as_it_is_there_and_not_before() -> None:
+    top = Top(console(), Path("s"))
+    async with top.run_test(size=(80, 24)) as keys:
+        top.open(DevicePage("GPU-0"))
+        top._draw()
+        await top.workers.wait_for_complete()
+        await keys.pause()
+        top._draw()
+        await keys.pause()
+        assert "GPU-0" in top.screen._compositor.render_strips()[0].text
