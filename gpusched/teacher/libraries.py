@@ -44,8 +44,10 @@ def preload() -> None:
     Starts no threads if OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1.
     """
     with hidden(OPTIONAL), _no_lazy_numpy():
+        importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
-        _train_something()
+        with contextlib.suppress(Exception):  # whatever it is, windows meet it where it can be told
+            _train_something()
 
 
 def _train_something() -> None:
@@ -58,10 +60,10 @@ def _train_something() -> None:
 
     start = dt.date(2000, 1, 1)
     days = [start + dt.timedelta(days=day) for day in range(60)]
-    prices = [100 + 10 * math.sin(day) for day in range(len(days))]
-    rows = "".join(f"{day},{price},{price + 1},{price - 1},{price},1000\n" for day, price in zip(days, prices, strict=True))
+    prices = [100 + 10 * math.sin(number) for number in range(len(days))]
+    rows = (f"{day},{price},{price + 1},{price - 1},{price},1000" for day, price in zip(days, prices, strict=True))
     with tempfile.TemporaryDirectory(prefix="gpusched-") as directory:
-        Path(directory, "BARS.csv").write_text(f"timestamp,open,high,low,close,volume\n{rows}")
+        Path(directory, "BARS.csv").write_text("\n".join(("timestamp,open,high,low,close,volume", *rows)))
         train_window(
             Task(
                 symbol="BARS",
