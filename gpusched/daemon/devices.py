@@ -16,6 +16,7 @@ import msgspec
 
 from gpusched.core.model import CPU, Device, DeviceType
 from gpusched.core.visibility import Gpu, visible
+from gpusched.teacher.opencl import processor_name
 
 
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +96,8 @@ def nvml_binding() -> Any:
 
 def cpu_device(slots: int, threads: int, *, auto: bool = True) -> Device:
     """The host's processors as a device of `slots` slots with `threads` threads each."""
-    return Device(id=CPU, name=_processor_name(), device_type="cpu", capacity=slots, auto=auto, threads=threads)
+    name = processor_name() or os.uname().machine
+    return Device(id=CPU, name=name, device_type="cpu", capacity=slots, auto=auto, threads=threads)
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -123,14 +125,6 @@ def _quotas(root: Path) -> Iterator[float]:
                 quota, _, period = _read(group / "cpu.max").partition(" ")
             with contextlib.suppress(ValueError, ZeroDivisionError):
                 yield int(quota) / int(period)
-
-
-def _processor_name() -> str:
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return os.uname().machine
 
 
 def _read(path: Path) -> str:

@@ -246,6 +246,7 @@ def test_trains_on_two_gpus_by_opencl(sample_on_gpus: Command) -> None:
     assert process.returncode == 0, err
     windows = json.loads(out)["windows"]
     assert windows["succeeded"] == windows["total"] > 0
+    assert any((sample_on_gpus.directory / "cache" / "gpusched" / "kernels" / "pocl").iterdir())
     output = sample_on_gpus.directory / "out"
     check_sound(output, windows["total"])
     seen = details(output)
@@ -267,6 +268,6 @@ def test_trains_on_two_gpus_by_opencl(sample_on_gpus: Command) -> None:
 
 @pytest.fixture
 def sample_on_gpus(gpusched: Command) -> Command:
-    """The sample where there are two GPUs; kernels are kept between test runs if XDG_CACHE_HOME says where."""
+    """The sample where there are two GPUs."""
     gpusched.environment |= FakeNvml(gpusched.directory).gpus(2).environment
     return gpusched

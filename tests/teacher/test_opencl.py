@@ -9,7 +9,7 @@ import lightgbm
 import msgspec
 import pytest
 
-from gpusched.teacher import train_window
+from gpusched.teacher import opencl, train_window
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, require_gpu
 from gpusched.teacher.training import _Log
 from gpusched.workload import DeviceMismatch
@@ -24,13 +24,25 @@ MESSAGE = "[LightGBM] [Info] Using GPU Device: {}, Vendor: {}\n"
         ("NVIDIA RTX 6000 Ada Generation", True),
         ("Tesla T4", True),
         ("gfx1100", True),
+        ("AMD Radeon Pro W7900", True),
+        ("AMD Ryzen 7 7840U w/ Radeon 780M Graphics", True),
+        ("Intel(R) UHD Graphics 770", True),
+        ("Intel(R) Core(TM) Ultra 7 Graphics", True),
         ("cpu-haswell-AMD EPYC 7763 64-Core Processor", False),
+        ("cpu-znver4-AMD Ryzen 7 7840U w/ Radeon 780M Graphics", False),
         ("pthread-skylake-avx512-AMD EPYC", False),
+        ("Intel(R) Xeon(R) Gold 6338", False),
+        ("AMD EPYC 7763 64-Core Processor", False),
+        ("AMD Ryzen 9 7950X 16-Core Processor", False),
+        ("        Intel(R) Core(TM) i7-6700K", False),
+        ("Genuine Intel(R) CPU @ 2.60GHz", False),
+        ("This machine's  own ", False),
         (None, False),
     ],
 )
 def test_the_device_must_be_a_gpu(monkeypatch: pytest.MonkeyPatch, name: str | None, is_gpu: bool) -> None:
     monkeypatch.delenv(ALLOW_CPU_OPENCL, raising=False)
+    monkeypatch.setattr(opencl, "processor_name", lambda: "This machine's own")
     log = _Log(-1)
     log.info("[LightGBM] [Info] This is the GPU trainer!!\n")
     if name is not None:
