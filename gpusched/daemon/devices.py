@@ -29,7 +29,13 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def discover(
-    mask: str | None, *, slots: int = 0, threads: int = 1, device_type: DeviceType = "gpu", auto: bool = True
+    mask: str | None,
+    *,
+    slots: int = 0,
+    threads: int = 1,
+    device_type: DeviceType = "gpu",
+    auto: bool = True,
+    root: Path = Path("/"),
 ) -> Discovery:
     """Look for GPUs under `mask`, the operator's `CUDA_VISIBLE_DEVICES` (None: not set). Never raises for want of one.
 
@@ -42,7 +48,7 @@ def discover(
     except ImportError:
         return _none("the nvidia-ml-py package is not installed: GPUs cannot be used")
     except Exception as error:
-        return _none(_why_no_nvml(error))
+        return _none(_why_no_nvml(error, root))
     try:
         cards, notes = _inventory(nvml)
         if not cards:
@@ -163,7 +169,13 @@ def _none(*notes: str) -> Discovery:
     return Discovery(devices=(), notes=notes)
 
 
-def _why_no_nvml(error: Exception) -> str:
+def _why_no_nvml(error: Exception, root: Path) -> str:
+    # NVML has no error of its own for this: it says that the driver is not loaded, or that it does not know.
+    if (root / "proc/driver/nvidia/version").exists() and not (root / "dev/nvidiactl").exists():
+        return (
+            "the NVIDIA driver is loaded but /dev/nvidiactl is not there, as in a container that was started without"
+            " its device nodes: GPUs cannot be used; start it with `--gpus all`"
+        )
     nvml = nvml_binding()
     match getattr(error, "value", None):
         case nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
