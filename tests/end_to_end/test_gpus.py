@@ -9,11 +9,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpusched import artifacts
+from gpusched.core.model import DeviceType
+from gpusched.daemon.run import STATE_DIR
+from gpusched.daemon.store import Store
 from tests.devices import fake_nvml
-from tests.devices.fake_nvml import XID, FakeNvml, compiled, uuid
+from tests.devices.fake_nvml import VERSION_MISMATCH, XID, FakeNvml, compiled, uuid
 from tests.end_to_end.support import Command, check_sound, hashes, index
 from tests.server.support import Daemon
 
@@ -63,7 +67,7 @@ def test_every_window_sees_its_device_and_no_other(cuda_machine: Machine) -> Non
     near = [cores[0], cores[-1]]
     for gpu, core in enumerate(near):
         machine.nvml.set(gpu, cpus=" ".join(f"{1 << core >> 64 * word & (1 << 64) - 1:x}" for word in range(16)))
-        os.mkfifo(machine.directory / "data" / uuid(gpu))
+        os.mkfifo(machine.directory / "data" / f"pair-{uuid(gpu)}")
     ended = machine.json("run", *machine.asked("in_pairs"))
     assert ended["windows"]["succeeded"] == WINDOWS
     seen = details(machine.directory / "out")
@@ -213,11 +217,54 @@ def test_a_gpu_on_which_nothing_trains_is_told_and_the_processors_work(machine: 
         out.split()
     )
     assert {window["device"] for window in details(machine.directory / "out")} == {"cpu"}
-    for device in ("gpu", "cuda"):
-        with machine.start("run", *machine.asked("until_told"), "--device", device) as process:
-            _, err = process.communicate(timeout=60)
-        assert process.returncode == 4, err
-        assert f"no {device} device can be used here" in err
+    for command in ("plan", "run"):
+        for device in ("gpu", "cuda"):
+            _, err = machine.said(command, *machine.asked("until_told"), "--device", device, code=4)
+            assert f"no {device} device can be used here" in err
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_without_a_gpu_and_without_a_fallback_the_reason_is_the_error(machine: Machine, command: str) -> None:
+    machine.nvml.fail("nvmlInitWithFlags", VERSION_MISMATCH)
+    asked = (command, *machine.asked("until_told"))
+    out, err = machine.said(*asked, "--set", "devices.fallback=none", code=4)
+    assert "no GPU device can be used here: the NVIDIA driver's library and kernel module are of different" in err
+    assert "succeeded" not in out
+    assert not (machine.directory / "out" / "teacher_runs.json").exists()
+    # and with the fallback it is a note
+    out, err = machine.said(*asked)
+    assert "library and kernel module are of different versions" in " ".join((out + err).split())
+
+
+def test_processors_and_gpus_work_together_where_the_configuration_says_so(machine: Machine) -> None:
+    machine.nvml.gpus(1)
+    held = machine.directory / "data" / f"held-{uuid(0)}"
+    os.mkfifo(held)
+    with machine.start("run", *machine.asked("until_told", **{"devices.cpu_slots": 1})) as process:
+        assert process.stdout is not None
+        # the FIFO opens when the GPU is at work, and its window ends when the processors have done all the others
+        with held.open("w"):
+            for line in process.stdout:
+                if line.startswith(f"[{WINDOWS - 1}/{WINDOWS}]"):
+                    break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    used = Counter((window["device"], window["device_type"]) for window in details(machine.directory / "out"))
+    assert used == {(uuid(0), "cuda"): 1, ("cpu", "cpu"): WINDOWS - 1}
+
+
+def test_a_plan_for_both_expects_what_windows_took_on_the_gpus(machine: Machine) -> None:
+    asked = machine.asked("until_told", **{"devices.cpu_slots": 1})
+    machine("run", *asked)
+    with Store.open(machine.directory / "out" / STATE_DIR / "state.db") as store:
+        row = store.learned()[0]
+        seen: dict[DeviceType, float] = {"cpu": 100.0, "cuda": 1.0}
+        store.learn(
+            msgspec.structs.replace(row, device_type=device_type, seconds_mean=seconds)
+            for device_type, seconds in seen.items()
+        )
+    # three slots, four windows each
+    assert machine.json("plan", *asked)["estimated_seconds"] == 4.0
 
 
 def test_the_daemon_says_which_gpus_it_does_not_use(machine: Machine) -> None:
