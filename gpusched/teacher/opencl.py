@@ -14,9 +14,7 @@ ALLOW_CPU_OPENCL = "GPUSCHED_ALLOW_CPU_OPENCL"
 _NAMED = re.compile(r"Using GPU Device: (.*?), Vendor:")
 #: the names that PoCL gives to the host, "cpu-haswell-AMD EPYC …", in old versions "pthread-…"; and those that other
 #: drivers do, "Intel(R) Xeon(R) Gold 6338", of which some GPUs on the same chip have a part
-_PROCESSOR = re.compile(
-    r"cpu-|.*pthread|(?!.*(Radeon|Graphics)).*(\bCPU\b|Xeon|EPYC|Ryzen|Core\(TM\))", re.IGNORECASE
-)
+_PROCESSOR = re.compile(r"cpu-|.*pthread|(?!.*(Radeon|Graphics)).*(\bCPU\b|Xeon|EPYC|Ryzen|Core\(TM\))", re.IGNORECASE)
 
 
 def device_named_in(message: str) -> str | None:

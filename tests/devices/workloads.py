@@ -60,9 +60,7 @@ def _seen(task: Task) -> Result:
 
 def in_pairs(task: Task, directory: Path, report: Report) -> Result:
     """Ends when a window on another device has come this far, too: the data root has a FIFO `pair-DEVICE` for each."""
-    fifos = {
-        path.name.removeprefix("pair-"): os.open(path, os.O_RDWR) for path in Path(task.data_root).glob("pair-*")
-    }
+    fifos = {path.name.removeprefix("pair-"): os.open(path, os.O_RDWR) for path in Path(task.data_root).glob("pair-*")}
     with contextlib.ExitStack() as stack:
         for descriptor in fifos.values():
             stack.callback(os.close, descriptor)

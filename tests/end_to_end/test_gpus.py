@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,18 @@ import msgspec
 import pytest
 
 from gpusched import artifacts
+from gpusched.client.connection import connect
+from gpusched.core.estimates import Estimate
 from gpusched.core.model import DeviceType
 from gpusched.daemon.run import STATE_DIR
+from gpusched.daemon.sampler import in_initial_pid_namespace
 from gpusched.daemon.store import Store
+from gpusched.protocol import DeviceReported
 from tests.devices import fake_nvml
-from tests.devices.fake_nvml import VERSION_MISMATCH, XID, FakeNvml, compiled, uuid
+from tests.devices.fake_nvml import GIB, VERSION_MISMATCH, XID, FakeNvml, compiled, uuid
 from tests.end_to_end.support import Command, check_sound, hashes, index
-from tests.server.support import Daemon
+from tests.end_to_end.terminal import Terminal
+from tests.server.support import Daemon, until
 
 #: 6 symbols × 2 windows
 ASKED = ("symbols.txt", "-o", "out", "--data-root", "data", "--start", "2022-01-01", "--end", "2022-01-20")
@@ -92,18 +99,24 @@ def test_every_window_sees_its_device_and_no_other(cuda_machine: Machine) -> Non
     assert Counter(window["device"] for window in seen) == {uuid(0): WINDOWS // 2, uuid(1): WINDOWS // 2}
 
 
-def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machine, tmp_path: Path) -> None:
-    asked = machine.asked("until_told", **{"run.max_attempts": 1})
-    settings = asked[asked.index("--set") :]
-    machine.environment |= {"GPUSCHED_SOCKET": str(tmp_path / "s"), "STATE_DIRECTORY": str(tmp_path / "state")}
-    daemon = Daemon(tmp_path / "notices")
-    notices = daemon.listen()
-    machine.environment["NOTIFY_SOCKET"] = notices
-    held = machine.directory / "data" / f"held-{uuid(1)}"
-    os.mkfifo(held)
+@contextlib.contextmanager
+def service(machine: Machine, *settings: str) -> Iterator[Path]:
+    """A daemon on the machine, for its commands; the socket."""
+    socket, state = machine.directory / "s", machine.directory / "state"
+    daemon = Daemon(machine.directory / "notices")
+    machine.environment |= {"GPUSCHED_SOCKET": str(socket), "STATE_DIRECTORY": str(state)}
+    machine.environment["NOTIFY_SOCKET"] = daemon.listen()
     with daemon.notices, machine.start("daemon", *settings) as process, contextlib.ExitStack() as stack:
         stack.callback(process.terminate)
         daemon.wait_for_notice("READY=1")
+        yield socket
+
+
+def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machine) -> None:
+    asked = machine.asked("until_told", **{"run.max_attempts": 1})
+    held = machine.directory / "data" / f"held-{uuid(1)}"
+    os.mkfifo(held)
+    with service(machine, *asked[asked.index("--set") :]):
         with machine.start("submit", *asked, "--wait") as submit, held.open("w"):
             machine.nvml.event(1, XID, 79)
             out, err = submit.communicate(timeout=60)
@@ -122,6 +135,62 @@ def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machi
         again = ["again" if text == "out" else text for text in asked]
         machine("submit", *again, "--name", "again", "--wait")
         assert {window["device"] for window in details(machine.directory / "again")} == {uuid(1)}
+
+
+def test_what_the_service_tells_of_a_device_at_work(machine: Machine) -> None:
+    asked = machine.asked("until_told")
+    learned = Estimate(
+        workload="tests.devices.workloads:until_told",
+        device_type="cuda",
+        bucket=0,
+        count=1,
+        memory_count=1,
+        memory_max=3 * GIB,
+    )
+    with Store.open(machine.directory / "state" / "state.db") as store:
+        store.learn([learned])
+    held = machine.directory / "data" / f"held-{uuid(1)}"
+    os.mkfifo(held)
+    foreign = 2 * GIB if in_initial_pid_namespace() else None
+    with service(machine, *asked[asked.index("--set") :]) as socket:
+        with machine.start("submit", *asked, "--name", "mine", "--wait") as submit, held.open("w"):
+            machine.nvml.set(1, processes=f"1:{2 * GIB}", memory_free=20 * GIB, utilisation=57)
+            machine.nvml.set(1, temperature=61, power=212_000)
+            with connect(socket) as connection:
+                until(
+                    connection.subscribe(),
+                    lambda delta: isinstance(delta, DeviceReported) and delta.reading.power_w == 212,
+                )
+            told = machine.json("devices")["devices"][1]
+            row = list(csv.DictReader(machine("devices").splitlines(), delimiter="\t"))[1]
+            with Terminal(machine, "devices") as terminal:
+                shown = " ".join(terminal.rest().split())
+        submit.communicate(timeout=60)
+    assert (told["id"], told["slots"], told["slots_used"], told["health"]) == (uuid(1), 1, 1, "open")
+    assert (told["memory_used_bytes"], told["reserved_bytes"], told["foreign_bytes"]) == (28 * GIB, 3 * GIB, foreign)
+    reading = told["reading"]
+    assert (reading["memory_free_bytes"], reading["memory_total_bytes"]) == (20 * GIB, 48 * GIB)
+    assert (reading["utilisation"], reading["temperature_c"], reading["power_w"]) == (0.57, 61, 212)
+    (running,) = told["running"]
+    assert running["window"] == "mine/S0_2022-01-11_to_2022-01-20"
+    assert row == {
+        "device": uuid(1),
+        "name": "NVIDIA RTX 6000 Ada Generation",
+        "health": "open",
+        "slots": "1/1",
+        "use": "57%",
+        "used": "28672M",
+        "free": "20480M",
+        "reserved": "3072M",
+        "foreign": "" if foreign is None else "2048M",
+        "memory": "49152M",
+        "temp": "61",
+        "watt": "212",
+        "reason": "",
+        "running": running["window"],
+    }
+    # below the table, which it would crowd
+    assert f"{uuid(1)} runs {running['window']}" in shown
 
 
 def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: Machine) -> None:
