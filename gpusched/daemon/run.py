@@ -26,6 +26,7 @@ from gpusched.core.events import (
     BatchReleased,
     DeviceLost,
     DeviceRead,
+    DeviceTuned,
     Update,
     WindowMoved,
 )
@@ -218,6 +219,8 @@ async def run_batch(
 
     def follow(update: Update) -> None:
         observe(update)
+        if isinstance(update, DeviceTuned):
+            on_note(f"{update.device_id} uses {update.reason}")
         hooks.follow(update)
         hub.publish(update)
         course.follow(update)
