@@ -21,7 +21,7 @@ from gpusched.core.model import DeviceType
 from gpusched.daemon.run import STATE_DIR
 from gpusched.daemon.sampler import in_initial_pid_namespace
 from gpusched.daemon.store import Store
-from gpusched.protocol import DeviceReported
+from gpusched.protocol import Delta, DeviceReported, Snapshot
 from tests.devices import fake_nvml
 from tests.devices.fake_nvml import GIB, VERSION_MISMATCH, XID, FakeNvml, compiled, uuid
 from tests.end_to_end.support import Command, check_sound, hashes, index
@@ -154,13 +154,24 @@ def test_what_the_service_tells_of_a_device_at_work(machine: Machine) -> None:
     foreign = 2 * GIB if in_initial_pid_namespace() else None
     with service(machine, *asked[asked.index("--set") :]) as socket:
         with machine.start("submit", *asked, "--name", "mine", "--wait") as submit, held.open("w"):
-            machine.nvml.set(1, processes=f"1:{2 * GIB}", memory_free=20 * GIB, utilisation=57)
-            machine.nvml.set(1, temperature=61, power=212_000)
-            with connect(socket) as connection:
-                until(
-                    connection.subscribe(),
-                    lambda delta: isinstance(delta, DeviceReported) and delta.reading.power_w == 212,
+            machine.nvml.set(
+                1, processes=f"1:{2 * GIB}", memory_free=20 * GIB, utilisation=57, temperature=61, power=212_000
+            )
+
+            def read(delta: Delta | Snapshot) -> bool:
+                """All of it, not half before the change."""
+                return isinstance(delta, DeviceReported) and delta.reading == msgspec.structs.replace(
+                    delta.reading,
+                    process_memory_bytes=None if foreign is None else {1: foreign},
+                    memory_free_bytes=20 * GIB,
+                    utilisation=0.57,
+                    temperature_c=61,
+                    power_w=212,
+                    device_id=uuid(1),
                 )
+
+            with connect(socket) as connection:
+                until(connection.subscribe(), read)
             told = machine.json("devices")["devices"][1]
             row = list(csv.DictReader(machine("devices").splitlines(), delimiter="\t"))[1]
             with Terminal(machine, "devices") as terminal:
@@ -191,6 +202,10 @@ def test_what_the_service_tells_of_a_device_at_work(machine: Machine) -> None:
     }
     # below the table, which it would crowd
     assert f"{uuid(1)} runs {running['window']}" in shown
+    # and it is kept for the batch's report
+    with Store.open(machine.directory / "state" / "state.db") as store:
+        # a mean with readings before the change
+        assert any(one.utilisation for one in store.history("mine") if one.device_id == uuid(1))
 
 
 def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: Machine) -> None:
