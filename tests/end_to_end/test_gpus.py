@@ -307,6 +307,14 @@ def test_a_gpu_on_which_nothing_trains_is_told_and_the_processors_work(machine: 
             assert f"no {device} device can be used here" in err
 
 
+@pytest.mark.parametrize("device_type", ["cuda", "gpu"])
+def test_a_device_type_that_trains_can_be_asked_for(machine: Machine, device_type: str) -> None:
+    asked = (*machine.asked("until_told"), "--device", device_type)
+    assert machine.json("plan", *asked)["totals"]["train"] == WINDOWS
+    assert machine.json("run", *asked)["windows"]["succeeded"] == WINDOWS
+    assert {window["device_type"] for window in details(machine.directory / "out")} == {device_type}
+
+
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_without_a_gpu_and_without_a_fallback_the_reason_is_the_error(machine: Machine, command: str) -> None:
     machine.nvml.fail("nvmlInitWithFlags", VERSION_MISMATCH)
