@@ -15,6 +15,7 @@ from gpusched.cli.batches import load_config
 from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, connect
 from gpusched.client.listing import Cell, ago, iso, print_json, print_listing
+from gpusched.core.model import Reading
 from gpusched.core.totals import totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
@@ -215,6 +216,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 device.health,
                 f"{len(device.allocations)}/{device.width}",
                 _percent(reading.utilisation if reading else None),
+                _mebibytes(_used_bytes(reading)),
                 _mebibytes(reading.memory_free_bytes if reading else None),
                 _mebibytes(device.reserved_bytes) if reading else None,
                 _mebibytes(device.foreign_bytes),
@@ -230,6 +232,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         "health",
         "slots",
         "use",
+        "used",
         "free",
         "reserved",
         "foreign",
@@ -238,7 +241,19 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         "watt",
         "reason",
     ]
+    running = [", ".join(str(key) for _, key in sorted(device.allocations.items())) for device in found]
+    if not sys.stdout.isatty():
+        columns.append("running")
+        rows = [[*row, keys] for row, keys in zip(rows, running, strict=True)]
     print_listing(columns, rows, styles=STATUS_STYLES)
+    if sys.stdout.isatty() and any(running):
+        # Below the table: dozens of labels would leave no room in it for the numbers.
+        from gpusched.client.render import open_console
+
+        console = open_console()
+        for device, keys in zip(found, running, strict=True):
+            if keys:
+                console.print(f"{device.device.id} runs {keys}")
 
 
 def _device_object(device: DeviceStatus) -> dict[str, Any]:
@@ -246,8 +261,15 @@ def _device_object(device: DeviceStatus) -> dict[str, Any]:
     about: dict[str, Any] = found.pop("device")
     del found["allocations"]
     running = [{"slot": index, "window": str(key)} for index, key in sorted(device.allocations.items())]
-    used = {"slots": device.width, "slots_used": len(running), "running": running}
-    return about | found | used
+    used = {"slots": device.width, "slots_used": len(running), "memory_used_bytes": _used_bytes(device.reading)}
+    return about | found | used | {"running": running}
+
+
+def _used_bytes(reading: Reading | None) -> int | None:
+    """By whoever it may be."""
+    if reading is None or reading.memory_total_bytes is None or reading.memory_free_bytes is None:
+        return None
+    return reading.memory_total_bytes - reading.memory_free_bytes
 
 
 def _percent(share: float | None) -> str | None:

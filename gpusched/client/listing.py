@@ -55,16 +55,24 @@ def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str
     from gpusched.client.render import open_console
 
     console = open_console()
+
+    def cell(number: int, text: str) -> Text:
+        # The column's own no_wrap would have rich cut from all columns alike where there is little room, not from the
+        # widest.
+        return Text(clean(text, ascii_only=console.options.ascii_only), no_wrap=number != 0)
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(columns):
         numeric = bool(rows) and all(_is_number(row[number]) for row in rows)
         # What tells a row from the others is not cut off.
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold" if number == 0 else "ellipsis",
-                         no_wrap=number != 0)  # fmt: skip
-    ascii_only = console.options.ascii_only
+        table.add_column(
+            cell(number, name),
+            justify="right" if numeric else "left",
+            overflow="fold" if number == 0 else "ellipsis",
+        )
     for row in rows:
         style = next((styles[text] for text in row if text in styles), "")
-        table.add_row(*(Text(clean(text, ascii_only=ascii_only)) for text in row), style=style)
+        table.add_row(*(cell(number, text) for number, text in enumerate(row)), style=style)
     console.print(table)
 
 

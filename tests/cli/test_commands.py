@@ -241,7 +241,7 @@ def ended(command: Command, *arguments: str) -> Ended:
 
 
 def test_a_plan_as_json(gpusched: Command) -> None:
-    found = ended(gpusched, "plan", "symbols.txt", *DATES, "--json")
+    found = ended(gpusched, "plan", "symbols.txt", *DATES, "--device", "cpu", "--json")
     assert found.code == 0
     plan: dict[str, Any] = json.loads(found.out)
     assert set(plan) == {"batch_id", "output_dir", "windows", "totals", "estimated_seconds"}
