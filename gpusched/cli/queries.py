@@ -14,7 +14,7 @@ import msgspec
 from gpusched.cli.batches import load_config
 from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, connect
-from gpusched.client.listing import Cell, ago, iso, print_json, print_listing
+from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.core.totals import totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
@@ -101,7 +101,7 @@ def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None
         found, counts = totals(batch.counts), status_object(batch)
         ended = found["total"] - counts["waiting"] - counts["running"]
         numbers = [found[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
-        submitted = ago(batch.submitted_at) if sys.stdout.isatty() else iso(batch.submitted_at)
+        submitted = ago(batch.submitted_at) if on_terminal() else iso(batch.submitted_at)
         done = f"{ended}/{found['total']}"
         rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
     columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
@@ -124,7 +124,7 @@ def windows(options: argparse.Namespace) -> int:
                 line.status,
                 line.attempts,
                 line.slot.index if line.slot else None,
-                line.slot.device_id if line.slot else None,
+                device_cell(line.slot.device_id) if line.slot else None,
                 _seconds(line),
                 line.reason,
             ]
@@ -210,7 +210,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         reading = device.reading
         rows.append(
             [
-                device.device.id,
+                device_cell(device.device.id),
                 device.device.name,
                 device.health,
                 f"{len(device.allocations)}/{device.width}",
