@@ -177,6 +177,7 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", action="store_true", help="print CSV, one column for each metric")
     command.add_argument("--parquet", metavar="FILE", help="write a parquet file (needs pyarrow)")
     command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
+    command.add_argument("--reverse", action="store_true", help="the other way round; what has no value stays last")
     command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
     command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
 

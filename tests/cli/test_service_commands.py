@@ -201,6 +201,15 @@ def test_results_are_sorted_and_summed_up_by_symbol(client: Client) -> None:
     assert (symbols["BAD"]["windows"], symbols["BAD"]["mean"]) == ("0", "")
     found = client.json("results", "summed", "--by-symbol", "--metric", "auc")["symbols"]
     assert {row["symbol"]: row["best"] for row in found} == {"S0": 0.5, "BAD": None, "S1": 0.5}
+    backwards = client.table("results", "summed", "--sort", "auc", "--reverse")
+    assert [bool(row["auc"]) for row in backwards] == [True] * 4 + [False] * 2, "what has no value stays last"
+    labels = [row["window_label"] for row in client.table("results", "summed", "--sort", "window_label", "--reverse")]
+    assert labels == sorted(labels, reverse=True)
+    ranked = ("results", "summed", "--by-symbol", "--metric", "auc", "--sort")
+    assert [row["symbol"] for row in client.table(*ranked, "symbol")] == ["BAD", "S0", "S1"]
+    assert [row["symbol"] for row in client.json(*ranked, "windows", "--reverse")["symbols"]] == ["BAD", "S0", "S1"]
+    unknown = client.error(*ranked, "maen", code=2)
+    assert "did you mean 'mean'?\n  `gpusched results summed --by-symbol --csv`" in unknown
     assert "did you mean 'auc'?" in client.error("results", "summed", "--sort", "acu", code=2)
     assert "no column 'validation_auc'" in client.error("results", "summed", "--by-symbol", code=2)
 

@@ -141,6 +141,7 @@ LISTINGS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, object]
     "windows": (queries.windows, {"batch": "nifty"}),
     "devices": (queries.devices, {}),
     "results": (results.results, {"batch": "nifty"}),
+    "results-by-symbol": (results.results, {"batch": "nifty", "by_symbol": True, "sort": "mean"}),
 }
 
 
