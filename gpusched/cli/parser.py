@@ -43,6 +43,8 @@ class Parser(argparse.ArgumentParser):
             why = f"there is no option {found[1]}{_nearest(found[1], self._option_string_actions)}"
         elif found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
             why = f"there is no command {found[1]!r}{_nearest(found[1], COMMANDS)}"
+        elif found := re.match(r"argument \S+ invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            why += _nearest(found[1], re.findall(r"[\w-]+", found[2]))
         raise WrongUsage(why=why, command=self.prog)
 
 

@@ -148,6 +148,7 @@ def test_listings_in_pipes_are_tab_separated(client: Client) -> None:
     found = client.json("windows", "listed")["windows"]
     assert [window["window"] for window in found] == [f"listed/{row['window']}" for row in rows]
     assert found[0]["started_at"].endswith("+00:00")
+    assert "did you mean failed? one of: " in client.error("windows", "listed", "--status", "faild", code=4)
 
 
 def test_a_window_is_shown_with_its_story_and_its_log(client: Client) -> None:
@@ -257,6 +258,7 @@ def test_devices_are_drained_and_opened_again(client: Client) -> None:
         (("logs", "a/"), 2, "BATCH/LABEL"),
         (("cancel", "nosuch"), 4, "there is no batch nosuch"),
         (("drain", "GPU-1"), 4, "there is no device GPU-1"),
+        (("drain", "cpuu"), 4, "did you mean cpu?"),
         (("stauts",), 2, "did you mean 'status'?"),
         (("--socket", "/nowhere/s", "status"), 3, "/nowhere/s"),
     ],
