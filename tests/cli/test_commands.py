@@ -212,7 +212,7 @@ def test_config_says_where_each_value_comes_from(shell: Shell, monkeypatch: pyte
     assert settings["data.root"] == {"value": str(shell.directory / "data"), "origin": "default"}
 
     lines = [line.split("\t") for line in shell(*typed).out.splitlines()]
-    assert [key for key, _, _ in lines] == list(settings)
+    assert [key for key, _, _ in lines] == ["setting", *settings]
     assert ["lightgbm.extra_trees", "true", "--set"] in lines
 
 

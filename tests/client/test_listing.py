@@ -9,11 +9,12 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
-from gpusched.cli import queries, results
+from gpusched.cli import queries, results, settings
 from gpusched.client.listing import Cell, print_listing
 from gpusched.core.model import Device, Reading, Slot, WindowKey, window_label
 from gpusched.protocol import BatchStatus, DeviceStatus, ResultLine, WindowLine
@@ -174,6 +175,26 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 def test_a_listing_on_a_terminal(name: str, width: int, shown: Callable[..., str]) -> None:
     command, asked = LISTINGS[name]
     check(f"listing-{name}", width, shown(lambda: command(argparse.Namespace(**(vars(OPTIONS) | asked))), width))
+
+
+def test_a_configuration_says_its_path_once(
+    shown: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[labels]\nhorizon = 5\n")
+    monkeypatch.setenv("GPUSCHED_RUN_WORKERS", "2")
+    asked = argparse.Namespace(config=file, flags=[], json=False)
+    lines = shown(lambda: settings.show(asked), 80).splitlines()
+    assert lines[0] == f"Configuration file: {file}"
+    assert not any(str(file) in line for line in lines[1:])
+    rows = {line.split()[0]: line.split() for line in lines[1:]}
+    assert rows["setting"] == ["setting", "from", "value"]
+    assert rows["labels.horizon"] == ["labels.horizon", "line", "2", "5"]
+    assert rows["run.workers"] == ["run.workers", "GPUSCHED_RUN_WORKERS", "2"]
+    assert max(map(len, lines[1:])) <= 80
+    assert not re.search("[─│┃━]", "".join(lines))
+    piped = shown(lambda: settings.show(asked)).splitlines()
+    assert f"labels.horizon\t5\t{file}:2" in piped
 
 
 COLUMNS = ("window", "seconds", "nothing", "reason")
