@@ -281,11 +281,15 @@ def test_status_imports_no_more_than_it_needs(client: Client) -> None:
 
 
 def test_a_report_of_a_batch_is_one_file(client: Client) -> None:
-    client.done("reported", "S0", "BAD")
+    client.done("reported", "S0", "BAD", "DIE1")
     assert client("report", "reported").strip() == "reported.html"
     text = (client.directory / "reported.html").read_text()
     assert "<h2>Timeline</h2>" in text
     assert "<h2>Failures and skips</h2>" in text
+    assert text.count('"name":"retried"') == 1, "a window was killed and tried again"
+    client("run", client.symbols("DIE2"), *ASKED, "-o", "own", "--device", "cpu")
+    client("report", "own", "-o", "own.html")
+    assert '"name":"retried"' in (client.directory / "own.html").read_text(), "without a daemon, too"
     found = client.json("report", "reported", "-o", "other.html")
     assert Path(found["report"]) == client.directory / "other.html"
     assert not [path.name for path in client.directory.iterdir() if path.name.startswith(".")]
