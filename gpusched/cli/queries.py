@@ -166,7 +166,7 @@ def show(options: argparse.Namespace) -> int:
     from gpusched.client.render import open_console
 
     console = open_console()
-    for line in window_details(detail, logs_dir):
+    for line in window_details(detail, logs_dir, ago if on_terminal() else iso):
         console.print(line, soft_wrap=True)
     return DONE
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import datetime as dt
 import io
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ from rich.cells import cell_len
 
 from gpusched.cli import queries, results, settings
 from gpusched.client.listing import Cell, print_listing
-from gpusched.core.model import Device, Reading, Slot, WindowKey, window_label
-from gpusched.protocol import BatchStatus, DeviceStatus, ResultLine, WindowLine
+from gpusched.core.model import Device, PlannedWindow, Queued, Reading, Slot, Window, WindowKey, window_label
+from gpusched.protocol import BatchStatus, DeviceStatus, ResultLine, StoryLine, WindowDetail, WindowLine
 from tests.client.support import TEACHER_METRICS
 from tests.client.test_screens import check
 
@@ -130,6 +131,19 @@ class Told:
             result(2, "succeeded"),
         )
 
+    def window(self, name: str, label: str) -> WindowDetail:
+        return WindowDetail(
+            window=window(0, "queued"),
+            plan=PlannedWindow(window=Window("AAPL", START, END)),
+            state=Queued(),
+            story=(StoryLine(at=time.time() - 7_500, old="held", new="queued", attempt=1, reason="released"),),
+            attempts=(),
+        )
+
+    @property
+    def daemon(self) -> argparse.Namespace:
+        return argparse.Namespace(state_dir="/var/lib/gpusched")
+
     def devices(self) -> tuple[DeviceStatus, ...]:
         return device(0), device(1)
 
@@ -195,6 +209,14 @@ def test_a_configuration_says_its_path_once(
     assert not re.search("[─│┃━]", "".join(lines))
     piped = shown(lambda: settings.show(asked)).splitlines()
     assert f"labels.horizon\t5\t{file}:2" in piped
+
+
+def test_a_story_is_dated_for_programs_and_told_for_people(shown: Callable[..., str]) -> None:
+    asked = argparse.Namespace(window="nifty/AAPL_2022-01-01_to_2022-06-29", json=False)
+    assert shown(lambda: queries.show(asked), 80).endswith("\n 2h05m ago  held → queued  released")
+    assert re.search(r"\n\d{4}-\d\d-\d\dT[\d:.]+\+00:00  held → queued", shown(lambda: queries.show(asked)))
+    asked.json = True
+    assert json.loads(shown(lambda: queries.show(asked)))["story"][0]["at"].endswith("+00:00")
 
 
 COLUMNS = ("window", "seconds", "nothing", "reason")
