@@ -14,7 +14,7 @@ import msgspec
 from gpusched.cli.batches import load_config
 from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, connect
-from gpusched.client.listing import Cell, ago, iso, print_json, print_listing
+from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.core.model import Reading
 from gpusched.core.totals import totals
 from gpusched.errors import DONE, UsageError
@@ -102,7 +102,7 @@ def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None
         found, counts = totals(batch.counts), status_object(batch)
         ended = found["total"] - counts["waiting"] - counts["running"]
         numbers = [found[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
-        submitted = ago(batch.submitted_at) if sys.stdout.isatty() else iso(batch.submitted_at)
+        submitted = ago(batch.submitted_at) if on_terminal() else iso(batch.submitted_at)
         done = f"{ended}/{found['total']}"
         rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
     columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
@@ -125,7 +125,7 @@ def windows(options: argparse.Namespace) -> int:
                 line.status,
                 line.attempts,
                 line.slot.index if line.slot else None,
-                line.slot.device_id if line.slot else None,
+                device_cell(line.slot.device_id) if line.slot else None,
                 _seconds(line),
                 line.reason,
             ]
@@ -167,7 +167,7 @@ def show(options: argparse.Namespace) -> int:
     from gpusched.client.render import open_console
 
     console = open_console()
-    for line in window_details(detail, logs_dir):
+    for line in window_details(detail, logs_dir, ago if on_terminal() else iso):
         console.print(line, soft_wrap=True)
     return DONE
 
@@ -211,7 +211,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         reading = device.reading
         rows.append(
             [
-                device.device.id,
+                device_cell(device.device.id),
                 device.device.name,
                 device.health,
                 f"{len(device.allocations)}/{device.width}",
@@ -224,6 +224,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 reading.temperature_c if reading else None,
                 reading.power_w if reading else None,
                 device.reason,
+                ", ".join(str(key) for _, key in sorted(device.allocations.items())),
             ]
         )
     columns = [
@@ -240,20 +241,9 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         "temp",
         "watt",
         "reason",
+        "running",
     ]
-    running = [", ".join(str(key) for _, key in sorted(device.allocations.items())) for device in found]
-    if not sys.stdout.isatty():
-        columns.append("running")
-        rows = [[*row, keys] for row, keys in zip(rows, running, strict=True)]
     print_listing(columns, rows, styles=STATUS_STYLES)
-    if sys.stdout.isatty() and any(running):
-        # Below the table: dozens of labels would leave no room in it for the numbers.
-        from gpusched.client.render import open_console
-
-        console = open_console()
-        for device, keys in zip(found, running, strict=True):
-            if keys:
-                console.print(f"{device.device.id} runs {keys}")
 
 
 def _device_object(device: DeviceStatus) -> dict[str, Any]:
