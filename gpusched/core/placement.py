@@ -180,12 +180,13 @@ class Pool:
         heapq.heappop(state.free)
         state.allocations[slot.index] = Allocation(key, slot, memory_bytes, alone)
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> Allocation:
+        """Mark `slot` as free; what was allocated there."""
         state = self.devices[slot.device_id]
-        del state.allocations[slot.index]
         state.seen_bytes.pop(slot.index, None)
         state.peak_bytes.pop(slot.index, None)
         heapq.heappush(state.free, slot.index)
+        return state.allocations.pop(slot.index)
 
     def forget_readings(self, before: float) -> None:
         """Drop what was read before that monotonic instant: it vetoes nothing any more."""

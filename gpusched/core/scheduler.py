@@ -398,7 +398,7 @@ class Scheduler:
         if usage.device_memory_bytes is None:
             usage = msgspec.structs.replace(usage, device_memory_bytes=self.pool.peak_bytes(state.slot))
         self._tune(state.slot.device_id, entry.planned, event.ending, now)
-        self.pool.release(state.slot)
+        allocation = self.pool.release(state.slot)
         ending = event.ending
         reason = "trained" if isinstance(ending, WindowResult) else ending.message
         new: State
@@ -417,7 +417,7 @@ class Scheduler:
             else:
                 entry.losses += 1
             if ending.kind == "device_memory":
-                self._want_more_memory(entry)
+                self._want_more_memory(entry, allocation.reserved_bytes)
             new = self._after_failure(entry, batch, state.attempt, ending, now)
         self._move(entry, "ended", new, reason, now, ending, usage)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
@@ -448,12 +448,15 @@ class Scheduler:
             reason = f"the last {count} windows failed in the same way ({failure.message})"
             self._hold_batch(batch, reason, now)
 
-    def _want_more_memory(self, entry: Entry) -> None:
-        """After device memory ran out: set more aside, then ask for a device alone, then for the CPU if it may."""
+    def _want_more_memory(self, entry: Entry, had_bytes: int) -> None:
+        """After device memory ran out: set more aside, then ask for a device alone, then for the CPU if it may.
+
+        `had_bytes` were set aside for it, because it had asked or because windows like it had taught so: too few.
+        """
         cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.spec.device
         entry.on_cpu = entry.alone and cpu is not None and suits(cpu.device, wanted)
         entry.alone = entry.memory_bytes > 0 and not entry.on_cpu
-        entry.memory_bytes = max(2 * entry.memory_bytes, 1 << 30)
+        entry.memory_bytes = max(2 * had_bytes, 1 << 30)
 
     def _stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
         """End the process of an active window; its `AttemptEnded` comes when the group is gone."""

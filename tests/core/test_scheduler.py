@@ -531,17 +531,23 @@ def test_a_drained_device_keeps_what_it_has() -> None:
     assert driver.send(ResumeRequested(device_id="GPU-0")).records == []
 
 
-def test_device_memory_asks_for_more_and_then_for_a_device_alone() -> None:
-    driver = Driver(gpu(0, 2)).submit(batch(limits=ONCE), ["A", "B"])
-    driver.send(DeviceRead(reading=reading(free=8 * GIB, total=8 * GIB)))
+@pytest.mark.parametrize(("learned", "first"), [(0, 1), (GIB // 4, 1), (4 * GIB, 8)])
+def test_device_memory_asks_for_more_and_then_for_a_device_alone(learned: int, first: int) -> None:
+    """More than was set aside, where windows like it have taught how much that is: `first` GiB at first."""
+    estimates = Estimates()
+    estimates.observe("w:train", "cuda", 100, 1.0, learned or None)
+    driver = Driver()
+    driver.scheduler = Scheduler(estimates)
+    driver.send(DevicesFound(devices=(gpu(0, 2),))).submit(batch(limits=ONCE), ["A", "B"])
+    driver.send(DeviceRead(reading=reading(free=40 * GIB, total=48 * GIB)))
     driver.end(A, 1, failure("device_memory"))
     state = driver.scheduler.pool.devices["GPU-0"]
-    assert state.reserved_bytes == GIB
+    assert state.reserved_bytes == learned + first * GIB
     driver.end(A, 2, failure("device_memory")).wait(1.0)
     assert driver.state(A) == Queued(attempt=3), "it has to wait for the device to be empty"
     driver.end(key("B"))
     assert driver.state(A) == Starting(attempt=3, slot=Slot(0, "GPU-0"))
-    assert state.reserved_bytes == 2 * GIB
+    assert state.reserved_bytes == 2 * first * GIB
 
 
 @pytest.mark.parametrize("allowed", [True, False])
