@@ -198,6 +198,14 @@ class Scheduler:
     def planned(self, key: WindowKey) -> PlannedWindow:
         return self._batches[key.batch_id].entries[key.label].planned
 
+    def blames(self, key: WindowKey, failure: Failure) -> bool:
+        """Whether `failure` would use up one of the window's attempts, though something else may have caused it.
+
+        None does once the window was told to end.
+        """
+        treatment, state = TREATMENTS[failure.kind], self._batches[key.batch_id].entries[key.label].state
+        return treatment.retry and treatment.counts and not isinstance(state, Stopping)
+
     def states(self, batch_id: str) -> Iterator[tuple[PlannedWindow, State]]:
         """The windows of a batch in the order of submission."""
         for entry in self._batches[batch_id].entries.values():
