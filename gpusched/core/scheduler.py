@@ -5,8 +5,9 @@ index, and the same events give the same effects. What has to happen later is a 
 answers with `TimePassed`.
 
 A slot is allocated in the same call that places a window, and freed only by the end of the attempt that holds it.
-Between batches, the highest priority goes first, then the one served least recently; inside a batch, the windows with
-the most rows go first, so that the last slots to fall idle do so together.
+Between batches, the highest priority goes first, then the one served least recently, and none takes the device on which
+one before it waits for room; inside a batch, the windows with the most rows go first, so that the last slots to fall
+idle do so together.
 """
 
 from __future__ import annotations
@@ -304,20 +305,29 @@ class Scheduler:
                 (batch for batch in self._batches.values() if batch.may_have_ready),
                 key=lambda batch: (-batch.batch.spec.priority, batch.last_served),
             )
-            if not any(self._place_one(batch, now) for batch in candidates):
+            kept: set[str] = set()
+            if not any(self._place_one(batch, kept, now) for batch in candidates):
                 return
 
-    def _place_one(self, batch: BatchQueue, now: Instant) -> bool:
+    def _place_one(self, batch: BatchQueue, kept: set[str], now: Instant) -> bool:
+        """Place the next window of a batch; whether that could be done.
+
+        `kept` are the devices that batches before it wait for. If it has to wait until the windows of a device leave,
+        that one is kept for it: others, which need less, would take every place that becomes free there.
+        """
         spec = batch.batch.spec
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return False
         wanted = "cpu" if entry.on_cpu else spec.device
         if wanted == "auto" and self.pool.is_mixed and not entry.alone:
-            entry, wanted = self._share(batch, entry, now)
+            entry, wanted = self._share(batch, entry, kept, now)
         memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
-        slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone)
+        slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone, without=kept)
         if slot is None:
+            soonest = self.pool.soonest(wanted, memory_bytes=memory_bytes, without=kept)
+            if soonest is not None:
+                kept.add(soonest)
             return False
         assert isinstance(entry.state, Queued)
         attempt = entry.state.attempt
@@ -329,7 +339,7 @@ class Scheduler:
         self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
         return True
 
-    def _share(self, batch: BatchQueue, first: Entry, now: Instant) -> tuple[Entry, DeviceChoice]:
+    def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
         """CPU and GPU slots together: the window that comes next, and where it is expected to end first.
 
         A window waits for a GPU that will have done it before the CPU would. Meanwhile the CPU takes from the other end
@@ -337,8 +347,8 @@ class Scheduler:
         through with the rest.
         """
         memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch.spec))
-        gpu_free = self.pool.choose("gpu", memory_bytes=memory_bytes) is not None
-        if self.pool.choose("cpu") is None:
+        gpu_free = self.pool.choose("gpu", memory_bytes=memory_bytes, without=kept) is not None
+        if self.pool.choose("cpu", without=kept) is None:
             return first, "gpu"
         on_cpu, on_gpu = self._expected_seconds(batch, first)
         wait = 0.0 if gpu_free else self._seconds_to_next_gpu(now)

@@ -550,6 +550,41 @@ def test_device_memory_asks_for_more_and_then_for_a_device_alone(learned: int, f
     assert state.reserved_bytes == 2 * first * GIB
 
 
+@pytest.mark.parametrize("slots", [2, 5])
+def test_a_window_that_waits_for_a_device_alone_is_not_overtaken(slots: int) -> None:
+    """It starts when those have ended that ran there when it began to wait."""
+    driver = Driver(gpu(0, slots)).submit(batch("a", limits=ONCE), ["A"])
+    driver.submit(batch(), [f"B{number}" for number in range(100)])
+    a = key("A", "a")
+    driver.end(a, 1, failure("device_memory")).end(a, 2, failure("device_memory")).wait(1.0)
+    running = [allocation.key for allocation in driver.scheduler.pool.devices["GPU-0"].allocations.values()]
+    assert len(running) == slots
+    for ended in running:
+        assert driver.state(a) == Queued(attempt=3)
+        driver.end(ended)
+    assert driver.launched == ["A"]
+    assert len(driver.end(a, 3).launched) == slots
+
+
+def test_only_one_device_is_kept_for_a_window_and_only_from_what_comes_later() -> None:
+    driver = Driver(gpu(0, 2), gpu(1, 2)).submit(batch("a", limits=ONCE), ["A"])
+    driver.submit(batch(), [f"B{number}" for number in range(100)])
+    a = key("A", "a")
+    driver.end(a, 1, failure("device_memory")).end(a, 2, failure("device_memory")).wait(1.0)
+
+    def running(number: int) -> list[WindowKey]:
+        allocations = driver.scheduler.pool.devices[f"GPU-{number}"].allocations
+        return [allocation.key for allocation in allocations.values()]
+
+    first, _ = running(0)
+    assert driver.end(first).launched == []
+    for ended in running(1):
+        assert len(driver.end(ended).launched) == 1
+    assert driver.state(a) == Queued(attempt=3)
+    assert driver.submit(batch("urgent", priority=1), ["U"]).launched == ["U"]
+    assert len(running(0)) == 2
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_window_too_large_for_any_gpu_goes_to_the_processors_if_they_are_offered(allowed: bool) -> None:
     driver = Driver(gpu(0), cpu(auto=allowed)).submit(batch(limits=ONCE), ["A"])
