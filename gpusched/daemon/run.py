@@ -291,6 +291,7 @@ async def run_batch(
                         store=store,
                         supervisor=supervisor,
                         launcher=launcher,
+                        warm_up=warm_up,
                         pool=pool,
                         hub=hub,
                         output_dir=output_dir,

@@ -203,6 +203,29 @@ def test_what_the_service_tells_of_a_device_at_work(machine: Machine) -> None:
         assert any(one.utilisation for one in store.history("mine") if one.device_id == uuid(1))
 
 
+def test_the_service_refuses_a_device_type_that_its_gpus_do_not_have(machine: Machine, tmp_path: Path) -> None:
+    asked = machine.asked("until_told")
+    machine.environment |= {"GPUSCHED_SOCKET": str(tmp_path / "s"), "STATE_DIRECTORY": str(tmp_path / "state")}
+    machine.environment["TRIALS"] = json.dumps({"gpu": "No OpenCL device found"})
+    daemon = Daemon(tmp_path / "notices")
+    machine.environment["NOTIFY_SOCKET"] = daemon.listen()
+    with (
+        daemon.notices,
+        machine.start("daemon", *asked[asked.index("--set") :]) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(process.terminate)
+        daemon.wait_for_notice("READY=1")
+        with machine.start("submit", *asked, "--device", "gpu") as submit:
+            _, err = submit.communicate(timeout=60)
+        assert submit.returncode == 4, err
+        assert "no gpu device can be used here" in err
+        assert "gpu does not work (No OpenCL device found)" in " ".join(err.split())
+        assert {device["health"] for device in machine.json("devices")["devices"]} == {"open"}
+        machine("submit", *asked, "--device", "cuda", "--wait")
+        assert {window["device_type"] for window in details(machine.directory / "out")} == {"cuda"}
+
+
 def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: Machine) -> None:
     cuda_machine.environment["FAKE_CUDA_MISTAKES"] = uuid(1)  # the warm-up tries GPU 0, which is of the same model
     ended = cuda_machine.json("run", *cuda_machine.asked("until_told", **{"run.max_attempts": 1}))
