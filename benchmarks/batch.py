@@ -9,8 +9,8 @@
 
 Contenders take turns; each starts with an empty bars cache and an empty output directory, and the ratios are taken
 within a repetition, so that a machine whose speed drifts favours none of them. All seconds are from shell to prompt,
-but the limit's, which is without the imports. Those that are slow train a sample of the windows and are scaled up.
-Every model file must be, byte for byte, the one that the in-process loop wrote.
+but those of the loops, which are without the imports. Those that are slow train a sample of the windows and are scaled
+up. Every model file must be, byte for byte, the one that the in-process loop wrote.
 
 A first repetition is not timed: it warms the machine up, and watches the memory of each contender's processes.
 Processor time and memory of those that train a sample are the sample's, their start included.
@@ -100,9 +100,9 @@ class Bench:
     def score(self, contender: Contender) -> Score:
         """Let it train against the clock."""
         done = self._train(contender, nullcontext())
-        seconds = done.seconds
+        seconds = done.inside_s if contender.warm else done.seconds
         if contender is LIMIT:
-            seconds = self.limit_s = done.inside_s / CORES
+            seconds = self.limit_s = seconds / CORES
         elif contender.sampled:
             seconds += done.inside_s / done.windows * (len(self.models) - done.windows)
         return Score(

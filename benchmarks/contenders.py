@@ -71,6 +71,8 @@ class Contender:
     isolated: bool
     #: slow: timed on a sample of the windows, and scaled up
     sampled: bool = False
+    #: timed without its start: from the first window to the last
+    warm: bool = False
     #: served by a daemon, which is started before and belongs to what is measured
     daemon: bool = False
     #: the command or the Python package that has to be installed
@@ -135,9 +137,10 @@ def _simple_gpu_scheduler(order: Order) -> list[str]:
     return ["sh", str(order.script("schedule.sh", [f"exec {shlex.join(scheduler)} <{shlex.quote(str(commands))}"]))]
 
 
-LIMIT = Contender("limit: loop in one process ÷ cores", _way("loop"), isolated=False, usual=True)
+LIMIT = Contender("limit: loop in one process ÷ cores", _way("loop"), isolated=False, warm=True, usual=True)
 CONTENDERS = [
     LIMIT,
+    Contender("the loop on every core at once", _way("loops"), isolated=False, warm=True, usual=True),
     Contender("gpusched run, 1 slot", _run(1), isolated=True),
     Contender(f"gpusched run, {CORES} slots", _run(CORES), isolated=True, usual=True),
     Contender("gpusched submit --wait to a daemon", _submit, isolated=True, daemon=True),

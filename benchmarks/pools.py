@@ -20,7 +20,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmarks.jobs import read_jobs, train_command
+from benchmarks.settings import END, START, WINDOW_DAYS
 from gpusched import teacher
+from gpusched.core.planning import date_ranges
 from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
 from gpusched.workload import BadData
@@ -51,6 +53,14 @@ def loop() -> Iterator[Map]:
     """One warm process: the limit, if all cores could do this at once."""
     teacher.preload()
     yield lambda jobs: map(train, jobs)
+
+
+@contextmanager
+def loops() -> Iterator[Map]:
+    """The loop in as many warm processes as there are cores, each with whole symbols: what the cores really allow."""
+    teacher.preload()
+    with multiprocessing.get_context("fork").Pool(CORES) as workers:
+        yield lambda jobs: workers.imap_unordered(train, jobs, chunksize=len(date_ranges(START, END, WINDOW_DAYS)))
 
 
 @contextmanager
@@ -107,6 +117,7 @@ def dask() -> Iterator[Map]:
 
 WAYS: dict[str, Callable[[], AbstractContextManager[Map]]] = {
     "loop": loop,
+    "loops": loops,
     "pool": pool,
     "executor": executor,
     "scripts": scripts,

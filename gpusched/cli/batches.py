@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def plan(options: argparse.Namespace) -> int:
     console, errors = render.open_console(), render.open_console(stderr=True)
     for note in asked.notes:
         errors.print(note, soft_wrap=True)
-    foreseen = anyio.run(forecast, asked.config, asked.spec, asked.output_dir)
+    on_note = partial(errors.print, soft_wrap=True)
+    foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
     if options.json:
         print(json.dumps(plan_object(asked, foreseen.plan, foreseen.seconds)))  # noqa: T201
         return DONE
@@ -235,9 +237,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             on_plan=(lambda made: None) if as_json else screen.planned,
             on_interrupt=interrupted,
             on_survey=(lambda done, total: None) if as_json else screen.planning,
-            on_note=(lambda note: errors.print(note, markup=False, highlight=False, soft_wrap=True))
-            if as_json
-            else screen.note,
+            on_note=partial(errors.print, soft_wrap=True) if as_json else screen.note,
             watch=watch if in_top else None,
         )
 

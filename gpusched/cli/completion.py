@@ -42,7 +42,8 @@ def complete() -> NoReturn:
         for action in command._actions:
             if completer := _COMPLETERS.get(action.dest):
                 action.completer = completer
-    CompletionFinder()(whole)
+    # Options are offered once a dash is typed: before it, they would hide the batches.
+    CompletionFinder()(whole, always_complete_options=False)
     raise SystemExit(DONE)
 
 
@@ -110,6 +111,28 @@ def _settings(prefix: str, **_: Any) -> list[str]:
     return [f"{name}.{field.encode_name}=" for name, section in SECTIONS.items() for field in fields(section)]
 
 
+def _columns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """What `results` can sort by: the columns of its table by symbol, or all that the batch has."""
+    from gpusched.cli.results import COLUMNS, SYMBOL_COLUMNS
+
+    if parsed_args.by_symbol:
+        return [name for name in SYMBOL_COLUMNS if name.startswith(prefix)]
+    return [*COLUMNS, *_metrics(prefix, parsed_args)]
+
+
+def _metrics(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """Those of the first window that has any."""
+    from gpusched.cli.results import COLUMNS, flat
+
+    def words(daemon: Connection, prefix: str) -> Iterator[str]:
+        for line in daemon.results(parsed_args.batch):
+            if line.metrics:
+                yield from (name for name in flat(line) if name not in COLUMNS)
+                return
+
+    return _from_daemon(words)(prefix, parsed_args)
+
+
 def _fixed(*words: str) -> Callable[..., tuple[str, ...]]:
     return lambda **_: words
 
@@ -121,6 +144,8 @@ _COMPLETERS: dict[str, Callable[..., Any]] = {
     "target": _from_daemon(_targets),
     "on": _from_daemon(_devices),
     "set": _settings,
+    "sort": _columns,
+    "metric": _metrics,
     "device": _fixed(*get_args(DeviceChoice)),
     "status": _fixed(*get_args(StateName), *OUTCOMES),
 }

@@ -43,6 +43,8 @@ class Parser(argparse.ArgumentParser):
             why = f"there is no option {found[1]}{_nearest(found[1], self._option_string_actions)}"
         elif found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
             why = f"there is no command {found[1]!r}{_nearest(found[1], COMMANDS)}"
+        elif found := re.match(r"argument \S+ invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            why += _nearest(found[1], re.findall(r"[\w-]+", found[2]))
         raise WrongUsage(why=why, command=self.prog)
 
 
@@ -177,6 +179,7 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", action="store_true", help="print CSV, one column for each metric")
     command.add_argument("--parquet", metavar="FILE", help="write a parquet file (needs pyarrow)")
     command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
+    command.add_argument("--reverse", action="store_true", help="the other way round; what has no value stays last")
     command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
     command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
 

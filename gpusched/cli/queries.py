@@ -14,7 +14,8 @@ import msgspec
 from gpusched.cli.batches import load_config
 from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, connect
-from gpusched.client.listing import Cell, ago, iso, print_json, print_listing
+from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
+from gpusched.core.model import Reading
 from gpusched.core.totals import totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
@@ -101,7 +102,7 @@ def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None
         found, counts = totals(batch.counts), status_object(batch)
         ended = found["total"] - counts["waiting"] - counts["running"]
         numbers = [found[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
-        submitted = ago(batch.submitted_at) if sys.stdout.isatty() else iso(batch.submitted_at)
+        submitted = ago(batch.submitted_at) if on_terminal() else iso(batch.submitted_at)
         done = f"{ended}/{found['total']}"
         rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
     columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
@@ -124,7 +125,7 @@ def windows(options: argparse.Namespace) -> int:
                 line.status,
                 line.attempts,
                 line.slot.index if line.slot else None,
-                line.slot.device_id if line.slot else None,
+                device_cell(line.slot.device_id) if line.slot else None,
                 _seconds(line),
                 line.reason,
             ]
@@ -166,7 +167,7 @@ def show(options: argparse.Namespace) -> int:
     from gpusched.client.render import open_console
 
     console = open_console()
-    for line in window_details(detail, logs_dir):
+    for line in window_details(detail, logs_dir, ago if on_terminal() else iso):
         console.print(line, soft_wrap=True)
     return DONE
 
@@ -210,11 +211,12 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         reading = device.reading
         rows.append(
             [
-                device.device.id,
+                device_cell(device.device.id),
                 device.device.name,
                 device.health,
                 f"{len(device.allocations)}/{device.width}",
                 _percent(reading.utilisation if reading else None),
+                _mebibytes(_used_bytes(reading)),
                 _mebibytes(reading.memory_free_bytes if reading else None),
                 _mebibytes(device.reserved_bytes) if reading else None,
                 _mebibytes(device.foreign_bytes),
@@ -222,6 +224,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 reading.temperature_c if reading else None,
                 reading.power_w if reading else None,
                 device.reason,
+                ", ".join(str(key) for _, key in sorted(device.allocations.items())),
             ]
         )
     columns = [
@@ -230,6 +233,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         "health",
         "slots",
         "use",
+        "used",
         "free",
         "reserved",
         "foreign",
@@ -237,6 +241,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         "temp",
         "watt",
         "reason",
+        "running",
     ]
     print_listing(columns, rows, styles=STATUS_STYLES)
 
@@ -246,8 +251,15 @@ def _device_object(device: DeviceStatus) -> dict[str, Any]:
     about: dict[str, Any] = found.pop("device")
     del found["allocations"]
     running = [{"slot": index, "window": str(key)} for index, key in sorted(device.allocations.items())]
-    used = {"slots": device.width, "slots_used": len(running), "running": running}
-    return about | found | used
+    used = {"slots": device.width, "slots_used": len(running), "memory_used_bytes": _used_bytes(device.reading)}
+    return about | found | used | {"running": running}
+
+
+def _used_bytes(reading: Reading | None) -> int | None:
+    """By whoever it may be."""
+    if reading is None or reading.memory_total_bytes is None or reading.memory_free_bytes is None:
+        return None
+    return reading.memory_total_bytes - reading.memory_free_bytes
 
 
 def _percent(share: float | None) -> str | None:

@@ -53,6 +53,12 @@ def _of_daemon(options: argparse.Namespace) -> Report:
             spec=detail.spec,
             results=results,
             samples=daemon.history(options.batch),
+            retried=[
+                (line.key.label, attempt)
+                for line in results
+                if line.attempts > 1
+                for attempt in daemon.window(options.batch, line.key.label).attempts[:-1]
+            ],
             versions={"gpusched": daemon.daemon.version} | _versions(results),
             metric=options.metric,
         )
@@ -78,6 +84,12 @@ def _of_run(directory: Path, metric: str | None) -> Report:
             spec=accepted.spec,
             results=results,
             samples=store.history(accepted.id),
+            retried=[
+                (line.key.label, views.attempt_line(attempt))
+                for line in results
+                if line.attempts > 1
+                for attempt in store.attempts(line.key)[:-1]
+            ],
             versions={"gpusched": __version__} | _versions(results),
             metric=metric,
         )

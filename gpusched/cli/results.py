@@ -7,13 +7,14 @@ import csv
 import difflib
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gpusched.cli.queries import STATUS_STYLES, to_daemon
-from gpusched.client.listing import Cell, iso, print_json, print_listing
+from gpusched.client.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.errors import DONE, InputError, UsageError
 from gpusched.protocol import ResultLine
 
@@ -26,11 +27,13 @@ COLUMNS = (
 )
 #: the metrics that a terminal shows, and the first of which `--by-symbol` is about
 SHOWN = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
+#: of `--by-symbol`
+SYMBOL_COLUMNS = ("symbol", "windows", "mean", "spread", "best", "worst", "best_window", "worst_window")
 
 
 class UnknownColumn(UsageError):
     problem = "these results have no column {name!r}{nearest}"
-    remedy = "`gpusched results {batch} --csv` has them all in its first line"
+    remedy = "`gpusched results {asked} --csv` has them all in its first line"
 
 
 class NoParquet(InputError):
@@ -42,21 +45,25 @@ def results(options: argparse.Namespace) -> int:
     """The finished windows of a batch and their metrics."""
     with to_daemon(options) as daemon:
         found = list(daemon.results(options.batch))
-    rows = [flat(line) for line in found]
-    names = list(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
+    rows, asked = [flat(line) for line in found], options.batch
+    names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
+    if options.by_symbol:
+        metric = options.metric or next((name for name in SHOWN if name in names), SHOWN[0])
+        rows, names, asked = by_symbol(rows, _known(metric, names, asked)), SYMBOL_COLUMNS, f"{asked} --by-symbol"
     order = list(range(len(rows)))
     if options.sort is not None:
-        order = _sorted(rows, _known(options.sort, names, options.batch))
-    if options.by_symbol:
-        metric = options.metric or next((name for name in SHOWN if name in names), None)
-        return _print_symbols(by_symbol(rows, _known(metric or SHOWN[0], names, options.batch)), options)
+        order = _sorted(rows, _known(options.sort, names, asked), reverse=options.reverse)
+    elif options.reverse:
+        order.reverse()
+    rows = [rows[number] for number in order]
     if options.parquet is not None:
-        _write_parquet([rows[number] for number in order], names, Path(options.parquet))
-    elif options.json:
-        lines = [result_object(found[number]) for number in order]
-        print_json({"batch_id": options.batch, "results": lines})
+        _write_parquet(rows, names, Path(options.parquet))
+    elif not options.json:
+        _print(rows, names, options)
+    elif options.by_symbol:
+        print_json({"batch_id": options.batch, "symbols": rows})
     else:
-        _print([rows[number] for number in order], names, as_csv=options.csv)
+        print_json({"batch_id": options.batch, "results": [result_object(found[number]) for number in order]})
     return DONE
 
 
@@ -103,52 +110,41 @@ def by_symbol(rows: list[Row], metric: str) -> list[Row]:
     return found
 
 
-def _known(name: str, names: list[str], batch: str) -> str:
+def _known(name: str, names: Sequence[str], asked: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    raise UnknownColumn(name=name, batch=batch, nearest=f"; did you mean {near[0]!r}?" if near else "")
+    raise UnknownColumn(name=name, asked=asked, nearest=f"; did you mean {near[0]!r}?" if near else "")
 
 
-def _sorted(rows: list[Row], name: str) -> list[int]:
-    """Numbers of rows: the largest value first, text from A to Z, what has none at the end."""
+def _sorted(rows: list[Row], name: str, *, reverse: bool) -> list[int]:
+    """Numbers of rows: the largest value first, text from A to Z; what has none is at the end either way."""
 
     def rank(number: int) -> tuple[bool, float, str]:
-        value = rows[number].get(name)
-        if isinstance(value, int | float):
-            return False, -value, ""
-        return value is None, 0.0, str(value)
+        value = rows[number][name]
+        return (False, -value, "") if isinstance(value, int | float) else (True, 0.0, str(value))
 
-    return sorted(range(len(rows)), key=rank)
+    empty = [number for number, row in enumerate(rows) if row.get(name) is None]
+    valued = [number for number, row in enumerate(rows) if row.get(name) is not None]
+    return sorted(valued, key=rank, reverse=reverse) + empty
 
 
-def _print(rows: list[Row], names: list[str], *, as_csv: bool) -> None:
-    if as_csv:
+def _print(rows: list[Row], names: Sequence[str], options: argparse.Namespace) -> None:
+    if options.csv:
         writer = csv.DictWriter(sys.stdout, names, restval="")
         writer.writeheader()
         writer.writerows(rows)
         return
-    if sys.stdout.isatty():
+    if on_terminal() and not options.by_symbol:
         metrics = [name for name in SHOWN if name in names] or [name for name in names if name not in COLUMNS][:4]
         names = ["window_label", "status", "seconds", *metrics, "reason"]
     print_listing(names, [[row.get(name) for name in names] for row in rows], styles=STATUS_STYLES)
 
 
-def _print_symbols(rows: list[Row], options: argparse.Namespace) -> int:
-    if options.json:
-        print_json({"batch_id": options.batch, "symbols": rows})
-    elif rows:
-        if options.csv:
-            _print(rows, list(rows[0]), as_csv=True)
-        else:
-            print_listing(list(rows[0]), [list(row.values()) for row in rows], styles={})
-    return DONE
-
-
-def _write_parquet(rows: list[Row], names: list[str], path: Path) -> None:
+def _write_parquet(rows: list[Row], names: Sequence[str], path: Path) -> None:
     import pandas as pd
 
     try:
-        pd.DataFrame(rows, columns=names).to_parquet(path, index=False)
+        pd.DataFrame(rows, columns=list(names)).to_parquet(path, index=False)
     except (ImportError, OSError) as error:
         raise NoParquet(why=str(error).strip().splitlines()[0]) from None

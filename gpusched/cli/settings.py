@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gpusched.cli.batches import load_config
+from gpusched.client.listing import on_terminal, print_listing
 from gpusched.config import SECTIONS, Loaded, workload_settings
 from gpusched.errors import DONE
 
@@ -24,20 +25,17 @@ def show(options: argparse.Namespace) -> int:
         }
         print(json.dumps(found))  # noqa: T201
         return DONE
-    from rich.table import Table
-
-    from gpusched.client import render
-
-    console = render.open_console()
-    if not console.is_terminal:
-        for key, value, origin in rows:
-            print(f"{key}\t{_text(value)}\t{origin}")  # noqa: T201
+    if not on_terminal():
+        texts = [(key, _text(value), origin) for key, value, origin in rows]
+        print_listing(("setting", "value", "from"), texts, styles={})
         return DONE
-    console.print(f"Configuration file: {loaded.path or 'none'}", markup=False, highlight=False)
-    table = Table("setting", "value", "from")
-    for key, value, origin in rows:
-        table.add_row(key, _text(value), origin, style="" if origin != "default" else "dim")
-    console.print(table)
+    from gpusched.client.cells import clean
+    from gpusched.client.render import open_console
+
+    open_console().print(clean(f"Configuration file: {loaded.path or 'none'}"), soft_wrap=True)
+    # Its path is said; what may be long comes last.
+    near = [(key, origin.replace(f"{loaded.path}:", "line "), _text(value)) for key, value, origin in rows]
+    print_listing(("setting", "from", "value"), near, styles={"default": "dim"})
     return DONE
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gpusched.client.cells import clean, duration
+from gpusched.client.cells import clean, duration, key_metrics
 from gpusched.client.listing import iso
+from gpusched.core.model import Finished, Reused, Succeeded, WindowResult
 from gpusched.protocol import DeviceStatus, WindowDetail
 
 
-def window_details(detail: WindowDetail, logs_dir: Path) -> Iterator[str]:
-    """A window's state, data, attempts and story. `logs_dir` has the logs of its batch."""
+def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float], str] = iso) -> Iterator[str]:
+    """A window's state, data, result, attempts and story.
+
+    `logs_dir` has the logs of its batch, `when` says instants.
+    """
     window, plan = detail.window, detail.plan
     yield f"Window   {clean(str(window.key))}"
     yield f"Status   {window.status}" + (f": {clean(window.reason)}" if window.reason else "")
     yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
+    if isinstance(detail.state, Finished) and isinstance(outcome := detail.state.outcome, Succeeded | Reused):
+        yield from _result(outcome.result)
     for attempt in detail.attempts:
         end = attempt.ended_at
         took = f", {duration(end - attempt.placed_at)}" if end is not None else ""
@@ -35,7 +41,18 @@ def window_details(detail: WindowDetail, logs_dir: Path) -> Iterator[str]:
         for line in (attempt.traceback or "").splitlines():
             yield f"         | {clean(line)}"
     for told in detail.story:
-        yield f"{iso(told.at)}  {told.old} → {told.new}  {clean(told.reason)}"
+        yield f"{when(told.at):>10}  {told.old} → {told.new}  {clean(told.reason)}"
+
+
+def _result(result: WindowResult) -> Iterator[str]:
+    phases = ", ".join(f"{clean(name)} {seconds:.3f} s" for name, seconds in result.phases.items())
+    yield f"Trained  as {result.device_type}" + (f": {phases}" if phases else "")
+    parts = {name: part for name, part in result.metrics.items() if isinstance(part, dict)}
+    rest = {name: number for name, number in result.metrics.items() if name not in parts}
+    for name, part in [("", rest), *parts.items()]:
+        if numbers := ", ".join(f"{clean(metric)} {number}" for metric, number in key_metrics(part, len(part))):
+            yield f"Metrics  {clean(name)}{': ' if name else ''}{numbers}"
+    yield f"Output   {clean(result.artifacts_path)}"
 
 
 def device_details(status: DeviceStatus, now: float) -> Iterator[str]:

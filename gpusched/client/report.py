@@ -10,17 +10,18 @@ from __future__ import annotations
 import datetime as dt
 import html
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from gpusched.client.cells import clean, device_name, duration
-from gpusched.client.view import general_reason
+from gpusched.client.view import BatchView, general_reason
+from gpusched.core.events import WindowMoved
 from gpusched.core.history import Sample
-from gpusched.core.model import OUTCOMES, BatchSpec
+from gpusched.core.model import OUTCOMES, BatchSpec, Cancelled, Finished, Queued, Skipped, Slot, Starting
 from gpusched.errors import InputError
-from gpusched.protocol import BatchStatus, ResultLine
+from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 
 COLOURS = {
     "succeeded": "#2f9e6e",
@@ -30,11 +31,16 @@ COLOURS = {
     "timed_out": "#e07b39",
     "cancelled": "#8a8f98",
     "lost": "#a04fb0",
+    "retried": "#efb0b0",
 }
 #: reasons that the table of failures and skips lists
 MOST_REASONS = 50
-#: of the rate that a remaining time is derived from: as the live screens do it, the last of so many ends
-RATE_ENDS = 100
+#: an attempt that failed and was followed by another one, among the outcomes of windows
+RETRIED = "retried"
+#: a line is broken where nothing was read for so many times as long as a sample covers
+GAP = 3
+#: characters of a reason that are shown at a bar
+HOVER_CHARS = 300
 #: pixels of a row of the timeline and of the heat map, and of the rest of a figure
 ROW, FRAME = 22, 150
 #: zoomed by dragging, set back by a double click
@@ -46,6 +52,18 @@ class NoPlotly(InputError):
     remedy = "`pip install 'gpusched-supervisor[report]'`"
 
 
+class _Bar(msgspec.Struct, frozen=True):
+    """An attempt in the timeline."""
+
+    #: an outcome, or RETRIED
+    kind: str
+    slot: Slot
+    began: float
+    seconds: float
+    #: what is said of it, as markup
+    text: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All that a report is made of."""
 
@@ -54,6 +72,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     #: finished windows, in the order of finishing
     results: Sequence[ResultLine]
     samples: Sequence[Sample]
+    #: attempts that failed and were followed by another one, with the labels of their windows
+    retried: Sequence[tuple[str, AttemptLine]] = ()
     #: what was in force where the windows were trained, by name
     versions: dict[str, str]
     #: name of the metric of the heat map, `validation_auc` for `{"validation": {"auc": …}}`; None: the first there is
@@ -66,34 +86,34 @@ def page(report: Report) -> str:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise NoPlotly from None
-    batch, results = report.batch, report.results
+    results = report.results
     sections = [
-        ("Timeline", _timeline(results, report.samples)),
+        ("Timeline", _timeline(report)),
         ("Seconds by phase", _phases(results)),
         (*_heat_map(results, report.metric),),
-        ("Remaining time: what was said, and what it was", _calibration(results, sum(batch.counts.values()))),
+        ("Remaining time: what was said, and what it was", _calibration(results)),
         ("Failures and skips", _reasons(results)),
         ("Configuration", _configuration(report)),
     ]
     body = "\n".join(f"<section><h2>{_text(title)}</h2>{content}</section>" for title, content in sections if content)
     return _PAGE.format(
-        title=_text(batch.id), style=_STYLE, plotly=get_plotlyjs(), head=_head(report), body=body
+        title=_text(report.batch.id), style=_STYLE, plotly=get_plotlyjs(), head=_head(report), body=body
     )  # fmt: skip
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def _timeline(results: Sequence[ResultLine], samples: Sequence[Sample]) -> str:
+def _timeline(report: Report) -> str:
     """Windows by slot; below, on the same axis of time, the use and the memory of each device."""
     from plotly.subplots import make_subplots
 
-    launched = [line for line in results if line.started_at is not None and line.ended_at is not None]
-    if not launched and not samples:
+    bars, samples = [*_bars(report)], report.samples
+    if not bars and not samples:
         return ""
-    slots = sorted({(line.slot or 0, line.device or "") for line in launched})
-    names = {index: f"{index} {_markup(device_name(device))}" for index, device in slots}
-    height = max(6, len(slots)) * ROW
+    slots = sorted({bar.slot for bar in bars})
+    names = {slot: f"{slot.index} {_markup(device_name(slot.device_id))}" for slot in slots}
+    height = max(6, len(names)) * ROW
     figure = make_subplots(
         rows=3,
         cols=1,
@@ -102,46 +122,71 @@ def _timeline(results: Sequence[ResultLine], samples: Sequence[Sample]) -> str:
         row_heights=[height, 130, 130],
         subplot_titles=("windows by slot", "use, %", "memory, GiB"),
     )
-    for outcome in OUTCOMES:
-        lines = [line for line in launched if line.status == outcome]
-        if lines:
-            seconds = [max(0.0, (line.ended_at or 0.0) - (line.started_at or 0.0)) for line in lines]
+    for kind in (*OUTCOMES, RETRIED):
+        if drawn := [bar for bar in bars if bar.kind == kind]:
             figure.add_bar(
                 row=1,
                 col=1,
                 orientation="h",
-                name=outcome.replace("_", " "),
-                y=[names[line.slot or 0] for line in lines],
-                base=[_instant(line.started_at or 0.0) for line in lines],
-                x=[1000 * took for took in seconds],  # milliseconds, on an axis of dates
-                marker={"color": COLOURS[outcome], "line": {"width": 0.5, "color": "white"}},
-                hovertext=[
-                    f"{_markup(line.key.label)}, {duration(took)}"
-                    + (f"<br>{_markup(line.reason)}" if line.reason else "")
-                    for line, took in zip(lines, seconds, strict=True)
-                ],
+                name=kind.replace("_", " "),
+                y=[names[bar.slot] for bar in drawn],
+                base=[_instant(bar.began) for bar in drawn],
+                x=[1000 * bar.seconds for bar in drawn],  # milliseconds, on an axis of dates
+                marker={"color": COLOURS[kind], "line": {"width": 0.5, "color": "white"}},
+                hovertext=[f"{duration(bar.seconds)}, {bar.text}" for bar in drawn],
                 hoverinfo="text",
             )
     for number, device in enumerate(dict.fromkeys(sample.device_id for sample in samples)):
-        read = [sample for sample in samples if sample.device_id == device]
+        read = _with_gaps(sample for sample in samples if sample.device_id == device)
         shared = {
-            "x": [_instant(s.at) for s in read],
+            "x": [s and _instant(s.at) for s in read],
             "name": _markup(device_name(device)),
             "legendgroup": device,
             "mode": "lines+markers",
             "line": {"color": _LINES[number % len(_LINES)], "width": 1.5},
             "marker": {"size": 3},
         }
-        use = [None if s.utilisation is None else 100 * s.utilisation for s in read]
-        memory = [None if s.memory_used_bytes is None else s.memory_used_bytes / 2**30 for s in read]
+        use = [None if s is None or s.utilisation is None else 100 * s.utilisation for s in read]
+        memory = [None if s is None or s.memory_used_bytes is None else s.memory_used_bytes / 2**30 for s in read]
         figure.add_scatter(row=2, col=1, y=use, **shared)
         figure.add_scatter(row=3, col=1, y=memory, showlegend=False, **shared)
-    figure.update_yaxes(row=1, col=1, autorange="reversed", type="category")
+    # Left to itself, plotly takes the bars' milliseconds for an axis of numbers, turns and cuts off dates on a narrow
+    # page, and has slots as they come.
+    figure.update_xaxes(type="date", tickangle=0)
+    order = {"categoryorder": "array", "categoryarray": list(names.values())}
+    figure.update_yaxes(row=1, col=1, autorange="reversed", type="category", **order)
     figure.update_yaxes(row=2, col=1, range=[0, 105])
     figure.update_yaxes(row=3, col=1, rangemode="tozero")
     figure.update_annotations(x=0, xanchor="left", font_size=12)
     figure.update_layout(barmode="overlay", bargap=0.15, hovermode="closest")
     return _drawn(figure, height + 260 + FRAME)
+
+
+def _bars(report: Report) -> Iterator[_Bar]:
+    for line in report.results:
+        if line.started_at is not None and line.ended_at is not None:
+            slot = Slot(line.slot or 0, line.device or "")
+            yield _bar(line.status, slot, line.started_at, line.ended_at, line.key.label, line.reason)
+    for label, attempt in report.retried:
+        if attempt.ended_at is not None:
+            began, why = attempt.started_at or attempt.placed_at, attempt.message or attempt.ending
+            yield _bar(RETRIED, attempt.slot, began, attempt.ended_at, label, why)
+
+
+def _bar(kind: str, slot: Slot, began: float, ended: float, label: str, reason: str | None) -> _Bar:
+    """What foreign text there is in it is as long as is read."""
+    text = _markup(label) + (f"<br>{_markup(reason[:HOVER_CHARS])}" if reason else "")
+    return _Bar(kind, slot, began, max(0.0, ended - began), text)
+
+
+def _with_gaps(samples: Iterable[Sample]) -> list[Sample | None]:
+    """With None where nothing was read: no line is drawn there."""
+    found: list[Sample | None] = []
+    for sample in samples:
+        if found and (last := found[-1]) and sample.at - last.at > GAP * last.seconds:
+            found.append(None)
+        found.append(sample)
+    return found
 
 
 def _phases(results: Sequence[ResultLine]) -> str:
@@ -158,7 +203,7 @@ def _phases(results: Sequence[ResultLine]) -> str:
         figure.add_box(
             x=seconds, name=f"{_markup(name)} ({duration(sum(seconds))})", boxpoints="outliers", marker={"size": 3}
         )
-    figure.update_layout(showlegend=False, xaxis_title="seconds of a window; in brackets, of all windows together")
+    figure.update_layout(showlegend=False, xaxis_title="seconds; in brackets, of all")
     figure.update_yaxes(autorange="reversed")
     return _drawn(figure, len(names) * 34 + FRAME)
 
@@ -191,29 +236,44 @@ def _heat_map(results: Sequence[ResultLine], metric: str | None) -> tuple[str, s
     return f"{name} by symbol and window", _drawn(figure, len(symbols) * ROW + FRAME)
 
 
-def _calibration(results: Sequence[ResultLine], total: int) -> str:
-    """At the end of each window, the remaining time by the rate of the last ends, against what it turned out to be."""
+def _calibration(results: Sequence[ResultLine]) -> str:
+    """At the end of each launched window, the remaining time as live screens tell it, and what it turned out to be."""
     import plotly.graph_objects as go
 
-    launched = [line for line in results if line.started_at is not None and line.ended_at is not None]
-    ends = sorted(line.ended_at or 0.0 for line in launched)
+    moves = sorted(_moves(results), key=lambda move: move.at)
+    ends = [move.at for move in moves if isinstance(move.old, Starting)]
     if len(ends) < 3:
         return ""
-    began = min(line.started_at or 0.0 for line in launched)
+    began = next(move.at for move in moves if isinstance(move.new, Starting))
+    view = BatchView()
+    view.total = len(results)
     said, was, at = [], [], []
-    for number, end in enumerate(ends[1:-1], start=1):
-        first = max(0, number - RATE_ENDS)
-        since = began if first == 0 else ends[first - 1]
-        if end > since:
-            rate = (number - first + 1) / (end - since)
-            at.append(end - began)
-            said.append((len(ends) - number - 1) / rate)
-            was.append(ends[-1] - end)
+    for move in moves:
+        view.apply(move, move.at)
+        left = view.eta_s(move.at)
+        if isinstance(move.old, Starting) and left is not None and move.at < ends[-1]:
+            at.append(move.at - began)
+            said.append(left)
+            was.append(ends[-1] - move.at)
     figure = go.Figure()
     figure.add_scatter(x=at, y=was, name="was", mode="lines", line={"color": COLOURS["succeeded"]})
     figure.add_scatter(x=at, y=said, name="said", mode="lines", line={"color": COLOURS["timed_out"], "dash": "dot"})
     figure.update_layout(xaxis_title="seconds since the first launch", yaxis_title="seconds left")
     return _drawn(figure, 240 + FRAME)
+
+
+def _moves(results: Iterable[ResultLine]) -> Iterator[WindowMoved]:
+    """As much of the windows' stories as their rate depends on: when they were placed, and when they left."""
+    for line in results:
+        # Which outcome it was does not matter, unless it was cancelled: those say nothing about the rate.
+        outcome = Cancelled() if line.status == "cancelled" else Skipped(reason="")
+        old, new, at = Queued(), Finished(attempts=line.attempts, outcome=outcome), line.finished_at
+        if line.started_at is None or line.ended_at is None:
+            yield WindowMoved(key=line.key, old=old, new=new, reason="", at=at)
+        else:
+            placed = Starting(attempt=max(1, line.attempts), slot=Slot(line.slot or 0, line.device or ""))
+            yield WindowMoved(key=line.key, old=old, new=placed, reason="", at=line.started_at)
+            yield WindowMoved(key=line.key, old=placed, new=new, reason="", at=max(line.started_at, line.ended_at))
 
 
 def _drawn(figure: Any, height: int) -> str:
@@ -314,6 +374,7 @@ p { margin: 4px 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 13px; width: 100%; }
 th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #e4e7eb; vertical-align: top;
          overflow-wrap: anywhere; }
+th { overflow-wrap: normal; }
 td:first-child, .reasons td:nth-child(2) { white-space: nowrap; }
 """
 

@@ -401,6 +401,5 @@ def _seconds(update: WindowMoved, outcome: Outcome) -> float:
 
 
 def general_reason(reason: str, symbol: str) -> str:
-    """A reason for a skip without the dates, numbers and symbol that differ from window to window."""
-    reason = reason.replace(f"/{symbol}", "/…").replace(f"'{symbol}'", "…")
-    return _NUMBER.sub("…", reason)
+    """A reason without the dates, numbers and symbol that differ from window to window."""
+    return _NUMBER.sub("…", re.sub(rf"(?<!\w){re.escape(symbol)}(?!\w)", "…", reason))

@@ -8,7 +8,7 @@ the most free memory net of reservations, then the lowest smoothed utilisation, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -51,6 +51,8 @@ class DeviceState:
         self.reading: Reading | None = None
         #: monotonic seconds
         self.read_at = 0.0
+        #: memory that was free without our windows when that was last known, None: it never was
+        self.empty_bytes: int | None = None
         self.utilisation = 0.0
         self.seen_bytes: dict[int, int] = {}
         self.peak_bytes: dict[int, int] = {}
@@ -89,7 +91,13 @@ class DeviceState:
             return False
         if any(a.alone for a in self.allocations.values()):
             return False
-        free = self.free_bytes()
+        return self._is_enough(self.free_bytes(), memory_bytes)
+
+    def room_when_empty(self, memory_bytes: int) -> bool:
+        """Whether a window that needs `memory_bytes` would fit if ours were gone."""
+        return self._is_enough(self.empty_bytes, memory_bytes)
+
+    def _is_enough(self, free: int | None, memory_bytes: int) -> bool:
         if free is None:
             return True
         total = self.reading.memory_total_bytes if self.reading else None
@@ -145,19 +153,35 @@ class Pool:
     def _gpus(self) -> Iterator[DeviceState]:
         return (s for s in self.devices.values() if s.device.id != CPU and s.health == "open")
 
-    def choose(self, wanted: DeviceChoice, *, memory_bytes: int = 0, alone: bool = False) -> Slot | None:
-        """The slot on the least loaded device that suits, or None. Changes nothing."""
+    def choose(
+        self, wanted: DeviceChoice, *, memory_bytes: int = 0, alone: bool = False, without: Container[str] = ()
+    ) -> Slot | None:
+        """The slot on the least loaded device that suits and is not in `without`, or None. Changes nothing."""
         best: DeviceState | None = None
         for state in self.devices.values():
             if (
                 state.has_free
                 and state.health == "open"
+                and state.device.id not in without
                 and suits(state.device, wanted)
                 and state.room_for(memory_bytes, alone)
                 and (best is None or state.load() < best.load())
             ):
                 best = state
         return self.slots[best.free[0]] if best else None
+
+    def soonest(self, wanted: DeviceChoice, *, memory_bytes: int, without: Container[str]) -> str | None:
+        """The open device that suits and only has to be left by our windows, the one with the fewest, or None."""
+        states = (
+            state
+            for state in self.devices.values()
+            if state.health == "open"
+            and state.device.id not in without
+            and suits(state.device, wanted)
+            and state.room_when_empty(memory_bytes)
+        )
+        best = min(states, key=lambda state: len(state.allocations), default=None)
+        return best.device.id if best else None
 
     def full(self, wanted: DeviceChoice) -> str | None:
         """What keeps a batch that asks for `wanted` waiting if no open device that suits has room for any window."""
@@ -180,18 +204,19 @@ class Pool:
         heapq.heappop(state.free)
         state.allocations[slot.index] = Allocation(key, slot, memory_bytes, alone)
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> Allocation:
+        """Mark `slot` as free; what was allocated there."""
         state = self.devices[slot.device_id]
-        del state.allocations[slot.index]
         state.seen_bytes.pop(slot.index, None)
         state.peak_bytes.pop(slot.index, None)
         heapq.heappush(state.free, slot.index)
+        return state.allocations.pop(slot.index)
 
     def forget_readings(self, before: float) -> None:
         """Drop what was read before that monotonic instant: it vetoes nothing any more."""
         for state in self.devices.values():
             if state.reading is not None and state.read_at < before:
-                state.reading = None
+                state.reading = state.empty_bytes = None
                 state.seen_bytes.clear()
 
     def observe(self, reading: Reading, pids: dict[int, int], at: float = 0.0) -> None:
@@ -205,11 +230,15 @@ class Pool:
         state.reading, state.read_at = reading, at
         if reading.utilisation is not None:
             state.utilisation += SMOOTHING * (reading.utilisation - state.utilisation)
+        if reading.process_memory_bytes is not None or not state.allocations:
+            state.empty_bytes = reading.memory_free_bytes
         if reading.process_memory_bytes is not None:
             # One that is not listed uses nothing now, and may still want what it was promised.
             for pid, index in pids.items():
                 seen = state.seen_bytes[index] = reading.process_memory_bytes.get(pid, 0)
                 state.peak_bytes[index] = max(seen, state.peak_bytes.get(index, 0))
+                if state.empty_bytes is not None:
+                    state.empty_bytes += seen
 
     def peak_bytes(self, slot: Slot) -> int | None:
         """The most memory that the window in `slot` was seen to use, None if it was not seen to use any."""

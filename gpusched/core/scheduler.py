@@ -5,8 +5,9 @@ index, and the same events give the same effects. What has to happen later is a 
 answers with `TimePassed`.
 
 A slot is allocated in the same call that places a window, and freed only by the end of the attempt that holds it.
-Between batches, the highest priority goes first, then the one served least recently; inside a batch, the windows with
-the most rows go first, so that the last slots to fall idle do so together.
+Between batches, the highest priority goes first, then the one served least recently, and none takes the device on which
+one before it waits for room; inside a batch, the windows with the most rows go first, so that the last slots to fall
+idle do so together.
 """
 
 from __future__ import annotations
@@ -198,6 +199,14 @@ class Scheduler:
     def planned(self, key: WindowKey) -> PlannedWindow:
         return self._batches[key.batch_id].entries[key.label].planned
 
+    def blames(self, key: WindowKey, failure: Failure) -> bool:
+        """Whether `failure` would use up one of the window's attempts, though something else may have caused it.
+
+        None does once the window was told to end.
+        """
+        treatment, state = TREATMENTS[failure.kind], self._batches[key.batch_id].entries[key.label].state
+        return treatment.retry and treatment.counts and not isinstance(state, Stopping)
+
     def states(self, batch_id: str) -> Iterator[tuple[PlannedWindow, State]]:
         """The windows of a batch in the order of submission."""
         for entry in self._batches[batch_id].entries.values():
@@ -296,20 +305,29 @@ class Scheduler:
                 (batch for batch in self._batches.values() if batch.may_have_ready),
                 key=lambda batch: (-batch.batch.spec.priority, batch.last_served),
             )
-            if not any(self._place_one(batch, now) for batch in candidates):
+            kept: set[str] = set()
+            if not any(self._place_one(batch, kept, now) for batch in candidates):
                 return
 
-    def _place_one(self, batch: BatchQueue, now: Instant) -> bool:
+    def _place_one(self, batch: BatchQueue, kept: set[str], now: Instant) -> bool:
+        """Place the next window of a batch; whether that could be done.
+
+        `kept` are the devices that batches before it wait for. If it has to wait until the windows of a device leave,
+        that one is kept for it: others, which need less, would take every place that becomes free there.
+        """
         spec = batch.batch.spec
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return False
         wanted = "cpu" if entry.on_cpu else spec.device
         if wanted == "auto" and self.pool.is_mixed and not entry.alone:
-            entry, wanted = self._share(batch, entry, now)
+            entry, wanted = self._share(batch, entry, kept, now)
         memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
-        slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone)
+        slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone, without=kept)
         if slot is None:
+            soonest = self.pool.soonest(wanted, memory_bytes=memory_bytes, without=kept)
+            if soonest is not None:
+                kept.add(soonest)
             return False
         assert isinstance(entry.state, Queued)
         attempt = entry.state.attempt
@@ -321,7 +339,7 @@ class Scheduler:
         self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
         return True
 
-    def _share(self, batch: BatchQueue, first: Entry, now: Instant) -> tuple[Entry, DeviceChoice]:
+    def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
         """CPU and GPU slots together: the window that comes next, and where it is expected to end first.
 
         A window waits for a GPU that will have done it before the CPU would. Meanwhile the CPU takes from the other end
@@ -329,8 +347,8 @@ class Scheduler:
         through with the rest.
         """
         memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch.spec))
-        gpu_free = self.pool.choose("gpu", memory_bytes=memory_bytes) is not None
-        if self.pool.choose("cpu") is None:
+        gpu_free = self.pool.choose("gpu", memory_bytes=memory_bytes, without=kept) is not None
+        if self.pool.choose("cpu", without=kept) is None:
             return first, "gpu"
         on_cpu, on_gpu = self._expected_seconds(batch, first)
         wait = 0.0 if gpu_free else self._seconds_to_next_gpu(now)
@@ -398,7 +416,7 @@ class Scheduler:
         if usage.device_memory_bytes is None:
             usage = msgspec.structs.replace(usage, device_memory_bytes=self.pool.peak_bytes(state.slot))
         self._tune(state.slot.device_id, entry.planned, event.ending, now)
-        self.pool.release(state.slot)
+        allocation = self.pool.release(state.slot)
         ending = event.ending
         reason = "trained" if isinstance(ending, WindowResult) else ending.message
         new: State
@@ -417,7 +435,7 @@ class Scheduler:
             else:
                 entry.losses += 1
             if ending.kind == "device_memory":
-                self._want_more_memory(entry)
+                self._want_more_memory(entry, allocation.reserved_bytes)
             new = self._after_failure(entry, batch, state.attempt, ending, now)
         self._move(entry, "ended", new, reason, now, ending, usage)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
@@ -448,12 +466,15 @@ class Scheduler:
             reason = f"the last {count} windows failed in the same way ({failure.message})"
             self._hold_batch(batch, reason, now)
 
-    def _want_more_memory(self, entry: Entry) -> None:
-        """After device memory ran out: set more aside, then ask for a device alone, then for the CPU if it may."""
+    def _want_more_memory(self, entry: Entry, had_bytes: int) -> None:
+        """After device memory ran out: set more aside, then ask for a device alone, then for the CPU if it may.
+
+        `had_bytes` were set aside for it, because it had asked or because windows like it had taught so: too few.
+        """
         cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.spec.device
         entry.on_cpu = entry.alone and cpu is not None and suits(cpu.device, wanted)
         entry.alone = entry.memory_bytes > 0 and not entry.on_cpu
-        entry.memory_bytes = max(2 * entry.memory_bytes, 1 << 30)
+        entry.memory_bytes = max(2 * had_bytes, 1 << 30)
 
     def _stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
         """End the process of an active window; its `AttemptEnded` comes when the group is gone."""

@@ -17,14 +17,17 @@ from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from gpusched.core import planning
-from gpusched.core.model import Batch, Finished
+from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
+from gpusched.core.selection import Selected
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
+from gpusched.daemon.warm_up import WarmUp
 from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 
@@ -84,6 +87,7 @@ class Admission:
         store: Store,
         supervisor: Supervisor,
         launcher: Launcher,
+        warm_up: WarmUp,
         pool: PoolPlan,
         output_root: Path,
         cache_dir: Path,
@@ -92,6 +96,7 @@ class Admission:
         self._store = store
         self._supervisor = supervisor
         self._launcher = launcher
+        self._warm_up = warm_up
         self._pool = pool
         self._output_root = output_root
         self._cache_dir = cache_dir
@@ -115,7 +120,7 @@ class Admission:
         self._refuse_if_draining()
         check(request)
         spec = request.spec
-        self._pool.require(spec.device)
+        await self._require(spec.device)
         digest = planning.digest(spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
         output_dir = Path(request.output_dir) if request.output_dir else self._output_root / batch_id
@@ -153,6 +158,20 @@ class Admission:
                 if scope.cancelled_caught:
                     await self.durable()
         return batch_id, "again" if again else "new"
+
+    async def _require(self, wanted: DeviceChoice) -> None:
+        """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
+
+        The pool's GPUs train with the device type that `auto` found. Nothing is known of another one, and a window that
+        fails because a GPU does not have it would speak against the GPU.
+        """
+        self._pool.require(wanted)
+        # One that is lost would fail its whole model; if all are, the batch is held until one is back.
+        lost = {id_ for id_, state in self._supervisor.scheduler.pool.devices.items() if state.health == "quarantined"}
+        gpus = tuple(device for device in self._pool.devices if device.id not in {CPU, *lost})
+        if gpus and wanted in ("gpu", "cuda"):
+            usable = await self._warm_up.resolve(Selected(gpus, self._pool.notes), wanted)
+            msgspec.structs.replace(self._pool, devices=usable.devices, notes=usable.notes).require(wanted)
 
     async def durable(self) -> None:
         """Wait until what was asked of the supervisor is durable. Raises NotYetDurable when it cannot be."""

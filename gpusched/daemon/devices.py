@@ -16,6 +16,7 @@ import msgspec
 
 from gpusched.core.model import CPU, Device, DeviceType
 from gpusched.core.visibility import Gpu, visible
+from gpusched.teacher.opencl import processor_name
 
 
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +29,13 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def discover(
-    mask: str | None, *, slots: int = 0, threads: int = 1, device_type: DeviceType = "gpu", auto: bool = True
+    mask: str | None,
+    *,
+    slots: int = 0,
+    threads: int = 1,
+    device_type: DeviceType = "gpu",
+    auto: bool = True,
+    root: Path = Path("/"),
 ) -> Discovery:
     """Look for GPUs under `mask`, the operator's `CUDA_VISIBLE_DEVICES` (None: not set). Never raises for want of one.
 
@@ -41,7 +48,7 @@ def discover(
     except ImportError:
         return _none("the nvidia-ml-py package is not installed: GPUs cannot be used")
     except Exception as error:
-        return _none(_why_no_nvml(error))
+        return _none(_why_no_nvml(error, root))
     try:
         cards, notes = _inventory(nvml)
         if not cards:
@@ -95,7 +102,8 @@ def nvml_binding() -> Any:
 
 def cpu_device(slots: int, threads: int, *, auto: bool = True) -> Device:
     """The host's processors as a device of `slots` slots with `threads` threads each."""
-    return Device(id=CPU, name=_processor_name(), device_type="cpu", capacity=slots, auto=auto, threads=threads)
+    name = processor_name() or os.uname().machine
+    return Device(id=CPU, name=name, device_type="cpu", capacity=slots, auto=auto, threads=threads)
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -123,14 +131,6 @@ def _quotas(root: Path) -> Iterator[float]:
                 quota, _, period = _read(group / "cpu.max").partition(" ")
             with contextlib.suppress(ValueError, ZeroDivisionError):
                 yield int(quota) / int(period)
-
-
-def _processor_name() -> str:
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return os.uname().machine
 
 
 def _read(path: Path) -> str:
@@ -169,7 +169,13 @@ def _none(*notes: str) -> Discovery:
     return Discovery(devices=(), notes=notes)
 
 
-def _why_no_nvml(error: Exception) -> str:
+def _why_no_nvml(error: Exception, root: Path) -> str:
+    # NVML has no error of its own for this: it says that the driver is not loaded, or that it does not know.
+    if (root / "proc/driver/nvidia/version").exists() and not (root / "dev/nvidiactl").exists():
+        return (
+            "the NVIDIA driver is loaded but /dev/nvidiactl is not there, as in a container that was started without"
+            " its device nodes: GPUs cannot be used; start it with `--gpus all`"
+        )
     nvml = nvml_binding()
     match getattr(error, "value", None):
         case nvml.NVML_ERROR_LIBRARY_NOT_FOUND:

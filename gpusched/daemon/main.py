@@ -127,6 +127,7 @@ async def _serve(config: Config) -> None:
             store=store,
             supervisor=supervisor,
             launcher=launcher,
+            warm_up=warm_up,
             pool=pool,
             output_root=config.run.output.absolute(),
             cache_dir=config.cache.dir,

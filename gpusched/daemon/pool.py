@@ -55,7 +55,9 @@ def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
     """The GPUs here that the operator's mask and the configuration leave, and sentences for people."""
     if wanted == "cpu":
         return Selected(())
-    return choose(config, discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES")))
+    # Until the warm-up has tried it.
+    presumed: DeviceType = "cuda" if wanted == "cuda" else "gpu"
+    return choose(config, discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), device_type=presumed))
 
 
 def choose(config: Config, found: discovery.Discovery) -> Selected:

@@ -101,7 +101,7 @@ class UnknownDevice(InputError):
 
 class UnknownStatus(InputError):
     problem = "{status!r} is not a status of windows"
-    remedy = "one of: {known}"
+    remedy = "{hint}"
 
 
 class NoLog(InputError):
@@ -191,7 +191,8 @@ class Requests:
     async def _windows(self, request: ListWindows, client: Client) -> None:
         self._status(request.batch_id)
         if request.status is not None and request.status not in _STATUSES:
-            raise UnknownStatus(status=request.status, known=", ".join(_STATUSES))
+            hint = _did_you_mean(request.status, _STATUSES, f"one of: {', '.join(_STATUSES)}")
+            raise UnknownStatus(status=request.status, hint=hint)
         rows = self._store.windows(request.batch_id, status=request.status)
         await _pages(rows, views.window_line, lambda page: WindowPage(windows=page), client)
 
@@ -255,8 +256,9 @@ class Requests:
             return [status for status in every if status.device.id in meant]
         found = [status for status in every if name and status.device.id.startswith(name)]
         if len(found) != 1:
-            hint = "it could be any of: " if found else "there are: "
-            raise UnknownDevice(name=name, hint=hint + ", ".join(s.device.id for s in found or every))
+            ids = [status.device.id for status in found or every]
+            known = f"{'it could be any of' if found else 'there are'}: {', '.join(ids)}"
+            raise UnknownDevice(name=name, hint=_did_you_mean(name, ids, known))
         return found
 
     # -- logs --------------------------------------------------------------------------------------------------------

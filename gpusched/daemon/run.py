@@ -26,6 +26,7 @@ from gpusched.core.events import (
     BatchReleased,
     DeviceLost,
     DeviceRead,
+    DeviceTuned,
     Update,
     WindowMoved,
 )
@@ -129,9 +130,14 @@ async def forecast(
     spec: BatchSpec,
     output_dir: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Forecast:
-    """Plan a run; trains nothing and writes nothing but the bars cache. Raises GpuschedError."""
+    """Plan a run; trains nothing and writes nothing but the bars cache. `on_note` as for `run_batch`.
+
+    Raises GpuschedError.
+    """
     found = find_gpus(config, spec.device)
+    build_pool(config, found).require(spec.device)
     logs = _plan_logs(config.cache.dir)
     with one_error():
         async with Launcher(
@@ -141,18 +147,23 @@ async def forecast(
         ) as launcher:
             warm_up = WarmUp(launcher, workload=spec.workload, log_path=logs / "warm_up.log")
             pool = build_pool(config, await warm_up.resolve(found, spec.device), workers=spec.workers)
+            for note in pool.notes:
+                on_note(note)
+            pool.require(spec.device)
+            device_types = pool.device_types(spec.device)
             plan = await survey(
                 launcher,
                 spec,
                 output_dir=output_dir,
                 cache_dir=config.cache.dir,
                 log_path=logs / "survey.log",
-                device_types=pool.device_types(spec.device),
+                device_types=device_types,
                 processes=pool.cores,
                 on_progress=on_progress,
             )
     estimates = Estimates(Store.peek_learned(output_dir / STATE_DIR / "state.db"))
-    device_type: DeviceType = next(iter(pool.device_types(spec.device)), "cpu")
+    # GPUs do most of the work where there are both
+    device_type: DeviceType = next((one for one in device_types if one != "cpu"), "cpu")
     seconds = [estimates.seconds(spec.workload, device_type, window.usable_rows) for window in plan.to_train]
     slots = pool.slots(spec.device)
     return Forecast(
@@ -208,6 +219,8 @@ async def run_batch(
 
     def follow(update: Update) -> None:
         observe(update)
+        if isinstance(update, DeviceTuned):
+            on_note(f"{update.device_id} uses {update.reason}")
         hooks.follow(update)
         hub.publish(update)
         course.follow(update)
@@ -278,6 +291,7 @@ async def run_batch(
                         store=store,
                         supervisor=supervisor,
                         launcher=launcher,
+                        warm_up=warm_up,
                         pool=pool,
                         hub=hub,
                         output_dir=output_dir,

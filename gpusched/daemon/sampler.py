@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -103,6 +104,7 @@ class Sampler:
     def _sample(self, stop: threading.Event, post: Callable[[DeviceRead | DeviceLost], None]) -> None:
         reader: Reader | None = None
         due = dict.fromkeys(self._ids, 0.0)
+        watch_due = 0.0
         lost: set[str] = set()
         answered_at = time.monotonic()
         while not stop.is_set():
@@ -110,6 +112,9 @@ class Sampler:
             if reader is None:
                 with contextlib.suppress(Unreadable):
                     reader = Reader(self._ids, slow_s=self._slow_s, sees_own_pids=self._sees_own_pids)
+            elif not reader.has_events and watch_due <= began:
+                reader.watch()
+                watch_due = self._due_again(began)
             for device_id in [] if reader is None else [id_ for id_ in self._ids if due[id_] <= began]:
                 assert reader is not None
                 asked_at = time.monotonic()
@@ -125,8 +130,7 @@ class Sampler:
                     lost.discard(device_id)
                     answered_at = time.monotonic()
                     post(DeviceRead(reading=reading))
-                took = time.monotonic() - asked_at
-                due[device_id] = time.monotonic() + _PATIENCE * took if took > self._slow_s else 0.0
+                due[device_id] = self._due_again(asked_at)
                 if stop.is_set():
                     break
             if time.monotonic() - answered_at >= self._retry_s:
@@ -137,6 +141,11 @@ class Sampler:
             self._pause(began + self._interval_s, reader, stop, post)
         if reader is not None:
             reader.close()
+
+    def _due_again(self, asked_at: float) -> float:
+        """When to ask again for what was asked for at `asked_at` and has been answered now."""
+        took = time.monotonic() - asked_at
+        return time.monotonic() + _PATIENCE * took if took > self._slow_s else 0.0
 
     def _pause(
         self,
@@ -164,6 +173,10 @@ class Reader:
         self._sees_own_pids = sees_own_pids
         self._handles: dict[str, Any] = {}
         self._parents: dict[str, Any] = {}
+        #: of the devices that are MIG instances, their GPU instance IDs
+        self._instances: dict[str, int | None] = {}
+        #: of the cards, by the addresses of their handles
+        self._uuids: dict[int | None, str] = {}
         #: errors that the card had not corrected when it was first asked; they are past
         self._ecc_errors: dict[str, int] = {}
         self._events: Any = None
@@ -174,7 +187,7 @@ class Reader:
         for device_id in ids:
             with contextlib.suppress(Unreadable, Gone):
                 self._open(device_id)
-        self._watch()
+        self.watch()
 
     def close(self) -> None:
         self._free_events()
@@ -236,7 +249,7 @@ class Reader:
         except nvml.NVMLError_Timeout:
             return []
         except nvml.NVMLError:
-            # Without events a lost device still shows when it is read.
+            # One device that is lost is enough for that; without events it still shows when it is read.
             self._free_events()
             return []
         if data.eventType == nvml.nvmlEventTypeXidCriticalError:
@@ -248,21 +261,19 @@ class Reader:
         return [(device_id, reason) for device_id in self._concerned(data)]
 
     def _concerned(self, data: Any) -> list[str]:
-        nvml = self._nvml
-        with contextlib.suppress(nvml.NVMLError):
-            uuid = nvml.nvmlDeviceGetUUID(data.device)
-            concerned = []
-            for device_id, parent in self._parents.items():
-                if nvml.nvmlDeviceGetUUID(parent) != uuid:
-                    continue
-                instance = None
-                if device_id != uuid and data.gpuInstanceId != _WHOLE_GPU:
-                    with contextlib.suppress(nvml.NVMLError):
-                        instance = nvml.nvmlDeviceGetGpuInstanceId(self._handles[device_id])
-                if instance in (None, data.gpuInstanceId):
-                    concerned.append(device_id)
-            return concerned
+        with contextlib.suppress(self._nvml.NVMLError):
+            card = self._card(data.device)
+            return [
+                device_id
+                for device_id, parent in self._parents.items()
+                if self._card(parent) == card
+                and (data.gpuInstanceId == _WHOLE_GPU or self._instances.get(device_id) in (None, data.gpuInstanceId))
+            ]
         return []
+
+    def _card(self, handle: Any) -> str:
+        """The UUID of a card. It is known of those that were opened: one that has an event may not answer any more."""
+        return self._uuids.get(_address(handle)) or str(self._nvml.nvmlDeviceGetUUID(handle))
 
     def _open(self, device_id: str) -> Any:
         """The handle of a device; asked for again as long as there is none."""
@@ -272,14 +283,17 @@ class Reader:
             handle = questions.ask(nvml.nvmlDeviceGetHandleByUUID, device_id)
             if handle is None:
                 raise Unreadable(questions.failed or "NVML does not know it")
-            parent = None
+            parent, card = None, device_id
             if device_id.startswith("MIG-"):
                 parent = questions.ask(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
+                card = questions.ask(nvml.nvmlDeviceGetUUID, parent or handle) or device_id
+                self._instances[device_id] = questions.ask(nvml.nvmlDeviceGetGpuInstanceId, handle)
             self._parents[device_id] = parent or handle
+            self._uuids[_address(parent or handle)] = card
             self._handles[device_id] = handle
         return self._handles[device_id]
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """Ask for the driver's events of those devices that have them."""
         nvml = self._nvml
         wanted = nvml.nvmlEventTypeXidCriticalError | nvml.nvmlEventTypeDoubleBitEccError
@@ -288,11 +302,11 @@ class Reader:
             self._events = nvml.nvmlEventSetCreate()
             for parent in self._parents.values():
                 with contextlib.suppress(nvml.NVMLError):
-                    uuid = nvml.nvmlDeviceGetUUID(parent)
+                    card = self._card(parent)
                     supported = nvml.nvmlDeviceGetSupportedEventTypes(parent) & wanted
-                    if supported and uuid not in registered:
+                    if supported and card not in registered:
                         nvml.nvmlDeviceRegisterEvents(parent, supported, self._events)
-                        registered.add(uuid)
+                        registered.add(card)
         if not registered:
             self._free_events()
 
@@ -332,6 +346,10 @@ class _Questions:
             # the next question would block as long
             raise Unreadable("it answers too slowly")
         return answer
+
+
+def _address(handle: Any) -> int | None:
+    return ctypes.cast(handle, ctypes.c_void_p).value
 
 
 def _by_pid(processes: Any) -> dict[int, int] | None:

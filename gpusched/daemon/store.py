@@ -84,6 +84,7 @@ class Store:
         self._lock_fd = lock_fd
         self._connection = connection
         self._execute = connection.execute
+        self._syncs = True
         #: the last line of all stories
         self._line: int = self._query("SELECT coalesce(max(id), 0) FROM story")[0][0]
 
@@ -145,6 +146,7 @@ class Store:
         """
         line = self._line
         with _translated(self.path):
+            self._sync(bool(histories) or not records or not all(map(_is_start, records)))
             try:
                 self._execute("BEGIN IMMEDIATE")
                 for record in records:
@@ -160,6 +162,12 @@ class Store:
                 if self._connection.in_transaction:
                     self._execute("ROLLBACK")
                 raise
+
+    def _sync(self, now: bool) -> None:
+        """Whether transactions wait for the disk; those that do not survive a kill, but only later a loss of power."""
+        if now != self._syncs:
+            self._execute(f"PRAGMA synchronous = {'FULL' if now else 'NORMAL'}")
+            self._syncs = now
 
     def learn(self, learned: Iterable[Estimate]) -> None:
         """Keep updated estimates, outside of any turn; `record` takes them along for free."""
@@ -372,6 +380,11 @@ class Store:
 
 
 _LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
+
+
+def _is_start(record: Record) -> bool:
+    """Nothing is done upon it, and a restart takes a window that was starting for one that ran."""
+    return isinstance(record, WindowMoved) and isinstance(record.new, Running)
 
 
 def _learned(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:

@@ -32,6 +32,7 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     Command,
+    DeviceLost,
     DeviceRead,
     DevicesFound,
     Event,
@@ -48,6 +49,7 @@ from gpusched.core.events import (
 from gpusched.core.failures import classify
 from gpusched.core.history import History, Sample
 from gpusched.core.model import (
+    CPU,
     Active,
     Batch,
     Device,
@@ -77,6 +79,8 @@ from gpusched.workload import Task, device_fingerprint
 KEPT_WINDOWS = 10_000
 #: seconds between attempts to commit what could not be committed
 RETRY_COMMIT_S = 1.0
+#: seconds that a window which failed on a GPU keeps its slot at most, until it is known whether the GPU was lost
+DOUBT_S = 2.0
 #: seconds between commits of the histories of batches that are at work
 KEEP_HISTORIES_S = 30.0
 
@@ -126,6 +130,8 @@ class Supervisor:
         self._processes: dict[tuple[WindowKey, int], Process] = {}
         self._records: list[Record] = []
         self._commands: list[Command] = []
+        #: set at the next reading of a device, or its loss, for those who wait for one
+        self._heard: dict[str, anyio.Event] = {}
         #: what the store does not know yet of what was learned
         self._learned: dict[tuple[str, DeviceType, int], Estimate] = {}
         #: of the batches that have windows on the devices
@@ -218,8 +224,12 @@ class Supervisor:
             self._records += records
             self._commands += commands
             self._learn(records)
-            if isinstance(event, DeviceRead):
-                self._note(event.reading)
+            match event:
+                case DeviceRead(reading=reading):
+                    self._note(reading)
+                    self._tell(reading.device_id)
+                case DeviceLost(device_id=device_id):
+                    self._tell(device_id)
         problem = self._commit()
         self._on_turn(problem)
         if problem is not None:
@@ -261,6 +271,11 @@ class Supervisor:
                 self._finished.pop(batch_id, None)
             case BatchAccepted(batch=batch):
                 self._finished.pop(batch.id, None)
+
+    def _tell(self, device_id: str) -> None:
+        heard = self._heard.pop(device_id, None)
+        if heard is not None:
+            heard.set()
 
     def _note(self, reading: Reading) -> None:
         """Add a reading to the history of every batch that has windows on the devices."""
@@ -374,6 +389,8 @@ class Supervisor:
             # It may have died between its commit and its report.
             ending = committed_result(batch, planned) or ending
         accounted = await self._account(device.id, process.pid)
+        if isinstance(ending, Failure) and device.id != CPU:
+            await self._doubt(key, ending, device)
         usage = Usage(
             cpu_seconds=end.cpu_seconds,
             peak_memory_bytes=end.peak_memory_bytes,
@@ -381,6 +398,17 @@ class Supervisor:
             device_seconds=accounted.seconds,
         )
         return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage)
+
+    async def _doubt(self, key: WindowKey, failure: Failure, device: Device) -> None:
+        """Before a failure is held against a window: was its device lost? The window hears of that first.
+
+        Between two readings there was time to hear what the driver has to say.
+        """
+        with anyio.move_on_after(DOUBT_S):
+            for _ in range(2):
+                if not self.scheduler.blames(key, failure):
+                    return
+                await self._heard.setdefault(device.id, anyio.Event()).wait()
 
     def _job(self, batch: Batch, planned: PlannedWindow, device: Device) -> WindowJob:
         spec, window = batch.spec, planned.window

@@ -51,6 +51,8 @@ class WarmUp:
         self._workload = workload
         self._log_path = log_path
         self._trials: dict[tuple[str, DeviceType], Trial] = {}
+        #: of two that ask for the same at the same time, the second waits for the first one's trial
+        self._trying = anyio.Lock()
 
     async def resolve(self, found: Selected, wanted: DeviceChoice) -> Selected:
         """The GPUs that can be used for batches which ask for `wanted`, each with its device type, and the notes."""
@@ -62,7 +64,7 @@ class WarmUp:
             resolved[device.name], said = await self._try(device, _CANDIDATES[wanted])
             notes.extend(said)
 
-        async with anyio.create_task_group() as tasks:
+        async with self._trying, anyio.create_task_group() as tasks:
             for device in models.values():
                 tasks.start_soon(try_model, device)
         usable = []

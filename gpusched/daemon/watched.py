@@ -19,6 +19,7 @@ from gpusched.daemon.run import Watch
 from gpusched.daemon.server import SOCKET_NAME, Listener, Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
+from gpusched.daemon.warm_up import WarmUp
 
 
 async def be_watched(
@@ -28,6 +29,7 @@ async def be_watched(
     store: Store,
     supervisor: Supervisor,
     launcher: Launcher,
+    warm_up: WarmUp,
     pool: PoolPlan,
     hub: Hub,
     output_dir: Path,
@@ -39,6 +41,7 @@ async def be_watched(
         store=store,
         supervisor=supervisor,
         launcher=launcher,
+        warm_up=warm_up,
         pool=pool,
         output_root=output_dir,
         cache_dir=cache_dir,

@@ -26,6 +26,7 @@ from gpusched.teacher.bars import Bars
 
 FORMAT = 1
 _ALIGNMENT = 64
+_UNREADABLE = re.compile(r"[^A-Za-z0-9.&^=-]")
 _COLUMNS: dict[str, np.dtype[Any]] = {
     "local": np.dtype("<i8"),
     "open": np.dtype("<f8"),
@@ -51,7 +52,7 @@ class _Header(msgspec.Struct, frozen=True):
 def cache_path(cache_dir: str, root: str, symbol: str, interval: str) -> Path:
     """The file for a symbol; its name starts with the symbol for those who look into the directory."""
     key = "\n".join((root, symbol, interval))
-    readable = re.sub(r"[^A-Za-z0-9.&^=-]", "_", f"{symbol}.{interval}")
+    readable = _UNREADABLE.sub("_", f"{symbol}.{interval}")
     return Path(cache_dir, "bars", f"{readable}.{hashlib.sha256(key.encode()).hexdigest()[:16]}")
 
 

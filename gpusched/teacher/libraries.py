@@ -7,11 +7,16 @@ not imported need not be forked: a fork of a process with pandas and scikit-lear
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import importlib
-import platform
+import math
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+
+from gpusched.workload import Task
 
 #: narwhals and scipy are not among them: LightGBM cannot do without
 OPTIONAL = (
@@ -41,29 +46,36 @@ def preload() -> None:
     with hidden(OPTIONAL), _no_lazy_numpy():
         importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
-        _warm_up()
+        with contextlib.suppress(Exception):  # whatever it is, windows meet it where it can be told
+            _train_something()
 
 
-def _warm_up() -> None:
-    """Fill the caches of pure Python that a window would fill, 10 to 15 ms in all.
+def _train_something() -> None:
+    """Train a window of sixty bars on one thread, whose files nobody sees.
 
-    Nothing here may train or predict: OpenMP's threads do not survive a fork.
+    What that leaves in this process every window finds: expressions compiled, types described, symbols of shared
+    libraries resolved. A tenth of the time of a small window. OpenMP starts no threads for one, so a fork may follow.
     """
-    import numpy as np
-    from lightgbm import basic
+    from gpusched.teacher.window import train_window
 
-    from gpusched.teacher import features, fingerprint, settings
-    from gpusched.teacher.bars import NAIVE, clean
-
-    settings.parse_settings({})
-    fingerprint.lightgbm_version()
-    platform.python_version()
-    features.features(clean(np.arange(60), np.full(60, NAIVE, np.int32), np.ones((5, 60))))
-    basic._ConfigAliases.get("num_iterations")
-    # LightGBM ≥ 4.7 asks narwhals of each array whether it is a data frame, which first reads every package's metadata.
-    narwhals = sys.modules.get("narwhals.dependencies")
-    if narwhals is not None:
-        narwhals.is_into_dataframe(np.zeros((1, 1)))
+    start = dt.date(2000, 1, 1)
+    days = [start + dt.timedelta(days=day) for day in range(60)]
+    prices = [100 + 10 * math.sin(number) for number in range(len(days))]
+    rows = (f"{day},{price},{price + 1},{price - 1},{price},1000" for day, price in zip(days, prices, strict=True))
+    with tempfile.TemporaryDirectory(prefix="gpusched-") as directory:
+        Path(directory, "BARS.csv").write_text("\n".join(("timestamp,open,high,low,close,volume", *rows)))
+        train_window(
+            Task(
+                symbol="BARS",
+                start=days[0],
+                end=days[-1],
+                data_root=directory,
+                cache_dir=directory,
+                settings={"horizon": 1, "threshold": 0.0, "lightgbm": {"num_iterations": 2, "min_child_samples": 1}},
+            ),
+            Path(directory),
+            lambda phase, round=0, rounds=0: None,
+        )
 
 
 @contextlib.contextmanager

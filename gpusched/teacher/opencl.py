@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from gpusched.workload import DeviceMismatch
 
@@ -11,8 +12,9 @@ from gpusched.workload import DeviceMismatch
 ALLOW_CPU_OPENCL = "GPUSCHED_ALLOW_CPU_OPENCL"
 
 _NAMED = re.compile(r"Using GPU Device: (.*?), Vendor:")
-#: the names that PoCL gives to the host: "cpu-haswell-AMD EPYC …", in old versions "pthread-…"
-_PROCESSOR = re.compile(r"cpu-|.*pthread", re.IGNORECASE)
+#: the names that PoCL gives to the host, "cpu-haswell-AMD EPYC …", in old versions "pthread-…"; and those that other
+#: drivers do, "Intel(R) Xeon(R) Gold 6338", of which some GPUs on the same chip have a part
+_PROCESSOR = re.compile(r"cpu-|.*pthread|(?!.*(Radeon|Graphics)).*(\bCPU\b|Xeon|EPYC|Ryzen|Core\(TM\))", re.IGNORECASE)
 
 
 def device_named_in(message: str) -> str | None:
@@ -23,7 +25,17 @@ def device_named_in(message: str) -> str | None:
 
 def is_processor(name: str) -> bool:
     """Whether an OpenCL device is the host's own processors, and no GPU."""
-    return _PROCESSOR.match(name) is not None
+    return _PROCESSOR.match(name) is not None or name.split() == (processor_name() or "").split()
+
+
+def processor_name() -> str | None:
+    """What the kernel calls the host's processors, None where it has no name for them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() == "model name"), None)
 
 
 def require_gpu(name: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -30,8 +31,10 @@ _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 class Trained(msgspec.Struct, frozen=True):
     """A finished model."""
 
-    #: LightGBM's own format; everything else is derived from it
+    #: the saved file, in LightGBM's own format; everything else is derived from it
     text: str
+    #: the model to predict with, as `text` has it
+    booster: lightgbm.Booster
     #: what it was trained with, as `text` has it
     parameters: dict[str, str | int | float]
     #: rounds that the model has: those up to the best on the validation set if training stopped early
@@ -40,10 +43,6 @@ class Trained(msgspec.Struct, frozen=True):
     best_iteration: int | None
     #: the device as OpenCL names it; None for other device types
     opencl_device: str | None
-
-    def booster(self) -> lightgbm.Booster:
-        """The model to predict with."""
-        return lightgbm.Booster(model_str=self.text)
 
 
 class _Log:
@@ -72,8 +71,9 @@ def train(
     device_type: DeviceType,
     threads: int,
     report: Report,
+    path: Path,
 ) -> Trained:
-    """Train on the rows of `matrix` (n, 15) that `examples` assigns, with at most `threads` threads.
+    """Train on the rows of `matrix` (n, 15) that `examples` assigns, with at most `threads` threads; save at `path`.
 
     Raises BadParameters for a value that LightGBM refuses, DeviceMismatch, LightGBMError.
     """
@@ -99,11 +99,14 @@ def train(
         if log is not None:
             lightgbm.register_logger(basic._DummyLogger())
     best = booster.best_iteration if booster.best_iteration > 0 else None
-    text = booster.model_to_string(num_iteration=best)
+    booster.save_model(path, num_iteration=best)  # `model_to_string` clears a megabyte for each model
+    text = path.read_text(encoding="utf-8")
+    booster.model_from_string(text)
     return Trained(
         text=text,
+        booster=booster,
         parameters=trained_parameters(text),
-        rounds=best or booster.current_iteration(),
+        rounds=booster.current_iteration(),
         best_iteration=best,
         opencl_device=log.opencl_device if log is not None else None,
     )
@@ -149,9 +152,10 @@ def trained_parameters(text: str) -> dict[str, str | int | float]:
 
 
 def _number(text: str) -> str | int | float:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
+    if text[:1].isdigit() or text[:1] == "-":  # most are words or empty
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(text)
     return text
 
 

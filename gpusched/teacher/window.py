@@ -13,7 +13,7 @@ import numpy as np
 import talib
 
 import gpusched
-from gpusched.teacher.artifacts import write_artifacts
+from gpusched.teacher.artifacts import MODEL, write_artifacts
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.fingerprint import WORKLOAD_VERSION, fingerprint, lightgbm_version
@@ -60,18 +60,17 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     phase("features")
     matrix = features(bars)
 
-    trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
+    trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase, directory / MODEL)
 
     phase("metrics")
-    booster = trained.booster()
-    probabilities = np.asarray(booster.predict(matrix[: len(examples.labels)]))
+    probabilities = np.asarray(trained.booster.predict(matrix[: len(examples.labels)]))
     scores = {
         name: metrics(examples.labels[rows], probabilities[rows])
         for name, rows in (("train", examples.split.train), ("validation", examples.split.validation))
     }
 
     phase("artifacts")
-    write_artifacts(directory, task.symbol, examples, matrix, trained.text, booster)
+    write_artifacts(directory, task.symbol, examples, matrix, trained.text, trained.booster)
     phase.end()
     return Result(
         metrics=scores,

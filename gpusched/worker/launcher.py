@@ -6,7 +6,7 @@ How it works
 ------------
 
 It has one thread and one loop, which sleeps until the supervisor's socket is readable or a child has exited. It never
-touches a GPU or an OpenMP region: what those leave in a process does not survive a fork.
+touches a GPU, nor OpenMP with more than one thread: what those leave in a process does not survive a fork.
 
 A window process leads its own session and process group. When it exits, the group is killed while the zombie still
 holds its number, so the signal cannot reach a stranger; only then is it reaped. Its descendants become the launcher's

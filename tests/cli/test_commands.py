@@ -77,6 +77,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     [
         ("", "the following arguments are required: COMMAND"),
         ("rum", "there is no command 'rum'; did you mean 'run'?"),
+        ("completion bsh", "invalid choice: 'bsh' (choose from 'bash', 'zsh', 'fish'); did you mean 'bash'?"),
         ("xyzzy", "there is no command 'xyzzy'\n"),
         ("run", "the following arguments are required: SYMBOLS_FILE"),
         ("plan symbols.txt --star 2022-01-01", "there is no option --star; did you mean '--start'?"),
@@ -211,7 +212,7 @@ def test_config_says_where_each_value_comes_from(shell: Shell, monkeypatch: pyte
     assert settings["data.root"] == {"value": str(shell.directory / "data"), "origin": "default"}
 
     lines = [line.split("\t") for line in shell(*typed).out.splitlines()]
-    assert [key for key, _, _ in lines] == list(settings)
+    assert [key for key, _, _ in lines] == ["setting", *settings]
     assert ["lightgbm.extra_trees", "true", "--set"] in lines
 
 
@@ -241,7 +242,7 @@ def ended(command: Command, *arguments: str) -> Ended:
 
 
 def test_a_plan_as_json(gpusched: Command) -> None:
-    found = ended(gpusched, "plan", "symbols.txt", *DATES, "--json")
+    found = ended(gpusched, "plan", "symbols.txt", *DATES, "--device", "cpu", "--json")
     assert found.code == 0
     plan: dict[str, Any] = json.loads(found.out)
     assert set(plan) == {"batch_id", "output_dir", "windows", "totals", "estimated_seconds"}

@@ -53,11 +53,21 @@ def test_commands_options_and_their_choices(tmp_path: Path) -> None:
 def test_batches_windows_and_devices_of_the_daemon(daemon: Daemon, tmp_path: Path) -> None:
     socket = str(daemon.socket)
     assert words("gpusched status f", tmp_path, socket) == ["first"]
-    assert sorted(words("gpusched cancel ", tmp_path, socket))[-2:] == ["first", "second"]
+    assert sorted(words("gpusched cancel ", tmp_path, socket)) == ["first", "second"]
     labels = words("gpusched show first/S0", tmp_path, socket)
     assert labels
     assert all(label.startswith("first/S0_2022-") for label in labels)
     assert words("gpusched drain c", tmp_path, socket) == ["cpu"]
+
+
+def test_the_columns_that_results_have(daemon: Daemon, tmp_path: Path) -> None:
+    socket = str(daemon.socket)
+    assert words("gpusched results first --sort a", tmp_path, socket) == ["attempts", "artifacts_path", "auc"]
+    assert words("gpusched results first --by-symbol --sort w", tmp_path, socket) == [
+        "windows", "worst", "worst_window",
+    ]  # fmt: skip
+    assert words("gpusched results first --by-symbol --metric ", tmp_path, socket)[:1] == ["auc"]
+    assert words("gpusched report first --metric a", tmp_path, socket) == ["auc"]
 
 
 def test_no_daemon_offers_nothing_and_says_nothing(tmp_path: Path) -> None:

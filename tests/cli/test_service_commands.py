@@ -148,6 +148,7 @@ def test_listings_in_pipes_are_tab_separated(client: Client) -> None:
     found = client.json("windows", "listed")["windows"]
     assert [window["window"] for window in found] == [f"listed/{row['window']}" for row in rows]
     assert found[0]["started_at"].endswith("+00:00")
+    assert "did you mean failed? one of: " in client.error("windows", "listed", "--status", "faild", code=4)
 
 
 def test_a_window_is_shown_with_its_story_and_its_log(client: Client) -> None:
@@ -201,6 +202,15 @@ def test_results_are_sorted_and_summed_up_by_symbol(client: Client) -> None:
     assert (symbols["BAD"]["windows"], symbols["BAD"]["mean"]) == ("0", "")
     found = client.json("results", "summed", "--by-symbol", "--metric", "auc")["symbols"]
     assert {row["symbol"]: row["best"] for row in found} == {"S0": 0.5, "BAD": None, "S1": 0.5}
+    backwards = client.table("results", "summed", "--sort", "auc", "--reverse")
+    assert [bool(row["auc"]) for row in backwards] == [True] * 4 + [False] * 2, "what has no value stays last"
+    labels = [row["window_label"] for row in client.table("results", "summed", "--sort", "window_label", "--reverse")]
+    assert labels == sorted(labels, reverse=True)
+    ranked = ("results", "summed", "--by-symbol", "--metric", "auc", "--sort")
+    assert [row["symbol"] for row in client.table(*ranked, "symbol")] == ["BAD", "S0", "S1"]
+    assert [row["symbol"] for row in client.json(*ranked, "windows", "--reverse")["symbols"]] == ["BAD", "S0", "S1"]
+    unknown = client.error(*ranked, "maen", code=2)
+    assert "did you mean 'mean'?\n  `gpusched results summed --by-symbol --csv`" in unknown
     assert "did you mean 'auc'?" in client.error("results", "summed", "--sort", "acu", code=2)
     assert "no column 'validation_auc'" in client.error("results", "summed", "--by-symbol", code=2)
 
@@ -248,6 +258,7 @@ def test_devices_are_drained_and_opened_again(client: Client) -> None:
         (("logs", "a/"), 2, "BATCH/LABEL"),
         (("cancel", "nosuch"), 4, "there is no batch nosuch"),
         (("drain", "GPU-1"), 4, "there is no device GPU-1"),
+        (("drain", "cpuu"), 4, "did you mean cpu?"),
         (("stauts",), 2, "did you mean 'status'?"),
         (("--socket", "/nowhere/s", "status"), 3, "/nowhere/s"),
     ],
@@ -270,11 +281,15 @@ def test_status_imports_no_more_than_it_needs(client: Client) -> None:
 
 
 def test_a_report_of_a_batch_is_one_file(client: Client) -> None:
-    client.done("reported", "S0", "BAD")
+    client.done("reported", "S0", "BAD", "DIE1")
     assert client("report", "reported").strip() == "reported.html"
     text = (client.directory / "reported.html").read_text()
     assert "<h2>Timeline</h2>" in text
     assert "<h2>Failures and skips</h2>" in text
+    assert text.count('"name":"retried"') == 1, "a window was killed and tried again"
+    client("run", client.symbols("DIE2"), *ASKED, "-o", "own", "--device", "cpu")
+    client("report", "own", "-o", "own.html")
+    assert '"name":"retried"' in (client.directory / "own.html").read_text(), "without a daemon, too"
     found = client.json("report", "reported", "-o", "other.html")
     assert Path(found["report"]) == client.directory / "other.html"
     assert not [path.name for path in client.directory.iterdir() if path.name.startswith(".")]

@@ -9,8 +9,18 @@ import msgspec
 import pytest
 
 from gpusched.client.details import device_details, window_details
-from gpusched.core.model import PlannedWindow, Queued, Reading, Slot, Usage, Window
-from gpusched.protocol import AttemptLine, WindowDetail
+from gpusched.core.model import (
+    Finished,
+    PlannedWindow,
+    Queued,
+    Reading,
+    Slot,
+    Succeeded,
+    Usage,
+    Window,
+    WindowResult,
+)
+from gpusched.protocol import AttemptLine, StoryLine, WindowDetail
 from tests.client.test_dashboard import pool
 from tests.client.test_windows import line
 from tests.core.support import gpu, key
@@ -64,3 +74,31 @@ def test_what_an_attempt_cost(usage: Usage, told: str) -> None:
         attempts=(attempt,),
     )
     assert f"         {told}" in list(window_details(detail, Path("logs")))
+
+
+def test_what_a_window_gave() -> None:
+    result = WindowResult(
+        artifacts_path="/srv/out/A",
+        metrics={"gain": 2, "train": {"f1": None, "auc": 0.97}, "validation": {"accuracy": 0.54, "auc": 0.5321}},
+        sample_counts={},
+        fingerprint=None,
+        device_type="cuda",
+        device="GPU-1",
+        phases={"load": 0.0021, "boosting": 0.25},
+        seconds=0.3,
+    )
+    detail = WindowDetail(
+        window=line("A", "succeeded"),
+        plan=PlannedWindow(window=Window("A", DAY, DAY)),
+        state=Finished(attempts=1, outcome=Succeeded(result=result)),
+        story=(StoryLine(at=7.0, old="running", new="succeeded", attempt=1, reason="done"),),
+        attempts=(),
+    )
+    assert list(window_details(detail, Path("logs"), lambda at: f"{at:g}s ago"))[3:] == [
+        "Trained  as cuda: load 0.002 s, boosting 0.250 s",
+        "Metrics  gain 2",
+        "Metrics  train: auc 0.970, f1 –",
+        "Metrics  validation: auc 0.532, accuracy 0.540",
+        "Output   /srv/out/A",
+        "    7s ago  running → succeeded  done",
+    ]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from gpusched.client.report import Report, page
+from gpusched.client.view import BatchView
+from gpusched.core.events import WindowMoved
 from gpusched.core.history import Sample
-from gpusched.core.model import BatchSpec, WindowKey, window_label
-from gpusched.protocol import BatchStatus, ResultLine
+from gpusched.core.model import BatchSpec, Finished, Queued, Slot, Starting, TimedOut, WindowKey, window_label
+from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 START = dt.date(2022, 1, 1)
@@ -44,7 +50,14 @@ def line(number: int, status: str = "succeeded", reason: str | None = None, symb
     )
 
 
-def report(results: list[ResultLine], *, metric: str | None = None, batch_id: str = "mine") -> Report:
+def report(
+    results: list[ResultLine],
+    *,
+    metric: str | None = None,
+    batch_id: str = "mine",
+    read: Iterable[int] = range(5),
+    retried: Sequence[tuple[str, AttemptLine]] = (),
+) -> Report:
     counts: dict[str, int] = {}
     for result in results:
         counts[result.status] = counts.get(result.status, 0) + 1
@@ -80,8 +93,9 @@ def report(results: list[ResultLine], *, metric: str | None = None, batch_id: st
                 power_w=None,
                 temperature_c=None,
             )
-            for second in range(5)
+            for second in read
         ],
+        retried=retried,
         versions={"gpusched": "0.1.0", "lightgbm": "4.6.0"},
         metric=metric,
     )
@@ -105,6 +119,15 @@ class Seen(HTMLParser):
         if self.elements[-1:] != ["script"]:
             self.words += data
 
+
+#: says on what kind of axis the browser has drawn the timeline, and where the bars of slot 0 begin
+TELLS_AXIS = """<script>addEventListener("load", () => {
+  const figure = document.querySelector(".js-plotly-plot"), bars = figure.querySelectorAll(".bars .point path")
+  const left = [...bars].map(bar => bar.getBoundingClientRect().left).slice(0, 6).filter((_, i) => i % 2 == 0)
+  const told = document.createElement("pre")
+  told.textContent = [figure._fullLayout.xaxis.type, ...left].join(" ")
+  document.body.append(told)
+})</script>"""
 
 RESULTS = [
     *(line(number) for number in range(6)),
@@ -143,6 +166,90 @@ def test_a_batch_without_results_or_readings_has_a_report() -> None:
     assert re.findall("<h2>(.*?)</h2>", text) == ["Configuration"]
 
 
+def figures(text: str) -> list[tuple[list[Any], dict[str, Any]]]:
+    """The traces and the layout of each figure."""
+    found, decode = [], json.JSONDecoder().raw_decode
+    for call in re.finditer(r"Plotly\.newPlot\(\s*\"[^\"]*\",\s*", text):
+        traces, end = decode(text, call.end())
+        start = re.compile(r"\s*,\s*").match(text, end)
+        assert start
+        found.append((traces, decode(text, start.end())[0]))
+    return found
+
+
+def test_a_timeline_is_one_of_dates_with_slots_in_order() -> None:
+    late = [line(number) for number in (5, 2, 1, 4)]  # of slot 1 first
+    traces, layout = figures(page(report(late)))[0]
+    assert {layout[axis]["type"] for axis in ("xaxis", "xaxis2", "xaxis3")} == {"date"}
+    assert layout["yaxis"]["categoryarray"] == ["0 GPU-1", "1 GPU-1"]
+    assert traces[0]["y"] == ["1 GPU-1", "0 GPU-1", "1 GPU-1", "0 GPU-1"]
+    assert traces[0]["base"][0] == "1970-01-01 00:16:45.000000"
+    assert traces[0]["x"] == [500.0] * 4, "milliseconds"
+
+
+def test_a_line_is_broken_where_nothing_was_read() -> None:
+    traces, _ = figures(page(report(RESULTS, read=(0, 1, 4, 8, 9))))[0]
+    lines = [trace for trace in traces if trace["type"] == "scatter"]
+    assert [trace["y"] for trace in lines] == [[50, 50, 50, None, 50, 50], [1, 1, 1, None, 1, 1]]
+    assert lines[0]["x"][3] is None
+
+
+def test_attempts_that_failed_before_are_in_their_slots() -> None:
+    failed = AttemptLine(
+        attempt=1,
+        slot=Slot(7, "GPU-2"),
+        placed_at=1000.0,
+        pid=1,
+        started_at=None,
+        ended_at=1000.25,
+        ending="killed",
+        message="killed by <b>signal 9</b>" + "!" * 1000,
+        traceback=None,
+        usage=None,
+    )
+    traces, layout = figures(page(report(RESULTS, retried=[("S0_2022", failed)])))[0]
+    (bar,) = [trace for trace in traces if trace["name"] == "retried"]
+    assert (bar["y"], bar["x"]) == (["7 GPU-2"], [250.0])
+    assert bar["hovertext"][0].startswith("0.2s, S0_2022<br>killed by &lt;b&gt;signal 9")
+    assert len(bar["hovertext"][0]) < 400
+    assert layout["yaxis"]["categoryarray"][-1] == "7 GPU-2"
+
+
+def test_what_was_said_is_what_live_screens_said() -> None:
+    """A batch that takes half the time for each window from its middle on: by the rate of the last ends alone."""
+    ends = [number * (1.0 if number < 100 else 0.5) + (0 if number < 100 else 50) for number in range(1, 201)]
+    results = [
+        msgspec.structs.replace(line(number), slot=0, started_at=1000 + end - 0.5, ended_at=1000 + end)
+        for number, end in enumerate(ends)
+    ]
+    was, said = (trace for traces, _ in figures(page(report(results))) for trace in traces if "said" in names(traces))
+    view = BatchView()
+    view.total = len(results)
+    live = []
+    for result in results:
+        assert result.started_at
+        assert result.ended_at
+        slot = Starting(attempt=1, slot=Slot(0, "GPU-1"))
+        over = Finished(attempts=1, outcome=TimedOut(seconds=0.5))
+        for old, new, at in ((Queued(), slot, result.started_at), (slot, over, result.ended_at)):
+            view.apply(WindowMoved(key=result.key, old=old, new=new, reason="", at=at), at)
+        live.append(view.eta_s(result.ended_at))
+    assert said["y"] == pytest.approx(live[:-1])
+    assert was["y"] == pytest.approx([ends[-1] - end for end in ends[:-1]])
+
+
+def names(traces: list[dict[str, Any]]) -> list[str]:
+    return [trace.get("name", "") for trace in traces]
+
+
+def test_a_reason_that_names_the_symbol_is_one_row() -> None:
+    text = Seen(
+        page(report([line(n, "failed", f"bars of {s} differ", symbol=s) for n, s in enumerate(("GOOG13", "GOOG17"))]))
+    ).words
+    assert "2failedbars of … differ" in text
+    assert "bars of GOOG" not in text
+
+
 def test_another_metric() -> None:
     assert "<h2>validation_f1 by symbol" in page(report(RESULTS, metric="validation_f1"))
 
@@ -150,7 +257,7 @@ def test_another_metric() -> None:
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_browser_draws_it(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    path.write_text(page(report([*RESULTS, line(8, "failed", EVIL, symbol=EVIL)])))
+    path.write_text(page(report([*RESULTS, line(8, "failed", EVIL, symbol=EVIL)])) + TELLS_AXIS)
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
     done = subprocess.run(
         [
@@ -167,4 +274,10 @@ def test_a_browser_draws_it(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.count('class="main-svg"') >= 4, "each figure was drawn"
+    (told,) = re.findall(r"<pre>(.*?)</pre>", done.stdout)
+    # The axis as the browser took it, and a bar's place on it: of as many pixels as it is late.
+    kind, first, second, third = told.split()
+    assert kind == "date"
+    assert 0 < float(first) < float(second) < float(third)
+    assert float(third) - float(second) == pytest.approx(float(second) - float(first), abs=1)
     assert "onerror" not in Seen(done.stdout).attributes

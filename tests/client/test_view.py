@@ -290,6 +290,7 @@ def test_an_update_costs_next_to_nothing() -> None:
             "no data: there are no bars from … to … (none)",
         ),
         ("no data: /data2/ABC/1h has no .csv files", "no data: /data2/…/1h has no .csv files"),
+        ("the bars of ABC and 'ABC', not of ABCD", "the bars of … and '…', not of ABCD"),
     ],
 )
 def test_reasons_are_grouped_without_what_differs_from_window_to_window(reason: str, general: str) -> None:

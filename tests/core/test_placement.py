@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 
 from gpusched.core.model import CPU, Device, DeviceChoice, Slot
 from gpusched.core.placement import LARGEST_SHARE, LEAST_BYTES, SMOOTHING, Pool, suits
@@ -60,23 +60,30 @@ def test_a_released_slot_is_the_next_again() -> None:
     assert take(pool) == slots[2]
 
 
-@pytest.mark.parametrize("devices", [2, 8])
-@pytest.mark.parametrize("at_once", [1, 5, 8, 24])
-def test_equal_windows_are_spread_within_one(devices: int, at_once: int) -> None:
-    pool = Pool([gpu(n, 3) for n in range(devices)])
-    held: list[Slot] = []
-    served = Counter({f"GPU-{n}": 0 for n in range(devices)})
-    for _ in range(240):
-        if len(held) == at_once or not pool.has_free:
+@given(devices=st.integers(1, 16), capacity=st.integers(1, 24), at_once=st.integers(1, 16 * 24))
+@example(devices=16, capacity=24, at_once=16 * 24)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_equal_windows_are_spread_within_one(devices: int, capacity: int, at_once: int) -> None:
+    pool = Pool([gpu(n, capacity) for n in range(devices)])
+    at_once = min(at_once, devices * capacity)
+    held: deque[Slot] = deque()
+    loads, served = (Counter({f"GPU-{n}": 0 for n in range(devices)}) for _ in range(2))
+    for _ in range(2 * at_once):
+        if len(held) == at_once:
             # The oldest ends first: that is how equal windows end.
-            pool.release(held.pop(0))
-        held.append(take(pool))
-        served[held[-1].device_id] += 1
-        loads = Counter({f"GPU-{n}": 0 for n in range(devices)})
-        loads.update(slot.device_id for slot in held)
+            loads[held[0].device_id] -= 1
+            pool.release(held.popleft())
+        slot = pool.choose("auto")
+        assert slot is not None
+        pool.allocate(slot, key("A"))
+        held.append(slot)
+        loads[slot.device_id] += 1
+        served[slot.device_id] += 1
         assert max(loads.values()) - min(loads.values()) <= 1
         if at_once % devices == 0:
             assert max(served.values()) - min(served.values()) <= 1
+    pool.validate()
+    assert pool.has_free == (at_once < devices * capacity)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +130,45 @@ def test_alone_needs_an_empty_device_and_keeps_it() -> None:
     assert pool.choose("auto") is None
     pool.release(first)
     assert pool.choose("auto") is not None
+
+
+def test_what_is_worth_waiting_for() -> None:
+    pool = Pool([gpu(0, 4), gpu(1, 4), cpu()])
+
+    def soonest(wanted: DeviceChoice = "cuda", memory: int = 6 * GIB, without: str = "") -> str | None:
+        return pool.soonest(wanted, memory_bytes=memory, without=without.split())
+
+    for device_id in ("GPU-0", "GPU-1"):
+        pool.observe(reading(device_id, free=8 * GIB, total=8 * GIB), {})
+    slot = take(pool, wanted="cuda")
+    assert (slot.device_id, soonest(), soonest("cpu")) == ("GPU-0", "GPU-1", "cpu")
+    assert soonest(without="GPU-1") == "GPU-0"
+    assert soonest(without="GPU-0 GPU-1") is None
+    pool.set_health("GPU-1", "draining", "by request")
+    assert soonest() == "GPU-0"
+    # what ours use will be free again
+    pool.observe(reading(free=2 * GIB, total=8 * GIB, processes={77: 5 * GIB, 99: GIB}), {77: slot.index})
+    assert soonest() == "GPU-0"
+    # what others use will not
+    pool.observe(reading(free=2 * GIB, total=8 * GIB, processes={77: 2 * GIB, 99: 4 * GIB}), {77: slot.index})
+    assert soonest() is None
+    assert soonest(memory=4 * GIB) == "GPU-0"
+
+
+def test_what_is_worth_waiting_for_where_nobody_knows_whose_memory_it_is() -> None:
+    """What was free when none of ours was there will be free again."""
+    pool = Pool([gpu(0, 4)])
+    slot = take(pool)
+    pool.observe(reading(free=GIB, total=8 * GIB), {})
+    assert pool.soonest("auto", memory_bytes=6 * GIB, without=()) == "GPU-0", "it may all be ours"
+    pool.release(slot)
+    pool.observe(reading(free=5 * GIB, total=8 * GIB), {})
+    take(pool)
+    pool.observe(reading(free=GIB, total=8 * GIB), {})
+    assert pool.soonest("auto", memory_bytes=6 * GIB, without=()) is None
+    assert pool.soonest("auto", memory_bytes=5 * GIB, without=()) == "GPU-0"
+    pool.forget_readings(1.0)
+    assert pool.soonest("auto", memory_bytes=6 * GIB, without=()) == "GPU-0"
 
 
 def test_foreign_memory_vetoes() -> None:

@@ -531,17 +531,58 @@ def test_a_drained_device_keeps_what_it_has() -> None:
     assert driver.send(ResumeRequested(device_id="GPU-0")).records == []
 
 
-def test_device_memory_asks_for_more_and_then_for_a_device_alone() -> None:
-    driver = Driver(gpu(0, 2)).submit(batch(limits=ONCE), ["A", "B"])
-    driver.send(DeviceRead(reading=reading(free=8 * GIB, total=8 * GIB)))
+@pytest.mark.parametrize(("learned", "first"), [(0, 1), (GIB // 4, 1), (4 * GIB, 8)])
+def test_device_memory_asks_for_more_and_then_for_a_device_alone(learned: int, first: int) -> None:
+    """More than was set aside, where windows like it have taught how much that is: `first` GiB at first."""
+    estimates = Estimates()
+    estimates.observe("w:train", "cuda", 100, 1.0, learned or None)
+    driver = Driver()
+    driver.scheduler = Scheduler(estimates)
+    driver.send(DevicesFound(devices=(gpu(0, 2),))).submit(batch(limits=ONCE), ["A", "B"])
+    driver.send(DeviceRead(reading=reading(free=40 * GIB, total=48 * GIB)))
     driver.end(A, 1, failure("device_memory"))
     state = driver.scheduler.pool.devices["GPU-0"]
-    assert state.reserved_bytes == GIB
+    assert state.reserved_bytes == learned + first * GIB
     driver.end(A, 2, failure("device_memory")).wait(1.0)
     assert driver.state(A) == Queued(attempt=3), "it has to wait for the device to be empty"
     driver.end(key("B"))
     assert driver.state(A) == Starting(attempt=3, slot=Slot(0, "GPU-0"))
-    assert state.reserved_bytes == 2 * GIB
+    assert state.reserved_bytes == 2 * first * GIB
+
+
+@pytest.mark.parametrize("slots", [2, 5])
+def test_a_window_that_waits_for_a_device_alone_is_not_overtaken(slots: int) -> None:
+    """It starts when those have ended that ran there when it began to wait."""
+    driver = Driver(gpu(0, slots)).submit(batch("a", limits=ONCE), ["A"])
+    driver.submit(batch(), [f"B{number}" for number in range(100)])
+    a = key("A", "a")
+    driver.end(a, 1, failure("device_memory")).end(a, 2, failure("device_memory")).wait(1.0)
+    running = [allocation.key for allocation in driver.scheduler.pool.devices["GPU-0"].allocations.values()]
+    assert len(running) == slots
+    for ended in running:
+        assert driver.state(a) == Queued(attempt=3)
+        driver.end(ended)
+    assert driver.launched == ["A"]
+    assert len(driver.end(a, 3).launched) == slots
+
+
+def test_only_one_device_is_kept_for_a_window_and_only_from_what_comes_later() -> None:
+    driver = Driver(gpu(0, 2), gpu(1, 2)).submit(batch("a", limits=ONCE), ["A"])
+    driver.submit(batch(), [f"B{number}" for number in range(100)])
+    a = key("A", "a")
+    driver.end(a, 1, failure("device_memory")).end(a, 2, failure("device_memory")).wait(1.0)
+
+    def running(number: int) -> list[WindowKey]:
+        allocations = driver.scheduler.pool.devices[f"GPU-{number}"].allocations
+        return [allocation.key for allocation in allocations.values()]
+
+    first, _ = running(0)
+    assert driver.end(first).launched == []
+    for ended in running(1):
+        assert len(driver.end(ended).launched) == 1
+    assert driver.state(a) == Queued(attempt=3)
+    assert driver.submit(batch("urgent", priority=1), ["U"]).launched == ["U"]
+    assert len(running(0)) == 2
 
 
 @pytest.mark.parametrize("allowed", [True, False])

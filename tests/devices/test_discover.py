@@ -163,6 +163,26 @@ def test_says_why_nvml_does_not_start(fake: FakeNvml, error: int, words: str) ->
     assert "GPUs cannot be used" in note
 
 
+@pytest.mark.parametrize("error", [DRIVER_NOT_LOADED, UNKNOWN])
+def test_a_container_without_the_device_nodes(fake: FakeNvml, tmp_path: Path, error: int) -> None:
+    fake.gpus(2).fail("nvmlInitWithFlags", error)
+    version, node = tmp_path / "proc" / "driver" / "nvidia" / "version", tmp_path / "dev" / "nvidiactl"
+    words = "/dev/nvidiactl is not there, as in a container that was started without its device nodes"
+
+    def note() -> str:
+        (only,) = discover(None, root=tmp_path).notes
+        return only
+
+    assert words not in note()
+    for path in (version, node):
+        path.parent.mkdir(parents=True)
+    version.touch()
+    assert words in note()
+    assert "--gpus all" in note()
+    node.touch()
+    assert words not in note()
+
+
 def test_a_driver_that_fails_later(fake: FakeNvml) -> None:
     fake.gpus(2).fail("nvmlDeviceGetCount_v2", UNKNOWN)
     assert discover(None).devices == ()

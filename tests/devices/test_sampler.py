@@ -279,6 +279,42 @@ async def test_events_that_fail_later_do_not_stop_the_readings(fake: FakeNvml) -
         await events.fresh_reading(uuid(0))
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_a_card_that_answers_nothing_hides_no_event(fake: FakeNvml, lost: int) -> None:
+    """Neither that of another card, nor its own."""
+    fake.gpus(2)
+    async with sampling(uuid(0), uuid(1)) as events:
+        await events.reading(uuid(1))
+        fake.fail("nvmlDeviceGetUUID", GPU_IS_LOST, lost)
+        fake.event(1, XID, 79)
+        assert (await events.loss()).device_id == uuid(1)
+
+
+async def test_an_instance_that_answers_nothing_hides_no_event(fake: FakeNvml) -> None:
+    fake.gpus(1).mig(0, 0, 1)
+    async with sampling(mig_uuid(0, 0), mig_uuid(0, 1)) as events:
+        await events.reading(mig_uuid(0, 1))
+        fake.fail("nvmlDeviceGetUUID", GPU_IS_LOST).fail("nvmlDeviceGetGpuInstanceId", GPU_IS_LOST)
+        fake.event(0, XID, 95, instance=2)
+        assert (await events.loss()).device_id == mig_uuid(0, 1)
+        fake.event(0, XID, 79)
+        assert {(await events.loss()).device_id for _ in range(2)} == {mig_uuid(0, 0), mig_uuid(0, 1)}
+
+
+async def test_events_that_fail_once_are_asked_for_again(fake: FakeNvml) -> None:
+    """A lost card makes the wait for the events of all fail."""
+    fake.gpus(2)
+    async with sampling(uuid(0), uuid(1)) as events:
+        await events.reading(uuid(1))
+        given_up = fake.block("nvmlEventSetFree")
+        fake.fail("nvmlEventSetWait_v2", GPU_IS_LOST)
+        await asyncio.to_thread(given_up.entered)
+        fake.fail("nvmlEventSetWait_v2", None)
+        given_up.release()
+        fake.event(1, XID, 119)
+        assert (await events.loss()).device_id == uuid(1)
+
+
 async def test_a_call_that_blocks_holds_up_nobody_but_the_thread(fake: FakeNvml) -> None:
     fake.gpus(2)
     block = fake.block("nvmlDeviceGetUtilizationRates", 0)

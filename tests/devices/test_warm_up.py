@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -42,8 +43,8 @@ class Machine:
                 search_path=REPOSITORY, log_path=self.directory / "launcher.log", environment=environment
             ) as launcher:
                 warm_up = WarmUp(launcher, workload=workload, log_path=self.directory / "warm_up.log")
-                for _ in range(times):
-                    found = await warm_up.resolve(Selected(self.devices, ("a note",)), wanted)
+                asked = (warm_up.resolve(Selected(self.devices, ("a note",)), wanted) for _ in range(times))
+                *_, found = await asyncio.gather(*asked)
         assert found.notes[0] == "a note"
         return found
 

@@ -59,8 +59,8 @@ def _seen(task: Task) -> Result:
 
 
 def in_pairs(task: Task, directory: Path, report: Report) -> Result:
-    """Ends when a window on another device has come this far, too: the data root holds a FIFO for each device."""
-    fifos = {path.name: os.open(path, os.O_RDWR) for path in Path(task.data_root).glob("GPU-*")}
+    """Ends when a window on another device has come this far, too: the data root has a FIFO `pair-DEVICE` for each."""
+    fifos = {path.name.removeprefix("pair-"): os.open(path, os.O_RDWR) for path in Path(task.data_root).glob("pair-*")}
     with contextlib.ExitStack() as stack:
         for descriptor in fifos.values():
             stack.callback(os.close, descriptor)
@@ -86,4 +86,11 @@ def fails_first(task: Task, directory: Path, report: Report) -> Result:
     if not mark.exists():
         mark.touch()
         raise RuntimeError(os.environ["FAILURE"])
+    return _seen(task)
+
+
+def writes(task: Task, directory: Path, report: Report) -> Result:
+    """Some of the files that training leaves, the same each time."""
+    for name in ("model.txt", "labels.csv.gz", "feature_importance.csv"):
+        (directory / name).write_text(task.label)
     return _seen(task)

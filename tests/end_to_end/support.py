@@ -40,11 +40,16 @@ class Command:
 
     def __call__(self, *arguments: object, code: int = 0) -> str:
         """Run it to its end; what it wrote to stdout."""
+        out, _ = self.said(*arguments, code=code)
+        return out
+
+    def said(self, *arguments: object, code: int = 0) -> tuple[str, str]:
+        """Run it to its end; what it wrote to stdout, and to stderr."""
         with self.start(*arguments) as process:
             out, err = process.communicate(timeout=TIMEOUT_S)
         assert "Traceback" not in err, err
         assert process.returncode == code, (process.returncode, out, err)
-        return out
+        return out, err
 
     def json(self, *arguments: object, code: int = 0) -> dict[str, Any]:
         """What it wrote, which is one JSON object and nothing else."""

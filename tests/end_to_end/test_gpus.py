@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpusched import artifacts
+from gpusched.client.connection import connect
+from gpusched.core.estimates import Estimate
+from gpusched.core.model import DeviceType
+from gpusched.daemon.run import STATE_DIR
+from gpusched.daemon.sampler import in_initial_pid_namespace
+from gpusched.daemon.store import Store
+from gpusched.protocol import Delta, DeviceReported, Snapshot
 from tests.devices import fake_nvml
-from tests.devices.fake_nvml import XID, FakeNvml, compiled, uuid
+from tests.devices.fake_nvml import GIB, VERSION_MISMATCH, XID, FakeNvml, compiled, uuid
 from tests.end_to_end.support import Command, check_sound, hashes, index
-from tests.server.support import Daemon
+from tests.server.support import Daemon, until
 
 #: 6 symbols × 2 windows
 ASKED = ("symbols.txt", "-o", "out", "--data-root", "data", "--start", "2022-01-01", "--end", "2022-01-20")
@@ -63,7 +73,7 @@ def test_every_window_sees_its_device_and_no_other(cuda_machine: Machine) -> Non
     near = [cores[0], cores[-1]]
     for gpu, core in enumerate(near):
         machine.nvml.set(gpu, cpus=" ".join(f"{1 << core >> 64 * word & (1 << 64) - 1:x}" for word in range(16)))
-        os.mkfifo(machine.directory / "data" / uuid(gpu))
+        os.mkfifo(machine.directory / "data" / f"pair-{uuid(gpu)}")
     ended = machine.json("run", *machine.asked("in_pairs"))
     assert ended["windows"]["succeeded"] == WINDOWS
     seen = details(machine.directory / "out")
@@ -88,18 +98,24 @@ def test_every_window_sees_its_device_and_no_other(cuda_machine: Machine) -> Non
     assert Counter(window["device"] for window in seen) == {uuid(0): WINDOWS // 2, uuid(1): WINDOWS // 2}
 
 
-def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machine, tmp_path: Path) -> None:
-    asked = machine.asked("until_told", **{"run.max_attempts": 1})
-    settings = asked[asked.index("--set") :]
-    machine.environment |= {"GPUSCHED_SOCKET": str(tmp_path / "s"), "STATE_DIRECTORY": str(tmp_path / "state")}
-    daemon = Daemon(tmp_path / "notices")
-    notices = daemon.listen()
-    machine.environment["NOTIFY_SOCKET"] = notices
-    held = machine.directory / "data" / f"held-{uuid(1)}"
-    os.mkfifo(held)
+@contextlib.contextmanager
+def service(machine: Machine, *settings: str) -> Iterator[Path]:
+    """A daemon on the machine, for its commands; the socket."""
+    socket, state = machine.directory / "s", machine.directory / "state"
+    daemon = Daemon(machine.directory / "notices")
+    machine.environment |= {"GPUSCHED_SOCKET": str(socket), "STATE_DIRECTORY": str(state)}
+    machine.environment["NOTIFY_SOCKET"] = daemon.listen()
     with daemon.notices, machine.start("daemon", *settings) as process, contextlib.ExitStack() as stack:
         stack.callback(process.terminate)
         daemon.wait_for_notice("READY=1")
+        yield socket
+
+
+def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machine) -> None:
+    asked = machine.asked("until_told", **{"run.max_attempts": 1})
+    held = machine.directory / "data" / f"held-{uuid(1)}"
+    os.mkfifo(held)
+    with service(machine, *asked[asked.index("--set") :]):
         with machine.start("submit", *asked, "--wait") as submit, held.open("w"):
             machine.nvml.event(1, XID, 79)
             out, err = submit.communicate(timeout=60)
@@ -118,6 +134,96 @@ def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machi
         again = ["again" if text == "out" else text for text in asked]
         machine("submit", *again, "--name", "again", "--wait")
         assert {window["device"] for window in details(machine.directory / "again")} == {uuid(1)}
+
+
+def test_what_the_service_tells_of_a_device_at_work(machine: Machine) -> None:
+    asked = machine.asked("until_told")
+    learned = Estimate(
+        workload="tests.devices.workloads:until_told",
+        device_type="cuda",
+        bucket=0,
+        count=1,
+        memory_count=1,
+        memory_max=3 * GIB,
+    )
+    with Store.open(machine.directory / "state" / "state.db") as store:
+        store.learn([learned])
+    held = machine.directory / "data" / f"held-{uuid(1)}"
+    os.mkfifo(held)
+    foreign = 2 * GIB if in_initial_pid_namespace() else None
+    with service(machine, *asked[asked.index("--set") :]) as socket:
+        with machine.start("submit", *asked, "--name", "mine", "--wait") as submit, held.open("w"):
+            machine.nvml.set(
+                1, processes=f"1:{2 * GIB}", memory_free=20 * GIB, utilisation=57, temperature=61, power=212_000
+            )
+
+            def read(delta: Delta | Snapshot) -> bool:
+                """All of it, not half before the change."""
+                return isinstance(delta, DeviceReported) and delta.reading == msgspec.structs.replace(
+                    delta.reading,
+                    process_memory_bytes=None if foreign is None else {1: foreign},
+                    memory_free_bytes=20 * GIB,
+                    utilisation=0.57,
+                    temperature_c=61,
+                    power_w=212,
+                    device_id=uuid(1),
+                )
+
+            with connect(socket) as connection:
+                until(connection.subscribe(), read)
+            told = machine.json("devices")["devices"][1]
+            row = list(csv.DictReader(machine("devices").splitlines(), delimiter="\t"))[1]
+        submit.communicate(timeout=60)
+    assert (told["id"], told["slots"], told["slots_used"], told["health"]) == (uuid(1), 1, 1, "open")
+    assert (told["memory_used_bytes"], told["reserved_bytes"], told["foreign_bytes"]) == (28 * GIB, 3 * GIB, foreign)
+    reading = told["reading"]
+    assert (reading["memory_free_bytes"], reading["memory_total_bytes"]) == (20 * GIB, 48 * GIB)
+    assert (reading["utilisation"], reading["temperature_c"], reading["power_w"]) == (0.57, 61, 212)
+    (running,) = told["running"]
+    assert running["window"] == "mine/S0_2022-01-11_to_2022-01-20"
+    assert row == {
+        "device": uuid(1),
+        "name": "NVIDIA RTX 6000 Ada Generation",
+        "health": "open",
+        "slots": "1/1",
+        "use": "57%",
+        "used": "28672M",
+        "free": "20480M",
+        "reserved": "3072M",
+        "foreign": "" if foreign is None else "2048M",
+        "memory": "49152M",
+        "temp": "61",
+        "watt": "212",
+        "reason": "",
+        "running": running["window"],
+    }
+    # and it is kept for the batch's report
+    with Store.open(machine.directory / "state" / "state.db") as store:
+        # a mean with readings before the change
+        assert any(one.utilisation for one in store.history("mine") if one.device_id == uuid(1))
+
+
+def test_the_service_refuses_a_device_type_that_its_gpus_do_not_have(machine: Machine, tmp_path: Path) -> None:
+    asked = machine.asked("until_told")
+    machine.environment |= {"GPUSCHED_SOCKET": str(tmp_path / "s"), "STATE_DIRECTORY": str(tmp_path / "state")}
+    machine.environment["TRIALS"] = json.dumps({"gpu": "No OpenCL device found"})
+    daemon = Daemon(tmp_path / "notices")
+    machine.environment["NOTIFY_SOCKET"] = daemon.listen()
+    with (
+        daemon.notices,
+        machine.start("daemon", *asked[asked.index("--set") :]) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(process.terminate)
+        daemon.wait_for_notice("READY=1")
+        with machine.start("submit", *asked, "--device", "gpu") as submit:
+            _, err = submit.communicate(timeout=60)
+        assert submit.returncode == 4, err
+        assert "no gpu device can be used here" in err
+        assert "gpu does not work (No OpenCL device found)" in " ".join(err.split())
+        assert {device["health"] for device in machine.json("devices")["devices"]} == {"open"}
+        machine("submit", *asked, "--device", "cuda", "--wait")
+        assert {window["device_type"] for window in details(machine.directory / "out")} == {"cuda"}
 
 
 def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: Machine) -> None:
@@ -213,11 +319,62 @@ def test_a_gpu_on_which_nothing_trains_is_told_and_the_processors_work(machine: 
         out.split()
     )
     assert {window["device"] for window in details(machine.directory / "out")} == {"cpu"}
-    for device in ("gpu", "cuda"):
-        with machine.start("run", *machine.asked("until_told"), "--device", device) as process:
-            _, err = process.communicate(timeout=60)
-        assert process.returncode == 4, err
-        assert f"no {device} device can be used here" in err
+    for command in ("plan", "run"):
+        for device in ("gpu", "cuda"):
+            _, err = machine.said(command, *machine.asked("until_told"), "--device", device, code=4)
+            assert f"no {device} device can be used here" in err
+
+
+@pytest.mark.parametrize("device_type", ["cuda", "gpu"])
+def test_a_device_type_that_trains_can_be_asked_for(machine: Machine, device_type: str) -> None:
+    asked = (*machine.asked("until_told"), "--device", device_type)
+    assert machine.json("plan", *asked)["totals"]["train"] == WINDOWS
+    assert machine.json("run", *asked)["windows"]["succeeded"] == WINDOWS
+    assert {window["device_type"] for window in details(machine.directory / "out")} == {device_type}
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_without_a_gpu_and_without_a_fallback_the_reason_is_the_error(machine: Machine, command: str) -> None:
+    machine.nvml.fail("nvmlInitWithFlags", VERSION_MISMATCH)
+    asked = (command, *machine.asked("until_told"))
+    out, err = machine.said(*asked, "--set", "devices.fallback=none", code=4)
+    assert "no GPU device can be used here: the NVIDIA driver's library and kernel module are of different" in err
+    assert "succeeded" not in out
+    assert not (machine.directory / "out" / "teacher_runs.json").exists()
+    # and with the fallback it is a note
+    out, err = machine.said(*asked)
+    assert "library and kernel module are of different versions" in " ".join((out + err).split())
+
+
+def test_processors_and_gpus_work_together_where_the_configuration_says_so(machine: Machine) -> None:
+    machine.nvml.gpus(1)
+    held = machine.directory / "data" / f"held-{uuid(0)}"
+    os.mkfifo(held)
+    with machine.start("run", *machine.asked("until_told", **{"devices.cpu_slots": 1})) as process:
+        assert process.stdout is not None
+        # the FIFO opens when the GPU is at work, and its window ends when the processors have done all the others
+        with held.open("w"):
+            for line in process.stdout:
+                if line.startswith(f"[{WINDOWS - 1}/{WINDOWS}]"):
+                    break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    used = Counter((window["device"], window["device_type"]) for window in details(machine.directory / "out"))
+    assert used == {(uuid(0), "cuda"): 1, ("cpu", "cpu"): WINDOWS - 1}
+
+
+def test_a_plan_for_both_expects_what_windows_took_on_the_gpus(machine: Machine) -> None:
+    asked = machine.asked("until_told", **{"devices.cpu_slots": 1})
+    machine("run", *asked)
+    with Store.open(machine.directory / "out" / STATE_DIR / "state.db") as store:
+        row = store.learned()[0]
+        seen: dict[DeviceType, float] = {"cpu": 100.0, "cuda": 1.0}
+        store.learn(
+            msgspec.structs.replace(row, device_type=device_type, seconds_mean=seconds)
+            for device_type, seconds in seen.items()
+        )
+    # three slots, four windows each
+    assert machine.json("plan", *asked)["estimated_seconds"] == 4.0
 
 
 def test_the_daemon_says_which_gpus_it_does_not_use(machine: Machine) -> None:
@@ -246,6 +403,7 @@ def test_trains_on_two_gpus_by_opencl(sample_on_gpus: Command) -> None:
     assert process.returncode == 0, err
     windows = json.loads(out)["windows"]
     assert windows["succeeded"] == windows["total"] > 0
+    assert any((sample_on_gpus.directory / "cache" / "gpusched" / "kernels" / "pocl").iterdir())
     output = sample_on_gpus.directory / "out"
     check_sound(output, windows["total"])
     seen = details(output)
@@ -267,6 +425,6 @@ def test_trains_on_two_gpus_by_opencl(sample_on_gpus: Command) -> None:
 
 @pytest.fixture
 def sample_on_gpus(gpusched: Command) -> Command:
-    """The sample where there are two GPUs; kernels are kept between test runs if XDG_CACHE_HOME says where."""
+    """The sample where there are two GPUs."""
     gpusched.environment |= FakeNvml(gpusched.directory).gpus(2).environment
     return gpusched

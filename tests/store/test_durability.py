@@ -159,6 +159,26 @@ def test_is_durable_in_the_way_it_says(store: Store) -> None:
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
+def test_only_the_news_that_a_process_has_started_may_wait_for_the_disk(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[int] = []
+    write = store._write
+
+    def look(record: Record) -> None:
+        levels.append(store._query("PRAGMA synchronous")[0][0])
+        write(record)
+
+    monkeypatch.setattr(store, "_write", look)
+    records: list[Record] = [accepted(), *run(key())]
+    for record in records:
+        store.record([record])
+    full, normal = 2, 1
+    assert levels == [full, full, normal, full]  # accepted, placed, started, ended
+    store.record(run(key(1))[:2])
+    assert levels[4:] == [full, full]
+
+
 # -- versions ----------------------------------------------------------------------------------------------------------
 
 

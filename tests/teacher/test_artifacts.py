@@ -66,7 +66,7 @@ def test_symbols_are_quoted_where_they_must_be() -> None:
     history = bars(walk(40))
     settings = parse_settings({"horizon": 1})
     examples = window_examples(history, history, START, day(39), settings)
-    text = labels_csv('A,"B', examples, features(history))
+    text = labels_csv('A,"B', examples, features(history)).decode()
     assert next(csv.DictReader(text.splitlines()))["symbol"] == 'A,"B'
 
 

@@ -27,6 +27,8 @@ if preload == "preload":
     before = set(sys.modules)
     print(Path("/proc/self/status").read_text().split("Threads:")[1].split()[0], "thread")
     print("hidden:", sorted(name for name, module in sys.modules.items() if module is None))
+    from lightgbm import basic
+    print("trained:", "LGBM_BoosterUpdateOneIter" in vars(basic._LIB))
     print("heavy:", sorted({"pandas", "sklearn", "polars", "pyarrow"} & set(sys.modules)))
 teacher.train_window(msgspec.json.decode(task, type=Task), Path(directory), lambda phase, round=0, rounds=0: None)
 if preload == "preload":
@@ -59,7 +61,7 @@ def expected(trained: tuple[Path, Result]) -> dict[str, str]:
 
 def test_preloaded(root: Path, expected: dict[str, str]) -> None:
     output, artifacts = run(root, "preload")
-    assert output.splitlines() == ["1 thread", "hidden: []", "heavy: []", "later: []"]
+    assert output.splitlines() == ["1 thread", "hidden: []", "trained: True", "heavy: []", "later: []"]
     assert artifacts == expected
 
 
@@ -67,3 +69,44 @@ def test_plain(root: Path, expected: dict[str, str]) -> None:
     output, artifacts = run(root, "plain", OMP_NUM_THREADS="2", PYTHONHASHSEED="1")
     assert output == ""
     assert artifacts == expected
+
+
+_FORKS = """
+import os, sys
+from pathlib import Path
+import msgspec
+from gpusched import teacher
+from gpusched.workload import Task
+
+teacher.preload()
+from gpusched.teacher import training
+
+training.ROWS_PER_THREAD = 10
+task, directory = sys.argv[1:]
+threads = set()
+
+def report(phase, round=0, rounds=0):
+    threads.add(len(os.listdir("/proc/self/task")))
+
+if os.fork() == 0:
+    teacher.train_window(msgspec.json.decode(task, type=Task), Path(directory), report)
+    print(max(threads), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_fork_of_a_process_that_has_trained_uses_threads(root: Path, expected: dict[str, str]) -> None:
+    directory = root / "forked"
+    directory.mkdir()
+    task = msgspec.json.encode(window_task(root, threads=3)).decode()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _FORKS, task, str(directory)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,  # a thread that did not survive the fork would be waited for for ever
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    assert done.stdout == "3\n"
+    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()} == expected

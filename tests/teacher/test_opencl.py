@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import msgspec
 import pytest
 
-from gpusched.teacher import train_window
+from gpusched.core.model import DeviceType
+from gpusched.teacher import opencl, train_window, training
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, require_gpu
 from gpusched.teacher.training import _Log
 from gpusched.workload import DeviceMismatch
@@ -24,13 +26,25 @@ MESSAGE = "[LightGBM] [Info] Using GPU Device: {}, Vendor: {}\n"
         ("NVIDIA RTX 6000 Ada Generation", True),
         ("Tesla T4", True),
         ("gfx1100", True),
+        ("AMD Radeon Pro W7900", True),
+        ("AMD Ryzen 7 7840U w/ Radeon 780M Graphics", True),
+        ("Intel(R) UHD Graphics 770", True),
+        ("Intel(R) Core(TM) Ultra 7 Graphics", True),
         ("cpu-haswell-AMD EPYC 7763 64-Core Processor", False),
+        ("cpu-znver4-AMD Ryzen 7 7840U w/ Radeon 780M Graphics", False),
         ("pthread-skylake-avx512-AMD EPYC", False),
+        ("Intel(R) Xeon(R) Gold 6338", False),
+        ("AMD EPYC 7763 64-Core Processor", False),
+        ("AMD Ryzen 9 7950X 16-Core Processor", False),
+        ("        Intel(R) Core(TM) i7-6700K", False),
+        ("Genuine Intel(R) CPU @ 2.60GHz", False),
+        ("This machine's  own ", False),
         (None, False),
     ],
 )
 def test_the_device_must_be_a_gpu(monkeypatch: pytest.MonkeyPatch, name: str | None, is_gpu: bool) -> None:
     monkeypatch.delenv(ALLOW_CPU_OPENCL, raising=False)
+    monkeypatch.setattr(opencl, "processor_name", lambda: "This machine's own")
     log = _Log(-1)
     log.info("[LightGBM] [Info] This is the GPU trainer!!\n")
     if name is not None:
@@ -53,6 +67,23 @@ def test_only_what_was_asked_for_is_printed(capsys: pytest.CaptureFixture[str], 
     assert capsys.readouterr().out == "".join(
         f"[LightGBM] [{level}] …\n" for level in ("Fatal", "Warning", "Info") if level[0] in printed
     )
+
+
+@pytest.mark.parametrize(("device_type", "number"), [("cuda", 0), ("gpu", 0), ("cpu", None)])
+def test_lightgbm_is_told_the_one_device_that_the_process_sees(
+    root: Path, monkeypatch: pytest.MonkeyPatch, device_type: DeviceType, number: int | None
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    def boost(examples: object, matrix: object, params: dict[str, Any], *rest: object) -> None:
+        told.append(params)
+        raise MemoryError
+
+    monkeypatch.setattr(training, "_boost", boost)
+    with pytest.raises(MemoryError):
+        train_window(msgspec.structs.replace(window_task(root), device_type=device_type), root, ignore)
+    (params,) = told
+    assert (params["device_type"], params.get("gpu_device_id")) == (device_type, number)
 
 
 def test_opencl_on_the_processors(

@@ -1,0 +1,55 @@
+"""The number of slots of a GPU changes while windows run: who watches is told, and why."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from pathlib import Path
+
+import pytest
+
+from gpusched.config import Cache, Config, Run
+from gpusched.core import tuning
+from gpusched.core.model import BatchSpec
+from gpusched.daemon import devices
+from gpusched.daemon.journal import Journal
+from gpusched.daemon.run import run_batch
+from tests.devices.fake_nvml import FakeNvml, uuid
+
+WORKLOAD = "tests.devices.workloads:until_told"
+#: one core's share is one slot, and two at most
+WHY = "2 slots: to see what that does"
+
+
+async def test_a_run_and_the_log_say_how_many_slots_are_used_and_why(
+    fake: FakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.gpus(1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 1)
+    monkeypatch.setattr(tuning, "PERIOD_S", 0.0)
+    caplog.set_level(logging.INFO, "gpusched")
+    start = dt.date(2022, 1, 1)
+    windows = 1 + tuning.ENDS  # the first is left out
+    notes: list[str] = []
+    await run_batch(
+        Config(run=Run(workload=WORKLOAD), cache=Cache(dir=tmp_path / "cache")),
+        BatchSpec(
+            symbols=("S",),
+            start=start,
+            end=start + dt.timedelta(days=windows - 1),
+            window_days=1,
+            data_root=str(tmp_path),
+            workload=WORKLOAD,
+            settings={},
+        ),
+        batch_id="b",
+        digest="d",
+        output_dir=tmp_path / "out",
+        observe=Journal().follow,
+        on_plan=lambda made: None,
+        on_interrupt=lambda count: None,
+        on_note=notes.append,
+    )
+    assert notes == [f"{uuid(0)} uses {WHY}"]
+    assert f"slots device={uuid(0)} slots=2 reason={WHY!r}" in caplog.messages
