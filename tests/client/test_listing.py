@@ -109,13 +109,11 @@ def device(number: int) -> DeviceStatus:
 class Told:
     """What a daemon would tell, without one."""
 
-    found = (
-        batch("nifty-1a2b3c4d", "finished", 97_000, succeeded=240, failed=3, timed_out=1, skipped=8),
-        batch("nifty-2b3c4d5e", "held", 7_500, succeeded=10, failed=3, queued=239),
-    )
-
     def batches(self) -> tuple[BatchStatus, ...]:
-        return self.found
+        return (
+            batch("nifty-1a2b3c4d", "finished", 97_000, succeeded=240, failed=3, timed_out=1, skipped=8),
+            batch("nifty-2b3c4d5e", "held", 7_500, succeeded=10, failed=3, queued=239),
+        )
 
     def windows(self, name: str, status: str | None) -> tuple[WindowLine, ...]:
         return (
