@@ -99,6 +99,8 @@ async def windows(count: int, directory: Path) -> dict[str, Any]:
         "unshared_bytes": idle.metrics["unshared"],
         "unshared_bytes_after_training": trained.metrics["unshared"],
         "resident_bytes": idle.metrics["resident"],
+        "faults": idle.metrics["faults"],
+        "faults_after_training": trained.metrics["faults"],
     }
 
 
@@ -133,6 +135,8 @@ def table(measured: dict[str, Any]) -> str:
         ("unshared memory of a no-op window", mb("unshared_bytes"), "≤ 30 MiB"),
         ("unshared memory after training", mb("unshared_bytes_after_training"), ""),
         ("resident memory, shared included", mb("resident_bytes"), ""),
+        ("page faults of a no-op window", f"{measured['faults']:8}   ", ""),
+        ("page faults after training", f"{measured['faults_after_training']:8}   ", ""),
     ]
     return "\n".join(f"{name:<42} {value:>12}  {budget}" for name, value, budget in rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 from gpusched.workload import BadData, Report, Result, Task
@@ -23,7 +24,7 @@ def fails(task: Task, directory: Path, report: Report) -> Result:
 
 
 def weighs_itself(task: Task, directory: Path, report: Report) -> Result:
-    return Result(metrics=unshared_memory(), sample_counts={}, metadata={}, phases={})
+    return Result(metrics=own_memory(), sample_counts={}, metadata={}, phases={})
 
 
 def trains(task: Task, directory: Path, report: Report) -> Result:
@@ -36,15 +37,16 @@ def trains(task: Task, directory: Path, report: Report) -> Result:
     parameters = {"objective": "binary", "num_threads": 1, "verbose": -1, "num_leaves": 127, "force_col_wise": True}
     booster = lightgbm.train(parameters, lightgbm.Dataset(features, features[:, 0] > 0), num_boost_round=500)
     (directory / "model.txt").write_text(booster.model_to_string())
-    return Result(metrics=unshared_memory(), sample_counts={}, metadata={}, phases={})
+    return Result(metrics=own_memory(), sample_counts={}, metadata={}, phases={})
 
 
-def unshared_memory() -> dict[str, int]:
-    """Bytes of this process that are no other's: Private_Clean + Private_Dirty, and resident ones in all."""
+def own_memory() -> dict[str, int]:
+    """Bytes of this process that are no other's: Private_Clean + Private_Dirty; resident ones in all; page faults."""
     kibibytes = {
         fields[0].rstrip(":"): int(fields[1])
         for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
         if len(fields := line.split()) == 3
     }
     unshared = kibibytes["Private_Clean"] + kibibytes["Private_Dirty"]
-    return {"unshared": unshared * 1024, "resident": kibibytes["Rss"] * 1024}
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return {"unshared": unshared * 1024, "resident": kibibytes["Rss"] * 1024, "faults": faults}
