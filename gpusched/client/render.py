@@ -42,7 +42,8 @@ LINES_A_FRAME = 30
 def open_console(stderr: bool = False) -> Console:
     """A console on stdout or stderr that takes all text literally, and never fails over a character.
 
-    rich leaves out colours where NO_COLOR is set, and everything but text where there is no terminal.
+    rich leaves out colours where NO_COLOR is set, and everything but text where there is no terminal; lines stay whole
+    there.
     """
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
@@ -51,7 +52,8 @@ def open_console(stderr: bool = False) -> Console:
         if not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
     # The stream as it is now: Textual puts another one in its place, which says nothing about the terminal.
-    return Console(file=stream, markup=False, emoji=False, highlight=False)
+    in_a_pipe = not (stream is not None and stream.isatty())
+    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=in_a_pipe)
 
 
 def _knows_only_ascii() -> bool:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from rich.text import Text
 
 from gpusched.cli import queries, results, settings
 from gpusched.client.listing import Cell, print_listing
+from gpusched.client.render import open_console
 from gpusched.core.model import Device, PlannedWindow, Queued, Reading, Slot, Window, WindowKey, window_label
 from gpusched.protocol import BatchStatus, DeviceStatus, ResultLine, StoryLine, WindowDetail, WindowLine
 from tests.client.support import TEACHER_METRICS
@@ -272,3 +274,10 @@ def test_numbers(number: Cell, programs: str, people: str, shown: Callable[..., 
 
 def test_a_listing_without_rows_says_what_it_would_have(shown: Callable[..., str]) -> None:
     assert shown(lambda: print_listing(["window", "status"], [], styles={}), 80) == "window  status"
+
+
+def test_lines_are_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        open_console().print(Text("word " * 40))
+    assert out.getvalue().count("\n") == 1
