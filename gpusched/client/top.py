@@ -18,10 +18,12 @@ from rich.console import Console
 from textual.app import App
 from textual.binding import Binding, BindingType
 
+from gpusched.client.boxes import Help, Question
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.dashboard import title
 from gpusched.client.overview import Overview
-from gpusched.client.screens import Dashboard, Help, Page, Question
+from gpusched.client.page import Page
+from gpusched.client.screens import Dashboard
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, Snapshot
 
@@ -168,8 +170,8 @@ class Top(App[None]):
 
     @property
     def message(self) -> str:
-        """What is said instead of the keys."""
-        return self._answer or (LOST if self._lost_at is not None else "")
+        """What is said instead of the keys: as long as there is no daemon, nothing but that."""
+        return self._answer if self._lost_at is None else LOST
 
     def say(self, answer: str) -> None:
         """Until another key is pressed; nothing if it is empty."""

@@ -9,7 +9,9 @@ import pytest
 from rich.console import Console
 from textual.widgets import RichLog
 
-from gpusched.client.screens import Dashboard, Help, WindowPage
+from gpusched.client.boxes import Help
+from gpusched.client.detail_pages import WindowPage
+from gpusched.client.screens import Dashboard
 from gpusched.client.top import LOST, Top
 from gpusched.protocol import LogChunk
 from tests.cli.test_service_commands import Client

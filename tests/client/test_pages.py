@@ -13,9 +13,11 @@ from rich.cells import cell_len
 from textual.containers import VerticalScroll
 from textual.screen import Screen
 
-from gpusched.client import screens
+from gpusched.client import detail_pages
+from gpusched.client.boxes import Help, Question
 from gpusched.client.connection import NoDaemon
-from gpusched.client.screens import DevicePage, Help, Page, Question, WindowPage
+from gpusched.client.detail_pages import DevicePage, WindowPage
+from gpusched.client.page import Page
 from gpusched.client.top import Top
 from gpusched.core.model import Failed, Finished, PlannedWindow, Reading, Slot, Usage, Window, WindowKey
 from gpusched.protocol import AttemptLine, DeviceStatus, LogChunk, StoryLine, WindowDetail
@@ -105,7 +107,7 @@ def _canned(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(path: object) -> None:
         raise NoDaemon(tried="nowhere")
 
-    monkeypatch.setattr(screens, "connect", lambda path: Canned())
+    monkeypatch.setattr(detail_pages, "connect", lambda path: Canned())
     monkeypatch.setattr("gpusched.client.top.connect", nobody)
     monkeypatch.setattr(Top, "monotonic", scene().at)
 

@@ -1,0 +1,57 @@
+"""What keys do to batches, windows and devices, and the sentence that says what came of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gpusched.client.connection import Connection
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a key that asks first does to windows."""
+
+    #: the states or outcomes in which it can be done
+    possible: set[str]
+    #: what they are then
+    done: str
+
+
+CHANGES = {
+    "cancel": Change({"queued", "held", "starting", "running", "stopping"}, "cancelled"),
+    "retry": Change({"failed", "timed_out", "cancelled", "lost"}, "queued again"),
+}
+
+
+def cancel(batch_id: str, label: str | None, link: Connection) -> str:
+    return said(link.cancel(batch_id, label).windows, CHANGES["cancel"].done)
+
+
+def retry(batch_id: str, label: str | None, link: Connection) -> str:
+    return said(link.retry(batch_id, label).windows, CHANGES["retry"].done)
+
+
+def hold_or_release(batch_id: str, label: str | None, link: Connection) -> str:
+    held = (
+        link.batch(batch_id).batch.state == "held"
+        if label is None
+        else link.window(batch_id, label).window.status == "held"
+    )
+    if held:
+        return said(link.release(batch_id, label).windows, "released")
+    return said(link.hold(batch_id, label).windows, "held")
+
+
+def said(windows: int, done: str) -> str:
+    if not windows:
+        return f"Nothing here can be {done}"
+    return f"{windows} {'window' if windows == 1 else 'windows'} {done}"
+
+
+def drain(device_id: str, link: Connection) -> str:
+    link.drain(device_id)
+    return f"{device_id} is draining: its windows go on, and no other starts there"
+
+
+def resume(device_id: str, link: Connection) -> str:
+    link.resume(device_id)
+    return f"{device_id} is open"
