@@ -15,7 +15,6 @@ from gpusched.cli.batches import load_config
 from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
-from gpusched.core.model import Reading
 from gpusched.core.totals import totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
@@ -216,7 +215,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 device.health,
                 f"{len(device.allocations)}/{device.width}",
                 _percent(reading.utilisation if reading else None),
-                _mebibytes(_used_bytes(reading)),
+                _mebibytes(reading.memory_used_bytes if reading else None),
                 _mebibytes(reading.memory_free_bytes if reading else None),
                 _mebibytes(device.reserved_bytes) if reading else None,
                 _mebibytes(device.foreign_bytes),
@@ -251,15 +250,9 @@ def _device_object(device: DeviceStatus) -> dict[str, Any]:
     about: dict[str, Any] = found.pop("device")
     del found["allocations"]
     running = [{"slot": index, "window": str(key)} for index, key in sorted(device.allocations.items())]
-    used = {"slots": device.width, "slots_used": len(running), "memory_used_bytes": _used_bytes(device.reading)}
-    return about | found | used | {"running": running}
-
-
-def _used_bytes(reading: Reading | None) -> int | None:
-    """By whoever it may be."""
-    if reading is None or reading.memory_total_bytes is None or reading.memory_free_bytes is None:
-        return None
-    return reading.memory_total_bytes - reading.memory_free_bytes
+    used = device.reading.memory_used_bytes if device.reading else None
+    told = {"slots": device.width, "slots_used": len(running), "memory_used_bytes": used, "running": running}
+    return about | found | told
 
 
 def _percent(share: float | None) -> str | None:

@@ -44,9 +44,7 @@ class DeviceView:
 
     @property
     def memory_used_bytes(self) -> int | None:
-        total, reading = self.memory_total_bytes, self.status.reading
-        free = reading.memory_free_bytes if reading else None
-        return None if total is None or free is None else total - free
+        return self.status.reading.memory_used_bytes if self.status.reading else None
 
     def read(self, reading: Reading) -> None:
         """Take in a reading."""

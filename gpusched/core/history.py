@@ -66,15 +66,14 @@ class History:
 
 
 def _sample(reading: Reading) -> Sample:
-    total, free = reading.memory_total_bytes, reading.memory_free_bytes
     return Sample(
         device_id=reading.device_id,
         at=reading.at,
         seconds=FINEST_S,
         readings=1,
         utilisation=reading.utilisation,
-        memory_used_bytes=None if total is None or free is None else total - free,
-        memory_total_bytes=total,
+        memory_used_bytes=reading.memory_used_bytes,
+        memory_total_bytes=reading.memory_total_bytes,
         power_w=reading.power_w,
         temperature_c=reading.temperature_c,
     )

@@ -176,6 +176,13 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     #: memory by PID as NVML reports it; None where it cannot be known (host PIDs in a container)
     process_memory_bytes: dict[int, int] | None = None
 
+    @property
+    def memory_used_bytes(self) -> int | None:
+        """By whoever it may be."""
+        if self.memory_total_bytes is None or self.memory_free_bytes is None:
+            return None
+        return self.memory_total_bytes - self.memory_free_bytes
+
 
 class Slot(msgspec.Struct, frozen=True, order=True):
     """A schedulable share of a device; one window process holds one slot."""

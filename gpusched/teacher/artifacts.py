@@ -43,7 +43,8 @@ class _Saved:
 def write_artifacts(
     directory: Path, symbol: str, examples: Examples, matrix: Floats, text: str, booster: lightgbm.Booster
 ) -> None:
-    """Write all but `MODEL`, which is saved already: `booster` is the one that was read from its `text`."""
+    """Write all of them. `booster` is the one that was read from `text`."""
+    (directory / MODEL).write_text(text, encoding="utf-8")
     (directory / PICKLE).write_bytes(pickle.dumps(_Saved(text), _PICKLE_PROTOCOL))
     table = labels_csv(symbol, examples, matrix)
     (directory / LABELS).write_bytes(gzip.compress(table, _COMPRESSION, mtime=0))
@@ -56,7 +57,7 @@ def labels_csv(symbol: str, examples: Examples, matrix: Floats) -> bytes:
     numbers = np.column_stack([bars.open, bars.high, bars.low, bars.close, bars.volume, matrix]).tolist()
     known = zip(examples.labels.astype(int).tolist(), examples.returns.tolist(), strict=True)
     unknown = [(None, None)] * (len(bars) - len(examples.labels))
-    # A tenth of the time that writing number by number takes. JSON has null for NaN, too.
+    # A tenth of the time that writing number by number takes. JSON has null for what is no number, too.
     table = msgspec.json.encode([[*row, *last] for row, last in zip(numbers, [*known, *unknown], strict=True)])
     values = table[2:-2].replace(b"null", b"").split(b"],[")
     name = _quoted(symbol)

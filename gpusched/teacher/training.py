@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -31,7 +30,7 @@ _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 class Trained(msgspec.Struct, frozen=True):
     """A finished model."""
 
-    #: the saved file, in LightGBM's own format; everything else is derived from it
+    #: LightGBM's own format; everything else is derived from it
     text: str
     #: the model to predict with, as `text` has it
     booster: lightgbm.Booster
@@ -71,9 +70,8 @@ def train(
     device_type: DeviceType,
     threads: int,
     report: Report,
-    path: Path,
 ) -> Trained:
-    """Train on the rows of `matrix` (n, 15) that `examples` assigns, with at most `threads` threads; save at `path`.
+    """Train on the rows of `matrix` (n, 15) that `examples` assigns, with at most `threads` threads.
 
     Raises BadParameters for a value that LightGBM refuses, DeviceMismatch, LightGBMError.
     """
@@ -99,8 +97,7 @@ def train(
         if log is not None:
             lightgbm.register_logger(basic._DummyLogger())
     best = booster.best_iteration if booster.best_iteration > 0 else None
-    booster.save_model(path, num_iteration=best)  # `model_to_string` clears a megabyte for each model
-    text = path.read_text(encoding="utf-8")
+    text = booster.model_to_string(num_iteration=best)  # not `save_model`: a disk that is full is nothing to it
     booster.model_from_string(text)
     return Trained(
         text=text,

@@ -13,7 +13,7 @@ import numpy as np
 import talib
 
 import gpusched
-from gpusched.teacher.artifacts import MODEL, write_artifacts
+from gpusched.teacher.artifacts import write_artifacts
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.fingerprint import WORKLOAD_VERSION, fingerprint, lightgbm_version
@@ -60,7 +60,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     phase("features")
     matrix = features(bars)
 
-    trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase, directory / MODEL)
+    trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
 
     phase("metrics")
     probabilities = np.asarray(trained.booster.predict(matrix[: len(examples.labels)]))

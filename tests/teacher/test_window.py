@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -275,3 +276,16 @@ def test_small_windows_use_fewer_threads_than_they_may(
     monkeypatch.setattr(training, "_set_threads", used.append)
     teacher.train_window(window_task(root, threads=3, lightgbm={"num_iterations": 1}), root, ignore)
     assert used == [expected]
+
+
+def test_a_model_that_does_not_fit_on_the_disk_fails_its_window(root: Path, trained: tuple[Path, Result]) -> None:
+    almost = (trained[0] / "artifacts" / "model.txt").stat().st_size - 10  # all of its trees fit
+    directory = root / "short of room"
+    directory.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (almost, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            teacher.train_window(window_task(root), directory, ignore)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
