@@ -157,11 +157,11 @@ class Top(App[None]):
 
     def _draw(self) -> None:
         now = time.monotonic()
-        page = self._pages()[-1]
-        # One that was opened a moment ago may have nothing to draw on yet.
-        if page.is_mounted and (self.changed or now - self._drawn_at >= IDLE_S):
-            self.changed, self._drawn_at = False, now
-            page.redraw()
+        for page in self._pages()[-1:]:  # when the last is closed, a frame may still be due
+            # One that was opened a moment ago may have nothing to draw on yet.
+            if page.is_mounted and (self.changed or now - self._drawn_at >= IDLE_S):
+                self.changed, self._drawn_at = False, now
+                page.redraw()
 
     @property
     def monotonic(self) -> float:

@@ -173,3 +173,12 @@ async def test_a_page_is_drawn_as_soon_as_it_is_there_and_not_before() -> None:
         top._draw()
         await keys.pause()
         assert "GPU-0" in top.screen._compositor.render_strips()[0].text
+
+
+async def test_a_frame_that_is_due_when_the_last_page_is_closed_is_left_out() -> None:
+    top = Top(console(80, 24, encoding="utf-8"), Path("s"))
+    async with top.run_test(size=(80, 24)):
+        pass
+    assert not top._pages()
+    top._draw()
+    assert top.changed  # it was not drawn
