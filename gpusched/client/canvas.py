@@ -25,8 +25,6 @@ class Canvas(Widget):
     def show(self, what: RenderableType) -> None:
         """Draw it, in the colours of the terminal."""
         width, height = self.size
-        if not (width and height):
-            return
         options = self._terminal.options.update(width=width, height=height)
         lines = self._terminal.render_lines(what, options)[:height]
         changed = [

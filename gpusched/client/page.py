@@ -58,7 +58,8 @@ class Page(Screen[None]):
         self.top.changed = True
 
     def redraw(self) -> None:
-        self.canvas.show(self.frame())
+        if self.canvas.size.area:  # it has none before it was laid out
+            self.canvas.show(self.frame())
 
     def frame(self) -> RenderableType:
         raise NotImplementedError

@@ -182,3 +182,17 @@ async def test_a_frame_that_is_due_when_the_last_page_is_closed_is_left_out() ->
     assert not top._pages()
     top._draw()
     assert top.changed  # it was not drawn
+
+
+async def test_a_page_without_a_single_cell_is_not_drawn() -> None:
+    top = Top(console(80, 24, encoding="utf-8"), Path("s"))
+    async with top.run_test(size=(80, 24)) as keys:
+        page = DevicePage("GPU-0")
+        await top.push_screen(page)
+        await top.workers.wait_for_complete()
+        assert page._lines
+        page.canvas.styles.display = "none"
+        await keys.pause()
+        assert not page.canvas.size.area
+        page.redraw()
+        assert top._exception is None
