@@ -141,6 +141,7 @@ LIMIT = Contender("limit: loop in one process ÷ cores", _way("loop"), isolated=
 CONTENDERS = [
     LIMIT,
     Contender("the loop on every core at once", _way("loops"), isolated=False, warm=True, usual=True),
+    Contender("a fork for each window, and nothing else", _way("forks"), isolated=True, warm=True, usual=True),
     Contender("gpusched run, 1 slot", _run(1), isolated=True),
     Contender(f"gpusched run, {CORES} slots", _run(CORES), isolated=True, usual=True),
     Contender("gpusched submit --wait to a daemon", _submit, isolated=True, daemon=True),

@@ -8,6 +8,7 @@ the first.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -23,11 +24,15 @@ from benchmarks.jobs import read_jobs, train_command
 from benchmarks.settings import END, START, WINDOW_DAYS
 from gpusched import teacher
 from gpusched.core.planning import date_ranges
+from gpusched.worker.launcher import prepare_to_fork
 from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
 from gpusched.workload import BadData
 
 CORES = len(os.sched_getaffinity(0))
+
+#: exit codes of forked processes
+TRAINED, FAILED, NO_DATA = range(3)
 
 Jobs = list[WindowJob]
 #: Takes the windows, and says of each whether it was trained, in any order.
@@ -61,6 +66,41 @@ def loops() -> Iterator[Map]:
     teacher.preload()
     with multiprocessing.get_context("fork").Pool(CORES) as workers:
         yield lambda jobs: workers.imap_unordered(train, jobs, chunksize=len(date_ranges(START, END, WINDOW_DAYS)))
+
+
+@contextmanager
+def forks() -> Iterator[Map]:
+    """A fork of one warm process for each window, as many at a time as there are cores, and nothing else: no session,
+    limits, log, pipe, retry or record. What isolation costs by itself, and the limit of anything that isolates."""
+    gc.disable()
+    teacher.preload()
+    prepare_to_fork()
+    yield _fork_each
+
+
+def _fork_each(jobs: Jobs) -> Iterator[bool]:
+    running = 0
+    for job in jobs:
+        if running == CORES:
+            yield _wait_for_fork()
+            running -= 1
+        if os.fork() == 0:
+            exit_code = FAILED
+            try:
+                gc.enable()
+                exit_code = TRAINED if train(job) else NO_DATA
+            finally:
+                os._exit(exit_code)
+        running += 1
+    for _ in range(running):
+        yield _wait_for_fork()
+
+
+def _wait_for_fork() -> bool:
+    exit_code = os.waitstatus_to_exitcode(os.wait()[1])
+    if exit_code not in (TRAINED, NO_DATA):
+        sys.exit(f"a forked process ended with {exit_code}")
+    return exit_code == TRAINED
 
 
 @contextmanager
@@ -118,6 +158,7 @@ def dask() -> Iterator[Map]:
 WAYS: dict[str, Callable[[], AbstractContextManager[Map]]] = {
     "loop": loop,
     "loops": loops,
+    "forks": forks,
     "pool": pool,
     "executor": executor,
     "scripts": scripts,

@@ -49,6 +49,9 @@ class _Header(msgspec.Struct, frozen=True):
     crc32: int
 
 
+_header_decoder = msgspec.json.Decoder(_Header)
+
+
 def cache_path(cache_dir: str, root: str, symbol: str, interval: str) -> Path:
     """The file for a symbol; its name starts with the symbol for those who look into the directory."""
     key = "\n".join((root, symbol, interval))
@@ -65,7 +68,7 @@ def load(path: Path, sources: str) -> Bars | None:
         return None
     line = bytes(content[:4096]).partition(b"\n")[0]
     try:
-        header = msgspec.json.decode(line, type=_Header)
+        header = _header_decoder.decode(line)
     except msgspec.MsgspecError:
         return None
     start = _header_bytes(line)

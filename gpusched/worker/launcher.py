@@ -152,10 +152,7 @@ class Launcher:
             importlib.invalidate_caches()
             return False
         self._preloaded.add(workload)
-        gc.collect()
-        gc.freeze()
-        linux.return_free_memory()
-        linux.fill_heap_holes()
+        prepare_to_fork()
         return True
 
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
@@ -267,6 +264,13 @@ class Launcher:
                 os.waitpid(exited.si_pid, 0)
         for leaving in self._leaving.values():
             self._send(leaving.gone)
+
+
+def prepare_to_fork() -> None:
+    """Leave what has been imported as it is, and have as little of it as possible copied for a fork."""
+    gc.collect()
+    gc.freeze()
+    linux.lay_out_heap()
 
 
 def _exited_child() -> int | None:
