@@ -1,8 +1,10 @@
 """The supervisor's side of the launcher: the only module that starts processes.
 
-`Launcher.fork` starts a window process and `Process.wait` sees it through to the end. One launcher process serves
-them; it is started on first use, replaced when it has died, and leaves when idle. Everything here runs in the event
-loop of asyncio, whose readers cost less per window than a task would.
+`Launcher.fork` starts a window process and `Process.wait` sees it through to the end. They are forked from a launcher
+process, one for each module of workloads, since what one module imports or does while it is imported (a thread, a
+package that is kept away) must not be met by another's windows. It is started on first use, replaced when it has died,
+and leaves when idle. Everything here runs in the event loop of asyncio, whose readers cost less per window than a task
+would.
 """
 
 from __future__ import annotations
@@ -234,13 +236,13 @@ class Process:
 
 
 class Launcher:
-    """Forks window processes through one launcher process, which comes and goes as needed.
+    """Forks window processes through launcher processes, which come and go as needed.
 
     Use as an async context manager: leaving it kills what still runs and returns when that is gone.
 
-    `log_path`: where the launcher's own stderr goes; None: nowhere.
-    `search_path`: directory put at the end of the launcher's `sys.path`, for a user's own workload module.
-    `idle_timeout_s`: the launcher leaves when it has had no process for so long; None: never.
+    `log_path`: where the launcher processes' own stderr goes; None: nowhere.
+    `search_path`: directory put at the end of their `sys.path`, for a user's own workload module.
+    `idle_timeout_s`: a launcher process leaves when it has had no process for so long; None: never.
     """
 
     def __init__(
@@ -255,12 +257,12 @@ class Launcher:
         self._search_path = search_path
         self._idle_timeout_s = idle_timeout_s
         self._environment = dict(os.environ if environment is None else environment)
-        self._link: _Link | None = None
+        #: by the workload's module
+        self._links: dict[str, _Link] = {}
         self._tending: dict[_Link, asyncio.Task[None]] = {}
         self._last_id = 0
         #: launcher processes that were started
         self.starts = 0
-        self._idle_timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -272,32 +274,28 @@ class Launcher:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Kill what still runs, and return when it and the launcher are gone."""
-        self._cancel_idle_timer()
+        """Kill what still runs, and return when it and the launcher processes are gone."""
         for link in self._tending:
             link.retire()
         await asyncio.gather(*self._tending.values())
 
-    def kill(self) -> None:
-        """Kill a launcher that hangs; what waits for it ends with LauncherLost, and the next fork starts a new one."""
-        if self._link is not None:
-            self._link.kill()
+    def kill(self, workload: str) -> None:
+        """Kill a launcher process that hangs; what waits for it ends with LauncherLost, and the next fork starts
+        another."""
+        if link := self._links.get(_module(workload)):
+            link.kill()
 
-    @property
-    def launcher_pid(self) -> int | None:
-        """The pid of the launcher process that the next fork would use, if there is one."""
-        return None if self._link is None else self._link.pid
+    def pid(self, workload: str) -> int | None:
+        """The pid of the launcher process that the next fork of `workload` would use, if there is one."""
+        link = self._links.get(_module(workload))
+        return None if link is None or link.closed else link.pid
 
     async def preload(self, workload: str) -> float:
-        """Import the workload in the launcher; return the seconds that took.
+        """Import the workload in its launcher process; return the seconds that took.
 
         Raises WorkloadNotLoadable, LauncherLost.
         """
-        link = self._connected()
-        try:
-            return await link.preload(workload)
-        finally:
-            self._start_idle_timer()
+        return await self._connected(workload).preload(workload)
 
     async def fork(
         self,
@@ -312,11 +310,11 @@ class Launcher:
 
         Raises WorkloadNotLoadable, LaunchRefused, LauncherLost; OSError if the log cannot be opened.
         """
-        link = self._connected()
         self._last_id += 1
         request = Fork(id=self._last_id, job=job, env=env, cpus=cpus, memory_limit_bytes=memory_limit_bytes)
         log = _open_log(log_path)
         try:
+            link = self._connected(job.workload)
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
         except OSError:
             os.close(log)
@@ -330,12 +328,13 @@ class Launcher:
 
     # -- the launcher process ------------------------------------------------------------------------------------------
 
-    def _connected(self) -> _Link:
-        self._cancel_idle_timer()
-        if self._link is None or self._link.closed:
-            self._link = _Link(self._spawn, on_idle=self._start_idle_timer)
-            self._tending[self._link] = asyncio.get_running_loop().create_task(self._tend(self._link))
-        return self._link
+    def _connected(self, workload: str) -> _Link:
+        module = _module(workload)
+        link = self._links.get(module)
+        if link is None or link.closed:
+            link = self._links[module] = _Link(self._spawn, self._idle_timeout_s)
+            self._tending[link] = asyncio.get_running_loop().create_task(self._tend(module, link))
+        return link
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         arguments = [sys.executable, "-P", "-m", "gpusched.worker.launcher", str(descriptor), str(os.getpid())]
@@ -356,38 +355,28 @@ class Launcher:
         finally:
             os.close(log)
 
-    async def _tend(self, link: _Link) -> None:
-        """See a launcher through to its end, and what it leaves behind."""
+    async def _tend(self, module: str, link: _Link) -> None:
+        """See a launcher process through to its end, and what it leaves behind."""
         await link.closing()
         status = await link.bury()
         await link.bereave(LauncherLost(status=status, log=_end_of_log(self._log_path)))
         del self._tending[link]
-        if self._link is link:
-            self._link = None
+        if self._links.get(module) is link:
+            del self._links[module]
 
-    def _start_idle_timer(self) -> None:
-        self._cancel_idle_timer()
-        if self._idle_timeout_s is not None and self._link is not None and self._link.idle:
-            loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(self._idle_timeout_s, self._leave)
 
-    def _cancel_idle_timer(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-
-    def _leave(self) -> None:
-        if self._link is not None and self._link.idle:
-            self._link.retire()
-            self._link = None
+def _module(workload: str) -> str:
+    """The module of an entry point `package.module:function`."""
+    return workload.partition(":")[0]
 
 
 class _Link:
     """The connection to one launcher process, and the processes that it has forked."""
 
-    def __init__(self, spawn: Callable[[int], subprocess.Popen[bytes]], on_idle: Callable[[], None]) -> None:
+    def __init__(self, spawn: Callable[[int], subprocess.Popen[bytes]], idle_timeout_s: float | None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_idle = on_idle
+        self._idle_timeout_s = idle_timeout_s
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._launcher = spawn(theirs.fileno())
@@ -407,10 +396,6 @@ class _Link:
         self._preloads: dict[str, asyncio.Future[float]] = {}
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._receive)
-
-    @property
-    def idle(self) -> bool:
-        return not self.processes and not self._preloads
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -498,11 +483,28 @@ class _Link:
                     self._preloads.pop(reply.workload).set_exception(failure)
                 else:
                     self.processes.pop(reply.id)._set_refused(failure)
-        if self.idle:
-            self._on_idle()
+        if self._idle:
+            self._leave_later()
+
+    @property
+    def _idle(self) -> bool:
+        return not self.processes and not self._preloads
+
+    def _leave_later(self) -> None:
+        """Retire, unless there is something to do by then."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if self._idle_timeout_s is not None:
+            self._idle_timer = self._loop.call_later(self._idle_timeout_s, self._leave)
+
+    def _leave(self) -> None:
+        if self._idle:
+            self.retire()
 
     def _hang_up(self) -> None:
         self.closed = True
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()

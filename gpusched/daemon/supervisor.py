@@ -323,7 +323,9 @@ class Supervisor:
             process.signal(signum)
         elif signum == signal.SIGKILL:
             # It was never forked, so it is the launcher that hangs.
-            self._launcher.kill()
+            batch = self.scheduler.batch(key.batch_id)
+            assert batch is not None
+            self._launcher.kill(batch.spec.workload)
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from gpusched.daemon.launcher import Launcher, Process
 from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
 from gpusched.workload import Task
 
+WORKLOADS = "tests.worker.workloads"
 REPOSITORY = Path(__file__).parents[2]
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)
 
@@ -38,7 +39,7 @@ class Bench:
             settings=settings,
             threads=3,
         )
-        workload = name if ":" in name else f"tests.worker.workloads:{name}"
+        workload = name if ":" in name else f"{WORKLOADS}:{name}"
         return WindowJob(workload=workload, task=task, output_dir=str(self.output))
 
     async def fork(self, name: str, symbol: str = "SYM", **settings: str) -> Process:
@@ -47,6 +48,11 @@ class Bench:
     async def run(self, name: str, symbol: str = "SYM", **settings: str) -> ProcessEnd:
         process = await self.fork(name, symbol, **settings)
         return await process.wait(self.messages.append)
+
+    @property
+    def launcher_pid(self) -> int | None:
+        """Of the launcher process that forks the windows of tests.worker.workloads."""
+        return self.launcher.pid(f"{WORKLOADS}:nothing")
 
     @property
     def last(self) -> PipeMessage:

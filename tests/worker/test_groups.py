@@ -116,7 +116,7 @@ async def test_cancelling_fork_leaves_no_process(tmp_path: Path, fifo: MakeFifo)
         forking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await forking
-        launcher = b.launcher.launcher_pid
+        launcher = b.launcher_pid
         assert (await b.run("nothing")).exit_code == 0
         assert children(launcher) == []
 
@@ -147,7 +147,7 @@ async def test_closing_kills_what_runs(tmp_path: Path, fifo: MakeFifo) -> None:
                 ends.append(await process.wait(b.messages.append))
 
             tasks.start_soon(wait)
-            launcher = b.launcher.launcher_pid
+            launcher = b.launcher_pid
             await asyncio.sleep(0)
         assert launcher is not None
         assert not any(exists(pid) for pid in (launcher, leader, child))
@@ -158,7 +158,7 @@ async def test_closing_kills_what_runs(tmp_path: Path, fifo: MakeFifo) -> None:
 async def test_no_zombies_and_no_descriptors_are_left(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.run("nothing")
-        launcher = b.launcher.launcher_pid
+        launcher = b.launcher_pid
         before = descriptors(os.getpid()), descriptors(launcher)
         for _ in range(50):
             async with anyio.create_task_group() as tasks:

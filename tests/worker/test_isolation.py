@@ -28,7 +28,7 @@ async def test_a_window_process_is_a_session_of_its_own_with_nothing_left_of_the
     async with bench(tmp_path) as b:
         window = await shown(b, [])
         assert window["pid"] == window["session"] == window["group"] == window["forked"]
-        assert window["parent"] == b.launcher.launcher_pid == window["preloaded_by"]
+        assert window["parent"] == b.launcher_pid == window["preloaded_by"]
         # The standard ones, the pipe, and the lock on its directory.
         assert window["descriptors"] == [0, 1, 2, 3, 4]
         assert window["stdin_is_null"]

@@ -23,21 +23,21 @@ MakeFifo = Callable[[str], Fifo]
 
 async def test_it_starts_on_first_use_and_serves_every_window(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        assert b.launcher.launcher_pid is None
+        assert b.launcher_pid is None
         await b.run("nothing")
-        first = b.launcher.launcher_pid
+        first = b.launcher_pid
         await b.run("nothing")
-        assert b.launcher.launcher_pid == first
+        assert b.launcher_pid == first
 
 
 async def test_it_leaves_when_idle_and_comes_back(tmp_path: Path) -> None:
     async with bench(tmp_path, idle_timeout_s=0.01) as b:
         await b.run("nothing")
-        first = b.launcher.launcher_pid
+        first = b.launcher_pid
         if first is not None:
             await exited(os.pidfd_open(first))
         assert (await b.run("nothing")).exit_code == 0
-        assert b.launcher.launcher_pid != first
+        assert b.launcher_pid != first
 
 
 async def test_it_does_not_leave_while_a_window_runs(tmp_path: Path, fifo: MakeFifo) -> None:
@@ -45,9 +45,9 @@ async def test_it_does_not_leave_while_a_window_runs(tmp_path: Path, fifo: MakeF
     async with bench(tmp_path, idle_timeout_s=0.0) as b:
         process = await b.fork("hangs", fifo=said.path)
         await said.number()
-        launcher = b.launcher.launcher_pid
+        launcher = b.launcher_pid
         assert (await b.run("nothing", "NEIGHBOUR")).exit_code == 0
-        assert b.launcher.launcher_pid == launcher
+        assert b.launcher_pid == launcher
         process.signal(signal.SIGKILL)
         await process.wait(b.messages.append)
 
@@ -98,6 +98,25 @@ async def test_a_launcher_with_threads_refuses(tmp_path: Path) -> None:
     async with Launcher(search_path=tmp_path) as launcher, bench(tmp_path) as b:
         with pytest.raises(LaunchRefused, match="importing the workload started: python"):
             await launcher.fork(b.job("threaded:f"), log_path=b.log, env={})
+        process = await launcher.fork(b.job("nothing"), log_path=b.log, env={})
+        assert (await process.wait(b.messages.append)).exit_code == 0, "the windows of another module do not mind"
+
+
+async def test_a_workload_finds_the_packages_that_the_built_in_one_keeps_away(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import lightgbm\n"
+        "import pandas\n"
+        "from gpusched.workload import Result\n"
+        "def train(task, directory, report):\n"
+        "    rows = pandas.DataFrame({'a': range(100)})\n"
+        "    lightgbm.Dataset(rows, rows.a > 50, params={'verbosity': -1}).construct()\n"
+        "    return Result(metrics={}, sample_counts={}, metadata={}, phases={})\n"
+    )
+    async with Launcher(search_path=tmp_path) as launcher, bench(tmp_path) as b:
+        await launcher.preload("gpusched.teacher:train_window")
+        process = await launcher.fork(b.job("mine:train"), log_path=b.log, env={})
+        assert (await process.wait(b.messages.append)).exit_code == 0, b.last
+        assert launcher.starts == 2
 
 
 async def test_when_the_launcher_dies_its_windows_die_and_the_next_one_has_a_new_launcher(
@@ -109,7 +128,7 @@ async def test_when_the_launcher_dies_its_windows_die_and_the_next_one_has_a_new
         second = await b.fork("has_child", "TWO", fifo=said.path)
         pids = {await said.number(), await said.number(), await said.number()}
         assert {first.pid, second.pid} < pids
-        launcher = b.launcher.launcher_pid
+        launcher = b.launcher_pid
         assert launcher is not None
 
         os.kill(launcher, signal.SIGKILL)
@@ -118,7 +137,7 @@ async def test_when_the_launcher_dies_its_windows_die_and_the_next_one_has_a_new
         assert not any(runs(pid) for pid in pids)
 
         assert (await b.run("nothing")).exit_code == 0
-        assert b.launcher.launcher_pid != launcher
+        assert b.launcher_pid != launcher
 
 
 async def test_a_launcher_that_dies_before_it_answers(tmp_path: Path) -> None:
@@ -126,8 +145,8 @@ async def test_a_launcher_that_dies_before_it_answers(tmp_path: Path) -> None:
         preloading = asyncio.ensure_future(b.launcher.preload("tests.worker.workloads:nothing"))
         forking = asyncio.ensure_future(b.fork("nothing"))
         await asyncio.sleep(0)
-        assert b.launcher.launcher_pid is not None
-        os.kill(b.launcher.launcher_pid, signal.SIGKILL)
+        assert b.launcher_pid is not None
+        os.kill(b.launcher_pid, signal.SIGKILL)
         for answer in (preloading, forking):
             with pytest.raises(LauncherLost, match="the launcher process died \\(exit status -9\\)"):
                 await answer
@@ -146,10 +165,10 @@ async def test_a_launcher_that_hangs_can_be_killed(tmp_path: Path, fifo: MakeFif
     async with Launcher(search_path=tmp_path) as launcher, bench(tmp_path) as b:
         forking = asyncio.ensure_future(launcher.fork(b.job("hanging:f"), log_path=b.log, env={}))
         await said.number()
-        launcher.kill()
+        launcher.kill("hanging:f")
         with pytest.raises(LauncherLost):
             await forking
-        launcher.kill()
+        launcher.kill("hanging:f")
 
 
 async def test_a_launcher_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -182,12 +201,12 @@ async def test_requests_wait_while_the_launcher_is_busy(tmp_path: Path) -> None:
     """More of them than the socket holds: none is lost, and the loop is not blocked."""
     async with bench(tmp_path) as b, anyio.create_task_group() as tasks:
         await b.run("nothing")
-        assert b.launcher.launcher_pid is not None
-        os.kill(b.launcher.launcher_pid, signal.SIGSTOP)
+        assert b.launcher_pid is not None
+        os.kill(b.launcher_pid, signal.SIGSTOP)
         for number in range(30):
             tasks.start_soon(_run_padded, b, number)
         await asyncio.sleep(0)
-        os.kill(b.launcher.launcher_pid, signal.SIGCONT)
+        os.kill(b.launcher_pid, signal.SIGCONT)
     assert sum(isinstance(message, WindowResult) for message in b.messages) == 31
 
 
@@ -204,7 +223,7 @@ async def main():
     async with bench(Path(sys.argv[1])) as b:
         await b.fork("ignores_term", "ONE", fifo=sys.argv[2])
         await b.fork("has_child", "TWO", fifo=sys.argv[2])
-        print(b.launcher.launcher_pid, flush=True)
+        print(b.launcher_pid, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())
