@@ -14,8 +14,8 @@ Its module may also define
 - `warm_up(device_type: DeviceType) -> Trial`: whether windows can really be trained on the one GPU that the process
   sees. Called in a process of its own, once for each model of GPU, before its slots open; what it leaves in the
   driver's kernel cache, windows will find. Without it, a GPU is taken for one that works;
-- `preload() -> None`: import what windows need. Called once in the launcher, before windows are forked from it; it must
-  not start threads nor touch a GPU.
+- `preload_survey() -> None`, `preload() -> None`: import what surveys need, and all that windows need. Each is called
+  once in the launcher, before the first is forked from it, and must not start threads nor touch a GPU.
 """
 
 from __future__ import annotations

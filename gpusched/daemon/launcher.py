@@ -39,6 +39,7 @@ from gpusched.worker.messages import (
     Job,
     LauncherReply,
     LauncherRequest,
+    Needs,
     PipeMessage,
     Preload,
     Preloaded,
@@ -290,12 +291,12 @@ class Launcher:
         link = self._links.get(_module(workload))
         return None if link is None or link.closed else link.pid
 
-    async def preload(self, workload: str) -> float:
-        """Import the workload in its launcher process; return the seconds that took.
+    async def preload(self, workload: str, needed_by: Needs = "window") -> float:
+        """Import what is needed of the workload in its launcher process; return the seconds that took.
 
         Raises WorkloadNotLoadable, LauncherLost.
         """
-        return await self._connected(workload).preload(workload)
+        return await self._connected(workload).preload(workload, needed_by)
 
     async def fork(
         self,
@@ -393,7 +394,7 @@ class _Link:
         self._hung_up = False
         self._outgoing: collections.deque[tuple[bytes, tuple[int, ...]]] = collections.deque()
         self.processes: dict[int, Process] = {}
-        self._preloads: dict[str, asyncio.Future[float]] = {}
+        self._preloads: dict[tuple[str, Needs], asyncio.Future[float]] = {}
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._receive)
 
@@ -409,12 +410,12 @@ class _Link:
         if len(self._outgoing) == 1:
             self._flush()
 
-    async def preload(self, workload: str) -> float:
-        answer = self._preloads.get(workload)
+    async def preload(self, workload: str, needed_by: Needs) -> float:
+        answer = self._preloads.get((workload, needed_by))
         if answer is None:
-            answer = self._preloads[workload] = self._loop.create_future()
+            answer = self._preloads[workload, needed_by] = self._loop.create_future()
             answer.add_done_callback(_retrieve)
-            self.send(Preload(workload=workload))
+            self.send(Preload(workload=workload, needed_by=needed_by))
         return await asyncio.shield(answer)
 
     def retire(self) -> None:
@@ -476,11 +477,11 @@ class _Link:
             case Refused():
                 self.processes.pop(reply.id)._set_refused(LaunchRefused(reason=reply.reason))
             case Preloaded():
-                self._preloads.pop(reply.workload).set_result(reply.seconds)
+                self._preloads.pop((reply.workload, reply.needed_by)).set_result(reply.seconds)
             case PreloadFailed():
                 failure = WorkloadNotLoadable(message=reply.message, traceback=reply.traceback)
                 if reply.id is None:
-                    self._preloads.pop(reply.workload).set_exception(failure)
+                    self._preloads.pop((reply.workload, reply.needed_by)).set_exception(failure)
                 else:
                     self.processes.pop(reply.id)._set_refused(failure)
         if self._idle:

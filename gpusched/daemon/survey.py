@@ -1,7 +1,8 @@
 """The survey: look at the data of every window of a batch in forked processes, and make the plan from what they find.
 
-Symbols are surveyed in groups, as many processes at a time as there are cores. A process that dies takes its group with
-it, so what it left unanswered is tried once more symbol by symbol: only the data that kills a process is given up.
+Symbols are surveyed in groups, one for each core, while the launcher imports the rest of what windows need. A process
+that dies takes its group with it, so what it left unanswered is tried once more symbol by symbol: only the data that
+kills a process is given up.
 """
 
 from __future__ import annotations
@@ -19,9 +20,6 @@ from gpusched.daemon.launcher import Launcher
 from gpusched.errors import InputError
 from gpusched.worker.messages import Error, PipeMessage, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.workload import DateRange, SurveyTask
-
-#: groups per process: enough to even out slow symbols, few enough that forks cost nothing
-GROUPS_PER_PROCESS = 4
 
 
 class WorkloadUnusable(InputError):
@@ -47,7 +45,7 @@ async def survey(
     `log_path` cannot be written.
     """
     # Or each of its processes would import what all of them need.
-    await launcher.preload(spec.workload)
+    await launcher.preload(spec.workload, "survey")
     tasks = [
         SurveyTask(
             symbol=symbol,
@@ -100,14 +98,16 @@ async def survey(
         async with anyio.create_task_group() as workers:
             for _ in range(min(processes, len(groups))):
                 workers.start_soon(work, shared, endings)
+            # Asked for behind the forks, on the socket where they come first; at once if it is there already.
+            workers.start_soon(launcher.preload, spec.workload)
         return endings
 
-    size = max(1, -(-len(tasks) // (processes * GROUPS_PER_PROCESS)))
-    await run_all([tuple(tasks[i : i + size]) for i in range(0, len(tasks), size)])
+    # Neighbours have like histories, so each group has some of all.
+    await run_all([tuple(tasks[first::processes]) for first in range(min(processes, len(tasks)))])
     if unusable:
         raise WorkloadUnusable(why=unusable[0], log_path=log_path)
     missing = [task for task in tasks if not _complete(task, found)]
-    endings = await run_all([(task,) for task in missing])
+    endings = await run_all([(task,) for task in missing]) if missing else {}
     for task in missing:
         if not _complete(task, found):
             reason = f"its data could not be looked at: the process ended with {endings[task.symbol]}, see {log_path}"

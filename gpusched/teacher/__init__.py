@@ -45,6 +45,13 @@ def warm_up(device_type: DeviceType) -> Trial:
     return warm_up(device_type)
 
 
+def preload_survey() -> None:
+    """Import what surveys need. Only for processes of our own, as `preload` is."""
+    from gpusched.teacher.libraries import preload_survey
+
+    preload_survey()
+
+
 def preload() -> None:
     """Import what windows need. Only for processes of our own: it hides other packages while LightGBM is imported."""
     from gpusched.teacher.libraries import preload

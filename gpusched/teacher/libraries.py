@@ -38,6 +38,12 @@ OPTIONAL = (
 LAZY = ("f2py", "testing")
 
 
+def preload_survey() -> None:
+    """Import all that a survey needs, which is without LightGBM."""
+    with hidden(OPTIONAL), _no_lazy_numpy():
+        importlib.import_module("gpusched.teacher.surveyor")
+
+
 def preload() -> None:
     """Import all that a window needs, and do what every window would otherwise do first.
 

@@ -48,6 +48,7 @@ from gpusched.worker.messages import (
     Gone,
     LauncherReply,
     LauncherRequest,
+    Needs,
     Preload,
     Preloaded,
     PreloadFailed,
@@ -75,7 +76,7 @@ class Launcher:
         self._encoder = msgspec.json.Encoder()
         self._buffer = bytearray(MAX_PACKET_BYTES)
         self._allowed_cpus = os.sched_getaffinity(0)
-        self._preloaded: set[str] = set()
+        self._preloaded: set[tuple[str, Needs]] = set()
         #: living leaders, both ways
         self._ids: dict[int, int] = {}
         self._pids: dict[int, int] = {}
@@ -132,31 +133,41 @@ class Launcher:
                 self._signal(request)
             case Preload():
                 began = time.monotonic()
-                if self._preload(request.workload):
-                    self._send(Preloaded(workload=request.workload, seconds=time.monotonic() - began))
+                if self._preload(request.workload, request.needed_by):
+                    seconds = time.monotonic() - began
+                    self._send(Preloaded(workload=request.workload, needed_by=request.needed_by, seconds=seconds))
 
-    def _preload(self, workload: str, fork_id: int | None = None) -> bool:
-        """Load what windows of `workload` need. A failure is tried again: its cause may have been mended."""
-        if workload in self._preloaded:
+    def _preload(self, workload: str, needed_by: Needs, fork_id: int | None = None) -> bool:
+        """Load what is needed of `workload`. A failure is tried again: its cause may have been mended."""
+        if not self._preloaded.isdisjoint({(workload, needed_by), (workload, "window")}):
             return True
         try:
             load_function(workload)
-            preload = getattr(load_module(workload), "preload", None)
+            preload = getattr(load_module(workload), "preload" if needed_by == "window" else "preload_survey", None)
             if preload is not None:
                 preload()
         except Exception as error:  # anything can happen in a user's module
             failure = error_message("bad_parameters", error)
             self._send(
-                PreloadFailed(id=fork_id, workload=workload, message=failure.message, traceback=failure.traceback)
+                PreloadFailed(
+                    id=fork_id,
+                    workload=workload,
+                    needed_by=needed_by,
+                    message=failure.message,
+                    traceback=failure.traceback,
+                )
             )
             importlib.invalidate_caches()
             return False
-        self._preloaded.add(workload)
-        prepare_to_fork()
+        self._preloaded.add((workload, needed_by))
+        if needed_by == "window":
+            prepare_to_fork()
+        else:
+            gc.freeze()
         return True
 
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
-        if not isinstance(request.job, SurveyJob) and not self._preload(request.job.workload, request.id):
+        if not isinstance(request.job, SurveyJob) and not self._preload(request.job.workload, "window", request.id):
             return
         if linux.thread_count() != 1:
             names = ", ".join(linux.thread_names()[1:])

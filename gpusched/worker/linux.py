@@ -94,13 +94,12 @@ def lay_out_heap() -> None:
     _libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_AHEAD)  # arrays as well come from the heap
     _libc.mallopt(_M_TRIM_THRESHOLD, _HEAP_AHEAD)
     _libc.mallopt(_M_TOP_PAD, _HEAP_AHEAD)
-    # Too large for a hole, so the end of the heap is behind it. The next ones take that to just below a huge page.
-    piece = _libc.malloc(2 * _LARGEST_PIECE)
+    piece = _libc.malloc(2 * _LARGEST_PIECE)  # too large for a hole, so nothing is used beyond it
     if piece is None:
         return
-    end = piece + 2 * _LARGEST_PIECE + _OWN_NEEDS
-    first = _round_up(end, _HUGE_PAGE)
-    _libc.malloc(first - end)
+    # More than the heap has left, so it grows, and what is used of it ends just below a huge page.
+    first = _round_up(_heap_end() + _OWN_NEEDS + 1, _HUGE_PAGE)
+    _libc.malloc(first - _OWN_NEEDS - (piece + 2 * _LARGEST_PIECE))
     last = _heap_end() // _HUGE_PAGE * _HUGE_PAGE
     if last > first:
         _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_HUGEPAGE)

@@ -57,15 +57,18 @@ class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
 
 
 Job = WindowJob | SurveyJob | TrialJob
+#: a survey needs less of the workload than a window does
+Needs = Literal["survey", "window"]
 
 
 # -- supervisor → launcher --------------------------------------------------------------------------------------------
 
 
 class Preload(msgspec.Struct, frozen=True, kw_only=True, tag="preload"):
-    """Import the workload now, so that the next fork has it. Answered with `Preloaded` or `PreloadFailed`."""
+    """Import now what the next forks need. Answered with `Preloaded` or `PreloadFailed`."""
 
     workload: str
+    needed_by: Needs
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
@@ -124,9 +127,10 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
 
 
 class Preloaded(msgspec.Struct, frozen=True, kw_only=True, tag="preloaded"):
-    """The workload is in memory: forked windows have it."""
+    """What was asked for is in memory: forked processes have it."""
 
     workload: str
+    needed_by: Needs
     seconds: float
 
 
@@ -136,6 +140,7 @@ class PreloadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="preload_fail
     #: the fork that needed it; None in answer to `Preload`
     id: int | None = None
     workload: str
+    needed_by: Needs
     message: str
     traceback: str
 

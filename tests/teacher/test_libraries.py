@@ -110,3 +110,27 @@ def test_a_fork_of_a_process_that_has_trained_uses_threads(root: Path, expected:
     )
     assert done.stdout == "3\n"
     assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()} == expected
+
+
+def test_surveys_need_no_lightgbm_and_import_nothing_after_their_preload(tmp_path: Path) -> None:
+    program = """
+import sys
+from gpusched import teacher
+from gpusched.workload import DateRange, SurveyTask
+import datetime as dt
+
+teacher.preload_survey()
+before = set(sys.modules)
+day = dt.date(2022, 1, 1)
+root = sys.argv[1]
+windows = (DateRange(day, day),)
+task = SurveyTask(symbol="SYM", windows=windows, data_root=root, cache_dir=root, settings={})
+print(teacher.survey(task)[0].bars)
+print(sorted({"lightgbm", "pandas", "scipy"} & set(sys.modules)), sorted(set(sys.modules) - before))
+"""
+    rows = (f"2022-01-01T09:{minute}:00,1,1,1,1,1" for minute in range(10, 60))
+    (tmp_path / "SYM.csv").write_text("\n".join(("timestamp,open,high,low,close,volume", *rows)))
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert process.stdout == "50\n[] []\n", process.stderr
