@@ -89,14 +89,15 @@ def lay_out_heap() -> None:
     """
     if not hasattr(_libc, "malloc_trim"):  # glibc only
         return
-    _libc.malloc_trim(0)  # a smaller process is faster to fork, too
-    _fill_holes()
     _libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_AHEAD)  # arrays as well come from the heap
     _libc.mallopt(_M_TRIM_THRESHOLD, _HEAP_AHEAD)
-    _libc.mallopt(_M_TOP_PAD, _HEAP_AHEAD)
+    _libc.mallopt(_M_TOP_PAD, 0)
+    _libc.malloc_trim(0)  # a smaller process is faster to fork, too
+    _fill_holes()
     piece = _libc.malloc(2 * _LARGEST_PIECE)  # too large for a hole, so nothing is used beyond it
     if piece is None:
         return
+    _libc.mallopt(_M_TOP_PAD, _HEAP_AHEAD)
     # More than the heap has left, so it grows, and what is used of it ends just below a huge page.
     first = _round_up(_heap_end() + _OWN_NEEDS + 1, _HUGE_PAGE)
     _libc.malloc(first - _OWN_NEEDS - (piece + 2 * _LARGEST_PIECE))

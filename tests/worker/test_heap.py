@@ -35,6 +35,7 @@ import json, re
 from gpusched.worker import linux
 
 linux.lay_out_heap()
+linux.lay_out_heap()  # as for a second function of the same module
 maps = re.split(r"\\n(?=[0-9a-f]+-)", open("/proc/self/smaps").read())
 heap = [text for text in maps if "[heap]" in text]
 size, resident = (sum(int(re.search(name + r": +([0-9]+)", text)[1]) for text in heap if " hg" in text)
