@@ -82,12 +82,13 @@ class Bars:
         first, last = int(self.local.min()) // _DAY_US, int(self.local.max()) // _DAY_US
         return _EPOCH + dt.timedelta(days=first), _EPOCH + dt.timedelta(days=last)
 
-    def timestamps(self) -> list[str]:
-        """ISO-8601 with `T`, to the second (or microsecond where one has any), with the offset if there was one."""
+    def timestamps(self, rows: slice) -> list[str]:
+        """ISO-8601 with `T`, to the second (or microsecond where one bar has any), with the offset if there was one."""
         unit: Literal["us", "s"] = "us" if (self.local % 1_000_000).any() else "s"
-        texts: list[str] = np.datetime_as_string(self.local.astype("M8[us]"), unit=unit).tolist()
-        suffixes = {seconds: _suffix(seconds) for seconds in np.unique(self.offset).tolist()}
-        return [text + suffixes[seconds] for text, seconds in zip(texts, self.offset.tolist(), strict=True)]
+        texts: list[str] = np.datetime_as_string(self.local[rows].astype("M8[us]"), unit=unit).tolist()
+        offset = self.offset[rows].tolist()
+        suffixes = {seconds: _suffix(seconds) for seconds in set(offset)}
+        return [text + suffixes[seconds] for text, seconds in zip(texts, offset, strict=True)]
 
 
 def clean(

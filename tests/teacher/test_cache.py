@@ -58,7 +58,7 @@ def test_parsed_once_then_mapped(tmp_path: Path, parsed: Parsed) -> None:
     assert parsed == [1]
     assert same(first, second)
     assert (len(second), second.quality()["invalid_rows"]) == (30, 1)
-    assert second.timestamps()[0] == "2024-01-01T00:00:00+05:30"
+    assert second.timestamps(slice(None))[0] == "2024-01-01T00:00:00+05:30"
     assert not second.close.flags.writeable
     assert all(column.flags.aligned for column in second.columns())
 
