@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import pickle
+import zlib
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,18 @@ def write_artifacts(
     """Write all of them. `booster` is the one that was read from `text`."""
     (directory / MODEL).write_text(text, encoding="utf-8")
     (directory / PICKLE).write_bytes(pickle.dumps(_Saved(text), _PICKLE_PROTOCOL))
-    table = labels_csv(symbol, examples, matrix)
-    (directory / LABELS).write_bytes(gzip.compress(table, _COMPRESSION, mtime=0))
+    (directory / LABELS).write_bytes(_compressed(labels_csv(symbol, examples, matrix)))
     (directory / IMPORTANCE).write_text(importance_csv(booster), encoding="utf-8")
 
 
-def labels_csv(symbol: str, examples: Examples, matrix: Floats) -> bytes:
-    """A row per bar, the columns `LABEL_COLUMNS`; numbers as short as they can be, nothing where there is no value."""
+def labels_csv(symbol: str, examples: Examples, matrix: Floats) -> Iterator[bytes]:
+    """A row per bar, the columns `LABEL_COLUMNS`, in pieces of the file.
+
+    Numbers are as short as they can be; where there is no value, there is nothing.
+    """
+    yield ",".join(LABEL_COLUMNS).encode() + b"\n"
     bars, name = examples.bars, _quoted(symbol)
     numbers = np.column_stack([bars.open, bars.high, bars.low, bars.close, bars.volume, matrix])
-    text = [",".join(LABEL_COLUMNS).encode() + b"\n"]
     for first in range(0, len(bars), _ROWS_AT_ONCE):
         some = slice(first, first + _ROWS_AT_ONCE)
         known = zip(examples.labels[some].astype(int).tolist(), examples.returns[some].tolist(), strict=True)
@@ -66,8 +69,13 @@ def labels_csv(symbol: str, examples: Examples, matrix: Floats) -> bytes:
         # A tenth of the time that writing number by number takes. JSON has null for what is no number, too.
         values = msgspec.json.encode(rows)[2:-2].replace(b"null", b"").split(b"],[")
         lines = (f"{time},{name},".encode() + row for time, row in zip(bars.timestamps(some), values, strict=True))
-        text.append(b"\n".join((*lines, b"")))
-    return b"".join(text)
+        yield b"\n".join((*lines, b""))
+
+
+def _compressed(pieces: Iterable[bytes]) -> bytes:
+    """A gzip file; its header has no time."""
+    compressor = zlib.compressobj(_COMPRESSION, wbits=zlib.MAX_WBITS + 16)
+    return b"".join((*map(compressor.compress, pieces), compressor.flush()))
 
 
 def importance_csv(booster: lightgbm.Booster) -> str:

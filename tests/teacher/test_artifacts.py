@@ -10,6 +10,7 @@ import lightgbm
 import numpy as np
 import pytest
 
+from gpusched.teacher import artifacts
 from gpusched.teacher.artifacts import LABEL_COLUMNS, labels_csv
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
@@ -66,8 +67,18 @@ def test_symbols_are_quoted_where_they_must_be() -> None:
     history = bars(walk(40))
     settings = parse_settings({"horizon": 1})
     examples = window_examples(history, history, START, day(39), settings)
-    text = labels_csv('A,"B', examples, features(history)).decode()
+    text = b"".join(labels_csv('A,"B', examples, features(history))).decode()
     assert next(csv.DictReader(text.splitlines()))["symbol"] == 'A,"B'
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 37, 38, 39, 40, 41])
+def test_the_pieces_of_the_table_leave_no_trace(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = bars(walk(40))
+    examples = window_examples(history, history, START, day(39), parse_settings({"horizon": 2}))
+    whole = b"".join(labels_csv("A", examples, features(history)))
+    monkeypatch.setattr(artifacts, "_ROWS_AT_ONCE", rows_at_once)
+    assert b"".join(labels_csv("A", examples, features(history))) == whole
+    assert len(whole.splitlines()) == 41
 
 
 def test_importance_is_that_of_the_model(trained: Trained) -> None:
