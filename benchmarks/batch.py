@@ -9,8 +9,8 @@
 
 Contenders take turns; each starts with an empty bars cache and an empty output directory, and the ratios are taken
 within a repetition, so that a machine whose speed drifts favours none of them. All seconds are from shell to prompt,
-but those of the loops and the bare fork, which are without the imports. Those that are slow train a sample of the windows and are scaled
-up. Every model file must be, byte for byte, the one that the in-process loop wrote.
+but those of the loops and of the bare fork, which are without the imports. Those that are slow train a sample of the
+windows and are scaled up. Every model file must be, byte for byte, the one that the in-process loop wrote.
 
 A first repetition is not timed: it warms the machine up, and watches the memory of each contender's processes.
 Processor time and memory of those that train a sample are the sample's, their start included.
