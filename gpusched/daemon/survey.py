@@ -1,8 +1,8 @@
 """The survey: look at the data of every window of a batch in forked processes, and make the plan from what they find.
 
-Symbols are surveyed in groups, one for each core, while the launcher imports the rest of what windows need. A process
-that dies takes its group with it, so what it left unanswered is tried once more symbol by symbol: only the data that
-kills a process is given up.
+Symbols are surveyed in groups, as a rule one for each core, while the launcher imports the rest of what windows need. A
+process that dies takes its group with it, so what it left unanswered is tried once more symbol by symbol: only the data
+that kills a process is given up.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from gpusched.daemon.launcher import Launcher
 from gpusched.errors import InputError
 from gpusched.worker.messages import Error, PipeMessage, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.workload import DateRange, SurveyTask
+
+#: in a group: what its process sends of them, 2 KB each at most, has to stay well below `MAX_STREAM_BYTES`
+MOST_WINDOWS = 10_000
 
 
 class WorkloadUnusable(InputError):
@@ -102,8 +105,7 @@ async def survey(
             workers.start_soon(launcher.preload, spec.workload)
         return endings
 
-    # Neighbours have like histories, so each group has some of all.
-    await run_all([tuple(tasks[first::processes]) for first in range(min(processes, len(tasks)))])
+    await run_all(_grouped(tasks, processes))
     if unusable:
         raise WorkloadUnusable(why=unusable[0], log_path=log_path)
     missing = [task for task in tasks if not _complete(task, found)]
@@ -113,6 +115,13 @@ async def survey(
             reason = f"its data could not be looked at: the process ended with {endings[task.symbol]}, see {log_path}"
             found.update(_skipped(task.symbol, task.windows, reason))
     return Plan(windows=tuple(found[window] for window in planning.windows(spec)))
+
+
+def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, ...]]:
+    """A group for each process, or more of them where there are many windows; neighbours, which are alike, apart."""
+    windows = sum(len(task.windows) for task in tasks)
+    count = min(len(tasks), max(processes, -(-windows // MOST_WINDOWS)))
+    return [tuple(tasks[first::count]) for first in range(count)]
 
 
 def _complete(task: SurveyTask, found: dict[Window, PlannedWindow]) -> bool:

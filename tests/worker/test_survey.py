@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import pytest
+
 from gpusched.core.model import DeviceType
+from gpusched.daemon import survey as daemon_survey
 from gpusched.worker.messages import Error, PipeMessage, Started, SurveyDone, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.workload import DateRange, SurveyTask
 from tests.worker.support import END, START, Bench, bench
@@ -85,3 +88,25 @@ async def test_a_workload_that_does_not_exist(tmp_path: Path) -> None:
         (error,) = await survey(b, "SYM", workload="os.path:nothing")
         assert isinstance(error, Error)
         assert error.kind == "bad_parameters"
+
+
+@pytest.mark.parametrize(
+    ("symbols", "windows", "processes", "sizes"),
+    [
+        (5, 1, 2, [3, 2]),
+        (2, 1, 64, [1, 1]),
+        (8, 5_000, 2, [2, 2, 2, 2]),
+        (3, 50_000, 2, [1, 1, 1]),
+    ],
+)
+def test_groups_are_as_many_as_processes_unless_there_are_very_many_windows(
+    symbols: int, windows: int, processes: int, sizes: list[int]
+) -> None:
+    dates = (DateRange(START, END),) * windows
+    tasks = [
+        SurveyTask(symbol=f"S{number}", windows=dates, data_root="/", cache_dir="/", settings={})
+        for number in range(symbols)
+    ]
+    groups = daemon_survey._grouped(tasks, processes)
+    assert [len(group) for group in groups] == sizes
+    assert sorted(task.symbol for group in groups for task in group) == [task.symbol for task in tasks]
