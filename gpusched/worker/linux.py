@@ -14,7 +14,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL_SET_BYTES = 128
 
-#: larger ones would not come from the heap
+#: larger holes are filled with several
 _LARGEST_PIECE = 64 * 1024
 _SMALLEST_PIECE = 24
 #: glibc keeps smaller pieces by their exact size, 16 bytes apart
@@ -99,7 +99,7 @@ def lay_out_heap() -> None:
         return
     _libc.mallopt(_M_TOP_PAD, _HEAP_AHEAD)
     # More than the heap has left, so it grows, and what is used of it ends just below a huge page.
-    first = _round_up(_heap_end() + _OWN_NEEDS + 1, _HUGE_PAGE)
+    first = (_heap_end() + _OWN_NEEDS) // _HUGE_PAGE * _HUGE_PAGE + _HUGE_PAGE
     _libc.malloc(first - _OWN_NEEDS - (piece + 2 * _LARGEST_PIECE))
     last = _heap_end() // _HUGE_PAGE * _HUGE_PAGE
     if last > first:
@@ -120,10 +120,6 @@ def _fill_holes() -> None:
 def _heap_end() -> int:
     end: int = _libc.sbrk(0)
     return end
-
-
-def _round_up(number: int, step: int) -> int:
-    return -(-number // step) * step
 
 
 def thread_names() -> list[str]:

@@ -75,7 +75,7 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     """Fork a process for `job`. The packet carries two descriptors: the pipe's write end and the log file.
 
     Answered with `Forked`, `Refused` or `PreloadFailed`. The workload of a window or a trial is loaded first if it is
-    not yet; a survey imports what it needs in its own process.
+    not yet; a survey imports in its own process what was not preloaded for it.
     """
 
     id: int
