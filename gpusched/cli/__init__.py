@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from gpusched.cli.parser import parse
 from gpusched.errors import INTERRUPTED, GpuschedError, InputError
@@ -22,7 +24,15 @@ INTERNAL_ERROR = 70
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what was asked for; return the exit code. No traceback reaches the user without --debug."""
+    """Carry out a command line and return its exit code. No traceback reaches the user without --debug."""
+    try:
+        return _run(arguments)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _settle(stream)
+
+
+def _run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         options = parse(arguments)
@@ -37,9 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. The interpreter must not try to flush it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # whoever read our output has seen enough
     except Exception as error:
         if debug:
             raise
@@ -55,8 +63,22 @@ def run(arguments: Sequence[str]) -> int:
     return int(code)
 
 
+def _settle(stream: TextIO | None) -> None:
+    """Flush `stream`, or discard the text that it could not write.
+
+    The interpreter flushes once more while it exits, and a failure there replaces the exit code by 120.
+    """
+    if stream is None:  # it was closed when the process began
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _complain(text: str) -> None:
     """On stderr, without what a terminal would obey: errors quote what was typed, and files."""
     from gpusched.client.cells import clean  # of rich, and for errors only
 
-    print("\n".join(map(clean, text.split("\n"))), file=sys.stderr)  # noqa: T201
+    with contextlib.suppress(OSError):  # a full or closed stderr: the exit code still tells
+        print("\n".join(map(clean, text.split("\n"))), file=sys.stderr)  # noqa: T201

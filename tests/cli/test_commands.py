@@ -336,20 +336,31 @@ def test_a_bug_is_admitted_without_a_traceback(shell: Shell, monkeypatch: pytest
         cli.run(["config", "--debug"])
 
 
-def test_a_full_disk_below_stdout_is_no_bug(gpusched: Command) -> None:
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "gpusched", "config"],
-            cwd=gpusched.directory,
-            env=gpusched.environment,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-        )
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_below_stdout_is_no_bug(gpusched: Command, unbuffered: str) -> None:
+    """Unbuffered, a print fails; otherwise the last flush does, and the interpreter would try that once more."""
+    done = to_full_disk(gpusched, "config", full="stdout", unbuffered=unbuffered)
     assert done.returncode == 4
     assert done.stderr.startswith("gpusched: No space left on device\n  make room")
     assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_below_stderr_keeps_the_exit_code(gpusched: Command, unbuffered: str) -> None:
+    assert to_full_disk(gpusched, "rum", full="stderr", unbuffered=unbuffered).returncode == 2
+
+
+def to_full_disk(gpusched: Command, *typed: str, full: str, unbuffered: str) -> subprocess.CompletedProcess[str]:
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Path("/dev/full").open("w") as streams[full]:
+        return subprocess.run(
+            [sys.executable, "-m", "gpusched", *typed],
+            cwd=gpusched.directory,
+            env={**gpusched.environment, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+            timeout=60,
+            **streams,
+        )
 
 
 def test_a_closed_stdout_is_nobody_who_listens(gpusched: Command) -> None:
