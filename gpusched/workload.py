@@ -85,6 +85,15 @@ class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str | None = None
 
 
+class DataNote(msgspec.Struct, frozen=True):
+    """One thing to know about a symbol's data that does not keep it from being trained on."""
+
+    #: a short name that programs can compare: "dropped", "conflicts", "gaps", "jumps", …
+    kind: str
+    #: for people, without the symbol: "12 of 756 rows dropped: volume is negative"
+    text: str
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a workload function returns for a window that it trained."""
 
