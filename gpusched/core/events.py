@@ -15,6 +15,7 @@ from gpusched.core.model import (
     Batch,
     Device,
     Ending,
+    HostReading,
     PlannedWindow,
     Reading,
     Slot,
@@ -104,6 +105,10 @@ class DeviceRead(msgspec.Struct, frozen=True, kw_only=True):
     reading: Reading
 
 
+class HostRead(msgspec.Struct, frozen=True, kw_only=True):
+    reading: HostReading
+
+
 class DeviceLost(msgspec.Struct, frozen=True, kw_only=True):
     """The device cannot be trusted any more: nothing is placed on it, its windows are stopped and go elsewhere."""
 
@@ -137,6 +142,7 @@ Event = (
     | ShutdownRequested
     | DevicesFound
     | DeviceRead
+    | HostRead
     | DeviceLost
     | DrainRequested
     | ResumeRequested
