@@ -1,7 +1,7 @@
 """The life of a window: a table of the moves that each state allows.
 
 The table is the only place that says what may follow what. `check` refuses anything else, with the window's story, and
-changes nothing; `diagram` draws the table for the README, so that the picture cannot disagree with the code.
+changes nothing; `diagram` draws the table for docs/architecture.md, so that the picture cannot disagree with the code.
 
 A window is `queued` until it is placed. From `starting` on it holds a slot, and every way out of `starting`, `running`
 and `stopping` goes through `ended`, which is reported when its whole process group is gone: only then is the slot free.

@@ -70,7 +70,9 @@ from gpusched.core.scheduler import Scheduler
 from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.devices import pinning
 from gpusched.daemon.index import Index
-from gpusched.daemon.launcher import Launcher, Process, WorkloadNotLoadable
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.link import WorkloadNotLoadable
+from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
 from gpusched.worker.messages import Error, PipeMessage, Progress, WindowJob

@@ -14,9 +14,9 @@ from gpusched.workload import DateRange, Days, NoData, SurveyTask, SymbolSurvey,
 def survey(task: SurveyTask) -> SymbolSurvey:
     """See `gpusched.teacher.survey`."""
     settings = parse_settings(task.settings)
-    history = load_history(task.data_root, task.cache_dir, task.symbol, settings.interval)
-    found = [_look(task.symbol, history, window, settings) for window in task.windows]
-    return SymbolSurvey(windows=tuple(found), days=_days(history, task.windows))
+    history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
+    found = [_look(task.symbol, history.bars, window, settings) for window in task.windows]
+    return SymbolSurvey(windows=tuple(found), notes=history.notes, days=_days(history.bars, task.windows))
 
 
 def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> WindowSurvey:

@@ -33,8 +33,8 @@ WINDOWS = 6
 
 
 def readme(number: int) -> str:
-    """The commands of a block of the README's part on operating."""
-    part = (REPOSITORY / "README.md").read_text().partition("## Operating it under systemd")[2].partition("\n## ")[0]
+    """The commands of a block of the operating manual's part on systemd."""
+    part = (REPOSITORY / "docs/operating.md").read_text().partition("## Under systemd")[2].partition("\n## ")[0]
     return str(re.findall(r"```sh\n(.*?)```", part, re.DOTALL)[number])
 
 
@@ -56,7 +56,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         assert len(commands) == len(lines) - 1
         began = time.monotonic()
         running.run("bash", "-euc", f"cd {CLONE}\n" + "\n".join(commands), check=True)
-        print(f"the README's commands took {time.monotonic() - began:.2f} s")
+        print(f"the manual's commands took {time.monotonic() - began:.2f} s")
         running.run("usermod", "-aG", "gpusched", "alice", check=True)
         yield running
 
