@@ -13,6 +13,7 @@ idle do so together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
@@ -35,6 +36,7 @@ from gpusched.core.events import (
     DeviceRead,
     DevicesFound,
     DeviceTuned,
+    DeviceVanished,
     DrainRequested,
     Event,
     HoldRequested,
@@ -47,6 +49,8 @@ from gpusched.core.events import (
     ShutdownRequested,
     Terminate,
     TimePassed,
+    TrialBegan,
+    TrialEnded,
     WindowMoved,
 )
 from gpusched.core.failures import TREATMENTS, Retry, judge, signature
@@ -54,7 +58,6 @@ from gpusched.core.model import (
     CPU,
     Active,
     Batch,
-    BatchSpec,
     Cancelled,
     DeviceChoice,
     Ending,
@@ -143,6 +146,18 @@ class Scheduler:
             case DevicesFound():
                 for device in event.devices:
                     self.pool.add(device)
+                    if device.id in event.trying:
+                        self.pool.begin_trial(device, now.wall)
+            case TrialBegan():
+                if self.pool.begin_trial(event.device, now.wall):
+                    self._device_changed(event.device.id, now)
+            case TrialEnded():
+                if self.pool.end_trial(event.device, event.why, now.wall):
+                    self._device_changed(event.device.id, now)
+                    self._release_stranded(now)
+                    self._hold_stranded(now)
+            case DeviceVanished():
+                self._close_device(event.device_id, "gone", event.reason, now)
             case DeviceRead():
                 self.pool.observe(event.reading, self._pids_on(event.reading.device_id), now.monotonic)
                 self._look_for_strangers(event.reading, now)
@@ -182,7 +197,7 @@ class Scheduler:
         """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
         if self.active == 0 and not self._shutdown:
             for batch in self._batches.values():
-                if batch.may_have_ready and (full := self.pool.full(batch.batch.spec.device)):
+                if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
                     return full
         return None
 
@@ -319,10 +334,10 @@ class Scheduler:
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return False
-        wanted = "cpu" if entry.on_cpu else spec.device
-        if wanted == "auto" and self.pool.is_mixed and not entry.alone:
+        wanted = "cpu" if entry.on_cpu else batch.batch.device
+        if wanted in ("auto", "mixed") and self.pool.is_mixed and not entry.alone:
             entry, wanted = self._share(batch, entry, kept, now)
-        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
+        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, batch.batch))
         slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone, without=kept)
         if slot is None:
             soonest = self.pool.soonest(wanted, memory_bytes=memory_bytes, without=kept)
@@ -346,7 +361,7 @@ class Scheduler:
         of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
         through with the rest.
         """
-        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch.spec))
+        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch))
         gpu_free = self.pool.choose("gpu", memory_bytes=memory_bytes, without=kept) is not None
         if self.pool.choose("cpu", without=kept) is None:
             return first, "gpu"
@@ -384,9 +399,9 @@ class Scheduler:
                 left.append(max(0.0, expected - ran))
         return min(left, default=0.0)
 
-    def _learned_bytes(self, entry: Entry, spec: BatchSpec) -> int:
+    def _learned_bytes(self, entry: Entry, batch: Batch) -> int:
         rows, learned = entry.planned.usable_rows, self._estimates.memory_bytes
-        return self.pool.expected_bytes(spec.device, lambda kind: learned(spec.workload, kind, rows))
+        return self.pool.expected_bytes(batch.device, lambda kind: learned(batch.spec.workload, kind, rows))
 
     def _attempt_started(self, event: AttemptStarted, now: Instant) -> None:
         entry = self._attempt(event.key, event.attempt)
@@ -471,7 +486,7 @@ class Scheduler:
 
         `had_bytes` were set aside for it, because it had asked or because windows like it had taught so: too few.
         """
-        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.spec.device
+        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.device
         entry.on_cpu = entry.alone and cpu is not None and suits(cpu.device, wanted)
         entry.alone = entry.memory_bytes > 0 and not entry.on_cpu
         entry.memory_bytes = max(2 * had_bytes, 1 << 30)
@@ -547,15 +562,18 @@ class Scheduler:
 
     # -- devices and time --------------------------------------------------------------------------------------------
 
-    def _close_device(self, device_id: str, health: str, reason: str, now: Instant) -> None:
-        assert health in ("draining", "quarantined")
-        if not self.pool.set_health(device_id, "draining" if health == "draining" else "quarantined", reason):
+    def _close_device(
+        self, device_id: str, health: Literal["draining", "quarantined", "gone"], reason: str, now: Instant
+    ) -> None:
+        if not self.pool.set_health(device_id, health, reason, now.wall):
             return
         self._device_changed(device_id, now)
-        if health == "quarantined":
+        if health != "draining":
             for entry in self._active():
                 if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
                     self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
+            if health == "gone":
+                self.pool.remove(device_id)
             self._hold_stranded(now)
 
     def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
@@ -568,18 +586,22 @@ class Scheduler:
                     self._close_device(device_id, "quarantined", reason, now)
 
     def _open_device(self, device_id: str, now: Instant) -> None:
-        if not self.pool.set_health(device_id, "open", ""):
+        state = self.pool.devices.get(device_id)
+        if state is None or state.untried or not self.pool.set_health(device_id, "open", "", now.wall):
             return
         self._device_changed(device_id, now)
+        self._release_stranded(now)
+
+    def _release_stranded(self, now: Instant) -> None:
         for batch in self._batches.values():
-            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.spec.device):
+            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.device):
                 self._release_batch(batch, now)
 
     def _hold_stranded(self, now: Instant) -> None:
         """Hold the batches that no device is left for: whoever waits for them must hear of it."""
         for batch in self._batches.values():
             if batch.unfinished and batch.held_reason is None:
-                reason = self.pool.hopeless(batch.batch.spec.device)
+                reason = self.pool.hopeless(batch.batch.device)
                 if reason is not None:
                     self._hold_batch(batch, f"{STRANDED} ({reason})", now)
 
