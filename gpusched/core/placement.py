@@ -179,11 +179,10 @@ class Pool:
     def has_free(self) -> bool:
         return any(state.has_free and state.health == "open" for state in self.devices.values())
 
-    @property
-    def is_mixed(self) -> bool:
-        """Whether the processors are offered beside open GPUs."""
+    def shares(self, wanted: DeviceChoice) -> bool:
+        """Whether a batch that asks for `wanted` may use the processors beside open GPUs."""
         cpu = self.devices.get(CPU)
-        return cpu is not None and cpu.device.auto and self.gpu_slots > 0
+        return wanted in ("auto", "mixed") and cpu is not None and suits(cpu.device, wanted) and self.gpu_slots > 0
 
     @property
     def gpu_slots(self) -> int:
@@ -333,3 +332,8 @@ def suits(device: Device, wanted: DeviceChoice) -> bool:
 def type_on(device: Device, wanted: DeviceChoice) -> DeviceType:
     """The device type that LightGBM is told for a window on `device`, of a batch that asked for `wanted`."""
     return device.device_type if wanted == "auto" or wanted == "mixed" else wanted
+
+
+def types_for(wanted: DeviceChoice) -> tuple[DeviceType, ...]:
+    """The device types that windows of a batch which asked for `wanted` may be trained with."""
+    return ("cpu", "gpu", "cuda") if wanted == "auto" or wanted == "mixed" else (wanted,)

@@ -18,7 +18,8 @@ import msgspec
 from gpusched.config import Config
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.core.selection import Selected
-from gpusched.daemon.launcher import Launcher, WorkloadNotLoadable
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.link import WorkloadNotLoadable
 from gpusched.daemon.supervisor import environment
 from gpusched.errors import LaunchError
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, is_processor
@@ -29,7 +30,12 @@ from gpusched.workload import Trial
 TRIAL_S = 180.0
 
 #: device types to try in turn, by what a batch asks for
-_CANDIDATES: dict[DeviceChoice, tuple[DeviceType, ...]] = {"auto": ("cuda", "gpu"), "gpu": ("gpu",), "cuda": ("cuda",)}
+_CANDIDATES: dict[DeviceChoice, tuple[DeviceType, ...]] = {
+    "auto": ("cuda", "gpu"),
+    "mixed": ("cuda", "gpu"),
+    "gpu": ("gpu",),
+    "cuda": ("cuda",),
+}
 
 
 def launcher_environment(config: Config) -> dict[str, str]:

@@ -16,10 +16,10 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
     """See `gpusched.teacher.survey`."""
     settings = parse_settings(task.settings)
     try:
-        history = load_history(task.data_root, task.cache_dir, task.symbol, settings.interval)
+        history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
     except NoData as error:
         return [_skipped(window, 0, 0, str(error)) for window in task.windows]
-    return [_look(task.symbol, history, window, settings) for window in task.windows]
+    return [_look(task.symbol, history.bars, window, settings) for window in task.windows]
 
 
 def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> WindowSurvey:
