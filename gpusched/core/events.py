@@ -13,6 +13,7 @@ import msgspec
 
 from gpusched.core.model import (
     Batch,
+    DataNotes,
     Device,
     Ending,
     PlannedWindow,
@@ -32,6 +33,7 @@ class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
 
     batch: Batch
     windows: tuple[PlannedWindow, ...]
+    notes: DataNotes = {}
 
 
 class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +179,7 @@ class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="batch_accept
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
+    notes: DataNotes = {}
     at: float
 
 

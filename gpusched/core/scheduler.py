@@ -69,7 +69,6 @@ from gpusched.core.model import (
     PlannedWindow,
     Queued,
     Reading,
-    Reused,
     Running,
     Skipped,
     Starting,
@@ -84,6 +83,7 @@ from gpusched.core.model import (
     name_of,
 )
 from gpusched.core.placement import Pool, suits
+from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
 
 #: outcomes that `retry` runs again
@@ -259,13 +259,9 @@ class Scheduler:
         assert known is None or not known.unfinished, f"batch {event.batch.id} is not finished"
         states: list[tuple[PlannedWindow, State]] = []
         for planned in event.windows:
-            state: State = Queued()
-            if planned.skip_reason is not None:
-                state = Finished(attempts=0, outcome=Skipped(reason=planned.skip_reason))
-            elif planned.committed is not None:
-                state = Finished(attempts=0, outcome=Reused(result=planned.committed))
-            states.append((planned, state))
-        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), at=now.wall))
+            outcome = planned_outcome(planned)
+            states.append((planned, Queued() if outcome is None else Finished(attempts=0, outcome=outcome)))
+        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), notes=event.notes, at=now.wall))
         self._admit(batch, states)
         self._finish_batch_if_done(batch, now)
 
@@ -384,7 +380,8 @@ class Scheduler:
             else:
                 batch.push(entry)
             return Queued(attempt=attempt + 1)
-        self._count_streak(batch, verdict, failure, now)
+        if not isinstance(verdict, Skipped):
+            self._count_streak(batch, verdict, failure, now)
         return Finished(attempts=attempt, outcome=verdict)
 
     def _count_streak(self, batch: BatchQueue, verdict: Outcome, failure: Failure, now: Instant) -> None:

@@ -52,6 +52,7 @@ from gpusched.core.model import (
     CPU,
     Active,
     Batch,
+    DataNotes,
     Device,
     DeviceType,
     Ending,
@@ -160,10 +161,10 @@ class Supervisor:
         self._wakeup.set()
         await waiter.wait()
 
-    async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...]) -> None:
+    async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
         artifacts.sweep_partial(Path(batch.output_dir))
-        self.post(BatchSubmitted(batch=batch, windows=windows))
+        self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
     def shut_down(self, *, drain: bool) -> None:
@@ -299,12 +300,14 @@ class Supervisor:
         """Remember what windows took that were trained now; a result that a restart found was timed by nobody here."""
         for record in records:
             if isinstance(record, WindowMoved) and isinstance(record.ending, WindowResult) and record.usage is not None:
-                batch = self.scheduler.batch(record.key.batch_id)
+                batch, planned = self.scheduler.batch(record.key.batch_id), self.scheduler.planned(record.key)
                 assert batch is not None
+                if planned.doubt is not None or planned.refusal is not None:
+                    continue  # nobody knows how many rows it had
                 estimate = self._estimates.observe(
                     batch.spec.workload,
                     record.ending.device_type,
-                    self.scheduler.planned(record.key).usable_rows,
+                    planned.usable_rows,
                     record.ending.seconds,
                     record.usage.device_memory_bytes,
                 )
