@@ -1,7 +1,7 @@
 """One case: a directory with data, a symbols file and a command, and what gpusched makes of them.
 
-The command is parsed and surveyed in this process, which takes milliseconds: what a process boundary would add is tested
-elsewhere. Nothing is trained; that the survey and the training agree about data is tested elsewhere, too.
+The command is parsed and surveyed in this process, which takes milliseconds: what a process boundary would add is
+tested elsewhere. Nothing is trained; that the survey and the training agree about data is tested elsewhere, too.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Bars as people have them, in the layouts of some 25 sources, sound and broken: what is read, what is refused, and what
-is said. A wrong model is never planned without a word.
+"""Bars as people have them, in the layouts of some 25 sources, sound and broken: what is read, what is refused, and
+what is said. A wrong model is never planned without a word.
 
 Each directory of `bars/` has `symbols.txt`, `data/`, `command.txt` and `expected.txt`, a line that says what is right.
 `EXPECTED` is that line for a machine.
