@@ -13,7 +13,7 @@ import msgspec
 
 from gpusched.core.estimates import Estimates
 from gpusched.core.memory import Need
-from gpusched.core.model import CPU, BatchSpec, DeviceChoice, DeviceType, Instant, Running, Slot
+from gpusched.core.model import CPU, Batch, DeviceChoice, DeviceType, Instant, Running, Slot
 from gpusched.core.placement import Pool
 from gpusched.core.queue import BatchQueue, Entry
 
@@ -64,10 +64,10 @@ class Dispatcher:
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return None
-        wanted = "cpu" if entry.on_cpu else spec.device
-        if wanted == "auto" and self._pool.is_mixed and not entry.device.alone:
+        wanted = "cpu" if entry.on_cpu else batch.batch.device
+        if self._pool.shares(wanted) and not entry.device.alone:
             entry, wanted = self._share(batch, entry, kept, now)
-        device, host = self._device_need(entry, spec), self._host_need(entry, spec)
+        device, host = self._device_need(entry, batch.batch), self._host_need(entry, batch.batch)
         if not self._pool.host.room_for(host):
             if self._pool.host.room_when_empty(host):
                 kept.update(self._pool.devices)
@@ -87,7 +87,7 @@ class Dispatcher:
         of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
         through with the rest.
         """
-        need = self._device_need(first, batch.batch.spec)
+        need = self._device_need(first, batch.batch)
         gpu_free = self._pool.choose("gpu", need, without=kept) is not None
         if self._pool.choose("cpu", without=kept) is None:
             return first, "gpu"
@@ -125,15 +125,15 @@ class Dispatcher:
                 left.append(max(0.0, expected - ran))
         return min(left, default=0.0)
 
-    def _device_need(self, entry: Entry, spec: BatchSpec) -> Need:
-        learned = self._learned(entry, spec, self._estimates.memory_bytes)
+    def _device_need(self, entry: Entry, batch: Batch) -> Need:
+        learned = self._learned(entry, batch, self._estimates.memory_bytes)
         return Need(max(entry.device.memory_bytes, learned), entry.device.alone)
 
-    def _host_need(self, entry: Entry, spec: BatchSpec) -> Need:
-        learned = self._learned(entry, spec, self._estimates.host_memory_bytes)
+    def _host_need(self, entry: Entry, batch: Batch) -> Need:
+        learned = self._learned(entry, batch, self._estimates.host_memory_bytes)
         return Need(self._pool.host.least(max(entry.host.memory_bytes, learned)), entry.host.alone)
 
-    def _learned(self, entry: Entry, spec: BatchSpec, learned: Callable[[str, DeviceType, int], int | None]) -> int:
+    def _learned(self, entry: Entry, batch: Batch, learned: Callable[[str, DeviceType, int], int | None]) -> int:
         """The most that windows like it took on any of the device types that it may get; 0: nothing is known."""
-        rows, types = entry.planned.usable_rows, self._pool.device_types(spec.device)
-        return max((learned(spec.workload, device_type, rows) or 0 for device_type in types), default=0)
+        rows, types = entry.planned.usable_rows, self._pool.device_types(batch.device)
+        return max((learned(batch.spec.workload, device_type, rows) or 0 for device_type in types), default=0)

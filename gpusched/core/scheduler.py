@@ -11,6 +11,7 @@ Which window comes next, and where, is the dispatcher's to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
@@ -34,6 +35,7 @@ from gpusched.core.events import (
     DeviceRead,
     DevicesFound,
     DeviceTuned,
+    DeviceVanished,
     DrainRequested,
     Event,
     HoldRequested,
@@ -47,6 +49,8 @@ from gpusched.core.events import (
     ShutdownRequested,
     Terminate,
     TimePassed,
+    TrialBegan,
+    TrialEnded,
     WindowMoved,
 )
 from gpusched.core.failures import TREATMENTS, Retry, is_own, judge, signature
@@ -68,7 +72,6 @@ from gpusched.core.model import (
     PlannedWindow,
     Queued,
     Reading,
-    Reused,
     Running,
     Skipped,
     Starting,
@@ -83,6 +86,7 @@ from gpusched.core.model import (
     name_of,
 )
 from gpusched.core.placement import Allocation, Pool, suits
+from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
 
 #: outcomes that `retry` runs again
@@ -144,6 +148,18 @@ class Scheduler:
             case DevicesFound():
                 for device in event.devices:
                     self.pool.add(device)
+                    if device.id in event.trying:
+                        self.pool.begin_trial(device, now.wall)
+            case TrialBegan():
+                if self.pool.begin_trial(event.device, now.wall):
+                    self._device_changed(event.device.id, now)
+            case TrialEnded():
+                if self.pool.end_trial(event.device, event.why, now.wall):
+                    self._device_changed(event.device.id, now)
+                    self._release_stranded(now)
+                    self._hold_stranded(now)
+            case DeviceVanished():
+                self._close_device(event.device_id, "gone", event.reason, now)
             case DeviceRead():
                 self.pool.observe(event.reading, self._pids_on(event.reading.device_id), now.monotonic)
                 self._look_for_strangers(event.reading, now)
@@ -185,7 +201,7 @@ class Scheduler:
         """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
         if self.active == 0 and not self._shutdown:
             for batch in self._batches.values():
-                if batch.may_have_ready and (full := self.pool.full(batch.batch.spec.device)):
+                if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
                     return full
         return None
 
@@ -250,13 +266,9 @@ class Scheduler:
         assert known is None or not known.unfinished, f"batch {event.batch.id} is not finished"
         states: list[tuple[PlannedWindow, State]] = []
         for planned in event.windows:
-            state: State = Queued()
-            if planned.skip_reason is not None:
-                state = Finished(attempts=0, outcome=Skipped(reason=planned.skip_reason))
-            elif planned.committed is not None:
-                state = Finished(attempts=0, outcome=Reused(result=planned.committed))
-            states.append((planned, state))
-        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), at=now.wall))
+            outcome = planned_outcome(planned)
+            states.append((planned, Queued() if outcome is None else Finished(attempts=0, outcome=outcome)))
+        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), notes=event.notes, at=now.wall))
         self._admit(batch, states)
         self._finish_batch_if_done(batch, now)
 
@@ -376,7 +388,8 @@ class Scheduler:
             else:
                 batch.push(entry)
             return Queued(attempt=attempt + 1)
-        self._count_streak(batch, verdict, failure, now)
+        if not isinstance(verdict, Skipped):
+            self._count_streak(batch, verdict, failure, now)
         return Finished(attempts=attempt, outcome=verdict)
 
     def _count_streak(self, batch: BatchQueue, verdict: Outcome, failure: Failure, now: Instant) -> None:
@@ -397,7 +410,7 @@ class Scheduler:
         GPU for itself a window gets the processors, if it may have them.
         """
         if kind == "device_memory":
-            cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.spec.device
+            cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.device
             entry.on_cpu = entry.device.alone and cpu is not None and suits(cpu.device, wanted)
             more = max(2 * had.device.memory_bytes, LEAST_RETRY_BYTES)
             entry.device = Need(more, alone=entry.device.memory_bytes > 0 and not entry.on_cpu)
@@ -479,15 +492,18 @@ class Scheduler:
 
     # -- devices and time --------------------------------------------------------------------------------------------
 
-    def _close_device(self, device_id: str, health: str, reason: str, now: Instant) -> None:
-        assert health in ("draining", "quarantined")
-        if not self.pool.set_health(device_id, "draining" if health == "draining" else "quarantined", reason):
+    def _close_device(
+        self, device_id: str, health: Literal["draining", "quarantined", "gone"], reason: str, now: Instant
+    ) -> None:
+        if not self.pool.set_health(device_id, health, reason, now.wall):
             return
         self._device_changed(device_id, now)
-        if health == "quarantined":
+        if health != "draining":
             for entry in self._active():
                 if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
                     self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
+            if health == "gone":
+                self.pool.remove(device_id)
             self._hold_stranded(now)
 
     def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
@@ -500,18 +516,22 @@ class Scheduler:
                     self._close_device(device_id, "quarantined", reason, now)
 
     def _open_device(self, device_id: str, now: Instant) -> None:
-        if not self.pool.set_health(device_id, "open", ""):
+        state = self.pool.devices.get(device_id)
+        if state is None or state.untried or not self.pool.set_health(device_id, "open", "", now.wall):
             return
         self._device_changed(device_id, now)
+        self._release_stranded(now)
+
+    def _release_stranded(self, now: Instant) -> None:
         for batch in self._batches.values():
-            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.spec.device):
+            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.device):
                 self._release_batch(batch, now)
 
     def _hold_stranded(self, now: Instant) -> None:
         """Hold the batches that no device is left for: whoever waits for them must hear of it."""
         for batch in self._batches.values():
             if batch.unfinished and batch.held_reason is None:
-                reason = self.pool.hopeless(batch.batch.spec.device)
+                reason = self.pool.hopeless(batch.batch.device)
                 if reason is not None:
                     self._hold_batch(batch, f"{STRANDED} ({reason})", now)
 
