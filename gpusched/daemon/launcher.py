@@ -26,6 +26,7 @@ from typing import Self
 import anyio
 import msgspec
 
+from gpusched.daemon.logs import end_of_log
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import (
     MAX_LINE_BYTES,
@@ -602,10 +603,7 @@ def _open_log(path: Path) -> int:
 
 
 def _end_of_log(path: Path | None) -> str:
-    try:
-        return path.read_text(errors="replace")[-_LOG_CHARS:] if path is not None else "(not kept)"
-    except OSError as error:
-        return f"({error})"
+    return end_of_log(path)[-_LOG_CHARS:] if path is not None else "(not kept)"
 
 
 def _memory_file(content: bytes) -> int:
