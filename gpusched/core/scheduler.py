@@ -5,18 +5,18 @@ index, and the same events give the same effects. What has to happen later is a 
 answers with `TimePassed`.
 
 A slot is allocated in the same call that places a window, and freed only by the end of the attempt that holds it.
-Between batches, the highest priority goes first, then the one served least recently, and none takes the device on which
-one before it waits for room; inside a batch, the windows with the most rows go first, so that the last slots to fall
-idle do so together.
+Which window comes next, and where, is the dispatcher's to say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
 from gpusched.core import lifecycle
+from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates, guessed_seconds
 from gpusched.core.events import (
     AttemptEnded,
@@ -35,6 +35,7 @@ from gpusched.core.events import (
     DeviceRead,
     DevicesFound,
     DeviceTuned,
+    DeviceVanished,
     DrainRequested,
     Event,
     HoldRequested,
@@ -47,6 +48,8 @@ from gpusched.core.events import (
     ShutdownRequested,
     Terminate,
     TimePassed,
+    TrialBegan,
+    TrialEnded,
     WindowMoved,
 )
 from gpusched.core.failures import TREATMENTS, Retry, judge, signature
@@ -54,9 +57,7 @@ from gpusched.core.model import (
     CPU,
     Active,
     Batch,
-    BatchSpec,
     Cancelled,
-    DeviceChoice,
     Ending,
     Failed,
     Failure,
@@ -68,7 +69,6 @@ from gpusched.core.model import (
     PlannedWindow,
     Queued,
     Reading,
-    Reused,
     Running,
     Skipped,
     Starting,
@@ -83,6 +83,7 @@ from gpusched.core.model import (
     name_of,
 )
 from gpusched.core.placement import Pool, suits
+from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
 
 #: outcomes that `retry` runs again
@@ -103,10 +104,9 @@ class Scheduler:
     def __init__(self, estimates: Estimates | None = None) -> None:
         """`estimates` is read only: whoever owns it lets it learn."""
         self.pool = Pool()
-        self._estimates = Estimates() if estimates is None else estimates
         self._batches: dict[str, BatchQueue] = {}
+        self._dispatcher = Dispatcher(self.pool, self._batches, Estimates() if estimates is None else estimates)
         self._timers = Timers()
-        self._serves = 0
         self._shutdown = False
         self._records: list[Record] = []
         self._commands: list[Command] = []
@@ -143,6 +143,18 @@ class Scheduler:
             case DevicesFound():
                 for device in event.devices:
                     self.pool.add(device)
+                    if device.id in event.trying:
+                        self.pool.begin_trial(device, now.wall)
+            case TrialBegan():
+                if self.pool.begin_trial(event.device, now.wall):
+                    self._device_changed(event.device.id, now)
+            case TrialEnded():
+                if self.pool.end_trial(event.device, event.why, now.wall):
+                    self._device_changed(event.device.id, now)
+                    self._release_stranded(now)
+                    self._hold_stranded(now)
+            case DeviceVanished():
+                self._close_device(event.device_id, "gone", event.reason, now)
             case DeviceRead():
                 self.pool.observe(event.reading, self._pids_on(event.reading.device_id), now.monotonic)
                 self._look_for_strangers(event.reading, now)
@@ -182,7 +194,7 @@ class Scheduler:
         """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
         if self.active == 0 and not self._shutdown:
             for batch in self._batches.values():
-                if batch.may_have_ready and (full := self.pool.full(batch.batch.spec.device)):
+                if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
                     return full
         return None
 
@@ -247,13 +259,9 @@ class Scheduler:
         assert known is None or not known.unfinished, f"batch {event.batch.id} is not finished"
         states: list[tuple[PlannedWindow, State]] = []
         for planned in event.windows:
-            state: State = Queued()
-            if planned.skip_reason is not None:
-                state = Finished(attempts=0, outcome=Skipped(reason=planned.skip_reason))
-            elif planned.committed is not None:
-                state = Finished(attempts=0, outcome=Reused(result=planned.committed))
-            states.append((planned, state))
-        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), at=now.wall))
+            outcome = planned_outcome(planned)
+            states.append((planned, Queued() if outcome is None else Finished(attempts=0, outcome=outcome)))
+        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), notes=event.notes, at=now.wall))
         self._admit(batch, states)
         self._finish_batch_if_done(batch, now)
 
@@ -298,95 +306,15 @@ class Scheduler:
     # -- attempts ----------------------------------------------------------------------------------------------------
 
     def _place(self, now: Instant) -> None:
-        if self._shutdown:
-            return
-        while self.pool.has_free:
-            candidates = sorted(
-                (batch for batch in self._batches.values() if batch.may_have_ready),
-                key=lambda batch: (-batch.batch.spec.priority, batch.last_served),
-            )
-            kept: set[str] = set()
-            if not any(self._place_one(batch, kept, now) for batch in candidates):
-                return
-
-    def _place_one(self, batch: BatchQueue, kept: set[str], now: Instant) -> bool:
-        """Place the next window of a batch; whether that could be done.
-
-        `kept` are the devices that batches before it wait for. If it has to wait until the windows of a device leave,
-        that one is kept for it: others, which need less, would take every place that becomes free there.
-        """
-        spec = batch.batch.spec
-        entry = batch.peek(now)
-        if entry is None or (spec.workers and batch.active >= spec.workers):
-            return False
-        wanted = "cpu" if entry.on_cpu else spec.device
-        if wanted == "auto" and self.pool.is_mixed and not entry.alone:
-            entry, wanted = self._share(batch, entry, kept, now)
-        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
-        slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone, without=kept)
-        if slot is None:
-            soonest = self.pool.soonest(wanted, memory_bytes=memory_bytes, without=kept)
-            if soonest is not None:
-                kept.add(soonest)
-            return False
-        assert isinstance(entry.state, Queued)
-        attempt = entry.state.attempt
-        self.pool.allocate(slot, entry.key, memory_bytes=memory_bytes, alone=entry.alone)
-        self._serves += 1
-        batch.last_served = self._serves
-        self._move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
-        self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
-        self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
-        return True
-
-    def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
-        """CPU and GPU slots together: the window that comes next, and where it is expected to end first.
-
-        A window waits for a GPU that will have done it before the CPU would. Meanwhile the CPU takes from the other end
-        of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
-        through with the rest.
-        """
-        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch.spec))
-        gpu_free = self.pool.choose("gpu", memory_bytes=memory_bytes, without=kept) is not None
-        if self.pool.choose("cpu", without=kept) is None:
-            return first, "gpu"
-        on_cpu, on_gpu = self._expected_seconds(batch, first)
-        wait = 0.0 if gpu_free else self._seconds_to_next_gpu(now)
-        if on_cpu is not None and on_gpu is not None and on_cpu < wait + on_gpu:
-            return first, "cpu"
-        if gpu_free:
-            return first, "gpu"
-        last = batch.peek_shortest(now) or first
-        on_cpu, on_gpu = self._expected_seconds(batch, last)
-        if on_cpu is None or on_gpu is None:
-            # To learn what the CPU takes, with the window that costs least.
-            return last, "cpu"
-        # What the GPUs still have to do takes at least so long, since this is the shortest of it.
-        left = wait + (batch.unfinished - batch.active) / self.pool.gpu_slots * on_gpu
-        return last, "cpu" if on_cpu < left else "gpu"
-
-    def _expected_seconds(self, batch: BatchQueue, entry: Entry) -> tuple[float | None, float | None]:
-        """On the CPU, on a GPU."""
-        workload, rows = batch.batch.spec.workload, entry.planned.usable_rows
-        gpu_type = self.pool.gpu_type
-        on_gpu = None if gpu_type is None else self._estimates.seconds(workload, gpu_type, rows)
-        return self._estimates.seconds(workload, "cpu", rows), on_gpu
-
-    def _seconds_to_next_gpu(self, now: Instant) -> float:
-        """Until the first window that runs on a GPU is expected to end."""
-        left = []
-        for device_id, state in self.pool.devices.items():
-            for allocation in state.allocations.values() if device_id != CPU else ():
-                batch = self._batches[allocation.key.batch_id]
-                window = batch.entries[allocation.key.label]
-                expected = self._expected_seconds(batch, window)[1] or 0.0
-                ran = now.wall - window.state.started_at if isinstance(window.state, Running) else 0.0
-                left.append(max(0.0, expected - ran))
-        return min(left, default=0.0)
-
-    def _learned_bytes(self, entry: Entry, spec: BatchSpec) -> int:
-        rows, learned = entry.planned.usable_rows, self._estimates.memory_bytes
-        return self.pool.expected_bytes(spec.device, lambda kind: learned(spec.workload, kind, rows))
+        while not self._shutdown and (placement := self._dispatcher.next(now)) is not None:
+            entry, slot = placement.entry, placement.slot
+            assert isinstance(entry.state, Queued)
+            attempt = entry.state.attempt
+            self.pool.allocate(slot, entry.key, memory_bytes=placement.memory_bytes, alone=entry.alone)
+            self._dispatcher.served(self._batches[entry.key.batch_id])
+            self._move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
+            self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
+            self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
 
     def _attempt_started(self, event: AttemptStarted, now: Instant) -> None:
         entry = self._attempt(event.key, event.attempt)
@@ -452,7 +380,8 @@ class Scheduler:
             else:
                 batch.push(entry)
             return Queued(attempt=attempt + 1)
-        self._count_streak(batch, verdict, failure, now)
+        if not isinstance(verdict, Skipped):
+            self._count_streak(batch, verdict, failure, now)
         return Finished(attempts=attempt, outcome=verdict)
 
     def _count_streak(self, batch: BatchQueue, verdict: Outcome, failure: Failure, now: Instant) -> None:
@@ -471,7 +400,7 @@ class Scheduler:
 
         `had_bytes` were set aside for it, because it had asked or because windows like it had taught so: too few.
         """
-        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.spec.device
+        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.device
         entry.on_cpu = entry.alone and cpu is not None and suits(cpu.device, wanted)
         entry.alone = entry.memory_bytes > 0 and not entry.on_cpu
         entry.memory_bytes = max(2 * had_bytes, 1 << 30)
@@ -547,15 +476,18 @@ class Scheduler:
 
     # -- devices and time --------------------------------------------------------------------------------------------
 
-    def _close_device(self, device_id: str, health: str, reason: str, now: Instant) -> None:
-        assert health in ("draining", "quarantined")
-        if not self.pool.set_health(device_id, "draining" if health == "draining" else "quarantined", reason):
+    def _close_device(
+        self, device_id: str, health: Literal["draining", "quarantined", "gone"], reason: str, now: Instant
+    ) -> None:
+        if not self.pool.set_health(device_id, health, reason, now.wall):
             return
         self._device_changed(device_id, now)
-        if health == "quarantined":
+        if health != "draining":
             for entry in self._active():
                 if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
                     self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
+            if health == "gone":
+                self.pool.remove(device_id)
             self._hold_stranded(now)
 
     def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
@@ -568,18 +500,22 @@ class Scheduler:
                     self._close_device(device_id, "quarantined", reason, now)
 
     def _open_device(self, device_id: str, now: Instant) -> None:
-        if not self.pool.set_health(device_id, "open", ""):
+        state = self.pool.devices.get(device_id)
+        if state is None or state.untried or not self.pool.set_health(device_id, "open", "", now.wall):
             return
         self._device_changed(device_id, now)
+        self._release_stranded(now)
+
+    def _release_stranded(self, now: Instant) -> None:
         for batch in self._batches.values():
-            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.spec.device):
+            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.device):
                 self._release_batch(batch, now)
 
     def _hold_stranded(self, now: Instant) -> None:
         """Hold the batches that no device is left for: whoever waits for them must hear of it."""
         for batch in self._batches.values():
             if batch.unfinished and batch.held_reason is None:
-                reason = self.pool.hopeless(batch.batch.spec.device)
+                reason = self.pool.hopeless(batch.batch.device)
                 if reason is not None:
                     self._hold_batch(batch, f"{STRANDED} ({reason})", now)
 

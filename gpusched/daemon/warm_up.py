@@ -19,7 +19,8 @@ from gpusched.config import Config
 from gpusched.core.failures import last_words
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.core.selection import Selected
-from gpusched.daemon.launcher import Launcher, WorkloadNotLoadable
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.link import WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log, size_of_log
 from gpusched.daemon.supervisor import environment
 from gpusched.errors import LaunchError
@@ -31,7 +32,12 @@ from gpusched.workload import Trial
 TRIAL_S = 180.0
 
 #: device types to try in turn, by what a batch asks for
-_CANDIDATES: dict[DeviceChoice, tuple[DeviceType, ...]] = {"auto": ("cuda", "gpu"), "gpu": ("gpu",), "cuda": ("cuda",)}
+_CANDIDATES: dict[DeviceChoice, tuple[DeviceType, ...]] = {
+    "auto": ("cuda", "gpu"),
+    "mixed": ("cuda", "gpu"),
+    "gpu": ("gpu",),
+    "cuda": ("cuda",),
+}
 
 
 def launcher_environment(config: Config) -> dict[str, str]:
