@@ -13,6 +13,7 @@ import msgspec
 
 from gpusched.core.model import (
     Batch,
+    DataNotes,
     Device,
     Ending,
     PlannedWindow,
@@ -31,6 +32,7 @@ class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
 
     batch: Batch
     windows: tuple[PlannedWindow, ...]
+    notes: DataNotes = {}
 
 
 class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +153,7 @@ class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="batch_accept
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
+    notes: DataNotes = {}
     at: float
 
 

@@ -15,6 +15,7 @@ from gpusched.core.model import (
     Limits,
     Lost,
     Outcome,
+    Skipped,
     TimedOut,
     WindowResult,
 )
@@ -34,6 +35,7 @@ class Treatment(msgspec.Struct, frozen=True):
 
 TREATMENTS: dict[FailureKind, Treatment] = {
     # The same data, parameters or limit would fail in the same way.
+    "no_data": Treatment(retry=False),
     "bad_data": Treatment(retry=False),
     "bad_parameters": Treatment(retry=False),
     "memory": Treatment(retry=False),
@@ -116,6 +118,8 @@ def judge(failure: Failure, *, failures: int, losses: int, limits: Limits) -> Re
         return (
             Retry(backoff(limits, losses - 1) if losses > 1 else 0.0) if losses < MAX_LOSSES else Lost(failure=failure)
         )
+    if failure.kind == "no_data":
+        return Skipped(reason=failure.message)
     if failure.kind == "timed_out":
         return TimedOut(seconds=limits.timeout_s)
     return Failed(failure=failure)

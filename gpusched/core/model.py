@@ -71,14 +71,37 @@ class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     seconds: float
 
 
+class DataNote(msgspec.Struct, frozen=True):
+    """One thing to know about a symbol's data that does not keep it from being trained on."""
+
+    #: a short name that programs can compare: "dropped", "conflicts", "gaps", "jumps", …
+    kind: str
+    #: for people, without the symbol: "12 of 756 rows dropped: volume is negative"
+    text: str
+
+
+#: what there is to know about the data of a batch, by symbol, in the order of its symbols
+DataNotes = dict[str, tuple[DataNote, ...]]
+
+
 class PlannedWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """A window as the plan sees it: to be trained, or skipped for a reason, or reused from a committed result."""
+    """A window as the plan sees it: to be trained, or reused from a committed result, or finished before it began.
+
+    At most one of `skip_reason`, `refusal` and `doubt` is given.
+    """
 
     window: Window
     #: bars in the date range; rows that can be trained on or validated with
     bars: int = 0
     usable_rows: int = 0
+    #: there is nothing to train on: it is skipped
     skip_reason: str | None = None
+    #: its data cannot be used: it has failed, without a launch
+    refusal: str | None = None
+    #: the survey could not look at its data: it runs, and is judged by that
+    doubt: str | None = None
+    #: what would help with a window that is skipped or refused, for people; empty: not known
+    remedy: str = ""
     #: hex digest of all that determines the result except the device type
     fingerprint: str | None = None
     committed: WindowResult | None = None
@@ -194,6 +217,7 @@ class Slot(msgspec.Struct, frozen=True, order=True):
 # -- how an attempt ends -----------------------------------------------------------------------------------------------
 
 FailureKind = Literal[
+    "no_data",
     "bad_data",
     "bad_parameters",
     "raised",

@@ -5,9 +5,7 @@ index, and the same events give the same effects. What has to happen later is a 
 answers with `TimePassed`.
 
 A slot is allocated in the same call that places a window, and freed only by the end of the attempt that holds it.
-Between batches, the highest priority goes first, then the one served least recently, and none takes the device on which
-one before it waits for room; inside a batch, the windows with the most rows go first, so that the last slots to fall
-idle do so together.
+Which window comes next, and where, is the dispatcher's to say.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from gpusched.core import lifecycle
+from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates, guessed_seconds
 from gpusched.core.events import (
     AttemptEnded,
@@ -54,9 +53,7 @@ from gpusched.core.model import (
     CPU,
     Active,
     Batch,
-    BatchSpec,
     Cancelled,
-    DeviceChoice,
     Ending,
     Failed,
     Failure,
@@ -68,7 +65,6 @@ from gpusched.core.model import (
     PlannedWindow,
     Queued,
     Reading,
-    Reused,
     Running,
     Skipped,
     Starting,
@@ -83,6 +79,7 @@ from gpusched.core.model import (
     name_of,
 )
 from gpusched.core.placement import Pool, suits
+from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
 
 #: outcomes that `retry` runs again
@@ -103,10 +100,9 @@ class Scheduler:
     def __init__(self, estimates: Estimates | None = None) -> None:
         """`estimates` is read only: whoever owns it lets it learn."""
         self.pool = Pool()
-        self._estimates = Estimates() if estimates is None else estimates
         self._batches: dict[str, BatchQueue] = {}
+        self._dispatcher = Dispatcher(self.pool, self._batches, Estimates() if estimates is None else estimates)
         self._timers = Timers()
-        self._serves = 0
         self._shutdown = False
         self._records: list[Record] = []
         self._commands: list[Command] = []
@@ -247,13 +243,9 @@ class Scheduler:
         assert known is None or not known.unfinished, f"batch {event.batch.id} is not finished"
         states: list[tuple[PlannedWindow, State]] = []
         for planned in event.windows:
-            state: State = Queued()
-            if planned.skip_reason is not None:
-                state = Finished(attempts=0, outcome=Skipped(reason=planned.skip_reason))
-            elif planned.committed is not None:
-                state = Finished(attempts=0, outcome=Reused(result=planned.committed))
-            states.append((planned, state))
-        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), at=now.wall))
+            outcome = planned_outcome(planned)
+            states.append((planned, Queued() if outcome is None else Finished(attempts=0, outcome=outcome)))
+        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), notes=event.notes, at=now.wall))
         self._admit(batch, states)
         self._finish_batch_if_done(batch, now)
 
@@ -298,95 +290,15 @@ class Scheduler:
     # -- attempts ----------------------------------------------------------------------------------------------------
 
     def _place(self, now: Instant) -> None:
-        if self._shutdown:
-            return
-        while self.pool.has_free:
-            candidates = sorted(
-                (batch for batch in self._batches.values() if batch.may_have_ready),
-                key=lambda batch: (-batch.batch.spec.priority, batch.last_served),
-            )
-            kept: set[str] = set()
-            if not any(self._place_one(batch, kept, now) for batch in candidates):
-                return
-
-    def _place_one(self, batch: BatchQueue, kept: set[str], now: Instant) -> bool:
-        """Place the next window of a batch; whether that could be done.
-
-        `kept` are the devices that batches before it wait for. If it has to wait until the windows of a device leave,
-        that one is kept for it: others, which need less, would take every place that becomes free there.
-        """
-        spec = batch.batch.spec
-        entry = batch.peek(now)
-        if entry is None or (spec.workers and batch.active >= spec.workers):
-            return False
-        wanted = "cpu" if entry.on_cpu else spec.device
-        if wanted == "auto" and self.pool.is_mixed and not entry.alone:
-            entry, wanted = self._share(batch, entry, kept, now)
-        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
-        slot = self.pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone, without=kept)
-        if slot is None:
-            soonest = self.pool.soonest(wanted, memory_bytes=memory_bytes, without=kept)
-            if soonest is not None:
-                kept.add(soonest)
-            return False
-        assert isinstance(entry.state, Queued)
-        attempt = entry.state.attempt
-        self.pool.allocate(slot, entry.key, memory_bytes=memory_bytes, alone=entry.alone)
-        self._serves += 1
-        batch.last_served = self._serves
-        self._move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
-        self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
-        self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
-        return True
-
-    def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
-        """CPU and GPU slots together: the window that comes next, and where it is expected to end first.
-
-        A window waits for a GPU that will have done it before the CPU would. Meanwhile the CPU takes from the other end
-        of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
-        through with the rest.
-        """
-        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch.spec))
-        gpu_free = self.pool.choose("gpu", memory_bytes=memory_bytes, without=kept) is not None
-        if self.pool.choose("cpu", without=kept) is None:
-            return first, "gpu"
-        on_cpu, on_gpu = self._expected_seconds(batch, first)
-        wait = 0.0 if gpu_free else self._seconds_to_next_gpu(now)
-        if on_cpu is not None and on_gpu is not None and on_cpu < wait + on_gpu:
-            return first, "cpu"
-        if gpu_free:
-            return first, "gpu"
-        last = batch.peek_shortest(now) or first
-        on_cpu, on_gpu = self._expected_seconds(batch, last)
-        if on_cpu is None or on_gpu is None:
-            # To learn what the CPU takes, with the window that costs least.
-            return last, "cpu"
-        # What the GPUs still have to do takes at least so long, since this is the shortest of it.
-        left = wait + (batch.unfinished - batch.active) / self.pool.gpu_slots * on_gpu
-        return last, "cpu" if on_cpu < left else "gpu"
-
-    def _expected_seconds(self, batch: BatchQueue, entry: Entry) -> tuple[float | None, float | None]:
-        """On the CPU, on a GPU."""
-        workload, rows = batch.batch.spec.workload, entry.planned.usable_rows
-        gpu_type = self.pool.gpu_type
-        on_gpu = None if gpu_type is None else self._estimates.seconds(workload, gpu_type, rows)
-        return self._estimates.seconds(workload, "cpu", rows), on_gpu
-
-    def _seconds_to_next_gpu(self, now: Instant) -> float:
-        """Until the first window that runs on a GPU is expected to end."""
-        left = []
-        for device_id, state in self.pool.devices.items():
-            for allocation in state.allocations.values() if device_id != CPU else ():
-                batch = self._batches[allocation.key.batch_id]
-                window = batch.entries[allocation.key.label]
-                expected = self._expected_seconds(batch, window)[1] or 0.0
-                ran = now.wall - window.state.started_at if isinstance(window.state, Running) else 0.0
-                left.append(max(0.0, expected - ran))
-        return min(left, default=0.0)
-
-    def _learned_bytes(self, entry: Entry, spec: BatchSpec) -> int:
-        rows, learned = entry.planned.usable_rows, self._estimates.memory_bytes
-        return self.pool.expected_bytes(spec.device, lambda kind: learned(spec.workload, kind, rows))
+        while not self._shutdown and (placement := self._dispatcher.next(now)) is not None:
+            entry, slot = placement.entry, placement.slot
+            assert isinstance(entry.state, Queued)
+            attempt = entry.state.attempt
+            self.pool.allocate(slot, entry.key, memory_bytes=placement.memory_bytes, alone=entry.alone)
+            self._dispatcher.served(self._batches[entry.key.batch_id])
+            self._move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
+            self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
+            self._timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
 
     def _attempt_started(self, event: AttemptStarted, now: Instant) -> None:
         entry = self._attempt(event.key, event.attempt)
@@ -452,7 +364,8 @@ class Scheduler:
             else:
                 batch.push(entry)
             return Queued(attempt=attempt + 1)
-        self._count_streak(batch, verdict, failure, now)
+        if not isinstance(verdict, Skipped):
+            self._count_streak(batch, verdict, failure, now)
         return Finished(attempts=attempt, outcome=verdict)
 
     def _count_streak(self, batch: BatchQueue, verdict: Outcome, failure: Failure, now: Instant) -> None:

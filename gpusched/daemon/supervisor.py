@@ -52,6 +52,7 @@ from gpusched.core.model import (
     CPU,
     Active,
     Batch,
+    DataNotes,
     Device,
     DeviceChoice,
     DeviceType,
@@ -69,7 +70,9 @@ from gpusched.core.scheduler import Scheduler
 from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.devices import pinning
 from gpusched.daemon.index import Index
-from gpusched.daemon.launcher import Launcher, Process, WorkloadNotLoadable
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.link import WorkloadNotLoadable
+from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
 from gpusched.worker.messages import Error, PipeMessage, Progress, WindowJob
@@ -158,10 +161,10 @@ class Supervisor:
         self._wakeup.set()
         await waiter.wait()
 
-    async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...]) -> None:
+    async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
         artifacts.sweep_partial(Path(batch.output_dir))
-        self.post(BatchSubmitted(batch=batch, windows=windows))
+        self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
     def shut_down(self, *, drain: bool) -> None:
@@ -297,12 +300,14 @@ class Supervisor:
         """Remember what windows took that were trained now; a result that a restart found was timed by nobody here."""
         for record in records:
             if isinstance(record, WindowMoved) and isinstance(record.ending, WindowResult) and record.usage is not None:
-                batch = self.scheduler.batch(record.key.batch_id)
+                batch, planned = self.scheduler.batch(record.key.batch_id), self.scheduler.planned(record.key)
                 assert batch is not None
+                if planned.doubt is not None or planned.refusal is not None:
+                    continue  # nobody knows how many rows it had
                 estimate = self._estimates.observe(
                     batch.spec.workload,
                     record.ending.device_type,
-                    self.scheduler.planned(record.key).usable_rows,
+                    planned.usable_rows,
                     record.ending.seconds,
                     record.usage.device_memory_bytes,
                 )

@@ -18,7 +18,8 @@ import msgspec
 from gpusched.config import Config
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.core.selection import Selected
-from gpusched.daemon.launcher import Launcher, WorkloadNotLoadable
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.link import WorkloadNotLoadable
 from gpusched.daemon.supervisor import environment
 from gpusched.errors import LaunchError
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, is_processor

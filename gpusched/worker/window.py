@@ -28,6 +28,7 @@ from gpusched.workload import (
     BadData,
     BadParameters,
     DeviceMismatch,
+    NoData,
     Report,
     Result,
     Task,
@@ -121,6 +122,8 @@ def serve(job: WindowJob, pipe: int) -> int:
 def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
     """Whether and how trying again can help."""
     match error:
+        case NoData():
+            return "no_data"
         case BadData():
             return "bad_data"
         case BadParameters():

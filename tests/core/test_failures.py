@@ -9,11 +9,22 @@ import msgspec
 import pytest
 
 from gpusched.core.failures import MAX_LOSSES, TREATMENTS, Retry, backoff, classify, judge, signature
-from gpusched.core.model import Ending, Failed, Failure, FailureKind, Limits, Lost, Outcome, TimedOut, WindowResult
+from gpusched.core.model import (
+    Ending,
+    Failed,
+    Failure,
+    FailureKind,
+    Limits,
+    Lost,
+    Outcome,
+    Skipped,
+    TimedOut,
+    WindowResult,
+)
 from tests.core.support import RESULT, failure
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
-FATAL = {"bad_data", "bad_parameters", "memory"}
+FATAL = {"no_data", "bad_data", "bad_parameters", "memory"}
 NOBODYS = {"device_memory", "device_mismatch", "device_lost", "launch_refused", "launcher_lost", "interrupted"}
 LIMITS = Limits(max_attempts=3, timeout_s=50.0, backoff_s=1.5, backoff_max_s=20.0)
 
@@ -30,7 +41,7 @@ def test_the_first_failure(kind: FailureKind) -> None:
     verdict = judge(failure(kind), failures=int(counts), losses=int(not counts), limits=LIMITS)
     expected: Retry | Outcome = Retry(1.5) if counts else Retry(0.0)
     if kind in FATAL:
-        expected = Failed(failure=failure(kind))
+        expected = Skipped(reason=failure(kind).message) if kind == "no_data" else Failed(failure=failure(kind))
     assert verdict == expected
 
 

@@ -1,0 +1,123 @@
+"""The dispatcher: which window comes next, and on which slot. Changes nothing but whose turn it is.
+
+Between batches, the highest priority goes first, then the one served least recently, and none takes the device on which
+one before it waits for room; inside a batch, the windows with the most rows go first, so that the last slots to fall
+idle do so together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gpusched.core.estimates import Estimates
+from gpusched.core.model import CPU, BatchSpec, DeviceChoice, Instant, Running, Slot
+from gpusched.core.placement import Pool
+from gpusched.core.queue import BatchQueue, Entry
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """A queued window, the free slot that it gets, and the memory to set aside for it there."""
+
+    entry: Entry
+    slot: Slot
+    memory_bytes: int
+
+
+class Dispatcher:
+    """Looks at the scheduler's pool and batches; `estimates` tells what windows take."""
+
+    def __init__(self, pool: Pool, batches: Mapping[str, BatchQueue], estimates: Estimates) -> None:
+        self._pool = pool
+        self._batches = batches
+        self._estimates = estimates
+        self._serves = 0
+
+    def next(self, now: Instant) -> Placement | None:
+        """The next window and its slot, or None if nothing can be placed now."""
+        if not self._pool.has_free:
+            return None
+        candidates = sorted(
+            (batch for batch in self._batches.values() if batch.may_have_ready),
+            key=lambda batch: (-batch.batch.spec.priority, batch.last_served),
+        )
+        kept: set[str] = set()
+        placements = (self._next_of(batch, kept, now) for batch in candidates)
+        return next((placement for placement in placements if placement is not None), None)
+
+    def served(self, batch: BatchQueue) -> None:
+        """A window of `batch` was placed: it is the others' turn."""
+        self._serves += 1
+        batch.last_served = self._serves
+
+    def _next_of(self, batch: BatchQueue, kept: set[str], now: Instant) -> Placement | None:
+        """The next window of a batch and its slot, or None if there is neither.
+
+        `kept` are the devices that batches before it wait for. If it has to wait until the windows of a device leave,
+        that one is kept for it: others, which need less, would take every place that becomes free there.
+        """
+        spec = batch.batch.spec
+        entry = batch.peek(now)
+        if entry is None or (spec.workers and batch.active >= spec.workers):
+            return None
+        wanted = "cpu" if entry.on_cpu else spec.device
+        if wanted == "auto" and self._pool.is_mixed and not entry.alone:
+            entry, wanted = self._share(batch, entry, kept, now)
+        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
+        slot = self._pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone, without=kept)
+        if slot is not None:
+            return Placement(entry, slot, memory_bytes)
+        soonest = self._pool.soonest(wanted, memory_bytes=memory_bytes, without=kept)
+        if soonest is not None:
+            kept.add(soonest)
+        return None
+
+    def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
+        """CPU and GPU slots together: the window that comes next, and where it is expected to end first.
+
+        A window waits for a GPU that will have done it before the CPU would. Meanwhile the CPU takes from the other end
+        of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
+        through with the rest.
+        """
+        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch.spec))
+        gpu_free = self._pool.choose("gpu", memory_bytes=memory_bytes, without=kept) is not None
+        if self._pool.choose("cpu", without=kept) is None:
+            return first, "gpu"
+        on_cpu, on_gpu = self._expected_seconds(batch, first)
+        wait = 0.0 if gpu_free else self._seconds_to_next_gpu(now)
+        if on_cpu is not None and on_gpu is not None and on_cpu < wait + on_gpu:
+            return first, "cpu"
+        if gpu_free:
+            return first, "gpu"
+        last = batch.peek_shortest(now) or first
+        on_cpu, on_gpu = self._expected_seconds(batch, last)
+        if on_cpu is None or on_gpu is None:
+            # To learn what the CPU takes, with the window that costs least.
+            return last, "cpu"
+        # What the GPUs still have to do takes at least so long, since this is the shortest of it.
+        left = wait + (batch.unfinished - batch.active) / self._pool.gpu_slots * on_gpu
+        return last, "cpu" if on_cpu < left else "gpu"
+
+    def _expected_seconds(self, batch: BatchQueue, entry: Entry) -> tuple[float | None, float | None]:
+        """On the CPU, on a GPU."""
+        workload, rows = batch.batch.spec.workload, entry.planned.usable_rows
+        gpu_type = self._pool.gpu_type
+        on_gpu = None if gpu_type is None else self._estimates.seconds(workload, gpu_type, rows)
+        return self._estimates.seconds(workload, "cpu", rows), on_gpu
+
+    def _seconds_to_next_gpu(self, now: Instant) -> float:
+        """Until the first window that runs on a GPU is expected to end."""
+        left = []
+        for device_id, state in self._pool.devices.items():
+            for allocation in state.allocations.values() if device_id != CPU else ():
+                batch = self._batches[allocation.key.batch_id]
+                window = batch.entries[allocation.key.label]
+                expected = self._expected_seconds(batch, window)[1] or 0.0
+                ran = now.wall - window.state.started_at if isinstance(window.state, Running) else 0.0
+                left.append(max(0.0, expected - ran))
+        return min(left, default=0.0)
+
+    def _learned_bytes(self, entry: Entry, spec: BatchSpec) -> int:
+        rows, learned = entry.planned.usable_rows, self._estimates.memory_bytes
+        return self._pool.expected_bytes(spec.device, lambda kind: learned(spec.workload, kind, rows))
