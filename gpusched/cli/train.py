@@ -60,7 +60,7 @@ def train(options: argparse.Namespace) -> int:
     spec = batch_spec(config, (options.symbol,))
     check_data_root(spec)
     os.environ |= launcher_environment(config)
-    device_type: DeviceType = "cpu" if spec.device == "auto" else spec.device
+    device_type: DeviceType = "cpu" if spec.device == "auto" or spec.device == "mixed" else spec.device
     task = Task(
         symbol=options.symbol,
         start=start,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gpusched.core.estimates import Estimates
-from gpusched.core.model import CPU, BatchSpec, DeviceChoice, Instant, Running, Slot
+from gpusched.core.model import CPU, Batch, DeviceChoice, Instant, Running, Slot
 from gpusched.core.placement import Pool
 from gpusched.core.queue import BatchQueue, Entry
 
@@ -61,10 +61,10 @@ class Dispatcher:
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return None
-        wanted = "cpu" if entry.on_cpu else spec.device
-        if wanted == "auto" and self._pool.is_mixed and not entry.alone:
+        wanted = "cpu" if entry.on_cpu else batch.batch.device
+        if self._pool.shares(wanted) and not entry.alone:
             entry, wanted = self._share(batch, entry, kept, now)
-        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, spec))
+        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, batch.batch))
         slot = self._pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone, without=kept)
         if slot is not None:
             return Placement(entry, slot, memory_bytes)
@@ -80,7 +80,7 @@ class Dispatcher:
         of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
         through with the rest.
         """
-        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch.spec))
+        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch))
         gpu_free = self._pool.choose("gpu", memory_bytes=memory_bytes, without=kept) is not None
         if self._pool.choose("cpu", without=kept) is None:
             return first, "gpu"
@@ -118,6 +118,6 @@ class Dispatcher:
                 left.append(max(0.0, expected - ran))
         return min(left, default=0.0)
 
-    def _learned_bytes(self, entry: Entry, spec: BatchSpec) -> int:
+    def _learned_bytes(self, entry: Entry, batch: Batch) -> int:
         rows, learned = entry.planned.usable_rows, self._estimates.memory_bytes
-        return self._pool.expected_bytes(spec.device, lambda kind: learned(spec.workload, kind, rows))
+        return self._pool.expected_bytes(batch.device, lambda kind: learned(batch.spec.workload, kind, rows))

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import msgspec
 
 DeviceType = Literal["cpu", "gpu", "cuda"]
-DeviceChoice = Literal["auto", "cpu", "gpu", "cuda"]
+#: `auto` comes to one device type for a whole batch, `mixed` uses every device at once
+DeviceChoice = Literal["auto", "cpu", "gpu", "cuda", "mixed"]
 
 #: id of the one device that is the host's processors
 CPU = "cpu"
@@ -146,6 +147,28 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a batch would take on all devices of a type."""
+
+    device_type: DeviceType
+    #: GPUs, or cores
+    devices: int
+    seconds: float
+    #: it would take longer than `seconds`; how much longer is not known
+    at_least: bool = False
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What `auto` came to for a batch."""
+
+    device: DeviceType
+    #: in words for people; empty where there was nothing to choose between
+    reason: str = ""
+    expected: tuple[Expected, ...] = ()
+    #: on all devices at once; None: not known
+    mixed_seconds: float | None = None
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted `BatchSpec`."""
 
@@ -155,6 +178,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     output_dir: str
     submitted_at: float
     spec: BatchSpec
+    #: what `auto` came to; None: the spec names a device type or `mixed`
+    choice: Choice | None = None
+
+    @property
+    def device(self) -> DeviceChoice:
+        """Where its windows may run."""
+        return self.choice.device if self.choice else self.spec.device
 
 
 # -- devices ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Container, Iterable, Iterator
+from itertools import count, islice
 from typing import Literal
 
 import msgspec
@@ -16,7 +17,8 @@ import msgspec
 from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType, Reading, Slot, WindowKey
 from gpusched.core.tuning import Tuner
 
-Health = Literal["open", "draining", "quarantined"]
+#: `trying`: whether it trains is being found out; `gone`: it has vanished, and leaves when its windows have
+Health = Literal["open", "trying", "draining", "quarantined", "gone"]
 
 #: weight of the newest sample in the smoothed utilisation
 SMOOTHING = 0.3
@@ -48,6 +50,10 @@ class DeviceState:
         self.allocations: dict[int, Allocation] = {}
         self.health: Health = "open"
         self.reason = ""
+        #: wall instant at which it came to be in that health
+        self.since = 0.0
+        #: whether windows have been trained on it is not known: its device type is only presumed
+        self.untried = False
         self.reading: Reading | None = None
         #: monotonic seconds
         self.read_at = 0.0
@@ -119,27 +125,64 @@ class Pool:
 
     def __init__(self, devices: Iterable[Device] = ()) -> None:
         self.devices: dict[str, DeviceState] = {}
-        self.slots: list[Slot] = []
+        #: by index
+        self.slots: dict[int, Slot] = {}
         for device in devices:
             self.add(device)
 
     def add(self, device: Device) -> None:
-        """Give `device` its slots; their indexes go on where the last device's ended."""
-        first = len(self.slots)
-        slots = [Slot(index, device.id) for index in range(first, first + device.capacity)]
-        self.slots += slots
+        """Give `device` its slots, with the lowest indexes that no other device's have."""
+        indexes = islice((index for index in count() if index not in self.slots), device.capacity)
+        slots = [Slot(index, device.id) for index in indexes]
+        self.slots |= {slot.index: slot for slot in slots}
         if slots:
             self.devices[device.id] = DeviceState(device, slots)
+
+    def begin_trial(self, device: Device, at: float) -> bool:
+        """Place nothing on `device` until it is known whether it trains; whether that changed anything."""
+        if device.id not in self.devices:
+            self.add(device)
+        state = self.devices.get(device.id)
+        if state is None or state.health == "trying":
+            return False
+        # One that is gone may be back before the last of its windows has left.
+        state.health, state.reason, state.since, state.untried = "trying", "", at, True
+        return True
+
+    def end_trial(self, device: Device, why: str | None, at: float) -> bool:
+        """Open a device that trains, close one that does not; whether that changed anything.
+
+        One that was drained meanwhile stays so, and one that was lost.
+        """
+        state = self.devices.get(device.id)
+        if state is None:
+            return False
+        state.untried = why is not None
+        state.device = msgspec.structs.replace(state.device, device_type=device.device_type)
+        if state.health != "trying":
+            return False
+        return self.set_health(device.id, "open" if why is None else "quarantined", why or "", at)
+
+    def remove(self, device_id: str) -> None:
+        """Take a device out, with its slots: at once, or when the last of its windows has given its slot back."""
+        state = self.devices[device_id]
+        state.health = "gone"
+        self._remove_if_left(state)
+
+    def _remove_if_left(self, state: DeviceState) -> None:
+        if state.health == "gone" and not state.allocations:
+            for slot in state.slots:
+                del self.slots[slot.index]
+            del self.devices[state.device.id]
 
     @property
     def has_free(self) -> bool:
         return any(state.has_free and state.health == "open" for state in self.devices.values())
 
-    @property
-    def is_mixed(self) -> bool:
-        """Whether the processors are offered beside open GPUs."""
+    def shares(self, wanted: DeviceChoice) -> bool:
+        """Whether a batch that asks for `wanted` may use the processors beside open GPUs."""
         cpu = self.devices.get(CPU)
-        return cpu is not None and cpu.device.auto and self.gpu_slots > 0
+        return wanted in ("auto", "mixed") and cpu is not None and suits(cpu.device, wanted) and self.gpu_slots > 0
 
     @property
     def gpu_slots(self) -> int:
@@ -192,8 +235,8 @@ class Pool:
 
     def hopeless(self, wanted: DeviceChoice) -> str | None:
         """Why no batch that asks for `wanted` will ever be placed unless somebody opens a device, or None."""
-        suitable = [state for state in self.devices.values() if suits(state.device, wanted)]
-        if any(state.health != "quarantined" for state in suitable):
+        suitable = [s for s in self.devices.values() if suits(s.device, wanted) or (s.untried and wanted != "cpu")]
+        if any(state.health not in ("quarantined", "gone") for state in suitable):
             return None
         return ", ".join(f"{state.device.id}: {state.reason}" for state in suitable) or f"there is none for {wanted!r}"
 
@@ -210,7 +253,9 @@ class Pool:
         state.seen_bytes.pop(slot.index, None)
         state.peak_bytes.pop(slot.index, None)
         heapq.heappush(state.free, slot.index)
-        return state.allocations.pop(slot.index)
+        allocation = state.allocations.pop(slot.index)
+        self._remove_if_left(state)
+        return allocation
 
     def forget_readings(self, before: float) -> None:
         """Drop what was read before that monotonic instant: it vetoes nothing any more."""
@@ -247,15 +292,15 @@ class Pool:
     def expected_bytes(self, wanted: DeviceChoice, expected: Callable[[DeviceType], int | None]) -> int:
         """What a window may take on a GPU that suits, as `expected` knows it by device type; 0 if nothing is known."""
         gpus = (s.device for s in self.devices.values() if s.device.id != CPU and suits(s.device, wanted))
-        types = {gpu.device_type if wanted == "auto" else wanted for gpu in gpus}
+        types = {type_on(gpu, wanted) for gpu in gpus}
         return max((expected(device_type) or 0 for device_type in types), default=0)
 
-    def set_health(self, device_id: str, health: Health, reason: str) -> bool:
-        """Open or close a device; whether that changed anything. An unknown device changes nothing."""
+    def set_health(self, device_id: str, health: Health, reason: str, at: float = 0.0) -> bool:
+        """Open or close a device; whether that changed anything. One that is unknown or gone changes no more."""
         state = self.devices.get(device_id)
-        if state is None or state.health == health:
+        if state is None or state.health in (health, "gone"):
             return False
-        state.health, state.reason = health, reason
+        state.health, state.reason, state.since = health, reason, at
         return True
 
     def validate(self) -> None:
@@ -273,6 +318,8 @@ def suits(device: Device, wanted: DeviceChoice) -> bool:
     match wanted:
         case "auto":
             return device.auto
+        case "mixed":
+            return True
         case "cpu":
             return device.id == CPU
         case "cuda":
@@ -280,3 +327,13 @@ def suits(device: Device, wanted: DeviceChoice) -> bool:
         case "gpu":
             # OpenCL comes with every NVIDIA driver; whether this LightGBM has it shows when a window tries.
             return device.id != CPU
+
+
+def type_on(device: Device, wanted: DeviceChoice) -> DeviceType:
+    """The device type that LightGBM is told for a window on `device`, of a batch that asked for `wanted`."""
+    return device.device_type if wanted == "auto" or wanted == "mixed" else wanted
+
+
+def types_for(wanted: DeviceChoice) -> tuple[DeviceType, ...]:
+    """The device types that windows of a batch which asked for `wanted` may be trained with."""
+    return ("cpu", "gpu", "cuda") if wanted == "auto" or wanted == "mixed" else (wanted,)

@@ -11,6 +11,7 @@ Which window comes next, and where, is the dispatcher's to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
@@ -34,6 +35,7 @@ from gpusched.core.events import (
     DeviceRead,
     DevicesFound,
     DeviceTuned,
+    DeviceVanished,
     DrainRequested,
     Event,
     HoldRequested,
@@ -46,6 +48,8 @@ from gpusched.core.events import (
     ShutdownRequested,
     Terminate,
     TimePassed,
+    TrialBegan,
+    TrialEnded,
     WindowMoved,
 )
 from gpusched.core.failures import TREATMENTS, Retry, judge, signature
@@ -139,6 +143,18 @@ class Scheduler:
             case DevicesFound():
                 for device in event.devices:
                     self.pool.add(device)
+                    if device.id in event.trying:
+                        self.pool.begin_trial(device, now.wall)
+            case TrialBegan():
+                if self.pool.begin_trial(event.device, now.wall):
+                    self._device_changed(event.device.id, now)
+            case TrialEnded():
+                if self.pool.end_trial(event.device, event.why, now.wall):
+                    self._device_changed(event.device.id, now)
+                    self._release_stranded(now)
+                    self._hold_stranded(now)
+            case DeviceVanished():
+                self._close_device(event.device_id, "gone", event.reason, now)
             case DeviceRead():
                 self.pool.observe(event.reading, self._pids_on(event.reading.device_id), now.monotonic)
                 self._look_for_strangers(event.reading, now)
@@ -178,7 +194,7 @@ class Scheduler:
         """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
         if self.active == 0 and not self._shutdown:
             for batch in self._batches.values():
-                if batch.may_have_ready and (full := self.pool.full(batch.batch.spec.device)):
+                if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
                     return full
         return None
 
@@ -384,7 +400,7 @@ class Scheduler:
 
         `had_bytes` were set aside for it, because it had asked or because windows like it had taught so: too few.
         """
-        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.spec.device
+        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.device
         entry.on_cpu = entry.alone and cpu is not None and suits(cpu.device, wanted)
         entry.alone = entry.memory_bytes > 0 and not entry.on_cpu
         entry.memory_bytes = max(2 * had_bytes, 1 << 30)
@@ -460,15 +476,18 @@ class Scheduler:
 
     # -- devices and time --------------------------------------------------------------------------------------------
 
-    def _close_device(self, device_id: str, health: str, reason: str, now: Instant) -> None:
-        assert health in ("draining", "quarantined")
-        if not self.pool.set_health(device_id, "draining" if health == "draining" else "quarantined", reason):
+    def _close_device(
+        self, device_id: str, health: Literal["draining", "quarantined", "gone"], reason: str, now: Instant
+    ) -> None:
+        if not self.pool.set_health(device_id, health, reason, now.wall):
             return
         self._device_changed(device_id, now)
-        if health == "quarantined":
+        if health != "draining":
             for entry in self._active():
                 if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
                     self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
+            if health == "gone":
+                self.pool.remove(device_id)
             self._hold_stranded(now)
 
     def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
@@ -481,18 +500,22 @@ class Scheduler:
                     self._close_device(device_id, "quarantined", reason, now)
 
     def _open_device(self, device_id: str, now: Instant) -> None:
-        if not self.pool.set_health(device_id, "open", ""):
+        state = self.pool.devices.get(device_id)
+        if state is None or state.untried or not self.pool.set_health(device_id, "open", "", now.wall):
             return
         self._device_changed(device_id, now)
+        self._release_stranded(now)
+
+    def _release_stranded(self, now: Instant) -> None:
         for batch in self._batches.values():
-            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.spec.device):
+            if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.device):
                 self._release_batch(batch, now)
 
     def _hold_stranded(self, now: Instant) -> None:
         """Hold the batches that no device is left for: whoever waits for them must hear of it."""
         for batch in self._batches.values():
             if batch.unfinished and batch.held_reason is None:
-                reason = self.pool.hopeless(batch.batch.spec.device)
+                reason = self.pool.hopeless(batch.batch.device)
                 if reason is not None:
                     self._hold_batch(batch, f"{STRANDED} ({reason})", now)
 

@@ -10,7 +10,7 @@ import msgspec
 from gpusched.config import Config, Slots
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.core.placement import LARGEST_SHARE, LEAST_BYTES, suits
+from gpusched.core.placement import LARGEST_SHARE, LEAST_BYTES, suits, type_on
 from gpusched.core.selection import Selected, by_device, select
 from gpusched.daemon import devices as discovery
 from gpusched.errors import ConfigError
@@ -37,7 +37,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
     def device_types(self, wanted: DeviceChoice) -> tuple[DeviceType, ...]:
         """The LightGBM device types that a batch which asks for `wanted` may be trained on; empty: none."""
         suitable = [device for device in self.devices if suits(device, wanted)]
-        return tuple(sorted({device.device_type if wanted == "auto" else wanted for device in suitable}))
+        return tuple(sorted({type_on(device, wanted) for device in suitable}))
 
     def slots(self, wanted: DeviceChoice) -> int:
         """Slots that a batch which asks for `wanted` may use."""

@@ -54,7 +54,6 @@ from gpusched.core.model import (
     Batch,
     DataNotes,
     Device,
-    DeviceChoice,
     DeviceType,
     Ending,
     Failure,
@@ -66,6 +65,7 @@ from gpusched.core.model import (
     WindowKey,
     WindowResult,
 )
+from gpusched.core.placement import type_on, types_for
 from gpusched.core.scheduler import Scheduler
 from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.devices import pinning
@@ -426,7 +426,7 @@ class Supervisor:
             data_root=spec.data_root,
             cache_dir=str(self._cache_dir),
             settings=spec.settings,
-            device_type=_device_type(device, spec.device),
+            device_type=type_on(device, batch.device),
             device=device.id,
             threads=device.threads,
         )
@@ -435,10 +435,6 @@ class Supervisor:
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""
         return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
-
-
-def _device_type(device: Device, wanted: DeviceChoice) -> DeviceType:
-    return device.device_type if wanted == "auto" else wanted
 
 
 def environment(device: Device) -> dict[str, str | None]:
@@ -457,8 +453,7 @@ def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | Non
     """The verified result that is already in a window's directory, if it is the one that training would give."""
     if planned.fingerprint is None:
         return None
-    device_types: Iterable[DeviceType] = ("cpu", "gpu", "cuda") if batch.spec.device == "auto" else (batch.spec.device,)
-    fingerprints = {device_fingerprint(planned.fingerprint, device_type) for device_type in device_types}
+    fingerprints = {device_fingerprint(planned.fingerprint, device_type) for device_type in types_for(batch.device)}
     directory = Path(batch.output_dir) / planned.window.label
     metadata = artifacts.verify(directory, fingerprints)
     return None if metadata is None else metadata.result(directory)

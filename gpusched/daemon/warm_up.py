@@ -30,7 +30,12 @@ from gpusched.workload import Trial
 TRIAL_S = 180.0
 
 #: device types to try in turn, by what a batch asks for
-_CANDIDATES: dict[DeviceChoice, tuple[DeviceType, ...]] = {"auto": ("cuda", "gpu"), "gpu": ("gpu",), "cuda": ("cuda",)}
+_CANDIDATES: dict[DeviceChoice, tuple[DeviceType, ...]] = {
+    "auto": ("cuda", "gpu"),
+    "mixed": ("cuda", "gpu"),
+    "gpu": ("gpu",),
+    "cuda": ("cuda",),
+}
 
 
 def launcher_environment(config: Config) -> dict[str, str]:

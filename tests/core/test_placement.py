@@ -24,7 +24,13 @@ def take(pool: Pool, name: str = "A", wanted: DeviceChoice = "auto", memory: int
 def test_slots_are_numbered_through() -> None:
     pool = Pool([gpu(0, 2), cpu(1)])
     pool.add(gpu(1, 2))
-    assert pool.slots == [Slot(0, "GPU-0"), Slot(1, "GPU-0"), Slot(2, "cpu"), Slot(3, "GPU-1"), Slot(4, "GPU-1")]
+    assert list(pool.slots.values()) == [
+        Slot(0, "GPU-0"),
+        Slot(1, "GPU-0"),
+        Slot(2, "cpu"),
+        Slot(3, "GPU-1"),
+        Slot(4, "GPU-1"),
+    ]
 
 
 def test_least_loaded_relative_to_capacity_then_lowest_slot() -> None:

@@ -26,6 +26,7 @@ from gpusched.core.events import (
     DeviceLost,
     DeviceRead,
     DevicesFound,
+    DeviceVanished,
     DrainRequested,
     Event,
     HoldRequested,
@@ -38,10 +39,13 @@ from gpusched.core.events import (
     ShutdownRequested,
     Terminate,
     TimePassed,
+    TrialBegan,
+    TrialEnded,
     WindowMoved,
 )
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.model import (
+    CPU,
     Active,
     Batch,
     DeviceChoice,
@@ -288,13 +292,24 @@ class Machine(RuleBasedStateMachine):
         labels = sorted(self.stored.get(batch_id, ())) or ["none such"]
         self.send(kind(batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
 
-    @rule(device_id=device_ids, what=st.sampled_from(["lose", "drain", "resume", "resume"]))
+    @rule(
+        device_id=device_ids,
+        what=st.sampled_from(["lose", "drain", "resume", "resume", "vanish", "try", "train", "refuse"]),
+    )
     def device(self, device_id: str, what: str) -> None:
         event: Event = ResumeRequested(device_id=device_id)
+        if device_id == CPU and what in ("vanish", "try", "train", "refuse"):
+            return
         if what == "lose":
             event = DeviceLost(device_id=device_id, reason="it fell off the bus")
         elif what == "drain":
             event = DrainRequested(device_id=device_id)
+        elif what == "vanish":
+            event = DeviceVanished(device_id=device_id, reason="it is not there any more")
+        elif what == "try":
+            event = TrialBegan(device=DEVICE[device_id])
+        elif what in ("train", "refuse"):
+            event = TrialEnded(device=DEVICE[device_id], why=None if what == "train" else "out of memory")
         self.send(event)
 
     @rule(
@@ -405,6 +420,9 @@ class Machine(RuleBasedStateMachine):
         if self.down:
             self.restart(committed=False, backwards=False, all_of_them=True)
         for device in DEVICES:
+            if device.id != CPU:
+                self.send(TrialBegan(device=device))
+                self.send(TrialEnded(device=device))
             self.send(ResumeRequested(device_id=device.id))
             self.send(DeviceRead(reading=reading(device.id, free=8 * GIB, total=8 * GIB, processes={})))
         for batch_id in self.stored:
