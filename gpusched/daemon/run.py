@@ -27,6 +27,7 @@ from gpusched.core.events import (
     DeviceLost,
     DeviceRead,
     DeviceTuned,
+    HostRead,
     Update,
     WindowMoved,
 )
@@ -37,6 +38,7 @@ from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
@@ -246,6 +248,7 @@ async def run_batch(
             pool.require(spec.device)
             accountant = Accountant(pool.devices)
             stack.callback(accountant.close)
+            memory = HostMemory()
             supervisor = Supervisor(
                 store=store,
                 launcher=launcher,
@@ -254,6 +257,7 @@ async def run_batch(
                 cache_dir=config.cache.dir,
                 observe=follow,
                 account=accountant.account,
+                memory=memory,
             )
             hub.show(supervisor.scheduler.pool)
 
@@ -261,15 +265,18 @@ async def run_batch(
             all_read = anyio.Event()
             waiting: list[str] = []
 
-            def deliver(event: DeviceRead | DeviceLost) -> None:
+            def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
                 supervisor.post(event)
-                if isinstance(event, DeviceRead):
-                    hub.report(event.reading)
+                match event:
+                    case DeviceRead(reading=reading):
+                        hub.report(reading)
+                        unread.discard(reading.device_id)
+                    case DeviceLost(device_id=device_id):
+                        unread.discard(device_id)
                 starved = supervisor.scheduler.starved()
                 if starved and not waiting:
-                    on_note(f"Waiting for GPU memory that other processes use: {starved}")
+                    on_note(f"Waiting for memory that other processes use: {starved}")
                 waiting[:] = [starved] if starved else []
-                unread.discard(event.reading.device_id if isinstance(event, DeviceRead) else event.device_id)
                 if not unread:
                     all_read.set()
 
@@ -303,7 +310,7 @@ async def run_batch(
             tasks.start_soon(obey_signals)
             tasks.start_soon(supervisor.run)
             tasks.start_soon(Sampler(pool.devices).run, deliver)
-            tasks.start_soon(read_host, deliver)
+            tasks.start_soon(read_host, deliver, memory)
             tasks.start_soon(hooks.run)
             with surveying:
                 plan = await survey(
