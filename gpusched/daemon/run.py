@@ -205,9 +205,9 @@ async def run_batch(
 ) -> RunSummary:
     """Plan a batch, run it, and return when all of its windows are finished, or it is held, or a signal stopped it.
 
-    The first SIGINT or SIGTERM lets the running windows finish, the second stops them; `on_interrupt` is told which it
-    was; `on_note` hears what there is to say about the devices. `watch` may look on, and hold, release, cancel and
-    retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
+    The first SIGINT, SIGTERM or SIGHUP lets the running windows finish, the second (of the first two) stops them;
+    `on_interrupt` is told which it was; `on_note` hears what there is to say about the devices. `watch` may look on,
+    hold, release, cancel and retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
     """
     began = time.monotonic()
     found = find_gpus(config, spec.device)
@@ -274,8 +274,10 @@ async def run_batch(
                     all_read.set()
 
             async def obey_signals() -> None:
-                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-                    async for _ in received:
+                with anyio.open_signal_receiver(*_signals()) as received:
+                    async for number in received:
+                        if number == signal.SIGHUP and signals:
+                            continue  # a shell that leaves and its terminal both say so
                         signals.append(len(signals) + 1)
                         on_interrupt(signals[-1])
                         surveying.cancel()
@@ -341,6 +343,12 @@ async def run_batch(
         interrupted=bool(signals),
         held_reason=course.held_reason,
     )
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that end a run: SIGHUP too, unless whoever started it (`nohup`) wants it to go on without its terminal."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
 async def _shut_down_at(ended: anyio.Event, supervisor: Supervisor) -> None:
