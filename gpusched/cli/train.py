@@ -12,8 +12,8 @@ import msgspec
 
 from gpusched.cli.batches import check_data_root, given_path, load_config
 from gpusched.config import batch_spec
-from gpusched.core import planning
 from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.symbols import symbol_problem
 from gpusched.errors import DONE, GpuschedError, InputError, UsageError
 
 
@@ -50,7 +50,7 @@ def train(options: argparse.Namespace) -> int:
     from gpusched.worker.window import load_module, run_window
     from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData, Task
 
-    if why := planning.symbol_problem(options.symbol):
+    if why := symbol_problem(options.symbol):
         raise BadTrainSymbol(symbol=options.symbol, why=why)
     output = given_path(options.output)
     start, end = _date(options.start_date), _date(options.end_date)
