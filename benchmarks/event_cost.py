@@ -34,7 +34,8 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Device, Finished, Instant
 from gpusched.core.scheduler import Scheduler
-from gpusched.daemon.launcher import Launcher, OnMessage
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.process import OnMessage
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.worker.messages import Job, ProcessEnd

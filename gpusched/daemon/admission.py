@@ -22,6 +22,7 @@ import msgspec
 from gpusched.core import planning
 from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
 from gpusched.core.selection import Selected
+from gpusched.core.symbols import symbol_problem
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.store import Store
@@ -154,7 +155,7 @@ class Admission:
                     id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
                 )
                 with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
-                    await self._supervisor.submit(batch, plan.windows)
+                    await self._supervisor.submit(batch, plan.windows, plan.notes)
                 if scope.cancelled_caught:
                     await self.durable()
         return batch_id, "again" if again else "new"
@@ -232,7 +233,7 @@ def _why_not(request: Submit) -> str | None:
     if not spec.symbols:
         return "it has no symbols"
     for symbol in spec.symbols:
-        if problem := planning.symbol_problem(symbol):
+        if problem := symbol_problem(symbol):
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
         return "a symbol stands in it twice"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import anyio
 
-from gpusched.daemon.launcher import Launcher, Process
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.process import Process
 from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
 from gpusched.workload import Task
 

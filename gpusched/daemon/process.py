@@ -1,0 +1,185 @@
+"""One forked process: the messages on its pipe, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from gpusched.errors import LaunchError
+from gpusched.worker.messages import (
+    MAX_LINE_BYTES,
+    MAX_STREAM_BYTES,
+    PROGRESS_BURST,
+    PROGRESS_PER_S,
+    LauncherRequest,
+    PipeMessage,
+    ProcessEnd,
+    Progress,
+    Signal,
+)
+
+OnMessage = Callable[[PipeMessage], None]
+
+#: how long to wait for a process that was sent SIGKILL because nobody waits for it any more
+KILL_GRACE_S = 5.0
+
+_READ_BYTES = 64 * 1024
+_EXCERPT_BYTES = 200
+
+_message_decoder = msgspec.json.Decoder(PipeMessage)
+
+
+class Sender(Protocol):
+    """The link to the launcher that forked the process."""
+
+    def send(self, request: LauncherRequest) -> None: ...
+
+
+class Process:
+    """A forked process. `wait` must be awaited for each."""
+
+    def __init__(self, link: Sender, identifier: int, pipe: int) -> None:
+        self.pid = 0
+        self._id = identifier
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._forked: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[ProcessEnd] = self._loop.create_future()
+        self._pipe = pipe
+        self._reading = False
+        self._on_message: OnMessage | None = None
+        self._failure: BaseException | None = None
+        self._violation: str | None = None
+        self._line = bytearray()
+        self._received_bytes = 0
+        self._progress_count = 0
+        self._began = self._loop.time()
+
+    def signal(self, signum: int) -> None:
+        """Signal the whole process group; nothing happens if the process has been reaped."""
+        if not self._gone.done():
+            self._link.send(Signal(id=self._id, signal=int(signum)))
+
+    async def forked(self) -> None:
+        """Wait until it exists. Raises WorkloadNotLoadable, LaunchRefused, LauncherLost."""
+        await self._forked
+
+    async def wait(self, on_message: OnMessage) -> ProcessEnd:
+        """Call `on_message` for each message until the whole process group is gone and the pipe is read to the end.
+
+        What `on_message` raises is raised here, after the process was killed. Cancelling kills the process too, and
+        takes until it is gone (at most `KILL_GRACE_S`).
+        """
+        self._on_message = on_message
+        self._loop.add_reader(self._pipe, self._read)
+        self._reading = True
+        try:
+            end = await asyncio.shield(self._gone)
+            while self._reading:
+                self._read(draining=True)
+        except asyncio.CancelledError:
+            self._stop_reading()
+            self.signal(signal.SIGKILL)
+            with anyio.move_on_after(KILL_GRACE_S, shield=True):
+                await asyncio.shield(self._gone)
+            raise
+        finally:
+            self._stop_reading()
+            self._close_pipe()
+        if self._failure is not None:
+            raise self._failure
+        if self._line and self._violation is None and end.exit_code is not None:
+            self._violation = f"its last line does not end: {_excerpt(self._line)}"
+        return end if self._violation is None else msgspec.structs.replace(end, violation=self._violation)
+
+    # -- called by the link --------------------------------------------------------------------------------------------
+
+    def set_forked(self, pid: int) -> None:
+        self.pid = pid
+        if self._forked.done():  # fork() was cancelled in the meantime: nobody will wait for this process
+            self.signal(signal.SIGKILL)
+        else:
+            self._forked.set_result(None)
+
+    def set_refused(self, error: LaunchError) -> None:
+        self._close_pipe()
+        if not self._forked.done():
+            self._forked.set_exception(error)
+
+    def set_gone(self, end: ProcessEnd) -> None:
+        self._gone.set_result(end)
+        if self._forked.cancelled():
+            self._close_pipe()
+
+    # -- the pipe ------------------------------------------------------------------------------------------------------
+
+    def _read(self, draining: bool = False) -> None:
+        try:
+            data = os.read(self._pipe, _READ_BYTES)
+        except BlockingIOError:
+            # Nobody who may still hold the pipe's other end after the group is gone is ours.
+            if draining:
+                self._stop_reading()
+            return
+        if not data:
+            self._stop_reading()
+            return
+        self._received_bytes += len(data)
+        if self._received_bytes > MAX_STREAM_BYTES:
+            self._violate(f"it sent more than {MAX_STREAM_BYTES} bytes: {_excerpt(data)}")
+            return
+        self._line += data
+        if b"\n" in data:
+            *lines, rest = self._line.split(b"\n")
+            self._line = rest
+            for line in lines:
+                if not self._reading:
+                    return
+                self._deliver(line)
+        if len(self._line) > MAX_LINE_BYTES:
+            self._violate(f"it sent a line of more than {MAX_LINE_BYTES} bytes: {_excerpt(self._line)}")
+
+    def _deliver(self, line: bytearray) -> None:
+        try:
+            message = _message_decoder.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._violate(f"it sent something that is not a message: {_excerpt(line)}")
+            return
+        if type(message) is Progress:
+            self._progress_count += 1
+            if self._progress_count > PROGRESS_BURST + PROGRESS_PER_S * (self._loop.time() - self._began):
+                self._violate(f"it floods the supervisor with progress: {_excerpt(line)}")
+                return
+        assert self._on_message is not None
+        try:
+            self._on_message(message)
+        except BaseException as error:  # carried to the caller of wait(), which is where it belongs
+            self._failure = error
+            self._stop_reading()
+            self.signal(signal.SIGKILL)
+
+    def _violate(self, what: str) -> None:
+        self._violation = what
+        self._line.clear()
+        self._stop_reading()
+        self.signal(signal.SIGKILL)
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._pipe)
+
+    def _close_pipe(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+def _excerpt(data: bytes | bytearray) -> str:
+    return repr(bytes(data[:_EXCERPT_BYTES]))
