@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from gpusched import files
 from gpusched.config import Config
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.events import (
@@ -43,7 +44,7 @@ from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
-from gpusched.errors import one_error
+from gpusched.errors import StoreUnwritable, one_error
 
 #: where a run keeps its state, within the output directory
 STATE_DIR = ".gpusched"
@@ -212,7 +213,7 @@ async def run_batch(
     began = time.monotonic()
     found = find_gpus(config, spec.device)
     build_pool(config, found).require(spec.device)
-    state_dir = output_dir / STATE_DIR
+    state_dir = _state_dir(output_dir)
     signals: list[int] = []
     course = Course()
     surveying = anyio.CancelScope()
@@ -349,6 +350,18 @@ def _signals() -> list[signal.Signals]:
     """Those that end a run: SIGHUP too, unless whoever started it (`nohup`) wants it to go on without its terminal."""
     hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hang_up]
+
+
+def _state_dir(output_dir: Path) -> Path:
+    """Where the run keeps its state: a directory that nobody else can change. Raises NotOurs, StoreUnwritable."""
+    path = output_dir / STATE_DIR
+    try:
+        files.make_private_directory(output_dir)
+        with files.opened(output_dir) as output:
+            os.close(files.own_directory(STATE_DIR, output, shown=path))
+    except OSError as error:
+        raise StoreUnwritable(path=path, cause=error.strerror or error) from error
+    return path
 
 
 async def _shut_down_at(ended: anyio.Event, supervisor: Supervisor) -> None:
