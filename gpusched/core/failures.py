@@ -51,6 +51,7 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "protocol": Treatment(retry=True),
     "timed_out": Treatment(retry=True),
     # Helped by another place or time, and not by what the window does.
+    "host_memory": Treatment(retry=True, counts=False),
     "device_memory": Treatment(retry=True, counts=False),
     "device_mismatch": Treatment(retry=True, counts=False),
     "device_lost": Treatment(retry=True, counts=False),
@@ -63,6 +64,15 @@ TREATMENTS: dict[FailureKind, Treatment] = {
 _CRASHES = {signals.SIGSEGV, signals.SIGBUS, signals.SIGILL, signals.SIGFPE, signals.SIGABRT, signals.SIGSYS}
 
 
+#: who sent SIGKILL: gpusched, the kernel because memory ran out, or anybody else, as far as the kernel tells
+Killer = Literal["gpusched", "kernel", "somebody", "unknown"]
+
+
+_KILLERS: dict[Killer, str] = {
+    "gpusched": ", by gpusched",
+    "somebody": ", not by gpusched",
+    "unknown": ", perhaps by the kernel, which does this when memory runs out",
+}
 # What CUDA's runtime and OpenCL (as Boost.Compute in LightGBM spells its error codes) say, in lower case.
 _DEVICE_MEMORY = (
     "out of memory",
@@ -106,13 +116,15 @@ def classify(
     launcher_lost: bool,
     exit_code: int | None,
     signal: int | None,
+    killer: Killer = "unknown",
     on_cpu: bool = True,
     log_end: str = "",
 ) -> Ending:
     """The ending of an attempt from what was seen of its process.
 
     A committed result wins over everything that happened after it. `error` is what the workload itself reported,
-    `violation` what its pipe carried that it must not, `log_end` the end of its log, where a crash leaves its reason.
+    `violation` what its pipe carried that it must not, `killer` who sent the SIGKILL that it died of, `log_end` the end
+    of its log, where a crash leaves its reason.
     """
     if result is not None and violation is None:
         return result
@@ -126,8 +138,11 @@ def classify(
         name = _signal_name(signal)
         if signal in _CRASHES:
             return _crash(name, last_words(log_end) if signal == signals.SIGABRT else None, on_cpu=on_cpu)
-        hint = "; the kernel does this when memory runs out" if signal == signals.SIGKILL else ""
-        return Failure(kind="killed", message=f"the process was killed ({name}){hint}")
+        if signal != signals.SIGKILL:
+            return Failure(kind="killed", message=f"the process was killed ({name})")
+        if killer == "kernel":
+            return Failure(kind="host_memory", message="out of host memory: the kernel killed the process")
+        return Failure(kind="killed", message=f"the process was killed ({name}{_KILLERS[killer]})")
     return Failure(kind="exited", message=f"the process exited with code {exit_code} before it reported a result")
 
 
@@ -178,12 +193,17 @@ def backoff(limits: Limits, failures: int) -> float:
     return float(min(limits.backoff_s * 2.0 ** min(failures - 1, 30), limits.backoff_max_s))
 
 
-def judge(failure: Failure, *, failures: int, losses: int, limits: Limits) -> Retry | Outcome:
+def is_own(failure: Failure, *, alone: bool) -> bool:
+    """Whether it was the window's own doing. `alone`: it had all of the host's memory that others leave."""
+    return TREATMENTS[failure.kind].counts or (failure.kind == "host_memory" and alone)
+
+
+def judge(failure: Failure, *, failures: int, losses: int, limits: Limits, alone: bool = False) -> Retry | Outcome:
     """Try again or give up. `failures` and `losses` count this one: those of the window's own doing, and the others."""
-    treatment = TREATMENTS[failure.kind]
-    if treatment.retry and treatment.counts and failures < limits.max_attempts:
+    treatment, own = TREATMENTS[failure.kind], is_own(failure, alone=alone)
+    if treatment.retry and own and failures < limits.max_attempts:
         return Retry(backoff(limits, failures))
-    if treatment.retry and not treatment.counts:
+    if treatment.retry and not own:
         # The first goes back at once: nothing is known to be wrong with the next place.
         return (
             Retry(backoff(limits, losses - 1) if losses > 1 else 0.0) if losses < MAX_LOSSES else Lost(failure=failure)

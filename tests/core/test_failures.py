@@ -11,6 +11,7 @@ import pytest
 from gpusched.core.failures import (
     MAX_LOSSES,
     TREATMENTS,
+    Killer,
     Retry,
     backoff,
     classify,
@@ -34,7 +35,10 @@ from tests.core.support import RESULT, failure
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 FATAL = {"no_data", "bad_data", "bad_parameters", "memory"}
-NOBODYS = {"device_memory", "device_mismatch", "device_lost", "launch_refused", "launcher_lost", "interrupted"}
+NOBODYS = {
+    *("host_memory", "device_memory", "device_mismatch", "device_lost"),
+    *("launch_refused", "launcher_lost", "interrupted"),
+}
 LIMITS = Limits(max_attempts=3, timeout_s=50.0, backoff_s=1.5, backoff_max_s=20.0)
 
 
@@ -102,6 +106,7 @@ def seen(
     launcher_lost: bool = False,
     exit_code: int | None = None,
     number: int | None = None,
+    killer: Killer = "unknown",
     on_cpu: bool = True,
     log_end: str = "",
 ) -> Ending:
@@ -112,6 +117,7 @@ def seen(
         launcher_lost=launcher_lost,
         exit_code=exit_code,
         signal=number,
+        killer=killer,
         on_cpu=on_cpu,
         log_end=log_end,
     )
@@ -192,10 +198,32 @@ def test_last_words(log: str, words: str | None) -> None:
 
 def test_other_signals() -> None:
     assert seen(number=signal.SIGTERM) == Failure(kind="killed", message="the process was killed (SIGTERM)")
-    hinted = seen(number=signal.SIGKILL)
-    assert isinstance(hinted, Failure)
-    assert "memory" in hinted.message
     assert seen(number=63) == Failure(kind="killed", message="the process was killed (signal 63)")
+
+
+@pytest.mark.parametrize(
+    ("killer", "kind", "message"),
+    [
+        ("kernel", "host_memory", "out of host memory: the kernel killed the process"),
+        ("gpusched", "killed", "the process was killed (SIGKILL, by gpusched)"),
+        ("somebody", "killed", "the process was killed (SIGKILL, not by gpusched)"),
+        (
+            "unknown",
+            "killed",
+            "the process was killed (SIGKILL, perhaps by the kernel, which does this when memory runs out)",
+        ),
+    ],
+)
+def test_who_killed_it(killer: Killer, kind: FailureKind, message: str) -> None:
+    assert seen(number=signal.SIGKILL, killer=killer) == Failure(kind=kind, message=message)
+    assert kind_of(seen(number=signal.SIGTERM, killer=killer)) == "killed"
+
+
+def test_memory_that_ran_out_is_the_windows_own_doing_once_it_had_all_of_it() -> None:
+    verdicts = [
+        judge(failure("host_memory"), failures=n, losses=MAX_LOSSES, limits=LIMITS, alone=True) for n in (1, 2, 3)
+    ]
+    assert verdicts == [Retry(1.5), Retry(3.0), Failed(failure=failure("host_memory"))]
 
 
 def test_signature_is_the_cause_without_its_particulars() -> None:
