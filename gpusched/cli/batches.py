@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
@@ -177,6 +178,7 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
     }
 
 
+@outlives_its_reader
 def run(options: argparse.Namespace) -> int:
     """Train a batch in this terminal."""
     return run_asked(ask(options), as_json=options.json, in_top=options.top)
@@ -197,7 +199,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     for note in asked.notes:
         errors.print(note, soft_wrap=True)
     view = BatchView()
-    screen = render.RunScreen(errors if as_json else console, view)
+    screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
 
     def interrupted(count: int) -> None:
         screen.note(
@@ -213,11 +215,11 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             batch_id=asked.batch_id,
             digest=asked.digest,
             output_dir=asked.output_dir,
-            observe=quiet if as_json else screen.update,
-            on_plan=(lambda made: None) if as_json else screen.planned,
+            observe=screen.update,
+            on_plan=screen.planned,
             on_interrupt=interrupted,
-            on_survey=(lambda done, total: None) if as_json else screen.planning,
-            on_note=partial(errors.print, soft_wrap=True) if as_json else screen.note,
+            on_survey=screen.planning,
+            on_note=screen.note,
             watch=watch if in_top else None,
         )
 
@@ -228,15 +230,10 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
             await top.run_until(over.wait())
 
-    def quiet(update: Any) -> None:
-        view.apply(update, 0.0)
-
-    if as_json:
-        ended = anyio.run(train)
-    else:
+    if not as_json:
         console.print(f"Batch directory: {asked.output_dir}", soft_wrap=True)
-        with screen:
-            ended = anyio.run(train)
+    with screen:
+        ended = anyio.run(train)
     totals = view.totals()
     if as_json:
         print(json.dumps(batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)))  # noqa: T201

@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import fcntl
 import grp
 import logging
 import os
@@ -26,7 +25,7 @@ import anyio
 import anyio.abc
 import msgspec
 
-from gpusched import __version__
+from gpusched import __version__, files
 from gpusched.daemon.requests import Requests
 from gpusched.errors import NO_DAEMON, ConfigError, DaemonError, GpuschedError, UsageError
 from gpusched.protocol import (
@@ -165,16 +164,10 @@ class Listener:
             directory.chmod(0o750)
 
     def _take_lock(self) -> int:
-        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise SocketTaken(path=self.path, holder=f"the process {pid}" if pid else "another process") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        return descriptor
+            return files.lock(self.path.with_name(self.path.name + ".lock"))
+        except files.Locked as locked:
+            raise SocketTaken(path=self.path, holder=locked.holder) from None
 
     def _bind(self) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):

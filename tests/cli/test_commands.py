@@ -388,6 +388,12 @@ def test_a_full_disk_below_stderr_keeps_the_exit_code(gpusched: Command, unbuffe
     assert to_full_disk(gpusched, "rum", full="stderr", unbuffered=unbuffered).returncode == 2
 
 
+def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:
+    """Notes go to stderr; what was asked for goes to stdout."""
+    done = to_full_disk(gpusched, "plan", "symbols.txt", *DATES, full="stderr", unbuffered="1")
+    assert "2022-01-01_to_" in done.stdout
+
+
 def to_full_disk(gpusched: Command, *typed: str, full: str, unbuffered: str) -> subprocess.CompletedProcess[str]:
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with Path("/dev/full").open("w") as streams[full]:
