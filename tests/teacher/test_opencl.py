@@ -9,6 +9,7 @@ from typing import Any
 import lightgbm
 import msgspec
 import pytest
+from lightgbm.libpath import _LIB
 
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl, train_window, training
@@ -114,7 +115,7 @@ def test_single_precision_has_lightgbms_own_warning_in_the_log(
 
 
 def test_it_is_the_warning_that_this_lightgbm_has() -> None:
-    assert WARNING.encode() in Path(lightgbm.basic._LIB._name).read_bytes()
+    assert WARNING.encode() in Path(_LIB._name).read_bytes()
     assert WARNING in DIFFERS
 
 
