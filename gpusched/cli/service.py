@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusched.cli.batches import Ask, ask, exit_code, load_config
+from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
 from gpusched.core.events import BatchFinished, BatchHeld, Update
@@ -31,6 +32,7 @@ def daemon(options: argparse.Namespace) -> int:
     return serve(load_config(options).config)
 
 
+@outlives_its_reader
 def submit(options: argparse.Namespace) -> int:
     """Have the daemon accept a batch; with `--wait`, show it until it ends."""
     from gpusched.client import render
