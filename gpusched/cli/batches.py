@@ -13,7 +13,7 @@ import msgspec
 
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
-from gpusched.config import Config, Loaded, batch_spec, load, path_problem
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
@@ -51,7 +51,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None
     #: what -o named, or None
     output: Path | None
-    #: sentences for people about the symbols file
+    #: sentences for people about the symbols file and the settings
     notes: tuple[str, ...]
 
     @property
@@ -85,14 +85,24 @@ def ask(options: argparse.Namespace) -> Ask:
     named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
+    spec = batch_spec(config, named.symbols, priority=options.priority)
     return Ask(
         config=config,
-        spec=batch_spec(config, named.symbols, priority=options.priority),
+        spec=spec,
         source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=named.notes,
+        notes=(*named.notes, *_notes_on_settings(spec)),
     )
+
+
+def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
+    """What is allowed and may not be what was wanted."""
+    if spec.workload != BUILT_IN_WORKLOAD or spec.device == "cpu":
+        return ()
+    from gpusched.teacher.settings import DIFFERS, differs_on_gpus
+
+    return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
 
 
 def _names_file(options: argparse.Namespace) -> bool:

@@ -32,12 +32,13 @@ from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.listener import Listener, listening_path
 from gpusched.daemon.metrics import Metrics
 from gpusched.daemon.notify import Notifier
 from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.sampler import Sampler
-from gpusched.daemon.server import Listener, Server, listening_path
+from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.warm_up import TRIAL_S, WarmUp, launcher_environment
