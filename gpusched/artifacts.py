@@ -26,12 +26,12 @@ import re
 import stat
 from collections.abc import Collection, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from gpusched import files
-from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.model import DeviceType, Standing, WindowResult
 
 SCHEMA = 1
 METADATA = "metadata.json"
@@ -45,8 +45,6 @@ MAX_METADATA_BYTES = 64 * 1024 * 1024
 _PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
 #: things that may come to stand in the place of a result while it is moved there
 _MOST_STRANGERS = 100
-
-Standing = Literal["nothing", "result", "stranger"]
 
 
 class File(msgspec.Struct, frozen=True):

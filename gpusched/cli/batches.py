@@ -159,7 +159,9 @@ def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, A
             "reuse": len(made.to_reuse),
             "skip": len(made.to_skip),
         }
-        | ({"fail": len(made.to_fail)} if made.to_fail else {}),
+        | ({"fail": len(made.to_fail)} if made.to_fail else {})
+        | ({"replace": made.to_replace} if made.to_replace else {})
+        | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
         "estimated_seconds": round(estimated_seconds, 3),
     }
 

@@ -14,6 +14,7 @@ from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
 from gpusched.core.events import BatchFinished, BatchHeld, Update
+from gpusched.core.planning import replacing
 from gpusched.core.totals import batch_object, totals
 from gpusched.errors import DONE, INTERRUPTED
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
@@ -59,9 +60,14 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
     """The id alone on stdout, for scripts."""
     batch = submitted.batch
     if as_json:
-        print_json(status_object(batch) | {"how": submitted.how})
+        found = status_object(batch) | {"how": submitted.how}
+        found |= {"replaces": submitted.replaces} if submitted.replaces else {}
+        print_json(found | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
         return
     print(batch.id, flush=True)  # noqa: T201
+    told = replacing(submitted.replaces, submitted.moves_aside)
+    if told:
+        print("; ".join(told), file=sys.stderr)  # noqa: T201
     print(  # noqa: T201
         f"{_HOW[submitted.how]}; it writes to {batch.output_dir}\n`gpusched status {batch.id}` shows how it goes",
         file=sys.stderr,

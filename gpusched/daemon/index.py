@@ -124,7 +124,7 @@ class Index:
             with files.opened(path.parent) as directory:
                 if not _may_be_replaced(directory):
                     kept = files.move_aside(NAME, directory, ASIDE)
-                    log.warning("no index of gpusched had its name, and was moved aside path=%s", path.with_name(kept))
+                    log.warning("what had the name of the index was moved aside path=%s", path.with_name(kept))
                 lines = (self._line(row) for row in self._store.finished_windows(batch_id))
                 self._files[batch_id] = files.create_whole(NAME, directory, lines)
             self._incomplete.discard(batch_id)

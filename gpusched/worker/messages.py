@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.calendar import Days
-from gpusched.core.model import DataNote, DeviceType, WindowResult
+from gpusched.core.model import DataNote, DeviceType, Standing, WindowResult
 from gpusched.workload import SurveyTask, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
@@ -183,6 +183,7 @@ class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
     remedy: str = ""
     fingerprint: str | None = None
     committed: WindowResult | None = None
+    replaces: Standing = "nothing"
 
 
 class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):
