@@ -28,7 +28,19 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.history import Sample
-from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, State, Usage, WindowKey
+from gpusched.core.model import (
+    BatchSpec,
+    DataNote,
+    DataNotes,
+    Device,
+    FailureKind,
+    PlannedWindow,
+    Reading,
+    Slot,
+    State,
+    Usage,
+    WindowKey,
+)
 from gpusched.core.placement import Health
 
 PROTOCOL = 1
@@ -90,6 +102,8 @@ class GetBatch(msgspec.Struct, frozen=True, kw_only=True, tag="get_batch"):
     """Answered with `BatchDetail`."""
 
     batch_id: str
+    #: with what there is to know about its data
+    notes: bool = False
 
 
 class ListWindows(msgspec.Struct, frozen=True, kw_only=True, tag="list_windows"):
@@ -220,6 +234,10 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
+    #: what would help, where its data gave nothing
+    remedy: str = ""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,6 +271,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     device_seconds: float | None = None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
 
 
 class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,6 +348,8 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
 class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     batch: BatchStatus
     spec: BatchSpec
+    #: of the first symbols that have any, if they were asked for
+    notes: DataNotes = {}
 
 
 class WindowPage(msgspec.Struct, frozen=True, kw_only=True, tag="windows"):
@@ -340,6 +362,8 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     state: State
     story: tuple[StoryLine, ...]
     attempts: tuple[AttemptLine, ...]
+    #: of its symbol's data
+    notes: tuple[DataNote, ...] = ()
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):

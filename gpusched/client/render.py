@@ -24,14 +24,24 @@ from rich.text import Text
 
 from gpusched.client.cells import ASCII, FANCY, clean, device_name, duration, key_metrics
 from gpusched.client.live import Frame
-from gpusched.client.tables import failure_line, plan_line, plan_rows, plan_table, summary
+from gpusched.client.tables import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
 from gpusched.client.view import FAILURES, BatchView, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
 from gpusched.core.model import Active, Finished, Succeeded
 from gpusched.core.planning import Plan
 from gpusched.protocol import Snapshot
 
-__all__ = ["RunScreen", "duration", "open_console", "plan_line", "plan_rows", "plan_table", "summary", "takes_keys"]
+__all__ = [
+    "RunScreen",
+    "duration",
+    "notes_lines",
+    "open_console",
+    "plan_line",
+    "plan_rows",
+    "plan_table",
+    "summary",
+    "takes_keys",
+]
 
 #: seconds between frames
 FRAME_S = 0.125
@@ -164,6 +174,8 @@ class RunScreen:
         """The plan is made; its windows are about to be submitted."""
         self._waiting = "Starting"
         self.note(f"Plan: {plan_line(plan)}")
+        for line in notes_lines(plan.notes):
+            self.note(line)
 
     def note(self, text: str) -> None:
         """Say a sentence, above the live area if there is one."""
