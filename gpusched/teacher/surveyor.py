@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gpusched.teacher.bars import Bars
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.fingerprint import fingerprint
@@ -19,6 +21,7 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
         history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
     except NoData as error:
         return [_skipped(window, 0, 0, str(error)) for window in task.windows]
+    settings = msgspec.structs.replace(settings, interval=history.interval)
     return [_look(task.symbol, history.bars, window, settings) for window in task.windows]
 
 
