@@ -176,14 +176,13 @@ def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, A
             "train": len(made.to_train),
             "reuse": len(made.to_reuse),
             "skip": len(made.to_skip),
-        },
+        }
+        | ({"fail": len(made.to_fail)} if made.to_fail else {}),
         "estimated_seconds": round(estimated_seconds, 3),
     }
 
 
 def _planned(planned: PlannedWindow) -> dict[str, Any]:
-    from gpusched.client.tables import action
-
     window = planned.window
     return {
         "symbol": window.symbol,
@@ -192,8 +191,8 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
         "window_label": window.label,
         "bars": planned.bars,
         "usable_rows": planned.usable_rows,
-        "action": action(planned),
-        "reason": planned.skip_reason,
+        "action": planning.action(planned),
+        "reason": planning.reason_of_plan(planned) or None,
     }
 
 

@@ -48,7 +48,7 @@ def train(options: argparse.Namespace) -> int:
     from gpusched.daemon.warm_up import launcher_environment
     from gpusched.worker.messages import WindowJob
     from gpusched.worker.window import load_module, run_window
-    from gpusched.workload import BadData, BadParameters, DeviceMismatch, Task
+    from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData, Task
 
     if why := planning.symbol_problem(options.symbol):
         raise BadTrainSymbol(symbol=options.symbol, why=why)
@@ -60,7 +60,7 @@ def train(options: argparse.Namespace) -> int:
     spec = batch_spec(config, (options.symbol,))
     check_data_root(spec)
     os.environ |= launcher_environment(config)
-    device_type: DeviceType = "cpu" if spec.device == "auto" else spec.device
+    device_type: DeviceType = "cpu" if spec.device == "auto" or spec.device == "mixed" else spec.device
     task = Task(
         symbol=options.symbol,
         start=start,
@@ -78,7 +78,7 @@ def train(options: argparse.Namespace) -> int:
         if preload is not None:
             preload()
         result = run_window(job, lambda phase, round=0, rounds=0: None)
-    except (BadData, BadParameters, DeviceMismatch) as error:
+    except (NoData, BadData, BadParameters, DeviceMismatch) as error:
         raise WindowFailed(place=task.label, why=error) from error
     except Exception as error:
         raise WindowRaised(place=task.label, why=f"{type(error).__name__}: {error}") from error

@@ -6,10 +6,21 @@ import datetime as dt
 import hashlib
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import BatchSpec, PlannedWindow, Window
+from gpusched.core.model import (
+    BatchSpec,
+    DataNotes,
+    Failed,
+    Failure,
+    Outcome,
+    PlannedWindow,
+    Reused,
+    Skipped,
+    Window,
+)
 
 #: a tail of the date range that is shorter than this is not a window of its own
 MIN_TAIL_DAYS = 7
@@ -115,19 +126,53 @@ def batch_id(source: str, digest_hex: str) -> str:
     return f"{stem}-{digest_hex[:8]}"
 
 
+Action = Literal["train", "reuse", "skip", "fail"]
+
+
+def action(planned: PlannedWindow) -> Action:
+    """What a batch does with a window; one that fails does so at once, without a launch."""
+    if planned.refusal is not None:
+        return "fail"
+    if planned.skip_reason is not None:
+        return "skip"
+    return "train" if planned.committed is None else "reuse"
+
+
+def reason_of_plan(planned: PlannedWindow) -> str:
+    """Why a window is not simply trained or reused; empty if it is."""
+    return planned.refusal or planned.skip_reason or planned.doubt or ""
+
+
+def planned_outcome(planned: PlannedWindow) -> Outcome | None:
+    """How a window ends that needs no launch; None for one that is to be trained."""
+    if planned.refusal is not None:
+        return Failed(failure=Failure(kind="bad_data", message=planned.refusal))
+    if planned.skip_reason is not None:
+        return Skipped(reason=planned.skip_reason)
+    return None if planned.committed is None else Reused(result=planned.committed)
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch would do, window by window."""
+    """What a batch would do, window by window, and what there is to know about its data."""
 
     windows: tuple[PlannedWindow, ...]
+    notes: DataNotes = {}
 
     @property
     def to_train(self) -> tuple[PlannedWindow, ...]:
-        return tuple(w for w in self.windows if w.skip_reason is None and w.committed is None)
-
-    @property
-    def to_skip(self) -> tuple[PlannedWindow, ...]:
-        return tuple(w for w in self.windows if w.skip_reason is not None)
+        return self._that("train")
 
     @property
     def to_reuse(self) -> tuple[PlannedWindow, ...]:
-        return tuple(w for w in self.windows if w.skip_reason is None and w.committed is not None)
+        return self._that("reuse")
+
+    @property
+    def to_skip(self) -> tuple[PlannedWindow, ...]:
+        return self._that("skip")
+
+    @property
+    def to_fail(self) -> tuple[PlannedWindow, ...]:
+        return self._that("fail")
+
+    def _that(self, wanted: Action) -> tuple[PlannedWindow, ...]:
+        return tuple(window for window in self.windows if action(window) == wanted)

@@ -154,7 +154,7 @@ class Admission:
                     id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
                 )
                 with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
-                    await self._supervisor.submit(batch, plan.windows)
+                    await self._supervisor.submit(batch, plan.windows, plan.notes)
                 if scope.cancelled_caught:
                     await self.durable()
         return batch_id, "again" if again else "new"

@@ -323,7 +323,7 @@ async def run_batch(
                 if unread:
                     with anyio.move_on_after(FIRST_READING_S):
                         await all_read.wait()
-                await supervisor.submit(batch, plan.windows)
+                await supervisor.submit(batch, plan.windows, plan.notes)
             async with anyio.create_task_group() as watching:
                 over = anyio.Event()
                 if not signals:

@@ -52,8 +52,8 @@ from gpusched.core.model import (
     CPU,
     Active,
     Batch,
+    DataNotes,
     Device,
-    DeviceChoice,
     DeviceType,
     Ending,
     Failure,
@@ -65,12 +65,14 @@ from gpusched.core.model import (
     WindowKey,
     WindowResult,
 )
+from gpusched.core.placement import type_on, types_for
 from gpusched.core.scheduler import Scheduler
 from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.devices import pinning
 from gpusched.daemon.index import Index
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.link import WorkloadNotLoadable
+from gpusched.daemon.logs import end_of_log
 from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
@@ -160,10 +162,10 @@ class Supervisor:
         self._wakeup.set()
         await waiter.wait()
 
-    async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...]) -> None:
+    async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
         artifacts.sweep_partial(Path(batch.output_dir))
-        self.post(BatchSubmitted(batch=batch, windows=windows))
+        self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
     def shut_down(self, *, drain: bool) -> None:
@@ -299,12 +301,14 @@ class Supervisor:
         """Remember what windows took that were trained now; a result that a restart found was timed by nobody here."""
         for record in records:
             if isinstance(record, WindowMoved) and isinstance(record.ending, WindowResult) and record.usage is not None:
-                batch = self.scheduler.batch(record.key.batch_id)
+                batch, planned = self.scheduler.batch(record.key.batch_id), self.scheduler.planned(record.key)
                 assert batch is not None
+                if planned.doubt is not None or planned.refusal is not None:
+                    continue  # nobody knows how many rows it had
                 estimate = self._estimates.observe(
                     batch.spec.workload,
                     record.ending.device_type,
-                    self.scheduler.planned(record.key).usable_rows,
+                    planned.usable_rows,
                     record.ending.seconds,
                     record.usage.device_memory_bytes,
                 )
@@ -388,6 +392,8 @@ class Supervisor:
             launcher_lost=end.launcher_lost,
             exit_code=end.exit_code,
             signal=end.signal,
+            on_cpu=device.id == CPU,
+            log_end=end_of_log(self.log_path(key, attempt)) if end.signal == signal.SIGABRT else "",
         )
         if isinstance(ending, Failure) and not errors:
             # It may have died between its commit and its report.
@@ -423,7 +429,7 @@ class Supervisor:
             data_root=spec.data_root,
             cache_dir=str(self._cache_dir),
             settings=spec.settings,
-            device_type=_device_type(device, spec.device),
+            device_type=type_on(device, batch.device),
             device=device.id,
             threads=device.threads,
         )
@@ -432,10 +438,6 @@ class Supervisor:
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""
         return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
-
-
-def _device_type(device: Device, wanted: DeviceChoice) -> DeviceType:
-    return device.device_type if wanted == "auto" else wanted
 
 
 def environment(device: Device) -> dict[str, str | None]:
@@ -454,8 +456,7 @@ def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | Non
     """The verified result that is already in a window's directory, if it is the one that training would give."""
     if planned.fingerprint is None:
         return None
-    device_types: Iterable[DeviceType] = ("cpu", "gpu", "cuda") if batch.spec.device == "auto" else (batch.spec.device,)
-    fingerprints = {device_fingerprint(planned.fingerprint, device_type) for device_type in device_types}
+    fingerprints = {device_fingerprint(planned.fingerprint, device_type) for device_type in types_for(batch.device)}
     directory = Path(batch.output_dir) / planned.window.label
     metadata = artifacts.verify(directory, fingerprints)
     return None if metadata is None else metadata.result(directory)

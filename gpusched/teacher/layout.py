@@ -138,7 +138,7 @@ class _Finder:
         return places[0]
 
     def column(self, name: str) -> int | None:
-        found = self.given(name) if name in self._columns else self.first((name,))
+        found = self.given(name) if name in self._columns else self.first((name, f"{name}/last"))  # Nasdaq's close
         if found is None:
             self._missing.append(name)
         return found

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpusched.teacher import intervals
+from gpusched.workload import NoData
 
 PARQUET = ".parquet"
 #: of files of bars, in any case
@@ -24,55 +25,61 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def nothing_found(root: str, symbol: str, interval: str) -> str:
-    """Where the bars of a symbol were looked for, and what is there instead."""
+def nothing_found(root: str, symbol: str, interval: str) -> NoData:
+    """Where the bars of a symbol were looked for, what is there instead, and what helps."""
     if not Path(root).is_dir():
-        return f"the data root {root} is not a directory"
+        return NoData(f"no data: the data root {root} is not a directory", remedy="give another --data-root")
     below = Path(root, symbol)
     if below.is_dir():
-        return f"{below} has no interval {interval} ({_instead(below, interval)})"
-    hint = _nearest(root, symbol) or f"bars are looked for in {below}/{interval}/*.csv or {below}.csv"
-    return f"neither a directory {symbol} nor {symbol}.csv (.csv.gz, .txt, .parquet) is in {root}: {hint}"
-
-
-def _instead(below: Path, interval: str) -> str:
-    directories = sorted(path.name for path in below.iterdir() if path.is_dir())
-    if directories:
-        return f"there are: {some(directories)}; --interval chooses"
-    counts = collections.Counter(path.suffix or path.name for path in below.iterdir())
-    if not counts:
-        return "it is empty"
-    there = ", ".join(f"{count} {suffix} file{'s' if count > 1 else ''}" for suffix, count in sorted(counts.items()))
-    return (
-        f"there {'is' if sum(counts.values()) == 1 else 'are'} {there} right below it: move them to {below}/{interval}"
+        there, remedy = _instead(below, interval)
+        return NoData(f"no data: {below} has no interval {interval} ({there})", remedy=remedy)
+    there, remedy = _nearest(root, symbol) or (
+        f"{below}/{interval}/*.csv and {below}.csv were looked for",
+        "give another --data-root",
     )
+    return NoData(f"no data: no directory {symbol}, {symbol}.csv or the like is in {root} ({there})", remedy=remedy)
 
 
-def _nearest(root: str, symbol: str) -> str | None:
-    """A hint at something with nearly the symbol's name, or at the root that was meant."""
+def _instead(below: Path, interval: str) -> tuple[str, str]:
+    """What is in a symbol's directory that has no interval, and what helps."""
+    paths = list(below.iterdir())
+    directories = sorted(path.name for path in paths if path.is_dir())
+    if directories:
+        return f"there {_are(len(directories))}: {some(directories)}", f"give --interval {directories[0]}"
+    if not paths:
+        return "it is empty", f"put files into {below}/{interval}"
+    counts = collections.Counter(path.suffix or path.name for path in paths)
+    files = ", ".join(f"{count} {suffix} file{'s' if count > 1 else ''}" for suffix, count in sorted(counts.items()))
+    return f"there {_are(len(paths))} {files} right below it, not looked at", f"move them to {below}/{interval}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
+    """What is there that has nearly the symbol's name, or tells that another root was meant, and what helps."""
     names = _names(root, Path(root).stat().st_mtime_ns)
     if alike := names.get(_plain(symbol)):
-        name = alike[0]
-        if name.startswith(symbol + "."):
-            return f"{name} is there, which is not a form that is read: save it as CSV or Parquet"
-        return f"{name} is there: write the symbol as its file is called"
+        if alike[0].startswith(symbol + "."):
+            return f"{alike[0]} is there, which is not a form that is read", "save it as CSV or Parquet"
+        return f"{alike[0]} is there", "write the symbol as its file is called"
     for suffix in SUFFIXES:
         if symbol.lower().endswith(suffix) and Path(root, symbol).exists():
-            return f"{symbol} is there: leave {suffix} out of the symbol"
+            return f"{symbol} is there", f"leave {suffix} out of the symbol"
     folders = [name for alike in names.values() for name in alike if intervals.span(name) and Path(root, name).is_dir()]
     for name in folders:
         for there in (symbol, *(symbol + suffix for suffix in FLAT_SUFFIXES)):
             if Path(root, name, there).exists():
-                return f"{Path(root, name, there)} is there: give --data-root {Path(root, name)}"
+                return f"{Path(root, name, there)} is there", f"give --data-root {Path(root, name)}"
     if folders:
-        return f"the root has the interval {folders[0]} itself: is it a symbol's directory? give --data-root {Path(root).parent}"
+        return f"it has {folders[0]} itself, as a symbol's own directory does", "give the --data-root above that"
     if Path(root, f"symbol={symbol}").exists():
-        return f"symbol={symbol} is there: move its files to {Path(root, symbol, intervals.DEFAULT)}"
-    if not (start := _plain(symbol)):
-        return None
-    longer = sorted(name for key, alike in names.items() if key.startswith(start) for name in alike)
+        return f"symbol={symbol} is there", f"move its files to {Path(root, symbol, intervals.DEFAULT)}"
+    start = _plain(symbol)
+    longer = sorted(name for key, alike in names.items() if start and key.startswith(start) for name in alike)
     longer = [name for name in longer if not name[len(symbol) : len(symbol) + 1].isalnum()]
-    return f"{some(longer)} is there: is that the symbol?" if longer else None
+    return (f"{some(longer)} {_are(len(longer))} there", "write the symbol as its file is called") if longer else None
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gpusched.teacher.bars import Floats
+from gpusched.teacher.bars import Floats, Integers
 from gpusched.teacher.tables import Characters, Table
 from gpusched.workload import BadData
 
@@ -32,15 +32,13 @@ def floats(table: Table, column: int, name: str, decimal: str) -> Floats:
                 " write numbers without thousands separators"
             )
         characters[characters == _COMMA] = _DOT
-    elif decimal != ".":
-        raise ValueError(decimal)
     numbers, rest = _decimals(characters)
     if len(rest):
-        _read_others(table, column, name, characters, numbers, rest)
+        _read_others(table, column, name, decimal, characters, numbers, rest)
     return numbers
 
 
-def _decimals(characters: Characters) -> tuple[Floats, np.ndarray]:
+def _decimals(characters: Characters) -> tuple[Floats, Integers]:
     """Numbers of at most `_EXACT_DIGITS` digits, and the rows that are no such.
 
     An integer below 2^53 divided by a power of ten that is exact, too, is the nearest float: one rounding, by the
@@ -70,14 +68,15 @@ def _decimals(characters: Characters) -> tuple[Floats, np.ndarray]:
 
 
 def _read_others(
-    table: Table, column: int, name: str, characters: Characters, numbers: Floats, rows: np.ndarray
+    table: Table, column: int, name: str, decimal: str, characters: Characters, numbers: Floats, rows: Integers
 ) -> None:
     """Fill in the numbers of rows that have many digits, an exponent or none."""
     others = characters[:, rows]
     plain = _PLAIN[others].all(axis=0) & ((others != 0).sum(axis=0) > 1)
     try:
-        texts = np.ascontiguousarray(others[:, plain].T).view(f"S{len(others)}").ravel() if plain.any() else []
-        numbers[rows[plain]] = np.asarray(texts).astype(np.float64)
+        if plain.any():
+            texts = np.ascontiguousarray(others[:, plain].T).view(f"S{len(others)}").ravel()
+            numbers[rows[plain]] = texts.astype(np.float64)
     except ValueError:  # one of them is no number: found below
         plain[:] = False
     for row in rows[~plain].tolist():
@@ -86,15 +85,15 @@ def _read_others(
         )
 
 
-def _number(table: Table, row: int, column: int, name: str, text: str) -> float:
+def _number(table: Table, row: int, name: str, said: str, text: str) -> float:
     if text.lower() in _MISSING:
         return math.nan
     try:
         # Python also takes 1_000 and other scripts' digits, which would hide a broken file.
-        return float(text if text.isascii() else "?") if "_" not in text else float("?")
+        return float(text.replace("_", "?") if text.isascii() else "?")
     except ValueError:
-        said = table.field(row, column)
-        raise BadData(f"{table.place(row)}: {name} {said!r} is not a number{_cause(said)}") from None
+        separated = f" (fields are separated by {table.separator!r})" if table.separator != "," else ""
+        raise BadData(f"{table.place(row)}: {name} {said!r} is not a number{separated}{_cause(said)}") from None
 
 
 def _cause(text: str) -> str:
@@ -102,7 +101,7 @@ def _cause(text: str) -> str:
     if plain.count(",") == 1 and "." not in plain and plain.replace(",", "").isdigit():
         return ': does it have a decimal comma? then set data.decimal = ","'
     if "," in plain or "'" in plain:
-        return ": write numbers without thousands separators and with a decimal point"
+        return ": write numbers without thousands separators (data.decimal says which character is the decimal point)"
     if plain[:1] in "$€£₹¥":
         return ": write prices without a currency"
     if plain[-1:].upper() in ("K", "M", "B") and plain[:-1].replace(".", "").isdigit():

@@ -87,13 +87,8 @@ def _require_agreement(paths: Sequence[Path], rows: Rows, sifted: Sifted, explai
         lines = [(int(rows.line[a]), int(rows.line[b])) for a, b in pairs if rows.file[a] == rows.file[b] == one]
         where = f"{paths[one]}:{max(lines[0])}"
         reason = explain(paths[one], lines) or f"lines {min(lines[0])} and {max(lines[0])} are both of {when}"
-    raise BadData(
-        f"{where}: {count} of {len(rows)} rows differ from another one of the same {_unit(rows, row, other)}: {reason}"
-    )
-
-
-def _unit(rows: Rows, row: int, other: int) -> str:
-    return "instant" if rows.local[row] == rows.local[other] else "day"
+    unit = "instant" if rows.local[row] == rows.local[other] else "day"
+    raise BadData(f"{where}: {count} of {len(rows)} rows differ from another one of the same {unit}: {reason}")
 
 
 def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interval: str, wanted: intervals.Span) -> None:
@@ -164,7 +159,7 @@ def _repeated(rows: Rows, sifted: Sifted) -> list[DataNote]:
     if count := int(np.count_nonzero(codes & CONFLICTING)):
         shown = ", ".join(_moment(rows.local[row]) for row in sifted.conflicts[:3]) + (", …" if count > 3 else "")
         differ = "row differs" if count == 1 else "rows differ"
-        text = f"{count} {differ} from another one of the same instant, of which the last is kept: {shown}"
+        text = f"{count} conflicting {differ} from another one of the same instant; the last is kept: {shown}"
         notes.append(DataNote("conflicts", text))
     return notes
 
@@ -179,7 +174,7 @@ def _prices(bars: Bars) -> list[DataNote]:
         return []
     reversed_ = int(np.count_nonzero(bars.high < bars.low * (1 - _ROUNDING)))
     crossed = f", in {reversed_} of them the high is below the low" if reversed_ else ""
-    text = f"high and low do not enclose open and close in {count} of {len(bars)} bars{crossed}"
+    text = f"high and low do not enclose open and close in {count} of {len(bars)} rows{crossed}"
     return [DataNote("ohlc", f"{text} (first on {_date(bars.local[wrong.argmax()])})")]
 
 

@@ -19,7 +19,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """How the files of a symbol are to be read: the settings of `data` that change what they mean."""
 
     symbol: str
-    columns: dict[str, str] = {}
+    columns: Mapping[str, str] = {}
     #: of the exchange, IANA's name; empty: as the timestamps say
     timezone: str = ""
     #: of `strptime`; empty: the forms that can mean one thing only

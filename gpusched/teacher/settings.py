@@ -61,7 +61,7 @@ _WHOLE_NUMBERS = ("num_iterations", "early_stopping_round", "seed", "num_threads
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings as they were given; `parse_settings` makes complete ones."""
 
-    #: directory below the symbol's that holds its bars, by any name of the interval; empty: 1d, or the only one there is
+    #: directory below the symbol's that holds its bars, by any name of it; empty: 1d, or the only one that there is
     interval: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$")] = ""
     #: bars that the label looks ahead
     horizon: Annotated[int, Meta(ge=1, le=1_000_000)] = 7
@@ -73,7 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: usable rows below which a window is skipped
     min_rows: Annotated[int, Meta(ge=2)] = 20
     #: what is what in the files → the name of its column, where the names do not say it
-    columns: dict[Literal["timestamp", "time", "open", "high", "low", "close", "volume", "symbol"], str] = {}
+    columns: dict[str, str] = {}
     #: of the exchange, by IANA's name; empty: as the timestamps say
     timezone: str = ""
     #: of the timestamps, for `strptime`; empty: the forms that can mean one thing only
@@ -85,6 +85,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lightgbm: dict[str, Any] = {}
 
 
+#: of bars, as `columns` calls them
+COLUMNS = ("timestamp", "time", "open", "high", "low", "close", "volume", "symbol")
 #: settings that say how files are read; what comes of it is in the bars
 READING = ("columns", "timezone", "date_format", "decimal", "strict")
 
@@ -98,6 +100,9 @@ def parse_settings(raw: Mapping[str, Any]) -> Settings:
         settings = msgspec.convert(dict(raw), Settings)
     except msgspec.ValidationError as error:
         raise BadParameters(_sentence(str(error), raw)) from None
+    for role in settings.columns:
+        if role not in COLUMNS:
+            raise BadParameters(f"setting columns: there is no {role!r} in it{_nearest(role, COLUMNS)}")
     _check_timezone(settings.timezone)
     _check_date_format(settings.date_format)
     return msgspec.structs.replace(settings, lightgbm=lightgbm_parameters(settings.lightgbm))

@@ -13,11 +13,7 @@ from gpusched.core.planning import symbol_problem
 from gpusched.teacher import intervals
 from gpusched.teacher.contents import kind
 from gpusched.teacher.nearest import FLAT_SUFFIXES, PARQUET, SUFFIXES, nothing_found, some
-from gpusched.workload import BadData, DataNote
-
-
-class NoData(BadData):
-    """There are no bars where they should be. Says `no data: …`."""
+from gpusched.workload import BadData, DataNote, NoData
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -67,7 +63,7 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
     if len(directories) == 1 and not interval:
         files, more = _files(below / directories[0])
         return Sources(str(below / directories[0]), files, directories[0], (_only(directories[0]), *more))
-    raise NoData(f"no data: {nothing_found(root, symbol, interval or intervals.DEFAULT)}")
+    raise nothing_found(root, symbol, interval or intervals.DEFAULT)
 
 
 def _directories(below: Path) -> list[str]:
@@ -99,8 +95,8 @@ def _choose(below: Path, directories: list[str], interval: str) -> tuple[str, tu
     if not interval and len(directories) == 1:
         return directories[0], (_only(directories[0]),)
     raise NoData(
-        f"no data: {below} has no interval {wanted} (there {'is' if len(directories) == 1 else 'are'}: {there}):"
-        f" give --interval {directories[0]}"
+        f"no data: {below} has no interval {wanted} (there {'is' if len(directories) == 1 else 'are'}: {there})",
+        remedy=f"give --interval {directories[0]}",
     )
 
 
@@ -186,7 +182,7 @@ def _parts(directory: Path, name: str) -> tuple[Source, ...]:
 
 
 def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, ...]] | None:
-    """The files that stand for the symbol by themselves, the first of `FLAT_SUFFIXES` only. None where there is none."""
+    """The file that stands for the symbol by itself, with the first of `FLAT_SUFFIXES` that there is."""
     found: list[tuple[Source, ...]] = []
     others: list[str] = []
     problems: list[str] = []

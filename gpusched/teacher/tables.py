@@ -23,8 +23,9 @@ Bytes = npt.NDArray[np.uint8]
 Characters = Bytes
 
 _NEWLINE, _QUOTE, _SPACE, _TAB = b'\n" \t'
-#: a longer field is neither a number nor a timestamp; the rest of it is not looked at
+#: of a longer field only so much is looked at, and the last of it is a character that is in no text
 LONGEST = 64
+_TOO_LONG = 0xFF
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +33,7 @@ class Table:
     """n rows of fields, in the order in which they were read."""
 
     paths: Sequence[Path]
+    separator: str
     text: bytes
     #: (n, columns) first character of a field, and the one behind its last
     starts: Integers
@@ -71,6 +73,8 @@ class Table:
             places += 1
             if position >= shortest:
                 found[position][widths <= position] = 0
+        if longest == LONGEST:
+            found[-1][widths > LONGEST] = _TOO_LONG
         return found
 
     def only(self, rows: npt.NDArray[np.bool_]) -> Table:
@@ -98,7 +102,8 @@ def _strip(buffer: Bytes, starts: Integers, ends: Integers) -> tuple[Integers, I
 
 
 def _blank(characters: Bytes) -> npt.NDArray[np.bool_]:
-    return (characters == _SPACE) | (characters == _TAB)
+    blank: npt.NDArray[np.bool_] = (characters == _SPACE) | (characters == _TAB)
+    return blank
 
 
 def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table:
@@ -127,7 +132,8 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
     whole = fields == width
     if not whole.all():
         wrong = np.flatnonzero(~whole)
-        blank = [not text[starts[row] : ends[row]].strip(b" \t,;|") for row in wrong]
+        blanks = f' \t"{layout.separator}'.encode()
+        blank = [not text[starts[row] : ends[row]].strip(blanks) for row in wrong]
         if not all(blank):
             row = wrong[blank.index(False)]
             raise BadData(f"{paths[file[row]]}:{line[row]}: {_miscounted(int(fields[row]), width)}")
@@ -135,7 +141,7 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
         starts, file, line = starts[whole], file[whole], line[whole]
     field_ends = bounds.reshape(-1, width)
     field_starts = np.concatenate([starts[:, np.newaxis], field_ends[:, :-1] + 1], axis=1)
-    table = Table(paths, text, field_starts, field_ends, file, line)
+    table = Table(paths, layout.separator, text, field_starts, field_ends, file, line)
     return _without_headers(table, layout)
 
 
@@ -145,7 +151,7 @@ def column_of(path: Path, columns: Sequence[Sequence[str]], line: Integers) -> T
     text = b"\n".join(field for row in rows for field in row) + b"\n"
     lengths = np.array([[len(field) for field in row] for row in rows], np.int64).reshape(-1, len(columns))
     ends = np.cumsum(lengths.ravel() + 1).reshape(lengths.shape) - 1
-    return Table((path,), text, ends - lengths, ends, np.zeros(len(rows), np.int64), line)
+    return Table((path,), ",", text, ends - lengths, ends, np.zeros(len(rows), np.int64), line)
 
 
 def _miscounted(fields: int, width: int) -> str:
@@ -186,7 +192,7 @@ def _quoted(
     # A file ends outside of quotes, so the count starts anew with each.
     parity = np.searchsorted(quotes, first) & 1
     outside = np.zeros(256, bool)
-    outside[[ord(layout.separator), _NEWLINE, _SPACE, _TAB, _QUOTE]] = True
+    outside[[ord(layout.separator), _NEWLINE, _QUOTE]] = True
     before = np.concatenate([[_NEWLINE], buffer])[quotes]
     after = np.concatenate([buffer, [_NEWLINE]])[quotes + 1]
     opens = inside[quotes]

@@ -93,8 +93,8 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
     if rest.any():
         row = int((rest != clock).argmax())
         raise BadData(
-            f"{table.place(row)}: {table.field(row, column)!r} and the time {table.field(row, time)!r} beside it differ:"
-            " say which column is the timestamp with data.columns"
+            f"{table.place(row)}: {table.field(row, column)!r} and the time {table.field(row, time)!r} beside it"
+            " differ: say which column is the timestamp with data.columns"
         )
     return date + clock, np.where(offset == NAIVE, dates[1], offset)
 
@@ -206,9 +206,10 @@ def _field(characters: Characters, match: re.Match[str], name: str, most: int = 
 
 def _numbers(characters: Characters) -> Instants | None:
     """Instants of numbers of seconds, or of parts of them, as their magnitude tells; None if they are no numbers."""
-    if not characters.shape[1] or not _NUMBER.fullmatch(
-        _shape(np.where(_digits(characters[:, 0]), np.uint8(_ZERO), characters[:, 0]))
-    ):
+    if not characters.shape[1]:
+        return None
+    first = characters[:, 0]
+    if not _NUMBER.fullmatch(_shape(np.where(_digits(first), np.uint8(_ZERO), first))):
         return None
     widths = (characters != 0).sum(axis=0)
     if int(widths.min()) == int(widths.max()) in _COMPACT_DIGITS:
@@ -247,15 +248,16 @@ def _digits(characters: Characters) -> npt.NDArray[np.bool_]:
 def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
     """The unit of all numbers, by the largest; those of the first years after 1970 are small in any unit."""
     largest = int(numbers.argmax())
-    for name, per_second in _UNITS.items():
-        if _FIRST_S * per_second <= numbers[largest] <= _LAST_S * per_second:
-            break
-    else:
+    found = [name for name in _UNITS if _known(numbers[largest : largest + 1], name)[0]]
+    if not found:
         raise _NotRead(largest, ": as a number since 1970 it is none of a time from 1973 to 2099")
-    for other, smaller in _UNITS.items():
-        if smaller < per_second:
-            of_other = (numbers >= _FIRST_S * smaller) & (numbers <= _LAST_S * smaller)
-            if of_other.any():
-                row = int(of_other.argmax())
-                raise _NotRead(row, f" in {name}, as others are: it seems to be in {other}")
-    return name
+    (unit,) = found
+    for other, per_second in _UNITS.items():
+        if per_second < _UNITS[unit] and (of_other := _known(numbers, other)).any():
+            raise _NotRead(int(of_other.argmax()), f" in {unit}, as others are: it seems to be in {other}")
+    return unit
+
+
+def _known(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.bool_]:
+    known: npt.NDArray[np.bool_] = (numbers >= _FIRST_S * _UNITS[unit]) & (numbers <= _LAST_S * _UNITS[unit])
+    return known

@@ -44,7 +44,7 @@ def timestamp_cause(text: str, column: Callable[[], list[str]]) -> str:
         return ": it is a rounded number, likely a spreadsheet's: export it as text"
     if re.search(r" [AaPp][Mm]$", text):
         return ': a clock of 12 hours is not read: set data.date_format, such as "%Y-%m-%d %I:%M:%S %p"'
-    return " such as 2024-01-31T09:15:00+05:30, 2024-01-31 09:15, 2024-01-31 or 20240131; data.date_format names another form"
+    return " such as 2024-01-31T09:15:00+05:30, 2024-01-31 09:15 or 20240131; data.date_format names another form"
 
 
 def _day_or_month(match: re.Match[str], texts: list[str]) -> str:
@@ -59,7 +59,10 @@ def _day_or_month(match: re.Match[str], texts: list[str]) -> str:
     months_first = any(second > 12 for _, second in pairs)
     if days_first != months_first:
         which = "day" if days_first else "month"
-        return f': whether the day or the month comes first is not guessed: set data.date_format = "{forms[which]}"'
+        return (
+            ": whether the day or the month comes first is not known (other rows tell that it is the"
+            f' {which}): set data.date_format = "{forms[which]}"'
+        )
     return (
         ": whether the day or the month comes first is not known: set data.date_format ="
         f' "{forms["day"]}" or "{forms["month"]}"'

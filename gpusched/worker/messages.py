@@ -11,7 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.calendar import Days
+from gpusched.core.model import DataNote, DeviceType, WindowResult
 from gpusched.workload import SurveyTask, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
@@ -171,22 +172,38 @@ class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
     bars: int
     usable_rows: int
     skip_reason: str | None = None
+    refusal: str | None = None
+    remedy: str = ""
     fingerprint: str | None = None
     committed: WindowResult | None = None
 
 
-class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed"):
-    """The data of a whole symbol cannot be used: all its windows are skipped for this reason."""
+class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):
+    """What the data of a symbol are like, before its windows; see `SymbolSurvey`."""
 
     symbol: str
+    notes: tuple[DataNote, ...]
+    days: Days | None
+    strict: bool
+
+
+class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed"):
+    """No window of a symbol can be planned to be trained: it has no data, or they cannot be used, or looking at them
+    failed, which says nothing about them."""
+
+    symbol: str
+    what: Literal["no_data", "bad_data", "unknown"]
     reason: str
+    remedy: str = ""
 
 
 class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
     pass
 
 
-ErrorKind = Literal["bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "device_lost", "raised"]
+ErrorKind = Literal[
+    "no_data", "bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "device_lost", "raised"
+]
 
 
 class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
@@ -197,7 +214,9 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     traceback: str
 
 
-PipeMessage = Started | Progress | WindowResult | SurveyedWindow | SurveyFailed | SurveyDone | Trial | Error
+PipeMessage = (
+    Started | Progress | WindowResult | SurveyedSymbol | SurveyedWindow | SurveyFailed | SurveyDone | Trial | Error
+)
 
 
 # -- the supervisor's view of how a process ended ----------------------------------------------------------------------

@@ -49,5 +49,5 @@ def test_it_can_be_trained_on(tmp_path: Path) -> None:
     year = DateRange(dt.date(2012, 1, 1), dt.date(2012, 12, 31))
     places = {"data_root": str(tmp_path / "data"), "cache_dir": str(tmp_path / "cache")}
     for symbol in SYMBOLS:
-        (seen,) = survey(SurveyTask(symbol=symbol, windows=(year,), settings={}, **places))
+        (seen,) = survey(SurveyTask(symbol=symbol, windows=(year,), settings={}, **places)).windows
         assert seen.skip_reason is None
