@@ -80,9 +80,8 @@ def _read_others(
     except ValueError:  # one of them is no number: found below
         plain[:] = False
     for row in rows[~plain].tolist():
-        numbers[row] = _number(
-            table, row, column, name, bytes(characters[:, row]).rstrip(b"\0").decode(errors="replace")
-        )
+        said = table.field(row, column)
+        numbers[row] = _number(table, row, name, said, said.replace(",", ".") if decimal == "," else said)
 
 
 def _number(table: Table, row: int, name: str, said: str, text: str) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.core.planning import symbol_problem
+from gpusched.core.symbols import symbol_problem
 from gpusched.teacher import intervals
 from gpusched.teacher.contents import kind
 from gpusched.teacher.nearest import FLAT_SUFFIXES, PARQUET, SUFFIXES, nothing_found, some
