@@ -68,10 +68,13 @@ def read_file(path: Path) -> bytes:
         if error.errno == errno.ENXIO:
             raise BadData(f"{path}: is a socket, not a file of bars") from None
         raise
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor, not a path
+    try:
         if what := kind(os.fstat(descriptor).st_mode):
             raise BadData(f"{path}: is {what}, not a file of bars")
-        content = file.read()
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:  # a descriptor, not a path
+            content = file.read()
+    finally:
+        os.close(descriptor)
     return _unpacked(path, content) if path.name.lower().endswith(".gz") else content
 
 
@@ -91,7 +94,7 @@ def require_text(path: Path, content: bytes) -> None:
 def require_utf8(path: Path, content: bytes) -> None:
     """Raise BadData with its line where there are bytes that are no UTF-8 text, or zero."""
     if (first := content.find(b"\0")) >= 0:
-        if content[1::2][:100].count(0) > 90 or content[::2][:100].count(0) > 90:
+        if any(half.count(0) > 0.9 * len(half) for half in (content[:200:2], content[1:200:2])):
             raise BadData(f"{path}:1: is {_UTF16}")
         count = content.count(b"\0")
         raise BadData(

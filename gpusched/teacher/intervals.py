@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import numpy.typing as npt
 
 from gpusched.teacher.bars import Integers
 
@@ -64,10 +65,13 @@ def measured_span(instants: Integers) -> Span | None:
 
 def contradicts(distances: Integers, wanted: Span) -> bool:
     """Whether bars at these distances (in microseconds) cannot be of an interval."""
-    if len(distances) < FEW:
-        return False
-    fits = (distances >= wanted[0] * 1_000_000) & (distances <= wanted[1] * 1_000_000)
-    return bool(fits.mean() < SHARE)
+    return len(distances) >= FEW and bool(fits(distances, wanted).mean() < SHARE)
+
+
+def fits(distances: Integers, wanted: Span) -> npt.NDArray[np.bool_]:
+    """Which distances (in microseconds) are those of an interval."""
+    found: npt.NDArray[np.bool_] = (distances >= wanted[0] * 1_000_000) & (distances <= wanted[1] * 1_000_000)
+    return found
 
 
 def short_name(bounds: Span) -> str:

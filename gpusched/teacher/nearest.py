@@ -33,11 +33,10 @@ def nothing_found(root: str, symbol: str, interval: str) -> NoData:
     if below.is_dir():
         there, remedy = _instead(below, interval)
         return NoData(f"no data: {below} has no interval {interval} ({there})", remedy=remedy)
-    there, remedy = _nearest(root, symbol) or (
-        f"{below}/{interval}/*.csv and {below}.csv were looked for",
-        "give another --data-root",
-    )
-    return NoData(f"no data: no directory {symbol}, {symbol}.csv or the like is in {root} ({there})", remedy=remedy)
+    missing = f"no data: neither {symbol}/{interval} nor {symbol}.csv or the like is in {root}"
+    if near := _nearest(root, symbol):
+        return NoData(f"{missing} ({near[0]})", remedy=near[1])
+    return NoData(missing, remedy="give another --data-root")
 
 
 def _instead(below: Path, interval: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from gpusched.teacher.bars import NAIVE, Floats
 from gpusched.teacher.contents import read_file
-from gpusched.teacher.layout import Layout, joined_names, layout_of
+from gpusched.teacher.layout import TIMESTAMPS, Layout, joined_names, layout_of
 from gpusched.teacher.rows import Reading, Rows, join, other_column, own_rows
 from gpusched.teacher.tables import column_of
 from gpusched.teacher.timestamps import Instants, instants
@@ -71,6 +71,9 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
     else:
         names = [str(name) for name in frame.columns]
     frame.columns = pd.Index(names)
+    if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):  # then it is an index of another name
+        dated = [frame.index.get_level_values(level).dtype.kind == "M" for level in range(len(index))]
+        index = [TIMESTAMPS[0] if is_dated else name for name, is_dated in zip(index, dated, strict=True)]
     if index:
         levels_of_index = [frame.index.get_level_values(level) for level in range(frame.index.nlevels)]
         columns = [pd.Series(level, index=range(len(frame))) for level in levels_of_index]

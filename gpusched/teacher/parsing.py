@@ -64,6 +64,8 @@ def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layo
     if layout := known.get(first):
         return layout, body
     require_text(path, content)
+    if b"\0" in content[:_HEAD_BYTES]:
+        require_utf8(path, content)
     start = content.removeprefix(codecs.BOM_UTF8)[:_HEAD_BYTES]
     lines = start.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:_HEAD_LINES]
     try:

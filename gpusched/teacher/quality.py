@@ -13,7 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from gpusched.teacher import intervals
-from gpusched.teacher.bars import CONFLICTING, DAY_US, DUPLICATE, UNPRICED, Bars, History, Sifted, drop_reason, sift
+from gpusched.teacher.bars import (
+    CONFLICTING,
+    DAY_US,
+    DUPLICATE,
+    UNPRICED,
+    Bars,
+    History,
+    Integers,
+    Sifted,
+    drop_reason,
+    sift,
+)
 from gpusched.teacher.rows import Rows
 from gpusched.workload import BadData, DataNote
 
@@ -94,20 +105,12 @@ def _require_agreement(paths: Sequence[Path], rows: Rows, sifted: Sifted, explai
 def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interval: str, wanted: intervals.Span) -> None:
     """Raise BadData where bars, of all files or of one, are not as far apart as the interval's name says."""
     instants = sifted.bars.instants()
-    file = rows.file[sifted.rows]
-    distances = np.diff(instants)
-    # A file of another interval hides among the others, whose distances it shortens.
-    within = file[1:] == file[:-1]
-    fits = (distances >= wanted[0] * 1_000_000) & (distances <= wanted[1] * 1_000_000)
-    measured = np.bincount(file[1:][within], minlength=len(paths))
-    fitting = np.bincount(file[1:][within & fits], minlength=len(paths))
-    foreign = np.flatnonzero((measured >= intervals.FEW) & (fitting < intervals.SHARE * measured))
-    if len(foreign) and len(paths) > 1:
-        number = int(foreign[0])
-        where, instants = str(paths[number]), instants[file == number]
-    elif intervals.contradicts(distances, wanted):
-        where = str(paths[0] if len(paths) == 1 else paths[0].parent)
-    else:
+    where = str(paths[0] if len(paths) == 1 else paths[0].parent)
+    # A file of another interval hides among the others, between the bars of which its own stand.
+    foreign = _foreign_file(instants, rows.file[sifted.rows], len(paths), wanted) if len(paths) > 1 else None
+    if foreign is not None:
+        where, instants = str(paths[foreign]), instants[rows.file[sifted.rows] == foreign]
+    elif not intervals.contradicts(np.diff(instants), wanted):
         return
     found = intervals.measured_span(instants)
     if found is None or found == wanted:
@@ -116,6 +119,17 @@ def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interva
         f"{where}: the bars are {intervals.worded(found)} apart, and those of the interval {interval} are"
         f" {intervals.worded(wanted)}: give --interval {intervals.short_name(found)}, or put them where they belong"
     )
+
+
+def _foreign_file(instants: Integers, file: Integers, files: int, wanted: intervals.Span) -> int | None:
+    """The first file whose bars are not as far apart as wanted, if there is one."""
+    order = np.argsort(file, kind="stable")
+    file, distances = file[order], np.diff(instants[order])
+    within = file[1:] == file[:-1]
+    measured = np.bincount(file[1:][within], minlength=files)
+    fitting = np.bincount(file[1:][within & intervals.fits(distances, wanted)], minlength=files)
+    foreign = np.flatnonzero((measured >= intervals.FEW) & (fitting < intervals.SHARE * measured))
+    return int(foreign[0]) if len(foreign) else None
 
 
 # -- told --------------------------------------------------------------------------------------------------------------

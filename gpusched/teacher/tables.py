@@ -132,8 +132,7 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
     whole = fields == width
     if not whole.all():
         wrong = np.flatnonzero(~whole)
-        blanks = f' \t"{layout.separator}'.encode()
-        blank = [not text[starts[row] : ends[row]].strip(blanks) for row in wrong]
+        blank = [_is_blank(text[starts[row] : ends[row]], layout.separator) for row in wrong]
         if not all(blank):
             row = wrong[blank.index(False)]
             raise BadData(f"{paths[file[row]]}:{line[row]}: {_miscounted(int(fields[row]), width)}")
@@ -154,6 +153,11 @@ def column_of(path: Path, columns: Sequence[Sequence[str]], line: Integers) -> T
     return Table((path,), ",", text, ends - lengths, ends, np.zeros(len(rows), np.int64), line)
 
 
+def _is_blank(line: bytes, separator: str) -> bool:
+    """Whether none of the fields of a line holds anything."""
+    return all(field.strip(b" \t") in (b"", b'""') for field in line.split(separator.encode()))
+
+
 def _miscounted(fields: int, width: int) -> str:
     count = f"{fields} field{'s' if fields > 1 else ''}, where the header has {width}"
     if fields == 1:
@@ -165,7 +169,7 @@ def _without_headers(table: Table, layout: Layout) -> Table:
     """The table without rows that are blank or repeat the header, as files put together have them."""
     widths = table.ends[:, layout.timestamp] - table.starts[:, layout.timestamp]
     name = layout.names[layout.timestamp].encode()
-    suspects = widths == 0
+    suspects = widths < 3  # of blanks or quotes; shorter than any timestamp
     if name:
         buffer = np.frombuffer(table.text, np.uint8)
         suspects |= (widths == len(name)) & (buffer[table.starts[:, layout.timestamp]] == name[0])
@@ -174,11 +178,9 @@ def _without_headers(table: Table, layout: Layout) -> Table:
     names = [name.strip() for name in layout.names]
     kept = np.ones(len(table), bool)
     for row in np.flatnonzero(suspects).tolist():
-        found = [
-            table.text[start:end].decode().strip(' \t"')
-            for start, end in zip(table.starts[row].tolist(), table.ends[row].tolist(), strict=True)
-        ]
-        kept[row] = any(found) and found != names
+        line = table.text[table.starts[row, 0] : table.ends[row, -1]]
+        found = [field.strip(' \t"') for field in line.decode().split(layout.separator)]
+        kept[row] = not _is_blank(line, layout.separator) and found != names
     return table.only(kept)
 
 
