@@ -73,7 +73,7 @@ def _survey(directory: Path, interval: str, number: int) -> tuple[float, float]:
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
-        (window,) = teacher.survey(task)
+        (window,) = teacher.survey(task).windows
         assert window.bars
         seconds.append(time.perf_counter() - began)
     return seconds[0], seconds[1]

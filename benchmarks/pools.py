@@ -27,7 +27,7 @@ from gpusched.core.planning import date_ranges
 from gpusched.worker.launcher import prepare_to_fork
 from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
-from gpusched.workload import BadData
+from gpusched.workload import NoData
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -43,7 +43,7 @@ def train(job: WindowJob) -> bool:
     """Whether the window had data to train on."""
     try:
         run_window(job, lambda phase, round=0, rounds=0: None)
-    except BadData:
+    except NoData:
         return False
     return True
 

@@ -5,12 +5,15 @@ A workload is named by an entry point string `package.module:function`. The func
     def train_window(task: Task, directory: Path, report: Report) -> Result
 
 It writes its artifacts into `directory`, which gpusched hashes, fsyncs and renames into place when the function
-returns; it calls `report` as often as it likes. It raises `BadData` for what no retry can cure; any other exception is
-a failure that may be tried again.
+returns; it calls `report` as often as it likes. It raises `NoData` where there is nothing to train on, and the window
+is skipped; `BadData` or `BadParameters` for what no retry can cure; any other exception is a failure that may be tried
+again.
 
 Its module may also define
 
-- `survey(task: SurveyTask) -> list[WindowSurvey]`: what the windows of a symbol would find, before anything is trained;
+- `survey(task: SurveyTask) -> SymbolSurvey`: what the windows of a symbol would find, before anything is trained. It
+  raises `NoData` or `BadData` for a symbol none of whose windows can be trained; any other exception says nothing about
+  the data, and the windows run. A list of `WindowSurvey` is taken, too;
 - `warm_up(device_type: DeviceType) -> Trial`: whether windows can really be trained on the one GPU that the process
   sees. Called in a process of its own, once for each model of GPU, before its slots open; what it leaves in the
   driver's kernel cache, windows will find. Without it, a GPU is taken for one that works;
@@ -26,6 +29,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gpusched.core.calendar import Days as Days
+from gpusched.core.model import DataNote as DataNote
 from gpusched.core.model import DeviceType as DeviceType
 from gpusched.core.model import window_label as window_label
 
@@ -72,7 +77,7 @@ class SurveyTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a window would find: `skip_reason` is None for one that can be trained."""
+    """What a window would find. One with neither `skip_reason` nor `refusal` can be trained."""
 
     start: dt.date
     end: dt.date
@@ -80,18 +85,28 @@ class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
     bars: int
     #: rows that can be trained on or validated with
     usable_rows: int
+    #: there is nothing to train on
     skip_reason: str | None = None
+    #: its data cannot be used
+    refusal: str | None = None
+    #: what would help with either, for people
+    remedy: str = ""
     #: hex digest of all that determines the result except the device type; None if the workload has none
     fingerprint: str | None = None
 
 
-class DataNote(msgspec.Struct, frozen=True):
-    """One thing to know about a symbol's data that does not keep it from being trained on."""
+class SymbolSurvey(msgspec.Struct, frozen=True, kw_only=True):
+    """What a survey found in the data of a symbol."""
 
-    #: a short name that programs can compare: "dropped", "conflicts", "gaps", "jumps", …
-    kind: str
-    #: for people, without the symbol: "12 of 756 rows dropped: volume is negative"
-    text: str
+    #: those of the task, one by one, in its order
+    windows: tuple[WindowSurvey, ...]
+    #: what people should know about the data
+    notes: tuple[DataNote, ...] = ()
+    #: the calendar days that have data, within the windows; compared with those of the batch's other symbols. None: not
+    #: to be compared
+    days: Days | None = None
+    #: days that are missing are a refusal, not a note
+    strict: bool = False
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +141,22 @@ class Report(Protocol):
     def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None: ...
 
 
+class NoData(Exception):
+    """There is nothing to train on: no file, no bars in the range, too few rows, one class. The window is skipped."""
+
+    def __init__(self, why: str = "", *, remedy: str = "") -> None:
+        """`remedy` says what would help, in words that can follow any other sentence: `give --interval 1day`."""
+        super().__init__(why)
+        self.remedy = remedy
+
+
 class BadData(Exception):
-    """The data of this window cannot be trained on, and trying again will not change that."""
+    """The data of this window cannot be used, and trying again will not change that. The window has failed."""
+
+    def __init__(self, why: str = "", *, remedy: str = "") -> None:
+        """As for `NoData`."""
+        super().__init__(why)
+        self.remedy = remedy
 
 
 class BadParameters(Exception):

@@ -11,27 +11,14 @@ from typing import Any
 
 import msgspec
 
-from gpusched.config import Config, Loaded, batch_spec, load, path_problem
+from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.symbols import STDIN, named_symbols
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
 from gpusched.core.totals import batch_object
 from gpusched.errors import DONE, INTERRUPTED, TOO_MANY_FAILURES, InputError, UsageError
-
-
-class BadSymbolsFile(InputError):
-    problem = "the symbols file cannot be read: {why}"
-    remedy = "give a UTF-8 text file with one symbol a line"
-
-
-class BadSymbol(InputError):
-    problem = "{symbol!r} cannot be a symbol: {why}"
-    remedy = "mend or remove that line"
-
-
-class NoSymbols(InputError):
-    problem = "the symbols file names no symbol"
-    remedy = "write one symbol a line"
 
 
 class BadName(UsageError):
@@ -59,12 +46,12 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     config: Config
     spec: BatchSpec
-    #: the stem of the symbols file
+    #: the stem of the symbols file, or what stands for one
     source: str
     name: str | None
     #: what -o named, or None
     output: Path | None
-    #: sentences for people about the symbols file
+    #: sentences for people about the symbols file and the settings
     notes: tuple[str, ...]
 
     @property
@@ -93,38 +80,33 @@ def given_path(text: str) -> Path:
 
 
 def ask(options: argparse.Namespace) -> Ask:
-    """Read the configuration and the symbols file. Raises GpuschedError."""
+    """Read the configuration and the symbols. Raises GpuschedError."""
     config = load_config(options).config
-    path = given_path(options.symbols_file)
-    symbols, notes = read_symbols(path)
+    named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
+    spec = batch_spec(config, named.symbols, priority=options.priority)
     return Ask(
         config=config,
-        spec=batch_spec(config, symbols, priority=options.priority),
-        source=path.stem,
+        spec=spec,
+        source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=notes,
+        notes=(*named.notes, *_notes_on_settings(spec)),
     )
 
 
-def read_symbols(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The symbols of a file, and a sentence for each that stands there twice. Raises InputError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise BadSymbolsFile(place=str(path), why="it is not UTF-8 text") from None
-    except OSError as error:
-        raise BadSymbolsFile(place=str(path), why=error.strerror or str(error)) from None
-    found = planning.parse_symbols(text)
-    if found.refused:
-        line, symbol, why = found.refused[0]
-        raise BadSymbol(place=f"{path}:{line}", symbol=symbol, why=why)
-    if not found.symbols:
-        raise NoSymbols(place=str(path))
-    again = ", ".join(f"{duplicate.symbol} (line {duplicate.line})" for duplicate in found.duplicates)
-    return found.symbols, (f"{path}: named twice, taken once: {again}",) if again else ()
+def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
+    """What is allowed and may not be what was wanted."""
+    if spec.workload != BUILT_IN_WORKLOAD or spec.device == "cpu":
+        return ()
+    from gpusched.teacher.settings import DIFFERS, differs_on_gpus
+
+    return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
+
+
+def _names_file(options: argparse.Namespace) -> bool:
+    return options.symbols_file not in (None, STDIN)
 
 
 def check_data_root(spec: BatchSpec) -> None:
@@ -176,14 +158,15 @@ def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, A
             "train": len(made.to_train),
             "reuse": len(made.to_reuse),
             "skip": len(made.to_skip),
-        },
+        }
+        | ({"fail": len(made.to_fail)} if made.to_fail else {})
+        | ({"replace": made.to_replace} if made.to_replace else {})
+        | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
         "estimated_seconds": round(estimated_seconds, 3),
     }
 
 
 def _planned(planned: PlannedWindow) -> dict[str, Any]:
-    from gpusched.client.tables import action
-
     window = planned.window
     return {
         "symbol": window.symbol,
@@ -192,11 +175,12 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
         "window_label": window.label,
         "bars": planned.bars,
         "usable_rows": planned.usable_rows,
-        "action": action(planned),
-        "reason": planned.skip_reason,
+        "action": planning.action(planned),
+        "reason": planning.reason_of_plan(planned) or None,
     }
 
 
+@outlives_its_reader
 def run(options: argparse.Namespace) -> int:
     """Train a batch in this terminal."""
     return run_asked(ask(options), as_json=options.json, in_top=options.top)
@@ -217,7 +201,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     for note in asked.notes:
         errors.print(note, soft_wrap=True)
     view = BatchView()
-    screen = render.RunScreen(errors if as_json else console, view)
+    screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
 
     def interrupted(count: int) -> None:
         screen.note(
@@ -233,11 +217,11 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             batch_id=asked.batch_id,
             digest=asked.digest,
             output_dir=asked.output_dir,
-            observe=quiet if as_json else screen.update,
-            on_plan=(lambda made: None) if as_json else screen.planned,
+            observe=screen.update,
+            on_plan=screen.planned,
             on_interrupt=interrupted,
-            on_survey=(lambda done, total: None) if as_json else screen.planning,
-            on_note=partial(errors.print, soft_wrap=True) if as_json else screen.note,
+            on_survey=screen.planning,
+            on_note=screen.note,
             watch=watch if in_top else None,
         )
 
@@ -248,15 +232,10 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
             await top.run_until(over.wait())
 
-    def quiet(update: Any) -> None:
-        view.apply(update, 0.0)
-
-    if as_json:
-        ended = anyio.run(train)
-    else:
+    if not as_json:
         console.print(f"Batch directory: {asked.output_dir}", soft_wrap=True)
-        with screen:
-            ended = anyio.run(train)
+    with screen:
+        ended = anyio.run(train)
     totals = view.totals()
     if as_json:
         print(json.dumps(batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)))  # noqa: T201

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, clean, duration, glyphs, per_second
 from gpusched.client.view import BatchView, FinishedWindow, general_reason
-from gpusched.core.model import OUTCOMES, PlannedWindow
-from gpusched.core.planning import Plan
+from gpusched.core.model import OUTCOMES
+from gpusched.core.planning import Plan, action, reason_of_plan, replacing
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
@@ -25,14 +25,7 @@ SHOWN_REASONS = 10
 #: characters of a message that are shown
 MESSAGE_CHARS = 300
 
-_ACTION_STYLES = {"train": "green", "reuse": "cyan", "skip": "yellow"}
-
-
-def action(planned: PlannedWindow) -> str:
-    """What a batch does with a window: `train`, `reuse` or `skip`."""
-    if planned.skip_reason is not None:
-        return "skip"
-    return "reuse" if planned.committed is not None else "train"
+_ACTION_STYLES = {"train": "green", "reuse": "cyan", "skip": "yellow", "fail": "bold red"}
 
 
 def plan_rows(plan: Plan) -> Iterator[str]:
@@ -49,14 +42,16 @@ def plan_rows(plan: Plan) -> Iterator[str]:
                 str(planned.bars),
                 str(planned.usable_rows),
                 action(planned),
-                clean(planned.skip_reason or ""),
+                clean(reason_of_plan(planned)),
             )
         )
 
 
 def plan_line(plan: Plan) -> str:
     """What a plan comes to, in one line."""
-    return f"{len(plan.to_train)} to train, {len(plan.to_reuse)} to reuse, {len(plan.to_skip)} to skip"
+    line = f"{len(plan.to_train)} to train, {len(plan.to_reuse)} to reuse, {len(plan.to_skip)} to skip"
+    line += f", {len(plan.to_fail)} failed: their data are refused" if plan.to_fail else ""
+    return "; ".join((line, *replacing(plan.to_replace, plan.to_move_aside)))
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -88,8 +83,8 @@ class _PlanTable:
             label = draw.crop_middle(draw.clean(planned.window.label), width)
             line = Text(f"{label}  {planned.bars:>8}  {planned.usable_rows:>8}  ", no_wrap=True, overflow="crop")
             line.append(act, _ACTION_STYLES[act])
-            if planned.skip_reason and room > 4:
-                reason = draw.crop(draw.clean(planned.skip_reason), room).rstrip()
+            if (why := reason_of_plan(planned)) and room > 4:
+                reason = draw.crop(draw.clean(why), room).rstrip()
                 line.append(" " * (8 - len(act)) + reason)
             yield line
         yield Text()

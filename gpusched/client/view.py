@@ -118,6 +118,8 @@ class BatchView:
         self.recent: deque[FinishedWindow] = deque(maxlen=KEPT_RECENT)
         #: how many windows were skipped, by reason, without what is particular to each window
         self.skips: Counter[str] = Counter()
+        #: how many windows have failed without a launch, by reason: data are refused for all windows of a symbol
+        self.refusals: Counter[str] = Counter()
         self._failures: dict[str, FinishedWindow] = {}
         self._slots = slots or 0
         self._slot_of: dict[str, int] = {}
@@ -295,6 +297,8 @@ class BatchView:
                 self.counts[name_of(state.outcome)] += 1
                 if isinstance(state.outcome, Skipped):
                     self.skips[general_reason(state.outcome.reason, planned.window.symbol)] += 1
+                if isinstance(state.outcome, Failed):
+                    self.refusals[state.outcome.failure.message] += 1
 
     def _moved(self, update: WindowMoved, monotonic: float) -> None:
         label, old, new = update.key.label, update.old, update.new
@@ -344,6 +348,8 @@ class BatchView:
             return
         window = ended_window(update, None if ran is None else monotonic - ran.since)
         self.recent.append(window)
+        if isinstance(outcome, Skipped):
+            self.skips[outcome.reason] += 1
         if name == "succeeded":
             self._seconds.append(window.seconds)
         if name in FAILURES and len(self._failures) < KEPT_FAILURES:

@@ -13,8 +13,10 @@ import msgspec
 
 from gpusched.core.model import (
     Batch,
+    DataNotes,
     Device,
     Ending,
+    HostReading,
     PlannedWindow,
     Reading,
     Slot,
@@ -22,6 +24,7 @@ from gpusched.core.model import (
     Usage,
     WindowKey,
 )
+from gpusched.core.placement import Health
 
 # -- events: work ------------------------------------------------------------------------------------------------------
 
@@ -31,6 +34,7 @@ class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
 
     batch: Batch
     windows: tuple[PlannedWindow, ...]
+    notes: DataNotes = {}
 
 
 class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,10 +102,36 @@ class DevicesFound(msgspec.Struct, frozen=True, kw_only=True):
     """The devices of the pool. Sent once, before any batch."""
 
     devices: tuple[Device, ...]
+    #: ids of those of which it is still to be found out whether they train
+    trying: frozenset[str] = frozenset()
+
+
+class TrialBegan(msgspec.Struct, frozen=True, kw_only=True):
+    """It is being found out whether a device trains: one that has appeared, or that could not before."""
+
+    device: Device
+
+
+class TrialEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """The device trains, with its device type, or it does not, and `why` says why not."""
+
+    device: Device
+    why: str | None = None
+
+
+class DeviceVanished(msgspec.Struct, frozen=True, kw_only=True):
+    """The device is not there any more: it leaves the pool, and its windows go elsewhere."""
+
+    device_id: str
+    reason: str
 
 
 class DeviceRead(msgspec.Struct, frozen=True, kw_only=True):
     reading: Reading
+
+
+class HostRead(msgspec.Struct, frozen=True, kw_only=True):
+    reading: HostReading
 
 
 class DeviceLost(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +166,11 @@ Event = (
     | RetryRequested
     | ShutdownRequested
     | DevicesFound
+    | TrialBegan
+    | TrialEnded
+    | DeviceVanished
     | DeviceRead
+    | HostRead
     | DeviceLost
     | DrainRequested
     | ResumeRequested
@@ -151,6 +185,7 @@ class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="batch_accept
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
+    notes: DataNotes = {}
     at: float
 
 
@@ -196,10 +231,10 @@ class BatchFinished(msgspec.Struct, frozen=True, kw_only=True, tag="batch_finish
 
 
 class DeviceChanged(msgspec.Struct, frozen=True, kw_only=True, tag="device_changed"):
-    """The pool opened or closed a device. `reason` is for people."""
+    """The pool opened or closed a device, or it came or went. `reason` is for people."""
 
     device_id: str
-    health: Literal["open", "draining", "quarantined"]
+    health: Health
     reason: str
     at: float
 

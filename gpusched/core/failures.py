@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal as signals
+from typing import Literal
 
 import msgspec
 
@@ -15,9 +16,13 @@ from gpusched.core.model import (
     Limits,
     Lost,
     Outcome,
+    Skipped,
     TimedOut,
     WindowResult,
 )
+
+#: what the words of a library can mean
+ToldKind = Literal["memory", "device_memory", "device_lost"]
 
 #: attempts that may end through no fault of the window before it counts as lost
 MAX_LOSSES = 10
@@ -34,6 +39,7 @@ class Treatment(msgspec.Struct, frozen=True):
 
 TREATMENTS: dict[FailureKind, Treatment] = {
     # The same data, parameters or limit would fail in the same way.
+    "no_data": Treatment(retry=False),
     "bad_data": Treatment(retry=False),
     "bad_parameters": Treatment(retry=False),
     "memory": Treatment(retry=False),
@@ -45,6 +51,7 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "protocol": Treatment(retry=True),
     "timed_out": Treatment(retry=True),
     # Helped by another place or time, and not by what the window does.
+    "host_memory": Treatment(retry=True, counts=False),
     "device_memory": Treatment(retry=True, counts=False),
     "device_mismatch": Treatment(retry=True, counts=False),
     "device_lost": Treatment(retry=True, counts=False),
@@ -57,21 +64,64 @@ TREATMENTS: dict[FailureKind, Treatment] = {
 _CRASHES = {signals.SIGSEGV, signals.SIGBUS, signals.SIGILL, signals.SIGFPE, signals.SIGABRT, signals.SIGSYS}
 
 
+#: who sent SIGKILL: gpusched, the kernel because memory ran out, or anybody else, as far as the kernel tells
+Killer = Literal["gpusched", "kernel", "somebody", "unknown"]
+_KILLERS: dict[Killer, str] = {
+    "gpusched": ", by gpusched",
+    "somebody": ", not by gpusched",
+    "unknown": ", perhaps by the kernel, which does this when memory runs out",
+}
+# What CUDA's runtime and OpenCL (as Boost.Compute in LightGBM spells its error codes) say, in lower case.
+_DEVICE_MEMORY = (
+    "out of memory",
+    "memory object allocation failure",
+    "cl_mem_object_allocation_failure",
+    "out of resources",
+    "bad allocation",
+)
+_DEVICE_LOST = (
+    # another process has a card that takes one only: none of ours can use it, however long it waits
+    "devices are busy or unavailable",
+    "device(s) is/are busy or unavailable",
+    "no cuda-capable device",
+    "uncorrectable ecc error",
+    "no opencl device found",
+    "device not available",
+    "device not found",
+)
+_HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory", "out of host memory")
+
+#: how LightGBM reports what it throws, CUDA's errors with the place in its sources, which is nothing to a reader
+_FATAL = re.compile(r"^\[LightGBM\] \[Fatal\] (.+?)(?: /\S+ \d+)?\s*$", re.MULTILINE)
+#: how C++ reports an exception that nobody catches: its type, and what it says if it says something
+_UNCAUGHT = re.compile(
+    r"^terminate called after throwing an instance of '(.+)'$(?:\n\s*what\(\):\s+(.+?)(?: /\S+ \d+)?\s*$)?",
+    re.MULTILINE,
+)
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a process, and what is known beside it."""
+
+    launcher_lost: bool = False
+    exit_code: int | None = None
+    signal: int | None = None
+    #: of the SIGKILL that it died of, if it did
+    killer: Killer = "unknown"
+    on_cpu: bool = True
+    #: it was allowed less memory than there is: what it ran out of was its own limit
+    memory_limited: bool = False
+    #: where a crash leaves its reason
+    log_end: str = ""
+
+
 class Retry(msgspec.Struct, frozen=True):
     """Launch again, not before `delay_s` seconds from now."""
 
     delay_s: float
 
 
-def classify(
-    *,
-    result: WindowResult | None,
-    error: Failure | None,
-    violation: str | None,
-    launcher_lost: bool,
-    exit_code: int | None,
-    signal: int | None,
-) -> Ending:
+def classify(*, result: WindowResult | None, error: Failure | None, violation: str | None, exit: Exit) -> Ending:
     """The ending of an attempt from what was seen of its process.
 
     A committed result wins over everything that happened after it. `error` is what the workload itself reported,
@@ -81,17 +131,67 @@ def classify(
         return result
     if violation is not None:
         return Failure(kind="protocol", message=violation)
-    if error is not None:
-        return error
-    if launcher_lost:
+    failure = _failure_of(exit) if error is None else error
+    if failure.kind == "memory" and not exit.memory_limited:
+        return out_of_host_memory(failure.message, failure.traceback)
+    return failure
+
+
+def out_of_host_memory(how: str, traceback: str = "") -> Failure:
+    """The host had no more memory for an attempt."""
+    return Failure(kind="host_memory", message=f"out of host memory: {how}", traceback=traceback)
+
+
+def _failure_of(exit: Exit) -> Failure:
+    if exit.launcher_lost:
         return Failure(kind="launcher_lost", message="the launcher died, and the window with it")
-    if signal is not None:
-        name = _signal_name(signal)
-        if signal in _CRASHES:
-            return Failure(kind="crashed", message=f"the process crashed ({name})")
-        hint = "; the kernel does this when memory runs out" if signal == signals.SIGKILL else ""
-        return Failure(kind="killed", message=f"the process was killed ({name}){hint}")
-    return Failure(kind="exited", message=f"the process exited with code {exit_code} before it reported a result")
+    if exit.signal is None:
+        how = f"exited with code {exit.exit_code} before it reported a result"
+        return Failure(kind="exited", message=f"the process {how}")
+    name = _signal_name(exit.signal)
+    if exit.signal in _CRASHES:
+        words = last_words(exit.log_end) if exit.signal == signals.SIGABRT else None
+        return _crash(name, words, on_cpu=exit.on_cpu)
+    if exit.signal != signals.SIGKILL:
+        return Failure(kind="killed", message=f"the process was killed ({name})")
+    if exit.killer == "kernel":
+        return out_of_host_memory("the kernel killed the process")
+    return Failure(kind="killed", message=f"the process was killed ({name}{_KILLERS[exit.killer]})")
+
+
+def kind_of_words(text: str, *, on_cpu: bool) -> ToldKind | None:
+    """What kind of failure a library of CUDA's, of OpenCL's or C++'s own speaks of; None: of none that is known.
+
+    On the CPU there is no memory but the host's, and no device to lose.
+    """
+    text = text.lower()
+    if any(sign in text for sign in _HOST_MEMORY):
+        return "memory"
+    if any(sign in text for sign in _DEVICE_MEMORY):
+        return "memory" if on_cpu else "device_memory"
+    if not on_cpu and any(sign in text for sign in _DEVICE_LOST):
+        return "device_lost"
+    return None
+
+
+def last_words(log: str) -> str | None:
+    """Why a process aborted itself, from the end of what it wrote; None if that does not say.
+
+    LightGBM's first report is the cause. What C++ says at last may be of the destructor that threw while LightGBM's
+    exception was on the way up.
+    """
+    fatal = _FATAL.search(log)
+    if fatal is not None:
+        return fatal[1]
+    uncaught = _UNCAUGHT.search(log)
+    return None if uncaught is None else uncaught[2] or uncaught[1]
+
+
+def _crash(name: str, words: str | None, *, on_cpu: bool) -> Failure:
+    if words is None:
+        return Failure(kind="crashed", message=f"the process crashed ({name})")
+    kind = kind_of_words(words, on_cpu=on_cpu) or "crashed"
+    return Failure(kind=kind, message=f"the process crashed ({name}): {words}")
 
 
 def _signal_name(number: int) -> str:
@@ -106,16 +206,23 @@ def backoff(limits: Limits, failures: int) -> float:
     return float(min(limits.backoff_s * 2.0 ** min(failures - 1, 30), limits.backoff_max_s))
 
 
-def judge(failure: Failure, *, failures: int, losses: int, limits: Limits) -> Retry | Outcome:
+def is_own(failure: Failure, *, alone: bool) -> bool:
+    """Whether it was the window's own doing. `alone`: it had all of the host's memory that others leave."""
+    return TREATMENTS[failure.kind].counts or (failure.kind == "host_memory" and alone)
+
+
+def judge(failure: Failure, *, failures: int, losses: int, limits: Limits, alone: bool = False) -> Retry | Outcome:
     """Try again or give up. `failures` and `losses` count this one: those of the window's own doing, and the others."""
-    treatment = TREATMENTS[failure.kind]
-    if treatment.retry and treatment.counts and failures < limits.max_attempts:
+    treatment, own = TREATMENTS[failure.kind], is_own(failure, alone=alone)
+    if treatment.retry and own and failures < limits.max_attempts:
         return Retry(backoff(limits, failures))
-    if treatment.retry and not treatment.counts:
+    if treatment.retry and not own:
         # The first goes back at once: nothing is known to be wrong with the next place.
         return (
             Retry(backoff(limits, losses - 1) if losses > 1 else 0.0) if losses < MAX_LOSSES else Lost(failure=failure)
         )
+    if failure.kind == "no_data":
+        return Skipped(reason=failure.message)
     if failure.kind == "timed_out":
         return TimedOut(seconds=limits.timeout_s)
     return Failed(failure=failure)

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import msgspec
 
 DeviceType = Literal["cpu", "gpu", "cuda"]
-DeviceChoice = Literal["auto", "cpu", "gpu", "cuda"]
+#: `auto` comes to one device type for a whole batch, `mixed` uses every device at once
+DeviceChoice = Literal["auto", "cpu", "gpu", "cuda", "mixed"]
 
 #: id of the one device that is the host's processors
 CPU = "cpu"
@@ -55,7 +56,7 @@ def window_label(symbol: str, start: dt.date, end: dt.date) -> str:
     return f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
 
 
-class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
+class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit_defaults=True):
     """A trained window whose artifacts are committed."""
 
     artifacts_path: str
@@ -69,19 +70,49 @@ class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     #: seconds by phase, in order
     phases: dict[str, float]
     seconds: float
+    #: what stood at `artifacts_path` and was no result of ours has this name now, beside it
+    moved_aside: str | None = None
+
+
+class DataNote(msgspec.Struct, frozen=True):
+    """One thing to know about a symbol's data that does not keep it from being trained on."""
+
+    #: a short name that programs can compare: "dropped", "conflicts", "gaps", "jumps", …
+    kind: str
+    #: for people, without the symbol: "12 of 756 rows dropped: volume is negative"
+    text: str
+
+
+#: what there is to know about the data of a batch, by symbol, in the order of its symbols
+DataNotes = dict[str, tuple[DataNote, ...]]
+
+
+Standing = Literal["nothing", "result", "stranger"]
 
 
 class PlannedWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """A window as the plan sees it: to be trained, or skipped for a reason, or reused from a committed result."""
+    """A window as the plan sees it: to be trained, or reused from a committed result, or finished before it began.
+
+    At most one of `skip_reason`, `refusal` and `doubt` is given.
+    """
 
     window: Window
     #: bars in the date range; rows that can be trained on or validated with
     bars: int = 0
     usable_rows: int = 0
+    #: there is nothing to train on: it is skipped
     skip_reason: str | None = None
+    #: its data cannot be used: it has failed, without a launch
+    refusal: str | None = None
+    #: the survey could not look at its data: it runs, and is judged by that
+    doubt: str | None = None
+    #: what would help with a window that is skipped or refused, for people; empty: not known
+    remedy: str = ""
     #: hex digest of all that determines the result except the device type
     fingerprint: str | None = None
     committed: WindowResult | None = None
+    #: what stands where its result goes: one of other parameters or data, or something that is none of gpusched's
+    replaces: Standing = "nothing"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +154,28 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a batch would take on all devices of a type."""
+
+    device_type: DeviceType
+    #: GPUs, or cores
+    devices: int
+    seconds: float
+    #: it would take longer than `seconds`; how much longer is not known
+    at_least: bool = False
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What `auto` came to for a batch."""
+
+    device: DeviceType
+    #: in words for people; empty where there was nothing to choose between
+    reason: str = ""
+    expected: tuple[Expected, ...] = ()
+    #: on all devices at once; None: not known
+    mixed_seconds: float | None = None
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted `BatchSpec`."""
 
@@ -132,6 +185,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     output_dir: str
     submitted_at: float
     spec: BatchSpec
+    #: what `auto` came to; None: the spec names a device type or `mixed`
+    choice: Choice | None = None
+
+    @property
+    def device(self) -> DeviceChoice:
+        """Where its windows may run."""
+        return self.choice.device if self.choice else self.spec.device
 
 
 # -- devices ---------------------------------------------------------------------------------------------------------
@@ -184,6 +244,16 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         return self.memory_total_bytes - self.memory_free_bytes
 
 
+class HostReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample of the host's memory, as far as a limit of this service lets windows have it. None: not known."""
+
+    total_bytes: int | None = None
+    #: what could be used without anything being pushed out
+    free_bytes: int | None = None
+    #: of the processes of windows that run, by PID: what each does not share with the launcher
+    process_bytes: dict[int, int] | None = None
+
+
 class Slot(msgspec.Struct, frozen=True, order=True):
     """A schedulable share of a device; one window process holds one slot."""
 
@@ -194,6 +264,7 @@ class Slot(msgspec.Struct, frozen=True, order=True):
 # -- how an attempt ends -----------------------------------------------------------------------------------------------
 
 FailureKind = Literal[
+    "no_data",
     "bad_data",
     "bad_parameters",
     "raised",
@@ -202,6 +273,7 @@ FailureKind = Literal[
     "crashed",
     "protocol",
     "memory",
+    "host_memory",
     "device_memory",
     "device_mismatch",
     "device_lost",
@@ -224,11 +296,14 @@ class Usage(msgspec.Struct, frozen=True):
     """What an attempt cost, as the kernel accounts it."""
 
     cpu_seconds: float = 0.0
+    #: resident memory, what it shares with the launcher included
     peak_memory_bytes: int = 0
     #: most GPU memory that its process used, as its driver counted or a reading saw; None: neither did
     device_memory_bytes: int | None = None
     #: its kernels were executing on a GPU; None: the driver does not count that
     device_seconds: float | None = None
+    #: of its peak of memory, what it did not share with the launcher; None: not known
+    own_memory_bytes: int | None = None
 
 
 Ending = WindowResult | Failure

@@ -1,4 +1,4 @@
-"""From what was asked for to windows: symbols, date ranges, batch identity. Pure; files are read elsewhere."""
+"""From what was asked for to windows: date ranges, batch identity, plans. Pure; files are read elsewhere."""
 
 from __future__ import annotations
 
@@ -6,69 +6,26 @@ import datetime as dt
 import hashlib
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import BatchSpec, PlannedWindow, Window
+from gpusched.core.model import (
+    BatchSpec,
+    DataNotes,
+    Failed,
+    Failure,
+    Outcome,
+    PlannedWindow,
+    Reused,
+    Skipped,
+    Window,
+)
 
 #: a tail of the date range that is shorter than this is not a window of its own
 MIN_TAIL_DAYS = 7
-MAX_SYMBOL_LENGTH = 64
 
-#: those that editors know; `str.splitlines` would also take form feeds and other control characters for one
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-
-
-class SymbolLine(msgspec.Struct, frozen=True):
-    """One symbol of a symbols file and the line it stands on, from 1."""
-
-    symbol: str
-    line: int
-
-
-class Symbols(msgspec.Struct, frozen=True, kw_only=True):
-    """A symbols file, read: what to train, what stood there twice, what cannot be a symbol (and why)."""
-
-    symbols: tuple[str, ...]
-    duplicates: tuple[SymbolLine, ...]
-    #: (line, symbol, reason)
-    refused: tuple[tuple[int, str, str], ...]
-
-
-def parse_symbols(text: str) -> Symbols:
-    """One symbol a line; blank lines and `#` comments, also after a symbol, are skipped."""
-    seen: dict[str, int] = {}
-    duplicates: list[SymbolLine] = []
-    refused: list[tuple[int, str, str]] = []
-    for number, line in enumerate(_LINE_END.split(text.removeprefix("\ufeff")), start=1):
-        symbol = line.partition("#")[0].strip()
-        if not symbol:
-            continue
-        if reason := symbol_problem(symbol):
-            refused.append((number, symbol, reason))
-        elif symbol in seen:
-            duplicates.append(SymbolLine(symbol, number))
-        else:
-            seen[symbol] = number
-    return Symbols(symbols=tuple(seen), duplicates=tuple(duplicates), refused=tuple(refused))
-
-
-def symbol_problem(symbol: str) -> str | None:
-    """Why `symbol` cannot be one, or None. A symbol names a directory, so it must not be able to leave its root."""
-    if not symbol:
-        return "it is empty"
-    if len(symbol) > MAX_SYMBOL_LENGTH:
-        return f"it is longer than {MAX_SYMBOL_LENGTH} characters"
-    if symbol.startswith("."):
-        return "it starts with a dot"
-    if "/" in symbol or "\\" in symbol:
-        return "it contains a path separator"
-    if any(character.isspace() for character in symbol):
-        return "it contains white space (one symbol a line)"
-    if not symbol.isprintable():
-        return "it contains control characters"
-    return None
 
 
 def name_problem(name: str) -> str | None:
@@ -115,19 +72,74 @@ def batch_id(source: str, digest_hex: str) -> str:
     return f"{stem}-{digest_hex[:8]}"
 
 
+Action = Literal["train", "reuse", "skip", "fail"]
+
+
+def action(planned: PlannedWindow) -> Action:
+    """What a batch does with a window; one that fails does so at once, without a launch."""
+    if planned.refusal is not None:
+        return "fail"
+    if planned.skip_reason is not None:
+        return "skip"
+    return "train" if planned.committed is None else "reuse"
+
+
+def reason_of_plan(planned: PlannedWindow) -> str:
+    """Why a window is not simply trained or reused; empty if it is."""
+    return planned.refusal or planned.skip_reason or planned.doubt or ""
+
+
+def planned_outcome(planned: PlannedWindow) -> Outcome | None:
+    """How a window ends that needs no launch; None for one that is to be trained."""
+    if planned.refusal is not None:
+        return Failed(failure=Failure(kind="bad_data", message=planned.refusal))
+    if planned.skip_reason is not None:
+        return Skipped(reason=planned.skip_reason)
+    return None if planned.committed is None else Reused(result=planned.committed)
+
+
+def replacing(results: int, strangers: int) -> list[str]:
+    """What has to be said about the output directory before a batch starts."""
+    told = []
+    if results:
+        told.append(f"{results} {'result' if results == 1 else 'results'} of other parameters or data will be replaced")
+    if strangers:
+        what = "thing that is no result" if strangers == 1 else "things that are no results"
+        told.append(f"{strangers} {what} will be moved aside")
+    return told
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch would do, window by window."""
+    """What a batch would do, window by window, and what there is to know about its data."""
 
     windows: tuple[PlannedWindow, ...]
+    notes: DataNotes = {}
 
     @property
     def to_train(self) -> tuple[PlannedWindow, ...]:
-        return tuple(w for w in self.windows if w.skip_reason is None and w.committed is None)
-
-    @property
-    def to_skip(self) -> tuple[PlannedWindow, ...]:
-        return tuple(w for w in self.windows if w.skip_reason is not None)
+        return self._that("train")
 
     @property
     def to_reuse(self) -> tuple[PlannedWindow, ...]:
-        return tuple(w for w in self.windows if w.skip_reason is None and w.committed is not None)
+        return self._that("reuse")
+
+    @property
+    def to_skip(self) -> tuple[PlannedWindow, ...]:
+        return self._that("skip")
+
+    @property
+    def to_fail(self) -> tuple[PlannedWindow, ...]:
+        return self._that("fail")
+
+    @property
+    def to_replace(self) -> int:
+        """Results of other parameters or data that the new ones take the place of."""
+        return sum(window.replaces == "result" for window in self.to_train)
+
+    @property
+    def to_move_aside(self) -> int:
+        """Things that stand in the place of a result, and are none."""
+        return sum(window.replaces == "stranger" for window in self.to_train)
+
+    def _that(self, wanted: Action) -> tuple[PlannedWindow, ...]:
+        return tuple(window for window in self.windows if action(window) == wanted)

@@ -21,7 +21,9 @@ import msgspec
 
 from gpusched.core import planning
 from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
+from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
+from gpusched.core.symbols import symbol_problem
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.store import Store
@@ -112,10 +114,11 @@ class Admission:
 
     async def submit(
         self, request: Submit, on_progress: Callable[[int, int], None]
-    ) -> tuple[str, Literal["new", "known", "again"]]:
-        """Accept a batch; its id and how it came about. It is durable when this returns. Raises GpuschedError.
+    ) -> tuple[str, Literal["new", "known", "again"], Plan | None]:
+        """Accept a batch; its id, how it came about, and its plan unless it was at work already. Raises GpuschedError.
 
-        Of several that submit the same batch at the same time, the first has it surveyed, and the others wait for that.
+        It is durable when this returns. Of several that submit the same batch at the same time, the first has it
+        surveyed, and the others wait for that.
         """
         self._refuse_if_draining()
         check(request)
@@ -127,7 +130,7 @@ class Admission:
         async with self._one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
                 await self.durable()
-                return batch_id, "known"
+                return batch_id, "known", None
             self._check_output(batch_id, output_dir)
             await anyio.to_thread.run_sync(_check_directories, Path(spec.data_root), output_dir)
             async with self._surveys:
@@ -147,17 +150,17 @@ class Admission:
                 # again, or another batch may have taken the directory.
                 self._refuse_if_draining()
                 if self._at_work(batch_id, digest):
-                    return batch_id, "known"
+                    return batch_id, "known", None
                 self._check_output(batch_id, output_dir)
                 again = self._store.batch(batch_id) is not None
                 batch = Batch(
                     id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
                 )
                 with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
-                    await self._supervisor.submit(batch, plan.windows)
+                    await self._supervisor.submit(batch, plan.windows, plan.notes)
                 if scope.cancelled_caught:
                     await self.durable()
-        return batch_id, "again" if again else "new"
+        return batch_id, "again" if again else "new", plan
 
     async def _require(self, wanted: DeviceChoice) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
@@ -232,7 +235,7 @@ def _why_not(request: Submit) -> str | None:
     if not spec.symbols:
         return "it has no symbols"
     for symbol in spec.symbols:
-        if problem := planning.symbol_problem(symbol):
+        if problem := symbol_problem(symbol):
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
         return "a symbol stands in it twice"

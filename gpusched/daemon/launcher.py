@@ -25,7 +25,7 @@ import anyio
 from gpusched.daemon import leftovers
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.link import Link
-from gpusched.daemon.logs import Logs
+from gpusched.daemon.logs import Logs, end_of_log
 from gpusched.daemon.process import Process
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import Fork, Job, Needs
@@ -237,7 +237,4 @@ def _module(workload: str) -> str:
 
 
 def _end_of_log(path: Path | None) -> str:
-    try:
-        return path.read_text(errors="replace")[-_LOG_CHARS:] if path is not None else "(not kept)"
-    except OSError as error:
-        return f"({error})"
+    return end_of_log(path)[-_LOG_CHARS:] if path is not None else "(not kept)"

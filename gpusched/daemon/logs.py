@@ -23,6 +23,8 @@ LOOK_AGAIN_S = 0.05
 HEAD, TAIL = 0.5, 0.25
 #: so far from where it would be made, a cut is moved to the end of a line
 _LINE_BYTES = 8 * 1024
+#: a crash leaves its reason above the stack of every thread and the list of every extension module
+END_BYTES = 64 * 1024
 #: logs that were cut and are not written any more, but may still be followed
 _REMEMBERED = 256
 
@@ -136,7 +138,7 @@ class Logs:
     def _look(self) -> None:
         """Have those trimmed that are too long, in another thread: a busy disk makes whoever writes to it wait."""
         self._timer = None
-        long = [log for log in self._open.values() if log.limit_bytes and _size(log.path) > log.limit_bytes]
+        long = [log for log in self._open.values() if log.limit_bytes and size_of_log(log.path) > log.limit_bytes]
         if long:
             trimming = asyncio.get_running_loop().run_in_executor(None, _trim, long)
             trimming.add_done_callback(self._trimmed)
@@ -158,16 +160,30 @@ def open_log(path: Path) -> int:
         return os.open(path, flags, 0o600)
 
 
+def end_of_log(path: Path, *, after: int = 0) -> str:
+    """The last `END_BYTES` of a log, and nothing of its first `after` bytes; what keeps it from being read, if so."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            return os.pread(descriptor, END_BYTES, max(after, size - END_BYTES)).decode(errors="replace")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return f"({error})"
+
+
+def size_of_log(path: Path) -> int:
+    """Bytes that are in it now, 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _trim(logs: list[Log]) -> None:
     for log in logs:
         log.trim()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat(follow_symlinks=False).st_size
-    except OSError:
-        return 0
 
 
 def _end_of_line(descriptor: int, position: int) -> int:

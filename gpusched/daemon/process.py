@@ -42,6 +42,8 @@ class Process:
     def __init__(self, launcher_pid: int, pipe: int, close_log: Callable[[], int]) -> None:
         """`close_log` is called once, when nothing writes its log any more, and says how much was left out of that."""
         self.pid = 0
+        #: of its memory, the launcher's
+        self.shared_bytes = 0
         self._launcher_pid = launcher_pid
         self._close_log = close_log
         self._loop = asyncio.get_running_loop()
@@ -105,12 +107,12 @@ class Process:
             raise self._failure
         if self._line and self._violation is None and end.exit_code is not None:
             self._violation = f"its last line does not end: {_excerpt(self._line)}"
-        return end if self._violation is None else msgspec.structs.replace(end, violation=self._violation)
+        return msgspec.structs.replace(end, violation=self._violation, killed=end.killed or self._killed_at is not None)
 
     # -- called by the link --------------------------------------------------------------------------------------------
 
-    def set_forked(self, pid: int) -> None:
-        self.pid = pid
+    def set_forked(self, pid: int, shared_bytes: int) -> None:
+        self.pid, self.shared_bytes = pid, shared_bytes
         if self._forked.done():  # fork() was cancelled in the meantime: nobody will wait for this process
             self.signal(signal.SIGKILL)
         else:

@@ -1,28 +1,31 @@
 """The survey: look at the data of every window of a batch in forked processes, and make the plan from what they find.
 
 Symbols are surveyed in groups, as a rule one for each core, while the launcher imports the rest of what windows need. A
-process that dies takes its group with it, so what it left unanswered is tried once more symbol by symbol: only the data
-that kills a process is given up.
+process that dies takes its group with it, so what it left unanswered is tried once more symbol by symbol. Data that
+kill a process again are not judged here: their windows run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from gpusched.core import planning
-from gpusched.core.model import BatchSpec, DeviceType, PlannedWindow, Window
+from gpusched.core.calendar import missing_days, sentence
+from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
 from gpusched.daemon.launcher import Launcher
 from gpusched.errors import InputError
-from gpusched.worker.messages import Error, PipeMessage, SurveyedWindow, SurveyFailed, SurveyJob
+from gpusched.worker.messages import Error, PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.workload import DateRange, SurveyTask
 
 #: in a group: what its process sends of them, 2 KB each at most, has to stay well below `MAX_STREAM_BYTES`
 MOST_WINDOWS = 10_000
+STRICT_REMEDY = "complete the files, or leave out data.strict"
 
 
 class WorkloadUnusable(InputError):
@@ -49,40 +52,24 @@ async def survey(
     """
     # Or each of its processes would import what all of them need.
     await launcher.preload(spec.workload, "survey")
-    tasks = [
-        SurveyTask(
-            symbol=symbol,
-            windows=tuple(DateRange(window.start, window.end) for window in windows),
-            data_root=spec.data_root,
-            cache_dir=str(cache_dir),
-            settings=spec.settings,
-        )
-        for symbol, windows in groupby(planning.windows(spec), key=lambda window: window.symbol)
-    ]
-    found: dict[Window, PlannedWindow] = {}
-    answered: set[str] = set()
+    tasks = survey_tasks(spec, cache_dir)
+    findings = Findings(tasks)
+    told = 0
     unusable: list[str] = []
 
     async def run(group: tuple[SurveyTask, ...]) -> str:
         """Survey a group of symbols; how its process ended."""
         job = SurveyJob(workload=spec.workload, tasks=group, output_dir=str(output_dir), device_types=device_types)
-        ranges = {task.symbol: task.windows for task in group}
 
         def on_message(message: PipeMessage) -> None:
-            match message:
-                case SurveyedWindow(symbol=symbol):
-                    planned = _planned(message)
-                    found[planned.window] = planned
-                case SurveyFailed(symbol=symbol, reason=reason):
-                    found.update(_skipped(symbol, ranges[symbol], reason))
-                case Error(message=why):
-                    unusable.append(why)
-                    return
-                case _:
-                    return
-            if symbol not in answered:
-                answered.add(symbol)
-                on_progress(len(answered), len(tasks))
+            nonlocal told
+            if isinstance(message, Error):
+                unusable.append(message.message)
+                return
+            findings.take(message)
+            if told < findings.symbols:
+                told = findings.symbols
+                on_progress(told, len(tasks))
 
         process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
         end = await process.wait(on_message)
@@ -108,13 +95,80 @@ async def survey(
     await run_all(_grouped(tasks, processes))
     if unusable:
         raise WorkloadUnusable(why=unusable[0], log_path=log_path)
-    missing = [task for task in tasks if not _complete(task, found)]
+    missing = findings.missing()
     endings = await run_all([(task,) for task in missing]) if missing else {}
-    for task in missing:
-        if not _complete(task, found):
-            reason = f"its data could not be looked at: the process ended with {endings[task.symbol]}, see {log_path}"
-            found.update(_skipped(task.symbol, task.windows, reason))
-    return Plan(windows=tuple(found[window] for window in planning.windows(spec)))
+    for task in findings.missing():
+        why = f"its data could not be looked at: the process ended with {endings[task.symbol]}, see {log_path}"
+        findings.take(SurveyFailed(symbol=task.symbol, what="unknown", reason=why))
+    return findings.plan()
+
+
+def survey_tasks(spec: BatchSpec, cache_dir: Path) -> list[SurveyTask]:
+    """A task for each symbol of a batch."""
+    return [
+        SurveyTask(
+            symbol=symbol,
+            windows=tuple(DateRange(window.start, window.end) for window in windows),
+            data_root=spec.data_root,
+            cache_dir=str(cache_dir),
+            settings=spec.settings,
+        )
+        for symbol, windows in groupby(planning.windows(spec), key=lambda window: window.symbol)
+    ]
+
+
+class Findings:
+    """What the processes of a survey said, put together."""
+
+    def __init__(self, tasks: Sequence[SurveyTask]) -> None:
+        self._tasks = {task.symbol: task for task in tasks}
+        self._windows: dict[Window, PlannedWindow] = {}
+        self._data: dict[str, SurveyedSymbol] = {}
+        self._answered: set[str] = set()
+
+    @property
+    def symbols(self) -> int:
+        """Symbols that something was said of."""
+        return len(self._answered)
+
+    def take(self, message: PipeMessage) -> None:
+        match message:
+            case SurveyedSymbol(symbol=symbol):
+                self._data[symbol] = message
+            case SurveyedWindow(symbol=symbol):
+                planned = _planned(message)
+                self._windows[planned.window] = planned
+            case SurveyFailed(symbol=symbol):
+                self._windows |= {planned.window: planned for planned in _undone(message, self._tasks[symbol])}
+            case _:
+                return
+        self._answered.add(symbol)
+
+    def missing(self) -> list[SurveyTask]:
+        """The symbols some of whose windows nothing is known of."""
+        return [task for task in self._tasks.values() if not all(window in self._windows for window in _windows(task))]
+
+    def plan(self) -> Plan:
+        """The plan, with what a comparison of the symbols adds. Nothing may be missing."""
+        notes = {symbol: data.notes for symbol, data in self._data.items() if data.notes}
+        missing = missing_days({symbol: data.days for symbol, data in self._data.items() if data.days is not None})
+        for symbol, days in missing.items():
+            notes[symbol] = (*notes.get(symbol, ()), DataNote("gaps", sentence(days)))
+            if self._data[symbol].strict:
+                self._refuse(symbol, sentence(days))
+        return Plan(
+            windows=tuple(self._windows[window] for task in self._tasks.values() for window in _windows(task)),
+            notes={symbol: notes[symbol] for symbol in self._tasks if symbol in notes},
+        )
+
+    def _refuse(self, symbol: str, why: str) -> None:
+        """All windows of a symbol that would be trained or reused: models of one symbol belong together."""
+        for window in _windows(self._tasks[symbol]):
+            planned = self._windows[window]
+            if planned.skip_reason is None and planned.refusal is None:
+                self._windows[window] = msgspec.structs.replace(
+                    planned, refusal=f"{why}, and data.strict refuses that", remedy=STRICT_REMEDY, committed=None
+                )
 
 
 def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, ...]]:
@@ -124,8 +178,8 @@ def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, 
     return [tuple(tasks[first::count]) for first in range(count)]
 
 
-def _complete(task: SurveyTask, found: dict[Window, PlannedWindow]) -> bool:
-    return all(Window(task.symbol, dates.start, dates.end) in found for dates in task.windows)
+def _windows(task: SurveyTask) -> Iterator[Window]:
+    return (Window(task.symbol, dates.start, dates.end) for dates in task.windows)
 
 
 def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
@@ -134,11 +188,22 @@ def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
         bars=surveyed.bars,
         usable_rows=surveyed.usable_rows,
         skip_reason=surveyed.skip_reason,
+        refusal=surveyed.refusal,
+        remedy=surveyed.remedy,
         fingerprint=surveyed.fingerprint,
         committed=surveyed.committed,
+        replaces=surveyed.replaces,
     )
 
 
-def _skipped(symbol: str, ranges: Iterable[DateRange], reason: str) -> dict[Window, PlannedWindow]:
-    windows = [Window(symbol, dates.start, dates.end) for dates in ranges]
-    return {window: PlannedWindow(window=window, skip_reason=reason) for window in windows}
+def _undone(failed: SurveyFailed, task: SurveyTask) -> Iterator[PlannedWindow]:
+    """The windows of a symbol none of which could be looked at."""
+    reason = failed.reason
+    for window in _windows(task):
+        match failed.what:
+            case "no_data":
+                yield PlannedWindow(window=window, skip_reason=reason, remedy=failed.remedy)
+            case "bad_data":
+                yield PlannedWindow(window=window, refusal=reason, remedy=failed.remedy)
+            case "unknown":
+                yield PlannedWindow(window=window, doubt=reason)

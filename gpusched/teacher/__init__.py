@@ -12,25 +12,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpusched.workload import DeviceType, Report, Result, SurveyTask, Task, Trial, WindowSurvey
+from gpusched.workload import DeviceType, Report, Result, SurveyTask, SymbolSurvey, Task, Trial
 
 
 def train_window(task: Task, directory: Path, report: Report) -> Result:
     """Train one window and write its artifacts into `directory`.
 
-    Raises BadData when there is nothing to train on, BadParameters for settings that cannot be used, DeviceMismatch
-    when OpenCL gives another device than the slot's, and whatever LightGBM raises.
+    Raises NoData when there is nothing to train on, BadData for data that cannot be used, BadParameters for settings
+    that cannot be used, DeviceMismatch when OpenCL gives another device than the slot's, and whatever LightGBM raises.
     """
     from gpusched.teacher.window import train_window
 
     return train_window(task, directory, report)
 
 
-def survey(task: SurveyTask) -> list[WindowSurvey]:
+def survey(task: SurveyTask) -> SymbolSurvey:
     """What the windows of a symbol would find, in their order; needs no LightGBM.
 
-    A window has a `skip_reason` if and only if `train_window` would refuse its data. Raises BadData when the symbol's
-    files cannot be read, BadParameters for settings that cannot be used.
+    A window has a `skip_reason` if and only if `train_window` would raise NoData. Raises NoData for a symbol without
+    files, BadData for files that cannot be used, BadParameters for settings that cannot be used.
     """
     # Not a module named `survey`: importing it would put it in the place of this function.
     from gpusched.teacher.surveyor import survey

@@ -82,6 +82,13 @@ class Bars:
         first, last = int(self.local.min()) // _DAY_US, int(self.local.max()) // _DAY_US
         return _EPOCH + dt.timedelta(days=first), _EPOCH + dt.timedelta(days=last)
 
+    def days(self) -> list[int]:
+        """The days that have bars, as ordinals of the proleptic Gregorian calendar; some may be there twice."""
+        days = self.local // _DAY_US
+        changes = np.append(True, days[1:] != days[:-1])[: len(days)]
+        ordinals: list[int] = (days[changes] + _EPOCH.toordinal()).tolist()
+        return ordinals
+
     def timestamps(self, rows: slice) -> list[str]:
         """ISO-8601 with `T`, to the second (or microsecond where one bar has any), with the offset if there was one."""
         unit: Literal["us", "s"] = "us" if (self.local % 1_000_000).any() else "s"

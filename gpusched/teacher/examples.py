@@ -10,7 +10,10 @@ from gpusched.teacher import split
 from gpusched.teacher.bars import Bars, Floats
 from gpusched.teacher.labels import Labels, forward_returns, labels, usable_rows
 from gpusched.teacher.settings import Settings
-from gpusched.workload import BadData
+from gpusched.workload import NoData
+
+#: what helps where there are too few rows
+LONGER = "give longer windows (--window-days), or a smaller training.min_rows"
 
 
 class Examples(msgspec.Struct, frozen=True):
@@ -41,15 +44,19 @@ class Examples(msgspec.Struct, frozen=True):
 def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, settings: Settings) -> Examples:
     """The examples in `bars`, which are those of `history` from `start` to `end`.
 
-    Raises BadData, which says why, if a model of them could not be trained or would be worth nothing.
+    Raises NoData, which says why, if a model of them could not be trained or would be worth nothing.
     """
     if not len(bars):
-        raise BadData(f"no data: there are no bars from {start} to {end} ({_covered(history)})")
+        raise NoData(
+            f"no data: there are no bars from {start} to {end} ({_covered(history)})",
+            remedy="give --start and --end within the dates of the data",
+        )
     usable = usable_rows(len(bars), settings.horizon)
     if usable < settings.min_rows:
-        raise BadData(
+        raise NoData(
             f"too few rows: {usable} of the {settings.min_rows} that are needed"
-            f" ({len(bars)} bars, the last {settings.horizon} of which have no label)"
+            f" ({len(bars)} bars, the last {settings.horizon} of which have no label)",
+            remedy=LONGER,
         )
     returns = forward_returns(bars.close, settings.horizon)
     known = labels(returns, settings.threshold)
@@ -58,9 +65,10 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
     else:
         parts = split.chronological(usable, settings.validation_fraction, settings.horizon)
     if not len(parts.train) or not len(parts.validation):
-        raise BadData(
+        raise NoData(
             f"too few rows: {usable} leave {len(parts.train)} to train on and {len(parts.validation)} to validate with"
-            f" (validation_fraction {settings.validation_fraction}, horizon {settings.horizon})"
+            f" (validation_fraction {settings.validation_fraction}, horizon {settings.horizon})",
+            remedy=LONGER,
         )
     _check_both_classes(known[parts.train], settings)
     return Examples(bars, returns, known, parts)
@@ -70,9 +78,10 @@ def _check_both_classes(train: Labels, settings: Settings) -> None:
     """With one label there is nothing to learn: LightGBM would return a constant, and it would count as a success."""
     if train.all() or not train.any():
         which, side = (1, "above") if train.all() else (0, "at or below")
-        raise BadData(
+        raise NoData(
             f"one class: all {len(train)} training labels are {which}, every forward return over {settings.horizon}"
-            f" bars is {side} the threshold {settings.threshold}"
+            f" bars is {side} the threshold {settings.threshold}",
+            remedy="give another --threshold or --horizon",
         )
 
 

@@ -8,12 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.core.planning import symbol_problem
-from gpusched.workload import BadData
-
-
-class NoData(BadData):
-    """There are no bars where they should be. Says `no data: …`."""
+from gpusched.core.symbols import symbol_problem
+from gpusched.workload import BadData, NoData
 
 
 class Source(msgspec.Struct, frozen=True):

@@ -8,18 +8,15 @@ from gpusched.teacher.fingerprint import fingerprint
 from gpusched.teacher.history import load_history
 from gpusched.teacher.labels import usable_rows
 from gpusched.teacher.settings import Settings, parse_settings
-from gpusched.teacher.sources import NoData
-from gpusched.workload import BadData, DateRange, SurveyTask, WindowSurvey
+from gpusched.workload import DateRange, Days, NoData, SurveyTask, SymbolSurvey, WindowSurvey
 
 
-def survey(task: SurveyTask) -> list[WindowSurvey]:
+def survey(task: SurveyTask) -> SymbolSurvey:
     """See `gpusched.teacher.survey`."""
     settings = parse_settings(task.settings)
-    try:
-        history = load_history(task.data_root, task.cache_dir, task.symbol, settings.interval)
-    except NoData as error:
-        return [_skipped(window, 0, 0, str(error)) for window in task.windows]
-    return [_look(task.symbol, history, window, settings) for window in task.windows]
+    history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
+    found = [_look(task.symbol, history.bars, window, settings) for window in task.windows]
+    return SymbolSurvey(windows=tuple(found), notes=history.notes, days=_days(history.bars, task.windows))
 
 
 def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> WindowSurvey:
@@ -27,8 +24,15 @@ def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> 
     usable = usable_rows(len(bars), settings.horizon)
     try:
         window_examples(history, bars, window.start, window.end, settings)
-    except BadData as error:
-        return _skipped(window, len(bars), usable, str(error))
+    except NoData as error:
+        return WindowSurvey(
+            start=window.start,
+            end=window.end,
+            bars=len(bars),
+            usable_rows=usable,
+            skip_reason=str(error),
+            remedy=error.remedy,
+        )
     return WindowSurvey(
         start=window.start,
         end=window.end,
@@ -38,5 +42,8 @@ def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> 
     )
 
 
-def _skipped(window: DateRange, bars: int, usable: int, reason: str) -> WindowSurvey:
-    return WindowSurvey(start=window.start, end=window.end, bars=bars, usable_rows=usable, skip_reason=reason)
+def _days(history: Bars, windows: tuple[DateRange, ...]) -> Days | None:
+    """The days with bars, from the first window to the last one."""
+    if not windows:
+        return None
+    return Days.of(history.window(windows[0].start, windows[-1].end).days())

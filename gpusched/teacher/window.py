@@ -52,9 +52,9 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     phase = _Phases(report)
 
     phase("load")
-    history = load_history(task.data_root, task.cache_dir, task.symbol, settings.interval)
-    bars = history.window(task.start, task.end)
-    examples = window_examples(history, bars, task.start, task.end, settings)
+    history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
+    bars = history.bars.window(task.start, task.end)
+    examples = window_examples(history.bars, bars, task.start, task.end, settings)
     digest = fingerprint(task.symbol, task.start, task.end, bars, settings)
 
     phase("features")

@@ -11,7 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.calendar import Days
+from gpusched.core.model import DataNote, DeviceType, Standing, WindowResult
 from gpusched.workload import SurveyTask, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
@@ -95,8 +96,11 @@ LauncherRequest = Preload | Fork
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
+    """The process exists. `shared_bytes` of its memory are the launcher's."""
+
     id: int
     pid: int
+    shared_bytes: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -104,12 +108,15 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
     id: int
     reason: str
+    #: there is no memory for it
+    out_of_memory: bool = False
 
 
 class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     """The process and its whole group are gone. Exactly one of `exit_code` and `signal` is set.
 
-    `peak_memory_bytes` is resident memory, what it shares with the launcher included.
+    `peak_memory_bytes` is resident memory, what it shares with the launcher included. `killed`: by the launcher, which
+    is leaving.
     """
 
     id: int
@@ -117,6 +124,7 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     signal: int | None
     cpu_seconds: float
     peak_memory_bytes: int
+    killed: bool = False
 
 
 class Preloaded(msgspec.Struct, frozen=True, kw_only=True, tag="preloaded"):
@@ -164,22 +172,39 @@ class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
     bars: int
     usable_rows: int
     skip_reason: str | None = None
+    refusal: str | None = None
+    remedy: str = ""
     fingerprint: str | None = None
     committed: WindowResult | None = None
+    replaces: Standing = "nothing"
+
+
+class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):
+    """What the data of a symbol are like, before its windows; see `SymbolSurvey`."""
+
+    symbol: str
+    notes: tuple[DataNote, ...]
+    days: Days | None
+    strict: bool
 
 
 class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed"):
-    """The data of a whole symbol cannot be used: all its windows are skipped for this reason."""
+    """No window of a symbol can be planned to be trained: it has no data, or they cannot be used, or looking at them
+    failed, which says nothing about them."""
 
     symbol: str
+    what: Literal["no_data", "bad_data", "unknown"]
     reason: str
+    remedy: str = ""
 
 
 class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
     pass
 
 
-ErrorKind = Literal["bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "device_lost", "raised"]
+ErrorKind = Literal[
+    "no_data", "bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "device_lost", "raised"
+]
 
 
 class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
@@ -190,7 +215,9 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     traceback: str
 
 
-PipeMessage = Started | Progress | WindowResult | SurveyedWindow | SurveyFailed | SurveyDone | Trial | Error
+PipeMessage = (
+    Started | Progress | WindowResult | SurveyedSymbol | SurveyedWindow | SurveyFailed | SurveyDone | Trial | Error
+)
 
 
 # -- the supervisor's view of how a process ended ----------------------------------------------------------------------
@@ -210,5 +237,7 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
     launcher_lost: bool = False
     #: of its log, which had grown beyond its limit
     log_left_out_bytes: int = 0
+    #: gpusched sent it SIGKILL
+    killed: bool = False
     #: what the process wrote to its pipe that it must not; it was killed for it
     violation: str | None = None

@@ -89,7 +89,10 @@ def error_message(kind: ErrorKind, error: BaseException) -> Error:
     """The message for an exception; its traceback keeps the end, where the cause is."""
     text = str(error)
     name = type(error).__name__
-    message = (text or name) if kind.startswith("bad_") else (f"{name}: {text}" if text else name)
+    # What people have written for people needs no name of a class before it.
+    message = (
+        (text or name) if kind in ("no_data", "bad_data", "bad_parameters") else (f"{name}: {text}" if text else name)
+    )
     return Error(
         kind=kind,
         message=encodable(message[:MAX_MESSAGE_CHARS]),

@@ -7,16 +7,37 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from gpusched import artifacts
 from gpusched.core.model import WindowResult
-from gpusched.worker.messages import Started, SurveyDone, SurveyedWindow, SurveyFailed, SurveyJob
+from gpusched.worker.messages import (
+    Started,
+    SurveyDone,
+    SurveyedSymbol,
+    SurveyedWindow,
+    SurveyFailed,
+    SurveyJob,
+)
 from gpusched.worker.stream import Stream, encodable, error_message
 from gpusched.worker.window import error_kind, load_function, load_module
-from gpusched.workload import BadData, BadParameters, SurveyTask, WindowSurvey, device_fingerprint, window_label
+from gpusched.workload import (
+    BadData,
+    BadParameters,
+    DataNote,
+    NoData,
+    SurveyTask,
+    SymbolSurvey,
+    WindowSurvey,
+    device_fingerprint,
+    window_label,
+)
 
-Survey = Callable[[SurveyTask], Sequence[WindowSurvey]]
-Send = Callable[[SurveyedWindow | SurveyFailed], None]
+#: a reason and a remedy keep this much: a plan of 200,000 windows holds as many
+MAX_REASON_CHARS = 1000
+
+Survey = Callable[[SurveyTask], SymbolSurvey | Sequence[WindowSurvey]]
+Send = Callable[[SurveyedSymbol | SurveyedWindow | SurveyFailed], None]
 
 
 def run_survey(job: SurveyJob, send: Send) -> None:
@@ -25,17 +46,19 @@ def run_survey(job: SurveyJob, send: Send) -> None:
     survey: Survey = getattr(load_module(job.workload), "survey", _all_trainable)
     for task in job.tasks:
         try:
-            windows = survey(task)
-            _check_complete(task, windows)
+            found = _complete(task, survey(task))
         except BadParameters:
             raise  # no symbol would fare better
+        except NoData as error:
+            send(_failed(task, "no_data", error, error.remedy))
         except BadData as error:
-            send(SurveyFailed(symbol=task.symbol, reason=encodable(str(error))))
-        except Exception as error:  # a bug in the workload's survey; its log has the traceback
+            send(_failed(task, "bad_data", error, error.remedy))
+        except Exception as error:  # of the disk, for want of memory, or a bug: the data may be sound
             traceback.print_exc(file=sys.stderr)
-            send(SurveyFailed(symbol=task.symbol, reason=encodable(f"{type(error).__name__}: {error}")))
+            send(_failed(task, "unknown", f"{type(error).__name__}: {error}"))
         else:
-            for window in windows:
+            send(_surveyed_symbol(task, found))
+            for window in found.windows:
                 send(_surveyed(job, task.symbol, window))
 
 
@@ -58,28 +81,55 @@ def _all_trainable(task: SurveyTask) -> list[WindowSurvey]:
     return [WindowSurvey(start=window.start, end=window.end, bars=0, usable_rows=0) for window in task.windows]
 
 
-def _check_complete(task: SurveyTask, windows: Sequence[WindowSurvey]) -> None:
-    if [(window.start, window.end) for window in windows] != [(window.start, window.end) for window in task.windows]:
+def _complete(task: SurveyTask, found: SymbolSurvey | Sequence[WindowSurvey]) -> SymbolSurvey:
+    """Raise ValueError unless every window was looked at, once."""
+    if not isinstance(found, SymbolSurvey):
+        found = SymbolSurvey(windows=tuple(found))
+    if [(window.start, window.end) for window in found.windows] != [(asked.start, asked.end) for asked in task.windows]:
         raise ValueError(f"the workload's survey of {task.symbol} did not return its windows one by one, in order")
+    return found
+
+
+def _failed(
+    task: SurveyTask, what: Literal["no_data", "bad_data", "unknown"], why: object, remedy: str = ""
+) -> SurveyFailed:
+    return SurveyFailed(symbol=task.symbol, what=what, reason=_bounded(str(why)), remedy=_bounded(remedy))
+
+
+def _bounded(text: str) -> str:
+    """What is said of a symbol is said of each of its windows."""
+    return encodable(text if len(text) <= MAX_REASON_CHARS else text[:MAX_REASON_CHARS] + "…")
+
+
+def _surveyed_symbol(task: SurveyTask, found: SymbolSurvey) -> SurveyedSymbol:
+    notes = tuple(DataNote(note.kind, _bounded(note.text)) for note in found.notes)
+    return SurveyedSymbol(symbol=task.symbol, notes=notes, days=found.days, strict=found.strict)
 
 
 def _surveyed(job: SurveyJob, symbol: str, window: WindowSurvey) -> SurveyedWindow:
+    is_wanted = window.skip_reason is None and window.refusal is None
+    label = window_label(symbol, window.start, window.end)
+    committed = _committed(job, label, window) if is_wanted else None
+    is_trained = is_wanted and committed is None
     return SurveyedWindow(
         symbol=symbol,
         start=window.start,
         end=window.end,
         bars=window.bars,
         usable_rows=window.usable_rows,
-        skip_reason=window.skip_reason,
+        skip_reason=window.skip_reason and _bounded(window.skip_reason),
+        refusal=window.refusal and _bounded(window.refusal),
+        remedy=_bounded(window.remedy),
         fingerprint=window.fingerprint,
-        committed=_committed(job, symbol, window),
+        committed=committed,
+        replaces=artifacts.standing(Path(job.output_dir), label) if is_trained else "nothing",
     )
 
 
-def _committed(job: SurveyJob, symbol: str, window: WindowSurvey) -> WindowResult | None:
-    if window.fingerprint is None or window.skip_reason is not None:
+def _committed(job: SurveyJob, label: str, window: WindowSurvey) -> WindowResult | None:
+    if window.fingerprint is None:
         return None
-    path = Path(job.output_dir) / window_label(symbol, window.start, window.end)
+    path = Path(job.output_dir) / label
     fingerprints = {device_fingerprint(window.fingerprint, device_type) for device_type in job.device_types}
     metadata = artifacts.verify(path, fingerprints)
     return None if metadata is None else metadata.result(path)

@@ -26,9 +26,11 @@ from gpusched.core.events import (
     DeviceLost,
     DeviceRead,
     DevicesFound,
+    DeviceVanished,
     DrainRequested,
     Event,
     HoldRequested,
+    HostRead,
     Kill,
     Launch,
     Record,
@@ -38,16 +40,20 @@ from gpusched.core.events import (
     ShutdownRequested,
     Terminate,
     TimePassed,
+    TrialBegan,
+    TrialEnded,
     WindowMoved,
 )
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.model import (
+    CPU,
     Active,
     Batch,
     DeviceChoice,
     Failure,
     FailureKind,
     Finished,
+    HostReading,
     Instant,
     Limits,
     PlannedWindow,
@@ -288,13 +294,24 @@ class Machine(RuleBasedStateMachine):
         labels = sorted(self.stored.get(batch_id, ())) or ["none such"]
         self.send(kind(batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
 
-    @rule(device_id=device_ids, what=st.sampled_from(["lose", "drain", "resume", "resume"]))
+    @rule(
+        device_id=device_ids,
+        what=st.sampled_from(["lose", "drain", "resume", "resume", "vanish", "try", "train", "refuse"]),
+    )
     def device(self, device_id: str, what: str) -> None:
         event: Event = ResumeRequested(device_id=device_id)
+        if device_id == CPU and what in ("vanish", "try", "train", "refuse"):
+            return
         if what == "lose":
             event = DeviceLost(device_id=device_id, reason="it fell off the bus")
         elif what == "drain":
             event = DrainRequested(device_id=device_id)
+        elif what == "vanish":
+            event = DeviceVanished(device_id=device_id, reason="it is not there any more")
+        elif what == "try":
+            event = TrialBegan(device=DEVICE[device_id])
+        elif what in ("train", "refuse"):
+            event = TrialEnded(device=DEVICE[device_id], why=None if what == "train" else "out of memory")
         self.send(event)
 
     @rule(
@@ -313,6 +330,17 @@ class Machine(RuleBasedStateMachine):
                     total=8 * GIB,
                     utilisation=utilisation,
                     processes=processes,
+                )
+            )
+        )
+
+    @rule(free=st.one_of(st.none(), st.integers(0, 8)), used=st.one_of(st.none(), st.integers(0, 3)))
+    def read_host(self, free: int | None, used: int | None) -> None:
+        processes = None if used is None else dict.fromkeys(range(1000, self.pids + 2), used * GIB)
+        self.send(
+            HostRead(
+                reading=HostReading(
+                    total_bytes=8 * GIB, free_bytes=None if free is None else free * GIB, process_bytes=processes
                 )
             )
         )
@@ -405,8 +433,12 @@ class Machine(RuleBasedStateMachine):
         if self.down:
             self.restart(committed=False, backwards=False, all_of_them=True)
         for device in DEVICES:
+            if device.id != CPU:
+                self.send(TrialBegan(device=device))
+                self.send(TrialEnded(device=device))
             self.send(ResumeRequested(device_id=device.id))
             self.send(DeviceRead(reading=reading(device.id, free=8 * GIB, total=8 * GIB, processes={})))
+        self.send(HostRead(reading=HostReading(total_bytes=8 * GIB, free_bytes=8 * GIB, process_bytes={})))
         for batch_id in self.stored:
             self.send(ReleaseRequested(batch_id=batch_id))
         for _ in range(400):

@@ -16,6 +16,7 @@ import pytest
 from gpusched.teacher import cache, history, parsing
 from gpusched.teacher.bars import Bars
 from gpusched.teacher.history import load_history
+from gpusched.teacher.settings import Settings
 from gpusched.workload import BadData
 from tests.teacher.support import bars, walk, write_csv, write_daily
 
@@ -37,7 +38,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
 
 
 def load(tmp_path: Path, symbol: str = "ABC") -> Bars:
-    return load_history(str(tmp_path / "data"), str(tmp_path / "cache"), symbol, "1d")
+    return load_history(str(tmp_path / "data"), str(tmp_path / "cache"), symbol, Settings()).bars
 
 
 def cached_file(tmp_path: Path) -> Path:

@@ -9,7 +9,7 @@ from gpusched.teacher import split
 from gpusched.teacher.examples import Examples, window_examples
 from gpusched.teacher.labels import forward_returns, labels
 from gpusched.teacher.settings import parse_settings
-from gpusched.workload import BadData
+from gpusched.workload import NoData
 from tests.teacher.support import START, bars, day
 
 
@@ -89,7 +89,7 @@ def test_counts() -> None:
     ],
 )
 def test_reasons_not_to_train(values: list[float], settings: dict[str, object], reason: str) -> None:
-    with pytest.raises(BadData) as raised:
+    with pytest.raises(NoData) as raised:
         examples_of(*values, **settings)
     assert str(raised.value).startswith(reason)
 
@@ -97,7 +97,7 @@ def test_reasons_not_to_train(values: list[float], settings: dict[str, object], 
 def test_a_range_without_bars_says_what_there_is() -> None:
     history = bars(closes(*[100.0] * 10))
     with pytest.raises(
-        BadData, match=r"no data: .* 2020-01-01 to 2020-02-01 \(the data goes from 2024-01-01 to 2024-01-10\)"
+        NoData, match=r"no data: .* 2020-01-01 to 2020-02-01 \(the data goes from 2024-01-01 to 2024-01-10\)"
     ):
         window_examples(
             history,

@@ -125,7 +125,7 @@ day = dt.date(2022, 1, 1)
 root = sys.argv[1]
 windows = (DateRange(day, day),)
 task = SurveyTask(symbol="SYM", windows=windows, data_root=root, cache_dir=root, settings={})
-print(teacher.survey(task)[0].bars)
+print(teacher.survey(task).windows[0].bars)
 print(sorted({"lightgbm", "pandas", "scipy"} & set(sys.modules)), sorted(set(sys.modules) - before))
 """
     rows = (f"2022-01-01T09:{minute}:00,1,1,1,1,1" for minute in range(10, 60))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from gpusched.teacher.history import load_history
+from gpusched.teacher.settings import Settings
 from gpusched.workload import BadData
 
 COLUMNS = {"Open": [1.0, 2.0], "High": [2.0, 3.0], "Low": [0.5, 1.5], "Close": [1.5, 2.5], "Volume": [10, 20]}
@@ -22,7 +23,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: pd.DataFrame | 
 
     monkeypatch.setattr(pd, "read_parquet", read)
     (tmp_path / "ABC.parquet").write_bytes(b"PAR1")
-    bars = load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", "1d")
+    bars = load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", Settings()).bars
     assert bars.close.tolist() == [2.5, 1.5]
     return bars.timestamps(slice(None))
 

@@ -11,8 +11,8 @@ import pytest
 from gpusched.teacher import parsing
 from gpusched.teacher.bars import NAIVE, Bars
 from gpusched.teacher.parsing import parse_csv
-from gpusched.teacher.sources import NoData, find_sources
-from gpusched.workload import BadData
+from gpusched.teacher.sources import find_sources
+from gpusched.workload import BadData, NoData
 from tests.teacher.support import HEADER, write_csv
 
 ONE = "2024-01-01T09:15:00+05:30,1,2,0.5,1.5,10\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 from gpusched.sample import SYMBOLS, write_sample
 from gpusched.teacher import survey
 from gpusched.teacher.history import load_history
+from gpusched.teacher.settings import Settings
 from gpusched.workload import DateRange, SurveyTask
 
 
@@ -14,7 +15,7 @@ def test_what_is_in_it(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [f"{symbol}.csv" for symbol in SYMBOLS]
     counts = {}
     for symbol in SYMBOLS:
-        bars = load_history(str(tmp_path / "data"), str(tmp_path / "cache"), symbol, "1d")
+        bars = load_history(str(tmp_path / "data"), str(tmp_path / "cache"), symbol, Settings()).bars
         counts[symbol] = (len(bars), *(bars.dates() or ()))
         assert sum(bars.quality().values()) == 0
     last = dt.date(2013, 3, 1)
@@ -48,5 +49,5 @@ def test_it_can_be_trained_on(tmp_path: Path) -> None:
     year = DateRange(dt.date(2012, 1, 1), dt.date(2012, 12, 31))
     places = {"data_root": str(tmp_path / "data"), "cache_dir": str(tmp_path / "cache")}
     for symbol in SYMBOLS:
-        (seen,) = survey(SurveyTask(symbol=symbol, windows=(year,), settings={}, **places))
+        (seen,) = survey(SurveyTask(symbol=symbol, windows=(year,), settings={}, **places)).windows
         assert seen.skip_reason is None

@@ -19,7 +19,7 @@ from gpusched.teacher import training
 from gpusched.teacher.metrics import metrics
 from gpusched.teacher.settings import LIGHTGBM_DEFAULTS
 from gpusched.teacher.training import trained_parameters
-from gpusched.workload import BadData, BadParameters, DateRange, Result, SurveyTask, Task
+from gpusched.workload import BadData, BadParameters, DateRange, NoData, Result, SymbolSurvey, Task
 from tests.teacher.support import START, day, ignore, survey_task, walk, window_task, write_csv, write_daily
 from tests.teacher.test_artifacts import rows_of
 
@@ -125,7 +125,7 @@ def test_settings_change_the_fingerprint_and_the_result(trained: Trained, root: 
 
 def test_the_fingerprint_is_of_the_window_alone(trained: Trained, root: Path) -> None:
     def fingerprint() -> str | None:
-        return teacher.survey(survey_task(window_task(root)))[0].fingerprint
+        return teacher.survey(survey_task(window_task(root))).windows[0].fingerprint
 
     path = root / "data" / "ABC" / "1d" / "all.csv"
     assert fingerprint() == trained[1].fingerprint
@@ -135,7 +135,7 @@ def test_the_fingerprint_is_of_the_window_alone(trained: Trained, root: Path) ->
     assert fingerprint() != trained[1].fingerprint
     path.write_text(path.read_text().replace("2024-02-01T01", "2024-02-01T00"))
     assert fingerprint() == trained[1].fingerprint
-    assert teacher.survey(survey_task(window_task(root, min_rows=30)))[0].fingerprint == trained[1].fingerprint
+    assert teacher.survey(survey_task(window_task(root, min_rows=30))).windows[0].fingerprint == trained[1].fingerprint
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_the_fingerprint_is_of_the_window_alone(trained: Trained, root: Path) ->
 )
 def test_the_survey_and_the_training_agree(root: Path, days: int, settings: dict[str, Any]) -> None:
     task = window_task(root, days=days, **settings)
-    (seen,) = teacher.survey(survey_task(task))
+    (seen,) = teacher.survey(survey_task(task)).windows
     assert (seen.start, seen.end, seen.bars) == (task.start, task.end, days)
     assert seen.usable_rows == max(0, days - settings.get("horizon", 7))
     if seen.skip_reason is not None:
         assert seen.fingerprint is None
-        with pytest.raises(BadData, match=f"^{re.escape(seen.skip_reason)}$"):
+        with pytest.raises(NoData, match=f"^{re.escape(seen.skip_reason)}$"):
             teacher.train_window(task, root, ignore)
         return
     result, _ = artifacts_of(task, root / "one")
@@ -175,7 +175,7 @@ def test_survey_of_several_windows(root: Path) -> None:
         DateRange(dt.date(2030, 1, 1), dt.date(2031, 1, 1)),
     )
     task = msgspec.structs.replace(survey_task(window_task(root)), windows=ranges)
-    first, second, none = teacher.survey(task)
+    first, second, none = teacher.survey(task).windows
     assert (first.bars, first.usable_rows, first.skip_reason) == (60, 53, None)
     assert (second.start, second.end, second.skip_reason) == (day(60), day(119), None)
     assert first.fingerprint != second.fingerprint
@@ -183,13 +183,11 @@ def test_survey_of_several_windows(root: Path) -> None:
     assert none.skip_reason.startswith("no data: there are no bars from 2030-01-01 to 2031-01-01")
 
 
-def test_a_symbol_without_data_is_skipped_and_broken_data_is_an_error(root: Path) -> None:
+def test_a_symbol_without_data_and_one_with_broken_data_are_told_apart(root: Path) -> None:
     missing = survey_task(window_task(root, symbol="NONE"))
-    (seen,) = teacher.survey(missing)
-    assert seen.skip_reason is not None
-    assert seen.skip_reason.startswith("no data: neither ")
-    assert (seen.bars, seen.usable_rows, seen.fingerprint) == (0, 0, None)
-    with pytest.raises(BadData, match=r"^no data: neither "):
+    with pytest.raises(NoData, match=r"^no data: neither "):
+        teacher.survey(missing)
+    with pytest.raises(NoData, match=r"^no data: neither "):
         teacher.train_window(window_task(root, symbol="NONE"), root, ignore)
     write_csv(root / "data" / "BAD.csv", "Date,Open\n")
     broken = window_task(root, symbol="BAD")
@@ -200,8 +198,8 @@ def test_a_symbol_without_data_is_skipped_and_broken_data_is_an_error(root: Path
 
 
 def test_importing_the_survey_does_not_hide_it(root: Path) -> None:
-    task = SurveyTask(symbol="X", windows=(), data_root=str(root), cache_dir=str(root), settings={})
-    assert teacher.survey(task) == teacher.survey(task) == []
+    task = msgspec.structs.replace(survey_task(window_task(root)), windows=())
+    assert teacher.survey(task) == teacher.survey(task) == SymbolSurvey(windows=())
 
 
 def test_one_class_to_validate_with_leaves_its_metrics_undefined(tmp_path: Path) -> None:

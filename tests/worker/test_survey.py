@@ -9,7 +9,16 @@ import pytest
 
 from gpusched.core.model import DeviceType
 from gpusched.daemon import survey as daemon_survey
-from gpusched.worker.messages import Error, PipeMessage, Started, SurveyDone, SurveyedWindow, SurveyFailed, SurveyJob
+from gpusched.worker.messages import (
+    Error,
+    PipeMessage,
+    Started,
+    SurveyDone,
+    SurveyedSymbol,
+    SurveyedWindow,
+    SurveyFailed,
+    SurveyJob,
+)
 from gpusched.workload import DateRange, SurveyTask
 from tests.worker.support import END, START, Bench, bench
 
@@ -45,7 +54,8 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.run("two_files")
         result = b.last
-        first, second, done = await survey(b, "SYM", device_types=("cuda", "cpu"))
+        about, first, second, done = await survey(b, "SYM", device_types=("cuda", "cpu"))
+        assert about == SurveyedSymbol(symbol="SYM", notes=(), days=None, strict=False)
         assert isinstance(first, SurveyedWindow)
         assert (first.symbol, first.start, first.end) == ("SYM", START, END)
         assert (first.bars, first.usable_rows, first.skip_reason) == (100, 90, None)
@@ -54,12 +64,12 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
         assert second.committed is None
         assert isinstance(done, SurveyDone)
 
-        first, *_ = await survey(b, "SYM", device_types=("cuda",))
+        _, first, *_ = await survey(b, "SYM", device_types=("cuda",))
         assert isinstance(first, SurveyedWindow)
         assert first.committed is None
 
         (b.output / "SYM_2022-01-01_to_2022-06-30" / "model.txt").write_text("damaged")
-        first, *_ = await survey(b, "SYM")
+        _, first, *_ = await survey(b, "SYM")
         assert isinstance(first, SurveyedWindow)
         assert first.committed is None
 
@@ -67,8 +77,8 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
 async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         bad, bug, short, *windows, done = await survey(b, "BAD", "BUG", "SHORT", "SYM")
-        assert bad == SurveyFailed(symbol="BAD", reason="no bars at all")
-        assert bug == SurveyFailed(symbol="BUG", reason="ZeroDivisionError: division by zero")
+        assert bad == SurveyFailed(symbol="BAD", what="bad_data", reason="no bars at all")
+        assert bug == SurveyFailed(symbol="BUG", what="unknown", reason="ZeroDivisionError: division by zero")
         assert isinstance(short, SurveyFailed)
         assert "did not return its windows one by one" in short.reason
         assert [window.symbol for window in windows if isinstance(window, SurveyedWindow)] == ["SYM", "SYM"]
@@ -78,7 +88,7 @@ async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_pat
 
 async def test_a_workload_without_a_survey(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        first, second, _ = await survey(b, "SYM", workload="os.path:join")
+        _, first, second, _ = await survey(b, "SYM", workload="os.path:join")
         assert first == SurveyedWindow(symbol="SYM", start=START, end=END, bars=0, usable_rows=0)
         assert isinstance(second, SurveyedWindow)
 
