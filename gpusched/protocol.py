@@ -320,6 +320,23 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     foreign_bytes: int | None = None
 
 
+#: What is in trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of a
+#: daemon or a launcher that has gone do not die.
+TroubleKind = Literal["store", "window", "launcher", "leftover"]
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is wrong with the daemon at the moment."""
+
+    #: one of `TroubleKind`; a newer daemon may know more
+    kind: str
+    #: the path, the window or the process
+    about: str
+    #: a sentence for people, with what `about` says
+    text: str
+    since: float
+
+
 # -- replies -----------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +422,8 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
     unfinished: int
     #: what keeps the daemon from writing its store, or None
     trouble: str | None
+    #: all that is wrong, the oldest first
+    troubles: tuple[Trouble, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
@@ -419,6 +438,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     #: how the last windows left their slots for good, and how the last of those that failed did: the latest at the end
     ended: tuple[WindowMoved, ...] = ()
     failed: tuple[WindowMoved, ...] = ()
+    #: what is wrong with the daemon, the oldest first; a new snapshot follows when that changes
+    troubles: tuple[Trouble, ...] = ()
 
 
 class BatchAnnounced(msgspec.Struct, frozen=True, kw_only=True, tag="batch_announced"):
