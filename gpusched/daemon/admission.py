@@ -22,6 +22,7 @@ import msgspec
 from gpusched.core import planning
 from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
 from gpusched.core.selection import Selected
+from gpusched.core.symbols import symbol_problem
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.store import Store
@@ -232,7 +233,7 @@ def _why_not(request: Submit) -> str | None:
     if not spec.symbols:
         return "it has no symbols"
     for symbol in spec.symbols:
-        if problem := planning.symbol_problem(symbol):
+        if problem := symbol_problem(symbol):
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
         return "a symbol stands in it twice"
