@@ -319,6 +319,9 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
 
     batch: BatchStatus
     how: Literal["new", "known", "again"]
+    #: results of other parameters that it replaces; things that are no results, which it moves aside
+    replaces: int = 0
+    moves_aside: int = 0
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
+from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
-from gpusched.config import Config, Loaded, batch_spec, load, path_problem
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
@@ -50,7 +51,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None
     #: what -o named, or None
     output: Path | None
-    #: sentences for people about the symbols file
+    #: sentences for people about the symbols file and the settings
     notes: tuple[str, ...]
 
     @property
@@ -84,14 +85,24 @@ def ask(options: argparse.Namespace) -> Ask:
     named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
+    spec = batch_spec(config, named.symbols, priority=options.priority)
     return Ask(
         config=config,
-        spec=batch_spec(config, named.symbols, priority=options.priority),
+        spec=spec,
         source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=named.notes,
+        notes=(*named.notes, *_notes_on_settings(spec)),
     )
+
+
+def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
+    """What is allowed and may not be what was wanted."""
+    if spec.workload != BUILT_IN_WORKLOAD or spec.device == "cpu":
+        return ()
+    from gpusched.teacher.settings import DIFFERS, differs_on_gpus
+
+    return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
 
 
 def _names_file(options: argparse.Namespace) -> bool:
@@ -148,7 +159,9 @@ def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, A
             "reuse": len(made.to_reuse),
             "skip": len(made.to_skip),
         }
-        | ({"fail": len(made.to_fail)} if made.to_fail else {}),
+        | ({"fail": len(made.to_fail)} if made.to_fail else {})
+        | ({"replace": made.to_replace} if made.to_replace else {})
+        | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
         "estimated_seconds": round(estimated_seconds, 3),
     }
 
@@ -167,6 +180,7 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
     }
 
 
+@outlives_its_reader
 def run(options: argparse.Namespace) -> int:
     """Train a batch in this terminal."""
     return run_asked(ask(options), as_json=options.json, in_top=options.top)
@@ -187,7 +201,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     for note in asked.notes:
         errors.print(note, soft_wrap=True)
     view = BatchView()
-    screen = render.RunScreen(errors if as_json else console, view)
+    screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
 
     def interrupted(count: int) -> None:
         screen.note(
@@ -203,11 +217,11 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             batch_id=asked.batch_id,
             digest=asked.digest,
             output_dir=asked.output_dir,
-            observe=quiet if as_json else screen.update,
-            on_plan=(lambda made: None) if as_json else screen.planned,
+            observe=screen.update,
+            on_plan=screen.planned,
             on_interrupt=interrupted,
-            on_survey=(lambda done, total: None) if as_json else screen.planning,
-            on_note=partial(errors.print, soft_wrap=True) if as_json else screen.note,
+            on_survey=screen.planning,
+            on_note=screen.note,
             watch=watch if in_top else None,
         )
 
@@ -218,15 +232,10 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
             await top.run_until(over.wait())
 
-    def quiet(update: Any) -> None:
-        view.apply(update, 0.0)
-
-    if as_json:
-        ended = anyio.run(train)
-    else:
+    if not as_json:
         console.print(f"Batch directory: {asked.output_dir}", soft_wrap=True)
-        with screen:
-            ended = anyio.run(train)
+    with screen:
+        ended = anyio.run(train)
     totals = view.totals()
     if as_json:
         print(json.dumps(batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)))  # noqa: T201

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gpusched.cli.batches import Ask, ask, exit_code, load_config
+from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
 from gpusched.core.events import BatchFinished, BatchHeld, Update
+from gpusched.core.planning import replacing
 from gpusched.core.totals import batch_object, totals
 from gpusched.errors import DONE, INTERRUPTED
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
@@ -31,6 +33,7 @@ def daemon(options: argparse.Namespace) -> int:
     return serve(load_config(options).config)
 
 
+@outlives_its_reader
 def submit(options: argparse.Namespace) -> int:
     """Have the daemon accept a batch; with `--wait`, show it until it ends."""
     from gpusched.client import render
@@ -57,9 +60,14 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
     """The id alone on stdout, for scripts."""
     batch = submitted.batch
     if as_json:
-        print_json(status_object(batch) | {"how": submitted.how})
+        found = status_object(batch) | {"how": submitted.how}
+        found |= {"replaces": submitted.replaces} if submitted.replaces else {}
+        print_json(found | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
         return
     print(batch.id, flush=True)  # noqa: T201
+    told = replacing(submitted.replaces, submitted.moves_aside)
+    if told:
+        print("; ".join(told), file=sys.stderr)  # noqa: T201
     print(  # noqa: T201
         f"{_HOW[submitted.how]}; it writes to {batch.output_dir}\n`gpusched status {batch.id}` shows how it goes",
         file=sys.stderr,

@@ -17,7 +17,7 @@ from rich.text import Text
 from gpusched.client.cells import STYLES, Glyphs, clean, duration, glyphs, per_second
 from gpusched.client.view import BatchView, FinishedWindow, general_reason
 from gpusched.core.model import OUTCOMES
-from gpusched.core.planning import Plan, action, reason_of_plan
+from gpusched.core.planning import Plan, action, reason_of_plan, replacing
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
@@ -50,7 +50,8 @@ def plan_rows(plan: Plan) -> Iterator[str]:
 def plan_line(plan: Plan) -> str:
     """What a plan comes to, in one line."""
     line = f"{len(plan.to_train)} to train, {len(plan.to_reuse)} to reuse, {len(plan.to_skip)} to skip"
-    return line + (f", {len(plan.to_fail)} failed: their data are refused" if plan.to_fail else "")
+    line += f", {len(plan.to_fail)} failed: their data are refused" if plan.to_fail else ""
+    return "; ".join((line, *replacing(plan.to_replace, plan.to_move_aside)))
 
 
 def plan_table(plan: Plan) -> RenderableType:

@@ -21,6 +21,7 @@ import msgspec
 
 from gpusched.core import planning
 from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
+from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
 from gpusched.daemon.launcher import Launcher
@@ -113,10 +114,11 @@ class Admission:
 
     async def submit(
         self, request: Submit, on_progress: Callable[[int, int], None]
-    ) -> tuple[str, Literal["new", "known", "again"]]:
-        """Accept a batch; its id and how it came about. It is durable when this returns. Raises GpuschedError.
+    ) -> tuple[str, Literal["new", "known", "again"], Plan | None]:
+        """Accept a batch; its id, how it came about, and its plan unless it was at work already. Raises GpuschedError.
 
-        Of several that submit the same batch at the same time, the first has it surveyed, and the others wait for that.
+        It is durable when this returns. Of several that submit the same batch at the same time, the first has it
+        surveyed, and the others wait for that.
         """
         self._refuse_if_draining()
         check(request)
@@ -128,7 +130,7 @@ class Admission:
         async with self._one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
                 await self.durable()
-                return batch_id, "known"
+                return batch_id, "known", None
             self._check_output(batch_id, output_dir)
             await anyio.to_thread.run_sync(_check_directories, Path(spec.data_root), output_dir)
             async with self._surveys:
@@ -148,7 +150,7 @@ class Admission:
                 # again, or another batch may have taken the directory.
                 self._refuse_if_draining()
                 if self._at_work(batch_id, digest):
-                    return batch_id, "known"
+                    return batch_id, "known", None
                 self._check_output(batch_id, output_dir)
                 again = self._store.batch(batch_id) is not None
                 batch = Batch(
@@ -158,7 +160,7 @@ class Admission:
                     await self._supervisor.submit(batch, plan.windows, plan.notes)
                 if scope.cancelled_caught:
                     await self.durable()
-        return batch_id, "again" if again else "new"
+        return batch_id, "again" if again else "new", plan
 
     async def _require(self, wanted: DeviceChoice) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.

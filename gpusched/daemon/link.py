@@ -49,6 +49,13 @@ class LaunchRefused(LaunchError):
     remedy = "free memory or processes, or mend the workload's imports, then retry the window"
 
 
+class NoMemoryToFork(LaunchError):
+    """The launcher is there, and the kernel has no memory for another process."""
+
+    problem = "out of host memory: a window process could not be forked"
+    remedy = "it is tried again when there is more room; free memory, or give the service more"
+
+
 class WorkloadNotLoadable(LaunchError):
     """The workload's module cannot be imported or has no such function: no window of it can run."""
 
@@ -169,17 +176,20 @@ class Link:
     def _handle(self, reply: LauncherReply) -> None:
         match reply:
             case Forked():
-                self.processes[reply.id].set_forked(reply.pid)
+                self.processes[reply.id].set_forked(reply.pid, reply.shared_bytes)
             case Gone():
                 end = ProcessEnd(
                     exit_code=reply.exit_code,
                     signal=reply.signal,
                     cpu_seconds=reply.cpu_seconds,
                     peak_memory_bytes=reply.peak_memory_bytes,
+                    killed=reply.killed,
                 )
                 self.processes.pop(reply.id).set_gone(end)
             case Refused():
-                self.processes.pop(reply.id).set_refused(LaunchRefused(reason=reply.reason))
+                self.processes.pop(reply.id).set_refused(
+                    NoMemoryToFork() if reply.out_of_memory else LaunchRefused(reason=reply.reason)
+                )
             case Preloaded():
                 self._preloads.pop((reply.workload, reply.needed_by)).set_result(reply.seconds)
             case PreloadFailed():

@@ -46,6 +46,8 @@ class Process:
 
     def __init__(self, link: Sender, identifier: int, pipe: int) -> None:
         self.pid = 0
+        #: of its memory, the launcher's
+        self.shared_bytes = 0
         self._id = identifier
         self._link = link
         self._loop = asyncio.get_running_loop()
@@ -59,11 +61,13 @@ class Process:
         self._line = bytearray()
         self._received_bytes = 0
         self._progress_count = 0
+        self._killed = False
         self._began = self._loop.time()
 
     def signal(self, signum: int) -> None:
         """Signal the whole process group; nothing happens if the process has been reaped."""
         if not self._gone.done():
+            self._killed |= signum == signal.SIGKILL
             self._link.send(Signal(id=self._id, signal=int(signum)))
 
     async def forked(self) -> None:
@@ -96,12 +100,12 @@ class Process:
             raise self._failure
         if self._line and self._violation is None and end.exit_code is not None:
             self._violation = f"its last line does not end: {_excerpt(self._line)}"
-        return end if self._violation is None else msgspec.structs.replace(end, violation=self._violation)
+        return msgspec.structs.replace(end, violation=self._violation, killed=end.killed or self._killed)
 
     # -- called by the link --------------------------------------------------------------------------------------------
 
-    def set_forked(self, pid: int) -> None:
-        self.pid = pid
+    def set_forked(self, pid: int, shared_bytes: int) -> None:
+        self.pid, self.shared_bytes = pid, shared_bytes
         if self._forked.done():  # fork() was cancelled in the meantime: nobody will wait for this process
             self.signal(signal.SIGKILL)
         else:

@@ -185,8 +185,15 @@ class Requests:
                 scope.cancel()
 
         with scope:
-            batch_id, how = await self._admission.submit(request, on_progress)
-            await client.send(Submitted(batch=self._status(batch_id), how=how))
+            batch_id, how, plan = await self._admission.submit(request, on_progress)
+            await client.send(
+                Submitted(
+                    batch=self._status(batch_id),
+                    how=how,
+                    replaces=plan.to_replace if plan else 0,
+                    moves_aside=plan.to_move_aside if plan else 0,
+                )
+            )
 
     async def _windows(self, request: ListWindows, client: Client) -> None:
         self._status(request.batch_id)

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import msgspec
 
+from gpusched import files
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import (
     BatchAccepted,
@@ -37,7 +38,6 @@ from gpusched.core.events import (
 from gpusched.core.history import Sample
 from gpusched.core.model import Active, Batch, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
-from gpusched.daemon.lockfile import lock, make_private_directory
 from gpusched.daemon.rows import (
     AttemptRow,
     BatchRow,
@@ -95,8 +95,8 @@ class Store:
         Raises a subclass of `StoreError`: `StoreLocked`, `StoreUnwritable`, `StoreCorrupt`, `StoreNewer`, `StoreFull`.
         """
         with contextlib.ExitStack() as on_error, _translated(path):
-            make_private_directory(path.parent)
-            lock_fd = lock(path)
+            files.make_private_directory(path.parent)
+            lock_fd = _lock(path)
             on_error.callback(os.close, lock_fd)
             # Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it.
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -380,6 +380,13 @@ class Store:
 
 
 _LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
+
+
+def _lock(path: Path) -> int:
+    try:
+        return files.lock(path.with_name(path.name + ".lock"))
+    except files.Locked as locked:
+        raise StoreLocked(path=path, holder=locked.holder) from None
 
 
 def _is_start(record: Record) -> bool:

@@ -11,10 +11,11 @@ with one permit per slot guards the launch itself.
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -22,7 +23,6 @@ import anyio.abc
 import msgspec
 
 from gpusched import artifacts
-from gpusched.core.estimates import Estimate, Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -44,9 +44,8 @@ from gpusched.core.events import (
     Terminate,
     TimePassed,
     Update,
-    WindowMoved,
 )
-from gpusched.core.failures import classify
+from gpusched.core.failures import Exit, Killer, classify, out_of_host_memory
 from gpusched.core.history import History, Sample
 from gpusched.core.model import (
     CPU,
@@ -54,7 +53,6 @@ from gpusched.core.model import (
     Batch,
     DataNotes,
     Device,
-    DeviceType,
     Ending,
     Failure,
     Instant,
@@ -71,12 +69,14 @@ from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.devices import pinning
 from gpusched.daemon.index import Index
 from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.link import WorkloadNotLoadable
+from gpusched.daemon.learning import Learning
+from gpusched.daemon.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log
+from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
-from gpusched.worker.messages import Error, PipeMessage, Progress, WindowJob
+from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress, WindowJob
 from gpusched.workload import Task, device_fingerprint
 
 #: windows of finished batches that are kept in memory; the store has them all
@@ -115,10 +115,11 @@ class Supervisor:
         cache_dir: Path,
         observe: Callable[[Update], None],
         account: Callable[[str, int], Awaitable[Accounted]] = _uncounted,
+        memory: HostMemory | None = None,
         on_turn: Callable[[StoreError | None], None] = lambda problem: None,
     ) -> None:
-        self._estimates = Estimates(store.learned())
-        self.scheduler = Scheduler(self._estimates)
+        self._learning = Learning(store.learned())
+        self.scheduler = Scheduler(self._learning.estimates)
         self._store = store
         self._launcher = launcher
         self._devices = {device.id: device for device in devices}
@@ -126,9 +127,10 @@ class Supervisor:
         self._cache_dir = cache_dir
         self._observe = observe
         self._account = account
+        self._memory = HostMemory() if memory is None else memory
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
-        self._events: deque[Event] = deque([DevicesFound(devices=devices)])
+        self._events: deque[Event] = deque([DevicesFound(devices=devices), self._memory.read()])
         self._wakeup = anyio.Event()
         self._permits = anyio.Semaphore(max(1, sum(device.capacity for device in devices)))
         self._processes: dict[tuple[WindowKey, int], Process] = {}
@@ -136,8 +138,6 @@ class Supervisor:
         self._commands: list[Command] = []
         #: set at the next reading of a device, or its loss, for those who wait for one
         self._heard: dict[str, anyio.Event] = {}
-        #: what the store does not know yet of what was learned
-        self._learned: dict[tuple[str, DeviceType, int], Estimate] = {}
         #: of the batches that have windows on the devices
         self._histories: dict[str, History] = {}
         self._histories_kept_at = time.monotonic()
@@ -227,7 +227,7 @@ class Supervisor:
             records, commands = self.scheduler.handle(event, instant)
             self._records += records
             self._commands += commands
-            self._learn(records)
+            self._learning.follow(records, self.scheduler)
             match event:
                 case DeviceRead(reading=reading):
                     self._note(reading)
@@ -250,10 +250,10 @@ class Supervisor:
         histories = self._histories_to_keep()
         if self._records or histories:
             try:
-                self._store.record(self._records, self._learned.values(), histories)
+                self._store.record(self._records, self._learning.unsaved, histories)
             except StoreError as problem:
                 return problem
-            self._learned.clear()
+            self._learning.saved()
             records, self._records = self._records, []
             for record in records:
                 self._index.update(record)
@@ -296,23 +296,6 @@ class Supervisor:
             self._histories_kept_at = time.monotonic()
         ending = {record.batch_id for record in self._records if isinstance(record, BatchFinished)}
         return {name: history.samples() for name, history in self._histories.items() if due or name in ending}
-
-    def _learn(self, records: Iterable[Record]) -> None:
-        """Remember what windows took that were trained now; a result that a restart found was timed by nobody here."""
-        for record in records:
-            if isinstance(record, WindowMoved) and isinstance(record.ending, WindowResult) and record.usage is not None:
-                batch, planned = self.scheduler.batch(record.key.batch_id), self.scheduler.planned(record.key)
-                assert batch is not None
-                if planned.doubt is not None or planned.refusal is not None:
-                    continue  # nobody knows how many rows it had
-                estimate = self._estimates.observe(
-                    batch.spec.workload,
-                    record.ending.device_type,
-                    planned.usable_rows,
-                    record.ending.seconds,
-                    record.usage.device_memory_bytes,
-                )
-                self._learned[estimate.workload, estimate.device_type, estimate.bucket] = estimate
 
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:
@@ -357,15 +340,17 @@ class Supervisor:
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
                 return
             except (LaunchError, OSError) as error:
-                refused = Failure(kind="launch_refused", message=str(error))
+                refused = _refusal(error)
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
                 return
             self._processes[key, attempt] = process
+            self._memory.follow(process.pid, process.shared_bytes)
             try:
                 self.post(AttemptStarted(key=key, attempt=attempt, pid=process.pid))
                 ended = await self._follow(process, batch, planned, key, attempt, device)
             finally:
                 del self._processes[key, attempt]
+                self._memory.forget(process.pid)
         self.post(ended)
 
     async def _follow(
@@ -389,12 +374,18 @@ class Supervisor:
             result=results[-1] if results else None,
             error=errors[-1] if errors else None,
             violation=end.violation,
-            launcher_lost=end.launcher_lost,
-            exit_code=end.exit_code,
-            signal=end.signal,
-            on_cpu=device.id == CPU,
-            log_end=end_of_log(self.log_path(key, attempt)) if end.signal == signal.SIGABRT else "",
+            exit=Exit(
+                launcher_lost=end.launcher_lost,
+                exit_code=end.exit_code,
+                signal=end.signal,
+                killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
+                on_cpu=device.id == CPU,
+                memory_limited=self._memory.limited or batch.spec.limits.memory_limit_bytes > 0,
+                log_end=end_of_log(self.log_path(key, attempt)) if end.signal == signal.SIGABRT else "",
+            ),
         )
+        if isinstance(ending, Failure) and ending.kind == "host_memory":
+            self.post(self._memory.read())  # what it had is free: the next one must not wait for a reading
         if isinstance(ending, Failure) and not errors:
             # It may have died between its commit and its report.
             ending = committed_result(batch, planned) or ending
@@ -406,8 +397,16 @@ class Supervisor:
             peak_memory_bytes=end.peak_memory_bytes,
             device_memory_bytes=accounted.memory_bytes,
             device_seconds=accounted.seconds,
+            own_memory_bytes=max(0, end.peak_memory_bytes - process.shared_bytes) if end.peak_memory_bytes else None,
         )
         return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage)
+
+    def _killer(self, end: ProcessEnd) -> Killer:
+        """Who sent the SIGKILL that a process died of."""
+        if end.killed:
+            return "gpusched"
+        by_kernel = self._memory.take_kill()
+        return "unknown" if by_kernel is None else "kernel" if by_kernel else "somebody"
 
     async def _doubt(self, key: WindowKey, failure: Failure, device: Device) -> None:
         """Before a failure is held against a window: was its device lost? The window hears of that first.
@@ -438,6 +437,13 @@ class Supervisor:
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""
         return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
+
+
+def _refusal(error: LaunchError | OSError) -> Failure:
+    """Why an attempt could not be launched."""
+    if isinstance(error, NoMemoryToFork) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return out_of_host_memory("no process could be started")
+    return Failure(kind="launch_refused", message=str(error))
 
 
 def environment(device: Device) -> dict[str, str | None]:

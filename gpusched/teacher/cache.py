@@ -9,12 +9,9 @@ Layout: a line of JSON padded with spaces to a multiple of 64 bytes, then the co
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import mmap
-import os
 import re
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from gpusched import files
 from gpusched.teacher.bars import Bars
 
 FORMAT = 1
@@ -91,18 +89,7 @@ def save(path: Path, sources: str, bars: Bars) -> None:
     header = _Header(FORMAT, sources, len(bars), len(bars.dropped_local), zlib.crc32(body))
     line = msgspec.json.encode(header)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write((line + b"\n").ljust(_header_bytes(line)) + body)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    files.write_whole(path, ((line + b"\n").ljust(_header_bytes(line)), body), mode=0o600)
 
 
 def _header_bytes(line: bytes) -> int:

@@ -16,7 +16,7 @@ from gpusched.teacher.bars import Bars
 from gpusched.teacher.settings import Settings
 
 #: Raise it with every change that makes another model or other artifacts of the same bars and settings.
-WORKLOAD_VERSION = 2
+WORKLOAD_VERSION = 3
 
 
 def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings: Settings) -> str:

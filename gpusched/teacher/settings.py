@@ -35,6 +35,15 @@ LIGHTGBM_DEFAULTS: dict[str, Any] = {
     "verbosity": -1,
 }
 
+#: What LightGBM is asked for on a GPU beside that, with either device type. A GPU adds up the gradients of a bin in no
+#: fixed order: the sum of float32s depends on it, that of float64s does not.
+GPU_DEFAULTS: dict[str, Any] = {"gpu_use_dp": True}
+#: what there is to say of a batch without it
+DIFFERS = (
+    "lightgbm.gpu_use_dp is off, so a GPU may make another model of the same window each time (LightGBM: Although"
+    ' "deterministic" is set, the results ran by GPU may be non-deterministic.)'
+)
+
 _DEVICE = "gpusched gives each window its device: choose with --device"
 _MACHINES = "a window is trained by one process on one machine"
 _FILES = "gpusched passes the data in memory and writes the artifacts itself"
@@ -95,6 +104,12 @@ def lightgbm_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
     validate_lightgbm(params)
     given = {CANONICAL[name]: value for name, value in params.items()}
     return dict(sorted((LIGHTGBM_DEFAULTS | given).items()))
+
+
+def differs_on_gpus(params: Mapping[str, Any]) -> bool:
+    """Whether `params`, by canonical names, let a GPU make another model of the same window each time: `DIFFERS`."""
+    given = (GPU_DEFAULTS | dict(params))["gpu_use_dp"]
+    return str(given).lower() in ("false", "-")  # LightGBM knows no other words for it
 
 
 def validate_lightgbm(params: Mapping[str, Any]) -> None:

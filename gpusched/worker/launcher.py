@@ -77,12 +77,16 @@ class Launcher:
         self._buffer = bytearray(MAX_PACKET_BYTES)
         self._allowed_cpus = os.sched_getaffinity(0)
         self._preloaded: set[tuple[str, Needs]] = set()
+        #: what windows share with this process
+        self._shared_bytes = 0
         #: living leaders, both ways
         self._ids: dict[int, int] = {}
         self._pids: dict[int, int] = {}
         #: by the process group's id
         self._leaving: dict[int, Leaving] = {}
         self._stopping = False
+        #: it kills what it still has
+        self._leaving_now = False
 
     def run(self) -> None:
         """Serve until the supervisor has gone or SIGTERM arrives; then leave nothing behind."""
@@ -162,6 +166,7 @@ class Launcher:
         self._preloaded.add((workload, needed_by))
         if needed_by == "window":
             prepare_to_fork()
+            self._shared_bytes = linux.own_bytes()
         else:
             gc.freeze()
         return True
@@ -180,11 +185,12 @@ class Launcher:
             if pid == 0:
                 become_window(request, pipe, log, launcher, self._allowed_cpus)
         except OSError as error:
-            self._send(Refused(id=request.id, reason=f"fork: {error.strerror}"))
+            no_memory = error.errno == errno.ENOMEM
+            self._send(Refused(id=request.id, reason=f"fork: {error.strerror}", out_of_memory=no_memory))
             return
         self._ids[pid] = request.id
         self._pids[request.id] = pid
-        self._send(Forked(id=request.id, pid=pid))
+        self._send(Forked(id=request.id, pid=pid, shared_bytes=self._shared_bytes))
 
     def _signal(self, request: Signal) -> None:
         pid = self._pids.get(request.id)
@@ -239,6 +245,7 @@ class Launcher:
             signal=-code if code < 0 else None,
             cpu_seconds=round(usage.ru_utime + usage.ru_stime, 6),
             peak_memory_bytes=usage.ru_maxrss * 1024,
+            killed=self._leaving_now,
         )
         self._leaving[pid] = Leaving(gone, set())
 
@@ -259,6 +266,7 @@ class Launcher:
         return strays
 
     def _kill_everything(self) -> None:
+        self._leaving_now = True
         for pid in self._ids:
             _kill_group(pid)
             _kill_process(pid)  # one that has not called setsid yet

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.calendar import Days
-from gpusched.core.model import DataNote, DeviceType, WindowResult
+from gpusched.core.model import DataNote, DeviceType, Standing, WindowResult
 from gpusched.workload import SurveyTask, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
@@ -103,8 +103,11 @@ LauncherRequest = Preload | Fork | Signal
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
+    """The process exists. `shared_bytes` of its memory are the launcher's."""
+
     id: int
     pid: int
+    shared_bytes: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -112,12 +115,15 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
     id: int
     reason: str
+    #: there is no memory for it
+    out_of_memory: bool = False
 
 
 class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     """The process and its whole group are gone. Exactly one of `exit_code` and `signal` is set.
 
-    `peak_memory_bytes` is resident memory, what it shares with the launcher included.
+    `peak_memory_bytes` is resident memory, what it shares with the launcher included. `killed`: by the launcher, which
+    is leaving.
     """
 
     id: int
@@ -125,6 +131,7 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     signal: int | None
     cpu_seconds: float
     peak_memory_bytes: int
+    killed: bool = False
 
 
 class Preloaded(msgspec.Struct, frozen=True, kw_only=True, tag="preloaded"):
@@ -176,6 +183,7 @@ class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
     remedy: str = ""
     fingerprint: str | None = None
     committed: WindowResult | None = None
+    replaces: Standing = "nothing"
 
 
 class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):
@@ -234,5 +242,7 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
     launcher_lost: bool = False
+    #: gpusched sent it SIGKILL
+    killed: bool = False
     #: what the process wrote to its pipe that it must not; it was killed for it
     violation: str | None = None

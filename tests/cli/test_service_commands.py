@@ -180,6 +180,26 @@ def test_a_log_is_followed_until_the_window_has_finished(client: Client) -> None
     finished(client.daemon, "followed")
 
 
+def test_who_follows_a_log_ends_when_its_reader_does(client: Client) -> None:
+    """`logs -f | head -1`: nothing more is written that could fail, and still it ends."""
+    with client.daemon.fifo():
+        client.submit("unread", "FIFO")
+        with client.start("logs", "-f", "unread/FIFO_2022-01-01_to_2022-01-10") as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("attempt at FIFO")
+            process.stdout.close()
+            assert process.wait(30) == 0
+        client("cancel", "unread")
+
+
+def test_a_wait_outlives_its_reader(client: Client) -> None:
+    symbols = client.symbols("S1", "BAD")
+    with client.start("submit", symbols, "--name", "unseen", *ASKED, "--wait") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 1
+
+
 def test_results_are_csv_json_or_a_table(client: Client) -> None:
     client.done("results", "S0", "BAD")
     rows = list(csv.DictReader(client("results", "results", "--csv").splitlines()))

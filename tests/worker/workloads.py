@@ -226,6 +226,11 @@ def hogs_memory(task: Task, directory: Path, report: Report) -> NoReturn:
         kept.append(bytearray(16 << 20))
 
 
+def asks_for_a_pebibyte(task: Task, directory: Path, report: Report) -> NoReturn:
+    bytearray(1 << 50)
+    raise AssertionError
+
+
 def starts_thread(task: Task, directory: Path, report: Report) -> Result:
     threading.Thread(target=time.sleep, args=(0,)).start()
     return _RESULT
