@@ -24,6 +24,7 @@ from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
 from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.store import Store
@@ -77,7 +78,7 @@ class Draining(DaemonError):
 
 class NotYetDurable(DaemonError):
     problem = "the daemon cannot write its store: {cause}"
-    remedy = "make room or mend it: the request is kept, and done as soon as the store can be written"
+    remedy = "make room or mend it: while the daemon runs it keeps the request, and does it as soon as it can write"
 
 
 class Admission:
@@ -94,6 +95,7 @@ class Admission:
         output_root: Path,
         cache_dir: Path,
         logs_dir: Path,
+        condition: Condition,
     ) -> None:
         self._store = store
         self._supervisor = supervisor
@@ -103,10 +105,7 @@ class Admission:
         self._output_root = output_root
         self._cache_dir = cache_dir
         self._logs_dir = logs_dir
-        #: set when the daemon is told to stop
-        self.draining = False
-        #: what keeps the supervisor's records from being durable, or None
-        self.trouble: str | None = None
+        self.condition = condition
         #: held from a look at a batch's state until the event that relies on it is handled
         self.changing = anyio.Lock()
         self._submitting: dict[str, anyio.Lock] = {}
@@ -182,8 +181,8 @@ class Admission:
             with anyio.move_on_after(COMMIT_PATIENCE_S):
                 await self._supervisor.committed()
                 return
-            if self.trouble is not None:
-                raise NotYetDurable(cause=self.trouble)
+            if (cause := self.condition.unwritable) is not None:
+                raise NotYetDurable(cause=cause)
 
     def at_work(self, batch_id: str) -> bool:
         """Whether the batch is there and not finished, as the supervisor knows it."""
@@ -204,7 +203,7 @@ class Admission:
                 raise OutputTaken(other=other.id, path=output_dir)
 
     def _refuse_if_draining(self) -> None:
-        if self.draining:
+        if self.condition.draining:
             raise Draining
 
     @contextlib.asynccontextmanager
@@ -259,6 +258,7 @@ def _why_not(request: Submit) -> str | None:
         "backoff_s": 0 <= limits.backoff_s <= 1e6,
         "backoff_max_s": 0 <= limits.backoff_max_s <= 1e6,
         "memory_limit_bytes": 0 <= limits.memory_limit_bytes < 1 << 62,
+        "log_limit_bytes": 0 <= limits.log_limit_bytes < 1 << 62,
         "max_failure_rate": 0 <= limits.max_failure_rate <= 1,
         "breaker_failures": 0 <= limits.breaker_failures <= 1_000_000,
     }

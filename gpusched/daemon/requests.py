@@ -171,11 +171,13 @@ class Requests:
                 await client.send(self._pong())
 
     def _pong(self) -> Pong:
+        condition = self._admission.condition
         return Pong(
-            draining=self._admission.draining,
+            draining=condition.draining,
             active=self._supervisor.scheduler.active,
             unfinished=self._supervisor.scheduler.unfinished,
-            trouble=self._admission.trouble,
+            trouble=condition.unwritable,
+            troubles=condition.troubles,
         )
 
     # -- batches -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.listener import SOCKET_NAME, Listener
@@ -36,6 +37,7 @@ async def be_watched(
     output_dir: Path,
     cache_dir: Path,
     state_dir: Path,
+    condition: Condition,
 ) -> None:
     """Serve `watch` until it returns. Raises SocketUnusable."""
     admission = Admission(
@@ -47,8 +49,9 @@ async def be_watched(
         output_root=output_dir,
         cache_dir=cache_dir,
         logs_dir=state_dir / "logs",
+        condition=condition,
     )
-    admission.draining = True  # a run has but one batch
+    condition.draining = True  # a run has but one batch
     requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission)
     with tempfile.TemporaryDirectory(prefix="gpusched-") as directory:
         listener = Listener(Path(directory) / SOCKET_NAME, None)
