@@ -28,7 +28,19 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.history import Sample
-from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, State, Usage, WindowKey
+from gpusched.core.model import (
+    BatchSpec,
+    DataNote,
+    DataNotes,
+    Device,
+    FailureKind,
+    PlannedWindow,
+    Reading,
+    Slot,
+    State,
+    Usage,
+    WindowKey,
+)
 from gpusched.core.placement import Health
 
 PROTOCOL = 1
@@ -90,6 +102,8 @@ class GetBatch(msgspec.Struct, frozen=True, kw_only=True, tag="get_batch"):
     """Answered with `BatchDetail`."""
 
     batch_id: str
+    #: with what there is to know about its data
+    notes: bool = False
 
 
 class ListWindows(msgspec.Struct, frozen=True, kw_only=True, tag="list_windows"):
@@ -223,6 +237,10 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
+    #: what would help, where its data gave nothing
+    remedy: str = ""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,6 +274,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     device_seconds: float | None = None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
 
 
 class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,6 +323,23 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     foreign_bytes: int | None = None
 
 
+#: What is in trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of a
+#: daemon or a launcher that has gone do not die.
+TroubleKind = Literal["store", "window", "launcher", "leftover"]
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is wrong with the daemon at the moment."""
+
+    #: one of `TroubleKind`; a newer daemon may know more
+    kind: str
+    #: the path, the window or the process
+    about: str
+    #: a sentence for people, with what `about` says
+    text: str
+    since: float
+
+
 # -- replies -----------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +373,8 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
 class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     batch: BatchStatus
     spec: BatchSpec
+    #: of the first symbols that have any, if they were asked for
+    notes: DataNotes = {}
 
 
 class WindowPage(msgspec.Struct, frozen=True, kw_only=True, tag="windows"):
@@ -348,6 +387,8 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     state: State
     story: tuple[StoryLine, ...]
     attempts: tuple[AttemptLine, ...]
+    #: of its symbol's data
+    notes: tuple[DataNote, ...] = ()
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
@@ -388,6 +429,8 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
     unfinished: int
     #: what keeps the daemon from writing its store, or None
     trouble: str | None
+    #: all that is wrong, the oldest first
+    troubles: tuple[Trouble, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
@@ -402,6 +445,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     #: how the last windows left their slots for good, and how the last of those that failed did: the latest at the end
     ended: tuple[WindowMoved, ...] = ()
     failed: tuple[WindowMoved, ...] = ()
+    #: what is wrong with the daemon, the oldest first; a new snapshot follows when that changes
+    troubles: tuple[Trouble, ...] = ()
 
 
 class BatchAnnounced(msgspec.Struct, frozen=True, kw_only=True, tag="batch_announced"):

@@ -17,7 +17,7 @@ SETTING_OPTIONS = {
     "start": ("windows.start", "DATE", "first day, YYYY-MM-DD"),
     "end": ("windows.end", "DATE", "last day, YYYY-MM-DD"),
     "window_days": ("windows.days", "N", "calendar days of a window (180)"),
-    "interval": ("data.interval", "NAME", "directory of the bars below the symbol's (1d)"),
+    "interval": ("data.interval", "NAME", "interval of the bars: a directory below the symbol's, such as 1d"),
     "horizon": ("labels.horizon", "BARS", "bars that the label looks ahead (7)"),
     "threshold": ("labels.threshold", "RETURN", "a forward return above it is labelled 1 (0.02)"),
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpusched.cli.batches import Ask, ask, exit_code, load_config
+from gpusched.cli.batches import Ask, ask, load_config
 from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
 from gpusched.core.events import BatchFinished, BatchHeld, Update
@@ -121,10 +122,12 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
     # The first connection carries nothing but the subscription.
     with connect(daemon.path) as daemon:
         batch = daemon.batch(batch_id).batch
+        skipped = list(daemon.windows(batch_id, status="skipped"))
+        refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
         if as_json:
             print_json(status_object(batch))
         else:
-            view.complete(daemon.windows(batch_id, status="skipped"))
+            view.complete(skipped, refused)
             summary = render.summary(
                 view,
                 time.monotonic() - began,
@@ -133,7 +136,10 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
                 logs_dir=Path(daemon.daemon.state_dir) / "logs",
             )
             render.open_console().print(summary)
-    return exit_code(totals(batch.counts), asked.spec.limits.max_failure_rate, held=batch.state == "held")
+    found = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(found, len(refused)):
+        raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
+    return exit_code(found, asked.spec.limits.max_failure_rate, held=batch.state == "held")
 
 
 def _follow(

@@ -222,8 +222,9 @@ class Connection:
         """All batches, in the order of acceptance."""
         return self._one(ListBatches(), Batches).batches
 
-    def batch(self, batch_id: str) -> BatchDetail:
-        return self._one(GetBatch(batch_id=batch_id), BatchDetail)
+    def batch(self, batch_id: str, *, notes: bool = False) -> BatchDetail:
+        """With `notes`, also what there is to know about its data."""
+        return self._one(GetBatch(batch_id=batch_id, notes=notes), BatchDetail)
 
     def cancel(self, batch_id: str, label: str | None = None) -> Changed:
         return self._change("cancel", batch_id, label)

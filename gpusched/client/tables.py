@@ -15,13 +15,16 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, clean, duration, glyphs, per_second
-from gpusched.client.view import BatchView, FinishedWindow, general_reason
-from gpusched.core.model import OUTCOMES
+from gpusched.client.reasons import general_reason
+from gpusched.client.view import BatchView, FinishedWindow
+from gpusched.core.model import OUTCOMES, DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
 SHOWN_REASONS = 10
+#: lines about the data of symbols
+SHOWN_NOTES = 20
 #: characters of a message that are shown
 MESSAGE_CHARS = 300
 
@@ -50,8 +53,22 @@ def plan_rows(plan: Plan) -> Iterator[str]:
 def plan_line(plan: Plan) -> str:
     """What a plan comes to, in one line."""
     line = f"{len(plan.to_train)} to train, {len(plan.to_reuse)} to reuse, {len(plan.to_skip)} to skip"
-    line += f", {len(plan.to_fail)} failed: their data are refused" if plan.to_fail else ""
+    line += f", {len(plan.to_fail)} to fail: their data are refused" if plan.to_fail else ""
     return "; ".join((line, *replacing(plan.to_replace, plan.to_move_aside)))
+
+
+def notes_lines(notes: DataNotes) -> list[str]:
+    """A line for each symbol that there is something to know about; those of which the same is known share one."""
+    alike: dict[str, list[str]] = {}
+    for symbol, found in notes.items():
+        alike.setdefault("; ".join(note.text for note in found), []).append(symbol)
+    lines = []
+    for text, symbols in alike.items():
+        names = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")
+        lines.append(f"{names}: {text}")
+    if (more := len(lines) - SHOWN_NOTES) > 0:
+        lines[SHOWN_NOTES:] = [f"… and {more:,} more lines; --json has them all"]
+    return lines
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -95,6 +112,14 @@ class _PlanTable:
             if planned.skip_reason is not None
         )
         yield from _reasons(skips, draw)
+        if refusals := Counter(planned.refusal for planned in plan.windows if planned.refusal is not None):
+            yield Text()
+            yield Text("Data that are refused", "bold")
+            yield from _reasons(refusals, draw)
+        if plan.notes:
+            yield Text()
+            yield Text("About the data", "bold")
+            yield from (Text(f"  {draw.clean(line)}") for line in notes_lines(plan.notes))
 
 
 class _Summary:
@@ -122,9 +147,13 @@ class _Summary:
             yield Text("What failed", "bold")
             for window in failures[:SHOWN_FAILURES]:
                 yield from self._failure(window, draw)
-            failed = view.totals()["failed"]
+            failed = view.totals()["failed"] - view.refusals.total()
             if failed > SHOWN_FAILURES:
                 yield Text(f"  {draw.ellipsis} and {failed - SHOWN_FAILURES} more; logs are in {self._logs()}")
+        if view.refusals:
+            yield Text()
+            yield Text("Data that are refused: these windows have failed without a launch", "bold")
+            yield from _reasons(view.refusals, draw)
         if view.skips:
             yield Text()
             yield Text("Why windows were skipped", "bold")

@@ -7,14 +7,14 @@ is, except the first, which names the windows.
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 
+from gpusched.client.reasons import bare_reason, general_reason
 from gpusched.core.events import (
     BatchAccepted,
     BatchFinished,
@@ -58,9 +58,6 @@ RATE_S = 30.0
 RATE_WINDOWS = (64, 4096)
 #: what is expected of a window is what so many trained ones took at most, and at least
 KEPT_SECONDS, FEWEST_SECONDS = 64, 5
-
-#: dates, times and numbers that stand by themselves; those in paths and words name something
-_NUMBER = re.compile(r"(?<![\w/.-])\d[\dT:.+-]*\b")
 
 
 class RunningWindow(msgspec.Struct, kw_only=True):
@@ -120,6 +117,8 @@ class BatchView:
         self.skips: Counter[str] = Counter()
         #: how many windows have failed without a launch, by reason: data are refused for all windows of a symbol
         self.refusals: Counter[str] = Counter()
+        #: windows that have failed for their data, launched or not
+        self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
         self._slots = slots or 0
         self._slot_of: dict[str, int] = {}
@@ -200,9 +199,11 @@ class BatchView:
         if self.running:
             self._counted_from = self._ends.popleft() if self._ends else monotonic
 
-    def complete(self, skipped: Iterable[WindowLine]) -> None:
-        """Learn why windows were skipped, which a snapshot does not say."""
+    def complete(self, skipped: Iterable[WindowLine], refused: Collection[WindowLine]) -> None:
+        """Learn why windows were skipped or have failed for their data, which a snapshot does not say."""
         self.skips = Counter(general_reason(window.reason or "", window.symbol) for window in skipped)
+        self.refusals = Counter(bare_reason(window) for window in refused if not window.attempts)
+        self.refused = len(refused)
 
     @property
     def failures(self) -> list[FinishedWindow]:
@@ -287,7 +288,8 @@ class BatchView:
         self.output_dir = update.batch.output_dir
         self.total = len(update.windows)
         self.counts = dict.fromkeys(OUTCOMES, 0)
-        self.finished, self.held_reason, self.retries = False, None, 0
+        self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
+        self.refusals = Counter()
         self.running, self._slot_of, self._failures, self.skips = {}, {}, {}, Counter()
         self.recent.clear()
         self._seconds.clear()
@@ -299,6 +301,7 @@ class BatchView:
                     self.skips[general_reason(state.outcome.reason, planned.window.symbol)] += 1
                 if isinstance(state.outcome, Failed):
                     self.refusals[state.outcome.failure.message] += 1
+                self.refused += _is_refused(state.outcome)
 
     def _moved(self, update: WindowMoved, monotonic: float) -> None:
         label, old, new = update.key.label, update.old, update.new
@@ -308,7 +311,9 @@ class BatchView:
             ran = self.running.pop(old.slot.index, None)
         if isinstance(old, Finished):
             self.counts[name_of(old.outcome)] -= 1
-            self._failures.pop(label, None)
+            self.refused -= _is_refused(old.outcome)
+            if self._failures.pop(label, None) is None and isinstance(old.outcome, Failed):
+                self.refusals -= Counter({old.outcome.failure.message: 1})
         if isinstance(new, Active):
             running = self.running.get(new.slot.index)
             if isinstance(new, Starting) or running is None or running.label != label:
@@ -343,6 +348,7 @@ class BatchView:
         outcome, old = new.outcome, update.old
         name = name_of(outcome)
         self.counts[name] += 1
+        self.refused += _is_refused(outcome)
         if not isinstance(old, Active):
             # It was cancelled where it waited.
             return
@@ -368,6 +374,11 @@ class BatchView:
         """After a pause: the time in which nothing was placed says nothing about the rate."""
         self._ends.clear()
         self._counted_from = None
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    """Whether a window has failed for its data."""
+    return isinstance(outcome, Failed) and outcome.failure.kind == "bad_data"
 
 
 def _failure(outcome: Outcome) -> Failure | None:
@@ -404,8 +415,3 @@ def _seconds(update: WindowMoved, outcome: Outcome) -> float:
             return result.seconds
         case _:
             return 0.0
-
-
-def general_reason(reason: str, symbol: str) -> str:
-    """A reason without the dates, numbers and symbol that differ from window to window."""
-    return _NUMBER.sub("…", re.sub(rf"(?<!\w){re.escape(symbol)}(?!\w)", "…", reason))

@@ -152,12 +152,16 @@ class Requests:
             case ListBatches():
                 await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
             case GetBatch(batch_id=batch_id):
-                await client.send(BatchDetail(batch=self._status(batch_id), spec=self._spec(batch_id)))
+                status, notes = self._status(batch_id), self._store.notes(batch_id) if request.notes else {}
+                await client.send(BatchDetail(batch=status, spec=self._spec(batch_id), notes=notes))
             case ListWindows():
                 await self._windows(request, client)
             case GetWindow(batch_id=batch_id, label=label):
                 row = self._window(WindowKey(batch_id, label))
-                await client.send(views.window_detail(row, self._store.story(row.key), self._store.attempts(row.key)))
+                symbol = row.plan.window.symbol
+                told = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
+                story, attempts = self._store.story(row.key), self._store.attempts(row.key)
+                await client.send(views.window_detail(row, story, attempts, told))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():

@@ -35,6 +35,10 @@ LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 #: of a batch that is still there
 KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE id = ?"
 
+NOTES = (
+    "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
+    " ORDER BY number LIMIT :symbols"
+)
 BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches"
 ATTEMPT_COLUMNS = (
     "a.attempt, a.slot, a.device, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message, a.traceback,"

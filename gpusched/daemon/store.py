@@ -37,7 +37,7 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.history import Sample
-from gpusched.core.model import Active, Batch, Finished, Running, Starting, State, Stopping, WindowKey
+from gpusched.core.model import Active, Batch, DataNotes, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
 from gpusched.daemon.rows import (
     AttemptRow,
@@ -50,6 +50,7 @@ from gpusched.daemon.rows import (
     batch_row,
     bounded,
     decode_batch,
+    decode_notes,
     decode_plan,
     decode_samples,
     decode_state,
@@ -71,6 +72,8 @@ _BUSY_TIMEOUT_MS = 2000
 #: a file up to this size is checked page by page when opened (60 ms); damage to a larger one shows when read
 _CHECK_BYTES = 64 * 1024 * 1024
 _PAGE_WINDOWS = 1000
+#: symbols whose notes are told of at a time
+NOTED_SYMBOLS = 5000
 #: moves among which those are that ended a window lately
 _RECENT_LINES = 10_000
 #: the log is cut back to this size after a large batch
@@ -215,6 +218,10 @@ class Store:
         self._connection.executemany(statements.INSERT_WINDOW, rows())
         self._connection.executemany(
             "INSERT INTO counts VALUES (?, ?, ?)", [(batch.id, status, n) for status, n in counts.items()]
+        )
+        self._connection.executemany(
+            "INSERT INTO notes VALUES (?, ?, ?, ?)",
+            [(batch.id, n, symbol, to_json(notes)) for n, (symbol, notes) in enumerate(record.notes.items())],
         )
 
     def _alter(self, record: BatchAltered) -> None:
@@ -365,6 +372,12 @@ class Store:
             with self._decoding(batch_id):
                 return decode_samples(samples)
         return []
+
+    def notes(self, batch_id: str, *, symbol: str | None = None) -> DataNotes:
+        """What there is to know about the data of a batch: of the first symbols that have notes, or of this one."""
+        rows = self._query(statements.NOTES, {"batch_id": batch_id, "symbol": symbol, "symbols": NOTED_SYMBOLS})
+        with self._decoding(batch_id):
+            return {name: decode_notes(notes) for name, notes in rows}
 
     def learned(self) -> list[Estimate]:
         """What windows cost, for `Estimates`."""

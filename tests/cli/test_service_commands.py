@@ -104,6 +104,51 @@ def test_wait_shows_the_run_and_ends_with_its_exit_code(client: Client) -> None:
     assert client.submit("forgiven", "S0", "BAD", more=("--wait", *allowed))
 
 
+def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client: Client) -> None:
+    asked = ("submit", client.symbols("ABSENT", "REFUSED"), "--name", "nothing", *ASKED, "--wait")
+    out, err = client.said(*asked, code=5)
+    assert "nothing to train: no data: nothing there (2 windows); bad_data: REFUSED.csv:3: '1,5' is not" in err
+    assert "likeliest remedy: give --interval 1day" in err
+    assert "2 × REFUSED.csv:3" in out or "2 x REFUSED.csv:3" in out
+    found = client.json("windows", "nothing")["windows"]
+    assert [(line["status"], line["failure"]) for line in found] == [("skipped", None)] * 2 + [
+        ("failed", "bad_data")
+    ] * 2
+    assert {line["attempts"] for line in found} == {0}
+    assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number")
+    # Mended, the same question is asked anew; and a retry runs what was refused.
+    data = client.daemon.data
+    (data / "REFUSED").touch()
+    assert client.json(*asked)["windows"]["succeeded"] == 2
+    (data / "REFUSED").unlink()
+    client.submit("retried", "REFUSED", "S0")
+    assert finished(client.daemon, "retried").counts == {"failed": 2, "succeeded": 2}
+    assert "2 windows queued again" in client("retry", "retried")
+    assert finished(client.daemon, "retried").counts == {"succeeded": 4}
+
+
+def test_a_survey_that_fails_says_nothing_about_the_data(client: Client) -> None:
+    """The windows run: one of them finds its data, the other finds that there is none."""
+    ended = client.json("submit", client.symbols("UNKNOWN", "UNKNOWN2"), "--name", "doubted", *ASKED, "--wait")
+    assert (ended["windows"]["succeeded"], ended["windows"]["skipped"], ended["windows"]["failed"]) == (2, 2, 0)
+    shown = client("show", "doubted/UNKNOWN2_2022-01-01_to_2022-01-10")
+    assert "OSError: [Errno 5] Input/output error" in shown
+    assert "no data after all" in shown
+
+
+def test_what_the_data_are_like_is_known_later(client: Client) -> None:
+    client.done("noted", "NOTED", "S0")
+    note = "÷ 4 on 2022-01-05: a split?"
+    told = {"NOTED": [{"kind": "jumps", "text": note}]}
+    assert client.json("results", "noted")["data_notes"] == told
+    assert note in client("show", "noted/NOTED_2022-01-01_to_2022-01-10")
+    assert client.json("show", "noted/NOTED_2022-01-01_to_2022-01-10")["data_notes"] == told["NOTED"]
+    assert client.json("show", "noted/S0_2022-01-01_to_2022-01-10")["data_notes"] == []
+    out, err = client.said("results", "noted", "--csv")
+    assert note not in out
+    assert f"NOTED: {note}" in err
+
+
 def test_an_interrupt_detaches(client: Client) -> None:
     with client.daemon.fifo() as release:
         asked = ("submit", client.symbols("FIFO"), "--name", "detached", *ASKED, "--wait")
