@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,12 +226,15 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     view, plans = BatchView(), list[Plan]()
     screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
 
+    #: where notes are shown: in the screen of `top`, too, while it is there
+    shown: list[Callable[[str], None]] = [screen.note]
+
     def interrupted(count: int) -> None:
-        screen.note(
-            "Draining: the running windows may finish, no other starts; interrupt again to stop them."
-            if count == 1
-            else "Stopping the running windows."
-        )
+        note = "Stopping the running windows."
+        if count == 1:
+            note = "Draining: the running windows may finish, no other starts; interrupt again to stop them."
+        for show in shown:
+            show(note)
 
     async def train() -> Any:
         return await run_batch(
@@ -252,7 +256,9 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
 
         with screen.paused():
             top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
+            shown.append(top.say)
             await top.run_until(over.wait())
+            shown.remove(top.say)
 
     def planned(made: Plan) -> None:
         plans.append(made)

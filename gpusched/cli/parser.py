@@ -43,8 +43,9 @@ class Parser(argparse.ArgumentParser):
             why = f"there is no option {found[1]}{_nearest(found[1], self._option_string_actions)}"
         elif found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
             why = f"there is no command {found[1]!r}{_nearest(found[1], COMMANDS)}"
-        elif found := re.match(r"argument \S+ invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            why += _nearest(found[1], re.findall(r"[\w-]+", found[2]))
+        elif found := re.match(r"(argument \S+ invalid choice: '(.*?)') \(choose from (.*)\)", message):
+            choices = re.findall(r"[\w-]+", found[3])  # argparse has quoted them in some versions
+            why = f"{found[1]} (choose from {', '.join(choices)}){_nearest(found[2], choices)}"
         raise WrongUsage(why=why, command=self.prog)
 
 

@@ -29,7 +29,7 @@ from gpusched.client.streams import lost, takes_more
 from gpusched.client.tables import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
 from gpusched.client.view import FAILURES, BatchView, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
-from gpusched.core.model import Active, Finished, Succeeded
+from gpusched.core.model import Finished, Held, Queued, Succeeded
 from gpusched.core.planning import Plan
 from gpusched.protocol import Snapshot
 
@@ -162,7 +162,7 @@ class RunScreen:
                 if isinstance(outcome, Succeeded) and (kept := outcome.result.moved_aside) is not None:
                     self.note(f"{update.key.label} was no result of gpusched: moved aside to {kept}")
                 # One that was cancelled where it waited is only counted.
-                if isinstance(old, Active):
+                if not isinstance(old, Queued | Held):
                     self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")

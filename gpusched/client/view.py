@@ -366,8 +366,8 @@ class BatchView:
         name = name_of(outcome)
         self.counts[name] += 1
         self.refused += _is_refused(outcome)
-        if not isinstance(old, Active):
-            # It was cancelled where it waited.
+        if not isinstance(old, Active) and name == "cancelled":
+            # Where it waited.
             return
         window = ended_window(update, None if ran is None else monotonic - ran.since)
         self.recent.append(window)
@@ -377,7 +377,7 @@ class BatchView:
             self._seconds.append(window.seconds)
         if name in FAILURES and len(self._failures) < KEPT_FAILURES:
             self._failures[window.label] = window
-        if name != "cancelled":
+        if name != "cancelled" and isinstance(old, Active):
             self._ends.append(monotonic)
             self._forget_ends(monotonic)
 
@@ -403,9 +403,11 @@ def _failure(outcome: Outcome) -> Failure | None:
 
 
 def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedWindow:
-    """A window that has left its slot for good after so many seconds there, None where its placement was not seen."""
+    """A window that has left its slot for good after so many seconds there, None where its placement was not seen.
+
+    One whose result is missed at the end has left it long before.
+    """
     old, new = update.old, update.new
-    assert isinstance(old, Active)
     assert isinstance(new, Finished)
     outcome, failure = new.outcome, _failure(new.outcome)
     return FinishedWindow(
@@ -415,8 +417,8 @@ def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedW
         kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
         attempts=new.attempts,
         seconds=_seconds(update, outcome) if seconds is None else seconds,
-        slot=old.slot.index,
-        device=old.slot.device_id,
+        slot=old.slot.index if isinstance(old, Active) else None,
+        device=old.slot.device_id if isinstance(old, Active) else None,
         metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
     )
 

@@ -43,6 +43,8 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
     held_reason: str | None = None
+    #: the store has its `BatchFinished`
+    finished: bool = False
     #: by label of a window that was active: its attempts that began and ended by no doing of its own, this one included
     losses: dict[str, int] = {}
 
@@ -62,6 +64,14 @@ class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     ending: Ending
     usage: Usage = Usage()
+
+
+class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `CheckResults`: windows whose results are not where they were committed."""
+
+    batch_id: str
+    check: int
+    missing: tuple[str, ...]
 
 
 # -- events: what people ask for; `label` None means the whole batch ---------------------------------------------------
@@ -160,6 +170,7 @@ Event = (
     | BatchRecovered
     | AttemptStarted
     | AttemptEnded
+    | ResultsChecked
     | CancelRequested
     | HoldRequested
     | ReleaseRequested
@@ -290,6 +301,15 @@ class Terminate(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
+class CheckResults(msgspec.Struct, frozen=True, kw_only=True):
+    """See whether the results of a batch, which has run, are there. Is answered by `ResultsChecked`."""
+
+    batch_id: str
+    #: no other has this number
+    check: int
+    labels: tuple[str, ...]
+
+
 class Kill(msgspec.Struct, frozen=True, kw_only=True):
     """End the process group of a running attempt (SIGKILL)."""
 
@@ -297,4 +317,4 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-Command = Launch | Terminate | Kill
+Command = Launch | Terminate | Kill | CheckResults

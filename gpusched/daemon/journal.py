@@ -118,11 +118,12 @@ class Journal:
         else:
             return
         where = f" slot={old.slot.index} device={old.slot.device_id}" if isinstance(old, Active) else ""
-        why = (
-            f" kind={moved.ending.kind} message={moved.ending.message[:MESSAGE_CHARS]!r}"
-            if isinstance(moved.ending, Failure)
-            else ""
-        )
+        failure = moved.ending
+        if isinstance(old, Finished) and isinstance(new, Finished) and isinstance(new.outcome, Lost):
+            failure = new.outcome.failure
+        why = ""
+        if isinstance(failure, Failure):
+            why = f" kind={failure.kind} message={failure.message[:MESSAGE_CHARS]!r}"
         attempt = old.attempt if isinstance(old, Active) else 0
         log.log(
             level,

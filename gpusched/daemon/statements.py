@@ -56,7 +56,8 @@ ENDINGS = (
     " FROM (SELECT id, window, old, reason FROM story ORDER BY id DESC LIMIT :lines) s"
     " CROSS JOIN windows w ON w.id = s.window AND w.finishing = s.id"
     " JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
-    " WHERE s.old IN ('starting', 'running', 'stopping') AND (:batch_id IS NULL OR w.batch_id = :batch_id)"
+    " WHERE (s.old IN ('starting', 'running', 'stopping') OR w.status = 'lost')"
+    " AND (:batch_id IS NULL OR w.batch_id = :batch_id)"
     " AND (NOT :failed OR w.status IN ('failed', 'timed_out', 'lost')) ORDER BY s.id DESC LIMIT :windows"
 )
 

@@ -254,13 +254,15 @@ class Store:
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        for batch, held_reason in self._query("SELECT batch, held_reason FROM batches WHERE id = ?", (batch_id,)):
+        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ?"
+        for batch, held_reason, finished in self._query(asked, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             with self._decoding(batch_id):
                 return BatchRecovered(
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
                     held_reason=held_reason,
+                    finished=bool(finished),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),
                 )
         return None
