@@ -115,7 +115,7 @@ def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client
         ("failed", "bad_data")
     ] * 2
     assert {line["attempts"] for line in found} == {0}
-    assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number")
+    assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number; set data.decimal")
     # Mended, the same question is asked anew; and a retry runs what was refused.
     data = client.daemon.data
     (data / "REFUSED").touch()
