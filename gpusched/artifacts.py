@@ -221,8 +221,8 @@ def standing(output_dir: Path, label: str) -> Standing:
 
 
 def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
-    """Those of the windows whose result is not at `<output_dir>/<label>`."""
-    return [label for label in labels if not (output_dir / label / METADATA).is_file()]
+    """Those of the windows whose result is not at `<output_dir>/<label>`; what cannot be looked at may be there."""
+    return [label for label in labels if _is_gone(output_dir / label / METADATA)]
 
 
 def sweep_partial(output_dir: Path) -> int:
@@ -251,6 +251,13 @@ def sweep_partial(output_dir: Path) -> int:
     finally:
         os.close(parent)
     return swept
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,19 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.history import Sample
-from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, State, Usage, WindowKey
+from gpusched.core.model import (
+    BatchSpec,
+    DataNote,
+    DataNotes,
+    Device,
+    FailureKind,
+    PlannedWindow,
+    Reading,
+    Slot,
+    State,
+    Usage,
+    WindowKey,
+)
 from gpusched.core.placement import Health
 
 PROTOCOL = 1
@@ -90,6 +102,8 @@ class GetBatch(msgspec.Struct, frozen=True, kw_only=True, tag="get_batch"):
     """Answered with `BatchDetail`."""
 
     batch_id: str
+    #: with what there is to know about its data
+    notes: bool = False
 
 
 class ListWindows(msgspec.Struct, frozen=True, kw_only=True, tag="list_windows"):
@@ -133,7 +147,8 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
     batch_id: str
 
 
-Verb = Literal["cancel", "hold", "release", "retry"]
+#: `alter` does nothing but change terms
+Verb = Literal["cancel", "hold", "release", "retry", "alter"]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
@@ -143,6 +158,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
     batch_id: str
     #: None: the whole batch
     label: str | None = None
+    #: with which it is to go on, by name: see `gpusched.core.terms`
+    terms: dict[str, Any] = {}
 
 
 class ListDevices(msgspec.Struct, frozen=True, kw_only=True, tag="list_devices"):
@@ -220,6 +237,10 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
+    #: what would help, where its data gave nothing
+    remedy: str = ""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,6 +274,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     device_seconds: float | None = None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
 
 
 class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -339,6 +362,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     #: results of other parameters that it replaces; things that are no results, which it moves aside
     replaces: int = 0
     moves_aside: int = 0
+    #: of one that was at work, and now goes on with other limits, workers or priority: what is different, in words
+    changes: tuple[str, ...] = ()
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
@@ -348,6 +373,8 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
 class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     batch: BatchStatus
     spec: BatchSpec
+    #: of the first symbols that have any, if they were asked for
+    notes: DataNotes = {}
 
 
 class WindowPage(msgspec.Struct, frozen=True, kw_only=True, tag="windows"):
@@ -360,6 +387,8 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     state: State
     story: tuple[StoryLine, ...]
     attempts: tuple[AttemptLine, ...]
+    #: of its symbol's data
+    notes: tuple[DataNote, ...] = ()
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
@@ -384,6 +413,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
 
     batch: BatchStatus
     windows: int
+    #: of its terms, in words
+    changes: tuple[str, ...] = ()
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):

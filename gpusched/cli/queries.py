@@ -161,7 +161,7 @@ def show(options: argparse.Namespace) -> int:
             for attempt in detail.attempts
         ]
         found = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
-        print_json(found | {"story": detail.story, "attempts": attempts})
+        print_json(found | {"data_notes": detail.notes, "story": detail.story, "attempts": attempts})
         return DONE
     from gpusched.client.details import window_details
     from gpusched.client.render import open_console

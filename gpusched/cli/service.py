@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpusched.cli.batches import Ask, ask, exit_code, load_config
+from gpusched.cli.batches import Ask, ask, load_config
 from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
 from gpusched.core.events import BatchFinished, BatchHeld, Update
@@ -53,6 +54,11 @@ def submit(options: argparse.Namespace) -> int:
         )
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
+        batch = submitted.batch
+        if submitted.changes:
+            errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
+        if batch.held_reason is not None:
+            errors.print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on", soft_wrap=True)
         return _wait(daemon, asked, submitted, as_json=options.json) if options.wait else DONE
 
 
@@ -62,6 +68,7 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
     if as_json:
         found = status_object(batch) | {"how": submitted.how}
         found |= {"replaces": submitted.replaces} if submitted.replaces else {}
+        found |= {"changes": submitted.changes} if submitted.changes else {}
         print_json(found | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
         return
     print(batch.id, flush=True)  # noqa: T201
@@ -115,10 +122,12 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
     # The first connection carries nothing but the subscription.
     with connect(daemon.path) as daemon:
         batch = daemon.batch(batch_id).batch
+        skipped = list(daemon.windows(batch_id, status="skipped"))
+        refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
         if as_json:
             print_json(status_object(batch))
         else:
-            view.complete(daemon.windows(batch_id, status="skipped"))
+            view.complete(skipped, refused)
             summary = render.summary(
                 view,
                 time.monotonic() - began,
@@ -127,7 +136,10 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
                 logs_dir=Path(daemon.daemon.state_dir) / "logs",
             )
             render.open_console().print(summary)
-    return exit_code(totals(batch.counts), asked.spec.limits.max_failure_rate, held=batch.state == "held")
+    found = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(found, len(refused)):
+        raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
+    return exit_code(found, asked.spec.limits.max_failure_rate, held=batch.state == "held")
 
 
 def _follow(

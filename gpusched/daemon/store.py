@@ -25,6 +25,7 @@ from gpusched import files
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import (
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
@@ -36,7 +37,7 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.history import Sample
-from gpusched.core.model import Active, Batch, Finished, Running, Starting, State, Stopping, WindowKey
+from gpusched.core.model import Active, Batch, DataNotes, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
 from gpusched.daemon.rows import (
     AttemptRow,
@@ -49,6 +50,7 @@ from gpusched.daemon.rows import (
     batch_row,
     bounded,
     decode_batch,
+    decode_notes,
     decode_plan,
     decode_samples,
     decode_state,
@@ -70,6 +72,8 @@ _BUSY_TIMEOUT_MS = 2000
 #: a file up to this size is checked page by page when opened (60 ms); damage to a larger one shows when read
 _CHECK_BYTES = 64 * 1024 * 1024
 _PAGE_WINDOWS = 1000
+#: symbols whose notes are told of at a time
+NOTED_SYMBOLS = 5000
 #: moves among which those are that ended a window lately
 _RECENT_LINES = 10_000
 #: the log is cut back to this size after a large batch
@@ -183,6 +187,8 @@ class Store:
                 self._execute("UPDATE batches SET held_reason = ? WHERE id = ?", (record.reason, record.batch_id))
             case BatchReleased():
                 self._execute("UPDATE batches SET held_reason = NULL WHERE id = ?", (record.batch_id,))
+            case BatchAltered():
+                self._alter(record)
             case BatchReopened():
                 self._execute("UPDATE batches SET finished_at = NULL WHERE id = ?", (record.batch_id,))
             case BatchFinished():
@@ -213,6 +219,16 @@ class Store:
         self._connection.executemany(
             "INSERT INTO counts VALUES (?, ?, ?)", [(batch.id, status, n) for status, n in counts.items()]
         )
+        self._connection.executemany(
+            "INSERT INTO notes VALUES (?, ?, ?, ?)",
+            [(batch.id, n, symbol, to_json(notes)) for n, (symbol, notes) in enumerate(record.notes.items())],
+        )
+
+    def _alter(self, record: BatchAltered) -> None:
+        batch = record.batch
+        self._execute("UPDATE batches SET batch = ? WHERE id = ?", (to_json(batch), batch.id))
+        line = (batch.id, self._line, record.at, "; ".join(record.changes))
+        self._execute("INSERT INTO batch_story VALUES (?, ?, ?, ?)", line)
 
     def _move(self, record: WindowMoved) -> None:
         old, new, at, key = record.old, record.new, record.at, record.key
@@ -247,13 +263,15 @@ class Store:
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        for batch, held_reason in self._query("SELECT batch, held_reason FROM batches WHERE id = ?", (batch_id,)):
+        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ?"
+        for batch, held_reason, finished in self._query(asked, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             with self._decoding(batch_id):
                 return BatchRecovered(
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
                     held_reason=held_reason,
+                    finished=bool(finished),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),
                 )
         return None
@@ -322,13 +340,19 @@ class Store:
         return self._window_row(rows[0]) if rows else None
 
     def story(self, key: WindowKey) -> list[StoryLine]:
-        """Every move of a window, in order; empty for one that nothing has happened to, or that does not exist."""
-        rows = self._query(
-            "SELECT s.at, s.old, s.new, s.attempt, s.reason FROM story s JOIN windows w ON w.id = s.window"
-            " WHERE w.batch_id = ? AND w.label = ? ORDER BY s.id",
-            (key.batch_id, key.label),
-        )
-        return [StoryLine(at=at, old=old, new=new, attempt=n, reason=reason) for at, old, new, n, reason in rows]
+        """Every move of a window, and what changed for its whole batch until it was finished, in order.
+
+        Empty for a window that nothing has happened to, or that does not exist.
+        """
+        lines: list[StoryLine] = []
+        state, attempt = "queued", 1
+        for at, old, new, number, reason in self._query(
+            statements.STORY, {"batch_id": key.batch_id, "label": key.label}
+        ):
+            if new is not None:
+                state, attempt = new, number
+            lines.append(StoryLine(at=at, old=old or state, new=state, attempt=attempt, reason=reason))
+        return lines
 
     def attempts(self, key: WindowKey) -> list[AttemptRow]:
         """Every launch of a window, in order."""
@@ -350,6 +374,12 @@ class Store:
             with self._decoding(batch_id):
                 return decode_samples(samples)
         return []
+
+    def notes(self, batch_id: str, *, symbol: str | None = None) -> DataNotes:
+        """What there is to know about the data of a batch: of the first symbols that have notes, or of this one."""
+        rows = self._query(statements.NOTES, {"batch_id": batch_id, "symbol": symbol, "symbols": NOTED_SYMBOLS})
+        with self._decoding(batch_id):
+            return {name: decode_notes(notes) for name, notes in rows}
 
     def learned(self) -> list[Estimate]:
         """What windows cost, for `Estimates`."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import msgspec
 
 from gpusched import artifacts
@@ -31,6 +32,7 @@ from gpusched.core.events import (
     BatchRecovered,
     BatchReopened,
     BatchSubmitted,
+    CheckResults,
     Command,
     DeviceLost,
     DeviceRead,
@@ -40,6 +42,7 @@ from gpusched.core.events import (
     Launch,
     ProgressReported,
     Record,
+    ResultsChecked,
     ShutdownRequested,
     Terminate,
     TimePassed,
@@ -143,6 +146,8 @@ class Supervisor:
         self._histories_kept_at = time.monotonic()
         #: finished batches in memory and their windows, the one that finished first at the beginning
         self._finished: dict[str, int] = {}
+        #: looks for the results of a batch that are under way
+        self._checks: set[int] = set()
         #: set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
         self._shutdown = False
@@ -205,7 +210,8 @@ class Supervisor:
 
     @property
     def _idle(self) -> bool:
-        return not (self.scheduler.active or self._events or self._records or self._commands or self._processes)
+        waiting = self._events or self._records or self._commands
+        return not (self.scheduler.active or waiting or self._processes or self._checks)
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
@@ -301,6 +307,9 @@ class Supervisor:
         match command:
             case Launch():
                 tasks.start_soon(self._attempt, command)
+            case CheckResults():
+                self._checks.add(command.check)
+                tasks.start_soon(self._check_results, command)
             case Terminate():
                 self._signal(command.key, command.attempt, signal.SIGTERM)
             case Kill():
@@ -315,6 +324,16 @@ class Supervisor:
             batch = self.scheduler.batch(key.batch_id)
             assert batch is not None
             self._launcher.kill(batch.spec.workload)
+
+    async def _check_results(self, asked: CheckResults) -> None:
+        """Look for results in a thread: there may be many, and a network file system that is slow."""
+        batch = self.scheduler.batch(asked.batch_id)
+        assert batch is not None
+        missing = await anyio.to_thread.run_sync(
+            artifacts.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+        )
+        self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
+        self._checks.discard(asked.check)
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 
@@ -472,8 +491,10 @@ def _reconcile(recovered: BatchRecovered) -> BatchRecovered:
     """Look for results that windows committed while nobody was there to hear of it."""
     windows: list[tuple[PlannedWindow, State]] = []
     for planned, state in recovered.windows:
-        found = committed_result(recovered.batch, planned) if isinstance(state, Active) else None
-        windows.append((msgspec.structs.replace(planned, committed=found) if found else planned, state))
+        if isinstance(state, Active):
+            # Also None: one that was planned to be reused was missed, or it would not have run.
+            planned = msgspec.structs.replace(planned, committed=committed_result(recovered.batch, planned))
+        windows.append((planned, state))
     return msgspec.structs.replace(recovered, windows=tuple(windows))
 
 

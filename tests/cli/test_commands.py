@@ -77,7 +77,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     [
         ("", "the following arguments are required: COMMAND"),
         ("rum", "there is no command 'rum'; did you mean 'run'?"),
-        ("completion bsh", "invalid choice: 'bsh' (choose from 'bash', 'zsh', 'fish'); did you mean 'bash'?"),
+        ("completion bsh", "invalid choice: 'bsh' (choose from bash, zsh, fish); did you mean 'bash'?"),
         ("xyzzy", "there is no command 'xyzzy'\n"),
         ("run", "the following arguments are required: SYMBOLS_FILE"),
         ("run symbols.txt --symbols ABC", "give SYMBOLS_FILE or --symbols, not both"),
