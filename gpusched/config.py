@@ -488,14 +488,25 @@ def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -
         device=run.device,
         workers=run.workers,
         priority=priority,
-        limits=Limits(
-            max_attempts=run.max_attempts,
-            timeout_s=run.timeout_s,
-            grace_s=run.grace_s,
-            backoff_s=run.backoff_s,
-            backoff_max_s=run.backoff_max_s,
-            memory_limit_bytes=run.memory_limit_mb * 1024 * 1024,
-            max_failure_rate=run.max_failure_rate,
-            breaker_failures=run.breaker_failures,
-        ),
+        limits=_limits(run),
     )
+
+
+def _limits(run: Run) -> Limits:
+    return Limits(
+        max_attempts=run.max_attempts,
+        timeout_s=run.timeout_s,
+        grace_s=run.grace_s,
+        backoff_s=run.backoff_s,
+        backoff_max_s=run.backoff_max_s,
+        memory_limit_bytes=run.memory_limit_mb * 1024 * 1024,
+        max_failure_rate=run.max_failure_rate,
+        breaker_failures=run.breaker_failures,
+    )
+
+
+def terms(config: Config, keys: Iterable[str]) -> dict[str, Any]:
+    """The terms of a batch (`gpusched.core.terms`) that the settings `keys` stand for. Raises KeyError for others."""
+    of_run = {"workers": config.run.workers, **msgspec.structs.asdict(_limits(config.run))}
+    names = {f"run.{name.replace('_bytes', '_mb')}": name for name in of_run}
+    return {names[key]: of_run[names[key]] for key in keys}

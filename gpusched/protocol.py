@@ -147,7 +147,8 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
     batch_id: str
 
 
-Verb = Literal["cancel", "hold", "release", "retry"]
+#: `alter` does nothing but change terms
+Verb = Literal["cancel", "hold", "release", "retry", "alter"]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
@@ -157,6 +158,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
     batch_id: str
     #: None: the whole batch
     label: str | None = None
+    #: with which it is to go on, by name: see `gpusched.core.terms`
+    terms: dict[str, Any] = {}
 
 
 class ListDevices(msgspec.Struct, frozen=True, kw_only=True, tag="list_devices"):
@@ -359,6 +362,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     #: results of other parameters that it replaces; things that are no results, which it moves aside
     replaces: int = 0
     moves_aside: int = 0
+    #: of one that was at work, and now goes on with other limits, workers or priority: what is different, in words
+    changes: tuple[str, ...] = ()
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
@@ -408,6 +413,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
 
     batch: BatchStatus
     windows: int
+    #: of its terms, in words
+    changes: tuple[str, ...] = ()
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):

@@ -200,7 +200,7 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
         "usable_rows": planned.usable_rows,
         "action": planning.action(planned),
         "reason": planning.reason_of_plan(planned) or None,
-    }
+    } | ({"remedy": planned.remedy} if planned.remedy else {})
 
 
 @outlives_its_reader

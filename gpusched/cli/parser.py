@@ -210,6 +210,11 @@ def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
 
+def _priority(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batch", metavar="BATCH", help="id of the batch")
+    command.add_argument("priority", type=int, metavar="N", help="batches with a higher one go first")
+
+
 def _repeat(command: argparse.ArgumentParser) -> None:
     command.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each kind (3)")
     command.set_defaults(output=None, name=None, priority=0)
@@ -266,6 +271,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "hold": ("gpusched.cli.control:hold", "start nothing more of it", (_target, _json)),
     "release": ("gpusched.cli.control:release", "let what is held go on", (_target, _json)),
     "retry": ("gpusched.cli.control:retry", "run again what failed or was cancelled", (_target, _json)),
+    "priority": ("gpusched.cli.control:priority", "place a batch before or behind others", (_priority, _json)),
     "devices": ("gpusched.cli.queries:devices", "devices, their slots and their health", (_json,)),
     "drain": ("gpusched.cli.control:drain", "place nothing more on a device", (_maybe_device, _json)),
     "resume": ("gpusched.cli.control:resume", "open a device again", (_maybe_device, _json)),

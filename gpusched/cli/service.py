@@ -54,6 +54,11 @@ def submit(options: argparse.Namespace) -> int:
         )
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
+        batch = submitted.batch
+        if submitted.changes:
+            errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
+        if batch.held_reason is not None:
+            errors.print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on", soft_wrap=True)
         return _wait(daemon, asked, submitted, as_json=options.json) if options.wait else DONE
 
 
@@ -63,6 +68,7 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
     if as_json:
         found = status_object(batch) | {"how": submitted.how}
         found |= {"replaces": submitted.replaces} if submitted.replaces else {}
+        found |= {"changes": submitted.changes} if submitted.changes else {}
         print_json(found | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
         return
     print(batch.id, flush=True)  # noqa: T201

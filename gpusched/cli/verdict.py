@@ -15,7 +15,10 @@ from gpusched.protocol import WindowLine
 #: reasons that are told, and characters of each
 SHOWN_REASONS = 3
 REASON_CHARS = 300
-UNKNOWN_REMEDY = "`gpusched config` shows where the data are looked for, which interval and which dates"
+#: where no window says what would help
+ELSEWHERE = "`gpusched config` shows where the data are looked for, which interval and which dates"
+#: where data are refused: the reason says which setting would help
+MEND = "mend the files, or give the settings that the reasons name"
 
 
 class NothingToTrain(GpuschedError):
@@ -30,14 +33,16 @@ class Untrained(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     #: empty: not known
     remedy: str
+    #: there is data, and it is refused
+    refused: bool
 
     @classmethod
     def planned(cls, window: PlannedWindow) -> Untrained:
-        return cls(reason=reason_of_plan(window), remedy=window.remedy)
+        return cls(reason=reason_of_plan(window), remedy=window.remedy, refused=window.refusal is not None)
 
     @classmethod
     def line(cls, window: WindowLine) -> Untrained:
-        return cls(reason=window.reason or "", remedy=window.remedy)
+        return cls(reason=window.reason or "", remedy=window.remedy, refused=window.failure is not None)
 
 
 def nothing_to_train(windows: Iterable[Untrained]) -> NothingToTrain:
@@ -46,12 +51,12 @@ def nothing_to_train(windows: Iterable[Untrained]) -> NothingToTrain:
     remedies: Counter[str] = Counter()
     for window in windows:
         reasons[window.reason] += 1
-        remedies[window.remedy] += bool(window.remedy)
+        remedies[window.remedy or (MEND if window.refused else ELSEWHERE)] += 1
     told = [f"{_cut(reason)} ({_windows(count)})" for reason, count in reasons.most_common(SHOWN_REASONS)]
     if (more := len(reasons) - SHOWN_REASONS) > 0:
         told.append(f"and {more:,} more {'reason' if more == 1 else 'reasons'}")
-    ((likeliest, count),) = remedies.most_common(1) or [("", 0)]
-    return NothingToTrain(why="; ".join(told) or "there is no window", likeliest=likeliest if count else UNKNOWN_REMEDY)
+    ((likeliest, _),) = remedies.most_common(1) or [("give a longer range of dates (--start, --end)", 0)]
+    return NothingToTrain(why="; ".join(told) or "there is no window", likeliest=likeliest)
 
 
 def is_nothing(totals: dict[str, int], refused: int) -> bool:

@@ -6,7 +6,6 @@ many lines as the batch has windows.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, clean, duration, glyphs, per_second
-from gpusched.client.reasons import general_reason
+from gpusched.client.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.view import BatchView, FinishedWindow
 from gpusched.core.model import OUTCOMES, DataNotes
-from gpusched.core.planning import Plan, action, reason_of_plan, replacing
+from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
@@ -45,7 +44,7 @@ def plan_rows(plan: Plan) -> Iterator[str]:
                 str(planned.bars),
                 str(planned.usable_rows),
                 action(planned),
-                clean(reason_of_plan(planned)),
+                clean(with_remedy(reason_of_plan(planned), planned.remedy)),
             )
         )
 
@@ -106,13 +105,8 @@ class _PlanTable:
             yield line
         yield Text()
         yield Text(f"{_windows(len(plan.windows))}: {plan_line(plan)}", "bold")
-        skips = Counter(
-            general_reason(planned.skip_reason, planned.window.symbol)
-            for planned in plan.windows
-            if planned.skip_reason is not None
-        )
-        yield from _reasons(skips, draw)
-        if refusals := Counter(planned.refusal for planned in plan.windows if planned.refusal is not None):
+        yield from _reasons(skips_of(plan.windows), draw)
+        if refusals := refusals_of(plan.windows):
             yield Text()
             yield Text("Data that are refused", "bold")
             yield from _reasons(refusals, draw)
@@ -147,13 +141,13 @@ class _Summary:
             yield Text("What failed", "bold")
             for window in failures[:SHOWN_FAILURES]:
                 yield from self._failure(window, draw)
-            failed = view.totals()["failed"] - view.refusals.total()
+            failed = view.totals()["failed"] - view.unlaunched
             if failed > SHOWN_FAILURES:
                 yield Text(f"  {draw.ellipsis} and {failed - SHOWN_FAILURES} more; logs are in {self._logs()}")
-        if view.refusals:
+        if refusals := view.refusals():
             yield Text()
             yield Text("Data that are refused: these windows have failed without a launch", "bold")
-            yield from _reasons(view.refusals, draw)
+            yield from _reasons(refusals, draw)
         if view.skips:
             yield Text()
             yield Text("Why windows were skipped", "bold")
@@ -193,11 +187,12 @@ def failure_line(window: FinishedWindow, draw: Glyphs) -> Text:
     return line.append(f": {_bounded(window.reason, draw)}" if window.reason else "")
 
 
-def _reasons(skips: Counter[str], draw: Glyphs) -> Iterator[Text]:
-    widest = max((len(str(count)) for count in skips.values()), default=1)
-    for reason, count in skips.most_common(SHOWN_REASONS):
+def _reasons(reasons: Reasons, draw: Glyphs) -> Iterator[Text]:
+    shown = reasons.most_common(SHOWN_REASONS)
+    widest = max((len(str(count)) for _, count in shown), default=1)
+    for reason, count in shown:
         yield Text(f"  {count:>{widest}} {draw.times} {_bounded(reason, draw)}")
-    if (more := len(skips) - SHOWN_REASONS) > 0:
+    if (more := len(reasons) - SHOWN_REASONS) > 0:
         yield Text(f"  {draw.ellipsis} and for {more} more reasons")
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 
-from gpusched.client.reasons import bare_reason, general_reason
+from gpusched.client.reasons import Reasons, bare_reason
 from gpusched.core.events import (
     BatchAccepted,
     BatchFinished,
@@ -45,6 +45,7 @@ from gpusched.core.model import (
     TimedOut,
     name_of,
 )
+from gpusched.core.planning import with_remedy
 from gpusched.protocol import Snapshot, WindowLine
 
 #: outcomes that count as failed in totals
@@ -114,9 +115,9 @@ class BatchView:
         #: the last ones to finish, the latest at the end
         self.recent: deque[FinishedWindow] = deque(maxlen=KEPT_RECENT)
         #: how many windows were skipped, by reason, without what is particular to each window
-        self.skips: Counter[str] = Counter()
-        #: how many windows have failed without a launch, by reason: data are refused for all windows of a symbol
-        self.refusals: Counter[str] = Counter()
+        self.skips = Reasons()
+        #: of the windows that have failed without a launch, reason and symbol by label
+        self._unlaunched: dict[str, tuple[str, str]] = {}
         #: windows that have failed for their data, launched or not
         self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
@@ -201,14 +202,29 @@ class BatchView:
 
     def complete(self, skipped: Iterable[WindowLine], refused: Collection[WindowLine]) -> None:
         """Learn why windows were skipped or have failed for their data, which a snapshot does not say."""
-        self.skips = Counter(general_reason(window.reason or "", window.symbol) for window in skipped)
-        self.refusals = Counter(bare_reason(window) for window in refused if not window.attempts)
+        self.skips = Reasons()
+        for window in skipped:
+            self.skips.add(with_remedy(window.reason or "", window.remedy), window.symbol)
+        unlaunched = (window for window in refused if not window.attempts)
+        self._unlaunched = {window.key.label: (bare_reason(window), window.symbol) for window in unlaunched}
         self.refused = len(refused)
 
     @property
     def failures(self) -> list[FinishedWindow]:
         """The first `KEPT_FAILURES` windows that failed, timed out or were lost."""
         return list(self._failures.values())
+
+    @property
+    def unlaunched(self) -> int:
+        """Windows that have failed without a launch."""
+        return len(self._unlaunched)
+
+    def refusals(self) -> Reasons:
+        """Why those windows have failed that were never launched: their data are refused."""
+        found = Reasons()
+        for reason, symbol in self._unlaunched.values():
+            found.add(reason, symbol)
+        return found
 
     @property
     def last_finished(self) -> FinishedWindow | None:
@@ -289,8 +305,8 @@ class BatchView:
         self.total = len(update.windows)
         self.counts = dict.fromkeys(OUTCOMES, 0)
         self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
-        self.refusals = Counter()
-        self.running, self._slot_of, self._failures, self.skips = {}, {}, {}, Counter()
+        self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
+        self.skips = Reasons()
         self.recent.clear()
         self._seconds.clear()
         self._restart_rate()
@@ -298,9 +314,10 @@ class BatchView:
             if isinstance(state, Finished):
                 self.counts[name_of(state.outcome)] += 1
                 if isinstance(state.outcome, Skipped):
-                    self.skips[general_reason(state.outcome.reason, planned.window.symbol)] += 1
+                    self.skips.add(with_remedy(state.outcome.reason, planned.remedy), planned.window.symbol)
                 if isinstance(state.outcome, Failed):
-                    self.refusals[state.outcome.failure.message] += 1
+                    window = planned.window
+                    self._unlaunched[window.label] = (state.outcome.failure.message, window.symbol)
                 self.refused += _is_refused(state.outcome)
 
     def _moved(self, update: WindowMoved, monotonic: float) -> None:
@@ -312,8 +329,8 @@ class BatchView:
         if isinstance(old, Finished):
             self.counts[name_of(old.outcome)] -= 1
             self.refused -= _is_refused(old.outcome)
-            if self._failures.pop(label, None) is None and isinstance(old.outcome, Failed):
-                self.refusals -= Counter({old.outcome.failure.message: 1})
+            self._failures.pop(label, None)
+            self._unlaunched.pop(label, None)
         if isinstance(new, Active):
             running = self.running.get(new.slot.index)
             if isinstance(new, Starting) or running is None or running.label != label:
@@ -355,7 +372,7 @@ class BatchView:
         window = ended_window(update, None if ran is None else monotonic - ran.since)
         self.recent.append(window)
         if isinstance(outcome, Skipped):
-            self.skips[outcome.reason] += 1
+            self.skips.add(outcome.reason, "")
         if name == "succeeded":
             self._seconds.append(window.seconds)
         if name in FAILURES and len(self._failures) < KEPT_FAILURES:

@@ -25,6 +25,7 @@ from gpusched.core.model import (
     WindowKey,
 )
 from gpusched.core.placement import Health
+from gpusched.core.terms import Terms
 
 # -- events: work ------------------------------------------------------------------------------------------------------
 
@@ -97,6 +98,13 @@ class RetryRequested(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_id: str
     label: str | None = None
+
+
+class TermsRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Run a batch on other terms from now on; those that are not named stay as they are."""
+
+    batch_id: str
+    terms: Terms
 
 
 class ShutdownRequested(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +183,7 @@ Event = (
     | HoldRequested
     | ReleaseRequested
     | RetryRequested
+    | TermsRequested
     | ShutdownRequested
     | DevicesFound
     | TrialBegan
@@ -227,6 +236,18 @@ class BatchReleased(msgspec.Struct, frozen=True, kw_only=True, tag="batch_releas
     at: float
 
 
+class BatchAltered(msgspec.Struct, frozen=True, kw_only=True, tag="batch_altered"):
+    """A batch is run on other terms from now on. `changes` are for people."""
+
+    batch: Batch
+    changes: tuple[str, ...]
+    at: float
+
+    @property
+    def batch_id(self) -> str:
+        return self.batch.id
+
+
 class BatchReopened(msgspec.Struct, frozen=True, kw_only=True, tag="batch_reopened"):
     """Some windows of a finished batch are to run again."""
 
@@ -275,6 +296,7 @@ Record = (
     | WindowMoved
     | BatchHeld
     | BatchReleased
+    | BatchAltered
     | BatchReopened
     | BatchFinished
     | DeviceChanged

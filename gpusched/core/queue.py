@@ -19,6 +19,7 @@ class Entry:
 
     __slots__ = (
         *("device", "failures", "host", "key", "losses", "on_cpu", "order", "planned", "ready_at", "state", "story"),
+        "began",
     )
 
     def __init__(self, key: WindowKey, planned: PlannedWindow, number: int, state: State) -> None:
@@ -32,6 +33,8 @@ class Entry:
         self.losses = 0
         #: monotonic instant before which it is not placed again
         self.ready_at = 0.0
+        #: monotonic instant at which its last attempt began to run
+        self.began = 0.0
         #: what it needs of a device's memory, and of the host's, as far as its own attempts have shown
         self.device = self.host = NOTHING
         #: no GPU has room for it, and the batch may use the CPU

@@ -22,6 +22,7 @@ from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
@@ -50,6 +51,7 @@ from gpusched.core.events import (
     RetryRequested,
     ShutdownRequested,
     Terminate,
+    TermsRequested,
     TimePassed,
     TrialBegan,
     TrialEnded,
@@ -69,6 +71,7 @@ from gpusched.core.model import (
     Finished,
     Held,
     Instant,
+    Limits,
     Lost,
     Outcome,
     PlannedWindow,
@@ -90,6 +93,7 @@ from gpusched.core.model import (
 from gpusched.core.placement import Allocation, Pool, suits
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
+from gpusched.core.terms import differences, with_terms
 
 #: outcomes that `retry` runs again
 RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
@@ -151,6 +155,8 @@ class Scheduler:
             case RetryRequested():
                 self._retry(event, now)
                 self._hold_stranded(now)
+            case TermsRequested():
+                self._change_terms(event, now)
             case DevicesFound():
                 for device in event.devices:
                     self.pool.add(device)
@@ -359,8 +365,8 @@ class Scheduler:
             case Starting(attempt=attempt, slot=slot):
                 running = Running(attempt=attempt, slot=slot, pid=event.pid, started_at=now.wall)
                 self._move(entry, "started", running, f"as process {event.pid}", now)
-                if limits.timeout_s > 0:
-                    self._timers.set(now.monotonic + limits.timeout_s, entry, attempt, "timeout")
+                entry.began = now.monotonic
+                self._limit_time(entry, limits)
             case Stopping(attempt=attempt, slot=slot, reason=reason):
                 stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
                 self._move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
@@ -511,6 +517,25 @@ class Scheduler:
                 entry.failures = entry.losses = 0
                 self._requeue(entry, "retried", state.attempts + 1, "retried by request", now)
 
+    def _change_terms(self, event: TermsRequested, now: Instant) -> None:
+        """What runs already is held to the new timeout, counted from its start."""
+        queue = self._batches.get(event.batch_id)
+        if queue is None:
+            return
+        spec = with_terms(queue.batch.spec, event.terms)
+        if not (changes := differences(queue.batch.spec, spec)):
+            return
+        queue.batch = msgspec.structs.replace(queue.batch, spec=spec)
+        self._records.append(BatchAltered(batch=queue.batch, changes=changes, at=now.wall))
+        for entry in self._active():
+            if entry.key.batch_id == event.batch_id and isinstance(entry.state, Running):
+                self._limit_time(entry, spec.limits)
+
+    def _limit_time(self, entry: Entry, limits: Limits) -> None:
+        assert isinstance(entry.state, Running)
+        if limits.timeout_s > 0:
+            self._timers.set(entry.began + limits.timeout_s, entry, entry.state.attempt, "timeout")
+
     def _requeue(self, entry: Entry, move: lifecycle.Move, attempt: int, why: str, now: Instant) -> None:
         entry.ready_at = now.monotonic
         self._move(entry, move, Queued(attempt=attempt), why, now)
@@ -593,7 +618,10 @@ class Scheduler:
             case "launch":
                 self._stop(entry, "interrupted", f"not forked after {LAUNCH_TIMEOUT_S:g} s", now)
             case "timeout":
-                self._stop(entry, "timed_out", f"still running after {batch.batch.spec.limits.timeout_s:g} s", now)
+                # Another term of the batch since then may have made it later, or never.
+                timeout_s = batch.batch.spec.limits.timeout_s
+                if 0 < timeout_s <= now.monotonic - entry.began:
+                    self._stop(entry, "timed_out", f"still running after {timeout_s:g} s", now)
             case "grace" | "launch_grace":
                 self._commands.append(Kill(key=entry.key, attempt=timer.attempt))
 

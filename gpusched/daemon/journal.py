@@ -11,6 +11,7 @@ import sys
 
 from gpusched.core.events import (
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchReleased,
@@ -90,6 +91,8 @@ class Journal:
                 log.warning("batch held batch=%s reason=%r", update.batch_id, update.reason[:MESSAGE_CHARS])
             case BatchReleased():
                 log.info("batch released batch=%s", update.batch_id)
+            case BatchAltered(batch=batch, changes=changes):
+                log.info("batch altered batch=%s changes=%r", batch.id, "; ".join(changes))
             case BatchReopened():
                 log.info("batch reopened batch=%s", update.batch_id)
             case DeviceChanged():

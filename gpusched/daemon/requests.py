@@ -104,6 +104,16 @@ class UnknownStatus(InputError):
     remedy = "{hint}"
 
 
+class TermsOfAWindow(InputError):
+    problem = "limits, workers and priority are those of a whole batch"
+    remedy = "name the batch alone: `gpusched {verb} {batch} --set …`"
+
+
+class NothingToAlter(InputError):
+    problem = "batch {batch} is finished, and none of its windows would run on other terms"
+    remedy = "submit it again with them: what is finished and unchanged is reused"
+
+
 class NoLog(InputError):
     problem = "{window} has no log: {why}"
     remedy = "`gpusched show {window}` tells its story"
@@ -189,11 +199,13 @@ class Requests:
                 scope.cancel()
 
         with scope:
-            batch_id, how, plan = await self._admission.submit(request, on_progress)
+            admitted = await self._admission.submit(request, on_progress)
+            plan = admitted.plan
             await client.send(
                 Submitted(
-                    batch=self._status(batch_id),
-                    how=how,
+                    batch=self._status(admitted.batch_id),
+                    how=admitted.how,
+                    changes=admitted.changes,
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
                 )
@@ -225,6 +237,7 @@ class Requests:
                 windows = sum(status.counts.get(name, 0) for name in names)
             if request.verb == "retry" and windows:
                 self._supervisor.recall(batch_id)
+            changes = await self._alter(request, windows)
             match request.verb:
                 case "cancel":
                     self._supervisor.post(CancelRequested(batch_id=batch_id, label=label))
@@ -235,7 +248,17 @@ class Requests:
                 case "retry":
                     self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
             await admission.durable()
-        await client.send(Changed(batch=self._status(batch_id), windows=windows))
+        await client.send(Changed(batch=self._status(batch_id), windows=windows, changes=changes))
+
+    async def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
+        """Change the terms that a request names; what is different, in words."""
+        if not request.terms:
+            return ()
+        if request.label is not None:
+            raise TermsOfAWindow(batch=request.batch_id, verb=request.verb)
+        if not windows and not self._admission.at_work(request.batch_id):
+            raise NothingToAlter(batch=request.batch_id)
+        return await self._admission.alter(request.batch_id, request.terms)
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
         if request.batch_id is not None:
@@ -343,6 +366,7 @@ _CHANGES: dict[Verb, tuple[str, ...]] = {
     "hold": ("queued",),
     "release": ("held",),
     "retry": ("failed", "timed_out", "cancelled", "lost"),
+    "alter": ("queued", "held", "starting", "running", "stopping"),
 }
 
 
@@ -356,6 +380,8 @@ def _applies(verb: Verb, state: State) -> bool:
             return isinstance(state, Held)
         case "retry":
             return isinstance(state, Finished) and isinstance(state.outcome, RETRIABLE)
+        case "alter":
+            return not isinstance(state, Finished)
 
 
 def _launched(state: State) -> int:

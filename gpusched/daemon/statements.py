@@ -19,6 +19,18 @@ END = (
     " device_memory_bytes = ?, device_seconds = ?, own_memory_bytes = ?"
     " WHERE window = ? AND attempt = ?"
 )
+#: the moves of a window, and between them what changed for its batch while it was not finished
+STORY = """
+    WITH w AS (
+        SELECT id, coalesce(finishing, 9e18) AS finishing FROM windows WHERE batch_id = :batch_id AND label = :label
+    )
+    SELECT at, old, new, attempt, reason FROM (
+        SELECT s.id AS place, 0 AS kind, s.at, s.old, s.new, s.attempt, s.reason FROM story s, w WHERE s.window = w.id
+        UNION ALL
+        SELECT b.after, 1, b.at, NULL, NULL, NULL, b.reason FROM batch_story b, w
+        WHERE b.batch_id = :batch_id AND b.after < w.finishing
+    ) ORDER BY place, kind
+"""
 LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 #: of a batch that is still there
 KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE id = ?"

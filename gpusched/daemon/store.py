@@ -25,6 +25,7 @@ from gpusched import files
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import (
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
@@ -217,6 +218,8 @@ class Store:
                 self._execute("UPDATE batches SET held_reason = ? WHERE id = ?", (record.reason, record.batch_id))
             case BatchReleased():
                 self._execute("UPDATE batches SET held_reason = NULL WHERE id = ?", (record.batch_id,))
+            case BatchAltered():
+                self._alter(record)
             case BatchReopened():
                 self._execute("UPDATE batches SET finished_at = NULL WHERE id = ?", (record.batch_id,))
             case BatchFinished():
@@ -251,6 +254,12 @@ class Store:
             "INSERT INTO notes VALUES (?, ?, ?, ?)",
             [(batch.id, n, symbol, to_json(notes)) for n, (symbol, notes) in enumerate(record.notes.items())],
         )
+
+    def _alter(self, record: BatchAltered) -> None:
+        batch = record.batch
+        self._execute("UPDATE batches SET batch = ? WHERE id = ?", (to_json(batch), batch.id))
+        line = (batch.id, self._line, record.at, "; ".join(record.changes))
+        self._execute("INSERT INTO batch_story VALUES (?, ?, ?, ?)", line)
 
     def _move(self, record: WindowMoved) -> None:
         old, new, at, key = record.old, record.new, record.at, record.key
@@ -362,13 +371,19 @@ class Store:
         return self._window_row(rows[0]) if rows else None
 
     def story(self, key: WindowKey) -> list[StoryLine]:
-        """Every move of a window, in order; empty for one that nothing has happened to, or that does not exist."""
-        rows = self._query(
-            "SELECT s.at, s.old, s.new, s.attempt, s.reason FROM story s JOIN windows w ON w.id = s.window"
-            " WHERE w.batch_id = ? AND w.label = ? ORDER BY s.id",
-            (key.batch_id, key.label),
-        )
-        return [StoryLine(at=at, old=old, new=new, attempt=n, reason=reason) for at, old, new, n, reason in rows]
+        """Every move of a window, and what changed for its whole batch until it was finished, in order.
+
+        Empty for a window that nothing has happened to, or that does not exist.
+        """
+        lines: list[StoryLine] = []
+        state, attempt = "queued", 1
+        for at, old, new, number, reason in self._query(
+            statements.STORY, {"batch_id": key.batch_id, "label": key.label}
+        ):
+            if new is not None:
+                state, attempt = new, number
+            lines.append(StoryLine(at=at, old=old or state, new=state, attempt=attempt, reason=reason))
+        return lines
 
     def attempts(self, key: WindowKey) -> list[AttemptRow]:
         """Every launch of a window, in order."""

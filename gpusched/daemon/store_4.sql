@@ -1,6 +1,15 @@
 -- From version 3 to 4.
 
 ALTER TABLE attempts ADD COLUMN own_memory_bytes INTEGER;  -- NULL: not known
+-- What changed for all windows of a batch that were not finished.
+CREATE TABLE batch_story (
+    batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,
+    after    INTEGER NOT NULL,                       -- the story's last line by then
+    at       REAL NOT NULL,
+    reason   TEXT NOT NULL
+);
+CREATE INDEX batch_story_by_batch ON batch_story (batch_id, after);
+
 ALTER TABLE learned ADD COLUMN host_memory_max INTEGER NOT NULL DEFAULT 0;
 
 -- What there is to know about the data of a batch, by symbol: [gpusched.core.model.DataNote], JSON.

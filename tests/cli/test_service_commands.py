@@ -115,7 +115,7 @@ def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client
         ("failed", "bad_data")
     ] * 2
     assert {line["attempts"] for line in found} == {0}
-    assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number")
+    assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number; set data.decimal")
     # Mended, the same question is asked anew; and a retry runs what was refused.
     data = client.daemon.data
     (data / "REFUSED").touch()
@@ -304,6 +304,48 @@ def test_hold_release_cancel_retry(client: Client) -> None:
         release()
         assert "1 window queued again" in client("retry", "held")
         assert finished(client.daemon, "held").counts == {"succeeded": 4}
+
+
+def test_other_limits_of_a_batch_at_work_are_applied_and_told(client: Client) -> None:
+    """They were accepted and ignored: every window ran into the old timeout."""
+    with client.daemon.fifo():
+        client.submit("altered", "FIFO", "S1", more=("--set", "run.timeout_s=1000", "--set", "run.grace_s=0"))
+        other = (
+            "--set",
+            "run.timeout_s=0.2",
+            "--set",
+            "run.max_attempts=1",
+            "--set",
+            "run.grace_s=0",
+            "--priority",
+            "3",
+        )
+        _, err = client.said("submit", client.symbols("FIFO", "S1"), "--name", "altered", *ASKED, *other)
+        assert "goes on with max_attempts 3 → 1; timeout_s 1000 → 0.2; priority 0 → 3" in err
+        assert finished(client.daemon, "altered").counts == {"timed_out": 2, "succeeded": 2}
+        assert "timeout_s 1000 → 0.2" in client("show", "altered/FIFO_2022-01-01_to_2022-01-10")
+        assert "batch altered batch=altered" in client.daemon.log.read_text()
+
+        found = client.json("retry", "altered", "--set", "run.timeout_s=1000", "--set", "run.memory_limit_mb=500")
+        assert found["changes"] == ["timeout_s 0.2 → 1000", "memory_limit_bytes 0 → 524288000"]
+        assert client("priority", "altered", "-5") == "altered: priority 3 → -5\n"
+        client("cancel", "altered")
+        finished(client.daemon, "altered")
+
+
+def test_what_cannot_be_changed_is_refused_with_what_can(client: Client) -> None:
+    client.done("fixed", "S0", "BAD")
+    refused = client.error("retry", "fixed", "--set", "labels.horizon=3", code=2)
+    assert "retry cannot change labels.horizon" in refused
+    assert "`gpusched submit SYMBOLS_FILE --set labels.horizon=…`" in refused
+    window = client.error("retry", "fixed/BAD_2022-01-01_to_2022-01-10", "--set", "run.timeout_s=3", code=4)
+    assert "`gpusched retry fixed --set …`" in window
+    for command in ("cancel", "hold"):
+        assert "uses no setting" in client.error(command, "fixed", "--set", "run.timeout_s=3", code=2)
+    assert "uses no setting" in client.error("resume", "--set", "run.timeout_s=3", code=2)
+    client.done("good", "S0")
+    assert "is finished" in client.error("retry", "good", "--set", "run.timeout_s=3", code=4)
+    assert "is finished" in client.error("priority", "good", "1", code=4)
 
 
 def test_devices_are_drained_and_opened_again(client: Client) -> None:
