@@ -346,7 +346,7 @@ def test_what_the_data_are_like_is_said(gpusched: Command) -> None:
     path.write_text(path.read_text().replace("2022-03-07,", "2022-03-07,-"))
     plan = gpusched.json("plan", "--symbols", "ABC", *DATES, "--device", "cpu")
     (note,) = plan["data_notes"]["ABC"]
-    assert note["kind"] == "dropped"
+    assert note["kind"] == "prices"
     assert "negative" in note["text"]
     assert gpusched.json("run", "--symbols", "ABC", *DATES, "--device", "cpu")["data_notes"] == plan["data_notes"]
     _, err = gpusched.said("plan", "--symbols", "ABC", *DATES, "--device", "cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpusched.client.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.tables import SHOWN_NOTES, notes_lines
-from gpusched.core.model import DataNote
+from gpusched.core.model import DataNote, DataNotes
 from tests.client.support import Onlooker
 from tests.core.support import batch, failure, key, planned
 
@@ -37,9 +37,10 @@ def test_refusals_are_told_apart_from_failures() -> None:
 
 def test_lines_about_the_data() -> None:
     volume, jump = DataNote("volume", "no volume, read as 0"), DataNote("jumps", "÷ 4: a split?")
-    notes = dict.fromkeys("ABCDE", (volume,)) | {"F": (volume, jump)}
+    notes: DataNotes = dict.fromkeys("ABCDE", (volume,))
+    notes["F"] = (volume, jump)
     assert notes_lines(notes) == ["A, B, C and 2 more: no volume, read as 0", "F: no volume, read as 0; ÷ 4: a split?"]
-    many = {f"S{number}": (DataNote("gaps", f"{number} days missing"),) for number in range(100)}
+    many: DataNotes = {f"S{number}": (DataNote("gaps", f"{number} days missing"),) for number in range(100)}
     lines = notes_lines(many)
     assert len(lines) == SHOWN_NOTES + 1
     assert lines[-1] == "… and 80 more lines; --json has them all"
