@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import signal
 import time
 from collections import deque
@@ -85,6 +86,8 @@ from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
 from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress, WindowJob
 from gpusched.workload import Task, device_fingerprint
+
+log = logging.getLogger("gpusched.daemon")
 
 #: windows of finished batches that are kept in memory; the store has them all
 KEPT_WINDOWS = 10_000
@@ -285,13 +288,17 @@ class Supervisor:
     def _commit(self) -> bool:
         """Make the records durable and tell the observers; whether that could be done."""
         histories = self._histories.to_keep(self._records)
-        if self._records or histories:
-            try:
+        about = str(self._store.path)
+        try:
+            if self._store.keep_in_place():
+                log.warning("the store was removed while it was in use, and is written anew path=%s", about)
+            if self._records or histories:
                 self._store.record(self._records, self._learning.unsaved, histories)
-            except StoreError as problem:
-                self._condition.tell("store", str(self._store.path), str(problem).partition("\n")[0])
-                return False
-            self._condition.clear("store", str(self._store.path))
+        except StoreError as problem:
+            self._condition.tell("store", about, str(problem).partition("\n")[0])
+            return False
+        self._condition.clear("store", about)
+        if self._records or histories:
             self._learning.saved()
             records, self._records = self._records, []
             for record in records:
