@@ -232,7 +232,7 @@ class Admission:
         return self.at_work(batch_id)
 
     def _check_output(self, batch_id: str, output_dir: Path) -> None:
-        for other in self._supervisor.scheduler.batches():
+        for other in self._supervisor.scheduler.open_batches():
             if other.id != batch_id and Path(other.output_dir) == output_dir and self.at_work(other.id):
                 raise OutputTaken(other=other.id, path=output_dir)
 
