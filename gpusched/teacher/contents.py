@@ -69,10 +69,12 @@ def read_file(path: Path) -> bytes:
             raise BadData(f"{path}: is a socket, not a file of bars") from None
         raise
     try:
-        if what := kind(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if what := kind(status.st_mode):
             raise BadData(f"{path}: is {what}, not a file of bars")
-        with open(descriptor, "rb", buffering=0, closefd=False) as file:  # a descriptor, not a path
-            content = file.read()
+        content = os.read(descriptor, status.st_size + 1)
+        while more := os.read(descriptor, 1 << 20):
+            content += more
     finally:
         os.close(descriptor)
     return _unpacked(path, content) if path.name.lower().endswith(".gz") else content

@@ -16,7 +16,6 @@ from gpusched.teacher.quality import judge
 from gpusched.teacher.rows import Reading, Rows, join, require_one_clock
 from gpusched.teacher.settings import Settings
 from gpusched.teacher.sources import Sources, find_sources
-from gpusched.teacher.zones import at_exchange
 from gpusched.workload import BadData
 
 
@@ -52,6 +51,8 @@ def _parse(sources: Sources, reading: Reading) -> History:
     paths = sources.paths
     rows = join([_rows(paths, members, reading) for members in _by_format(paths)])
     if reading.timezone:
+        from gpusched.teacher.zones import at_exchange  # few need it, and it takes a while
+
         rows = at_exchange(rows, reading.timezone)
     else:
         require_one_clock(paths, rows)

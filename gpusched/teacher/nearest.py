@@ -58,8 +58,11 @@ def _are(count: int) -> str:
 
 def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
     """What is there that has nearly the symbol's name, or tells that another root was meant, and what helps."""
-    names = _names(root, Path(root).stat().st_mtime_ns)
-    if alike := names.get(_plain(symbol)):
+    try:
+        names = _names(root, Path(root).stat().st_mtime_ns)
+    except OSError:  # the root can be searched, but not listed
+        return None
+    if alike := names.get(plain(symbol)):
         if alike[0].startswith(symbol + "."):
             return f"{alike[0]} is there, which is not a form that is read", "save it as CSV or Parquet"
         return f"{alike[0]} is there", "write the symbol as its file is called"
@@ -75,7 +78,7 @@ def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
         return f"it has {folders[0]} itself, as a symbol's own directory does", "give the --data-root above that"
     if Path(root, f"symbol={symbol}").exists():
         return f"symbol={symbol} is there", f"move its files to {Path(root, symbol, intervals.DEFAULT)}"
-    start = _plain(symbol)
+    start = plain(symbol)
     longer = sorted(name for key, alike in names.items() if start and key.startswith(start) for name in alike)
     longer = [name for name in longer if not name[len(symbol) : len(symbol) + 1].isalnum()]
     return (f"{some(longer)} {_are(len(longer))} there", "write the symbol as its file is called") if longer else None
@@ -90,10 +93,11 @@ def _names(root: str, mtime_ns: int) -> dict[str, list[str]]:
         for suffix in (*SUFFIXES, Path(name).suffix):
             if suffix and name.lower().endswith(suffix.lower()):
                 stem = name[: -len(suffix)]
-        names.setdefault(_plain(stem), []).append(name)
+        names.setdefault(plain(stem), []).append(name)
     return names
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name without case, punctuation and the ways in which Unicode writes the same letters."""
     letters = unicodedata.normalize("NFKC", name).casefold()
     return "".join(letter for letter in letters if letter.isalnum())

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpusched.teacher.bars import NAIVE, Floats, Integers
+from gpusched.teacher.nearest import plain
 from gpusched.workload import BadData, DataNote
 
 
@@ -82,8 +83,8 @@ def own_rows(
     Also what is to be said about it, and the problem if there are several and none is the symbol's.
     """
     values = list(texts)
-    mine = next((value for value in values if value == symbol), None)
-    mine = mine or next((value for value in values if value.casefold() == symbol.casefold()), None)
+    alike = [value for value in values if plain(value) == plain(symbol)]
+    mine = symbol if symbol in texts else alike[0] if len(alike) == 1 else None
     if len(values) == 1:
         if mine or not values[0]:
             return None, (), None

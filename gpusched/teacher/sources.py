@@ -110,19 +110,21 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
     others: list[str] = []
     links: list[str] = []
     try:
-        with os.scandir(directory) as entries:
-            names = sorted(entry.name for entry in entries if not _hidden(entry.name))
+        with os.scandir(directory) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
     except PermissionError as error:
         raise BadData(f"{directory}: {error.strerror}") from None
-    for name in names:
-        path = os.path.join(directory, name)  # noqa: PTH118  # a Path takes longer than the call below
+    for entry in entries:
+        name = entry.name
+        if _hidden(name):
+            continue
         if not name.lower().endswith(SUFFIXES):
             others.append(name)
             continue
         try:
-            status = os.stat(path)  # noqa: PTH116
+            status = entry.stat()
         except OSError as error:
-            if not _broken_link(path, error):
+            if not _is_broken_link(error):
                 raise
             links.append(name)
             continue
@@ -135,11 +137,11 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
             if not parts:
                 others.append(f"{name} (a directory)")
         else:
-            raise BadData(f"{path}: is {what}, not a file of bars: remove it from there")
-    texts = [name for name in found if name.lower().endswith(".txt")]
-    if len(texts) < len(found):  # with files of bars beside them, they are notes about these
-        others += texts
-        found = {name: source for name, source in found.items() if name not in texts}
+            raise BadData(f"{entry.path}: is {what}, not a file of bars: remove it from there")
+    bars = {name: source for name, source in found.items() if not name.lower().endswith(".txt")}
+    if bars:  # then texts are notes about them
+        others += [name for name in found if name not in bars]
+        found = bars
     if not found:
         if links:
             raise BadData(f"{directory}: has nothing but broken links: {some(links)}")
@@ -161,7 +163,7 @@ def _unread(read: int, links: list[str], others: list[str]) -> tuple[DataNote, .
     return tuple(notes)
 
 
-def _broken_link(path: str | Path, error: OSError) -> bool:
+def _is_broken_link(error: OSError) -> bool:
     return isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
 
 
@@ -194,7 +196,7 @@ def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, .
         except PermissionError as error:
             raise BadData(f"{path}: {error.strerror}") from None
         except OSError as error:
-            if not _broken_link(path, error):
+            if not _is_broken_link(error):
                 raise
             if path.is_symlink():
                 problems.append(f"{path}: is a broken link, to {path.readlink()}")

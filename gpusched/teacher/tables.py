@@ -189,19 +189,17 @@ def _quoted(
 ) -> npt.NDArray[np.bool_]:
     """Which characters are within quotes. Raises BadData for a quote that neither opens nor closes a field."""
     is_quote = buffer == _QUOTE
-    inside = (np.cumsum(is_quote) & 1).astype(bool)
+    inside = np.bitwise_xor.accumulate(is_quote.view(np.uint8)).view(bool)
     quotes = np.flatnonzero(is_quote)
-    # A file ends outside of quotes, so the count starts anew with each.
-    parity = np.searchsorted(quotes, first) & 1
-    outside = np.zeros(256, bool)
-    outside[[ord(layout.separator), _NEWLINE, _QUOTE]] = True
-    before = np.concatenate([[_NEWLINE], buffer])[quotes]
-    after = np.concatenate([buffer, [_NEWLINE]])[quotes + 1]
-    opens = inside[quotes]
-    stray = np.where(opens, ~outside[before], ~outside[after])
-    if parity.any():
-        broken = int(np.flatnonzero(parity)[0]) - 1
-        stray[np.searchsorted(quotes, first[broken + 1]) - 1] = True
+    edges = np.zeros(256, bool)
+    edges[[ord(layout.separator), _NEWLINE, _QUOTE]] = True
+    # The first character has none before it, and the last is a line end.
+    before = edges[buffer[np.maximum(quotes - 1, 0)]] | (quotes == 0)
+    stray = ~np.where(inside[quotes], before, edges[buffer[np.minimum(quotes + 1, len(buffer) - 1)]])
+    # Each file has to end outside of quotes.
+    count = np.searchsorted(quotes, first)
+    if (count & 1).any():
+        stray[count[(count & 1).argmax()] - 1] = True
     if stray.any():
         place = int(quotes[stray.argmax()])
         file = int(np.searchsorted(first, place, side="right")) - 1

@@ -25,7 +25,8 @@ Instants = tuple[Integers, npt.NDArray[np.int32]]
 _TIME = r"(?P<hour>0{1,2})(?:(?P<colon>:?)(?P<minute>00)(?:(?P=colon)(?P<second>00)(?:[.,](?P<fraction>0+))?)?)?"
 _OFFSET = r"(?: ?(?P<offset>[Zz]|UTC|GMT|(?P<sign>[+-])(?P<offset_hour>00)(?::?(?P<offset_minute>00))?))?"
 _MOMENT = re.compile(
-    r"(?P<year>0000)(?P<dash>[-/.]?)(?P<month>0{1,2})(?P=dash)(?P<day>0{1,2})" + rf"(?:[Tt ]{_TIME}{_OFFSET})?"
+    r"(?P<year>0000)(?P<dash>[-/.]?)(?P<month>0{1,2})(?P=dash)(?P<day>0{1,2})"
+    + rf"(?:(?:[Tt]| {{1,2}}){_TIME}{_OFFSET})?"
 )
 _COMPACT = re.compile(r"(?P<year>0000)(?P<month>00)(?P<day>00)(?P<hour>00)(?P<minute>00)(?P<second>00)?")
 _TIME_OF_DAY = re.compile(_TIME + _OFFSET)
@@ -55,22 +56,27 @@ class _NotRead(Exception):
 def instants(table: Table, column: int, time: int | None, date_format: str) -> Instants:
     """The instant of each row, from its timestamp and its time of day if that has a column. Raises BadData."""
     if date_format:
-        texts = table.fields(column)
-        if time is not None:
-            texts = [f"{date} {clock}" for date, clock in zip(texts, table.fields(time), strict=True)]
+        texts = table.fields(column) if time is None else _texts(table, column, time)
         return _formatted(table, texts, date_format)
-    found = _read(table, column)
+    found = _read(table, column, time)
     return found if time is None else _joined(table, column, found, time)
 
 
-def _read(table: Table, column: int) -> Instants:
+def _read(table: Table, column: int, time: int | None = None) -> Instants:
+    """The instants of a column. `time` is another one, of the times of day, for the words of an error only."""
     characters = table.characters(column)
     try:
         return _numbers(characters) or _in_groups(characters, _moments)
     except _NotRead as error:
+        texts = table.fields(column) if time is None else _texts(table, column, time)
+        cause = error.cause or wording.timestamp_cause(texts, error.row)
         text = table.field(error.row, column)
-        cause = error.cause or wording.timestamp_cause(text, lambda: table.fields(column))
         raise BadData(f"{table.place(error.row)}: {text!r} is not a timestamp{cause}") from None
+
+
+def _texts(table: Table, column: int, time: int) -> list[str]:
+    """Dates and times of day as one text each."""
+    return [f"{date} {clock}" for date, clock in zip(table.fields(column), table.fields(time), strict=True)]
 
 
 def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 _DAY_AND_MONTH = re.compile(r"(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4}|\d\d)\b(.*)")
 _MONTH_NAME = re.compile(r"(\d{1,2})([- /]?)([A-Za-z]{3,9})([- /]?)(\d{4}|\d\d)\b(.*)")
 _AMERICAN_NAME = re.compile(r"([A-Za-z]{3,9}) (\d{1,2}), (\d{4})\b(.*)")
-_NAMED_ZONE = re.compile(r"(\d{8})([ -]{1,2})(\d\d:\d\d:\d\d) ([A-Za-z]+(?:/[A-Za-z_]+)?)")
+_NAMED_ZONE = re.compile(r"(\d{8}|\d{4}-\d\d-\d\d)([ T-]{1,2})(\d\d:\d\d:\d\d) ([A-Z][A-Za-z]*(?:/[A-Za-z_]+)?)")
 _ROUNDED = re.compile(r"\d(\.\d+)?[eE]\+?\d+")
 #: times of day, and how `data.date_format` spells them
 _CLOCKS = {
@@ -21,12 +20,13 @@ _CLOCKS = {
 }
 
 
-def timestamp_cause(text: str, column: Callable[[], list[str]]) -> str:
-    """Why a text is no timestamp, and what helps; `column` gives all texts of its column."""
+def timestamp_cause(texts: list[str], row: int) -> str:
+    """Why one of the texts of a column is no timestamp, and what helps."""
+    text = texts[row]
     if not text:
         return ": it is empty"
     if match := _DAY_AND_MONTH.fullmatch(text):
-        return _day_or_month(match, column())
+        return _day_or_month(match, texts)
     if match := _MONTH_NAME.fullmatch(text):
         month = "%b" if len(match[3]) == 3 else "%B"
         form = f"%d{match[2]}{month}{match[4]}{_year(match[5])}{_clock(match[6])}"
@@ -35,9 +35,9 @@ def timestamp_cause(text: str, column: Callable[[], list[str]]) -> str:
         month = "%b" if len(match[1]) == 3 else "%B"
         return f': a month by its name is not read: set data.date_format = "{month} %d, %Y{_clock(match[4])}"'
     if match := _NAMED_ZONE.fullmatch(text):
-        zone = match[4]
+        zone, date = match[4], "%Y-%m-%d" if "-" in match[1] else "%Y%m%d"
         return (
-            f': a zone by its name is not read: set data.date_format = "%Y%m%d{match[2]}%H:%M:%S {zone}" and'
+            f': a zone by its name is not read: set data.date_format = "{date}{match[2]}%H:%M:%S {zone}" and'
             f' data.timezone = "{zone}"'
         )
     if _ROUNDED.fullmatch(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -18,25 +19,31 @@ _EPOCH = dt.datetime(1970, 1, 1)
 def at_exchange(rows: Rows, timezone: str) -> Rows:
     """The rows with the wall clock and the offset of a zone.
 
-    Timestamps with an offset are converted to it; those without one are taken to be of its wall clock already, the
-    earlier of two where an hour occurs twice.
+    Timestamps with an offset are converted to it; those without one are taken to be of its wall clock already. Where an
+    hour occurs twice, a wall clock that a file has twice is of the first one and then of the second.
     """
     zone = ZoneInfo(timezone)
     naive = rows.offset == NAIVE
     local, offset = rows.local.copy(), rows.offset.copy()
-    offset[naive] = _offsets(rows.local[naive], zone, of_utc=False)
-    utc = rows.local[~naive] - rows.offset[~naive].astype(np.int64) * 1_000_000
-    offset[~naive] = _offsets(utc, zone, of_utc=True)
+    offset[naive] = _of_wall_clock(local[naive], rows.file[naive], zone)
+    utc = local[~naive] - offset[~naive].astype(np.int64) * 1_000_000
+    offset[~naive] = _by_quarters(utc, lambda moment: moment.replace(tzinfo=dt.UTC).astimezone(zone))
     local[~naive] = utc + offset[~naive].astype(np.int64) * 1_000_000
     return dataclasses.replace(rows, local=local, offset=offset)
 
 
-def _offsets(instants: Integers, zone: ZoneInfo, *, of_utc: bool) -> Integers:
-    """Seconds east of UTC at instants of UTC, or of the zone's wall clock. They change at quarters of an hour only."""
+def _of_wall_clock(local: Integers, file: Integers, zone: ZoneInfo) -> Integers:
+    first = _by_quarters(local, lambda moment: moment.replace(tzinfo=zone))
+    second = _by_quarters(local, lambda moment: moment.replace(tzinfo=zone, fold=1))
+    twice = np.flatnonzero(second < first)
+    order = twice[np.lexsort((twice, local[twice], file[twice]))]
+    again = (local[order][1:] == local[order][:-1]) & (file[order][1:] == file[order][:-1])
+    first[order[1:][again]] = second[order[1:][again]]
+    return first
+
+
+def _by_quarters(instants: Integers, zoned: Callable[[dt.datetime], dt.datetime]) -> Integers:
+    """Seconds east of UTC at each of some instants. They change at quarters of an hour only."""
     quarters, which = np.unique(instants // _QUARTER_US, return_inverse=True)
-    found = []
-    for quarter in quarters.tolist():
-        moment = _EPOCH + dt.timedelta(minutes=15 * quarter)
-        at = moment.replace(tzinfo=dt.UTC).astimezone(zone) if of_utc else moment.replace(tzinfo=zone)
-        found.append(round((at.utcoffset() or dt.timedelta()).total_seconds()))
-    return np.array(found, np.int64)[which] if found else np.zeros(0, np.int64)
+    east = [zoned(_EPOCH + dt.timedelta(minutes=15 * quarter)).utcoffset() for quarter in quarters.tolist()]
+    return np.array([round(offset.total_seconds()) for offset in east if offset is not None], np.int64)[which]

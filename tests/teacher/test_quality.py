@@ -260,6 +260,14 @@ def test_naive_bars_get_the_offset_of_their_zone(tmp_path: Path) -> None:
     assert bars.timestamps(slice(69, 71)) == ["2024-03-10T00:00:00-05:00", "2024-03-11T00:00:00-04:00"]
 
 
+def test_an_hour_that_occurs_twice(tmp_path: Path) -> None:
+    night = [row(f"2023-11-05 {hour:02}:00", 10 + number) for number, hour in enumerate((0, 1, 1, 2, 3))]
+    assert set(told(tmp_path, [*night, *intraday(60)], interval="1h")) == {"conflicts"}
+    assert told(tmp_path, interval="1h", timezone="America/New_York") == {}
+    bars = load(tmp_path, interval="1h", timezone="America/New_York").bars
+    assert (bars.close[:4].tolist(), bars.offset[:4].tolist()) == ([10, 11, 12, 13], [-14400, -14400, -18000, -18000])
+
+
 def test_files_with_and_without_offsets(tmp_path: Path) -> None:
     directory = tmp_path / "ABC" / "1d"
     write_csv(directory / "a.csv", HEADER + "".join(daily(20)))
