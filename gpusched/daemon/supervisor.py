@@ -194,6 +194,11 @@ class Supervisor:
             self.post(recovered)
             self._index.rewrite(recovered.batch)
 
+    def drop(self, batch_id: str) -> None:
+        """Keep nothing of a finished batch in memory: it has been forgotten."""
+        self._unkeep(batch_id)
+        self.scheduler.forget(batch_id)
+
     async def run(self) -> None:
         """Work until `shut_down`, and until what was running then has ended."""
         try:
