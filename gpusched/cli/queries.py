@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gpusched.cli.batches import load_config
+from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
@@ -69,11 +70,13 @@ def status(options: argparse.Namespace) -> int:
     """One batch, or all of them."""
     with to_daemon(options) as daemon:
         if options.batch is not None:
-            batch = daemon.batch(options.batch).batch
+            detail = daemon.batch(options.batch, notes=True)
+            batch = detail.batch
             if options.json:
-                print_json(status_object(batch))
+                print_json(status_object(batch) | notes_object(detail.notes))
             else:
                 _print_batches([batch])
+                print_notes(detail.notes)
                 if batch.held_reason is not None:
                     print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
             return DONE
