@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import signal
 import time
 from collections import deque
@@ -81,6 +82,8 @@ from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
 from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress, WindowJob
 from gpusched.workload import Task, device_fingerprint
+
+log = logging.getLogger("gpusched.daemon")
 
 #: windows of finished batches that are kept in memory; the store has them all
 KEPT_WINDOWS = 10_000
@@ -254,11 +257,14 @@ class Supervisor:
     def _commit(self) -> StoreError | None:
         """Make the records durable and tell the observers; what makes them wait, if they have to."""
         histories = self._histories_to_keep()
-        if self._records or histories:
-            try:
+        try:
+            if self._store.keep_in_place():
+                log.warning("the store was removed while it was in use, and is written anew path=%s", self._store.path)
+            if self._records or histories:
                 self._store.record(self._records, self._learning.unsaved, histories)
-            except StoreError as problem:
-                return problem
+        except StoreError as problem:
+            return problem
+        if self._records or histories:
             self._learning.saved()
             records, self._records = self._records, []
             for record in records:
