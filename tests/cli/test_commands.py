@@ -390,6 +390,12 @@ def test_train_says_what_it_made_and_what_it_cannot(gpusched: Command) -> None:
     assert (refused.code, refused.out) == (4, "")
     assert refused.err.startswith("gpusched: NONE_2022-01-01_to_2022-06-29: the window cannot be trained: no data: ")
     assert "Traceback" not in refused.err
+    # a library that cannot be loaded hides a real one
+    (gpusched.directory / "libcuda.so.1").touch()
+    gpusched.environment["LD_LIBRARY_PATH"] = str(gpusched.directory)
+    refused = ended(gpusched, "train", "ABC", *dates, "-o", "one", "--device", "cuda")
+    assert refused.code == 4
+    assert "cannot be trained with --device cuda: there is no CUDA driver here (libcuda.so.1)" in refused.err
 
 
 def test_a_demo_overwrites_nothing(gpusched: Command) -> None:
