@@ -249,7 +249,7 @@ class BatchView:
     def trained(self) -> int:
         """Windows that went through a slot to their end, well or not."""
         counts = self.counts
-        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"]
+        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"] - self.unlaunched
 
     def totals(self) -> dict[str, int]:
         """Counts as the command's JSON has them: what timed out or was lost has failed."""
