@@ -278,5 +278,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     if ended.interrupted:
         return INTERRUPTED
     if plans and is_nothing(totals, view.refused):
-        raise nothing_to_train(map(Untrained.planned, plans[0].windows))
+        raise nothing_to_train(
+            Untrained.planned(window, view.reason_of(window.window.label)) for window in plans[0].windows
+        )
     return exit_code(totals, asked.spec.limits.max_failure_rate, held=ended.held_reason is not None)

@@ -118,6 +118,8 @@ class BatchView:
         self.skips = Reasons()
         #: of the windows that have failed without a launch, reason and symbol by label
         self._unlaunched: dict[str, tuple[str, str]] = {}
+        #: of the first windows that were skipped when they ran, the reason by label
+        self._skipped: dict[str, str] = {}
         #: windows that have failed for their data, launched or not
         self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
@@ -214,6 +216,11 @@ class BatchView:
         """The first `KEPT_FAILURES` windows that failed, timed out or were lost."""
         return list(self._failures.values())
 
+    def reason_of(self, label: str) -> str | None:
+        """Why a window that ran was not trained, as far as that is kept."""
+        failure = self._failures.get(label)
+        return failure.reason if failure is not None else self._skipped.get(label)
+
     @property
     def unlaunched(self) -> int:
         """Windows that have failed without a launch."""
@@ -306,7 +313,7 @@ class BatchView:
         self.counts = dict.fromkeys(OUTCOMES, 0)
         self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
         self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
-        self.skips = Reasons()
+        self.skips, self._skipped = Reasons(), {}
         self.recent.clear()
         self._seconds.clear()
         self._restart_rate()
@@ -373,6 +380,8 @@ class BatchView:
         self.recent.append(window)
         if isinstance(outcome, Skipped):
             self.skips.add(outcome.reason, "")
+            if len(self._skipped) < KEPT_FAILURES:
+                self._skipped[window.label] = outcome.reason
         if name == "succeeded":
             self._seconds.append(window.seconds)
         if name in FAILURES and len(self._failures) < KEPT_FAILURES:
