@@ -18,8 +18,8 @@ from gpusched import artifacts
 from gpusched.client.connection import connect
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import DeviceType
+from gpusched.daemon.readings import in_initial_pid_namespace
 from gpusched.daemon.run import STATE_DIR
-from gpusched.daemon.sampler import in_initial_pid_namespace
 from gpusched.daemon.store import Store
 from gpusched.protocol import Delta, DeviceReported, Snapshot
 from tests.devices import fake_nvml
