@@ -16,6 +16,7 @@ from typing import IO, Self, TypeVar
 import msgspec
 
 from gpusched.cli.findings import Imported
+from gpusched.core.failures import last_words
 from gpusched.core.model import DeviceType
 from gpusched.workload import Trial
 
@@ -41,7 +42,7 @@ def try_all(
     """
     deadline = time.monotonic() + seconds
     with contextlib.ExitStack() as stack:
-        training = {kind: stack.enter_context(_Trying("-m", "gpusched.teacher.trial", kind)) for kind in device_types}
+        training = {kind: stack.enter_context(_Trying("-m", "gpusched.cli.trial", kind)) for kind in device_types}
         importing = {name: stack.enter_context(_Trying("-c", _IMPORT, module)) for name, module in libraries.items()}
         trials: dict[DeviceType, Trial] = {}
         imported: dict[str, Imported] = {}
@@ -93,7 +94,9 @@ class _Trying:
             return msgspec.json.decode(_lines(self._out)[-1], type=kind)
         except (IndexError, msgspec.MsgspecError):
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return f"the process ended with {how}: {(_lines(self._err) or ['it said nothing'])[-1]}"
+            said = _lines(self._err)
+            why = last_words("\n".join(said)) if code == -signal.SIGABRT else None
+            return f"the process ended with {how}: {why or (said or ['it said nothing'])[-1]}"
 
 
 def _lines(file: IO[bytes]) -> list[str]:

@@ -7,22 +7,24 @@ idle do so together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from gpusched.core.estimates import Estimates
-from gpusched.core.model import CPU, Batch, DeviceChoice, Instant, Running, Slot
+from gpusched.core.memory import Need
+from gpusched.core.model import CPU, Batch, DeviceChoice, DeviceType, Instant, Running, Slot
 from gpusched.core.placement import Pool
 from gpusched.core.queue import BatchQueue, Entry
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """A queued window, the free slot that it gets, and the memory to set aside for it there."""
+    """A queued window, the free slot that it gets, and what to set aside of the device's memory and of the host's."""
 
     entry: Entry
     slot: Slot
-    memory_bytes: int
+    device: Need
+    host: Need
 
 
 class Dispatcher:
@@ -55,20 +57,25 @@ class Dispatcher:
         """The next window of a batch and its slot, or None if there is neither.
 
         `kept` are the devices that batches before it wait for. If it has to wait until the windows of a device leave,
-        that one is kept for it: others, which need less, would take every place that becomes free there.
+        that one is kept for it: others, which need less, would take every place that becomes free there. If it waits
+        for the host's memory, all are.
         """
         spec = batch.batch.spec
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return None
         wanted = "cpu" if entry.on_cpu else batch.batch.device
-        if self._pool.shares(wanted) and not entry.alone:
+        if self._pool.shares(wanted) and not entry.device.alone:
             entry, wanted = self._share(batch, entry, kept, now)
-        memory_bytes = max(entry.memory_bytes, self._learned_bytes(entry, batch.batch))
-        slot = self._pool.choose(wanted, memory_bytes=memory_bytes, alone=entry.alone, without=kept)
+        device, host = self._device_need(entry, batch.batch), self._host_need(entry, batch.batch)
+        if not self._pool.host.room_for(host):
+            if self._pool.host.room_when_empty(host):
+                kept.update(self._pool.devices)
+            return None
+        slot = self._pool.choose(wanted, device, without=kept)
         if slot is not None:
-            return Placement(entry, slot, memory_bytes)
-        soonest = self._pool.soonest(wanted, memory_bytes=memory_bytes, without=kept)
+            return Placement(entry, slot, device, host)
+        soonest = self._pool.soonest(wanted, device, without=kept)
         if soonest is not None:
             kept.add(soonest)
         return None
@@ -80,8 +87,8 @@ class Dispatcher:
         of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
         through with the rest.
         """
-        memory_bytes = max(first.memory_bytes, self._learned_bytes(first, batch.batch))
-        gpu_free = self._pool.choose("gpu", memory_bytes=memory_bytes, without=kept) is not None
+        need = self._device_need(first, batch.batch)
+        gpu_free = self._pool.choose("gpu", need, without=kept) is not None
         if self._pool.choose("cpu", without=kept) is None:
             return first, "gpu"
         on_cpu, on_gpu = self._expected_seconds(batch, first)
@@ -118,6 +125,15 @@ class Dispatcher:
                 left.append(max(0.0, expected - ran))
         return min(left, default=0.0)
 
-    def _learned_bytes(self, entry: Entry, batch: Batch) -> int:
-        rows, learned = entry.planned.usable_rows, self._estimates.memory_bytes
-        return self._pool.expected_bytes(batch.device, lambda kind: learned(batch.spec.workload, kind, rows))
+    def _device_need(self, entry: Entry, batch: Batch) -> Need:
+        learned = self._learned(entry, batch, self._estimates.memory_bytes)
+        return Need(max(entry.device.memory_bytes, learned), entry.device.alone)
+
+    def _host_need(self, entry: Entry, batch: Batch) -> Need:
+        learned = self._learned(entry, batch, self._estimates.host_memory_bytes)
+        return Need(self._pool.host.least(max(entry.host.memory_bytes, learned)), entry.host.alone)
+
+    def _learned(self, entry: Entry, batch: Batch, learned: Callable[[str, DeviceType, int], int | None]) -> int:
+        """The most that windows like it took on any of the device types that it may get; 0: nothing is known."""
+        rows, types = entry.planned.usable_rows, self._pool.device_types(batch.device)
+        return max((learned(batch.spec.workload, device_type, rows) or 0 for device_type in types), default=0)

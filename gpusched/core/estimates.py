@@ -1,4 +1,4 @@
-"""What windows cost, learned from those that have finished: seconds and peak memory by workload, device type and rows.
+"""What windows cost, learned from those that have ended: seconds and peak memory by workload, device type and rows.
 
 Rows are put into buckets that double in width, so a bucket's windows differ by less than a factor of two. A question
 is answered from the bucket of its rows, or else from the nearest one, by scaling. Pure: the store keeps the rows.
@@ -7,7 +7,7 @@ is answered from the bucket of its rows, or else from the nearest one, by scalin
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -37,6 +37,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     memory_count: int = 0
     memory_mean: float = 0.0
     memory_max: int = 0
+    #: of the host, beyond what windows share with their launcher; 0: not known
+    host_memory_max: int = 0
 
 
 class Estimates:
@@ -48,19 +50,23 @@ class Estimates:
             self._put(estimate)
 
     def observe(
-        self, workload: str, device_type: DeviceType, rows: int, seconds: float, memory_bytes: int | None
+        self,
+        workload: str,
+        device_type: DeviceType,
+        rows: int,
+        seconds: float,
+        memory_bytes: int | None,
+        host_memory_bytes: int | None = None,
     ) -> Estimate:
-        """Learn from one finished window; the updated row is to be given to the store. `memory_bytes` None: unknown."""
-        bucket = _bucket(rows)
-        old = self._rows.get((workload, device_type), {}).get(bucket) or Estimate(
-            workload=workload, device_type=device_type, bucket=bucket
-        )
+        """Learn from one finished window; the updated row is to be given to the store. Memory may be unknown: None."""
+        old = self._of(workload, device_type, rows)
         new = msgspec.structs.replace(
             old,
             count=old.count + 1,
             rows_mean=_mean(old.rows_mean, old.count, rows),
             seconds_mean=_mean(old.seconds_mean, old.count, seconds),
             seconds_max=max(old.seconds_max, seconds),
+            host_memory_max=max(old.host_memory_max, host_memory_bytes or 0),
         )
         if memory_bytes is not None:
             new = msgspec.structs.replace(
@@ -72,24 +78,46 @@ class Estimates:
         self._put(new)
         return new
 
+    def observe_host_memory(self, workload: str, device_type: DeviceType, rows: int, memory_bytes: int) -> Estimate:
+        """Learn from a window that ran out of the host's memory: it needed more than it had. As `observe`."""
+        old = self._of(workload, device_type, rows)
+        new = msgspec.structs.replace(
+            old,
+            # where no window has finished, these are the rows that the memory is of
+            rows_mean=old.rows_mean if old.count else float(rows),
+            host_memory_max=max(old.host_memory_max, memory_bytes),
+        )
+        self._put(new)
+        return new
+
     def seconds(self, workload: str, device_type: DeviceType, rows: int) -> float | None:
         """Expected seconds, proportional to rows within and beyond the nearest bucket; None if nothing was seen."""
-        seen = self._nearest(workload, device_type, rows, need_memory=False)
+        seen = self._nearest(workload, device_type, rows, lambda estimate: estimate.count)
         return None if seen is None else seen.seconds_mean * max(rows, 1) / max(seen.rows_mean, 1.0)
 
     def memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
-        """Memory to reserve: the most that was seen, scaled up with rows, never down; None if nothing was seen."""
-        seen = self._nearest(workload, device_type, rows, need_memory=True)
-        return None if seen is None else round(seen.memory_max * max(1.0, rows / max(seen.rows_mean, 1.0)))
+        """GPU memory to reserve: the most that was seen, scaled up with rows, never down; None if nothing was seen."""
+        seen = self._nearest(workload, device_type, rows, lambda estimate: estimate.memory_count)
+        return None if seen is None else _scaled_up(seen.memory_max, seen, rows)
+
+    def host_memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
+        """The same of the host's memory."""
+        seen = self._nearest(workload, device_type, rows, lambda estimate: estimate.host_memory_max)
+        return None if seen is None else _scaled_up(seen.host_memory_max, seen, rows)
 
     def rows(self) -> list[Estimate]:
         """All buckets, in a fixed order."""
         return [buckets[bucket] for _, buckets in sorted(self._rows.items()) for bucket in sorted(buckets)]
 
-    def _nearest(self, workload: str, device_type: DeviceType, rows: int, *, need_memory: bool) -> Estimate | None:
-        candidates = [
-            e for e in self._rows.get((workload, device_type), {}).values() if e.memory_count or not need_memory
-        ]
+    def _of(self, workload: str, device_type: DeviceType, rows: int) -> Estimate:
+        bucket = _bucket(rows)
+        known = self._rows.get((workload, device_type), {}).get(bucket)
+        return known or Estimate(workload=workload, device_type=device_type, bucket=bucket)
+
+    def _nearest(
+        self, workload: str, device_type: DeviceType, rows: int, knows: Callable[[Estimate], int]
+    ) -> Estimate | None:
+        candidates = [e for e in self._rows.get((workload, device_type), {}).values() if knows(e)]
         wanted = _bucket(rows)
         # of two at the same distance the larger: what is too high costs a slot, what is too low costs an attempt
         return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket), default=None)
@@ -112,6 +140,10 @@ def makespan(seconds: Iterable[float], slots: int) -> float:
     for duration in sorted(seconds, reverse=True):
         heapq.heapreplace(ends, ends[0] + duration)
     return max(ends)
+
+
+def _scaled_up(memory_bytes: int, seen: Estimate, rows: int) -> int:
+    return round(memory_bytes * max(1.0, rows / max(seen.rows_mean, 1.0)))
 
 
 def _bucket(rows: int) -> int:

@@ -16,6 +16,7 @@ from gpusched.core.model import (
     DataNotes,
     Device,
     Ending,
+    HostReading,
     PlannedWindow,
     Reading,
     Slot,
@@ -129,6 +130,10 @@ class DeviceRead(msgspec.Struct, frozen=True, kw_only=True):
     reading: Reading
 
 
+class HostRead(msgspec.Struct, frozen=True, kw_only=True):
+    reading: HostReading
+
+
 class DeviceLost(msgspec.Struct, frozen=True, kw_only=True):
     """The device cannot be trusted any more: nothing is placed on it, its windows are stopped and go elsewhere."""
 
@@ -165,6 +170,7 @@ Event = (
     | TrialEnded
     | DeviceVanished
     | DeviceRead
+    | HostRead
     | DeviceLost
     | DrainRequested
     | ResumeRequested

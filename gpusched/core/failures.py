@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal as signals
+from typing import Literal
 
 import msgspec
 
@@ -19,6 +20,9 @@ from gpusched.core.model import (
     TimedOut,
     WindowResult,
 )
+
+#: what the words of a library can mean
+ToldKind = Literal["memory", "device_memory", "device_lost"]
 
 #: attempts that may end through no fault of the window before it counts as lost
 MAX_LOSSES = 10
@@ -47,6 +51,7 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "protocol": Treatment(retry=True),
     "timed_out": Treatment(retry=True),
     # Helped by another place or time, and not by what the window does.
+    "host_memory": Treatment(retry=True, counts=False),
     "device_memory": Treatment(retry=True, counts=False),
     "device_mismatch": Treatment(retry=True, counts=False),
     "device_lost": Treatment(retry=True, counts=False),
@@ -57,6 +62,44 @@ TREATMENTS: dict[FailureKind, Treatment] = {
 
 #: signals that mean that the program itself went wrong
 _CRASHES = {signals.SIGSEGV, signals.SIGBUS, signals.SIGILL, signals.SIGFPE, signals.SIGABRT, signals.SIGSYS}
+
+
+#: who sent SIGKILL: gpusched, the kernel because memory ran out, or anybody else, as far as the kernel tells
+Killer = Literal["gpusched", "kernel", "somebody", "unknown"]
+
+
+_KILLERS: dict[Killer, str] = {
+    "gpusched": ", by gpusched",
+    "somebody": ", not by gpusched",
+    "unknown": ", perhaps by the kernel, which does this when memory runs out",
+}
+# What CUDA's runtime and OpenCL (as Boost.Compute in LightGBM spells its error codes) say, in lower case.
+_DEVICE_MEMORY = (
+    "out of memory",
+    "memory object allocation failure",
+    "cl_mem_object_allocation_failure",
+    "out of resources",
+    "bad allocation",
+)
+_DEVICE_LOST = (
+    # another process has a card that takes one only: none of ours can use it, however long it waits
+    "devices are busy or unavailable",
+    "device(s) is/are busy or unavailable",
+    "no cuda-capable device",
+    "uncorrectable ecc error",
+    "no opencl device found",
+    "device not available",
+    "device not found",
+)
+_HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory", "out of host memory")
+
+#: how LightGBM reports what it throws, CUDA's errors with the place in its sources, which is nothing to a reader
+_FATAL = re.compile(r"^\[LightGBM\] \[Fatal\] (.+?)(?: /\S+ \d+)?\s*$", re.MULTILINE)
+#: how C++ reports an exception that nobody catches: its type, and what it says if it says something
+_UNCAUGHT = re.compile(
+    r"^terminate called after throwing an instance of '(.+)'$(?:\n\s*what\(\):\s+(.+?)(?: /\S+ \d+)?\s*$)?",
+    re.MULTILINE,
+)
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -73,11 +116,15 @@ def classify(
     launcher_lost: bool,
     exit_code: int | None,
     signal: int | None,
+    killer: Killer = "unknown",
+    on_cpu: bool = True,
+    log_end: str = "",
 ) -> Ending:
     """The ending of an attempt from what was seen of its process.
 
     A committed result wins over everything that happened after it. `error` is what the workload itself reported,
-    `violation` what its pipe carried that it must not.
+    `violation` what its pipe carried that it must not, `killer` who sent the SIGKILL that it died of, `log_end` the end
+    of its log, where a crash leaves its reason.
     """
     if result is not None and violation is None:
         return result
@@ -90,10 +137,48 @@ def classify(
     if signal is not None:
         name = _signal_name(signal)
         if signal in _CRASHES:
-            return Failure(kind="crashed", message=f"the process crashed ({name})")
-        hint = "; the kernel does this when memory runs out" if signal == signals.SIGKILL else ""
-        return Failure(kind="killed", message=f"the process was killed ({name}){hint}")
+            return _crash(name, last_words(log_end) if signal == signals.SIGABRT else None, on_cpu=on_cpu)
+        if signal != signals.SIGKILL:
+            return Failure(kind="killed", message=f"the process was killed ({name})")
+        if killer == "kernel":
+            return Failure(kind="host_memory", message="out of host memory: the kernel killed the process")
+        return Failure(kind="killed", message=f"the process was killed ({name}{_KILLERS[killer]})")
     return Failure(kind="exited", message=f"the process exited with code {exit_code} before it reported a result")
+
+
+def kind_of_words(text: str, *, on_cpu: bool) -> ToldKind | None:
+    """What kind of failure a library of CUDA's, of OpenCL's or C++'s own speaks of; None: of none that is known.
+
+    On the CPU there is no memory but the host's, and no device to lose.
+    """
+    text = text.lower()
+    if any(sign in text for sign in _HOST_MEMORY):
+        return "memory"
+    if any(sign in text for sign in _DEVICE_MEMORY):
+        return "memory" if on_cpu else "device_memory"
+    if not on_cpu and any(sign in text for sign in _DEVICE_LOST):
+        return "device_lost"
+    return None
+
+
+def last_words(log: str) -> str | None:
+    """Why a process aborted itself, from the end of what it wrote; None if that does not say.
+
+    LightGBM's first report is the cause. What C++ says at last may be of the destructor that threw while LightGBM's
+    exception was on the way up.
+    """
+    fatal = _FATAL.search(log)
+    if fatal is not None:
+        return fatal[1]
+    uncaught = _UNCAUGHT.search(log)
+    return None if uncaught is None else uncaught[2] or uncaught[1]
+
+
+def _crash(name: str, words: str | None, *, on_cpu: bool) -> Failure:
+    if words is None:
+        return Failure(kind="crashed", message=f"the process crashed ({name})")
+    kind = kind_of_words(words, on_cpu=on_cpu) or "crashed"
+    return Failure(kind=kind, message=f"the process crashed ({name}): {words}")
 
 
 def _signal_name(number: int) -> str:
@@ -108,12 +193,17 @@ def backoff(limits: Limits, failures: int) -> float:
     return float(min(limits.backoff_s * 2.0 ** min(failures - 1, 30), limits.backoff_max_s))
 
 
-def judge(failure: Failure, *, failures: int, losses: int, limits: Limits) -> Retry | Outcome:
+def is_own(failure: Failure, *, alone: bool) -> bool:
+    """Whether it was the window's own doing. `alone`: it had all of the host's memory that others leave."""
+    return TREATMENTS[failure.kind].counts or (failure.kind == "host_memory" and alone)
+
+
+def judge(failure: Failure, *, failures: int, losses: int, limits: Limits, alone: bool = False) -> Retry | Outcome:
     """Try again or give up. `failures` and `losses` count this one: those of the window's own doing, and the others."""
-    treatment = TREATMENTS[failure.kind]
-    if treatment.retry and treatment.counts and failures < limits.max_attempts:
+    treatment, own = TREATMENTS[failure.kind], is_own(failure, alone=alone)
+    if treatment.retry and own and failures < limits.max_attempts:
         return Retry(backoff(limits, failures))
-    if treatment.retry and not treatment.counts:
+    if treatment.retry and not own:
         # The first goes back at once: nothing is known to be wrong with the next place.
         return (
             Retry(backoff(limits, losses - 1) if losses > 1 else 0.0) if losses < MAX_LOSSES else Lost(failure=failure)

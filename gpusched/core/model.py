@@ -237,6 +237,16 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         return self.memory_total_bytes - self.memory_free_bytes
 
 
+class HostReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample of the host's memory, as far as a limit of this service lets windows have it. None: not known."""
+
+    total_bytes: int | None = None
+    #: what could be used without anything being pushed out
+    free_bytes: int | None = None
+    #: of the processes of windows that run, by PID: what each does not share with the launcher
+    process_bytes: dict[int, int] | None = None
+
+
 class Slot(msgspec.Struct, frozen=True, order=True):
     """A schedulable share of a device; one window process holds one slot."""
 
@@ -256,6 +266,7 @@ FailureKind = Literal[
     "crashed",
     "protocol",
     "memory",
+    "host_memory",
     "device_memory",
     "device_mismatch",
     "device_lost",
@@ -278,11 +289,14 @@ class Usage(msgspec.Struct, frozen=True):
     """What an attempt cost, as the kernel accounts it."""
 
     cpu_seconds: float = 0.0
+    #: resident memory, what it shares with the launcher included
     peak_memory_bytes: int = 0
     #: most GPU memory that its process used, as its driver counted or a reading saw; None: neither did
     device_memory_bytes: int | None = None
     #: its kernels were executing on a GPU; None: the driver does not count that
     device_seconds: float | None = None
+    #: of its peak of memory, what it did not share with the launcher; None: not known
+    own_memory_bytes: int | None = None
 
 
 Ending = WindowResult | Failure

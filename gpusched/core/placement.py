@@ -8,13 +8,14 @@ the most free memory net of reservations, then the lowest smoothed utilisation, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType, Reading, Slot, WindowKey
+from gpusched.core.memory import LEAST_DEVICE_BYTES, LEAST_HOST_BYTES, NOTHING, Memory, Need
+from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType, HostReading, Reading, Slot, WindowKey
 from gpusched.core.tuning import Tuner
 
 #: `trying`: whether it trains is being found out; `gone`: it has vanished, and leaves when its windows have
@@ -22,20 +23,15 @@ Health = Literal["open", "trying", "draining", "quarantined", "gone"]
 
 #: weight of the newest sample in the smoothed utilisation
 SMOOTHING = 0.3
-#: a reservation larger than this share of a device is cut to it, or the window could never be placed
-LARGEST_SHARE = 0.9
-#: no process can even open a GPU with less: CUDA's context alone takes some hundred MiB
-LEAST_BYTES = 256 << 20
 
 
 class Allocation(msgspec.Struct, frozen=True):
-    """The slot that an attempt holds, and the memory set aside for it until it is seen to use it."""
+    """The slot that an attempt holds, and what was set aside for it of the device's memory and of the host's."""
 
     key: WindowKey
     slot: Slot
-    reserved_bytes: int
-    #: no other window may share the device
-    alone: bool
+    device: Need
+    host: Need
 
 
 class DeviceState:
@@ -57,11 +53,9 @@ class DeviceState:
         self.reading: Reading | None = None
         #: monotonic seconds
         self.read_at = 0.0
-        #: memory that was free without our windows when that was last known, None: it never was
-        self.empty_bytes: int | None = None
+        #: its own; that of the processors is the host's, and the pool's
+        self.memory = Memory(LEAST_DEVICE_BYTES)
         self.utilisation = 0.0
-        self.seen_bytes: dict[int, int] = {}
-        self.peak_bytes: dict[int, int] = {}
 
     @property
     def width(self) -> int:
@@ -72,49 +66,16 @@ class DeviceState:
     def has_free(self) -> bool:
         return len(self.allocations) < self.width
 
-    @property
-    def reserved_bytes(self) -> int:
-        """Memory promised to windows that have not been seen to use it yet."""
-        return sum(max(0, a.reserved_bytes - self.seen_bytes.get(i, 0)) for i, a in self.allocations.items())
-
-    def free_bytes(self) -> int | None:
-        """Free memory net of reservations, or None where the device does not tell.
-
-        The host's memory is the kernel's to give: windows have limits there, not reservations.
-        """
-        if self.device.id == CPU or self.reading is None or self.reading.memory_free_bytes is None:
-            return None
-        return self.reading.memory_free_bytes - self.reserved_bytes
-
     def foreign_bytes(self) -> int | None:
         """Memory that other processes than our windows' use, None where the device does not tell whose it is."""
         processes = None if self.reading is None else self.reading.process_memory_bytes
-        return None if processes is None else max(0, sum(processes.values()) - sum(self.seen_bytes.values()))
-
-    def room_for(self, memory_bytes: int, alone: bool) -> bool:
-        """Whether a window that needs `memory_bytes` fits now."""
-        if alone and self.allocations:
-            return False
-        if any(a.alone for a in self.allocations.values()):
-            return False
-        return self._is_enough(self.free_bytes(), memory_bytes)
-
-    def room_when_empty(self, memory_bytes: int) -> bool:
-        """Whether a window that needs `memory_bytes` would fit if ours were gone."""
-        return self._is_enough(self.empty_bytes, memory_bytes)
-
-    def _is_enough(self, free: int | None, memory_bytes: int) -> bool:
-        if free is None:
-            return True
-        total = self.reading.memory_total_bytes if self.reading else None
-        needed = max(memory_bytes, LEAST_BYTES)
-        return free >= (needed if total is None else min(needed, int(total * LARGEST_SHARE)))
+        return None if processes is None else max(0, sum(processes.values()) - self.memory.seen_bytes)
 
     def load(self) -> tuple[float, int, float, int]:
         """Smaller is less loaded."""
         return (
             len(self.allocations) / self.width,
-            -(self.free_bytes() or 0),
+            -(self.memory.free_bytes() or 0),
             self.utilisation,
             self.free[0],
         )
@@ -127,6 +88,10 @@ class Pool:
         self.devices: dict[str, DeviceState] = {}
         #: by index
         self.slots: dict[int, Slot] = {}
+        #: the host's: windows take of it wherever they run
+        self.host = Memory(LEAST_HOST_BYTES, lasting=True)
+        #: monotonic seconds, None: there is no reading
+        self._host_read_at: float | None = None
         for device in devices:
             self.add(device)
 
@@ -137,6 +102,10 @@ class Pool:
         self.slots |= {slot.index: slot for slot in slots}
         if slots:
             self.devices[device.id] = DeviceState(device, slots)
+
+    def allocations(self) -> Iterator[Allocation]:
+        """All that are held now."""
+        return (allocation for state in self.devices.values() for allocation in state.allocations.values())
 
     def begin_trial(self, device: Device, at: float) -> bool:
         """Place nothing on `device` until it is known whether it trains; whether that changed anything."""
@@ -196,9 +165,7 @@ class Pool:
     def _gpus(self) -> Iterator[DeviceState]:
         return (s for s in self.devices.values() if s.device.id != CPU and s.health == "open")
 
-    def choose(
-        self, wanted: DeviceChoice, *, memory_bytes: int = 0, alone: bool = False, without: Container[str] = ()
-    ) -> Slot | None:
+    def choose(self, wanted: DeviceChoice, need: Need = NOTHING, *, without: Container[str] = ()) -> Slot | None:
         """The slot on the least loaded device that suits and is not in `without`, or None. Changes nothing."""
         best: DeviceState | None = None
         for state in self.devices.values():
@@ -207,13 +174,13 @@ class Pool:
                 and state.health == "open"
                 and state.device.id not in without
                 and suits(state.device, wanted)
-                and state.room_for(memory_bytes, alone)
+                and state.memory.room_for(need)
                 and (best is None or state.load() < best.load())
             ):
                 best = state
         return self.slots[best.free[0]] if best else None
 
-    def soonest(self, wanted: DeviceChoice, *, memory_bytes: int, without: Container[str]) -> str | None:
+    def soonest(self, wanted: DeviceChoice, need: Need, *, without: Container[str]) -> str | None:
         """The open device that suits and only has to be left by our windows, the one with the fewest, or None."""
         states = (
             state
@@ -221,17 +188,19 @@ class Pool:
             if state.health == "open"
             and state.device.id not in without
             and suits(state.device, wanted)
-            and state.room_when_empty(memory_bytes)
+            and state.memory.room_when_empty(need)
         )
         best = min(states, key=lambda state: len(state.allocations), default=None)
         return best.device.id if best else None
 
     def full(self, wanted: DeviceChoice) -> str | None:
-        """What keeps a batch that asks for `wanted` waiting if no open device that suits has room for any window."""
+        """What keeps a batch that asks for `wanted` waiting if nowhere is room for any window, though none is there."""
+        if not self.host.room_for(NOTHING):
+            return f"the host has {(self.host.free_bytes() or 0) / 2**20:.0f} MiB free"
         states = [s for s in self.devices.values() if s.health == "open" and suits(s.device, wanted)]
-        if not states or any(state.room_for(0, alone=False) for state in states):
+        if not states or any(state.memory.room_for(NOTHING) for state in states):
             return None
-        return ", ".join(f"{state.device.id} has {(state.free_bytes() or 0) / 2**20:.0f} MiB free" for state in states)
+        return ", ".join(f"{s.device.id} has {(s.memory.free_bytes() or 0) / 2**20:.0f} MiB free" for s in states)
 
     def hopeless(self, wanted: DeviceChoice) -> str | None:
         """Why no batch that asks for `wanted` will ever be placed unless somebody opens a device, or None."""
@@ -240,18 +209,20 @@ class Pool:
             return None
         return ", ".join(f"{state.device.id}: {state.reason}" for state in suitable) or f"there is none for {wanted!r}"
 
-    def allocate(self, slot: Slot, key: WindowKey, *, memory_bytes: int = 0, alone: bool = False) -> None:
-        """Mark `slot`, the one that `choose` gave, as held by `key`."""
+    def allocate(self, slot: Slot, key: WindowKey, need: Need = NOTHING, host: Need = NOTHING) -> None:
+        """Mark `slot`, the one that `choose` gave, as held by `key`; set aside what it needs there and of the host."""
         state = self.devices[slot.device_id]
         assert state.free[0] == slot.index, f"slot {slot.index} is not the next free one of {slot.device_id}"
         heapq.heappop(state.free)
-        state.allocations[slot.index] = Allocation(key, slot, memory_bytes, alone)
+        state.allocations[slot.index] = Allocation(key, slot, need, host)
+        state.memory.promise(slot.index, need)
+        self.host.promise(slot.index, host)
 
     def release(self, slot: Slot) -> Allocation:
         """Mark `slot` as free; what was allocated there."""
         state = self.devices[slot.device_id]
-        state.seen_bytes.pop(slot.index, None)
-        state.peak_bytes.pop(slot.index, None)
+        state.memory.release(slot.index)
+        self.host.release(slot.index)
         heapq.heappush(state.free, slot.index)
         allocation = state.allocations.pop(slot.index)
         self._remove_if_left(state)
@@ -261,10 +232,13 @@ class Pool:
         """Drop what was read before that monotonic instant: it vetoes nothing any more."""
         for state in self.devices.values():
             if state.reading is not None and state.read_at < before:
-                state.reading = state.empty_bytes = None
-                state.seen_bytes.clear()
+                state.reading = None
+                state.memory.forget_reading()
+        if self._host_read_at is not None and self._host_read_at < before:
+            self._host_read_at = None
+            self.host.forget_reading()
 
-    def observe(self, reading: Reading, pids: dict[int, int], at: float = 0.0) -> None:
+    def observe(self, reading: Reading, pids: Mapping[int, int], at: float = 0.0) -> None:
         """Take in a reading, got at the monotonic instant `at`.
 
         `pids` maps the processes of our windows on that device to their slot indexes.
@@ -275,25 +249,22 @@ class Pool:
         state.reading, state.read_at = reading, at
         if reading.utilisation is not None:
             state.utilisation += SMOOTHING * (reading.utilisation - state.utilisation)
-        if reading.process_memory_bytes is not None or not state.allocations:
-            state.empty_bytes = reading.memory_free_bytes
-        if reading.process_memory_bytes is not None:
-            # One that is not listed uses nothing now, and may still want what it was promised.
-            for pid, index in pids.items():
-                seen = state.seen_bytes[index] = reading.process_memory_bytes.get(pid, 0)
-                state.peak_bytes[index] = max(seen, state.peak_bytes.get(index, 0))
-                if state.empty_bytes is not None:
-                    state.empty_bytes += seen
+        if state.device.id != CPU:
+            used = _by_slot(reading.process_memory_bytes, pids)
+            state.memory.observe(reading.memory_total_bytes, reading.memory_free_bytes, used)
+
+    def observe_host(self, reading: HostReading, pids: Mapping[int, int], at: float = 0.0) -> None:
+        """Take in a reading of the host's memory, got at the monotonic instant `at`. `pids` as in `observe`."""
+        self._host_read_at = at
+        self.host.observe(reading.total_bytes, reading.free_bytes, _by_slot(reading.process_bytes, pids))
 
     def peak_bytes(self, slot: Slot) -> int | None:
-        """The most memory that the window in `slot` was seen to use, None if it was not seen to use any."""
-        return self.devices[slot.device_id].peak_bytes.get(slot.index) or None
+        """The most of its device's memory that the window in `slot` was seen to use, None if it was not seen."""
+        return self.devices[slot.device_id].memory.peak_bytes(slot.index)
 
-    def expected_bytes(self, wanted: DeviceChoice, expected: Callable[[DeviceType], int | None]) -> int:
-        """What a window may take on a GPU that suits, as `expected` knows it by device type; 0 if nothing is known."""
-        gpus = (s.device for s in self.devices.values() if s.device.id != CPU and suits(s.device, wanted))
-        types = {type_on(gpu, wanted) for gpu in gpus}
-        return max((expected(device_type) or 0 for device_type in types), default=0)
+    def device_types(self, wanted: DeviceChoice) -> set[DeviceType]:
+        """What a batch that asks for `wanted` may be trained on."""
+        return {type_on(state.device, wanted) for state in self.devices.values() if suits(state.device, wanted)}
 
     def set_health(self, device_id: str, health: Health, reason: str, at: float = 0.0) -> bool:
         """Open or close a device; whether that changed anything. One that is unknown or gone changes no more."""
@@ -311,6 +282,15 @@ class Pool:
             assert free | held == {s.index for s in state.slots}, f"slots vanished on {state.device.id}"
             assert len(state.free) == len(free), f"a slot is free twice on {state.device.id}"
             assert all(a.slot.index == i for i, a in state.allocations.items())
+            assert state.memory.promised == {i: a.device for i, a in state.allocations.items()}
+            state.memory.validate()
+        assert self.host.promised == {i: a.host for s in self.devices.values() for i, a in s.allocations.items()}
+        self.host.validate()
+
+
+def _by_slot(by_pid: Mapping[int, int] | None, pids: Mapping[int, int]) -> dict[int, int] | None:
+    """Memory of our windows by their slots; None where it is not known of any process."""
+    return None if by_pid is None else {index: by_pid.get(pid, 0) for pid, index in pids.items()}
 
 
 def suits(device: Device, wanted: DeviceChoice) -> bool:

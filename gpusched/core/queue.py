@@ -7,6 +7,7 @@ import math
 from collections import deque
 from typing import Literal, NamedTuple
 
+from gpusched.core.memory import NOTHING
 from gpusched.core.model import Batch, Finished, Instant, PlannedWindow, Queued, State, WindowKey
 
 #: lines of a window's story that are kept in memory for error messages; the store keeps them all
@@ -17,8 +18,7 @@ class Entry:
     """One window."""
 
     __slots__ = (
-        *("alone", "failures", "key", "losses", "memory_bytes", "on_cpu", "order", "planned", "ready_at", "state"),
-        "story",
+        *("device", "failures", "host", "key", "losses", "on_cpu", "order", "planned", "ready_at", "state", "story"),
     )
 
     def __init__(self, key: WindowKey, planned: PlannedWindow, number: int, state: State) -> None:
@@ -32,10 +32,8 @@ class Entry:
         self.losses = 0
         #: monotonic instant before which it is not placed again
         self.ready_at = 0.0
-        #: device memory to set aside for it
-        self.memory_bytes = 0
-        #: it may not share a device
-        self.alone = False
+        #: what it needs of a device's memory, and of the host's, as far as its own attempts have shown
+        self.device = self.host = NOTHING
         #: no GPU has room for it, and the batch may use the CPU
         self.on_cpu = False
         self.story: deque[str] = deque(maxlen=STORY_LINES)

@@ -39,6 +39,7 @@ from gpusched.core.events import (
     DrainRequested,
     Event,
     HoldRequested,
+    HostRead,
     Kill,
     Launch,
     Record,
@@ -52,7 +53,8 @@ from gpusched.core.events import (
     TrialEnded,
     WindowMoved,
 )
-from gpusched.core.failures import TREATMENTS, Retry, judge, signature
+from gpusched.core.failures import TREATMENTS, Retry, is_own, judge, signature
+from gpusched.core.memory import Need
 from gpusched.core.model import (
     CPU,
     Active,
@@ -61,6 +63,7 @@ from gpusched.core.model import (
     Ending,
     Failed,
     Failure,
+    FailureKind,
     Finished,
     Held,
     Instant,
@@ -82,7 +85,7 @@ from gpusched.core.model import (
     WindowResult,
     name_of,
 )
-from gpusched.core.placement import Pool, suits
+from gpusched.core.placement import Allocation, Pool, suits
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
 
@@ -92,6 +95,8 @@ RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
 DEVICE_AT_FAULT = ("device_lost", "device_mismatch")
 #: how the reason begins for which a batch is held until a device is opened again
 STRANDED = "no device is left that could run it"
+#: of a GPU, set aside at least for a window that ran out of its memory
+LEAST_RETRY_BYTES = 1 << 30
 #: seconds that a fork may take before its attempt is stopped: the launcher imports the workload before the first one
 LAUNCH_TIMEOUT_S = 120.0
 #: a reading that is older says nothing: NVML, or the device, does not answer, and the ledger decides alone
@@ -158,6 +163,8 @@ class Scheduler:
             case DeviceRead():
                 self.pool.observe(event.reading, self._pids_on(event.reading.device_id), now.monotonic)
                 self._look_for_strangers(event.reading, now)
+            case HostRead():
+                self.pool.observe_host(event.reading, self._pids(self.pool.allocations()), now.monotonic)
             case DeviceLost():
                 self._close_device(event.device_id, "quarantined", event.reason, now)
             case DrainRequested():
@@ -310,7 +317,7 @@ class Scheduler:
             entry, slot = placement.entry, placement.slot
             assert isinstance(entry.state, Queued)
             attempt = entry.state.attempt
-            self.pool.allocate(slot, entry.key, memory_bytes=placement.memory_bytes, alone=entry.alone)
+            self.pool.allocate(slot, entry.key, placement.device, placement.host)
             self._dispatcher.served(self._batches[entry.key.batch_id])
             self._move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
             self._commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
@@ -358,13 +365,13 @@ class Scheduler:
             if isinstance(state, Stopping):
                 ending = _stopped(state.reason, batch.batch.spec.limits.timeout_s, ending)
                 reason = ending.message
-            if TREATMENTS[ending.kind].counts:
+            if is_own(ending, alone=entry.host.alone):
                 entry.failures += 1
             else:
                 entry.losses += 1
-            if ending.kind == "device_memory":
-                self._want_more_memory(entry, allocation.reserved_bytes)
             new = self._after_failure(entry, batch, state.attempt, ending, now)
+            if isinstance(new, Queued):
+                reason += self._want_more_memory(entry, ending.kind, allocation, usage)
         self._move(entry, "ended", new, reason, now, ending, usage)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
             self._close_device(state.slot.device_id, "quarantined", ending.message, now)
@@ -372,7 +379,8 @@ class Scheduler:
     def _after_failure(self, entry: Entry, batch: BatchQueue, attempt: int, failure: Failure, now: Instant) -> State:
         """The state that follows a failed attempt: queued for the next one, or finished."""
         limits = batch.batch.spec.limits
-        verdict = judge(failure, failures=entry.failures, losses=entry.losses, limits=limits)
+        counts = {"failures": entry.failures, "losses": entry.losses}
+        verdict = judge(failure, alone=entry.host.alone, **counts, limits=limits)
         if isinstance(verdict, Retry):
             entry.ready_at = now.monotonic + verdict.delay_s
             if verdict.delay_s > 0:
@@ -395,15 +403,23 @@ class Scheduler:
             reason = f"the last {count} windows failed in the same way ({failure.message})"
             self._hold_batch(batch, reason, now)
 
-    def _want_more_memory(self, entry: Entry, had_bytes: int) -> None:
-        """After device memory ran out: set more aside, then ask for a device alone, then for the CPU if it may.
+    def _want_more_memory(self, entry: Entry, kind: FailureKind, had: Allocation, usage: Usage) -> str:
+        """After a memory ran out: set more of it aside, then ask for all of it; how the story goes on.
 
-        `had_bytes` were set aside for it, because it had asked or because windows like it had taught so: too few.
+        `had` was set aside, because the window had asked or because windows like it had taught so: too little. After a
+        GPU for itself a window gets the processors, if it may have them.
         """
-        cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.device
-        entry.on_cpu = entry.alone and cpu is not None and suits(cpu.device, wanted)
-        entry.alone = entry.memory_bytes > 0 and not entry.on_cpu
-        entry.memory_bytes = max(2 * had_bytes, 1 << 30)
+        if kind == "device_memory":
+            cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.device
+            entry.on_cpu = entry.device.alone and cpu is not None and suits(cpu.device, wanted)
+            more = max(2 * had.device.memory_bytes, LEAST_RETRY_BYTES)
+            entry.device = Need(more, alone=entry.device.memory_bytes > 0 and not entry.on_cpu)
+            return "; next on the processors" if entry.on_cpu else _told(entry.device)
+        if kind == "host_memory":
+            more = 2 * max(had.host.memory_bytes, usage.own_memory_bytes or 0)
+            entry.host = Need(more, alone=entry.host.memory_bytes > 0)
+            return _told(entry.host)
+        return ""
 
     def _stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
         """End the process of an active window; its `AttemptEnded` comes when the group is gone."""
@@ -595,13 +611,17 @@ class Scheduler:
         return [batch.entries[label]] if label in batch.entries else []
 
     def _active(self) -> list[Entry]:
-        keys = [a.key for state in self.pool.devices.values() for a in state.allocations.values()]
+        keys = [allocation.key for allocation in self.pool.allocations()]
         return [self._batches[key.batch_id].entries[key.label] for key in keys]
 
     def _pids_on(self, device_id: str) -> dict[int, int]:
+        """The processes of windows that run on a device, and their slots."""
         state = self.pool.devices.get(device_id)
+        return self._pids(state.allocations.values()) if state else {}
+
+    def _pids(self, allocations: Iterable[Allocation]) -> dict[int, int]:
         pids: dict[int, int] = {}
-        for allocation in state.allocations.values() if state else ():
+        for allocation in allocations:
             window = self._batches[allocation.key.batch_id].entries[allocation.key.label].state
             if isinstance(window, Running):
                 pids[window.pid] = allocation.slot.index
@@ -641,6 +661,10 @@ class Scheduler:
             WindowMoved(key=entry.key, old=entry.state, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
         )
         entry.state = new
+
+
+def _told(need: Need) -> str:
+    return "; next alone" if need.alone else f"; next with {need.memory_bytes / 2**20:.0f} MiB set aside"
 
 
 def _stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:

@@ -21,6 +21,7 @@ from typing import Self
 import anyio
 
 from gpusched.daemon.link import Link
+from gpusched.daemon.logs import end_of_log
 from gpusched.daemon.process import Process
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import Fork, Job, Needs
@@ -186,7 +187,4 @@ def _open_log(path: Path) -> int:
 
 
 def _end_of_log(path: Path | None) -> str:
-    try:
-        return path.read_text(errors="replace")[-_LOG_CHARS:] if path is not None else "(not kept)"
-    except OSError as error:
-        return f"({error})"
+    return end_of_log(path)[-_LOG_CHARS:] if path is not None else "(not kept)"

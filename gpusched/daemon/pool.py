@@ -9,8 +9,9 @@ import msgspec
 
 from gpusched.config import Config, Slots
 from gpusched.core.estimates import Estimate
+from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.core.placement import LARGEST_SHARE, LEAST_BYTES, suits, type_on
+from gpusched.core.placement import suits, type_on
 from gpusched.core.selection import Selected, by_device, select
 from gpusched.daemon import devices as discovery
 from gpusched.errors import ConfigError
@@ -122,4 +123,4 @@ def _slots(gpu: Device, slots: Slots, cores: int, bytes_per_slot: int) -> tuple[
 def _bytes_per_slot(learned: Iterable[Estimate], workload: str) -> int:
     """GPU memory of the largest window that was seen."""
     seen = [e.memory_max for e in learned if e.memory_count and e.workload == workload and e.device_type != "cpu"]
-    return max(LEAST_BYTES, *seen) if seen else BYTES_PER_SLOT
+    return max(LEAST_DEVICE_BYTES, *seen) if seen else BYTES_PER_SLOT

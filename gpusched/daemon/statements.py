@@ -16,17 +16,17 @@ PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_
 START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"
 END = (
     "UPDATE attempts SET ended_at = ?, ending = ?, message = ?, traceback = ?, cpu_seconds = ?, peak_memory_bytes = ?,"
-    " device_memory_bytes = ?, device_seconds = ?"
+    " device_memory_bytes = ?, device_seconds = ?, own_memory_bytes = ?"
     " WHERE window = ? AND attempt = ?"
 )
-LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 #: of a batch that is still there
 KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE id = ?"
 
 BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches"
 ATTEMPT_COLUMNS = (
     "a.attempt, a.slot, a.device, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message, a.traceback,"
-    " a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds"
+    " a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds, a.own_memory_bytes"
 )
 _WINDOW_COLUMNS = f"w.id, w.finishing, w.batch_id, w.label, w.plan, w.state, w.moved_at, {ATTEMPT_COLUMNS}"
 _WINDOWS = (

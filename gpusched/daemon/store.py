@@ -63,7 +63,7 @@ __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowR
 #: "gpus": tells a store from any other sqlite file
 APPLICATION_ID = 0x67707573
 #: the n-th script takes a database from version n - 1 to n
-MIGRATIONS = ("store_1.sql", "store_2.sql", "store_3.sql")
+MIGRATIONS = ("store_1.sql", "store_2.sql", "store_3.sql", "store_4.sql")
 VERSION = len(MIGRATIONS)
 
 _BUSY_TIMEOUT_MS = 2000
@@ -388,7 +388,7 @@ def _is_start(record: Record) -> bool:
 
 
 def _learned(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:
-    return [Estimate(**dict(zip(Estimate.__struct_fields__, row, strict=True))) for row in rows]
+    return [Estimate(**dict(zip(Estimate.__struct_fields__, row, strict=False))) for row in rows]
 
 
 # -- opening -----------------------------------------------------------------------------------------------------------

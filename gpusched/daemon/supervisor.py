@@ -72,6 +72,7 @@ from gpusched.daemon.devices import pinning
 from gpusched.daemon.index import Index
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.link import WorkloadNotLoadable
+from gpusched.daemon.logs import end_of_log
 from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
@@ -391,6 +392,8 @@ class Supervisor:
             launcher_lost=end.launcher_lost,
             exit_code=end.exit_code,
             signal=end.signal,
+            on_cpu=device.id == CPU,
+            log_end=end_of_log(self.log_path(key, attempt)) if end.signal == signal.SIGABRT else "",
         )
         if isinstance(ending, Failure) and not errors:
             # It may have died between its commit and its report.

@@ -8,6 +8,7 @@ import msgspec
 
 from gpusched.core.events import BatchAccepted, Update, WindowMoved
 from gpusched.core.model import (
+    CPU,
     Active,
     Ending,
     Failed,
@@ -120,7 +121,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             width=state.width,
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
-            reserved_bytes=state.reserved_bytes,
+            reserved_bytes=(pool.host if state.device.id == CPU else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
         )
         for state in pool.devices.values()

@@ -18,10 +18,12 @@ import anyio
 import msgspec
 
 from gpusched.config import Config
+from gpusched.core.failures import last_words
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.core.selection import Selected
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.link import WorkloadNotLoadable
+from gpusched.daemon.logs import end_of_log, size_of_log
 from gpusched.daemon.supervisor import environment
 from gpusched.errors import LaunchError
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, is_processor
@@ -147,6 +149,7 @@ class WarmUp:
                 case Error(message=why):
                     trial = Trial(trained=False, why=why)
 
+        logged = size_of_log(self._log_path)
         try:
             with anyio.fail_after(TRIAL_S):
                 process = await self._launcher.fork(
@@ -165,7 +168,8 @@ class WarmUp:
             return Trial(trained=False, why=str(error))
         if trial is None:
             how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
-            return Trial(trained=False, why=f"the process that tried ended with {how}, see {self._log_path}")
+            words = last_words(end_of_log(self._log_path, after=logged)) or f"see {self._log_path}"
+            return Trial(trained=False, why=f"the process that tried ended with {how}: {words}")
         return trial
 
 

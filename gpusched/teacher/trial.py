@@ -1,19 +1,15 @@
-"""`python -m gpusched.teacher.trial DEVICE_TYPE`: whether this LightGBM really trains on it, tried and not guessed.
+"""Whether this LightGBM really trains on a device type, tried and not guessed.
 
-Prints a `Trial` as one JSON object. It is a process of its own, since a device that does not work may crash or hang
-whoever tries it.
+Only for processes that do nothing else, since a device that does not work may crash or hang whoever tries it.
 """
 
 from __future__ import annotations
-
-import sys
 
 import msgspec
 
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl
 from gpusched.teacher.features import FEATURES
-from gpusched.teacher.libraries import OPTIONAL, hidden
 from gpusched.workload import DeviceMismatch, Trial
 
 #: LightGBM compiles other OpenCL kernels for up to 64 bins and for up to 256; rows that give the former and the latter
@@ -62,9 +58,3 @@ def warm_up(device_type: DeviceType) -> Trial:
         except DeviceMismatch as mismatch:
             return msgspec.structs.replace(trial, trained=False, why=str(mismatch))
     return trial
-
-
-if __name__ == "__main__":
-    with hidden(OPTIONAL):  # as for windows, and twice as fast
-        tried = try_training(msgspec.convert(sys.argv[1], DeviceType))
-    print(msgspec.json.encode(tried).decode())  # noqa: T201

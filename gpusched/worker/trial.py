@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 
 from gpusched.core.model import DeviceType
-from gpusched.worker.cuda import require_device
+from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.messages import Started, TrialJob
 from gpusched.worker.stream import Stream, error_message
 from gpusched.worker.window import error_kind, load_module
@@ -16,14 +17,37 @@ WarmUp = Callable[[DeviceType], Trial]
 
 
 def serve(job: TrialJob, pipe: int) -> int:
-    """Try it for the supervisor at the other end of `pipe`; return the exit code."""
+    """Try it for the supervisor at the other end of `pipe`, whose last message counts; return the exit code.
+
+    Where CUDA refuses its context the workload is tried all the same: only it knows whether it was built for CUDA at
+    all, which is the better answer. What CUDA said is sent before, since LightGBM may die of it.
+    """
     stream = Stream(pipe)
     stream.send(Started(pid=os.getpid()))
     try:
-        require_device(job.device)
+        refused = _refused(job)
+        if refused is not None:
+            stream.send(error_message(refused.kind, refused))
+            leave_no_core()
         warm_up: WarmUp | None = getattr(load_module(job.workload), "warm_up", None)
-        stream.send(Trial(trained=True) if warm_up is None else warm_up(job.device_type))
+        trial = Trial(trained=True) if warm_up is None else warm_up(job.device_type)
     except Exception as error:  # whatever a workload raises: it does not train here
         stream.send(error_message(error_kind(error, job.device_type), error))
         return 1
+    if refused is None or not trial.trained:
+        stream.send(trial)
     return 0
+
+
+def _refused(job: TrialJob) -> CudaError | None:
+    """What CUDA has against this device, if it cannot be used by it now."""
+    try:
+        require_device(job.device, job.device_type)
+    except CudaError as error:
+        return error
+    return None
+
+
+def leave_no_core() -> None:
+    """The crash that is to be expected leaves no file behind."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -20,8 +20,9 @@ from typing import Any, cast
 import msgspec
 
 from gpusched.artifacts import OWN_ENTRIES, Metadata, Partial
+from gpusched.core.failures import kind_of_words
 from gpusched.core.model import DeviceType, WindowResult
-from gpusched.worker.cuda import require_device
+from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
 from gpusched.worker.stream import MergedProgress, Stream, error_message
 from gpusched.workload import (
@@ -36,26 +37,6 @@ from gpusched.workload import (
 )
 
 WorkloadFunction = Callable[[Task, Path, Report], Result]
-
-# What CUDA's runtime and OpenCL (as Boost.Compute in LightGBM spells its error codes) say, in lower case.
-_DEVICE_MEMORY = (
-    "out of memory",
-    "memory object allocation failure",
-    "cl_mem_object_allocation_failure",
-    "out of resources",
-    "bad allocation",
-    # another process has a card that takes one only: there is no room either
-    "devices are busy or unavailable",
-    "device(s) is/are busy or unavailable",
-)
-_DEVICE_LOST = (
-    "no cuda-capable device",
-    "uncorrectable ecc error",
-    "no opencl device found",
-    "device not available",
-    "device not found",
-)
-_HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory", "out of host memory")
 
 
 def load_module(workload: str) -> ModuleType:
@@ -86,7 +67,7 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
     began = time.monotonic()
     task = job.task
     function = load_function(job.workload)
-    device_seen = require_device(task.device)
+    device_seen = require_device(task.device, task.device_type)
     partial = Partial(Path(job.output_dir), task.label)
     try:
         result = function(task, partial.path, report)
@@ -130,16 +111,11 @@ def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
             return "bad_parameters"
         case DeviceMismatch():
             return "device_mismatch"
+        case CudaError():
+            return error.kind
         case MemoryError():
             return "memory"
-    text = str(error).lower()
-    if any(sign in text for sign in _HOST_MEMORY):
-        return "memory"
-    if any(sign in text for sign in _DEVICE_MEMORY):
-        return "memory" if device_type == "cpu" else "device_memory"
-    if device_type != "cpu" and any(sign in text for sign in _DEVICE_LOST):
-        return "device_lost"
-    return "raised"
+    return kind_of_words(str(error), on_cpu=device_type == "cpu") or "raised"
 
 
 def _check_type(job: WindowJob, result: object) -> None:

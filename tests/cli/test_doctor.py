@@ -26,6 +26,7 @@ from gpusched.cli.trials import try_all
 from gpusched.config import load
 from gpusched.core.model import DeviceChoice, DeviceType
 from gpusched.workload import Trial
+from tests.devices.fake_cuda import OUT_OF_MEMORY, FakeCuda
 from tests.devices.fake_nvml import FakeNvml, uuid
 from tests.end_to_end.support import REPOSITORY, Command
 
@@ -113,6 +114,29 @@ def test_what_lies_in_the_current_directory_is_not_taken_for_lightgbm(
 def test_one_that_crashes_says_how(fake_lightgbm: Path) -> None:
     fake_lightgbm.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     assert trial("gpu").why == "the process ended with signal 11: it said nothing"
+
+
+def test_one_that_aborts_says_why(fake_lightgbm: Path) -> None:
+    fake_lightgbm.write_text(
+        "import os, sys\n"
+        "print('[LightGBM] [Fatal] [CUDA] unknown error /src/a.cu 17', file=sys.stderr, flush=True)\n"
+        "print('terminate called after throwing an instance of \\'E\\'', file=sys.stderr, flush=True)\n"
+        "os.abort()\n"
+    )
+    assert trial("cuda").why == "the process ended with signal 6: [CUDA] unknown error"
+
+
+def test_what_cuda_says_stands_unless_lightgbm_knows_better(
+    fake_lightgbm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeCuda(tmp_path).fail("cuDevicePrimaryCtxRetain", OUT_OF_MEMORY)
+    for name, value in (fake.environment | {"CUDA_VISIBLE_DEVICES": uuid(0)}).items():
+        monkeypatch.setenv(name, value)
+    fake_lightgbm.write_text("import os\nos.abort()\n")
+    said = "out of memory: cuDevicePrimaryCtxRetain returned CUDA_ERROR_OUT_OF_MEMORY"
+    assert trial("cuda").why == said
+    fake_lightgbm.write_text("raise ImportError('not enabled in this build')\n")
+    assert trial("cuda").why == "not enabled in this build"
 
 
 def test_one_that_leaves_says_its_last_line(fake_lightgbm: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
+from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -12,6 +13,7 @@ from gpusched.core.events import (
     Command,
     DevicesFound,
     Event,
+    HostRead,
     Kill,
     Launch,
     Record,
@@ -27,11 +29,13 @@ from gpusched.core.model import (
     Ending,
     Failure,
     FailureKind,
+    HostReading,
     Instant,
     Limits,
     PlannedWindow,
     Reading,
     State,
+    Usage,
     Window,
     WindowKey,
     WindowResult,
@@ -121,11 +125,15 @@ def failure(kind: FailureKind = "raised", message: str = "ValueError: no") -> Fa
     return Failure(kind=kind, message=message)
 
 
+def host(free: int, total: int = 64 * GIB, processes: dict[int, int] | None = None) -> HostRead:
+    return HostRead(reading=HostReading(free_bytes=free, total_bytes=total, process_bytes=processes or {}))
+
+
 class Driver:
     """A scheduler and its clock. `send` validates after each event and keeps the effects of the last one."""
 
-    def __init__(self, *devices: Device) -> None:
-        self.scheduler = Scheduler()
+    def __init__(self, *devices: Device, estimates: Estimates | None = None) -> None:
+        self.scheduler = Scheduler(estimates)
         self.at = 1000.0
         self.records: list[Record] = []
         self.commands: list[Command] = []
@@ -143,8 +151,8 @@ class Driver:
     def start(self, where: WindowKey, attempt: int = 1, pid: int = 10) -> Driver:
         return self.send(AttemptStarted(key=where, attempt=attempt, pid=pid))
 
-    def end(self, where: WindowKey, attempt: int = 1, ending: Ending = RESULT) -> Driver:
-        return self.send(AttemptEnded(key=where, attempt=attempt, ending=ending))
+    def end(self, where: WindowKey, attempt: int = 1, ending: Ending = RESULT, usage: Usage | None = None) -> Driver:
+        return self.send(AttemptEnded(key=where, attempt=attempt, ending=ending, usage=usage or Usage()))
 
     def wait(self, seconds: float) -> Driver:
         self.at += seconds

@@ -8,7 +8,17 @@ from typing import get_args
 import msgspec
 import pytest
 
-from gpusched.core.failures import MAX_LOSSES, TREATMENTS, Retry, backoff, classify, judge, signature
+from gpusched.core.failures import (
+    MAX_LOSSES,
+    TREATMENTS,
+    Killer,
+    Retry,
+    backoff,
+    classify,
+    judge,
+    last_words,
+    signature,
+)
 from gpusched.core.model import (
     Ending,
     Failed,
@@ -25,7 +35,10 @@ from tests.core.support import RESULT, failure
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 FATAL = {"no_data", "bad_data", "bad_parameters", "memory"}
-NOBODYS = {"device_memory", "device_mismatch", "device_lost", "launch_refused", "launcher_lost", "interrupted"}
+NOBODYS = {
+    *("host_memory", "device_memory", "device_mismatch", "device_lost"),
+    *("launch_refused", "launcher_lost", "interrupted"),
+}
 LIMITS = Limits(max_attempts=3, timeout_s=50.0, backoff_s=1.5, backoff_max_s=20.0)
 
 
@@ -71,6 +84,20 @@ def test_backoff_doubles_up_to_its_limit() -> None:
     assert backoff(Limits(backoff_s=100.0, backoff_max_s=60.0), 1) == 60.0
 
 
+ABORTED = """\
+[LightGBM] [Info] Number of positive: 40, number of negative: 50
+[LightGBM] [Fatal] [CUDA] {} /tmp/build/lightgbm/src/io/cuda/cuda_column_data.cpp 39
+
+terminate called after throwing an instance of 'std::runtime_error'
+  what():  [CUDA] driver shutting down /tmp/build/lightgbm/include/LightGBM/cuda/cuda_utils.hu 123
+
+Fatal Python error: Aborted
+
+Thread 0x00007f2a (most recent call first):
+"""
+UNCAUGHT = "terminate called after throwing an instance of 'std::runtime_error'\n  what():  [CUDA] {} /src/a.hpp 54\n\n"
+
+
 def seen(
     *,
     result: WindowResult | None = None,
@@ -79,6 +106,9 @@ def seen(
     launcher_lost: bool = False,
     exit_code: int | None = None,
     number: int | None = None,
+    killer: Killer = "unknown",
+    on_cpu: bool = True,
+    log_end: str = "",
 ) -> Ending:
     return classify(
         result=result,
@@ -87,6 +117,9 @@ def seen(
         launcher_lost=launcher_lost,
         exit_code=exit_code,
         signal=number,
+        killer=killer,
+        on_cpu=on_cpu,
+        log_end=log_end,
     )
 
 
@@ -117,12 +150,80 @@ def test_crashes(number: str) -> None:
     assert ending == Failure(kind="crashed", message=f"the process crashed ({number})")
 
 
+@pytest.mark.parametrize("log", [ABORTED, UNCAUGHT])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("device_memory", "out of memory"),
+        ("device_lost", "CUDA-capable device(s) is/are busy or unavailable"),
+        ("device_lost", "all CUDA-capable devices are busy or unavailable"),
+        ("device_lost", "no CUDA-capable device is detected"),
+        ("device_lost", "uncorrectable ECC error encountered"),
+        ("crashed", "an illegal memory access was encountered"),
+    ],
+)
+def test_an_aborted_process_left_its_reason_in_its_log(log: str, kind: FailureKind, words: str) -> None:
+    ending = seen(number=signal.SIGABRT, on_cpu=False, log_end=log.format(words))
+    assert ending == Failure(kind=kind, message=f"the process crashed (SIGABRT): [CUDA] {words}")
+
+
+def test_only_an_abort_leaves_a_reason_and_on_the_processors_no_device_is_to_blame() -> None:
+    log = ABORTED.format("out of memory")
+    assert kind_of(seen(number=signal.SIGSEGV, on_cpu=False, log_end=log)) == "crashed"
+    assert kind_of(seen(number=signal.SIGABRT, log_end=log)) == "memory"
+    assert kind_of(seen(number=signal.SIGABRT, log_end=ABORTED.format("no CUDA-capable device"))) == "crashed"
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("", None),
+        ("free(): invalid pointer\n", None),
+        ("[LightGBM] [Warning] out of memory soon\n", None),
+        (
+            "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n",
+            "std::bad_alloc",
+        ),
+        ("terminate called after throwing an instance of 'int'\n", "int"),
+        ("terminate called after throwing an instance of 'A'\nFatal Python error: Aborted\n", "A"),
+        (
+            "[LightGBM] [Fatal] Check failed: (n) > (0) at /src/bin.cpp, line 17 .\n",
+            "Check failed: (n) > (0) at /src/bin.cpp, line 17 .",
+        ),
+    ],
+)
+def test_last_words(log: str, words: str | None) -> None:
+    assert last_words(log) == words
+
+
 def test_other_signals() -> None:
     assert seen(number=signal.SIGTERM) == Failure(kind="killed", message="the process was killed (SIGTERM)")
-    hinted = seen(number=signal.SIGKILL)
-    assert isinstance(hinted, Failure)
-    assert "memory" in hinted.message
     assert seen(number=63) == Failure(kind="killed", message="the process was killed (signal 63)")
+
+
+@pytest.mark.parametrize(
+    ("killer", "kind", "message"),
+    [
+        ("kernel", "host_memory", "out of host memory: the kernel killed the process"),
+        ("gpusched", "killed", "the process was killed (SIGKILL, by gpusched)"),
+        ("somebody", "killed", "the process was killed (SIGKILL, not by gpusched)"),
+        (
+            "unknown",
+            "killed",
+            "the process was killed (SIGKILL, perhaps by the kernel, which does this when memory runs out)",
+        ),
+    ],
+)
+def test_who_killed_it(killer: Killer, kind: FailureKind, message: str) -> None:
+    assert seen(number=signal.SIGKILL, killer=killer) == Failure(kind=kind, message=message)
+    assert kind_of(seen(number=signal.SIGTERM, killer=killer)) == "killed"
+
+
+def test_memory_that_ran_out_is_the_windows_own_doing_once_it_had_all_of_it() -> None:
+    verdicts = [
+        judge(failure("host_memory"), failures=n, losses=MAX_LOSSES, limits=LIMITS, alone=True) for n in (1, 2, 3)
+    ]
+    assert verdicts == [Retry(1.5), Retry(3.0), Failed(failure=failure("host_memory"))]
 
 
 def test_signature_is_the_cause_without_its_particulars() -> None:

@@ -8,15 +8,16 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
 
+from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES, Need
 from gpusched.core.model import CPU, Device, DeviceChoice, Slot
-from gpusched.core.placement import LARGEST_SHARE, LEAST_BYTES, SMOOTHING, Pool, suits
+from gpusched.core.placement import SMOOTHING, Pool, suits
 from tests.core.support import GIB, cpu, gpu, key, reading
 
 
 def take(pool: Pool, name: str = "A", wanted: DeviceChoice = "auto", memory: int = 0, alone: bool = False) -> Slot:
-    slot = pool.choose(wanted, memory_bytes=memory, alone=alone)
+    slot = pool.choose(wanted, Need(memory, alone))
     assert slot is not None
-    pool.allocate(slot, key(name), memory_bytes=memory, alone=alone)
+    pool.allocate(slot, key(name), Need(memory, alone))
     pool.validate()
     return slot
 
@@ -130,7 +131,7 @@ def test_closed_devices_get_nothing() -> None:
 def test_alone_needs_an_empty_device_and_keeps_it() -> None:
     pool = Pool([gpu(0, 2)])
     first = take(pool)
-    assert pool.choose("auto", alone=True) is None
+    assert pool.choose("auto", Need(alone=True)) is None
     pool.release(first)
     first = take(pool, alone=True)
     assert pool.choose("auto") is None
@@ -142,7 +143,7 @@ def test_what_is_worth_waiting_for() -> None:
     pool = Pool([gpu(0, 4), gpu(1, 4), cpu()])
 
     def soonest(wanted: DeviceChoice = "cuda", memory: int = 6 * GIB, without: str = "") -> str | None:
-        return pool.soonest(wanted, memory_bytes=memory, without=without.split())
+        return pool.soonest(wanted, Need(memory), without=without.split())
 
     for device_id in ("GPU-0", "GPU-1"):
         pool.observe(reading(device_id, free=8 * GIB, total=8 * GIB), {})
@@ -166,30 +167,30 @@ def test_what_is_worth_waiting_for_where_nobody_knows_whose_memory_it_is() -> No
     pool = Pool([gpu(0, 4)])
     slot = take(pool)
     pool.observe(reading(free=GIB, total=8 * GIB), {})
-    assert pool.soonest("auto", memory_bytes=6 * GIB, without=()) == "GPU-0", "it may all be ours"
+    assert pool.soonest("auto", Need(6 * GIB), without=()) == "GPU-0", "it may all be ours"
     pool.release(slot)
     pool.observe(reading(free=5 * GIB, total=8 * GIB), {})
     take(pool)
     pool.observe(reading(free=GIB, total=8 * GIB), {})
-    assert pool.soonest("auto", memory_bytes=6 * GIB, without=()) is None
-    assert pool.soonest("auto", memory_bytes=5 * GIB, without=()) == "GPU-0"
+    assert pool.soonest("auto", Need(6 * GIB), without=()) is None
+    assert pool.soonest("auto", Need(5 * GIB), without=()) == "GPU-0"
     pool.forget_readings(1.0)
-    assert pool.soonest("auto", memory_bytes=6 * GIB, without=()) == "GPU-0"
+    assert pool.soonest("auto", Need(6 * GIB), without=()) == "GPU-0"
 
 
 def test_foreign_memory_vetoes() -> None:
     pool = Pool([gpu(0, 4)])
     pool.observe(reading(free=1 * GIB, total=8 * GIB), {})
-    assert pool.choose("auto", memory_bytes=2 * GIB) is None
-    assert pool.choose("auto", memory_bytes=1 * GIB) is not None
+    assert pool.choose("auto", Need(2 * GIB)) is None
+    assert pool.choose("auto", Need(1 * GIB)) is not None
     pool.observe(reading(free=7 * GIB, total=8 * GIB), {})
-    assert pool.choose("auto", memory_bytes=2 * GIB) is not None
+    assert pool.choose("auto", Need(2 * GIB)) is not None
 
 
 def test_a_full_device_is_vetoed_even_if_nothing_is_known_of_the_window() -> None:
     pool = Pool([gpu(0), gpu(1)])
-    pool.observe(reading("GPU-0", free=LEAST_BYTES - 1, total=8 * GIB), {})
-    pool.observe(reading("GPU-1", free=LEAST_BYTES, total=8 * GIB), {})
+    pool.observe(reading("GPU-0", free=LEAST_DEVICE_BYTES - 1, total=8 * GIB), {})
+    pool.observe(reading("GPU-1", free=LEAST_DEVICE_BYTES, total=8 * GIB), {})
     assert take(pool).device_id == "GPU-1"
     assert pool.choose("auto") is None
 
@@ -202,14 +203,14 @@ def test_memory_of_others_is_what_is_not_ours() -> None:
     pool.observe(reading(free=3 * GIB, processes=None), {77: slot.index})
     assert state.foreign_bytes() is None
     pool.observe(reading(free=3 * GIB, processes={77: GIB, 99: 4 * GIB}), {77: slot.index})
-    assert (state.foreign_bytes(), state.reserved_bytes) == (4 * GIB, GIB)
+    assert (state.foreign_bytes(), state.memory.reserved_bytes) == (4 * GIB, GIB)
 
 
 def test_what_is_not_told_vetoes_nothing() -> None:
     pool = Pool([gpu(0, 4)])
-    assert pool.choose("auto", memory_bytes=999 * GIB) is not None
+    assert pool.choose("auto", Need(999 * GIB)) is not None
     pool.observe(reading(utilisation=0.5), {})
-    assert pool.choose("auto", memory_bytes=999 * GIB) is not None
+    assert pool.choose("auto", Need(999 * GIB)) is not None
     pool.observe(reading("GPU-7", free=0, total=0), {})
     pool.validate()
 
@@ -225,24 +226,24 @@ def test_a_reservation_gives_way_to_what_is_seen_to_be_used() -> None:
     pool.observe(reading(free=8 * GIB, total=8 * GIB), {})
     slot = take(pool, memory=3 * GIB)
     state = pool.devices["GPU-0"]
-    assert (state.reserved_bytes, state.free_bytes()) == (3 * GIB, 5 * GIB)
+    assert (state.memory.reserved_bytes, state.memory.free_bytes()) == (3 * GIB, 5 * GIB)
     # It uses one: that one is gone from what is free, and two are still promised.
     pool.observe(reading(free=7 * GIB, total=8 * GIB, processes={77: GIB, 5: GIB}), {77: slot.index})
-    assert (state.reserved_bytes, state.free_bytes()) == (2 * GIB, 5 * GIB)
+    assert (state.memory.reserved_bytes, state.memory.free_bytes()) == (2 * GIB, 5 * GIB)
     # It uses more than was set aside: nothing is owed to it.
     pool.observe(reading(free=4 * GIB, total=8 * GIB, processes={77: 4 * GIB}), {77: slot.index})
-    assert (state.reserved_bytes, state.free_bytes()) == (0, 4 * GIB)
+    assert (state.memory.reserved_bytes, state.memory.free_bytes()) == (0, 4 * GIB)
     # It gave all back, so it may take it again.
     pool.observe(reading(free=8 * GIB, total=8 * GIB, processes={}), {77: slot.index})
-    assert (state.reserved_bytes, state.free_bytes()) == (3 * GIB, 5 * GIB)
+    assert (state.memory.reserved_bytes, state.memory.free_bytes()) == (3 * GIB, 5 * GIB)
     # What cannot be seen says nothing about what was.
     pool.observe(reading(free=7 * GIB, total=8 * GIB, processes={77: GIB}), {77: slot.index})
     pool.observe(reading(free=7 * GIB, total=8 * GIB), {77: slot.index})
-    assert state.reserved_bytes == 2 * GIB
+    assert state.memory.reserved_bytes == 2 * GIB
     pool.release(slot)
-    assert state.reserved_bytes == 0
+    assert state.memory.reserved_bytes == 0
     assert take(pool, memory=3 * GIB) == slot
-    assert state.reserved_bytes == 3 * GIB, "the next window on the slot inherits nothing"
+    assert state.memory.reserved_bytes == 3 * GIB, "the next window on the slot inherits nothing"
 
 
 @given(
@@ -262,20 +263,20 @@ def test_no_byte_is_promised_twice(windows: list[tuple[int, int, int]], foreign:
 
     look()
     for want, leave, uses in windows:
-        slot = pool.choose("auto", memory_bytes=want * GIB)
+        slot = pool.choose("auto", Need(want * GIB))
         state = pool.devices["GPU-0"]
         if slot is not None:
-            pool.allocate(slot, key("A"), memory_bytes=want * GIB)
+            pool.allocate(slot, key("A"), Need(want * GIB))
             used[slot.index] = min(uses, want)
-            free = state.free_bytes()
+            free = state.memory.free_bytes()
             assert free is not None
             assert free >= 0
         if leave in state.allocations:
             pool.release(state.allocations[leave].slot)
             del used[leave]
         look()
-        owed = sum(a.reserved_bytes - used[i] * GIB for i, a in state.allocations.items())
-        assert state.reserved_bytes == owed
+        owed = sum(a.device.memory_bytes - used[i] * GIB for i, a in state.allocations.items())
+        assert state.memory.reserved_bytes == owed
         assert owed + sum(used.values()) * GIB + foreign * GIB <= total * GIB
         pool.validate()
 

@@ -542,12 +542,12 @@ def test_device_memory_asks_for_more_and_then_for_a_device_alone(learned: int, f
     driver.send(DeviceRead(reading=reading(free=40 * GIB, total=48 * GIB)))
     driver.end(A, 1, failure("device_memory"))
     state = driver.scheduler.pool.devices["GPU-0"]
-    assert state.reserved_bytes == learned + first * GIB
+    assert state.memory.reserved_bytes == learned + first * GIB
     driver.end(A, 2, failure("device_memory")).wait(1.0)
     assert driver.state(A) == Queued(attempt=3), "it has to wait for the device to be empty"
     driver.end(key("B"))
     assert driver.state(A) == Starting(attempt=3, slot=Slot(0, "GPU-0"))
-    assert state.reserved_bytes == 2 * first * GIB
+    assert state.memory.reserved_bytes == 2 * first * GIB
 
 
 @pytest.mark.parametrize("slots", [2, 5])
@@ -645,7 +645,7 @@ def test_what_a_window_was_seen_to_use_is_told_when_it_ends() -> None:
 def test_readings_know_our_processes() -> None:
     driver = Driver(gpu(0, 2)).submit(batch(limits=ONCE), ["A"]).end(A, 1, failure("device_memory"))
     driver.start(A, 2, pid=77).send(DeviceRead(reading=reading(free=7 * GIB, processes={77: GIB, 78: GIB})))
-    assert driver.scheduler.pool.devices["GPU-0"].reserved_bytes == 0
+    assert driver.scheduler.pool.devices["GPU-0"].memory.reserved_bytes == 0
     assert driver.send(DeviceRead(reading=reading("GPU-9", free=0))).records == []
 
 

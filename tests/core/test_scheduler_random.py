@@ -30,6 +30,7 @@ from gpusched.core.events import (
     DrainRequested,
     Event,
     HoldRequested,
+    HostRead,
     Kill,
     Launch,
     Record,
@@ -52,6 +53,7 @@ from gpusched.core.model import (
     Failure,
     FailureKind,
     Finished,
+    HostReading,
     Instant,
     Limits,
     PlannedWindow,
@@ -332,6 +334,17 @@ class Machine(RuleBasedStateMachine):
             )
         )
 
+    @rule(free=st.one_of(st.none(), st.integers(0, 8)), used=st.one_of(st.none(), st.integers(0, 3)))
+    def read_host(self, free: int | None, used: int | None) -> None:
+        processes = None if used is None else dict.fromkeys(range(1000, self.pids + 2), used * GIB)
+        self.send(
+            HostRead(
+                reading=HostReading(
+                    total_bytes=8 * GIB, free_bytes=None if free is None else free * GIB, process_bytes=processes
+                )
+            )
+        )
+
     @rule(seconds=st.sampled_from([0.0, 0.5, 2.0, 30.0]))
     def time_passes(self, seconds: float) -> None:
         self.at += seconds
@@ -425,6 +438,7 @@ class Machine(RuleBasedStateMachine):
                 self.send(TrialEnded(device=device))
             self.send(ResumeRequested(device_id=device.id))
             self.send(DeviceRead(reading=reading(device.id, free=8 * GIB, total=8 * GIB, processes={})))
+        self.send(HostRead(reading=HostReading(total_bytes=8 * GIB, free_bytes=8 * GIB, process_bytes={})))
         for batch_id in self.stored:
             self.send(ReleaseRequested(batch_id=batch_id))
         for _ in range(400):

@@ -2,11 +2,19 @@
  *
  *     FAKE_CUDA_SHOWS GPU-…,GPU-…    whatever the mask says, show these; empty: none
  *     FAKE_CUDA_MISTAKES GPU-…       show another device where the mask says this one
- *     FAKE_CUDA_ERROR 999            what cuInit returns
+ *     FAKE_CUDA_STATE F              a file that is read again at every call, with lines of these kinds:
+ *
+ *         cuInit 999                     what a function returns
+ *         cuInit 2 GPU-…                 where the mask says this device; * is any
+ *         cuInit 2 GPU-… M 3             the first three times; the file M has a byte for each
+ *         calls F                        append the name of each function called, and the mask, to the file F
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 enum { OK = 0, INVALID = 1, NO_DEVICE = 100, DEVICES = 16 };
 
@@ -28,11 +36,73 @@ static void add(const char *text) {
     count++;
 }
 
+/* Whether a failure that is to happen so many times, in whichever process, has not happened so often yet. */
+static int count_down(const char *mark, int times) {
+    int fd = open(mark, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600), more = 0;
+    if (fd >= 0 && !flock(fd, LOCK_EX)) more = lseek(fd, 0, SEEK_END) < times && write(fd, "x", 1) == 1;
+    if (fd >= 0) close(fd);
+    return more;
+}
+
+/* What every function does first: tell that it was called, and fail if it is told to. */
+static int enter(const char *function) {
+    const char *path = getenv("FAKE_CUDA_STATE"), *mask = getenv("CUDA_VISIBLE_DEVICES");
+    char line[4096], name[256], value[1024], device[256], mark[1024];
+    FILE *file = path ? fopen(path, "re") : NULL;
+    int error = OK;
+    while (file && fgets(line, sizeof line, file)) {
+        int times, words = sscanf(line, "%255s %1023s %255s %1023s %d", name, value, device, mark, &times);
+        if (words >= 2 && !strcmp(name, "calls")) {
+            int fd = open(value, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+            if (fd >= 0) {
+                dprintf(fd, "%s %s\n", function, mask ? mask : "");
+                close(fd);
+            }
+        }
+        if (words < 2 || strcmp(name, function)) continue;
+        if (words > 2 && strcmp(device, "*") && (!mask || strcmp(mask, device))) continue;
+        if (words == 5 && !count_down(mark, times)) continue;
+        error = atoi(value);
+    }
+    if (file) fclose(file);
+    return error;
+}
+
+#define ENTER \
+    do { \
+        int entered = enter(__func__); \
+        if (entered != OK) return entered; \
+    } while (0)
+
+int cuGetErrorName(int error, const char **name) {
+    switch (error) {
+    case 2: *name = "CUDA_ERROR_OUT_OF_MEMORY"; return OK;
+    case 46: *name = "CUDA_ERROR_DEVICE_UNAVAILABLE"; return OK;
+    case 100: *name = "CUDA_ERROR_NO_DEVICE"; return OK;
+    case 214: *name = "CUDA_ERROR_ECC_UNCORRECTABLE"; return OK;
+    case 999: *name = "CUDA_ERROR_UNKNOWN"; return OK;
+    }
+    *name = NULL;
+    return INVALID;
+}
+
+int cuGetErrorString(int error, const char **text) {
+    switch (error) {
+    case 2: *text = "out of memory"; return OK;
+    case 46: *text = "CUDA-capable device(s) is/are busy or unavailable"; return OK;
+    case 100: *text = "no CUDA-capable device is detected"; return OK;
+    case 214: *text = "uncorrectable ECC error encountered"; return OK;
+    case 999: *text = "unknown error"; return OK;
+    }
+    *text = NULL;
+    return INVALID;
+}
+
 int cuInit(unsigned flags) {
-    const char *error = getenv("FAKE_CUDA_ERROR"), *shows = getenv("FAKE_CUDA_SHOWS");
+    const char *shows = getenv("FAKE_CUDA_SHOWS");
     const char *mask = getenv("CUDA_VISIBLE_DEVICES"), *mistaken = getenv("FAKE_CUDA_MISTAKES");
     char list[1024];
-    if (error) return atoi(error);
+    ENTER;
     if (flags) return INVALID;
     count = 0;
     if (!shows) shows = mask ? mask : "";
@@ -43,17 +113,27 @@ int cuInit(unsigned flags) {
 }
 
 int cuDeviceGetCount(int *found) {
+    ENTER;
     *found = count;
     return OK;
 }
 
 int cuDeviceGet(int *handle, int index) {
+    ENTER;
     *handle = index;
     return index >= 0 && index < count ? OK : INVALID;
 }
 
 int cuDeviceGetUuid(uuid *found, int handle) {
+    ENTER;
     if (handle < 0 || handle >= count) return INVALID;
     *found = devices[handle];
+    return OK;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int handle) {
+    ENTER;
+    if (handle < 0 || handle >= count) return INVALID;
+    *context = &devices[handle];
     return OK;
 }

@@ -191,7 +191,7 @@ async def test_when_nvml_fails_for_a_minute_the_windows_go_on(fake: FakeNvml) ->
         restart.release()
         await bench.until(lambda: bench.gpu(0).reading != last[uuid(0)])
         await bench.read_anew()
-        assert bench.gpu(0).free_bytes() == GIB
+        assert bench.gpu(0).memory.free_bytes() == GIB
 
 
 async def test_a_call_that_blocks_keeps_no_window_waiting(fake: FakeNvml) -> None:
@@ -259,11 +259,11 @@ async def test_memory_that_appears_late_is_not_given_away(fake: FakeNvml, sees_o
         # 1 GiB each is set aside now, before anything of it is used
         bench.start(A, 2, pid=11).start(B, 2, pid=22)
         await bench.read_anew()
-        assert bench.gpu(0).free_bytes() == GIB
+        assert bench.gpu(0).memory.free_bytes() == GIB
         fake.set(0, memory_free=2 * GIB, processes=f"11:{GIB}")
         await bench.read_anew()
         # seen, or not: a byte that is used is not promised again, and one that is promised twice is never given away
-        assert bench.gpu(0).free_bytes() == (GIB if sees_own_pids else 0)
+        assert bench.gpu(0).memory.free_bytes() == (GIB if sees_own_pids else 0)
         reading = bench.gpu(0).reading
         assert reading is not None
         assert (reading.process_memory_bytes is not None) is sees_own_pids

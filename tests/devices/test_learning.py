@@ -57,7 +57,7 @@ async def test_learns_the_memory_of_windows_and_sets_it_aside(fake: FakeNvml, tm
             again = msgspec.structs.replace(make_batch(tmp_path, WORKLOAD), id="again")
             await supervisor.submit(again, plan(1))
             await bench.until(lambda update: getattr(getattr(update, "key", None), "batch_id", None) == "again")
-            assert supervisor.scheduler.pool.devices[device.id].reserved_bytes == 3 * GIB
+            assert supervisor.scheduler.pool.devices[device.id].memory.reserved_bytes == 3 * GIB
             with await asyncio.to_thread(held.open, "w"):
                 pass
             await bench.finished("again")

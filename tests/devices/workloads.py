@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 from gpusched.workload import BadParameters, DeviceType, Report, Result, Task, Trial
@@ -86,6 +87,19 @@ def fails_first(task: Task, directory: Path, report: Report) -> Result:
     if not mark.exists():
         mark.touch()
         raise RuntimeError(os.environ["FAILURE"])
+    return _seen(task)
+
+
+def aborts_first(task: Task, directory: Path, report: Report) -> Result:
+    """As `fails_first`, by the death that LightGBM dies of an error of CUDA's."""
+    mark = Path(task.data_root) / f"{task.label}.failed"
+    if not mark.exists():
+        mark.touch()
+        error = f"[CUDA] {os.environ['FAILURE']} /src/cuda_utils.hu 123"
+        sys.stderr.write(f"[LightGBM] [Fatal] {error}\n\nterminate called after throwing an instance of ")
+        sys.stderr.write(f"'std::runtime_error'\n  what():  {error}\n")
+        sys.stderr.flush()
+        os.abort()
     return _seen(task)
 
 

@@ -22,8 +22,8 @@ from gpusched.daemon.readings import in_initial_pid_namespace
 from gpusched.daemon.run import STATE_DIR
 from gpusched.daemon.store import Store
 from gpusched.protocol import Delta, DeviceReported, Snapshot
-from tests.devices import fake_nvml
-from tests.devices.fake_nvml import GIB, VERSION_MISMATCH, XID, FakeNvml, compiled, uuid
+from tests.devices.fake_cuda import DEVICE_UNAVAILABLE, ECC_UNCORRECTABLE, OUT_OF_MEMORY, FakeCuda
+from tests.devices.fake_nvml import GIB, VERSION_MISMATCH, XID, FakeNvml, uuid
 from tests.end_to_end.support import Command, check_sound, hashes, index
 from tests.server.support import Daemon, until
 
@@ -67,7 +67,15 @@ def details(output: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_every_window_sees_its_device_and_no_other(cuda_machine: Machine) -> None:
+def failures(output: Path) -> set[tuple[str, str]]:
+    """The kinds of failure of all attempts, and what they say."""
+    with Store.open(output / STATE_DIR / "state.db") as store:
+        keys = [row.key for batch in store.batches() for row in store.windows(batch.id)]
+        ended = (attempt for key in keys for attempt in store.attempts(key))
+        return {(attempt.ending, attempt.message) for attempt in ended if attempt.ending and attempt.message}
+
+
+def test_every_window_sees_its_device_and_no_other(cuda_machine: CudaMachine) -> None:
     machine = cuda_machine
     cores = sorted(os.sched_getaffinity(0))
     near = [cores[0], cores[-1]]
@@ -226,7 +234,7 @@ def test_the_service_refuses_a_device_type_that_its_gpus_do_not_have(machine: Ma
         assert {window["device_type"] for window in details(machine.directory / "out")} == {"cuda"}
 
 
-def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: Machine) -> None:
+def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: CudaMachine) -> None:
     cuda_machine.environment["FAKE_CUDA_MISTAKES"] = uuid(1)  # the warm-up tries GPU 0, which is of the same model
     ended = cuda_machine.json("run", *cuda_machine.asked("until_told", **{"run.max_attempts": 1}))
     assert ended["windows"]["succeeded"] == WINDOWS
@@ -235,21 +243,69 @@ def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promi
     assert sorted(line["attempts"] for line in index(cuda_machine.directory / "out")) == [1] * (WINDOWS - 1) + [2]
 
 
-def test_a_warm_up_that_gets_another_device_rules_out_the_model(cuda_machine: Machine) -> None:
+def test_a_warm_up_that_gets_no_device_rules_out_the_model(cuda_machine: CudaMachine) -> None:
     cuda_machine.environment["FAKE_CUDA_SHOWS"] = ""
     out = cuda_machine("run", *cuda_machine.asked("until_told"))
-    assert f"cuda does not work (DeviceMismatch: the slot's device is {uuid(0)}, and CUDA shows none)" in " ".join(
-        out.split()
-    )
+    assert "cuda does not work (CudaError: no CUDA-capable device is detected: cuInit returned" in " ".join(out.split())
     assert {window["device"] for window in details(cuda_machine.directory / "out")} == {"cpu"}
 
 
-@pytest.fixture
-def cuda_machine(machine: Machine) -> Machine:
+def test_a_gpu_whose_memory_is_full_at_the_start_is_told_with_the_drivers_reason(cuda_machine: CudaMachine) -> None:
+    cuda_machine.cuda.fail("cuDevicePrimaryCtxRetain", OUT_OF_MEMORY)
+    cuda_machine.environment["TRIALS"] = json.dumps({"cuda": "crash", "gpu": "No OpenCL device found"})
+    out = " ".join(cuda_machine("run", *cuda_machine.asked("until_told")).split())
+    assert "cuda does not work (CudaError: out of memory: cuDevicePrimaryCtxRetain returned" in out
+    assert "signal" not in out
+    assert {window["device"] for window in details(cuda_machine.directory / "out")} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "times", "words"),
+    [
+        (OUT_OF_MEMORY, "device_memory", 3, "out of memory"),
+        (DEVICE_UNAVAILABLE, "device_lost", None, "CUDA-capable device(s) is/are busy or unavailable"),
+        (ECC_UNCORRECTABLE, "device_lost", None, "uncorrectable ECC error encountered"),
+    ],
+)
+def test_a_context_that_is_refused_costs_no_attempt(
+    cuda_machine: CudaMachine, error: int, kind: str, times: int | None, words: str
+) -> None:
+    """By the second GPU, whose model works on the first."""
+    cuda_machine.cuda.fail("cuDevicePrimaryCtxRetain", error, uuid(1), times=times)
+    asked = cuda_machine.asked("until_told", **{"run.max_attempts": 1, "run.breaker_failures": 1, "run.backoff_s": 0})
+    assert cuda_machine.json("run", *asked)["windows"]["succeeded"] == WINDOWS
+    ended = {(ending, message.partition(": cu")[0]) for ending, message in failures(cuda_machine.directory / "out")}
+    assert ended == {(kind, f"CudaError: {words}")}
+    if kind == "device_lost":
+        assert {window["device"] for window in details(cuda_machine.directory / "out")} == {uuid(0)}
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [("out of memory", "device_memory"), ("an illegal memory access was encountered", "crashed")],
+)
+def test_what_lightgbm_said_before_it_died_decides(machine: Machine, words: str, kind: str) -> None:
+    machine.environment["FAILURE"] = words
+    asked = machine.asked(
+        "aborts_first", **{"run.max_attempts": 1 if kind == "device_memory" else 2, "run.backoff_s": 0}
+    )
+    assert machine.json("run", *asked)["windows"]["succeeded"] == WINDOWS
+    assert failures(machine.directory / "out") == {(kind, f"the process crashed (SIGABRT): [CUDA] {words}")}
+
+
+class CudaMachine(Machine):
     """With a CUDA driver."""
-    cuda = compiled(Path(fake_nvml.__file__).with_name("fake_cuda.c"), "libcuda.so.1")
-    machine.environment["LD_LIBRARY_PATH"] += f":{cuda.parent}"
-    return machine
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.cuda = FakeCuda(directory)
+        libraries = [self.environment["LD_LIBRARY_PATH"], self.cuda.environment["LD_LIBRARY_PATH"]]
+        self.environment |= self.cuda.environment | {"LD_LIBRARY_PATH": ":".join(libraries)}
+
+
+@pytest.fixture
+def cuda_machine(tmp_path: Path) -> CudaMachine:
+    return CudaMachine(tmp_path)
 
 
 def test_windows_of_a_lost_device_go_elsewhere_and_lose_no_attempt(machine: Machine) -> None:

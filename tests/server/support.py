@@ -11,7 +11,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ class Daemon:
         self.data = directory / "data"
         self.data.mkdir(parents=True)
         self.process: subprocess.Popen[bytes]
-        self.seconds_to_ready = 0.0
         self.notices: socket.socket
 
     def start(
@@ -47,9 +45,7 @@ class Daemon:
     ) -> None:
         """Start it and wait until it is ready. `constants` are those of `gpusched.daemon.server` and its like."""
         self.launch(prefix, environment, **constants)
-        began = time.monotonic()
         self.wait_for_notice("READY=1")
-        self.seconds_to_ready = time.monotonic() - began
 
     def listen(self) -> str:
         """Be the service manager of a daemon that somebody else starts; the address for its NOTIFY_SOCKET."""

@@ -32,7 +32,7 @@ ASKED = (
 WINDOWS = 6
 
 
-def readme(number: int) -> str:
+def manual(number: int) -> str:
     """The commands of a block of the operating manual's part on systemd."""
     part = (REPOSITORY / "docs/operating.md").read_text().partition("## Under systemd")[2].partition("\n## ")[0]
     return str(re.findall(r"```sh\n(.*?)```", part, re.DOTALL)[number])
@@ -51,7 +51,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         for user in ("alice", "mallory"):
             running.run("useradd", "--create-home", user, check=True)
         # All but pip, which would want a network: what it would bring is there.
-        lines = readme(0).splitlines()
+        lines = manual(0).splitlines()
         commands = [line for line in lines if "/bin/pip" not in line]
         assert len(commands) == len(lines) - 1
         began = time.monotonic()
@@ -123,7 +123,7 @@ def test_members_of_the_group_train_real_windows_as_the_readme_says(machine: Mac
     assert machine.run("systemctl", "is-active", "gpusched").strip() == "active"
     assert machine.run("systemctl", "is-enabled", "gpusched").strip() == "enabled"
     machine.path("/home/alice/symbols.txt").write_text("AAPL\nM&M\n")
-    commands = readme(1).replace("journalctl -u gpusched -f\n", "")
+    commands = manual(1).replace("journalctl -u gpusched -f\n", "")
     assert commands.count("\n") == 2
     with machine.start("runuser", "-l", "alice", "-c", commands) as process:
         out, err = process.communicate(timeout=60)

@@ -1,0 +1,61 @@
+"""One case: a directory with data, a symbols file and a command, and what gpusched makes of them.
+
+The command is parsed and surveyed in this process, which takes milliseconds: what a process boundary would add is
+tested elsewhere. Nothing is trained; that the survey and the training agree about data is tested elsewhere, too.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import msgspec
+
+from gpusched.cli.batches import ask
+from gpusched.cli.parser import parse
+from gpusched.core.planning import Plan, action, reason_of_plan
+from gpusched.daemon.survey import Findings, survey_tasks
+from gpusched.errors import GpuschedError
+from gpusched.worker.messages import SurveyJob
+from gpusched.worker.survey import run_survey
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command came to."""
+
+    #: of the first window of each symbol: `train`, `skip`, `fail`; or `refused`, if the command was
+    actions: tuple[str, ...]
+    #: of these windows
+    bars: tuple[int, ...] = ()
+    #: all that a user is told: notes, reasons, remedies
+    said: str
+
+
+def look(case: Path, cache_dir: Path) -> Seen:
+    """Run the command of a case, up to the plan. The current directory must be that of the case."""
+    arguments = shlex.split((case / "command.txt").read_text())[1:]
+    try:
+        asked = ask(parse(arguments))
+    except GpuschedError as error:
+        return Seen(actions=("refused",), said=str(error))
+    tasks = tuple(survey_tasks(asked.spec, cache_dir))
+    findings = Findings(tasks)
+    run_survey(
+        SurveyJob(workload=asked.spec.workload, tasks=tasks, output_dir=str(asked.output_dir), device_types=("cpu",)),
+        findings.take,
+    )
+    assert not findings.missing()
+    return _seen(findings.plan(), asked.notes)
+
+
+def _seen(plan: Plan, notes: tuple[str, ...]) -> Seen:
+    first = {planned.window.symbol: planned for planned in reversed(plan.windows)}
+    windows = [first[symbol] for symbol in dict.fromkeys(planned.window.symbol for planned in plan.windows)]
+    lines = [*notes]
+    lines += [f"{symbol}: {note.text}" for symbol, found in plan.notes.items() for note in found]
+    lines += [f"{reason_of_plan(planned)}; {planned.remedy}" for planned in windows]
+    return Seen(
+        actions=tuple(action(planned) for planned in windows),
+        bars=tuple(planned.bars for planned in windows),
+        said="\n".join(lines),
+    )
