@@ -298,6 +298,8 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int = 0
     #: memory that processes of others use; None where it cannot be told whose it is
     foreign_bytes: int | None = None
+    #: when it came to be in that health
+    since_at: float = 0.0
 
 
 # -- replies -----------------------------------------------------------------------------------------------------------
@@ -312,6 +314,8 @@ class Surveyed(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
 
     done: int
     total: int
+    #: nothing has been looked at yet, since it waits for these GPUs to be tried
+    trying: str = ""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
@@ -378,6 +382,8 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
     unfinished: int
     #: what keeps the daemon from writing its store, or None
     trouble: str | None
+    #: the GPUs that are being tried, and for how long; empty if none is
+    trying: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):

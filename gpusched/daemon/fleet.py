@@ -15,13 +15,12 @@ from typing import Literal
 
 import anyio
 import anyio.abc
-import msgspec
 
 from gpusched.config import Config
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import DeviceRead, DeviceVanished, Event, TrialBegan, TrialEnded
-from gpusched.core.model import CPU, Device, DeviceChoice
-from gpusched.core.placement import LEAST_BYTES
+from gpusched.core.memory import LEAST_DEVICE_BYTES
+from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType
 from gpusched.core.selection import Selected
 from gpusched.daemon.devices import Discovery
 from gpusched.daemon.pool import PoolPlan, build_pool, choose
@@ -30,6 +29,8 @@ from gpusched.daemon.warm_up import Verdict, WarmUp, name_among
 
 #: seconds until a GPU that does not train is tried again: the first time; doubled each time, up to
 RETRY_S, RARE_RETRY_S = 15.0, 900.0
+#: seconds after which whoever waits for a trial is told so again
+TELL_S = 1.0
 #: seconds between two trials of a GPU that gets memory back again and again
 PATIENCE_S = 5.0
 
@@ -82,7 +83,7 @@ class Fleet:
         self._nudge = anyio.Event()
         #: set and replaced whenever a trial has ended
         self._ended = anyio.Event()
-        self._tasks: anyio.abc.TaskGroup
+        self._tasks: anyio.abc.TaskGroup | None = None
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
@@ -102,6 +103,26 @@ class Fleet:
         while self.untried:
             await self._ended.wait()
 
+    async def require(self, wanted: DeviceChoice, on_trial: Callable[[str], None] = lambda trying: None) -> None:
+        """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
+
+        Waits for the trials that this depends on; `on_trial` is told which now and then.
+        """
+        if wanted in ("gpu", "cuda") and not self.pool.gpus:
+            self._try(gpu for gpu in self._gpus.values() if gpu.state == "fails")
+        if wanted in ("gpu", "cuda", "mixed") or (wanted == "auto" and not self.pool.device_types(wanted)):
+            while self.untried:
+                on_trial(self.trying())
+                with anyio.move_on_after(TELL_S):
+                    await self.settled()
+        self.pool.require(wanted)
+
+    def device_types(self, wanted: DeviceChoice) -> tuple[DeviceType, ...]:
+        """The device types that a batch which asks for `wanted` may come to be trained with, as far as is known now."""
+        known = self.pool.device_types(wanted)
+        possible: tuple[DeviceType, ...] = ("cuda", "gpu") if wanted == "auto" and self.untried else ()
+        return tuple(sorted({*known, *possible}))
+
     def trying(self) -> str:
         """What is being tried, in words; empty if nothing is."""
         now = time.monotonic()
@@ -117,7 +138,8 @@ class Fleet:
 
     async def run(self) -> None:
         """Try what is to be tried, until this is cancelled."""
-        async with anyio.create_task_group() as self._tasks:
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             self._try(gpu for gpu in self._gpus.values() if gpu.state == "untried")
             while True:
                 await self._until_due()
@@ -132,11 +154,12 @@ class Fleet:
 
     def _try(self, gpus: Iterable[_Gpu]) -> None:
         begun = tuple(gpus)
+        if self._tasks is None or not begun:
+            return
         for gpu in begun:
             gpu.state, gpu.tried_at, gpu.free_bytes = "trying", time.monotonic(), None
             self._post(TrialBegan(device=gpu.device))
-        if begun:
-            self._tasks.start_soon(self._judge, tuple(gpu.device for gpu in begun))
+        self._tasks.start_soon(self._judge, tuple(gpu.device for gpu in begun))
 
     async def _judge(self, devices: tuple[Device, ...]) -> None:
         notes = self._told()
@@ -171,14 +194,11 @@ class Fleet:
         gpu = self._gpus.get(device_id)
         if gpu is None or gpu.state == "trains":
             return False
-        self._retry(gpu)
-        self._post(TrialBegan(device=gpu.device))  # it may have been drained while it was tried
+        if gpu.state == "fails":
+            self._try([gpu])
+        else:
+            self._post(TrialBegan(device=gpu.device))  # it may have been drained while it is tried
         return True
-
-    def retry(self) -> None:
-        """Try again now whatever does not train."""
-        for gpu in self._gpus.values():
-            self._retry(gpu)
 
     def _retry(self, gpu: _Gpu, at: float = 0.0) -> None:
         if gpu.state == "fails":
@@ -191,7 +211,7 @@ class Fleet:
         if gpu is None or gpu.state != "fails" or free is None:
             return
         gpu.free_bytes = free if gpu.free_bytes is None else min(gpu.free_bytes, free)
-        if free >= gpu.free_bytes + LEAST_BYTES:
+        if free >= gpu.free_bytes + LEAST_DEVICE_BYTES:
             self._retry(gpu, gpu.tried_at + PATIENCE_S)
 
     def notice(self, noticed: Noticed) -> None:

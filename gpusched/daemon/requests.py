@@ -172,6 +172,7 @@ class Requests:
             active=self._supervisor.scheduler.active,
             unfinished=self._supervisor.scheduler.unfinished,
             trouble=self._admission.trouble,
+            trying=self._admission.fleet.trying(),
         )
 
     # -- batches -----------------------------------------------------------------------------------------------------
@@ -184,8 +185,13 @@ class Requests:
             if client.gone:  # nobody waits for an answer, and nothing has been accepted yet
                 scope.cancel()
 
+        def on_trial(trying: str) -> None:
+            client.tell(Surveyed(done=0, total=0, trying=trying))
+            if client.gone:
+                scope.cancel()
+
         with scope:
-            batch_id, how = await self._admission.submit(request, on_progress)
+            batch_id, how = await self._admission.submit(request, on_progress, on_trial)
             await client.send(Submitted(batch=self._status(batch_id), how=how))
 
     async def _windows(self, request: ListWindows, client: Client) -> None:
@@ -240,9 +246,10 @@ class Requests:
     async def _change_device(self, request: ChangeDevice, client: Client) -> None:
         ids = [status.device.id for status in self._devices(request.device)]
         for device_id in ids:
-            self._supervisor.post(
-                DrainRequested(device_id=device_id) if request.verb == "drain" else ResumeRequested(device_id=device_id)
-            )
+            if request.verb == "drain":
+                self._supervisor.post(DrainRequested(device_id=device_id))
+            elif not self._admission.fleet.resume(device_id):
+                self._supervisor.post(ResumeRequested(device_id=device_id))
         await self._admission.durable()
         changed = [s for s in views.devices(self._supervisor.scheduler.pool) if s.device.id in ids]
         await client.send(Devices(devices=tuple(changed)))

@@ -33,11 +33,13 @@ from gpusched.core.events import (
 from gpusched.core.model import CPU, Batch, BatchSpec, DeviceType, Finished, Held
 from gpusched.core.planning import Plan
 from gpusched.daemon.accounting import Accountant
+from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
+from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.pool import build_pool, find_gpus
+from gpusched.daemon.pool import build_pool, choose, find_gpus, look
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
@@ -210,8 +212,9 @@ async def run_batch(
     retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
     """
     began = time.monotonic()
-    found = find_gpus(config, spec.device)
-    build_pool(config, found).require(spec.device)
+    found = look(spec.device)
+    gpus = choose(config, found)
+    build_pool(config, gpus).require(spec.device)
     state_dir = output_dir / STATE_DIR
     signals: list[int] = []
     course = Course()
@@ -239,23 +242,33 @@ async def run_batch(
                 )
             )
             warm_up = WarmUp(launcher, workload=spec.workload, log_path=state_dir / "warm_up.log")
-            found = await warm_up.resolve(found, spec.device)
-            pool = build_pool(config, found, workers=spec.workers, learned=store.learned())
+            pool = build_pool(config, gpus, workers=spec.workers, learned=store.learned())
             for note in pool.notes:
                 on_note(note)
-            pool.require(spec.device)
             accountant = Accountant(pool.devices)
             stack.callback(accountant.close)
             supervisor = Supervisor(
                 store=store,
                 launcher=launcher,
                 devices=pool.devices,
+                untried=pool.gpus,
                 logs_dir=state_dir / "logs",
                 cache_dir=config.cache.dir,
                 observe=follow,
                 account=accountant.account,
             )
             hub.show(supervisor.scheduler.pool)
+            sampler = Sampler(pool.devices, inventory=Inventory(look, found) if pool.gpus else None)
+            fleet = Fleet(
+                config,
+                pool,
+                warm_up,
+                wanted=spec.device,
+                learned=store.learned(),
+                post=supervisor.post,
+                on_note=on_note,
+                watch=sampler.watch,
+            )
 
             unread = {device.id for device in pool.devices if device.id != CPU}
             all_read = anyio.Event()
@@ -265,6 +278,7 @@ async def run_batch(
                 supervisor.post(event)
                 if isinstance(event, DeviceRead):
                     hub.report(event.reading)
+                    fleet.read(event)
                 starved = supervisor.scheduler.starved()
                 if starved and not waiting:
                     on_note(f"Waiting for GPU memory that other processes use: {starved}")
@@ -292,7 +306,7 @@ async def run_batch(
                         supervisor=supervisor,
                         launcher=launcher,
                         warm_up=warm_up,
-                        pool=pool,
+                        fleet=fleet,
                         hub=hub,
                         output_dir=output_dir,
                         cache_dir=config.cache.dir,
@@ -302,17 +316,19 @@ async def run_batch(
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(obey_signals)
             tasks.start_soon(supervisor.run)
-            tasks.start_soon(Sampler(pool.devices).run, deliver)
+            tasks.start_soon(fleet.run)
+            tasks.start_soon(sampler.run, deliver, fleet.notice)
             tasks.start_soon(read_host, deliver)
             tasks.start_soon(hooks.run)
             with surveying:
+                await fleet.require(spec.device)
                 plan = await survey(
                     launcher,
                     spec,
                     output_dir=output_dir,
                     cache_dir=config.cache.dir,
                     log_path=state_dir / "survey.log",
-                    device_types=pool.device_types(spec.device),
+                    device_types=fleet.device_types(spec.device),
                     processes=pool.cores,
                     on_progress=on_survey,
                 )

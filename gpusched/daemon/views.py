@@ -123,6 +123,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             reading=state.reading,
             reserved_bytes=(pool.host if state.device.id == CPU else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
+            since_at=state.since,
         )
         for state in pool.devices.values()
     )

@@ -21,10 +21,10 @@ from gpusched.config import Config
 from gpusched.core.failures import last_words
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.core.selection import Selected
+from gpusched.daemon.jobs import environment
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.link import WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log, size_of_log
-from gpusched.daemon.supervisor import environment
 from gpusched.errors import LaunchError
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, is_processor
 from gpusched.worker.messages import Error, PipeMessage, TrialJob

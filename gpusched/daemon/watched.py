@@ -11,9 +11,9 @@ from pathlib import Path
 import anyio
 
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.run import Watch
 from gpusched.daemon.server import SOCKET_NAME, Listener, Server
@@ -30,7 +30,7 @@ async def be_watched(
     supervisor: Supervisor,
     launcher: Launcher,
     warm_up: WarmUp,
-    pool: PoolPlan,
+    fleet: Fleet,
     hub: Hub,
     output_dir: Path,
     cache_dir: Path,
@@ -42,7 +42,7 @@ async def be_watched(
         supervisor=supervisor,
         launcher=launcher,
         warm_up=warm_up,
-        pool=pool,
+        fleet=fleet,
         output_root=output_dir,
         cache_dir=cache_dir,
         logs_dir=state_dir / "logs",
