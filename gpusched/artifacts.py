@@ -5,6 +5,10 @@ in it, adds `metadata.json` and moves it to `<output>/<label>`; a result that wa
 system call. Whoever looks at `<output>/<label>`, also after a kill or a power cut between any two lines below, finds
 the old result, none or the new one, never a part or a mixture.
 
+Only a result of ours is replaced: a directory whose `metadata.json` names the window and lists every file in it.
+Whatever else stands at `<output>/<label>` (a link included) is moved aside to `<label>.not-a-result` beside it. Results
+are read through links, and never written, renamed or removed through one: all that is done by descriptors.
+
 A partial directory is locked (flock) by its process for as long as that lives, so `sweep_partial` can tell the
 left-overs of dead attempts from the work of running ones, whoever started them.
 """
@@ -12,29 +16,38 @@ left-overs of dead attempts from the work of running ones, whoever started them.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime as dt
 import errno
 import fcntl
 import hashlib
 import itertools
 import os
+import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Set
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from gpusched import files
 from gpusched.core.model import DeviceType, WindowResult
 
 SCHEMA = 1
 METADATA = "metadata.json"
 PARTIAL = ".partial"
+#: how the name of what was moved aside ends
+ASIDE = "not-a-result"
+#: a larger metadata.json is none of ours
+MAX_METADATA_BYTES = 64 * 1024 * 1024
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-_libc = ctypes.CDLL(None, use_errno=True)
+#: of a partial directory: label, number, pid; and of what it takes the place of
+_PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
+#: things that may come to stand in the place of a result while it is moved there
+_MOST_STRANGERS = 100
+
+Standing = Literal["nothing", "result", "stranger"]
 
 
 class File(msgspec.Struct, frozen=True):
@@ -92,119 +105,185 @@ OWN_ENTRIES = frozenset(Metadata.__struct_fields__) - {"details"}
 
 
 class Partial:
-    """A directory that a window is being written to; nobody sees it until `commit`."""
+    """A directory that a window is being written to; nobody sees it until `commit`.
+
+    Raises `files.NotOurs` where `<output_dir>/.partial` is not a directory of this user.
+    """
 
     def __init__(self, output_dir: Path, label: str) -> None:
         self.output_dir = output_dir
         self.label = label
-        self.path, self._lock = _create_locked(output_dir / PARTIAL, label)
+        #: what stood in the place of the result and is none; its new name in `output_dir`
+        self.moved_aside: str | None = None
+        self._open = contextlib.ExitStack()
+        with contextlib.ExitStack() as on_error:
+            on_error.enter_context(self._open)
+            output_dir.mkdir(parents=True, exist_ok=True)
+            self._output = self._open.enter_context(files.opened(output_dir))
+            self._parent = files.own_directory(PARTIAL, self._output, shown=output_dir / PARTIAL)
+            self._open.callback(os.close, self._parent)
+            #: its name below `.partial`, or None once nothing is left there
+            self._name: str | None
+            self._name, self._directory = _create_locked(self._parent, label)
+            self._open.callback(os.close, self._directory)
+            on_error.pop_all()
+        self.path = output_dir / PARTIAL / self._name
 
     def commit(self, metadata: Metadata) -> Path:
         """Make the directory durable and visible as `<output_dir>/<label>`; return that path.
 
         Raises OSError when it cannot be written, ValueError when it holds something other than files and directories.
         """
-        files: dict[str, File] = {}
-        directories = [self.path]
-        for path in _walk(self.path):
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise ValueError(f"{path.relative_to(self.path)} is neither a file nor a directory")
-            if path.is_dir():
-                directories.append(path)
-            elif path != self.path / METADATA:
-                files[path.relative_to(self.path).as_posix()] = _hash_and_sync(path)
-        _write_metadata(self.path / METADATA, msgspec.structs.replace(metadata, files=dict(sorted(files.items()))))
-        for directory in reversed(directories):
-            _sync_directory(directory)
-
-        final = self.output_dir / self.label
-        replaced = _move_into_place(self.path, final)
-        _sync_directory(self.output_dir)
+        found: dict[str, File] = {}
+        _sync_files(self._directory, "", found)
+        metadata = msgspec.structs.replace(metadata, files=dict(sorted(found.items())))
+        _write_metadata(self._directory, metadata)
+        os.fsync(self._directory)
+        replaced = self._move_into_place()
+        os.fsync(self._output)
         if replaced is not None:
-            _remove_tree(replaced)
-        self._unlock()
-        return final
+            # The new result is there: what cannot be removed is left to `sweep_partial`.
+            with contextlib.suppress(OSError):
+                self._part_with(replaced)
+        self._open.close()
+        return self.output_dir / self.label
 
     def discard(self) -> None:
         """Remove the directory of a window that failed."""
-        _remove_tree(self.path)
-        self._unlock()
+        if self._name is not None:
+            files.remove(self._name, self._parent)
+            self._name = None
+        self._open.close()
 
-    def _unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+    def _move_into_place(self) -> str | None:
+        """Rename the directory to that of the result; the name below `.partial` of what was there before."""
+        name = self._name
+        assert name is not None
+        for _ in range(_MOST_STRANGERS):
+            if files.place(name, self._parent, self.label, self._output):
+                self._name = None
+                return None
+            match _standing(self._output, self.label, os.fstat(self._directory).st_uid):
+                case "nothing":
+                    continue
+                case "stranger":
+                    self._keep(self.label, self._output)
+                    continue
+            if files.exchange(name, self._parent, self.label, self._output):
+                self._name = None
+                return name
+            # A file system that cannot exchange: for a moment there is no result, which a reader may also find.
+            old = files.move_aside(self.label, self._output, "old", self._parent, called=name)
+            if files.place(name, self._parent, self.label, self._output):
+                self._name = None
+                return old
+            self._part_with(old)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.output_dir / self.label))
+
+    def _part_with(self, name: str) -> None:
+        """Remove what came out of the result's place; it may be something else than what was seen there."""
+        if _standing(self._parent, name, os.fstat(self._directory).st_uid, self.label) == "result":
+            files.remove(name, self._parent)
+        else:
+            self._keep(name, self._parent)
+
+    def _keep(self, name: str, dir_fd: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.moved_aside = files.move_aside(name, dir_fd, ASIDE, self._output, called=self.label)
 
 
 def read_metadata(directory: Path) -> Metadata | None:
     """The metadata of a committed result, or None where there is none that can be read."""
     try:
-        entries = msgspec.json.decode((directory / METADATA).read_bytes(), type=dict[str, Any])
-        details = {name: entries.pop(name) for name in tuple(entries) if name not in OWN_ENTRIES}
-        return msgspec.convert(entries | {"details": details}, Metadata)
-    except (OSError, msgspec.MsgspecError):
+        with files.opened(directory) as descriptor:
+            return _read_metadata(descriptor)
+    except OSError:
         return None
 
 
 def verify(directory: Path, fingerprints: Collection[str]) -> Metadata | None:
     """The metadata of a committed result that has one of `fingerprints` and is intact to the last byte, else None."""
-    metadata = read_metadata(directory)
-    if metadata is None or metadata.schema != SCHEMA or metadata.fingerprint not in fingerprints:
+    try:
+        with files.opened(directory) as descriptor:
+            metadata = _read_metadata(descriptor)
+            if metadata is None or metadata.schema != SCHEMA or metadata.fingerprint not in fingerprints:
+                return None
+            intact = all(_is_intact(descriptor, name, expected) for name, expected in metadata.files.items())
+            return metadata if intact else None
+    except OSError:
         return None
-    intact = all(_is_intact(directory, name, expected) for name, expected in metadata.files.items())
-    return metadata if intact else None
+
+
+def standing(output_dir: Path, label: str) -> Standing:
+    """What a new result of a window would take the place of."""
+    try:
+        with files.opened(output_dir) as output:
+            return _standing(output, label)
+    except OSError:
+        return "nothing"
+
+
+def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
+    """Those of the windows whose result is not at `<output_dir>/<label>`."""
+    return [label for label in labels if not (output_dir / label / METADATA).is_file()]
 
 
 def sweep_partial(output_dir: Path) -> int:
-    """Remove what attempts that died left in `output_dir`; return how many there were."""
+    """Remove what attempts that died left in `output_dir`; return how many there were.
+
+    Raises OSError where nothing can be written there, and `files.NotOurs` as `Partial` does.
+    """
     swept = 0
     try:
-        left_over = sorted((output_dir / PARTIAL).iterdir())
+        with files.opened(output_dir) as output:
+            os.stat(PARTIAL, dir_fd=output, follow_symlinks=False)
+            parent = files.own_directory(PARTIAL, output, shown=output_dir / PARTIAL)
     except FileNotFoundError:
         return 0
-    for path in left_over:
-        lock = _lock(path)
-        if lock is None:
-            continue
-        try:
-            _remove_tree(path)
-            swept += 1
-        finally:
-            os.close(lock)
+    try:
+        for name in sorted(filter(_PARTIAL_NAME.fullmatch, files.names(parent))):
+            lock = _lock(name, parent)
+            if lock is None:
+                continue
+            try:
+                with contextlib.suppress(OSError):
+                    files.remove(name, parent)
+                    swept += 1
+            finally:
+                os.close(lock)
+    finally:
+        os.close(parent)
     return swept
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _create_locked(parent: Path, label: str) -> tuple[Path, int]:
-    """A new directory for `label` under `parent`, and a descriptor that holds its lock.
+def _create_locked(parent: int, label: str) -> tuple[str, int]:
+    """A new directory for `label` in `parent`: its name, and a descriptor that holds its lock.
 
     Its name may be taken by the left-over of a dead attempt that had our pid, or by a process of another host or
     container that has it now; and a sweeper may take the directory between its creation and its lock.
     """
     for number in itertools.count():
-        path = parent / (f"{label}.{number}.{os.getpid()}" if number else f"{label}.{os.getpid()}")
+        name = f"{label}.{number}.{os.getpid()}" if number else f"{label}.{os.getpid()}"
         try:
-            path.mkdir()
-        except FileNotFoundError:
-            parent.mkdir(parents=True, exist_ok=True)
-            continue
+            os.mkdir(name, dir_fd=parent)
         except FileExistsError:
             continue
-        lock = _lock(path)
+        lock = _lock(name, parent)
         if lock is None:
             continue
-        if path.exists():
-            return path, lock
+        if files.same(lock, name, parent):
+            return name, lock
         os.close(lock)
     raise AssertionError("itertools.count ended")
 
 
-def _lock(directory: Path) -> int | None:
-    """A descriptor that holds the directory's lock, or None if another process has it or the directory is gone."""
+def _lock(name: str, parent: int) -> int | None:
+    """A descriptor that holds the lock of a directory, or None if another process has it or there is no such one."""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     except OSError:
         return None
     try:
@@ -214,115 +293,117 @@ def _lock(directory: Path) -> int | None:
         return None
     except OSError as error:
         # Some network file systems have no locks on directories: there the names' pids are all we have.
-        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL) or _owner_lives(directory):
+        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL) or _owner_lives(name):
             os.close(descriptor)
             return None
     return descriptor
 
 
-def _owner_lives(directory: Path) -> bool:
-    pid = directory.name.rpartition(".")[2]
+def _owner_lives(name: str) -> bool:
+    pid = name.rpartition(".")[2]
     return pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists()
 
 
-def _hash_and_sync(path: Path) -> File:
-    with path.open("rb") as file:
+def _sync_files(directory: int, prefix: str, found: dict[str, File]) -> None:
+    """Hash every file below a directory and make it durable, and the directories below; not `metadata.json` itself."""
+    with os.scandir(directory) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name = prefix + entry.name
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                with files.opened(entry.name, directory) as below:
+                    _sync_files(below, f"{name}/", found)
+                    os.fsync(below)
+            elif not stat.S_ISREG(mode):
+                raise ValueError(f"{name} is neither a file nor a directory")
+            elif name != METADATA:
+                found[name] = _hash_and_sync(entry.name, directory)
+
+
+def _hash_and_sync(name: str, directory: int) -> File:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    with os.fdopen(descriptor, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
+        os.fsync(descriptor)
         return File(sha256=digest, bytes=file.tell())
 
 
-def _write_metadata(path: Path, metadata: Metadata) -> None:
+def _write_metadata(directory: int, metadata: Metadata) -> None:
     entries = msgspec.to_builtins(metadata)
-    details, files = entries.pop("details"), entries.pop("files")
-    text = msgspec.json.format(msgspec.json.encode(entries | details | {"files": files}), indent=2) + b"\n"
-    with path.open("wb") as file:
+    details, listed = entries.pop("details"), entries.pop("files")
+    text = msgspec.json.format(msgspec.json.encode(entries | details | {"files": listed}), indent=2) + b"\n"
+    files.remove(METADATA, directory)  # the workload's, perhaps
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(METADATA, flags, 0o666, dir_fd=directory), "wb") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _move_into_place(partial: Path, final: Path) -> Path | None:
-    """Rename `partial` to `final`; return where a result that was there before has gone."""
-    try:
-        partial.rename(final)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-    else:
-        return None
-    if _exchange(partial, final):
-        return partial
-    # A file system without RENAME_EXCHANGE: for a moment there is no result, which is what a reader may also find.
-    aside = partial.with_name(f"{partial.name}.old")
-    final.rename(aside)
-    partial.rename(final)
-    return aside
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two paths atomically; False where the file system or the kernel cannot."""
-    try:
-        renameat2 = _libc.renameat2
-    except AttributeError:
-        return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code), str(other))
-
-
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _is_intact(directory: Path, name: str, expected: File) -> bool:
+@contextlib.contextmanager
+def _regular(name: str, directory: int) -> Iterator[BufferedReader]:
+    """A file within a directory. Raises OSError, also for a pipe, which would be waited for."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file", name)
+        yield file
+
+
+def _read_metadata(directory: int) -> Metadata | None:
+    try:
+        with _regular(METADATA, directory) as file:
+            if os.fstat(file.fileno()).st_size > MAX_METADATA_BYTES:
+                return None
+            entries = msgspec.json.decode(file.read(), type=dict[str, Any])
+        details = {name: entries.pop(name) for name in tuple(entries) if name not in OWN_ENTRIES}
+        return msgspec.convert(entries | {"details": details}, Metadata)
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _is_intact(directory: int, name: str, expected: File) -> bool:
     if name.startswith("/") or ".." in name.split("/"):
         return False
     try:
-        with (directory / name).open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size != expected.bytes:
+        with _regular(name, directory) as file:
+            if os.fstat(file.fileno()).st_size != expected.bytes:
                 return False
             return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
     except OSError:
         return False
 
 
-def _walk(directory: Path) -> list[Path]:
-    """Everything below `directory`, parents before what they hold."""
-    found: list[Path] = []
-    with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            found.append(Path(entry.path))
-            if entry.is_dir(follow_symlinks=False):
-                found.extend(_walk(Path(entry.path)))
-    return found
+def _standing(dir_fd: int, name: str, owner: int | None = None, label: str | None = None) -> Standing:
+    """Whether `name` is a result of the window `label` (None: it is called so) that holds nothing else.
 
-
-def _remove_tree(path: Path) -> None:
-    """`shutil.rmtree` without what importing shutil costs every client; somebody else may be removing the same tree."""
+    `owner` is the user that it must belong to.
+    """
     try:
-        below = _walk(path)
+        with files.opened(name, dir_fd) as directory:
+            if owner is not None and os.fstat(directory).st_uid != owner:
+                return "stranger"
+            metadata = _read_metadata(directory)
+            if metadata is None or metadata.label != (label or name):
+                return "stranger"
+            return "result" if _holds_only(directory, "", {METADATA, *metadata.files}) else "stranger"
     except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        path.unlink(missing_ok=True)
-        return
-    for item in reversed(below):
-        with contextlib.suppress(FileNotFoundError):
-            if item.is_dir() and not item.is_symlink():
-                item.rmdir()
-            else:
-                item.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        path.rmdir()
+        return "nothing"
+    except OSError:
+        return "stranger"
+
+
+def _holds_only(directory: int, prefix: str, names: Set[str]) -> bool:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name, mode = prefix + entry.name, entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                with files.opened(entry.name, directory) as below:
+                    if not _holds_only(below, f"{name}/", names):
+                        return False
+            elif not stat.S_ISREG(mode) or name not in names:
+                return False
+    return True

@@ -28,7 +28,18 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.history import Sample
-from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, State, Usage, WindowKey
+from gpusched.core.model import (
+    BatchSpec,
+    Choice,
+    Device,
+    DeviceChoice,
+    PlannedWindow,
+    Reading,
+    Slot,
+    State,
+    Usage,
+    WindowKey,
+)
 from gpusched.core.placement import Health
 
 PROTOCOL = 1
@@ -323,6 +334,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
 
     batch: BatchStatus
     how: Literal["new", "known", "again"]
+    #: what `auto` came to
+    choice: Choice | None = None
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
@@ -332,6 +345,8 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
 class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     batch: BatchStatus
     spec: BatchSpec
+    #: what `auto` came to
+    choice: Choice | None = None
 
 
 class WindowPage(msgspec.Struct, frozen=True, kw_only=True, tag="windows"):
@@ -344,6 +359,9 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     state: State
     story: tuple[StoryLine, ...]
     attempts: tuple[AttemptLine, ...]
+    #: where its batch runs, and what `auto` came to
+    device: DeviceChoice = "auto"
+    choice: Choice | None = None
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):

@@ -7,31 +7,19 @@ import json
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.config import Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
-from gpusched.core.planning import Plan
-from gpusched.core.totals import batch_object
+from gpusched.core.totals import batch_object, device_object
 from gpusched.errors import DONE, INTERRUPTED, TOO_MANY_FAILURES, InputError, UsageError
 
-
-class BadSymbolsFile(InputError):
-    problem = "the symbols file cannot be read: {why}"
-    remedy = "give a UTF-8 text file with one symbol a line"
-
-
-class BadSymbol(InputError):
-    problem = "{symbol!r} cannot be a symbol: {why}"
-    remedy = "mend or remove that line"
-
-
-class NoSymbols(InputError):
-    problem = "the symbols file names no symbol"
-    remedy = "write one symbol a line"
+if TYPE_CHECKING:
+    from gpusched.daemon.forecast import Forecast
 
 
 class BadName(UsageError):
@@ -59,7 +47,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     config: Config
     spec: BatchSpec
-    #: the stem of the symbols file
+    #: the stem of the symbols file, or what stands for one
     source: str
     name: str | None
     #: what -o named, or None
@@ -93,38 +81,23 @@ def given_path(text: str) -> Path:
 
 
 def ask(options: argparse.Namespace) -> Ask:
-    """Read the configuration and the symbols file. Raises GpuschedError."""
+    """Read the configuration and the symbols. Raises GpuschedError."""
     config = load_config(options).config
-    path = given_path(options.symbols_file)
-    symbols, notes = read_symbols(path)
+    named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
     return Ask(
         config=config,
-        spec=batch_spec(config, symbols, priority=options.priority),
-        source=path.stem,
+        spec=batch_spec(config, named.symbols, priority=options.priority),
+        source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=notes,
+        notes=named.notes,
     )
 
 
-def read_symbols(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The symbols of a file, and a sentence for each that stands there twice. Raises InputError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise BadSymbolsFile(place=str(path), why="it is not UTF-8 text") from None
-    except OSError as error:
-        raise BadSymbolsFile(place=str(path), why=error.strerror or str(error)) from None
-    found = planning.parse_symbols(text)
-    if found.refused:
-        line, symbol, why = found.refused[0]
-        raise BadSymbol(place=f"{path}:{line}", symbol=symbol, why=why)
-    if not found.symbols:
-        raise NoSymbols(place=str(path))
-    again = ", ".join(f"{duplicate.symbol} (line {duplicate.line})" for duplicate in found.duplicates)
-    return found.symbols, (f"{path}: named twice, taken once: {again}",) if again else ()
+def _names_file(options: argparse.Namespace) -> bool:
+    return options.symbols_file not in (None, STDIN)
 
 
 def check_data_root(spec: BatchSpec) -> None:
@@ -140,7 +113,7 @@ def plan(options: argparse.Namespace) -> int:
     import anyio
 
     from gpusched.client import render
-    from gpusched.daemon.run import forecast
+    from gpusched.daemon.forecast import forecast
 
     asked = ask(options)
     check_data_root(asked.spec)
@@ -150,8 +123,10 @@ def plan(options: argparse.Namespace) -> int:
     on_note = partial(errors.print, soft_wrap=True)
     foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
     if options.json:
-        print(json.dumps(plan_object(asked, foreseen.plan, foreseen.seconds)))  # noqa: T201
+        print(json.dumps(plan_object(asked, foreseen)))  # noqa: T201
         return DONE
+    if foreseen.choice is not None and foreseen.choice.reason:
+        errors.print(foreseen.choice.reason, soft_wrap=True)
     by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
     estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
     if console.is_terminal:
@@ -165,8 +140,9 @@ def plan(options: argparse.Namespace) -> int:
     return DONE
 
 
-def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, Any]:
+def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
     """The plan as `plan --json` prints it."""
+    made, choice = foreseen.plan, foreseen.choice
     return {
         "batch_id": asked.batch_id,
         "output_dir": str(asked.output_dir),
@@ -178,7 +154,8 @@ def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, A
             "skip": len(made.to_skip),
         }
         | ({"fail": len(made.to_fail)} if made.to_fail else {}),
-        "estimated_seconds": round(estimated_seconds, 3),
+        "estimated_seconds": round(foreseen.seconds, 3),
+        **device_object(choice.device if choice else asked.spec.device, choice),
     }
 
 

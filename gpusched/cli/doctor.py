@@ -30,7 +30,7 @@ from gpusched.cli.findings import (
 from gpusched.cli.trials import try_all
 from gpusched.config import Config
 from gpusched.core.model import CPU, DeviceType
-from gpusched.core.planning import symbol_problem
+from gpusched.core.symbols import symbol_problem
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError
 from gpusched.workload import Trial
 

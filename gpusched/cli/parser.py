@@ -82,7 +82,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options, rest = parser.parse_known_args(arguments)
     if rest:
         commands.choices[options.command].error(f"unrecognized arguments: {rest[0]}")
-    options.flags = _flags(options, commands.choices[options.command])
+    command = commands.choices[options.command]
+    if "symbols_file" in options:
+        if options.symbols_file is None and options.symbols is None:
+            command.error("the following arguments are required: SYMBOLS_FILE")
+        if options.symbols_file is not None and options.symbols is not None:
+            command.error("give SYMBOLS_FILE or --symbols, not both")
+    options.flags = _flags(options, command)
     return options
 
 
@@ -125,7 +131,10 @@ def _top(command: argparse.ArgumentParser) -> None:
 
 
 def _symbols(command: argparse.ArgumentParser) -> None:
-    command.add_argument("symbols_file", metavar="SYMBOLS_FILE", help="one symbol a line; # starts a comment")
+    command.add_argument(
+        "symbols_file", nargs="?", metavar="SYMBOLS_FILE", help="one symbol a line, # starts a comment; - is stdin"
+    )
+    command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of a file")
 
 
 def _output(command: argparse.ArgumentParser) -> None:

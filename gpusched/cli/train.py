@@ -12,9 +12,9 @@ import msgspec
 
 from gpusched.cli.batches import check_data_root, given_path, load_config
 from gpusched.config import batch_spec
-from gpusched.core import planning
 from gpusched.core.model import DeviceType, WindowResult
-from gpusched.errors import DONE, InputError, UsageError
+from gpusched.core.symbols import symbol_problem
+from gpusched.errors import DONE, GpuschedError, InputError, UsageError
 
 
 class BadDate(UsageError):
@@ -50,7 +50,7 @@ def train(options: argparse.Namespace) -> int:
     from gpusched.worker.window import load_module, run_window
     from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData, Task
 
-    if why := planning.symbol_problem(options.symbol):
+    if why := symbol_problem(options.symbol):
         raise BadTrainSymbol(symbol=options.symbol, why=why)
     output = given_path(options.output)
     start, end = _date(options.start_date), _date(options.end_date)
@@ -80,6 +80,8 @@ def train(options: argparse.Namespace) -> int:
         result = run_window(job, lambda phase, round=0, rounds=0: None)
     except (NoData, BadData, BadParameters, DeviceMismatch) as error:
         raise WindowFailed(place=task.label, why=error) from error
+    except GpuschedError:
+        raise
     except Exception as error:
         raise WindowRaised(place=task.label, why=f"{type(error).__name__}: {error}") from error
     print(msgspec.json.encode(result).decode() if options.json else _sentences(result))  # noqa: T201
@@ -97,6 +99,8 @@ def _sentences(result: WindowResult) -> str:
     counts = ", ".join(f"{name} {count}" for name, count in result.sample_counts.items())
     phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.phases.items())
     lines = [f"Artifacts: {result.artifacts_path}", f"Rows: {counts}"]
+    if result.moved_aside is not None:
+        lines.append(f"Moved aside, since it was no result of gpusched: {result.moved_aside}")
     for part, metrics in result.metrics.items():
         if isinstance(metrics, dict):
             lines.append(f"{part.capitalize()}: " + ", ".join(f"{name} {_number(v)}" for name, v in metrics.items()))

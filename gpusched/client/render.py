@@ -27,7 +27,7 @@ from gpusched.client.live import Frame
 from gpusched.client.tables import failure_line, plan_line, plan_rows, plan_table, summary
 from gpusched.client.view import FAILURES, BatchView, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
-from gpusched.core.model import Active, Finished
+from gpusched.core.model import Active, Finished, Succeeded
 from gpusched.core.planning import Plan
 from gpusched.protocol import Snapshot
 
@@ -135,7 +135,9 @@ class RunScreen:
         with self._lock:
             self._view.apply(update, time.monotonic())
         match update:
-            case WindowMoved(old=old, new=Finished()):
+            case WindowMoved(old=old, new=Finished(outcome=outcome)):
+                if isinstance(outcome, Succeeded) and (kept := outcome.result.moved_aside) is not None:
+                    self.note(f"{update.key.label} was no result of gpusched: moved aside to {kept}")
                 # One that was cancelled where it waited is only counted.
                 if isinstance(old, Active):
                     self._finished()

@@ -56,7 +56,7 @@ def window_label(symbol: str, start: dt.date, end: dt.date) -> str:
     return f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
 
 
-class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
+class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit_defaults=True):
     """A trained window whose artifacts are committed."""
 
     artifacts_path: str
@@ -70,6 +70,8 @@ class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     #: seconds by phase, in order
     phases: dict[str, float]
     seconds: float
+    #: what stood at `artifacts_path` and was no result of ours has this name now, beside it
+    moved_aside: str | None = None
 
 
 class DataNote(msgspec.Struct, frozen=True):

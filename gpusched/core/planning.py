@@ -1,4 +1,4 @@
-"""From what was asked for to windows: symbols, date ranges, batch identity. Pure; files are read elsewhere."""
+"""From what was asked for to windows: date ranges, batch identity, plans. Pure; files are read elsewhere."""
 
 from __future__ import annotations
 
@@ -24,62 +24,8 @@ from gpusched.core.model import (
 
 #: a tail of the date range that is shorter than this is not a window of its own
 MIN_TAIL_DAYS = 7
-MAX_SYMBOL_LENGTH = 64
 
-#: those that editors know; `str.splitlines` would also take form feeds and other control characters for one
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-
-
-class SymbolLine(msgspec.Struct, frozen=True):
-    """One symbol of a symbols file and the line it stands on, from 1."""
-
-    symbol: str
-    line: int
-
-
-class Symbols(msgspec.Struct, frozen=True, kw_only=True):
-    """A symbols file, read: what to train, what stood there twice, what cannot be a symbol (and why)."""
-
-    symbols: tuple[str, ...]
-    duplicates: tuple[SymbolLine, ...]
-    #: (line, symbol, reason)
-    refused: tuple[tuple[int, str, str], ...]
-
-
-def parse_symbols(text: str) -> Symbols:
-    """One symbol a line; blank lines and `#` comments, also after a symbol, are skipped."""
-    seen: dict[str, int] = {}
-    duplicates: list[SymbolLine] = []
-    refused: list[tuple[int, str, str]] = []
-    for number, line in enumerate(_LINE_END.split(text.removeprefix("\ufeff")), start=1):
-        symbol = line.partition("#")[0].strip()
-        if not symbol:
-            continue
-        if reason := symbol_problem(symbol):
-            refused.append((number, symbol, reason))
-        elif symbol in seen:
-            duplicates.append(SymbolLine(symbol, number))
-        else:
-            seen[symbol] = number
-    return Symbols(symbols=tuple(seen), duplicates=tuple(duplicates), refused=tuple(refused))
-
-
-def symbol_problem(symbol: str) -> str | None:
-    """Why `symbol` cannot be one, or None. A symbol names a directory, so it must not be able to leave its root."""
-    if not symbol:
-        return "it is empty"
-    if len(symbol) > MAX_SYMBOL_LENGTH:
-        return f"it is longer than {MAX_SYMBOL_LENGTH} characters"
-    if symbol.startswith("."):
-        return "it starts with a dot"
-    if "/" in symbol or "\\" in symbol:
-        return "it contains a path separator"
-    if any(character.isspace() for character in symbol):
-        return "it contains white space (one symbol a line)"
-    if not symbol.isprintable():
-        return "it contains control characters"
-    return None
 
 
 def name_problem(name: str) -> str | None:

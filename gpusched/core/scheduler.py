@@ -353,7 +353,7 @@ class Scheduler:
         self._tune(state.slot.device_id, entry.planned, event.ending, now)
         allocation = self.pool.release(state.slot)
         ending = event.ending
-        reason = "trained" if isinstance(ending, WindowResult) else ending.message
+        reason = _trained(ending) if isinstance(ending, WindowResult) else ending.message
         new: State
         if isinstance(ending, WindowResult):
             batch.streak = ("", 0)
@@ -661,6 +661,12 @@ class Scheduler:
             WindowMoved(key=entry.key, old=entry.state, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
         )
         entry.state = new
+
+
+def _trained(result: WindowResult) -> str:
+    if result.moved_aside is None:
+        return "trained"
+    return f"trained; what stood in its place was no result of gpusched, and was moved aside to {result.moved_aside}"
 
 
 def _told(need: Need) -> str:

@@ -22,6 +22,8 @@ import msgspec
 from gpusched.core import planning
 from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
 from gpusched.core.selection import Selected
+from gpusched.core.symbols import symbol_problem
+from gpusched.daemon.choice import Chooser
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.store import Store
@@ -89,6 +91,7 @@ class Admission:
         launcher: Launcher,
         warm_up: WarmUp,
         fleet: Fleet,
+        chooser: Chooser,
         output_root: Path,
         cache_dir: Path,
         logs_dir: Path,
@@ -98,6 +101,7 @@ class Admission:
         self._launcher = launcher
         self._warm_up = warm_up
         self.fleet = fleet
+        self._chooser = chooser
         self._output_root = output_root
         self._cache_dir = cache_dir
         self._logs_dir = logs_dir
@@ -142,6 +146,7 @@ class Admission:
                         processes=self.fleet.pool.cores,
                         on_progress=on_progress,
                     )
+                plan, choice = await self._chooser.settle(spec, plan)
             async with self.changing:
                 # While it was surveyed, the daemon may have been told to stop, a retry may have opened the last round
                 # again, or another batch may have taken the directory.
@@ -151,7 +156,12 @@ class Admission:
                 self._check_output(batch_id, output_dir)
                 again = self._store.batch(batch_id) is not None
                 batch = Batch(
-                    id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
+                    id=batch_id,
+                    digest=digest,
+                    output_dir=str(output_dir),
+                    submitted_at=time.time(),
+                    spec=spec,
+                    choice=choice,
                 )
                 with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
                     await self._supervisor.submit(batch, plan.windows, plan.notes)
@@ -233,7 +243,7 @@ def _why_not(request: Submit) -> str | None:
     if not spec.symbols:
         return "it has no symbols"
     for symbol in spec.symbols:
-        if problem := planning.symbol_problem(symbol):
+        if problem := symbol_problem(symbol):
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
         return "a symbol stands in it twice"

@@ -27,6 +27,7 @@ from gpusched.core.events import DeviceLost, DeviceRead, TimePassed, Update
 from gpusched.daemon import views
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.choice import Chooser
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
@@ -134,12 +135,23 @@ async def _serve(config: Config) -> None:
             on_note=lambda note: log.warning("%s", note),
             watch=sampler.watch,
         )
+        chooser = Chooser(
+            launcher,
+            fleet,
+            supervisor.estimates,
+            remembered=store.timings,
+            keep=store.keep_timing,
+            scratch=state_dir,
+            cache_dir=config.cache.dir,
+        )
+        chooser.sweep()
         admission = Admission(
             store=store,
             supervisor=supervisor,
             launcher=launcher,
             warm_up=warm_up,
             fleet=fleet,
+            chooser=chooser,
             output_root=config.run.output.absolute(),
             cache_dir=config.cache.dir,
             logs_dir=logs_dir,

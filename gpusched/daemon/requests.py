@@ -22,6 +22,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import (
     OUTCOMES,
+    Batch,
     BatchSpec,
     Finished,
     Held,
@@ -142,12 +143,14 @@ class Requests:
             case ListBatches():
                 await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
             case GetBatch(batch_id=batch_id):
-                await client.send(BatchDetail(batch=self._status(batch_id), spec=self._spec(batch_id)))
+                status, batch = self._status(batch_id), self._batch(batch_id)
+                await client.send(BatchDetail(batch=status, spec=batch.spec, choice=batch.choice))
             case ListWindows():
                 await self._windows(request, client)
             case GetWindow(batch_id=batch_id, label=label):
                 row = self._window(WindowKey(batch_id, label))
-                await client.send(views.window_detail(row, self._store.story(row.key), self._store.attempts(row.key)))
+                story, attempts = self._store.story(row.key), self._store.attempts(row.key)
+                await client.send(views.window_detail(row, story, attempts, self._batch(batch_id)))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():
@@ -192,7 +195,8 @@ class Requests:
 
         with scope:
             batch_id, how = await self._admission.submit(request, on_progress, on_trial)
-            await client.send(Submitted(batch=self._status(batch_id), how=how))
+            choice = self._batch(batch_id).choice
+            await client.send(Submitted(batch=self._status(batch_id), how=how, choice=choice))
 
     async def _windows(self, request: ListWindows, client: Client) -> None:
         self._status(request.batch_id)
@@ -318,16 +322,16 @@ class Requests:
             raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, known, "`gpusched status` lists them all"))
         return views.batch_status(row)
 
-    def _spec(self, batch_id: str) -> BatchSpec:
+    def _batch(self, batch_id: str) -> Batch:
         batch = self._store.accepted(batch_id)
         assert batch is not None
-        return batch.spec
+        return batch
 
     def _window(self, key: WindowKey) -> WindowRow:
         row = self._store.window(key)
         if row is None:
             self._status(key.batch_id)
-            labels = _labels_like(key.label, self._spec(key.batch_id))
+            labels = _labels_like(key.label, self._batch(key.batch_id).spec)
             hint = _did_you_mean(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
             raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
         return row

@@ -120,8 +120,8 @@ class Supervisor:
         account: Callable[[str, int], Awaitable[Accounted]] = _uncounted,
         on_turn: Callable[[StoreError | None], None] = lambda problem: None,
     ) -> None:
-        self._estimates = Estimates(store.learned())
-        self.scheduler = Scheduler(self._estimates)
+        self.estimates = Estimates(store.learned())
+        self.scheduler = Scheduler(self.estimates)
         self._store = store
         self._launcher = launcher
         self._logs_dir = logs_dir
@@ -308,7 +308,7 @@ class Supervisor:
                 assert batch is not None
                 if planned.doubt is not None or planned.refusal is not None:
                     continue  # nobody knows how many rows it had
-                estimate = self._estimates.observe(
+                estimate = self.estimates.observe(
                     batch.spec.workload,
                     record.ending.device_type,
                     planned.usable_rows,

@@ -10,6 +10,7 @@ from gpusched.core.events import BatchAccepted, Update, WindowMoved
 from gpusched.core.model import (
     CPU,
     Active,
+    Batch,
     Ending,
     Failed,
     Failure,
@@ -100,13 +101,15 @@ def result_line(row: WindowRow) -> ResultLine:
     )
 
 
-def window_detail(row: WindowRow, story: list[StoryLine], attempts: list[AttemptRow]) -> WindowDetail:
+def window_detail(row: WindowRow, story: list[StoryLine], attempts: list[AttemptRow], batch: Batch) -> WindowDetail:
     return WindowDetail(
         window=window_line(row),
         plan=row.plan,
         state=row.state,
         story=tuple(msgspec.convert(line, StoryView, from_attributes=True) for line in story),
         attempts=tuple(map(attempt_line, attempts)),
+        device=batch.device,
+        choice=batch.choice,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.choice import Chooser
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.launcher import Launcher
@@ -31,6 +32,7 @@ async def be_watched(
     launcher: Launcher,
     warm_up: WarmUp,
     fleet: Fleet,
+    chooser: Chooser,
     hub: Hub,
     output_dir: Path,
     cache_dir: Path,
@@ -43,6 +45,7 @@ async def be_watched(
         launcher=launcher,
         warm_up=warm_up,
         fleet=fleet,
+        chooser=chooser,
         output_root=output_dir,
         cache_dir=cache_dir,
         logs_dir=state_dir / "logs",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.core.planning import symbol_problem
+from gpusched.core.symbols import symbol_problem
 from gpusched.workload import BadData, NoData
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import importlib
 import os
@@ -22,6 +23,7 @@ import msgspec
 from gpusched.artifacts import OWN_ENTRIES, Metadata, Partial
 from gpusched.core.failures import kind_of_words
 from gpusched.core.model import DeviceType, WindowResult
+from gpusched.files import NotOurs
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
 from gpusched.worker.stream import MergedProgress, Stream, error_message
@@ -76,9 +78,10 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
         metadata = _metadata(job, result, device_seen, time.monotonic() - began)
         path = partial.commit(metadata)
     except BaseException:
-        partial.discard()
+        with contextlib.suppress(OSError):  # it is swept later
+            partial.discard()
         raise
-    return metadata.result(path)
+    return msgspec.structs.replace(metadata.result(path), moved_aside=partial.moved_aside)
 
 
 def serve(job: WindowJob, pipe: int) -> int:
@@ -107,7 +110,7 @@ def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
             return "no_data"
         case BadData():
             return "bad_data"
-        case BadParameters():
+        case BadParameters() | NotOurs():
             return "bad_parameters"
         case DeviceMismatch():
             return "device_mismatch"

@@ -144,7 +144,6 @@ WRONG: set[str] = {
     "price-dot-thousands",
     "root-is-symbol-dir",
     "slash-iso-dates",
-    "symbol-with-slash",
     "tradingview-export-iso",
     "txt-extension",
     "unnamed-index",

@@ -80,6 +80,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ("completion bsh", "invalid choice: 'bsh' (choose from 'bash', 'zsh', 'fish'); did you mean 'bash'?"),
         ("xyzzy", "there is no command 'xyzzy'\n"),
         ("run", "the following arguments are required: SYMBOLS_FILE"),
+        ("run symbols.txt --symbols ABC", "give SYMBOLS_FILE or --symbols, not both"),
         ("plan symbols.txt --star 2022-01-01", "there is no option --star; did you mean '--start'?"),
         ("plan symbols.txt --window-day=3", "there is no option --window-day; did you mean '--window-days'?"),
         ("plan symbols.txt --zzz", "there is no option --zzz\n"),
@@ -149,6 +150,16 @@ def test_an_input_that_cannot_be_used_is_named(shell: Shell, typed: str, says: s
         ("ABC\nX\x1b[2J\n", r"symbols.txt:2: 'X\x1b[2J' cannot be a symbol: it contains control characters"),
         ("A" * 300, "it is longer than"),
         (b"ABC\n\xff\xfe\n", "symbols.txt: the symbols file cannot be read: it is not UTF-8 text"),
+        (b"ABC\n\xd6BB\n", "the byte 0xd6 in line 2 is 'Ö' in Latin-1"),
+        ("ABC\n".encode("utf-16"), "it is UTF-16 text"),
+        ("ABC\n".encode("utf-16-le"), "it is UTF-16 text"),
+        (b"PK\3\4\0\0", "it is a zip archive"),
+        (
+            "Symbol,Name\nABC,A\n",
+            "symbols.txt:1: 'Symbol,Name' cannot be a symbol: it contains a comma (one symbol a line;",
+        ),
+        ("###TECH,NASDAQ:AAPL\n", "names no symbol: all that it has are comments"),
+        ("ABC\nX/Y\nX/Z\nX/W\n", "; 2 more lines like it"),
     ],
 )
 def test_a_bad_line_of_a_symbols_file_has_its_number(
@@ -235,9 +246,9 @@ def gpusched(tmp_path: Path) -> Command:
     return Command(tmp_path)
 
 
-def ended(command: Command, *arguments: str) -> Ended:
-    with command.start(*arguments) as process:
-        out, err = process.communicate(timeout=60)
+def ended(command: Command, *arguments: str, stdin: str | None = None) -> Ended:
+    with command.start(*arguments, reads=stdin is not None) as process:
+        out, err = process.communicate(stdin, timeout=60)
     return Ended(process.returncode, out, err)
 
 
@@ -267,6 +278,27 @@ def test_a_plan_as_json(gpusched: Command) -> None:
     assert not (gpusched.directory / "gpusched-runs").exists()
     # On stderr, and once.
     assert found.err.splitlines() == [f"{gpusched.directory}/symbols.txt: named twice, taken once: ABC (line 3)"]
+
+
+def test_symbols_may_be_typed_or_come_from_a_pipe(gpusched: Command) -> None:
+    typed = gpusched.json("plan", "--symbols", "ABC,NONE", *DATES, "--device", "cpu")
+    assert typed["batch_id"].startswith("ABC-NONE-")
+    piped = ended(gpusched, "plan", "-", *DATES, "--device", "cpu", "--json", stdin="ABC\nNONE\n")
+    assert piped.code == 0
+    found = json.loads(piped.out)
+    assert found["batch_id"].startswith("stdin-")
+    assert found["windows"] == typed["windows"]
+    refused = ended(gpusched, "plan", "--symbols", "ABC,../X", *DATES)
+    assert refused.code == 4
+    assert "--symbols: '../X' cannot be a symbol" in refused.err
+
+
+def test_many_lines_that_repeat_a_symbol_are_one_short_note(shell: Shell) -> None:
+    file = shell.file("symbols.txt", "ABC\n" * 40_001)
+    err = shell("run", file, *DATES, "--device", "cpu").err
+    assert "named twice, taken once: ABC (line 2), ABC (line 3), " in err
+    assert "(line 6) and 39,995 more\n" in err
+    assert len(err) < 1000
 
 
 def test_a_plan_in_a_pipe_and_in_one_that_is_closed(gpusched: Command) -> None:

@@ -1,4 +1,4 @@
-"""Symbols files, date ranges, and what makes two batches the same."""
+"""Date ranges, and what makes two batches the same."""
 
 from __future__ import annotations
 
@@ -12,98 +12,17 @@ from hypothesis import given
 
 from gpusched.core.model import BatchSpec, Limits, Window
 from gpusched.core.planning import (
-    MAX_SYMBOL_LENGTH,
     Plan,
-    Symbols,
     batch_id,
     date_ranges,
     digest,
     name_problem,
-    parse_symbols,
-    symbol_problem,
     windows,
 )
 from tests.core.support import batch, planned
 
 dates = st.dates(dt.date(1990, 1, 1), dt.date(2030, 1, 1))
 SPEC = batch().spec
-
-
-def symbols(text: str) -> tuple[str, ...]:
-    found = parse_symbols(text)
-    assert found.refused == ()
-    return found.symbols
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", ""),
-        ("\ufeff", ""),
-        ("\ufeffSBIN\nTCS", "SBIN TCS"),
-        ("SBIN\r\nTCS\r\n", "SBIN TCS"),
-        ("SBIN\rTCS", "SBIN TCS"),
-        ("# all\n\n  SBIN  # a bank\n\t\nTCS#it\n#", "SBIN TCS"),
-        ("M&M\nBAJAJ-AUTO\nNIFTY50\nL&T.NS\n^NSEI", "M&M BAJAJ-AUTO NIFTY50 L&T.NS ^NSEI"),
-        ("z\na\nm", "z a m"),
-        ("sbin\nSBIN", "sbin SBIN"),
-        ("ÅÄÖ", "ÅÄÖ"),
-    ],
-)
-def test_symbols_file(text: str, expected: str) -> None:
-    assert symbols(text) == tuple(expected.split())
-
-
-def test_duplicates_are_named_by_line_and_kept_once() -> None:
-    found = parse_symbols("A\nB\n# B\nA # again\r\nB\nA")
-    assert found.symbols == ("A", "B")
-    assert [(d.symbol, d.line) for d in found.duplicates] == [("A", 4), ("B", 5), ("A", 6)]
-
-
-@pytest.mark.parametrize(
-    ("symbol", "reason"),
-    [
-        ("..", "dot"),
-        (".", "dot"),
-        (".hidden", "dot"),
-        ("a/b", "separator"),
-        ("/etc", "separator"),
-        ("../x", "dot"),
-        ("a\\b", "separator"),
-        ("a b", "white space"),
-        ("a\tb", "white space"),
-        ("a\u2028b", "white space"),
-        ("a\x0cb", "white space"),
-        ("a\x00b", "control"),
-        ("a\x1bb", "control"),
-        ("a\x7f", "control"),
-        ("a\u202eb", "control"),
-        ("a\udc80", "control"),
-        ("x" * (MAX_SYMBOL_LENGTH + 1), "longer"),
-    ],
-)
-def test_what_cannot_be_a_symbol(symbol: str, reason: str) -> None:
-    assert reason in (symbol_problem(symbol) or "")
-    found = parse_symbols(f"OK\n{symbol}\nFINE")
-    assert found.symbols == ("OK", "FINE")
-    ((line, text, why),) = found.refused
-    assert (line, text) == (2, symbol)
-    assert reason in why
-
-
-def test_the_longest_and_the_empty_symbol() -> None:
-    assert symbol_problem("x" * MAX_SYMBOL_LENGTH) is None
-    assert symbol_problem("") == "it is empty"
-
-
-@given(st.text(max_size=200))
-def test_whatever_stands_in_a_file_no_symbol_leaves_its_directory(text: str) -> None:
-    found: Symbols = parse_symbols(text)
-    assert len(set(found.symbols)) == len(found.symbols)
-    for symbol in found.symbols:
-        assert symbol_problem(symbol) is None
-        assert not {"/", "\\", "\0", "\n", "\r"} & set(symbol)
-        assert symbol not in ("", ".", "..")
 
 
 def ranges(start: str, end: str, days: int) -> list[str]:

@@ -28,9 +28,10 @@ class Command:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GPUSCHED_")}
         self.environment = kept | {"XDG_CACHE_HOME": str(directory / "cache"), "PYTHONPATH": str(REPOSITORY)}
 
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, reads: bool = False) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "gpusched", *map(str, arguments)],
+            stdin=subprocess.PIPE if reads else None,
             cwd=self.directory,
             env=self.environment,
             stdout=subprocess.PIPE,

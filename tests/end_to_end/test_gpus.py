@@ -45,7 +45,11 @@ class Machine(Command):
         (directory / "symbols.txt").write_text("".join(f"S{number}\n" for number in range(6)))
 
     def asked(self, workload: str, **settings: object) -> list[str]:
-        settings = {"run.workload": f"tests.devices.workloads:{workload}", "devices.slots": 1} | settings
+        settings = {
+            "run.workload": f"tests.devices.workloads:{workload}",
+            "run.device": "cuda",
+            "devices.slots": 1,
+        } | settings
         return [*ASKED, *DAYS, *(text for key, value in settings.items() for text in ("--set", f"{key}={value}"))]
 
 
@@ -131,7 +135,7 @@ def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machi
         first, lost, cpu = machine.json("devices")["devices"]
         assert (first["id"], first["health"], first["pci_bus_id"]) == (uuid(0), "open", "0000:01:00.0")
         assert (lost["health"], lost["reason"]) == ("quarantined", "XID 79: the GPU has fallen off the bus")
-        assert (cpu["id"], cpu["auto"]) == ("cpu", False)
+        assert (cpu["id"], cpu["auto"]) == ("cpu", True)
         assert {line["attempts"] for line in index(machine.directory / "out")} == {1, 2}
         machine.nvml.write(**{"event 1": None})
         held.unlink()

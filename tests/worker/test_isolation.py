@@ -29,8 +29,8 @@ async def test_a_window_process_is_a_session_of_its_own_with_nothing_left_of_the
         window = await shown(b, [])
         assert window["pid"] == window["session"] == window["group"] == window["forked"]
         assert window["parent"] == b.launcher_pid == window["preloaded_by"]
-        # The standard ones, the pipe, and the lock on its directory.
-        assert window["descriptors"] == [0, 1, 2, 3, 4]
+        # The standard ones, the pipe, the output directory, `.partial`, and its own, which is locked.
+        assert window["descriptors"] == [0, 1, 2, 3, 4, 5, 6]
         assert window["stdin_is_null"]
         assert window["log_mode"] == 0o600
         assert window["blocked"] == []

@@ -1,0 +1,105 @@
+"""The symbols of a batch: from a file, from stdin, or as they were typed."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+
+from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, parse_symbols
+from gpusched.errors import InputError
+
+#: a longer file holds something else: 200,000 windows are the most that a batch may have
+MAX_BYTES = 16 * 1024 * 1024
+#: symbols named twice that are shown; the others are counted
+SHOWN_DUPLICATES = 5
+STDIN = "-"
+
+
+class BadSymbolsFile(InputError):
+    problem = "the symbols file cannot be read: {why}"
+    remedy = "give a UTF-8 text file with one symbol a line"
+
+
+class BadSymbol(InputError):
+    problem = "{symbol!r} cannot be a symbol: {why}{more}"
+    remedy = "mend or remove that line"
+
+
+class NoSymbols(InputError):
+    problem = "the symbols file names no symbol{why}"
+    remedy = "write one symbol a line"
+
+
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command names."""
+
+    symbols: tuple[str, ...]
+    #: what the batch is named after
+    source: str
+    #: sentences for people
+    notes: tuple[str, ...]
+
+
+def named_symbols(options: argparse.Namespace, path: Path | None) -> Named:
+    """The symbols of `--symbols`, of stdin or of the file at `path`, whichever was given. Raises InputError."""
+    typed = getattr(options, "symbols", None)
+    if typed is not None:
+        found, place, source = listed_symbols(typed), "--symbols", re.sub(r"[,\s]+", "-", typed)
+    elif path is None:
+        found, place, source = parse_symbols(_text(sys.stdin.buffer.read(MAX_BYTES + 1), "stdin")), "stdin", "stdin"
+    else:
+        found, place, source = parse_symbols(_text(_read(path), str(path))), str(path), path.stem
+    if found.refused:
+        line, more = found.refused[0], len(found.refused) - 1
+        others = f"; {more:,} more {'line' if more == 1 else 'lines'} like it" if more else ""
+        where = place if typed is not None else f"{place}:{line.line}"
+        raise BadSymbol(place=where, symbol=line.text, why=line.why, more=others)
+    if not found.symbols:
+        raise NoSymbols(place=place, why=_why_none(found))
+    notes = [f"{place}: {doubt}" for doubt in found.doubts]
+    if found.duplicates:
+        notes.append(f"{place}: named twice, taken once: {_again(found.duplicates)}")
+    return Named(symbols=found.symbols, source=source, notes=tuple(notes))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:  # of a pipe, too: <(grep …)
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadSymbolsFile(place=str(path), why=error.strerror or str(error)) from None
+
+
+def _text(content: bytes, place: str) -> str:
+    if len(content) > MAX_BYTES:
+        raise BadSymbolsFile(place=place, why=f"it is larger than {MAX_BYTES // 2**20} MiB")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:2]:
+        raise BadSymbolsFile(
+            place=place, why="it is UTF-16 text, as Excel's “Unicode text” and PowerShell's > write it"
+        )
+    if content.startswith((b"PK\3\4", b"\x1f\x8b")):
+        kind = "a zip archive, as Excel's workbooks are" if content.startswith(b"PK") else "compressed by gzip"
+        raise BadSymbolsFile(place=place, why=f"it is {kind}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start : error.start + 1]
+        why = f"it is not UTF-8 text: the byte 0x{byte.hex()} in line {line} is {byte.decode('latin-1')!r} in Latin-1"
+        raise BadSymbolsFile(place=place, why=why) from None
+
+
+def _why_none(found: Symbols) -> str:
+    if not found.comments:
+        return ""
+    return ": all that it has are comments, which start with #"
+
+
+def _again(duplicates: tuple[SymbolLine, ...]) -> str:
+    shown = ", ".join(f"{duplicate.symbol} (line {duplicate.line})" for duplicate in duplicates[:SHOWN_DUPLICATES])
+    more = len(duplicates) - SHOWN_DUPLICATES
+    return f"{shown} and {more:,} more" if more > 0 else shown
