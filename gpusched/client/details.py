@@ -19,8 +19,8 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
     window, plan = detail.window, detail.plan
     yield f"Window   {clean(str(window.key))}"
     yield f"Status   {window.status}" + (f": {clean(window.reason)}" if window.reason else "")
-    why = f": {clean(detail.choice.reason)}" if detail.choice and detail.choice.reason else ""
-    yield f"Runs on  {detail.device}{why}"
+    if detail.choice is not None and detail.choice.reason:
+        yield f"Device   {detail.choice.device}: {clean(detail.choice.reason)}"
     yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
     if isinstance(detail.state, Finished) and isinstance(outcome := detail.state.outcome, Succeeded | Reused):
         yield from _result(outcome.result)

@@ -88,6 +88,8 @@ class RunScreen:
         self._said: deque[Text] = deque(maxlen=LINES_A_FRAME)
         self._unsaid = 0
         self._waiting = ""
+        #: devices of which it was told that they were closed
+        self._closed: set[str] = set()
         self._paused = False
 
     def __enter__(self) -> Self:
@@ -143,7 +145,10 @@ class RunScreen:
                     self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")
+            case DeviceChanged(device_id=device_id, health="trying" | "open") if device_id not in self._closed:
+                pass  # it was tried before anything was placed there, and trains: that is no news
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
+                self._closed.add(device_id)
                 self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))
             case _:
                 pass

@@ -125,7 +125,7 @@ def expected(
     """How long the batch takes on each device type of which anything is known."""
     rows = sorted(map(_rows, windows), reverse=True)
     told = []
-    for device_type in dict.fromkeys(kind.device_type for kind in found):
+    for device_type in sorted({kind.device_type for kind in found}):  # the processors first
         known = [kind for kind in found if kind.device_type == device_type and kind in timings]
         exact = [kind for kind in known if not timings[kind].at_least]
         if known:

@@ -20,7 +20,7 @@ from gpusched.cli import queries, results, settings
 from gpusched.client.listing import Cell, print_listing
 from gpusched.client.render import open_console
 from gpusched.core.model import Device, PlannedWindow, Queued, Reading, Slot, Window, WindowKey, window_label
-from gpusched.protocol import BatchStatus, DeviceStatus, ResultLine, StoryLine, WindowDetail, WindowLine
+from gpusched.protocol import BatchStatus, DeviceStatus, Pong, ResultLine, StoryLine, WindowDetail, WindowLine
 from tests.client.support import TEACHER_METRICS
 from tests.client.test_screens import check
 
@@ -146,6 +146,9 @@ class Told:
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         return device(0), device(1)
+
+    def ping(self) -> Pong:
+        return Pong(draining=False, active=0, unfinished=239, trouble=None)
 
 
 OPTIONS = argparse.Namespace(
