@@ -26,6 +26,7 @@ from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchAccepted,
+    BatchAltered,
     BatchSubmitted,
     Command,
     DevicesFound,
@@ -55,7 +56,7 @@ def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
         commands.extend(more)
         for record in records:
             view.apply(record, now)
-            if not isinstance(record, BatchAccepted):
+            if not isinstance(record, BatchAccepted | BatchAltered):
                 seen.apply(record, now)
 
     send(DevicesFound(devices=cards))

@@ -24,15 +24,14 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Set
-from io import BufferedReader
+from collections.abc import Collection, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from gpusched import files
-from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.model import DeviceType, Standing, WindowResult
 
 SCHEMA = 1
 METADATA = "metadata.json"
@@ -46,8 +45,6 @@ MAX_METADATA_BYTES = 64 * 1024 * 1024
 _PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
 #: things that may come to stand in the place of a result while it is moved there
 _MOST_STRANGERS = 100
-
-Standing = Literal["nothing", "result", "stranger"]
 
 
 class File(msgspec.Struct, frozen=True):
@@ -224,8 +221,8 @@ def standing(output_dir: Path, label: str) -> Standing:
 
 
 def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
-    """Those of the windows whose result is not at `<output_dir>/<label>`."""
-    return [label for label in labels if not (output_dir / label / METADATA).is_file()]
+    """Those of the windows whose result is not at `<output_dir>/<label>`; what cannot be looked at may be there."""
+    return [label for label in labels if _is_gone(output_dir / label / METADATA)]
 
 
 def sweep_partial(output_dir: Path) -> int:
@@ -254,6 +251,13 @@ def sweep_partial(output_dir: Path) -> int:
     finally:
         os.close(parent)
     return swept
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -343,19 +347,9 @@ def _write_metadata(directory: int, metadata: Metadata) -> None:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _regular(name: str, directory: int) -> Iterator[BufferedReader]:
-    """A file within a directory. Raises OSError, also for a pipe, which would be waited for."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a file", name)
-        yield file
-
-
 def _read_metadata(directory: int) -> Metadata | None:
     try:
-        with _regular(METADATA, directory) as file:
+        with files.regular(METADATA, directory, follow=True) as file:
             if os.fstat(file.fileno()).st_size > MAX_METADATA_BYTES:
                 return None
             entries = msgspec.json.decode(file.read(), type=dict[str, Any])
@@ -369,7 +363,7 @@ def _is_intact(directory: int, name: str, expected: File) -> bool:
     if name.startswith("/") or ".." in name.split("/"):
         return False
     try:
-        with _regular(name, directory) as file:
+        with files.regular(name, directory, follow=True) as file:
             if os.fstat(file.fileno()).st_size != expected.bytes:
                 return False
             return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256

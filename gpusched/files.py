@@ -15,6 +15,7 @@ import itertools
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -234,6 +235,21 @@ def _exists(name: str, dir_fd: int) -> bool:
     return True
 
 
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def regular(name: str, dir_fd: int, *, follow: bool = False) -> Iterator[BufferedReader]:
+    """A file within a directory, to be read. Raises OSError, also for a pipe, which would be waited for."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags if follow else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a file", name)
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
 # -- whole files -------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +284,7 @@ def _temporary(name: str, dir_fd: int, mode: int) -> tuple[str, int]:
 
     One that a dead writer has left is removed, and anything else that has its name is left alone.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     for candidate in _and_numbered(f".{name}.tmp"):
         while True:
             try:

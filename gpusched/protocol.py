@@ -31,8 +31,11 @@ from gpusched.core.history import Sample
 from gpusched.core.model import (
     BatchSpec,
     Choice,
+    DataNote,
+    DataNotes,
     Device,
     DeviceChoice,
+    FailureKind,
     PlannedWindow,
     Reading,
     Slot,
@@ -101,6 +104,8 @@ class GetBatch(msgspec.Struct, frozen=True, kw_only=True, tag="get_batch"):
     """Answered with `BatchDetail`."""
 
     batch_id: str
+    #: with what there is to know about its data
+    notes: bool = False
 
 
 class ListWindows(msgspec.Struct, frozen=True, kw_only=True, tag="list_windows"):
@@ -144,7 +149,8 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
     batch_id: str
 
 
-Verb = Literal["cancel", "hold", "release", "retry"]
+#: `alter` does nothing but change terms
+Verb = Literal["cancel", "hold", "release", "retry", "alter"]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
@@ -154,6 +160,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
     batch_id: str
     #: None: the whole batch
     label: str | None = None
+    #: with which it is to go on, by name: see `gpusched.core.terms`
+    terms: dict[str, Any] = {}
 
 
 class ListDevices(msgspec.Struct, frozen=True, kw_only=True, tag="list_devices"):
@@ -231,6 +239,10 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
+    #: what would help, where its data gave nothing
+    remedy: str = ""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,6 +276,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     device_seconds: float | None = None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
 
 
 class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,6 +327,23 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     since_at: float = 0.0
 
 
+#: What is in trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of a
+#: daemon or a launcher that has gone do not die.
+TroubleKind = Literal["store", "window", "launcher", "leftover"]
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is wrong with the daemon at the moment."""
+
+    #: one of `TroubleKind`; a newer daemon may know more
+    kind: str
+    #: the path, the window or the process
+    about: str
+    #: a sentence for people, with what `about` says
+    text: str
+    since: float
+
+
 # -- replies -----------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +367,11 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     how: Literal["new", "known", "again"]
     #: what `auto` came to
     choice: Choice | None = None
+    #: results of other parameters that it replaces; things that are no results, which it moves aside
+    replaces: int = 0
+    moves_aside: int = 0
+    #: of one that was at work, and now goes on with other limits, workers or priority: what is different, in words
+    changes: tuple[str, ...] = ()
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
@@ -347,6 +383,8 @@ class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     spec: BatchSpec
     #: what `auto` came to
     choice: Choice | None = None
+    #: of the first symbols that have any, if they were asked for
+    notes: DataNotes = {}
 
 
 class WindowPage(msgspec.Struct, frozen=True, kw_only=True, tag="windows"):
@@ -362,6 +400,8 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     #: where its batch runs, and what `auto` came to
     device: DeviceChoice = "auto"
     choice: Choice | None = None
+    #: of its symbol's data
+    notes: tuple[DataNote, ...] = ()
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
@@ -386,6 +426,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
 
     batch: BatchStatus
     windows: int
+    #: of its terms, in words
+    changes: tuple[str, ...] = ()
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):
@@ -402,6 +444,8 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
     trouble: str | None
     #: the GPUs that are being tried, and for how long; empty if none is
     trying: str = ""
+    #: all that is wrong, the oldest first
+    troubles: tuple[Trouble, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
@@ -416,6 +460,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     #: how the last windows left their slots for good, and how the last of those that failed did: the latest at the end
     ended: tuple[WindowMoved, ...] = ()
     failed: tuple[WindowMoved, ...] = ()
+    #: what is wrong with the daemon, the oldest first; a new snapshot follows when that changes
+    troubles: tuple[Trouble, ...] = ()
 
 
 class BatchAnnounced(msgspec.Struct, frozen=True, kw_only=True, tag="batch_announced"):

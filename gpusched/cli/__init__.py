@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TextIO
 
 from gpusched.cli.parser import parse
+from gpusched.client.streams import expendable
 from gpusched.errors import INTERRUPTED, GpuschedError, InputError
 
 
@@ -25,8 +26,11 @@ INTERNAL_ERROR = 70
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command line and return its exit code. No traceback reaches the user without --debug."""
+    _reserve_streams()
     try:
-        return _run(arguments)
+        # What is said beside the answer must not cost the answer.
+        with expendable("stderr"):
+            return _run(arguments)
     finally:
         for stream in (sys.stdout, sys.stderr):
             _settle(stream)
@@ -38,7 +42,7 @@ def _run(arguments: Sequence[str]) -> int:
         options = parse(arguments)
         module, _, name = options.handler.partition(":")
         code = getattr(import_module(module), name)(options)
-        print(end="", flush=True)  # noqa: T201  # unlike sys.stdout.flush() also where stdout is closed
+        sys.stdout.flush()
     except GpuschedError as error:
         if debug:
             raise
@@ -61,6 +65,17 @@ def _run(arguments: Sequence[str]) -> int:
         )
         return INTERNAL_ERROR
     return int(code)
+
+
+def _reserve_streams() -> None:
+    """Keep the numbers of closed standard streams from later files, which a stray print would damage."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            if getattr(sys, name) is None:
+                setattr(sys, name, os.fdopen(opened, "r" if descriptor == 0 else "w", closefd=False))
 
 
 def _settle(stream: TextIO | None) -> None:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
-from gpusched.config import Config, Loaded, batch_spec, load, path_problem
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
-from gpusched.core.model import BatchSpec, PlannedWindow
+from gpusched.core.model import BatchSpec, DataNotes, PlannedWindow
+from gpusched.core.planning import Plan
 from gpusched.core.totals import batch_object, device_object
-from gpusched.errors import DONE, INTERRUPTED, TOO_MANY_FAILURES, InputError, UsageError
+from gpusched.errors import DONE, INTERRUPTED, InputError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from gpusched.daemon.forecast import Forecast
 
 
@@ -52,7 +58,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None
     #: what -o named, or None
     output: Path | None
-    #: sentences for people about the symbols file
+    #: sentences for people about the symbols file and the settings
     notes: tuple[str, ...]
 
     @property
@@ -86,14 +92,24 @@ def ask(options: argparse.Namespace) -> Ask:
     named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
+    spec = batch_spec(config, named.symbols, priority=options.priority)
     return Ask(
         config=config,
-        spec=batch_spec(config, named.symbols, priority=options.priority),
+        spec=spec,
         source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=named.notes,
+        notes=(*named.notes, *_notes_on_settings(spec)),
     )
+
+
+def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
+    """What is allowed and may not be what was wanted."""
+    if spec.workload != BUILT_IN_WORKLOAD or spec.device == "cpu":
+        return ()
+    from gpusched.teacher.settings import DIFFERS, differs_on_gpus
+
+    return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
 
 
 def _names_file(options: argparse.Namespace) -> bool:
@@ -122,9 +138,19 @@ def plan(options: argparse.Namespace) -> int:
         errors.print(note, soft_wrap=True)
     on_note = partial(errors.print, soft_wrap=True)
     foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
+    made = foreseen.plan
     if options.json:
         print(json.dumps(plan_object(asked, foreseen)))  # noqa: T201
-        return DONE
+    else:
+        _print_plan(foreseen, console, errors)
+    if not made.to_train and not made.to_reuse:
+        raise nothing_to_train(map(Untrained.planned, made.windows))
+    return DONE
+
+
+def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
+    from gpusched.client import render
+
     if foreseen.choice is not None and foreseen.choice.reason:
         errors.print(foreseen.choice.reason, soft_wrap=True)
     by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
@@ -136,8 +162,9 @@ def plan(options: argparse.Namespace) -> int:
         for row in render.plan_rows(foreseen.plan):
             print(row)  # noqa: T201
         errors.print(render.plan_line(foreseen.plan))
+        for line in render.notes_lines(foreseen.plan.notes):
+            errors.print(line, soft_wrap=True)
         errors.print(estimate, soft_wrap=True)
-    return DONE
 
 
 def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
@@ -153,10 +180,17 @@ def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
             "reuse": len(made.to_reuse),
             "skip": len(made.to_skip),
         }
-        | ({"fail": len(made.to_fail)} if made.to_fail else {}),
+        | ({"fail": len(made.to_fail)} if made.to_fail else {})
+        | ({"replace": made.to_replace} if made.to_replace else {})
+        | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
         "estimated_seconds": round(foreseen.seconds, 3),
         **device_object(choice.device if choice else asked.spec.device, choice),
-    }
+    } | notes_object(made.notes)
+
+
+def notes_object(notes: DataNotes) -> dict[str, Any]:
+    """What there is to know about the data, by symbol, as `--json` has it; no key where there is nothing to know."""
+    return {"data_notes": msgspec.to_builtins(notes)} if notes else {}
 
 
 def _planned(planned: PlannedWindow) -> dict[str, Any]:
@@ -170,9 +204,10 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
         "usable_rows": planned.usable_rows,
         "action": planning.action(planned),
         "reason": planning.reason_of_plan(planned) or None,
-    }
+    } | ({"remedy": planned.remedy} if planned.remedy else {})
 
 
+@outlives_its_reader
 def run(options: argparse.Namespace) -> int:
     """Train a batch in this terminal."""
     return run_asked(ask(options), as_json=options.json, in_top=options.top)
@@ -192,15 +227,18 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     check_data_root(asked.spec)
     for note in asked.notes:
         errors.print(note, soft_wrap=True)
-    view = BatchView()
-    screen = render.RunScreen(errors if as_json else console, view)
+    view, plans = BatchView(), list[Plan]()
+    screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
+
+    #: where notes are shown: in the screen of `top`, too, while it is there
+    shown: list[Callable[[str], None]] = [screen.note]
 
     def interrupted(count: int) -> None:
-        screen.note(
-            "Draining: the running windows may finish, no other starts; interrupt again to stop them."
-            if count == 1
-            else "Stopping the running windows."
-        )
+        note = "Stopping the running windows."
+        if count == 1:
+            note = "Draining: the running windows may finish, no other starts; interrupt again to stop them."
+        for show in shown:
+            show(note)
 
     async def train() -> Any:
         return await run_batch(
@@ -209,11 +247,11 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             batch_id=asked.batch_id,
             digest=asked.digest,
             output_dir=asked.output_dir,
-            observe=quiet if as_json else screen.update,
-            on_plan=(lambda made: None) if as_json else screen.planned,
+            observe=screen.update,
+            on_plan=planned,
             on_interrupt=interrupted,
-            on_survey=(lambda done, total: None) if as_json else screen.planning,
-            on_note=partial(errors.print, soft_wrap=True) if as_json else screen.note,
+            on_survey=screen.planning,
+            on_note=screen.note,
             watch=watch if in_top else None,
         )
 
@@ -222,20 +260,22 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
 
         with screen.paused():
             top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
+            shown.append(top.say)
             await top.run_until(over.wait())
+            shown.remove(top.say)
 
-    def quiet(update: Any) -> None:
-        view.apply(update, 0.0)
+    def planned(made: Plan) -> None:
+        plans.append(made)
+        screen.planned(made)
 
-    if as_json:
-        ended = anyio.run(train)
-    else:
+    if not as_json:
         console.print(f"Batch directory: {asked.output_dir}", soft_wrap=True)
-        with screen:
-            ended = anyio.run(train)
+    with screen:
+        ended = anyio.run(train)
     totals = view.totals()
     if as_json:
-        print(json.dumps(batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)))  # noqa: T201
+        found = batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)
+        print(json.dumps(found | notes_object(plans[0].notes if plans else {})))  # noqa: T201
     else:
         logs_dir = asked.output_dir / STATE_DIR / "logs"
         console.print(
@@ -245,10 +285,6 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         )
     if ended.interrupted:
         return INTERRUPTED
+    if plans and is_nothing(totals, view.refused):
+        raise nothing_to_train(map(Untrained.planned, plans[0].windows))
     return exit_code(totals, asked.spec.limits.max_failure_rate, held=ended.held_reason is not None)
-
-
-def exit_code(totals: dict[str, int], max_failure_rate: float, *, held: bool) -> int:
-    """1 if more windows failed than the batch allows, or it was held before its end."""
-    too_many = totals["failed"] > max_failure_rate * max(1, totals["total"])
-    return TOO_MANY_FAILURES if too_many or held else DONE

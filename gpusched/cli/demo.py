@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from gpusched.cli.batches import ask, given_path, run_asked
+from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.config import load
 from gpusched.errors import InputError
 
@@ -39,6 +40,7 @@ class DemoUnwritable(InputError):
     remedy = "name a directory that you may write"
 
 
+@outlives_its_reader
 def demo(options: argparse.Namespace) -> int:
     """Write it, run it, and say what to try next."""
     from gpusched import sample

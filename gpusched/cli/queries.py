@@ -13,8 +13,9 @@ import msgspec
 
 from gpusched.cli.batches import load_config
 from gpusched.cli.service import status_object
-from gpusched.client.connection import Connection, connect
+from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
+from gpusched.client.streams import when_gone
 from gpusched.core.totals import device_object, totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
@@ -167,7 +168,7 @@ def show(options: argparse.Namespace) -> int:
             for attempt in detail.attempts
         ]
         found = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
-        found |= {"batch": device_object(detail.device, detail.choice)}
+        found |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
         print_json(found | {"story": detail.story, "attempts": attempts})
         return DONE
     from gpusched.client.details import window_details
@@ -182,9 +183,21 @@ def show(options: argparse.Namespace) -> int:
 def logs(options: argparse.Namespace) -> int:
     """What a window wrote to its stdout and stderr."""
     batch_id, label = window_name(options.window)
+    left: list[bool] = []
     with to_daemon(options) as daemon:
-        for chunk in daemon.log(batch_id, label, attempt=options.attempt, follow=options.follow):
-            _write(chunk.data)
+
+        def leave() -> None:
+            left.append(True)
+            daemon.abort()
+
+        if options.follow:
+            when_gone(sys.stdout, leave)
+        try:
+            for chunk in daemon.log(batch_id, label, attempt=options.attempt, follow=options.follow):
+                _write(chunk.data)
+        except HungUp:
+            if not left:
+                raise
     return DONE
 
 

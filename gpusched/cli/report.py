@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpusched import __version__, artifacts
+from gpusched import __version__, artifacts, files
 from gpusched.cli.queries import to_daemon
 from gpusched.client.listing import print_json
 from gpusched.client.report import Report, page
@@ -34,7 +32,7 @@ def report(options: argparse.Namespace) -> int:
     path = Path(options.output or f"{found.batch.id}.html")
     text = page(found)
     try:
-        _write(path, text)
+        files.write_whole(path, (text.encode(),))
     except OSError as error:
         raise CannotWrite(path=path, why=error.strerror or error) from error
     if options.json:
@@ -46,7 +44,7 @@ def report(options: argparse.Namespace) -> int:
 
 def _of_daemon(options: argparse.Namespace) -> Report:
     with to_daemon(options) as daemon:
-        detail = daemon.batch(options.batch)
+        detail = daemon.batch(options.batch, notes=True)
         results = [*daemon.results(options.batch)]
         return Report(
             batch=detail.batch,
@@ -61,6 +59,7 @@ def _of_daemon(options: argparse.Namespace) -> Report:
             ],
             versions={"gpusched": daemon.daemon.version} | _versions(results),
             metric=options.metric,
+            notes=detail.notes,
         )
 
 
@@ -92,24 +91,8 @@ def _of_run(directory: Path, metric: str | None) -> Report:
             ],
             versions={"gpusched": __version__} | _versions(results),
             metric=metric,
+            notes=store.notes(accepted.id),
         )
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _versions(results: Iterable[ResultLine]) -> dict[str, str]:

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpusched.cli.batches import Ask, ask, exit_code, load_config
+from gpusched.cli.batches import Ask, ask, load_config
+from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
 from gpusched.core.events import BatchFinished, BatchHeld, Update
+from gpusched.core.planning import replacing
 from gpusched.core.totals import batch_object, totals
 from gpusched.errors import DONE, INTERRUPTED
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
@@ -31,6 +34,7 @@ def daemon(options: argparse.Namespace) -> int:
     return serve(load_config(options).config)
 
 
+@outlives_its_reader
 def submit(options: argparse.Namespace) -> int:
     """Have the daemon accept a batch; with `--wait`, show it until it ends."""
     from gpusched.client import render
@@ -66,6 +70,11 @@ def submit(options: argparse.Namespace) -> int:
             errors.print(submitted.choice.reason, soft_wrap=True)
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
+        batch = submitted.batch
+        if submitted.changes:
+            errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
+        if batch.held_reason is not None:
+            errors.print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on", soft_wrap=True)
         return _wait(daemon, asked, submitted, as_json=options.json) if options.wait else DONE
 
 
@@ -73,9 +82,15 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
     """The id alone on stdout, for scripts."""
     batch = submitted.batch
     if as_json:
-        print_json(status_object(batch) | {"how": submitted.how})
+        found = status_object(batch) | {"how": submitted.how}
+        found |= {"replaces": submitted.replaces} if submitted.replaces else {}
+        found |= {"changes": submitted.changes} if submitted.changes else {}
+        print_json(found | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
         return
     print(batch.id, flush=True)  # noqa: T201
+    told = replacing(submitted.replaces, submitted.moves_aside)
+    if told:
+        print("; ".join(told), file=sys.stderr)  # noqa: T201
     print(  # noqa: T201
         f"{_HOW[submitted.how]}; it writes to {batch.output_dir}\n`gpusched status {batch.id}` shows how it goes",
         file=sys.stderr,
@@ -123,10 +138,12 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
     # The first connection carries nothing but the subscription.
     with connect(daemon.path) as daemon:
         batch = daemon.batch(batch_id).batch
+        skipped = list(daemon.windows(batch_id, status="skipped"))
+        refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
         if as_json:
             print_json(status_object(batch))
         else:
-            view.complete(daemon.windows(batch_id, status="skipped"))
+            view.complete(skipped, refused)
             summary = render.summary(
                 view,
                 time.monotonic() - began,
@@ -135,7 +152,10 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
                 logs_dir=Path(daemon.daemon.state_dir) / "logs",
             )
             render.open_console().print(summary)
-    return exit_code(totals(batch.counts), asked.spec.limits.max_failure_rate, held=batch.state == "held")
+    found = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(found, len(refused)):
+        raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
+    return exit_code(found, asked.spec.limits.max_failure_rate, held=batch.state == "held")
 
 
 def _follow(

@@ -13,6 +13,7 @@ import msgspec
 from gpusched.cli.batches import check_data_root, given_path, load_config
 from gpusched.config import batch_spec
 from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.planning import with_remedy
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import DONE, GpuschedError, InputError, UsageError
 
@@ -79,7 +80,7 @@ def train(options: argparse.Namespace) -> int:
             preload()
         result = run_window(job, lambda phase, round=0, rounds=0: None)
     except (NoData, BadData, BadParameters, DeviceMismatch) as error:
-        raise WindowFailed(place=task.label, why=error) from error
+        raise WindowFailed(place=task.label, why=with_remedy(str(error), getattr(error, "remedy", ""))) from error
     except GpuschedError:
         raise
     except Exception as error:

@@ -19,6 +19,7 @@ from typing import Literal, Self, TypeVar, cast
 from gpusched import __version__
 from gpusched.core.history import Sample
 from gpusched.core.model import BatchSpec
+from gpusched.core.terms import NO_TERMS, Terms
 from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, UsageError
 from gpusched.protocol import (
     MAX_REPLY_BYTES,
@@ -225,8 +226,9 @@ class Connection:
         """All batches, in the order of acceptance."""
         return self._one(ListBatches(), Batches).batches
 
-    def batch(self, batch_id: str) -> BatchDetail:
-        return self._one(GetBatch(batch_id=batch_id), BatchDetail)
+    def batch(self, batch_id: str, *, notes: bool = False) -> BatchDetail:
+        """With `notes`, also what there is to know about its data."""
+        return self._one(GetBatch(batch_id=batch_id, notes=notes), BatchDetail)
 
     def cancel(self, batch_id: str, label: str | None = None) -> Changed:
         return self._change("cancel", batch_id, label)
@@ -234,14 +236,18 @@ class Connection:
     def hold(self, batch_id: str, label: str | None = None) -> Changed:
         return self._change("hold", batch_id, label)
 
-    def release(self, batch_id: str, label: str | None = None) -> Changed:
-        return self._change("release", batch_id, label)
+    def release(self, batch_id: str, label: str | None = None, *, terms: Terms = NO_TERMS) -> Changed:
+        return self._change("release", batch_id, label, terms)
 
-    def retry(self, batch_id: str, label: str | None = None) -> Changed:
-        return self._change("retry", batch_id, label)
+    def retry(self, batch_id: str, label: str | None = None, *, terms: Terms = NO_TERMS) -> Changed:
+        return self._change("retry", batch_id, label, terms)
 
-    def _change(self, verb: Verb, batch_id: str, label: str | None) -> Changed:
-        return self._one(Change(verb=verb, batch_id=batch_id, label=label), Changed)
+    def alter(self, batch_id: str, terms: Terms) -> Changed:
+        """Have a batch go on with other limits, workers or priority."""
+        return self._change("alter", batch_id, None, terms)
+
+    def _change(self, verb: Verb, batch_id: str, label: str | None, terms: Terms = NO_TERMS) -> Changed:
+        return self._one(Change(verb=verb, batch_id=batch_id, label=label, terms=dict(terms)), Changed)
 
     # -- windows -----------------------------------------------------------------------------------------------------
 

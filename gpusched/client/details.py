@@ -22,6 +22,12 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
     if detail.choice is not None and detail.choice.reason:
         yield f"Device   {detail.choice.device}: {clean(detail.choice.reason)}"
     yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
+    if plan.doubt:
+        yield f"         {clean(plan.doubt)}"
+    for note in detail.notes:
+        yield f"         {clean(note.text)}"
+    if plan.remedy and window.status in ("skipped", "failed"):
+        yield f"Remedy   {clean(plan.remedy)}"
     if isinstance(detail.state, Finished) and isinstance(outcome := detail.state.outcome, Succeeded | Reused):
         yield from _result(outcome.result)
     for attempt in detail.attempts:

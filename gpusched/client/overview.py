@@ -17,7 +17,7 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import Active, Finished, Reading
+from gpusched.core.model import Active, Finished, Held, Queued, Reading
 from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot
 
 #: readings of a device that are kept for its sparkline
@@ -152,7 +152,8 @@ class Overview:
                 kept = [item for item in ended if (item[0], item[1].label) != (moved.key.batch_id, moved.key.label)]
                 ended.clear()
                 ended.extend(kept)
-        if isinstance(moved.new, Finished) and isinstance(moved.old, Active) and (window := view.last_finished):
+        has_ended = isinstance(moved.new, Finished) and not isinstance(moved.old, Queued | Held)
+        if has_ended and (window := view.last_finished):
             self.recent.append((moved.key.batch_id, window))
             if window.outcome in FAILURES:
                 self.failures.append((moved.key.batch_id, window))

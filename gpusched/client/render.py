@@ -2,7 +2,8 @@
 
 Updates come from the supervisor's own thread and must not wait for a terminal: on one, they only change the view, and a
 thread of its own draws it a few times a second, together with whatever has to be said above it. Elsewhere each finished
-window is one line, written at once, so that a log file is never behind.
+window is one line, written at once, so that a log file is never behind; a reader who pauses (`| less`) finds the lines
+later.
 """
 
 from __future__ import annotations
@@ -24,19 +25,32 @@ from rich.text import Text
 
 from gpusched.client.cells import ASCII, FANCY, clean, device_name, duration, key_metrics
 from gpusched.client.live import Frame
-from gpusched.client.tables import failure_line, plan_line, plan_rows, plan_table, summary
+from gpusched.client.streams import lost, takes_more
+from gpusched.client.tables import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
 from gpusched.client.view import FAILURES, BatchView, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
-from gpusched.core.model import Active, Finished, Succeeded
+from gpusched.core.model import Finished, Held, Queued, Succeeded
 from gpusched.core.planning import Plan
 from gpusched.protocol import Snapshot
 
-__all__ = ["RunScreen", "duration", "open_console", "plan_line", "plan_rows", "plan_table", "summary", "takes_keys"]
+__all__ = [
+    "RunScreen",
+    "duration",
+    "notes_lines",
+    "open_console",
+    "plan_line",
+    "plan_rows",
+    "plan_table",
+    "summary",
+    "takes_keys",
+]
 
 #: seconds between frames
 FRAME_S = 0.125
 #: lines that are printed above the live area with one frame; of further ones only the number is said
 LINES_A_FRAME = 30
+#: characters that are written at once: a pipe that takes anything takes so many (4096 bytes)
+PIECE_CHARS = 1000
 
 
 def open_console(stderr: bool = False) -> Console:
@@ -70,15 +84,19 @@ def takes_keys(console: Console) -> bool:
 
 
 class RunScreen:
-    """Shows one batch while it runs: `with RunScreen(console, view) as screen`, then `update` with all that happens."""
+    """Shows one batch while it runs: `with RunScreen(console, view) as screen`, then `update` with all that happens.
 
-    def __init__(self, console: Console, view: BatchView) -> None:
+    One that is `quiet` shows nothing but notes.
+    """
+
+    def __init__(self, console: Console, view: BatchView, *, quiet: bool = False) -> None:
         self._console = console
         self._view = view
+        self._quiet = quiet
         self._began = time.monotonic()
         self._draw = ASCII if console.options.ascii_only else FANCY
         #: a terminal that cannot move its cursor gets plain lines, too
-        self._animated = console.is_terminal and not console.is_dumb_terminal
+        self._animated = console.is_terminal and not console.is_dumb_terminal and not quiet
         self._live: Live | None = None
         self._thread: threading.Thread | None = None
         self._leaving = threading.Event()
@@ -87,6 +105,8 @@ class RunScreen:
         #: what is to be said above the live area with the next frame
         self._said: deque[Text] = deque(maxlen=LINES_A_FRAME)
         self._unsaid = 0
+        #: what the reader of plain lines has not taken yet
+        self._unread: deque[str] = deque()
         self._waiting = ""
         #: devices of which it was told that they were closed
         self._closed: set[str] = set()
@@ -101,6 +121,7 @@ class RunScreen:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
+        self._hand_over(wait=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -136,12 +157,14 @@ class RunScreen:
         """Take in what happened, and show it."""
         with self._lock:
             self._view.apply(update, time.monotonic())
+        if self._quiet:
+            return
         match update:
             case WindowMoved(old=old, new=Finished(outcome=outcome)):
                 if isinstance(outcome, Succeeded) and (kept := outcome.result.moved_aside) is not None:
                     self.note(f"{update.key.label} was no result of gpusched: moved aside to {kept}")
                 # One that was cancelled where it waited is only counted.
-                if isinstance(old, Active):
+                if not isinstance(old, Queued | Held):
                     self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")
@@ -162,13 +185,15 @@ class RunScreen:
         """The data of so many symbols has been looked at."""
         noun = "symbol" if total == 1 else "symbols"
         self._waiting = f"Looking at the data: {done}/{total} {noun}"
-        if not self._animated and done == total:
+        if not (self._animated or self._quiet) and done == total:
             self.note(self._waiting)
 
     def planned(self, plan: Plan) -> None:
         """The plan is made; its windows are about to be submitted."""
         self._waiting = "Starting"
-        self.note(f"Plan: {plan_line(plan)}")
+        if not self._quiet:
+            for line in (f"Plan: {plan_line(plan)}", *notes_lines(plan.notes)):
+                self.note(line)
 
     def note(self, text: str) -> None:
         """Say a sentence, above the live area if there is one."""
@@ -222,9 +247,16 @@ class RunScreen:
 
     def _write(self, line: str) -> None:
         """Past rich, which would wrap the line, and costs more than all the rest."""
+        text = clean(line, ascii_only=self._draw.ascii_only) + "\n"
+        self._unread += [text[start : start + PIECE_CHARS] for start in range(0, len(text), PIECE_CHARS)]
+        self._hand_over(wait=False)
+
+    def _hand_over(self, *, wait: bool) -> None:
+        """Write what has not been read, as far as nobody has to be waited for, or all of it."""
         file = self._console.file
-        file.write(clean(line, ascii_only=self._draw.ascii_only) + "\n")
-        file.flush()
+        while self._unread and (wait or takes_more(file)):
+            file.write(self._unread.popleft())
+            file.flush()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The live area. Laid out at once, since the view must not change meanwhile."""
@@ -233,5 +265,5 @@ class RunScreen:
             return list(frame.__rich_console__(console, options))
 
     def _draw_often(self) -> None:
-        while not self._leaving.wait(FRAME_S):
+        while not self._leaving.wait(FRAME_S) and lost(self._console.file) is None:
             self.tick()

@@ -8,6 +8,9 @@ What asks the daemon runs in threads, so that a slow daemon never stops the keys
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -24,6 +27,7 @@ from gpusched.client.dashboard import title
 from gpusched.client.overview import Overview
 from gpusched.client.page import Page
 from gpusched.client.screens import Dashboard
+from gpusched.client.streams import when_gone
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, Snapshot
 
@@ -32,6 +36,8 @@ FRAMES_PER_S = 8
 IDLE_S = 1.0
 #: seconds between attempts to find a daemon that was lost
 RECONNECT_S = 1.0
+#: signals that Textual's driver handles from its start on
+_OF_THE_DRIVER = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
 LOST = "The daemon has gone: trying to reach it again. What is shown is from before"
 
 
@@ -58,6 +64,7 @@ class Top(App[None]):
         Binding("q,ctrl+c", "leave", priority=False),
         Binding("ctrl+q", "leave", priority=True),
         Binding("question_mark", "help"),
+        Binding("ctrl+z", "suspend_process", priority=True),
     ]
 
     def __init__(self, console: Console, socket: Path | None, words: str = "") -> None:
@@ -84,19 +91,33 @@ class Top(App[None]):
             await over
             self.exit()
 
-        async with asyncio.TaskGroup() as tasks:
-            leaving = tasks.create_task(leave())
-            await self.run_async(mouse=False)
-            leaving.cancel()
+        handlers = {number: signal.getsignal(number) for number in _OF_THE_DRIVER}
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                leaving = tasks.create_task(leave())
+                await self.run_async(mouse=False)
+                leaving.cancel()
+        finally:
+            # Textual's would take the terminal again after the next Ctrl-Z.
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def on_mount(self) -> None:
         self.set_class(self.console_of_terminal.options.ascii_only, "plain")
         self.push_screen(Dashboard())
         self.set_interval(1 / FRAMES_PER_S, self._draw)
+        # Whatever was drawn before a Ctrl-Z is gone; Textual itself would write only what changes.
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
+        when_gone(sys.stdin, partial(self._hang_up, asyncio.get_running_loop()))
         self._reach()
 
     def on_unmount(self) -> None:
         self._let_go()
+
+    def _hang_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The terminal is gone; called from another thread, maybe when the screen is no longer there either."""
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self.exit)
 
     # -- what happens --------------------------------------------------------------------------------------------------
 

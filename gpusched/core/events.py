@@ -25,6 +25,7 @@ from gpusched.core.model import (
     WindowKey,
 )
 from gpusched.core.placement import Health
+from gpusched.core.terms import Terms
 
 # -- events: work ------------------------------------------------------------------------------------------------------
 
@@ -43,6 +44,8 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
     held_reason: str | None = None
+    #: the store has its `BatchFinished`
+    finished: bool = False
     #: by label of a window that was active: its attempts that began and ended by no doing of its own, this one included
     losses: dict[str, int] = {}
 
@@ -62,6 +65,14 @@ class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     ending: Ending
     usage: Usage = Usage()
+
+
+class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `CheckResults`: windows whose results are not where they were committed."""
+
+    batch_id: str
+    check: int
+    missing: tuple[str, ...]
 
 
 # -- events: what people ask for; `label` None means the whole batch ---------------------------------------------------
@@ -87,6 +98,13 @@ class RetryRequested(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_id: str
     label: str | None = None
+
+
+class TermsRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Run a batch on other terms from now on; those that are not named stay as they are."""
+
+    batch_id: str
+    terms: Terms
 
 
 class ShutdownRequested(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,10 +178,12 @@ Event = (
     | BatchRecovered
     | AttemptStarted
     | AttemptEnded
+    | ResultsChecked
     | CancelRequested
     | HoldRequested
     | ReleaseRequested
     | RetryRequested
+    | TermsRequested
     | ShutdownRequested
     | DevicesFound
     | TrialBegan
@@ -216,6 +236,18 @@ class BatchReleased(msgspec.Struct, frozen=True, kw_only=True, tag="batch_releas
     at: float
 
 
+class BatchAltered(msgspec.Struct, frozen=True, kw_only=True, tag="batch_altered"):
+    """A batch is run on other terms from now on. `changes` are for people."""
+
+    batch: Batch
+    changes: tuple[str, ...]
+    at: float
+
+    @property
+    def batch_id(self) -> str:
+        return self.batch.id
+
+
 class BatchReopened(msgspec.Struct, frozen=True, kw_only=True, tag="batch_reopened"):
     """Some windows of a finished batch are to run again."""
 
@@ -264,6 +296,7 @@ Record = (
     | WindowMoved
     | BatchHeld
     | BatchReleased
+    | BatchAltered
     | BatchReopened
     | BatchFinished
     | DeviceChanged
@@ -290,6 +323,15 @@ class Terminate(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
+class CheckResults(msgspec.Struct, frozen=True, kw_only=True):
+    """See whether the results of a batch, which has run, are there. Is answered by `ResultsChecked`."""
+
+    batch_id: str
+    #: no other has this number
+    check: int
+    labels: tuple[str, ...]
+
+
 class Kill(msgspec.Struct, frozen=True, kw_only=True):
     """End the process group of a running attempt (SIGKILL)."""
 
@@ -297,4 +339,4 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-Command = Launch | Terminate | Kill
+Command = Launch | Terminate | Kill | CheckResults

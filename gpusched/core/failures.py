@@ -13,10 +13,15 @@ from gpusched.core.model import (
     Failed,
     Failure,
     FailureKind,
+    Finished,
     Limits,
     Lost,
     Outcome,
+    Reused,
     Skipped,
+    State,
+    StopReason,
+    Succeeded,
     TimedOut,
     WindowResult,
 )
@@ -58,6 +63,8 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "launch_refused": Treatment(retry=True, counts=False),
     "launcher_lost": Treatment(retry=True, counts=False),
     "interrupted": Treatment(retry=True, counts=False),
+    # Its result was there, and is not at the end of the batch: whoever took it away may want it so.
+    "missing": Treatment(retry=False, counts=False),
 }
 
 #: signals that mean that the program itself went wrong
@@ -66,8 +73,6 @@ _CRASHES = {signals.SIGSEGV, signals.SIGBUS, signals.SIGILL, signals.SIGFPE, sig
 
 #: who sent SIGKILL: gpusched, the kernel because memory ran out, or anybody else, as far as the kernel tells
 Killer = Literal["gpusched", "kernel", "somebody", "unknown"]
-
-
 _KILLERS: dict[Killer, str] = {
     "gpusched": ", by gpusched",
     "somebody": ", not by gpusched",
@@ -102,48 +107,63 @@ _UNCAUGHT = re.compile(
 )
 
 
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a process, and what is known beside it."""
+
+    launcher_lost: bool = False
+    exit_code: int | None = None
+    signal: int | None = None
+    #: of the SIGKILL that it died of, if it did
+    killer: Killer = "unknown"
+    on_cpu: bool = True
+    #: it was allowed less memory than there is: what it ran out of was its own limit
+    memory_limited: bool = False
+    #: where a crash leaves its reason
+    log_end: str = ""
+
+
 class Retry(msgspec.Struct, frozen=True):
     """Launch again, not before `delay_s` seconds from now."""
 
     delay_s: float
 
 
-def classify(
-    *,
-    result: WindowResult | None,
-    error: Failure | None,
-    violation: str | None,
-    launcher_lost: bool,
-    exit_code: int | None,
-    signal: int | None,
-    killer: Killer = "unknown",
-    on_cpu: bool = True,
-    log_end: str = "",
-) -> Ending:
+def classify(*, result: WindowResult | None, error: Failure | None, violation: str | None, exit: Exit) -> Ending:
     """The ending of an attempt from what was seen of its process.
 
     A committed result wins over everything that happened after it. `error` is what the workload itself reported,
-    `violation` what its pipe carried that it must not, `killer` who sent the SIGKILL that it died of, `log_end` the end
-    of its log, where a crash leaves its reason.
+    `violation` what its pipe carried that it must not.
     """
     if result is not None and violation is None:
         return result
     if violation is not None:
         return Failure(kind="protocol", message=violation)
-    if error is not None:
-        return error
-    if launcher_lost:
+    failure = _failure_of(exit) if error is None else error
+    if failure.kind == "memory" and not exit.memory_limited:
+        return out_of_host_memory(failure.message, failure.traceback)
+    return failure
+
+
+def out_of_host_memory(how: str, traceback: str = "") -> Failure:
+    """The host had no more memory for an attempt."""
+    return Failure(kind="host_memory", message=f"out of host memory: {how}", traceback=traceback)
+
+
+def _failure_of(exit: Exit) -> Failure:
+    if exit.launcher_lost:
         return Failure(kind="launcher_lost", message="the launcher died, and the window with it")
-    if signal is not None:
-        name = _signal_name(signal)
-        if signal in _CRASHES:
-            return _crash(name, last_words(log_end) if signal == signals.SIGABRT else None, on_cpu=on_cpu)
-        if signal != signals.SIGKILL:
-            return Failure(kind="killed", message=f"the process was killed ({name})")
-        if killer == "kernel":
-            return Failure(kind="host_memory", message="out of host memory: the kernel killed the process")
-        return Failure(kind="killed", message=f"the process was killed ({name}{_KILLERS[killer]})")
-    return Failure(kind="exited", message=f"the process exited with code {exit_code} before it reported a result")
+    if exit.signal is None:
+        how = f"exited with code {exit.exit_code} before it reported a result"
+        return Failure(kind="exited", message=f"the process {how}")
+    name = _signal_name(exit.signal)
+    if exit.signal in _CRASHES:
+        words = last_words(exit.log_end) if exit.signal == signals.SIGABRT else None
+        return _crash(name, words, on_cpu=exit.on_cpu)
+    if exit.signal != signals.SIGKILL:
+        return Failure(kind="killed", message=f"the process was killed ({name})")
+    if exit.killer == "kernel":
+        return out_of_host_memory("the kernel killed the process")
+    return Failure(kind="killed", message=f"the process was killed ({name}{_KILLERS[exit.killer]})")
 
 
 def kind_of_words(text: str, *, on_cpu: bool) -> ToldKind | None:
@@ -218,3 +238,27 @@ def judge(failure: Failure, *, failures: int, losses: int, limits: Limits, alone
 def signature(failure: Failure) -> str:
     """Equal for failures of the same cause: the kind, and the start of the message without its numbers and names."""
     return f"{failure.kind}: {re.sub(r'[^a-z]+', ' ', failure.message.partition(':')[0].lower())}".strip()
+
+
+def trained(result: WindowResult) -> str:
+    """The reason of a success, in words."""
+    if result.moved_aside is None:
+        return "trained"
+    return f"trained; what stood in its place was no result of gpusched, and was moved aside to {result.moved_aside}"
+
+
+def stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:
+    """The failure of an attempt that was told to end: the reason for that, not the signal it died of."""
+    if reason == "timed_out":
+        return Failure(kind="timed_out", message=f"stopped after {timeout_s:g} s", traceback=ending.traceback)
+    return Failure(kind="interrupted", message="stopped by the supervisor", traceback=ending.traceback)
+
+
+def missed(state: State) -> Finished | None:
+    """How a window is finished whose result is gone; None for one that had none."""
+    match state:
+        case Finished(attempts=attempts, outcome=Succeeded(result=result) | Reused(result=result)):
+            message = f"its result was committed to {result.artifacts_path}, and is not there any more"
+            return Finished(attempts=attempts, outcome=Lost(failure=Failure(kind="missing", message=message)))
+        case _:
+            return None

@@ -55,7 +55,9 @@ class Memory:
         self.reserved_bytes += need.memory_bytes
 
     def release(self, index: int) -> Need:
-        """Forget the window in slot `index`; what was promised to it."""
+        """Forget the window in slot `index`, which has gone; what was promised to it. What it used is free."""
+        if self._free_bytes is not None:
+            self._free_bytes += self._seen.get(index, 0)
         self._see(index, 0)
         del self._seen[index]
         self._peaks.pop(index, None)

@@ -87,6 +87,9 @@ class DataNote(msgspec.Struct, frozen=True):
 DataNotes = dict[str, tuple[DataNote, ...]]
 
 
+Standing = Literal["nothing", "result", "stranger"]
+
+
 class PlannedWindow(msgspec.Struct, frozen=True, kw_only=True):
     """A window as the plan sees it: to be trained, or reused from a committed result, or finished before it began.
 
@@ -108,6 +111,8 @@ class PlannedWindow(msgspec.Struct, frozen=True, kw_only=True):
     #: hex digest of all that determines the result except the device type
     fingerprint: str | None = None
     committed: WindowResult | None = None
+    #: what stands where its result goes: one of other parameters or data, or something that is none of gpusched's
+    replaces: Standing = "nothing"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,6 +281,7 @@ FailureKind = Literal[
     "launcher_lost",
     "interrupted",
     "timed_out",
+    "missing",
 ]
 
 
@@ -404,6 +410,11 @@ def reason_of(outcome: Outcome) -> str | None:
             return f"stopped after {seconds:g} s"
         case _:
             return None
+
+
+def has_result(state: State) -> bool:
+    """Whether a window is finished with artifacts."""
+    return isinstance(state, Finished) and isinstance(state.outcome, Succeeded | Reused)
 
 
 def name_of(state: State | Outcome) -> str:

@@ -89,13 +89,29 @@ def reason_of_plan(planned: PlannedWindow) -> str:
     return planned.refusal or planned.skip_reason or planned.doubt or ""
 
 
+def with_remedy(reason: str, remedy: str) -> str:
+    """A reason, and what would help."""
+    return f"{reason}; {remedy}" if remedy else reason
+
+
 def planned_outcome(planned: PlannedWindow) -> Outcome | None:
     """How a window ends that needs no launch; None for one that is to be trained."""
     if planned.refusal is not None:
-        return Failed(failure=Failure(kind="bad_data", message=planned.refusal))
+        return Failed(failure=Failure(kind="bad_data", message=with_remedy(planned.refusal, planned.remedy)))
     if planned.skip_reason is not None:
         return Skipped(reason=planned.skip_reason)
     return None if planned.committed is None else Reused(result=planned.committed)
+
+
+def replacing(results: int, strangers: int) -> list[str]:
+    """What has to be said about the output directory before a batch starts."""
+    told = []
+    if results:
+        told.append(f"{results} {'result' if results == 1 else 'results'} of other parameters or data will be replaced")
+    if strangers:
+        what = "thing that is no result" if strangers == 1 else "things that are no results"
+        told.append(f"{strangers} {what} will be moved aside")
+    return told
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +135,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def to_fail(self) -> tuple[PlannedWindow, ...]:
         return self._that("fail")
+
+    @property
+    def to_replace(self) -> int:
+        """Results of other parameters or data that the new ones take the place of."""
+        return sum(window.replaces == "result" for window in self.to_train)
+
+    @property
+    def to_move_aside(self) -> int:
+        """Things that stand in the place of a result, and are none."""
+        return sum(window.replaces == "stranger" for window in self.to_train)
 
     def _that(self, wanted: Action) -> tuple[PlannedWindow, ...]:
         return tuple(window for window in self.windows if action(window) == wanted)

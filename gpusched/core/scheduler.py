@@ -22,6 +22,7 @@ from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
@@ -29,6 +30,7 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     CancelRequested,
+    CheckResults,
     Command,
     DeviceChanged,
     DeviceLost,
@@ -44,16 +46,18 @@ from gpusched.core.events import (
     Launch,
     Record,
     ReleaseRequested,
+    ResultsChecked,
     ResumeRequested,
     RetryRequested,
     ShutdownRequested,
     Terminate,
+    TermsRequested,
     TimePassed,
     TrialBegan,
     TrialEnded,
     WindowMoved,
 )
-from gpusched.core.failures import TREATMENTS, Retry, is_own, judge, signature
+from gpusched.core.failures import TREATMENTS, Retry, is_own, judge, missed, signature, stopped, trained
 from gpusched.core.memory import Need
 from gpusched.core.model import (
     CPU,
@@ -67,6 +71,7 @@ from gpusched.core.model import (
     Finished,
     Held,
     Instant,
+    Limits,
     Lost,
     Outcome,
     PlannedWindow,
@@ -88,6 +93,7 @@ from gpusched.core.model import (
 from gpusched.core.placement import Allocation, Pool, suits
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
+from gpusched.core.terms import differences, with_terms
 
 #: outcomes that `retry` runs again
 RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
@@ -113,6 +119,8 @@ class Scheduler:
         self._dispatcher = Dispatcher(self.pool, self._batches, Estimates() if estimates is None else estimates)
         self._timers = Timers()
         self._shutdown = False
+        #: looks for the results of a batch
+        self._checks = 0
         self._records: list[Record] = []
         self._commands: list[Command] = []
 
@@ -126,6 +134,8 @@ class Scheduler:
                 self._attempt_ended(event, now)
             case AttemptStarted():
                 self._attempt_started(event, now)
+            case ResultsChecked():
+                self._results_checked(event, now)
             case TimePassed():
                 self._time_passed(now)
             case BatchSubmitted():
@@ -145,6 +155,8 @@ class Scheduler:
             case RetryRequested():
                 self._retry(event, now)
                 self._hold_stranded(now)
+            case TermsRequested():
+                self._change_terms(event, now)
             case DevicesFound():
                 for device in event.devices:
                     self.pool.add(device, now.wall)
@@ -212,7 +224,7 @@ class Scheduler:
     def forget(self, batch_id: str) -> None:
         """Drop a batch if it is finished; a `BatchRecovered` brings it back."""
         batch = self._batches.get(batch_id)
-        if batch is not None and batch.done:
+        if batch is not None and batch.finished:
             del self._batches[batch_id]
 
     def planned(self, key: WindowKey) -> PlannedWindow:
@@ -270,14 +282,14 @@ class Scheduler:
             states.append((planned, Queued() if outcome is None else Finished(attempts=0, outcome=outcome)))
         self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), notes=event.notes, at=now.wall))
         self._admit(batch, states)
-        self._finish_batch_if_done(batch, now)
+        self._end_if_done(batch, now)
 
     def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
         batch = BatchQueue(event.batch)
         batch.held_reason = event.held_reason
+        batch.finished = event.finished
         self._admit(batch, event.windows)
-        if batch.done:
-            self._finish_batch_if_done(batch, now)
+        self._end_if_done(batch, now)
         for entry in batch.entries.values():
             if isinstance(entry.state, Active):
                 # A window that takes the supervisor down with it must not do so for ever.
@@ -306,9 +318,30 @@ class Scheduler:
             batch.active += isinstance(state, Active)
         self._batches[batch.batch.id] = batch
 
-    def _finish_batch_if_done(self, batch: BatchQueue, now: Instant) -> None:
-        if batch.done:
-            self._records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
+    def _end_if_done(self, batch: BatchQueue, now: Instant) -> None:
+        """Once all windows are finished, look for their results; the batch is finished when that has been done."""
+        if batch.done and not batch.finished:
+            self._checks += 1
+            batch.check = self._checks
+            labels = batch.with_result()
+            if labels:
+                self._commands.append(CheckResults(batch_id=batch.batch.id, check=batch.check, labels=labels))
+            else:
+                self._finish(batch, now)
+
+    def _results_checked(self, event: ResultsChecked, now: Instant) -> None:
+        batch = self._batches.get(event.batch_id)
+        if batch is None or batch.finished or not batch.done or batch.check != event.check:
+            return  # some of its windows were tried again meanwhile, or others have taken its place
+        for label in event.missing:
+            entry = batch.entries[label]
+            if (lost := missed(entry.state)) is not None:
+                self._record(entry, "missed", lost, "its result is not there any more", now)
+        self._finish(batch, now)
+
+    def _finish(self, batch: BatchQueue, now: Instant) -> None:
+        batch.finished = True
+        self._records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 
@@ -332,8 +365,8 @@ class Scheduler:
             case Starting(attempt=attempt, slot=slot):
                 running = Running(attempt=attempt, slot=slot, pid=event.pid, started_at=now.wall)
                 self._move(entry, "started", running, f"as process {event.pid}", now)
-                if limits.timeout_s > 0:
-                    self._timers.set(now.monotonic + limits.timeout_s, entry, attempt, "timeout")
+                entry.began = now.monotonic
+                self._limit_time(entry, limits)
             case Stopping(attempt=attempt, slot=slot, reason=reason):
                 stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
                 self._move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
@@ -353,7 +386,7 @@ class Scheduler:
         self._tune(state.slot.device_id, entry.planned, event.ending, now)
         allocation = self.pool.release(state.slot)
         ending = event.ending
-        reason = _trained(ending) if isinstance(ending, WindowResult) else ending.message
+        reason = trained(ending) if isinstance(ending, WindowResult) else ending.message
         new: State
         if isinstance(ending, WindowResult):
             batch.streak = ("", 0)
@@ -363,7 +396,7 @@ class Scheduler:
             reason = "cancelled"
         else:
             if isinstance(state, Stopping):
-                ending = _stopped(state.reason, batch.batch.spec.limits.timeout_s, ending)
+                ending = stopped(state.reason, batch.batch.spec.limits.timeout_s, ending)
                 reason = ending.message
             if is_own(ending, alone=entry.host.alone):
                 entry.failures += 1
@@ -473,17 +506,35 @@ class Scheduler:
 
     def _retry(self, event: RetryRequested, now: Instant) -> None:
         batch = self._batches.get(event.batch_id)
-        was_finished = batch is not None and batch.done
         for entry in self._entries(event.batch_id, event.label):
             state = entry.state
             if isinstance(state, Finished) and isinstance(state.outcome, RETRIABLE):
-                if was_finished:
-                    self._records.append(BatchReopened(batch_id=event.batch_id, at=now.wall))
-                    was_finished = False
                 if batch is not None:
+                    if batch.finished:
+                        batch.finished = False
+                        self._records.append(BatchReopened(batch_id=event.batch_id, at=now.wall))
                     batch.streak = ("", 0)
                 entry.failures = entry.losses = 0
                 self._requeue(entry, "retried", state.attempts + 1, "retried by request", now)
+
+    def _change_terms(self, event: TermsRequested, now: Instant) -> None:
+        """What runs already is held to the new timeout, counted from its start."""
+        queue = self._batches.get(event.batch_id)
+        if queue is None:
+            return
+        spec = with_terms(queue.batch.spec, event.terms)
+        if not (changes := differences(queue.batch.spec, spec)):
+            return
+        queue.batch = msgspec.structs.replace(queue.batch, spec=spec)
+        self._records.append(BatchAltered(batch=queue.batch, changes=changes, at=now.wall))
+        for entry in self._active():
+            if entry.key.batch_id == event.batch_id and isinstance(entry.state, Running):
+                self._limit_time(entry, spec.limits)
+
+    def _limit_time(self, entry: Entry, limits: Limits) -> None:
+        assert isinstance(entry.state, Running)
+        if limits.timeout_s > 0:
+            self._timers.set(entry.began + limits.timeout_s, entry, entry.state.attempt, "timeout")
 
     def _requeue(self, entry: Entry, move: lifecycle.Move, attempt: int, why: str, now: Instant) -> None:
         entry.ready_at = now.monotonic
@@ -567,7 +618,10 @@ class Scheduler:
             case "launch":
                 self._stop(entry, "interrupted", f"not forked after {LAUNCH_TIMEOUT_S:g} s", now)
             case "timeout":
-                self._stop(entry, "timed_out", f"still running after {batch.batch.spec.limits.timeout_s:g} s", now)
+                # Another term of the batch since then may have made it later, or never.
+                timeout_s = batch.batch.spec.limits.timeout_s
+                if 0 < timeout_s <= now.monotonic - entry.began:
+                    self._stop(entry, "timed_out", f"still running after {timeout_s:g} s", now)
             case "grace" | "launch_grace":
                 self._commands.append(Kill(key=entry.key, attempt=timer.attempt))
 
@@ -643,7 +697,7 @@ class Scheduler:
         batch.active += isinstance(new, Active) - isinstance(old, Active)
         batch.unfinished += isinstance(old, Finished) - isinstance(new, Finished)
         if isinstance(new, Finished):
-            self._finish_batch_if_done(batch, now)
+            self._end_if_done(batch, now)
 
     def _record(
         self,
@@ -663,18 +717,5 @@ class Scheduler:
         entry.state = new
 
 
-def _trained(result: WindowResult) -> str:
-    if result.moved_aside is None:
-        return "trained"
-    return f"trained; what stood in its place was no result of gpusched, and was moved aside to {result.moved_aside}"
-
-
 def _told(need: Need) -> str:
     return "; next alone" if need.alone else f"; next with {need.memory_bytes / 2**20:.0f} MiB set aside"
-
-
-def _stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:
-    """The failure of an attempt that was told to end: the reason for that, not the signal it died of."""
-    if reason == "timed_out":
-        return Failure(kind="timed_out", message=f"stopped after {timeout_s:g} s", traceback=ending.traceback)
-    return Failure(kind="interrupted", message="stopped by the supervisor", traceback=ending.traceback)

@@ -20,9 +20,12 @@ import anyio.to_thread
 import msgspec
 
 from gpusched.core import planning
-from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
+from gpusched.core.events import TermsRequested
+from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice, Finished
+from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
+from gpusched.core.terms import Terms, differences, terms_of, with_terms
 from gpusched.daemon.choice import Chooser
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.launcher import Launcher
@@ -80,6 +83,17 @@ class NotYetDurable(DaemonError):
     remedy = "make room or mend it: the request is kept, and done as soon as the store can be written"
 
 
+class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """How a batch came to be at work."""
+
+    batch_id: str
+    how: Literal["new", "known", "again"]
+    #: None where it was at work already
+    plan: Plan | None = None
+    #: what is different from the terms that it had, in words
+    changes: tuple[str, ...] = ()
+
+
 class Admission:
     """Accepts batches. `output_root` is where those without an output directory of their own go."""
 
@@ -116,10 +130,11 @@ class Admission:
 
     async def submit(
         self, request: Submit, on_progress: Callable[[int, int], None], on_trial: Callable[[str], None]
-    ) -> tuple[str, Literal["new", "known", "again"]]:
-        """Accept a batch; its id and how it came about. It is durable when this returns. Raises GpuschedError.
+    ) -> Admitted:
+        """Accept a batch. Raises GpuschedError.
 
-        Of several that submit the same batch at the same time, the first has it surveyed, and the others wait for that.
+        It is durable when this returns. Of several that submit the same batch at the same time, the first has it
+        surveyed, and the others wait for that. One that is at work already goes on with the terms of this request.
         """
         self._refuse_if_draining()
         check(request)
@@ -130,8 +145,7 @@ class Admission:
         output_dir = Path(request.output_dir) if request.output_dir else self._output_root / batch_id
         async with self._one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
-                await self.durable()
-                return batch_id, "known"
+                return await self._known(batch_id, spec)
             self._check_output(batch_id, output_dir)
             await anyio.to_thread.run_sync(_check_directories, Path(spec.data_root), output_dir)
             async with self._surveys:
@@ -152,7 +166,7 @@ class Admission:
                 # again, or another batch may have taken the directory.
                 self._refuse_if_draining()
                 if self._at_work(batch_id, digest):
-                    return batch_id, "known"
+                    return await self._known(batch_id, spec)
                 self._check_output(batch_id, output_dir)
                 again = self._store.batch(batch_id) is not None
                 batch = Batch(
@@ -167,7 +181,30 @@ class Admission:
                     await self._supervisor.submit(batch, plan.windows, plan.notes)
                 if scope.cancelled_caught:
                     await self.durable()
-        return batch_id, "again" if again else "new"
+        return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
+
+    async def _known(self, batch_id: str, spec: BatchSpec) -> Admitted:
+        """It is at work already, and goes on with the terms of the new request."""
+        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
+
+    async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
+        """Have a batch go on with other terms; what is different, in words. It is durable when this returns.
+
+        Raises BadSubmission for terms that cannot be.
+        """
+        batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
+        assert batch is not None
+        try:
+            spec = with_terms(batch.spec, terms)
+        except ValueError as error:
+            raise BadSubmission(why=error) from error
+        if why := _out_of_range(spec):
+            raise BadSubmission(why=why)
+        changes = differences(batch.spec, spec)
+        if changes:
+            self._supervisor.post(TermsRequested(batch_id=batch_id, terms=terms))
+        await self.durable()
+        return changes
 
     async def _require(self, wanted: DeviceChoice, on_trial: Callable[[str], None]) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
@@ -234,7 +271,7 @@ def check(request: Submit) -> None:
 
 
 def _why_not(request: Submit) -> str | None:
-    spec, limits = request.spec, request.spec.limits
+    spec = request.spec
     if request.name is not None and (problem := planning.name_problem(request.name)):
         return f"its name {request.name[:100]!r} is not one: {problem}"
     for what, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
@@ -258,6 +295,11 @@ def _why_not(request: Submit) -> str | None:
         return f"it has more than {MAX_WINDOWS:,} windows"
     if _deeper_than(spec.settings, MAX_DEPTH):
         return f"its settings are nested more than {MAX_DEPTH} levels deep"
+    return _out_of_range(spec)
+
+
+def _out_of_range(spec: BatchSpec) -> str | None:
+    limits = spec.limits
     within = {
         "workers": 0 <= spec.workers <= 1_000_000,
         "priority": abs(spec.priority) <= 1_000_000,

@@ -1,4 +1,4 @@
-"""The host's processors as a device that can be read: their use and the machine's memory, from /proc."""
+"""The host's processors as a device that can be read: their use, from /proc, and the memory beside them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import anyio
 
-from gpusched.core.events import DeviceRead
+from gpusched.core.events import DeviceRead, HostRead
 from gpusched.core.model import CPU, Reading
+from gpusched.daemon.memory import HostMemory
 
 #: columns of /proc/stat that are time spent doing nothing: idle, and waiting for disks
 _IDLE = slice(3, 5)
@@ -20,23 +21,25 @@ _COLUMNS = 8
 class Host:
     """`read` tells the use since the last call; the first one has none to tell."""
 
-    def __init__(self, root: Path = Path("/proc")) -> None:
+    def __init__(self, memory: HostMemory, root: Path = Path("/proc")) -> None:
+        self._memory = memory
         self._root = root
         self._last = self._ticks()
 
-    def read(self, at: float) -> Reading:
+    def read(self, at: float) -> tuple[Reading, HostRead]:
         ticks = self._ticks()
         passed = [new - old for new, old in zip(ticks, self._last, strict=False)]
         self._last = ticks
         total = sum(passed)
-        memory = self._memory()
-        return Reading(
+        memory = self._memory.read()
+        reading = Reading(
             device_id=CPU,
             at=at,
-            memory_total_bytes=memory.get("MemTotal"),
-            memory_free_bytes=memory.get("MemAvailable"),
+            memory_total_bytes=memory.reading.total_bytes,
+            memory_free_bytes=memory.reading.free_bytes,
             utilisation=min(1.0, max(0.0, 1 - sum(passed[_IDLE]) / total)) if total > 0 else None,
         )
+        return reading, memory
 
     def _ticks(self) -> list[int]:
         try:
@@ -45,22 +48,14 @@ class Host:
         except (OSError, ValueError):
             return []
 
-    def _memory(self) -> dict[str, int]:
-        """Bytes by name."""
-        found = {}
-        try:
-            for line in (self._root / "meminfo").read_text().splitlines():
-                name, _, rest = line.partition(":")
-                if name in ("MemTotal", "MemAvailable"):
-                    found[name] = int(rest.split()[0]) * 1024
-        except (OSError, ValueError, IndexError):
-            return {}
-        return found
 
-
-async def read_host(deliver: Callable[[DeviceRead], None], *, interval_s: float = 1.0) -> None:
-    """Call `deliver` with a reading every `interval_s` seconds until it is cancelled."""
-    host = Host()
+async def read_host(
+    deliver: Callable[[DeviceRead | HostRead], None], memory: HostMemory, *, interval_s: float = 1.0
+) -> None:
+    """Call `deliver` with readings every `interval_s` seconds until it is cancelled."""
+    host = Host(memory)
     while True:
         await anyio.sleep(interval_s)
-        deliver(DeviceRead(reading=host.read(time.time())))
+        reading, memory_read = host.read(time.time())
+        deliver(memory_read)
+        deliver(DeviceRead(reading=reading))

@@ -12,7 +12,14 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from gpusched.core.events import BatchAccepted, DeviceChanged, DeviceTuned, ProgressReported, Update, WindowMoved
+from gpusched.core.events import (
+    BatchAccepted,
+    DeviceChanged,
+    DeviceTuned,
+    ProgressReported,
+    Update,
+    WindowMoved,
+)
 from gpusched.core.model import Reading, Running, WindowKey
 from gpusched.core.placement import Pool
 from gpusched.daemon import views
@@ -154,7 +161,8 @@ class Hub:
             if isinstance(update, Reading):
                 parts.append((None, encode(DeviceReported(reading=update))))
             else:
-                parts.append((_about(update), encode(views.delta(update))))
+                if (delta := views.delta(update)) is not None:
+                    parts.append((_about(update), encode(delta)))
         for key, progress in self._progress.items():
             if self._told_progress.get(key) is not progress:
                 self._told_progress[key] = progress

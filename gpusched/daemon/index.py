@@ -1,13 +1,15 @@
 """The index of a batch, `<output>/teacher_runs.json`: JSON Lines, one line for each finished window.
 
 It repeats what the store knows, for programs that read files. While a batch runs, lines are appended; when a batch is
-accepted, reopened or taken up again, the index is written anew, so that a line lost with a crash comes back.
+accepted, reopened or taken up again, the index is written anew, so that a line lost with a crash comes back; so it is
+when it was removed or replaced by somebody else. Anything but an index that has its name is moved aside.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import IO, Any
 
 import msgspec
 
+from gpusched import files
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
 from gpusched.core.model import (
     Batch,
@@ -32,6 +35,12 @@ from gpusched.core.model import (
 from gpusched.daemon.store import Store, WindowRow
 
 NAME = "teacher_runs.json"
+#: how the name of what was moved aside ends
+ASIDE = "not-an-index"
+#: bytes of a first line that are looked at
+_MOST_BYTES = 4 * 1024 * 1024
+
+log = logging.getLogger("gpusched.daemon")
 
 
 class Index:
@@ -60,16 +69,16 @@ class Index:
                 self.rewrite(record.batch)
             case BatchReopened():
                 self._rewrite(record.batch_id)
+            case WindowMoved(old=Finished()):
+                # Its line is out of date until the batch has finished.
+                self._incomplete.add(record.key.batch_id)
             case WindowMoved(new=Finished()):
                 row = self._store.window(record.key)
                 # What was committed together may have moved on: a retry can come in the turn of the end.
                 if row is not None and isinstance(row.state, Finished):
                     self._append(record.key.batch_id, self._line(row))
-            case WindowMoved(old=Finished()):
-                # It is tried again, and its line is out of date until the batch has finished.
-                self._incomplete.add(record.key.batch_id)
             case BatchFinished():
-                if record.batch_id in self._incomplete:
+                if record.batch_id in self._incomplete or self._is_lost(record.batch_id):
                     self._rewrite(record.batch_id)
                 self._close(record.batch_id)
 
@@ -85,21 +94,39 @@ class Index:
         try:
             file.write(text)
             file.flush()
+            removed = os.fstat(file.fileno()).st_nlink == 0
         except OSError:
             self._incomplete.add(batch_id)
+            return
+        if removed:
+            log.warning("the index was removed while its batch ran, and is written anew path=%s", self._path(batch_id))
+            self._rewrite(batch_id)
+
+    def _path(self, batch_id: str) -> Path:
+        return self._output_dirs[batch_id] / NAME
+
+    def _is_lost(self, batch_id: str) -> bool:
+        """Whether something else has the name of the open index, or nothing has."""
+        file = self._files.get(batch_id)
+        if file is None:
+            return False
+        with contextlib.suppress(OSError), files.opened(self._output_dirs[batch_id]) as directory:
+            if files.same(file.fileno(), NAME, directory):
+                return False
+        log.warning("the index was replaced while its batch ran, and is written anew path=%s", self._path(batch_id))
+        return True
 
     def _rewrite(self, batch_id: str) -> None:
         self._close(batch_id)
-        path = self._output_dirs[batch_id] / NAME
-        temporary = path.with_name(f".{NAME}.tmp")
+        path = self._path(batch_id)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.writelines(self._line(row) for row in self._store.finished_windows(batch_id))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            self._files[batch_id] = path.open("ab")
+            with files.opened(path.parent) as directory:
+                if not _may_be_replaced(directory):
+                    kept = files.move_aside(NAME, directory, ASIDE)
+                    log.warning("what had the name of the index was moved aside path=%s", path.with_name(kept))
+                lines = (self._line(row) for row in self._store.finished_windows(batch_id))
+                self._files[batch_id] = files.create_whole(NAME, directory, lines)
             self._incomplete.discard(batch_id)
         except OSError:
             self._incomplete.add(batch_id)
@@ -114,6 +141,21 @@ class Index:
     def close(self) -> None:
         for batch_id in tuple(self._files):
             self._close(batch_id)
+
+
+def _may_be_replaced(directory: int) -> bool:
+    """Whether there is no index, or one of ours: a file that is empty, or whose first line is that of a window."""
+    try:
+        with files.regular(NAME, directory) as file:
+            first = file.readline(_MOST_BYTES)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        return not first or {"batch_id", "window_label"} <= msgspec.json.decode(first, type=dict[str, Any]).keys()
+    except (msgspec.MsgspecError, RecursionError):
+        return False
 
 
 def line(row: WindowRow, log: Path | None) -> bytes:

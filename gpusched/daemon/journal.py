@@ -11,6 +11,7 @@ import sys
 
 from gpusched.core.events import (
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchReleased,
@@ -90,6 +91,8 @@ class Journal:
                 log.warning("batch held batch=%s reason=%r", update.batch_id, update.reason[:MESSAGE_CHARS])
             case BatchReleased():
                 log.info("batch released batch=%s", update.batch_id)
+            case BatchAltered(batch=batch, changes=changes):
+                log.info("batch altered batch=%s changes=%r", batch.id, "; ".join(changes))
             case BatchReopened():
                 log.info("batch reopened batch=%s", update.batch_id)
             case DeviceChanged():
@@ -118,11 +121,12 @@ class Journal:
         else:
             return
         where = f" slot={old.slot.index} device={old.slot.device_id}" if isinstance(old, Active) else ""
-        why = (
-            f" kind={moved.ending.kind} message={moved.ending.message[:MESSAGE_CHARS]!r}"
-            if isinstance(moved.ending, Failure)
-            else ""
-        )
+        failure = moved.ending
+        if isinstance(old, Finished) and isinstance(new, Finished) and isinstance(new.outcome, Lost):
+            failure = new.outcome.failure
+        why = ""
+        if isinstance(failure, Failure):
+            why = f" kind={failure.kind} message={failure.message[:MESSAGE_CHARS]!r}"
         attempt = old.attempt if isinstance(old, Active) else 0
         log.log(
             level,

@@ -23,7 +23,7 @@ import anyio
 
 from gpusched import __version__
 from gpusched.config import Config
-from gpusched.core.events import DeviceLost, DeviceRead, TimePassed, Update
+from gpusched.core.events import DeviceLost, DeviceRead, HostRead, TimePassed, Update
 from gpusched.daemon import views
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.admission import Admission
@@ -35,12 +35,14 @@ from gpusched.daemon.hub import Hub
 from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.listener import Listener, listening_path
+from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.metrics import Metrics
 from gpusched.daemon.notify import Notifier
 from gpusched.daemon.pool import build_pool, choose, look
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.sampler import Sampler
-from gpusched.daemon.server import Listener, Server, listening_path
+from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
@@ -113,6 +115,7 @@ async def _serve(config: Config) -> None:
         logs_dir = state_dir / "logs"
         accountant = Accountant(pool.devices)
         stack.callback(accountant.close)
+        memory = HostMemory()
         supervisor = Supervisor(
             store=store,
             launcher=launcher,
@@ -122,6 +125,7 @@ async def _serve(config: Config) -> None:
             cache_dir=config.cache.dir,
             observe=observe,
             account=accountant.account,
+            memory=memory,
             on_turn=service.on_turn,
         )
         hub.show(supervisor.scheduler.pool)
@@ -169,7 +173,7 @@ async def _serve(config: Config) -> None:
         requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission)
         server = Server(listener, requests, state_dir=state_dir)
 
-        def deliver(event: DeviceRead | DeviceLost) -> None:
+        def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
             supervisor.post(event)
             if isinstance(event, DeviceRead):
                 hub.report(event.reading)
@@ -181,7 +185,7 @@ async def _serve(config: Config) -> None:
         tasks.start_soon(server.run)
         tasks.start_soon(fleet.run)
         tasks.start_soon(sampler.run, deliver, fleet.notice)
-        tasks.start_soon(read_host, deliver)
+        tasks.start_soon(read_host, deliver, memory)
         tasks.start_soon(hooks.run)
         tasks.start_soon(service.keep_turning)
         await supervisor.committed()

@@ -105,6 +105,16 @@ class UnknownStatus(InputError):
     remedy = "{hint}"
 
 
+class TermsOfAWindow(InputError):
+    problem = "limits, workers and priority are those of a whole batch"
+    remedy = "name the batch alone: `gpusched {verb} {batch} --set …`"
+
+
+class NothingToAlter(InputError):
+    problem = "batch {batch} is finished, and none of its windows would run on other terms"
+    remedy = "submit it again with them: what is finished and unchanged is reused"
+
+
 class NoLog(InputError):
     problem = "{window} has no log: {why}"
     remedy = "`gpusched show {window}` tells its story"
@@ -144,13 +154,16 @@ class Requests:
                 await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
             case GetBatch(batch_id=batch_id):
                 status, batch = self._status(batch_id), self._batch(batch_id)
-                await client.send(BatchDetail(batch=status, spec=batch.spec, choice=batch.choice))
+                notes = self._store.notes(batch_id) if request.notes else {}
+                await client.send(BatchDetail(batch=status, spec=batch.spec, choice=batch.choice, notes=notes))
             case ListWindows():
                 await self._windows(request, client)
             case GetWindow(batch_id=batch_id, label=label):
                 row = self._window(WindowKey(batch_id, label))
+                symbol = row.plan.window.symbol
+                told = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
                 story, attempts = self._store.story(row.key), self._store.attempts(row.key)
-                await client.send(views.window_detail(row, story, attempts, self._batch(batch_id)))
+                await client.send(views.window_detail(row, story, attempts, told, self._batch(batch_id)))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():
@@ -194,9 +207,18 @@ class Requests:
                 scope.cancel()
 
         with scope:
-            batch_id, how = await self._admission.submit(request, on_progress, on_trial)
-            choice = self._batch(batch_id).choice
-            await client.send(Submitted(batch=self._status(batch_id), how=how, choice=choice))
+            admitted = await self._admission.submit(request, on_progress, on_trial)
+            plan = admitted.plan
+            await client.send(
+                Submitted(
+                    batch=self._status(admitted.batch_id),
+                    how=admitted.how,
+                    changes=admitted.changes,
+                    replaces=plan.to_replace if plan else 0,
+                    moves_aside=plan.to_move_aside if plan else 0,
+                    choice=self._batch(admitted.batch_id).choice,
+                )
+            )
 
     async def _windows(self, request: ListWindows, client: Client) -> None:
         self._status(request.batch_id)
@@ -224,6 +246,7 @@ class Requests:
                 windows = sum(status.counts.get(name, 0) for name in names)
             if request.verb == "retry" and windows:
                 self._supervisor.recall(batch_id)
+            changes = await self._alter(request, windows)
             match request.verb:
                 case "cancel":
                     self._supervisor.post(CancelRequested(batch_id=batch_id, label=label))
@@ -234,7 +257,17 @@ class Requests:
                 case "retry":
                     self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
             await admission.durable()
-        await client.send(Changed(batch=self._status(batch_id), windows=windows))
+        await client.send(Changed(batch=self._status(batch_id), windows=windows, changes=changes))
+
+    async def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
+        """Change the terms that a request names; what is different, in words."""
+        if not request.terms:
+            return ()
+        if request.label is not None:
+            raise TermsOfAWindow(batch=request.batch_id, verb=request.verb)
+        if not windows and not self._admission.at_work(request.batch_id):
+            raise NothingToAlter(batch=request.batch_id)
+        return await self._admission.alter(request.batch_id, request.terms)
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
         if request.batch_id is not None:
@@ -343,6 +376,7 @@ _CHANGES: dict[Verb, tuple[str, ...]] = {
     "hold": ("queued",),
     "release": ("held",),
     "retry": ("failed", "timed_out", "cancelled", "lost"),
+    "alter": ("queued", "held", "starting", "running", "stopping"),
 }
 
 
@@ -356,6 +390,8 @@ def _applies(verb: Verb, state: State) -> bool:
             return isinstance(state, Held)
         case "retry":
             return isinstance(state, Finished) and isinstance(state.outcome, RETRIABLE)
+        case "alter":
+            return not isinstance(state, Finished)
 
 
 def _launched(state: State) -> int:

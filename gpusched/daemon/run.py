@@ -6,6 +6,7 @@ There is no daemon: the store lies in the output directory, and the same directo
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from gpusched import files
 from gpusched.config import Config
 from gpusched.core.events import (
     BatchAccepted,
@@ -24,6 +26,7 @@ from gpusched.core.events import (
     DeviceLost,
     DeviceRead,
     DeviceTuned,
+    HostRead,
     Update,
     WindowMoved,
 )
@@ -37,13 +40,14 @@ from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.pool import build_pool, choose, look
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
-from gpusched.errors import one_error
+from gpusched.errors import StoreUnwritable, one_error
 
 #: where a run keeps its state, within the output directory
 STATE_DIR = ".gpusched"
@@ -132,15 +136,15 @@ async def run_batch(
 ) -> RunSummary:
     """Plan a batch, run it, and return when all of its windows are finished, or it is held, or a signal stopped it.
 
-    The first SIGINT or SIGTERM lets the running windows finish, the second stops them; `on_interrupt` is told which it
-    was; `on_note` hears what there is to say about the devices. `watch` may look on, and hold, release, cancel and
-    retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
+    The first SIGINT, SIGTERM or SIGHUP lets the running windows finish, the second (of the first two) stops them;
+    `on_interrupt` is told which it was; `on_note` hears what there is to say about the devices. `watch` may look on,
+    hold, release, cancel and retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
     """
     began = time.monotonic()
     found = look(spec.device)
     gpus = choose(config, found)
     build_pool(config, gpus).require(spec.device)
-    state_dir = output_dir / STATE_DIR
+    state_dir = _state_dir(output_dir)
     signals: list[int] = []
     course = Course()
     surveying = anyio.CancelScope()
@@ -172,6 +176,7 @@ async def run_batch(
                 on_note(note)
             accountant = Accountant(pool.devices)
             stack.callback(accountant.close)
+            memory = HostMemory()
             supervisor = Supervisor(
                 store=store,
                 launcher=launcher,
@@ -181,6 +186,7 @@ async def run_batch(
                 cache_dir=config.cache.dir,
                 observe=follow,
                 account=accountant.account,
+                memory=memory,
             )
             hub.show(supervisor.scheduler.pool)
             sampler = Sampler(pool.devices, inventory=Inventory(look, found) if pool.gpus else None)
@@ -209,22 +215,27 @@ async def run_batch(
             all_read = anyio.Event()
             waiting: list[str] = []
 
-            def deliver(event: DeviceRead | DeviceLost) -> None:
+            def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
                 supervisor.post(event)
-                if isinstance(event, DeviceRead):
-                    hub.report(event.reading)
-                    fleet.read(event)
+                match event:
+                    case DeviceRead(reading=reading):
+                        hub.report(reading)
+                        fleet.read(event)
+                        unread.discard(reading.device_id)
+                    case DeviceLost(device_id=device_id):
+                        unread.discard(device_id)
                 starved = supervisor.scheduler.starved()
                 if starved and not waiting:
-                    on_note(f"Waiting for GPU memory that other processes use: {starved}")
+                    on_note(f"Waiting for memory that other processes use: {starved}")
                 waiting[:] = [starved] if starved else []
-                unread.discard(event.reading.device_id if isinstance(event, DeviceRead) else event.device_id)
                 if not unread:
                     all_read.set()
 
             async def obey_signals() -> None:
-                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-                    async for _ in received:
+                with anyio.open_signal_receiver(*_signals()) as received:
+                    async for number in received:
+                        if number == signal.SIGHUP and signals:
+                            continue  # a shell that leaves and its terminal both say so
                         signals.append(len(signals) + 1)
                         on_interrupt(signals[-1])
                         surveying.cancel()
@@ -254,7 +265,7 @@ async def run_batch(
             tasks.start_soon(supervisor.run)
             tasks.start_soon(fleet.run)
             tasks.start_soon(sampler.run, deliver, fleet.notice)
-            tasks.start_soon(read_host, deliver)
+            tasks.start_soon(read_host, deliver, memory)
             tasks.start_soon(hooks.run)
             with surveying:
                 await fleet.require(spec.device)
@@ -301,6 +312,24 @@ async def run_batch(
         interrupted=bool(signals),
         held_reason=course.held_reason,
     )
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that end a run: SIGHUP too, unless whoever started it (`nohup`) wants it to go on without its terminal."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
+
+
+def _state_dir(output_dir: Path) -> Path:
+    """Where the run keeps its state: a directory that nobody else can change. Raises NotOurs, StoreUnwritable."""
+    path = output_dir / STATE_DIR
+    try:
+        files.make_private_directory(output_dir)
+        with files.opened(output_dir) as output:
+            os.close(files.own_directory(STATE_DIR, output, shown=path))
+    except OSError as error:
+        raise StoreUnwritable(path=path, cause=error.strerror or error) from error
+    return path
 
 
 async def _shut_down_at(ended: anyio.Event, supervisor: Supervisor) -> None:

@@ -21,9 +21,11 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from gpusched import files
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import (
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
@@ -36,9 +38,8 @@ from gpusched.core.events import (
 )
 from gpusched.core.fastest import Timing
 from gpusched.core.history import Sample
-from gpusched.core.model import Active, Batch, Finished, Running, Starting, State, Stopping, WindowKey
+from gpusched.core.model import Active, Batch, DataNotes, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
-from gpusched.daemon.lockfile import lock, make_private_directory
 from gpusched.daemon.rows import (
     AttemptRow,
     BatchRow,
@@ -50,6 +51,7 @@ from gpusched.daemon.rows import (
     batch_row,
     bounded,
     decode_batch,
+    decode_notes,
     decode_plan,
     decode_samples,
     decode_state,
@@ -57,7 +59,7 @@ from gpusched.daemon.rows import (
     status_of,
     to_json,
 )
-from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreUnwritable
+from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
 
 __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
 
@@ -73,6 +75,8 @@ _BUSY_TIMEOUT_MS = 2000
 #: a file up to this size is checked page by page when opened (60 ms); damage to a larger one shows when read
 _CHECK_BYTES = 64 * 1024 * 1024
 _PAGE_WINDOWS = 1000
+#: symbols whose notes are told of at a time
+NOTED_SYMBOLS = 5000
 #: moves among which those are that ended a window lately
 _RECENT_LINES = 10_000
 #: the log is cut back to this size after a large batch
@@ -88,6 +92,7 @@ class Store:
         self._connection = connection
         self._execute = connection.execute
         self._syncs = True
+        self._status = path.stat()
         #: the last line of all stories
         self._line: int = self._query("SELECT coalesce(max(id), 0) FROM story")[0][0]
 
@@ -98,16 +103,12 @@ class Store:
         Raises a subclass of `StoreError`: `StoreLocked`, `StoreUnwritable`, `StoreCorrupt`, `StoreNewer`, `StoreFull`.
         """
         with contextlib.ExitStack() as on_error, _translated(path):
-            make_private_directory(path.parent)
-            lock_fd = lock(path)
+            files.make_private_directory(path.parent)
+            lock_fd = _lock(path)
             on_error.callback(os.close, lock_fd)
-            # Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it.
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with contextlib.closing(os.fdopen(fd, "r+b")):
-                os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
-            connection = sqlite3.connect(path, isolation_level=None)
+            _make_private(path)
+            connection = _connect(path)
             on_error.callback(connection.close)
-            _prepare(connection, path)
             store = cls(path, lock_fd, connection)
             on_error.pop_all()
         return store
@@ -127,8 +128,42 @@ class Store:
         if self._lock_fd < 0:
             return
         self._connection.close()
+        if _has_status(os.fstat(self._lock_fd), _lock_path(self.path)) and not _has_status(self._status, self.path):
+            _remove_log(self.path)
         os.close(self._lock_fd)
         self._lock_fd = -1
+
+    def keep_in_place(self) -> bool:
+        """Write the store anew where its file was removed while it was open; whether that had to be done.
+
+        Raises `StoreReplaced` where another file has its name, and what `open` raises.
+        """
+        with _translated(self.path):
+            try:
+                if os.path.samestat(self._status, self.path.stat()):
+                    return False
+            except FileNotFoundError:
+                self._restore()
+                return True
+        raise StoreReplaced(path=self.path)
+
+    def _restore(self) -> None:
+        """All that was committed is in the open file, which has no name any more."""
+        files.make_private_directory(self.path.parent)
+        if not _has_status(os.fstat(self._lock_fd), _lock_path(self.path)):
+            lock_fd = _lock(self.path)
+            os.close(self._lock_fd)
+            self._lock_fd = lock_fd
+        copy = self.path.with_name(f".{self.path.name}.restored")
+        copy.unlink(missing_ok=True)
+        _make_private(copy)
+        with contextlib.closing(sqlite3.connect(copy)) as target:
+            self._connection.backup(target)
+        copy.rename(self.path)
+        self._connection.close()
+        _remove_log(self.path)
+        self._status, self._connection = self.path.stat(), _connect(self.path)
+        self._execute, self._syncs = self._connection.execute, True
 
     def __enter__(self) -> Self:
         return self
@@ -192,6 +227,8 @@ class Store:
                 self._execute("UPDATE batches SET held_reason = ? WHERE id = ?", (record.reason, record.batch_id))
             case BatchReleased():
                 self._execute("UPDATE batches SET held_reason = NULL WHERE id = ?", (record.batch_id,))
+            case BatchAltered():
+                self._alter(record)
             case BatchReopened():
                 self._execute("UPDATE batches SET finished_at = NULL WHERE id = ?", (record.batch_id,))
             case BatchFinished():
@@ -222,6 +259,16 @@ class Store:
         self._connection.executemany(
             "INSERT INTO counts VALUES (?, ?, ?)", [(batch.id, status, n) for status, n in counts.items()]
         )
+        self._connection.executemany(
+            "INSERT INTO notes VALUES (?, ?, ?, ?)",
+            [(batch.id, n, symbol, to_json(notes)) for n, (symbol, notes) in enumerate(record.notes.items())],
+        )
+
+    def _alter(self, record: BatchAltered) -> None:
+        batch = record.batch
+        self._execute("UPDATE batches SET batch = ? WHERE id = ?", (to_json(batch), batch.id))
+        line = (batch.id, self._line, record.at, "; ".join(record.changes))
+        self._execute("INSERT INTO batch_story VALUES (?, ?, ?, ?)", line)
 
     def _move(self, record: WindowMoved) -> None:
         old, new, at, key = record.old, record.new, record.at, record.key
@@ -256,13 +303,15 @@ class Store:
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        for batch, held_reason in self._query("SELECT batch, held_reason FROM batches WHERE id = ?", (batch_id,)):
+        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ?"
+        for batch, held_reason, finished in self._query(asked, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             with self._decoding(batch_id):
                 return BatchRecovered(
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
                     held_reason=held_reason,
+                    finished=bool(finished),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),
                 )
         return None
@@ -331,13 +380,19 @@ class Store:
         return self._window_row(rows[0]) if rows else None
 
     def story(self, key: WindowKey) -> list[StoryLine]:
-        """Every move of a window, in order; empty for one that nothing has happened to, or that does not exist."""
-        rows = self._query(
-            "SELECT s.at, s.old, s.new, s.attempt, s.reason FROM story s JOIN windows w ON w.id = s.window"
-            " WHERE w.batch_id = ? AND w.label = ? ORDER BY s.id",
-            (key.batch_id, key.label),
-        )
-        return [StoryLine(at=at, old=old, new=new, attempt=n, reason=reason) for at, old, new, n, reason in rows]
+        """Every move of a window, and what changed for its whole batch until it was finished, in order.
+
+        Empty for a window that nothing has happened to, or that does not exist.
+        """
+        lines: list[StoryLine] = []
+        state, attempt = "queued", 1
+        for at, old, new, number, reason in self._query(
+            statements.STORY, {"batch_id": key.batch_id, "label": key.label}
+        ):
+            if new is not None:
+                state, attempt = new, number
+            lines.append(StoryLine(at=at, old=old or state, new=state, attempt=attempt, reason=reason))
+        return lines
 
     def attempts(self, key: WindowKey) -> list[AttemptRow]:
         """Every launch of a window, in order."""
@@ -359,6 +414,12 @@ class Store:
             with self._decoding(batch_id):
                 return decode_samples(samples)
         return []
+
+    def notes(self, batch_id: str, *, symbol: str | None = None) -> DataNotes:
+        """What there is to know about the data of a batch: of the first symbols that have notes, or of this one."""
+        rows = self._query(statements.NOTES, {"batch_id": batch_id, "symbol": symbol, "symbols": NOTED_SYMBOLS})
+        with self._decoding(batch_id):
+            return {name: decode_notes(notes) for name, notes in rows}
 
     def learned(self) -> list[Estimate]:
         """What windows cost, for `Estimates`."""
@@ -393,6 +454,48 @@ class Store:
 
 
 _LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
+
+
+def _make_private(path: Path) -> None:
+    """Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with contextlib.closing(os.fdopen(fd, "r+b")):
+        os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _has_status(status: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(status, path.stat())
+    except OSError:
+        return False
+
+
+def _remove_log(path: Path) -> None:
+    """sqlite leaves the log of a file that has lost its name, and would apply it to the next one that has that name."""
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + suffix).unlink()
+
+
+def _lock(path: Path) -> int:
+    try:
+        return files.lock(_lock_path(path))
+    except files.Locked as locked:
+        raise StoreLocked(path=path, holder=locked.holder) from None
 
 
 def _is_start(record: Record) -> bool:

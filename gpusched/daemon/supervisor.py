@@ -11,6 +11,8 @@ with one permit per slot guards the launch itself.
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import signal
 import time
 from collections import deque
@@ -19,10 +21,10 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import msgspec
 
 from gpusched import artifacts
-from gpusched.core.estimates import Estimate, Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -31,6 +33,7 @@ from gpusched.core.events import (
     BatchRecovered,
     BatchReopened,
     BatchSubmitted,
+    CheckResults,
     Command,
     DeviceLost,
     DeviceRead,
@@ -40,13 +43,13 @@ from gpusched.core.events import (
     Launch,
     ProgressReported,
     Record,
+    ResultsChecked,
     ShutdownRequested,
     Terminate,
     TimePassed,
     Update,
-    WindowMoved,
 )
-from gpusched.core.failures import classify
+from gpusched.core.failures import Exit, Killer, classify, out_of_host_memory
 from gpusched.core.history import History, Sample
 from gpusched.core.model import (
     CPU,
@@ -54,7 +57,6 @@ from gpusched.core.model import (
     Batch,
     DataNotes,
     Device,
-    DeviceType,
     Ending,
     Failure,
     Instant,
@@ -71,14 +73,18 @@ from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.index import Index
 from gpusched.daemon.jobs import environment, window_job
 from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.link import WorkloadNotLoadable
+from gpusched.daemon.learning import Learning
+from gpusched.daemon.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log
+from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.permits import Permits
 from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
-from gpusched.worker.messages import Error, PipeMessage, Progress
+from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress
 from gpusched.workload import device_fingerprint
+
+log = logging.getLogger("gpusched.daemon")
 
 #: windows of finished batches that are kept in memory; the store has them all
 KEPT_WINDOWS = 10_000
@@ -118,9 +124,11 @@ class Supervisor:
         cache_dir: Path,
         observe: Callable[[Update], None],
         account: Callable[[str, int], Awaitable[Accounted]] = _uncounted,
+        memory: HostMemory | None = None,
         on_turn: Callable[[StoreError | None], None] = lambda problem: None,
     ) -> None:
-        self.estimates = Estimates(store.learned())
+        self._learning = Learning(store.learned())
+        self.estimates = self._learning.estimates
         self.scheduler = Scheduler(self.estimates)
         self._store = store
         self._launcher = launcher
@@ -128,9 +136,11 @@ class Supervisor:
         self._cache_dir = cache_dir
         self._observe = observe
         self._account = account
+        self._memory = HostMemory() if memory is None else memory
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
-        self._events: deque[Event] = deque([DevicesFound(devices=devices, trying=frozenset(untried))])
+        found = DevicesFound(devices=devices, trying=frozenset(untried))
+        self._events: deque[Event] = deque([found, self._memory.read()])
         self._wakeup = anyio.Event()
         self._permits = Permits()
         self._processes: dict[tuple[WindowKey, int], Process] = {}
@@ -138,13 +148,13 @@ class Supervisor:
         self._commands: list[Command] = []
         #: set at the next reading of a device, or its loss, for those who wait for one
         self._heard: dict[str, anyio.Event] = {}
-        #: what the store does not know yet of what was learned
-        self._learned: dict[tuple[str, DeviceType, int], Estimate] = {}
         #: of the batches that have windows on the devices
         self._histories: dict[str, History] = {}
         self._histories_kept_at = time.monotonic()
         #: finished batches in memory and their windows, the one that finished first at the beginning
         self._finished: dict[str, int] = {}
+        #: looks for the results of a batch that are under way
+        self._checks: set[int] = set()
         #: set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
         self._shutdown = False
@@ -207,7 +217,8 @@ class Supervisor:
 
     @property
     def _idle(self) -> bool:
-        return not (self.scheduler.active or self._events or self._records or self._commands or self._processes)
+        waiting = self._events or self._records or self._commands
+        return not (self.scheduler.active or waiting or self._processes or self._checks)
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
@@ -229,7 +240,7 @@ class Supervisor:
             records, commands = self.scheduler.handle(event, instant)
             self._records += records
             self._commands += commands
-            self._learn(records)
+            self._learning.follow(records, self.scheduler)
             match event:
                 case DeviceRead(reading=reading):
                     self._note(reading)
@@ -251,12 +262,15 @@ class Supervisor:
     def _commit(self) -> StoreError | None:
         """Make the records durable and tell the observers; what makes them wait, if they have to."""
         histories = self._histories_to_keep()
+        try:
+            if self._store.keep_in_place():
+                log.warning("the store was removed while it was in use, and is written anew path=%s", self._store.path)
+            if self._records or histories:
+                self._store.record(self._records, self._learning.unsaved, histories)
+        except StoreError as problem:
+            return problem
         if self._records or histories:
-            try:
-                self._store.record(self._records, self._learned.values(), histories)
-            except StoreError as problem:
-                return problem
-            self._learned.clear()
+            self._learning.saved()
             records, self._records = self._records, []
             for record in records:
                 self._index.update(record)
@@ -300,27 +314,13 @@ class Supervisor:
         ending = {record.batch_id for record in self._records if isinstance(record, BatchFinished)}
         return {name: history.samples() for name, history in self._histories.items() if due or name in ending}
 
-    def _learn(self, records: Iterable[Record]) -> None:
-        """Remember what windows took that were trained now; a result that a restart found was timed by nobody here."""
-        for record in records:
-            if isinstance(record, WindowMoved) and isinstance(record.ending, WindowResult) and record.usage is not None:
-                batch, planned = self.scheduler.batch(record.key.batch_id), self.scheduler.planned(record.key)
-                assert batch is not None
-                if planned.doubt is not None or planned.refusal is not None:
-                    continue  # nobody knows how many rows it had
-                estimate = self.estimates.observe(
-                    batch.spec.workload,
-                    record.ending.device_type,
-                    planned.usable_rows,
-                    record.ending.seconds,
-                    record.usage.device_memory_bytes,
-                )
-                self._learned[estimate.workload, estimate.device_type, estimate.bucket] = estimate
-
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:
             case Launch():
                 tasks.start_soon(self._attempt, command)
+            case CheckResults():
+                self._checks.add(command.check)
+                tasks.start_soon(self._check_results, command)
             case Terminate():
                 self._signal(command.key, command.attempt, signal.SIGTERM)
             case Kill():
@@ -335,6 +335,16 @@ class Supervisor:
             batch = self.scheduler.batch(key.batch_id)
             assert batch is not None
             self._launcher.kill(batch.spec.workload)
+
+    async def _check_results(self, asked: CheckResults) -> None:
+        """Look for results in a thread: there may be many, and a network file system that is slow."""
+        batch = self.scheduler.batch(asked.batch_id)
+        assert batch is not None
+        missing = await anyio.to_thread.run_sync(
+            artifacts.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+        )
+        self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
+        self._checks.discard(asked.check)
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 
@@ -360,15 +370,17 @@ class Supervisor:
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
                 return
             except (LaunchError, OSError) as error:
-                refused = Failure(kind="launch_refused", message=str(error))
+                refused = _refusal(error)
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
                 return
             self._processes[key, attempt] = process
+            self._memory.follow(process.pid, process.shared_bytes)
             try:
                 self.post(AttemptStarted(key=key, attempt=attempt, pid=process.pid))
                 ended = await self._follow(process, batch, planned, key, attempt, device)
             finally:
                 del self._processes[key, attempt]
+                self._memory.forget(process.pid)
         self.post(ended)
 
     async def _follow(
@@ -392,12 +404,18 @@ class Supervisor:
             result=results[-1] if results else None,
             error=errors[-1] if errors else None,
             violation=end.violation,
-            launcher_lost=end.launcher_lost,
-            exit_code=end.exit_code,
-            signal=end.signal,
-            on_cpu=device.id == CPU,
-            log_end=end_of_log(self.log_path(key, attempt)) if end.signal == signal.SIGABRT else "",
+            exit=Exit(
+                launcher_lost=end.launcher_lost,
+                exit_code=end.exit_code,
+                signal=end.signal,
+                killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
+                on_cpu=device.id == CPU,
+                memory_limited=self._memory.limited or batch.spec.limits.memory_limit_bytes > 0,
+                log_end=end_of_log(self.log_path(key, attempt)) if end.signal == signal.SIGABRT else "",
+            ),
         )
+        if isinstance(ending, Failure) and ending.kind == "host_memory":
+            self.post(self._memory.read())  # what it had is free: the next one must not wait for a reading
         if isinstance(ending, Failure) and not errors:
             # It may have died between its commit and its report.
             ending = committed_result(batch, planned) or ending
@@ -409,8 +427,16 @@ class Supervisor:
             peak_memory_bytes=end.peak_memory_bytes,
             device_memory_bytes=accounted.memory_bytes,
             device_seconds=accounted.seconds,
+            own_memory_bytes=max(0, end.peak_memory_bytes - process.shared_bytes) if end.peak_memory_bytes else None,
         )
         return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage)
+
+    def _killer(self, end: ProcessEnd) -> Killer:
+        """Who sent the SIGKILL that a process died of."""
+        if end.killed:
+            return "gpusched"
+        by_kernel = self._memory.take_kill()
+        return "unknown" if by_kernel is None else "kernel" if by_kernel else "somebody"
 
     async def _doubt(self, key: WindowKey, failure: Failure, device: Device) -> None:
         """Before a failure is held against a window: was its device lost? The window hears of that first.
@@ -428,6 +454,13 @@ class Supervisor:
         return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
 
 
+def _refusal(error: LaunchError | OSError) -> Failure:
+    """Why an attempt could not be launched."""
+    if isinstance(error, NoMemoryToFork) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return out_of_host_memory("no process could be started")
+    return Failure(kind="launch_refused", message=str(error))
+
+
 def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | None:
     """The verified result that is already in a window's directory, if it is the one that training would give."""
     if planned.fingerprint is None:
@@ -442,8 +475,10 @@ def _reconcile(recovered: BatchRecovered) -> BatchRecovered:
     """Look for results that windows committed while nobody was there to hear of it."""
     windows: list[tuple[PlannedWindow, State]] = []
     for planned, state in recovered.windows:
-        found = committed_result(recovered.batch, planned) if isinstance(state, Active) else None
-        windows.append((msgspec.structs.replace(planned, committed=found) if found else planned, state))
+        if isinstance(state, Active):
+            # Also None: one that was planned to be reused was missed, or it would not have run.
+            planned = msgspec.structs.replace(planned, committed=committed_result(recovered.batch, planned))
+        windows.append((planned, state))
     return msgspec.structs.replace(recovered, windows=tuple(windows))
 
 

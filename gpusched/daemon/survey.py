@@ -192,6 +192,7 @@ def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
         remedy=surveyed.remedy,
         fingerprint=surveyed.fingerprint,
         committed=surveyed.committed,
+        replaces=surveyed.replaces,
     )
 
 

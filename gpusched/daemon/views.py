@@ -6,14 +6,16 @@ from collections import Counter
 
 import msgspec
 
-from gpusched.core.events import BatchAccepted, Update, WindowMoved
+from gpusched.core.events import BatchAccepted, BatchAltered, Update, WindowMoved
 from gpusched.core.model import (
     CPU,
     Active,
     Batch,
+    DataNote,
     Ending,
     Failed,
     Failure,
+    FailureKind,
     Finished,
     Lost,
     Reused,
@@ -65,6 +67,8 @@ def window_line(row: WindowRow) -> WindowLine:
         started_at=attempt.started_at if attempt else None,
         ended_at=attempt.ended_at if attempt else None,
         reason=_reason(state),
+        failure=_failure(state),
+        remedy=row.plan.remedy if isinstance(state, Finished) else "",
     )
 
 
@@ -98,10 +102,17 @@ def result_line(row: WindowRow) -> ResultLine:
         device_memory_bytes=usage.device_memory_bytes if usage else None,
         device_seconds=usage.device_seconds if usage else None,
         reason=_reason(row.state),
+        failure=_failure(row.state),
     )
 
 
-def window_detail(row: WindowRow, story: list[StoryLine], attempts: list[AttemptRow], batch: Batch) -> WindowDetail:
+def window_detail(
+    row: WindowRow,
+    story: list[StoryLine],
+    attempts: list[AttemptRow],
+    notes: tuple[DataNote, ...],
+    batch: Batch,
+) -> WindowDetail:
     return WindowDetail(
         window=window_line(row),
         plan=row.plan,
@@ -110,6 +121,7 @@ def window_detail(row: WindowRow, story: list[StoryLine], attempts: list[Attempt
         attempts=tuple(map(attempt_line, attempts)),
         device=batch.device,
         choice=batch.choice,
+        notes=notes,
     )
 
 
@@ -142,9 +154,14 @@ def ending(move: WindowMoved) -> WindowMoved:
             return move
 
 
-def delta(update: Update) -> Delta:
-    """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure."""
+def delta(update: Update) -> Delta | None:
+    """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure.
+
+    None: nothing, since no view shows terms, and clients of 0.1 know no such frame.
+    """
     match update:
+        case BatchAltered():
+            return None
         case BatchAccepted():
             return BatchAnnounced(batch=_announced(update))
         case WindowMoved():
@@ -175,6 +192,11 @@ def _bounded_ending(ending: Ending | None) -> Ending | None:
     assert isinstance(state, Finished)
     assert isinstance(state.outcome, Failed)
     return state.outcome.failure
+
+
+def _failure(state: State) -> FailureKind | None:
+    outcome = state.outcome if isinstance(state, Finished) else None
+    return outcome.failure.kind if isinstance(outcome, Failed | Lost) else None
 
 
 def _reason(state: State) -> str | None:

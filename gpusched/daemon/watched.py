@@ -15,9 +15,10 @@ from gpusched.daemon.choice import Chooser
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.listener import SOCKET_NAME, Listener
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.run import Watch
-from gpusched.daemon.server import SOCKET_NAME, Listener, Server
+from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.warm_up import WarmUp

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import lzma
-import os
-import tempfile
 from pathlib import Path
+
+from gpusched import files
 
 SYMBOLS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 #: lines of ticker, date, open, high, low, close, volume; sorted
@@ -25,19 +25,7 @@ def write_sample(directory: Path) -> list[str]:
     lines = lzma.decompress(ARCHIVE.read_bytes()).decode().splitlines(keepends=True)
     written = []
     for symbol, rows in itertools.groupby(lines, key=lambda line: line.partition(",")[0]):
-        _write(data / f"{symbol}.csv", _HEADER + "".join(row.partition(",")[2] for row in rows))
+        text = _HEADER + "".join(row.partition(",")[2] for row in rows)
+        files.write_whole(data / f"{symbol}.csv", (text.encode(),), mode=0o644)
         written.append(symbol)
     return written
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -5,6 +5,7 @@ Needs neither numpy nor LightGBM: the command line checks a configuration with i
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,15 @@ LIGHTGBM_DEFAULTS: dict[str, Any] = {
     "verbosity": -1,
 }
 
+#: What LightGBM is asked for on a GPU beside that, with either device type. A GPU adds up the gradients of a bin in no
+#: fixed order: the sum of float32s depends on it, that of float64s does not.
+GPU_DEFAULTS: dict[str, Any] = {"gpu_use_dp": True}
+#: what there is to say of a batch without it
+DIFFERS = (
+    "lightgbm.gpu_use_dp is off, so a GPU may make another model of the same window each time (LightGBM: Although"
+    ' "deterministic" is set, the results ran by GPU may be non-deterministic.)'
+)
+
 _DEVICE = "gpusched gives each window its device: choose with --device"
 _MACHINES = "a window is trained by one process on one machine"
 _FILES = "gpusched passes the data in memory and writes the artifacts itself"
@@ -60,8 +70,8 @@ _WHOLE_NUMBERS = ("num_iterations", "early_stopping_round", "seed", "num_threads
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings as they were given; `parse_settings` makes complete ones."""
 
-    #: directory below the symbol's that holds its bars
-    interval: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")] = "1d"
+    #: directory below the symbol's that holds its bars, by any name of it; empty: 1d, or the only one that there is
+    interval: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$")] = ""
     #: bars that the label looks ahead
     horizon: Annotated[int, Meta(ge=1, le=1_000_000)] = 7
     #: a forward return above it is labelled 1
@@ -71,8 +81,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     validation_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     #: usable rows below which a window is skipped
     min_rows: Annotated[int, Meta(ge=2)] = 20
+    #: what is what in the files → the name of its column, where the names do not say it
+    columns: dict[str, str] = {}
+    #: of the exchange, by IANA's name; empty: as the timestamps say
+    timezone: str = ""
+    #: of the timestamps, for `strptime`; empty: the forms that can mean one thing only
+    date_format: str = ""
+    decimal: Literal[".", ","] = "."
+    #: whether data are refused of which there is anything to say
+    strict: bool = False
     #: LightGBM's parameters, on top of `LIGHTGBM_DEFAULTS`
     lightgbm: dict[str, Any] = {}
+
+
+#: of bars, as `columns` calls them
+COLUMNS = ("timestamp", "time", "open", "high", "low", "close", "volume", "symbol")
+#: settings that say how files are read; what comes of it is in the bars
+READING = ("columns", "timezone", "date_format", "decimal", "strict")
 
 
 def parse_settings(raw: Mapping[str, Any]) -> Settings:
@@ -84,7 +109,39 @@ def parse_settings(raw: Mapping[str, Any]) -> Settings:
         settings = msgspec.convert(dict(raw), Settings)
     except msgspec.ValidationError as error:
         raise BadParameters(_sentence(str(error), raw)) from None
+    for role in settings.columns:
+        if role not in COLUMNS:
+            raise BadParameters(f"setting columns: there is no {role!r} in it{_nearest(role, COLUMNS)}")
+    _check_timezone(settings.timezone)
+    _check_date_format(settings.date_format)
     return msgspec.structs.replace(settings, lightgbm=lightgbm_parameters(settings.lightgbm))
+
+
+def _check_timezone(name: str) -> None:
+    if not name:
+        return
+    import zoneinfo  # takes a while, and few need it
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
+        raise BadParameters(
+            f"setting timezone: there is no zone {name!r}{_nearest(name, zoneinfo.available_timezones())};"
+            ' zones are called as in "Asia/Kolkata"'
+        ) from None
+
+
+def _check_date_format(form: str) -> None:
+    moment = dt.datetime(2023, 11, 25, 13, 45, 59)
+    try:
+        known = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
+    except ValueError:
+        known = False
+    if not known:
+        raise BadParameters(
+            f'setting date_format: {form!r} does not tell a year, month and day, as "%d.%m.%Y %H:%M" does'
+            " (Python's strptime has the letters)"
+        )
 
 
 def lightgbm_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +152,12 @@ def lightgbm_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
     validate_lightgbm(params)
     given = {CANONICAL[name]: value for name, value in params.items()}
     return dict(sorted((LIGHTGBM_DEFAULTS | given).items()))
+
+
+def differs_on_gpus(params: Mapping[str, Any]) -> bool:
+    """Whether `params`, by canonical names, let a GPU make another model of the same window each time: `DIFFERS`."""
+    given = (GPU_DEFAULTS | dict(params))["gpu_use_dp"]
+    return str(given).lower() in ("false", "-")  # LightGBM knows no other words for it
 
 
 def validate_lightgbm(params: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from gpusched.teacher import opencl
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
+from gpusched.teacher.settings import GPU_DEFAULTS, differs_on_gpus
 from gpusched.workload import BadParameters, Report
 
 #: A thread with fewer rows costs more than it brings. 100 rounds on 90 rows take 10 ms with one thread and 80 ms with
@@ -24,6 +25,8 @@ ROWS_PER_THREAD = 10_000
 
 #: what LightGBM says of values where it reads them, in these files or words
 _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (set|use) |not enabled in this build")
+#: how LightGBM warns that a GPU's sums, and so the model, may be others each time
+_DIFFERS = "may be non-deterministic"
 _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
 
@@ -45,10 +48,14 @@ class Trained(msgspec.Struct, frozen=True):
 
 
 class _Log:
-    """Takes LightGBM's messages, to find the OpenCL device in them; prints those that were asked for."""
+    """Takes LightGBM's messages, to find the OpenCL device in them; prints those that were asked for.
 
-    def __init__(self, verbosity: int) -> None:
+    `differs`: prints LightGBM's warning that its results do, even if no warnings were asked for.
+    """
+
+    def __init__(self, verbosity: int, *, differs: bool = False) -> None:
         self._verbosity = verbosity
+        self._differs = differs
         self.opencl_device: str | None = None
 
     def info(self, message: str) -> None:
@@ -56,6 +63,9 @@ class _Log:
         self.opencl_device = opencl.device_named_in(message) or self.opencl_device
         level = -1 if "[Fatal]" in message else 0 if "[Warning]" in message else 1
         if level <= self._verbosity:
+            print(message.rstrip(), flush=True)  # noqa: T201
+        elif self._differs and _DIFFERS in message:
+            self._differs = False
             print(message.rstrip(), flush=True)  # noqa: T201
 
     def warning(self, message: str) -> None:
@@ -77,12 +87,12 @@ def train(
     """
     _set_threads(min(threads, 1 + len(examples.split.train) // ROWS_PER_THREAD))
     params = params | {"device_type": device_type}
-    if device_type != "cpu":
-        params["gpu_device_id"] = 0  # the process sees one
     log = None
-    if device_type == "gpu":
-        log = _Log(params["verbosity"])
-        params["verbosity"] = max(1, params["verbosity"])  # or LightGBM does not name the device
+    if device_type != "cpu":
+        params = GPU_DEFAULTS | params | {"gpu_device_id": 0}  # the process sees one
+        log = _Log(params["verbosity"], differs=differs_on_gpus(params))
+        # without warnings there is none that the model differs, without information OpenCL's device has no name
+        params["verbosity"] = max(1 if device_type == "gpu" else 0, params["verbosity"])
         lightgbm.register_logger(log)
     try:
         booster = _boost(examples, matrix, params, log, report)
@@ -99,10 +109,16 @@ def train(
     best = booster.best_iteration if booster.best_iteration > 0 else None
     text = booster.model_to_string(num_iteration=best)  # not `save_model`: a disk that is full is nothing to it
     booster.model_from_string(text)
+    parameters = trained_parameters(text)
+    if parameters.get("device_type") != device_type:
+        raise BadParameters(
+            f"with these parameters LightGBM trains with device type {parameters.get('device_type')}, and not"
+            f" {device_type}: linear_tree, for one, does not work by CUDA"
+        )
     return Trained(
         text=text,
         booster=booster,
-        parameters=trained_parameters(text),
+        parameters=parameters,
         rounds=booster.current_iteration(),
         best_iteration=best,
         opencl_device=log.opencl_device if log is not None else None,
@@ -123,7 +139,7 @@ def _boost(
     rounds = params["num_iterations"]
 
     def after_round(env: Any) -> None:
-        if log is not None and env.iteration == 0:
+        if params["device_type"] == "gpu" and log is not None and env.iteration == 0:
             opencl.require_gpu(log.opencl_device)
         report("boosting", env.iteration + 1, rounds)
 

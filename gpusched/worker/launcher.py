@@ -53,7 +53,6 @@ from gpusched.worker.messages import (
     Preloaded,
     PreloadFailed,
     Refused,
-    Signal,
     SurveyJob,
 )
 from gpusched.worker.stream import error_message
@@ -77,12 +76,15 @@ class Launcher:
         self._buffer = bytearray(MAX_PACKET_BYTES)
         self._allowed_cpus = os.sched_getaffinity(0)
         self._preloaded: set[tuple[str, Needs]] = set()
-        #: living leaders, both ways
+        #: what windows share with this process
+        self._shared_bytes = 0
+        #: the forks' ids by the pids of living leaders
         self._ids: dict[int, int] = {}
-        self._pids: dict[int, int] = {}
         #: by the process group's id
         self._leaving: dict[int, Leaving] = {}
         self._stopping = False
+        #: it kills what it still has
+        self._leaving_now = False
 
     def run(self) -> None:
         """Serve until the supervisor has gone or SIGTERM arrives; then leave nothing behind."""
@@ -129,8 +131,6 @@ class Launcher:
         match request:
             case Fork():
                 self._fork(request, descriptors[0], descriptors[1])
-            case Signal():
-                self._signal(request)
             case Preload():
                 began = time.monotonic()
                 if self._preload(request.workload, request.needed_by):
@@ -162,6 +162,7 @@ class Launcher:
         self._preloaded.add((workload, needed_by))
         if needed_by == "window":
             prepare_to_fork()
+            self._shared_bytes = linux.own_bytes()
         else:
             gc.freeze()
         return True
@@ -180,22 +181,11 @@ class Launcher:
             if pid == 0:
                 become_window(request, pipe, log, launcher, self._allowed_cpus)
         except OSError as error:
-            self._send(Refused(id=request.id, reason=f"fork: {error.strerror}"))
+            no_memory = error.errno == errno.ENOMEM
+            self._send(Refused(id=request.id, reason=f"fork: {error.strerror}", out_of_memory=no_memory))
             return
         self._ids[pid] = request.id
-        self._pids[request.id] = pid
-        self._send(Forked(id=request.id, pid=pid))
-
-    def _signal(self, request: Signal) -> None:
-        pid = self._pids.get(request.id)
-        if pid is None:
-            return
-        try:
-            os.killpg(pid, request.signal)
-        except ProcessLookupError:
-            os.kill(pid, request.signal)  # it has not called setsid yet, and we have not reaped it
-        except PermissionError as error:
-            _log(f"cannot signal process group {pid}: {error.strerror}")
+        self._send(Forked(id=request.id, pid=pid, shared_bytes=self._shared_bytes))
 
     def _send(self, reply: LauncherReply) -> None:
         try:
@@ -231,14 +221,13 @@ class Launcher:
         _kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        identifier = self._ids.pop(pid)
-        del self._pids[identifier]
         gone = Gone(
-            id=identifier,
+            id=self._ids.pop(pid),
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             cpu_seconds=round(usage.ru_utime + usage.ru_stime, 6),
             peak_memory_bytes=usage.ru_maxrss * 1024,
+            killed=self._leaving_now,
         )
         self._leaving[pid] = Leaving(gone, set())
 
@@ -259,6 +248,7 @@ class Launcher:
         return strays
 
     def _kill_everything(self) -> None:
+        self._leaving_now = True
         for pid in self._ids:
             _kill_group(pid)
             _kill_process(pid)  # one that has not called setsid yet

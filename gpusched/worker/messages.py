@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.calendar import Days
-from gpusched.core.model import DataNote, DeviceType, WindowResult
+from gpusched.core.model import DataNote, DeviceType, Standing, WindowResult
 from gpusched.workload import SurveyTask, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
@@ -89,22 +89,18 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     memory_limit_bytes: int | None = None
 
 
-class Signal(msgspec.Struct, frozen=True, kw_only=True, tag="signal"):
-    """Send `signal` to the whole process group of a forked process that has not been reaped."""
-
-    id: int
-    signal: int
-
-
-LauncherRequest = Preload | Fork | Signal
+LauncherRequest = Preload | Fork
 
 
 # -- launcher → supervisor --------------------------------------------------------------------------------------------
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
+    """The process exists. `shared_bytes` of its memory are the launcher's."""
+
     id: int
     pid: int
+    shared_bytes: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -112,12 +108,15 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
     id: int
     reason: str
+    #: there is no memory for it
+    out_of_memory: bool = False
 
 
 class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     """The process and its whole group are gone. Exactly one of `exit_code` and `signal` is set.
 
-    `peak_memory_bytes` is resident memory, what it shares with the launcher included.
+    `peak_memory_bytes` is resident memory, what it shares with the launcher included. `killed`: by the launcher, which
+    is leaving.
     """
 
     id: int
@@ -125,6 +124,7 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     signal: int | None
     cpu_seconds: float
     peak_memory_bytes: int
+    killed: bool = False
 
 
 class Preloaded(msgspec.Struct, frozen=True, kw_only=True, tag="preloaded"):
@@ -176,6 +176,7 @@ class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
     remedy: str = ""
     fingerprint: str | None = None
     committed: WindowResult | None = None
+    replaces: Standing = "nothing"
 
 
 class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):
@@ -234,5 +235,9 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
     launcher_lost: bool = False
+    #: of its log, which had grown beyond its limit
+    log_left_out_bytes: int = 0
+    #: gpusched sent it SIGKILL
+    killed: bool = False
     #: what the process wrote to its pipe that it must not; it was killed for it
     violation: str | None = None

@@ -107,6 +107,10 @@ def _surveyed_symbol(task: SurveyTask, found: SymbolSurvey) -> SurveyedSymbol:
 
 
 def _surveyed(job: SurveyJob, symbol: str, window: WindowSurvey) -> SurveyedWindow:
+    is_wanted = window.skip_reason is None and window.refusal is None
+    label = window_label(symbol, window.start, window.end)
+    committed = _committed(job, label, window) if is_wanted else None
+    is_trained = is_wanted and committed is None
     return SurveyedWindow(
         symbol=symbol,
         start=window.start,
@@ -117,14 +121,15 @@ def _surveyed(job: SurveyJob, symbol: str, window: WindowSurvey) -> SurveyedWind
         refusal=window.refusal and _bounded(window.refusal),
         remedy=_bounded(window.remedy),
         fingerprint=window.fingerprint,
-        committed=_committed(job, symbol, window),
+        committed=committed,
+        replaces=artifacts.standing(Path(job.output_dir), label) if is_trained else "nothing",
     )
 
 
-def _committed(job: SurveyJob, symbol: str, window: WindowSurvey) -> WindowResult | None:
-    if window.fingerprint is None or window.skip_reason is not None or window.refusal is not None:
+def _committed(job: SurveyJob, label: str, window: WindowSurvey) -> WindowResult | None:
+    if window.fingerprint is None:
         return None
-    path = Path(job.output_dir) / window_label(symbol, window.start, window.end)
+    path = Path(job.output_dir) / label
     fingerprints = {device_fingerprint(window.fingerprint, device_type) for device_type in job.device_types}
     metadata = artifacts.verify(path, fingerprints)
     return None if metadata is None else metadata.result(path)

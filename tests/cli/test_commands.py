@@ -77,7 +77,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     [
         ("", "the following arguments are required: COMMAND"),
         ("rum", "there is no command 'rum'; did you mean 'run'?"),
-        ("completion bsh", "invalid choice: 'bsh' (choose from 'bash', 'zsh', 'fish'); did you mean 'bash'?"),
+        ("completion bsh", "invalid choice: 'bsh' (choose from bash, zsh, fish); did you mean 'bash'?"),
         ("xyzzy", "there is no command 'xyzzy'\n"),
         ("run", "the following arguments are required: SYMBOLS_FILE"),
         ("run symbols.txt --symbols ABC", "give SYMBOLS_FILE or --symbols, not both"),
@@ -280,6 +280,12 @@ def test_a_plan_as_json(gpusched: Command) -> None:
     assert found.err.splitlines() == [f"{gpusched.directory}/symbols.txt: named twice, taken once: ABC (line 3)"]
 
 
+def test_a_plan_says_that_single_precision_makes_another_model_each_time(gpusched: Command) -> None:
+    off = ("--set", "lightgbm.gpu_use_dp=false")
+    told = [gpusched.said("plan", "symbols.txt", *DATES, *more)[1] for more in (off, (*off, "--device", "cpu"), ())]
+    assert ["may make another model of the same window each time" in err for err in told] == [True, False, False]
+
+
 def test_symbols_may_be_typed_or_come_from_a_pipe(gpusched: Command) -> None:
     typed = gpusched.json("plan", "--symbols", "ABC,NONE", *DATES, "--device", "cpu")
     assert typed["batch_id"].startswith("ABC-NONE-")
@@ -380,6 +386,12 @@ def test_a_full_disk_below_stdout_is_no_bug(gpusched: Command, unbuffered: str) 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_below_stderr_keeps_the_exit_code(gpusched: Command, unbuffered: str) -> None:
     assert to_full_disk(gpusched, "rum", full="stderr", unbuffered=unbuffered).returncode == 2
+
+
+def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:
+    """Notes go to stderr; what was asked for goes to stdout."""
+    done = to_full_disk(gpusched, "plan", "symbols.txt", *DATES, full="stderr", unbuffered="1")
+    assert "2022-01-01_to_" in done.stdout
 
 
 def to_full_disk(gpusched: Command, *typed: str, full: str, unbuffered: str) -> subprocess.CompletedProcess[str]:

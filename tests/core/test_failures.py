@@ -11,6 +11,7 @@ import pytest
 from gpusched.core.failures import (
     MAX_LOSSES,
     TREATMENTS,
+    Exit,
     Killer,
     Retry,
     backoff,
@@ -108,18 +109,22 @@ def seen(
     number: int | None = None,
     killer: Killer = "unknown",
     on_cpu: bool = True,
+    memory_limited: bool = True,
     log_end: str = "",
 ) -> Ending:
     return classify(
         result=result,
         error=error,
         violation=violation,
-        launcher_lost=launcher_lost,
-        exit_code=exit_code,
-        signal=number,
-        killer=killer,
-        on_cpu=on_cpu,
-        log_end=log_end,
+        exit=Exit(
+            launcher_lost=launcher_lost,
+            exit_code=exit_code,
+            signal=number,
+            killer=killer,
+            on_cpu=on_cpu,
+            memory_limited=memory_limited,
+            log_end=log_end,
+        ),
     )
 
 
@@ -217,6 +222,15 @@ def test_other_signals() -> None:
 def test_who_killed_it(killer: Killer, kind: FailureKind, message: str) -> None:
     assert seen(number=signal.SIGKILL, killer=killer) == Failure(kind=kind, message=message)
     assert kind_of(seen(number=signal.SIGTERM, killer=killer)) == "killed"
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_memory_that_ran_out_was_the_hosts_unless_the_window_had_a_limit(limited: bool) -> None:
+    error = Failure(kind="memory", message="MemoryError: 1 TiB", traceback="Traceback …")
+    host = Failure(kind="host_memory", message="out of host memory: MemoryError: 1 TiB", traceback="Traceback …")
+    assert seen(error=error, exit_code=1, memory_limited=limited) == (error if limited else host)
+    aborted = seen(number=signal.SIGABRT, log_end=UNCAUGHT.format("std::bad_alloc"), memory_limited=limited)
+    assert kind_of(aborted) == ("memory" if limited else "host_memory")
 
 
 def test_memory_that_ran_out_is_the_windows_own_doing_once_it_had_all_of_it() -> None:

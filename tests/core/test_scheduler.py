@@ -9,18 +9,27 @@ import pytest
 
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
+    AttemptEnded,
+    BatchAccepted,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
     BatchReleased,
     BatchReopened,
+    BatchSubmitted,
     CancelRequested,
+    CheckResults,
+    Command,
     DeviceLost,
     DeviceRead,
     DevicesFound,
     DrainRequested,
+    Event,
     HoldRequested,
+    Launch,
+    Record,
     ReleaseRequested,
+    ResultsChecked,
     ResumeRequested,
     RetryRequested,
     ShutdownRequested,
@@ -71,6 +80,7 @@ def drain(driver: Driver) -> list[str]:
     while driver.launched:
         order += driver.launched
         (launch,) = driver.commands
+        assert isinstance(launch, Launch)
         driver.end(launch.key, launch.attempt)
     return order
 
@@ -744,3 +754,58 @@ def test_an_old_reading_vetoes_nothing() -> None:
     assert driver.launched == []
     driver.wait(2)
     assert driver.launched == ["A"]
+
+
+# -- results that are missed -------------------------------------------------------------------------------------------
+
+
+def test_results_are_looked_for_before_a_batch_is_finished() -> None:
+    driver = Driver(cpu(2)).submit(batch(), ["A", "B"])
+    driver.missing = (A.label,)
+    driver.start(A).end(A).start(B).end(B)
+    lost = driver.state(A)
+    assert isinstance(lost, Finished)
+    assert isinstance(lost.outcome, Lost)
+    assert lost.outcome.failure.kind == "missing"
+    assert lost.outcome.failure.message == "its result was committed to /out/w, and is not there any more"
+    assert isinstance(driver.state(B), Finished)
+    assert [type(record) for record in driver.records] == [WindowMoved, WindowMoved, BatchFinished]
+    driver.missing = ()
+    assert driver.send(RETRY).launched == ["A"]
+    assert isinstance(driver.records[0], BatchReopened)
+    driver.start(A, 2).end(A, 2)
+    assert isinstance(driver.records[-1], BatchFinished)
+
+
+def test_a_reused_result_can_be_missed_and_what_has_none_is_not_looked_for() -> None:
+    driver = Driver()
+    driver.missing = (A.label,)
+    driver.submit(batch(), [planned("A", committed=True), planned("B", skip="no data")])
+    assert [type(record) for record in driver.records] == [BatchAccepted, WindowMoved, BatchFinished]
+    driver = Driver().submit(batch(), [planned("B", skip="no data")])
+    assert driver.commands == []
+    assert isinstance(driver.records[-1], BatchFinished)
+
+
+def test_an_answer_of_before_a_retry_finishes_nothing() -> None:
+    scheduler, now = Scheduler(), Instant(monotonic=1.0, wall=1e9)
+
+    def send(event: Event) -> tuple[list[Record], list[Command]]:
+        return scheduler.handle(event, now)
+
+    send(DevicesFound(devices=(cpu(2),)))
+    send(BatchSubmitted(batch=batch(limits=Limits(max_attempts=1)), windows=(planned("A"), planned("B"))))
+    send(AttemptEnded(key=A, attempt=1, ending=failure()))
+    _, (asked,) = send(AttemptEnded(key=B, attempt=1, ending=RESULT))
+    assert isinstance(asked, CheckResults)
+    assert asked.labels == (B.label,)
+    records, _ = send(RETRY)
+    assert not any(isinstance(record, BatchReopened) for record in records), "it was not finished yet"
+    answer = ResultsChecked(batch_id="b", check=asked.check, missing=())
+    assert send(answer) == ([], [])
+    _, (again,) = send(AttemptEnded(key=A, attempt=2, ending=RESULT))
+    assert isinstance(again, CheckResults)
+    assert send(answer) == ([], [])
+    records, _ = send(ResultsChecked(batch_id="b", check=again.check, missing=()))
+    assert [type(record) for record in records] == [BatchFinished]
+    assert send(ResultsChecked(batch_id="b", check=again.check, missing=())) == ([], []), "once is enough"

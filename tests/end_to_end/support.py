@@ -25,12 +25,14 @@ class Command:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        #: what it is started by
+        self.prefix: tuple[str, ...] = ()
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GPUSCHED_")}
         self.environment = kept | {"XDG_CACHE_HOME": str(directory / "cache"), "PYTHONPATH": str(REPOSITORY)}
 
     def start(self, *arguments: object, reads: bool = False) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "gpusched", *map(str, arguments)],
+            [*self.prefix, sys.executable, "-m", "gpusched", *map(str, arguments)],
             stdin=subprocess.PIPE if reads else None,
             cwd=self.directory,
             env=self.environment,

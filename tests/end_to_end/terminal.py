@@ -52,6 +52,11 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
 
+    def hang_up(self) -> None:
+        """Close the terminal; the command is no leader of its session, so no signal tells of it."""
+        os.close(self._ours)
+        self._ours = os.open(os.devnull, os.O_RDWR)
+
     def rest(self) -> str:
         """Read until it has ended."""
         seen, ends = b"", time.monotonic() + PATIENCE_S

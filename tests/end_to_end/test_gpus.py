@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -490,6 +491,43 @@ def test_trains_on_two_gpus_by_opencl(sample_on_gpus: Command) -> None:
     assert hashes(sample_on_gpus.directory / "one") == {
         path: digest for path, digest in hashes(output).items() if path.startswith(label)
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device_type", ["gpu", "cuda", "cpu"])
+def test_the_same_window_20_times_alone_and_beside_others(gpusched: Command, device_type: DeviceType) -> None:
+    """On OpenCL by PoCL, or, with GPUSCHED_TEST_GPU=1, on the GPUs of this machine."""
+    real = os.environ.get("GPUSCHED_TEST_GPU") == "1"
+    if device_type == "cuda" and not real:
+        pytest.skip("GPUSCHED_TEST_GPU=1 trains on this machine's GPUs")
+    if device_type == "gpu" and not real and os.environ.get("GPUSCHED_TEST_OPENCL") != "1":
+        pytest.skip("GPUSCHED_TEST_OPENCL=1 (with PoCL installed) trains on OpenCL; the first time takes half a minute")
+    if not real:
+        gpusched.environment |= FakeNvml(gpusched.directory).gpus(1).environment
+    data = gpusched.directory / "data"
+    names = [f"S{number}" for number in range(20)]
+    for name in names:
+        shutil.copy(data / "IBM.csv", data / f"{name}.csv")
+    (gpusched.directory / "symbols.txt").write_text("\n".join(names))
+    models: list[str] = []
+    for slots in (1, 4):
+        window = ("--start", "2004-01-01", "--end", "2005-12-31", "--window-days", 2000)
+        asked = (
+            "--device",
+            device_type,
+            "--set",
+            "devices.allow_cpu_opencl=true",
+            "--set",
+            "lightgbm.num_iterations=60",
+        )
+        share = ("--workers", slots) if device_type == "cpu" else ("--set", f"devices.slots={slots}")
+        where = ("symbols.txt", "-o", f"out{slots}", "--data-root", "data")
+        with gpusched.start("run", *where, *window, *asked, *share, "--json") as process:
+            out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        assert json.loads(out)["windows"]["succeeded"] == 20
+        models += [path.read_text() for path in gpusched.directory.glob(f"out{slots}/*/model.txt")]
+    assert (len(models), len(set(models))) == (40, 1)
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +146,44 @@ def _error(gpusched: Command, *arguments: str) -> str:
         _, err = process.communicate()
     assert process.returncode == 4
     return err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_reader_who_leaves_ends_the_drawing_and_not_the_batch(gpusched: Command, as_json: bool) -> None:
+    """`run | head -1`, and `run --json | true`; the exit code is what became of the batch, here a failed window."""
+    (gpusched.directory / "symbols.txt").write_text("AAPL\nBAD\n")
+    workload = ("--set", "run.workload=tests.server.workloads:window")
+    with gpusched.start("run", "symbols.txt", "-o", "out", *workload, *(["--json"] if as_json else [])) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if not as_json:
+            process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 1, err
+    assert "internal error" not in err
+    assert {line["symbol"] for line in index(gpusched.directory / "out")} == {"AAPL", "BAD"}
+
+
+def test_a_full_disk_below_stdout_is_told_and_costs_no_batch(gpusched: Command) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpusched", "run", "symbols.txt", "-o", "out"],
+            cwd=gpusched.directory,
+            env=gpusched.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+        )
+    assert done.returncode == 0
+    assert "not all of stdout could be written: No space left on device\n  the batch went on" in done.stderr
+    assert len(index(gpusched.directory / "out")) == WINDOWS
+
+
+def test_streams_that_are_closed_from_the_start_are_nobody_who_listens(gpusched: Command) -> None:
+    """The store and the pipes of windows must not get the numbers of the streams either."""
+    command = f"exec {shlex.quote(sys.executable)} -m gpusched run symbols.txt -o out <&- >&- 2>&-"
+    done = subprocess.run(["sh", "-c", command], cwd=gpusched.directory, env=gpusched.environment, timeout=100)
+    assert done.returncode == 0
+    assert len(index(gpusched.directory / "out")) == WINDOWS

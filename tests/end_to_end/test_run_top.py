@@ -104,12 +104,55 @@ def test_a_signal_drains_and_gives_the_terminal_back(gpusched: Command, fifo: Fi
     with Terminal(gpusched, *RUN) as terminal:
         terminal.until("2/2 slots busy")
         terminal.process.send_signal(signal.SIGTERM)
+        terminal.until("Draining")
         fifo.release(2)
         terminal.until(LEFT)
         rest = terminal.rest()
         assert "Draining" in rest
         assert "2  succeeded" in rest
         assert terminal.end() == 130
+
+
+def test_a_ctrl_z_stops_it_and_it_comes_back_whole(gpusched: Command, fifo: Fifo) -> None:
+    with Terminal(gpusched, *RUN) as terminal:
+        terminal.until("2/2 slots busy")
+        terminal.press("\x1a")
+        terminal.until(LEFT)
+        _, status = os.waitpid(terminal.process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until("2/2 slots busy")
+        terminal.press("q")
+        terminal.until(LEFT)
+        terminal.until("2 running")
+        # From here on a Ctrl-Z is a run's, not Textual's, which would take the screen again. There is no shell here
+        # that would wake it up, so the kernel does not stop it either.
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.process.send_signal(signal.SIGCONT)
+        fifo.release(4)
+        rest = terminal.rest()
+        assert "4  succeeded" in rest
+        assert "\x1b[?1049h" not in rest
+        assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_terminal_that_is_gone_ends_the_screen_and_not_the_run(gpusched: Command, fifo: Fifo, ignored: bool) -> None:
+    """With SIGHUP ignored, as by nohup, the run goes on; otherwise the first one drains it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        terminal = Terminal(gpusched, *RUN)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with terminal:
+        terminal.until("2/2 slots busy")
+        terminal.hang_up()
+        terminal.process.send_signal(signal.SIGHUP)
+        terminal.process.send_signal(signal.SIGHUP)
+        fifo.release(4)
+        assert terminal.end() == (0 if ignored else 130)
+    trained = list((gpusched.directory / "out").glob("FIFO*/model.txt"))
+    assert len(trained) == (4 if ignored else 2)
 
 
 def test_without_a_terminal_it_says_what_to_do(gpusched: Command, fifo: Fifo) -> None:

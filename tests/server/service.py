@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from gpusched.config import Cache, Config, Daemon, Devices, Hooks, Metrics, Run
-from gpusched.daemon import admission, main, server
+from gpusched.daemon import admission, clients, main, server
 from gpusched.errors import GpuschedError
 
 
@@ -29,7 +29,7 @@ def config(directory: Path, slots: int) -> Config:
 def change_constants() -> None:
     """Limits that a test cannot wait for, or cannot reach, are closer in its daemon."""
     for name, value in json.loads(os.environ["GPUSCHED_TEST_CONSTANTS"]).items():
-        (module,) = [module for module in (admission, main, server) if hasattr(module, name)]
+        (module,) = [module for module in (admission, clients, main, server) if hasattr(module, name)]
         setattr(module, name, value)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +18,10 @@ from hypothesis import strategies as st
 
 from gpusched import __version__
 from gpusched.core.events import BatchFinished, WindowMoved
-from gpusched.daemon.server import Listener, Peer, SocketUnusable, UnknownGroup, may_connect, peer_of
+from gpusched.daemon import clients
+from gpusched.daemon.clients import Clients, Over, Peer, may_connect, peer_of
+from gpusched.daemon.listener import Listener, SocketUnusable, UnknownGroup
+from gpusched.errors import DaemonError
 from gpusched.protocol import MAX_REQUEST_BYTES, PROTOCOL
 from tests.server.support import Daemon, finished, frame, read_frame, read_to_end, until
 
@@ -208,16 +213,84 @@ def test_200_clients_at_once(daemon: Daemon) -> None:
         link.close()
 
 
-def test_one_client_too_many(service: Daemon) -> None:
+def test_the_owner_always_gets_in(service: Daemon) -> None:
+    """The connection that nothing was asked on for the longest time makes room, and is told why."""
     service.start(MAX_CLIENTS=3)
     links = [service.greeted() for _ in range(3)]
-    assert "3 clients" in str(last_words(service.raw())["problem"])
-    links.pop().close()
+    links[0].sendall(frame(type="ping"))
+    assert read_frame(links[0])["type"] == "pong"
     with service.connect() as connection:
         connection.ping()
-    for link in links:
-        link.close()
+        assert "idle for the longest time" in str(last_words(links[1])["problem"])
+        for link in (links[0], links[2]):
+            link.sendall(frame(type="ping"))
+            assert read_frame(link)["type"] == "pong"
+            link.close()
     service.stop()
+
+
+class Nobody:
+    """A connection as far as `Clients` looks at it."""
+
+    def __init__(self) -> None:
+        self.busy, self.idle_since, self.left = False, 0.0, False
+
+    def leave(self, last_words: object) -> None:
+        self.left = True
+
+
+def test_nobody_keeps_others_out_with_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "MAX_CLIENTS", 5)
+    monkeypatch.setattr(clients, "MAX_OF_A_USER", 3)
+    connected = Clients(owner=1000)
+
+    with contextlib.ExitStack() as stack:
+
+        def come(uid: int) -> Nobody:
+            client = Nobody()
+            peer = Peer(pid=1, uid=uid, gids=frozenset())
+            stack.enter_context(connected.admitted(client, peer))  # type: ignore[arg-type]  # a stand-in
+            return client
+
+        for _ in range(3):
+            come(7)
+        with pytest.raises(Over, match="your user has 3 connections"):
+            come(7)
+        come(8)
+        come(8)
+        with pytest.raises(Over, match="5 clients already"):
+            come(9)
+        for uid in (0, 1000):
+            first = come(uid)
+            second = come(uid)
+            first.busy, second.idle_since = True, 1.0
+            for _ in range(3):
+                come(uid).idle_since = 2.0
+            come(uid)
+            assert (first.left, second.left) == (False, True)
+    with contextlib.ExitStack() as stack:
+        come(7)  # all of them have left
+
+
+def test_an_error_of_the_daemon_itself_is_answered_and_logged(service: Daemon) -> None:
+    """Only errors of the connection mean that the client is gone: it is told, and the connection goes on."""
+    service.start()
+    logs = service.directory / "state" / "logs"
+    logs.mkdir(exist_ok=True)
+    logs.rename(logs.with_name("elsewhere"))
+    logs.write_text("a file where a directory should be")
+    with service.connect() as connection:
+        with pytest.raises(DaemonError, match=r"could not answer: .*logs") as caught:
+            connection.submit(service.spec("A"), source="s")
+        reference = re.search(r"under the reference (\w+)", str(caught.value))
+        assert reference is not None
+        log = service.log.read_text()
+        assert f"a request could not be answered reference={reference[1]} request=submit" in log
+        assert "Traceback" in log
+        logs.unlink()
+        submitted = connection.submit(service.spec("A"), source="s")
+        assert finished(service, submitted.batch.id).counts == {"succeeded": 1}
+    assert service.stop() == 0
 
 
 def test_a_subscriber_that_does_not_read_is_dropped_and_windows_go_on(service: Daemon) -> None:

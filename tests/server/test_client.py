@@ -11,7 +11,7 @@ import pytest
 
 from gpusched.client import connection as client
 from gpusched.client.connection import HungUp, NoDaemon, NotADaemon, NotAllowed, OtherVersion, connect, socket_paths
-from gpusched.daemon.server import NoPlace, listening_path
+from gpusched.daemon.listener import NoPlace, listening_path
 from gpusched.errors import DaemonError, InputError
 from gpusched.protocol import Welcome, encode
 from tests.server.support import Daemon

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from gpusched.core.events import BatchFinished, Record
 from gpusched.core.model import Failed, Finished, Queued, WindowKey
@@ -52,3 +55,83 @@ def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_pat
     happen(*run(key(0), attempt=3, ending=RESULT), BatchFinished(batch_id="b", at=200.0))
     assert sorted(lines()) == sorted([(key(0).label, "success"), (key(1).label, "success")])
     index.close()
+
+
+class Indexed:
+    """An index that hears what is recorded, as in the supervisor."""
+
+    def __init__(self, store: Store, output: Path, windows: int = 2) -> None:
+        self._store = store
+        self._index = Index(store, log_path)
+        self.path = output / NAME
+        self.happen(
+            msgspec.structs.replace(
+                accepted(windows=windows), batch=msgspec.structs.replace(batch(), output_dir=str(output))
+            )
+        )
+
+    def happen(self, *records: Record) -> None:
+        self._store.record(records)
+        for record in records:
+            self._index.update(record)
+
+    def labels(self) -> list[str]:
+        return [json.loads(line)["window_label"] for line in self.path.read_text().splitlines()]
+
+    def close(self) -> None:
+        self._index.close()
+
+
+def test_an_index_that_is_removed_comes_back(store: Store, tmp_path: Path) -> None:
+    index = Indexed(store, tmp_path / "output", windows=3)
+    index.happen(*run(key(0)))
+    shutil.rmtree(tmp_path / "output")
+    index.happen(*run(key(1)))
+    assert index.labels() == [key(0).label, key(1).label]
+    index.path.rename(tmp_path / "kept")
+    index.happen(*run(key(2)), BatchFinished(batch_id="b", at=200.0))
+    assert index.labels() == [key(0).label, key(1).label, key(2).label]
+
+
+@pytest.mark.parametrize("there", ["text of somebody else's", "a link", "a link to an index", "a directory", "a pipe"])
+def test_what_is_no_index_is_moved_aside(store: Store, tmp_path: Path, there: str) -> None:
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "output" / NAME
+    path.parent.mkdir()
+    elsewhere.write_text('{"batch_id": "a", "window_label": "b"}\n' if there == "a link to an index" else "mine")
+    before = elsewhere.read_text()
+    match there:
+        case "a directory":
+            path.mkdir()
+        case "a pipe":
+            os.mkfifo(path)
+        case "text of somebody else's":
+            path.write_text("mine")
+        case _:
+            path.symlink_to(elsewhere)
+    kind = path.lstat().st_mode
+    index = Indexed(store, tmp_path / "output")
+    index.happen(*run(key(0)))
+    assert index.labels() == [key(0).label]
+    assert path.with_name(f"{NAME}.not-an-index").lstat().st_mode == kind
+    assert elsewhere.read_text() == before
+    index.close()
+
+
+def test_the_index_of_another_batch_is_replaced(store: Store, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"batch_id": "another", "window_label": "A"}\n')
+    index = Indexed(store, tmp_path)
+    assert index.labels() == []
+    assert [path.name for path in tmp_path.iterdir() if NAME in path.name] == [NAME]
+    index.close()
+
+
+def test_the_temporary_file_of_an_index_follows_no_link(store: Store, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "state.db"
+    elsewhere.write_text("mine")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / f".{NAME}.tmp").symlink_to(elsewhere)
+    index = Indexed(store, tmp_path / "output")
+    index.happen(*run(key(0)))
+    index.close()
+    assert index.labels() == [key(0).label]
+    assert elsewhere.read_text() == "mine"

@@ -24,6 +24,7 @@ from gpusched.core.model import (
 )
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 
@@ -114,6 +115,7 @@ async def supervised(
     recover: bool = False,
     devices: tuple[Device, ...] = (),
     accountant: Accountant | None = None,
+    memory: HostMemory | None = None,
 ) -> AsyncIterator[Bench]:
     """A supervisor with CPU slots, or with `devices`; it is stopped at the end, and its invariants are checked."""
     bench = Bench(directory)
@@ -128,6 +130,7 @@ async def supervised(
                 cache_dir=directory / "cache",
                 observe=bench.observe,
                 account=(accountant or Accountant(())).account,
+                memory=memory,
             )
             if recover:
                 bench.supervisor.recover()

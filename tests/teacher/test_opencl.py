@@ -9,14 +9,17 @@ from typing import Any
 import lightgbm
 import msgspec
 import pytest
+from lightgbm.libpath import _LIB
 
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl, train_window, training
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, require_gpu
+from gpusched.teacher.settings import DIFFERS
 from gpusched.teacher.training import _Log
-from gpusched.workload import DeviceMismatch
+from gpusched.workload import BadParameters, DeviceMismatch
 from tests.teacher.support import ignore, window_task
 
+WARNING = 'Although "deterministic" is set, the results ran by GPU may be non-deterministic.'
 MESSAGE = "[LightGBM] [Info] Using GPU Device: {}, Vendor: {}\n"
 
 
@@ -84,6 +87,43 @@ def test_lightgbm_is_told_the_one_device_that_the_process_sees(
         train_window(msgspec.structs.replace(window_task(root), device_type=device_type), root, ignore)
     (params,) = told
     assert (params["device_type"], params.get("gpu_device_id")) == (device_type, number)
+    assert params.get("gpu_use_dp") is (None if device_type == "cpu" else True)
+
+
+@pytest.mark.parametrize("given", [False, "false", "-"])
+@pytest.mark.parametrize("device_type", ["cuda", "gpu"])
+def test_single_precision_has_lightgbms_own_warning_in_the_log(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    device_type: DeviceType,
+    given: object,
+) -> None:
+    def boost(examples: object, matrix: object, params: dict[str, Any], log: _Log, report: object) -> None:
+        assert params["verbosity"] >= 0  # or LightGBM would keep it to itself
+        log.info("[LightGBM] [Warning] No further splits with positive gain\n")
+        for _ in range(2):
+            log.info(f"[LightGBM] [Warning] {WARNING}\n")
+        raise MemoryError
+
+    monkeypatch.setattr(training, "_boost", boost)
+    for use, said in ((given, f"[LightGBM] [Warning] {WARNING}\n"), (True, "")):
+        task = window_task(root, lightgbm={"gpu_use_dp": use})
+        with pytest.raises(MemoryError):
+            train_window(msgspec.structs.replace(task, device_type=device_type), root, ignore)
+        assert capsys.readouterr().out == said
+
+
+def test_it_is_the_warning_that_this_lightgbm_has() -> None:
+    assert WARNING.encode() in Path(_LIB._name).read_bytes()
+    assert WARNING in DIFFERS
+
+
+def test_a_model_of_another_device_type_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LightGBM trains linear trees on the processors where it was asked for CUDA, and says so to nobody."""
+    monkeypatch.setattr(training, "trained_parameters", lambda text: {"device_type": "cuda"})
+    with pytest.raises(BadParameters, match="LightGBM trains with device type cuda, and not cpu"):
+        train_window(window_task(root), root, ignore)
 
 
 def test_opencl_on_the_processors(
@@ -97,6 +137,7 @@ def test_opencl_on_the_processors(
     result = train_window(task, root, ignore)
     assert result.metadata["opencl_device"]
     assert result.metadata["parameters"]["device_type"] == "gpu"
+    assert result.metadata["parameters"]["gpu_use_dp"] == 1
     assert result.metadata["requested_parameters"]["verbosity"] == -1
     monkeypatch.delenv(ALLOW_CPU_OPENCL)
     with pytest.raises(DeviceMismatch, match="host's processors"):

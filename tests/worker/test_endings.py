@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import get_args
@@ -12,7 +13,7 @@ from gpusched import artifacts
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.worker.messages import Error, Started
 from gpusched.worker.window import error_kind
-from tests.worker.support import END, START, bench
+from tests.worker.support import END, START, Fifo, bench
 
 
 async def test_a_window_that_succeeds(tmp_path: Path) -> None:
@@ -131,6 +132,21 @@ async def test_memory_beyond_the_limit_fails_that_window_only(tmp_path: Path) ->
         assert b.last.kind == "memory"
         assert end.peak_memory_bytes < 300 * 1024 * 1024
         assert (await neighbour.wait(b.messages.append)).exit_code == 0
+
+
+async def test_who_sent_the_kill_is_known(tmp_path: Path) -> None:
+    fifo = Fifo(tmp_path / "fifo")
+    async with bench(tmp_path) as b:
+        process = await b.fork("hangs", fifo=fifo.path)
+        await fifo.number()
+        assert process.shared_bytes > 1 << 20
+        process.signal(signal.SIGKILL)
+        ours = await process.wait(b.messages.append)
+        process = await b.fork("hangs", fifo=fifo.path)
+        os.kill(await fifo.number(), signal.SIGKILL)
+        theirs = await process.wait(b.messages.append)
+    assert (ours.signal, ours.killed) == (signal.SIGKILL, True)
+    assert (theirs.signal, theirs.killed) == (signal.SIGKILL, False)
 
 
 async def test_output_goes_to_the_log(tmp_path: Path) -> None:

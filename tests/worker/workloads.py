@@ -89,6 +89,23 @@ def prints_much(task: Task, directory: Path, report: Report) -> Result:
     return _RESULT
 
 
+def floods_its_log(task: Task, directory: Path, report: Report) -> Result:
+    """5 MB, by a program that it starts, and when the test says so some more."""
+    print("the first line", flush=True)
+    subprocess.run(["seq", "1", "700000"], check=True)
+    say(task, os.getpid())
+    wait_for_line(task)
+    print("the last line", flush=True)
+    return _RESULT
+
+
+def waits(task: Task, directory: Path, report: Report) -> Result:
+    """Until the test says so."""
+    say(task, os.getpid())
+    wait_for_line(task)
+    return _RESULT
+
+
 def shows_itself(task: Task, directory: Path, report: Report) -> Result:
     """What the process got, as the metrics of its result."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
@@ -212,6 +229,23 @@ def leaves_daemon(task: Task, directory: Path, report: Report) -> Result:
     return _RESULT
 
 
+def has_daemon(task: Task, directory: Path, report: Report) -> NoReturn:
+    """A child in a session of its own. Then it hangs."""
+    if os.fork() == 0:
+        os.setsid()
+        hangs(task, directory, report)
+    hangs(task, directory, report)
+
+
+def has_program(task: Task, directory: Path, report: Report) -> NoReturn:
+    """A program in a session of its own, whose parent has gone. Then it hangs."""
+    if os.fork() == 0:
+        say(task, subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
+        os._exit(0)
+    os.wait()
+    hangs(task, directory, report)
+
+
 def executes(task: Task, directory: Path, report: Report) -> Result:
     """Leaves a running program behind."""
     program = subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -224,6 +258,11 @@ def hogs_memory(task: Task, directory: Path, report: Report) -> NoReturn:
     kept = []
     while True:
         kept.append(bytearray(16 << 20))
+
+
+def asks_for_a_pebibyte(task: Task, directory: Path, report: Report) -> NoReturn:
+    bytearray(1 << 50)
+    raise AssertionError
 
 
 def starts_thread(task: Task, directory: Path, report: Report) -> Result:

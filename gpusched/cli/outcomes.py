@@ -1,0 +1,33 @@
+"""Commands whose exit code is what became of a batch, whoever reads what they print."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import sys
+from collections.abc import Callable
+
+from gpusched.client.streams import expendable, lost
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def outlives_its_reader(command: Command) -> Command:
+    """Let a command go on when stdout takes nothing more; only a full disk is worth a word, on stderr."""
+
+    @functools.wraps(command)
+    def wrapped(options: argparse.Namespace) -> int:
+        with expendable("stdout"):
+            code = command(options)
+            sys.stdout.flush()
+            why = lost(sys.stdout)
+        if why is not None and why.errno not in (errno.EPIPE, errno.EIO):
+            print(  # noqa: T201
+                f"gpusched: not all of stdout could be written: {why.strerror}\n  the batch went on; `df -h` shows"
+                " where room is needed",
+                file=sys.stderr,
+            )
+        return code
+
+    return wrapped

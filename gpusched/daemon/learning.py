@@ -1,0 +1,57 @@
+"""What windows took, learned from the records of their ends, until the store knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpusched.core.estimates import Estimate, Estimates
+from gpusched.core.events import Record, WindowMoved
+from gpusched.core.model import Active, DeviceType, Failure, WindowResult
+from gpusched.core.placement import type_on
+from gpusched.core.scheduler import Scheduler
+
+
+class Learning:
+    """Owns the estimates that a scheduler reads."""
+
+    def __init__(self, learned: Iterable[Estimate]) -> None:
+        self.estimates = Estimates(learned)
+        #: what the store does not know yet
+        self._unsaved: dict[tuple[str, DeviceType, int], Estimate] = {}
+
+    def follow(self, records: Iterable[Record], scheduler: Scheduler) -> None:
+        """Learn from windows that were trained now, and from those that ran out of the host's memory.
+
+        A result that a restart found was timed by nobody here.
+        """
+        for record in records:
+            if isinstance(record, WindowMoved) and record.usage is not None:
+                estimate = self._observe(record, scheduler)
+                if estimate is not None:
+                    self._unsaved[estimate.workload, estimate.device_type, estimate.bucket] = estimate
+
+    @property
+    def unsaved(self) -> Iterable[Estimate]:
+        """For the store; then call `saved`."""
+        return self._unsaved.values()
+
+    def saved(self) -> None:
+        self._unsaved.clear()
+
+    def _observe(self, record: WindowMoved, scheduler: Scheduler) -> Estimate | None:
+        batch, planned, usage = scheduler.batch(record.key.batch_id), scheduler.planned(record.key), record.usage
+        assert batch is not None
+        assert usage is not None
+        if planned.doubt is not None or planned.refusal is not None:
+            return None  # nobody knows how many rows it had
+        workload, rows = batch.spec.workload, planned.usable_rows
+        match record.ending:
+            case WindowResult(device_type=device_type, seconds=seconds):
+                memory = usage.device_memory_bytes, usage.own_memory_bytes
+                return self.estimates.observe(workload, device_type, rows, seconds, *memory)
+            case Failure(kind="host_memory") if usage.own_memory_bytes and isinstance(record.old, Active):
+                device = scheduler.pool.devices.get(record.old.slot.device_id)
+                if device is not None:
+                    device_type = type_on(device.device, batch.device)
+                    return self.estimates.observe_host_memory(workload, device_type, rows, usage.own_memory_bytes)
+        return None
