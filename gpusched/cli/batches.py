@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
-from gpusched.core.model import BatchSpec, DataNotes, PlannedWindow
+from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
 from gpusched.core.totals import batch_object, device_object
 from gpusched.errors import DONE, INTERRUPTED, InputError, UsageError
@@ -186,11 +187,6 @@ def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
         "estimated_seconds": round(foreseen.seconds, 3),
         **device_object(choice.device if choice else asked.spec.device, choice),
     } | notes_object(made.notes)
-
-
-def notes_object(notes: DataNotes) -> dict[str, Any]:
-    """What there is to know about the data, by symbol, as `--json` has it; no key where there is nothing to know."""
-    return {"data_notes": msgspec.to_builtins(notes)} if notes else {}
 
 
 def _planned(planned: PlannedWindow) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gpusched.cli.batches import load_config
+from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
@@ -70,13 +71,14 @@ def status(options: argparse.Namespace) -> int:
     """One batch, or all of them."""
     with to_daemon(options) as daemon:
         if options.batch is not None:
-            detail = daemon.batch(options.batch)
+            detail = daemon.batch(options.batch, notes=True)
             batch, choice = detail.batch, detail.choice
             if options.json:
                 where = device_object(choice.device if choice else detail.spec.device, choice)
-                print_json(status_object(batch) | where)
+                print_json(status_object(batch) | where | notes_object(detail.notes))
             else:
                 _print_batches([batch])
+                print_notes(detail.notes)
                 if choice is not None and choice.reason:
                     print(choice.reason, file=sys.stderr)  # noqa: T201
                 if batch.held_reason is not None:

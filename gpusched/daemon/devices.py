@@ -88,6 +88,38 @@ def discover(
             nvml.nvmlShutdown()
 
 
+class CudaAbilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What programs the driver and its GPUs can run."""
+
+    #: compute capabilities, major and minor, by PCI bus id, of the GPUs that tell theirs
+    capabilities: dict[str, tuple[int, int]] = {}
+    #: the newest CUDA that the driver runs programs of, major and minor
+    newest: tuple[int, int] | None = None
+
+
+def cuda_abilities() -> CudaAbilities:
+    """Ask all GPUs of the machine. Nothing is known of them where NVML does not work."""
+    try:
+        nvml = nvml_binding()
+        nvml.nvmlInit()
+    except Exception:  # `discover` says why
+        return CudaAbilities()
+    try:
+        found = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
+            capability = handle and _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+            if capability:
+                found[_bus_id(_pci_address(nvml, handle))] = (capability[0], capability[1])
+        version = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion) or 0
+        return CudaAbilities(capabilities=found, newest=(version // 1000, version % 1000 // 10) if version else None)
+    except Exception:
+        return CudaAbilities()
+    finally:
+        with contextlib.suppress(Exception):
+            nvml.nvmlShutdown()
+
+
 def pinning(device: Device) -> dict[str, str | None]:
     """The environment variables that show a process `device` and no other; it is CUDA's device 0 inside."""
     if device.id == CPU:
@@ -250,14 +282,13 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _C
     exclusive = mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
     if exclusive:
         notes.append(f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot")
-    address = _pci_address(nvml, handle)
     return _Card(
         uuid=uuid,
         usable=usable,
         exclusive=exclusive,
         cpus=_near(nvml, handle),
         accounting=_ask(nvml, nvml.nvmlDeviceGetAccountingMode, handle) == nvml.NVML_FEATURE_ENABLED,
-        pci_bus_id="{:04x}:{:02x}:{:02x}.0".format(*address) if address else "",
+        pci_bus_id=_bus_id(_pci_address(nvml, handle)),
     )
 
 
@@ -265,6 +296,10 @@ def _pci_address(nvml: Any, handle: Any) -> tuple[int, ...] | None:
     """Domain, bus and device."""
     pci = _ask(nvml, nvml.nvmlDeviceGetPciInfo, handle)
     return (pci.domain, pci.bus, pci.device) if pci else None
+
+
+def _bus_id(address: tuple[int, ...] | None) -> str:
+    return "{:04x}:{:02x}:{:02x}.0".format(*address) if address else ""
 
 
 def _instances(nvml: Any, handle: Any) -> Iterator[Any]:

@@ -24,7 +24,16 @@ TIMESTAMPS = ("timestamp", "datetime", "date", "dtyyyymmdd", "time", "open_time"
 _DATES = ("date", "dtyyyymmdd")
 _SYMBOLS = ("symbol", "ticker", "ts_code", "tic", "instrument")
 #: of a column that may be the volume under another name
-_VOLUME_LIKE = re.compile(r"vol|qty|quantity|amount|turnover|shares|size")
+_VOLUME_LIKE = re.compile(r"vol|qty|quantity|amount|turnover|shares|size|^v$")
+#: what a missing column may be called, for a hint
+_LIKE = {
+    "timestamp": r"date|time|day|datum|fecha|^ts?$",
+    "open": r"open|^o$",
+    "high": r"high|max|^h$",
+    "low": r"low|min|^l$",
+    "close": r"close|last|price|^c$",
+    "volume": _VOLUME_LIKE.pattern,
+}
 #: of the characters between fields, the likeliest first
 _SEPARATORS = (",", ";", "\t", "|")
 _ANGLE = re.compile(r"<(.*)>")
@@ -183,8 +192,7 @@ class _Finder:
         )
 
     def _guess(self, role: str) -> str:
-        words = {"timestamp": r"date|time|day", "volume": _VOLUME_LIKE.pattern}
-        named = [name for name in self._written if name and re.search(words.get(role, role), name.lower())]
+        named = [name for name in self._written if name and re.search(_LIKE[role], name.lower())]
         return f'"{named[0]}"' if named else '"…"'
 
 
@@ -247,7 +255,7 @@ def _require_names(place: str, names: list[str], line: str, separator: str) -> N
         )
     if len(names) == 1:
         said = " ".join(line.split())[:60]
-        why = "has one field, whether separated by comma, semicolon or tab"
+        why = "has one field, whether separated by comma, semicolon or tab; remove what stands above the header"
         if said.startswith(("/", "../", "./")):
             why = "seems to be the path in a link, which was copied without the file that it points to"
         raise BadData(f"{place}: {said!r} is no header of a table: it {why}")

@@ -155,4 +155,4 @@ def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> s
         if line in lines and len(fields) == len(layout.names):
             found[line] = fields
     known = [(found[one], found[other]) for one, other in pairs if one in found and other in found]
-    return other_column(layout.names, known, layout.unused) if known else None
+    return other_column(layout, known, reading.symbol) if known else None

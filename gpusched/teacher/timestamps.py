@@ -58,18 +58,18 @@ def instants(table: Table, column: int, time: int | None, date_format: str) -> I
     if date_format:
         texts = table.fields(column) if time is None else _texts(table, column, time)
         return _formatted(table, texts, date_format)
-    found = _read(table, column, time)
-    return found if time is None else _joined(table, column, found, time)
+    if time is None:
+        return _read(table, column, lambda: table.fields(column))
+    return _joined(table, column, _read(table, column, lambda: _texts(table, column, time)), time)
 
 
-def _read(table: Table, column: int, time: int | None = None) -> Instants:
-    """The instants of a column. `time` is another one, of the times of day, for the words of an error only."""
+def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants:
+    """The instants of a column; of its `texts`, with all that belongs to them, the causes of errors are told."""
     characters = table.characters(column)
     try:
         return _numbers(characters) or _in_groups(characters, _moments)
     except _NotRead as error:
-        texts = table.fields(column) if time is None else _texts(table, column, time)
-        cause = error.cause or wording.timestamp_cause(texts, error.row)
+        cause = error.cause or wording.timestamp_cause(texts(), error.row)
         text = table.field(error.row, column)
         raise BadData(f"{table.place(error.row)}: {text!r} is not a timestamp{cause}") from None
 
@@ -84,7 +84,7 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
     try:
         clock, offset = _in_groups(table.characters(time), _times_of_day)
     except _NotRead as error:
-        clock, offset = _read(table, time)
+        clock, offset = _read(table, time, lambda: _texts(table, column, time))
         if not (clock // _DAY_US == dates[0] // _DAY_US).all():
             text = table.field(error.row, time)
             raise BadData(
