@@ -17,7 +17,7 @@ from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.streams import when_gone
-from gpusched.core.totals import totals
+from gpusched.core.totals import device_object, totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
 
@@ -33,6 +33,7 @@ STATUS_STYLES = {
     "held": "yellow",
     "cancelled": "yellow",
     "draining": "yellow",
+    "trying": "yellow",
     "failed": "bold red",
     "timed_out": "bold red",
     "lost": "bold red",
@@ -71,12 +72,15 @@ def status(options: argparse.Namespace) -> int:
     with to_daemon(options) as daemon:
         if options.batch is not None:
             detail = daemon.batch(options.batch, notes=True)
-            batch = detail.batch
+            batch, choice = detail.batch, detail.choice
             if options.json:
-                print_json(status_object(batch) | notes_object(detail.notes))
+                where = device_object(choice.device if choice else detail.spec.device, choice)
+                print_json(status_object(batch) | where | notes_object(detail.notes))
             else:
                 _print_batches([batch])
                 print_notes(detail.notes)
+                if choice is not None and choice.reason:
+                    print(choice.reason, file=sys.stderr)  # noqa: T201
                 if batch.held_reason is not None:
                     print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
             return DONE
@@ -96,6 +100,8 @@ def status(options: argparse.Namespace) -> int:
             )
         else:
             _print_batches(batches)
+            if trying := daemon.ping().trying:
+                print(f"trying {trying}", file=sys.stderr)  # noqa: T201
         return DONE
 
 
@@ -164,7 +170,8 @@ def show(options: argparse.Namespace) -> int:
             for attempt in detail.attempts
         ]
         found = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
-        print_json(found | {"data_notes": detail.notes, "story": detail.story, "attempts": attempts})
+        found |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
+        print_json(found | {"story": detail.story, "attempts": attempts})
         return DONE
     from gpusched.client.details import window_details
     from gpusched.client.render import open_console
@@ -238,7 +245,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 _mebibytes(device.device.memory_total_bytes),
                 reading.temperature_c if reading else None,
                 reading.power_w if reading else None,
-                device.reason,
+                device.reason or (f"for {time.time() - device.since_at:.0f} s" if device.health == "trying" else ""),
                 ", ".join(str(key) for _, key in sorted(device.allocations.items())),
             ]
         )

@@ -52,10 +52,26 @@ def submit(options: argparse.Namespace) -> int:
         if errors.is_terminal:
             errors.print(f"Looking at the data: {done}/{total} symbols", end="\n" if done == total else "\r")
 
+    waiting: list[str] = []
+
+    def on_trial(trying: str) -> None:
+        if errors.is_terminal or not waiting:  # it is said again and again
+            errors.print(f"Waiting: trying {trying}", end="\r" if errors.is_terminal else "\n", soft_wrap=True)
+        waiting.append(trying)
+
     with connect(asked.config.daemon.socket) as daemon:
         submitted = daemon.submit(
-            asked.spec, source=asked.source, name=asked.name, output_dir=asked.output, on_survey=on_survey
+            asked.spec,
+            source=asked.source,
+            name=asked.name,
+            output_dir=asked.output,
+            on_survey=on_survey,
+            on_trial=on_trial,
         )
+        if waiting and errors.is_terminal:
+            errors.print()
+        if submitted.choice is not None and submitted.choice.reason:
+            errors.print(submitted.choice.reason, soft_wrap=True)
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
         batch = submitted.batch
