@@ -108,6 +108,8 @@ class RunScreen:
         #: what the reader of plain lines has not taken yet
         self._unread: deque[str] = deque()
         self._waiting = ""
+        #: devices of which it was told that they were closed
+        self._closed: set[str] = set()
         self._paused = False
 
     def __enter__(self) -> Self:
@@ -166,7 +168,10 @@ class RunScreen:
                     self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")
+            case DeviceChanged(device_id=device_id, health="trying" | "open") if device_id not in self._closed:
+                pass  # it was tried before anything was placed there, and trains: that is no news
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
+                self._closed.add(device_id)
                 self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))
             case _:
                 pass

@@ -256,7 +256,8 @@ def test_a_plan_as_json(gpusched: Command) -> None:
     found = ended(gpusched, "plan", "symbols.txt", *DATES, "--device", "cpu", "--json")
     assert found.code == 0
     plan: dict[str, Any] = json.loads(found.out)
-    assert set(plan) == {"batch_id", "output_dir", "windows", "totals", "estimated_seconds"}
+    assert set(plan) == {"batch_id", "output_dir", "windows", "totals", "estimated_seconds", "device", "device_choice"}
+    assert (plan["device"], plan["device_choice"]) == ("cpu", None)
     assert re.fullmatch(r"symbols-[0-9a-f]{8}", plan["batch_id"])
     assert plan["output_dir"] == str(gpusched.directory / "gpusched-runs" / plan["batch_id"])
     assert plan["totals"] == {"total": 4, "train": 2, "reuse": 0, "skip": 2}
