@@ -117,6 +117,7 @@ def values(bars: Bars) -> list[tuple[float, ...]]:
         (HEADER + ONE.replace(",1,", ',"1",'), None),
         ("note," + HEADER + '"a ""b"", c\nd",' + ONE, None),
         ("timestamp," + HEADER.replace("timestamp", "note") + ONE.replace(",", ",é,", 1), None),
+        (f"{','.join(f'column_{number:04}' for number in range(2000))}," + HEADER + "," * 2000 + ONE, None),
         (YFINANCE, ["2024-01-01T00:00:00"]),
         (YFINANCE.replace(",ABC", ",OTHER"), ["2024-01-01T00:00:00"]),
         (TWO_SYMBOLS, ["2024-01-01T00:00:00"]),
@@ -296,6 +297,7 @@ def test_files_may_differ(tmp_path: Path) -> None:
         (HEADER + ONE + "2024-01-01T09:20:00+05:30,2,3,1.5,\udcff,20\n", ":3: not UTF-8 text"),
         (HEADER + ONE + "\0" * 4096, ":3: 4096 zero bytes"),
         ("\udcff" + HEADER, ":1: not UTF-8 text"),
+        ("# x\n" * 60 + HEADER + ONE, ": there is no header in its first 50 lines"),
         (
             "symbol," + HEADER + "AAA," + ONE + "BBB," + ONE,
             ": column 'symbol' has 2 values, and none of them is ABC: AAA, BBB: call the symbol so, or give it a file",
