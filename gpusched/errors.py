@@ -78,6 +78,13 @@ class StoreLocked(StoreError):
     remedy = "only one supervisor can write a store: stop that one, or talk to it"
 
 
+class StoreReplaced(StoreError):
+    """Another file has its name; what was recorded is in the open one, which has none."""
+
+    problem = "{path} was replaced while it was in use"
+    remedy = "stop this supervisor before you put another store in its place; committed results are found again"
+
+
 class StoreUnwritable(StoreError):
     problem = "{path} cannot be read and written: {cause}"
     remedy = (

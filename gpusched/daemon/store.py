@@ -15,9 +15,9 @@ import errno
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -36,6 +36,7 @@ from gpusched.core.events import (
     Record,
     WindowMoved,
 )
+from gpusched.core.fastest import Timing
 from gpusched.core.history import Sample
 from gpusched.core.model import Active, Batch, DataNotes, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
@@ -58,9 +59,11 @@ from gpusched.daemon.rows import (
     status_of,
     to_json,
 )
-from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreUnwritable
+from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
 
 __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
+
+T = TypeVar("T")
 
 #: "gpus": tells a store from any other sqlite file
 APPLICATION_ID = 0x67707573
@@ -89,6 +92,7 @@ class Store:
         self._connection = connection
         self._execute = connection.execute
         self._syncs = True
+        self._status = path.stat()
         #: the last line of all stories
         self._line: int = self._query("SELECT coalesce(max(id), 0) FROM story")[0][0]
 
@@ -102,13 +106,9 @@ class Store:
             files.make_private_directory(path.parent)
             lock_fd = _lock(path)
             on_error.callback(os.close, lock_fd)
-            # Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it.
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with contextlib.closing(os.fdopen(fd, "r+b")):
-                os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
-            connection = sqlite3.connect(path, isolation_level=None)
+            _make_private(path)
+            connection = _connect(path)
             on_error.callback(connection.close)
-            _prepare(connection, path)
             store = cls(path, lock_fd, connection)
             on_error.pop_all()
         return store
@@ -116,19 +116,54 @@ class Store:
     @staticmethod
     def peek_learned(path: Path) -> list[Estimate]:
         """What the store at `path` has learned; nothing if there is none, or it cannot be read. Changes nothing."""
-        try:
-            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                return _learned(connection.execute(_LEARNED).fetchall())
-        except (sqlite3.Error, TypeError):
-            return []
+        return _peeked(path, lambda execute: _learned(execute(_LEARNED).fetchall()))
+
+    @staticmethod
+    def peek_timings(path: Path, workload: str, settings: str) -> list[Timing]:
+        """The same for the timings of a workload with these settings."""
+        return _peeked(path, lambda execute: _timings(execute(statements.TIMINGS, (workload, settings)).fetchall()))
 
     def close(self) -> None:
         """Fold the log into the file and let the next process in. Closing twice does nothing."""
         if self._lock_fd < 0:
             return
         self._connection.close()
+        if _has_status(os.fstat(self._lock_fd), _lock_path(self.path)) and not _has_status(self._status, self.path):
+            _remove_log(self.path)
         os.close(self._lock_fd)
         self._lock_fd = -1
+
+    def keep_in_place(self) -> bool:
+        """Write the store anew where its file was removed while it was open; whether that had to be done.
+
+        Raises `StoreReplaced` where another file has its name, and what `open` raises.
+        """
+        with _translated(self.path):
+            try:
+                if os.path.samestat(self._status, self.path.stat()):
+                    return False
+            except FileNotFoundError:
+                self._restore()
+                return True
+        raise StoreReplaced(path=self.path)
+
+    def _restore(self) -> None:
+        """All that was committed is in the open file, which has no name any more."""
+        files.make_private_directory(self.path.parent)
+        if not _has_status(os.fstat(self._lock_fd), _lock_path(self.path)):
+            lock_fd = _lock(self.path)
+            os.close(self._lock_fd)
+            self._lock_fd = lock_fd
+        copy = self.path.with_name(f".{self.path.name}.restored")
+        copy.unlink(missing_ok=True)
+        _make_private(copy)
+        with contextlib.closing(sqlite3.connect(copy)) as target:
+            self._connection.backup(target)
+        copy.rename(self.path)
+        self._connection.close()
+        _remove_log(self.path)
+        self._status, self._connection = self.path.stat(), _connect(self.path)
+        self._execute, self._syncs = self._connection.execute, True
 
     def __enter__(self) -> Self:
         return self
@@ -203,6 +238,11 @@ class Store:
             if removed < windows:
                 self._execute("DELETE FROM batches WHERE id = ? AND forgetting IS NOT NULL", (batch_id,))
         return removed
+
+    def keep_timing(self, timing: Timing) -> None:
+        """Remember what a window took that was timed."""
+        with _translated(self.path):
+            self._execute(statements.KEEP_TIMING, msgspec.structs.astuple(timing))
 
     def _write(self, record: Record) -> None:
         match record:
@@ -412,6 +452,10 @@ class Store:
         """What windows cost, for `Estimates`."""
         return _learned(self._query(_LEARNED))
 
+    def timings(self, workload: str, settings: str) -> list[Timing]:
+        """What windows of a workload with these settings took that were timed."""
+        return _timings(self._query(statements.TIMINGS, (workload, settings)))
+
     def _query(self, sql: str, arguments: tuple[object, ...] | Mapping[str, object] = ()) -> list[Any]:
         with _translated(self.path):
             return self._execute(sql, arguments).fetchall()
@@ -439,9 +483,44 @@ class Store:
 _LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
 
 
+def _make_private(path: Path) -> None:
+    """Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with contextlib.closing(os.fdopen(fd, "r+b")):
+        os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _has_status(status: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(status, path.stat())
+    except OSError:
+        return False
+
+
+def _remove_log(path: Path) -> None:
+    """sqlite leaves the log of a file that has lost its name, and would apply it to the next one that has that name."""
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + suffix).unlink()
+
+
 def _lock(path: Path) -> int:
     try:
-        return files.lock(path.with_name(path.name + ".lock"))
+        return files.lock(_lock_path(path))
     except files.Locked as locked:
         raise StoreLocked(path=path, holder=locked.holder) from None
 
@@ -449,6 +528,19 @@ def _lock(path: Path) -> int:
 def _is_start(record: Record) -> bool:
     """Nothing is done upon it, and a restart takes a window that was starting for one that ran."""
     return isinstance(record, WindowMoved) and isinstance(record.new, Running)
+
+
+def _peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return read(connection.execute)
+    except (sqlite3.Error, TypeError, ValueError):
+        return []
+
+
+def _timings(rows: Iterable[tuple[Any, ...]]) -> list[Timing]:
+    named = (dict(zip(Timing.__struct_fields__, row, strict=True)) for row in rows)
+    return [msgspec.convert(fields, Timing, strict=False) for fields in named]
 
 
 def _learned(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:

@@ -84,10 +84,16 @@ def reading(
     )
 
 
-def planned(symbol: str, rows: int = 100, *, skip: str | None = None, committed: bool = False) -> PlannedWindow:
-    window = Window(symbol, DAY, DAY)
+def planned(
+    symbol: str, rows: int = 100, *, skip: str | None = None, refusal: str | None = None, committed: bool = False
+) -> PlannedWindow:
     return PlannedWindow(
-        window=window, bars=rows, usable_rows=rows, skip_reason=skip, committed=RESULT if committed else None
+        window=Window(symbol, DAY, DAY),
+        bars=rows,
+        usable_rows=rows,
+        skip_reason=skip,
+        refusal=refusal,
+        committed=RESULT if committed else None,
     )
 
 

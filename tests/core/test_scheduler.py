@@ -100,6 +100,26 @@ def test_what_needs_no_training_is_finished_at_once() -> None:
     assert driver.records == []
 
 
+def test_what_is_refused_has_failed_at_once_and_a_retry_runs_it() -> None:
+    driver = Driver().submit(batch(), [planned("A", refusal="A.csv:3: no number"), planned("B", skip="too short")])
+    failed = Finished(attempts=0, outcome=Failed(failure=failure("bad_data", "A.csv:3: no number")))
+    assert driver.state(A) == failed
+    assert isinstance(driver.records[-1], BatchFinished)
+    assert driver.commands == []
+    assert driver.send(RETRY).launched == ["A"]
+    driver.start(A, 1).end(A, 1)
+    assert isinstance(driver.records[-1], BatchFinished)
+
+
+def test_a_window_that_finds_no_data_is_skipped_and_does_not_trip_the_breaker() -> None:
+    limits = Limits(breaker_failures=2)
+    driver = Driver().submit(batch(limits=limits), ["A", "B", "C"])
+    for window in (A, B):
+        driver.start(window).end(window, ending=failure("no_data", "no data: none"))
+        assert driver.state(window) == Finished(attempts=1, outcome=Skipped(reason="no data: none"))
+    assert driver.scheduler.held_reason("b") is None
+
+
 def test_an_empty_batch_finishes() -> None:
     assert isinstance(Driver().submit(batch(), []).records[-1], BatchFinished)
 

@@ -21,6 +21,8 @@ from gpusched.core.events import (
 from gpusched.core.history import Sample
 from gpusched.core.model import (
     Cancelled,
+    DataNote,
+    DataNotes,
     Failed,
     Failure,
     Finished,
@@ -270,6 +272,20 @@ def test_a_move_of_an_unknown_window_is_refused_whole(store: Store) -> None:
     assert states(store) == [Queued()] * 3
     store.record(run(key(0)))
     assert len(store.story(key(0))) == 3
+
+
+def test_what_is_known_of_the_data_is_kept_with_the_batch(store: Store) -> None:
+    notes: DataNotes = {
+        "M&M": (DataNote("jumps", "÷ 4"), DataNote("gaps", "1 day")),
+        "A": (DataNote("gaps", "2 days"),),
+    }
+    record = accepted("b", 1)
+    store.record([accepted("a", 1), msgspec.structs.replace(record, notes=notes)])
+    assert list(store.notes("b").items()) == list(notes.items())
+    assert store.notes("b", symbol="A") == {"A": notes["A"]}
+    assert store.notes("a") == store.notes("nosuch") == store.notes("b", symbol="X") == {}
+    store.record([accepted("b", 1)])
+    assert store.notes("b") == {}, "the new round found nothing"
 
 
 def test_nothing_to_record(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -40,6 +41,12 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
         raise BadData("no bars at all")
     if task.symbol == "BUG":
         raise ZeroDivisionError("division by zero")
+    if task.symbol == "KILLED":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.symbol == "MEMORY":
+        raise MemoryError("no room")
+    if task.symbol == "DISK":
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
     windows = task.windows[1:] if task.symbol == "SHORT" else task.windows
     return [
         WindowSurvey(
