@@ -1,7 +1,8 @@
 """Workloads that train nothing and tell what a window on a GPU sees. Named `tests.devices.workloads:<name>`.
 
 `warm_up` answers as the environment variable TRIALS says: a JSON object of device type → why it does not train (null if
-it does), or `device type on UUID` for one device. It adds a line to the file that TRIALS_LOG names.
+it does), or `device type on UUID` for one device. The file that TRIALS_FILE names, if there is one, says so instead,
+and may change. It adds a line to the file that TRIALS_LOG names.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from gpusched.workload import BadParameters, DeviceType, Report, Result, Task, Trial
@@ -33,6 +35,8 @@ def warm_up(device_type: DeviceType) -> Trial:
         with Path(log).open("a") as file:
             file.write(f"{device_type} {device}\n")
     answers = json.loads(os.environ.get("TRIALS", "{}"))
+    if (told := Path(os.environ.get("TRIALS_FILE", "/nowhere"))).exists():
+        answers = json.loads(told.read_text())
     why = answers.get(f"{device_type} on {device}", answers.get(device_type))
     match why:
         case "crash":
@@ -107,4 +111,12 @@ def writes(task: Task, directory: Path, report: Report) -> Result:
     """Some of the files that training leaves, the same each time."""
     for name in ("model.txt", "labels.csv.gz", "feature_importance.csv"):
         (directory / name).write_text(task.label)
+    return _seen(task)
+
+
+def paced(task: Task, directory: Path, report: Report) -> Result:
+    """Takes as many seconds as the environment variable PACE says for its device type, and tells where it ran."""
+    with (Path(task.data_root) / "paced").open("a") as file:
+        file.write(f"{task.device_type} {directory.parent}\n")
+    time.sleep(json.loads(os.environ["PACE"])[task.device_type])
     return _seen(task)
