@@ -31,6 +31,7 @@ BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
+Days = Annotated[float, Meta(ge=0, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Slots = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]
 
@@ -143,6 +144,8 @@ class Devices(Struct, frozen=True, kw_only=True):
 
 class Cache(Struct, frozen=True, kw_only=True):
     dir: Path = msgspec.field(default_factory=_cache_dir)
+    keep_days: Days = 30.0
+    limit_mb: Count = 20_000
 
 
 class Daemon(Struct, frozen=True, kw_only=True):
@@ -151,6 +154,7 @@ class Daemon(Struct, frozen=True, kw_only=True):
     group: str = ""
     idle_launcher_s: Seconds = 300.0
     stop_limit_s: Annotated[float, Meta(ge=1, le=10_000_000)] = 300.0
+    keep_days: Days = 90.0
 
 
 class Hooks(Struct, frozen=True, kw_only=True):
@@ -410,6 +414,8 @@ def _worded(kind: Any, inspect: Any) -> str:
             return " or ".join(_worded(one, inspect) for one in types if not isinstance(one, inspect.NoneType))
         case inspect.LiteralType(values=values):
             return " or ".join(f'"{value}"' for value in values)
+        case inspect.BoolType():
+            return "true or false"
         case inspect.DateType():
             return "a date such as 2022-01-31"
         case inspect.IntType(ge=ge, le=le):

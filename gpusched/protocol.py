@@ -12,7 +12,7 @@ grows only when that is not enough. `Hello`, `Welcome` and `Problem` never chang
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -30,9 +30,11 @@ from gpusched.core.events import (
 from gpusched.core.history import Sample
 from gpusched.core.model import (
     BatchSpec,
+    Choice,
     DataNote,
     DataNotes,
     Device,
+    DeviceChoice,
     FailureKind,
     PlannedWindow,
     Reading,
@@ -162,6 +164,15 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
     terms: dict[str, Any] = {}
 
 
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+    """Remove what is known of finished batches, their logs, and maybe their results. Answered with `Forgotten`."""
+
+    #: either a batch, or all that finished so many seconds ago
+    batch_id: str | None = None
+    older_than_s: float | None = None
+    results: bool = False
+
+
 class ListDevices(msgspec.Struct, frozen=True, kw_only=True, tag="list_devices"):
     """Answered with `Devices`."""
 
@@ -194,6 +205,7 @@ Request = (
     | GetResults
     | GetHistory
     | Change
+    | Forget
     | ListDevices
     | ChangeDevice
     | Subscribe
@@ -321,6 +333,8 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int = 0
     #: memory that processes of others use; None where it cannot be told whose it is
     foreign_bytes: int | None = None
+    #: when it came to be in that health
+    since_at: float = 0.0
 
 
 #: What is in trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of a
@@ -352,6 +366,8 @@ class Surveyed(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
 
     done: int
     total: int
+    #: nothing has been looked at yet, since it waits for these GPUs to be tried
+    trying: str = ""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
@@ -359,6 +375,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
 
     batch: BatchStatus
     how: Literal["new", "known", "again"]
+    #: what `auto` came to
+    choice: Choice | None = None
     #: results of other parameters that it replaces; things that are no results, which it moves aside
     replaces: int = 0
     moves_aside: int = 0
@@ -373,6 +391,8 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
 class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     batch: BatchStatus
     spec: BatchSpec
+    #: what `auto` came to
+    choice: Choice | None = None
     #: of the first symbols that have any, if they were asked for
     notes: DataNotes = {}
 
@@ -387,6 +407,9 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     state: State
     story: tuple[StoryLine, ...]
     attempts: tuple[AttemptLine, ...]
+    #: where its batch runs, and what `auto` came to
+    device: DeviceChoice = "auto"
+    choice: Choice | None = None
     #: of its symbol's data
     notes: tuple[DataNote, ...] = ()
 
@@ -419,6 +442,25 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     not_durable: str | None = None
 
 
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):
+    """What has been removed."""
+
+    batches: tuple[str, ...] = ()
+    windows: int = 0
+    results: int = 0
+    #: paths where results should be, and that were left because they are not provably that and nothing else
+    kept: tuple[str, ...] = ()
+
+
+def summed(parts: Sequence[Forgotten]) -> Forgotten:
+    return Forgotten(
+        batches=tuple(batch for part in parts for batch in part.batches),
+        windows=sum(part.windows for part in parts),
+        results=sum(part.results for part in parts),
+        kept=tuple(path for part in parts for path in part.kept),
+    )
+
+
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):
     devices: tuple[DeviceStatus, ...]
 
@@ -431,6 +473,8 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
     unfinished: int
     #: what keeps the daemon from writing its store, or None
     trouble: str | None
+    #: the GPUs that are being tried, and for how long; empty if none is
+    trying: str = ""
     #: all that is wrong, the oldest first
     troubles: tuple[Trouble, ...] = ()
 
@@ -488,6 +532,7 @@ Reply = (
     | ResultPage
     | History
     | Changed
+    | Forgotten
     | Devices
     | Pong
     | Snapshot

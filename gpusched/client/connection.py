@@ -35,6 +35,8 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Forget,
+    Forgotten,
     GetBatch,
     GetHistory,
     GetResults,
@@ -203,15 +205,19 @@ class Connection:
         name: str | None = None,
         output_dir: Path | None = None,
         on_survey: Callable[[int, int], None] = lambda done, total: None,
+        on_trial: Callable[[str], None] = lambda trying: None,
     ) -> Submitted:
         """Have a batch accepted; it is durable when this returns. `source` is the stem of the symbols file.
 
-        `on_survey` is told how many symbols of how many have been looked at.
+        `on_survey` is told how many symbols of how many have been looked at, `on_trial` which GPUs are being tried if
+        the batch has to wait for that.
         """
         output = None if output_dir is None else str(output_dir)
         self._ask(Submit(spec=spec, source=source, name=name, output_dir=output))
         while True:
             match self._answer(Surveyed, Submitted):
+                case Surveyed(trying=trying) if trying:
+                    on_trial(trying)
                 case Surveyed(done=done, total=total):
                     on_survey(done, total)
                 case Submitted() as submitted:
@@ -244,6 +250,12 @@ class Connection:
 
     def _change(self, verb: Verb, batch_id: str, label: str | None, terms: Terms = NO_TERMS) -> Changed:
         return self._one(Change(verb=verb, batch_id=batch_id, label=label, terms=dict(terms)), Changed)
+
+    def forget(
+        self, batch_id: str | None = None, *, older_than_s: float | None = None, results: bool = False
+    ) -> Forgotten:
+        """Remove what is known of a finished batch, or of all that finished so long ago, and maybe their results."""
+        return self._one(Forget(batch_id=batch_id, older_than_s=older_than_s, results=results), Forgotten)
 
     # -- windows -----------------------------------------------------------------------------------------------------
 

@@ -21,10 +21,14 @@ from gpusched.core.events import DeviceLost, DeviceRead, HostRead, Update
 from gpusched.daemon import leftovers, views
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.choice import Chooser
 from gpusched.daemon.condition import Condition
+from gpusched.daemon.fleet import Fleet
+from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
+from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.listener import Listener, listening_path
@@ -32,13 +36,13 @@ from gpusched.daemon.manager import FAILED, Service
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.metrics import Metrics
 from gpusched.daemon.notify import Notifier
-from gpusched.daemon.pool import build_pool, find_gpus
+from gpusched.daemon.pool import build_pool, choose, look
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
-from gpusched.daemon.warm_up import TRIAL_S, WarmUp, launcher_environment
+from gpusched.daemon.warm_up import WarmUp, launcher_environment
 from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
 
 #: descriptors: two for each window, one for each client
@@ -86,11 +90,9 @@ async def _serve(config: Config) -> None:
                 condition=condition,
             )
         )
-        found = find_gpus(config)
-        if found.devices:
-            notifier.extend_timeout(2 * TRIAL_S)
+        found = look()
         warm_up = WarmUp(launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        pool = build_pool(config, await warm_up.resolve(found, "auto"), learned=store.learned())
+        pool = build_pool(config, choose(config, found), learned=store.learned())
         for note in pool.notes:
             log.warning("%s", note)
         hub = Hub(store, condition)
@@ -112,6 +114,7 @@ async def _serve(config: Config) -> None:
             store=store,
             launcher=launcher,
             devices=pool.devices,
+            untried=pool.gpus,
             logs_dir=logs_dir,
             cache_dir=config.cache.dir,
             observe=observe,
@@ -120,14 +123,35 @@ async def _serve(config: Config) -> None:
             condition=condition,
             on_turn=lambda: service.on_turn(),
         )
-        service = Service(notifier, supervisor, condition, config.daemon.stop_limit_s)
         hub.show(supervisor.scheduler.pool)
+        sampler = Sampler(pool.devices, inventory=Inventory(look, found))
+        fleet = Fleet(
+            config,
+            pool,
+            warm_up,
+            learned=store.learned(),
+            post=supervisor.post,
+            on_note=lambda note: log.warning("%s", note),
+            watch=sampler.watch,
+        )
+        service = Service(notifier, supervisor, condition, config.daemon.stop_limit_s, trying=fleet.trying)
+        chooser = Chooser(
+            launcher,
+            fleet,
+            supervisor.estimates,
+            remembered=store.timings,
+            keep=store.keep_timing,
+            scratch=state_dir,
+            cache_dir=config.cache.dir,
+        )
+        chooser.sweep()
         admission = Admission(
             store=store,
             supervisor=supervisor,
             launcher=launcher,
             warm_up=warm_up,
-            pool=pool,
+            fleet=fleet,
+            chooser=chooser,
             output_root=config.run.output.absolute(),
             cache_dir=config.cache.dir,
             logs_dir=logs_dir,
@@ -142,21 +166,31 @@ async def _serve(config: Config) -> None:
             )
             stack.enter_context(metrics.served(config.metrics.listen))
         supervisor.recover()
-        requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission)
+        forgetting = Forgetting(
+            store=store,
+            supervisor=supervisor,
+            admission=admission,
+            logs_dir=logs_dir,
+            keep_days=config.daemon.keep_days,
+        )
+        requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission, forgetting=forgetting)
         server = Server(listener, requests, state_dir=state_dir)
 
         def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
             supervisor.post(event)
             if isinstance(event, DeviceRead):
                 hub.report(event.reading)
+                fleet.read(event)
 
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(service.obey_signals)
         tasks.start_soon(supervisor.run)
         tasks.start_soon(server.run)
-        tasks.start_soon(Sampler(pool.devices).run, deliver)
+        tasks.start_soon(fleet.run)
+        tasks.start_soon(sampler.run, deliver, fleet.notice)
         tasks.start_soon(read_host, deliver, memory)
         tasks.start_soon(hooks.run)
+        tasks.start_soon(forgetting.run, config.cache)
         tasks.start_soon(service.keep_turning)
         for pid in undead:
             tasks.start_soon(leftovers.watch, pid, condition)

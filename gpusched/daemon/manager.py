@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import anyio
 
@@ -45,11 +46,21 @@ log = logging.getLogger("gpusched.daemon")
 class Service:
     """See the module."""
 
-    def __init__(self, notifier: Notifier, supervisor: Supervisor, condition: Condition, stop_limit_s: float) -> None:
+    def __init__(
+        self,
+        notifier: Notifier,
+        supervisor: Supervisor,
+        condition: Condition,
+        stop_limit_s: float,
+        *,
+        trying: Callable[[], str],
+    ) -> None:
+        """`trying` says which devices are being tried; nothing if none is."""
         self._notifier = notifier
         self._supervisor = supervisor
         self._condition = condition
         self._limit_s = stop_limit_s
+        self._trying = trying
         self._last_s = min(LAST_S, stop_limit_s / 2)
         #: monotonic instant at which the daemon must have left
         self.deadline = float("inf")
@@ -73,6 +84,8 @@ class Service:
         """One line."""
         scheduler = self._supervisor.scheduler
         text = f"{scheduler.active} windows running, {scheduler.unfinished} not finished"
+        if trying := self._trying():
+            text = f"{text}; trying {trying}"
         if self._condition.draining:
             text = f"stopping: {text}"
         return text + self._troubles()

@@ -15,9 +15,9 @@ import errno
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -36,6 +36,7 @@ from gpusched.core.events import (
     Record,
     WindowMoved,
 )
+from gpusched.core.fastest import Timing
 from gpusched.core.history import Sample
 from gpusched.core.model import Active, Batch, DataNotes, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
@@ -61,6 +62,8 @@ from gpusched.daemon.rows import (
 from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
 
 __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
+
+T = TypeVar("T")
 
 #: "gpus": tells a store from any other sqlite file
 APPLICATION_ID = 0x67707573
@@ -113,11 +116,12 @@ class Store:
     @staticmethod
     def peek_learned(path: Path) -> list[Estimate]:
         """What the store at `path` has learned; nothing if there is none, or it cannot be read. Changes nothing."""
-        try:
-            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                return _learned(connection.execute(_LEARNED).fetchall())
-        except (sqlite3.Error, TypeError):
-            return []
+        return _peeked(path, lambda execute: _learned(execute(_LEARNED).fetchall()))
+
+    @staticmethod
+    def peek_timings(path: Path, workload: str, settings: str) -> list[Timing]:
+        """The same for the timings of a workload with these settings."""
+        return _peeked(path, lambda execute: _timings(execute(statements.TIMINGS, (workload, settings)).fetchall()))
 
     @property
     def mark(self) -> str:
@@ -188,17 +192,23 @@ class Store:
 
         Raises `LookupError` for a move of a window that no accepted batch has.
         """
+        with self._transaction(sync=bool(histories) or not records or not all(map(_is_start, records))):
+            for record in records:
+                self._write(record)
+            for estimate in learned:
+                self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
+            for batch_id, samples in histories.items():
+                self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
+
+    @contextlib.contextmanager
+    def _transaction(self, *, sync: bool = True) -> Iterator[None]:
+        """Commit what is executed, or nothing of it."""
         line = self._line
         with _translated(self.path):
-            self._sync(bool(histories) or not records or not all(map(_is_start, records)))
+            self._sync(sync)
             try:
                 self._execute("BEGIN IMMEDIATE")
-                for record in records:
-                    self._write(record)
-                for estimate in learned:
-                    self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
-                for batch_id, samples in histories.items():
-                    self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
+                yield
                 self._execute("COMMIT")
             except BaseException:
                 self._line = line
@@ -216,6 +226,32 @@ class Store:
     def learn(self, learned: Iterable[Estimate]) -> None:
         """Keep updated estimates, outside of any turn; `record` takes them along for free."""
         self.record((), learned)
+
+    def mark_forgotten(self, batch_id: str, *, results: bool) -> None:
+        """Have nobody see a finished batch any more; what is left of it goes by `remove_forgotten`."""
+        with self._transaction():
+            what = "results" if results else "records"
+            self._execute(
+                "UPDATE batches SET forgetting = ? WHERE id = ? AND finished_at IS NOT NULL", (what, batch_id)
+            )
+
+    def forgotten(self) -> list[tuple[str, str, bool]]:
+        """(batch, output directory, whether its results go too) of those that are marked and not removed yet."""
+        rows = self._query("SELECT id, output_dir, forgetting FROM batches WHERE forgetting IS NOT NULL")
+        return [(batch_id, output_dir, what == "results") for batch_id, output_dir, what in rows]
+
+    def remove_forgotten(self, batch_id: str, windows: int) -> int:
+        """Remove so many windows of a marked batch; how many that were. With the last of them it goes itself."""
+        with self._transaction():
+            removed = self._execute(statements.REMOVE_FORGOTTEN, (batch_id, windows)).rowcount
+            if removed < windows:
+                self._execute("DELETE FROM batches WHERE id = ? AND forgetting IS NOT NULL", (batch_id,))
+        return removed
+
+    def keep_timing(self, timing: Timing) -> None:
+        """Remember what a window took that was timed."""
+        with _translated(self.path):
+            self._execute(statements.KEEP_TIMING, msgspec.structs.astuple(timing))
 
     def _write(self, record: Record) -> None:
         match record:
@@ -303,7 +339,7 @@ class Store:
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ?"
+        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
         for batch, held_reason, finished in self._query(asked, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             with self._decoding(batch_id):
@@ -324,14 +360,14 @@ class Store:
         return [batch_row(row, counts.get(row[0], {})) for row in self._query(f"{statements.BATCHES} ORDER BY number")]
 
     def batch(self, batch_id: str) -> BatchRow | None:
-        for row in self._query(f"{statements.BATCHES} WHERE id = ?", (batch_id,)):
+        for row in self._query(f"{statements.BATCHES} AND id = ?", (batch_id,)):
             counts = self._query("SELECT status, windows FROM counts WHERE batch_id = ? AND windows > 0", (batch_id,))
             return batch_row(row, dict(counts))
         return None
 
     def accepted(self, batch_id: str) -> Batch | None:
         """What the batch asked for, in full."""
-        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
+        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ? AND forgetting IS NULL", (batch_id,)):
             with self._decoding(batch_id):
                 return decode_batch(batch)
         return None
@@ -425,6 +461,10 @@ class Store:
         """What windows cost, for `Estimates`."""
         return _learned(self._query(_LEARNED))
 
+    def timings(self, workload: str, settings: str) -> list[Timing]:
+        """What windows of a workload with these settings took that were timed."""
+        return _timings(self._query(statements.TIMINGS, (workload, settings)))
+
     def _query(self, sql: str, arguments: tuple[object, ...] | Mapping[str, object] = ()) -> list[Any]:
         with _translated(self.path):
             return self._execute(sql, arguments).fetchall()
@@ -497,6 +537,19 @@ def _lock(path: Path) -> int:
 def _is_start(record: Record) -> bool:
     """Nothing is done upon it, and a restart takes a window that was starting for one that ran."""
     return isinstance(record, WindowMoved) and isinstance(record.new, Running)
+
+
+def _peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return read(connection.execute)
+    except (sqlite3.Error, TypeError, ValueError):
+        return []
+
+
+def _timings(rows: Iterable[tuple[Any, ...]]) -> list[Timing]:
+    named = (dict(zip(Timing.__struct_fields__, row, strict=True)) for row in rows)
+    return [msgspec.convert(fields, Timing, strict=False) for fields in named]
 
 
 def _learned(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:

@@ -10,8 +10,23 @@ CREATE TABLE batch_story (
 );
 CREATE INDEX batch_story_by_batch ON batch_story (batch_id, after);
 
+-- What is being removed, with what: 'records' or 'results' too. NULL: the batch is there.
+ALTER TABLE batches ADD COLUMN forgetting TEXT;
+
 ALTER TABLE learned ADD COLUMN host_memory_max INTEGER NOT NULL DEFAULT 0;
 
+-- gpusched.core.fastest.Timing
+CREATE TABLE timings (
+    workload    TEXT NOT NULL,
+    settings    TEXT NOT NULL,
+    model       TEXT NOT NULL,
+    device_type TEXT NOT NULL,
+    bucket      INTEGER NOT NULL,
+    rows        INTEGER NOT NULL,
+    seconds     REAL NOT NULL,
+    at_least    INTEGER NOT NULL,
+    PRIMARY KEY (workload, settings, model, device_type, bucket)
+) WITHOUT ROWID;
 -- What there is to know about the data of a batch, by symbol: [gpusched.core.model.DataNote], JSON.
 CREATE TABLE notes (
     batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,

@@ -116,6 +116,8 @@ def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client
     ] * 2
     assert {line["attempts"] for line in found} == {0}
     assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number; set data.decimal")
+    _, err = client.said(*asked[:-1])
+    assert "Nothing to train: `gpusched windows nothing` has the reasons" in err
     # Mended, the same question is asked anew; and a retry runs what was refused.
     data = client.daemon.data
     (data / "REFUSED").touch()
@@ -144,6 +146,13 @@ def test_what_the_data_are_like_is_known_later(client: Client) -> None:
     assert note in client("show", "noted/NOTED_2022-01-01_to_2022-01-10")
     assert client.json("show", "noted/NOTED_2022-01-01_to_2022-01-10")["data_notes"] == told["NOTED"]
     assert client.json("show", "noted/S0_2022-01-01_to_2022-01-10")["data_notes"] == []
+    assert client.json("status", "noted")["data_notes"] == told
+    _, err = client.said("status", "noted")
+    assert f"NOTED: {note}" in err
+    for more in ((), ("--wait",)):
+        _, err = client.said("submit", client.symbols("NOTED", "S0"), "--name", "noted", *ASKED, *more)
+        assert f"NOTED: {note}" in err
+    finished(client.daemon, "noted")
     out, err = client.said("results", "noted", "--csv")
     assert note not in out
     assert f"NOTED: {note}" in err
@@ -346,6 +355,21 @@ def test_what_cannot_be_changed_is_refused_with_what_can(client: Client) -> None
     client.done("good", "S0")
     assert "is finished" in client.error("retry", "good", "--set", "run.timeout_s=3", code=4)
     assert "is finished" in client.error("priority", "good", "1", code=4)
+
+
+def test_finished_batches_are_forgotten(client: Client) -> None:
+    client.done("old-1", "S0")
+    client.done("old-2", "S0", "BAD")
+    output = Path(client.json("status", "old-2")["output_dir"])
+    assert client("forget", "old-1") == "old-1: 2 windows and their logs are forgotten; the results stay\n"
+    assert "there is no batch old-1" in client.error("status", "old-1", code=4)
+    assert client.json("forget", "--older-than", "30d") == {"batches": [], "windows": 0, "results": 0, "kept": []}
+    (output / "S0_2022-01-11_to_2022-01-20" / "mine.txt").touch()
+    told = client("forget", "old-2", "--results")
+    assert told.startswith("old-2: 4 windows and their logs are forgotten, 1 results removed\n  left: ")
+    assert [path.name for path in output.iterdir()] == ["S0_2022-01-11_to_2022-01-20"]
+    assert "either batches or --older-than" in client.error("forget", code=2)
+    assert "'30' is not an age" in client.error("forget", "--older-than", "30", code=2)
 
 
 def test_devices_are_drained_and_opened_again(client: Client) -> None:
