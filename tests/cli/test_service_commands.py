@@ -358,6 +358,21 @@ def test_what_cannot_be_changed_is_refused_with_what_can(client: Client) -> None
     assert "is finished" in client.error("priority", "good", "1", code=4)
 
 
+def test_finished_batches_are_forgotten(client: Client) -> None:
+    client.done("old-1", "S0")
+    client.done("old-2", "S0", "BAD")
+    output = Path(client.json("status", "old-2")["output_dir"])
+    assert client("forget", "old-1") == "old-1: 2 windows and their logs are forgotten; the results stay\n"
+    assert "there is no batch old-1" in client.error("status", "old-1", code=4)
+    assert client.json("forget", "--older-than", "30d") == {"batches": [], "windows": 0, "results": 0, "kept": []}
+    (output / "S0_2022-01-11_to_2022-01-20" / "mine.txt").touch()
+    told = client("forget", "old-2", "--results")
+    assert told.startswith("old-2: 4 windows and their logs are forgotten, 1 results removed\n  left: ")
+    assert [path.name for path in output.iterdir()] == ["S0_2022-01-11_to_2022-01-20"]
+    assert "either batches or --older-than" in client.error("forget", code=2)
+    assert "'30' is not an age" in client.error("forget", "--older-than", "30", code=2)
+
+
 def test_devices_are_drained_and_opened_again(client: Client) -> None:
     (device,) = client.json("devices")["devices"]
     assert (device["id"], device["health"], device["slots"], device["slots_used"]) == ("cpu", "open", 2, 0)
