@@ -507,6 +507,10 @@ class Supervisor:
                     return
                 await self._heard.setdefault(device.id, anyio.Event()).wait()
 
+    def find_in_log(self, key: WindowKey, attempt: int, offset: int) -> tuple[int, int, int]:
+        """Where to read on in a log of which something may be left out; see `Logs.find`."""
+        return self._launcher.logs.find(self.log_path(key, attempt), offset)
+
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""
         return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
