@@ -100,8 +100,8 @@ class _Trying:
         except (IndexError, msgspec.MsgspecError):
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             said = _lines(self._err)
-            why = last_words("\n".join(said)) if code == -signal.SIGABRT else None
-            return f"the process ended with {how}: {why or (said or ['it said nothing'])[-1]}"
+            died = f"the process ended with {how}: {(said or ['it said nothing'])[-1]}"
+            return (last_words("\n".join(said)) if code == -signal.SIGABRT else None) or died
 
 
 def _lines(file: IO[bytes]) -> list[str]:

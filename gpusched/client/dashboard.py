@@ -16,7 +16,8 @@ from gpusched.client.details import health
 from gpusched.client.overview import DeviceView, Overview
 from gpusched.client.panels import PANELS, Cursor, Order, Panel, Row, rows
 from gpusched.client.tables import failure_line
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FAILURES, FinishedWindow, RunningWindow
 from gpusched.protocol import DeviceStatus
 
 KEYS = "tab panel  ⏎ open  c cancel  h hold  r retry  d drain  f filter  ? help  q quit"

@@ -6,7 +6,8 @@ from collections import deque
 
 import msgspec
 
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow, ended_window
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FAILURES, FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchFinished,
     BatchHeld,

@@ -27,7 +27,8 @@ from gpusched.client.cells import ASCII, FANCY, clean, device_name, duration, ke
 from gpusched.client.live import Frame
 from gpusched.client.streams import lost, takes_more
 from gpusched.client.tables import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FAILURES, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
 from gpusched.core.model import Finished, Held, Queued, Succeeded
 from gpusched.core.planning import Plan

@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,11 @@ class NameTaken(InputError):
 class OutputTaken(InputError):
     problem = "the unfinished batch {other} writes to {path} too"
     remedy = "give this one another output directory, or wait until that one is finished"
+
+
+class OutputCleared(InputError):
+    problem = "results in {path} are being removed, as `gpusched forget --results` was told"
+    remedy = "submit it again in a moment, or give it another output directory"
 
 
 class DataUnreadable(InputError):
@@ -126,6 +131,8 @@ class Admission:
         #: held from a look at a batch's state until the event that relies on it is handled
         self.changing = anyio.Lock()
         self._submitting: dict[str, anyio.Lock] = {}
+        #: output directories whose results are being removed
+        self._cleared: set[str] = set()
         self._surveys = anyio.Semaphore(MAX_SURVEYS)
 
     async def submit(
@@ -143,7 +150,7 @@ class Admission:
         digest = planning.digest(spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
         output_dir = Path(request.output_dir) if request.output_dir else self._output_root / batch_id
-        async with self._one_at_a_time(batch_id):
+        async with self.one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
                 return await self._known(batch_id, spec)
             self._check_output(batch_id, output_dir)
@@ -244,16 +251,29 @@ class Admission:
         return self.at_work(batch_id)
 
     def _check_output(self, batch_id: str, output_dir: Path) -> None:
-        for other in self._supervisor.scheduler.batches():
+        if os.path.realpath(output_dir) in self._cleared:
+            raise OutputCleared(path=output_dir)
+        for other in self._supervisor.scheduler.open_batches():
             if other.id != batch_id and Path(other.output_dir) == output_dir and self.at_work(other.id):
                 raise OutputTaken(other=other.id, path=output_dir)
+
+    @contextlib.contextmanager
+    def clearing(self, output_dir: Path) -> Iterator[None]:
+        """While results are removed from a directory: a batch that is accepted meanwhile might reuse them."""
+        place = os.path.realpath(output_dir)
+        self._cleared.add(place)
+        try:
+            yield
+        finally:
+            self._cleared.discard(place)
 
     def _refuse_if_draining(self) -> None:
         if self.draining:
             raise Draining
 
     @contextlib.asynccontextmanager
-    async def _one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+    async def one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+        """Keep all others from accepting or forgetting a batch of that id."""
         lock = self._submitting.setdefault(batch_id, anyio.Lock())
         try:
             async with lock:

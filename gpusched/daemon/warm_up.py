@@ -168,8 +168,8 @@ class WarmUp:
             return Trial(trained=False, why=str(error))
         if trial is None:
             how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
-            words = last_words(end_of_log(self._log_path, after=logged)) or f"see {self._log_path}"
-            return Trial(trained=False, why=f"the process that tried ended with {how}: {words}")
+            died = f"the process that tried ended with {how}, see {self._log_path}"
+            return Trial(trained=False, why=last_words(end_of_log(self._log_path, after=logged)) or died)
         return trial
 
 

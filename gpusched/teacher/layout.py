@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from gpusched.teacher.nearest import some
 from gpusched.workload import BadData
 
 PRICES = ("open", "high", "low", "close")
@@ -34,6 +35,8 @@ _LIKE = {
     "close": r"close|last|price|^c$",
     "volume": _VOLUME_LIKE.pattern,
 }
+#: names of columns that an error tells
+_SHOWN = 20
 #: of the characters between fields, the likeliest first
 _SEPARATORS = (",", ";", "\t", "|")
 _ANGLE = re.compile(r"<(.*)>")
@@ -130,7 +133,7 @@ class _Finder:
             near = difflib.get_close_matches(name, self._written, n=1)
             raise BadData(
                 f"{self._place}: there is no column {name!r}, which data.columns names for {role}"
-                f"{f'; did you mean {near[0]!r}?' if near else ''} (there are: {', '.join(self._written)})"
+                f"{f'; did you mean {near[0]!r}?' if near else ''} (there are: {some(self._written, _SHOWN)})"
             )
         return self._only(name, exact or alike)
 
@@ -187,7 +190,7 @@ class _Finder:
         separated = f", separated by {separator!r}" if separator != "," else ""
         raise BadData(
             f"{self._place}: there {is_no} {', '.join(map(repr, self._missing))} (there are:"
-            f" {', '.join(self._written)}{separated}): say what they are called with data.columns = {{{hints}}};"
+            f" {some(self._written, _SHOWN)}{separated}): say what they are called with data.columns = {{{hints}}};"
             " a file that holds no bars does not belong here"
         )
 

@@ -57,9 +57,9 @@ def judge(paths: Sequence[Path], rows: Rows, interval: str | None, explain: Expl
     if interval is None:
         bounds = intervals.measured_span(sifted.bars.instants())
         interval = intervals.short_name(bounds) if bounds else intervals.DEFAULT
-        if bounds and bounds != intervals.DAY:
-            text = f"the bars are {intervals.worded(bounds)} apart, --interval was not given"
-            notes.append(DataNote("interval", text))
+        apart = f"{intervals.worded(bounds)} apart" if bounds else "at no common distance"
+        if bounds != intervals.DAY and len(sifted.bars) > intervals.FEW:
+            notes.append(DataNote("interval", f"the bars are {apart}, --interval was not given"))
     else:
         bounds = intervals.span(interval)
         if bounds:

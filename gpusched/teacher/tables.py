@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 #: (W, n): the characters of n texts, filled up with zeros
 Characters = Bytes
 
-_NEWLINE, _QUOTE, _SPACE, _TAB = b'\n" \t'
+_NEWLINE, _QUOTE, _SPACE, _TAB, _ZERO, _NINE = b'\n" \t09'
 #: of a longer field only so much is looked at, and the last of it is a character that is in no text
 LONGEST = 64
 _TOO_LONG = 0xFF
@@ -55,6 +55,11 @@ class Table:
         start, end = self._trimmed(column)
         return self.text[int(start[row]) : int(end[row])].decode()
 
+    def shown(self, row: int, column: int) -> str:
+        """A field for an error's words."""
+        text = self.field(row, column)
+        return repr(text if len(text) <= LONGEST else text[:LONGEST] + "…")
+
     def fields(self, column: int) -> list[str]:
         starts, ends = (bounds.tolist() for bounds in self._trimmed(column))
         return [self.text[start:end].decode() for start, end in zip(starts, ends, strict=True)]
@@ -76,6 +81,10 @@ class Table:
         if longest == LONGEST:
             found[-1][widths > LONGEST] = _TOO_LONG
         return found
+
+    def first(self, column: int) -> Bytes:
+        """The first characters of the fields of a column; of empty ones the separator or quote behind them."""
+        return np.frombuffer(self.text, np.uint8)[self._trimmed(column)[0]]
 
     def only(self, rows: npt.NDArray[np.bool_]) -> Table:
         """The table without other rows."""
@@ -118,13 +127,17 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
     buffer = np.frombuffer(text, np.uint8)
     first = np.cumsum([0, *(len(body) for body in bodies)])
     newlines = np.flatnonzero(buffer == _NEWLINE)
-    bounds = (buffer == ord(layout.separator)) | (buffer == _NEWLINE)
+    is_bound = buffer == ord(layout.separator)
+    is_bound |= buffer == _NEWLINE
     if b'"' in text:
-        bounds &= ~_quoted(paths, buffer, first, newlines, layout)
-    bounds = np.flatnonzero(bounds)
+        is_bound &= ~_quoted(paths, buffer, first, newlines, layout)
+    bounds = np.flatnonzero(is_bound)
+    if len(text) < 2**31:  # half the memory
+        bounds = bounds.astype(np.int32)
+    del is_bound
     last = np.flatnonzero(buffer[bounds] == _NEWLINE)  # of each row
     ends = bounds[last]
-    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
+    starts = np.concatenate([np.zeros(1, bounds.dtype), ends[:-1] + 1])[: len(ends)]
     file = np.searchsorted(first, starts, side="right") - 1
     line = np.searchsorted(newlines, starts) - np.searchsorted(newlines, first[:-1])[file] + layout.lines + 1
     fields = np.diff(last, prepend=-1)
@@ -167,19 +180,15 @@ def _miscounted(fields: int, width: int) -> str:
 
 def _without_headers(table: Table, layout: Layout) -> Table:
     """The table without rows that are blank or repeat the header, as files put together have them."""
-    widths = table.ends[:, layout.timestamp] - table.starts[:, layout.timestamp]
-    name = layout.names[layout.timestamp].encode()
-    suspects = widths < 3  # of blanks or quotes; shorter than any timestamp
-    if name:
-        buffer = np.frombuffer(table.text, np.uint8)
-        suspects |= (widths == len(name)) & (buffer[table.starts[:, layout.timestamp]] == name[0])
-    if not suspects.any():
+    first = table.first(layout.timestamp)
+    suspects = np.flatnonzero((first < _ZERO) | (first > _NINE))
+    if not len(suspects):
         return table
     names = [name.strip() for name in layout.names]
     kept = np.ones(len(table), bool)
-    for row in np.flatnonzero(suspects).tolist():
+    for row in suspects.tolist():
         line = table.text[table.starts[row, 0] : table.ends[row, -1]]
-        found = [field.strip(' \t"') for field in line.decode().split(layout.separator)]
+        found = [field.strip(' \t"\ufeff') for field in line.decode().split(layout.separator)]
         kept[row] = not _is_blank(line, layout.separator) and found != names
     return table.only(kept)
 

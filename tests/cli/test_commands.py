@@ -326,13 +326,28 @@ def test_nothing_to_train_is_an_end_of_its_own(gpusched: Command, command: str) 
     assert "Traceback" not in shown.err
 
 
+def test_windows_that_find_out_themselves_say_why_nothing_was_trained(gpusched: Command) -> None:
+    """Their workload has no survey."""
+    (gpusched.directory / "mine.py").write_text(
+        "from gpusched.workload import BadData, NoData\n"
+        "def window(task, directory, report):\n"
+        "    raise (NoData if task.symbol == 'NONE' else BadData)('nothing in ' + task.symbol)\n"
+    )
+    found = ended(gpusched, "run", "symbols.txt", *DATES, "--device", "cpu", "--set", "run.workload=mine:window")
+    assert found.code == 5
+    assert "nothing to train: nothing in ABC (2 windows); nothing in NONE (2 windows)" in found.err
+
+
 def test_a_file_that_is_refused_counts_as_failed(gpusched: Command) -> None:
     (gpusched.directory / "data" / "BAD.csv").write_text("<html>\n")
     typed = ("--symbols", "ABC,BAD", *DATES, "--device", "cpu")
     plan = gpusched.json("plan", *typed)
     assert plan["totals"] == {"total": 4, "train": 2, "reuse": 0, "skip": 0, "fail": 2}
     assert (plan["windows"][-1]["action"], "HTML" in plan["windows"][-1]["reason"]) == ("fail", True)
-    assert gpusched.json("run", *typed, code=1)["windows"]["failed"] == 2
+    found = gpusched.json("run", *typed, code=1)
+    assert found["windows"]["failed"] == 2
+    (refused,) = found["refused"]
+    assert (refused["windows"], "HTML" in refused["reason"]) == (2, True)
     (index,) = gpusched.directory.glob("gpusched-runs/*/teacher_runs.json")
     lines = [json.loads(line) for line in index.read_text().splitlines()]
     failed = [line for line in lines if line["status"] == "failed"]

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from gpusched.workload import BadParameters, DeviceType, Report, Result, Task, Trial
 
@@ -41,6 +42,8 @@ def warm_up(device_type: DeviceType) -> Trial:
     match why:
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+        case "abort":
+            _abort("unknown error")
         case "hang":
             signal.pause()
         case "raise":
@@ -48,6 +51,15 @@ def warm_up(device_type: DeviceType) -> Trial:
         case str() if why.startswith("trained on "):
             return Trial(trained=True, device=why.removeprefix("trained on "))
     return Trial(trained=why is None, why=why)
+
+
+def _abort(words: str) -> NoReturn:
+    """As LightGBM does when an error of CUDA's meets a second one."""
+    error = f"[CUDA] {words} /src/cuda_utils.hu 123"
+    sys.stderr.write(f"[LightGBM] [Fatal] {error}\n\nterminate called after throwing an instance of ")
+    sys.stderr.write(f"'std::runtime_error'\n  what():  {error}\n")
+    sys.stderr.flush()
+    os.abort()
 
 
 def _seen(task: Task) -> Result:
@@ -99,11 +111,7 @@ def aborts_first(task: Task, directory: Path, report: Report) -> Result:
     mark = Path(task.data_root) / f"{task.label}.failed"
     if not mark.exists():
         mark.touch()
-        error = f"[CUDA] {os.environ['FAILURE']} /src/cuda_utils.hu 123"
-        sys.stderr.write(f"[LightGBM] [Fatal] {error}\n\nterminate called after throwing an instance of ")
-        sys.stderr.write(f"'std::runtime_error'\n  what():  {error}\n")
-        sys.stderr.flush()
-        os.abort()
+        _abort(os.environ["FAILURE"])
     return _seen(task)
 
 

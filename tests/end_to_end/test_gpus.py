@@ -7,6 +7,9 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -528,6 +531,40 @@ def test_the_same_window_20_times_alone_and_beside_others(gpusched: Command, dev
         assert json.loads(out)["windows"]["succeeded"] == 20
         models += [path.read_text() for path in gpusched.directory.glob(f"out{slots}/*/model.txt")]
     assert (len(models), len(set(models))) == (40, 1)
+
+
+def test_a_cuda_build_makes_pypis_models_on_the_processors(gpusched: Command) -> None:
+    """Byte for byte, so that an exchange of LightGBM by `doctor --build-cuda` makes no result another one."""
+    built = os.environ.get("GPUSCHED_TEST_CUDA_BUILD")
+    if built is None:
+        pytest.skip("GPUSCHED_TEST_CUDA_BUILD=DIR names the wheels of a LightGBM with CUDA and of its NCCL")
+    site = gpusched.directory / "site"
+    for wheel in Path(built).glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    asked = (
+        "run",
+        "symbols.txt",
+        "--device",
+        "cpu",
+        "--start",
+        "2000-01-01",
+        "--end",
+        "2013-12-31",
+        "--window-days",
+        90,
+    )
+    ended = gpusched.json(*asked, "-o", "pypi")
+    gpusched.environment["PYTHONPATH"] = f"{site}:{gpusched.environment['PYTHONPATH']}"
+    lightgbm = "import lightgbm; print(lightgbm.__file__)"
+    shown = subprocess.run(
+        [sys.executable, "-c", lightgbm], env=gpusched.environment, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.startswith(str(site))
+    assert gpusched.json(*asked, "-o", "cuda")["windows"] == ended["windows"]
+    models = hashes(gpusched.directory / "pypi")
+    assert len(models) == 4 * ended["windows"]["succeeded"] > 700
+    assert hashes(gpusched.directory / "cuda") == models
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.bars import symbols, trading_days, write_symbol
@@ -168,6 +169,14 @@ def test_thin_bars_are_of_their_interval(tmp_path: Path) -> None:
     """Many minutes without a trade: most distances are longer than a minute, and no other is as common."""
     lines = [line for bar, line in enumerate(intraday(1, 600)) if bar % 7 in (0, 1, 3)]
     assert told(tmp_path, lines, interval="1m") == {}
+
+
+def test_bars_at_no_common_distance_contradict_nothing(tmp_path: Path) -> None:
+    """As of what is hardly traded: there is no distance that would tell of another interval."""
+    minutes = set(np.random.default_rng(5).integers(0, 9000, ROWS).tolist())
+    lines = [line for bar, line in enumerate(intraday(1, 9000)) if bar in minutes]
+    assert told(tmp_path, lines, interval="1m") == {}
+    assert told(tmp_path) == {"interval": "the bars are at no common distance, --interval was not given"}
 
 
 # -- told --------------------------------------------------------------------------------------------------------------
