@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import msgspec
 
-from gpusched import files
+from gpusched import directories, files
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
 from gpusched.core.model import (
     Batch,
@@ -110,8 +110,8 @@ class Index:
         file = self._files.get(batch_id)
         if file is None:
             return False
-        with contextlib.suppress(OSError), files.opened(self._output_dirs[batch_id]) as directory:
-            if files.same(file.fileno(), NAME, directory):
+        with contextlib.suppress(OSError), directories.opened(self._output_dirs[batch_id]) as directory:
+            if directories.same(file.fileno(), NAME, directory):
                 return False
         log.warning("the index was replaced while its batch ran, and is written anew path=%s", self._path(batch_id))
         return True
@@ -121,9 +121,9 @@ class Index:
         path = self._path(batch_id)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with files.opened(path.parent) as directory:
+            with directories.opened(path.parent) as directory:
                 if not _may_be_replaced(directory):
-                    kept = files.move_aside(NAME, directory, ASIDE)
+                    kept = directories.move_aside(NAME, directory, ASIDE)
                     log.warning("what had the name of the index was moved aside path=%s", path.with_name(kept))
                 lines = (self._line(row) for row in self._store.finished_windows(batch_id))
                 self._files[batch_id] = files.create_whole(NAME, directory, lines)
