@@ -24,7 +24,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Set
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,11 @@ OWN_ENTRIES = frozenset(Metadata.__struct_fields__) - {"details"}
 class Partial:
     """A directory that a window is being written to; nobody sees it until `commit`.
 
-    Raises `directories.NotOurs` where `<output_dir>/.partial` is not a directory of this user.
+    `guarded`: no link may lead there. Raises `directories.NotOurs` where `<output_dir>/.partial` is not a directory of
+    this user.
     """
 
-    def __init__(self, output_dir: Path, label: str) -> None:
+    def __init__(self, output_dir: Path, label: str, *, guarded: bool = False) -> None:
         self.output_dir = output_dir
         self.label = label
         #: what stood in the place of the result and is none; its new name in `output_dir`
@@ -115,8 +116,7 @@ class Partial:
         self._open = contextlib.ExitStack()
         with contextlib.ExitStack() as on_error:
             on_error.enter_context(self._open)
-            output_dir.mkdir(parents=True, exist_ok=True)
-            self._output = self._open.enter_context(directories.opened(output_dir))
+            self._output = self._open.enter_context(directories.opened_output(output_dir, guarded=guarded))
             self._parent = directories.own_directory(PARTIAL, self._output, shown=output_dir / PARTIAL)
             self._open.callback(os.close, self._parent)
             #: its name below `.partial`, or None once nothing is left there
@@ -124,7 +124,10 @@ class Partial:
             self._name, self._directory = _create_locked(self._parent, label)
             self._open.callback(os.close, self._directory)
             on_error.pop_all()
+        #: by its descriptor where others can rename what leads there, while it is written to
         self.path = output_dir / PARTIAL / self._name
+        if guarded:
+            self.path = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
 
     def commit(self, metadata: Metadata) -> Path:
         """Make the directory durable and visible as `<output_dir>/<label>`; return that path.
@@ -225,14 +228,14 @@ def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
     return [label for label in labels if _is_gone(output_dir / label / METADATA)]
 
 
-def sweep_partial(output_dir: Path) -> int:
+def sweep_partial(output_dir: Path, *, guarded: bool = False) -> int:
     """Remove what attempts that died left in `output_dir`; return how many there were.
 
     Raises OSError where nothing can be written there, and `directories.NotOurs` as `Partial` does.
     """
     swept = 0
     try:
-        with directories.opened(output_dir) as output:
+        with directories.opened_output(output_dir, guarded=guarded, make=False) as output:
             os.stat(PARTIAL, dir_fd=output, follow_symlinks=False)
             parent = directories.own_directory(PARTIAL, output, shown=output_dir / PARTIAL)
     except FileNotFoundError:
@@ -383,21 +386,8 @@ def _standing(dir_fd: int, name: str, owner: int | None = None, label: str | Non
             metadata = _read_metadata(directory)
             if metadata is None or metadata.label != (label or name):
                 return "stranger"
-            return "result" if _holds_only(directory, "", {METADATA, *metadata.files}) else "stranger"
+            return "result" if directories.holds_only(directory, {METADATA, *metadata.files}) else "stranger"
     except FileNotFoundError:
         return "nothing"
     except OSError:
         return "stranger"
-
-
-def _holds_only(directory: int, prefix: str, names: Set[str]) -> bool:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            name, mode = prefix + entry.name, entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                with directories.opened(entry.name, directory) as below:
-                    if not _holds_only(below, f"{name}/", names):
-                        return False
-            elif not stat.S_ISREG(mode) or name not in names:
-                return False
-    return True

@@ -13,7 +13,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 from gpusched.errors import InputError
@@ -88,18 +88,24 @@ def made(directory: int, missing: Sequence[str]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def opened_output(path: Path, *, guarded: bool, make: bool = True) -> Iterator[int]:
-    """A descriptor of an output directory, made if it is not there. `guarded`: no link may lead there."""
-    if guarded:
-        with descended(path) as (directory, missing):
-            if missing and not make:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-            with made(directory, missing) as output:
-                yield output
-    else:
-        if make:
-            path.mkdir(parents=True, exist_ok=True)
-        with opened(path) as output:
-            yield output
+    """A descriptor of an output directory, made if it is not there.
+
+    `guarded`: raises NotOurs where a link leads there.
+    """
+    with contextlib.ExitStack() as stack:
+        if guarded:
+            try:
+                directory, missing = stack.enter_context(descended(path))
+                if missing and not make:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+                output = stack.enter_context(made(directory, missing))
+            except NotADirectoryError:
+                raise NotOurs(path=path, what="reached by a link, which its batch was not accepted with") from None
+        else:
+            if make:
+                path.mkdir(parents=True, exist_ok=True)
+            output = stack.enter_context(opened(path))
+        yield output
 
 
 def own_directory(name: str, dir_fd: int, *, shown: Path) -> int:
@@ -157,6 +163,20 @@ def same(one: int, name: str, dir_fd: int) -> bool:
         return os.path.samestat(os.fstat(one), os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:
+    """Whether all that it and the directories below hold are files with these paths."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            path, mode = prefix + entry.name, entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                with opened(entry.name, directory) as below:
+                    if not holds_only(below, paths, f"{path}/"):
+                        return False
+            elif not stat.S_ISREG(mode) or path not in paths:
+                return False
+    return True
 
 
 # -- removing ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import datetime as dt
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,12 +55,13 @@ class Index:
         self._store = store
         self._log_path = log_path
         self._files: dict[str, IO[bytes]] = {}
-        self._output_dirs: dict[str, Path] = {}
+        #: with a guard against links, or without
+        self._outputs: dict[str, tuple[Path, bool]] = {}
         self._incomplete: set[str] = set()
 
     def rewrite(self, batch: Batch) -> None:
         """Write the index of a batch from the store, and keep it open for more lines."""
-        self._output_dirs[batch.id] = Path(batch.output_dir)
+        self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
         self._rewrite(batch.id)
 
     def update(self, record: Record) -> None:
@@ -103,14 +105,18 @@ class Index:
             self._rewrite(batch_id)
 
     def _path(self, batch_id: str) -> Path:
-        return self._output_dirs[batch_id] / NAME
+        return self._outputs[batch_id][0] / NAME
+
+    def _opened(self, batch_id: str, *, make: bool) -> AbstractContextManager[int]:
+        path, guarded = self._outputs[batch_id]
+        return directories.opened_output(path, guarded=guarded, make=make)
 
     def _is_lost(self, batch_id: str) -> bool:
         """Whether something else has the name of the open index, or nothing has."""
         file = self._files.get(batch_id)
         if file is None:
             return False
-        with contextlib.suppress(OSError), directories.opened(self._output_dirs[batch_id]) as directory:
+        with contextlib.suppress(OSError, directories.NotOurs), self._opened(batch_id, make=False) as directory:
             if directories.same(file.fileno(), NAME, directory):
                 return False
         log.warning("the index was replaced while its batch ran, and is written anew path=%s", self._path(batch_id))
@@ -120,15 +126,14 @@ class Index:
         self._close(batch_id)
         path = self._path(batch_id)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with directories.opened(path.parent) as directory:
+            with self._opened(batch_id, make=True) as directory:
                 if not _may_be_replaced(directory):
                     kept = directories.move_aside(NAME, directory, ASIDE)
                     log.warning("what had the name of the index was moved aside path=%s", path.with_name(kept))
                 lines = (self._line(row) for row in self._store.finished_windows(batch_id))
                 self._files[batch_id] = files.create_whole(NAME, directory, lines)
             self._incomplete.discard(batch_id)
-        except OSError:
+        except (OSError, directories.NotOurs):
             self._incomplete.add(batch_id)
 
     def _close(self, batch_id: str) -> None:

@@ -42,6 +42,7 @@ from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
+from gpusched.daemon.territory import Territory
 from gpusched.daemon.warm_up import TRIAL_S, WarmUp, launcher_environment
 from gpusched.errors import DONE, GpuschedError, StoreError, StoreUnwritable, one_error
 
@@ -133,7 +134,13 @@ async def _serve(config: Config) -> None:
             launcher=launcher,
             warm_up=warm_up,
             pool=pool,
-            output_root=config.run.output.absolute(),
+            territory=Territory(
+                output_root=config.run.output.absolute(),
+                # A socket that was given a place of its own may lie anywhere.
+                private=(state_dir, config.cache.dir, *(() if config.daemon.socket else (listener.path.parent,))),
+                roots=config.daemon.roots,
+                workloads=config.daemon.workloads,
+            ),
             cache_dir=config.cache.dir,
             logs_dir=logs_dir,
         )

@@ -327,6 +327,14 @@ class Store:
                 return decode_batch(batch)
         return None
 
+    def owner_of_output(self, output_dir: str) -> int | None:
+        """The client of the last batch that wrote to a directory, if there was one, and it was a user of its own."""
+        query = "SELECT batch FROM batches WHERE output_dir = ? ORDER BY number DESC LIMIT 1"
+        for (batch,) in self._query(query, (output_dir,)):
+            with self._decoding(output_dir):
+                return decode_batch(batch).owner
+        return None
+
     def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowRow]:
         """A batch's windows in the order of submission: all, or those in one state (or outcome, once finished).
 

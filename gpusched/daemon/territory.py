@@ -127,9 +127,9 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             raise DataUnreadable(path=data_root, cause=error.strerror or error, user=_user()) from error
         try:
-            with directories.descended(place.path, _judge(client, _SEARCH)) as (directory, missing):
-                if not is_theirs:
-                    _judge(client, _WRITE)(directory)
+            judged = None if is_theirs else client
+            with directories.descended(place.path, _judge(judged, _SEARCH)) as (directory, missing):
+                _judge(judged, _WRITE)(directory)
                 with directories.made(directory, missing) as output:
                     _try_to_write(output)
         except _Denied:
@@ -144,6 +144,14 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same directory, however they are written."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return _real(one) == _real(other)
 
 
 def _user(client: Peer | None = None) -> str:
@@ -187,7 +195,7 @@ def _access_list(directory: int) -> bytes:
 
 def may(client: Peer, status: os.stat_result, access_list: bytes, wanted: int) -> bool:
     """Whether a user who is not root is granted all of `wanted`, by the rules of acl(5)."""
-    entries = list(_ENTRY.iter_unpack(access_list[4:])) or _entries_of_mode(status.st_mode)
+    entries: list[tuple[int, int, int]] = list(_ENTRY.iter_unpack(access_list[4:])) or _entries_of_mode(status.st_mode)
     mask = next((granted for tag, granted, _ in entries if tag == _MASK), 0o7)
     if client.uid == status.st_uid:
         return any(tag == _USER_OWNER and granted & wanted == wanted for tag, granted, _ in entries)

@@ -20,6 +20,7 @@ from gpusched.daemon.run import Watch
 from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
+from gpusched.daemon.territory import Territory
 from gpusched.daemon.warm_up import WarmUp
 
 
@@ -44,7 +45,7 @@ async def be_watched(
         launcher=launcher,
         warm_up=warm_up,
         pool=pool,
-        output_root=output_dir,
+        territory=Territory(output_root=output_dir),
         cache_dir=cache_dir,
         logs_dir=state_dir / "logs",
     )

@@ -70,7 +70,7 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
     task = job.task
     function = load_function(job.workload)
     device_seen = require_device(task.device, task.device_type)
-    partial = Partial(Path(job.output_dir), task.label)
+    partial = Partial(Path(job.output_dir), task.label, guarded=job.guarded)
     try:
         result = function(task, partial.path, report)
         _check_type(job, result)

@@ -20,7 +20,12 @@ def config(directory: Path, slots: int) -> Config:
         run=Run(output=directory / "runs"),
         devices=Devices(cpu_slots=slots),
         cache=Cache(dir=directory / "cache"),
-        daemon=Daemon(state_dir=directory / "state", socket=directory / "run" / "s", idle_launcher_s=60.0),
+        daemon=Daemon(
+            state_dir=directory / "state",
+            socket=directory / "run" / "s",
+            idle_launcher_s=60.0,
+            group=os.environ.get("GPUSCHED_TEST_GROUP", ""),
+        ),
         hooks=msgspec.json.decode(os.environ.get("GPUSCHED_TEST_HOOKS", "{}"), type=Hooks),
         metrics=Metrics(listen=os.environ.get("GPUSCHED_TEST_METRICS", "")),
     )
