@@ -416,6 +416,8 @@ def _worded(kind: Any, inspect: Any) -> str:
             return " or ".join(_worded(one, inspect) for one in types if not isinstance(one, inspect.NoneType))
         case inspect.LiteralType(values=values):
             return " or ".join(f'"{value}"' for value in values)
+        case inspect.BoolType():
+            return "true or false"
         case inspect.DateType():
             return "a date such as 2022-01-31"
         case inspect.IntType(ge=ge, le=le):

@@ -30,9 +30,11 @@ from gpusched.core.events import (
 from gpusched.core.history import Sample
 from gpusched.core.model import (
     BatchSpec,
+    Choice,
     DataNote,
     DataNotes,
     Device,
+    DeviceChoice,
     FailureKind,
     PlannedWindow,
     Reading,
@@ -321,6 +323,8 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int = 0
     #: memory that processes of others use; None where it cannot be told whose it is
     foreign_bytes: int | None = None
+    #: when it came to be in that health
+    since_at: float = 0.0
 
 
 #: What is in trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of a
@@ -352,6 +356,8 @@ class Surveyed(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
 
     done: int
     total: int
+    #: nothing has been looked at yet, since it waits for these GPUs to be tried
+    trying: str = ""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
@@ -359,6 +365,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
 
     batch: BatchStatus
     how: Literal["new", "known", "again"]
+    #: what `auto` came to
+    choice: Choice | None = None
     #: results of other parameters that it replaces; things that are no results, which it moves aside
     replaces: int = 0
     moves_aside: int = 0
@@ -373,6 +381,8 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
 class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     batch: BatchStatus
     spec: BatchSpec
+    #: what `auto` came to
+    choice: Choice | None = None
     #: of the first symbols that have any, if they were asked for
     notes: DataNotes = {}
 
@@ -387,6 +397,9 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     state: State
     story: tuple[StoryLine, ...]
     attempts: tuple[AttemptLine, ...]
+    #: where its batch runs, and what `auto` came to
+    device: DeviceChoice = "auto"
+    choice: Choice | None = None
     #: of its symbol's data
     notes: tuple[DataNote, ...] = ()
 
@@ -429,6 +442,8 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
     unfinished: int
     #: what keeps the daemon from writing its store, or None
     trouble: str | None
+    #: the GPUs that are being tried, and for how long; empty if none is
+    trying: str = ""
     #: all that is wrong, the oldest first
     troubles: tuple[Trouble, ...] = ()
 

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
-from gpusched.core.model import BatchSpec, DataNotes, PlannedWindow
+from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
-from gpusched.core.totals import batch_object
+from gpusched.core.totals import batch_object, device_object
 from gpusched.errors import DONE, INTERRUPTED, InputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gpusched.daemon.run import Forecast
+    from gpusched.daemon.forecast import Forecast
 
 
 class BadName(UsageError):
@@ -129,7 +130,7 @@ def plan(options: argparse.Namespace) -> int:
     import anyio
 
     from gpusched.client import render
-    from gpusched.daemon.run import forecast
+    from gpusched.daemon.forecast import forecast
 
     asked = ask(options)
     check_data_root(asked.spec)
@@ -140,7 +141,7 @@ def plan(options: argparse.Namespace) -> int:
     foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
     made = foreseen.plan
     if options.json:
-        print(json.dumps(plan_object(asked, made, foreseen.seconds)))  # noqa: T201
+        print(json.dumps(plan_object(asked, foreseen)))  # noqa: T201
     else:
         _print_plan(foreseen, console, errors)
     if not made.to_train and not made.to_reuse:
@@ -151,6 +152,8 @@ def plan(options: argparse.Namespace) -> int:
 def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
     from gpusched.client import render
 
+    if foreseen.choice is not None and foreseen.choice.reason:
+        errors.print(foreseen.choice.reason, soft_wrap=True)
     by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
     estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
     if console.is_terminal:
@@ -165,8 +168,9 @@ def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
         errors.print(estimate, soft_wrap=True)
 
 
-def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, Any]:
+def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
     """The plan as `plan --json` prints it."""
+    made, choice = foreseen.plan, foreseen.choice
     return {
         "batch_id": asked.batch_id,
         "output_dir": str(asked.output_dir),
@@ -180,13 +184,9 @@ def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, A
         | ({"fail": len(made.to_fail)} if made.to_fail else {})
         | ({"replace": made.to_replace} if made.to_replace else {})
         | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
-        "estimated_seconds": round(estimated_seconds, 3),
+        "estimated_seconds": round(foreseen.seconds, 3),
+        **device_object(choice.device if choice else asked.spec.device, choice),
     } | notes_object(made.notes)
-
-
-def notes_object(notes: DataNotes) -> dict[str, Any]:
-    """What there is to know about the data, by symbol, as `--json` has it; no key where there is nothing to know."""
-    return {"data_notes": msgspec.to_builtins(notes)} if notes else {}
 
 
 def _planned(planned: PlannedWindow) -> dict[str, Any]:
@@ -282,5 +282,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     if ended.interrupted:
         return INTERRUPTED
     if plans and is_nothing(totals, view.refused):
-        raise nothing_to_train(map(Untrained.planned, plans[0].windows))
+        raise nothing_to_train(
+            Untrained.planned(window, view.reason_of(window.window.label)) for window in plans[0].windows
+        )
     return exit_code(totals, asked.spec.limits.max_failure_rate, held=ended.held_reason is not None)

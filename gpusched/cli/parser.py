@@ -220,6 +220,16 @@ def _repeat(command: argparse.ArgumentParser) -> None:
     command.set_defaults(output=None, name=None, priority=0)
 
 
+def _build(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--build-cuda",
+        action="store_true",
+        help="build LightGBM with CUDA, try it, and put it in the place of this one",
+    )
+    command.add_argument("--arch", metavar="LIST", help="compute capabilities to build for, such as 86,90 (the GPUs')")
+    command.add_argument("--yes", action="store_true", help="build without asking")
+
+
 def _once(command: argparse.ArgumentParser) -> None:
     command.add_argument("--once", action="store_true", help="print one frame, and end")
 
@@ -276,6 +286,6 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "drain": ("gpusched.cli.control:drain", "place nothing more on a device", (_maybe_device, _json)),
     "resume": ("gpusched.cli.control:resume", "open a device again", (_maybe_device, _json)),
     "completion": ("gpusched.cli.completion:completion", "print what a shell completes gpusched with", (_shell,)),
-    "doctor": ("gpusched.cli.doctor:doctor", "what works here, and what to do about the rest", (_json,)),
+    "doctor": ("gpusched.cli.doctor:doctor", "what works here, and what to do about the rest", (_build, _json)),
     "config": ("gpusched.cli.settings:show", "the configuration in force, and where it comes from", (_json,)),
 }

@@ -13,10 +13,9 @@ from typing import Any
 
 import msgspec
 
-from gpusched.cli.batches import notes_object
+from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.queries import STATUS_STYLES, to_daemon
 from gpusched.client.listing import Cell, iso, on_terminal, print_json, print_listing
-from gpusched.core.model import DataNotes
 from gpusched.errors import DONE, InputError, UsageError
 from gpusched.protocol import ResultLine
 
@@ -68,18 +67,9 @@ def results(options: argparse.Namespace) -> int:
     else:
         lines = [result_object(found[number]) for number in order]
         print_json({"batch_id": options.batch, "results": lines} | notes_object(notes))
-    if notes and not options.json:
+    if not options.json:
         print_notes(notes)
     return DONE
-
-
-def print_notes(notes: DataNotes) -> None:
-    """Below a table; where the table goes through a pipe, on stderr."""
-    from gpusched.client import render
-
-    console = render.open_console(stderr=not on_terminal())
-    for line in ("", "About the data", *(f"  {line}" for line in render.notes_lines(notes))):
-        console.print(line, soft_wrap=True)
 
 
 def result_object(line: ResultLine) -> dict[str, Any]:

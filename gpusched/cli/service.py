@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpusched.cli.batches import Ask, ask, load_config
+from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
 from gpusched.client.connection import Connection, Subscription, connect
@@ -19,6 +20,9 @@ from gpusched.core.planning import replacing
 from gpusched.core.totals import batch_object, totals
 from gpusched.errors import DONE, INTERRUPTED
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _HOW = {
     "new": "accepted",
@@ -48,18 +52,47 @@ def submit(options: argparse.Namespace) -> int:
         if errors.is_terminal:
             errors.print(f"Looking at the data: {done}/{total} symbols", end="\n" if done == total else "\r")
 
+    waiting: list[str] = []
+
+    def on_trial(trying: str) -> None:
+        if errors.is_terminal or not waiting:  # it is said again and again
+            errors.print(f"Waiting: trying {trying}", end="\r" if errors.is_terminal else "\n", soft_wrap=True)
+        waiting.append(trying)
+
     with connect(asked.config.daemon.socket) as daemon:
         submitted = daemon.submit(
-            asked.spec, source=asked.source, name=asked.name, output_dir=asked.output, on_survey=on_survey
+            asked.spec,
+            source=asked.source,
+            name=asked.name,
+            output_dir=asked.output,
+            on_survey=on_survey,
+            on_trial=on_trial,
         )
+        if waiting and errors.is_terminal:
+            errors.print()
+        if submitted.choice is not None and submitted.choice.reason:
+            errors.print(submitted.choice.reason, soft_wrap=True)
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
         batch = submitted.batch
+        if not options.json and not options.wait and submitted.how != "known":
+            _say_about_the_data(daemon, batch, errors)
         if submitted.changes:
             errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
         if batch.held_reason is not None:
             errors.print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on", soft_wrap=True)
         return _wait(daemon, asked, submitted, as_json=options.json) if options.wait else DONE
+
+
+def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console) -> None:
+    """What the survey found, and whether that leaves anything to train."""
+    from gpusched.client.render import notes_lines
+
+    for line in notes_lines(daemon.batch(batch.id, notes=True).notes):
+        errors.print(line, soft_wrap=True)
+    found = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(found, found["failed"]):
+        errors.print(f"Nothing to train: `gpusched windows {batch.id}` has the reasons", soft_wrap=True)
 
 
 def _say(submitted: Submitted, *, as_json: bool) -> None:
@@ -121,11 +154,12 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
         return INTERRUPTED
     # The first connection carries nothing but the subscription.
     with connect(daemon.path) as daemon:
-        batch = daemon.batch(batch_id).batch
+        detail = daemon.batch(batch_id, notes=True)
+        batch = detail.batch
         skipped = list(daemon.windows(batch_id, status="skipped"))
         refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
         if as_json:
-            print_json(status_object(batch))
+            print_json(status_object(batch) | notes_object(detail.notes))
         else:
             view.complete(skipped, refused)
             summary = render.summary(
@@ -136,6 +170,7 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
                 logs_dir=Path(daemon.daemon.state_dir) / "logs",
             )
             render.open_console().print(summary)
+            print_notes(detail.notes)
     found = totals(batch.counts)
     if batch.state == "finished" and is_nothing(found, len(refused)):
         raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))

@@ -37,8 +37,9 @@ class Untrained(msgspec.Struct, frozen=True, kw_only=True):
     refused: bool
 
     @classmethod
-    def planned(cls, window: PlannedWindow) -> Untrained:
-        return cls(reason=reason_of_plan(window), remedy=window.remedy, refused=window.refusal is not None)
+    def planned(cls, window: PlannedWindow, found: str | None = None) -> Untrained:
+        """As the plan has it; `found` is what a window that ran found itself."""
+        return cls(reason=found or reason_of_plan(window), remedy=window.remedy, refused=window.refusal is not None)
 
     @classmethod
     def line(cls, window: WindowLine) -> Untrained:

@@ -27,7 +27,8 @@ from gpusched.client.cells import ASCII, FANCY, clean, device_name, duration, ke
 from gpusched.client.live import Frame
 from gpusched.client.streams import lost, takes_more
 from gpusched.client.tables import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FAILURES, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
 from gpusched.core.model import Finished, Held, Queued, Succeeded
 from gpusched.core.planning import Plan
@@ -108,6 +109,8 @@ class RunScreen:
         #: what the reader of plain lines has not taken yet
         self._unread: deque[str] = deque()
         self._waiting = ""
+        #: devices of which it was told that they were closed
+        self._closed: set[str] = set()
         self._paused = False
 
     def __enter__(self) -> Self:
@@ -166,7 +169,10 @@ class RunScreen:
                     self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")
+            case DeviceChanged(device_id=device_id, health="trying" | "open") if device_id not in self._closed:
+                pass  # it was tried before anything was placed there, and trains: that is no news
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
+                self._closed.add(device_id)
                 self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))
             case _:
                 pass

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, clean, duration, glyphs, per_second
 from gpusched.client.reasons import Reasons, refusals_of, skips_of
-from gpusched.client.view import BatchView, FinishedWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FinishedWindow
 from gpusched.core.model import OUTCOMES, DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
 

@@ -10,11 +10,9 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Any
-
-import msgspec
 
 from gpusched.client.reasons import Reasons, bare_reason
+from gpusched.client.view_windows import FAILURES, FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchAccepted,
     BatchFinished,
@@ -33,23 +31,17 @@ from gpusched.core.model import (
     Failed,
     Failure,
     Finished,
-    Lost,
     Outcome,
     Queued,
-    Reused,
     Running,
     Skipped,
     Slot,
     Starting,
-    Succeeded,
-    TimedOut,
     name_of,
 )
 from gpusched.core.planning import with_remedy
 from gpusched.protocol import Snapshot, WindowLine
 
-#: outcomes that count as failed in totals
-FAILURES = ("failed", "timed_out", "lost")
 #: failures that are kept in full; the first ones, since the later ones mostly say the same
 KEPT_FAILURES = 1000
 #: finished windows that are kept to be shown
@@ -59,40 +51,6 @@ RATE_S = 30.0
 RATE_WINDOWS = (64, 4096)
 #: what is expected of a window is what so many trained ones took at most, and at least
 KEPT_SECONDS, FEWEST_SECONDS = 64, 5
-
-
-class RunningWindow(msgspec.Struct, kw_only=True):
-    """A window that holds a slot."""
-
-    label: str
-    slot: int
-    device: str
-    attempt: int
-    #: what it reported last, or the name of its state
-    phase: str
-    #: boosting round and their planned number, 0 where there is none
-    round: int = 0
-    rounds: int = 0
-    #: monotonic instant at which it was placed
-    since: float
-
-
-class FinishedWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """A window that was trained, or has failed, or was stopped."""
-
-    label: str
-    #: name of the outcome
-    outcome: str
-    #: why it is not trained; empty if it is
-    reason: str
-    #: kind of the last failure, or None
-    kind: str | None
-    attempts: int
-    #: of the last attempt, slot included
-    seconds: float
-    slot: int | None
-    device: str | None
-    metrics: dict[str, Any] | None = None
 
 
 class BatchView:
@@ -118,6 +76,8 @@ class BatchView:
         self.skips = Reasons()
         #: of the windows that have failed without a launch, reason and symbol by label
         self._unlaunched: dict[str, tuple[str, str]] = {}
+        #: of the first windows that were skipped when they ran, the reason by label
+        self._skipped: dict[str, str] = {}
         #: windows that have failed for their data, launched or not
         self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
@@ -214,6 +174,11 @@ class BatchView:
         """The first `KEPT_FAILURES` windows that failed, timed out or were lost."""
         return list(self._failures.values())
 
+    def reason_of(self, label: str) -> str | None:
+        """Why a window that ran was not trained, as far as that is kept."""
+        failure = self._failures.get(label)
+        return failure.reason if failure is not None else self._skipped.get(label)
+
     @property
     def unlaunched(self) -> int:
         """Windows that have failed without a launch."""
@@ -249,7 +214,7 @@ class BatchView:
     def trained(self) -> int:
         """Windows that went through a slot to their end, well or not."""
         counts = self.counts
-        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"]
+        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"] - self.unlaunched
 
     def totals(self) -> dict[str, int]:
         """Counts as the command's JSON has them: what timed out or was lost has failed."""
@@ -306,7 +271,7 @@ class BatchView:
         self.counts = dict.fromkeys(OUTCOMES, 0)
         self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
         self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
-        self.skips = Reasons()
+        self.skips, self._skipped = Reasons(), {}
         self.recent.clear()
         self._seconds.clear()
         self._restart_rate()
@@ -373,6 +338,8 @@ class BatchView:
         self.recent.append(window)
         if isinstance(outcome, Skipped):
             self.skips.add(outcome.reason, "")
+            if len(self._skipped) < KEPT_FAILURES:
+                self._skipped[window.label] = outcome.reason
         if name == "succeeded":
             self._seconds.append(window.seconds)
         if name in FAILURES and len(self._failures) < KEPT_FAILURES:
@@ -396,41 +363,3 @@ class BatchView:
 def _is_refused(outcome: Outcome) -> bool:
     """Whether a window has failed for its data."""
     return isinstance(outcome, Failed) and outcome.failure.kind == "bad_data"
-
-
-def _failure(outcome: Outcome) -> Failure | None:
-    return outcome.failure if isinstance(outcome, Failed | Lost) else None
-
-
-def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedWindow:
-    """A window that has left its slot for good after so many seconds there, None where its placement was not seen.
-
-    One whose result is missed at the end has left it long before.
-    """
-    old, new = update.old, update.new
-    assert isinstance(new, Finished)
-    outcome, failure = new.outcome, _failure(new.outcome)
-    return FinishedWindow(
-        label=update.key.label,
-        outcome=name_of(outcome),
-        reason="" if isinstance(outcome, Succeeded) else failure.message if failure else update.reason,
-        kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
-        attempts=new.attempts,
-        seconds=_seconds(update, outcome) if seconds is None else seconds,
-        slot=old.slot.index if isinstance(old, Active) else None,
-        device=old.slot.device_id if isinstance(old, Active) else None,
-        metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
-    )
-
-
-def _seconds(update: WindowMoved, outcome: Outcome) -> float:
-    """Wall time on the slot, as far as its end tells."""
-    match update.old, outcome:
-        case _, TimedOut(seconds=seconds):
-            return seconds
-        case Running(started_at=started_at), _:
-            return max(0.0, update.at - started_at)
-        case _, Succeeded(result=result):
-            return result.seconds
-        case _:
-            return 0.0

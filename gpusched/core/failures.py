@@ -99,10 +99,10 @@ _DEVICE_LOST = (
 _HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory", "out of host memory")
 
 #: how LightGBM reports what it throws, CUDA's errors with the place in its sources, which is nothing to a reader
-_FATAL = re.compile(r"^\[LightGBM\] \[Fatal\] (.+?)(?: /\S+ \d+)?\s*$", re.MULTILINE)
+_FATAL = re.compile(r"^\[LightGBM\] \[Fatal\] (.+?)(?: \S*/\S+ \d+)?\s*$", re.MULTILINE)
 #: how C++ reports an exception that nobody catches: its type, and what it says if it says something
 _UNCAUGHT = re.compile(
-    r"^terminate called after throwing an instance of '(.+)'$(?:\n\s*what\(\):\s+(.+?)(?: /\S+ \d+)?\s*$)?",
+    r"^terminate called after throwing an instance of '(.+)'$(?:\n\s*what\(\):\s+(.+?)(?: \S*/\S+ \d+)?\s*$)?",
     re.MULTILINE,
 )
 

@@ -159,7 +159,7 @@ class Scheduler:
                 self._change_terms(event, now)
             case DevicesFound():
                 for device in event.devices:
-                    self.pool.add(device)
+                    self.pool.add(device, now.wall)
                     if device.id in event.trying:
                         self.pool.begin_trial(device, now.wall)
             case TrialBegan():

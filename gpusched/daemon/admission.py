@@ -25,9 +25,10 @@ from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
 from gpusched.core.terms import Terms, differences, terms_of, with_terms
+from gpusched.daemon.choice import Chooser
 from gpusched.daemon.clients import Peer
+from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
@@ -94,7 +95,8 @@ class Admission:
         supervisor: Supervisor,
         launcher: Launcher,
         warm_up: WarmUp,
-        pool: PoolPlan,
+        fleet: Fleet,
+        chooser: Chooser,
         territory: Territory,
         cache_dir: Path,
         logs_dir: Path,
@@ -103,7 +105,8 @@ class Admission:
         self._supervisor = supervisor
         self._launcher = launcher
         self._warm_up = warm_up
-        self._pool = pool
+        self.fleet = fleet
+        self._chooser = chooser
         self._territory = territory
         self._cache_dir = cache_dir
         self._logs_dir = logs_dir
@@ -117,7 +120,11 @@ class Admission:
         self._surveys = anyio.Semaphore(MAX_SURVEYS)
 
     async def submit(
-        self, request: Submit, on_progress: Callable[[int, int], None], peer: Peer | None = None
+        self,
+        request: Submit,
+        on_progress: Callable[[int, int], None],
+        on_trial: Callable[[str], None],
+        peer: Peer | None = None,
     ) -> Admitted:
         """Accept a batch of the client `peer`. Raises GpuschedError.
 
@@ -128,7 +135,7 @@ class Admission:
         check(request)
         spec = request.spec
         self._territory.check_workload(spec.workload)
-        await self._require(spec.device)
+        await self._require(spec.device, on_trial)
         digest = planning.digest(spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
         output_dir = Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id
@@ -151,10 +158,11 @@ class Admission:
                         output_dir=output_dir,
                         cache_dir=self._cache_dir,
                         log_path=self._logs_dir / batch_id / "survey.log",
-                        device_types=self._pool.device_types(spec.device),
-                        processes=self._pool.cores,
+                        device_types=self.fleet.device_types(spec.device),
+                        processes=self.fleet.pool.cores,
                         on_progress=on_progress,
                     )
+                plan, choice = await self._chooser.settle(spec, plan)
             async with self.changing:
                 # While it was surveyed, the daemon may have been told to stop, a retry may have opened the last round
                 # again, or another batch may have taken the directory.
@@ -171,6 +179,7 @@ class Admission:
                     spec=spec,
                     owner=place.owner,
                     guarded=place.guarded,
+                    choice=choice,
                 )
                 with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
                     await self._supervisor.submit(batch, plan.windows, plan.notes)
@@ -201,19 +210,20 @@ class Admission:
         await self.durable()
         return changes
 
-    async def _require(self, wanted: DeviceChoice) -> None:
+    async def _require(self, wanted: DeviceChoice, on_trial: Callable[[str], None]) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
 
         The pool's GPUs train with the device type that `auto` found. Nothing is known of another one, and a window that
         fails because a GPU does not have it would speak against the GPU.
         """
-        self._pool.require(wanted)
+        await self.fleet.require(wanted, on_trial)
+        pool = self.fleet.pool
         # One that is lost would fail its whole model; if all are, the batch is held until one is back.
         lost = {id_ for id_, state in self._supervisor.scheduler.pool.devices.items() if state.health == "quarantined"}
-        gpus = tuple(device for device in self._pool.devices if device.id not in {CPU, *lost})
+        gpus = tuple(device for device in pool.devices if device.id not in {CPU, *lost})
         if gpus and wanted in ("gpu", "cuda"):
-            usable = await self._warm_up.resolve(Selected(gpus, self._pool.notes), wanted)
-            msgspec.structs.replace(self._pool, devices=usable.devices, notes=usable.notes).require(wanted)
+            usable = await self._warm_up.resolve(Selected(gpus, pool.notes), wanted)
+            msgspec.structs.replace(pool, devices=usable.devices, notes=usable.notes).require(wanted)
 
     async def durable(self) -> None:
         """Wait until what was asked of the supervisor is durable. Raises NotYetDurable when it cannot be."""

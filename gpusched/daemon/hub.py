@@ -141,6 +141,8 @@ class Hub:
         if not self._subscribers:
             return
         parts = self._frames(untold) if len(untold) <= FLOOD else None
+        # A device that is tried may be one that nobody has heard of yet.
+        joining = any(isinstance(update, DeviceChanged) and update.health == "trying" for update in untold)
         frames: dict[str | None, bytes] = {}
         for subscriber, wanted in tuple(self._subscribers.items()):
             if wanted not in frames:
@@ -148,6 +150,7 @@ class Hub:
                     frames[wanted] = encode(self.snapshot(wanted))
                 else:
                     frames[wanted] = b"".join(f for about, f in parts if about in (None, wanted) or wanted is None)
+                    frames[wanted] += encode(self.snapshot(wanted)) if joining else b""
             if frames[wanted]:
                 subscriber.push(frames[wanted])
 

@@ -23,6 +23,8 @@ from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Re
 from gpusched.core.model import (
     Batch,
     Cancelled,
+    DataNote,
+    DataNotes,
     Failed,
     Failure,
     Finished,
@@ -58,6 +60,8 @@ class Index:
         #: with a guard against links, or without
         self._outputs: dict[str, tuple[Path, bool]] = {}
         self._incomplete: set[str] = set()
+        #: of the batches whose files are open
+        self._notes: dict[str, DataNotes] = {}
 
     def rewrite(self, batch: Batch) -> None:
         """Write the index of a batch from the store, and keep it open for more lines."""
@@ -86,7 +90,8 @@ class Index:
 
     def _line(self, row: WindowRow) -> bytes:
         attempt = row.last_attempt
-        return line(row, self._log_path(row.key, attempt.attempt) if attempt else None)
+        notes = self._notes.get(row.key.batch_id, {}).get(row.plan.window.symbol, ())
+        return line(row, self._log_path(row.key, attempt.attempt) if attempt else None, notes)
 
     def _append(self, batch_id: str, text: bytes) -> None:
         file = self._files.get(batch_id)
@@ -124,6 +129,7 @@ class Index:
 
     def _rewrite(self, batch_id: str) -> None:
         self._close(batch_id)
+        self._notes[batch_id] = self._store.notes(batch_id)
         path = self._path(batch_id)
         try:
             with self._opened(batch_id, make=True) as directory:
@@ -137,6 +143,7 @@ class Index:
             self._incomplete.add(batch_id)
 
     def _close(self, batch_id: str) -> None:
+        self._notes.pop(batch_id, None)
         file = self._files.pop(batch_id, None)
         if file is not None:
             with contextlib.suppress(OSError), file:
@@ -163,8 +170,9 @@ def _may_be_replaced(directory: int) -> bool:
         return False
 
 
-def line(row: WindowRow, log: Path | None) -> bytes:
-    """One finished window as the users' next stages read it. `log` is that of its last attempt."""
+def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> bytes:
+    """One finished window as the users' next stages read it. `log` is that of its last attempt, `notes` are about its
+    symbol's data."""
     assert isinstance(row.state, Finished)
     window, attempt = row.plan.window, row.last_attempt
     fields: dict[str, Any] = {
@@ -203,6 +211,8 @@ def line(row: WindowRow, log: Path | None) -> bytes:
             fields["error"] = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
         case Cancelled():
             fields["status"] = "cancelled"
+    if notes:
+        fields["data_notes"] = notes
     return msgspec.json.encode(fields) + b"\n"
 
 

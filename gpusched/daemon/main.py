@@ -27,23 +27,26 @@ from gpusched.core.events import DeviceLost, DeviceRead, HostRead, TimePassed, U
 from gpusched.daemon import views
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.choice import Chooser
+from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
+from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.listener import Listener, listening_path
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.metrics import Metrics
 from gpusched.daemon.notify import Notifier
-from gpusched.daemon.pool import build_pool, find_gpus
+from gpusched.daemon.pool import build_pool, choose, look
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.territory import Territory
-from gpusched.daemon.warm_up import TRIAL_S, WarmUp, launcher_environment
+from gpusched.daemon.warm_up import WarmUp, launcher_environment
 from gpusched.errors import DONE, GpuschedError, StoreError, StoreUnwritable, one_error
 
 #: seconds that running windows have to finish by themselves when the daemon is told to stop
@@ -93,11 +96,9 @@ async def _serve(config: Config) -> None:
                 environment=launcher_environment(config),
             )
         )
-        found = find_gpus(config)
-        if found.devices:
-            notifier.extend_timeout(2 * TRIAL_S)
+        found = look()
         warm_up = WarmUp(launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        pool = build_pool(config, await warm_up.resolve(found, "auto"), learned=store.learned())
+        pool = build_pool(config, choose(config, found), learned=store.learned())
         for note in pool.notes:
             log.warning("%s", note)
         hub, journal = Hub(store), Journal()
@@ -120,6 +121,7 @@ async def _serve(config: Config) -> None:
             store=store,
             launcher=launcher,
             devices=pool.devices,
+            untried=pool.gpus,
             logs_dir=logs_dir,
             cache_dir=config.cache.dir,
             observe=observe,
@@ -128,12 +130,33 @@ async def _serve(config: Config) -> None:
             on_turn=service.on_turn,
         )
         hub.show(supervisor.scheduler.pool)
+        sampler = Sampler(pool.devices, inventory=Inventory(look, found))
+        fleet = Fleet(
+            config,
+            pool,
+            warm_up,
+            learned=store.learned(),
+            post=supervisor.post,
+            on_note=lambda note: log.warning("%s", note),
+            watch=sampler.watch,
+        )
+        chooser = Chooser(
+            launcher,
+            fleet,
+            supervisor.estimates,
+            remembered=store.timings,
+            keep=store.keep_timing,
+            scratch=state_dir,
+            cache_dir=config.cache.dir,
+        )
+        chooser.sweep()
         admission = Admission(
             store=store,
             supervisor=supervisor,
             launcher=launcher,
             warm_up=warm_up,
-            pool=pool,
+            fleet=fleet,
+            chooser=chooser,
             territory=Territory(
                 output_root=config.run.output.absolute(),
                 # A socket that was given a place of its own may lie anywhere.
@@ -161,12 +184,14 @@ async def _serve(config: Config) -> None:
             supervisor.post(event)
             if isinstance(event, DeviceRead):
                 hub.report(event.reading)
+                fleet.read(event)
 
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(service.obey_signals)
         tasks.start_soon(supervisor.run)
         tasks.start_soon(server.run)
-        tasks.start_soon(Sampler(pool.devices).run, deliver)
+        tasks.start_soon(fleet.run)
+        tasks.start_soon(sampler.run, deliver, fleet.notice)
         tasks.start_soon(read_host, deliver, memory)
         tasks.start_soon(hooks.run)
         tasks.start_soon(service.keep_turning)
@@ -219,6 +244,8 @@ class Service:
     def summary(self) -> str:
         scheduler, admission = self._supervisor.scheduler, self._admission
         text = f"{scheduler.active} windows running, {scheduler.unfinished} not finished"
+        if trying := admission.fleet.trying():
+            text = f"{text}; trying {trying}"
         if admission.draining:
             text = f"stopping: {text}"
         return f"{text}; {admission.trouble}" if admission.trouble else text

@@ -22,6 +22,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import (
     OUTCOMES,
+    Batch,
     BatchSpec,
     Finished,
     Held,
@@ -157,8 +158,9 @@ class Requests:
             case ListBatches():
                 await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
             case GetBatch(batch_id=batch_id):
-                status, notes = self._status(batch_id), self._store.notes(batch_id) if request.notes else {}
-                await client.send(BatchDetail(batch=status, spec=self._spec(batch_id), notes=notes))
+                status, batch = self._status(batch_id), self._batch(batch_id)
+                notes = self._store.notes(batch_id) if request.notes else {}
+                await client.send(BatchDetail(batch=status, spec=batch.spec, choice=batch.choice, notes=notes))
             case ListWindows():
                 await self._windows(request, client)
             case GetWindow(batch_id=batch_id, label=label):
@@ -166,7 +168,7 @@ class Requests:
                 symbol = row.plan.window.symbol
                 told = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
                 story, attempts = self._store.story(row.key), self._store.attempts(row.key)
-                await client.send(views.window_detail(row, story, attempts, told))
+                await client.send(views.window_detail(row, story, attempts, told, self._batch(batch_id)))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():
@@ -191,6 +193,7 @@ class Requests:
             active=self._supervisor.scheduler.active,
             unfinished=self._supervisor.scheduler.unfinished,
             trouble=self._admission.trouble,
+            trying=self._admission.fleet.trying(),
         )
 
     # -- batches -----------------------------------------------------------------------------------------------------
@@ -203,8 +206,13 @@ class Requests:
             if client.gone:  # nobody waits for an answer, and nothing has been accepted yet
                 scope.cancel()
 
+        def on_trial(trying: str) -> None:
+            client.tell(Surveyed(done=0, total=0, trying=trying))
+            if client.gone:
+                scope.cancel()
+
         with scope:
-            admitted = await self._admission.submit(request, on_progress, client.peer)
+            admitted = await self._admission.submit(request, on_progress, on_trial, client.peer)
             plan = admitted.plan
             await client.send(
                 Submitted(
@@ -213,6 +221,7 @@ class Requests:
                     changes=admitted.changes,
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
+                    choice=self._batch(admitted.batch_id).choice,
                 )
             )
 
@@ -279,9 +288,10 @@ class Requests:
     async def _change_device(self, request: ChangeDevice, client: Client) -> None:
         ids = [status.device.id for status in self._devices(request.device)]
         for device_id in ids:
-            self._supervisor.post(
-                DrainRequested(device_id=device_id) if request.verb == "drain" else ResumeRequested(device_id=device_id)
-            )
+            if request.verb == "drain":
+                self._supervisor.post(DrainRequested(device_id=device_id))
+            elif not self._admission.fleet.resume(device_id):
+                self._supervisor.post(ResumeRequested(device_id=device_id))
         await self._admission.durable()
         changed = [s for s in views.devices(self._supervisor.scheduler.pool) if s.device.id in ids]
         await client.send(Devices(devices=tuple(changed)))
@@ -350,16 +360,16 @@ class Requests:
             raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, known, "`gpusched status` lists them all"))
         return views.batch_status(row)
 
-    def _spec(self, batch_id: str) -> BatchSpec:
+    def _batch(self, batch_id: str) -> Batch:
         batch = self._store.accepted(batch_id)
         assert batch is not None
-        return batch.spec
+        return batch
 
     def _window(self, key: WindowKey) -> WindowRow:
         row = self._store.window(key)
         if row is None:
             self._status(key.batch_id)
-            labels = _labels_like(key.label, self._spec(key.batch_id))
+            labels = _labels_like(key.label, self._batch(key.batch_id).spec)
             hint = _did_you_mean(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
             raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
         return row

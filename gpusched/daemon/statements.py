@@ -32,6 +32,8 @@ STORY = """
     ) ORDER BY place, kind
 """
 LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+KEEP_TIMING = "INSERT OR REPLACE INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+TIMINGS = "SELECT * FROM timings WHERE workload = ? AND settings = ?"
 #: of a batch that is still there
 KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE id = ?"
 

@@ -15,9 +15,9 @@ import errno
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -36,6 +36,7 @@ from gpusched.core.events import (
     Record,
     WindowMoved,
 )
+from gpusched.core.fastest import Timing
 from gpusched.core.history import Sample
 from gpusched.core.model import Active, Batch, DataNotes, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
@@ -61,6 +62,8 @@ from gpusched.daemon.rows import (
 from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
 
 __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
+
+T = TypeVar("T")
 
 #: "gpus": tells a store from any other sqlite file
 APPLICATION_ID = 0x67707573
@@ -113,11 +116,12 @@ class Store:
     @staticmethod
     def peek_learned(path: Path) -> list[Estimate]:
         """What the store at `path` has learned; nothing if there is none, or it cannot be read. Changes nothing."""
-        try:
-            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                return _learned(connection.execute(_LEARNED).fetchall())
-        except (sqlite3.Error, TypeError):
-            return []
+        return _peeked(path, lambda execute: _learned(execute(_LEARNED).fetchall()))
+
+    @staticmethod
+    def peek_timings(path: Path, workload: str, settings: str) -> list[Timing]:
+        """The same for the timings of a workload with these settings."""
+        return _peeked(path, lambda execute: _timings(execute(statements.TIMINGS, (workload, settings)).fetchall()))
 
     def close(self) -> None:
         """Fold the log into the file and let the next process in. Closing twice does nothing."""
@@ -207,6 +211,11 @@ class Store:
     def learn(self, learned: Iterable[Estimate]) -> None:
         """Keep updated estimates, outside of any turn; `record` takes them along for free."""
         self.record((), learned)
+
+    def keep_timing(self, timing: Timing) -> None:
+        """Remember what a window took that was timed."""
+        with _translated(self.path):
+            self._execute(statements.KEEP_TIMING, msgspec.structs.astuple(timing))
 
     def _write(self, record: Record) -> None:
         match record:
@@ -424,6 +433,10 @@ class Store:
         """What windows cost, for `Estimates`."""
         return _learned(self._query(_LEARNED))
 
+    def timings(self, workload: str, settings: str) -> list[Timing]:
+        """What windows of a workload with these settings took that were timed."""
+        return _timings(self._query(statements.TIMINGS, (workload, settings)))
+
     def _query(self, sql: str, arguments: tuple[object, ...] | Mapping[str, object] = ()) -> list[Any]:
         with _translated(self.path):
             return self._execute(sql, arguments).fetchall()
@@ -496,6 +509,19 @@ def _lock(path: Path) -> int:
 def _is_start(record: Record) -> bool:
     """Nothing is done upon it, and a restart takes a window that was starting for one that ran."""
     return isinstance(record, WindowMoved) and isinstance(record.new, Running)
+
+
+def _peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return read(connection.execute)
+    except (sqlite3.Error, TypeError, ValueError):
+        return []
+
+
+def _timings(rows: Iterable[tuple[Any, ...]]) -> list[Timing]:
+    named = (dict(zip(Timing.__struct_fields__, row, strict=True)) for row in rows)
+    return [msgspec.convert(fields, Timing, strict=False) for fields in named]
 
 
 def _learned(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:

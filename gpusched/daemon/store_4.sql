@@ -12,6 +12,18 @@ CREATE INDEX batch_story_by_batch ON batch_story (batch_id, after);
 
 ALTER TABLE learned ADD COLUMN host_memory_max INTEGER NOT NULL DEFAULT 0;
 
+-- gpusched.core.fastest.Timing
+CREATE TABLE timings (
+    workload    TEXT NOT NULL,
+    settings    TEXT NOT NULL,
+    model       TEXT NOT NULL,
+    device_type TEXT NOT NULL,
+    bucket      INTEGER NOT NULL,
+    rows        INTEGER NOT NULL,
+    seconds     REAL NOT NULL,
+    at_least    INTEGER NOT NULL,
+    PRIMARY KEY (workload, settings, model, device_type, bucket)
+) WITHOUT ROWID;
 -- What there is to know about the data of a batch, by symbol: [gpusched.core.model.DataNote], JSON.
 CREATE TABLE notes (
     batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,

@@ -16,7 +16,7 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import anyio
@@ -67,22 +67,23 @@ from gpusched.core.model import (
     WindowKey,
     WindowResult,
 )
-from gpusched.core.placement import type_on, types_for
+from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
 from gpusched.daemon.accounting import UNKNOWN, Accounted
-from gpusched.daemon.devices import pinning
 from gpusched.daemon.index import Index
+from gpusched.daemon.jobs import environment, window_job
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.learning import Learning
 from gpusched.daemon.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log
 from gpusched.daemon.memory import HostMemory
+from gpusched.daemon.permits import Permits
 from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
 from gpusched.directories import NotOurs
 from gpusched.errors import LaunchError, StoreError
-from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress, WindowJob
-from gpusched.workload import Task, device_fingerprint
+from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress
+from gpusched.workload import device_fingerprint
 
 log = logging.getLogger("gpusched.daemon")
 
@@ -108,7 +109,8 @@ class Supervisor:
     """Runs batches on a pool of devices until it is told to shut down.
 
     `observe` is called in the event loop's thread with every committed record and every report of progress, in order;
-    it must be quick and must not raise. `on_turn` is called at the end of every turn, with what keeps its records from
+    it must be quick and must not raise. Nothing is placed on the devices whose ids are `untried` until a `TrialEnded`
+    says that they train. `on_turn` is called at the end of every turn, with what keeps its records from
     being durable, if anything does.
     """
 
@@ -118,6 +120,7 @@ class Supervisor:
         store: Store,
         launcher: Launcher,
         devices: tuple[Device, ...],
+        untried: Iterable[str] = (),
         logs_dir: Path,
         cache_dir: Path,
         observe: Callable[[Update], None],
@@ -126,10 +129,10 @@ class Supervisor:
         on_turn: Callable[[StoreError | None], None] = lambda problem: None,
     ) -> None:
         self._learning = Learning(store.learned())
-        self.scheduler = Scheduler(self._learning.estimates)
+        self.estimates = self._learning.estimates
+        self.scheduler = Scheduler(self.estimates)
         self._store = store
         self._launcher = launcher
-        self._devices = {device.id: device for device in devices}
         self._logs_dir = logs_dir
         self._cache_dir = cache_dir
         self._observe = observe
@@ -137,9 +140,10 @@ class Supervisor:
         self._memory = HostMemory() if memory is None else memory
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
-        self._events: deque[Event] = deque([DevicesFound(devices=devices), self._memory.read()])
+        found = DevicesFound(devices=devices, trying=frozenset(untried))
+        self._events: deque[Event] = deque([found, self._memory.read()])
         self._wakeup = anyio.Event()
-        self._permits = anyio.Semaphore(max(1, sum(device.capacity for device in devices)))
+        self._permits = Permits()
         self._processes: dict[tuple[WindowKey, int], Process] = {}
         self._records: list[Record] = []
         self._commands: list[Command] = []
@@ -244,6 +248,7 @@ class Supervisor:
                     self._tell(reading.device_id)
                 case DeviceLost(device_id=device_id):
                     self._tell(device_id)
+        self._permits.fit(len(self.scheduler.pool.slots))
         problem = self._commit()
         self._on_turn(problem)
         if problem is not None:
@@ -349,13 +354,13 @@ class Supervisor:
         key, attempt = launch.key, launch.attempt
         batch = self.scheduler.batch(key.batch_id)
         assert batch is not None
-        device = self._devices[launch.slot.device_id]
+        device = self.scheduler.pool.devices[launch.slot.device_id].device
         planned = self.scheduler.planned(key)
         limits = batch.spec.limits
         async with self._permits:
             try:
                 process = await self._launcher.fork(
-                    self._job(batch, planned, device),
+                    window_job(batch, planned, device, self._cache_dir),
                     log_path=self.log_path(key, attempt),
                     env=environment(device),
                     cpus=device.cpus,
@@ -445,21 +450,6 @@ class Supervisor:
                     return
                 await self._heard.setdefault(device.id, anyio.Event()).wait()
 
-    def _job(self, batch: Batch, planned: PlannedWindow, device: Device) -> WindowJob:
-        spec, window = batch.spec, planned.window
-        task = Task(
-            symbol=window.symbol,
-            start=window.start,
-            end=window.end,
-            data_root=spec.data_root,
-            cache_dir=str(self._cache_dir),
-            settings=spec.settings,
-            device_type=type_on(device, batch.device),
-            device=device.id,
-            threads=device.threads,
-        )
-        return WindowJob(workload=spec.workload, task=task, output_dir=batch.output_dir, guarded=batch.guarded)
-
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""
         return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
@@ -470,18 +460,6 @@ def _refusal(error: LaunchError | OSError) -> Failure:
     if isinstance(error, NoMemoryToFork) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return out_of_host_memory("no process could be started")
     return Failure(kind="launch_refused", message=str(error))
-
-
-def environment(device: Device) -> dict[str, str | None]:
-    """The environment of a window process on `device`: pinned to it, and kept to its share of the cores."""
-    threads = str(device.threads)
-    return {
-        **pinning(device),
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
 
 
 def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | None:

@@ -10,6 +10,7 @@ from gpusched.core.events import BatchAccepted, BatchAltered, Update, WindowMove
 from gpusched.core.model import (
     CPU,
     Active,
+    Batch,
     DataNote,
     Ending,
     Failed,
@@ -106,7 +107,11 @@ def result_line(row: WindowRow) -> ResultLine:
 
 
 def window_detail(
-    row: WindowRow, story: list[StoryLine], attempts: list[AttemptRow], notes: tuple[DataNote, ...]
+    row: WindowRow,
+    story: list[StoryLine],
+    attempts: list[AttemptRow],
+    notes: tuple[DataNote, ...],
+    batch: Batch,
 ) -> WindowDetail:
     return WindowDetail(
         window=window_line(row),
@@ -114,6 +119,8 @@ def window_detail(
         state=row.state,
         story=tuple(msgspec.convert(line, StoryView, from_attributes=True) for line in story),
         attempts=tuple(map(attempt_line, attempts)),
+        device=batch.device,
+        choice=batch.choice,
         notes=notes,
     )
 
@@ -131,6 +138,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             reading=state.reading,
             reserved_bytes=(pool.host if state.device.id == CPU else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
+            since_at=state.since,
         )
         for state in pool.devices.values()
     )

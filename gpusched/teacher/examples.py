@@ -50,7 +50,7 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
     if not len(bars):
         raise NoData(
             f"no data: there are no bars from {start} to {end} ({_dropped(bars) or _covered(history)})",
-            remedy="give --start and --end within the dates of the data",
+            remedy="give --start and --end within the dates of the data" if len(history) else "fetch the data again",
         )
     usable = usable_rows(len(bars), settings.horizon)
     if usable < settings.min_rows:

@@ -53,11 +53,13 @@ def same(one: str, other: str) -> bool:
 
 
 def measured_span(instants: Integers) -> Span | None:
-    """The commonest distance between bars at these instants (in microseconds, ascending), or None for a few."""
+    """The commonest distance between bars at these instants (in microseconds, ascending); None if none is common."""
     distances = np.diff(instants)
     if len(distances) < FEW:
         return None
     values, counts = np.unique(distances, return_counts=True)
+    if counts.max() < SHARE * len(distances):
+        return None
     seconds = int(values[counts.argmax()]) // 1_000_000
     month = _UNITS["month"]
     return month if month[0] <= seconds <= month[1] else (seconds, seconds)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from gpusched.teacher.nearest import some
 from gpusched.workload import BadData
 
 PRICES = ("open", "high", "low", "close")
@@ -24,7 +25,18 @@ TIMESTAMPS = ("timestamp", "datetime", "date", "dtyyyymmdd", "time", "open_time"
 _DATES = ("date", "dtyyyymmdd")
 _SYMBOLS = ("symbol", "ticker", "ts_code", "tic", "instrument")
 #: of a column that may be the volume under another name
-_VOLUME_LIKE = re.compile(r"vol|qty|quantity|amount|turnover|shares|size")
+_VOLUME_LIKE = re.compile(r"vol|qty|quantity|amount|turnover|shares|size|^v$")
+#: what a missing column may be called, for a hint
+_LIKE = {
+    "timestamp": r"date|time|day|datum|fecha|^ts?$",
+    "open": r"open|^o$",
+    "high": r"high|max|^h$",
+    "low": r"low|min|^l$",
+    "close": r"close|last|price|^c$",
+    "volume": _VOLUME_LIKE.pattern,
+}
+#: names of columns that an error tells
+_SHOWN = 20
 #: of the characters between fields, the likeliest first
 _SEPARATORS = (",", ";", "\t", "|")
 _ANGLE = re.compile(r"<(.*)>")
@@ -121,7 +133,7 @@ class _Finder:
             near = difflib.get_close_matches(name, self._written, n=1)
             raise BadData(
                 f"{self._place}: there is no column {name!r}, which data.columns names for {role}"
-                f"{f'; did you mean {near[0]!r}?' if near else ''} (there are: {', '.join(self._written)})"
+                f"{f'; did you mean {near[0]!r}?' if near else ''} (there are: {some(self._written, _SHOWN)})"
             )
         return self._only(name, exact or alike)
 
@@ -178,13 +190,12 @@ class _Finder:
         separated = f", separated by {separator!r}" if separator != "," else ""
         raise BadData(
             f"{self._place}: there {is_no} {', '.join(map(repr, self._missing))} (there are:"
-            f" {', '.join(self._written)}{separated}): say what they are called with data.columns = {{{hints}}};"
+            f" {some(self._written, _SHOWN)}{separated}): say what they are called with data.columns = {{{hints}}};"
             " a file that holds no bars does not belong here"
         )
 
     def _guess(self, role: str) -> str:
-        words = {"timestamp": r"date|time|day", "volume": _VOLUME_LIKE.pattern}
-        named = [name for name in self._written if name and re.search(words.get(role, role), name.lower())]
+        named = [name for name in self._written if name and re.search(_LIKE[role], name.lower())]
         return f'"{named[0]}"' if named else '"…"'
 
 
@@ -247,7 +258,7 @@ def _require_names(place: str, names: list[str], line: str, separator: str) -> N
         )
     if len(names) == 1:
         said = " ".join(line.split())[:60]
-        why = "has one field, whether separated by comma, semicolon or tab"
+        why = "has one field, whether separated by comma, semicolon or tab; remove what stands above the header"
         if said.startswith(("/", "../", "./")):
             why = "seems to be the path in a link, which was copied without the file that it points to"
         raise BadData(f"{place}: {said!r} is no header of a table: it {why}")

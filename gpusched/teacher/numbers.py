@@ -28,7 +28,7 @@ def floats(table: Table, column: int, name: str, decimal: str) -> Floats:
         if dots.any():
             row = int(dots.any(axis=0).argmax())
             raise BadData(
-                f"{table.place(row)}: {name} {table.field(row, column)!r} has a dot, and data.decimal is a comma:"
+                f"{table.place(row)}: {name} {table.shown(row, column)} has a dot, and data.decimal is a comma:"
                 " write numbers without thousands separators"
             )
         characters[characters == _COMMA] = _DOT
@@ -80,11 +80,12 @@ def _read_others(
     except ValueError:  # one of them is no number: found below
         plain[:] = False
     for row in rows[~plain].tolist():
-        said = table.field(row, column)
-        numbers[row] = _number(table, row, name, said, said.replace(",", ".") if decimal == "," else said)
+        numbers[row] = _number(table, row, column, name, decimal)
 
 
-def _number(table: Table, row: int, name: str, said: str, text: str) -> float:
+def _number(table: Table, row: int, column: int, name: str, decimal: str) -> float:
+    said = table.field(row, column)
+    text = said.replace(",", ".") if decimal == "," else said
     if text.lower() in _MISSING:
         return math.nan
     try:
@@ -92,7 +93,9 @@ def _number(table: Table, row: int, name: str, said: str, text: str) -> float:
         return float(text.replace("_", "?") if text.isascii() else "?")
     except ValueError:
         separated = f" (fields are separated by {table.separator!r})" if table.separator != "," else ""
-        raise BadData(f"{table.place(row)}: {name} {said!r} is not a number{separated}{_cause(said)}") from None
+        raise BadData(
+            f"{table.place(row)}: {name} {table.shown(row, column)} is not a number{separated}{_cause(said)}"
+        ) from None
 
 
 def _cause(text: str) -> str:

@@ -28,7 +28,7 @@ def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> s
     frame = _frame(path, reading.symbol)
     layout = layout_of(str(path), list(frame.columns), reading.columns)
     fields = {row: [str(value) for value in frame.iloc[row - 1]] for pair in pairs for row in pair}
-    return other_column(layout.names, [(fields[one], fields[other]) for one, other in pairs], layout.unused)
+    return other_column(layout, [(fields[one], fields[other]) for one, other in pairs], reading.symbol)
 
 
 def _rows(number: int, path: Path, reading: Reading) -> Rows:

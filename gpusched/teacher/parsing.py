@@ -34,8 +34,7 @@ def parse_csv(paths: Sequence[Path], reading: Reading) -> Rows:
     known: dict[bytes, Layout] = {}
     unfinished: list[str] = []
     for number, path in enumerate(paths):
-        content = read_file(path)
-        layout, body = _split(path, content, reading, known)
+        layout, body = _split(path, read_file(path), reading, known)
         if layout is not None and body and not body.endswith(b"\n"):
             body = _finished(path, body, layout, unfinished)
         bodies.append(body)
@@ -66,17 +65,18 @@ def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layo
     require_text(path, content)
     if b"\0" in content[:_HEAD_BYTES]:
         require_utf8(path, content)
-    start = content.removeprefix(codecs.BOM_UTF8)[:_HEAD_BYTES]
-    lines = start.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:_HEAD_LINES]
+    end = content.find(b"\n", _HEAD_BYTES)  # a line that is begun is read to its end, however wide the table is
+    start = content[: end if end >= 0 else len(content)].removeprefix(codecs.BOM_UTF8)
+    lines = start.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     try:
-        texts = [line.decode() for line in (lines if len(start) < _HEAD_BYTES else lines[:-1] or lines)]
+        texts = [line.decode() for line in lines[:_HEAD_LINES]]
     except UnicodeDecodeError:
         require_utf8(path, content)
         raise BadData(f"{path}:1: not text of lines") from None
     layout = read_layout(path, texts, reading.symbol, reading.columns)
     if layout is None:
         require_utf8(path, content)
-        if content.count(b"\n") > _HEAD_LINES or len(content) > _HEAD_BYTES:
+        if any(line.strip() for line in lines[_HEAD_LINES:]) or end >= 0:
             raise BadData(f"{path}: there is no header in its first {_HEAD_LINES} lines")
         return None, b""
     if layout.lines == 1 and not (first.count(b"\r") > first.endswith(b"\r")):
@@ -155,4 +155,4 @@ def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> s
         if line in lines and len(fields) == len(layout.names):
             found[line] = fields
     known = [(found[one], found[other]) for one, other in pairs if one in found and other in found]
-    return other_column(layout.names, known, layout.unused) if known else None
+    return other_column(layout, known, reading.symbol) if known else None

@@ -57,9 +57,9 @@ def judge(paths: Sequence[Path], rows: Rows, interval: str | None, explain: Expl
     if interval is None:
         bounds = intervals.measured_span(sifted.bars.instants())
         interval = intervals.short_name(bounds) if bounds else intervals.DEFAULT
-        if bounds and bounds != intervals.DAY:
-            text = f"the bars are {intervals.worded(bounds)} apart, --interval was not given"
-            notes.append(DataNote("interval", text))
+        apart = f"{intervals.worded(bounds)} apart" if bounds else "at no common distance"
+        if bounds != intervals.DAY and len(sifted.bars) > intervals.FEW:
+            notes.append(DataNote("interval", f"the bars are {apart}, --interval was not given"))
     else:
         bounds = intervals.span(interval)
         if bounds:
@@ -137,17 +137,21 @@ def _foreign_file(instants: Integers, file: Integers, files: int, wanted: interv
 
 def _with_volumes(rows: Rows) -> tuple[Rows, list[DataNote]]:
     """The rows with zero for volumes that are known to be none: −1, and those of a column in which there are none."""
-    volume = rows.values[4]
-    unknown = np.isnan(volume)
-    if len(rows) and unknown.all():
-        note = DataNote("volume", f"none of the {len(rows)} rows has a volume: it is read as 0")
-        volume = np.zeros(len(rows))
-    elif (marked := volume == -1).any():
-        note = DataNote("volume", f"volume is -1 in {np.count_nonzero(marked)} of {len(rows)} rows: it is read as 0")
+    volume, count = rows.values[4], len(rows)
+    marked = volume == -1
+    if not count or any(note.kind == "volume" for note in rows.notes):
+        return rows, []
+    if np.isnan(volume).all():
+        text, volume = f"none of the {count} rows has a volume: it is read as 0", np.zeros(count)
+    elif marked.any():
+        text = f"volume is -1 in {np.count_nonzero(marked)} of {count} rows: it is read as 0"
         volume = np.where(marked, 0.0, volume)
+    elif not volume.any():
+        text = f"volume is 0 in all {count} rows"
     else:
         return rows, []
-    return dataclasses.replace(rows, values=np.concatenate([rows.values[:4], [volume]])), [note]
+    values = np.concatenate([rows.values[:4], [volume]])
+    return dataclasses.replace(rows, values=values), [DataNote("volume", text)]
 
 
 def _dropped(bars: Bars, total: int) -> list[DataNote]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpusched.teacher.bars import NAIVE, Floats, Integers
+from gpusched.teacher.layout import Layout
 from gpusched.teacher.nearest import plain
 from gpusched.workload import BadData, DataNote
 
@@ -96,20 +97,22 @@ def own_rows(
     return mine, (DataNote("symbol_column", text),), None
 
 
-def other_column(
-    names: Sequence[str], pairs: Sequence[tuple[Sequence[str], Sequence[str]]], unused: Sequence[int]
-) -> str | None:
+def other_column(layout: Layout, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], symbol: str) -> str | None:
     """The column that tells the rows of pairs apart, which have one instant and other values; None if there is none.
 
     A column of numbers, which differ as the prices do, tells nothing apart.
     """
-    for column in unused:
+    for column in layout.unused:
         values = {row[column].strip() for pair in pairs for row in pair}
         if not all(one[column].strip() != other[column].strip() for one, other in pairs):
             continue
-        name = names[column].strip()
+        name = layout.names[column].strip()
         if all(re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", value) for value in values):
             return f'{name} is a column of its own: set data.columns = {{time = "{name}"}}'
+        if re.search(r"time|hour|minute", name.lower()):
+            return f"{name} is a column of its own: write it into the timestamps"
+        if any(plain(value) == plain(symbol) for value in values):
+            return f'column {name} has {len(values)} values: set data.columns = {{symbol = "{name}"}}'
         if not all(re.fullmatch(r"[-+\d.,eE%$]*", value) for value in values):
             shown = ", ".join(sorted(values)[:3]) + (", …" if len(values) > 3 else "")
             return f"column {name} has {len(values)} values: {shown}"

@@ -125,10 +125,8 @@ def _check_timezone(name: str) -> None:
     try:
         zoneinfo.ZoneInfo(name)
     except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
-        raise BadParameters(
-            f"setting timezone: there is no zone {name!r}{_nearest(name, zoneinfo.available_timezones())};"
-            ' zones are called as in "Asia/Kolkata"'
-        ) from None
+        near = _nearest(name, zoneinfo.available_timezones()) or ', they are called as in "Asia/Kolkata"'
+        raise BadParameters(f"setting timezone: there is no zone {name!r}{near}") from None
 
 
 def _check_date_format(form: str) -> None:

@@ -55,6 +55,11 @@ class Table:
         start, end = self._trimmed(column)
         return self.text[int(start[row]) : int(end[row])].decode()
 
+    def shown(self, row: int, column: int) -> str:
+        """A field for an error's words."""
+        text = self.field(row, column)
+        return repr(text if len(text) <= LONGEST else text[:LONGEST] + "…")
+
     def fields(self, column: int) -> list[str]:
         starts, ends = (bounds.tolist() for bounds in self._trimmed(column))
         return [self.text[start:end].decode() for start, end in zip(starts, ends, strict=True)]
@@ -118,13 +123,17 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
     buffer = np.frombuffer(text, np.uint8)
     first = np.cumsum([0, *(len(body) for body in bodies)])
     newlines = np.flatnonzero(buffer == _NEWLINE)
-    bounds = (buffer == ord(layout.separator)) | (buffer == _NEWLINE)
+    is_bound = buffer == ord(layout.separator)
+    is_bound |= buffer == _NEWLINE
     if b'"' in text:
-        bounds &= ~_quoted(paths, buffer, first, newlines, layout)
-    bounds = np.flatnonzero(bounds)
+        is_bound &= ~_quoted(paths, buffer, first, newlines, layout)
+    bounds = np.flatnonzero(is_bound)
+    if len(text) < 2**31:  # half the memory
+        bounds = bounds.astype(np.int32)
+    del is_bound
     last = np.flatnonzero(buffer[bounds] == _NEWLINE)  # of each row
     ends = bounds[last]
-    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
+    starts = np.concatenate([np.zeros(1, bounds.dtype), ends[:-1] + 1])[: len(ends)]
     file = np.searchsorted(first, starts, side="right") - 1
     line = np.searchsorted(newlines, starts) - np.searchsorted(newlines, first[:-1])[file] + layout.lines + 1
     fields = np.diff(last, prepend=-1)

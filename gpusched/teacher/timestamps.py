@@ -58,20 +58,20 @@ def instants(table: Table, column: int, time: int | None, date_format: str) -> I
     if date_format:
         texts = table.fields(column) if time is None else _texts(table, column, time)
         return _formatted(table, texts, date_format)
-    found = _read(table, column, time)
-    return found if time is None else _joined(table, column, found, time)
+    if time is None:
+        return _read(table, column, lambda: table.fields(column))
+    return _joined(table, column, _read(table, column, lambda: _texts(table, column, time)), time)
 
 
-def _read(table: Table, column: int, time: int | None = None) -> Instants:
-    """The instants of a column. `time` is another one, of the times of day, for the words of an error only."""
+def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants:
+    """The instants of a column; of its `texts`, with all that belongs to them, the causes of errors are told."""
     characters = table.characters(column)
     try:
         return _numbers(characters) or _in_groups(characters, _moments)
     except _NotRead as error:
-        texts = table.fields(column) if time is None else _texts(table, column, time)
-        cause = error.cause or wording.timestamp_cause(texts, error.row)
-        text = table.field(error.row, column)
-        raise BadData(f"{table.place(error.row)}: {text!r} is not a timestamp{cause}") from None
+        cause = error.cause or wording.timestamp_cause(texts(), error.row)
+        text = table.shown(error.row, column)
+        raise BadData(f"{table.place(error.row)}: {text} is not a timestamp{cause}") from None
 
 
 def _texts(table: Table, column: int, time: int) -> list[str]:
@@ -84,11 +84,11 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
     try:
         clock, offset = _in_groups(table.characters(time), _times_of_day)
     except _NotRead as error:
-        clock, offset = _read(table, time)
+        clock, offset = _read(table, time, lambda: _texts(table, column, time))
         if not (clock // _DAY_US == dates[0] // _DAY_US).all():
-            text = table.field(error.row, time)
+            text = table.shown(error.row, time)
             raise BadData(
-                f"{table.place(error.row)}: {text!r} is no time of day: say which column is the timestamp with"
+                f"{table.place(error.row)}: {text} is no time of day: say which column is the timestamp with"
                 " data.columns"
             ) from None
         return clock, offset
@@ -99,7 +99,7 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
     if rest.any():
         row = int((rest != clock).argmax())
         raise BadData(
-            f"{table.place(row)}: {table.field(row, column)!r} and the time {table.field(row, time)!r} beside it"
+            f"{table.place(row)}: {table.shown(row, column)} and the time {table.shown(row, time)} beside it"
             " differ: say which column is the timestamp with data.columns"
         )
     return date + clock, np.where(offset == NAIVE, dates[1], offset)
@@ -162,7 +162,7 @@ def _moments(characters: Characters, shape: str) -> Instants:
     if match is None or (not match.groupdict().get("dash") and len(match["month"] + match["day"]) < 4):
         raise _NotRead(0)
     year, month, day = (_field(characters, match, name) for name in ("year", "month", "day"))
-    months = (year - 1970) * 12 + month - 1
+    months = (year - 1970) * np.int64(12) + month - 1
     days = months.astype("M8[M]").astype("M8[D]").astype(np.int64) + day - 1
     wrong = (year < 1) | (month < 1) | (month > 12) | (days.astype("M8[D]").astype("M8[M]").astype(np.int64) != months)
     if wrong.any():
@@ -190,20 +190,21 @@ def _clock(characters: Characters, match: re.Match[str]) -> Instants:
         raise _NotRead(int(wrong.argmax()))
     digits = min(len(groups.get("fraction") or ""), 6)
     fraction = _field(characters, match, "fraction", digits) * 10 ** (6 - digits)
-    clock = ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction
+    clock = ((hour * 60 + minute) * 60 + second) * np.int64(1_000_000) + fraction
     if not groups.get("offset"):
         return clock, np.full(len(clock), NAIVE, np.int32)
     east = (east_h * 60 + east_m) * 60
     return clock, (-east if groups.get("sign") == "-" else east).astype(np.int32)
 
 
-def _field(characters: Characters, match: re.Match[str], name: str, most: int = 6) -> Integers:
+def _field(characters: Characters, match: re.Match[str], name: str, most: int = 6) -> npt.NDArray[np.int32]:
     """The digits of a group as numbers, zero where it is not there."""
-    number = np.zeros(characters.shape[1], np.int64)
+    number = np.zeros(characters.shape[1], np.int32)
     if match.groupdict().get(name):
         start, end = match.span(name)
         for position in characters[start : min(end, start + most)]:
-            number = number * 10 + (position - np.uint8(_ZERO))
+            number *= 10
+            number += position - np.uint8(_ZERO)
     return number
 
 

@@ -7,6 +7,7 @@ import re
 _DAY_AND_MONTH = re.compile(r"(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4}|\d\d)\b(.*)")
 _MONTH_NAME = re.compile(r"(\d{1,2})([- /]?)([A-Za-z]{3,9})([- /]?)(\d{4}|\d\d)\b(.*)")
 _AMERICAN_NAME = re.compile(r"([A-Za-z]{3,9}) (\d{1,2}), (\d{4})\b(.*)")
+_TWELVE_HOURS = re.compile(r"\d{4}([-/.])\d{1,2}\1\d{1,2}( .*[AaPp][Mm])")
 _NAMED_ZONE = re.compile(r"(\d{8}|\d{4}-\d\d-\d\d)([ T-]{1,2})(\d\d:\d\d:\d\d) ([A-Z][A-Za-z]*(?:/[A-Za-z_]+)?)")
 _ROUNDED = re.compile(r"\d(\.\d+)?[eE]\+?\d+")
 #: times of day, and how `data.date_format` spells them
@@ -42,8 +43,9 @@ def timestamp_cause(texts: list[str], row: int) -> str:
         )
     if _ROUNDED.fullmatch(text):
         return ": it is a rounded number, likely a spreadsheet's: export it as text"
-    if re.search(r" [AaPp][Mm]$", text):
-        return ': a clock of 12 hours is not read: set data.date_format, such as "%Y-%m-%d %I:%M:%S %p"'
+    if match := _TWELVE_HOURS.fullmatch(text):
+        form = f"%Y{match[1]}%m{match[1]}%d{_clock(match[2])}"
+        return f': a clock of 12 hours is not read: set data.date_format = "{form}"'
     return " such as 2024-01-31T09:15:00+05:30, 2024-01-31 09:15 or 20240131; data.date_format names another form"
 
 

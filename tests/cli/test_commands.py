@@ -256,7 +256,8 @@ def test_a_plan_as_json(gpusched: Command) -> None:
     found = ended(gpusched, "plan", "symbols.txt", *DATES, "--device", "cpu", "--json")
     assert found.code == 0
     plan: dict[str, Any] = json.loads(found.out)
-    assert set(plan) == {"batch_id", "output_dir", "windows", "totals", "estimated_seconds"}
+    assert set(plan) == {"batch_id", "output_dir", "windows", "totals", "estimated_seconds", "device", "device_choice"}
+    assert (plan["device"], plan["device_choice"]) == ("cpu", None)
     assert re.fullmatch(r"symbols-[0-9a-f]{8}", plan["batch_id"])
     assert plan["output_dir"] == str(gpusched.directory / "gpusched-runs" / plan["batch_id"])
     assert plan["totals"] == {"total": 4, "train": 2, "reuse": 0, "skip": 2}
@@ -325,6 +326,18 @@ def test_nothing_to_train_is_an_end_of_its_own(gpusched: Command, command: str) 
     assert "Traceback" not in shown.err
 
 
+def test_windows_that_find_out_themselves_say_why_nothing_was_trained(gpusched: Command) -> None:
+    """Their workload has no survey."""
+    (gpusched.directory / "mine.py").write_text(
+        "from gpusched.workload import BadData, NoData\n"
+        "def window(task, directory, report):\n"
+        "    raise (NoData if task.symbol == 'NONE' else BadData)('nothing in ' + task.symbol)\n"
+    )
+    found = ended(gpusched, "run", "symbols.txt", *DATES, "--device", "cpu", "--set", "run.workload=mine:window")
+    assert found.code == 5
+    assert "nothing to train: nothing in ABC (2 windows); nothing in NONE (2 windows)" in found.err
+
+
 def test_a_file_that_is_refused_counts_as_failed(gpusched: Command) -> None:
     (gpusched.directory / "data" / "BAD.csv").write_text("<html>\n")
     typed = ("--symbols", "ABC,BAD", *DATES, "--device", "cpu")
@@ -390,6 +403,12 @@ def test_train_says_what_it_made_and_what_it_cannot(gpusched: Command) -> None:
     assert (refused.code, refused.out) == (4, "")
     assert refused.err.startswith("gpusched: NONE_2022-01-01_to_2022-06-29: the window cannot be trained: no data: ")
     assert "Traceback" not in refused.err
+    # a library that cannot be loaded hides a real one
+    (gpusched.directory / "libcuda.so.1").touch()
+    gpusched.environment["LD_LIBRARY_PATH"] = str(gpusched.directory)
+    refused = ended(gpusched, "train", "ABC", *dates, "-o", "one", "--device", "cuda")
+    assert refused.code == 4
+    assert "cannot be trained with --device cuda: there is no CUDA driver here (libcuda.so.1)" in refused.err
 
 
 def test_a_demo_overwrites_nothing(gpusched: Command) -> None:

@@ -116,6 +116,8 @@ def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client
     ] * 2
     assert {line["attempts"] for line in found} == {0}
     assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number; set data.decimal")
+    _, err = client.said(*asked[:-1])
+    assert "Nothing to train: `gpusched windows nothing` has the reasons" in err
     # Mended, the same question is asked anew; and a retry runs what was refused.
     data = client.daemon.data
     (data / "REFUSED").touch()
@@ -144,6 +146,13 @@ def test_what_the_data_are_like_is_known_later(client: Client) -> None:
     assert note in client("show", "noted/NOTED_2022-01-01_to_2022-01-10")
     assert client.json("show", "noted/NOTED_2022-01-01_to_2022-01-10")["data_notes"] == told["NOTED"]
     assert client.json("show", "noted/S0_2022-01-01_to_2022-01-10")["data_notes"] == []
+    assert client.json("status", "noted")["data_notes"] == told
+    _, err = client.said("status", "noted")
+    assert f"NOTED: {note}" in err
+    for more in ((), ("--wait",)):
+        _, err = client.said("submit", client.symbols("NOTED", "S0"), "--name", "noted", *ASKED, *more)
+        assert f"NOTED: {note}" in err
+    finished(client.daemon, "noted")
     out, err = client.said("results", "noted", "--csv")
     assert note not in out
     assert f"NOTED: {note}" in err

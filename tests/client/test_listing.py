@@ -31,7 +31,16 @@ from gpusched.core.model import (
     WindowKey,
     window_label,
 )
-from gpusched.protocol import BatchDetail, BatchStatus, DeviceStatus, ResultLine, StoryLine, WindowDetail, WindowLine
+from gpusched.protocol import (
+    BatchDetail,
+    BatchStatus,
+    DeviceStatus,
+    Pong,
+    ResultLine,
+    StoryLine,
+    WindowDetail,
+    WindowLine,
+)
 from tests.client.support import TEACHER_METRICS
 from tests.client.test_screens import check
 from tests.core.support import batch as make_batch
@@ -163,6 +172,9 @@ class Told:
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         return device(0), device(1)
+
+    def ping(self) -> Pong:
+        return Pong(draining=False, active=0, unfinished=239, trouble=None)
 
 
 OPTIONS = argparse.Namespace(

@@ -32,6 +32,7 @@ def test_refusals_are_told_apart_from_failures() -> None:
     look.start(key("C"))
     look.end(key("C"), ending=failure("bad_data", "C.csv: is a directory"))
     assert (look.view.unlaunched, look.view.refused, look.view.counts["failed"]) == (2, 3, 3)
+    assert look.view.trained == 1, "the others went through no slot"
     assert [window.label for window in look.view.failures] == [key("C").label]
 
 

@@ -117,6 +117,7 @@ def values(bars: Bars) -> list[tuple[float, ...]]:
         (HEADER + ONE.replace(",1,", ',"1",'), None),
         ("note," + HEADER + '"a ""b"", c\nd",' + ONE, None),
         ("timestamp," + HEADER.replace("timestamp", "note") + ONE.replace(",", ",é,", 1), None),
+        (f"{','.join(f'column_{number:04}' for number in range(2000))}," + HEADER + "," * 2000 + ONE, None),
         (YFINANCE, ["2024-01-01T00:00:00"]),
         (YFINANCE.replace(",ABC", ",OTHER"), ["2024-01-01T00:00:00"]),
         (TWO_SYMBOLS, ["2024-01-01T00:00:00"]),
@@ -197,7 +198,7 @@ def test_files_may_differ(tmp_path: Path) -> None:
         (
             "ts,o,h,low,close,vol\n",
             ":1: there are no columns 'timestamp', 'open', 'high', 'volume' (there are: ts, o, h, low, close, vol): say"
-            ' what they are called with data.columns = {timestamp = "…", open = "…", high = "…", volume = "vol"}',
+            ' what they are called with data.columns = {timestamp = "ts", open = "o", high = "h", volume = "vol"}',
         ),
         (
             ONE + TWO,
@@ -262,7 +263,21 @@ def test_files_may_differ(tmp_path: Path) -> None:
             ":2: '01-Feb-2024' is not a timestamp: a month by its name is not read:",
         ),
         (HEADER + '"Feb 1, 2024",1,2,0.5,1.5,10\n', ":2: 'Feb 1, 2024' is not a timestamp: a month by its name"),
-        (HEADER + "2024-02-01 9:15 AM,1,2,0.5,1.5,10\n", ":2: '2024-02-01 9:15 AM' is not a timestamp: a clock of 12"),
+        (
+            HEADER + "2024-02-01 9:15 AM,1,2,0.5,1.5,10\n",
+            ":2: '2024-02-01 9:15 AM' is not a timestamp: a clock of 12 hours is not read: set data.date_format ="
+            ' "%Y-%m-%d %I:%M %p"',
+        ),
+        (
+            "date,time,open,high,low,close,volume\n2024-01-01,9:15 AM,1,2,0.5,1.5,10\n",
+            ":2: '9:15 AM' is not a timestamp: a clock of 12 hours is not read: set data.date_format ="
+            ' "%Y-%m-%d %I:%M %p"',
+        ),
+        (
+            "date,time,open,high,low,close,volume\n01/13/2024,9:15,1,2,0.5,1.5,10\n",
+            ":2: '01/13/2024' is not a timestamp: whether the day or the month comes first is not known (other rows"
+            ' tell that it is the month): set data.date_format = "%m/%d/%Y %H:%M"',
+        ),
         (
             HEADER + "20240102 09:15:00 US/Eastern,1,2,0.5,1.5,10\n",
             ":2: '20240102 09:15:00 US/Eastern' is not a timestamp: a zone by its name is not read: set"
@@ -282,6 +297,7 @@ def test_files_may_differ(tmp_path: Path) -> None:
         (HEADER + ONE + "2024-01-01T09:20:00+05:30,2,3,1.5,\udcff,20\n", ":3: not UTF-8 text"),
         (HEADER + ONE + "\0" * 4096, ":3: 4096 zero bytes"),
         ("\udcff" + HEADER, ":1: not UTF-8 text"),
+        ("# x\n" * 60 + HEADER + ONE, ": there is no header in its first 50 lines"),
         (
             "symbol," + HEADER + "AAA," + ONE + "BBB," + ONE,
             ": column 'symbol' has 2 values, and none of them is ABC: AAA, BBB: call the symbol so, or give it a file",

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.bars import symbols, trading_days, write_symbol
@@ -81,6 +82,8 @@ def test_more_are_refused(tmp_path: Path) -> None:
     [
         ("SERIES", ("EQ", "BE", "N1"), "column SERIES has 3 values: BE, EQ, N1"),
         ("hour", ("09:15", "10:15", "11:15"), 'hour is a column of its own: set data.columns = {time = "hour"}'),
+        ("Hour", ("9", "10", "11"), "Hour is a column of its own: write it into the timestamps"),
+        ("Name", ("ABC", "DEF", "GHI"), 'column Name has 3 values: set data.columns = {symbol = "Name"}'),
     ],
 )
 def test_the_reason_is_found_in_another_column(
@@ -168,6 +171,14 @@ def test_thin_bars_are_of_their_interval(tmp_path: Path) -> None:
     assert told(tmp_path, lines, interval="1m") == {}
 
 
+def test_bars_at_no_common_distance_contradict_nothing(tmp_path: Path) -> None:
+    """As of what is hardly traded: there is no distance that would tell of another interval."""
+    minutes = set(np.random.default_rng(5).integers(0, 9000, ROWS).tolist())
+    lines = [line for bar, line in enumerate(intraday(1, 9000)) if bar in minutes]
+    assert told(tmp_path, lines, interval="1m") == {}
+    assert told(tmp_path) == {"interval": "the bars are at no common distance, --interval was not given"}
+
+
 # -- told --------------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +237,11 @@ def test_no_volumes(tmp_path: Path) -> None:
     header = "timestamp,open,high,low,close\n"
     assert told(tmp_path, without, header) == {"volume": "there is no column of volumes: they are read as 0"}
     assert load(tmp_path).bars.volume.tolist() == [0] * ROWS
+
+
+def test_volumes_that_are_all_zero(tmp_path: Path) -> None:
+    lines = [row(f"{dt.date(2024, 1, 1) + dt.timedelta(days=day)}", volume=0) for day in range(ROWS)]
+    assert told(tmp_path, lines) == {"volume": "volume is 0 in all 200 rows"}
 
 
 def test_where_nothing_is_left_the_reasons_are_told(tmp_path: Path) -> None:
