@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
-import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,38 +97,32 @@ def can(uid: int, gids: list[int], path: Path, wanted: int) -> bool:
 @needs_root
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o770, 0o711, 0o733, 0o755, 0o777, 0o070, 0o007])
 @pytest.mark.parametrize("gids", [[ALICE], [ALICE, STAFF]])
-def test_it_is_judged_as_the_kernel_does(tmp_path: Path, mode: int, gids: list[int]) -> None:
-    place = Path("/tmp") / f"gpusched-{os.getpid()}-{mode:o}-{len(gids)}"
+def test_it_is_judged_as_the_kernel_does(machine: Path, mode: int, gids: list[int]) -> None:
+    place = machine / "place"
     place.mkdir()
-    try:
-        os.chown(place, BOB, STAFF)
-        place.chmod(mode)
-        asked = place.stat()
-        for wanted in (os.R_OK, os.W_OK | os.X_OK, os.X_OK):
-            assert may(peer(ALICE, *gids), asked, b"", wanted) is can(ALICE, gids, place, wanted)
-    finally:
-        shutil.rmtree(place)
+    os.chown(place, BOB, STAFF)
+    place.chmod(mode)
+    asked = place.stat()
+    for wanted in (os.R_OK, os.W_OK | os.X_OK, os.X_OK):
+        assert may(peer(ALICE, *gids), asked, b"", wanted) is can(ALICE, gids, place, wanted)
 
 
 # -- places ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Path]:
-    """Directories of a service and of two users, which all of them can reach."""
-    for name in ("state", "cache", "run", "state/runs", "alice", "bob", "bars"):
-        (tmp_path / name).mkdir(parents=True)
-    os.chown(tmp_path / "alice", ALICE, ALICE)
-    os.chown(tmp_path / "bob", BOB, BOB)
-    (tmp_path / "state").chmod(0o700)
-    (tmp_path / "bob").chmod(0o700)
-    reachable = [tmp_path, *tmp_path.parents][:-2]
-    modes = {path: path.stat().st_mode for path in reachable}
-    for path in reachable:
-        path.chmod(modes[path] | 0o055)
-    yield tmp_path
-    for path, mode in modes.items():
-        path.chmod(mode)
+def machine() -> Iterator[Path]:
+    """Directories of a service and of two users, which all of them can reach: pytest's own are private."""
+    with tempfile.TemporaryDirectory(prefix="gpusched-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        for below in ("state", "cache", "run", "state/runs", "alice", "bob", "bars"):
+            (path / below).mkdir()
+        os.chown(path / "alice", ALICE, ALICE)
+        os.chown(path / "bob", BOB, BOB)
+        (path / "state").chmod(0o700)
+        (path / "bob").chmod(0o700)
+        yield path
 
 
 def territory(machine: Path) -> Territory:
