@@ -31,6 +31,7 @@ BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
+Days = Annotated[float, Meta(ge=0, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Slots = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]
 
@@ -142,6 +143,8 @@ class Devices(Struct, frozen=True, kw_only=True):
 
 class Cache(Struct, frozen=True, kw_only=True):
     dir: Path = msgspec.field(default_factory=_cache_dir)
+    keep_days: Days = 30.0
+    limit_mb: Count = 20_000
 
 
 class Daemon(Struct, frozen=True, kw_only=True):
@@ -152,6 +155,7 @@ class Daemon(Struct, frozen=True, kw_only=True):
     roots: tuple[Path, ...] = ()
     workloads: tuple[str, ...] = ()
     idle_launcher_s: Seconds = 300.0
+    keep_days: Days = 90.0
 
 
 class Hooks(Struct, frozen=True, kw_only=True):

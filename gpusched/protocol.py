@@ -12,7 +12,7 @@ grows only when that is not enough. `Hello`, `Welcome` and `Problem` never chang
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -164,6 +164,15 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
     terms: dict[str, Any] = {}
 
 
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+    """Remove what is known of finished batches, their logs, and maybe their results. Answered with `Forgotten`."""
+
+    #: either a batch, or all that finished so many seconds ago
+    batch_id: str | None = None
+    older_than_s: float | None = None
+    results: bool = False
+
+
 class ListDevices(msgspec.Struct, frozen=True, kw_only=True, tag="list_devices"):
     """Answered with `Devices`."""
 
@@ -196,6 +205,7 @@ Request = (
     | GetResults
     | GetHistory
     | Change
+    | Forget
     | ListDevices
     | ChangeDevice
     | Subscribe
@@ -430,6 +440,25 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     changes: tuple[str, ...] = ()
 
 
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):
+    """What has been removed."""
+
+    batches: tuple[str, ...] = ()
+    windows: int = 0
+    results: int = 0
+    #: paths where results should be, and that were left because they are not provably that and nothing else
+    kept: tuple[str, ...] = ()
+
+
+def summed(parts: Sequence[Forgotten]) -> Forgotten:
+    return Forgotten(
+        batches=tuple(batch for part in parts for batch in part.batches),
+        windows=sum(part.windows for part in parts),
+        results=sum(part.results for part in parts),
+        kept=tuple(path for part in parts for path in part.kept),
+    )
+
+
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):
     devices: tuple[DeviceStatus, ...]
 
@@ -501,6 +530,7 @@ Reply = (
     | ResultPage
     | History
     | Changed
+    | Forgotten
     | Devices
     | Pong
     | Snapshot

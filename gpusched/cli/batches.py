@@ -15,7 +15,7 @@ import msgspec
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
-from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
@@ -271,7 +271,8 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     totals = view.totals()
     if as_json:
         found = batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)
-        print(json.dumps(found | notes_object(plans[0].notes if plans else {})))  # noqa: T201
+        found |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
+        print(json.dumps(found))  # noqa: T201
     else:
         logs_dir = asked.output_dir / STATE_DIR / "logs"
         console.print(

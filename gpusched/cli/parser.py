@@ -210,6 +210,12 @@ def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
 
+def _forget(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batches", nargs="*", metavar="BATCH", help="finished batches")
+    command.add_argument("--older-than", metavar="AGE", help="all that finished so long ago: 30d, 12h, 2w")
+    command.add_argument("--results", action="store_true", help="their results, too: they can only be trained again")
+
+
 def _priority(command: argparse.ArgumentParser) -> None:
     command.add_argument("batch", metavar="BATCH", help="id of the batch")
     command.add_argument("priority", type=int, metavar="N", help="batches with a higher one go first")
@@ -282,6 +288,11 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "release": ("gpusched.cli.control:release", "let what is held go on", (_target, _json)),
     "retry": ("gpusched.cli.control:retry", "run again what failed or was cancelled", (_target, _json)),
     "priority": ("gpusched.cli.control:priority", "place a batch before or behind others", (_priority, _json)),
+    "forget": (
+        "gpusched.cli.forget:forget",
+        "remove what is known of finished batches",
+        (_forget, _json),
+    ),
     "devices": ("gpusched.cli.queries:devices", "devices, their slots and their health", (_json,)),
     "drain": ("gpusched.cli.control:drain", "place nothing more on a device", (_maybe_device, _json)),
     "resume": ("gpusched.cli.control:resume", "open a device again", (_maybe_device, _json)),

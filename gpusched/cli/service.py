@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from gpusched.cli.batches import Ask, ask, load_config
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
+from gpusched.client.reasons import Reasons, bare_reason
 from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.planning import replacing
 from gpusched.core.totals import batch_object, totals
@@ -159,7 +160,10 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
         skipped = list(daemon.windows(batch_id, status="skipped"))
         refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
         if as_json:
-            print_json(status_object(batch) | notes_object(detail.notes))
+            reasons = Reasons()
+            for line in refused:
+                reasons.add(bare_reason(line), line.symbol)
+            print_json(status_object(batch) | refused_object(reasons) | notes_object(detail.notes))
         else:
             view.complete(skipped, refused)
             summary = render.summary(

@@ -35,6 +35,8 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Forget,
+    Forgotten,
     GetBatch,
     GetHistory,
     GetResults,
@@ -248,6 +250,12 @@ class Connection:
 
     def _change(self, verb: Verb, batch_id: str, label: str | None, terms: Terms = NO_TERMS) -> Changed:
         return self._one(Change(verb=verb, batch_id=batch_id, label=label, terms=dict(terms)), Changed)
+
+    def forget(
+        self, batch_id: str | None = None, *, older_than_s: float | None = None, results: bool = False
+    ) -> Forgotten:
+        """Remove what is known of a finished batch, or of all that finished so long ago, and maybe their results."""
+        return self._one(Forget(batch_id=batch_id, older_than_s=older_than_s, results=results), Forgotten)
 
     # -- windows -----------------------------------------------------------------------------------------------------
 

@@ -116,7 +116,9 @@ class Scheduler:
         """`estimates` is read only: whoever owns it lets it learn."""
         self.pool = Pool()
         self._batches: dict[str, BatchQueue] = {}
-        self._dispatcher = Dispatcher(self.pool, self._batches, Estimates() if estimates is None else estimates)
+        #: those that are not finished: what remembers thousands of others must cost nothing
+        self._open: dict[str, BatchQueue] = {}
+        self._dispatcher = Dispatcher(self.pool, self._open, Estimates() if estimates is None else estimates)
         self._timers = Timers()
         self._shutdown = False
         #: looks for the results of a batch
@@ -202,17 +204,17 @@ class Scheduler:
     @property
     def active(self) -> int:
         """Windows that hold a slot."""
-        return sum(batch.active for batch in self._batches.values())
+        return sum(batch.active for batch in self._open.values())
 
     @property
     def unfinished(self) -> int:
         """Windows that have not finished."""
-        return sum(batch.unfinished for batch in self._batches.values())
+        return sum(batch.unfinished for batch in self._open.values())
 
     def starved(self) -> str | None:
         """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
         if self.active == 0 and not self._shutdown:
-            for batch in self._batches.values():
+            for batch in self._open.values():
                 if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
                     return full
         return None
@@ -252,7 +254,11 @@ class Scheduler:
         return self._batches[batch_id].held_reason
 
     def batches(self) -> tuple[Batch, ...]:
-        return tuple(b.batch for b in self._batches.values())
+        return tuple(queue.batch for queue in self._batches.values())
+
+    def open_batches(self) -> tuple[Batch, ...]:
+        """Those that are not finished."""
+        return tuple(queue.batch for queue in self._open.values())
 
     def validate(self) -> None:
         """Raise AssertionError unless every invariant holds."""
@@ -267,6 +273,7 @@ class Scheduler:
                     index = entry.state.slot.index
                     assert index not in held, f"slot {index} is held by {held[index]} and {entry.key}"
                     held[index] = entry.key
+        assert self._open == {id_: batch for id_, batch in self._batches.items() if not batch.finished}
         allocated = {i: a.key for state in self.pool.devices.values() for i, a in state.allocations.items()}
         assert allocated == held, f"the ledger says {allocated}, the windows say {held}"
 
@@ -317,6 +324,9 @@ class Scheduler:
             batch.add(Entry(WindowKey(batch.batch.id, planned.window.label), planned, number, state))
             batch.active += isinstance(state, Active)
         self._batches[batch.batch.id] = batch
+        self._open.pop(batch.batch.id, None)
+        if not batch.finished:
+            self._open[batch.batch.id] = batch
 
     def _end_if_done(self, batch: BatchQueue, now: Instant) -> None:
         """Once all windows are finished, look for their results; the batch is finished when that has been done."""
@@ -341,6 +351,7 @@ class Scheduler:
 
     def _finish(self, batch: BatchQueue, now: Instant) -> None:
         batch.finished = True
+        self._open.pop(batch.batch.id, None)
         self._records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
 
     # -- attempts ----------------------------------------------------------------------------------------------------
@@ -512,6 +523,7 @@ class Scheduler:
                 if batch is not None:
                     if batch.finished:
                         batch.finished = False
+                        self._open[event.batch_id] = batch
                         self._records.append(BatchReopened(batch_id=event.batch_id, at=now.wall))
                     batch.streak = ("", 0)
                 entry.failures = entry.losses = 0
@@ -574,13 +586,13 @@ class Scheduler:
         self._release_stranded(now)
 
     def _release_stranded(self, now: Instant) -> None:
-        for batch in self._batches.values():
+        for batch in self._open.values():
             if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.device):
                 self._release_batch(batch, now)
 
     def _hold_stranded(self, now: Instant) -> None:
         """Hold the batches that no device is left for: whoever waits for them must hear of it."""
-        for batch in self._batches.values():
+        for batch in self._open.values():
             if batch.unfinished and batch.held_reason is None:
                 reason = self.pool.hopeless(batch.batch.device)
                 if reason is not None:

@@ -7,9 +7,10 @@ the store is refused here.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +63,11 @@ class NameTaken(InputError):
 class OutputTaken(InputError):
     problem = "the unfinished batch {other} writes to {path} too"
     remedy = "give this one another output directory, or wait until that one is finished"
+
+
+class OutputCleared(InputError):
+    problem = "results in {path} are being removed, as `gpusched forget --results` was told"
+    remedy = "submit it again in a moment, or give it another output directory"
 
 
 class Draining(DaemonError):
@@ -117,6 +123,8 @@ class Admission:
         #: held from a look at a batch's state until the event that relies on it is handled
         self.changing = anyio.Lock()
         self._submitting: dict[str, anyio.Lock] = {}
+        #: output directories whose results are being removed
+        self._cleared: set[str] = set()
         self._surveys = anyio.Semaphore(MAX_SURVEYS)
 
     async def submit(
@@ -139,7 +147,7 @@ class Admission:
         digest = planning.digest(spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
         output_dir = Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id
-        async with self._one_at_a_time(batch_id):
+        async with self.one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
                 return await self._known(batch_id, spec)
             place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
@@ -249,7 +257,9 @@ class Admission:
 
     async def _check_output(self, batch_id: str, real: Path) -> None:
         """Raise OutputTaken if another batch that is at work writes to the same directory, by whichever path."""
-        others = {b.output_dir: b.id for b in self._supervisor.scheduler.batches() if b.id != batch_id}
+        if str(real) in self._cleared:
+            raise OutputCleared(path=real)
+        others = {b.output_dir: b.id for b in self._supervisor.scheduler.open_batches() if b.id != batch_id}
         others = {path: other for path, other in others.items() if self.at_work(other)}
         for path, other in others.items():
             if await anyio.to_thread.run_sync(is_same, Path(path), real):
@@ -259,12 +269,23 @@ class Admission:
         """Whether the last batch that wrote there was of the same client, for whom the daemon has made the place."""
         return place.owner is not None and place.owner == self._store.owner_of_output(str(place.path))
 
+    @contextlib.contextmanager
+    def clearing(self, output_dir: Path) -> Iterator[None]:
+        """While results are removed from a directory: a batch that is accepted meanwhile might reuse them."""
+        place = os.path.realpath(output_dir)
+        self._cleared.add(place)
+        try:
+            yield
+        finally:
+            self._cleared.discard(place)
+
     def _refuse_if_draining(self) -> None:
         if self.draining:
             raise Draining
 
     @contextlib.asynccontextmanager
-    async def _one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+    async def one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+        """Keep all others from accepting or forgetting a batch of that id."""
         lock = self._submitting.setdefault(batch_id, anyio.Lock())
         try:
             async with lock:

@@ -90,8 +90,9 @@ class Index:
 
     def _line(self, row: WindowRow) -> bytes:
         attempt = row.last_attempt
+        log_path = self._log_path(row.key, attempt.attempt) if attempt else None
         notes = self._notes.get(row.key.batch_id, {}).get(row.plan.window.symbol, ())
-        return line(row, self._log_path(row.key, attempt.attempt) if attempt else None, notes)
+        return line(row, log_path if log_path is not None and log_path.exists() else None, notes)
 
     def _append(self, batch_id: str, text: bytes) -> None:
         file = self._files.get(batch_id)
@@ -155,6 +156,32 @@ class Index:
             self._close(batch_id)
 
 
+def remove(output_dir: Path, batch_id: str, *, guarded: bool = False) -> bool:
+    """Remove the index if it is one and has lines of that batch alone; whether it did. Raises OSError, NotOurs."""
+    try:
+        with directories.opened_output(output_dir, guarded=guarded, make=False) as directory:
+            with files.regular(NAME, directory) as file:
+                if any(_batch_of(line) != batch_id for line in file):
+                    return False
+                if not directories.same(file.fileno(), NAME, directory):
+                    return False
+            os.unlink(NAME, dir_fd=directory)
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def _batch_of(line: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(line, type=_Line).batch_id
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+class _Line(msgspec.Struct):
+    batch_id: str
+
+
 def _may_be_replaced(directory: int) -> bool:
     """Whether there is no index, or one of ours: a file that is empty, or whose first line is that of a window."""
     try:
@@ -171,8 +198,8 @@ def _may_be_replaced(directory: int) -> bool:
 
 
 def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> bytes:
-    """One finished window as the users' next stages read it. `log` is that of its last attempt, `notes` are about its
-    symbol's data."""
+    """One finished window as the users' next stages read it. `log` is that of its last attempt, if that has one;
+    `notes` are about its symbol's data."""
     assert isinstance(row.state, Finished)
     window, attempt = row.plan.window, row.last_attempt
     fields: dict[str, Any] = {

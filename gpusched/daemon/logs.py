@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -116,6 +117,7 @@ class Logs:
                 del self._cut[next(iter(self._cut))]
         if not log.writers:
             del self._open[path]
+            _remove_if_empty(path)
         return log.cut.left_out_bytes if log.cut is not None else 0
 
     def find(self, path: Path, offset: int) -> tuple[int, int, int]:
@@ -179,6 +181,14 @@ def size_of_log(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def _remove_if_empty(path: Path) -> None:
+    """Most windows say nothing, and thousands of files that say nothing are in the way of the others."""
+    with contextlib.suppress(OSError):
+        status = path.stat(follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            path.unlink()
 
 
 def _trim(logs: list[Log]) -> None:

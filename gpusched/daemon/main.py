@@ -29,6 +29,7 @@ from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.admission import Admission
 from gpusched.daemon.choice import Chooser
 from gpusched.daemon.fleet import Fleet
+from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
@@ -177,7 +178,14 @@ async def _serve(config: Config) -> None:
             stack.enter_context(metrics.served(config.metrics.listen))
         service.bind(supervisor, admission)
         supervisor.recover()
-        requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission)
+        forgetting = Forgetting(
+            store=store,
+            supervisor=supervisor,
+            admission=admission,
+            logs_dir=logs_dir,
+            keep_days=config.daemon.keep_days,
+        )
+        requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission, forgetting=forgetting)
         server = Server(listener, requests, state_dir=state_dir)
 
         def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
@@ -194,6 +202,7 @@ async def _serve(config: Config) -> None:
         tasks.start_soon(sampler.run, deliver, fleet.notice)
         tasks.start_soon(read_host, deliver, memory)
         tasks.start_soon(hooks.run)
+        tasks.start_soon(forgetting.run, config.cache)
         tasks.start_soon(service.keep_turning)
         await supervisor.committed()
         slots = sum(device.capacity for device in pool.devices)

@@ -36,6 +36,7 @@ from gpusched.core.selection import named
 from gpusched.daemon import views
 from gpusched.daemon.admission import Admission
 from gpusched.daemon.clients import Peer
+from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hub import Hub, Subscriber
 from gpusched.daemon.rows import WindowRow, attempt_of
 from gpusched.daemon.store import Store
@@ -51,6 +52,7 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Forget,
     GetBatch,
     GetHistory,
     GetResults,
@@ -116,6 +118,16 @@ class NothingToAlter(InputError):
     remedy = "submit it again with them: what is finished and unchanged is reused"
 
 
+class ForgottenNowhere(InputError):
+    problem = "a run forgets nothing while it is at work"
+    remedy = "what is known of it is in its output directory"
+
+
+class ForgetWhat(InputError):
+    problem = "neither a batch nor an age was named"
+    remedy = "`gpusched forget BATCH` or `gpusched forget --older-than 30d`"
+
+
 class NoLog(InputError):
     problem = "{window} has no log: {why}"
     remedy = "`gpusched show {window}` tells its story"
@@ -145,11 +157,20 @@ class Client(Subscriber, Protocol):
 class Requests:
     """Answers requests, one at a time for each client. `answer` raises GpuschedError where nothing could be done."""
 
-    def __init__(self, *, store: Store, supervisor: Supervisor, hub: Hub, admission: Admission) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        supervisor: Supervisor,
+        hub: Hub,
+        admission: Admission,
+        forgetting: Forgetting | None = None,
+    ) -> None:
         self._store = store
         self._supervisor = supervisor
         self._hub = hub
         self._admission = admission
+        self._forgetting = forgetting
 
     async def answer(self, request: Request, client: Client) -> None:
         match request:
@@ -178,6 +199,8 @@ class Requests:
                 await client.send(History(samples=tuple(self._store.history(batch_id))))
             case Change():
                 await self._change(request, client)
+            case Forget():
+                await self._forget(request, client)
             case ListDevices():
                 await client.send(Devices(devices=views.devices(self._supervisor.scheduler.pool)))
             case ChangeDevice():
@@ -274,6 +297,18 @@ class Requests:
             raise NothingToAlter(batch=request.batch_id)
         return await self._admission.alter(request.batch_id, request.terms)
 
+    async def _forget(self, request: Forget, client: Client) -> None:
+        if self._forgetting is None:
+            raise ForgottenNowhere
+        if request.batch_id is not None:
+            self._status(request.batch_id)
+            await client.send(await self._forgetting.forget(request.batch_id, results=request.results))
+        elif request.older_than_s is not None:
+            seconds = max(0.0, request.older_than_s)
+            await client.send(await self._forgetting.forget_older(seconds, results=request.results))
+        else:
+            raise ForgetWhat
+
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
         if request.batch_id is not None:
             self._status(request.batch_id)
@@ -325,7 +360,8 @@ class Requests:
             if isinstance(state, Finished) and attempt > last > 0 and not request.attempt:
                 break  # the attempt that was waited for will not be made
             reached = await self._send_log(key, attempt, offset, client)
-            if reached is None and (ended or not request.follow):
+            written = 0 < attempt <= last  # one that said nothing has left no file
+            if reached is None and not written and (ended or not request.follow):
                 raise NoLog(window=key, why=f"attempt {attempt} left none" if last else "it was never launched")
             offset = reached or 0
             if not request.follow or (ended and request.attempt) or (isinstance(state, Finished) and attempt >= last):

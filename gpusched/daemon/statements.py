@@ -41,7 +41,12 @@ NOTES = (
     "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
     " ORDER BY number LIMIT :symbols"
 )
-BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches"
+BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches WHERE forgetting IS NULL"
+REMOVE_FORGOTTEN = (
+    "DELETE FROM windows WHERE id IN ("
+    "SELECT w.id FROM windows w JOIN batches b ON b.id = w.batch_id"
+    " WHERE w.batch_id = ? AND b.forgetting IS NOT NULL LIMIT ?)"
+)
 ATTEMPT_COLUMNS = (
     "a.attempt, a.slot, a.device, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message, a.traceback,"
     " a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds, a.own_memory_bytes"

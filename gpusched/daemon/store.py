@@ -183,17 +183,23 @@ class Store:
 
         Raises `LookupError` for a move of a window that no accepted batch has.
         """
+        with self._transaction(sync=bool(histories) or not records or not all(map(_is_start, records))):
+            for record in records:
+                self._write(record)
+            for estimate in learned:
+                self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
+            for batch_id, samples in histories.items():
+                self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
+
+    @contextlib.contextmanager
+    def _transaction(self, *, sync: bool = True) -> Iterator[None]:
+        """Commit what is executed, or nothing of it."""
         line = self._line
         with _translated(self.path):
-            self._sync(bool(histories) or not records or not all(map(_is_start, records)))
+            self._sync(sync)
             try:
                 self._execute("BEGIN IMMEDIATE")
-                for record in records:
-                    self._write(record)
-                for estimate in learned:
-                    self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
-                for batch_id, samples in histories.items():
-                    self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
+                yield
                 self._execute("COMMIT")
             except BaseException:
                 self._line = line
@@ -211,6 +217,27 @@ class Store:
     def learn(self, learned: Iterable[Estimate]) -> None:
         """Keep updated estimates, outside of any turn; `record` takes them along for free."""
         self.record((), learned)
+
+    def mark_forgotten(self, batch_id: str, *, results: bool) -> None:
+        """Have nobody see a finished batch any more; what is left of it goes by `remove_forgotten`."""
+        with self._transaction():
+            what = "results" if results else "records"
+            self._execute(
+                "UPDATE batches SET forgetting = ? WHERE id = ? AND finished_at IS NOT NULL", (what, batch_id)
+            )
+
+    def forgotten(self) -> list[tuple[str, str, bool]]:
+        """(batch, output directory, whether its results go too) of those that are marked and not removed yet."""
+        rows = self._query("SELECT id, output_dir, forgetting FROM batches WHERE forgetting IS NOT NULL")
+        return [(batch_id, output_dir, what == "results") for batch_id, output_dir, what in rows]
+
+    def remove_forgotten(self, batch_id: str, windows: int) -> int:
+        """Remove so many windows of a marked batch; how many that were. With the last of them it goes itself."""
+        with self._transaction():
+            removed = self._execute(statements.REMOVE_FORGOTTEN, (batch_id, windows)).rowcount
+            if removed < windows:
+                self._execute("DELETE FROM batches WHERE id = ? AND forgetting IS NOT NULL", (batch_id,))
+        return removed
 
     def keep_timing(self, timing: Timing) -> None:
         """Remember what a window took that was timed."""
@@ -303,7 +330,7 @@ class Store:
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ?"
+        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
         for batch, held_reason, finished in self._query(asked, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             with self._decoding(batch_id):
@@ -324,17 +351,24 @@ class Store:
         return [batch_row(row, counts.get(row[0], {})) for row in self._query(f"{statements.BATCHES} ORDER BY number")]
 
     def batch(self, batch_id: str) -> BatchRow | None:
-        for row in self._query(f"{statements.BATCHES} WHERE id = ?", (batch_id,)):
+        for row in self._query(f"{statements.BATCHES} AND id = ?", (batch_id,)):
             counts = self._query("SELECT status, windows FROM counts WHERE batch_id = ? AND windows > 0", (batch_id,))
             return batch_row(row, dict(counts))
         return None
 
     def accepted(self, batch_id: str) -> Batch | None:
         """What the batch asked for, in full."""
-        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
+        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ? AND forgetting IS NULL", (batch_id,)):
             with self._decoding(batch_id):
                 return decode_batch(batch)
         return None
+
+    def is_guarded(self, batch_id: str) -> bool:
+        """Whether no link may lead to the batch's output; also of one that is being forgotten."""
+        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
+            with self._decoding(batch_id):
+                return decode_batch(batch).guarded
+        return False
 
     def owner_of_output(self, output_dir: str) -> int | None:
         """The client of the last batch that wrote to a directory, if there was one, and it was a user of its own."""

@@ -10,6 +10,9 @@ CREATE TABLE batch_story (
 );
 CREATE INDEX batch_story_by_batch ON batch_story (batch_id, after);
 
+-- What is being removed, with what: 'records' or 'results' too. NULL: the batch is there.
+ALTER TABLE batches ADD COLUMN forgetting TEXT;
+
 ALTER TABLE learned ADD COLUMN host_memory_max INTEGER NOT NULL DEFAULT 0;
 
 -- gpusched.core.fastest.Timing

@@ -154,6 +154,7 @@ class Supervisor:
         self._histories_kept_at = time.monotonic()
         #: finished batches in memory and their windows, the one that finished first at the beginning
         self._finished: dict[str, int] = {}
+        self._finished_windows = 0
         #: looks for the results of a batch that are under way
         self._checks: set[int] = set()
         #: set when everything posted so far is committed
@@ -200,6 +201,11 @@ class Supervisor:
         if recovered is not None and self.scheduler.batch(batch_id) is None:
             self.post(recovered)
             self._index.rewrite(recovered.batch)
+
+    def drop(self, batch_id: str) -> None:
+        """Keep nothing of a finished batch in memory: it has been forgotten."""
+        self._unkeep(batch_id)
+        self.scheduler.forget(batch_id)
 
     async def run(self) -> None:
         """Work until `shut_down`, and until what was running then has ended."""
@@ -284,15 +290,20 @@ class Supervisor:
         match record:
             case BatchFinished(batch_id=batch_id):
                 self._histories.pop(batch_id, None)
+                self._unkeep(batch_id)
                 self._finished[batch_id] = self.scheduler.size(batch_id)
-                while sum(self._finished.values()) > KEPT_WINDOWS and len(self._finished) > 1:
+                self._finished_windows += self._finished[batch_id]
+                while self._finished_windows > KEPT_WINDOWS and len(self._finished) > 1:
                     oldest = next(iter(self._finished))
-                    del self._finished[oldest]
+                    self._unkeep(oldest)
                     self.scheduler.forget(oldest)
             case BatchReopened(batch_id=batch_id):
-                self._finished.pop(batch_id, None)
+                self._unkeep(batch_id)
             case BatchAccepted(batch=batch):
-                self._finished.pop(batch.id, None)
+                self._unkeep(batch.id)
+
+    def _unkeep(self, batch_id: str) -> None:
+        self._finished_windows -= self._finished.pop(batch_id, 0)
 
     def _tell(self, device_id: str) -> None:
         heard = self._heard.pop(device_id, None)

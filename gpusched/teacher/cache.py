@@ -9,9 +9,12 @@ Layout: a line of JSON padded with spaces to a multiple of 64 bytes, the columns
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
+import os
 import re
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from gpusched import files
 from gpusched.teacher.bars import Bars, History
 from gpusched.workload import DataNote
 
+#: seconds after which another use of a file is noted in its mtime
+USED_S = 86400.0
 FORMAT = 2
 _ALIGNMENT = 64
 _UNREADABLE = re.compile(r"[^A-Za-z0-9.&^=-]")
@@ -67,6 +72,7 @@ def load(path: Path, sources: str) -> History | None:
     """A history mapped from `path`; None if it does not hold, whole and sound, that of the sources with this digest."""
     try:
         with path.open("rb") as file:
+            _note_use(file.fileno())
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError):  # there is none; it is empty
         return None
@@ -88,6 +94,14 @@ def load(path: Path, sources: str) -> History | None:
         columns[name] = np.frombuffer(content, dtype, lengths[name], start)
         start += columns[name].nbytes
     return History(Bars(**columns), header.interval, _notes_decoder.decode(content[start:]))
+
+
+def _note_use(descriptor: int) -> None:
+    """What was used lately is not pruned; once a day is enough for that, and costs nothing the other times."""
+    now = time.time()
+    if now - os.fstat(descriptor).st_mtime > USED_S:
+        with contextlib.suppress(OSError):  # somebody else's, or read-only
+            os.utime(descriptor, (now, now))
 
 
 def save(path: Path, sources: str, history: History) -> None:

@@ -98,6 +98,7 @@ def test_wait_shows_the_run_and_ends_with_its_exit_code(client: Client) -> None:
     assert "2 × told to" in good or "2 x told to" in good
     ended = client.json("submit", client.symbols("S0", "BAD"), "--name", "failing", *ASKED, "--wait", code=1)
     assert ended["windows"]["failed"] == 2
+    assert ended["refused"] == [{"reason": "told to", "windows": 2}]
     again = client.json("status", "failing")
     assert again["windows"] == ended["windows"]
     allowed = ("--max-failure-rate", "0.5")
@@ -355,6 +356,21 @@ def test_what_cannot_be_changed_is_refused_with_what_can(client: Client) -> None
     client.done("good", "S0")
     assert "is finished" in client.error("retry", "good", "--set", "run.timeout_s=3", code=4)
     assert "is finished" in client.error("priority", "good", "1", code=4)
+
+
+def test_finished_batches_are_forgotten(client: Client) -> None:
+    client.done("old-1", "S0")
+    client.done("old-2", "S0", "BAD")
+    output = Path(client.json("status", "old-2")["output_dir"])
+    assert client("forget", "old-1") == "old-1: 2 windows and their logs are forgotten; the results stay\n"
+    assert "there is no batch old-1" in client.error("status", "old-1", code=4)
+    assert client.json("forget", "--older-than", "30d") == {"batches": [], "windows": 0, "results": 0, "kept": []}
+    (output / "S0_2022-01-11_to_2022-01-20" / "mine.txt").touch()
+    told = client("forget", "old-2", "--results")
+    assert told.startswith("old-2: 4 windows and their logs are forgotten, 1 results removed\n  left: ")
+    assert [path.name for path in output.iterdir()] == ["S0_2022-01-11_to_2022-01-20"]
+    assert "either batches or --older-than" in client.error("forget", code=2)
+    assert "'30' is not an age" in client.error("forget", "--older-than", "30", code=2)
 
 
 def test_devices_are_drained_and_opened_again(client: Client) -> None:

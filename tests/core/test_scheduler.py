@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
+    AttemptStarted,
     BatchAccepted,
     BatchFinished,
     BatchHeld,
@@ -829,3 +831,25 @@ def test_an_answer_of_before_a_retry_finishes_nothing() -> None:
     records, _ = send(ResultsChecked(batch_id="b", check=again.check, missing=()))
     assert [type(record) for record in records] == [BatchFinished]
     assert send(ResultsChecked(batch_id="b", check=again.check, missing=())) == ([], []), "once is enough"
+
+
+def test_remembered_batches_cost_others_nothing() -> None:
+    """With 3,000 of them, a new batch took ten times as long; the least of several is compared, machines being busy."""
+
+    def least_seconds(remembered: int) -> float:
+        scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
+        scheduler.handle(DevicesFound(devices=(cpu(),)), now)
+        for number in range(remembered):
+            windows = (planned("A", skip="no data"),)
+            scheduler.handle(BatchSubmitted(batch=batch(f"old{number}"), windows=windows), now)
+        took = []
+        for number in range(50):
+            began, where = time.perf_counter(), key("A", f"new{number}")
+            scheduler.handle(BatchSubmitted(batch=batch(f"new{number}"), windows=(planned("A"),)), now)
+            scheduler.handle(AttemptStarted(key=where, attempt=1, pid=1), now)
+            scheduler.handle(AttemptEnded(key=where, attempt=1, ending=failure("bad_data")), now)
+            took.append(time.perf_counter() - began)
+        assert len(scheduler.open_batches()) == 0
+        return min(took)
+
+    assert least_seconds(3000) < 4 * least_seconds(10)

@@ -58,7 +58,8 @@ def window(task: Task, directory: Path, report: Report) -> Result:
     Every success writes `model.txt`, whose content follows from the label.
     """
     report("train", 1, 2)
-    print(f"attempt at {task.label}", flush=True)
+    if not task.symbol.startswith("QUIET"):
+        print(f"attempt at {task.label}", flush=True)
     if task.symbol.startswith("BAD"):
         raise BadData("told to")
     if task.symbol.startswith("UNKNOWN2"):
