@@ -35,6 +35,7 @@ from gpusched.core.scheduler import RETRIABLE
 from gpusched.core.selection import named
 from gpusched.daemon import views
 from gpusched.daemon.admission import Admission, NotYetDurable
+from gpusched.daemon.clients import Peer
 from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hub import Hub, Subscriber
 from gpusched.daemon.rows import WindowRow, attempt_of
@@ -135,6 +136,10 @@ class NoLog(InputError):
 class Client(Subscriber, Protocol):
     """The one who asks."""
 
+    @property
+    def peer(self) -> Peer | None:
+        """Who it is, as the kernel says."""
+
     async def send(self, reply: Reply) -> None:
         """Send in order, waiting until there is room; raises if the client has gone or does not read."""
 
@@ -232,7 +237,7 @@ class Requests:
                 scope.cancel()
 
         with scope:
-            admitted = await self._admission.submit(request, on_progress, on_trial)
+            admitted = await self._admission.submit(request, on_progress, on_trial, client.peer)
             plan = admitted.plan
             await client.send(
                 Submitted(

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from gpusched import files
+from gpusched import directories, files
 from gpusched.config import Config
 from gpusched.core.events import (
     BatchAccepted,
@@ -341,8 +341,8 @@ def _state_dir(output_dir: Path) -> Path:
     path = output_dir / STATE_DIR
     try:
         files.make_private_directory(output_dir)
-        with files.opened(output_dir) as output:
-            os.close(files.own_directory(STATE_DIR, output, shown=path))
+        with directories.opened(output_dir) as output:
+            os.close(directories.own_directory(STATE_DIR, output, shown=path))
     except OSError as error:
         raise StoreUnwritable(path=path, cause=error.strerror or error) from error
     return path

@@ -372,6 +372,21 @@ class Store:
                 return decode_batch(batch)
         return None
 
+    def is_guarded(self, batch_id: str) -> bool:
+        """Whether no link may lead to the batch's output; also of one that is being forgotten."""
+        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
+            with self._decoding(batch_id):
+                return decode_batch(batch).guarded
+        return False
+
+    def owner_of_output(self, output_dir: str) -> int | None:
+        """The client of the last batch that wrote to a directory, if there was one, and it was a user of its own."""
+        query = "SELECT batch FROM batches WHERE output_dir = ? ORDER BY number DESC LIMIT 1"
+        for (batch,) in self._query(query, (output_dir,)):
+            with self._decoding(output_dir):
+                return decode_batch(batch).owner
+        return None
+
     def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowRow]:
         """A batch's windows in the order of submission: all, or those in one state (or outcome, once finished).
 

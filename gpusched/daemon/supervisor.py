@@ -84,6 +84,7 @@ from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.permits import Permits
 from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
+from gpusched.directories import NotOurs
 from gpusched.errors import LaunchError, StoreError
 from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress
 from gpusched.workload import device_fingerprint
@@ -183,7 +184,7 @@ class Supervisor:
 
     async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
-        artifacts.sweep_partial(Path(batch.output_dir))
+        artifacts.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
         self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
@@ -201,8 +202,8 @@ class Supervisor:
     def recover(self) -> None:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
-            with contextlib.suppress(OSError):  # it may not be mounted now
-                artifacts.sweep_partial(Path(recovered.batch.output_dir))
+            with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
+                artifacts.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
             self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
