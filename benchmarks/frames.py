@@ -27,6 +27,8 @@ from gpusched.core.events import (
     AttemptStarted,
     BatchAccepted,
     BatchSubmitted,
+    ChangeAdvanced,
+    ChangeMade,
     Command,
     DevicesFound,
     Event,
@@ -55,7 +57,7 @@ def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
         commands.extend(more)
         for record in records:
             view.apply(record, now)
-            if not isinstance(record, BatchAccepted):
+            if not isinstance(record, BatchAccepted | ChangeAdvanced | ChangeMade):
                 seen.apply(record, now)
 
     send(DevicesFound(devices=cards))

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gpusched.core.changes import Verb as Verb
 from gpusched.core.events import (
     BatchFinished,
     BatchHeld,
@@ -131,9 +132,6 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
     """Answered with `History`."""
 
     batch_id: str
-
-
-Verb = Literal["cancel", "hold", "release", "retry"]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):

@@ -20,7 +20,7 @@ import anyio.to_thread
 import msgspec
 
 from gpusched.core import planning
-from gpusched.core.model import CPU, Batch, DeviceChoice, Finished
+from gpusched.core.model import CPU, Batch, DeviceChoice
 from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
@@ -187,10 +187,7 @@ class Admission:
 
     def at_work(self, batch_id: str) -> bool:
         """Whether the batch is there and not finished, as the supervisor knows it."""
-        scheduler = self._supervisor.scheduler
-        if scheduler.batch(batch_id) is None:
-            return False
-        return any(not isinstance(state, Finished) for _, state in scheduler.states(batch_id))
+        return self._supervisor.scheduler.is_at_work(batch_id)
 
     def _at_work(self, batch_id: str, digest: str) -> bool:
         batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)

@@ -12,7 +12,17 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from gpusched.core.events import BatchAccepted, DeviceChanged, DeviceTuned, ProgressReported, Update, WindowMoved
+from gpusched.core.events import (
+    BatchAccepted,
+    ChangeAdvanced,
+    ChangeMade,
+    DeviceChanged,
+    DeviceTuned,
+    ProgressReported,
+    Shown,
+    Update,
+    WindowMoved,
+)
 from gpusched.core.model import Reading, Running, WindowKey
 from gpusched.core.placement import Pool
 from gpusched.daemon import views
@@ -45,7 +55,7 @@ class Hub:
         self._pool = Pool()
         self._subscribers: dict[Subscriber, str | None] = {}
         #: what subscribers have not been told yet; empty while there are none
-        self._untold: list[Update | Reading] = []
+        self._untold: list[Shown | Reading] = []
         self._progress: dict[WindowKey, ProgressReported] = {}
         self._told_progress: dict[WindowKey, ProgressReported] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -59,6 +69,8 @@ class Hub:
     def publish(self, update: Update) -> None:
         """Something happened and is durable, or a window reported progress."""
         match update:
+            case ChangeAdvanced() | ChangeMade():
+                return
             case ProgressReported():
                 self._progress[update.key] = update
             case WindowMoved(new=new) if not isinstance(new, Running):
@@ -70,7 +82,7 @@ class Hub:
         """A device was read."""
         self._gather(reading)
 
-    def _gather(self, update: Update | Reading) -> None:
+    def _gather(self, update: Shown | Reading) -> None:
         if not self._subscribers:
             return
         if not isinstance(update, ProgressReported):
@@ -144,7 +156,7 @@ class Hub:
             if frames[wanted]:
                 subscriber.push(frames[wanted])
 
-    def _frames(self, untold: list[Update | Reading]) -> list[tuple[str | None, bytes]]:
+    def _frames(self, untold: list[Shown | Reading]) -> list[tuple[str | None, bytes]]:
         """Each frame with the batch that it is about, None for what concerns all."""
         parts: list[tuple[str | None, bytes]] = []
         for update in untold:
@@ -159,7 +171,7 @@ class Hub:
         return parts
 
 
-def _about(update: Update) -> str | None:
+def _about(update: Shown) -> str | None:
     match update:
         case DeviceChanged() | DeviceTuned():
             return None

@@ -231,6 +231,8 @@ class Requests:
                 case "retry":
                     self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
             await admission.durable()
+        while self._supervisor.scheduler.is_changing(batch_id):
+            await admission.durable()  # turn by turn, until it is through: others have theirs meanwhile
         await client.send(Changed(batch=self._status(batch_id), windows=windows))
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:

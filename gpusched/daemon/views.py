@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-from gpusched.core.events import BatchAccepted, Update, WindowMoved
+from gpusched.core.events import BatchAccepted, Shown, WindowMoved
 from gpusched.core.model import (
     CPU,
     Active,
@@ -138,7 +138,7 @@ def ending(move: WindowMoved) -> WindowMoved:
             return move
 
 
-def delta(update: Update) -> Delta:
+def delta(update: Shown) -> Delta:
     """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure."""
     match update:
         case BatchAccepted():

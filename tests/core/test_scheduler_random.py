@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gpusched.core.changes import Change
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -21,6 +22,8 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     CancelRequested,
+    ChangeAdvanced,
+    ChangeMade,
     Command,
     DeviceChanged,
     DeviceLost,
@@ -38,6 +41,7 @@ from gpusched.core.events import (
     ResumeRequested,
     RetryRequested,
     ShutdownRequested,
+    SliceGranted,
     Terminate,
     TimePassed,
     TrialBegan,
@@ -105,12 +109,13 @@ class Machine(RuleBasedStateMachine):
         self.stored: dict[str, dict[str, tuple[PlannedWindow, State]]] = {}
         self.held: dict[str, str | None] = {}
         self.finished: dict[str, bool] = {}
+        self.changes: dict[str, dict[int, Change]] = {}
         #: events of attempts that have ended
         self.past: list[AttemptStarted | AttemptEnded] = []
 
     def fresh(self) -> None:
         """A supervisor that has just started, and another that will be told the same."""
-        self.scheduler, self.twin = Scheduler(), Scheduler()
+        self.scheduler, self.twin = Scheduler(slice_windows=2), Scheduler(slice_windows=2)
         #: attempts whose process may exist, and their slots; those with a pid; those told to end
         self.live: dict[tuple[WindowKey, int], Slot] = {}
         self.started: set[tuple[WindowKey, int]] = set()
@@ -156,6 +161,7 @@ class Machine(RuleBasedStateMachine):
                 self.stored[accepted.id] = {p.window.label: (p, s) for p, s in windows}
                 self.held[accepted.id] = None
                 self.finished[accepted.id] = False
+                self.changes[accepted.id] = {}
                 # Its attempts have the numbers of those of the batch whose place it takes.
                 self.past = [event for event in self.past if event.key.batch_id != accepted.id]
                 for label in self.stored[accepted.id]:
@@ -180,7 +186,13 @@ class Machine(RuleBasedStateMachine):
             case BatchReopened(batch_id=batch_id):
                 assert self.finished[batch_id]
                 self.finished[batch_id] = False
+            case ChangeAdvanced(batch_id=batch_id, change=change, recorded=recorded):
+                assert recorded == (change.number in self.changes[batch_id])
+                self.changes[batch_id][change.number] = change
+            case ChangeMade(batch_id=batch_id, change=change, recorded=recorded):
+                assert recorded == (self.changes[batch_id].pop(change.number, None) is not None)
             case BatchFinished(batch_id=batch_id):
+                assert not self.changes[batch_id]
                 assert all(isinstance(s, Finished) for _, s in self.stored[batch_id].values())
                 self.finished[batch_id] = True
             case DeviceChanged(device_id=device_id, health=health):
@@ -198,6 +210,8 @@ class Machine(RuleBasedStateMachine):
                 assert not self.down, "placed after a shutdown"
                 assert slot.device_id not in self.closed, "placed on a closed device"
                 assert self.held[key.batch_id] is None, "placed from a held batch"
+                cancels = [c for c in self.changes[key.batch_id].values() if c.verb == "cancel" and not c.label]
+                assert not cancels, "placed from a batch that is being cancelled"
                 assert suits(DEVICE[slot.device_id], spec.device)
                 self.live[attempt] = slot
                 self.rounds[key] += 1
@@ -226,7 +240,7 @@ class Machine(RuleBasedStateMachine):
         plans=plans,
     )
     def submit(self, batch_id: str, plans: list[tuple[int, str]], **spec: Any) -> None:
-        if not self.finished.get(batch_id, True):
+        if not self.finished.get(batch_id, True) or self.changes.get(batch_id):
             return
         windows = tuple(
             PlannedWindow(
@@ -293,6 +307,10 @@ class Machine(RuleBasedStateMachine):
     def request(self, kind: type[CancelRequested], batch_id: str, whole: bool, n: int) -> None:
         labels = sorted(self.stored.get(batch_id, ())) or ["none such"]
         self.send(kind(batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
+
+    @rule()
+    def slice(self) -> None:
+        self.send(SliceGranted())
 
     @rule(
         device_id=device_ids,
@@ -369,7 +387,7 @@ class Machine(RuleBasedStateMachine):
         """The supervisor dies, with its processes, and the next one reads the store. The clock may start anew."""
         self.fresh()
         self.at = 5.0 if backwards else self.at + 1
-        before = {b: dict(w) for b, w in self.stored.items() if all_of_them or not self.finished[b]}
+        before = {b: dict(w) for b, w in self.stored.items() if all_of_them or not self.finished[b] or self.changes[b]}
         # What the dead left holds no slot, so the books look at a batch only once it is recovered.
         self.stored.clear()
         self.finished = {b: done for b, done in self.finished.items() if b in before}
@@ -387,7 +405,11 @@ class Machine(RuleBasedStateMachine):
             self.stored[batch_id] = found
             records, _ = self.send(
                 BatchRecovered(
-                    batch=self.batches[batch_id], windows=tuple(found.values()), held_reason=self.held[batch_id]
+                    batch=self.batches[batch_id],
+                    windows=tuple(found.values()),
+                    held_reason=self.held[batch_id],
+                    finished=self.finished[batch_id],
+                    changes=tuple(change for _, change in sorted(self.changes[batch_id].items())),
                 )
             )
             for label, (_, state) in was.items():
@@ -396,8 +418,16 @@ class Machine(RuleBasedStateMachine):
                     assert isinstance(new, Finished), "what was cancelled is not run again"
                 elif not isinstance(state, Active | Queued):
                     assert new == state
-            assert self.finished[batch_id] == all(isinstance(s, Finished) for _, s in self.stored[batch_id].values())
+            self.check_finished(batch_id)
             assert not any(isinstance(r, BatchAccepted) for r in records)
+
+    def check_finished(self, batch_id: str) -> None:
+        """It has ended when all windows have, and no change is under way that may open some of them again."""
+        done = all(isinstance(state, Finished) for _, state in self.stored[batch_id].values())
+        changing = bool(self.changes[batch_id])
+        assert self.scheduler.is_changing(batch_id) == changing
+        assert done or not self.finished[batch_id]
+        assert self.finished[batch_id] or changing or not done
 
     # -- what must hold ------------------------------------------------------------------------------------------------
 
@@ -409,8 +439,7 @@ class Machine(RuleBasedStateMachine):
         for batch_id in self.stored:
             assert dict(enumerate(self.scheduler.states(batch_id))) == dict(enumerate(self.stored[batch_id].values()))
             assert self.scheduler.held_reason(batch_id) == self.held[batch_id]
-            states = [state for _, state in self.stored[batch_id].values()]
-            assert self.finished[batch_id] == all(isinstance(state, Finished) for state in states)
+            self.check_finished(batch_id)
 
     @invariant()
     def running_windows_have_processes(self) -> None:
@@ -442,6 +471,8 @@ class Machine(RuleBasedStateMachine):
         for batch_id in self.stored:
             self.send(ReleaseRequested(batch_id=batch_id))
         for _ in range(400):
+            while self.scheduler.changing:
+                self.send(SliceGranted())
             if not self.scheduler.unfinished:
                 break
             # A window that was told to stop is stubborn: only SIGKILL ends it.
