@@ -26,6 +26,7 @@ from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchAccepted,
+    BatchAltered,
     BatchSubmitted,
     ChangeAdvanced,
     ChangeMade,
@@ -57,7 +58,7 @@ def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
         commands.extend(more)
         for record in records:
             view.apply(record, now)
-            if not isinstance(record, BatchAccepted | ChangeAdvanced | ChangeMade):
+            if not isinstance(record, BatchAccepted | BatchAltered | ChangeAdvanced | ChangeMade):
                 seen.apply(record, now)
 
     send(DevicesFound(devices=cards))

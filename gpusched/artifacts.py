@@ -24,7 +24,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -221,8 +221,47 @@ def standing(output_dir: Path, label: str) -> Standing:
 
 
 def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
-    """Those of the windows whose result is not at `<output_dir>/<label>`."""
-    return [label for label in labels if not (output_dir / label / METADATA).is_file()]
+    """Those of the windows whose result is not at `<output_dir>/<label>`; what cannot be looked at may be there."""
+    return [label for label in labels if _is_gone(output_dir / label / METADATA)]
+
+
+def remove_results(output_dir: Path, fingerprints: Mapping[str, str | None]) -> tuple[int, list[str]]:
+    """Remove the results of windows, by label and fingerprint; how many, and the labels of what was left there.
+
+    Only what is provably that result goes: a directory of this user with a `metadata.json` of that window and that
+    fingerprint, which lists every file in it. It is renamed first, and looked at again where nobody else can exchange
+    it. Raises OSError, `files.NotOurs`.
+    """
+    removed, kept = 0, list[str]()
+    with contextlib.ExitStack() as stack:
+        try:
+            output = stack.enter_context(files.opened(output_dir))
+        except FileNotFoundError:
+            return 0, []
+        parent = files.own_directory(PARTIAL, output, shown=output_dir / PARTIAL)
+        stack.callback(os.close, parent)
+        owner = os.fstat(parent).st_uid
+        for label, fingerprint in fingerprints.items():
+            if _is_result(output, label, owner, label, fingerprint):
+                name = files.move_aside(label, output, str(os.getpid()), parent)
+                if _is_result(parent, name, owner, label, fingerprint):
+                    files.remove(name, parent)
+                    removed += 1
+                    continue
+                files.move_aside(name, parent, ASIDE, output, called=label)
+            if _standing(output, label) != "nothing":
+                kept.append(label)
+        with contextlib.suppress(OSError):  # somebody is at work there
+            os.rmdir(PARTIAL, dir_fd=output)
+    return removed, kept
+
+
+def _is_result(dir_fd: int, name: str, owner: int, label: str, fingerprint: str | None) -> bool:
+    if _standing(dir_fd, name, owner, label) != "result":
+        return False
+    with files.opened(name, dir_fd) as directory:
+        metadata = _read_metadata(directory)
+        return metadata is not None and metadata.fingerprint == fingerprint
 
 
 def sweep_partial(output_dir: Path) -> int:
@@ -251,6 +290,13 @@ def sweep_partial(output_dir: Path) -> int:
     finally:
         os.close(parent)
     return swept
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
+Days = Annotated[float, Meta(ge=0, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Slots = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]
 
@@ -82,7 +83,13 @@ def _state_dir() -> Path:
 
 class Data(Struct, frozen=True, kw_only=True):
     root: Path = Path("data")
-    interval: str = "1d"
+    #: empty: 1d, or the only one that a symbol has
+    interval: str = ""
+    columns: Annotated[dict[str, str], Meta(description='a table such as {volume = "vol"}')] = {}
+    timezone: str = ""
+    date_format: str = ""
+    decimal: Literal[".", ","] = "."
+    strict: bool = False
 
 
 class Windows(Struct, frozen=True, kw_only=True):
@@ -136,6 +143,8 @@ class Devices(Struct, frozen=True, kw_only=True):
 
 class Cache(Struct, frozen=True, kw_only=True):
     dir: Path = msgspec.field(default_factory=_cache_dir)
+    keep_days: Days = 30.0
+    limit_mb: Count = 20_000
 
 
 class Daemon(Struct, frozen=True, kw_only=True):
@@ -143,6 +152,7 @@ class Daemon(Struct, frozen=True, kw_only=True):
     socket: Path | None = None
     group: str = ""
     idle_launcher_s: Seconds = 300.0
+    keep_days: Days = 90.0
 
 
 class Hooks(Struct, frozen=True, kw_only=True):
@@ -402,6 +412,8 @@ def _worded(kind: Any, inspect: Any) -> str:
             return " or ".join(_worded(one, inspect) for one in types if not isinstance(one, inspect.NoneType))
         case inspect.LiteralType(values=values):
             return " or ".join(f'"{value}"' for value in values)
+        case inspect.BoolType():
+            return "true or false"
         case inspect.DateType():
             return "a date such as 2022-01-31"
         case inspect.IntType(ge=ge, le=le):
@@ -428,7 +440,7 @@ def _parsed(value: Any) -> Any:
 def workload_settings(config: Config) -> dict[str, Any]:
     """What `Task.settings` will be: for the built-in workload complete, with LightGBM's defaults filled in."""
     settings: dict[str, Any] = {
-        "interval": config.data.interval,
+        "interval": config.data.interval or ("" if config.run.workload == BUILT_IN_WORKLOAD else "1d"),
         "horizon": config.labels.horizon,
         "threshold": config.labels.threshold,
         "split": config.split.method,
@@ -437,8 +449,9 @@ def workload_settings(config: Config) -> dict[str, Any]:
         "lightgbm": config.lightgbm,
     }
     if config.run.workload == BUILT_IN_WORKLOAD:
-        from gpusched.teacher.settings import parse_settings
+        from gpusched.teacher.settings import READING, parse_settings
 
+        settings |= {name: getattr(config.data, name) for name in READING}
         settings = msgspec.structs.asdict(parse_settings(settings))
     return settings
 
@@ -481,14 +494,25 @@ def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -
         device=run.device,
         workers=run.workers,
         priority=priority,
-        limits=Limits(
-            max_attempts=run.max_attempts,
-            timeout_s=run.timeout_s,
-            grace_s=run.grace_s,
-            backoff_s=run.backoff_s,
-            backoff_max_s=run.backoff_max_s,
-            memory_limit_bytes=run.memory_limit_mb * 1024 * 1024,
-            max_failure_rate=run.max_failure_rate,
-            breaker_failures=run.breaker_failures,
-        ),
+        limits=_limits(run),
     )
+
+
+def _limits(run: Run) -> Limits:
+    return Limits(
+        max_attempts=run.max_attempts,
+        timeout_s=run.timeout_s,
+        grace_s=run.grace_s,
+        backoff_s=run.backoff_s,
+        backoff_max_s=run.backoff_max_s,
+        memory_limit_bytes=run.memory_limit_mb * 1024 * 1024,
+        max_failure_rate=run.max_failure_rate,
+        breaker_failures=run.breaker_failures,
+    )
+
+
+def terms(config: Config, keys: Iterable[str]) -> dict[str, Any]:
+    """The terms of a batch (`gpusched.core.terms`) that the settings `keys` stand for. Raises KeyError for others."""
+    of_run = {"workers": config.run.workers, **msgspec.structs.asdict(_limits(config.run))}
+    names = {f"run.{name.replace('_bytes', '_mb')}": name for name in of_run}
+    return {names[key]: of_run[names[key]] for key in keys}

@@ -17,6 +17,7 @@ TOO_MANY_FAILURES = 1
 USAGE = 2
 NO_DAEMON = 3
 BAD_INPUT = 4
+NOTHING_TO_TRAIN = 5
 INTERRUPTED = 130
 
 
@@ -75,6 +76,13 @@ class StoreNewer(StoreError):
 class StoreLocked(StoreError):
     problem = "{path} is in use by {holder}"
     remedy = "only one supervisor can write a store: stop that one, or talk to it"
+
+
+class StoreReplaced(StoreError):
+    """Another file has its name; what was recorded is in the open one, which has none."""
+
+    problem = "{path} was replaced while it was in use"
+    remedy = "stop this supervisor before you put another store in its place; committed results are found again"
 
 
 class StoreUnwritable(StoreError):

@@ -12,12 +12,11 @@ grows only when that is not enough. `Hello`, `Welcome` and `Problem` never chang
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from gpusched.core.changes import Verb as Verb
 from gpusched.core.events import (
     BatchFinished,
     BatchHeld,
@@ -29,7 +28,21 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.history import Sample
-from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, State, Usage, WindowKey
+from gpusched.core.model import (
+    BatchSpec,
+    Choice,
+    DataNote,
+    DataNotes,
+    Device,
+    DeviceChoice,
+    FailureKind,
+    PlannedWindow,
+    Reading,
+    Slot,
+    State,
+    Usage,
+    WindowKey,
+)
 from gpusched.core.placement import Health
 
 PROTOCOL = 1
@@ -91,6 +104,8 @@ class GetBatch(msgspec.Struct, frozen=True, kw_only=True, tag="get_batch"):
     """Answered with `BatchDetail`."""
 
     batch_id: str
+    #: with what there is to know about its data
+    notes: bool = False
 
 
 class ListWindows(msgspec.Struct, frozen=True, kw_only=True, tag="list_windows"):
@@ -134,6 +149,10 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
     batch_id: str
 
 
+#: `alter` does nothing but change terms
+Verb = Literal["cancel", "hold", "release", "retry", "alter"]
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
     """Do something to a batch or to one of its windows. Answered with `Changed`, when it is durable."""
 
@@ -141,6 +160,17 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
     batch_id: str
     #: None: the whole batch
     label: str | None = None
+    #: with which it is to go on, by name: see `gpusched.core.terms`
+    terms: dict[str, Any] = {}
+
+
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+    """Remove what is known of finished batches, their logs, and maybe their results. Answered with `Forgotten`."""
+
+    #: either a batch, or all that finished so many seconds ago
+    batch_id: str | None = None
+    older_than_s: float | None = None
+    results: bool = False
 
 
 class ListDevices(msgspec.Struct, frozen=True, kw_only=True, tag="list_devices"):
@@ -175,6 +205,7 @@ Request = (
     | GetResults
     | GetHistory
     | Change
+    | Forget
     | ListDevices
     | ChangeDevice
     | Subscribe
@@ -218,6 +249,10 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
+    #: what would help, where its data gave nothing
+    remedy: str = ""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,6 +286,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     device_seconds: float | None = None
     #: why it was skipped or has failed
     reason: str | None
+    #: kind of the failure, for one that has failed
+    failure: FailureKind | None = None
 
 
 class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -296,6 +333,25 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int = 0
     #: memory that processes of others use; None where it cannot be told whose it is
     foreign_bytes: int | None = None
+    #: when it came to be in that health
+    since_at: float = 0.0
+
+
+#: What is in trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of a
+#: daemon or a launcher that has gone do not die.
+TroubleKind = Literal["store", "window", "launcher", "leftover"]
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is wrong with the daemon at the moment."""
+
+    #: one of `TroubleKind`; a newer daemon may know more
+    kind: str
+    #: the path, the window or the process
+    about: str
+    #: a sentence for people, with what `about` says
+    text: str
+    since: float
 
 
 # -- replies -----------------------------------------------------------------------------------------------------------
@@ -310,6 +366,8 @@ class Surveyed(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
 
     done: int
     total: int
+    #: nothing has been looked at yet, since it waits for these GPUs to be tried
+    trying: str = ""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
@@ -317,9 +375,13 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
 
     batch: BatchStatus
     how: Literal["new", "known", "again"]
+    #: what `auto` came to
+    choice: Choice | None = None
     #: results of other parameters that it replaces; things that are no results, which it moves aside
     replaces: int = 0
     moves_aside: int = 0
+    #: of one that was at work, and now goes on with other limits, workers or priority: what is different, in words
+    changes: tuple[str, ...] = ()
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
@@ -329,6 +391,10 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
 class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     batch: BatchStatus
     spec: BatchSpec
+    #: what `auto` came to
+    choice: Choice | None = None
+    #: of the first symbols that have any, if they were asked for
+    notes: DataNotes = {}
 
 
 class WindowPage(msgspec.Struct, frozen=True, kw_only=True, tag="windows"):
@@ -341,6 +407,11 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     state: State
     story: tuple[StoryLine, ...]
     attempts: tuple[AttemptLine, ...]
+    #: where its batch runs, and what `auto` came to
+    device: DeviceChoice = "auto"
+    choice: Choice | None = None
+    #: of its symbol's data
+    notes: tuple[DataNote, ...] = ()
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
@@ -365,6 +436,27 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
 
     batch: BatchStatus
     windows: int
+    #: of its terms, in words
+    changes: tuple[str, ...] = ()
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):
+    """What has been removed."""
+
+    batches: tuple[str, ...] = ()
+    windows: int = 0
+    results: int = 0
+    #: paths where results should be, and that were left because they are not provably that and nothing else
+    kept: tuple[str, ...] = ()
+
+
+def summed(parts: Sequence[Forgotten]) -> Forgotten:
+    return Forgotten(
+        batches=tuple(batch for part in parts for batch in part.batches),
+        windows=sum(part.windows for part in parts),
+        results=sum(part.results for part in parts),
+        kept=tuple(path for part in parts for path in part.kept),
+    )
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):
@@ -379,6 +471,10 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
     unfinished: int
     #: what keeps the daemon from writing its store, or None
     trouble: str | None
+    #: the GPUs that are being tried, and for how long; empty if none is
+    trying: str = ""
+    #: all that is wrong, the oldest first
+    troubles: tuple[Trouble, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
@@ -393,6 +489,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     #: how the last windows left their slots for good, and how the last of those that failed did: the latest at the end
     ended: tuple[WindowMoved, ...] = ()
     failed: tuple[WindowMoved, ...] = ()
+    #: what is wrong with the daemon, the oldest first; a new snapshot follows when that changes
+    troubles: tuple[Trouble, ...] = ()
 
 
 class BatchAnnounced(msgspec.Struct, frozen=True, kw_only=True, tag="batch_announced"):
@@ -432,6 +530,7 @@ Reply = (
     | ResultPage
     | History
     | Changed
+    | Forgotten
     | Devices
     | Pong
     | Snapshot

@@ -42,6 +42,13 @@ def test_one_row_for_each_window(tmp_path: Path) -> None:
     assert str(frame["started_at"].dt.tz) == "UTC"
 
 
+def test_what_is_told_of_the_data_is_text(tmp_path: Path) -> None:
+    notes = [{"kind": "jumps", "text": "÷ 4"}, {"kind": "gaps", "text": "1 day missing"}]
+    frame = gpusched.load_results(write(tmp_path, SUCCESS | {"data_notes": notes}, SUCCESS))
+    assert frame["data_notes"].iloc[0] == "÷ 4; 1 day missing"
+    assert frame["data_notes"].isna().iloc[1]
+
+
 def test_the_file_itself_may_be_named_and_may_be_growing(tmp_path: Path) -> None:
     write(tmp_path, SUCCESS, more='{"batch_id": "b", "sym')
     assert len(gpusched.load_results(str(tmp_path / "teacher_runs.json"))) == 1

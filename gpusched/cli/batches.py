@@ -5,20 +5,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
-from gpusched.core.totals import batch_object
-from gpusched.errors import DONE, INTERRUPTED, TOO_MANY_FAILURES, InputError, UsageError
+from gpusched.core.totals import batch_object, device_object
+from gpusched.errors import DONE, INTERRUPTED, InputError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gpusched.daemon.forecast import Forecast
 
 
 class BadName(UsageError):
@@ -122,7 +130,7 @@ def plan(options: argparse.Namespace) -> int:
     import anyio
 
     from gpusched.client import render
-    from gpusched.daemon.run import forecast
+    from gpusched.daemon.forecast import forecast
 
     asked = ask(options)
     check_data_root(asked.spec)
@@ -131,9 +139,21 @@ def plan(options: argparse.Namespace) -> int:
         errors.print(note, soft_wrap=True)
     on_note = partial(errors.print, soft_wrap=True)
     foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
+    made = foreseen.plan
     if options.json:
-        print(json.dumps(plan_object(asked, foreseen.plan, foreseen.seconds)))  # noqa: T201
-        return DONE
+        print(json.dumps(plan_object(asked, foreseen)))  # noqa: T201
+    else:
+        _print_plan(foreseen, console, errors)
+    if not made.to_train and not made.to_reuse:
+        raise nothing_to_train(map(Untrained.planned, made.windows))
+    return DONE
+
+
+def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
+    from gpusched.client import render
+
+    if foreseen.choice is not None and foreseen.choice.reason:
+        errors.print(foreseen.choice.reason, soft_wrap=True)
     by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
     estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
     if console.is_terminal:
@@ -143,12 +163,14 @@ def plan(options: argparse.Namespace) -> int:
         for row in render.plan_rows(foreseen.plan):
             print(row)  # noqa: T201
         errors.print(render.plan_line(foreseen.plan))
+        for line in render.notes_lines(foreseen.plan.notes):
+            errors.print(line, soft_wrap=True)
         errors.print(estimate, soft_wrap=True)
-    return DONE
 
 
-def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, Any]:
+def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
     """The plan as `plan --json` prints it."""
+    made, choice = foreseen.plan, foreseen.choice
     return {
         "batch_id": asked.batch_id,
         "output_dir": str(asked.output_dir),
@@ -162,8 +184,9 @@ def plan_object(asked: Ask, made: Plan, estimated_seconds: float) -> dict[str, A
         | ({"fail": len(made.to_fail)} if made.to_fail else {})
         | ({"replace": made.to_replace} if made.to_replace else {})
         | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
-        "estimated_seconds": round(estimated_seconds, 3),
-    }
+        "estimated_seconds": round(foreseen.seconds, 3),
+        **device_object(choice.device if choice else asked.spec.device, choice),
+    } | notes_object(made.notes)
 
 
 def _planned(planned: PlannedWindow) -> dict[str, Any]:
@@ -177,7 +200,7 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
         "usable_rows": planned.usable_rows,
         "action": planning.action(planned),
         "reason": planning.reason_of_plan(planned) or None,
-    }
+    } | ({"remedy": planned.remedy} if planned.remedy else {})
 
 
 @outlives_its_reader
@@ -200,15 +223,18 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     check_data_root(asked.spec)
     for note in asked.notes:
         errors.print(note, soft_wrap=True)
-    view = BatchView()
+    view, plans = BatchView(), list[Plan]()
     screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
 
+    #: where notes are shown: in the screen of `top`, too, while it is there
+    shown: list[Callable[[str], None]] = [screen.note]
+
     def interrupted(count: int) -> None:
-        screen.note(
-            "Draining: the running windows may finish, no other starts; interrupt again to stop them."
-            if count == 1
-            else "Stopping the running windows."
-        )
+        note = "Stopping the running windows."
+        if count == 1:
+            note = "Draining: the running windows may finish, no other starts; interrupt again to stop them."
+        for show in shown:
+            show(note)
 
     async def train() -> Any:
         return await run_batch(
@@ -218,7 +244,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
             digest=asked.digest,
             output_dir=asked.output_dir,
             observe=screen.update,
-            on_plan=screen.planned,
+            on_plan=planned,
             on_interrupt=interrupted,
             on_survey=screen.planning,
             on_note=screen.note,
@@ -230,7 +256,13 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
 
         with screen.paused():
             top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
+            shown.append(top.say)
             await top.run_until(over.wait())
+            shown.remove(top.say)
+
+    def planned(made: Plan) -> None:
+        plans.append(made)
+        screen.planned(made)
 
     if not as_json:
         console.print(f"Batch directory: {asked.output_dir}", soft_wrap=True)
@@ -238,7 +270,9 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         ended = anyio.run(train)
     totals = view.totals()
     if as_json:
-        print(json.dumps(batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)))  # noqa: T201
+        found = batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)
+        found |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
+        print(json.dumps(found))  # noqa: T201
     else:
         logs_dir = asked.output_dir / STATE_DIR / "logs"
         console.print(
@@ -248,10 +282,8 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         )
     if ended.interrupted:
         return INTERRUPTED
+    if plans and is_nothing(totals, view.refused):
+        raise nothing_to_train(
+            Untrained.planned(window, view.reason_of(window.window.label)) for window in plans[0].windows
+        )
     return exit_code(totals, asked.spec.limits.max_failure_rate, held=ended.held_reason is not None)
-
-
-def exit_code(totals: dict[str, int], max_failure_rate: float, *, held: bool) -> int:
-    """1 if more windows failed than the batch allows, or it was held before its end."""
-    too_many = totals["failed"] > max_failure_rate * max(1, totals["total"])
-    return TOO_MANY_FAILURES if too_many or held else DONE

@@ -13,21 +13,17 @@ import anyio
 import msgspec
 
 from gpusched.cli.batches import Ask, ask, check_data_root
+from gpusched.cli.verdict import NothingToTrain
 from gpusched.client.listing import print_json
 from gpusched.core.events import Update, WindowMoved
 from gpusched.core.model import Active, Finished, Running, Starting, Succeeded
 from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.run import RunSummary, run_batch
-from gpusched.errors import DONE, INTERRUPTED, InputError, UsageError
+from gpusched.errors import DONE, INTERRUPTED, UsageError
 
 #: what is not a phase of the workload: from placement to the fork, from the result to the end of the process, and slots
 #: that had nothing to do
 LAUNCH, LEAVE, IDLE = "launch", "leave", "idle"
-
-
-class NothingToTrain(InputError):
-    problem = "none of the {total} windows can be trained"
-    remedy = "`gpusched plan` says why"
 
 
 class WrongRepeat(UsageError):
@@ -98,7 +94,9 @@ def bench(options: argparse.Namespace) -> int:
             if ended.interrupted:
                 return INTERRUPTED
             if not measured.trained:
-                raise NothingToTrain(total=measured.total)
+                raise NothingToTrain(
+                    why=f"none of the {measured.total} windows was trained", likeliest="`gpusched plan` says why"
+                )
             if number:
                 runs.append(measured)
     found = report(runs)

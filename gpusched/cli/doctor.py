@@ -21,6 +21,7 @@ from gpusched.cli.findings import (
     Status,
     data_check,
     device_check,
+    exchange_check,
     files_check,
     gpu_notes,
     library_checks,
@@ -28,10 +29,11 @@ from gpusched.cli.findings import (
     space_check,
 )
 from gpusched.cli.trials import try_all
+from gpusched.cli.workshop import interrupted, put_back_command
 from gpusched.config import Config
 from gpusched.core.model import CPU, DeviceType
 from gpusched.core.symbols import symbol_problem
-from gpusched.errors import BAD_INPUT, DONE, GpuschedError
+from gpusched.errors import BAD_INPUT, DONE, GpuschedError, UsageError
 from gpusched.workload import Trial
 
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
@@ -43,9 +45,21 @@ TRIAL_S = 90.0
 LIBRARIES = {"TA-Lib": "talib", "pandas": "pandas"}
 
 
+class NothingToBuild(UsageError):
+    problem = "{option} goes with --build-cuda"
+    remedy = "add --build-cuda, or leave it out"
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Look, try and tell. Exit code 4 if nothing can be trained here."""
     config = load_config(options).config
+    if options.build_cuda:
+        from gpusched.cli.build_cuda import build_cuda
+
+        if not build_cuda(options, config):
+            return DONE
+    elif options.yes or options.arch is not None:
+        raise NothingToBuild(option="--yes" if options.yes else "--arch")
     checks = list(all_checks(config))
     hopeless = any(check.status == "problem" for check in checks)
     if options.json:
@@ -63,6 +77,8 @@ def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
         status="ok",
         message=f"{__version__} on Python {platform.python_version()}, {platform.system()} {platform.release()}",
     )
+    kept = interrupted(config.cache.dir / "lightgbm-cuda")
+    yield from exchange_check(None if kept is None else put_back_command(kept))
     yield from lightgbm_checks(trials)
     yield from library_checks(imported)
     yield from _device_checks(config, trials)

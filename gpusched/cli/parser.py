@@ -17,7 +17,7 @@ SETTING_OPTIONS = {
     "start": ("windows.start", "DATE", "first day, YYYY-MM-DD"),
     "end": ("windows.end", "DATE", "last day, YYYY-MM-DD"),
     "window_days": ("windows.days", "N", "calendar days of a window (180)"),
-    "interval": ("data.interval", "NAME", "directory of the bars below the symbol's (1d)"),
+    "interval": ("data.interval", "NAME", "interval of the bars: a directory below the symbol's, such as 1d"),
     "horizon": ("labels.horizon", "BARS", "bars that the label looks ahead (7)"),
     "threshold": ("labels.threshold", "RETURN", "a forward return above it is labelled 1 (0.02)"),
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
@@ -43,8 +43,9 @@ class Parser(argparse.ArgumentParser):
             why = f"there is no option {found[1]}{_nearest(found[1], self._option_string_actions)}"
         elif found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
             why = f"there is no command {found[1]!r}{_nearest(found[1], COMMANDS)}"
-        elif found := re.match(r"argument \S+ invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            why += _nearest(found[1], re.findall(r"[\w-]+", found[2]))
+        elif found := re.match(r"(argument \S+ invalid choice: '(.*?)') \(choose from (.*)\)", message):
+            choices = re.findall(r"[\w-]+", found[3])  # argparse has quoted them in some versions
+            why = f"{found[1]} (choose from {', '.join(choices)}){_nearest(found[2], choices)}"
         raise WrongUsage(why=why, command=self.prog)
 
 
@@ -209,9 +210,30 @@ def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
 
+def _forget(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batches", nargs="*", metavar="BATCH", help="finished batches")
+    command.add_argument("--older-than", metavar="AGE", help="all that finished so long ago: 30d, 12h, 2w")
+    command.add_argument("--results", action="store_true", help="their results, too: they can only be trained again")
+
+
+def _priority(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batch", metavar="BATCH", help="id of the batch")
+    command.add_argument("priority", type=int, metavar="N", help="batches with a higher one go first")
+
+
 def _repeat(command: argparse.ArgumentParser) -> None:
     command.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each kind (3)")
     command.set_defaults(output=None, name=None, priority=0)
+
+
+def _build(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--build-cuda",
+        action="store_true",
+        help="build LightGBM with CUDA, try it, and put it in the place of this one",
+    )
+    command.add_argument("--arch", metavar="LIST", help="compute capabilities to build for, such as 86,90 (the GPUs')")
+    command.add_argument("--yes", action="store_true", help="build without asking")
 
 
 def _once(command: argparse.ArgumentParser) -> None:
@@ -265,10 +287,16 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "hold": ("gpusched.cli.control:hold", "start nothing more of it", (_target, _json)),
     "release": ("gpusched.cli.control:release", "let what is held go on", (_target, _json)),
     "retry": ("gpusched.cli.control:retry", "run again what failed or was cancelled", (_target, _json)),
+    "priority": ("gpusched.cli.control:priority", "place a batch before or behind others", (_priority, _json)),
+    "forget": (
+        "gpusched.cli.forget:forget",
+        "remove what is known of finished batches",
+        (_forget, _json),
+    ),
     "devices": ("gpusched.cli.queries:devices", "devices, their slots and their health", (_json,)),
     "drain": ("gpusched.cli.control:drain", "place nothing more on a device", (_maybe_device, _json)),
     "resume": ("gpusched.cli.control:resume", "open a device again", (_maybe_device, _json)),
     "completion": ("gpusched.cli.completion:completion", "print what a shell completes gpusched with", (_shell,)),
-    "doctor": ("gpusched.cli.doctor:doctor", "what works here, and what to do about the rest", (_json,)),
+    "doctor": ("gpusched.cli.doctor:doctor", "what works here, and what to do about the rest", (_build, _json)),
     "config": ("gpusched.cli.settings:show", "the configuration in force, and where it comes from", (_json,)),
 }

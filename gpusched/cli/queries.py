@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gpusched.cli.batches import load_config
+from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.service import status_object
 from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.streams import when_gone
-from gpusched.core.totals import totals
+from gpusched.core.totals import device_object, totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
 
@@ -32,6 +33,7 @@ STATUS_STYLES = {
     "held": "yellow",
     "cancelled": "yellow",
     "draining": "yellow",
+    "trying": "yellow",
     "failed": "bold red",
     "timed_out": "bold red",
     "lost": "bold red",
@@ -69,11 +71,16 @@ def status(options: argparse.Namespace) -> int:
     """One batch, or all of them."""
     with to_daemon(options) as daemon:
         if options.batch is not None:
-            batch = daemon.batch(options.batch).batch
+            detail = daemon.batch(options.batch, notes=True)
+            batch, choice = detail.batch, detail.choice
             if options.json:
-                print_json(status_object(batch))
+                where = device_object(choice.device if choice else detail.spec.device, choice)
+                print_json(status_object(batch) | where | notes_object(detail.notes))
             else:
                 _print_batches([batch])
+                print_notes(detail.notes)
+                if choice is not None and choice.reason:
+                    print(choice.reason, file=sys.stderr)  # noqa: T201
                 if batch.held_reason is not None:
                     print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
             return DONE
@@ -93,6 +100,8 @@ def status(options: argparse.Namespace) -> int:
             )
         else:
             _print_batches(batches)
+            if trying := daemon.ping().trying:
+                print(f"trying {trying}", file=sys.stderr)  # noqa: T201
         return DONE
 
 
@@ -161,6 +170,7 @@ def show(options: argparse.Namespace) -> int:
             for attempt in detail.attempts
         ]
         found = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
+        found |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
         print_json(found | {"story": detail.story, "attempts": attempts})
         return DONE
     from gpusched.client.details import window_details
@@ -235,7 +245,7 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 _mebibytes(device.device.memory_total_bytes),
                 reading.temperature_c if reading else None,
                 reading.power_w if reading else None,
-                device.reason,
+                device.reason or (f"for {time.time() - device.since_at:.0f} s" if device.health == "trying" else ""),
                 ", ".join(str(key) for _, key in sorted(device.allocations.items())),
             ]
         )

@@ -44,7 +44,7 @@ def report(options: argparse.Namespace) -> int:
 
 def _of_daemon(options: argparse.Namespace) -> Report:
     with to_daemon(options) as daemon:
-        detail = daemon.batch(options.batch)
+        detail = daemon.batch(options.batch, notes=True)
         results = [*daemon.results(options.batch)]
         return Report(
             batch=detail.batch,
@@ -59,6 +59,7 @@ def _of_daemon(options: argparse.Namespace) -> Report:
             ],
             versions={"gpusched": daemon.daemon.version} | _versions(results),
             metric=options.metric,
+            notes=detail.notes,
         )
 
 
@@ -90,6 +91,7 @@ def _of_run(directory: Path, metric: str | None) -> Report:
             ],
             versions={"gpusched": __version__} | _versions(results),
             metric=metric,
+            notes=store.notes(accepted.id),
         )
 
 

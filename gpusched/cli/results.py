@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.queries import STATUS_STYLES, to_daemon
 from gpusched.client.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.errors import DONE, InputError, UsageError
@@ -45,6 +46,7 @@ def results(options: argparse.Namespace) -> int:
     """The finished windows of a batch and their metrics."""
     with to_daemon(options) as daemon:
         found = list(daemon.results(options.batch))
+        notes = daemon.batch(options.batch, notes=True).notes
     rows, asked = [flat(line) for line in found], options.batch
     names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
     if options.by_symbol:
@@ -61,9 +63,12 @@ def results(options: argparse.Namespace) -> int:
     elif not options.json:
         _print(rows, names, options)
     elif options.by_symbol:
-        print_json({"batch_id": options.batch, "symbols": rows})
+        print_json({"batch_id": options.batch, "symbols": rows} | notes_object(notes))
     else:
-        print_json({"batch_id": options.batch, "results": [result_object(found[number]) for number in order]})
+        lines = [result_object(found[number]) for number in order]
+        print_json({"batch_id": options.batch, "results": lines} | notes_object(notes))
+    if not options.json:
+        print_notes(notes)
     return DONE
 
 

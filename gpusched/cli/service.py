@@ -7,17 +7,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpusched.cli.batches import Ask, ask, exit_code, load_config
+from gpusched.cli.batches import Ask, ask, load_config
+from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
+from gpusched.client.reasons import Reasons, bare_reason
 from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.planning import replacing
 from gpusched.core.totals import batch_object, totals
 from gpusched.errors import DONE, INTERRUPTED
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _HOW = {
     "new": "accepted",
@@ -47,13 +53,47 @@ def submit(options: argparse.Namespace) -> int:
         if errors.is_terminal:
             errors.print(f"Looking at the data: {done}/{total} symbols", end="\n" if done == total else "\r")
 
+    waiting: list[str] = []
+
+    def on_trial(trying: str) -> None:
+        if errors.is_terminal or not waiting:  # it is said again and again
+            errors.print(f"Waiting: trying {trying}", end="\r" if errors.is_terminal else "\n", soft_wrap=True)
+        waiting.append(trying)
+
     with connect(asked.config.daemon.socket) as daemon:
         submitted = daemon.submit(
-            asked.spec, source=asked.source, name=asked.name, output_dir=asked.output, on_survey=on_survey
+            asked.spec,
+            source=asked.source,
+            name=asked.name,
+            output_dir=asked.output,
+            on_survey=on_survey,
+            on_trial=on_trial,
         )
+        if waiting and errors.is_terminal:
+            errors.print()
+        if submitted.choice is not None and submitted.choice.reason:
+            errors.print(submitted.choice.reason, soft_wrap=True)
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
+        batch = submitted.batch
+        if not options.json and not options.wait and submitted.how != "known":
+            _say_about_the_data(daemon, batch, errors)
+        if submitted.changes:
+            errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
+        if batch.held_reason is not None:
+            errors.print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on", soft_wrap=True)
         return _wait(daemon, asked, submitted, as_json=options.json) if options.wait else DONE
+
+
+def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console) -> None:
+    """What the survey found, and whether that leaves anything to train."""
+    from gpusched.client.render import notes_lines
+
+    for line in notes_lines(daemon.batch(batch.id, notes=True).notes):
+        errors.print(line, soft_wrap=True)
+    found = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(found, found["failed"]):
+        errors.print(f"Nothing to train: `gpusched windows {batch.id}` has the reasons", soft_wrap=True)
 
 
 def _say(submitted: Submitted, *, as_json: bool) -> None:
@@ -62,6 +102,7 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
     if as_json:
         found = status_object(batch) | {"how": submitted.how}
         found |= {"replaces": submitted.replaces} if submitted.replaces else {}
+        found |= {"changes": submitted.changes} if submitted.changes else {}
         print_json(found | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
         return
     print(batch.id, flush=True)  # noqa: T201
@@ -114,11 +155,17 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
         return INTERRUPTED
     # The first connection carries nothing but the subscription.
     with connect(daemon.path) as daemon:
-        batch = daemon.batch(batch_id).batch
+        detail = daemon.batch(batch_id, notes=True)
+        batch = detail.batch
+        skipped = list(daemon.windows(batch_id, status="skipped"))
+        refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
         if as_json:
-            print_json(status_object(batch))
+            reasons = Reasons()
+            for line in refused:
+                reasons.add(bare_reason(line), line.symbol)
+            print_json(status_object(batch) | refused_object(reasons) | notes_object(detail.notes))
         else:
-            view.complete(daemon.windows(batch_id, status="skipped"))
+            view.complete(skipped, refused)
             summary = render.summary(
                 view,
                 time.monotonic() - began,
@@ -127,7 +174,11 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
                 logs_dir=Path(daemon.daemon.state_dir) / "logs",
             )
             render.open_console().print(summary)
-    return exit_code(totals(batch.counts), asked.spec.limits.max_failure_rate, held=batch.state == "held")
+            print_notes(detail.notes)
+    found = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(found, len(refused)):
+        raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
+    return exit_code(found, asked.spec.limits.max_failure_rate, held=batch.state == "held")
 
 
 def _follow(

@@ -50,7 +50,8 @@ def named_symbols(options: argparse.Namespace, path: Path | None) -> Named:
     if typed is not None:
         found, place, source = listed_symbols(typed), "--symbols", re.sub(r"[,\s]+", "-", typed)
     elif path is None:
-        found, place, source = parse_symbols(_text(sys.stdin.buffer.read(MAX_BYTES + 1), "stdin")), "stdin", "stdin"
+        content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""  # None: it is closed
+        found, place, source = parse_symbols(_text(content, "stdin")), "stdin", "stdin"
     else:
         found, place, source = parse_symbols(_text(_read(path), str(path))), str(path), path.stem
     if found.refused:

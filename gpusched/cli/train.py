@@ -13,6 +13,7 @@ import msgspec
 from gpusched.cli.batches import check_data_root, given_path, load_config
 from gpusched.config import batch_spec
 from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.planning import with_remedy
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import DONE, GpuschedError, InputError, UsageError
 
@@ -38,6 +39,11 @@ class WindowRaised(InputError):
     remedy = "run it again with --debug to see the traceback"
 
 
+class NoSuchDevice(InputError):
+    problem = "the window cannot be trained with --device {device_type}: {why}"
+    remedy = "`gpusched doctor` says what works here; --device cpu needs no GPU"
+
+
 def train(options: argparse.Namespace) -> int:
     """Train it, and print what became of it."""
     cores = len(os.sched_getaffinity(0))
@@ -46,6 +52,7 @@ def train(options: argparse.Namespace) -> int:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gpusched.daemon.warm_up import launcher_environment
+    from gpusched.worker.cuda import CudaError
     from gpusched.worker.messages import WindowJob
     from gpusched.worker.window import load_module, run_window
     from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData, Task
@@ -78,8 +85,10 @@ def train(options: argparse.Namespace) -> int:
         if preload is not None:
             preload()
         result = run_window(job, lambda phase, round=0, rounds=0: None)
-    except (NoData, BadData, BadParameters, DeviceMismatch) as error:
-        raise WindowFailed(place=task.label, why=error) from error
+    except (CudaError, DeviceMismatch) as error:
+        raise NoSuchDevice(place=task.label, device_type=device_type, why=error) from error
+    except (NoData, BadData, BadParameters) as error:
+        raise WindowFailed(place=task.label, why=with_remedy(str(error), getattr(error, "remedy", ""))) from error
     except GpuschedError:
         raise
     except Exception as error:

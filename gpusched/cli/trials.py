@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import IO, Self, TypeVar
 
@@ -34,23 +35,27 @@ Answer = TypeVar("Answer", Trial, Imported)
 
 
 def try_all(
-    device_types: tuple[DeviceType, ...], libraries: Mapping[str, str], seconds: float
+    device_types: tuple[DeviceType, ...],
+    libraries: Mapping[str, str],
+    seconds: float,
+    environment: Mapping[str, str] = os.environ,
 ) -> tuple[dict[DeviceType, Trial], dict[str, Imported]]:
     """Train a tiny model on each device type and import each library (distribution → module), all at once.
 
     What has not answered after so many seconds is ended.
     """
+    trying = partial(_Trying, environment)
     deadline = time.monotonic() + seconds
     with contextlib.ExitStack() as stack:
-        training = {kind: stack.enter_context(_Trying("-m", "gpusched.cli.trial", kind)) for kind in device_types}
-        importing = {name: stack.enter_context(_Trying("-c", _IMPORT, module)) for name, module in libraries.items()}
+        training = {kind: stack.enter_context(trying("-m", "gpusched.cli.trial", kind)) for kind in device_types}
+        importing = {name: stack.enter_context(trying("-c", _IMPORT, module)) for name, module in libraries.items()}
         trials: dict[DeviceType, Trial] = {}
         imported: dict[str, Imported] = {}
-        for kind, trying in training.items():
-            answer = trying.answer(Trial, deadline)
+        for kind, process in training.items():
+            answer = process.answer(Trial, deadline)
             trials[kind] = Trial(trained=False, why=answer) if isinstance(answer, str) else answer
-        for name, trying in importing.items():
-            found = trying.answer(Imported, deadline)
+        for name, process in importing.items():
+            found = process.answer(Imported, deadline)
             imported[name] = Imported(why=found) if isinstance(found, str) else found
     return trials, imported
 
@@ -58,7 +63,7 @@ def try_all(
 class _Trying:
     """A Python process whose last line is its answer; leaving the context ends it and all that it has started."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
         # Files, since pipes may be held open by what the process has started: OpenCL drivers start linkers.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         # As the launcher starts: without the current directory, single-threaded.
@@ -67,7 +72,7 @@ class _Trying:
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
         )
 
@@ -95,8 +100,8 @@ class _Trying:
         except (IndexError, msgspec.MsgspecError):
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             said = _lines(self._err)
-            why = last_words("\n".join(said)) if code == -signal.SIGABRT else None
-            return f"the process ended with {how}: {why or (said or ['it said nothing'])[-1]}"
+            died = f"the process ended with {how}: {(said or ['it said nothing'])[-1]}"
+            return (last_words("\n".join(said)) if code == -signal.SIGABRT else None) or died
 
 
 def _lines(file: IO[bytes]) -> list[str]:

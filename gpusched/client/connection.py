@@ -19,6 +19,7 @@ from typing import Literal, Self, TypeVar, cast
 from gpusched import __version__
 from gpusched.core.history import Sample
 from gpusched.core.model import BatchSpec
+from gpusched.core.terms import NO_TERMS, Terms
 from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, UsageError
 from gpusched.protocol import (
     MAX_REPLY_BYTES,
@@ -34,6 +35,8 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Forget,
+    Forgotten,
     GetBatch,
     GetHistory,
     GetResults,
@@ -202,15 +205,19 @@ class Connection:
         name: str | None = None,
         output_dir: Path | None = None,
         on_survey: Callable[[int, int], None] = lambda done, total: None,
+        on_trial: Callable[[str], None] = lambda trying: None,
     ) -> Submitted:
         """Have a batch accepted; it is durable when this returns. `source` is the stem of the symbols file.
 
-        `on_survey` is told how many symbols of how many have been looked at.
+        `on_survey` is told how many symbols of how many have been looked at, `on_trial` which GPUs are being tried if
+        the batch has to wait for that.
         """
         output = None if output_dir is None else str(output_dir)
         self._ask(Submit(spec=spec, source=source, name=name, output_dir=output))
         while True:
             match self._answer(Surveyed, Submitted):
+                case Surveyed(trying=trying) if trying:
+                    on_trial(trying)
                 case Surveyed(done=done, total=total):
                     on_survey(done, total)
                 case Submitted() as submitted:
@@ -221,8 +228,9 @@ class Connection:
         """All batches, in the order of acceptance."""
         return self._one(ListBatches(), Batches).batches
 
-    def batch(self, batch_id: str) -> BatchDetail:
-        return self._one(GetBatch(batch_id=batch_id), BatchDetail)
+    def batch(self, batch_id: str, *, notes: bool = False) -> BatchDetail:
+        """With `notes`, also what there is to know about its data."""
+        return self._one(GetBatch(batch_id=batch_id, notes=notes), BatchDetail)
 
     def cancel(self, batch_id: str, label: str | None = None) -> Changed:
         return self._change("cancel", batch_id, label)
@@ -230,14 +238,24 @@ class Connection:
     def hold(self, batch_id: str, label: str | None = None) -> Changed:
         return self._change("hold", batch_id, label)
 
-    def release(self, batch_id: str, label: str | None = None) -> Changed:
-        return self._change("release", batch_id, label)
+    def release(self, batch_id: str, label: str | None = None, *, terms: Terms = NO_TERMS) -> Changed:
+        return self._change("release", batch_id, label, terms)
 
-    def retry(self, batch_id: str, label: str | None = None) -> Changed:
-        return self._change("retry", batch_id, label)
+    def retry(self, batch_id: str, label: str | None = None, *, terms: Terms = NO_TERMS) -> Changed:
+        return self._change("retry", batch_id, label, terms)
 
-    def _change(self, verb: Verb, batch_id: str, label: str | None) -> Changed:
-        return self._one(Change(verb=verb, batch_id=batch_id, label=label), Changed)
+    def alter(self, batch_id: str, terms: Terms) -> Changed:
+        """Have a batch go on with other limits, workers or priority."""
+        return self._change("alter", batch_id, None, terms)
+
+    def _change(self, verb: Verb, batch_id: str, label: str | None, terms: Terms = NO_TERMS) -> Changed:
+        return self._one(Change(verb=verb, batch_id=batch_id, label=label, terms=dict(terms)), Changed)
+
+    def forget(
+        self, batch_id: str | None = None, *, older_than_s: float | None = None, results: bool = False
+    ) -> Forgotten:
+        """Remove what is known of a finished batch, or of all that finished so long ago, and maybe their results."""
+        return self._one(Forget(batch_id=batch_id, older_than_s=older_than_s, results=results), Forgotten)
 
     # -- windows -----------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,12 @@ from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, device_name, duration, glyphs, key_metrics, marked, per_second
 from gpusched.client.connection import Connection
+from gpusched.client.details import health
 from gpusched.client.overview import DeviceView, Overview
 from gpusched.client.panels import PANELS, Cursor, Order, Panel, Row, rows
 from gpusched.client.tables import failure_line
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FAILURES, FinishedWindow, RunningWindow
 from gpusched.protocol import DeviceStatus
 
 KEYS = "tab panel  ⏎ open  c cancel  h hold  r retry  d drain  f filter  ? help  q quit"
@@ -225,7 +227,8 @@ class _Drawing:
         line.append(f"{'' if temperature is None else f'{temperature:.0f}C':>4} ")
         line.append(f"{'' if power is None else f'{power:.0f}W':>5}  ")
         if status.health != "open":
-            line.append(f"{status.health}: {self._draw.clean(status.reason)} ", "bold yellow")
+            reason = f": {self._draw.clean(status.reason)}" if status.reason else ""
+            line.append(f"{health(status, self._overview.unix(self._now))}{reason} ", "bold yellow")
         line.append(self._draw.clean(status.device.name))
         return self._draw.fitted(line, self._width)
 

@@ -19,7 +19,15 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
     window, plan = detail.window, detail.plan
     yield f"Window   {clean(str(window.key))}"
     yield f"Status   {window.status}" + (f": {clean(window.reason)}" if window.reason else "")
+    if detail.choice is not None and detail.choice.reason:
+        yield f"Device   {detail.choice.device}: {clean(detail.choice.reason)}"
     yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
+    if plan.doubt:
+        yield f"         {clean(plan.doubt)}"
+    for note in detail.notes:
+        yield f"         {clean(note.text)}"
+    if plan.remedy and window.status in ("skipped", "failed"):
+        yield f"Remedy   {clean(plan.remedy)}"
     if isinstance(detail.state, Finished) and isinstance(outcome := detail.state.outcome, Succeeded | Reused):
         yield from _result(outcome.result)
     for attempt in detail.attempts:
@@ -44,6 +52,11 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
         yield f"{when(told.at):>10}  {told.old} → {told.new}  {clean(told.reason)}"
 
 
+def health(status: DeviceStatus, now: float) -> str:
+    """A device's health, for people; with the seconds that its trial takes already."""
+    return f"trying ({max(0.0, now - status.since_at):.0f} s)" if status.health == "trying" else status.health
+
+
 def _result(result: WindowResult) -> Iterator[str]:
     phases = ", ".join(f"{clean(name)} {seconds:.3f} s" for name, seconds in result.phases.items())
     yield f"Trained  as {result.device_type}" + (f": {phases}" if phases else "")
@@ -61,7 +74,7 @@ def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
     where = f" at {clean(device.pci_bus_id)}" if device.pci_bus_id else ""
     yield f"Device   {clean(device.id)}"
     yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.device_type}"
-    yield f"Health   {status.health}" + (f": {clean(status.reason)}" if status.reason else "")
+    yield f"Health   {health(status, now)}" + (f": {clean(status.reason)}" if status.reason else "")
     idle = [slot.index for slot in status.slots if slot.index not in status.allocations]
     free = idle[: max(0, status.width - len(status.allocations))]
     most = f" of {len(status.slots)}, tuned while windows run" if device.tuned_from else ""

@@ -11,7 +11,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, device_name, duration, flowed, glyphs, joined, key_metrics, per_second
-from gpusched.client.view import BatchView, FinishedWindow, RunningWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FinishedWindow, RunningWindow
 from gpusched.core.model import OUTCOMES
 
 #: finished windows shown at most, and at least where there is little room

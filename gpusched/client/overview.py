@@ -6,7 +6,8 @@ from collections import deque
 
 import msgspec
 
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow, ended_window
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FAILURES, FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchFinished,
     BatchHeld,
@@ -17,7 +18,7 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import Active, Finished, Reading
+from gpusched.core.model import Active, Finished, Held, Queued, Reading
 from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot
 
 #: readings of a device that are kept for its sparkline
@@ -61,6 +62,8 @@ class Overview:
         self.batches: dict[str, BatchView] = {}
         self.submitted_at: dict[str, float] = {}
         self.devices: dict[str, DeviceView] = {}
+        #: the daemon's Unix time, less the monotonic time here
+        self._offset = 0.0
         #: (batch, window), the latest at the end
         self.recent: deque[tuple[str, FinishedWindow]] = deque(maxlen=KEPT_RECENT)
         self.failures: deque[tuple[str, FinishedWindow]] = deque(maxlen=KEPT_RECENT)
@@ -68,6 +71,7 @@ class Overview:
     def load(self, snapshot: Snapshot, monotonic: float) -> None:
         """Start anew from what the daemon knows. Where it tells of nothing that finished, what was seen stays."""
         self.batches = {}
+        self._offset = snapshot.at - monotonic
         for batch in snapshot.batches:
             self._announce(batch, snapshot, monotonic)
         for kept_windows, moves in ((self.recent, snapshot.ended), (self.failures, snapshot.failed)):
@@ -80,6 +84,10 @@ class Overview:
             if device_id in kept:
                 device.utilisation, device.memory = kept[device_id].utilisation, kept[device_id].memory
 
+    def unix(self, monotonic: float) -> float:
+        """The daemon's Unix time at the instant `monotonic`."""
+        return monotonic + self._offset
+
     def apply(self, delta: Delta | Snapshot, monotonic: float) -> None:
         """Take in what happened at the instant `monotonic`."""
         match delta:
@@ -91,10 +99,13 @@ class Overview:
             case DeviceReported(reading=reading):
                 if device := self.devices.get(reading.device_id):
                     device.read(reading)
+            case DeviceChanged(device_id=device_id, health="gone"):
+                self.devices.pop(device_id, None)
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
                 device = self.devices.get(device_id)
                 if device is not None:
-                    device.status = msgspec.structs.replace(device.status, health=health, reason=reason)
+                    since = self.unix(monotonic) if health != device.status.health else device.status.since_at
+                    device.status = msgspec.structs.replace(device.status, health=health, reason=reason, since_at=since)
             case DeviceTuned(device_id=device_id, slots=slots):
                 device = self.devices.get(device_id)
                 if device is not None:
@@ -142,7 +153,8 @@ class Overview:
                 kept = [item for item in ended if (item[0], item[1].label) != (moved.key.batch_id, moved.key.label)]
                 ended.clear()
                 ended.extend(kept)
-        if isinstance(moved.new, Finished) and isinstance(moved.old, Active) and (window := view.last_finished):
+        has_ended = isinstance(moved.new, Finished) and not isinstance(moved.old, Queued | Held)
+        if has_ended and (window := view.last_finished):
             self.recent.append((moved.key.batch_id, window))
             if window.outcome in FAILURES:
                 self.failures.append((moved.key.batch_id, window))

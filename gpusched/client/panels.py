@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import msgspec
 
 from gpusched.client.overview import DeviceView, Overview
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow, RunningWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FAILURES, FinishedWindow, RunningWindow
 
 Panel = Literal["devices", "batches", "running", "failed", "finished"]
 PANELS: tuple[Panel, ...] = get_args(Panel)

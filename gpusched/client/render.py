@@ -26,14 +26,25 @@ from rich.text import Text
 from gpusched.client.cells import ASCII, FANCY, clean, device_name, duration, key_metrics
 from gpusched.client.live import Frame
 from gpusched.client.streams import lost, takes_more
-from gpusched.client.tables import failure_line, plan_line, plan_rows, plan_table, summary
-from gpusched.client.view import FAILURES, BatchView, FinishedWindow
+from gpusched.client.tables import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FAILURES, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
-from gpusched.core.model import Active, Finished, Succeeded
+from gpusched.core.model import Finished, Held, Queued, Succeeded
 from gpusched.core.planning import Plan
 from gpusched.protocol import Snapshot
 
-__all__ = ["RunScreen", "duration", "open_console", "plan_line", "plan_rows", "plan_table", "summary", "takes_keys"]
+__all__ = [
+    "RunScreen",
+    "duration",
+    "notes_lines",
+    "open_console",
+    "plan_line",
+    "plan_rows",
+    "plan_table",
+    "summary",
+    "takes_keys",
+]
 
 #: seconds between frames
 FRAME_S = 0.125
@@ -98,6 +109,8 @@ class RunScreen:
         #: what the reader of plain lines has not taken yet
         self._unread: deque[str] = deque()
         self._waiting = ""
+        #: devices of which it was told that they were closed
+        self._closed: set[str] = set()
         self._paused = False
 
     def __enter__(self) -> Self:
@@ -152,11 +165,14 @@ class RunScreen:
                 if isinstance(outcome, Succeeded) and (kept := outcome.result.moved_aside) is not None:
                     self.note(f"{update.key.label} was no result of gpusched: moved aside to {kept}")
                 # One that was cancelled where it waited is only counted.
-                if isinstance(old, Active):
+                if not isinstance(old, Queued | Held):
                     self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")
+            case DeviceChanged(device_id=device_id, health="trying" | "open") if device_id not in self._closed:
+                pass  # it was tried before anything was placed there, and trains: that is no news
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
+                self._closed.add(device_id)
                 self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))
             case _:
                 pass
@@ -177,7 +193,8 @@ class RunScreen:
         """The plan is made; its windows are about to be submitted."""
         self._waiting = "Starting"
         if not self._quiet:
-            self.note(f"Plan: {plan_line(plan)}")
+            for line in (f"Plan: {plan_line(plan)}", *notes_lines(plan.notes)):
+                self.note(line)
 
     def note(self, text: str) -> None:
         """Say a sentence, above the live area if there is one."""

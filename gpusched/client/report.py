@@ -16,10 +16,12 @@ from typing import Any
 import msgspec
 
 from gpusched.client.cells import clean, device_name, duration
-from gpusched.client.view import BatchView, general_reason
+from gpusched.client.reasons import general_reason
+from gpusched.client.report_frame import PAGE, STYLE
+from gpusched.client.view import BatchView
 from gpusched.core.events import WindowMoved
 from gpusched.core.history import Sample
-from gpusched.core.model import OUTCOMES, BatchSpec, Cancelled, Finished, Queued, Skipped, Slot, Starting
+from gpusched.core.model import OUTCOMES, BatchSpec, Cancelled, DataNotes, Finished, Queued, Skipped, Slot, Starting
 from gpusched.errors import InputError
 from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 
@@ -78,6 +80,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     #: name of the metric of the heat map, `validation_auc` for `{"validation": {"auc": …}}`; None: the first there is
     metric: str | None = None
+    #: what there is to know about the data, by symbol
+    notes: DataNotes = {}
 
 
 def page(report: Report) -> str:
@@ -93,11 +97,12 @@ def page(report: Report) -> str:
         (*_heat_map(results, report.metric),),
         ("Remaining time: what was said, and what it was", _calibration(results)),
         ("Failures and skips", _reasons(results)),
+        ("About the data", _notes(report.notes)),
         ("Configuration", _configuration(report)),
     ]
     body = "\n".join(f"<section><h2>{_text(title)}</h2>{content}</section>" for title, content in sections if content)
-    return _PAGE.format(
-        title=_text(report.batch.id), style=_STYLE, plotly=get_plotlyjs(), head=_head(report), body=body
+    return PAGE.format(
+        title=_text(report.batch.id), style=STYLE, plotly=get_plotlyjs(), head=_head(report), body=body
     )  # fmt: skip
 
 
@@ -324,6 +329,16 @@ def _reasons(results: Iterable[ResultLine]) -> str:
     return table + (f"<p>and {left_out} other reasons</p>" if left_out else "")
 
 
+def _notes(notes: DataNotes) -> str:
+    if not notes:
+        return ""
+    shown = list(notes.items())[:MOST_REASONS]
+    rows = [(symbol, "; ".join(note.text for note in found)) for symbol, found in shown]
+    left_out = len(notes) - len(shown)
+    table = _table(("symbol", "what there is to know"), rows, "reasons")
+    return table + (f"<p>and {left_out} more symbols</p>" if left_out else "")
+
+
 def _configuration(report: Report) -> str:
     asked = msgspec.to_builtins(report.spec)
     asked["symbols"] = f"{len(report.spec.symbols)}: {', '.join(report.spec.symbols)}"
@@ -363,36 +378,3 @@ def _numbers(metrics: dict[str, Any] | None) -> dict[str, float]:
 
 
 _LINES = ("#3b6fb6", "#c46a1b", "#2f9e6e", "#a04fb0", "#c4373a", "#6b6f76", "#13889b", "#8a6d1f")
-
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1d2127; background: #fff; margin: 0 auto; max-width: 1280px;
-       padding: 0 16px 48px; }
-h1 { font-size: 22px; margin: 20px 0 4px; overflow-wrap: anywhere; }
-h2 { font-size: 17px; margin: 28px 0 4px; }
-p { margin: 4px 0; overflow-wrap: anywhere; }
-.counts { font-size: 17px; }
-table { border-collapse: collapse; font-size: 13px; width: 100%; }
-th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #e4e7eb; vertical-align: top;
-         overflow-wrap: anywhere; }
-th { overflow-wrap: normal; }
-td:first-child, .reasons td:nth-child(2) { white-space: nowrap; }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
-<title>gpusched: {title}</title>
-<style>{style}</style>
-<script>{plotly}</script>
-</head>
-<body>
-<h1>{title}</h1>
-{head}
-{body}
-</body>
-</html>
-"""

@@ -12,7 +12,8 @@ from gpusched.client.overview import DeviceView
 from gpusched.client.page import Page
 from gpusched.client.panels import ORDERS, Cursor, Panel, Row, rows
 from gpusched.client.verbs import drain, resume
-from gpusched.client.view import BatchView, FinishedWindow, RunningWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FinishedWindow, RunningWindow
 from gpusched.client.windows import WindowList, WindowsFrame
 from gpusched.core.events import WindowMoved
 from gpusched.errors import GpuschedError

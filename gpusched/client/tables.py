@@ -6,7 +6,6 @@ many lines as the batch has windows.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +14,17 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, clean, duration, glyphs, per_second
-from gpusched.client.view import BatchView, FinishedWindow, general_reason
-from gpusched.core.model import OUTCOMES
-from gpusched.core.planning import Plan, action, reason_of_plan, replacing
+from gpusched.client.reasons import Reasons, refusals_of, skips_of
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import FinishedWindow
+from gpusched.core.model import OUTCOMES, DataNotes
+from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
 SHOWN_REASONS = 10
+#: lines about the data of symbols
+SHOWN_NOTES = 20
 #: characters of a message that are shown
 MESSAGE_CHARS = 300
 
@@ -42,7 +45,7 @@ def plan_rows(plan: Plan) -> Iterator[str]:
                 str(planned.bars),
                 str(planned.usable_rows),
                 action(planned),
-                clean(reason_of_plan(planned)),
+                clean(with_remedy(reason_of_plan(planned), planned.remedy)),
             )
         )
 
@@ -50,8 +53,22 @@ def plan_rows(plan: Plan) -> Iterator[str]:
 def plan_line(plan: Plan) -> str:
     """What a plan comes to, in one line."""
     line = f"{len(plan.to_train)} to train, {len(plan.to_reuse)} to reuse, {len(plan.to_skip)} to skip"
-    line += f", {len(plan.to_fail)} failed: their data are refused" if plan.to_fail else ""
+    line += f", {len(plan.to_fail)} to fail: their data are refused" if plan.to_fail else ""
     return "; ".join((line, *replacing(plan.to_replace, plan.to_move_aside)))
+
+
+def notes_lines(notes: DataNotes) -> list[str]:
+    """A line for each symbol that there is something to know about; those of which the same is known share one."""
+    alike: dict[str, list[str]] = {}
+    for symbol, found in notes.items():
+        alike.setdefault("; ".join(note.text for note in found), []).append(symbol)
+    lines = []
+    for text, symbols in alike.items():
+        names = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")
+        lines.append(f"{names}: {text}")
+    if (more := len(lines) - SHOWN_NOTES) > 0:
+        lines[SHOWN_NOTES:] = [f"… and {more:,} more lines; --json has them all"]
+    return lines
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -89,12 +106,15 @@ class _PlanTable:
             yield line
         yield Text()
         yield Text(f"{_windows(len(plan.windows))}: {plan_line(plan)}", "bold")
-        skips = Counter(
-            general_reason(planned.skip_reason, planned.window.symbol)
-            for planned in plan.windows
-            if planned.skip_reason is not None
-        )
-        yield from _reasons(skips, draw)
+        yield from _reasons(skips_of(plan.windows), draw)
+        if refusals := refusals_of(plan.windows):
+            yield Text()
+            yield Text("Data that are refused", "bold")
+            yield from _reasons(refusals, draw)
+        if plan.notes:
+            yield Text()
+            yield Text("About the data", "bold")
+            yield from (Text(f"  {draw.clean(line)}") for line in notes_lines(plan.notes))
 
 
 class _Summary:
@@ -122,9 +142,13 @@ class _Summary:
             yield Text("What failed", "bold")
             for window in failures[:SHOWN_FAILURES]:
                 yield from self._failure(window, draw)
-            failed = view.totals()["failed"]
+            failed = view.totals()["failed"] - view.unlaunched
             if failed > SHOWN_FAILURES:
                 yield Text(f"  {draw.ellipsis} and {failed - SHOWN_FAILURES} more; logs are in {self._logs()}")
+        if refusals := view.refusals():
+            yield Text()
+            yield Text("Data that are refused: these windows have failed without a launch", "bold")
+            yield from _reasons(refusals, draw)
         if view.skips:
             yield Text()
             yield Text("Why windows were skipped", "bold")
@@ -164,11 +188,12 @@ def failure_line(window: FinishedWindow, draw: Glyphs) -> Text:
     return line.append(f": {_bounded(window.reason, draw)}" if window.reason else "")
 
 
-def _reasons(skips: Counter[str], draw: Glyphs) -> Iterator[Text]:
-    widest = max((len(str(count)) for count in skips.values()), default=1)
-    for reason, count in skips.most_common(SHOWN_REASONS):
+def _reasons(reasons: Reasons, draw: Glyphs) -> Iterator[Text]:
+    shown = reasons.most_common(SHOWN_REASONS)
+    widest = max((len(str(count)) for _, count in shown), default=1)
+    for reason, count in shown:
         yield Text(f"  {count:>{widest}} {draw.times} {_bounded(reason, draw)}")
-    if (more := len(skips) - SHOWN_REASONS) > 0:
+    if (more := len(reasons) - SHOWN_REASONS) > 0:
         yield Text(f"  {draw.ellipsis} and for {more} more reasons")
 
 

@@ -7,14 +7,12 @@ is, except the first, which names the windows.
 from __future__ import annotations
 
 import math
-import re
 import statistics
-from collections import Counter, deque
-from collections.abc import Iterable
-from typing import Any
+from collections import deque
+from collections.abc import Collection, Iterable
 
-import msgspec
-
+from gpusched.client.reasons import Reasons, bare_reason
+from gpusched.client.view_windows import FAILURES, FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchAccepted,
     BatchFinished,
@@ -33,22 +31,17 @@ from gpusched.core.model import (
     Failed,
     Failure,
     Finished,
-    Lost,
     Outcome,
     Queued,
-    Reused,
     Running,
     Skipped,
     Slot,
     Starting,
-    Succeeded,
-    TimedOut,
     name_of,
 )
+from gpusched.core.planning import with_remedy
 from gpusched.protocol import Snapshot, WindowLine
 
-#: outcomes that count as failed in totals
-FAILURES = ("failed", "timed_out", "lost")
 #: failures that are kept in full; the first ones, since the later ones mostly say the same
 KEPT_FAILURES = 1000
 #: finished windows that are kept to be shown
@@ -58,43 +51,6 @@ RATE_S = 30.0
 RATE_WINDOWS = (64, 4096)
 #: what is expected of a window is what so many trained ones took at most, and at least
 KEPT_SECONDS, FEWEST_SECONDS = 64, 5
-
-#: dates, times and numbers that stand by themselves; those in paths and words name something
-_NUMBER = re.compile(r"(?<![\w/.-])\d[\dT:.+-]*\b")
-
-
-class RunningWindow(msgspec.Struct, kw_only=True):
-    """A window that holds a slot."""
-
-    label: str
-    slot: int
-    device: str
-    attempt: int
-    #: what it reported last, or the name of its state
-    phase: str
-    #: boosting round and their planned number, 0 where there is none
-    round: int = 0
-    rounds: int = 0
-    #: monotonic instant at which it was placed
-    since: float
-
-
-class FinishedWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """A window that was trained, or has failed, or was stopped."""
-
-    label: str
-    #: name of the outcome
-    outcome: str
-    #: why it is not trained; empty if it is
-    reason: str
-    #: kind of the last failure, or None
-    kind: str | None
-    attempts: int
-    #: of the last attempt, slot included
-    seconds: float
-    slot: int | None
-    device: str | None
-    metrics: dict[str, Any] | None = None
 
 
 class BatchView:
@@ -117,9 +73,13 @@ class BatchView:
         #: the last ones to finish, the latest at the end
         self.recent: deque[FinishedWindow] = deque(maxlen=KEPT_RECENT)
         #: how many windows were skipped, by reason, without what is particular to each window
-        self.skips: Counter[str] = Counter()
-        #: how many windows have failed without a launch, by reason: data are refused for all windows of a symbol
-        self.refusals: Counter[str] = Counter()
+        self.skips = Reasons()
+        #: of the windows that have failed without a launch, reason and symbol by label
+        self._unlaunched: dict[str, tuple[str, str]] = {}
+        #: of the first windows that were skipped when they ran, the reason by label
+        self._skipped: dict[str, str] = {}
+        #: windows that have failed for their data, launched or not
+        self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
         self._slots = slots or 0
         self._slot_of: dict[str, int] = {}
@@ -200,14 +160,44 @@ class BatchView:
         if self.running:
             self._counted_from = self._ends.popleft() if self._ends else monotonic
 
-    def complete(self, skipped: Iterable[WindowLine]) -> None:
-        """Learn why windows were skipped, which a snapshot does not say."""
-        self.skips = Counter(general_reason(window.reason or "", window.symbol) for window in skipped)
+    def complete(self, skipped: Iterable[WindowLine], refused: Collection[WindowLine]) -> None:
+        """Learn why windows were skipped or have failed for their data, which a snapshot does not say."""
+        self.skips = Reasons()
+        for window in skipped:
+            self.skips.add(with_remedy(window.reason or "", window.remedy), window.symbol)
+        unlaunched = (window for window in refused if not window.attempts)
+        self._unlaunched = {window.key.label: (bare_reason(window), window.symbol) for window in unlaunched}
+        self.refused = len(refused)
 
     @property
     def failures(self) -> list[FinishedWindow]:
         """The first `KEPT_FAILURES` windows that failed, timed out or were lost."""
         return list(self._failures.values())
+
+    def reason_of(self, label: str) -> str | None:
+        """Why a window that ran was not trained, as far as that is kept."""
+        failure = self._failures.get(label)
+        return failure.reason if failure is not None else self._skipped.get(label)
+
+    @property
+    def unlaunched(self) -> int:
+        """Windows that have failed without a launch."""
+        return len(self._unlaunched)
+
+    def refusals(self) -> Reasons:
+        """Why those windows have failed that were never launched: their data are refused."""
+        found = Reasons()
+        for reason, symbol in self._unlaunched.values():
+            found.add(reason, symbol)
+        return found
+
+    def every_refusal(self) -> Reasons:
+        """Why windows have failed for their data, launched or not; of those that were, as far as it is kept."""
+        found = self.refusals()
+        for window in self.failures:
+            if window.kind == "bad_data":
+                found.add(window.reason, "")
+        return found
 
     @property
     def last_finished(self) -> FinishedWindow | None:
@@ -232,7 +222,7 @@ class BatchView:
     def trained(self) -> int:
         """Windows that went through a slot to their end, well or not."""
         counts = self.counts
-        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"]
+        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"] - self.unlaunched
 
     def totals(self) -> dict[str, int]:
         """Counts as the command's JSON has them: what timed out or was lost has failed."""
@@ -287,8 +277,9 @@ class BatchView:
         self.output_dir = update.batch.output_dir
         self.total = len(update.windows)
         self.counts = dict.fromkeys(OUTCOMES, 0)
-        self.finished, self.held_reason, self.retries = False, None, 0
-        self.running, self._slot_of, self._failures, self.skips = {}, {}, {}, Counter()
+        self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
+        self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
+        self.skips, self._skipped = Reasons(), {}
         self.recent.clear()
         self._seconds.clear()
         self._restart_rate()
@@ -296,9 +287,11 @@ class BatchView:
             if isinstance(state, Finished):
                 self.counts[name_of(state.outcome)] += 1
                 if isinstance(state.outcome, Skipped):
-                    self.skips[general_reason(state.outcome.reason, planned.window.symbol)] += 1
+                    self.skips.add(with_remedy(state.outcome.reason, planned.remedy), planned.window.symbol)
                 if isinstance(state.outcome, Failed):
-                    self.refusals[state.outcome.failure.message] += 1
+                    window = planned.window
+                    self._unlaunched[window.label] = (state.outcome.failure.message, window.symbol)
+                self.refused += _is_refused(state.outcome)
 
     def _moved(self, update: WindowMoved, monotonic: float) -> None:
         label, old, new = update.key.label, update.old, update.new
@@ -308,7 +301,9 @@ class BatchView:
             ran = self.running.pop(old.slot.index, None)
         if isinstance(old, Finished):
             self.counts[name_of(old.outcome)] -= 1
+            self.refused -= _is_refused(old.outcome)
             self._failures.pop(label, None)
+            self._unlaunched.pop(label, None)
         if isinstance(new, Active):
             running = self.running.get(new.slot.index)
             if isinstance(new, Starting) or running is None or running.label != label:
@@ -343,18 +338,21 @@ class BatchView:
         outcome, old = new.outcome, update.old
         name = name_of(outcome)
         self.counts[name] += 1
-        if not isinstance(old, Active):
-            # It was cancelled where it waited.
+        self.refused += _is_refused(outcome)
+        if not isinstance(old, Active) and name == "cancelled":
+            # Where it waited.
             return
         window = ended_window(update, None if ran is None else monotonic - ran.since)
         self.recent.append(window)
         if isinstance(outcome, Skipped):
-            self.skips[outcome.reason] += 1
+            self.skips.add(outcome.reason, "")
+            if len(self._skipped) < KEPT_FAILURES:
+                self._skipped[window.label] = outcome.reason
         if name == "succeeded":
             self._seconds.append(window.seconds)
         if name in FAILURES and len(self._failures) < KEPT_FAILURES:
             self._failures[window.label] = window
-        if name != "cancelled":
+        if name != "cancelled" and isinstance(old, Active):
             self._ends.append(monotonic)
             self._forget_ends(monotonic)
 
@@ -370,42 +368,6 @@ class BatchView:
         self._counted_from = None
 
 
-def _failure(outcome: Outcome) -> Failure | None:
-    return outcome.failure if isinstance(outcome, Failed | Lost) else None
-
-
-def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedWindow:
-    """A window that has left its slot for good after so many seconds there, None where its placement was not seen."""
-    old, new = update.old, update.new
-    assert isinstance(old, Active)
-    assert isinstance(new, Finished)
-    outcome, failure = new.outcome, _failure(new.outcome)
-    return FinishedWindow(
-        label=update.key.label,
-        outcome=name_of(outcome),
-        reason="" if isinstance(outcome, Succeeded) else failure.message if failure else update.reason,
-        kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
-        attempts=new.attempts,
-        seconds=_seconds(update, outcome) if seconds is None else seconds,
-        slot=old.slot.index,
-        device=old.slot.device_id,
-        metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
-    )
-
-
-def _seconds(update: WindowMoved, outcome: Outcome) -> float:
-    """Wall time on the slot, as far as its end tells."""
-    match update.old, outcome:
-        case _, TimedOut(seconds=seconds):
-            return seconds
-        case Running(started_at=started_at), _:
-            return max(0.0, update.at - started_at)
-        case _, Succeeded(result=result):
-            return result.seconds
-        case _:
-            return 0.0
-
-
-def general_reason(reason: str, symbol: str) -> str:
-    """A reason without the dates, numbers and symbol that differ from window to window."""
-    return _NUMBER.sub("…", re.sub(rf"(?<!\w){re.escape(symbol)}(?!\w)", "…", reason))
+def _is_refused(outcome: Outcome) -> bool:
+    """Whether a window has failed for its data."""
+    return isinstance(outcome, Failed) and outcome.failure.kind == "bad_data"

@@ -10,7 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from gpusched.client.cells import STYLES, Glyphs, device_name, duration, glyphs, marked
-from gpusched.client.view import BatchView, RunningWindow
+from gpusched.client.view import BatchView
+from gpusched.client.view_windows import RunningWindow
 from gpusched.core.events import WindowMoved
 from gpusched.core.model import Active, Finished, Running, Starting, Stopping, name_of, reason_of
 from gpusched.protocol import WindowLine

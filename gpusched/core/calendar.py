@@ -38,6 +38,11 @@ class Days(msgspec.Struct, frozen=True):
             bits[(number - first) // 8] |= 1 << (number - first) % 8
         return cls(dt.date.fromordinal(first), bytes(bits))
 
+    def lie_within(self, start: dt.date, end: dt.date) -> bool:
+        """Whether all days are from `start` to `end`, both included."""
+        length = 8 * len(self.bits) - (8 - self.bits[-1].bit_length()) if self.bits else 0
+        return start <= self.first and length <= (end - self.first).days + 1
+
 
 def missing_days(found: Mapping[str, Days]) -> dict[str, list[dt.date]]:
     """By symbol, the days between its first and its last one that it lacks, and more than half of the symbols have

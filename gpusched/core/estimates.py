@@ -95,6 +95,12 @@ class Estimates:
         seen = self._nearest(workload, device_type, rows, lambda estimate: estimate.count)
         return None if seen is None else seen.seconds_mean * max(rows, 1) / max(seen.rows_mean, 1.0)
 
+    def well_known(self, workload: str, device_type: DeviceType, rows: int, count: int) -> Estimate | None:
+        """What `count` windows or more have taught of this many rows, give or take a bucket."""
+        buckets = self._rows.get((workload, device_type), {})
+        near = (buckets.get(bucket_of(rows) + step) for step in (0, 1, -1))
+        return next((one for one in near if one is not None and one.count >= count), None)
+
     def memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
         """GPU memory to reserve: the most that was seen, scaled up with rows, never down; None if nothing was seen."""
         seen = self._nearest(workload, device_type, rows, lambda estimate: estimate.memory_count)
@@ -110,7 +116,7 @@ class Estimates:
         return [buckets[bucket] for _, buckets in sorted(self._rows.items()) for bucket in sorted(buckets)]
 
     def _of(self, workload: str, device_type: DeviceType, rows: int) -> Estimate:
-        bucket = _bucket(rows)
+        bucket = bucket_of(rows)
         known = self._rows.get((workload, device_type), {}).get(bucket)
         return known or Estimate(workload=workload, device_type=device_type, bucket=bucket)
 
@@ -118,7 +124,7 @@ class Estimates:
         self, workload: str, device_type: DeviceType, rows: int, knows: Callable[[Estimate], int]
     ) -> Estimate | None:
         candidates = [e for e in self._rows.get((workload, device_type), {}).values() if knows(e)]
-        wanted = _bucket(rows)
+        wanted = bucket_of(rows)
         # of two at the same distance the larger: what is too high costs a slot, what is too low costs an attempt
         return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket), default=None)
 
@@ -146,7 +152,8 @@ def _scaled_up(memory_bytes: int, seen: Estimate, rows: int) -> int:
     return round(memory_bytes * max(1.0, rows / max(seen.rows_mean, 1.0)))
 
 
-def _bucket(rows: int) -> int:
+def bucket_of(rows: int) -> int:
+    """The bucket of a window with so many rows."""
     return max(rows, 0).bit_length()
 
 

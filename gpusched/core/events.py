@@ -26,6 +26,7 @@ from gpusched.core.model import (
     WindowKey,
 )
 from gpusched.core.placement import Health
+from gpusched.core.terms import Terms
 
 # -- events: work ------------------------------------------------------------------------------------------------------
 
@@ -44,7 +45,7 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
     held_reason: str | None = None
-    #: as the store has it, though changes may be about to open it again
+    #: the store has its `BatchFinished`; changes may be about to open it again
     finished: bool = False
     #: that were not through when the last supervisor died
     changes: tuple[Change, ...] = ()
@@ -67,6 +68,14 @@ class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     ending: Ending
     usage: Usage = Usage()
+
+
+class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `CheckResults`: windows whose results are not where they were committed."""
+
+    batch_id: str
+    check: int
+    missing: tuple[str, ...]
 
 
 # -- events: what people ask for; `label` None means the whole batch ---------------------------------------------------
@@ -96,6 +105,13 @@ class RetryRequested(msgspec.Struct, frozen=True, kw_only=True):
 
 class SliceGranted(msgspec.Struct, frozen=True, kw_only=True):
     """There is time for a slice of the changes that are not through."""
+
+
+class TermsRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Run a batch on other terms from now on; those that are not named stay as they are."""
+
+    batch_id: str
+    terms: Terms
 
 
 class ShutdownRequested(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,11 +185,13 @@ Event = (
     | BatchRecovered
     | AttemptStarted
     | AttemptEnded
+    | ResultsChecked
     | CancelRequested
     | HoldRequested
     | ReleaseRequested
     | RetryRequested
     | SliceGranted
+    | TermsRequested
     | ShutdownRequested
     | DevicesFound
     | TrialBegan
@@ -224,6 +242,18 @@ class BatchHeld(msgspec.Struct, frozen=True, kw_only=True, tag="batch_held"):
 class BatchReleased(msgspec.Struct, frozen=True, kw_only=True, tag="batch_released"):
     batch_id: str
     at: float
+
+
+class BatchAltered(msgspec.Struct, frozen=True, kw_only=True, tag="batch_altered"):
+    """A batch is run on other terms from now on. `changes` are for people."""
+
+    batch: Batch
+    changes: tuple[str, ...]
+    at: float
+
+    @property
+    def batch_id(self) -> str:
+        return self.batch.id
 
 
 class BatchReopened(msgspec.Struct, frozen=True, kw_only=True, tag="batch_reopened"):
@@ -292,6 +322,7 @@ Record = (
     | WindowMoved
     | BatchHeld
     | BatchReleased
+    | BatchAltered
     | BatchReopened
     | ChangeAdvanced
     | ChangeMade
@@ -301,18 +332,6 @@ Record = (
 )
 #: what happens, in order
 Update = Record | ProgressReported
-#: what clients are told of it: how far a change is, they see by its windows
-Shown = (
-    BatchAccepted
-    | WindowMoved
-    | BatchHeld
-    | BatchReleased
-    | BatchReopened
-    | BatchFinished
-    | DeviceChanged
-    | DeviceTuned
-    | ProgressReported
-)
 
 # -- commands: what to do once the records are committed ---------------------------------------------------------------
 
@@ -332,6 +351,15 @@ class Terminate(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
+class CheckResults(msgspec.Struct, frozen=True, kw_only=True):
+    """See whether the results of a batch, which has run, are there. Is answered by `ResultsChecked`."""
+
+    batch_id: str
+    #: no other has this number
+    check: int
+    labels: tuple[str, ...]
+
+
 class Kill(msgspec.Struct, frozen=True, kw_only=True):
     """End the process group of a running attempt (SIGKILL)."""
 
@@ -339,4 +367,4 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-Command = Launch | Terminate | Kill
+Command = Launch | Terminate | Kill | CheckResults

@@ -13,10 +13,15 @@ from gpusched.core.model import (
     Failed,
     Failure,
     FailureKind,
+    Finished,
     Limits,
     Lost,
     Outcome,
+    Reused,
     Skipped,
+    State,
+    StopReason,
+    Succeeded,
     TimedOut,
     WindowResult,
 )
@@ -58,6 +63,8 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "launch_refused": Treatment(retry=True, counts=False),
     "launcher_lost": Treatment(retry=True, counts=False),
     "interrupted": Treatment(retry=True, counts=False),
+    # Its result was there, and is not at the end of the batch: whoever took it away may want it so.
+    "missing": Treatment(retry=False, counts=False),
 }
 
 #: signals that mean that the program itself went wrong
@@ -92,10 +99,10 @@ _DEVICE_LOST = (
 _HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory", "out of host memory")
 
 #: how LightGBM reports what it throws, CUDA's errors with the place in its sources, which is nothing to a reader
-_FATAL = re.compile(r"^\[LightGBM\] \[Fatal\] (.+?)(?: /\S+ \d+)?\s*$", re.MULTILINE)
+_FATAL = re.compile(r"^\[LightGBM\] \[Fatal\] (.+?)(?: \S*/\S+ \d+)?\s*$", re.MULTILINE)
 #: how C++ reports an exception that nobody catches: its type, and what it says if it says something
 _UNCAUGHT = re.compile(
-    r"^terminate called after throwing an instance of '(.+)'$(?:\n\s*what\(\):\s+(.+?)(?: /\S+ \d+)?\s*$)?",
+    r"^terminate called after throwing an instance of '(.+)'$(?:\n\s*what\(\):\s+(.+?)(?: \S*/\S+ \d+)?\s*$)?",
     re.MULTILINE,
 )
 
@@ -231,3 +238,27 @@ def judge(failure: Failure, *, failures: int, losses: int, limits: Limits, alone
 def signature(failure: Failure) -> str:
     """Equal for failures of the same cause: the kind, and the start of the message without its numbers and names."""
     return f"{failure.kind}: {re.sub(r'[^a-z]+', ' ', failure.message.partition(':')[0].lower())}".strip()
+
+
+def trained(result: WindowResult) -> str:
+    """The reason of a success, in words."""
+    if result.moved_aside is None:
+        return "trained"
+    return f"trained; what stood in its place was no result of gpusched, and was moved aside to {result.moved_aside}"
+
+
+def stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:
+    """The failure of an attempt that was told to end: the reason for that, not the signal it died of."""
+    if reason == "timed_out":
+        return Failure(kind="timed_out", message=f"stopped after {timeout_s:g} s", traceback=ending.traceback)
+    return Failure(kind="interrupted", message="stopped by the supervisor", traceback=ending.traceback)
+
+
+def missed(state: State) -> Finished | None:
+    """How a window is finished whose result is gone; None for one that had none."""
+    match state:
+        case Finished(attempts=attempts, outcome=Succeeded(result=result) | Reused(result=result)):
+            message = f"its result was committed to {result.artifacts_path}, and is not there any more"
+            return Finished(attempts=attempts, outcome=Lost(failure=Failure(kind="missing", message=message)))
+        case _:
+            return None

@@ -5,6 +5,7 @@ changes nothing; `diagram` draws the table for docs/architecture.md, so that the
 
 A window is `queued` until it is placed. From `starting` on it holds a slot, and every way out of `starting`, `running`
 and `stopping` goes through `ended`, which is reported when its whole process group is gone: only then is the slot free.
+A window whose result is missed at the end of its batch is finished in another way than it was.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 from gpusched.core.model import State, StateName, name_of
 
-Move = Literal["placed", "started", "ended", "stopped", "held", "released", "cancelled", "retried"]
+Move = Literal["placed", "started", "ended", "stopped", "held", "released", "cancelled", "retried", "missed"]
 
 #: state → move → the states that the move may lead to
 TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
@@ -43,6 +44,7 @@ TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
     },
     "finished": {
         "retried": frozenset({"queued"}),
+        "missed": frozenset({"finished"}),
     },
 }
 

@@ -281,6 +281,7 @@ FailureKind = Literal[
     "launcher_lost",
     "interrupted",
     "timed_out",
+    "missing",
 ]
 
 
@@ -409,6 +410,11 @@ def reason_of(outcome: Outcome) -> str | None:
             return f"stopped after {seconds:g} s"
         case _:
             return None
+
+
+def has_result(state: State) -> bool:
+    """Whether a window is finished with artifacts."""
+    return isinstance(state, Finished) and isinstance(state.outcome, Succeeded | Reused)
 
 
 def name_of(state: State | Outcome) -> str:

@@ -95,13 +95,14 @@ class Pool:
         for device in devices:
             self.add(device)
 
-    def add(self, device: Device) -> None:
-        """Give `device` its slots, with the lowest indexes that no other device's have."""
+    def add(self, device: Device, at: float = 0.0) -> None:
+        """Give `device` its slots, with the lowest indexes that no other device's have; `at` is a wall instant."""
         indexes = islice((index for index in count() if index not in self.slots), device.capacity)
         slots = [Slot(index, device.id) for index in indexes]
         self.slots |= {slot.index: slot for slot in slots}
         if slots:
             self.devices[device.id] = DeviceState(device, slots)
+            self.devices[device.id].since = at
 
     def allocations(self) -> Iterator[Allocation]:
         """All that are held now."""

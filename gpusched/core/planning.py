@@ -89,10 +89,15 @@ def reason_of_plan(planned: PlannedWindow) -> str:
     return planned.refusal or planned.skip_reason or planned.doubt or ""
 
 
+def with_remedy(reason: str, remedy: str) -> str:
+    """A reason, and what would help."""
+    return f"{reason}; {remedy}" if remedy else reason
+
+
 def planned_outcome(planned: PlannedWindow) -> Outcome | None:
     """How a window ends that needs no launch; None for one that is to be trained."""
     if planned.refusal is not None:
-        return Failed(failure=Failure(kind="bad_data", message=planned.refusal))
+        return Failed(failure=Failure(kind="bad_data", message=with_remedy(planned.refusal, planned.remedy)))
     if planned.skip_reason is not None:
         return Skipped(reason=planned.skip_reason)
     return None if planned.committed is None else Reused(result=planned.committed)

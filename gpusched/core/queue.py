@@ -8,7 +8,7 @@ from collections import deque
 
 from gpusched.core.changes import Change
 from gpusched.core.memory import NOTHING
-from gpusched.core.model import Batch, Finished, Instant, PlannedWindow, Queued, State, WindowKey
+from gpusched.core.model import Batch, Finished, Instant, PlannedWindow, Queued, State, WindowKey, has_result
 
 #: lines of a window's story that are kept in memory for error messages; the store keeps them all
 STORY_LINES = 12
@@ -19,6 +19,7 @@ class Entry:
 
     __slots__ = (
         *("device", "failures", "host", "key", "losses", "on_cpu", "order", "planned", "ready_at", "state", "story"),
+        "began",
     )
 
     def __init__(self, key: WindowKey, planned: PlannedWindow, number: int, state: State) -> None:
@@ -32,6 +33,8 @@ class Entry:
         self.losses = 0
         #: monotonic instant before which it is not placed again
         self.ready_at = 0.0
+        #: monotonic instant at which its last attempt began to run
+        self.began = 0.0
         #: what it needs of a device's memory, and of the host's, as far as its own attempts have shown
         self.device = self.host = NOTHING
         #: no GPU has room for it, and the batch may use the CPU
@@ -49,10 +52,12 @@ class BatchQueue:
         self.windows: list[Entry] = []
         #: asked for and not through, the one that is being made first
         self.changes: deque[Change] = deque()
-        #: that it is finished has been told
-        self.finished = False
         self.unfinished = 0
         self.active = 0
+        #: `BatchFinished` was recorded: after the end of all windows, their results are looked for
+        self.finished = False
+        #: number of the last look
+        self.check = 0
         #: why nothing of it is placed, or None
         self.held_reason: str | None = None
         #: number of the placement that served it last
@@ -105,6 +110,10 @@ class BatchQueue:
     @property
     def done(self) -> bool:
         return self.unfinished == 0 and not self.changes
+
+    def with_result(self) -> tuple[str, ...]:
+        """The windows that have one, by what is known."""
+        return tuple(label for label, entry in self.entries.items() if has_result(entry.state))
 
     def add(self, entry: Entry) -> None:
         self.entries[entry.key.label] = entry

@@ -23,6 +23,7 @@ from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
@@ -32,6 +33,7 @@ from gpusched.core.events import (
     CancelRequested,
     ChangeAdvanced,
     ChangeMade,
+    CheckResults,
     Command,
     DeviceChanged,
     DeviceLost,
@@ -47,17 +49,19 @@ from gpusched.core.events import (
     Launch,
     Record,
     ReleaseRequested,
+    ResultsChecked,
     ResumeRequested,
     RetryRequested,
     ShutdownRequested,
     SliceGranted,
     Terminate,
+    TermsRequested,
     TimePassed,
     TrialBegan,
     TrialEnded,
     WindowMoved,
 )
-from gpusched.core.failures import TREATMENTS, Retry, is_own, judge, signature
+from gpusched.core.failures import TREATMENTS, Retry, is_own, judge, missed, signature, stopped, trained
 from gpusched.core.memory import Need
 from gpusched.core.model import (
     CPU,
@@ -71,6 +75,7 @@ from gpusched.core.model import (
     Finished,
     Held,
     Instant,
+    Limits,
     Lost,
     Outcome,
     PlannedWindow,
@@ -92,6 +97,7 @@ from gpusched.core.model import (
 from gpusched.core.placement import Allocation, Pool, suits
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.terms import differences, with_terms
 from gpusched.core.timers import Timer, Timers
 
 #: outcomes that `retry` runs again
@@ -115,12 +121,16 @@ class Scheduler:
         """`estimates` is read only: whoever owns it lets it learn. `slice_windows` are changed in a turn at most."""
         self.pool = Pool()
         self._batches: dict[str, BatchQueue] = {}
-        self._dispatcher = Dispatcher(self.pool, self._batches, Estimates() if estimates is None else estimates)
+        #: those that are not finished: what remembers thousands of others must cost nothing
+        self._open: dict[str, BatchQueue] = {}
+        self._dispatcher = Dispatcher(self.pool, self._open, Estimates() if estimates is None else estimates)
         self._timers = Timers(self._batches)
         #: batches with changes that are not through, the one whose turn it is first; whether that has been recorded
         self._changing: dict[str, bool] = {}
         self._slice_windows = slice_windows
         self._shutdown = False
+        #: looks for the results of a batch
+        self._checks = 0
         self._records: list[Record] = []
         self._commands: list[Command] = []
 
@@ -134,6 +144,8 @@ class Scheduler:
                 self._attempt_ended(event, now)
             case AttemptStarted():
                 self._attempt_started(event, now)
+            case ResultsChecked():
+                self._results_checked(event, now)
             case TimePassed():
                 self._time_passed(now)
             case BatchSubmitted():
@@ -155,9 +167,11 @@ class Scheduler:
             case SliceGranted():
                 if self._changing:
                     self._go_on(self._batches[next(iter(self._changing))], now)
+            case TermsRequested():
+                self._change_terms(event, now)
             case DevicesFound():
                 for device in event.devices:
-                    self.pool.add(device)
+                    self.pool.add(device, now.wall)
                     if device.id in event.trying:
                         self.pool.begin_trial(device, now.wall)
             case TrialBegan():
@@ -200,12 +214,12 @@ class Scheduler:
     @property
     def active(self) -> int:
         """Windows that hold a slot."""
-        return sum(batch.active for batch in self._batches.values())
+        return sum(batch.active for batch in self._open.values())
 
     @property
     def unfinished(self) -> int:
         """Windows that have not finished."""
-        return sum(batch.unfinished for batch in self._batches.values())
+        return sum(batch.unfinished for batch in self._open.values())
 
     @property
     def changing(self) -> bool:
@@ -224,7 +238,7 @@ class Scheduler:
     def starved(self) -> str | None:
         """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
         if self.active == 0 and not self._shutdown:
-            for batch in self._batches.values():
+            for batch in self._open.values():
                 if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
                     return full
         return None
@@ -236,7 +250,7 @@ class Scheduler:
     def forget(self, batch_id: str) -> None:
         """Drop a batch if it is finished; a `BatchRecovered` brings it back."""
         batch = self._batches.get(batch_id)
-        if batch is not None and batch.done:
+        if batch is not None and batch.finished and not batch.changes:
             del self._batches[batch_id]
 
     def planned(self, key: WindowKey) -> PlannedWindow:
@@ -264,7 +278,11 @@ class Scheduler:
         return self._batches[batch_id].held_reason
 
     def batches(self) -> tuple[Batch, ...]:
-        return tuple(b.batch for b in self._batches.values())
+        return tuple(queue.batch for queue in self._batches.values())
+
+    def open_batches(self) -> tuple[Batch, ...]:
+        """Those that are not finished."""
+        return tuple(queue.batch for queue in self._open.values())
 
     def validate(self) -> None:
         """Raise AssertionError unless every invariant holds."""
@@ -279,6 +297,7 @@ class Scheduler:
                     index = entry.state.slot.index
                     assert index not in held, f"slot {index} is held by {held[index]} and {entry.key}"
                     held[index] = entry.key
+        assert self._open == {id_: batch for id_, batch in self._batches.items() if not batch.finished}
         allocated = {i: a.key for state in self.pool.devices.values() for i, a in state.allocations.items()}
         assert allocated == held, f"the ledger says {allocated}, the windows say {held}"
 
@@ -294,17 +313,17 @@ class Scheduler:
             states.append((planned, Queued() if outcome is None else Finished(attempts=0, outcome=outcome)))
         self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), notes=event.notes, at=now.wall))
         self._admit(batch, states)
-        self._finish_batch_if_done(batch, now)
+        self._end_if_done(batch, now)
 
     def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
         batch = BatchQueue(event.batch)
         batch.held_reason = event.held_reason
+        batch.finished = event.finished
         batch.changes.extend(event.changes)
         if event.changes:
             self._changing[event.batch.id] = True
         self._admit(batch, event.windows)
-        batch.finished = event.finished and not batch.done
-        self._finish_batch_if_done(batch, now)
+        self._end_if_done(batch, now)
         for entry in batch.entries.values():
             if isinstance(entry.state, Active):
                 # A window that takes the supervisor down with it must not do so for ever.
@@ -332,11 +351,35 @@ class Scheduler:
             batch.add(Entry(WindowKey(batch.batch.id, planned.window.label), planned, number, state))
             batch.active += isinstance(state, Active)
         self._batches[batch.batch.id] = batch
+        self._open.pop(batch.batch.id, None)
+        if not batch.finished:
+            self._open[batch.batch.id] = batch
 
-    def _finish_batch_if_done(self, batch: BatchQueue, now: Instant) -> None:
+    def _end_if_done(self, batch: BatchQueue, now: Instant) -> None:
+        """Once all windows are finished, look for their results; the batch is finished when that has been done."""
         if batch.done and not batch.finished:
-            batch.finished = True
-            self._records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
+            self._checks += 1
+            batch.check = self._checks
+            labels = batch.with_result()
+            if labels:
+                self._commands.append(CheckResults(batch_id=batch.batch.id, check=batch.check, labels=labels))
+            else:
+                self._finish(batch, now)
+
+    def _results_checked(self, event: ResultsChecked, now: Instant) -> None:
+        batch = self._batches.get(event.batch_id)
+        if batch is None or batch.finished or not batch.done or batch.check != event.check:
+            return  # some of its windows were tried again meanwhile, or others have taken its place
+        for label in event.missing:
+            entry = batch.entries[label]
+            if (lost := missed(entry.state)) is not None:
+                self._record(entry, "missed", lost, "its result is not there any more", now)
+        self._finish(batch, now)
+
+    def _finish(self, batch: BatchQueue, now: Instant) -> None:
+        batch.finished = True
+        self._open.pop(batch.batch.id, None)
+        self._records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 
@@ -360,8 +403,8 @@ class Scheduler:
             case Starting(attempt=attempt, slot=slot):
                 running = Running(attempt=attempt, slot=slot, pid=event.pid, started_at=now.wall)
                 self._move(entry, "started", running, f"as process {event.pid}", now)
-                if limits.timeout_s > 0:
-                    self._timers.set(now.monotonic + limits.timeout_s, entry, attempt, "timeout")
+                entry.began = now.monotonic
+                self._limit_time(entry, limits)
             case Stopping(attempt=attempt, slot=slot, reason=reason):
                 stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
                 self._move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
@@ -381,7 +424,7 @@ class Scheduler:
         self._tune(state.slot.device_id, entry.planned, event.ending, now)
         allocation = self.pool.release(state.slot)
         ending = event.ending
-        reason = _trained(ending) if isinstance(ending, WindowResult) else ending.message
+        reason = trained(ending) if isinstance(ending, WindowResult) else ending.message
         new: State
         if isinstance(ending, WindowResult):
             batch.streak = ("", 0)
@@ -391,7 +434,7 @@ class Scheduler:
             reason = "cancelled"
         else:
             if isinstance(state, Stopping):
-                ending = _stopped(state.reason, batch.batch.spec.limits.timeout_s, ending)
+                ending = stopped(state.reason, batch.batch.spec.limits.timeout_s, ending)
                 reason = ending.message
             if is_own(ending, alone=entry.host.alone):
                 entry.failures += 1
@@ -505,7 +548,7 @@ class Scheduler:
             self._records.append(ChangeMade(batch_id=batch_id, change=change, recorded=recorded, at=now.wall))
         if batch.changes:
             self._changing[batch_id] = True
-        self._finish_batch_if_done(batch, now)
+        self._end_if_done(batch, now)
 
     def _apply(self, verb: Verb, entry: Entry, now: Instant) -> bool:
         """Change one window; whether `verb` applied to it."""
@@ -553,7 +596,27 @@ class Scheduler:
         batch.streak = ("", 0)
         if batch.finished:
             batch.finished = False
+            self._open[batch.batch.id] = batch
             self._records.append(BatchReopened(batch_id=batch.batch.id, at=now.wall))
+
+    def _change_terms(self, event: TermsRequested, now: Instant) -> None:
+        """What runs already is held to the new timeout, counted from its start."""
+        queue = self._batches.get(event.batch_id)
+        if queue is None:
+            return
+        spec = with_terms(queue.batch.spec, event.terms)
+        if not (changes := differences(queue.batch.spec, spec)):
+            return
+        queue.batch = msgspec.structs.replace(queue.batch, spec=spec)
+        self._records.append(BatchAltered(batch=queue.batch, changes=changes, at=now.wall))
+        for entry in self._active():
+            if entry.key.batch_id == event.batch_id and isinstance(entry.state, Running):
+                self._limit_time(entry, spec.limits)
+
+    def _limit_time(self, entry: Entry, limits: Limits) -> None:
+        assert isinstance(entry.state, Running)
+        if limits.timeout_s > 0:
+            self._timers.set(entry.began + limits.timeout_s, entry, entry.state.attempt, "timeout")
 
     def _requeue(self, entry: Entry, move: lifecycle.Move, attempt: int, why: str, now: Instant) -> None:
         entry.ready_at = now.monotonic
@@ -593,13 +656,13 @@ class Scheduler:
         self._release_stranded(now)
 
     def _release_stranded(self, now: Instant) -> None:
-        for batch in self._batches.values():
+        for batch in self._open.values():
             if (batch.held_reason or "").startswith(STRANDED) and not self.pool.hopeless(batch.batch.device):
                 self._release_batch(batch, now)
 
     def _hold_stranded(self, now: Instant) -> None:
         """Hold the batches that no device is left for: whoever waits for them must hear of it."""
-        for batch in self._batches.values():
+        for batch in self._open.values():
             if batch.unfinished and batch.held_reason is None:
                 reason = self.pool.hopeless(batch.batch.device)
                 if reason is not None:
@@ -637,7 +700,10 @@ class Scheduler:
             case "launch":
                 self._stop(entry, "interrupted", f"not forked after {LAUNCH_TIMEOUT_S:g} s", now)
             case "timeout":
-                self._stop(entry, "timed_out", f"still running after {batch.batch.spec.limits.timeout_s:g} s", now)
+                # Another term of the batch since then may have made it later, or never.
+                timeout_s = batch.batch.spec.limits.timeout_s
+                if 0 < timeout_s <= now.monotonic - entry.began:
+                    self._stop(entry, "timed_out", f"still running after {timeout_s:g} s", now)
             case "grace" | "launch_grace":
                 self._commands.append(Kill(key=entry.key, attempt=timer.attempt))
 
@@ -684,7 +750,7 @@ class Scheduler:
         batch.active += isinstance(new, Active) - isinstance(old, Active)
         batch.unfinished += isinstance(old, Finished) - isinstance(new, Finished)
         if isinstance(new, Finished):
-            self._finish_batch_if_done(batch, now)
+            self._end_if_done(batch, now)
 
     def _record(
         self,
@@ -704,18 +770,5 @@ class Scheduler:
         entry.state = new
 
 
-def _trained(result: WindowResult) -> str:
-    if result.moved_aside is None:
-        return "trained"
-    return f"trained; what stood in its place was no result of gpusched, and was moved aside to {result.moved_aside}"
-
-
 def _told(need: Need) -> str:
     return "; next alone" if need.alone else f"; next with {need.memory_bytes / 2**20:.0f} MiB set aside"
-
-
-def _stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:
-    """The failure of an attempt that was told to end: the reason for that, not the signal it died of."""
-    if reason == "timed_out":
-        return Failure(kind="timed_out", message=f"stopped after {timeout_s:g} s", traceback=ending.traceback)
-    return Failure(kind="interrupted", message="stopped by the supervisor", traceback=ending.traceback)

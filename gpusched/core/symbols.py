@@ -137,11 +137,12 @@ def _doubts(seen: dict[str, int]) -> tuple[str, ...]:
     first = next(iter(seen), "")
     if first.lower() in _HEADINGS:
         doubts.append(f"{first!r} in line {seen[first]} is taken for a symbol, and looks like a heading")
+    composed = ((symbol, unicodedata.normalize("NFC", symbol)) for symbol in seen if not symbol.isascii())
+    if apart := next((symbol for symbol, whole in composed if symbol != whole), None):
+        doubts.append(f"{apart} in line {seen[apart]} has letters and accents apart, as macOS writes names of files")
     files = [symbol for symbol in seen if symbol.lower().endswith(_SUFFIXES)]
     if files:
-        more = f" and {len(files) - 1:,} more look" if len(files) > 1 else " looks"
+        looks = f" and {len(files) - 1:,} more look like names of files" if files[1:] else " looks like a file's name"
         stem = files[0].rpartition(".")[0]
-        doubts.append(
-            f"{files[0]}{more} like names of files: leave the suffix out ({stem}) where it is not the symbol's"
-        )
+        doubts.append(f"{files[0]}{looks}: leave the suffix out ({stem}) where it is not the symbol's")
     return tuple(doubts)

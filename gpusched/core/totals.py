@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from gpusched.core.model import Choice, DeviceChoice
+
 
 def totals(counts: dict[str, int]) -> dict[str, int]:
     """From the counts of a batch's windows by status: what timed out or was lost has failed."""
@@ -27,3 +31,11 @@ def batch_object(batch_id: str, output_dir: str, totals: dict[str, int], seconds
         "seconds": round(seconds, 3),
         "windows_per_second": round(done / seconds, 3) if seconds > 0 else 0.0,
     }
+
+
+def device_object(device: DeviceChoice, choice: Choice | None) -> dict[str, Any]:
+    """Where a batch runs, and what `auto` came to: why, and how long it would take on each device type."""
+    about: dict[str, Any] | None = None if choice is None else msgspec.to_builtins(choice)
+    if about is not None:
+        del about["device"]
+    return {"device": device, "device_choice": about}

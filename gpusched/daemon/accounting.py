@@ -18,7 +18,7 @@ import msgspec
 
 from gpusched.core.model import Device
 from gpusched.daemon.devices import nvml_binding
-from gpusched.daemon.sampler import in_initial_pid_namespace
+from gpusched.daemon.readings import in_initial_pid_namespace
 
 #: a window that has ended keeps its slot for so long at most
 PATIENCE_S = 0.5

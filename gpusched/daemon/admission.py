@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +20,15 @@ import anyio.to_thread
 import msgspec
 
 from gpusched.core import planning
-from gpusched.core.model import CPU, Batch, DeviceChoice
+from gpusched.core.events import TermsRequested
+from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice
 from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
+from gpusched.core.terms import Terms, differences, terms_of, with_terms
+from gpusched.daemon.choice import Chooser
+from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
@@ -60,6 +63,11 @@ class OutputTaken(InputError):
     remedy = "give this one another output directory, or wait until that one is finished"
 
 
+class OutputCleared(InputError):
+    problem = "results in {path} are being removed, as `gpusched forget --results` was told"
+    remedy = "submit it again in a moment, or give it another output directory"
+
+
 class DataUnreadable(InputError):
     problem = "the daemon cannot read the data root {path}: {cause}"
     remedy = "it runs as user {user}: check that the path exists on its machine and that this user may read it"
@@ -80,6 +88,17 @@ class NotYetDurable(DaemonError):
     remedy = "make room or mend it: the request is kept, and done as soon as the store can be written"
 
 
+class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """How a batch came to be at work."""
+
+    batch_id: str
+    how: Literal["new", "known", "again"]
+    #: None where it was at work already
+    plan: Plan | None = None
+    #: what is different from the terms that it had, in words
+    changes: tuple[str, ...] = ()
+
+
 class Admission:
     """Accepts batches. `output_root` is where those without an output directory of their own go."""
 
@@ -90,7 +109,8 @@ class Admission:
         supervisor: Supervisor,
         launcher: Launcher,
         warm_up: WarmUp,
-        pool: PoolPlan,
+        fleet: Fleet,
+        chooser: Chooser,
         output_root: Path,
         cache_dir: Path,
         logs_dir: Path,
@@ -99,7 +119,8 @@ class Admission:
         self._supervisor = supervisor
         self._launcher = launcher
         self._warm_up = warm_up
-        self._pool = pool
+        self.fleet = fleet
+        self._chooser = chooser
         self._output_root = output_root
         self._cache_dir = cache_dir
         self._logs_dir = logs_dir
@@ -110,27 +131,28 @@ class Admission:
         #: held from a look at a batch's state until the event that relies on it is handled
         self.changing = anyio.Lock()
         self._submitting: dict[str, anyio.Lock] = {}
+        #: output directories whose results are being removed
+        self._cleared: set[str] = set()
         self._surveys = anyio.Semaphore(MAX_SURVEYS)
 
     async def submit(
-        self, request: Submit, on_progress: Callable[[int, int], None]
-    ) -> tuple[str, Literal["new", "known", "again"], Plan | None]:
-        """Accept a batch; its id, how it came about, and its plan unless it was at work already. Raises GpuschedError.
+        self, request: Submit, on_progress: Callable[[int, int], None], on_trial: Callable[[str], None]
+    ) -> Admitted:
+        """Accept a batch. Raises GpuschedError.
 
         It is durable when this returns. Of several that submit the same batch at the same time, the first has it
-        surveyed, and the others wait for that.
+        surveyed, and the others wait for that. One that is at work already goes on with the terms of this request.
         """
         self._refuse_if_draining()
         check(request)
         spec = request.spec
-        await self._require(spec.device)
+        await self._require(spec.device, on_trial)
         digest = planning.digest(spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
         output_dir = Path(request.output_dir) if request.output_dir else self._output_root / batch_id
-        async with self._one_at_a_time(batch_id):
+        async with self.one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
-                await self.durable()
-                return batch_id, "known", None
+                return await self._known(batch_id, spec)
             self._check_output(batch_id, output_dir)
             await anyio.to_thread.run_sync(_check_directories, Path(spec.data_root), output_dir)
             async with self._surveys:
@@ -141,40 +163,70 @@ class Admission:
                         output_dir=output_dir,
                         cache_dir=self._cache_dir,
                         log_path=self._logs_dir / batch_id / "survey.log",
-                        device_types=self._pool.device_types(spec.device),
-                        processes=self._pool.cores,
+                        device_types=self.fleet.device_types(spec.device),
+                        processes=self.fleet.pool.cores,
                         on_progress=on_progress,
                     )
+                plan, choice = await self._chooser.settle(spec, plan)
             async with self.changing:
                 # While it was surveyed, the daemon may have been told to stop, a retry may have opened the last round
                 # again, or another batch may have taken the directory.
                 self._refuse_if_draining()
                 if self._at_work(batch_id, digest):
-                    return batch_id, "known", None
+                    return await self._known(batch_id, spec)
                 self._check_output(batch_id, output_dir)
                 again = self._store.batch(batch_id) is not None
                 batch = Batch(
-                    id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
+                    id=batch_id,
+                    digest=digest,
+                    output_dir=str(output_dir),
+                    submitted_at=time.time(),
+                    spec=spec,
+                    choice=choice,
                 )
                 with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
                     await self._supervisor.submit(batch, plan.windows, plan.notes)
                 if scope.cancelled_caught:
                     await self.durable()
-        return batch_id, "again" if again else "new", plan
+        return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
 
-    async def _require(self, wanted: DeviceChoice) -> None:
+    async def _known(self, batch_id: str, spec: BatchSpec) -> Admitted:
+        """It is at work already, and goes on with the terms of the new request."""
+        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
+
+    async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
+        """Have a batch go on with other terms; what is different, in words. It is durable when this returns.
+
+        Raises BadSubmission for terms that cannot be.
+        """
+        batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
+        assert batch is not None
+        try:
+            spec = with_terms(batch.spec, terms)
+        except ValueError as error:
+            raise BadSubmission(why=error) from error
+        if why := _out_of_range(spec):
+            raise BadSubmission(why=why)
+        changes = differences(batch.spec, spec)
+        if changes:
+            self._supervisor.post(TermsRequested(batch_id=batch_id, terms=terms))
+        await self.durable()
+        return changes
+
+    async def _require(self, wanted: DeviceChoice, on_trial: Callable[[str], None]) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
 
         The pool's GPUs train with the device type that `auto` found. Nothing is known of another one, and a window that
         fails because a GPU does not have it would speak against the GPU.
         """
-        self._pool.require(wanted)
+        await self.fleet.require(wanted, on_trial)
+        pool = self.fleet.pool
         # One that is lost would fail its whole model; if all are, the batch is held until one is back.
         lost = {id_ for id_, state in self._supervisor.scheduler.pool.devices.items() if state.health == "quarantined"}
-        gpus = tuple(device for device in self._pool.devices if device.id not in {CPU, *lost})
+        gpus = tuple(device for device in pool.devices if device.id not in {CPU, *lost})
         if gpus and wanted in ("gpu", "cuda"):
-            usable = await self._warm_up.resolve(Selected(gpus, self._pool.notes), wanted)
-            msgspec.structs.replace(self._pool, devices=usable.devices, notes=usable.notes).require(wanted)
+            usable = await self._warm_up.resolve(Selected(gpus, pool.notes), wanted)
+            msgspec.structs.replace(pool, devices=usable.devices, notes=usable.notes).require(wanted)
 
     async def durable(self) -> None:
         """Wait until what was asked of the supervisor is durable. Raises NotYetDurable when it cannot be."""
@@ -196,16 +248,29 @@ class Admission:
         return self.at_work(batch_id)
 
     def _check_output(self, batch_id: str, output_dir: Path) -> None:
-        for other in self._supervisor.scheduler.batches():
+        if os.path.realpath(output_dir) in self._cleared:
+            raise OutputCleared(path=output_dir)
+        for other in self._supervisor.scheduler.open_batches():
             if other.id != batch_id and Path(other.output_dir) == output_dir and self.at_work(other.id):
                 raise OutputTaken(other=other.id, path=output_dir)
+
+    @contextlib.contextmanager
+    def clearing(self, output_dir: Path) -> Iterator[None]:
+        """While results are removed from a directory: a batch that is accepted meanwhile might reuse them."""
+        place = os.path.realpath(output_dir)
+        self._cleared.add(place)
+        try:
+            yield
+        finally:
+            self._cleared.discard(place)
 
     def _refuse_if_draining(self) -> None:
         if self.draining:
             raise Draining
 
     @contextlib.asynccontextmanager
-    async def _one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+    async def one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+        """Keep all others from accepting or forgetting a batch of that id."""
         lock = self._submitting.setdefault(batch_id, anyio.Lock())
         try:
             async with lock:
@@ -223,7 +288,7 @@ def check(request: Submit) -> None:
 
 
 def _why_not(request: Submit) -> str | None:
-    spec, limits = request.spec, request.spec.limits
+    spec = request.spec
     if request.name is not None and (problem := planning.name_problem(request.name)):
         return f"its name {request.name[:100]!r} is not one: {problem}"
     for what, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
@@ -247,6 +312,11 @@ def _why_not(request: Submit) -> str | None:
         return f"it has more than {MAX_WINDOWS:,} windows"
     if _deeper_than(spec.settings, MAX_DEPTH):
         return f"its settings are nested more than {MAX_DEPTH} levels deep"
+    return _out_of_range(spec)
+
+
+def _out_of_range(spec: BatchSpec) -> str | None:
+    limits = spec.limits
     within = {
         "workers": 0 <= spec.workers <= 1_000_000,
         "priority": abs(spec.priority) <= 1_000_000,

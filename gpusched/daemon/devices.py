@@ -26,6 +26,8 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: version of the NVIDIA driver, if there is one that answers
     driver: str | None = None
+    #: every GPU has answered: one that is not among the devices cannot be used, or is not there
+    complete: bool = False
 
 
 def discover(
@@ -50,9 +52,11 @@ def discover(
     except Exception as error:
         return _none(_why_no_nvml(error, root))
     try:
-        cards, notes = _inventory(nvml)
+        cards, notes, complete = _inventory(nvml)
         if not cards:
-            return _none(*notes, "the NVIDIA driver reports no GPU that can be used")
+            return Discovery(
+                devices=(), notes=(*notes, "the NVIDIA driver reports no GPU that can be used"), complete=complete
+            )
         shown = visible(mask, [Gpu(uuid=card.uuid, instances=card.instances) for card in cards])
         if shown.problem:
             notes.append(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}")
@@ -75,9 +79,42 @@ def discover(
             for card in cards
             if uuid in card.usable
         )
-        return Discovery(devices=devices, notes=tuple(notes), driver=_ask(nvml, nvml.nvmlSystemGetDriverVersion))
+        driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
+        return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete)
     except Exception as error:
         return _none(f"the NVIDIA driver fails ({error}): GPUs cannot be used; look at `nvidia-smi` and `dmesg`")
+    finally:
+        with contextlib.suppress(Exception):
+            nvml.nvmlShutdown()
+
+
+class CudaAbilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What programs the driver and its GPUs can run."""
+
+    #: compute capabilities, major and minor, by PCI bus id, of the GPUs that tell theirs
+    capabilities: dict[str, tuple[int, int]] = {}
+    #: the newest CUDA that the driver runs programs of, major and minor
+    newest: tuple[int, int] | None = None
+
+
+def cuda_abilities() -> CudaAbilities:
+    """Ask all GPUs of the machine. Nothing is known of them where NVML does not work."""
+    try:
+        nvml = nvml_binding()
+        nvml.nvmlInit()
+    except Exception:  # `discover` says why
+        return CudaAbilities()
+    try:
+        found = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
+            capability = handle and _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+            if capability:
+                found[_bus_id(_pci_address(nvml, handle))] = (capability[0], capability[1])
+        version = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion) or 0
+        return CudaAbilities(capabilities=found, newest=(version // 1000, version % 1000 // 10) if version else None)
+    except Exception:
+        return CudaAbilities()
     finally:
         with contextlib.suppress(Exception):
             nvml.nvmlShutdown()
@@ -198,11 +235,12 @@ def _why_no_nvml(error: Exception, root: Path) -> str:
     return f"the NVIDIA driver cannot be started ({error}): GPUs cannot be used; look at `nvidia-smi` and `dmesg`"
 
 
-def _inventory(nvml: Any) -> tuple[list[_Card], list[str]]:
-    """Every GPU that answers, in PCI order, and what there is to say about them."""
+def _inventory(nvml: Any) -> tuple[list[_Card], list[str], bool]:
+    """Every GPU that answers, in PCI order; what there is to say about them; whether all have answered."""
     found: list[tuple[tuple[int, ...], _Card]] = []
     notes: list[str] = []
     unpersistent = []
+    complete = True
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -210,6 +248,7 @@ def _inventory(nvml: Any) -> tuple[list[_Card], list[str]]:
             card = _card(nvml, handle, f"GPU {index} ({name})", name, notes)
         except nvml.NVMLError as error:
             notes.append(f"GPU {index} does not answer ({error}): it is not used; look at `nvidia-smi` and `dmesg`")
+            complete = False
             continue
         found.append((_pci_address(nvml, handle) or (0, 0, 0, index), card))
         if _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == nvml.NVML_FEATURE_DISABLED:
@@ -219,7 +258,7 @@ def _inventory(nvml: Any) -> tuple[list[_Card], list[str]]:
             f"persistence mode is off on GPU {', '.join(unpersistent)}: windows may wait seconds for the driver;"
             " `nvidia-smi -pm 1` or nvidia-persistenced turns it on"
         )
-    return [card for _, card in sorted(found, key=lambda item: item[0])], notes
+    return [card for _, card in sorted(found, key=lambda item: item[0])], notes, complete
 
 
 def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _Card:
@@ -243,14 +282,13 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _C
     exclusive = mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
     if exclusive:
         notes.append(f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot")
-    address = _pci_address(nvml, handle)
     return _Card(
         uuid=uuid,
         usable=usable,
         exclusive=exclusive,
         cpus=_near(nvml, handle),
         accounting=_ask(nvml, nvml.nvmlDeviceGetAccountingMode, handle) == nvml.NVML_FEATURE_ENABLED,
-        pci_bus_id="{:04x}:{:02x}:{:02x}.0".format(*address) if address else "",
+        pci_bus_id=_bus_id(_pci_address(nvml, handle)),
     )
 
 
@@ -258,6 +296,10 @@ def _pci_address(nvml: Any, handle: Any) -> tuple[int, ...] | None:
     """Domain, bus and device."""
     pci = _ask(nvml, nvml.nvmlDeviceGetPciInfo, handle)
     return (pci.domain, pci.bus, pci.device) if pci else None
+
+
+def _bus_id(address: tuple[int, ...] | None) -> str:
+    return "{:04x}:{:02x}:{:02x}.0".format(*address) if address else ""
 
 
 def _instances(nvml: Any, handle: Any) -> Iterator[Any]:

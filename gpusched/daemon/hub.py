@@ -14,12 +14,9 @@ from typing import Protocol
 
 from gpusched.core.events import (
     BatchAccepted,
-    ChangeAdvanced,
-    ChangeMade,
     DeviceChanged,
     DeviceTuned,
     ProgressReported,
-    Shown,
     Update,
     WindowMoved,
 )
@@ -55,7 +52,7 @@ class Hub:
         self._pool = Pool()
         self._subscribers: dict[Subscriber, str | None] = {}
         #: what subscribers have not been told yet; empty while there are none
-        self._untold: list[Shown | Reading] = []
+        self._untold: list[Update | Reading] = []
         self._progress: dict[WindowKey, ProgressReported] = {}
         self._told_progress: dict[WindowKey, ProgressReported] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -69,8 +66,6 @@ class Hub:
     def publish(self, update: Update) -> None:
         """Something happened and is durable, or a window reported progress."""
         match update:
-            case ChangeAdvanced() | ChangeMade():
-                return
             case ProgressReported():
                 self._progress[update.key] = update
             case WindowMoved(new=new) if not isinstance(new, Running):
@@ -82,7 +77,7 @@ class Hub:
         """A device was read."""
         self._gather(reading)
 
-    def _gather(self, update: Shown | Reading) -> None:
+    def _gather(self, update: Update | Reading) -> None:
         if not self._subscribers:
             return
         if not isinstance(update, ProgressReported):
@@ -146,6 +141,8 @@ class Hub:
         if not self._subscribers:
             return
         parts = self._frames(untold) if len(untold) <= FLOOD else None
+        # A device that is tried may be one that nobody has heard of yet.
+        joining = any(isinstance(update, DeviceChanged) and update.health == "trying" for update in untold)
         frames: dict[str | None, bytes] = {}
         for subscriber, wanted in tuple(self._subscribers.items()):
             if wanted not in frames:
@@ -153,17 +150,19 @@ class Hub:
                     frames[wanted] = encode(self.snapshot(wanted))
                 else:
                     frames[wanted] = b"".join(f for about, f in parts if about in (None, wanted) or wanted is None)
+                    frames[wanted] += encode(self.snapshot(wanted)) if joining else b""
             if frames[wanted]:
                 subscriber.push(frames[wanted])
 
-    def _frames(self, untold: list[Shown | Reading]) -> list[tuple[str | None, bytes]]:
+    def _frames(self, untold: list[Update | Reading]) -> list[tuple[str | None, bytes]]:
         """Each frame with the batch that it is about, None for what concerns all."""
         parts: list[tuple[str | None, bytes]] = []
         for update in untold:
             if isinstance(update, Reading):
                 parts.append((None, encode(DeviceReported(reading=update))))
             else:
-                parts.append((_about(update), encode(views.delta(update))))
+                if (delta := views.delta(update)) is not None:
+                    parts.append((_about(update), encode(delta)))
         for key, progress in self._progress.items():
             if self._told_progress.get(key) is not progress:
                 self._told_progress[key] = progress
@@ -171,7 +170,7 @@ class Hub:
         return parts
 
 
-def _about(update: Shown) -> str | None:
+def _about(update: Update) -> str | None:
     match update:
         case DeviceChanged() | DeviceTuned():
             return None

@@ -22,6 +22,8 @@ from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Re
 from gpusched.core.model import (
     Batch,
     Cancelled,
+    DataNote,
+    DataNotes,
     Failed,
     Failure,
     Finished,
@@ -56,6 +58,8 @@ class Index:
         self._files: dict[str, IO[bytes]] = {}
         self._output_dirs: dict[str, Path] = {}
         self._incomplete: set[str] = set()
+        #: of the batches whose files are open
+        self._notes: dict[str, DataNotes] = {}
 
     def rewrite(self, batch: Batch) -> None:
         """Write the index of a batch from the store, and keep it open for more lines."""
@@ -84,7 +88,9 @@ class Index:
 
     def _line(self, row: WindowRow) -> bytes:
         attempt = row.last_attempt
-        return line(row, self._log_path(row.key, attempt.attempt) if attempt else None)
+        log_path = self._log_path(row.key, attempt.attempt) if attempt else None
+        notes = self._notes.get(row.key.batch_id, {}).get(row.plan.window.symbol, ())
+        return line(row, log_path if log_path is not None and log_path.exists() else None, notes)
 
     def _append(self, batch_id: str, text: bytes) -> None:
         file = self._files.get(batch_id)
@@ -118,6 +124,7 @@ class Index:
 
     def _rewrite(self, batch_id: str) -> None:
         self._close(batch_id)
+        self._notes[batch_id] = self._store.notes(batch_id)
         path = self._path(batch_id)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +139,7 @@ class Index:
             self._incomplete.add(batch_id)
 
     def _close(self, batch_id: str) -> None:
+        self._notes.pop(batch_id, None)
         file = self._files.pop(batch_id, None)
         if file is not None:
             with contextlib.suppress(OSError), file:
@@ -141,6 +149,32 @@ class Index:
     def close(self) -> None:
         for batch_id in tuple(self._files):
             self._close(batch_id)
+
+
+def remove(output_dir: Path, batch_id: str) -> bool:
+    """Remove the index if it is one and has lines of that batch alone; whether it did. Raises OSError."""
+    try:
+        with files.opened(output_dir) as directory:
+            with files.regular(NAME, directory) as file:
+                if any(_batch_of(line) != batch_id for line in file):
+                    return False
+                if not files.same(file.fileno(), NAME, directory):
+                    return False
+            os.unlink(NAME, dir_fd=directory)
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def _batch_of(line: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(line, type=_Line).batch_id
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+class _Line(msgspec.Struct):
+    batch_id: str
 
 
 def _may_be_replaced(directory: int) -> bool:
@@ -158,8 +192,9 @@ def _may_be_replaced(directory: int) -> bool:
         return False
 
 
-def line(row: WindowRow, log: Path | None) -> bytes:
-    """One finished window as the users' next stages read it. `log` is that of its last attempt."""
+def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> bytes:
+    """One finished window as the users' next stages read it. `log` is that of its last attempt, if that has one;
+    `notes` are about its symbol's data."""
     assert isinstance(row.state, Finished)
     window, attempt = row.plan.window, row.last_attempt
     fields: dict[str, Any] = {
@@ -198,6 +233,8 @@ def line(row: WindowRow, log: Path | None) -> bytes:
             fields["error"] = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
         case Cancelled():
             fields["status"] = "cancelled"
+    if notes:
+        fields["data_notes"] = notes
     return msgspec.json.encode(fields) + b"\n"
 
 

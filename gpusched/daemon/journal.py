@@ -11,6 +11,7 @@ import sys
 
 from gpusched.core.events import (
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchReleased,
@@ -94,6 +95,8 @@ class Journal:
             case ChangeMade(batch_id=batch_id, change=change):
                 which = batch_id if change.label is None else WindowKey(batch_id, change.label)
                 log.info("asked to %s which=%s windows=%d", change.verb, which, change.windows)
+            case BatchAltered(batch=batch, changes=changes):
+                log.info("batch altered batch=%s changes=%r", batch.id, "; ".join(changes))
             case BatchReopened():
                 log.info("batch reopened batch=%s", update.batch_id)
             case DeviceChanged():
@@ -124,11 +127,12 @@ class Journal:
         else:
             return
         where = f" slot={old.slot.index} device={old.slot.device_id}" if isinstance(old, Active) else ""
-        why = (
-            f" kind={moved.ending.kind} message={moved.ending.message[:MESSAGE_CHARS]!r}"
-            if isinstance(moved.ending, Failure)
-            else ""
-        )
+        failure = moved.ending
+        if isinstance(old, Finished) and isinstance(new, Finished) and isinstance(new.outcome, Lost):
+            failure = new.outcome.failure
+        why = ""
+        if isinstance(failure, Failure):
+            why = f" kind={failure.kind} message={failure.message[:MESSAGE_CHARS]!r}"
         attempt = old.attempt if isinstance(old, Active) else 0
         log.log(
             level,

@@ -11,20 +11,31 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import anyio
 
+from gpusched.daemon import leftovers
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.link import Link
-from gpusched.daemon.logs import end_of_log
+from gpusched.daemon.logs import Logs, end_of_log
 from gpusched.daemon.process import Process
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import Fork, Job, Needs
+
+#: seconds that leaving takes at most where something does not die
+CLOSE_LIMIT_S = 20.0
+#: seconds that what was killed at the very end has to go
+ABANDON_S = 1.0
+#: of a log, where nothing else is asked for
+LOG_LIMIT_BYTES = 10 << 20
 
 _LOG_CHARS = 2000
 #: what must hold in a process that is forked from: no thread pools
@@ -43,14 +54,23 @@ class LauncherLost(LaunchError):
     remedy = "the next window starts a new one; if this repeats, run `gpusched doctor`"
 
 
+class LauncherAbandoned(LaunchError):
+    """The supervisor leaves, and waits for nothing any more."""
+
+    problem = "the launcher was left behind: the supervisor had to leave"
+    remedy = "the next start ends what is left of it"
+
+
 class Launcher:
     """Forks window processes through launcher processes, which come and go as needed.
 
-    Use as an async context manager: leaving it kills what still runs and returns when that is gone.
+    Use as an async context manager: leaving it kills what still runs and returns when that is gone, or after
+    `CLOSE_LIMIT_S`.
 
     `log_path`: where the launcher processes' own stderr goes; None: nowhere.
     `search_path`: directory put at the end of their `sys.path`, for a user's own workload module.
     `idle_timeout_s`: a launcher process leaves when it has had no process for so long; None: never.
+    `mark`: by which whatever descends from here is found when all between has died; see `leftovers`.
     """
 
     def __init__(
@@ -60,11 +80,16 @@ class Launcher:
         search_path: Path | None = None,
         idle_timeout_s: float | None = 60.0,
         environment: Mapping[str, str] | None = None,
+        mark: str | None = None,
+        condition: Condition | None = None,
     ) -> None:
         self._log_path = log_path
         self._search_path = search_path
         self._idle_timeout_s = idle_timeout_s
         self._environment = dict(os.environ if environment is None else environment)
+        self._mark = f"{mark or 'none'}/{os.getpid()}-{secrets.token_hex(4)}"
+        self._condition = condition or Condition()
+        self.logs = Logs()
         #: by the workload's module
         self._links: dict[str, Link] = {}
         self._tending: dict[Link, asyncio.Task[None]] = {}
@@ -82,10 +107,34 @@ class Launcher:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Kill what still runs, and return when it and the launcher processes are gone."""
+        """Kill what still runs, and return when it and the launcher processes are gone, or do not go."""
         for link in self._tending:
             link.retire()
-        await asyncio.gather(*self._tending.values())
+        if self._tending:
+            await asyncio.wait(self._tending.values(), timeout=CLOSE_LIMIT_S)
+        if self._tending:
+            await self.abandon()
+
+    async def abandon(self) -> list[int]:
+        """Kill everything, and wait for nothing but a moment: the pids of what is still there.
+
+        Whoever waits for a process is told that it is gone.
+        """
+        links = list(self._tending)
+        tending = list(self._tending.values())
+        for link, task in self._tending.items():
+            link.abandon(LauncherAbandoned())
+            task.cancel()
+        self._tending.clear()
+        self._links.clear()
+        left: list[int] = []
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(*tending, return_exceptions=True)
+            with anyio.move_on_after(2 * ABANDON_S):
+                _, left = await leftovers.end(self._mark, ABANDON_S)
+        for link in links:
+            link.reap()
+        return left
 
     def kill(self, workload: str) -> None:
         """Kill a launcher process that hangs; what waits for it ends with LauncherLost, and the next fork starts
@@ -113,22 +162,26 @@ class Launcher:
         env: dict[str, str | None],
         cpus: tuple[int, ...] = (),
         memory_limit_bytes: int | None = None,
+        log_limit_bytes: int = LOG_LIMIT_BYTES,
     ) -> Process:
         """Start a process for `job` whose output is appended to `log_path`. Await `wait` of what this returns.
+
+        What the log has beyond `log_limit_bytes` is left out of its middle; 0: nothing is.
 
         Raises WorkloadNotLoadable, LaunchRefused, LauncherLost; OSError if the log cannot be opened.
         """
         self._last_id += 1
         request = Fork(id=self._last_id, job=job, env=env, cpus=cpus, memory_limit_bytes=memory_limit_bytes)
-        log = _open_log(log_path)
+        log = self.logs.open(log_path, log_limit_bytes)
         try:
             link = self._connected(job.workload)
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
         except OSError:
             os.close(log)
+            self.logs.close(log_path)
             raise
         os.set_blocking(read_end, False)
-        process = Process(link, request.id, read_end)
+        process = Process(link.pid, read_end, partial(self.logs.close, log_path))
         link.fork(request, process, (write_end, log))
         await process.forked()
         return process
@@ -139,15 +192,17 @@ class Launcher:
         module = _module(workload)
         link = self._links.get(module)
         if link is None or link.closed:
-            link = self._links[module] = Link(self._spawn, self._idle_timeout_s)
+            mark = f"{self._mark}/{self.starts + 1}"
+            link = self._links[module] = Link(self._spawn, mark, self._idle_timeout_s, self._condition)
             self._tending[link] = asyncio.get_running_loop().create_task(self._tend(module, link))
         return link
 
-    def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, descriptor: int, mark: str) -> subprocess.Popen[bytes]:
         arguments = [sys.executable, "-P", "-m", "gpusched.worker.launcher", str(descriptor), str(os.getpid())]
         if self._search_path is not None:
             arguments.append(str(self._search_path))
-        log = _open_log(self._log_path) if self._log_path is not None else os.open(os.devnull, os.O_WRONLY)
+        log_path = self._log_path or Path(os.devnull)
+        log = self.logs.open(log_path, LOG_LIMIT_BYTES)
         try:
             self.starts += 1
             return subprocess.Popen(
@@ -155,10 +210,13 @@ class Launcher:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment | _SINGLE_THREADED,
+                env=self._environment | _SINGLE_THREADED | {leftovers.VARIABLE: mark},
                 pass_fds=(descriptor,),
                 start_new_session=True,
             )
+        except BaseException:
+            self.logs.close(log_path)
+            raise
         finally:
             os.close(log)
 
@@ -167,6 +225,7 @@ class Launcher:
         await link.closing()
         status = await link.bury()
         await link.bereave(LauncherLost(status=status, log=_end_of_log(self._log_path)))
+        self.logs.close(self._log_path or Path(os.devnull))
         del self._tending[link]
         if self._links.get(module) is link:
             del self._links[module]
@@ -175,15 +234,6 @@ class Launcher:
 def _module(workload: str) -> str:
     """The module of an entry point `package.module:function`."""
     return workload.partition(":")[0]
-
-
-def _open_log(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, 0o600)
-    except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, flags, 0o600)
 
 
 def _end_of_log(path: Path | None) -> str:

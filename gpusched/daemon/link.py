@@ -15,7 +15,8 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from gpusched.daemon import groups
+from gpusched.daemon import groups, leftovers, proc
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.process import Process
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import (
@@ -37,6 +38,11 @@ from gpusched.worker.messages import (
 CLOSE_GRACE_S = 10.0
 #: how long one that has hung up may take to exit
 EXIT_GRACE_S = 2.0
+#: between looks at what a launcher owes
+WATCH_S = 1.0
+#: a launcher is killed that owes something and is stopped for so long, or that is not and says nothing for so long
+STOPPED_S = 10.0
+HANG_S = 30.0
 
 _encoder = msgspec.json.Encoder()
 _reply_decoder = msgspec.json.Decoder(LauncherReply)
@@ -73,20 +79,31 @@ class Started(Protocol):
     @property
     def pid(self) -> int: ...
 
+    def poll(self) -> int | None:
+        """Reap it if it has exited; its exit status."""
+
     def wait(self) -> int:
         """Reap it, once it has exited; its exit status."""
 
 
 class Link:
-    """The connection to one launcher process, and the processes that it has forked."""
+    """The connection to one launcher process, and the processes that it has forked.
 
-    def __init__(self, spawn: Callable[[int], Started], idle_timeout_s: float | None) -> None:
+    While something is awaited of it, it is looked after: one that hangs is killed, and the next fork starts another.
+    """
+
+    def __init__(
+        self, spawn: Callable[[int, str], Started], mark: str, idle_timeout_s: float | None, condition: Condition
+    ) -> None:
+        """`spawn` starts a launcher process with a descriptor and a mark in its environment."""
         self._loop = asyncio.get_running_loop()
+        self._mark = mark
+        self._condition = condition
         self._idle_timeout_s = idle_timeout_s
         self._idle_timer: asyncio.TimerHandle | None = None
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._launcher = spawn(theirs.fileno())
+            self._launcher = spawn(theirs.fileno(), mark)
         except BaseException:
             self._socket.close()
             raise
@@ -101,6 +118,9 @@ class Link:
         self._outgoing: collections.deque[tuple[bytes, tuple[int, ...]]] = collections.deque()
         self.processes: dict[int, Process] = {}
         self._preloads: dict[tuple[str, Needs], asyncio.Future[float]] = {}
+        self._watch_timer: asyncio.TimerHandle | None = None
+        #: loop time since which it owes something and says nothing
+        self._silent_since: float | None = None
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._receive)
 
@@ -115,6 +135,8 @@ class Link:
         self._outgoing.append((packet, descriptors))
         if len(self._outgoing) == 1:
             self._flush()
+        if self._watch_timer is None:
+            self._watch_later()
 
     def fork(self, request: Fork, process: Process, descriptors: tuple[int, ...]) -> None:
         """Have `process` forked; it hears what comes of it."""
@@ -137,6 +159,9 @@ class Link:
             self._socket.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
+        """Have it die with all that it has forked. It takes no more requests."""
+        self.closed = True
+        self._closing.set()
         with contextlib.suppress(OSError):  # it has exited, or is buried already
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
@@ -174,6 +199,7 @@ class Link:
             self._handle(_reply_decoder.decode(packet))
 
     def _handle(self, reply: LauncherReply) -> None:
+        self._silent_since = None
         match reply:
             case Forked():
                 self.processes[reply.id].set_forked(reply.pid, reply.shared_bytes)
@@ -204,6 +230,41 @@ class Link:
     @property
     def _idle(self) -> bool:
         return not self.processes and not self._preloads
+
+    # -- watching ------------------------------------------------------------------------------------------------------
+
+    def _watch_later(self) -> None:
+        self._watch_timer = self._loop.call_later(WATCH_S, self._watch)
+
+    def _watch(self) -> None:
+        self._watch_timer = None
+        if self._hung_up or self._idle:
+            return
+        self._watch_later()
+        owing = [process for process in self.processes.values() if process.look(self._strays)]
+        asked = bool(self._preloads) or any(process.pid == 0 for process in self.processes.values())
+        seen = proc.look(self.pid) if owing or asked else None
+        stopped = seen is not None and seen.state in proc.STOPPED
+        # One that is asked may be importing, which takes its time, and hears nothing meanwhile.
+        if not stopped and (asked or not owing):
+            self._silent_since = None
+            return
+        if self._silent_since is None:
+            self._silent_since = self._loop.time()
+        if self._loop.time() - self._silent_since >= (STOPPED_S if stopped else HANG_S) and not self.closed:
+            self._tell(f"hangs ({proc.doing(self.pid)}): it is killed with its windows, which go back to the queue")
+            self.kill()
+
+    def _strays(self) -> list[int]:
+        """The launcher's living children that neither are windows nor belong to the session of one."""
+        leaders = {process.pid for process in self.processes.values()}
+        children = ((pid, seen) for pid, seen in proc.living() if seen.parent == self.pid)
+        return [pid for pid, seen in children if pid not in leaders and seen.session not in leaders]
+
+    def _tell(self, what: str) -> None:
+        self._condition.tell("launcher", str(self.pid), f"the launcher process {self.pid} {what}")
+
+    # -- idleness ------------------------------------------------------------------------------------------------------
 
     def _leave_later(self) -> None:
         """Retire, unless there is something to do by then."""
@@ -243,34 +304,74 @@ class Link:
         self._loop.add_reader(self._pidfd, exited.set)
         with anyio.move_on_after(EXIT_GRACE_S if self._hung_up else CLOSE_GRACE_S):
             await exited.wait()
-        if not exited.is_set():
-            self.kill()
+        self.kill()
+        with anyio.move_on_after(groups.KILL_GRACE_S):
             await exited.wait()
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
+        if not exited.is_set():
+            self._tell(f"does not die ({proc.doing(self.pid)})")
+            await exited.wait()
+        self._let_go()
         if not self._hung_up:
             self._receive()
         if not self._hung_up:
             self._hang_up()
+        self._condition.clear("launcher", str(self.pid))
         return self._launcher.wait()
 
+    def _let_go(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
     async def bereave(self, error: LaunchError) -> None:
-        """Answer everyone who still waits for the launcher, once what it left behind is gone."""
-        for answer in self._preloads.values():
-            answer.set_exception(error)
-        self._preloads.clear()
+        """Answer everyone who still waits for the launcher, each once what it left behind is gone."""
+        self._refuse_all(error)
         orphans = list(self.processes.values())
         self.processes.clear()
         for process in orphans:
+            groups.kill_group(process.pid)
+        _, left = await leftovers.end(self._mark, groups.KILL_GRACE_S)
+        async with anyio.create_task_group() as tasks:
+            for process in orphans:
+                tasks.start_soon(_see_off, process)
+            theirs = {process.pid for process in orphans}
+            for pid in left:
+                if (seen := proc.look(pid)) is not None and seen.group not in theirs:
+                    tasks.start_soon(leftovers.watch, pid, self._condition)
+
+    def abandon(self, error: LaunchError) -> None:
+        """Kill all of it and wait for nothing: whoever waits is told that it is gone."""
+        self._refuse_all(error)
+        for process in self.processes.values():
+            process.signal(signal.SIGKILL)
+            process.set_gone(ProcessEnd(launcher_lost=True))
+        self.processes.clear()
+        self.kill()
+        if not self._hung_up:
+            self._hang_up()
+
+    def reap(self) -> None:
+        """Take note of its exit, if it has exited by now; after `abandon`."""
+        self._let_go()
+        self._launcher.poll()
+
+    def _refuse_all(self, error: LaunchError) -> None:
+        """There will be no answer to what was asked."""
+        for answer in self._preloads.values():
+            answer.set_exception(error)
+        self._preloads.clear()
+        for identifier, process in list(self.processes.items()):
             if process.pid == 0:
+                del self.processes[identifier]
                 process.set_refused(error)
-            else:
-                groups.kill_group(process.pid)
-        for process in orphans:
-            if process.pid != 0:
-                await groups.group_gone(process.pid)
-                process.set_gone(ProcessEnd(launcher_lost=True))
+
+
+async def _see_off(process: Process) -> None:
+    """Wait until nothing of a killed process is left."""
+    while not await groups.group_gone(process.pid, groups.KILL_GRACE_S):
+        process.be_stuck(next(iter(proc.members(process.pid)), process.pid))
+    process.set_gone(ProcessEnd(launcher_lost=True))
 
 
 def _memory_file(content: bytes) -> int:

@@ -27,22 +27,26 @@ from gpusched.core.events import DeviceLost, DeviceRead, HostRead, TimePassed, U
 from gpusched.daemon import views
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.choice import Chooser
+from gpusched.daemon.fleet import Fleet
+from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
+from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.journal import Journal, start_logging
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.listener import Listener, listening_path
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.metrics import Metrics
 from gpusched.daemon.notify import Notifier
-from gpusched.daemon.pool import build_pool, find_gpus
+from gpusched.daemon.pool import build_pool, choose, look
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
-from gpusched.daemon.warm_up import TRIAL_S, WarmUp, launcher_environment
+from gpusched.daemon.warm_up import WarmUp, launcher_environment
 from gpusched.errors import DONE, GpuschedError, StoreError, StoreUnwritable, one_error
 
 #: seconds that running windows have to finish by themselves when the daemon is told to stop
@@ -92,11 +96,9 @@ async def _serve(config: Config) -> None:
                 environment=launcher_environment(config),
             )
         )
-        found = find_gpus(config)
-        if found.devices:
-            notifier.extend_timeout(2 * TRIAL_S)
+        found = look()
         warm_up = WarmUp(launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        pool = build_pool(config, await warm_up.resolve(found, "auto"), learned=store.learned())
+        pool = build_pool(config, choose(config, found), learned=store.learned())
         for note in pool.notes:
             log.warning("%s", note)
         hub, journal = Hub(store), Journal()
@@ -119,6 +121,7 @@ async def _serve(config: Config) -> None:
             store=store,
             launcher=launcher,
             devices=pool.devices,
+            untried=pool.gpus,
             logs_dir=logs_dir,
             cache_dir=config.cache.dir,
             observe=observe,
@@ -127,12 +130,33 @@ async def _serve(config: Config) -> None:
             on_turn=service.on_turn,
         )
         hub.show(supervisor.scheduler.pool)
+        sampler = Sampler(pool.devices, inventory=Inventory(look, found))
+        fleet = Fleet(
+            config,
+            pool,
+            warm_up,
+            learned=store.learned(),
+            post=supervisor.post,
+            on_note=lambda note: log.warning("%s", note),
+            watch=sampler.watch,
+        )
+        chooser = Chooser(
+            launcher,
+            fleet,
+            supervisor.estimates,
+            remembered=store.timings,
+            keep=store.keep_timing,
+            scratch=state_dir,
+            cache_dir=config.cache.dir,
+        )
+        chooser.sweep()
         admission = Admission(
             store=store,
             supervisor=supervisor,
             launcher=launcher,
             warm_up=warm_up,
-            pool=pool,
+            fleet=fleet,
+            chooser=chooser,
             output_root=config.run.output.absolute(),
             cache_dir=config.cache.dir,
             logs_dir=logs_dir,
@@ -147,21 +171,31 @@ async def _serve(config: Config) -> None:
             stack.enter_context(metrics.served(config.metrics.listen))
         service.bind(supervisor, admission)
         supervisor.recover()
-        requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission)
+        forgetting = Forgetting(
+            store=store,
+            supervisor=supervisor,
+            admission=admission,
+            logs_dir=logs_dir,
+            keep_days=config.daemon.keep_days,
+        )
+        requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission, forgetting=forgetting)
         server = Server(listener, requests, state_dir=state_dir)
 
         def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
             supervisor.post(event)
             if isinstance(event, DeviceRead):
                 hub.report(event.reading)
+                fleet.read(event)
 
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(service.obey_signals)
         tasks.start_soon(supervisor.run)
         tasks.start_soon(server.run)
-        tasks.start_soon(Sampler(pool.devices).run, deliver)
+        tasks.start_soon(fleet.run)
+        tasks.start_soon(sampler.run, deliver, fleet.notice)
         tasks.start_soon(read_host, deliver, memory)
         tasks.start_soon(hooks.run)
+        tasks.start_soon(forgetting.run, config.cache)
         tasks.start_soon(service.keep_turning)
         await supervisor.committed()
         slots = sum(device.capacity for device in pool.devices)
@@ -212,6 +246,8 @@ class Service:
     def summary(self) -> str:
         scheduler, admission = self._supervisor.scheduler, self._admission
         text = f"{scheduler.active} windows running, {scheduler.unfinished} not finished"
+        if trying := admission.fleet.trying():
+            text = f"{text}; trying {trying}"
         if admission.draining:
             text = f"stopping: {text}"
         return f"{text}; {admission.trouble}" if admission.trouble else text

@@ -10,7 +10,7 @@ import msgspec
 from gpusched.config import Config, Slots
 from gpusched.core.estimates import Estimate
 from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES
-from gpusched.core.model import Device, DeviceChoice, DeviceType
+from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
 from gpusched.core.selection import Selected, by_device, select
 from gpusched.daemon import devices as discovery
@@ -35,6 +35,11 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
     #: cores that this process may use
     cores: int
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Their ids."""
+        return tuple(device.id for device in self.devices if device.id != CPU)
+
     def device_types(self, wanted: DeviceChoice) -> tuple[DeviceType, ...]:
         """The LightGBM device types that a batch which asks for `wanted` may be trained on; empty: none."""
         suitable = [device for device in self.devices if suits(device, wanted)]
@@ -54,11 +59,16 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
     """The GPUs here that the operator's mask and the configuration leave, and sentences for people."""
+    return choose(config, look(wanted))
+
+
+def look(wanted: DeviceChoice = "auto") -> discovery.Discovery:
+    """The GPUs here that the operator's mask leaves to batches which ask for `wanted`. May block for seconds."""
     if wanted == "cpu":
-        return Selected(())
+        return discovery.Discovery(devices=(), notes=())
     # Until the warm-up has tried it.
     presumed: DeviceType = "cuda" if wanted == "cuda" else "gpu"
-    return choose(config, discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), device_type=presumed))
+    return discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), device_type=presumed)
 
 
 def choose(config: Config, found: discovery.Discovery) -> Selected:
@@ -74,8 +84,8 @@ def build_pool(config: Config, found: Selected, *, workers: int = 0, learned: It
 
     `learned` is what earlier windows took: where slots are `auto`, it says how many fit into the memory of a GPU.
 
-    CPU slots are always there, for batches that ask for them; batches that ask for `auto` use them if there is no GPU
-    (and `devices.fallback` allows it), or if `devices.cpu_slots` gives them a number.
+    CPU slots are always there, for batches that ask for them; `auto` may come to them if `devices.fallback` allows it,
+    or if `devices.cpu_slots` gives them a number.
     """
     gpus, notes = found.devices, found.notes
     settings = config.devices
@@ -90,7 +100,7 @@ def build_pool(config: Config, found: Selected, *, workers: int = 0, learned: It
     cpu_slots = cores if settings.cpu_slots == "auto" else settings.cpu_slots
     if workers and not gpus:
         cpu_slots = workers
-    offered = settings.cpu_slots != "auto" if gpus else settings.fallback == "cpu"
+    offered = settings.cpu_slots != "auto" or settings.fallback == "cpu"
     cpu = discovery.cpu_device(cpu_slots, max(1, cores // max(1, cpu_slots)), auto=offered)
     return PoolPlan(
         devices=(

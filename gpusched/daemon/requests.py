@@ -22,6 +22,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import (
     OUTCOMES,
+    Batch,
     BatchSpec,
     Finished,
     Held,
@@ -34,6 +35,7 @@ from gpusched.core.scheduler import RETRIABLE
 from gpusched.core.selection import named
 from gpusched.daemon import views
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hub import Hub, Subscriber
 from gpusched.daemon.rows import WindowRow, attempt_of
 from gpusched.daemon.store import Store
@@ -49,6 +51,7 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Forget,
     GetBatch,
     GetHistory,
     GetResults,
@@ -104,6 +107,26 @@ class UnknownStatus(InputError):
     remedy = "{hint}"
 
 
+class TermsOfAWindow(InputError):
+    problem = "limits, workers and priority are those of a whole batch"
+    remedy = "name the batch alone: `gpusched {verb} {batch} --set …`"
+
+
+class NothingToAlter(InputError):
+    problem = "batch {batch} is finished, and none of its windows would run on other terms"
+    remedy = "submit it again with them: what is finished and unchanged is reused"
+
+
+class ForgottenNowhere(InputError):
+    problem = "a run forgets nothing while it is at work"
+    remedy = "what is known of it is in its output directory"
+
+
+class ForgetWhat(InputError):
+    problem = "neither a batch nor an age was named"
+    remedy = "`gpusched forget BATCH` or `gpusched forget --older-than 30d`"
+
+
 class NoLog(InputError):
     problem = "{window} has no log: {why}"
     remedy = "`gpusched show {window}` tells its story"
@@ -129,11 +152,20 @@ class Client(Subscriber, Protocol):
 class Requests:
     """Answers requests, one at a time for each client. `answer` raises GpuschedError where nothing could be done."""
 
-    def __init__(self, *, store: Store, supervisor: Supervisor, hub: Hub, admission: Admission) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        supervisor: Supervisor,
+        hub: Hub,
+        admission: Admission,
+        forgetting: Forgetting | None = None,
+    ) -> None:
         self._store = store
         self._supervisor = supervisor
         self._hub = hub
         self._admission = admission
+        self._forgetting = forgetting
 
     async def answer(self, request: Request, client: Client) -> None:
         match request:
@@ -142,12 +174,17 @@ class Requests:
             case ListBatches():
                 await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
             case GetBatch(batch_id=batch_id):
-                await client.send(BatchDetail(batch=self._status(batch_id), spec=self._spec(batch_id)))
+                status, batch = self._status(batch_id), self._batch(batch_id)
+                notes = self._store.notes(batch_id) if request.notes else {}
+                await client.send(BatchDetail(batch=status, spec=batch.spec, choice=batch.choice, notes=notes))
             case ListWindows():
                 await self._windows(request, client)
             case GetWindow(batch_id=batch_id, label=label):
                 row = self._window(WindowKey(batch_id, label))
-                await client.send(views.window_detail(row, self._store.story(row.key), self._store.attempts(row.key)))
+                symbol = row.plan.window.symbol
+                told = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
+                story, attempts = self._store.story(row.key), self._store.attempts(row.key)
+                await client.send(views.window_detail(row, story, attempts, told, self._batch(batch_id)))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():
@@ -157,6 +194,8 @@ class Requests:
                 await client.send(History(samples=tuple(self._store.history(batch_id))))
             case Change():
                 await self._change(request, client)
+            case Forget():
+                await self._forget(request, client)
             case ListDevices():
                 await client.send(Devices(devices=views.devices(self._supervisor.scheduler.pool)))
             case ChangeDevice():
@@ -172,6 +211,7 @@ class Requests:
             active=self._supervisor.scheduler.active,
             unfinished=self._supervisor.scheduler.unfinished,
             trouble=self._admission.trouble,
+            trying=self._admission.fleet.trying(),
         )
 
     # -- batches -----------------------------------------------------------------------------------------------------
@@ -184,14 +224,22 @@ class Requests:
             if client.gone:  # nobody waits for an answer, and nothing has been accepted yet
                 scope.cancel()
 
+        def on_trial(trying: str) -> None:
+            client.tell(Surveyed(done=0, total=0, trying=trying))
+            if client.gone:
+                scope.cancel()
+
         with scope:
-            batch_id, how, plan = await self._admission.submit(request, on_progress)
+            admitted = await self._admission.submit(request, on_progress, on_trial)
+            plan = admitted.plan
             await client.send(
                 Submitted(
-                    batch=self._status(batch_id),
-                    how=how,
+                    batch=self._status(admitted.batch_id),
+                    how=admitted.how,
+                    changes=admitted.changes,
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
+                    choice=self._batch(admitted.batch_id).choice,
                 )
             )
 
@@ -221,6 +269,7 @@ class Requests:
                 windows = sum(status.counts.get(name, 0) for name in names)
             if request.verb == "retry" and windows:
                 self._supervisor.recall(batch_id)
+            changes = await self._alter(request, windows)
             match request.verb:
                 case "cancel":
                     self._supervisor.post(CancelRequested(batch_id=batch_id, label=label))
@@ -233,7 +282,29 @@ class Requests:
             await admission.durable()
         while self._supervisor.scheduler.is_changing(batch_id):
             await admission.durable()  # turn by turn, until it is through: others have theirs meanwhile
-        await client.send(Changed(batch=self._status(batch_id), windows=windows))
+        await client.send(Changed(batch=self._status(batch_id), windows=windows, changes=changes))
+
+    async def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
+        """Change the terms that a request names; what is different, in words."""
+        if not request.terms:
+            return ()
+        if request.label is not None:
+            raise TermsOfAWindow(batch=request.batch_id, verb=request.verb)
+        if not windows and not self._admission.at_work(request.batch_id):
+            raise NothingToAlter(batch=request.batch_id)
+        return await self._admission.alter(request.batch_id, request.terms)
+
+    async def _forget(self, request: Forget, client: Client) -> None:
+        if self._forgetting is None:
+            raise ForgottenNowhere
+        if request.batch_id is not None:
+            self._status(request.batch_id)
+            await client.send(await self._forgetting.forget(request.batch_id, results=request.results))
+        elif request.older_than_s is not None:
+            seconds = max(0.0, request.older_than_s)
+            await client.send(await self._forgetting.forget_older(seconds, results=request.results))
+        else:
+            raise ForgetWhat
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
         if request.batch_id is not None:
@@ -249,9 +320,10 @@ class Requests:
     async def _change_device(self, request: ChangeDevice, client: Client) -> None:
         ids = [status.device.id for status in self._devices(request.device)]
         for device_id in ids:
-            self._supervisor.post(
-                DrainRequested(device_id=device_id) if request.verb == "drain" else ResumeRequested(device_id=device_id)
-            )
+            if request.verb == "drain":
+                self._supervisor.post(DrainRequested(device_id=device_id))
+            elif not self._admission.fleet.resume(device_id):
+                self._supervisor.post(ResumeRequested(device_id=device_id))
         await self._admission.durable()
         changed = [s for s in views.devices(self._supervisor.scheduler.pool) if s.device.id in ids]
         await client.send(Devices(devices=tuple(changed)))
@@ -285,7 +357,8 @@ class Requests:
             if isinstance(state, Finished) and attempt > last > 0 and not request.attempt:
                 break  # the attempt that was waited for will not be made
             reached = await self._send_log(key, attempt, offset, client)
-            if reached is None and (ended or not request.follow):
+            written = 0 < attempt <= last  # one that said nothing has left no file
+            if reached is None and not written and (ended or not request.follow):
                 raise NoLog(window=key, why=f"attempt {attempt} left none" if last else "it was never launched")
             offset = reached or 0
             if not request.follow or (ended and request.attempt) or (isinstance(state, Finished) and attempt >= last):
@@ -320,16 +393,16 @@ class Requests:
             raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, known, "`gpusched status` lists them all"))
         return views.batch_status(row)
 
-    def _spec(self, batch_id: str) -> BatchSpec:
+    def _batch(self, batch_id: str) -> Batch:
         batch = self._store.accepted(batch_id)
         assert batch is not None
-        return batch.spec
+        return batch
 
     def _window(self, key: WindowKey) -> WindowRow:
         row = self._store.window(key)
         if row is None:
             self._status(key.batch_id)
-            labels = _labels_like(key.label, self._spec(key.batch_id))
+            labels = _labels_like(key.label, self._batch(key.batch_id).spec)
             hint = _did_you_mean(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
             raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
         return row
@@ -341,6 +414,7 @@ _CHANGES: dict[Verb, tuple[str, ...]] = {
     "hold": ("queued",),
     "release": ("held",),
     "retry": ("failed", "timed_out", "cancelled", "lost"),
+    "alter": ("queued", "held", "starting", "running", "stopping"),
 }
 
 
@@ -354,6 +428,8 @@ def _applies(verb: Verb, state: State) -> bool:
             return isinstance(state, Held)
         case "retry":
             return isinstance(state, Finished) and isinstance(state.outcome, RETRIABLE)
+        case "alter":
+            return not isinstance(state, Finished)
 
 
 def _launched(state: State) -> int:

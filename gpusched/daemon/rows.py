@@ -11,6 +11,7 @@ from gpusched.core.events import WindowMoved
 from gpusched.core.history import Sample
 from gpusched.core.model import (
     Batch,
+    DataNote,
     Failed,
     Failure,
     Finished,
@@ -93,6 +94,7 @@ decode_batch = msgspec.json.Decoder(Batch).decode
 decode_plan = msgspec.json.Decoder(PlannedWindow).decode
 decode_state: Callable[[str], State] = msgspec.json.Decoder(State).decode
 
+decode_notes = msgspec.json.Decoder(tuple[DataNote, ...]).decode
 decode_samples = msgspec.json.Decoder(list[Sample]).decode
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -19,7 +18,6 @@ import msgspec
 
 from gpusched import files
 from gpusched.config import Config
-from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.events import (
     BatchAccepted,
     BatchFinished,
@@ -32,15 +30,18 @@ from gpusched.core.events import (
     Update,
     WindowMoved,
 )
-from gpusched.core.model import CPU, Batch, BatchSpec, DeviceType, Finished, Held
+from gpusched.core.model import CPU, Batch, BatchSpec, Finished, Held
 from gpusched.core.planning import Plan
 from gpusched.daemon.accounting import Accountant
+from gpusched.daemon.choice import Chooser
+from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
+from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.memory import HostMemory
-from gpusched.daemon.pool import build_pool, find_gpus
+from gpusched.daemon.pool import build_pool, choose, look
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
@@ -119,79 +120,6 @@ class Course:
             self.ended.set()
 
 
-class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would do, and how long it may take."""
-
-    plan: Plan
-    seconds: float
-    #: whether windows like these have been trained into this output directory before; otherwise it is a guess
-    learned: bool
-
-
-async def forecast(
-    config: Config,
-    spec: BatchSpec,
-    output_dir: Path,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> Forecast:
-    """Plan a run; trains nothing and writes nothing but the bars cache. `on_note` as for `run_batch`.
-
-    Raises GpuschedError.
-    """
-    found = find_gpus(config, spec.device)
-    build_pool(config, found).require(spec.device)
-    logs = _plan_logs(config.cache.dir)
-    with one_error():
-        async with Launcher(
-            log_path=logs / "launcher.log",
-            search_path=Path.cwd(),
-            environment=launcher_environment(config),
-        ) as launcher:
-            warm_up = WarmUp(launcher, workload=spec.workload, log_path=logs / "warm_up.log")
-            pool = build_pool(config, await warm_up.resolve(found, spec.device), workers=spec.workers)
-            for note in pool.notes:
-                on_note(note)
-            pool.require(spec.device)
-            device_types = pool.device_types(spec.device)
-            plan = await survey(
-                launcher,
-                spec,
-                output_dir=output_dir,
-                cache_dir=config.cache.dir,
-                log_path=logs / "survey.log",
-                device_types=device_types,
-                processes=pool.cores,
-                on_progress=on_progress,
-            )
-    estimates = Estimates(Store.peek_learned(output_dir / STATE_DIR / "state.db"))
-    # GPUs do most of the work where there are both
-    device_type: DeviceType = next((one for one in device_types if one != "cpu"), "cpu")
-    seconds = [estimates.seconds(spec.workload, device_type, window.usable_rows) for window in plan.to_train]
-    slots = pool.slots(spec.device)
-    return Forecast(
-        plan=plan,
-        seconds=makespan(
-            (
-                guessed_seconds(window.usable_rows) if known is None else known
-                for window, known in zip(plan.to_train, seconds, strict=True)
-            ),
-            min(slots, spec.workers) if spec.workers else slots,
-        ),
-        learned=None not in seconds,
-    )
-
-
-def _plan_logs(cache_dir: Path) -> Path:
-    """Where a plan's processes write to: the cache, or where that cannot be written, which only makes them slower, a
-    new temporary directory."""
-    with contextlib.suppress(OSError):
-        cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(cache_dir, os.W_OK | os.X_OK):
-            return cache_dir
-    return Path(tempfile.mkdtemp(prefix="gpusched-plan-"))
-
-
 async def run_batch(
     config: Config,
     spec: BatchSpec,
@@ -213,8 +141,9 @@ async def run_batch(
     hold, release, cancel and retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
     """
     began = time.monotonic()
-    found = find_gpus(config, spec.device)
-    build_pool(config, found).require(spec.device)
+    found = look(spec.device)
+    gpus = choose(config, found)
+    build_pool(config, gpus).require(spec.device)
     state_dir = _state_dir(output_dir)
     signals: list[int] = []
     course = Course()
@@ -242,11 +171,9 @@ async def run_batch(
                 )
             )
             warm_up = WarmUp(launcher, workload=spec.workload, log_path=state_dir / "warm_up.log")
-            found = await warm_up.resolve(found, spec.device)
-            pool = build_pool(config, found, workers=spec.workers, learned=store.learned())
+            pool = build_pool(config, gpus, workers=spec.workers, learned=store.learned())
             for note in pool.notes:
                 on_note(note)
-            pool.require(spec.device)
             accountant = Accountant(pool.devices)
             stack.callback(accountant.close)
             memory = HostMemory()
@@ -254,6 +181,7 @@ async def run_batch(
                 store=store,
                 launcher=launcher,
                 devices=pool.devices,
+                untried=pool.gpus,
                 logs_dir=state_dir / "logs",
                 cache_dir=config.cache.dir,
                 observe=follow,
@@ -261,6 +189,27 @@ async def run_batch(
                 memory=memory,
             )
             hub.show(supervisor.scheduler.pool)
+            sampler = Sampler(pool.devices, inventory=Inventory(look, found) if pool.gpus else None)
+            fleet = Fleet(
+                config,
+                pool,
+                warm_up,
+                wanted=spec.device,
+                learned=store.learned(),
+                post=supervisor.post,
+                on_note=on_note,
+                watch=sampler.watch,
+            )
+            chooser = Chooser(
+                launcher,
+                fleet,
+                supervisor.estimates,
+                remembered=store.timings,
+                keep=store.keep_timing,
+                scratch=state_dir,
+                cache_dir=config.cache.dir,
+            )
+            chooser.sweep()
 
             unread = {device.id for device in pool.devices if device.id != CPU}
             all_read = anyio.Event()
@@ -271,6 +220,7 @@ async def run_batch(
                 match event:
                     case DeviceRead(reading=reading):
                         hub.report(reading)
+                        fleet.read(event)
                         unread.discard(reading.device_id)
                     case DeviceLost(device_id=device_id):
                         unread.discard(device_id)
@@ -302,7 +252,8 @@ async def run_batch(
                         supervisor=supervisor,
                         launcher=launcher,
                         warm_up=warm_up,
-                        pool=pool,
+                        fleet=fleet,
+                        chooser=chooser,
                         hub=hub,
                         output_dir=output_dir,
                         cache_dir=config.cache.dir,
@@ -312,25 +263,35 @@ async def run_batch(
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(obey_signals)
             tasks.start_soon(supervisor.run)
-            tasks.start_soon(Sampler(pool.devices).run, deliver)
+            tasks.start_soon(fleet.run)
+            tasks.start_soon(sampler.run, deliver, fleet.notice)
             tasks.start_soon(read_host, deliver, memory)
             tasks.start_soon(hooks.run)
             with surveying:
+                await fleet.require(spec.device)
                 plan = await survey(
                     launcher,
                     spec,
                     output_dir=output_dir,
                     cache_dir=config.cache.dir,
                     log_path=state_dir / "survey.log",
-                    device_types=pool.device_types(spec.device),
+                    device_types=fleet.device_types(spec.device),
                     processes=pool.cores,
                     on_progress=on_survey,
                 )
+                plan, choice = await chooser.settle(spec, plan)
                 on_plan(plan)
+                if choice is not None and choice.reason:
+                    on_note(choice.reason)
                 batch = Batch(
-                    id=batch_id, digest=digest, output_dir=str(output_dir), submitted_at=time.time(), spec=spec
+                    id=batch_id,
+                    digest=digest,
+                    output_dir=str(output_dir),
+                    submitted_at=time.time(),
+                    spec=spec,
+                    choice=choice,
                 )
-                if unread:
+                if unread and batch.device != "cpu":
                     with anyio.move_on_after(FIRST_READING_S):
                         await all_read.wait()
                 await supervisor.submit(batch, plan.windows, plan.notes)

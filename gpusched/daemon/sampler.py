@@ -8,49 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Self
 
 import anyio
+import msgspec
 
 from gpusched.core.events import DeviceLost, DeviceRead
-from gpusched.core.model import CPU, Device, Reading
-from gpusched.daemon.devices import nvml_binding
+from gpusched.core.model import CPU, Device
+from gpusched.daemon.devices import Discovery
+from gpusched.daemon.inventory import Inventory
+from gpusched.daemon.readings import Corrupt, Gone, Reader, Unreadable, in_initial_pid_namespace
 
-#: XIDs that say nothing against the device. Faults of the application, as NVIDIA's k8s-device-plugin lists them:
-#: graphics engine exception, page fault, reset channel, preemptive cleanup, video processor, context switch timeout.
-#: Memory errors that the device has dealt with (NVIDIA's XID catalogue): row to be remapped, many single-bit errors,
-#: contained error.
-HARMLESS_XIDS = frozenset({13, 31, 43, 45, 68, 109, 63, 92, 94})
-_XIDS = {
-    48: "double-bit ECC error",
-    64: "row remapping failed",
-    74: "NVLink error",
-    79: "the GPU has fallen off the bus",
-    95: "uncontained memory error",
-    119: "the GPU's system processor does not answer",
-    120: "the GPU's system processor failed",
-}
-#: inode of the initial PID namespace (PROC_PID_INIT_INO in Linux)
-_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
-#: an event's instance number when it concerns the whole GPU
-_WHOLE_GPU = 0xFFFFFFFF
 #: longest wait for events in one call: how long the thread outlives `run`
 _WAIT_S = 1.0
 #: a device that took s seconds to answer is left alone for this many times s
 _PATIENCE = 10.0
 
 
-class Unreadable(Exception):
-    """A device, or NVML altogether, did not answer this time."""
+class Answers(msgspec.Struct, frozen=True):
+    """A device that was lost answers again: it has been reset."""
+
+    device_id: str
 
 
-class Gone(Exception):
-    """A device cannot be trusted any more; says why."""
+Reported = DeviceRead | DeviceLost
+Noticed = Answers | Discovery
 
 
 class Sampler:
@@ -58,7 +42,7 @@ class Sampler:
 
     A device that cannot be read has no new reading: its last one grows old. When nothing could be read for `retry_s`
     seconds NVML is started anew, and again after each further `retry_s`. An answer that takes longer than `slow_s`
-    counts as slow.
+    counts as slow. With an `inventory`, devices that come and go are heard of, too.
     """
 
     def __init__(
@@ -70,26 +54,41 @@ class Sampler:
         slow_s: float = 1.0,
         sees_own_pids: bool | None = None,
         wall: Callable[[], float] = time.time,
+        inventory: Inventory | None = None,
     ) -> None:
-        self._ids = [device.id for device in devices if device.id != CPU]
+        self.watch(device.id for device in devices if device.id != CPU)
+        self._inventory = inventory
         self._interval_s = interval_s
         self._retry_s = retry_s
         self._slow_s = slow_s
         self._sees_own_pids = in_initial_pid_namespace() if sees_own_pids is None else sees_own_pids
         self._wall = wall
 
-    async def run(self, deliver: Callable[[DeviceRead | DeviceLost], None]) -> None:
-        """Call `deliver` on the event loop's thread with every reading and every loss; returns at once without GPUs."""
-        if not self._ids:
+    def watch(self, ids: Iterable[str]) -> None:
+        """Read these devices from the next round on, and no others."""
+        self._ids = tuple(ids)
+
+    async def run(
+        self, deliver: Callable[[Reported], None], notice: Callable[[Noticed], None] = lambda noticed: None
+    ) -> None:
+        """Call `deliver` on the event loop's thread with every reading and loss, `notice` with what has come back.
+
+        Returns at once where there is neither a GPU nor an inventory.
+        """
+        if not self._ids and self._inventory is None:
             return
         stop = threading.Event()
         loop = asyncio.get_running_loop()
 
-        def pass_on(event: DeviceRead | DeviceLost) -> None:
-            if not stop.is_set():
+        def pass_on(event: Reported | Noticed) -> None:
+            if stop.is_set():
+                return
+            if isinstance(event, Answers | Discovery):
+                notice(event)
+            else:
                 deliver(event)
 
-        def post(event: DeviceRead | DeviceLost) -> None:
+        def post(event: Reported | Noticed) -> None:
             # the loop may have been closed while a call was blocked
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(pass_on, event)
@@ -101,46 +100,61 @@ class Sampler:
         finally:
             stop.set()
 
-    def _sample(self, stop: threading.Event, post: Callable[[DeviceRead | DeviceLost], None]) -> None:
+    def _sample(self, stop: threading.Event, post: Callable[[Reported | Noticed], None]) -> None:
         reader: Reader | None = None
-        due = dict.fromkeys(self._ids, 0.0)
+        ids: tuple[str, ...] = ()
+        due: dict[str, float] = {}
         watch_due = 0.0
         lost: set[str] = set()
         answered_at = time.monotonic()
         while not stop.is_set():
             began = time.monotonic()
+            silent = began - answered_at >= self._retry_s
+            if silent or ids != self._ids or (self._inventory is not None and self._inventory.changed_for_linux()):
+                # What there is may be others than when NVML was started.
+                if reader is not None:
+                    reader.close()
+                reader, ids, answered_at = None, self._ids, began
+                due = {device_id: due.get(device_id, 0.0) for device_id in ids}
+            if self._inventory is not None and (news := self._inventory.news()) is not None:
+                post(news)
             if reader is None:
-                with contextlib.suppress(Unreadable):
-                    reader = Reader(self._ids, slow_s=self._slow_s, sees_own_pids=self._sees_own_pids)
+                if ids:
+                    with contextlib.suppress(Unreadable):
+                        reader = Reader(ids, slow_s=self._slow_s, sees_own_pids=self._sees_own_pids)
             elif not reader.has_events and watch_due <= began:
                 reader.watch()
                 watch_due = self._due_again(began)
-            for device_id in [] if reader is None else [id_ for id_ in self._ids if due[id_] <= began]:
-                assert reader is not None
-                asked_at = time.monotonic()
-                try:
-                    reading = reader.read(device_id, self._wall())
-                except Gone as gone:
-                    if device_id not in lost:
-                        post(DeviceLost(device_id=device_id, reason=str(gone)))
-                    lost.add(device_id)
-                except Unreadable:
-                    pass
-                else:
-                    lost.discard(device_id)
-                    answered_at = time.monotonic()
-                    post(DeviceRead(reading=reading))
-                due[device_id] = self._due_again(asked_at)
-                if stop.is_set():
-                    break
-            if time.monotonic() - answered_at >= self._retry_s:
-                answered_at = time.monotonic()
-                if reader is not None:
-                    reader.close()
-                reader = None
+            for device_id in ids if reader is not None else ():
+                if due[device_id] <= began and not stop.is_set():
+                    assert reader is not None
+                    asked_at = time.monotonic()
+                    if self._read(reader, device_id, lost, post):
+                        answered_at = time.monotonic()
+                    due[device_id] = self._due_again(asked_at)
             self._pause(began + self._interval_s, reader, stop, post)
         if reader is not None:
             reader.close()
+
+    def _read(self, reader: Reader, device_id: str, lost: set[str], post: Callable[[Reported | Noticed], None]) -> bool:
+        """Read a device and tell what that gave; whether it has answered. `lost` are those that do not answer."""
+        try:
+            reading = reader.read(device_id, self._wall())
+        except Corrupt as corrupt:
+            post(DeviceLost(device_id=device_id, reason=str(corrupt)))
+        except Gone as gone:
+            if device_id not in lost:
+                post(DeviceLost(device_id=device_id, reason=str(gone)))
+            lost.add(device_id)
+        except Unreadable:
+            pass
+        else:
+            post(DeviceRead(reading=reading))
+            if device_id in lost:
+                lost.remove(device_id)
+                post(Answers(device_id))
+            return True
+        return False
 
     def _due_again(self, asked_at: float) -> float:
         """When to ask again for what was asked for at `asked_at` and has been answered now."""
@@ -152,7 +166,7 @@ class Sampler:
         until: float,
         reader: Reader | None,
         stop: threading.Event,
-        post: Callable[[DeviceRead | DeviceLost], None],
+        post: Callable[[Reported | Noticed], None],
     ) -> None:
         """Wait for the next round, and for events of the driver where it has them."""
         while (left := until - time.monotonic()) > 0 and not stop.is_set():
@@ -161,210 +175,3 @@ class Sampler:
             else:
                 for device_id, reason in reader.wait(min(left, _WAIT_S)):
                     post(DeviceLost(device_id=device_id, reason=reason))
-
-
-class Reader:
-    """NVML, started, and the devices `ids` in it. Not for more than one thread; every method may block."""
-
-    def __init__(self, ids: Iterable[str], *, slow_s: float, sees_own_pids: bool) -> None:
-        """Raises `Unreadable` if NVML cannot be started."""
-        self._nvml: Any = nvml_binding()
-        self._slow_s = slow_s
-        self._sees_own_pids = sees_own_pids
-        self._handles: dict[str, Any] = {}
-        self._parents: dict[str, Any] = {}
-        #: of the devices that are MIG instances, their GPU instance IDs
-        self._instances: dict[str, int | None] = {}
-        #: of the cards, by the addresses of their handles
-        self._uuids: dict[int | None, str] = {}
-        #: errors that the card had not corrected when it was first asked; they are past
-        self._ecc_errors: dict[str, int] = {}
-        self._events: Any = None
-        try:
-            self._nvml.nvmlInit()
-        except Exception as error:
-            raise Unreadable(str(error)) from error
-        for device_id in ids:
-            with contextlib.suppress(Unreadable, Gone):
-                self._open(device_id)
-        self.watch()
-
-    def close(self) -> None:
-        self._free_events()
-        with contextlib.suppress(self._nvml.NVMLError):
-            self._nvml.nvmlShutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def has_events(self) -> bool:
-        return self._events is not None
-
-    def read(self, device_id: str, at: float) -> Reading:
-        """One reading. Raises `Gone`, or `Unreadable` if there was no answer to anything."""
-        nvml = self._nvml
-        handle = self._open(device_id)
-        questions = _Questions(nvml, self._slow_s)
-        memory = questions.ask(nvml.nvmlDeviceGetMemoryInfo, handle)
-        utilisation = questions.ask(nvml.nvmlDeviceGetUtilizationRates, handle)
-        temperature = questions.ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
-        power = questions.ask(nvml.nvmlDeviceGetPowerUsage, handle)
-        processes = None
-        if self._sees_own_pids:
-            processes = questions.ask(nvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
-            if processes is None:
-                processes = questions.ask(nvml.nvmlDeviceGetComputeRunningProcesses_v2, handle)
-        ecc_errors = questions.ask(
-            nvml.nvmlDeviceGetTotalEccErrors,
-            self._parents[device_id],
-            nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
-            nvml.NVML_VOLATILE_ECC,
-        )
-        if questions.failed and not questions.answered:
-            raise Unreadable(questions.failed)
-        if ecc_errors is not None and ecc_errors > self._ecc_errors.setdefault(device_id, ecc_errors):
-            self._ecc_errors[device_id] = ecc_errors
-            raise Gone("double-bit ECC error: memory that the card could not correct")
-        return Reading(
-            device_id=device_id,
-            at=at,
-            # a card that shares the machine's memory has none of its own
-            memory_total_bytes=memory.total if memory and memory.total else None,
-            memory_free_bytes=memory.free if memory and memory.total else None,
-            utilisation=utilisation.gpu / 100 if utilisation and utilisation.gpu <= 100 else None,
-            temperature_c=float(temperature) if temperature is not None else None,
-            power_w=power / 1000 if power is not None else None,
-            process_memory_bytes=_by_pid(processes),
-        )
-
-    def wait(self, timeout_s: float) -> list[tuple[str, str]]:
-        """Devices that an event within `timeout_s` said cannot be trusted any more, and why."""
-        nvml = self._nvml
-        try:
-            data = nvml.nvmlEventSetWait_v2(self._events, max(1, int(timeout_s * 1000)))
-        except nvml.NVMLError_Timeout:
-            return []
-        except nvml.NVMLError:
-            # One device that is lost is enough for that; without events it still shows when it is read.
-            self._free_events()
-            return []
-        if data.eventType == nvml.nvmlEventTypeXidCriticalError:
-            if data.eventData in HARMLESS_XIDS:
-                return []
-            reason = f"XID {data.eventData}: {_XIDS.get(data.eventData, 'see the XID catalogue of NVIDIA')}"
-        else:
-            reason = "double-bit ECC error: memory that the card could not correct"
-        return [(device_id, reason) for device_id in self._concerned(data)]
-
-    def _concerned(self, data: Any) -> list[str]:
-        with contextlib.suppress(self._nvml.NVMLError):
-            card = self._card(data.device)
-            return [
-                device_id
-                for device_id, parent in self._parents.items()
-                if self._card(parent) == card
-                and (data.gpuInstanceId == _WHOLE_GPU or self._instances.get(device_id) in (None, data.gpuInstanceId))
-            ]
-        return []
-
-    def _card(self, handle: Any) -> str:
-        """The UUID of a card. It is known of those that were opened: one that has an event may not answer any more."""
-        return self._uuids.get(_address(handle)) or str(self._nvml.nvmlDeviceGetUUID(handle))
-
-    def _open(self, device_id: str) -> Any:
-        """The handle of a device; asked for again as long as there is none."""
-        nvml = self._nvml
-        if device_id not in self._handles:
-            questions = _Questions(nvml, self._slow_s)
-            handle = questions.ask(nvml.nvmlDeviceGetHandleByUUID, device_id)
-            if handle is None:
-                raise Unreadable(questions.failed or "NVML does not know it")
-            parent, card = None, device_id
-            if device_id.startswith("MIG-"):
-                parent = questions.ask(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
-                card = questions.ask(nvml.nvmlDeviceGetUUID, parent or handle) or device_id
-                self._instances[device_id] = questions.ask(nvml.nvmlDeviceGetGpuInstanceId, handle)
-            self._parents[device_id] = parent or handle
-            self._uuids[_address(parent or handle)] = card
-            self._handles[device_id] = handle
-        return self._handles[device_id]
-
-    def watch(self) -> None:
-        """Ask for the driver's events of those devices that have them."""
-        nvml = self._nvml
-        wanted = nvml.nvmlEventTypeXidCriticalError | nvml.nvmlEventTypeDoubleBitEccError
-        registered: set[str] = set()
-        with contextlib.suppress(nvml.NVMLError):
-            self._events = nvml.nvmlEventSetCreate()
-            for parent in self._parents.values():
-                with contextlib.suppress(nvml.NVMLError):
-                    card = self._card(parent)
-                    supported = nvml.nvmlDeviceGetSupportedEventTypes(parent) & wanted
-                    if supported and card not in registered:
-                        nvml.nvmlDeviceRegisterEvents(parent, supported, self._events)
-                        registered.add(card)
-        if not registered:
-            self._free_events()
-
-    def _free_events(self) -> None:
-        if self._events is not None:
-            with contextlib.suppress(self._nvml.NVMLError):
-                self._nvml.nvmlEventSetFree(self._events)
-            self._events = None
-
-
-class _Questions:
-    """The questions of one reading: what a card does not support is an answer, what fails is not."""
-
-    def __init__(self, nvml: Any, slow_s: float) -> None:
-        self._nvml = nvml
-        self._slow_s = slow_s
-        self.answered = False
-        self.failed = ""
-
-    def ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """None if there is no answer. Raises `Gone`, and `Unreadable` after an error that came slowly."""
-        nvml = self._nvml
-        asked_at = time.monotonic()
-        try:
-            answer = call(*arguments)
-        except nvml.NVMLError as error:
-            if error.value in {nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED}:
-                raise Gone(str(error)) from error
-            if error.value in {nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND}:
-                self.answered = True
-            else:
-                self.failed = str(error)
-            answer = None
-        else:
-            self.answered = True
-        if time.monotonic() - asked_at > self._slow_s:
-            # the next question would block as long
-            raise Unreadable("it answers too slowly")
-        return answer
-
-
-def _address(handle: Any) -> int | None:
-    return ctypes.cast(handle, ctypes.c_void_p).value
-
-
-def _by_pid(processes: Any) -> dict[int, int] | None:
-    """Memory by PID; None unless it is known of every process."""
-    if processes is None or any(process.usedGpuMemory is None for process in processes):
-        return None
-    used: dict[int, int] = {}
-    for process in processes:
-        used[process.pid] = used.get(process.pid, 0) + process.usedGpuMemory
-    return used
-
-
-def in_initial_pid_namespace() -> bool:
-    """Whether the PIDs of this process's world are those that NVML reports; in most containers they are not."""
-    try:
-        return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE
-    except OSError:
-        return False

@@ -19,7 +19,21 @@ END = (
     " device_memory_bytes = ?, device_seconds = ?, own_memory_bytes = ?"
     " WHERE window = ? AND attempt = ?"
 )
+#: the moves of a window, and between them what changed for its batch while it was not finished
+STORY = """
+    WITH w AS (
+        SELECT id, coalesce(finishing, 9e18) AS finishing FROM windows WHERE batch_id = :batch_id AND label = :label
+    )
+    SELECT at, old, new, attempt, reason FROM (
+        SELECT s.id AS place, 0 AS kind, s.at, s.old, s.new, s.attempt, s.reason FROM story s, w WHERE s.window = w.id
+        UNION ALL
+        SELECT b.after, 1, b.at, NULL, NULL, NULL, b.reason FROM batch_story b, w
+        WHERE b.batch_id = :batch_id AND b.after < w.finishing
+    ) ORDER BY place, kind
+"""
 LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+KEEP_TIMING = "INSERT OR REPLACE INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+TIMINGS = "SELECT * FROM timings WHERE workload = ? AND settings = ?"
 #: of a batch that is still there
 KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE id = ?"
 
@@ -31,8 +45,16 @@ UNFINISHED = """
     SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
     ORDER BY number
 """
-
-BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches"
+NOTES = (
+    "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
+    " ORDER BY number LIMIT :symbols"
+)
+BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches WHERE forgetting IS NULL"
+REMOVE_FORGOTTEN = (
+    "DELETE FROM windows WHERE id IN ("
+    "SELECT w.id FROM windows w JOIN batches b ON b.id = w.batch_id"
+    " WHERE w.batch_id = ? AND b.forgetting IS NOT NULL LIMIT ?)"
+)
 ATTEMPT_COLUMNS = (
     "a.attempt, a.slot, a.device, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message, a.traceback,"
     " a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds, a.own_memory_bytes"
@@ -61,7 +83,8 @@ ENDINGS = (
     " FROM (SELECT id, window, old, reason FROM story ORDER BY id DESC LIMIT :lines) s"
     " CROSS JOIN windows w ON w.id = s.window AND w.finishing = s.id"
     " JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
-    " WHERE s.old IN ('starting', 'running', 'stopping') AND (:batch_id IS NULL OR w.batch_id = :batch_id)"
+    " WHERE (s.old IN ('starting', 'running', 'stopping') OR w.status = 'lost')"
+    " AND (:batch_id IS NULL OR w.batch_id = :batch_id)"
     " AND (NOT :failed OR w.status IN ('failed', 'timed_out', 'lost')) ORDER BY s.id DESC LIMIT :windows"
 )
 

@@ -15,9 +15,9 @@ import errno
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from gpusched.core.changes import Change
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import (
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
@@ -38,8 +39,9 @@ from gpusched.core.events import (
     Record,
     WindowMoved,
 )
+from gpusched.core.fastest import Timing
 from gpusched.core.history import Sample
-from gpusched.core.model import Active, Batch, Finished, Running, Starting, State, Stopping, WindowKey
+from gpusched.core.model import Active, Batch, DataNotes, Finished, Running, Starting, State, Stopping, WindowKey
 from gpusched.daemon import statements
 from gpusched.daemon.rows import (
     AttemptRow,
@@ -52,6 +54,7 @@ from gpusched.daemon.rows import (
     batch_row,
     bounded,
     decode_batch,
+    decode_notes,
     decode_plan,
     decode_samples,
     decode_state,
@@ -59,9 +62,11 @@ from gpusched.daemon.rows import (
     status_of,
     to_json,
 )
-from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreUnwritable
+from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
 
 __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
+
+T = TypeVar("T")
 
 #: "gpus": tells a store from any other sqlite file
 APPLICATION_ID = 0x67707573
@@ -73,6 +78,8 @@ _BUSY_TIMEOUT_MS = 2000
 #: a file up to this size is checked page by page when opened (60 ms); damage to a larger one shows when read
 _CHECK_BYTES = 64 * 1024 * 1024
 _PAGE_WINDOWS = 1000
+#: symbols whose notes are told of at a time
+NOTED_SYMBOLS = 5000
 #: moves among which those are that ended a window lately
 _RECENT_LINES = 10_000
 #: the log is cut back to this size after a large batch
@@ -88,6 +95,7 @@ class Store:
         self._connection = connection
         self._execute = connection.execute
         self._syncs = True
+        self._status = path.stat()
         #: the last line of all stories
         self._line: int = self._query("SELECT coalesce(max(id), 0) FROM story")[0][0]
 
@@ -101,13 +109,9 @@ class Store:
             files.make_private_directory(path.parent)
             lock_fd = _lock(path)
             on_error.callback(os.close, lock_fd)
-            # Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it.
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with contextlib.closing(os.fdopen(fd, "r+b")):
-                os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
-            connection = sqlite3.connect(path, isolation_level=None)
+            _make_private(path)
+            connection = _connect(path)
             on_error.callback(connection.close)
-            _prepare(connection, path)
             store = cls(path, lock_fd, connection)
             on_error.pop_all()
         return store
@@ -115,19 +119,54 @@ class Store:
     @staticmethod
     def peek_learned(path: Path) -> list[Estimate]:
         """What the store at `path` has learned; nothing if there is none, or it cannot be read. Changes nothing."""
-        try:
-            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                return _learned(connection.execute(_LEARNED).fetchall())
-        except (sqlite3.Error, TypeError):
-            return []
+        return _peeked(path, lambda execute: _learned(execute(_LEARNED).fetchall()))
+
+    @staticmethod
+    def peek_timings(path: Path, workload: str, settings: str) -> list[Timing]:
+        """The same for the timings of a workload with these settings."""
+        return _peeked(path, lambda execute: _timings(execute(statements.TIMINGS, (workload, settings)).fetchall()))
 
     def close(self) -> None:
         """Fold the log into the file and let the next process in. Closing twice does nothing."""
         if self._lock_fd < 0:
             return
         self._connection.close()
+        if _has_status(os.fstat(self._lock_fd), _lock_path(self.path)) and not _has_status(self._status, self.path):
+            _remove_log(self.path)
         os.close(self._lock_fd)
         self._lock_fd = -1
+
+    def keep_in_place(self) -> bool:
+        """Write the store anew where its file was removed while it was open; whether that had to be done.
+
+        Raises `StoreReplaced` where another file has its name, and what `open` raises.
+        """
+        with _translated(self.path):
+            try:
+                if os.path.samestat(self._status, self.path.stat()):
+                    return False
+            except FileNotFoundError:
+                self._restore()
+                return True
+        raise StoreReplaced(path=self.path)
+
+    def _restore(self) -> None:
+        """All that was committed is in the open file, which has no name any more."""
+        files.make_private_directory(self.path.parent)
+        if not _has_status(os.fstat(self._lock_fd), _lock_path(self.path)):
+            lock_fd = _lock(self.path)
+            os.close(self._lock_fd)
+            self._lock_fd = lock_fd
+        copy = self.path.with_name(f".{self.path.name}.restored")
+        copy.unlink(missing_ok=True)
+        _make_private(copy)
+        with contextlib.closing(sqlite3.connect(copy)) as target:
+            self._connection.backup(target)
+        copy.rename(self.path)
+        self._connection.close()
+        _remove_log(self.path)
+        self._status, self._connection = self.path.stat(), _connect(self.path)
+        self._execute, self._syncs = self._connection.execute, True
 
     def __enter__(self) -> Self:
         return self
@@ -147,17 +186,23 @@ class Store:
 
         Raises `LookupError` for a move of a window that no accepted batch has.
         """
+        with self._transaction(sync=bool(histories) or not records or not all(map(_may_be_late, records))):
+            for record in records:
+                self._write(record)
+            for estimate in learned:
+                self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
+            for batch_id, samples in histories.items():
+                self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
+
+    @contextlib.contextmanager
+    def _transaction(self, *, sync: bool = True) -> Iterator[None]:
+        """Commit what is executed, or nothing of it."""
         line = self._line
         with _translated(self.path):
-            self._sync(bool(histories) or not records or not all(map(_may_be_late, records)))
+            self._sync(sync)
             try:
                 self._execute("BEGIN IMMEDIATE")
-                for record in records:
-                    self._write(record)
-                for estimate in learned:
-                    self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
-                for batch_id, samples in histories.items():
-                    self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
+                yield
                 self._execute("COMMIT")
             except BaseException:
                 self._line = line
@@ -176,6 +221,32 @@ class Store:
         """Keep updated estimates, outside of any turn; `record` takes them along for free."""
         self.record((), learned)
 
+    def mark_forgotten(self, batch_id: str, *, results: bool) -> None:
+        """Have nobody see a finished batch any more; what is left of it goes by `remove_forgotten`."""
+        with self._transaction():
+            what = "results" if results else "records"
+            self._execute(
+                "UPDATE batches SET forgetting = ? WHERE id = ? AND finished_at IS NOT NULL", (what, batch_id)
+            )
+
+    def forgotten(self) -> list[tuple[str, str, bool]]:
+        """(batch, output directory, whether its results go too) of those that are marked and not removed yet."""
+        rows = self._query("SELECT id, output_dir, forgetting FROM batches WHERE forgetting IS NOT NULL")
+        return [(batch_id, output_dir, what == "results") for batch_id, output_dir, what in rows]
+
+    def remove_forgotten(self, batch_id: str, windows: int) -> int:
+        """Remove so many windows of a marked batch; how many that were. With the last of them it goes itself."""
+        with self._transaction():
+            removed = self._execute(statements.REMOVE_FORGOTTEN, (batch_id, windows)).rowcount
+            if removed < windows:
+                self._execute("DELETE FROM batches WHERE id = ? AND forgetting IS NOT NULL", (batch_id,))
+        return removed
+
+    def keep_timing(self, timing: Timing) -> None:
+        """Remember what a window took that was timed."""
+        with _translated(self.path):
+            self._execute(statements.KEEP_TIMING, msgspec.structs.astuple(timing))
+
     def _write(self, record: Record) -> None:
         match record:
             case WindowMoved():
@@ -186,6 +257,8 @@ class Store:
                 self._execute("UPDATE batches SET held_reason = ? WHERE id = ?", (record.reason, record.batch_id))
             case BatchReleased():
                 self._execute("UPDATE batches SET held_reason = NULL WHERE id = ?", (record.batch_id,))
+            case BatchAltered():
+                self._alter(record)
             case BatchReopened():
                 self._execute("UPDATE batches SET finished_at = NULL WHERE id = ?", (record.batch_id,))
             case ChangeAdvanced(batch_id=batch_id, change=change):
@@ -222,6 +295,16 @@ class Store:
         self._connection.executemany(
             "INSERT INTO counts VALUES (?, ?, ?)", [(batch.id, status, n) for status, n in counts.items()]
         )
+        self._connection.executemany(
+            "INSERT INTO notes VALUES (?, ?, ?, ?)",
+            [(batch.id, n, symbol, to_json(notes)) for n, (symbol, notes) in enumerate(record.notes.items())],
+        )
+
+    def _alter(self, record: BatchAltered) -> None:
+        batch = record.batch
+        self._execute("UPDATE batches SET batch = ? WHERE id = ?", (to_json(batch), batch.id))
+        line = (batch.id, self._line, record.at, "; ".join(record.changes))
+        self._execute("INSERT INTO batch_story VALUES (?, ?, ?, ?)", line)
 
     def _move(self, record: WindowMoved) -> None:
         old, new, at, key = record.old, record.new, record.at, record.key
@@ -256,8 +339,8 @@ class Store:
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        columns = "SELECT batch, held_reason, finished_at FROM batches WHERE id = ?"
-        for batch, held_reason, finished_at in self._query(columns, (batch_id,)):
+        about = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
+        for batch, held_reason, finished in self._query(about, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             asked = self._query(statements.CHANGES, (batch_id,))
             changes = [Change(**dict(zip(Change.__struct_fields__, row, strict=True))) for row in asked]
@@ -266,7 +349,7 @@ class Store:
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
                     held_reason=held_reason,
-                    finished=finished_at is not None,
+                    finished=bool(finished),
                     changes=tuple(changes),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),
                 )
@@ -280,14 +363,14 @@ class Store:
         return [batch_row(row, counts.get(row[0], {})) for row in self._query(f"{statements.BATCHES} ORDER BY number")]
 
     def batch(self, batch_id: str) -> BatchRow | None:
-        for row in self._query(f"{statements.BATCHES} WHERE id = ?", (batch_id,)):
+        for row in self._query(f"{statements.BATCHES} AND id = ?", (batch_id,)):
             counts = self._query("SELECT status, windows FROM counts WHERE batch_id = ? AND windows > 0", (batch_id,))
             return batch_row(row, dict(counts))
         return None
 
     def accepted(self, batch_id: str) -> Batch | None:
         """What the batch asked for, in full."""
-        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
+        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ? AND forgetting IS NULL", (batch_id,)):
             with self._decoding(batch_id):
                 return decode_batch(batch)
         return None
@@ -336,13 +419,19 @@ class Store:
         return self._window_row(rows[0]) if rows else None
 
     def story(self, key: WindowKey) -> list[StoryLine]:
-        """Every move of a window, in order; empty for one that nothing has happened to, or that does not exist."""
-        rows = self._query(
-            "SELECT s.at, s.old, s.new, s.attempt, s.reason FROM story s JOIN windows w ON w.id = s.window"
-            " WHERE w.batch_id = ? AND w.label = ? ORDER BY s.id",
-            (key.batch_id, key.label),
-        )
-        return [StoryLine(at=at, old=old, new=new, attempt=n, reason=reason) for at, old, new, n, reason in rows]
+        """Every move of a window, and what changed for its whole batch until it was finished, in order.
+
+        Empty for a window that nothing has happened to, or that does not exist.
+        """
+        lines: list[StoryLine] = []
+        state, attempt = "queued", 1
+        for at, old, new, number, reason in self._query(
+            statements.STORY, {"batch_id": key.batch_id, "label": key.label}
+        ):
+            if new is not None:
+                state, attempt = new, number
+            lines.append(StoryLine(at=at, old=old or state, new=state, attempt=attempt, reason=reason))
+        return lines
 
     def attempts(self, key: WindowKey) -> list[AttemptRow]:
         """Every launch of a window, in order."""
@@ -365,9 +454,19 @@ class Store:
                 return decode_samples(samples)
         return []
 
+    def notes(self, batch_id: str, *, symbol: str | None = None) -> DataNotes:
+        """What there is to know about the data of a batch: of the first symbols that have notes, or of this one."""
+        rows = self._query(statements.NOTES, {"batch_id": batch_id, "symbol": symbol, "symbols": NOTED_SYMBOLS})
+        with self._decoding(batch_id):
+            return {name: decode_notes(notes) for name, notes in rows}
+
     def learned(self) -> list[Estimate]:
         """What windows cost, for `Estimates`."""
         return _learned(self._query(_LEARNED))
+
+    def timings(self, workload: str, settings: str) -> list[Timing]:
+        """What windows of a workload with these settings took that were timed."""
+        return _timings(self._query(statements.TIMINGS, (workload, settings)))
 
     def _query(self, sql: str, arguments: tuple[object, ...] | Mapping[str, object] = ()) -> list[Any]:
         with _translated(self.path):
@@ -396,9 +495,44 @@ class Store:
 _LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
 
 
+def _make_private(path: Path) -> None:
+    """Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with contextlib.closing(os.fdopen(fd, "r+b")):
+        os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _has_status(status: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(status, path.stat())
+    except OSError:
+        return False
+
+
+def _remove_log(path: Path) -> None:
+    """sqlite leaves the log of a file that has lost its name, and would apply it to the next one that has that name."""
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + suffix).unlink()
+
+
 def _lock(path: Path) -> int:
     try:
-        return files.lock(path.with_name(path.name + ".lock"))
+        return files.lock(_lock_path(path))
     except files.Locked as locked:
         raise StoreLocked(path=path, holder=locked.holder) from None
 
@@ -415,6 +549,19 @@ def _may_be_late(record: Record) -> bool:
             return recorded
         case _:
             return False
+
+
+def _peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return read(connection.execute)
+    except (sqlite3.Error, TypeError, ValueError):
+        return []
+
+
+def _timings(rows: Iterable[tuple[Any, ...]]) -> list[Timing]:
+    named = (dict(zip(Timing.__struct_fields__, row, strict=True)) for row in rows)
+    return [msgspec.convert(fields, Timing, strict=False) for fields in named]
 
 
 def _learned(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:

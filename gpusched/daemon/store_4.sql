@@ -1,6 +1,18 @@
 -- From version 3 to 4.
 
 ALTER TABLE attempts ADD COLUMN own_memory_bytes INTEGER;  -- NULL: not known
+-- What changed for all windows of a batch that were not finished.
+CREATE TABLE batch_story (
+    batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,
+    after    INTEGER NOT NULL,                       -- the story's last line by then
+    at       REAL NOT NULL,
+    reason   TEXT NOT NULL
+);
+CREATE INDEX batch_story_by_batch ON batch_story (batch_id, after);
+
+-- What is being removed, with what: 'records' or 'results' too. NULL: the batch is there.
+ALTER TABLE batches ADD COLUMN forgetting TEXT;
+
 ALTER TABLE learned ADD COLUMN host_memory_max INTEGER NOT NULL DEFAULT 0;
 
 -- What was asked of a batch and is not through: gpusched.core.changes.Change.
@@ -13,3 +25,24 @@ CREATE TABLE changes (
     windows  INTEGER NOT NULL,     -- that it applied to so far
     PRIMARY KEY (batch_id, number)
 ) WITHOUT ROWID;
+-- gpusched.core.fastest.Timing
+CREATE TABLE timings (
+    workload    TEXT NOT NULL,
+    settings    TEXT NOT NULL,
+    model       TEXT NOT NULL,
+    device_type TEXT NOT NULL,
+    bucket      INTEGER NOT NULL,
+    rows        INTEGER NOT NULL,
+    seconds     REAL NOT NULL,
+    at_least    INTEGER NOT NULL,
+    PRIMARY KEY (workload, settings, model, device_type, bucket)
+) WITHOUT ROWID;
+-- What there is to know about the data of a batch, by symbol: [gpusched.core.model.DataNote], JSON.
+CREATE TABLE notes (
+    batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,
+    number   INTEGER NOT NULL,                           -- order of the symbols
+    symbol   TEXT NOT NULL,
+    notes    TEXT NOT NULL,
+    PRIMARY KEY (batch_id, number)
+) WITHOUT ROWID;
+CREATE INDEX notes_by_symbol ON notes (batch_id, symbol);

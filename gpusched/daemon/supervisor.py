@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 
 from gpusched import artifacts
@@ -32,6 +34,7 @@ from gpusched.core.events import (
     BatchRecovered,
     BatchReopened,
     BatchSubmitted,
+    CheckResults,
     Command,
     DeviceLost,
     DeviceRead,
@@ -41,6 +44,7 @@ from gpusched.core.events import (
     Launch,
     ProgressReported,
     Record,
+    ResultsChecked,
     ShutdownRequested,
     SliceGranted,
     Terminate,
@@ -65,21 +69,24 @@ from gpusched.core.model import (
     WindowKey,
     WindowResult,
 )
-from gpusched.core.placement import type_on, types_for
+from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
 from gpusched.daemon.accounting import UNKNOWN, Accounted
-from gpusched.daemon.devices import pinning
 from gpusched.daemon.index import Index
+from gpusched.daemon.jobs import environment, window_job
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.learning import Learning
 from gpusched.daemon.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log
 from gpusched.daemon.memory import HostMemory
+from gpusched.daemon.permits import Permits
 from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
 from gpusched.errors import LaunchError, StoreError
-from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress, WindowJob
-from gpusched.workload import Task, device_fingerprint
+from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress
+from gpusched.workload import device_fingerprint
+
+log = logging.getLogger("gpusched.daemon")
 
 #: windows of finished batches that are kept in memory; the store has them all
 KEPT_WINDOWS = 10_000
@@ -103,7 +110,8 @@ class Supervisor:
     """Runs batches on a pool of devices until it is told to shut down.
 
     `observe` is called in the event loop's thread with every committed record and every report of progress, in order;
-    it must be quick and must not raise. `on_turn` is called at the end of every turn, with what keeps its records from
+    it must be quick and must not raise. Nothing is placed on the devices whose ids are `untried` until a `TrialEnded`
+    says that they train. `on_turn` is called at the end of every turn, with what keeps its records from
     being durable, if anything does.
     """
 
@@ -113,6 +121,7 @@ class Supervisor:
         store: Store,
         launcher: Launcher,
         devices: tuple[Device, ...],
+        untried: Iterable[str] = (),
         logs_dir: Path,
         cache_dir: Path,
         observe: Callable[[Update], None],
@@ -121,10 +130,10 @@ class Supervisor:
         on_turn: Callable[[StoreError | None], None] = lambda problem: None,
     ) -> None:
         self._learning = Learning(store.learned())
-        self.scheduler = Scheduler(self._learning.estimates)
+        self.estimates = self._learning.estimates
+        self.scheduler = Scheduler(self.estimates)
         self._store = store
         self._launcher = launcher
-        self._devices = {device.id: device for device in devices}
         self._logs_dir = logs_dir
         self._cache_dir = cache_dir
         self._observe = observe
@@ -132,9 +141,10 @@ class Supervisor:
         self._memory = HostMemory() if memory is None else memory
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
-        self._events: deque[Event] = deque([DevicesFound(devices=devices), self._memory.read()])
+        found = DevicesFound(devices=devices, trying=frozenset(untried))
+        self._events: deque[Event] = deque([found, self._memory.read()])
         self._wakeup = anyio.Event()
-        self._permits = anyio.Semaphore(max(1, sum(device.capacity for device in devices)))
+        self._permits = Permits()
         self._processes: dict[tuple[WindowKey, int], Process] = {}
         self._records: list[Record] = []
         self._commands: list[Command] = []
@@ -145,6 +155,9 @@ class Supervisor:
         self._histories_kept_at = time.monotonic()
         #: finished batches in memory and their windows, the one that finished first at the beginning
         self._finished: dict[str, int] = {}
+        self._finished_windows = 0
+        #: looks for the results of a batch that are under way
+        self._checks: set[int] = set()
         #: set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
         self._shutdown = False
@@ -190,6 +203,11 @@ class Supervisor:
             self.post(recovered)
             self._index.rewrite(recovered.batch)
 
+    def drop(self, batch_id: str) -> None:
+        """Keep nothing of a finished batch in memory: it has been forgotten."""
+        self._unkeep(batch_id)
+        self.scheduler.forget(batch_id)
+
     async def run(self) -> None:
         """Work until `shut_down`, and until what was running then has ended."""
         try:
@@ -207,7 +225,8 @@ class Supervisor:
 
     @property
     def _idle(self) -> bool:
-        return not (self.scheduler.active or self._events or self._records or self._commands or self._processes)
+        waiting = self._events or self._records or self._commands
+        return not (self.scheduler.active or waiting or self._processes or self._checks)
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
@@ -246,6 +265,7 @@ class Supervisor:
                     self._tell(reading.device_id)
                 case DeviceLost(device_id=device_id):
                     self._tell(device_id)
+        self._permits.fit(len(self.scheduler.pool.slots))
         problem = self._commit()
         self._on_turn(problem)
         if problem is not None:
@@ -260,11 +280,14 @@ class Supervisor:
     def _commit(self) -> StoreError | None:
         """Make the records durable and tell the observers; what makes them wait, if they have to."""
         histories = self._histories_to_keep()
-        if self._records or histories:
-            try:
+        try:
+            if self._store.keep_in_place():
+                log.warning("the store was removed while it was in use, and is written anew path=%s", self._store.path)
+            if self._records or histories:
                 self._store.record(self._records, self._learning.unsaved, histories)
-            except StoreError as problem:
-                return problem
+        except StoreError as problem:
+            return problem
+        if self._records or histories:
             self._learning.saved()
             records, self._records = self._records, []
             for record in records:
@@ -278,15 +301,20 @@ class Supervisor:
         match record:
             case BatchFinished(batch_id=batch_id):
                 self._histories.pop(batch_id, None)
+                self._unkeep(batch_id)
                 self._finished[batch_id] = self.scheduler.size(batch_id)
-                while sum(self._finished.values()) > KEPT_WINDOWS and len(self._finished) > 1:
+                self._finished_windows += self._finished[batch_id]
+                while self._finished_windows > KEPT_WINDOWS and len(self._finished) > 1:
                     oldest = next(iter(self._finished))
-                    del self._finished[oldest]
+                    self._unkeep(oldest)
                     self.scheduler.forget(oldest)
             case BatchReopened(batch_id=batch_id):
-                self._finished.pop(batch_id, None)
+                self._unkeep(batch_id)
             case BatchAccepted(batch=batch):
-                self._finished.pop(batch.id, None)
+                self._unkeep(batch.id)
+
+    def _unkeep(self, batch_id: str) -> None:
+        self._finished_windows -= self._finished.pop(batch_id, 0)
 
     def _tell(self, device_id: str) -> None:
         heard = self._heard.pop(device_id, None)
@@ -313,6 +341,9 @@ class Supervisor:
         match command:
             case Launch():
                 tasks.start_soon(self._attempt, command)
+            case CheckResults():
+                self._checks.add(command.check)
+                tasks.start_soon(self._check_results, command)
             case Terminate():
                 self._signal(command.key, command.attempt, signal.SIGTERM)
             case Kill():
@@ -328,6 +359,16 @@ class Supervisor:
             assert batch is not None
             self._launcher.kill(batch.spec.workload)
 
+    async def _check_results(self, asked: CheckResults) -> None:
+        """Look for results in a thread: there may be many, and a network file system that is slow."""
+        batch = self.scheduler.batch(asked.batch_id)
+        assert batch is not None
+        missing = await anyio.to_thread.run_sync(
+            artifacts.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+        )
+        self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
+        self._checks.discard(asked.check)
+
     # -- attempts ----------------------------------------------------------------------------------------------------
 
     async def _attempt(self, launch: Launch) -> None:
@@ -335,13 +376,13 @@ class Supervisor:
         key, attempt = launch.key, launch.attempt
         batch = self.scheduler.batch(key.batch_id)
         assert batch is not None
-        device = self._devices[launch.slot.device_id]
+        device = self.scheduler.pool.devices[launch.slot.device_id].device
         planned = self.scheduler.planned(key)
         limits = batch.spec.limits
         async with self._permits:
             try:
                 process = await self._launcher.fork(
-                    self._job(batch, planned, device),
+                    window_job(batch, planned, device, self._cache_dir),
                     log_path=self.log_path(key, attempt),
                     env=environment(device),
                     cpus=device.cpus,
@@ -431,21 +472,6 @@ class Supervisor:
                     return
                 await self._heard.setdefault(device.id, anyio.Event()).wait()
 
-    def _job(self, batch: Batch, planned: PlannedWindow, device: Device) -> WindowJob:
-        spec, window = batch.spec, planned.window
-        task = Task(
-            symbol=window.symbol,
-            start=window.start,
-            end=window.end,
-            data_root=spec.data_root,
-            cache_dir=str(self._cache_dir),
-            settings=spec.settings,
-            device_type=type_on(device, batch.device),
-            device=device.id,
-            threads=device.threads,
-        )
-        return WindowJob(workload=spec.workload, task=task, output_dir=batch.output_dir)
-
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""
         return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
@@ -456,18 +482,6 @@ def _refusal(error: LaunchError | OSError) -> Failure:
     if isinstance(error, NoMemoryToFork) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return out_of_host_memory("no process could be started")
     return Failure(kind="launch_refused", message=str(error))
-
-
-def environment(device: Device) -> dict[str, str | None]:
-    """The environment of a window process on `device`: pinned to it, and kept to its share of the cores."""
-    threads = str(device.threads)
-    return {
-        **pinning(device),
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
 
 
 def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | None:
@@ -484,8 +498,10 @@ def _reconcile(recovered: BatchRecovered) -> BatchRecovered:
     """Look for results that windows committed while nobody was there to hear of it."""
     windows: list[tuple[PlannedWindow, State]] = []
     for planned, state in recovered.windows:
-        found = committed_result(recovered.batch, planned) if isinstance(state, Active) else None
-        windows.append((msgspec.structs.replace(planned, committed=found) if found else planned, state))
+        if isinstance(state, Active):
+            # Also None: one that was planned to be reused was missed, or it would not have run.
+            planned = msgspec.structs.replace(planned, committed=committed_result(recovered.batch, planned))
+        windows.append((planned, state))
     return msgspec.structs.replace(recovered, windows=tuple(windows))
 
 

@@ -15,7 +15,7 @@ import anyio
 import msgspec
 
 from gpusched.core import planning
-from gpusched.core.calendar import missing_days, sentence
+from gpusched.core.calendar import Days, missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
 from gpusched.daemon.launcher import Launcher
@@ -132,13 +132,14 @@ class Findings:
         return len(self._answered)
 
     def take(self, message: PipeMessage) -> None:
+        """What is said of symbols that nobody asked about is passed over."""
         match message:
-            case SurveyedSymbol(symbol=symbol):
+            case SurveyedSymbol(symbol=symbol) if symbol in self._tasks:
                 self._data[symbol] = message
-            case SurveyedWindow(symbol=symbol):
+            case SurveyedWindow(symbol=symbol) if symbol in self._tasks:
                 planned = _planned(message)
                 self._windows[planned.window] = planned
-            case SurveyFailed(symbol=symbol):
+            case SurveyFailed(symbol=symbol) if symbol in self._tasks:
                 self._windows |= {planned.window: planned for planned in _undone(message, self._tasks[symbol])}
             case _:
                 return
@@ -151,8 +152,7 @@ class Findings:
     def plan(self) -> Plan:
         """The plan, with what a comparison of the symbols adds. Nothing may be missing."""
         notes = {symbol: data.notes for symbol, data in self._data.items() if data.notes}
-        missing = missing_days({symbol: data.days for symbol, data in self._data.items() if data.days is not None})
-        for symbol, days in missing.items():
+        for symbol, days in missing_days(self._days()).items():
             notes[symbol] = (*notes.get(symbol, ()), DataNote("gaps", sentence(days)))
             if self._data[symbol].strict:
                 self._refuse(symbol, sentence(days))
@@ -160,6 +160,15 @@ class Findings:
             windows=tuple(self._windows[window] for task in self._tasks.values() for window in _windows(task)),
             notes={symbol: notes[symbol] for symbol in self._tasks if symbol in notes},
         )
+
+    def _days(self) -> dict[str, Days]:
+        """The days that symbols have. What is said of others than the windows' own is foreign, and left out."""
+        found = {}
+        for symbol, data in self._data.items():
+            windows = self._tasks[symbol].windows
+            if data.days is not None and data.days.lie_within(windows[0].start, windows[-1].end):
+                found[symbol] = data.days
+        return found
 
     def _refuse(self, symbol: str, why: str) -> None:
         """All windows of a symbol that would be trained or reused: models of one symbol belong together."""

@@ -6,13 +6,16 @@ from collections import Counter
 
 import msgspec
 
-from gpusched.core.events import BatchAccepted, Shown, WindowMoved
+from gpusched.core.events import BatchAccepted, BatchAltered, ChangeAdvanced, ChangeMade, Update, WindowMoved
 from gpusched.core.model import (
     CPU,
     Active,
+    Batch,
+    DataNote,
     Ending,
     Failed,
     Failure,
+    FailureKind,
     Finished,
     Lost,
     Reused,
@@ -64,6 +67,8 @@ def window_line(row: WindowRow) -> WindowLine:
         started_at=attempt.started_at if attempt else None,
         ended_at=attempt.ended_at if attempt else None,
         reason=_reason(state),
+        failure=_failure(state),
+        remedy=row.plan.remedy if isinstance(state, Finished) else "",
     )
 
 
@@ -97,16 +102,26 @@ def result_line(row: WindowRow) -> ResultLine:
         device_memory_bytes=usage.device_memory_bytes if usage else None,
         device_seconds=usage.device_seconds if usage else None,
         reason=_reason(row.state),
+        failure=_failure(row.state),
     )
 
 
-def window_detail(row: WindowRow, story: list[StoryLine], attempts: list[AttemptRow]) -> WindowDetail:
+def window_detail(
+    row: WindowRow,
+    story: list[StoryLine],
+    attempts: list[AttemptRow],
+    notes: tuple[DataNote, ...],
+    batch: Batch,
+) -> WindowDetail:
     return WindowDetail(
         window=window_line(row),
         plan=row.plan,
         state=row.state,
         story=tuple(msgspec.convert(line, StoryView, from_attributes=True) for line in story),
         attempts=tuple(map(attempt_line, attempts)),
+        device=batch.device,
+        choice=batch.choice,
+        notes=notes,
     )
 
 
@@ -123,6 +138,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             reading=state.reading,
             reserved_bytes=(pool.host if state.device.id == CPU else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
+            since_at=state.since,
         )
         for state in pool.devices.values()
     )
@@ -138,9 +154,14 @@ def ending(move: WindowMoved) -> WindowMoved:
             return move
 
 
-def delta(update: Shown) -> Delta:
-    """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure."""
+def delta(update: Update) -> Delta | None:
+    """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure.
+
+    None: nothing, since no view shows terms or how far a change is, and clients of 0.1 know no such frame.
+    """
     match update:
+        case BatchAltered() | ChangeAdvanced() | ChangeMade():
+            return None
         case BatchAccepted():
             return BatchAnnounced(batch=_announced(update))
         case WindowMoved():
@@ -171,6 +192,11 @@ def _bounded_ending(ending: Ending | None) -> Ending | None:
     assert isinstance(state, Finished)
     assert isinstance(state.outcome, Failed)
     return state.outcome.failure
+
+
+def _failure(state: State) -> FailureKind | None:
+    outcome = state.outcome if isinstance(state, Finished) else None
+    return outcome.failure.kind if isinstance(outcome, Failed | Lost) else None
 
 
 def _reason(state: State) -> str | None:

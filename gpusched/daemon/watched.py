@@ -11,10 +11,11 @@ from pathlib import Path
 import anyio
 
 from gpusched.daemon.admission import Admission
+from gpusched.daemon.choice import Chooser
+from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.listener import SOCKET_NAME, Listener
-from gpusched.daemon.pool import PoolPlan
 from gpusched.daemon.requests import Requests
 from gpusched.daemon.run import Watch
 from gpusched.daemon.server import Server
@@ -31,7 +32,8 @@ async def be_watched(
     supervisor: Supervisor,
     launcher: Launcher,
     warm_up: WarmUp,
-    pool: PoolPlan,
+    fleet: Fleet,
+    chooser: Chooser,
     hub: Hub,
     output_dir: Path,
     cache_dir: Path,
@@ -43,7 +45,8 @@ async def be_watched(
         supervisor=supervisor,
         launcher=launcher,
         warm_up=warm_up,
-        pool=pool,
+        fleet=fleet,
+        chooser=chooser,
         output_root=output_dir,
         cache_dir=cache_dir,
         logs_dir=state_dir / "logs",

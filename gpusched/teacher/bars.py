@@ -13,17 +13,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gpusched.workload import DataNote
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 #: offset of timestamps that were written without one
 NAIVE = int(np.iinfo(np.int32).min)
 PRICES = ("open", "high", "low", "close")
-#: why a row was dropped; a code is its place here
-DROPS = ("invalid_rows", "duplicate_rows", "conflicting_rows")
-_INVALID, _DUPLICATE, _CONFLICTING = range(len(DROPS))
+#: why a row was dropped, each a bit of a code; the first five: there is no open, high, low, close, volume
+UNPRICED, INFINITE, NEGATIVE_VOLUME, DUPLICATE, CONFLICTING = (1 << bit for bit in range(5, 10))
+_MISSING = (*PRICES, "volume")
+_INVALID = (1 << 8) - 1
 
-_DAY_US = 24 * 3600 * 1_000_000
+DAY_US = 24 * 3600 * 1_000_000
 _EPOCH = dt.date(1970, 1, 1)
 
 
@@ -43,15 +46,15 @@ class Bars:
     volume: Floats
     #: (m,) like `local`
     dropped_local: Integers
-    #: (m,) codes of `DROPS`
-    dropped_code: npt.NDArray[np.int8]
+    #: (m,) codes
+    dropped_code: npt.NDArray[np.int16]
 
     def __len__(self) -> int:
         return len(self.local)
 
     def window(self, start: dt.date, end: dt.date) -> Bars:
         """The bars of the calendar dates `start` to `end`, both included, by the date that their timestamps show."""
-        first, last = ((date - _EPOCH).days * _DAY_US for date in (start, end + dt.timedelta(days=1)))
+        first, last = ((date - _EPOCH).days * DAY_US for date in (start, end + dt.timedelta(days=1)))
         kept = (self.local >= first) & (self.local < last)
         dropped = (self.dropped_local >= first) & (self.dropped_local < last)
         return Bars(
@@ -71,20 +74,24 @@ class Bars:
         return self.local, self.offset, self.open, self.high, self.low, self.close, self.volume
 
     def quality(self) -> dict[str, int]:
-        """How many rows were dropped, by reason."""
-        counts = np.bincount(self.dropped_code, minlength=len(DROPS)).tolist()
-        return dict(zip(DROPS, counts, strict=True))
+        """How many rows were dropped, by kind of reason."""
+        kinds = {"invalid_rows": _INVALID, "duplicate_rows": DUPLICATE, "conflicting_rows": CONFLICTING}
+        return {name: int(np.count_nonzero(self.dropped_code & bits)) for name, bits in kinds.items()}
+
+    def instants(self) -> Integers:
+        """(n,) microseconds since 1970-01-01 UTC, or of the wall clock where there are no offsets."""
+        return _instants(self.local, self.offset)
 
     def dates(self) -> tuple[dt.date, dt.date] | None:
         """The first and the last date that has a bar."""
         if not len(self):
             return None
-        first, last = int(self.local.min()) // _DAY_US, int(self.local.max()) // _DAY_US
+        first, last = int(self.local.min()) // DAY_US, int(self.local.max()) // DAY_US
         return _EPOCH + dt.timedelta(days=first), _EPOCH + dt.timedelta(days=last)
 
     def days(self) -> list[int]:
         """The days that have bars, as ordinals of the proleptic Gregorian calendar; some may be there twice."""
-        days = self.local // _DAY_US
+        days = self.local // DAY_US
         changes = np.append(True, days[1:] != days[:-1])[: len(days)]
         ordinals: list[int] = (days[changes] + _EPOCH.toordinal()).tolist()
         return ordinals
@@ -98,35 +105,55 @@ class Bars:
         return [text + suffixes[seconds] for text, seconds in zip(texts, offset, strict=True)]
 
 
-def clean(
-    local: Integers,
-    offset: npt.NDArray[np.int32],
-    values: Floats,
-) -> Bars:
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Sifted:
+    """Bars, and the rows that they come from by their numbers."""
+
+    bars: Bars
+    #: (n,) of each bar
+    rows: Integers
+    #: (c,) that were dropped for others of their instant, which have other values, and those others
+    conflicts: Integers
+    winners: Integers
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """Every bar of a symbol at one interval, and what is to be said about them."""
+
+    bars: Bars
+    #: the interval's name: that of its directory, or as asked for, or as measured
+    interval: str
+    notes: tuple[DataNote, ...] = ()
+
+
+def clean(local: Integers, offset: npt.NDArray[np.int32], values: Floats) -> Bars:
+    """The bars of `sift`."""
+    return sift(local, offset, values).bars
+
+
+def sift(local: Integers, offset: npt.NDArray[np.int32], values: Floats, *, daily: bool = False) -> Sifted:
     """Bars from rows in the order in which they were read.
 
     `values` is (5, n): open, high, low, close, volume; NaN where there was nothing. Rows without a usable price and
-    volume are dropped; of several with the same instant the last read is kept, the others are dropped as duplicates
-    (the same values) or conflicts (other values).
+    volume are dropped; of several with the same instant (of `daily` bars: the same date) the last read is kept, the
+    others are dropped as duplicates (the same values) or conflicts (other values).
     """
-    prices, volume = values[:4], values[4]
-    with np.errstate(invalid="ignore"):
-        valid = ((prices > 0) & (prices < np.inf)).all(axis=0) & (volume >= 0) & (volume < np.inf)
-    instant = np.where(offset == NAIVE, local, local - offset.astype(np.int64) * 1_000_000)
-
-    rows = np.flatnonzero(valid)
+    codes = _invalid(values)
+    instant = local // DAY_US if daily else _instants(local, offset)
+    rows = np.flatnonzero(codes == 0)
     order = rows[np.argsort(instant[rows], kind="stable")]
     ordered = instant[order]
     last_of_run = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
     kept = order[last_of_run]
     repeated = order[~last_of_run]
-    keeper = kept[np.searchsorted(instant[kept], instant[repeated])]
-    same = (values[:, repeated] == values[:, keeper]).all(axis=0)
+    winners = kept[np.searchsorted(instant[kept], instant[repeated])]
+    same = (values[:, repeated] == values[:, winners]).all(axis=0)
+    codes[repeated] = np.where(same, DUPLICATE, CONFLICTING)
 
-    invalid = np.flatnonzero(~valid)
-    codes = np.concatenate([np.full(len(invalid), _INVALID), np.where(same, _DUPLICATE, _CONFLICTING)])
+    dropped = np.concatenate([np.flatnonzero(codes & _INVALID), repeated])
     opened, high, low, close, volume = values[:, kept]
-    return Bars(
+    bars = Bars(
         local=local[kept],
         offset=offset[kept],
         open=opened,
@@ -134,9 +161,44 @@ def clean(
         low=low,
         close=close,
         volume=volume,
-        dropped_local=np.concatenate([local[invalid], local[repeated]]),
-        dropped_code=codes.astype(np.int8),
+        dropped_local=local[dropped],
+        dropped_code=codes[dropped],
     )
+    return Sifted(bars, kept, repeated[~same], winners[~same])
+
+
+def _instants(local: Integers, offset: npt.NDArray[np.int32]) -> Integers:
+    return np.where(offset == NAIVE, local, local - offset.astype(np.int64) * 1_000_000)
+
+
+def _invalid(values: Floats) -> npt.NDArray[np.int16]:
+    """(n,) why rows cannot be bars; zero for those that can."""
+    codes = np.zeros(values.shape[1], np.int16)
+    with np.errstate(invalid="ignore"):
+        sound = ((values[:4] > 0) & (values[:4] < np.inf)).all(axis=0) & (values[4] >= 0) & (values[4] < np.inf)
+        if sound.all():
+            return codes
+        for bit, column in enumerate(values):
+            codes |= np.isnan(column).astype(np.int16) << bit
+        codes |= np.where((values[:4] <= 0).any(axis=0), UNPRICED, 0).astype(np.int16)
+        codes |= np.where((values == np.inf).any(axis=0), INFINITE, 0).astype(np.int16)
+        codes |= np.where(values[4] < 0, NEGATIVE_VOLUME, 0).astype(np.int16)
+    return codes
+
+
+def drop_reason(code: int) -> str:
+    """A code of an invalid row in words."""
+    missing = [name for bit, name in enumerate(_MISSING) if code >> bit & 1]
+    reasons = [f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
+    reasons += ["a price is zero or negative"] if code & UNPRICED else []
+    reasons += ["a price or the volume is infinite"] if code & INFINITE else []
+    reasons += ["volume is negative"] if code & NEGATIVE_VOLUME else []
+    return ", ".join(reasons)
+
+
+def _listed(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _suffix(offset_s: int) -> str:

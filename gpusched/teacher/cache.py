@@ -4,14 +4,17 @@ One file per data root, symbol and interval. It is valid for sources with the di
 else: whatever is wrong with it, the sources are parsed again and it is replaced. Writers do not wait for each other;
 the last to rename its file wins, and theirs are the same.
 
-Layout: a line of JSON padded with spaces to a multiple of 64 bytes, then the columns one after the other.
+Layout: a line of JSON padded with spaces to a multiple of 64 bytes, the columns one after the other, the notes as JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
+import os
 import re
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,12 @@ import msgspec
 import numpy as np
 
 from gpusched import files
-from gpusched.teacher.bars import Bars
+from gpusched.teacher.bars import Bars, History
+from gpusched.workload import DataNote
 
-FORMAT = 1
+#: seconds after which another use of a file is noted in its mtime
+USED_S = 86400.0
+FORMAT = 2
 _ALIGNMENT = 64
 _UNREADABLE = re.compile(r"[^A-Za-z0-9.&^=-]")
 _COLUMNS: dict[str, np.dtype[Any]] = {
@@ -35,7 +41,7 @@ _COLUMNS: dict[str, np.dtype[Any]] = {
     "dropped_local": np.dtype("<i8"),
     # The narrow ones last, so that the wide ones are aligned.
     "offset": np.dtype("<i4"),
-    "dropped_code": np.dtype("<i1"),
+    "dropped_code": np.dtype("<i2"),
 }
 
 
@@ -44,10 +50,15 @@ class _Header(msgspec.Struct, frozen=True):
     sources: str
     bars: int
     dropped: int
+    interval: str
+    #: bytes
+    notes: int
+    #: of all that follows the header
     crc32: int
 
 
 _header_decoder = msgspec.json.Decoder(_Header)
+_notes_decoder = msgspec.json.Decoder(tuple[DataNote, ...])
 
 
 def cache_path(cache_dir: str, root: str, symbol: str, interval: str) -> Path:
@@ -57,10 +68,11 @@ def cache_path(cache_dir: str, root: str, symbol: str, interval: str) -> Path:
     return Path(cache_dir, "bars", f"{readable}.{hashlib.sha256(key.encode()).hexdigest()[:16]}")
 
 
-def load(path: Path, sources: str) -> Bars | None:
-    """Bars mapped from `path`, or None if it does not hold, whole and sound, those of the sources with this digest."""
+def load(path: Path, sources: str) -> History | None:
+    """A history mapped from `path`; None if it does not hold, whole and sound, that of the sources with this digest."""
     try:
         with path.open("rb") as file:
+            _note_use(file.fileno())
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError):  # there is none; it is empty
         return None
@@ -71,8 +83,9 @@ def load(path: Path, sources: str) -> Bars | None:
         return None
     start = _header_bytes(line)
     lengths = {name: header.dropped if name.startswith("dropped") else header.bars for name in _COLUMNS}
-    size = start + sum(lengths[name] * dtype.itemsize for name, dtype in _COLUMNS.items())
-    if header.format != FORMAT or header.sources != sources or len(content) != size or min(lengths.values()) < 0:
+    size = start + sum(lengths[name] * dtype.itemsize for name, dtype in _COLUMNS.items()) + header.notes
+    counts = (*lengths.values(), header.notes)
+    if header.format != FORMAT or header.sources != sources or len(content) != size or min(counts) < 0:
         return None
     if zlib.crc32(content[start:]) != header.crc32:
         return None
@@ -80,13 +93,31 @@ def load(path: Path, sources: str) -> Bars | None:
     for name, dtype in _COLUMNS.items():
         columns[name] = np.frombuffer(content, dtype, lengths[name], start)
         start += columns[name].nbytes
-    return Bars(**columns)
+    return History(Bars(**columns), header.interval, _notes_decoder.decode(content[start:]))
 
 
-def save(path: Path, sources: str, bars: Bars) -> None:
+def _note_use(descriptor: int) -> None:
+    """What was used lately is not pruned; once a day is enough for that, and costs nothing the other times."""
+    now = time.time()
+    if now - os.fstat(descriptor).st_mtime > USED_S:
+        with contextlib.suppress(OSError):  # somebody else's, or read-only
+            os.utime(descriptor, (now, now))
+
+
+def save(path: Path, sources: str, history: History) -> None:
     """Replace the file at `path`. Raises OSError, and leaves nothing behind then."""
-    body = b"".join(getattr(bars, name).astype(dtype, copy=False).tobytes() for name, dtype in _COLUMNS.items())
-    header = _Header(FORMAT, sources, len(bars), len(bars.dropped_local), zlib.crc32(body))
+    bars, notes = history.bars, msgspec.json.encode(history.notes)
+    columns = [getattr(bars, name).astype(dtype, copy=False).tobytes() for name, dtype in _COLUMNS.items()]
+    body = b"".join((*columns, notes))
+    header = _Header(
+        format=FORMAT,
+        sources=sources,
+        bars=len(bars),
+        dropped=len(bars.dropped_local),
+        interval=history.interval,
+        notes=len(notes),
+        crc32=zlib.crc32(body),
+    )
     line = msgspec.json.encode(header)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_whole(path, ((line + b"\n").ljust(_header_bytes(line)), body), mode=0o600)

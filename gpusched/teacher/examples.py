@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 
 import msgspec
+import numpy as np
 
 from gpusched.teacher import split
-from gpusched.teacher.bars import Bars, Floats
+from gpusched.teacher.bars import Bars, Floats, drop_reason
 from gpusched.teacher.labels import Labels, forward_returns, labels, usable_rows
 from gpusched.teacher.settings import Settings
 from gpusched.workload import NoData
@@ -48,8 +49,8 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
     """
     if not len(bars):
         raise NoData(
-            f"no data: there are no bars from {start} to {end} ({_covered(history)})",
-            remedy="give --start and --end within the dates of the data",
+            f"no data: there are no bars from {start} to {end} ({_dropped(bars) or _covered(history)})",
+            remedy="give --start and --end within the dates of the data" if len(history) else "fetch the data again",
         )
     usable = usable_rows(len(bars), settings.horizon)
     if usable < settings.min_rows:
@@ -83,6 +84,15 @@ def _check_both_classes(train: Labels, settings: Settings) -> None:
             f" bars is {side} the threshold {settings.threshold}",
             remedy="give another --threshold or --horizon",
         )
+
+
+def _dropped(bars: Bars) -> str:
+    """Why the rows of a window without bars were dropped, if there were any."""
+    codes, counts = np.unique(bars.dropped_code, return_counts=True)
+    return "; ".join(
+        f"{count} row{'s' if count > 1 else ''} dropped: {drop_reason(code)}"
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
+    )
 
 
 def _covered(history: Bars) -> str:

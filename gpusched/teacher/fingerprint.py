@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from gpusched.teacher.bars import Bars
-from gpusched.teacher.settings import Settings
+from gpusched.teacher.settings import READING, Settings
 
 #: Raise it with every change that makes another model or other artifacts of the same bars and settings.
 WORKLOAD_VERSION = 3
@@ -22,13 +22,15 @@ WORKLOAD_VERSION = 3
 def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings: Settings) -> str:
     """sha256 over the window, its bars, the settings that its result depends on and the versions, in hex.
 
-    Paths, threads and devices are not in it, nor is `min_rows`, which decides whether there is a result.
+    Paths, threads and devices are not in it, nor is `min_rows`, which decides whether there is a result, nor how files
+    were read, which the bars show.
     """
+    asked_settings = msgspec.to_builtins(settings)
     asked: dict[str, Any] = {
         "workload": WORKLOAD_VERSION,
         "lightgbm": lightgbm_version(),
         "window": [symbol, start, end],
-        "settings": {name: value for name, value in msgspec.to_builtins(settings).items() if name != "min_rows"},
+        "settings": {name: value for name, value in asked_settings.items() if name not in ("min_rows", *READING)},
         "dropped": bars.quality(),
     }
     digest = hashlib.sha256(msgspec.json.encode(asked, order="sorted"))

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
-from gpusched.teacher import cache
-from gpusched.teacher.bars import Bars
-from gpusched.teacher.parsing import parse_csv
+import numpy as np
+
+from gpusched.teacher import cache, parsing
+from gpusched.teacher.bars import History
+from gpusched.teacher.nearest import PARQUET
+from gpusched.teacher.quality import judge
+from gpusched.teacher.rows import Reading, Rows, join, require_one_clock
 from gpusched.teacher.settings import Settings
-from gpusched.teacher.sources import find_sources
-from gpusched.workload import DataNote
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class History:
-    """Every bar of a symbol at one interval, and what is to be said about them."""
-
-    bars: Bars
-    #: the interval's name: as asked for, or as found where none was
-    interval: str
-    notes: tuple[DataNote, ...] = ()
+from gpusched.teacher.sources import Sources, find_sources
+from gpusched.workload import BadData
 
 
 def load_history(root: str, cache_dir: str, symbol: str, settings: Settings) -> History:
@@ -28,21 +24,70 @@ def load_history(root: str, cache_dir: str, symbol: str, settings: Settings) -> 
 
     Raises NoData, BadData with `file:line`, OSError where a file could not be read, which says nothing about it.
     """
+    reading = Reading(
+        symbol=symbol,
+        columns=settings.columns,
+        timezone=settings.timezone,
+        date_format=settings.date_format,
+        decimal=settings.decimal,
+    )
     sources = find_sources(root, symbol, settings.interval)
     path = cache.cache_path(cache_dir, root, symbol, settings.interval)
-    digest = sources.digest()
-    bars = cache.load(path, digest)
-    if bars is None:
-        if sources.paths[0].suffix == ".parquet":
-            # pandas takes 0.6 s to import, and few data roots need it.
-            from gpusched.teacher.parquet import parse_parquet
-
-            bars = parse_parquet(sources.paths[0])
-        else:
-            bars = parse_csv(sources.paths)
+    digest = sources.digest(reading)
+    history = cache.load(path, digest)
+    if history is None:
+        history = _parse(sources, reading)
         try:
-            cache.save(path, digest, bars)
+            cache.save(path, digest, history)
         except OSError as error:
             # Without a cache the window only takes longer.
             logging.getLogger(__name__).warning("cannot write the cache of bars: %s", error)
-    return History(bars, settings.interval)
+    if settings.strict and history.notes:
+        raise BadData(f"{sources.directory}: data.strict refuses {symbol}: {'; '.join(n.text for n in history.notes)}")
+    return history
+
+
+def _parse(sources: Sources, reading: Reading) -> History:
+    paths = sources.paths
+    rows = join([_rows(paths, members, reading) for members in _by_format(paths)])
+    if reading.timezone:
+        from gpusched.teacher.zones import at_exchange  # few need it, and it takes a while
+
+        rows = at_exchange(rows, reading.timezone)
+    else:
+        require_one_clock(paths, rows)
+
+    def explain(path: Path, pairs: Sequence[tuple[int, int]]) -> str | None:
+        if not _is_parquet(path):
+            return parsing.explain(path, pairs, reading)
+        from gpusched.teacher import parquet
+
+        return parquet.explain(path, pairs, reading)
+
+    judged = judge(paths, rows, sources.interval, explain)
+    return dataclasses.replace(judged, notes=(*sources.notes, *judged.notes))
+
+
+def _by_format(paths: Sequence[Path]) -> list[list[int]]:
+    """The numbers of text files and of Parquet files, without a format that there is none of."""
+    formats: dict[bool, list[int]] = {}
+    for number, path in enumerate(paths):
+        formats.setdefault(_is_parquet(path), []).append(number)
+    return list(formats.values())
+
+
+def _rows(paths: Sequence[Path], members: Sequence[int], reading: Reading) -> Rows:
+    """The rows of files of one format, with the numbers that these have among all."""
+    chosen = [paths[number] for number in members]
+    if _is_parquet(chosen[0]):
+        # pandas takes 0.6 s to import, and few data roots need it.
+        from gpusched.teacher.parquet import parse_parquet
+
+        rows = parse_parquet(chosen, reading)
+    else:
+        rows = parsing.parse_csv(chosen, reading)
+    return dataclasses.replace(rows, file=np.array(members, np.int64)[rows.file])
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.name.lower().endswith(PARQUET)

@@ -1,55 +1,102 @@
-"""Bars from a Parquet file, by way of pandas and the engine that it finds."""
+"""Rows of Parquet files, by way of pandas and the engine that it finds."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from gpusched.teacher.bars import NAIVE, Bars, clean
-from gpusched.teacher.parsing import TIMESTAMPS, column_places, parse_timestamp
-from gpusched.workload import BadData
+from gpusched.teacher.bars import NAIVE, Floats
+from gpusched.teacher.contents import read_file
+from gpusched.teacher.layout import TIMESTAMPS, Layout, joined_names, layout_of
+from gpusched.teacher.rows import Reading, Rows, join, other_column, own_rows
+from gpusched.teacher.tables import column_of
+from gpusched.teacher.timestamps import Instants, instants
+from gpusched.workload import BadData, DataNote
 
 
-def parse_parquet(path: Path) -> Bars:
-    """The bars of a file with the columns of the CSV ones; the timestamp may be its index. Raises BadData."""
-    frame = _read(path)
-    names = [str(name) for name in frame.columns]
-    if not any(name.strip().lower() in TIMESTAMPS for name in names):
-        frame = frame.reset_index(names=TIMESTAMPS[0])
-        names = [TIMESTAMPS[0], *names]
+def parse_parquet(paths: Sequence[Path], reading: Reading) -> Rows:
+    """The rows of files with the columns of the CSV ones, which may be their index. Raises BadData, OSError."""
+    return join([_rows(number, path, reading) for number, path in enumerate(paths)])
+
+
+def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> str | None:
+    """The column that tells pairs of rows apart; they have one instant and other values."""
+    frame = _frame(path, reading.symbol)
+    layout = layout_of(str(path), list(frame.columns), reading.columns)
+    fields = {row: [str(value) for value in frame.iloc[row - 1]] for pair in pairs for row in pair}
+    return other_column(layout, [(fields[one], fields[other]) for one, other in pairs], reading.symbol)
+
+
+def _rows(number: int, path: Path, reading: Reading) -> Rows:
+    frame = _frame(path, reading.symbol)
+    layout = layout_of(str(path), list(frame.columns), reading.columns)
+    line = np.arange(1, len(frame) + 1)
+    notes: tuple[DataNote, ...] = ()
+    if layout.symbol is not None and len(frame):
+        symbols = frame.iloc[:, layout.symbol].astype(str)
+        counts = {str(value): int(count) for value, count in symbols.value_counts(sort=False).items() if count}
+        mine, notes, problem = own_rows(layout.names[layout.symbol], counts, len(frame), reading.symbol)
+        if problem:
+            raise BadData(f"{path}: {problem}: call the symbol so, or give it a file of its own")
+        if mine is not None:
+            kept = (symbols == mine).to_numpy(bool)
+            frame, line = frame[kept], line[kept]
+    local, offset = _instants(path, frame, layout, line, reading)
+    values = [_numbers(path, frame.iloc[:, column]) for column in layout.prices]
+    if layout.volume is None:
+        values.append(np.zeros(len(frame)))
+        notes += (DataNote("volume", "there is no column of volumes: they are read as 0"),)
+    else:
+        values.append(_numbers(path, frame.iloc[:, layout.volume]))
+    return Rows(local, offset, np.array(values), np.full(len(frame), number), line, notes)
+
+
+def _frame(path: Path, symbol: str) -> pd.DataFrame:
+    """A file's columns, its index among them, all with a name each."""
+    content = read_file(path)
     try:
-        timestamp, *values = (frame.iloc[:, place] for place in column_places(names))
-    except KeyError as error:
-        raise BadData(f"{path}: there is no column {error.args[0]!r} (there are: {', '.join(names)})") from None
-    try:
-        numbers = np.array([column.to_numpy(np.float64, na_value=np.nan) for column in values])
-    except (ValueError, TypeError) as error:
-        raise BadData(f"{path}: a price or volume is not a number: {error}") from None
-    local, offset = _instants(path, timestamp)
-    if len(set((offset == NAIVE).tolist())) > 1:
-        raise BadData(f"{path}: some timestamps have a UTC offset and some have none")
-    return clean(local, offset, numbers)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(io.BytesIO(content))
     except ImportError:
         raise BadData(f"{path}: reading Parquet needs pyarrow (pip install pyarrow), or convert it to CSV") from None
     except (ValueError, OSError) as error:  # every error of pyarrow's is one of them
         raise BadData(f"{path}: cannot be read as Parquet: {error}") from None
+    index = [] if isinstance(frame.index, pd.RangeIndex) else [str(name or "") for name in frame.index.names]
+    if frame.columns.nlevels > 1:
+        levels = [["", *map(str, frame.columns.get_level_values(level))] for level in (0, 1)]
+        names = joined_names([*levels, [""]], symbol)[1:]
+    else:
+        names = [str(name) for name in frame.columns]
+    frame.columns = pd.Index(names)
+    if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):  # then it is an index of another name
+        dated = [frame.index.get_level_values(level).dtype.kind == "M" for level in range(len(index))]
+        index = [TIMESTAMPS[0] if is_dated else name for name, is_dated in zip(index, dated, strict=True)]
+    if index:
+        levels_of_index = [frame.index.get_level_values(level) for level in range(frame.index.nlevels)]
+        columns = [pd.Series(level, index=range(len(frame))) for level in levels_of_index]
+        frame = pd.concat([*columns, frame.reset_index(drop=True)], axis=1)
+        frame.columns = pd.Index([*index, *names])
+    return frame
 
 
-def _instants(path: Path, timestamp: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Wall clock in microseconds since 1970-01-01 and offset in seconds."""
-    if timestamp.dtype.kind != "M":
-        pairs = [parse_timestamp(f"{path}: row {row}", str(text)) for row, text in enumerate(timestamp, start=1)]
-        table = np.array(pairs, np.int64).reshape(-1, 2)
-        return table[:, 0], table[:, 1].astype(np.int32)
+def _numbers(path: Path, column: pd.Series) -> Floats:
+    try:
+        return column.to_numpy(np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise BadData(f"{path}: a price or volume is not a number: {error}") from None
+
+
+def _instants(path: Path, frame: pd.DataFrame, layout: Layout, line: np.ndarray, reading: Reading) -> Instants:
+    timestamp = frame.iloc[:, layout.timestamp]
     if timestamp.isna().any():
-        raise BadData(f"{path}: row {int(timestamp.isna().argmax()) + 1} has no timestamp")
+        raise BadData(f"{path}: row {int(line[timestamp.isna().argmax()])} has no timestamp")
+    if timestamp.dtype.kind != "M" or layout.time is not None:
+        columns = [timestamp] if layout.time is None else [timestamp, frame.iloc[:, layout.time]]
+        table = column_of(path, [[str(value) for value in column] for column in columns], line)
+        return instants(table, 0, None if layout.time is None else 1, reading.date_format)
     wall = timestamp.dt.tz_localize(None).to_numpy("M8[us]").astype(np.int64)
     if timestamp.dt.tz is None:
         return wall, np.full(len(wall), NAIVE, np.int32)

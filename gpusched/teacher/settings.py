@@ -5,6 +5,7 @@ Needs neither numpy nor LightGBM: the command line checks a configuration with i
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -69,8 +70,8 @@ _WHOLE_NUMBERS = ("num_iterations", "early_stopping_round", "seed", "num_threads
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings as they were given; `parse_settings` makes complete ones."""
 
-    #: directory below the symbol's that holds its bars
-    interval: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")] = "1d"
+    #: directory below the symbol's that holds its bars, by any name of it; empty: 1d, or the only one that there is
+    interval: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$")] = ""
     #: bars that the label looks ahead
     horizon: Annotated[int, Meta(ge=1, le=1_000_000)] = 7
     #: a forward return above it is labelled 1
@@ -80,8 +81,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     validation_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     #: usable rows below which a window is skipped
     min_rows: Annotated[int, Meta(ge=2)] = 20
+    #: what is what in the files → the name of its column, where the names do not say it
+    columns: dict[str, str] = {}
+    #: of the exchange, by IANA's name; empty: as the timestamps say
+    timezone: str = ""
+    #: of the timestamps, for `strptime`; empty: the forms that can mean one thing only
+    date_format: str = ""
+    decimal: Literal[".", ","] = "."
+    #: whether data are refused of which there is anything to say
+    strict: bool = False
     #: LightGBM's parameters, on top of `LIGHTGBM_DEFAULTS`
     lightgbm: dict[str, Any] = {}
+
+
+#: of bars, as `columns` calls them
+COLUMNS = ("timestamp", "time", "open", "high", "low", "close", "volume", "symbol")
+#: settings that say how files are read; what comes of it is in the bars
+READING = ("columns", "timezone", "date_format", "decimal", "strict")
 
 
 def parse_settings(raw: Mapping[str, Any]) -> Settings:
@@ -93,7 +109,37 @@ def parse_settings(raw: Mapping[str, Any]) -> Settings:
         settings = msgspec.convert(dict(raw), Settings)
     except msgspec.ValidationError as error:
         raise BadParameters(_sentence(str(error), raw)) from None
+    for role in settings.columns:
+        if role not in COLUMNS:
+            raise BadParameters(f"setting columns: there is no {role!r} in it{_nearest(role, COLUMNS)}")
+    _check_timezone(settings.timezone)
+    _check_date_format(settings.date_format)
     return msgspec.structs.replace(settings, lightgbm=lightgbm_parameters(settings.lightgbm))
+
+
+def _check_timezone(name: str) -> None:
+    if not name:
+        return
+    import zoneinfo  # takes a while, and few need it
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
+        near = _nearest(name, zoneinfo.available_timezones()) or ', they are called as in "Asia/Kolkata"'
+        raise BadParameters(f"setting timezone: there is no zone {name!r}{near}") from None
+
+
+def _check_date_format(form: str) -> None:
+    moment = dt.datetime(2023, 11, 25, 13, 45, 59)
+    try:
+        known = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
+    except ValueError:
+        known = False
+    if not known:
+        raise BadParameters(
+            f'setting date_format: {form!r} does not tell a year, month and day, as "%d.%m.%Y %H:%M" does'
+            " (Python's strptime has the letters)"
+        )
 
 
 def lightgbm_parameters(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import msgspec
 
 from gpusched.core.symbols import symbol_problem
-from gpusched.workload import BadData, NoData
+from gpusched.teacher import intervals
+from gpusched.teacher.contents import kind
+from gpusched.teacher.nearest import FLAT_SUFFIXES, PARQUET, SUFFIXES, nothing_found, some
+from gpusched.workload import BadData, DataNote, NoData
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -25,62 +29,191 @@ class Sources(msgspec.Struct, frozen=True):
 
     directory: str
     files: tuple[Source, ...]
+    #: the interval's name; None for a file that stands for itself, where none was asked for
+    interval: str | None
+    notes: tuple[DataNote, ...] = ()
 
     @property
     def paths(self) -> list[Path]:
         return [Path(self.directory, file.name) for file in self.files]
 
-    def digest(self) -> str:
-        """Changes when a file is added, removed, renamed or written to."""
-        return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()
+    def digest(self, *reading: object) -> str:
+        """Changes when a file is added, removed, renamed or written to, and with how they are read."""
+        return hashlib.sha256(msgspec.msgpack.encode((self, reading))).hexdigest()
 
 
 def find_sources(root: str, symbol: str, interval: str) -> Sources:
-    """The files of `<root>/<symbol>/<interval>/*.csv`, else `<root>/<symbol>.csv`, else `<root>/<symbol>.parquet`.
+    """The files in `<root>/<symbol>/<interval>`, else the one named `<root>/<symbol>` with a suffix of ours.
 
-    A symbol is text from a user: it names something directly below the root or nothing. Links are followed, for they
-    are the operator's own. Raises NoData, BadData.
+    `interval` is empty where none was asked for. A symbol is text from a user: it names something directly below the
+    root or nothing. Links are followed, for they are the operator's own. Raises NoData, BadData, OSError.
     """
     if problem := symbol_problem(symbol):
         raise BadData(f"{symbol!r} cannot be a symbol: {problem}")
-    directory = str(Path(root, symbol, interval))
+    below = Path(root, symbol)
+    directories = _directories(below)
+    # One that has intervals has all that there is of the symbol: no file beside it stands in for one that is missing.
+    if interval in directories or any(intervals.span(name) for name in directories):
+        name, notes = _choose(below, directories, interval)
+        files, more = _files(below / name)
+        return Sources(str(below / name), files, name, (*notes, *more))
+    if flat := _flat(root, symbol):
+        files, notes = flat
+        return Sources(root, files, interval or None, notes)
+    if len(directories) == 1 and not interval:
+        files, more = _files(below / directories[0])
+        return Sources(str(below / directories[0]), files, directories[0], (_only(directories[0]), *more))
+    raise nothing_found(root, symbol, interval or intervals.DEFAULT)
+
+
+def _directories(below: Path) -> list[str]:
     try:
-        files = _csv_files(directory)
+        with os.scandir(below) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        return []
+    except PermissionError as error:
+        raise BadData(f"{below}: {error.strerror}") from None
+
+
+def _hidden(name: str) -> bool:
+    """Left behind by an editor, a file manager or a spreadsheet that has the file open: never data."""
+    return name.startswith((".", "~$"))
+
+
+def _choose(below: Path, directories: list[str], interval: str) -> tuple[str, tuple[DataNote, ...]]:
+    """The directory of the interval that was asked for, under any of its names; where none was, the only one."""
+    wanted = interval or intervals.DEFAULT
+    if wanted in directories:
+        return wanted, ()
+    there = ", ".join(directories)
+    alike = [name for name in directories if intervals.same(name, wanted)]
+    if len(alike) > 1:
+        raise BadData(f"{below}: {' and '.join(alike)} are the same interval: choose with --interval")
+    if alike:
+        return alike[0], () if interval else (_only(alike[0]),)
+    if not interval and len(directories) == 1:
+        return directories[0], (_only(directories[0]),)
+    raise NoData(
+        f"no data: {below} has no interval {wanted} (there {'is' if len(directories) == 1 else 'are'}: {there})",
+        remedy=f"give --interval {directories[0]}",
+    )
+
+
+def _only(name: str) -> DataNote:
+    return DataNote("interval", f"the interval {name} is used, --interval was not given")
+
+
+def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
+    """The files of bars in a directory by name, and what of it is not read. Raises NoData, BadData."""
+    found: dict[str, Source] = {}
+    others: list[str] = []
+    links: list[str] = []
+    try:
+        with os.scandir(directory) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
     except PermissionError as error:
         raise BadData(f"{directory}: {error.strerror}") from None
-    else:
-        if not files:
-            raise NoData(f"no data: {directory} has no .csv files")
-        return Sources(directory, files)
-    for suffix in (".csv", ".parquet"):
-        try:
-            status = Path(root, symbol + suffix).stat()
-        except (FileNotFoundError, NotADirectoryError):
+    for entry in entries:
+        name = entry.name
+        if _hidden(name):
             continue
-        return Sources(root, (Source(symbol + suffix, status.st_size, status.st_mtime_ns),))
-    raise NoData(_nothing_found(root, symbol, interval))
+        if not name.lower().endswith(SUFFIXES):
+            others.append(name)
+            continue
+        try:
+            status = entry.stat()
+        except OSError as error:
+            if not _is_broken_link(error):
+                raise
+            links.append(name)
+            continue
+        what = kind(status.st_mode)
+        if what is None:
+            found[name] = Source(name, status.st_size, status.st_mtime_ns)
+        elif what == "a directory":
+            parts = _parts(directory, name) if name.lower().endswith(PARQUET) else ()
+            found.update({part.name: part for part in parts})
+            if not parts:
+                others.append(f"{name} (a directory)")
+        else:
+            raise BadData(f"{entry.path}: is {what}, not a file of bars: remove it from there")
+    bars = {name: source for name, source in found.items() if not name.lower().endswith(".txt")}
+    if bars:  # then texts are notes about them
+        others += [name for name in found if name not in bars]
+        found = bars
+    if not found:
+        if links:
+            raise BadData(f"{directory}: has nothing but broken links: {some(links)}")
+        raise NoData(f"no data: {directory} has no {', '.join(SUFFIXES)} files (there is: {some(others) or 'nothing'})")
+    return tuple(found.values()), _unread(len(found), links, [name for name in others if _looks_like_data(name)])
 
 
-def _csv_files(directory: str) -> tuple[Source, ...]:
+def _looks_like_data(name: str) -> bool:
+    return name.endswith("(a directory)") or name.lower().endswith((*SUFFIXES, ".xlsx", ".xls", ".zip", ".tsv"))
+
+
+def _unread(read: int, links: list[str], others: list[str]) -> tuple[DataNote, ...]:
+    notes = []
+    if links:
+        are = "is a broken link" if len(links) == 1 else "are broken links"
+        notes.append(DataNote("links", f"{len(links)} of {read + len(links)} files {are} and not read: {some(links)}"))
+    if others:
+        notes.append(DataNote("unread", f"there, but not read: {some(others)}"))
+    return tuple(notes)
+
+
+def _is_broken_link(error: OSError) -> bool:
+    return isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
+
+
+def _parts(directory: Path, name: str) -> tuple[Source, ...]:
+    """The files of a Parquet dataset that is a directory, by their names from `directory` on."""
     found = []
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            # A leading dot is an editor's or a file manager's left-over, never data.
-            if entry.name.lower().endswith(".csv") and not entry.name.startswith(".") and entry.is_file():
-                status = entry.stat()
-                found.append(Source(entry.name, status.st_size, status.st_mtime_ns))
-    return tuple(sorted(found, key=lambda source: source.name))
+    for parent, below, names in os.walk(directory / name):
+        below[:] = sorted(folder for folder in below if not folder.startswith((".", "_")))
+        for part in sorted(names):
+            if part.startswith((".", "_")) or not part.lower().endswith(PARQUET):
+                continue
+            path = Path(parent, part)
+            status = path.stat()
+            if what := kind(status.st_mode):
+                raise BadData(f"{path}: is {what}, not a file of bars")
+            found.append(Source(str(path.relative_to(directory)), status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
-def _nothing_found(root: str, symbol: str, interval: str) -> str:
-    if not Path(root).is_dir():
-        return f"no data: the data root {root} is not a directory"
-    below = Path(root, symbol)
-    try:
-        intervals = sorted(path.name for path in below.iterdir() if path.is_dir())
-    except OSError:
-        return f"no data: neither {below}/{interval} nor {symbol}.csv or {symbol}.parquet is in {root}"
-    others = f"there are: {', '.join(intervals)}" if intervals else "it is empty"
-    return f"no data: {below} has no interval {interval} ({others})"
+def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, ...]] | None:
+    """The file that stands for the symbol by itself, with the first of `FLAT_SUFFIXES` that there is."""
+    found: list[tuple[Source, ...]] = []
+    others: list[str] = []
+    problems: list[str] = []
+    for suffix in FLAT_SUFFIXES:
+        name = symbol + suffix
+        path = Path(root, name)
+        try:
+            status = path.stat()
+        except PermissionError as error:
+            raise BadData(f"{path}: {error.strerror}") from None
+        except OSError as error:
+            if not _is_broken_link(error):
+                raise
+            if path.is_symlink():
+                problems.append(f"{path}: is a broken link, to {path.readlink()}")
+            continue
+        what = kind(status.st_mode)
+        parts = _parts(Path(root), name) if what == "a directory" and suffix == PARQUET else ()
+        if what and not parts:
+            problems.append(
+                f"{path}: is {what}, not a file of bars"
+                + (f": move its files to {Path(root, symbol, intervals.DEFAULT)}" if what == "a directory" else "")
+            )
+        elif found:
+            others.append(name)
+        else:
+            found.append(parts or (Source(name, status.st_size, status.st_mtime_ns),))
+    if not found:
+        if problems:
+            raise BadData(problems[0])
+        return None
+    return found[0], _unread(len(found), [], others + [Path(p.partition(": is ")[0]).name for p in problems])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gpusched.teacher.bars import Bars
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.fingerprint import fingerprint
@@ -15,8 +17,11 @@ def survey(task: SurveyTask) -> SymbolSurvey:
     """See `gpusched.teacher.survey`."""
     settings = parse_settings(task.settings)
     history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
+    settings = msgspec.structs.replace(settings, interval=history.interval)
     found = [_look(task.symbol, history.bars, window, settings) for window in task.windows]
-    return SymbolSurvey(windows=tuple(found), notes=history.notes, days=_days(history.bars, task.windows))
+    return SymbolSurvey(
+        windows=tuple(found), notes=history.notes, days=_days(history.bars, task.windows), strict=settings.strict
+    )
 
 
 def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> WindowSurvey:

@@ -19,7 +19,7 @@ from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.fingerprint import WORKLOAD_VERSION, fingerprint, lightgbm_version
 from gpusched.teacher.history import load_history
 from gpusched.teacher.metrics import metrics
-from gpusched.teacher.settings import Settings, parse_settings
+from gpusched.teacher.settings import READING, Settings, parse_settings
 from gpusched.teacher.training import Trained, train
 from gpusched.workload import Report, Result, Task
 
@@ -53,6 +53,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
 
     phase("load")
     history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
+    settings = msgspec.structs.replace(settings, interval=history.interval)
     bars = history.bars.window(task.start, task.end)
     examples = window_examples(history.bars, bars, task.start, task.end, settings)
     digest = fingerprint(task.symbol, task.start, task.end, bars, settings)
@@ -83,10 +84,11 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
 
 def _metadata(task: Task, settings: Settings, trained: Trained, digest: str, quality: dict[str, int]) -> dict[str, Any]:
     """What a reader of metadata.json needs to make the same model again, and to see what this one is."""
-    asked = msgspec.to_builtins(settings)
+    asked, usual = msgspec.to_builtins(settings), Settings()
     return {
         "requested": {"symbol": task.symbol, "start": task.start.isoformat(), "end": task.end.isoformat()}
-        | {name: value for name, value in asked.items() if name != "lightgbm"},
+        | {name: value for name, value in asked.items() if name not in ("lightgbm", *READING)}
+        | {name: asked[name] for name in READING if getattr(settings, name) != getattr(usual, name)},
         "parameters": trained.parameters,
         "requested_parameters": asked["lightgbm"],
         "rounds": trained.rounds,

@@ -31,8 +31,8 @@ BUSY_S = 2.0
 class CudaError(Exception):
     """The CUDA driver does not let this process use its device, in the driver's words."""
 
-    def __init__(self, function: str, code: int, name: str, words: str) -> None:
-        super().__init__(f"{words}: {function} returned {name or code}")
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
         self.code = code
 
     @property
@@ -44,13 +44,15 @@ class CudaError(Exception):
 def require_device(device: str, device_type: DeviceType) -> str | None:
     """Make sure that CUDA shows the one device that was promised, and can work on it if `device_type` is cuda.
 
-    Returns its UUID, None where there is no CUDA driver to ask or nothing was promised. Raises DeviceMismatch,
-    CudaError.
+    Returns its UUID, None where nothing was promised, or there is no CUDA driver to ask: whoever promised a device may
+    know of another way to it. Raises DeviceMismatch, CudaError.
     """
     if device == CPU and device_type != "cuda":
         return None
     cuda = _library()
     if cuda is None:
+        if device == CPU:
+            raise CudaError("there is no CUDA driver here (libcuda.so.1)", NO_DEVICE)
         return None
     try:
         shown = _shown(cuda)
@@ -108,7 +110,7 @@ def _call(cuda: Any, function: str, *arguments: Any) -> None:
     code = getattr(cuda, function)(*arguments)
     if code:
         name, words = (_text(cuda, ask, code) for ask in ("cuGetErrorName", "cuGetErrorString"))
-        raise CudaError(function, code, name, words or "the CUDA driver fails")
+        raise CudaError(f"{words or 'the CUDA driver fails'}: {function} returned {name or code}", code)
 
 
 def _text(cuda: Any, function: str, code: int) -> str:

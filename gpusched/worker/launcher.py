@@ -53,7 +53,6 @@ from gpusched.worker.messages import (
     Preloaded,
     PreloadFailed,
     Refused,
-    Signal,
     SurveyJob,
 )
 from gpusched.worker.stream import error_message
@@ -79,9 +78,8 @@ class Launcher:
         self._preloaded: set[tuple[str, Needs]] = set()
         #: what windows share with this process
         self._shared_bytes = 0
-        #: living leaders, both ways
+        #: the forks' ids by the pids of living leaders
         self._ids: dict[int, int] = {}
-        self._pids: dict[int, int] = {}
         #: by the process group's id
         self._leaving: dict[int, Leaving] = {}
         self._stopping = False
@@ -133,8 +131,6 @@ class Launcher:
         match request:
             case Fork():
                 self._fork(request, descriptors[0], descriptors[1])
-            case Signal():
-                self._signal(request)
             case Preload():
                 began = time.monotonic()
                 if self._preload(request.workload, request.needed_by):
@@ -189,19 +185,7 @@ class Launcher:
             self._send(Refused(id=request.id, reason=f"fork: {error.strerror}", out_of_memory=no_memory))
             return
         self._ids[pid] = request.id
-        self._pids[request.id] = pid
         self._send(Forked(id=request.id, pid=pid, shared_bytes=self._shared_bytes))
-
-    def _signal(self, request: Signal) -> None:
-        pid = self._pids.get(request.id)
-        if pid is None:
-            return
-        try:
-            os.killpg(pid, request.signal)
-        except ProcessLookupError:
-            os.kill(pid, request.signal)  # it has not called setsid yet, and we have not reaped it
-        except PermissionError as error:
-            _log(f"cannot signal process group {pid}: {error.strerror}")
 
     def _send(self, reply: LauncherReply) -> None:
         try:
@@ -237,10 +221,8 @@ class Launcher:
         _kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        identifier = self._ids.pop(pid)
-        del self._pids[identifier]
         gone = Gone(
-            id=identifier,
+            id=self._ids.pop(pid),
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             cpu_seconds=round(usage.ru_utime + usage.ru_stime, 6),

@@ -89,14 +89,7 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     memory_limit_bytes: int | None = None
 
 
-class Signal(msgspec.Struct, frozen=True, kw_only=True, tag="signal"):
-    """Send `signal` to the whole process group of a forked process that has not been reaped."""
-
-    id: int
-    signal: int
-
-
-LauncherRequest = Preload | Fork | Signal
+LauncherRequest = Preload | Fork
 
 
 # -- launcher → supervisor --------------------------------------------------------------------------------------------
@@ -242,6 +235,8 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
     launcher_lost: bool = False
+    #: of its log, which had grown beyond its limit
+    log_left_out_bytes: int = 0
     #: gpusched sent it SIGKILL
     killed: bool = False
     #: what the process wrote to its pipe that it must not; it was killed for it

@@ -87,7 +87,9 @@ class MergedProgress:
 
 def error_message(kind: ErrorKind, error: BaseException) -> Error:
     """The message for an exception; its traceback keeps the end, where the cause is."""
-    text = str(error)
+    text, remedy = str(error), getattr(error, "remedy", "")
+    if remedy:
+        text = f"{text}; {remedy}"
     name = type(error).__name__
     # What people have written for people needs no name of a class before it.
     message = (

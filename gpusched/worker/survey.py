@@ -35,6 +35,8 @@ from gpusched.workload import (
 
 #: a reason and a remedy keep this much: a plan of 200,000 windows holds as many
 MAX_REASON_CHARS = 1000
+#: of a symbol
+MOST_NOTES = 20
 
 Survey = Callable[[SurveyTask], SymbolSurvey | Sequence[WindowSurvey]]
 Send = Callable[[SurveyedSymbol | SurveyedWindow | SurveyFailed], None]
@@ -102,7 +104,7 @@ def _bounded(text: str) -> str:
 
 
 def _surveyed_symbol(task: SurveyTask, found: SymbolSurvey) -> SurveyedSymbol:
-    notes = tuple(DataNote(note.kind, _bounded(note.text)) for note in found.notes)
+    notes = tuple(DataNote(note.kind, _bounded(note.text)) for note in found.notes[:MOST_NOTES])
     return SurveyedSymbol(symbol=task.symbol, notes=notes, days=found.days, strict=found.strict)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpusched.daemon.sampler import in_initial_pid_namespace
+from gpusched.daemon.readings import in_initial_pid_namespace
 from tests.devices.fake_nvml import GIB, FakeNvml
 
 REPOSITORY = Path(__file__).parents[2]

@@ -55,5 +55,5 @@ def test_nothing_to_train_is_said(tmp_path: Path) -> None:
     (tmp_path / "symbols.txt").write_text("NONE\n")
     with Command(tmp_path).start("bench", "symbols.txt", "--start", "2006-01-01", "--end", "2006-12-31") as process:
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 4
+    assert process.returncode == 5
     assert "gpusched plan" in err

@@ -77,7 +77,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     [
         ("", "the following arguments are required: COMMAND"),
         ("rum", "there is no command 'rum'; did you mean 'run'?"),
-        ("completion bsh", "invalid choice: 'bsh' (choose from 'bash', 'zsh', 'fish'); did you mean 'bash'?"),
+        ("completion bsh", "invalid choice: 'bsh' (choose from bash, zsh, fish); did you mean 'bash'?"),
         ("xyzzy", "there is no command 'xyzzy'\n"),
         ("run", "the following arguments are required: SYMBOLS_FILE"),
         ("run symbols.txt --symbols ABC", "give SYMBOLS_FILE or --symbols, not both"),
@@ -256,7 +256,8 @@ def test_a_plan_as_json(gpusched: Command) -> None:
     found = ended(gpusched, "plan", "symbols.txt", *DATES, "--device", "cpu", "--json")
     assert found.code == 0
     plan: dict[str, Any] = json.loads(found.out)
-    assert set(plan) == {"batch_id", "output_dir", "windows", "totals", "estimated_seconds"}
+    assert set(plan) == {"batch_id", "output_dir", "windows", "totals", "estimated_seconds", "device", "device_choice"}
+    assert (plan["device"], plan["device_choice"]) == ("cpu", None)
     assert re.fullmatch(r"symbols-[0-9a-f]{8}", plan["batch_id"])
     assert plan["output_dir"] == str(gpusched.directory / "gpusched-runs" / plan["batch_id"])
     assert plan["totals"] == {"total": 4, "train": 2, "reuse": 0, "skip": 2}
@@ -307,6 +308,69 @@ def test_many_lines_that_repeat_a_symbol_are_one_short_note(shell: Shell) -> Non
     assert len(err) < 1000
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_nothing_to_train_is_an_end_of_its_own(gpusched: Command, command: str) -> None:
+    """The reasons, and the likeliest remedy; the object is on stdout as ever."""
+    (gpusched.directory / "data" / "BAD.csv").write_text("<html>\n")
+    typed = (command, "--symbols", "NONE,BAD", *DATES, "--device", "cpu")
+    found = ended(gpusched, *typed, "--json")
+    assert found.code == 5
+    assert re.search(
+        r"nothing to train: no data: neither .+ \(2 windows\); .+BAD\.csv.+HTML.+ \(2 windows\)", found.err
+    )
+    assert "likeliest remedy: " in found.err
+    assert json.loads(found.out)["batch_id"].startswith("NONE-BAD-")
+    shown = ended(gpusched, *typed)
+    assert shown.code == 5
+    assert "BAD.csv" in shown.out
+    assert "Traceback" not in shown.err
+
+
+def test_windows_that_find_out_themselves_say_why_nothing_was_trained(gpusched: Command) -> None:
+    """Their workload has no survey."""
+    (gpusched.directory / "mine.py").write_text(
+        "from gpusched.workload import BadData, NoData\n"
+        "def window(task, directory, report):\n"
+        "    raise (NoData if task.symbol == 'NONE' else BadData)('nothing in ' + task.symbol)\n"
+    )
+    found = ended(gpusched, "run", "symbols.txt", *DATES, "--device", "cpu", "--set", "run.workload=mine:window")
+    assert found.code == 5
+    assert "nothing to train: nothing in ABC (2 windows); nothing in NONE (2 windows)" in found.err
+
+
+def test_a_file_that_is_refused_counts_as_failed(gpusched: Command) -> None:
+    (gpusched.directory / "data" / "BAD.csv").write_text("<html>\n")
+    typed = ("--symbols", "ABC,BAD", *DATES, "--device", "cpu")
+    plan = gpusched.json("plan", *typed)
+    assert plan["totals"] == {"total": 4, "train": 2, "reuse": 0, "skip": 0, "fail": 2}
+    assert (plan["windows"][-1]["action"], "HTML" in plan["windows"][-1]["reason"]) == ("fail", True)
+    found = gpusched.json("run", *typed, code=1)
+    assert found["windows"]["failed"] == 2
+    (refused,) = found["refused"]
+    assert (refused["windows"], "HTML" in refused["reason"]) == (2, True)
+    (index,) = gpusched.directory.glob("gpusched-runs/*/teacher_runs.json")
+    lines = [json.loads(line) for line in index.read_text().splitlines()]
+    failed = [line for line in lines if line["status"] == "failed"]
+    assert [(line["symbol"], line["attempts"], line["error"]["kind"]) for line in failed] == [
+        ("BAD", 0, "bad_data")
+    ] * 2
+    assert gpusched.json("run", *typed, "--max-failure-rate", "0.5")["windows"]["reused"] == 2
+
+
+def test_what_the_data_are_like_is_said(gpusched: Command) -> None:
+    path = gpusched.directory / "data" / "ABC.csv"
+    path.write_text(path.read_text().replace("2022-03-07,", "2022-03-07,-"))
+    plan = gpusched.json("plan", "--symbols", "ABC", *DATES, "--device", "cpu")
+    (note,) = plan["data_notes"]["ABC"]
+    assert note["kind"] == "prices"
+    assert "negative" in note["text"]
+    assert gpusched.json("run", "--symbols", "ABC", *DATES, "--device", "cpu")["data_notes"] == plan["data_notes"]
+    _, err = gpusched.said("plan", "--symbols", "ABC", *DATES, "--device", "cpu")
+    assert f"ABC: {note['text']}" in err
+    out, _ = gpusched.said("run", "--symbols", "ABC", *DATES, "--device", "cpu", "-o", "other")
+    assert f"ABC: {note['text']}" in out
+
+
 def test_a_plan_in_a_pipe_and_in_one_that_is_closed(gpusched: Command) -> None:
     found = ended(gpusched, "plan", "symbols.txt", *DATES)
     assert found.code == 0
@@ -342,6 +406,12 @@ def test_train_says_what_it_made_and_what_it_cannot(gpusched: Command) -> None:
     assert (refused.code, refused.out) == (4, "")
     assert refused.err.startswith("gpusched: NONE_2022-01-01_to_2022-06-29: the window cannot be trained: no data: ")
     assert "Traceback" not in refused.err
+    # a library that cannot be loaded hides a real one
+    (gpusched.directory / "libcuda.so.1").touch()
+    gpusched.environment["LD_LIBRARY_PATH"] = str(gpusched.directory)
+    refused = ended(gpusched, "train", "ABC", *dates, "-o", "one", "--device", "cuda")
+    assert refused.code == 4
+    assert "cannot be trained with --device cuda: there is no CUDA driver here (libcuda.so.1)" in refused.err
 
 
 def test_a_demo_overwrites_nothing(gpusched: Command) -> None:

@@ -98,10 +98,65 @@ def test_wait_shows_the_run_and_ends_with_its_exit_code(client: Client) -> None:
     assert "2 × told to" in good or "2 x told to" in good
     ended = client.json("submit", client.symbols("S0", "BAD"), "--name", "failing", *ASKED, "--wait", code=1)
     assert ended["windows"]["failed"] == 2
+    assert ended["refused"] == [{"reason": "told to", "windows": 2}]
     again = client.json("status", "failing")
     assert again["windows"] == ended["windows"]
     allowed = ("--max-failure-rate", "0.5")
     assert client.submit("forgiven", "S0", "BAD", more=("--wait", *allowed))
+
+
+def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client: Client) -> None:
+    asked = ("submit", client.symbols("ABSENT", "REFUSED"), "--name", "nothing", *ASKED, "--wait")
+    out, err = client.said(*asked, code=5)
+    assert "nothing to train: no data: nothing there (2 windows); bad_data: REFUSED.csv:3: '1,5' is not" in err
+    assert "likeliest remedy: give --interval 1day" in err
+    assert "2 × REFUSED.csv:3" in out or "2 x REFUSED.csv:3" in out
+    found = client.json("windows", "nothing")["windows"]
+    assert [(line["status"], line["failure"]) for line in found] == [("skipped", None)] * 2 + [
+        ("failed", "bad_data")
+    ] * 2
+    assert {line["attempts"] for line in found} == {0}
+    assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number; set data.decimal")
+    _, err = client.said(*asked[:-1])
+    assert "Nothing to train: `gpusched windows nothing` has the reasons" in err
+    # Mended, the same question is asked anew; and a retry runs what was refused.
+    data = client.daemon.data
+    (data / "REFUSED").touch()
+    assert client.json(*asked)["windows"]["succeeded"] == 2
+    (data / "REFUSED").unlink()
+    client.submit("retried", "REFUSED", "S0")
+    assert finished(client.daemon, "retried").counts == {"failed": 2, "succeeded": 2}
+    assert "2 windows queued again" in client("retry", "retried")
+    assert finished(client.daemon, "retried").counts == {"succeeded": 4}
+
+
+def test_a_survey_that_fails_says_nothing_about_the_data(client: Client) -> None:
+    """The windows run: one of them finds its data, the other finds that there is none."""
+    ended = client.json("submit", client.symbols("UNKNOWN", "UNKNOWN2"), "--name", "doubted", *ASKED, "--wait")
+    assert (ended["windows"]["succeeded"], ended["windows"]["skipped"], ended["windows"]["failed"]) == (2, 2, 0)
+    shown = client("show", "doubted/UNKNOWN2_2022-01-01_to_2022-01-10")
+    assert "OSError: [Errno 5] Input/output error" in shown
+    assert "no data after all" in shown
+
+
+def test_what_the_data_are_like_is_known_later(client: Client) -> None:
+    client.done("noted", "NOTED", "S0")
+    note = "÷ 4 on 2022-01-05: a split?"
+    told = {"NOTED": [{"kind": "jumps", "text": note}]}
+    assert client.json("results", "noted")["data_notes"] == told
+    assert note in client("show", "noted/NOTED_2022-01-01_to_2022-01-10")
+    assert client.json("show", "noted/NOTED_2022-01-01_to_2022-01-10")["data_notes"] == told["NOTED"]
+    assert client.json("show", "noted/S0_2022-01-01_to_2022-01-10")["data_notes"] == []
+    assert client.json("status", "noted")["data_notes"] == told
+    _, err = client.said("status", "noted")
+    assert f"NOTED: {note}" in err
+    for more in ((), ("--wait",)):
+        _, err = client.said("submit", client.symbols("NOTED", "S0"), "--name", "noted", *ASKED, *more)
+        assert f"NOTED: {note}" in err
+    finished(client.daemon, "noted")
+    out, err = client.said("results", "noted", "--csv")
+    assert note not in out
+    assert f"NOTED: {note}" in err
 
 
 def test_an_interrupt_detaches(client: Client) -> None:
@@ -259,6 +314,63 @@ def test_hold_release_cancel_retry(client: Client) -> None:
         release()
         assert "1 window queued again" in client("retry", "held")
         assert finished(client.daemon, "held").counts == {"succeeded": 4}
+
+
+def test_other_limits_of_a_batch_at_work_are_applied_and_told(client: Client) -> None:
+    """They were accepted and ignored: every window ran into the old timeout."""
+    with client.daemon.fifo():
+        client.submit("altered", "FIFO", "S1", more=("--set", "run.timeout_s=1000", "--set", "run.grace_s=0"))
+        other = (
+            "--set",
+            "run.timeout_s=0.2",
+            "--set",
+            "run.max_attempts=1",
+            "--set",
+            "run.grace_s=0",
+            "--priority",
+            "3",
+        )
+        _, err = client.said("submit", client.symbols("FIFO", "S1"), "--name", "altered", *ASKED, *other)
+        assert "goes on with max_attempts 3 → 1; timeout_s 1000 → 0.2; priority 0 → 3" in err
+        assert finished(client.daemon, "altered").counts == {"timed_out": 2, "succeeded": 2}
+        assert "timeout_s 1000 → 0.2" in client("show", "altered/FIFO_2022-01-01_to_2022-01-10")
+        assert "batch altered batch=altered" in client.daemon.log.read_text()
+
+        found = client.json("retry", "altered", "--set", "run.timeout_s=1000", "--set", "run.memory_limit_mb=500")
+        assert found["changes"] == ["timeout_s 0.2 → 1000", "memory_limit_bytes 0 → 524288000"]
+        assert client("priority", "altered", "-5") == "altered: priority 3 → -5\n"
+        client("cancel", "altered")
+        finished(client.daemon, "altered")
+
+
+def test_what_cannot_be_changed_is_refused_with_what_can(client: Client) -> None:
+    client.done("fixed", "S0", "BAD")
+    refused = client.error("retry", "fixed", "--set", "labels.horizon=3", code=2)
+    assert "retry cannot change labels.horizon" in refused
+    assert "`gpusched submit SYMBOLS_FILE --set labels.horizon=…`" in refused
+    window = client.error("retry", "fixed/BAD_2022-01-01_to_2022-01-10", "--set", "run.timeout_s=3", code=4)
+    assert "`gpusched retry fixed --set …`" in window
+    for command in ("cancel", "hold"):
+        assert "uses no setting" in client.error(command, "fixed", "--set", "run.timeout_s=3", code=2)
+    assert "uses no setting" in client.error("resume", "--set", "run.timeout_s=3", code=2)
+    client.done("good", "S0")
+    assert "is finished" in client.error("retry", "good", "--set", "run.timeout_s=3", code=4)
+    assert "is finished" in client.error("priority", "good", "1", code=4)
+
+
+def test_finished_batches_are_forgotten(client: Client) -> None:
+    client.done("old-1", "S0")
+    client.done("old-2", "S0", "BAD")
+    output = Path(client.json("status", "old-2")["output_dir"])
+    assert client("forget", "old-1") == "old-1: 2 windows and their logs are forgotten; the results stay\n"
+    assert "there is no batch old-1" in client.error("status", "old-1", code=4)
+    assert client.json("forget", "--older-than", "30d") == {"batches": [], "windows": 0, "results": 0, "kept": []}
+    (output / "S0_2022-01-11_to_2022-01-20" / "mine.txt").touch()
+    told = client("forget", "old-2", "--results")
+    assert told.startswith("old-2: 4 windows and their logs are forgotten, 1 results removed\n  left: ")
+    assert [path.name for path in output.iterdir()] == ["S0_2022-01-11_to_2022-01-20"]
+    assert "either batches or --older-than" in client.error("forget", code=2)
+    assert "'30' is not an age" in client.error("forget", "--older-than", "30", code=2)
 
 
 def test_devices_are_drained_and_opened_again(client: Client) -> None:

@@ -19,10 +19,31 @@ from rich.text import Text
 from gpusched.cli import queries, results, settings
 from gpusched.client.listing import Cell, print_listing
 from gpusched.client.render import open_console
-from gpusched.core.model import Device, PlannedWindow, Queued, Reading, Slot, Window, WindowKey, window_label
-from gpusched.protocol import BatchStatus, DeviceStatus, ResultLine, StoryLine, WindowDetail, WindowLine
+from gpusched.core.model import (
+    DataNote,
+    DataNotes,
+    Device,
+    PlannedWindow,
+    Queued,
+    Reading,
+    Slot,
+    Window,
+    WindowKey,
+    window_label,
+)
+from gpusched.protocol import (
+    BatchDetail,
+    BatchStatus,
+    DeviceStatus,
+    Pong,
+    ResultLine,
+    StoryLine,
+    WindowDetail,
+    WindowLine,
+)
 from tests.client.support import TEACHER_METRICS
 from tests.client.test_screens import check
+from tests.core.support import batch as make_batch
 
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 29)
 CARDS = [f"GPU-{number}a2b3c4d-0000-1111-2222-333344445555" for number in range(2)]
@@ -131,6 +152,11 @@ class Told:
             result(2, "succeeded"),
         )
 
+    def batch(self, name: str, *, notes: bool) -> BatchDetail:
+        jumps, gaps = DataNote("jumps", "÷ 4 on 2023-04-10: a split?"), DataNote("gaps", "1 day missing")
+        told: DataNotes = {"AAPL": (jumps,), "MSFT": (gaps,)} if notes else {}
+        return BatchDetail(batch=self.batches()[0], spec=make_batch().spec, notes=told)
+
     def window(self, name: str, label: str) -> WindowDetail:
         return WindowDetail(
             window=window(0, "queued"),
@@ -146,6 +172,9 @@ class Told:
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         return device(0), device(1)
+
+    def ping(self) -> Pong:
+        return Pong(draining=False, active=0, unfinished=239, trouble=None)
 
 
 OPTIONS = argparse.Namespace(

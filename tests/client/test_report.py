@@ -19,7 +19,7 @@ from gpusched.client.report import Report, page
 from gpusched.client.view import BatchView
 from gpusched.core.events import WindowMoved
 from gpusched.core.history import Sample
-from gpusched.core.model import BatchSpec, Finished, Queued, Slot, Starting, TimedOut, WindowKey, window_label
+from gpusched.core.model import BatchSpec, DataNote, Finished, Queued, Slot, Starting, TimedOut, WindowKey, window_label
 from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -151,6 +151,16 @@ def test_has_all_of_its_parts_in_one_file() -> None:
     for words in ("raised: ValueError: no", "num_leaves", "4.6.0", "2: S0, M&M"):
         assert words in seen.words
     assert not {"src", "href"} & seen.attributes, "it needs nothing else"
+
+
+def test_what_is_known_of_the_data_is_in_it() -> None:
+    made = report(RESULTS)
+    text = page(msgspec.structs.replace(made, notes={"M&M": (DataNote("jumps", "÷ 4 on 2023-04-10: a <split>?"),)}))
+    seen = Seen(text)
+    assert "About the data" in re.findall("<h2>(.*?)</h2>", text)
+    assert "÷ 4 on 2023-04-10: a <split>?" in seen.words
+    many = {f"S{number}": (DataNote("gaps", "1 day missing"),) for number in range(70)}
+    assert "and 20 more symbols" in Seen(page(msgspec.structs.replace(made, notes=many))).words
 
 
 def test_what_comes_from_a_batch_is_text_only() -> None:

@@ -136,6 +136,9 @@ def test_the_first_file_that_is_there_is_read(here: Path) -> None:
         ("GPUSCHED_RUN_TIMEOUT_S", "90", "run.timeout_s", 90.0),
         ("GPUSCHED_WINDOWS_START", "2022-01-01", "windows.start", dt.date(2022, 1, 1)),
         ("GPUSCHED_DATA_INTERVAL", "5", "data.interval", "5"),
+        ("GPUSCHED_DATA_COLUMNS", '{timestamp = "Gmt time"}', "data.columns", {"timestamp": "Gmt time"}),
+        ("GPUSCHED_DATA_DATE_FORMAT", "%d.%m.%Y", "data.date_format", "%d.%m.%Y"),
+        ("GPUSCHED_DATA_STRICT", "true", "data.strict", True),
         ("GPUSCHED_DEVICES_SLOTS", "auto", "devices.slots", "auto"),
         ("GPUSCHED_DEVICES_SLOTS", "8", "devices.slots", 8),
         ("GPUSCHED_DAEMON_GROUP", "quants", "daemon.group", "quants"),
@@ -225,6 +228,12 @@ def test_the_service_manager_names_its_directories(monkeypatch: pytest.MonkeyPat
         ('[data]\nroot = "a\\u0000b"\n', 2, "data.root: a path has no null characters"),
         ("[data]\nroot = '~no-such-user/bars'\n", 2, "data.root: there is no such home: '~no-such-user/bars'"),
         ("[data]\ninterval = '../1d'\n", 2, "interval"),
+        ("[data]\ncolumns = 'vol'\n", 2, "data.columns: expected a table such as {volume = \"vol\"}, got 'vol'"),
+        ("[data]\ncolumns = {volum = 'vol'}\n", 2, "there is no 'volum' in it; did you mean 'volume'?"),
+        ("[data]\ntimezone = 'IST'\n", 2, "setting timezone: there is no zone 'IST'"),
+        ("[data]\ndate_format = 'YYYY'\n", 2, "setting date_format: 'YYYY' does not tell a year, month and day"),
+        ("[data]\ndecimal = ';'\n", 2, 'data.decimal: expected "," or ".", got \';\''),
+        ("[data]\nstrict = 'maybe'\n", 2, "data.strict: expected true or false, got 'maybe'"),
         ("[data]\ninterval = 5\n", 2, "data.interval: expected text, got 5"),
         ("[devices]\nslots = 0\n", 2, 'devices.slots: expected "auto" or a whole number from 1 to 64, got '),
         ("[devices]\nslots = 'many'\n", 2, 'devices.slots: expected "auto" or a whole number from 1 to 64, got '),
@@ -401,3 +410,11 @@ def test_bad_values_name_the_setting_and_the_value() -> None:
     assert (
         str(caught.value).splitlines()[0] == "--set: run.workers: expected a whole number from 0 to 1000000, got '-1'"
     )
+
+
+def test_how_files_are_read_goes_to_the_built_in_workload_only() -> None:
+    flags = ("data.decimal=,", "data.strict=true")
+    built_in = workload_settings(loaded(*flags).config)
+    assert (built_in["interval"], built_in["decimal"], built_in["strict"], built_in["columns"]) == ("", ",", True, {})
+    own = workload_settings(loaded(*flags, "run.workload=mine:train").config)
+    assert (own["interval"], "decimal" in own) == ("1d", False)

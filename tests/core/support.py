@@ -10,6 +10,7 @@ from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchSubmitted,
+    CheckResults,
     Command,
     DevicesFound,
     Event,
@@ -17,6 +18,7 @@ from gpusched.core.events import (
     Kill,
     Launch,
     Record,
+    ResultsChecked,
     Terminate,
     TimePassed,
 )
@@ -82,10 +84,16 @@ def reading(
     )
 
 
-def planned(symbol: str, rows: int = 100, *, skip: str | None = None, committed: bool = False) -> PlannedWindow:
-    window = Window(symbol, DAY, DAY)
+def planned(
+    symbol: str, rows: int = 100, *, skip: str | None = None, refusal: str | None = None, committed: bool = False
+) -> PlannedWindow:
     return PlannedWindow(
-        window=window, bars=rows, usable_rows=rows, skip_reason=skip, committed=RESULT if committed else None
+        window=Window(symbol, DAY, DAY),
+        bars=rows,
+        usable_rows=rows,
+        skip_reason=skip,
+        refusal=refusal,
+        committed=RESULT if committed else None,
     )
 
 
@@ -137,10 +145,20 @@ class Driver:
         self.at = 1000.0
         self.records: list[Record] = []
         self.commands: list[Command] = []
+        #: labels of the windows whose results are missed at the end of their batch
+        self.missing: tuple[str, ...] = ()
         self.send(DevicesFound(devices=devices or (cpu(),)))
 
     def send(self, event: Event) -> Driver:
-        self.records, self.commands = self.scheduler.handle(event, Instant(monotonic=self.at, wall=self.at + 1e9))
+        now = Instant(monotonic=self.at, wall=self.at + 1e9)
+        self.records, self.commands = self.scheduler.handle(event, now)
+        for asked in [command for command in self.commands if isinstance(command, CheckResults)]:
+            # As a rule all are there.
+            self.commands.remove(asked)
+            found = ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=self.missing)
+            records, commands = self.scheduler.handle(found, now)
+            self.records += records
+            self.commands += commands
         self.scheduler.validate()
         return self
 

@@ -35,6 +35,15 @@ def test_a_set_of_days_is_small() -> None:
     assert days([START]) == Days(START, b"\1")
 
 
+def test_days_lie_within_a_range_or_do_not() -> None:
+    found = days([START, START + dt.timedelta(days=9)])
+    last = START + dt.timedelta(days=9)
+    assert found.lie_within(START, last)
+    assert not found.lie_within(START, last - dt.timedelta(days=1))
+    assert not found.lie_within(START + dt.timedelta(days=1), last)
+    assert not Days(dt.date.max, b"\xff" * 1000).lie_within(START, dt.date.max)
+
+
 def test_a_gap_is_what_most_others_have() -> None:
     whole = weekdays(20)
     holes = {*whole[30:33], whole[50]}

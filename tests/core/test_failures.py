@@ -96,7 +96,9 @@ Fatal Python error: Aborted
 
 Thread 0x00007f2a (most recent call first):
 """
-UNCAUGHT = "terminate called after throwing an instance of 'std::runtime_error'\n  what():  [CUDA] {} /src/a.hpp 54\n\n"
+UNCAUGHT = (
+    "terminate called after throwing an instance of 'std::runtime_error'\n  what():  [CUDA] {} ../../src/a.hpp 54\n\n"
+)
 
 
 def seen(

@@ -53,6 +53,7 @@ LEGAL = {
     ("stopping", "ended", "queued"),
     ("stopping", "ended", "finished"),
     ("finished", "retried", "queued"),
+    ("finished", "missed", "finished"),
 }
 DIAGRAM = """\
 stateDiagram-v2
@@ -73,6 +74,7 @@ stateDiagram-v2
     stopping --> finished: ended
     stopping --> queued: ended
     finished --> queued: retried
+    finished --> finished: missed
     finished --> [*]"""
 
 

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import msgspec
 import pytest
 
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchAccepted,
     BatchFinished,
     BatchHeld,
     BatchRecovered,
     BatchReleased,
     BatchReopened,
+    BatchSubmitted,
     CancelRequested,
+    CheckResults,
+    Command,
     DeviceLost,
     DeviceRead,
     DevicesFound,
     DrainRequested,
+    Event,
     HoldRequested,
+    Launch,
+    Record,
     ReleaseRequested,
+    ResultsChecked,
     ResumeRequested,
     RetryRequested,
     ShutdownRequested,
@@ -71,6 +82,7 @@ def drain(driver: Driver) -> list[str]:
     while driver.launched:
         order += driver.launched
         (launch,) = driver.commands
+        assert isinstance(launch, Launch)
         driver.end(launch.key, launch.attempt)
     return order
 
@@ -86,6 +98,26 @@ def test_what_needs_no_training_is_finished_at_once() -> None:
     assert driver.commands == []
     driver.send(RETRY)
     assert driver.records == []
+
+
+def test_what_is_refused_has_failed_at_once_and_a_retry_runs_it() -> None:
+    driver = Driver().submit(batch(), [planned("A", refusal="A.csv:3: no number"), planned("B", skip="too short")])
+    failed = Finished(attempts=0, outcome=Failed(failure=failure("bad_data", "A.csv:3: no number")))
+    assert driver.state(A) == failed
+    assert isinstance(driver.records[-1], BatchFinished)
+    assert driver.commands == []
+    assert driver.send(RETRY).launched == ["A"]
+    driver.start(A, 1).end(A, 1)
+    assert isinstance(driver.records[-1], BatchFinished)
+
+
+def test_a_window_that_finds_no_data_is_skipped_and_does_not_trip_the_breaker() -> None:
+    limits = Limits(breaker_failures=2)
+    driver = Driver().submit(batch(limits=limits), ["A", "B", "C"])
+    for window in (A, B):
+        driver.start(window).end(window, ending=failure("no_data", "no data: none"))
+        assert driver.state(window) == Finished(attempts=1, outcome=Skipped(reason="no data: none"))
+    assert driver.scheduler.held_reason("b") is None
 
 
 def test_an_empty_batch_finishes() -> None:
@@ -744,3 +776,80 @@ def test_an_old_reading_vetoes_nothing() -> None:
     assert driver.launched == []
     driver.wait(2)
     assert driver.launched == ["A"]
+
+
+# -- results that are missed -------------------------------------------------------------------------------------------
+
+
+def test_results_are_looked_for_before_a_batch_is_finished() -> None:
+    driver = Driver(cpu(2)).submit(batch(), ["A", "B"])
+    driver.missing = (A.label,)
+    driver.start(A).end(A).start(B).end(B)
+    lost = driver.state(A)
+    assert isinstance(lost, Finished)
+    assert isinstance(lost.outcome, Lost)
+    assert lost.outcome.failure.kind == "missing"
+    assert lost.outcome.failure.message == "its result was committed to /out/w, and is not there any more"
+    assert isinstance(driver.state(B), Finished)
+    assert [type(record) for record in driver.records] == [WindowMoved, WindowMoved, BatchFinished]
+    driver.missing = ()
+    assert driver.send(RETRY).launched == ["A"]
+    assert isinstance(driver.records[0], BatchReopened)
+    driver.start(A, 2).end(A, 2)
+    assert isinstance(driver.records[-1], BatchFinished)
+
+
+def test_a_reused_result_can_be_missed_and_what_has_none_is_not_looked_for() -> None:
+    driver = Driver()
+    driver.missing = (A.label,)
+    driver.submit(batch(), [planned("A", committed=True), planned("B", skip="no data")])
+    assert [type(record) for record in driver.records] == [BatchAccepted, WindowMoved, BatchFinished]
+    driver = Driver().submit(batch(), [planned("B", skip="no data")])
+    assert driver.commands == []
+    assert isinstance(driver.records[-1], BatchFinished)
+
+
+def test_an_answer_of_before_a_retry_finishes_nothing() -> None:
+    scheduler, now = Scheduler(), Instant(monotonic=1.0, wall=1e9)
+
+    def send(event: Event) -> tuple[list[Record], list[Command]]:
+        return scheduler.handle(event, now)
+
+    send(DevicesFound(devices=(cpu(2),)))
+    send(BatchSubmitted(batch=batch(limits=Limits(max_attempts=1)), windows=(planned("A"), planned("B"))))
+    send(AttemptEnded(key=A, attempt=1, ending=failure()))
+    _, (asked,) = send(AttemptEnded(key=B, attempt=1, ending=RESULT))
+    assert isinstance(asked, CheckResults)
+    assert asked.labels == (B.label,)
+    records, _ = send(RETRY)
+    assert not any(isinstance(record, BatchReopened) for record in records), "it was not finished yet"
+    answer = ResultsChecked(batch_id="b", check=asked.check, missing=())
+    assert send(answer) == ([], [])
+    _, (again,) = send(AttemptEnded(key=A, attempt=2, ending=RESULT))
+    assert isinstance(again, CheckResults)
+    assert send(answer) == ([], [])
+    records, _ = send(ResultsChecked(batch_id="b", check=again.check, missing=()))
+    assert [type(record) for record in records] == [BatchFinished]
+    assert send(ResultsChecked(batch_id="b", check=again.check, missing=())) == ([], []), "once is enough"
+
+
+def test_remembered_batches_cost_others_nothing() -> None:
+    """With 3,000 of them, a new batch took ten times as long; the least of several is compared, machines being busy."""
+
+    def least_seconds(remembered: int) -> float:
+        scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
+        scheduler.handle(DevicesFound(devices=(cpu(),)), now)
+        for number in range(remembered):
+            windows = (planned("A", skip="no data"),)
+            scheduler.handle(BatchSubmitted(batch=batch(f"old{number}"), windows=windows), now)
+        took = []
+        for number in range(50):
+            began, where = time.perf_counter(), key("A", f"new{number}")
+            scheduler.handle(BatchSubmitted(batch=batch(f"new{number}"), windows=(planned("A"),)), now)
+            scheduler.handle(AttemptStarted(key=where, attempt=1, pid=1), now)
+            scheduler.handle(AttemptEnded(key=where, attempt=1, ending=failure("bad_data")), now)
+            took.append(time.perf_counter() - began)
+        assert len(scheduler.open_batches()) == 0
+        return min(took)
+
+    assert least_seconds(3000) < 4 * least_seconds(10)

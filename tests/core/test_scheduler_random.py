@@ -24,6 +24,7 @@ from gpusched.core.events import (
     CancelRequested,
     ChangeAdvanced,
     ChangeMade,
+    CheckResults,
     Command,
     DeviceChanged,
     DeviceLost,
@@ -38,6 +39,7 @@ from gpusched.core.events import (
     Launch,
     Record,
     ReleaseRequested,
+    ResultsChecked,
     ResumeRequested,
     RetryRequested,
     ShutdownRequested,
@@ -68,6 +70,7 @@ from gpusched.core.model import (
     Stopping,
     Window,
     WindowKey,
+    has_result,
 )
 from gpusched.core.placement import suits
 from gpusched.core.scheduler import Scheduler
@@ -124,6 +127,8 @@ class Machine(RuleBasedStateMachine):
         #: launches since the window was submitted, retried or recovered
         self.rounds: Counter[WindowKey] = Counter()
         self.closed: set[str] = set()
+        #: looks for results that were asked for
+        self.checks: list[CheckResults] = []
         self.down = False
 
     # -- one event ---------------------------------------------------------------------------------------------------
@@ -201,6 +206,14 @@ class Machine(RuleBasedStateMachine):
         return None
 
     def carry_out(self, command: Command) -> None:
+        if isinstance(command, CheckResults):
+            assert all(isinstance(state, Finished) for _, state in self.stored[command.batch_id].values())
+            assert not self.finished[command.batch_id]
+            assert set(command.labels) == {
+                label for label, (_, state) in self.stored[command.batch_id].items() if has_result(state)
+            }
+            self.checks.append(command)
+            return
         attempt = (command.key, command.attempt)
         match command:
             case Launch(key=key, slot=slot):
@@ -382,6 +395,14 @@ class Machine(RuleBasedStateMachine):
         if mode == "stop":
             assert all(isinstance(self.state(key), Stopping) for key, _ in self.live)
 
+    @rule(n=st.integers(0, 5), missing=st.booleans())
+    def look_for_results(self, n: int, missing: bool) -> None:
+        """The answer comes, late perhaps: windows were retried meanwhile, or the batch has another round."""
+        if self.checks:
+            check = self.checks.pop(n % len(self.checks))
+            gone = check.labels[:1] if missing else ()
+            self.send(ResultsChecked(batch_id=check.batch_id, check=check.check, missing=gone))
+
     @rule(committed=st.booleans(), backwards=st.booleans(), all_of_them=st.booleans())
     def restart(self, committed: bool, backwards: bool, all_of_them: bool) -> None:
         """The supervisor dies, with its processes, and the next one reads the store. The clock may start anew."""
@@ -418,16 +439,8 @@ class Machine(RuleBasedStateMachine):
                     assert isinstance(new, Finished), "what was cancelled is not run again"
                 elif not isinstance(state, Active | Queued):
                     assert new == state
-            self.check_finished(batch_id)
+            self.finishes_or_is_looked_at(batch_id)
             assert not any(isinstance(r, BatchAccepted) for r in records)
-
-    def check_finished(self, batch_id: str) -> None:
-        """It has ended when all windows have, and no change is under way that may open some of them again."""
-        done = all(isinstance(state, Finished) for _, state in self.stored[batch_id].values())
-        changing = bool(self.changes[batch_id])
-        assert self.scheduler.is_changing(batch_id) == changing
-        assert done or not self.finished[batch_id]
-        assert self.finished[batch_id] or changing or not done
 
     # -- what must hold ------------------------------------------------------------------------------------------------
 
@@ -439,7 +452,17 @@ class Machine(RuleBasedStateMachine):
         for batch_id in self.stored:
             assert dict(enumerate(self.scheduler.states(batch_id))) == dict(enumerate(self.stored[batch_id].values()))
             assert self.scheduler.held_reason(batch_id) == self.held[batch_id]
-            self.check_finished(batch_id)
+            self.finishes_or_is_looked_at(batch_id)
+
+    def finishes_or_is_looked_at(self, batch_id: str) -> None:
+        """A batch whose windows are all finished is so itself, or its results are being looked for."""
+        over = all(isinstance(state, Finished) for _, state in self.stored[batch_id].values())
+        changing = bool(self.changes[batch_id])
+        assert self.scheduler.is_changing(batch_id) == changing
+        if self.finished[batch_id]:
+            assert over
+        elif over and not changing:
+            assert any(check.batch_id == batch_id for check in self.checks)
 
     @invariant()
     def running_windows_have_processes(self) -> None:
@@ -491,6 +514,8 @@ class Machine(RuleBasedStateMachine):
         assert not self.scheduler.active
         assert not self.live
         assert self.scheduler.deadline is None
+        while self.checks:
+            self.look_for_results(0, missing=True)
         assert all(self.finished.values())
 
 

@@ -102,6 +102,8 @@ def test_what_may_be_meant_otherwise() -> None:
     assert parse_symbols("AAPL\nSymbol").doubts == ()
     (heading,) = parse_symbols("# mine\nTicker\nAAPL").doubts
     assert heading == "'Ticker' in line 2 is taken for a symbol, and looks like a heading"
+    (apart,) = parse_symbols("AAPL\nO\u0308BB\nÖBB").doubts
+    assert apart == "O\u0308BB in line 2 has letters and accents apart, as macOS writes names of files"
     (suffix,) = parse_symbols("AAPL.csv\nMSFT.CSV").doubts
     assert suffix.startswith("AAPL.csv and 1 more look like names of files: leave the suffix out (AAPL)")
 

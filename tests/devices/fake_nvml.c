@@ -4,9 +4,10 @@
  * at. It has one `key value` a line; a device is `G` (the GPU of index G) or `G/M` (the MIG instance of index M on it):
  *
  *     count 2                        GPUs
+ *     cuda_version 13000             the newest CUDA that the driver runs
  *     0 uuid GPU-…                   likewise name, bus, memory_total, memory_free, utilisation, temperature, power,
- *                                    compute_mode, persistence, accounting, mig, mig_max, instance, ecc, events (mask
- *                                    of types),
+ *                                    compute_mode, persistence, capability (8.9), accounting, mig, mig_max, instance,
+ *                                    ecc, events (mask of types),
  *                                    cpus (hexadecimal words, the lowest cores first)
  *     0 processes 123:1000 456:-     PID and memory; - is "not available"
  *     0 accounted 123:1000:250:40    of a PID that has ended: most memory, milliseconds, utilisation; any: `*`
@@ -205,6 +206,21 @@ int nvmlDeviceGetPowerUsage(device *d, unsigned *milliwatts) {
 int nvmlDeviceGetComputeMode(device *d, unsigned *mode) {
     ENTER(d);
     return unsigned_of(d, "compute_mode", mode);
+}
+
+int nvmlDeviceGetCudaComputeCapability(device *d, int *major, int *minor) {
+    char value[32];
+    ENTER(d);
+    if (!value_of(d, "capability", value, sizeof value)) return UNSUPPORTED;
+    return sscanf(value, "%d.%d", major, minor) == 2 ? OK : UNSUPPORTED;
+}
+
+int nvmlSystemGetCudaDriverVersion(int *version) {
+    unsigned number;
+    ENTER(NULL);
+    if (unsigned_of(NULL, "cuda_version", &number) != OK) return UNSUPPORTED;
+    *version = (int)number;
+    return OK;
 }
 
 int nvmlDeviceGetPersistenceMode(device *d, unsigned *mode) {

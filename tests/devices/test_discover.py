@@ -51,6 +51,7 @@ def test_describes_each_gpu(fake: FakeNvml) -> None:
             for index in range(2)
         ),
         notes=(),
+        complete=True,
     )
 
 
@@ -82,7 +83,7 @@ def test_says_what_is_wrong_with_the_mask(fake: FakeNvml) -> None:
 def test_a_mask_can_hide_everything(fake: FakeNvml, mask: str) -> None:
     fake.gpus(2)
     assert discover(mask) == Discovery(
-        devices=(), notes=(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool",)
+        devices=(), notes=(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool",), complete=True
     )
 
 
@@ -190,7 +191,9 @@ def test_a_driver_that_fails_later(fake: FakeNvml) -> None:
 
 def test_no_gpu(fake: FakeNvml) -> None:
     fake.gpus(0)
-    assert discover(None) == Discovery(devices=(), notes=("the NVIDIA driver reports no GPU that can be used",))
+    assert discover(None) == Discovery(
+        devices=(), notes=("the NVIDIA driver reports no GPU that can be used",), complete=True
+    )
 
 
 def test_cores_near_each_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ import pytest
 
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import Device, Reading
+from gpusched.daemon import readings
 from gpusched.daemon import sampler as module
-from gpusched.daemon.sampler import HARMLESS_XIDS, Sampler
+from gpusched.daemon.readings import HARMLESS_XIDS
+from gpusched.daemon.sampler import Sampler
 from tests.devices.fake_nvml import (
     DOUBLE_BIT_ECC,
     GIB,
@@ -152,7 +154,7 @@ async def test_memory_of_processes_is_known_of_all_or_of_none(fake: FakeNvml) ->
 async def test_host_pids_are_not_taken_for_ours(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     # In a container NVML reports the host's PIDs, and one of them may be that of another process here.
     fake.gpus(1, processes=f"{os.getpid()}:1000")
-    monkeypatch.setattr(module, "_INITIAL_PID_NAMESPACE", -1)
+    monkeypatch.setattr(readings, "_INITIAL_PID_NAMESPACE", -1)
     async with sampling(uuid(0), sees_own_pids=None) as events:
         reading = await events.reading(uuid(0))
     assert reading.process_memory_bytes is None
@@ -160,8 +162,8 @@ async def test_host_pids_are_not_taken_for_ours(fake: FakeNvml, monkeypatch: pyt
 
 
 def test_knows_the_initial_pid_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_INITIAL_PID_NAMESPACE", os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116
-    assert module.in_initial_pid_namespace()
+    monkeypatch.setattr(readings, "_INITIAL_PID_NAMESPACE", os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116
+    assert readings.in_initial_pid_namespace()
 
 
 async def test_reads_mig_instances(fake: FakeNvml) -> None:

@@ -42,6 +42,7 @@ async def test_a_run_and_the_log_say_how_many_slots_are_used_and_why(
             data_root=str(tmp_path),
             workload=WORKLOAD,
             settings={},
+            device="cuda",
         ),
         batch_id="b",
         digest="d",

@@ -122,6 +122,8 @@ async def test_a_trial_that_crashes_or_raises_is_an_answer(tmp_path: Path) -> No
     assert types(found) == {}
     assert "ended with signal 11" in found.notes[1]
     assert "a bug in the workload" in found.notes[1]
+    machine.answers = {"cuda": "abort"}
+    assert "cuda does not work ([CUDA] unknown error)" in (await machine.resolve("cuda")).notes[1]
 
 
 async def test_a_trial_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Workloads that train nothing and tell what a window on a GPU sees. Named `tests.devices.workloads:<name>`.
 
 `warm_up` answers as the environment variable TRIALS says: a JSON object of device type → why it does not train (null if
-it does), or `device type on UUID` for one device. It adds a line to the file that TRIALS_LOG names.
+it does), or `device type on UUID` for one device. The file that TRIALS_FILE names, if there is one, says so instead,
+and may change. It adds a line to the file that TRIALS_LOG names.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import NoReturn
 
 from gpusched.workload import BadParameters, DeviceType, Report, Result, Task, Trial
 
@@ -33,10 +36,14 @@ def warm_up(device_type: DeviceType) -> Trial:
         with Path(log).open("a") as file:
             file.write(f"{device_type} {device}\n")
     answers = json.loads(os.environ.get("TRIALS", "{}"))
+    if (told := Path(os.environ.get("TRIALS_FILE", "/nowhere"))).exists():
+        answers = json.loads(told.read_text())
     why = answers.get(f"{device_type} on {device}", answers.get(device_type))
     match why:
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+        case "abort":
+            _abort("unknown error")
         case "hang":
             signal.pause()
         case "raise":
@@ -44,6 +51,15 @@ def warm_up(device_type: DeviceType) -> Trial:
         case str() if why.startswith("trained on "):
             return Trial(trained=True, device=why.removeprefix("trained on "))
     return Trial(trained=why is None, why=why)
+
+
+def _abort(words: str) -> NoReturn:
+    """As LightGBM does when an error of CUDA's meets a second one."""
+    error = f"[CUDA] {words} /src/cuda_utils.hu 123"
+    sys.stderr.write(f"[LightGBM] [Fatal] {error}\n\nterminate called after throwing an instance of ")
+    sys.stderr.write(f"'std::runtime_error'\n  what():  {error}\n")
+    sys.stderr.flush()
+    os.abort()
 
 
 def _seen(task: Task) -> Result:
@@ -95,11 +111,7 @@ def aborts_first(task: Task, directory: Path, report: Report) -> Result:
     mark = Path(task.data_root) / f"{task.label}.failed"
     if not mark.exists():
         mark.touch()
-        error = f"[CUDA] {os.environ['FAILURE']} /src/cuda_utils.hu 123"
-        sys.stderr.write(f"[LightGBM] [Fatal] {error}\n\nterminate called after throwing an instance of ")
-        sys.stderr.write(f"'std::runtime_error'\n  what():  {error}\n")
-        sys.stderr.flush()
-        os.abort()
+        _abort(os.environ["FAILURE"])
     return _seen(task)
 
 
@@ -107,4 +119,12 @@ def writes(task: Task, directory: Path, report: Report) -> Result:
     """Some of the files that training leaves, the same each time."""
     for name in ("model.txt", "labels.csv.gz", "feature_importance.csv"):
         (directory / name).write_text(task.label)
+    return _seen(task)
+
+
+def paced(task: Task, directory: Path, report: Report) -> Result:
+    """Takes as many seconds as the environment variable PACE says for its device type, and tells where it ran."""
+    with (Path(task.data_root) / "paced").open("a") as file:
+        file.write(f"{task.device_type} {directory.parent}\n")
+    time.sleep(json.loads(os.environ["PACE"])[task.device_type])
     return _seen(task)

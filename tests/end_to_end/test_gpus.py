@@ -7,6 +7,9 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +22,8 @@ from gpusched import artifacts
 from gpusched.client.connection import connect
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import DeviceType
+from gpusched.daemon.readings import in_initial_pid_namespace
 from gpusched.daemon.run import STATE_DIR
-from gpusched.daemon.sampler import in_initial_pid_namespace
 from gpusched.daemon.store import Store
 from gpusched.protocol import Delta, DeviceReported, Snapshot
 from tests.devices.fake_cuda import DEVICE_UNAVAILABLE, ECC_UNCORRECTABLE, OUT_OF_MEMORY, FakeCuda
@@ -46,7 +49,11 @@ class Machine(Command):
         (directory / "symbols.txt").write_text("".join(f"S{number}\n" for number in range(6)))
 
     def asked(self, workload: str, **settings: object) -> list[str]:
-        settings = {"run.workload": f"tests.devices.workloads:{workload}", "devices.slots": 1} | settings
+        settings = {
+            "run.workload": f"tests.devices.workloads:{workload}",
+            "run.device": "cuda",
+            "devices.slots": 1,
+        } | settings
         return [*ASKED, *DAYS, *(text for key, value in settings.items() for text in ("--set", f"{key}={value}"))]
 
 
@@ -132,7 +139,7 @@ def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machi
         first, lost, cpu = machine.json("devices")["devices"]
         assert (first["id"], first["health"], first["pci_bus_id"]) == (uuid(0), "open", "0000:01:00.0")
         assert (lost["health"], lost["reason"]) == ("quarantined", "XID 79: the GPU has fallen off the bus")
-        assert (cpu["id"], cpu["auto"]) == ("cpu", False)
+        assert (cpu["id"], cpu["auto"]) == ("cpu", True)
         assert {line["attempts"] for line in index(machine.directory / "out")} == {1, 2}
         machine.nvml.write(**{"event 1": None})
         held.unlink()
@@ -246,7 +253,7 @@ def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promi
 
 def test_a_warm_up_that_gets_no_device_rules_out_the_model(cuda_machine: CudaMachine) -> None:
     cuda_machine.environment["FAKE_CUDA_SHOWS"] = ""
-    out = cuda_machine("run", *cuda_machine.asked("until_told"))
+    out = cuda_machine("run", *cuda_machine.asked("until_told", **{"run.device": "mixed"}))
     assert "cuda does not work (CudaError: no CUDA-capable device is detected: cuInit returned" in " ".join(out.split())
     assert {window["device"] for window in details(cuda_machine.directory / "out")} == {"cpu"}
 
@@ -254,7 +261,7 @@ def test_a_warm_up_that_gets_no_device_rules_out_the_model(cuda_machine: CudaMac
 def test_a_gpu_whose_memory_is_full_at_the_start_is_told_with_the_drivers_reason(cuda_machine: CudaMachine) -> None:
     cuda_machine.cuda.fail("cuDevicePrimaryCtxRetain", OUT_OF_MEMORY)
     cuda_machine.environment["TRIALS"] = json.dumps({"cuda": "crash", "gpu": "No OpenCL device found"})
-    out = " ".join(cuda_machine("run", *cuda_machine.asked("until_told")).split())
+    out = " ".join(cuda_machine("run", *cuda_machine.asked("until_told", **{"run.device": "mixed"})).split())
     assert "cuda does not work (CudaError: out of memory: cuDevicePrimaryCtxRetain returned" in out
     assert "signal" not in out
     assert {window["device"] for window in details(cuda_machine.directory / "out")} == {"cpu"}
@@ -371,7 +378,7 @@ def test_the_mask_and_the_configuration_say_which(machine: Machine) -> None:
 
 def test_a_gpu_on_which_nothing_trains_is_told_and_the_processors_work(machine: Machine) -> None:
     machine.environment["TRIALS"] = json.dumps({"cuda": "too old", "gpu": "No OpenCL device found"})
-    out = machine("run", *machine.asked("until_told"))
+    out = machine("run", *machine.asked("until_told", **{"run.device": "mixed"}))
     assert "is not used: cuda does not work (too old), gpu does not work (No OpenCL device found)" in " ".join(
         out.split()
     )
@@ -393,7 +400,7 @@ def test_a_device_type_that_trains_can_be_asked_for(machine: Machine, device_typ
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_without_a_gpu_and_without_a_fallback_the_reason_is_the_error(machine: Machine, command: str) -> None:
     machine.nvml.fail("nvmlInitWithFlags", VERSION_MISMATCH)
-    asked = (command, *machine.asked("until_told"))
+    asked = (command, *machine.asked("until_told", **{"run.device": "auto"}))
     out, err = machine.said(*asked, "--set", "devices.fallback=none", code=4)
     assert "no GPU device can be used here: the NVIDIA driver's library and kernel module are of different" in err
     assert "succeeded" not in out
@@ -403,11 +410,13 @@ def test_without_a_gpu_and_without_a_fallback_the_reason_is_the_error(machine: M
     assert "library and kernel module are of different versions" in " ".join((out + err).split())
 
 
-def test_processors_and_gpus_work_together_where_the_configuration_says_so(machine: Machine) -> None:
+def test_processors_and_gpus_work_together_in_a_mixed_batch(machine: Machine) -> None:
     machine.nvml.gpus(1)
     held = machine.directory / "data" / f"held-{uuid(0)}"
     os.mkfifo(held)
-    with machine.start("run", *machine.asked("until_told", **{"devices.cpu_slots": 1})) as process:
+    with machine.start(
+        "run", *machine.asked("until_told", **{"devices.cpu_slots": 1, "run.device": "mixed"})
+    ) as process:
         assert process.stdout is not None
         # the FIFO opens when the GPU is at work, and its window ends when the processors have done all the others
         with held.open("w"):
@@ -421,7 +430,7 @@ def test_processors_and_gpus_work_together_where_the_configuration_says_so(machi
 
 
 def test_a_plan_for_both_expects_what_windows_took_on_the_gpus(machine: Machine) -> None:
-    asked = machine.asked("until_told", **{"devices.cpu_slots": 1})
+    asked = machine.asked("until_told", **{"devices.cpu_slots": 1, "run.device": "mixed"})
     machine("run", *asked)
     with Store.open(machine.directory / "out" / STATE_DIR / "state.db") as store:
         row = store.learned()[0]
@@ -439,10 +448,17 @@ def test_the_daemon_says_which_gpus_it_does_not_use(machine: Machine) -> None:
     daemon = Daemon(machine.directory / "daemon")
     no_drivers = {"OCL_ICD_VENDORS": str(machine.directory / "data")}
     daemon.start(environment=machine.nvml.environment | no_drivers)
+    with connect(daemon.socket) as connection:
+        until(connection.subscribe(), lambda _: all(healthy(daemon, number) == "quarantined" for number in range(2)))
     assert daemon.stop() == 0
     log = daemon.log.read_text()
     assert "NVIDIA RTX 6000 Ada Generation is not used: cuda does not work" in log
-    assert "devices=1 slots=2" in log
+
+
+def healthy(daemon: Daemon, number: int) -> str:
+    """The health of a GPU."""
+    with connect(daemon.socket) as connection:
+        return next(one.health for one in connection.devices() if one.device.id == uuid(number))
 
 
 @pytest.mark.slow
@@ -515,6 +531,40 @@ def test_the_same_window_20_times_alone_and_beside_others(gpusched: Command, dev
         assert json.loads(out)["windows"]["succeeded"] == 20
         models += [path.read_text() for path in gpusched.directory.glob(f"out{slots}/*/model.txt")]
     assert (len(models), len(set(models))) == (40, 1)
+
+
+def test_a_cuda_build_makes_pypis_models_on_the_processors(gpusched: Command) -> None:
+    """Byte for byte, so that an exchange of LightGBM by `doctor --build-cuda` makes no result another one."""
+    built = os.environ.get("GPUSCHED_TEST_CUDA_BUILD")
+    if built is None:
+        pytest.skip("GPUSCHED_TEST_CUDA_BUILD=DIR names the wheels of a LightGBM with CUDA and of its NCCL")
+    site = gpusched.directory / "site"
+    for wheel in Path(built).glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    asked = (
+        "run",
+        "symbols.txt",
+        "--device",
+        "cpu",
+        "--start",
+        "2000-01-01",
+        "--end",
+        "2013-12-31",
+        "--window-days",
+        90,
+    )
+    ended = gpusched.json(*asked, "-o", "pypi")
+    gpusched.environment["PYTHONPATH"] = f"{site}:{gpusched.environment['PYTHONPATH']}"
+    lightgbm = "import lightgbm; print(lightgbm.__file__)"
+    shown = subprocess.run(
+        [sys.executable, "-c", lightgbm], env=gpusched.environment, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.startswith(str(site))
+    assert gpusched.json(*asked, "-o", "cuda")["windows"] == ended["windows"]
+    models = hashes(gpusched.directory / "pypi")
+    assert len(models) == 4 * ended["windows"]["succeeded"] > 700
+    assert hashes(gpusched.directory / "cuda") == models
 
 
 @pytest.fixture

@@ -104,6 +104,7 @@ def test_a_signal_drains_and_gives_the_terminal_back(gpusched: Command, fifo: Fi
     with Terminal(gpusched, *RUN) as terminal:
         terminal.until("2/2 slots busy")
         terminal.process.send_signal(signal.SIGTERM)
+        terminal.until("Draining")
         fifo.release(2)
         terminal.until(LEFT)
         rest = terminal.rest()

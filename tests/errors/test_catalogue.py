@@ -18,7 +18,7 @@ from gpusched.errors import GpuschedError
 GOLDEN = Path(__file__).with_name("catalogue.txt")
 PACKAGE = Path(gpusched.__file__).parent
 #: exit codes that an error may have
-CONTRACT = {errors.TOO_MANY_FAILURES, errors.USAGE, errors.NO_DAEMON, errors.BAD_INPUT}
+CONTRACT = {errors.TOO_MANY_FAILURES, errors.USAGE, errors.NO_DAEMON, errors.BAD_INPUT, errors.NOTHING_TO_TRAIN}
 
 
 def catalogue() -> dict[str, type[GpuschedError]]:

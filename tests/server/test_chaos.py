@@ -18,7 +18,7 @@ import pytest
 from gpusched import artifacts
 from gpusched.client.connection import Connection
 from gpusched.core.model import Limits
-from gpusched.errors import DaemonError
+from gpusched.errors import GpuschedError
 from gpusched.workload import device_fingerprint
 from tests.server import workloads
 from tests.server.support import Daemon, finished
@@ -31,11 +31,12 @@ WINDOW_S = 0.02
 class Submitter(threading.Thread):
     """Submits batch after batch to whatever daemon is there, as an impatient client would, until told to stop."""
 
-    def __init__(self, daemon: Daemon, batches: int, windows: int) -> None:
+    def __init__(self, daemon: Daemon, batches: int, windows: int, *, max_attempts: int = 5) -> None:
         super().__init__()
         self._daemon = daemon
         self._names = [f"batch-{number}" for number in range(batches)]
         self._windows = windows
+        self._max_attempts = max_attempts
         #: batches that the daemon has promised
         self.accepted: list[str] = []
 
@@ -45,7 +46,7 @@ class Submitter(threading.Thread):
                 try:
                     with self._daemon.connect() as connection:
                         self._submit(connection, name)
-                except DaemonError:
+                except GpuschedError:  # no daemon, or one whose launcher or disk is gone for the moment
                     continue
                 break
 
@@ -54,7 +55,7 @@ class Submitter(threading.Thread):
         spec = self._daemon.spec(
             *[f"{kind}{number}" for kind in OUTCOMES],
             windows=self._windows,
-            limits=Limits(backoff_s=0.0, breaker_failures=0, max_attempts=5),
+            limits=Limits(backoff_s=0.0, breaker_failures=0, max_attempts=self._max_attempts),
             seconds=WINDOW_S,
         )
         connection.submit(spec, source="chaos", name=name)
@@ -124,7 +125,7 @@ def check(daemon: Daemon, name: str, windows: int) -> None:
 
 
 def check_artifacts(directory: Path, label: str, expected: bool) -> None:
-    assert directory.exists() is expected
+    assert (directory / artifacts.METADATA).exists() is expected
     if expected:
         fingerprint = device_fingerprint(hashlib.sha256(label.encode()).hexdigest(), "cpu")
         assert artifacts.verify(directory, {fingerprint}) is not None

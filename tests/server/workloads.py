@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import select
@@ -10,12 +11,33 @@ import signal
 import time
 from pathlib import Path
 
-from gpusched.workload import BadData, Report, Result, SurveyTask, Task, WindowSurvey, window_label
+from gpusched.workload import (
+    BadData,
+    DataNote,
+    NoData,
+    Report,
+    Result,
+    SurveyTask,
+    SymbolSurvey,
+    Task,
+    WindowSurvey,
+    window_label,
+)
 
 
-def survey(task: SurveyTask) -> list[WindowSurvey]:
-    """SKIP… is skipped."""
-    return [
+def survey(task: SurveyTask) -> SymbolSurvey:
+    """SKIP… is skipped, and so is ABSENT…, REFUSED… is refused; nobody knows of UNKNOWN…; of NOTED… there is a note.
+
+    REFUSED… is mended by a file of that name in the data root.
+    """
+    if task.symbol.startswith("ABSENT"):
+        raise NoData("no data: nothing there", remedy="give --interval 1day")
+    if task.symbol.startswith("REFUSED") and not Path(task.data_root, task.symbol).exists():
+        raise BadData("REFUSED.csv:3: '1,5' is not a number", remedy="set data.decimal")
+    if task.symbol.startswith("UNKNOWN"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    notes = (DataNote("jumps", "÷ 4 on 2022-01-05: a split?"),) if task.symbol.startswith("NOTED") else ()
+    windows = [
         WindowSurvey(
             start=window.start,
             end=window.end,
@@ -26,17 +48,22 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
         )
         for window in task.windows
     ]
+    return SymbolSurvey(windows=tuple(windows), notes=notes)
 
 
 def window(task: Task, directory: Path, report: Report) -> Result:
-    """BAD… fails for good, DIE… is killed at its first attempt, FIFO… works until the test says so, the rest succeeds.
+    """BAD… fails for good, UNKNOWN2… has no data, DIE… is killed at its first attempt, FIFO… works until the test says
+    so, the rest succeeds.
 
     Every success writes `model.txt`, whose content follows from the label.
     """
     report("train", 1, 2)
-    print(f"attempt at {task.label}", flush=True)
+    if not task.symbol.startswith("QUIET"):
+        print(f"attempt at {task.label}", flush=True)
     if task.symbol.startswith("BAD"):
         raise BadData("told to")
+    if task.symbol.startswith("UNKNOWN2"):
+        raise NoData("no data after all")
     if task.symbol.startswith("DIE"):
         mark = Path(task.data_root) / f"{task.label}.died"
         if not mark.exists():

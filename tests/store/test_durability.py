@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import stat
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from gpusched import files
 from gpusched.core.events import Record
 from gpusched.core.model import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
 from gpusched.daemon import store as module
 from gpusched.daemon.store import Store
-from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreUnwritable
+from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
 from tests.store import writer
 from tests.store.samples import SLOT, accepted, key, moved, run
 
@@ -439,3 +441,55 @@ def test_moves_after_a_failed_commit_are_numbered_on(store: Store) -> None:
     store.record(run(key(1)))
     store.record(run(key(0)))
     assert [row.key for row in store.finished_windows("b")] == [key(1), key(0)]
+
+
+# -- a store that loses its place --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("removed", ["the file", "the directory"])
+def test_a_store_that_is_removed_while_it_is_open_is_written_anew(tmp_path: Path, removed: str) -> None:
+    path = tmp_path / "state" / "state.db"
+    with Store.open(path) as store:
+        store.record([accepted(windows=2)])
+        assert not store.keep_in_place()
+        if removed == "the file":
+            for one in path.parent.glob("state.db*"):
+                if not one.name.endswith(".lock"):
+                    one.unlink()
+        else:
+            shutil.rmtree(path.parent)
+        assert store.keep_in_place()
+        assert not store.keep_in_place()
+        assert path.stat().st_mode & 0o777 == 0o600
+        store.record(run(key(0)))
+        with pytest.raises(StoreLocked):
+            Store.open(path)
+    with Store.open(path) as again:
+        row = again.batch("b")
+        assert row is not None
+        assert row.counts == {"queued": 1, "succeeded": 1}
+
+
+def test_a_store_that_is_replaced_while_it_is_open_is_left_alone(tmp_path: Path) -> None:
+    path, other = tmp_path / "state.db", tmp_path / "other.db"
+    with Store.open(other) as store:
+        store.record([accepted(windows=2)])
+    with Store.open(path) as store:
+        other.rename(path)
+        with pytest.raises(StoreReplaced, match=r"state\.db was replaced while it was in use"):
+            store.keep_in_place()
+    with Store.open(path) as store:
+        assert store.batch("b") is not None
+
+
+def test_a_store_that_another_one_has_taken_the_place_of_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "state.db"
+    with Store.open(path) as store:
+        shutil.rmtree(path.parent)
+        path.parent.mkdir()
+        with files.opened(path.parent):
+            lock = files.lock(path.with_name("state.db.lock"))
+        with pytest.raises(StoreLocked):
+            store.keep_in_place()
+        assert not path.exists()
+        os.close(lock)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from gpusched.core.events import BatchFinished, Record
-from gpusched.core.model import Failed, Finished, Queued, WindowKey
+from gpusched.core.model import DataNote, Failed, Finished, Queued, WindowKey
 from gpusched.daemon.index import NAME, Index
 from gpusched.daemon.store import Store
 from tests.store.samples import FAILURE, RESULT, accepted, batch, key, moved, run
@@ -135,3 +135,19 @@ def test_the_temporary_file_of_an_index_follows_no_link(store: Store, tmp_path: 
     index.close()
     assert index.labels() == [key(0).label]
     assert elsewhere.read_text() == "mine"
+
+
+def test_a_line_tells_of_the_data(store: Store, tmp_path: Path) -> None:
+    submitted = msgspec.structs.replace(
+        accepted(windows=1),
+        batch=msgspec.structs.replace(batch(), output_dir=str(tmp_path)),
+        notes={"A": (DataNote("jumps", "÷ 4"),), "OTHER": (DataNote("gaps", "1 day"),)},
+    )
+    index = Index(store, log_path)
+    for records in ([submitted], run(key(0))):
+        store.record(records)
+        for record in records:
+            index.update(record)
+    index.close()
+    (line,) = map(json.loads, (tmp_path / NAME).read_text().splitlines())
+    assert line["data_notes"] == [{"kind": "jumps", "text": "÷ 4"}]

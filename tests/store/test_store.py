@@ -10,6 +10,7 @@ import pytest
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import (
     BatchAccepted,
+    BatchAltered,
     BatchFinished,
     BatchHeld,
     BatchReleased,
@@ -20,6 +21,8 @@ from gpusched.core.events import (
 from gpusched.core.history import Sample
 from gpusched.core.model import (
     Cancelled,
+    DataNote,
+    DataNotes,
     Failed,
     Failure,
     Finished,
@@ -34,6 +37,7 @@ from gpusched.core.model import (
     TimedOut,
     WindowKey,
 )
+from gpusched.core.terms import with_terms
 from gpusched.daemon.rows import MAX_TEXT_BYTES
 from gpusched.daemon.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
 from tests.store.samples import FAILURE, RESULT, SLOT, USAGE, accepted, batch, key, moved, plan, run
@@ -242,6 +246,24 @@ def test_a_retried_window(store: Store) -> None:
     assert store.batches()[0].counts == {"queued": 1}
 
 
+def test_other_terms_are_part_of_every_story_that_goes_on(store: Store) -> None:
+    store.record([accepted(), *run(key(0))])
+    asked = store.accepted("b")
+    assert asked is not None
+    spec = with_terms(asked.spec, {"timeout_s": 5.0})
+    altered = msgspec.structs.replace(asked, spec=spec)
+    store.record([BatchAltered(batch=altered, changes=("timeout_s 100 → 5", "priority 0 → 1"), at=50.0)])
+    assert store.accepted("b") == altered
+    assert [line.new for line in store.story(key(0))][-1] == "succeeded"
+    store.record(run(key(1)))
+    first, *_ = lines = store.story(key(1))
+    assert (first.old, first.new, first.attempt) == ("queued", "queued", 1)
+    assert (first.at, first.reason) == (50.0, "timeout_s 100 → 5; priority 0 → 1")
+    assert [line.new for line in lines] == ["queued", "starting", "running", "succeeded"]
+    store.record([accepted()])
+    assert store.story(key(1)) == []
+
+
 def test_a_move_of_an_unknown_window_is_refused_whole(store: Store) -> None:
     store.record([accepted()])
     with pytest.raises(LookupError, match="b/X: the store has no such window"):
@@ -250,6 +272,20 @@ def test_a_move_of_an_unknown_window_is_refused_whole(store: Store) -> None:
     assert states(store) == [Queued()] * 3
     store.record(run(key(0)))
     assert len(store.story(key(0))) == 3
+
+
+def test_what_is_known_of_the_data_is_kept_with_the_batch(store: Store) -> None:
+    notes: DataNotes = {
+        "M&M": (DataNote("jumps", "÷ 4"), DataNote("gaps", "1 day")),
+        "A": (DataNote("gaps", "2 days"),),
+    }
+    record = accepted("b", 1)
+    store.record([accepted("a", 1), msgspec.structs.replace(record, notes=notes)])
+    assert list(store.notes("b").items()) == list(notes.items())
+    assert store.notes("b", symbol="A") == {"A": notes["A"]}
+    assert store.notes("a") == store.notes("nosuch") == store.notes("b", symbol="X") == {}
+    store.record([accepted("b", 1)])
+    assert store.notes("b") == {}, "the new round found nothing"
 
 
 def test_nothing_to_record(store: Store) -> None:

@@ -5,7 +5,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gpusched.teacher import cache, history, parsing
-from gpusched.teacher.bars import Bars
+from gpusched.teacher import cache, parsing
+from gpusched.teacher.bars import Bars, History
 from gpusched.teacher.history import load_history
+from gpusched.teacher.rows import Reading, Rows
 from gpusched.teacher.settings import Settings
 from gpusched.workload import BadData
 from tests.teacher.support import bars, walk, write_csv, write_daily
@@ -29,16 +30,34 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
     counts: Parsed = []
     parse = parsing.parse_csv
 
-    def count(paths: list[Path]) -> Bars:
+    def count(paths: Sequence[Path], reading: Reading) -> Rows:
         counts.append(len(paths))
-        return parse(paths)
+        return parse(paths, reading)
 
-    monkeypatch.setattr(history, "parse_csv", count)
+    monkeypatch.setattr(parsing, "parse_csv", count)
     return counts
 
 
 def load(tmp_path: Path, symbol: str = "ABC") -> Bars:
     return load_history(str(tmp_path / "data"), str(tmp_path / "cache"), symbol, Settings()).bars
+
+
+def test_notes_and_the_interval_are_kept(tmp_path: Path, parsed: Parsed) -> None:
+    path = write_daily(tmp_path / "data", "ABC", walk(30))
+    path.write_text(path.read_text() + "2024-06-01T00:00:00+05:30,nan,1,1,1,1\n")
+    path.parent.rename(path.parent.with_name("daily"))
+    histories = [load_history(str(tmp_path / "data"), str(tmp_path / "cache"), "ABC", Settings()) for _ in range(2)]
+    assert (len(parsed), histories[0].notes) == (1, histories[1].notes)
+    assert [note.kind for note in histories[1].notes] == ["interval", "dropped"]
+    assert histories[1].interval == "daily"
+
+
+def test_files_are_parsed_again_when_they_are_to_be_read_differently(tmp_path: Path, parsed: Parsed) -> None:
+    write_daily(tmp_path / "data", "ABC", walk(30))
+    for timezone in ("", "America/New_York", "America/New_York"):
+        settings = Settings(timezone=timezone)
+        bars = load_history(str(tmp_path / "data"), str(tmp_path / "cache"), "ABC", settings).bars
+    assert (len(parsed), bars.timestamps(slice(1))) == (2, ["2023-12-31T13:30:00-05:00"])
 
 
 def cached_file(tmp_path: Path) -> Path:
@@ -110,7 +129,9 @@ def test_symbols_intervals_and_roots_do_not_mix(tmp_path: Path) -> None:
         lambda content: content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
         lambda content: content.replace(b'"bars":30', b'"bars":29', 1),
         lambda content: content.replace(b'"bars":30', b'"bars":-1', 1),
-        lambda content: content.replace(b'"format":1', b'"format":9', 1),
+        lambda content: content.replace(b'"format":2', b'"format":9', 1),
+        lambda content: content.replace(b'"notes":', b'"notes":1', 1),
+        lambda content: content.replace(b'"dropped"', b'"dripped"', 1),
         lambda content: b"{" + content,
     ],
 )
@@ -142,19 +163,19 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        cache.save(tmp_path / "bars" / "x", "digest", bars(walk(3)))
+        cache.save(tmp_path / "bars" / "x", "digest", History(bars(walk(3)), "1d"))
     assert list((tmp_path / "bars").iterdir()) == []
 
 
 def _rewrite(path: Path, seed: int, until: float) -> None:
-    content = bars(walk(200 + seed, seed))
+    content = History(bars(walk(200 + seed, seed)), "1d")
     while time.monotonic() < until:
         cache.save(path, "digest", content)
 
 
 def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "bars" / "x"
-    cache.save(path, "digest", bars(walk(200, 0)))
+    cache.save(path, "digest", History(bars(walk(200, 0)), "1d"))
     until = time.monotonic() + 0.6
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_rewrite, args=(path, seed, until)) for seed in (0, 1)]
@@ -164,7 +185,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     while time.monotonic() < until:
         found = cache.load(path, "digest")
         assert found is not None
-        seen.add(len(found))
+        seen.add(len(found.bars))
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0

@@ -1,26 +1,85 @@
 from __future__ import annotations
 
 import datetime as dt
-import errno
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpusched.teacher import parsing
-from gpusched.teacher.bars import NAIVE, Bars
+from gpusched.teacher.bars import NAIVE, Bars, clean
+from gpusched.teacher.layout import VALUES
 from gpusched.teacher.parsing import parse_csv
-from gpusched.teacher.sources import find_sources
-from gpusched.workload import BadData, NoData
+from gpusched.teacher.rows import Reading, require_one_clock
+from gpusched.workload import BadData
 from tests.teacher.support import HEADER, write_csv
 
 ONE = "2024-01-01T09:15:00+05:30,1,2,0.5,1.5,10\n"
 TWO = "2024-01-01T09:20:00+05:30,2,3,1.5,2.5,20\n"
 
 
+#: spellings of an instant
+TIMESTAMPS = {
+    "2024-01-01 09:15": "2024-01-01T09:15:00",
+    "2024-1-1 9:15": "2024-01-01T09:15:00",
+    "2024/01/01": "2024-01-01T00:00:00",
+    "2024/1/1 09:15:00": "2024-01-01T09:15:00",
+    "2024.01.01 09:15": "2024-01-01T09:15:00",
+    "20240101": "2024-01-01T00:00:00",
+    "20240101T091500Z": "2024-01-01T09:15:00+00:00",
+    "20240101 09:15:00": "2024-01-01T09:15:00",
+    "202401010915": "2024-01-01T09:15:00",
+    "20240101091500": "2024-01-01T09:15:00",
+    "2024-01-01T09:15:00.000Z": "2024-01-01T09:15:00+00:00",
+    "2024-01-01T09:15:00.123456789+00:00": "2024-01-01T09:15:00.123456+00:00",
+    "2024-01-01 09:15:00 UTC": "2024-01-01T09:15:00+00:00",
+    "2024-01-01 09:15:00 -0500": "2024-01-01T09:15:00-05:00",
+    "2024-01-01T09": "2024-01-01T09:00:00",
+    "1704100500": "2024-01-01T09:15:00+00:00",
+    "1704100500.0": "2024-01-01T09:15:00+00:00",
+    "1704100500.25": "2024-01-01T09:15:00.250000+00:00",
+    "1704100500000": "2024-01-01T09:15:00+00:00",
+    "1704100500000000": "2024-01-01T09:15:00+00:00",
+    "1704100500000000000": "2024-01-01T09:15:00+00:00",
+}
+#: headers, each with a row of 2024-01-01 at 09:15
+HEADERS = {
+    "time,open,high,low,close,volume": "2024-01-01 09:15,1,2,0.5,1.5,10",
+    "Open time,Open,High,Low,Close,Volume": "2024-01-01 09:15,1,2,0.5,1.5,10",
+    "ticker,volume,open,close,high,low,window_start": "ABC,10,1,1.5,2,0.5,2024-01-01 09:15",
+    ",open,high,low,close,volume": "2024-01-01 09:15,1,2,0.5,1.5,10",
+    "Date,Time,Open,High,Low,Close,Volume": "2024-01-01,09:15:00,1,2,0.5,1.5,10",
+    "date,time,open,high,low,close,volume": "2024.01.01,9:15,1,2,0.5,1.5,10",
+    "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>": (
+        "2024.01.01\t09:15:00\t1\t2\t0.5\t1.5\t7\t10\t3"
+    ),
+    "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>,<OPENINT>": (
+        "ABC,5,20240101,091500,1,2,0.5,1.5,10,0"
+    ),
+    "date,time,open,high,low,close,volume,x": "2024-01-01 09:15:00,09:15:00,1,2,0.5,1.5,10,x",
+}
+YFINANCE = """\
+Price,Close,High,Low,Open,Volume
+Ticker,ABC,ABC,ABC,ABC,ABC
+Date,,,,,
+2024-01-01,1.5,2,0.5,1,10
+"""
+TWO_SYMBOLS = """\
+,Close,Close,High,High,Low,Low,Open,Open,Volume,Volume
+,XYZ,ABC,XYZ,ABC,XYZ,ABC,XYZ,ABC,XYZ,ABC
+Date,,,,,,,,,,
+2024-01-01,9,1.5,9,2,9,0.5,9,1,9,10
+"""
+
+
 def parse(tmp_path: Path, *texts: str) -> Bars:
-    return parse_csv([write_csv(tmp_path / f"{number}.csv", text) for number, text in enumerate(texts)])
+    paths = [write_csv(tmp_path / f"{number}.csv", text) for number, text in enumerate(texts)]
+    return bars_of(paths, Reading(symbol="ABC"))
+
+
+def bars_of(paths: list[Path], reading: Reading) -> Bars:
+    rows = parse_csv(paths, reading)
+    require_one_clock(paths, rows)
+    return clean(rows.local, rows.offset, rows.values)
 
 
 def values(bars: Bars) -> list[tuple[float, ...]]:
@@ -28,14 +87,6 @@ def values(bars: Bars) -> list[tuple[float, ...]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-@pytest.fixture(params=["together", "one by one"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of parsing must give the same bars."""
-    if request.param == "one by one":
-        monkeypatch.setattr(parsing, "_parse_alike", lambda contents: None)
-
-
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("text", "timestamps"),
     [
@@ -55,6 +106,23 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         (HEADER + ONE.replace(",", " , "), ["2024-01-01T09:15:00+05:30"]),
         ("Volume,Adj Close,Close,Low,High,Open,Date\n10,9,1.5,0.5,2,1,2024-01-01\n", ["2024-01-01T00:00:00"]),
         ("date,Datetime,Open,High,Low,Close,Volume\n?,2024-01-01,1,2,0.5,1.5,10\n", ["2024-01-01T00:00:00"]),
+        *((HEADER + f"{text},1,2,0.5,1.5,10\n", [timestamp]) for text, timestamp in TIMESTAMPS.items()),
+        *((f"{names}\n{row}\n", ["2024-01-01T09:15:00"]) for names, row in HEADERS.items()),
+        ("# by fetch.py\n\n# of X\n" + HEADER + ONE, None),
+        ("sep=;\n" + (HEADER + ONE).replace(",", ";"), None),
+        ((HEADER + ONE).replace(",", "\t"), None),
+        ((HEADER + ONE).replace(",", "|"), None),
+        ((HEADER + ONE).replace("\n", "\r"), None),
+        (HEADER + ONE + HEADER, None),
+        ("\ufeff" + HEADER + ONE + "\ufeff" + HEADER, None),
+        ("".join(f'"{line}"\n' for line in (HEADER + ONE + HEADER).replace(",", '","').splitlines()), None),
+        (HEADER + ONE.replace(",1,", ',"1",'), None),
+        ("note," + HEADER + '"a ""b"", c\nd",' + ONE, None),
+        ("timestamp," + HEADER.replace("timestamp", "note") + ONE.replace(",", ",é,", 1), None),
+        (f"{','.join(f'column_{number:04}' for number in range(2000))}," + HEADER + "," * 2000 + ONE, None),
+        (YFINANCE, ["2024-01-01T00:00:00"]),
+        (YFINANCE.replace(",ABC", ",OTHER"), ["2024-01-01T00:00:00"]),
+        (TWO_SYMBOLS, ["2024-01-01T00:00:00"]),
     ],
 )
 def test_forms_that_are_understood(tmp_path: Path, text: str, timestamps: list[str] | None) -> None:
@@ -64,7 +132,6 @@ def test_forms_that_are_understood(tmp_path: Path, text: str, timestamps: list[s
     assert bars.quality() == {"invalid_rows": 0, "duplicate_rows": 0, "conflicting_rows": 0}
 
 
-@pytest.mark.usefixtures("way")
 def test_order_is_by_instant_and_the_date_is_the_local_one(tmp_path: Path) -> None:
     # The clock goes back an hour at 02:00 in New York; the second 01:30 is an hour after the first.
     text = HEADER + (
@@ -78,7 +145,6 @@ def test_order_is_by_instant_and_the_date_is_the_local_one(tmp_path: Path) -> No
     assert bars.dates() == (dt.date(2024, 11, 2), dt.date(2024, 11, 3))
 
 
-@pytest.mark.usefixtures("way")
 def test_rows_that_are_dropped_are_counted_in_their_window(tmp_path: Path) -> None:
     text = HEADER + (
         "2024-01-01,1,2,1,1,10\n"
@@ -101,7 +167,6 @@ def test_rows_that_are_dropped_are_counted_in_their_window(tmp_path: Path) -> No
     assert (len(part), part.quality()) == (1, {"invalid_rows": 6, "duplicate_rows": 1, "conflicting_rows": 0})
 
 
-@pytest.mark.usefixtures("way")
 def test_the_last_file_wins(tmp_path: Path) -> None:
     bars = parse(tmp_path, HEADER + ONE, HEADER + ONE.replace("1.5", "1.25"), HEADER + ONE.replace("1.5", "1.25"))
     assert (bars.close.tolist(), bars.quality()["conflicting_rows"], bars.quality()["duplicate_rows"]) == ([1.25], 1, 1)
@@ -129,108 +194,226 @@ def test_files_may_differ(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (
-            "timestamp,open,high,low,close\n",
-            ":1: there is no column 'volume' (there are: timestamp, open, high, low, close)",
+            "\nopen,high,low,close,volume\n",
+            ":2: there is no column 'timestamp' (there are: open, high, low, close, volume): say what they are called",
         ),
         (
-            "\nopen,high,low,close,volume\n",
-            ":2: there is no column 'timestamp' (there are: open, high, low, close, volume)",
+            "ts,o,h,low,close,vol\n",
+            ":1: there are no columns 'timestamp', 'open', 'high', 'volume' (there are: ts, o, h, low, close, vol): say"
+            ' what they are called with data.columns = {timestamp = "ts", open = "o", high = "h", volume = "vol"}',
         ),
-        (ONE + TWO, ":1: there is no column 'timestamp' (there are: 2024-01-01T09:15:00+05:30, 1, 2, 0.5, 1.5, 10)"),
-        (HEADER + ONE + TWO.replace("2.5", "2,5"), ":3: 7 fields, where the header has 6"),
+        (
+            ONE + TWO,
+            ":1: there is no header, this line is data already: put a line with the names of the columns above",
+        ),
+        (
+            "1704067200000,1,2,0.5,1.5,10\n",
+            ":1: there is no header, this line is data already (1704067200000 is a time in",
+        ),
+        ("Open,High,Low,Close,Volume,Date,close\n", ":1: the column 'close' is there twice"),
+        ("nothing\n", ":1: 'nothing' is no header of a table: it has one field"),
+        ("../other/ABC.csv", ":1: '../other/ABC.csv' is no header of a table: it seems to be the path in a link"),
+        (
+            HEADER + ONE + TWO.replace("2.5", "2,5"),
+            ":3: 7 fields, where the header has 6: a field that holds the separator",
+        ),
         (HEADER + ONE + "2024-01-01T09:20:00+05:30,2\n", ":3: 2 fields, where the header has 6"),
+        (HEADER + ONE + ONE.replace(",10", "") + TWO.replace("20\n", "20,1\n"), ":3: 5 fields, where the header has 6"),
+        (HEADER + ONE + "Source: X\n", ":3: 1 field, where the header has 6"),
         (HEADER + ONE + TWO.replace("2.5", "2.5x"), ":3: close '2.5x' is not a number"),
         (HEADER + ONE + TWO.replace("2.5", "2_5"), ":3: close '2_5' is not a number"),
+        (HEADER + ONE + TWO.replace("2.5", "٢"), ":3: close '٢' is not a number"),
+        (HEADER + ONE + TWO.replace("2.5", "1" * 70 + "x"), ":3: close '1111"),
         (HEADER + ONE + TWO.replace(",20\n", ",many\n"), ":3: volume 'many' is not a number"),
-        (HEADER + ONE + TWO.replace("01-01", "13-01"), ":3: '2024-13-01T09:20:00+05:30' is not an ISO-8601 timestamp"),
-        (HEADER + ONE + TWO.replace("09:20", "24:20"), ":3: '2024-01-01T24:20:00+05:30' is not an ISO-8601 timestamp"),
-        (HEADER + ONE + TWO.replace("+05:30", "+24:30"), ":3: '2024-01-01T09:20:00+24:30' is not an ISO-8601"),
-        (HEADER + "1704067200,1,2,0.5,1.5,10\n", ":2: '1704067200' is not an ISO-8601 timestamp"),
-        (HEADER + "NaT,1,2,0.5,1.5,10\n", ":2: 'NaT' is not an ISO-8601 timestamp"),
-        (HEADER + "today,1,2,0.5,1.5,10\n", ":2: 'today' is not an ISO-8601 timestamp"),
-        (HEADER + "01/02/2024,1,2,0.5,1.5,10\n", ":2: '01/02/2024' is not an ISO-8601 timestamp"),
+        (HEADER + ONE + TWO.replace(",20\n", ",7.2K\n"), ":3: volume '7.2K' is not a number: write it in full"),
+        (HEADER + ONE.replace("1.5", "$1.5"), ":2: close '$1.5' is not a number: write prices without a currency"),
         (
-            HEADER + ONE + TWO.replace("+05:30", ""),
-            ":3: the timestamp '2024-01-01T09:20:00' has no UTC offset, and that of",
+            HEADER + ONE.replace("1.5", '"1,234.5"'),
+            ":2: close '1,234.5' is not a number: write numbers without thousands",
         ),
-        (HEADER + ONE + '"' + TWO, ":3: "),
+        (
+            (HEADER + ONE).replace(",", ";").replace("1.5", "1,5"),
+            ":2: close '1,5' is not a number (fields are separated by ';'): does it have a decimal comma? then set"
+            ' data.decimal = ","',
+        ),
+        (HEADER + ONE + TWO.replace("01-01", "13-01"), ":3: '2024-13-01T09:20:00+05:30' is not a timestamp such as"),
+        (HEADER + ONE + TWO.replace("01-01", "02-30"), ":3: '2024-02-30T09:20:00+05:30' is not a timestamp such as"),
+        (HEADER + ONE + TWO.replace("2024", "0000"), ":3: '0000-01-01T09:20:00+05:30' is not a timestamp such as"),
+        (HEADER + ONE + TWO.replace("09:20", "24:20"), ":3: '2024-01-01T24:20:00+05:30' is not a timestamp such as"),
+        (HEADER + ONE + TWO.replace("+05:30", "+24:30"), ":3: '2024-01-01T09:20:00+24:30' is not a timestamp such as"),
+        (HEADER + ONE + TWO.replace("2024-01-01T09:20:00+05:30", ""), ":3: '' is not a timestamp: it is empty"),
+        (HEADER + "17040,1,2,0.5,1.5,10\n", ":2: '17040' is not a timestamp: as a number since 1970"),
+        (HEADER + "1.7041005E+12,1,2,0.5,1.5,10\n", ":2: '1.7041005E+12' is not a timestamp: it is a rounded number"),
+        (
+            HEADER + "1704100500,1,2,0.5,1.5,10\n1704100500000,1,2,0.5,1.5,10\n",
+            ":2: '1704100500' is not a timestamp in milliseconds, as others are: it seems to be in seconds",
+        ),
+        (HEADER + "NaT,1,2,0.5,1.5,10\n", ":2: 'NaT' is not a timestamp such as"),
+        (HEADER + "today,1,2,0.5,1.5,10\n", ":2: 'today' is not a timestamp such as"),
+        (
+            HEADER + "01/02/2024,1,2,0.5,1.5,10\n",
+            ":2: '01/02/2024' is not a timestamp: whether the day or the month comes first is not known: set"
+            ' data.date_format = "%d/%m/%Y" or "%m/%d/%Y"',
+        ),
+        (
+            HEADER + "01.02.24 09:15,1,2,0.5,1.5,10\n31.02.24 09:15,1,2,0.5,1.5,10\n",
+            ":2: '01.02.24 09:15' is not a timestamp: whether the day or the month comes first is not known (other rows"
+            ' tell that it is the day): set data.date_format = "%d.%m.%y %H:%M"',
+        ),
+        (
+            HEADER + "01-Feb-2024,1,2,0.5,1.5,10\n",
+            ":2: '01-Feb-2024' is not a timestamp: a month by its name is not read:",
+        ),
+        (HEADER + '"Feb 1, 2024",1,2,0.5,1.5,10\n', ":2: 'Feb 1, 2024' is not a timestamp: a month by its name"),
+        (
+            HEADER + "2024-02-01 9:15 AM,1,2,0.5,1.5,10\n",
+            ":2: '2024-02-01 9:15 AM' is not a timestamp: a clock of 12 hours is not read: set data.date_format ="
+            ' "%Y-%m-%d %I:%M %p"',
+        ),
+        (
+            "date,time,open,high,low,close,volume\n2024-01-01,9:15 AM,1,2,0.5,1.5,10\n",
+            ":2: '9:15 AM' is not a timestamp: a clock of 12 hours is not read: set data.date_format ="
+            ' "%Y-%m-%d %I:%M %p"',
+        ),
+        (
+            "date,time,open,high,low,close,volume\n01/13/2024,9:15,1,2,0.5,1.5,10\n",
+            ":2: '01/13/2024' is not a timestamp: whether the day or the month comes first is not known (other rows"
+            ' tell that it is the month): set data.date_format = "%m/%d/%Y %H:%M"',
+        ),
+        (
+            HEADER + "20240102 09:15:00 US/Eastern,1,2,0.5,1.5,10\n",
+            ":2: '20240102 09:15:00 US/Eastern' is not a timestamp: a zone by its name is not read: set"
+            ' data.date_format = "%Y%m%d %H:%M:%S US/Eastern" and data.timezone = "US/Eastern"',
+        ),
+        (
+            "date,time,open,high,low,close,volume\n2024-01-01 09:15,10:15,1,2,0.5,1.5,10\n",
+            ":2: '2024-01-01 09:15' and the time '10:15' beside it differ: say which column",
+        ),
+        (
+            "date,time,open,high,low,close,volume\n2024-01-01,2024-01-02 09:15,1,2,0.5,1.5,10\n",
+            ":2: '2024-01-02 09:15' is no time of day: say which column",
+        ),
+        (HEADER + ONE + TWO.replace("+05:30", ""), ":3: the timestamp has no UTC offset, and that of"),
+        (HEADER + ONE + '"' + TWO, ":3: a quote that neither opens nor closes a field, or is never closed"),
+        (HEADER + ONE + TWO.replace("2.5", '2"5'), ":3: a quote that neither opens nor closes a field"),
         (HEADER + ONE + "2024-01-01T09:20:00+05:30,2,3,1.5,\udcff,20\n", ":3: not UTF-8 text"),
+        (HEADER + ONE + "\0" * 4096, ":3: 4096 zero bytes"),
+        ("\udcff" + HEADER, ":1: not UTF-8 text"),
+        ("# x\n" * 60 + HEADER + ONE, ": there is no header in its first 50 lines"),
+        (
+            "symbol," + HEADER + "AAA," + ONE + "BBB," + ONE,
+            ": column 'symbol' has 2 values, and none of them is ABC: AAA, BBB: call the symbol so, or give it a file",
+        ),
     ],
 )
 def test_broken_files_are_refused_with_their_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(BadData) as raised:
-        parse_csv([path])
+        bars_of([path], Reading(symbol="ABC"))
     assert str(raised.value).startswith(f"{path}{message}")
 
 
 def test_offsets_in_some_files_only(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=r"1\.csv:2: the timestamp .* has no UTC offset, and that of .*0\.csv:2 has one"):
+    with pytest.raises(BadData, match=r"1\.csv:2: the timestamp has no UTC offset, and that of .*0\.csv:2 has one"):
         parse(tmp_path, HEADER + ONE, HEADER + TWO.replace("+05:30", ""))
-    with pytest.raises(BadData, match=r"1\.csv:2: the timestamp .* has a UTC offset, and that of .*0\.csv:2 has none"):
+    with pytest.raises(BadData, match=r"1\.csv:2: the timestamp has a UTC offset, and that of .*0\.csv:2 has none"):
         parse(tmp_path, HEADER + ONE.replace("+05:30", ""), HEADER + TWO)
 
 
-def test_a_file_that_must_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, *args: object, **more: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("Gmt time,Open,High,Low,Close,Vol\n", {"timestamp": "Gmt time", "volume": "vol"}),
+        ("day,hour,open,high,low,close,volume\n", {"timestamp": "day", "time": "hour"}),
+        ("a,b,c,d,e,f\n", dict(zip(("timestamp", *VALUES), "abcdef", strict=True))),
+    ],
+)
+def test_columns_by_other_names(tmp_path: Path, text: str, columns: dict[str, str]) -> None:
+    row = "2024-01-01,09:15,1,2,0.5,1.5,10\n" if "hour" in text else "2024-01-01 09:15,1,2,0.5,1.5,10\n"
+    bars = bars_of([write_csv(tmp_path / "a.csv", text + row)], Reading(symbol="ABC", columns=columns))
+    assert (bars.timestamps(slice(None)), values(bars)) == (["2024-01-01T09:15:00"], [(1, 2, 0.5, 1.5, 10)])
 
+
+def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", HEADER)
-    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
-    with pytest.raises(BadData, match="Permission denied"):
-        parse_csv([path])
+    with pytest.raises(
+        BadData, match=r"no column 'volum', which data\.columns names for volume; did you mean 'volume'"
+    ):
+        bars_of([path], Reading(symbol="ABC", columns={"volume": "volum"}))
 
 
-def test_usual_files_are_parsed_together(tmp_path: Path) -> None:
-    paths = [write_csv(tmp_path / f"{number}.csv", HEADER + ONE + TWO) for number in range(3)]
-    assert parsing._parse_alike([path.read_bytes() for path in paths]) is not None
+@pytest.mark.parametrize(
+    ("text", "date_format", "timestamp"),
+    [
+        ("01/02/2024 09:15", "%d/%m/%Y %H:%M", "2024-02-01T09:15:00"),
+        ("01/02/2024 09:15", "%m/%d/%Y %H:%M", "2024-01-02T09:15:00"),
+        ("01-Feb-2024", "%d-%b-%Y", "2024-02-01T00:00:00"),
+        ("2024-02-01 9:15 PM", "%Y-%m-%d %I:%M %p", "2024-02-01T21:15:00"),
+        ("01.02.2024 09:15:00 +0530", "%d.%m.%Y %H:%M:%S %z", "2024-02-01T09:15:00+05:30"),
+    ],
+)
+def test_timestamps_of_another_form(tmp_path: Path, text: str, date_format: str, timestamp: str) -> None:
+    path = write_csv(tmp_path / "a.csv", HEADER + f"{text},1,2,0.5,1.5,10\n")
+    bars = bars_of([path], Reading(symbol="ABC", date_format=date_format))
+    assert bars.timestamps(slice(None)) == [timestamp]
+    path.write_text(HEADER + "2024,1,2,0.5,1.5,10\n")
+    with pytest.raises(BadData, match=r"a\.csv:2: '2024' is not a timestamp of the form data\.date_format = "):
+        bars_of([path], Reading(symbol="ABC", date_format=date_format))
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    text = (HEADER + ONE).replace(",", ";").replace("0.5", "0,5").replace("1.5", "1,5000000000000000001")
+    bars = bars_of([write_csv(tmp_path / "a.csv", text)], Reading(symbol="ABC", decimal=","))
+    assert values(bars) == [(1, 2, 0.5, 1.5, 10)]
+    path = write_csv(tmp_path / "b.csv", text.replace(";2;", ";1.234,5;"))
+    with pytest.raises(BadData, match=r"b\.csv:2: high '1\.234,5' has a dot, and data\.decimal is a comma"):
+        bars_of([path], Reading(symbol="ABC", decimal=","))
+
+
+def test_a_symbol_has_its_own_rows(tmp_path: Path) -> None:
+    text = "symbol," + HEADER + "AAA," + ONE.replace("1.5", "9") + "ABC," + ONE + "BBB," + ONE.replace("1.5", "8")
+    rows = parse_csv([write_csv(tmp_path / "a.csv", text)], Reading(symbol="ABC"))
+    assert (rows.values[3].tolist(), rows.line.tolist()) == ([1.5], [3])
+    assert [note.text for note in rows.notes] == ["column 'symbol' has 3 values: the 1 rows of ABC are read, of 3"]
+    rows = parse_csv([tmp_path / "a.csv"], Reading(symbol="bbb"))
+    assert rows.values[3].tolist() == [8]
+
+
+def test_numbers_are_those_of_python(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    texts = [repr(float(number)) for number in np.exp(rng.normal(0, 20, 2000))]
+    texts += [
+        f"{number:.{digits}f}" for number, digits in zip(rng.random(2000) * 1e5, rng.integers(0, 20, 2000), strict=True)
+    ]
+    texts += [
+        "1",
+        "1.",
+        ".5",
+        "+1",
+        "1e5",
+        "1E-5",
+        "9007199254740993",
+        "123456789012345678",
+        "0.1",
+        "00000000000000001.5",
+    ]
+    lines = "".join(f"{1_704_100_500 + number},1,2,1,{text},1\n" for number, text in enumerate(texts))
+    rows = parse_csv([write_csv(tmp_path / "a.csv", HEADER + lines)], Reading(symbol="ABC"))
+    assert rows.values[3].tolist() == [float(text) for text in texts]
+
+
+def test_a_last_line_without_an_end(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", HEADER + ONE + TWO.rstrip("\n"))
+    rows = parse_csv([path], Reading(symbol="ABC"))
+    assert (len(rows), [note.kind for note in rows.notes]) == (2, ["unfinished"])
+    assert rows.notes[0].text == "a.csv:3: the last line has no line end, it may have been cut off"
+    path.write_text(HEADER + ONE + TWO[:-6])
+    rows = parse_csv([path], Reading(symbol="ABC"))
+    assert (len(rows), rows.notes[0].text) == (1, "a.csv:3: the last line is incomplete and not read")
 
 
 def test_naive_bars_have_no_offset(tmp_path: Path) -> None:
     bars = parse(tmp_path, HEADER + "2024-01-01,1,2,0.5,1.5,10\n")
     assert bars.offset.tolist() == [NAIVE]
     assert bars.local.dtype == np.int64
-
-
-# -- finding them ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("symbol", ["M&M", "BAJAJ-AUTO", "^NSEI", "BRK.B", "EURUSD=X"])
-def test_symbols_that_name_files(tmp_path: Path, symbol: str) -> None:
-    write_csv(tmp_path / symbol / "1d" / "a.csv", HEADER)
-    write_csv(tmp_path / f"{symbol}.csv", HEADER)
-    assert find_sources(str(tmp_path), symbol, "1d").paths == [tmp_path / symbol / "1d" / "a.csv"]
-    assert find_sources(str(tmp_path), symbol, "5m").paths == [tmp_path / f"{symbol}.csv"]
-
-
-@pytest.mark.parametrize("symbol", ["", "..", ".", "../x", "a/b", "/etc", "a\0b", "a\nb", ".hidden", "a b"])
-def test_symbols_that_could_leave_the_root(tmp_path: Path, symbol: str) -> None:
-    with pytest.raises(BadData, match="cannot be a symbol") as raised:
-        find_sources(str(tmp_path), symbol, "1d")
-    assert not isinstance(raised.value, NoData)
-
-
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    (tmp_path / "A" / "1d").mkdir(parents=True)
-    (tmp_path / "A" / "5m").mkdir()
-    (tmp_path / "B").mkdir()
-    expected = {
-        ("A", "1d"): f"no data: {tmp_path}/A/1d has no .csv files",
-        ("A", "1h"): f"no data: {tmp_path}/A has no interval 1h (there are: 1d, 5m)",
-        ("B", "1d"): f"no data: {tmp_path}/B has no interval 1d (it is empty)",
-        ("C", "1d"): f"no data: neither {tmp_path}/C/1d nor C.csv or C.parquet is in {tmp_path}",
-    }
-    for (symbol, interval), message in expected.items():
-        with pytest.raises(NoData) as raised:
-            find_sources(str(tmp_path), symbol, interval)
-        assert str(raised.value) == message
-    with pytest.raises(NoData, match="is not a directory"):
-        find_sources(str(tmp_path / "nowhere"), "A", "1d")
-
-
-def test_only_visible_csv_files_are_read_by_name(tmp_path: Path) -> None:
-    for name in ("b.csv", "a.CSV", ".a.csv", "notes.txt"):
-        write_csv(tmp_path / "A" / "1d" / name, HEADER)
-    (tmp_path / "A" / "1d" / "c.csv").mkdir()
-    assert [path.name for path in find_sources(str(tmp_path), "A", "1d").paths] == ["a.CSV", "b.csv"]

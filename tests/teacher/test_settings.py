@@ -10,7 +10,7 @@ from gpusched.workload import BadParameters
 
 def test_defaults() -> None:
     settings = parse_settings({})
-    assert (settings.interval, settings.horizon, settings.threshold) == ("1d", 7, 0.02)
+    assert (settings.interval, settings.horizon, settings.threshold) == ("", 7, 0.02)
     assert (settings.split, settings.validation_fraction, settings.min_rows) == ("chronological", 0.2, 20)
     assert settings.lightgbm == LIGHTGBM_DEFAULTS
     assert list(settings.lightgbm) == sorted(settings.lightgbm)
@@ -48,6 +48,15 @@ def test_whole_numbers_are_good_for_real_ones() -> None:
         ({"split": "chrono"}, "setting split: invalid enum value 'chrono' (it is 'chrono')"),
         ({"interval": "../1d"}, "setting interval: expected str matching regex"),
         ({"lightgbm": []}, "setting lightgbm: expected object, got array (it is [])"),
+        ({"columns": {"volum": "vol"}}, "setting columns: there is no 'volum' in it; did you mean 'volume'?"),
+        (
+            {"timezone": "Asia/Kolkatta"},
+            "setting timezone: there is no zone 'Asia/Kolkatta'; did you mean 'Asia/Kolkata'?",
+        ),
+        ({"timezone": "../etc"}, "setting timezone: there is no zone '../etc'"),
+        ({"date_format": "%H:%M"}, "setting date_format: '%H:%M' does not tell a year, month and day"),
+        ({"date_format": "DD.MM.YYYY"}, "setting date_format: 'DD.MM.YYYY' does not tell a year, month and day"),
+        ({"decimal": ";"}, "setting decimal: invalid enum value ';' (it is ';')"),
     ],
 )
 def test_bad_settings(raw: dict[str, Any], message: str) -> None:

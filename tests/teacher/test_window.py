@@ -191,9 +191,9 @@ def test_a_symbol_without_data_and_one_with_broken_data_are_told_apart(root: Pat
         teacher.train_window(window_task(root, symbol="NONE"), root, ignore)
     write_csv(root / "data" / "BAD.csv", "Date,Open\n")
     broken = window_task(root, symbol="BAD")
-    with pytest.raises(BadData, match=r"BAD\.csv:1: there is no column 'high'"):
+    with pytest.raises(BadData, match=r"BAD\.csv:1: there are no columns 'high', 'low', 'close'"):
         teacher.survey(survey_task(broken))
-    with pytest.raises(BadData, match=r"BAD\.csv:1: there is no column 'high'"):
+    with pytest.raises(BadData, match=r"BAD\.csv:1: there are no columns 'high', 'low', 'close'"):
         teacher.train_window(broken, root, ignore)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime as dt
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
+import pytest
 
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.process import Process
 from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
@@ -61,10 +64,15 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(directory: Path, idle_timeout_s: float | None = None) -> AsyncIterator[Bench]:
+async def bench(
+    directory: Path, idle_timeout_s: float | None = None, condition: Condition | None = None
+) -> AsyncIterator[Bench]:
     with anyio.fail_after(20):
         async with Launcher(
-            search_path=REPOSITORY, log_path=directory / "launcher.log", idle_timeout_s=idle_timeout_s
+            search_path=REPOSITORY,
+            log_path=directory / "launcher.log",
+            idle_timeout_s=idle_timeout_s,
+            condition=condition,
         ) as launcher:
             yield Bench(launcher, directory)
 
@@ -121,3 +129,22 @@ async def exited(descriptor: int) -> None:
             await anyio.wait_readable(descriptor)
     finally:
         os.close(descriptor)
+
+
+_PTRACE_DETACH, _PTRACE_SEIZE, _PTRACE_O_TRACEEXIT = 17, 0x4206, 0x40
+
+
+@contextlib.contextmanager
+def undying(pid: int) -> Iterator[None]:
+    """A SIGKILL of the process has no effect before the end of this: as if it hung in a driver of the kernel.
+
+    What traces a process may hold it at its very exit. To be used in one thread.
+    """
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+    if ptrace(_PTRACE_SEIZE, pid, None, _PTRACE_O_TRACEEXIT) != 0:
+        pytest.skip(f"this user may not trace a process: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield
+    finally:
+        ptrace(_PTRACE_DETACH, pid, None, None)

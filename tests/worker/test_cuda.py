@@ -122,10 +122,15 @@ def test_a_card_that_takes_one_process_may_be_late_to_let_the_last_one_go(cuda: 
 
 def test_where_there_is_no_driver_to_ask_nothing_is_proven(tmp_path: Path) -> None:
     (tmp_path / "libcuda.so.1").write_text("")  # a library that cannot be loaded hides a real one
-    ask = f"from gpusched.worker.cuda import require_device; print(require_device({uuid(0)!r}, 'cuda'))"
+    ask = (
+        "from gpusched.worker.cuda import CudaError, require_device\n"
+        f"print(require_device({uuid(0)!r}, 'cuda'))\n"
+        "try: require_device('cpu', 'cuda')\n"
+        "except CudaError as error: print(error)"
+    )
     environment = {"LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(REPOSITORY), "PATH": os.environ["PATH"]}
     done = subprocess.run([sys.executable, "-c", ask], env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout == "None\n"
+    assert done.stdout == "None\nthere is no CUDA driver here (libcuda.so.1)\n"
 
 
 def test_without_a_promised_device_cuda_has_to_work_all_the_same(cuda: Driver) -> None:
@@ -163,5 +168,5 @@ async def test_a_trial_without_a_context(cuda: Driver, tmp_path: Path, answer: s
 
 
 def test_its_kinds_are_those_that_lead_elsewhere() -> None:
-    assert CudaError("cuInit", 2, "", "").kind == "device_memory"
-    assert CudaError("cuInit", 802, "", "").kind == "device_lost"
+    assert CudaError("out of memory", 2).kind == "device_memory"
+    assert CudaError("system not yet initialized", 802).kind == "device_lost"

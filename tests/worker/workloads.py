@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -40,6 +41,12 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
         raise BadData("no bars at all")
     if task.symbol == "BUG":
         raise ZeroDivisionError("division by zero")
+    if task.symbol == "KILLED":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.symbol == "MEMORY":
+        raise MemoryError("no room")
+    if task.symbol == "DISK":
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
     windows = task.windows[1:] if task.symbol == "SHORT" else task.windows
     return [
         WindowSurvey(
@@ -86,6 +93,23 @@ def prints_much(task: Task, directory: Path, report: Report) -> Result:
     for _ in range(20_000):
         print("x" * 99)
     os.write(2, b"to stderr\n")
+    return _RESULT
+
+
+def floods_its_log(task: Task, directory: Path, report: Report) -> Result:
+    """5 MB, by a program that it starts, and when the test says so some more."""
+    print("the first line", flush=True)
+    subprocess.run(["seq", "1", "700000"], check=True)
+    say(task, os.getpid())
+    wait_for_line(task)
+    print("the last line", flush=True)
+    return _RESULT
+
+
+def waits(task: Task, directory: Path, report: Report) -> Result:
+    """Until the test says so."""
+    say(task, os.getpid())
+    wait_for_line(task)
     return _RESULT
 
 
@@ -210,6 +234,23 @@ def leaves_daemon(task: Task, directory: Path, report: Report) -> Result:
             signal.pause()
     wait_for_line(task)
     return _RESULT
+
+
+def has_daemon(task: Task, directory: Path, report: Report) -> NoReturn:
+    """A child in a session of its own. Then it hangs."""
+    if os.fork() == 0:
+        os.setsid()
+        hangs(task, directory, report)
+    hangs(task, directory, report)
+
+
+def has_program(task: Task, directory: Path, report: Report) -> NoReturn:
+    """A program in a session of its own, whose parent has gone. Then it hangs."""
+    if os.fork() == 0:
+        say(task, subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
+        os._exit(0)
+    os.wait()
+    hangs(task, directory, report)
 
 
 def executes(task: Task, directory: Path, report: Report) -> Result:

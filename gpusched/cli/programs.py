@@ -1,0 +1,92 @@
+"""Programs that the command line has do something: compilers, pip. Their output goes to a log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+#: seconds for the answer to a question such as --version
+ANSWER_S = 60.0
+#: seconds that a program has to end when it is told to
+GRACE_S = 5.0
+
+
+class ProgramFailed(Exception):
+    """A program ended with an error; `output` is what it wrote to both streams."""
+
+    def __init__(self, how: str, output: str) -> None:
+        self.output = output
+        super().__init__(how)
+
+
+def answer(*command: str | Path) -> str | None:
+    """What a program writes to stdout, None if it is not there, fails or does not answer."""
+    try:
+        done = subprocess.run(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ANSWER_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    environment: Mapping[str, str] = os.environ,
+    on_line: Callable[[str], None] | None = None,
+    kept_open: tuple[int, ...] = (),
+) -> None:
+    """Run a program to its end, politely, with all that it writes added to `log` and handed to `on_line` line by line.
+
+    Whatever is raised here ends it and all that it has started; it has a session of its own, so a Ctrl-C that is meant
+    for us does not reach it by itself. If we are killed, one without `on_line` goes on, and one with it dies of the
+    pipe that nobody reads. `kept_open`: descriptors that it inherits. Raises ProgramFailed, OSError.
+    """
+    polite = [nice, "-n", "10"] if (nice := shutil.which("nice")) else []
+    with log.open("ab") as file:
+        before = file.tell()
+        with subprocess.Popen(
+            [*polite, *(str(part) for part in command)],
+            stdin=subprocess.DEVNULL,
+            stdout=file if on_line is None else subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            pass_fds=kept_open,
+            start_new_session=True,
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    file.write(line)
+                    file.flush()
+                    if on_line is not None:
+                        on_line(line.decode(errors="replace").rstrip())
+                code = process.wait()
+            except BaseException:
+                _end(process)
+                raise
+    if code:
+        how = f"it was killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+        raise ProgramFailed(how, log.read_bytes()[before:].decode(errors="replace"))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Its whole session, which a compiler's many processes are in."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

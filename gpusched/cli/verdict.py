@@ -1,0 +1,94 @@
+"""How a command about a batch ends: its exit code, and what is said where nothing was trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gpusched.client.reasons import Reasons
+from gpusched.core.model import PlannedWindow
+from gpusched.core.planning import reason_of_plan
+from gpusched.errors import DONE, NOTHING_TO_TRAIN, TOO_MANY_FAILURES, GpuschedError
+from gpusched.protocol import WindowLine
+
+#: reasons that are told, and characters of each
+SHOWN_REASONS = 3
+REASON_CHARS = 300
+#: reasons that `--json` has
+LISTED_REASONS = 100
+#: where no window says what would help
+ELSEWHERE = "`gpusched config` shows where the data are looked for, which interval and which dates"
+#: where data are refused: the reason says which setting would help
+MEND = "mend the files, or give the settings that the reasons name"
+
+
+class NothingToTrain(GpuschedError):
+    exit_code = NOTHING_TO_TRAIN
+    problem = "nothing to train: {why}"
+    remedy = "likeliest remedy: {likeliest}"
+
+
+class Untrained(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a window was not trained."""
+
+    reason: str
+    #: empty: not known
+    remedy: str
+    #: there is data, and it is refused
+    refused: bool
+
+    @classmethod
+    def planned(cls, window: PlannedWindow, found: str | None = None) -> Untrained:
+        """As the plan has it; `found` is what a window that ran found itself."""
+        return cls(reason=found or reason_of_plan(window), remedy=window.remedy, refused=window.refusal is not None)
+
+    @classmethod
+    def line(cls, window: WindowLine) -> Untrained:
+        return cls(reason=window.reason or "", remedy=window.remedy, refused=window.failure is not None)
+
+
+def nothing_to_train(windows: Iterable[Untrained]) -> NothingToTrain:
+    """The commonest reasons, and the commonest remedy."""
+    reasons: Counter[str] = Counter()
+    remedies: Counter[str] = Counter()
+    for window in windows:
+        reasons[window.reason] += 1
+        remedies[window.remedy or (MEND if window.refused else ELSEWHERE)] += 1
+    told = [f"{_cut(reason)} ({_windows(count)})" for reason, count in reasons.most_common(SHOWN_REASONS)]
+    if (more := len(reasons) - SHOWN_REASONS) > 0:
+        told.append(f"and {more:,} more {'reason' if more == 1 else 'reasons'}")
+    ((likeliest, _),) = remedies.most_common(1) or [("give a longer range of dates (--start, --end)", 0)]
+    return NothingToTrain(why="; ".join(told) or "there is no window", likeliest=likeliest)
+
+
+def refused_object(reasons: Reasons) -> dict[str, Any]:
+    """Why the data of windows were refused, as `--json` has it; no key where none were."""
+    told = [{"reason": reason, "windows": windows} for reason, windows in reasons.most_common(LISTED_REASONS)]
+    return {"refused": told} if told else {}
+
+
+def is_nothing(totals: dict[str, int], refused: int) -> bool:
+    """Whether a batch, whose windows are all finished, gave nothing because its data gave nothing.
+
+    `refused` of the failed windows have failed for their data. One that failed otherwise, or was cancelled, might have
+    been trained.
+    """
+    return totals["total"] == totals["skipped"] + refused and totals["failed"] == refused
+
+
+def exit_code(totals: dict[str, int], max_failure_rate: float, *, held: bool) -> int:
+    """1 if more windows failed than the batch allows, or it was held before its end."""
+    too_many = totals["failed"] > max_failure_rate * max(1, totals["total"])
+    return TOO_MANY_FAILURES if too_many or held else DONE
+
+
+def _cut(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= REASON_CHARS else line[:REASON_CHARS] + "…"
+
+
+def _windows(count: int) -> str:
+    return "1 window" if count == 1 else f"{count:,} windows"

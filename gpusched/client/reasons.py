@@ -1,0 +1,66 @@
+"""Reasons for which windows were not trained, counted without what differs from window to window."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from gpusched.core.model import PlannedWindow
+from gpusched.core.planning import with_remedy
+from gpusched.protocol import WindowLine
+
+#: dates, times and numbers that stand by themselves; those in paths and words name something
+_NUMBER = re.compile(r"(?<![\w/.-])\d[\dT:.+-]*\b")
+
+
+class Reasons:
+    """How many windows have each reason. One that all of them have word for word is shown so."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        #: by general reason; None where the windows' own ones differ
+        self._own: dict[str, str | None] = {}
+
+    def add(self, reason: str, symbol: str) -> None:
+        general = general_reason(reason, symbol)
+        self._counts[general] += 1
+        if self._own.setdefault(general, reason) != reason:
+            self._own[general] = None
+
+    def most_common(self, count: int) -> list[tuple[str, int]]:
+        """Reasons and numbers of windows, the commonest first."""
+        return [(self._own[general] or general, windows) for general, windows in self._counts.most_common(count)]
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
+def general_reason(reason: str, symbol: str) -> str:
+    """A reason without the dates, numbers and symbol that differ from window to window."""
+    if symbol:
+        reason = re.sub(rf"(?<!\w){re.escape(symbol)}(?!\w)", "…", reason)
+    return _NUMBER.sub("…", reason)
+
+
+def skips_of(windows: Iterable[PlannedWindow]) -> Reasons:
+    """Why those that are skipped are."""
+    found = Reasons()
+    for planned in windows:
+        if planned.skip_reason is not None:
+            found.add(with_remedy(planned.skip_reason, planned.remedy), planned.window.symbol)
+    return found
+
+
+def refusals_of(windows: Iterable[PlannedWindow]) -> Reasons:
+    """Why the data of those are refused that fail without a launch."""
+    found = Reasons()
+    for planned in windows:
+        if planned.refusal is not None:
+            found.add(with_remedy(planned.refusal, planned.remedy), planned.window.symbol)
+    return found
+
+
+def bare_reason(window: WindowLine) -> str:
+    """The reason of a window that failed, without the kind of failure before it."""
+    return (window.reason or "").removeprefix(f"{window.failure}: ")

@@ -1,0 +1,97 @@
+"""One window as a view shows it: while it holds a slot, and after it has left it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gpusched.core.events import WindowMoved
+from gpusched.core.model import (
+    Active,
+    Failed,
+    Failure,
+    Finished,
+    Lost,
+    Outcome,
+    Reused,
+    Running,
+    Succeeded,
+    TimedOut,
+    name_of,
+)
+
+#: outcomes that count as failed in totals
+FAILURES = ("failed", "timed_out", "lost")
+
+
+class RunningWindow(msgspec.Struct, kw_only=True):
+    """A window that holds a slot."""
+
+    label: str
+    slot: int
+    device: str
+    attempt: int
+    #: what it reported last, or the name of its state
+    phase: str
+    #: boosting round and their planned number, 0 where there is none
+    round: int = 0
+    rounds: int = 0
+    #: monotonic instant at which it was placed
+    since: float
+
+
+class FinishedWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that was trained, or has failed, or was stopped."""
+
+    label: str
+    #: name of the outcome
+    outcome: str
+    #: why it is not trained; empty if it is
+    reason: str
+    #: kind of the last failure, or None
+    kind: str | None
+    attempts: int
+    #: of the last attempt, slot included
+    seconds: float
+    slot: int | None
+    device: str | None
+    metrics: dict[str, Any] | None = None
+
+
+def _failure(outcome: Outcome) -> Failure | None:
+    return outcome.failure if isinstance(outcome, Failed | Lost) else None
+
+
+def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedWindow:
+    """A window that has left its slot for good after so many seconds there, None where its placement was not seen.
+
+    One whose result is missed at the end has left it long before.
+    """
+    old, new = update.old, update.new
+    assert isinstance(new, Finished)
+    outcome, failure = new.outcome, _failure(new.outcome)
+    return FinishedWindow(
+        label=update.key.label,
+        outcome=name_of(outcome),
+        reason="" if isinstance(outcome, Succeeded) else failure.message if failure else update.reason,
+        kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
+        attempts=new.attempts,
+        seconds=_seconds(update, outcome) if seconds is None else seconds,
+        slot=old.slot.index if isinstance(old, Active) else None,
+        device=old.slot.device_id if isinstance(old, Active) else None,
+        metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
+    )
+
+
+def _seconds(update: WindowMoved, outcome: Outcome) -> float:
+    """Wall time on the slot, as far as its end tells."""
+    match update.old, outcome:
+        case _, TimedOut(seconds=seconds):
+            return seconds
+        case Running(started_at=started_at), _:
+            return max(0.0, update.at - started_at)
+        case _, Succeeded(result=result):
+            return result.seconds
+        case _:
+            return 0.0

@@ -1,0 +1,76 @@
+"""What /proc tells of processes: whose child one is, what it does, and what its environment says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path("/proc")
+#: states of a process that is dead already and waits for its parent to take note
+DEAD = "ZX"
+#: states of a process that somebody stopped: by a signal, by a debugger
+STOPPED = "Tt"
+
+
+class Seen(NamedTuple):
+    """A process at one moment."""
+
+    #: one letter, as in proc(5): R running, S sleeping, D waiting for a device or a file system, T stopped, Z dead, …
+    state: str
+    parent: int
+    group: int
+    session: int
+
+
+def look(pid: int) -> Seen | None:
+    """None if there is no such process."""
+    try:
+        # pid (command) state ppid pgrp session …, where the command may hold anything
+        state, *numbers = (ROOT / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
+        parent, group, session = map(int, numbers)
+    except (OSError, ValueError):
+        return None
+    return Seen(state, parent, group, session)
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process that is more than a zombie."""
+    seen = look(pid)
+    return seen is not None and seen.state not in DEAD
+
+
+def doing(pid: int) -> str:
+    """`state D in nfs_wait_bit_killable`: its state, and where in the kernel it waits, as far as that is told."""
+    seen = look(pid)
+    if seen is None:
+        return "gone"
+    try:
+        where = (ROOT / str(pid) / "wchan").read_text().strip()
+    except OSError:
+        where = ""
+    return f"state {seen.state}" + (f" in {where}" if where not in ("", "0") else "")
+
+
+def living() -> Iterator[tuple[int, Seen]]:
+    """Every process that is more than a zombie."""
+    for name in os.listdir(ROOT):  # noqa: PTH208 - no Path for each process of the machine
+        if name.isdigit() and (seen := look(int(name))) is not None and seen.state not in DEAD:
+            yield int(name), seen
+
+
+def members(group: int) -> list[int]:
+    """The living processes of a process group."""
+    return [pid for pid, seen in living() if seen.group == group]
+
+
+def environment(pid: int) -> list[bytes]:
+    """The assignments with which a process was executed; empty if it is gone, or another user's.
+
+    This may hang with a process that hangs in the kernel, so it is no call for the event loop's thread.
+    """
+    with contextlib.suppress(OSError):
+        return (ROOT / str(pid) / "environ").read_bytes().split(b"\0")
+    return []

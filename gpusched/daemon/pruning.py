@@ -1,0 +1,57 @@
+"""Pruning: what nobody has used for long in the cache of parsed bars is removed, and the oldest where it is too large.
+
+A file that is in use may go: whoever has mapped it keeps it, and the next one parses the data again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+
+from gpusched import files
+from gpusched.config import Cache
+
+DAY_S = 86400.0
+#: seconds after which a file that was not written to its end is nobody's any more
+LEFT_OVER_S = DAY_S
+
+
+def prune_bars(cache: Cache) -> int:
+    """Remove bars that were not used for `keep_days`, then the longest unused beyond `limit_mb`; how many files.
+
+    Raises OSError.
+    """
+    try:
+        with files.opened(cache.dir / "bars") as directory:
+            return _prune(directory, time.time(), cache.keep_days * DAY_S, cache.limit_mb * 1024 * 1024)
+    except FileNotFoundError:
+        return 0
+
+
+def _prune(directory: int, now: float, most_s: float, most_bytes: int) -> int:
+    """0: any."""
+    kept: list[tuple[float, int, str]] = []
+    old: list[str] = []
+    for name in files.names(directory):
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            unused_s = now - status.st_mtime
+            limit = LEFT_OVER_S if name.startswith(".") else most_s
+            if limit and unused_s > limit:
+                old.append(name)
+            else:
+                kept.append((status.st_mtime, status.st_size, name))
+    size = sum(size for _, size, _ in kept)
+    for _, bytes_, name in sorted(kept):
+        if not most_bytes or size <= most_bytes:
+            break
+        old.append(name)
+        size -= bytes_
+    for name in old:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+    return len(old)

@@ -1,0 +1,121 @@
+"""The bytes of a file of bars, or the name of the thing that it is instead."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import stat
+import zlib
+from pathlib import Path
+
+from gpusched.workload import BadData
+
+#: first bytes → what has them; `<DATE>` is a heading of MetaTrader's, so that a lone `<` says nothing
+_FOREIGN: dict[bytes, str] = {
+    b"\x1f\x8b": "compressed with gzip: unpack it, or let its name end with .csv.gz",
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as CSV",
+    b"BZh": "compressed with bzip2: unpack it",
+    b"\xfd7zXZ": "compressed with xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
+    b"PAR1": "a Parquet file: let its name end with .parquet",
+    b"ARROW1": "a Feather file: save it as Parquet or CSV",
+    b"\x89HDF": "an HDF5 file: save it as Parquet or CSV",
+    b"SQLite format 3": "an SQLite database: save its rows as CSV",
+    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
+}
+_FOREIGN_STARTS = tuple(_FOREIGN)
+#: like the ones above, in any case and behind blanks
+_PAGES: dict[bytes, str] = {
+    b"<!doctype": "an HTML page, likely an error of the site that it was downloaded from",
+    b"<html": "an HTML page, likely an error of the site that it was downloaded from",
+    b"<head": "an HTML page, likely an error of the site that it was downloaded from",
+    b"<?xml": "an XML document: save its rows as CSV",
+    b"{": "a JSON document, likely an error message of an API",
+    b"[": "a JSON document: save its rows as CSV",
+}
+_PAGE_STARTS = tuple(_PAGES)
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a directory",
+}
+_UTF16 = "UTF-16 text: save it as UTF-8"
+
+
+def kind(mode: int) -> str | None:
+    """The name of the thing that has this mode (`st_mode`); None for a regular file."""
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no file")
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a regular file, unpacked where its name says that they are packed.
+
+    Raises BadData where it is something else, must not be read or is damaged, OSError where reading fails.
+    """
+    try:
+        # Opening a FIFO would wait for somebody who writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise BadData(f"{path}: {error.strerror}") from None
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise BadData(f"{path}: is a socket, not a file of bars") from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if what := kind(status.st_mode):
+            raise BadData(f"{path}: is {what}, not a file of bars")
+        content = os.read(descriptor, status.st_size + 1)
+        while more := os.read(descriptor, 1 << 20):
+            content += more
+    finally:
+        os.close(descriptor)
+    return _unpacked(path, content) if path.name.lower().endswith(".gz") else content
+
+
+def require_text(path: Path, content: bytes) -> None:
+    """Raise BadData, which names it, where the content of a file is no text of ours."""
+    if content.startswith(_FOREIGN_STARTS):
+        what = next(what for start, what in _FOREIGN.items() if content.startswith(start))
+        raise BadData(f"{path}: is {what}")
+    if content[:1] in b"<{[ \t\r\n":
+        start = content[:200].lstrip().lower()
+        if start.startswith(_PAGE_STARTS):
+            what = next(what for page, what in _PAGES.items() if start.startswith(page))
+            said = " ".join(content[:200].decode(errors="replace").split())[:80]
+            raise BadData(f"{path}:1: is {what}: {said}")
+
+
+def require_utf8(path: Path, content: bytes) -> None:
+    """Raise BadData with its line where there are bytes that are no UTF-8 text, or zero."""
+    if (first := content.find(b"\0")) >= 0:
+        if any(half.count(0) > 0.9 * len(half) for half in (content[:200:2], content[1:200:2])):
+            raise BadData(f"{path}:1: is {_UTF16}")
+        count = content.count(b"\0")
+        raise BadData(
+            f"{path}:{content.count(10, 0, first) + 1}: {count} zero byte{'s' if count > 1 else ''},"
+            " as a crash or a full disk leaves them: write the file anew"
+        )
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadData(f"{path}:{line}: not UTF-8 text: save it as UTF-8") from None
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    if not content:
+        return content
+    try:
+        return gzip.decompress(content)
+    except EOFError:
+        raise BadData(f"{path}: ends in the middle of its gzip data: fetch it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise BadData(f"{path}: is not sound gzip data, as its name says: {error}") from None

@@ -1,0 +1,99 @@
+"""Intervals: what their names mean, and how far apart bars really are."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+from gpusched.teacher.bars import Integers
+
+#: the interval where none is asked for and none can be measured
+DEFAULT = "1d"
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
+#: the bounds of a distance between two bars in seconds; they differ for months only
+Span = tuple[int, int]
+DAY: Span = (DAY_S, DAY_S)
+
+#: with a number before (5min) or behind (M5)
+_NAME = re.compile(r"(\d*)[ _-]?([A-Za-z]+)|([A-Za-z]+)(\d+)")
+_UNITS: dict[str, Span] = {
+    **dict.fromkeys(("s", "sec", "second"), (1, 1)),
+    **dict.fromkeys(("m", "min", "minute", "t"), (MINUTE_S, MINUTE_S)),
+    **dict.fromkeys(("h", "hr", "hour", "hourly"), (HOUR_S, HOUR_S)),
+    **dict.fromkeys(("d", "day", "daily", "eod"), DAY),
+    **dict.fromkeys(("w", "wk", "week", "weekly"), (7 * DAY_S, 7 * DAY_S)),
+    **dict.fromkeys(("mn", "mo", "mon", "month", "monthly"), (28 * DAY_S, 31 * DAY_S)),
+}
+
+#: bars of one interval have at least this share of their distances as long as it; the others bridge nights and gaps
+SHARE = 0.2
+#: fewer distances say nothing
+FEW = 3
+
+
+def span(name: str) -> Span | None:
+    """The distance that an interval's name stands for, or None if it cannot be told: 5m, 5min, M5, 1d, daily, 1D, …"""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    count = int(match[1] or match[4] or 1)
+    unit = match[2] or match[3]
+    if unit == "M" and match[3] is None:  # Binance's and pandas' month; MetaTrader writes minutes as M5
+        unit = "month"
+    bounds = _UNITS.get(unit.lower()) or _UNITS.get(unit.lower().removesuffix("s"))
+    return (count * bounds[0], count * bounds[1]) if bounds and count else None
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two names mean the same interval."""
+    return one == other or (span(one) is not None and span(one) == span(other))
+
+
+def measured_span(instants: Integers) -> Span | None:
+    """The commonest distance between bars at these instants (in microseconds, ascending); None if none is common."""
+    distances = np.diff(instants)
+    if len(distances) < FEW:
+        return None
+    values, counts = np.unique(distances, return_counts=True)
+    if counts.max() < SHARE * len(distances):
+        return None
+    seconds = int(values[counts.argmax()]) // 1_000_000
+    month = _UNITS["month"]
+    return month if month[0] <= seconds <= month[1] else (seconds, seconds)
+
+
+def contradicts(distances: Integers, wanted: Span) -> bool:
+    """Whether bars at these distances (in microseconds) cannot be of an interval."""
+    return len(distances) >= FEW and bool(fits(distances, wanted).mean() < SHARE)
+
+
+def fits(distances: Integers, wanted: Span) -> npt.NDArray[np.bool_]:
+    """Which distances (in microseconds) are those of an interval."""
+    found: npt.NDArray[np.bool_] = (distances >= wanted[0] * 1_000_000) & (distances <= wanted[1] * 1_000_000)
+    return found
+
+
+def short_name(bounds: Span) -> str:
+    """1d, 15m, 1h: the usual name of an interval."""
+    seconds = bounds[0]
+    if bounds == _UNITS["month"]:
+        return "1mo"
+    for unit, length in (("d", DAY_S), ("h", HOUR_S), ("m", MINUTE_S)):
+        if seconds and seconds % length == 0:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def worded(bounds: Span) -> str:
+    """`15 minutes`, `1 day`."""
+    if bounds[0] != bounds[1]:
+        months = bounds[0] // _UNITS["month"][0]
+        return f"{months} month{'s' if months > 1 else ''}"
+    for unit, length in (("day", DAY_S), ("hour", HOUR_S), ("minute", MINUTE_S), ("second", 1)):
+        if bounds[0] and bounds[0] % length == 0:
+            count = bounds[0] // length
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a second"

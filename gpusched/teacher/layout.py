@@ -1,0 +1,264 @@
+"""The head of a file: what separates its fields, and which of them are what.
+
+Names are compared without case, blanks and the angle brackets of MetaTrader. What they do not say is never guessed:
+`data.columns` says it.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from gpusched.teacher.nearest import some
+from gpusched.workload import BadData
+
+PRICES = ("open", "high", "low", "close")
+VALUES = (*PRICES, "volume")
+#: names of the column of timestamps, the preferred one first; also a first column without a name, as pandas writes it
+TIMESTAMPS = ("timestamp", "datetime", "date", "dtyyyymmdd", "time", "open_time", "window_start")
+#: names of days, to which a column `time` adds the time of day
+_DATES = ("date", "dtyyyymmdd")
+_SYMBOLS = ("symbol", "ticker", "ts_code", "tic", "instrument")
+#: of a column that may be the volume under another name
+_VOLUME_LIKE = re.compile(r"vol|qty|quantity|amount|turnover|shares|size|^v$")
+#: what a missing column may be called, for a hint
+_LIKE = {
+    "timestamp": r"date|time|day|datum|fecha|^ts?$",
+    "open": r"open|^o$",
+    "high": r"high|max|^h$",
+    "low": r"low|min|^l$",
+    "close": r"close|last|price|^c$",
+    "volume": _VOLUME_LIKE.pattern,
+}
+#: names of columns that an error tells
+_SHOWN = 20
+#: of the characters between fields, the likeliest first
+_SEPARATORS = (",", ";", "\t", "|")
+_ANGLE = re.compile(r"<(.*)>")
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things are in the rows of a file, by numbers of columns."""
+
+    #: as they are written
+    names: tuple[str, ...]
+    separator: str
+    #: lines before the first row of data
+    lines: int
+    timestamp: int
+    #: of the time of day, where the timestamp is a date only
+    time: int | None
+    #: open, high, low, close
+    prices: tuple[int, int, int, int]
+    volume: int | None
+    symbol: int | None
+
+    @property
+    def unused(self) -> list[int]:
+        used = {self.timestamp, self.time, *self.prices, self.volume, self.symbol}
+        return [column for column in range(len(self.names)) if column not in used]
+
+
+def read_layout(path: Path, head: Sequence[str], symbol: str, columns: Mapping[str, str]) -> Layout | None:
+    """The layout of a file with these first lines, or None if there is nothing in them. Raises BadData.
+
+    Comments and blank lines above the header are passed over, Excel's `sep=`, and the three rows of headings that
+    pandas writes of columns with two levels, as yfinance has them.
+    """
+    separator = ""
+    for number, line in enumerate(head, start=1):
+        if line.startswith("sep=") and len(line.strip()) == 5:
+            separator = line[4]
+        elif line.strip(" ,;\t") and not line.lstrip().startswith("#"):
+            place = f"{path}:{number}"
+            separator = separator or _separator(line)
+            rows = [_fields(place, text, separator) for text in head[number - 1 : number + 2]]
+            levels = _levels(rows)
+            names = joined_names(rows[:levels], symbol) if levels > 1 else rows[0]
+            if levels == 1:
+                _require_names(place, names, line, separator)
+            return layout_of(place, names, columns, separator=separator, lines=number - 1 + levels)
+    return None
+
+
+def layout_of(
+    place: str, names: Sequence[str], columns: Mapping[str, str], *, separator: str = ",", lines: int = 0
+) -> Layout:
+    """The layout of rows with columns of these names. `columns` says what is what where the names do not.
+
+    Raises BadData, which tells all that is missing at once.
+    """
+    finder = _Finder(place, names, columns)
+    timestamp, time = finder.timestamp()
+    prices = tuple(finder.column(name) for name in PRICES)
+    volume = finder.volume()
+    symbol = finder.given("symbol") if "symbol" in columns else finder.first(_SYMBOLS)
+    finder.require_complete(separator)
+    open_, high, low, close = (price or 0 for price in prices)
+    return Layout(
+        names=tuple(names),
+        separator=separator,
+        lines=lines,
+        timestamp=timestamp or 0,
+        time=time,
+        prices=(open_, high, low, close),
+        volume=volume,
+        symbol=symbol,
+    )
+
+
+class _Finder:
+    """Looks for columns by name, and keeps in mind what was not there."""
+
+    def __init__(self, place: str, names: Sequence[str], columns: Mapping[str, str]) -> None:
+        self._place = place
+        self._written = [name.strip() for name in names]
+        self._names = [_plain(name) for name in names]
+        self._columns = columns
+        self._missing: list[str] = []
+
+    def given(self, role: str) -> int | None:
+        """The column that `data.columns` names for a role; None where it says that there is none."""
+        name = self._columns[role].strip()
+        if not name and role in ("volume", "symbol", "time"):
+            return None
+        exact = [at for at, written in enumerate(self._written) if written == name]
+        alike = [at for at, plain in enumerate(self._names) if plain == _plain(name)]
+        if not exact and not alike:
+            near = difflib.get_close_matches(name, self._written, n=1)
+            raise BadData(
+                f"{self._place}: there is no column {name!r}, which data.columns names for {role}"
+                f"{f'; did you mean {near[0]!r}?' if near else ''} (there are: {some(self._written, _SHOWN)})"
+            )
+        return self._only(name, exact or alike)
+
+    def first(self, candidates: Sequence[str]) -> int | None:
+        for name in candidates:
+            if name in self._names:
+                return self._only(name, [at for at, plain in enumerate(self._names) if plain == name])
+        return None
+
+    def _only(self, name: str, places: list[int]) -> int:
+        if len(places) > 1:
+            times = "twice" if len(places) == 2 else f"{len(places)} times"
+            raise BadData(f"{self._place}: the column {name!r} is there {times}: remove or rename all but one")
+        return places[0]
+
+    def column(self, name: str) -> int | None:
+        found = self.given(name) if name in self._columns else self.first((name, f"{name}/last"))  # Nasdaq's close
+        if found is None:
+            self._missing.append(name)
+        return found
+
+    def timestamp(self) -> tuple[int | None, int | None]:
+        """The column of timestamps, and that of the times of day if there is one of its own."""
+        time = self.given("time") if "time" in self._columns else None
+        if "timestamp" in self._columns:
+            return self.given("timestamp"), time
+        name = next((name for name in TIMESTAMPS if name in self._names), None)
+        if name is None and self._names[:1] == [""]:
+            return 0, time
+        if name is None:
+            self._missing.append(TIMESTAMPS[0])
+            return None, time
+        if name in _DATES and "time" not in self._columns:
+            time = self.first(("time",))
+        return self.first((name,)), time
+
+    def volume(self) -> int | None:
+        """The column of volumes; None where there is clearly none."""
+        if "volume" in self._columns:
+            return self.given("volume")
+        angled = [at for at, written in enumerate(self._written) if written.lower() == "<vol>"]
+        found = self.first(("volume",))
+        if found is None and angled:
+            return self._only("<VOL>", angled)
+        if found is None and any(_VOLUME_LIKE.search(name) for name in self._names):
+            self._missing.append("volume")
+        return found
+
+    def require_complete(self, separator: str) -> None:
+        if not self._missing:
+            return
+        hints = ", ".join(f"{name} = {self._guess(name)}" for name in self._missing)
+        is_no = "is no column" if len(self._missing) == 1 else "are no columns"
+        separated = f", separated by {separator!r}" if separator != "," else ""
+        raise BadData(
+            f"{self._place}: there {is_no} {', '.join(map(repr, self._missing))} (there are:"
+            f" {some(self._written, _SHOWN)}{separated}): say what they are called with data.columns = {{{hints}}};"
+            " a file that holds no bars does not belong here"
+        )
+
+    def _guess(self, role: str) -> str:
+        named = [name for name in self._written if name and re.search(_LIKE[role], name.lower())]
+        return f'"{named[0]}"' if named else '"…"'
+
+
+def _plain(name: str) -> str:
+    name = name.strip()
+    if angled := _ANGLE.fullmatch(name):
+        name = angled[1]
+    return re.sub(r"\s+", "_", name.strip().lower())
+
+
+def _separator(line: str) -> str:
+    """The character that separates the fields of a header: of those that can, the one that is there most often."""
+    unquoted = re.sub(r'"[^"]*"', "", line)
+    return max(_SEPARATORS, key=lambda character: (unquoted.count(character), -_SEPARATORS.index(character)))
+
+
+def _fields(place: str, line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error as error:
+        raise BadData(f"{place}: {error}") from None
+
+
+def _levels(rows: list[list[str]]) -> int:
+    """How many rows of headings there are: more than one if the last of them names nothing but the index."""
+    for number in (1, 2):
+        if len(rows) > number and _plain(rows[number][0] if rows[number] else "x") in TIMESTAMPS:
+            others = rows[number][1:]
+            if others and not any(field.strip() for field in others):
+                return number + 1
+    return 1
+
+
+def joined_names(rows: list[list[str]], symbol: str) -> list[str]:
+    """Names of columns with levels: those of the symbol, or of the only one that there is; the others have none."""
+    *levels, index = rows
+    if len(levels) == 1:
+        return [index[0], *levels[0][1:]]
+    one, other = (level[1:] for level in levels)
+    fields, symbols = (one, other) if {"close", "open"} <= {_plain(name) for name in one} else (other, one)
+    distinct = set(symbols)
+    mine = symbol if symbol in distinct else next(iter(distinct)) if len(distinct) == 1 else None
+    return [index[0], *(name if of == mine else f"{of} {name}" for name, of in zip(fields, symbols, strict=False))]
+
+
+def _require_names(place: str, names: list[str], line: str, separator: str) -> None:
+    """Raise BadData for a first line that is data, or no row of a table."""
+    filled = [name.strip() for name in names if name.strip()]
+    numbers = [name for name in filled if re.fullmatch(r"[-+$]?[\d.,:/TZ +-]+(e[+-]?\d+)?", name, re.IGNORECASE)]
+    if len(filled) > 1 and len(numbers) > len(filled) / 2:
+        epoch = ""
+        if re.fullmatch(r"1\d{9}|1\d{12}|1\d{15}|1\d{18}", filled[0]):
+            unit = {10: "seconds", 13: "milliseconds", 16: "microseconds", 19: "nanoseconds"}[len(filled[0])]
+            epoch = f" ({filled[0]} is a time in {unit} since 1970)"
+        header = separator.join(("timestamp", *VALUES))
+        more = " and a name for each other column" if len(names) > 6 else ""
+        raise BadData(
+            f"{place}: there is no header, this line is data already{epoch}: put a line with the names of the columns"
+            f" above it, such as {header}{more}"
+        )
+    if len(names) == 1:
+        said = " ".join(line.split())[:60]
+        why = "has one field, whether separated by comma, semicolon or tab; remove what stands above the header"
+        if said.startswith(("/", "../", "./")):
+            why = "seems to be the path in a link, which was copied without the file that it points to"
+        raise BadData(f"{place}: {said!r} is no header of a table: it {why}")

@@ -1,0 +1,105 @@
+"""The nearest thing that is there, for somebody whose data was not found."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpusched.teacher import intervals
+from gpusched.workload import NoData
+
+PARQUET = ".parquet"
+#: of files of bars, in any case
+SUFFIXES = (".csv", ".csv.gz", ".txt", PARQUET)
+#: of a file that stands for a symbol by itself, the preferred one first
+FLAT_SUFFIXES = (".csv", ".CSV", ".csv.gz", ".txt", ".TXT", PARQUET)
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names, and how many there are beside them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def nothing_found(root: str, symbol: str, interval: str) -> NoData:
+    """Where the bars of a symbol were looked for, what is there instead, and what helps."""
+    if not Path(root).is_dir():
+        return NoData(f"no data: the data root {root} is not a directory", remedy="give another --data-root")
+    below = Path(root, symbol)
+    if below.is_dir():
+        there, remedy = _instead(below, interval)
+        return NoData(f"no data: {below} has no interval {interval} ({there})", remedy=remedy)
+    missing = f"no data: neither {symbol}/{interval} nor {symbol}.csv or the like is in {root}"
+    if near := _nearest(root, symbol):
+        return NoData(f"{missing} ({near[0]})", remedy=near[1])
+    return NoData(missing, remedy="give another --data-root")
+
+
+def _instead(below: Path, interval: str) -> tuple[str, str]:
+    """What is in a symbol's directory that has no interval, and what helps."""
+    paths = list(below.iterdir())
+    directories = sorted(path.name for path in paths if path.is_dir())
+    if directories:
+        return f"there {_are(len(directories))}: {some(directories)}", f"give --interval {directories[0]}"
+    if not paths:
+        return "it is empty", f"put files into {below}/{interval}"
+    counts = collections.Counter(path.suffix or path.name for path in paths)
+    files = ", ".join(f"{count} {suffix} file{'s' if count > 1 else ''}" for suffix, count in sorted(counts.items()))
+    return f"there {_are(len(paths))} {files} right below it, not looked at", f"move them to {below}/{interval}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
+    """What is there that has nearly the symbol's name, or tells that another root was meant, and what helps."""
+    try:
+        names = _names(root, Path(root).stat().st_mtime_ns)
+    except OSError:  # the root can be searched, but not listed
+        return None
+    if alike := names.get(plain(symbol)):
+        if alike[0].startswith(symbol + ".") and alike[0].lower().endswith(SUFFIXES):
+            return f"{alike[0]} is there", "write its suffix in small letters"
+        if alike[0].startswith(symbol + "."):
+            return f"{alike[0]} is there, which is not a form that is read", "save it as CSV or Parquet"
+        return f"{alike[0]} is there", "write the symbol as its file is called"
+    for suffix in SUFFIXES:
+        if symbol.lower().endswith(suffix) and Path(root, symbol).exists():
+            return f"{symbol} is there", f"leave {suffix} out of the symbol"
+    folders = [name for alike in names.values() for name in alike if intervals.span(name) and Path(root, name).is_dir()]
+    for name in folders:
+        for there in (symbol, *(symbol + suffix for suffix in FLAT_SUFFIXES)):
+            if Path(root, name, there).exists():
+                return f"{Path(root, name, there)} is there", f"give --data-root {Path(root, name)}"
+    if folders:
+        return f"it has {folders[0]} itself, as a symbol's own directory does", "give the --data-root above that"
+    if Path(root, f"symbol={symbol}").exists():
+        return f"symbol={symbol} is there", f"move its files to {Path(root, symbol, intervals.DEFAULT)}"
+    start = plain(symbol)
+    longer = sorted(name for key, alike in names.items() if start and key.startswith(start) for name in alike)
+    longer = [name for name in longer if not name[len(symbol) : len(symbol) + 1].isalnum()]
+    return (f"{some(longer)} {_are(len(longer))} there", "write the symbol as its file is called") if longer else None
+
+
+@functools.lru_cache(maxsize=1)
+def _names(root: str, mtime_ns: int) -> dict[str, list[str]]:
+    """What is in the root, by names without suffix, case and punctuation; `mtime_ns` makes it notice changes."""
+    names: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(root)):  # noqa: PTH208  # names are all that is needed
+        stem = name
+        for suffix in (*SUFFIXES, Path(name).suffix):
+            if suffix and name.lower().endswith(suffix.lower()):
+                stem = name[: -len(suffix)]
+        names.setdefault(plain(stem), []).append(name)
+    return names
+
+
+def plain(name: str) -> str:
+    """A name without case, punctuation and the ways in which Unicode writes the same letters."""
+    letters = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(letter for letter in letters if letter.isalnum())

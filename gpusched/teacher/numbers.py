@@ -1,0 +1,111 @@
+"""Prices and volumes from characters, as Python's `float` reads them: the same number to the last bit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gpusched.teacher.bars import Floats, Integers
+from gpusched.teacher.tables import Characters, Table
+from gpusched.workload import BadData
+
+#: what exports write where there is no number
+_MISSING = {"", "nan", "null", "none", "na", "n/a", "#n/a", "nat", "-", "--"}
+#: of decimal digits, any of which makes an integer that a float holds exactly, as it does the powers of ten up to 22
+_EXACT_DIGITS = 15
+_POWERS = 10.0 ** np.arange(23)
+_ZERO, _NINE, _DOT, _COMMA, _PLUS, _MINUS = b"09.,+-"
+_PLAIN = np.zeros(256, bool)
+_PLAIN[list(b"0123456789.+-eE\0")] = True
+
+
+def floats(table: Table, column: int, name: str, decimal: str) -> Floats:
+    """The numbers of a column, NaN where there is none. Raises BadData with the first field that is something else."""
+    characters = table.characters(column)
+    if decimal == ",":
+        dots = characters == _DOT
+        if dots.any():
+            row = int(dots.any(axis=0).argmax())
+            raise BadData(
+                f"{table.place(row)}: {name} {table.shown(row, column)} has a dot, and data.decimal is a comma:"
+                " write numbers without thousands separators"
+            )
+        characters[characters == _COMMA] = _DOT
+    numbers, rest = _decimals(characters)
+    if len(rest):
+        _read_others(table, column, name, decimal, characters, numbers, rest)
+    return numbers
+
+
+def _decimals(characters: Characters) -> tuple[Floats, Integers]:
+    """Numbers of at most `_EXACT_DIGITS` digits, and the rows that are no such.
+
+    An integer below 2^53 divided by a power of ten that is exact, too, is the nearest float: one rounding, by the
+    division (Clinger, "How to Read Floating Point Numbers Accurately", 1990).
+    """
+    rows = characters.shape[1]
+    integer = np.zeros(rows, np.int64)
+    digits = np.zeros(rows, np.int8)
+    decimals = np.zeros(rows, np.int8)
+    dots = np.zeros(rows, np.int8)
+    width = np.zeros(rows, np.int8)
+    for position in characters:
+        digit = position - np.uint8(_ZERO)
+        is_digit = digit < 10
+        # Overflows only where there are too many digits, which are read another way.
+        integer = np.where(is_digit, integer * 10 + digit, integer)
+        digits += is_digit
+        decimals += is_digit & (dots > 0)
+        dots += position == _DOT
+        width += position != 0
+    negative = characters[0] == _MINUS if len(characters) else np.zeros(rows, bool)
+    signed = negative | (characters[0] == _PLUS) if len(characters) else negative
+    usual = (digits > 0) & (digits <= _EXACT_DIGITS) & (dots <= 1) & (digits + dots + signed == width)
+    numbers = np.where(usual, integer, 0) / _POWERS[np.where(usual, decimals, 0)]
+    np.negative(numbers, out=numbers, where=negative)
+    return numbers, np.flatnonzero(~usual)
+
+
+def _read_others(
+    table: Table, column: int, name: str, decimal: str, characters: Characters, numbers: Floats, rows: Integers
+) -> None:
+    """Fill in the numbers of rows that have many digits, an exponent or none."""
+    others = characters[:, rows]
+    plain = _PLAIN[others].all(axis=0) & ((others != 0).sum(axis=0) > 1)
+    try:
+        if plain.any():
+            texts = np.ascontiguousarray(others[:, plain].T).view(f"S{len(others)}").ravel()
+            numbers[rows[plain]] = texts.astype(np.float64)
+    except ValueError:  # one of them is no number: found below
+        plain[:] = False
+    for row in rows[~plain].tolist():
+        numbers[row] = _number(table, row, column, name, decimal)
+
+
+def _number(table: Table, row: int, column: int, name: str, decimal: str) -> float:
+    said = table.field(row, column)
+    text = said.replace(",", ".") if decimal == "," else said
+    if text.lower() in _MISSING:
+        return math.nan
+    try:
+        # Python also takes 1_000 and other scripts' digits, which would hide a broken file.
+        return float(text.replace("_", "?") if text.isascii() else "?")
+    except ValueError:
+        separated = f" (fields are separated by {table.separator!r})" if table.separator != "," else ""
+        raise BadData(
+            f"{table.place(row)}: {name} {table.shown(row, column)} is not a number{separated}{_cause(said)}"
+        ) from None
+
+
+def _cause(text: str) -> str:
+    plain = text.replace(" ", "")
+    if plain.count(",") == 1 and "." not in plain and plain.replace(",", "").isdigit():
+        return ': does it have a decimal comma? then set data.decimal = ","'
+    if "," in plain or "'" in plain:
+        return ": write numbers without thousands separators (data.decimal says which character is the decimal point)"
+    if plain[:1] in "$€£₹¥":
+        return ": write prices without a currency"
+    if plain[-1:].upper() in ("K", "M", "B") and plain[:-1].replace(".", "").isdigit():
+        return ": write it in full, without K, M or B"
+    return ""

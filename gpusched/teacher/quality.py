@@ -1,0 +1,238 @@
+"""From rows to bars that can be trusted: what cannot is refused here, and the rest is told.
+
+Refused are rows of one instant that differ, above one in a hundred, and bars that are not of their interval. Told is
+whatever else a user would want to know before believing a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gpusched.teacher import intervals
+from gpusched.teacher.bars import (
+    CONFLICTING,
+    DAY_US,
+    DUPLICATE,
+    UNPRICED,
+    Bars,
+    History,
+    Integers,
+    Sifted,
+    drop_reason,
+    sift,
+)
+from gpusched.teacher.rows import Rows
+from gpusched.workload import BadData, DataNote
+
+#: share of the rows that may differ from others of their instant
+MOST_CONFLICTS = 0.01
+#: a close this many times the one of the day before, or this part of it, is told
+JUMP = 1.5
+#: relative; adjusted prices are rounded one by one
+_ROUNDING = 1e-6
+#: pairs of rows that are looked at for the reason why they differ
+_PAIRS = 200
+
+#: tells of the rows of one file, by pairs of their lines, what makes them differ
+Explain = Callable[[Path, Sequence[tuple[int, int]]], str | None]
+
+
+def judge(paths: Sequence[Path], rows: Rows, interval: str | None, explain: Explain) -> History:
+    """The bars of rows, of the interval that their directory or the user names; it is measured where neither does.
+
+    Raises BadData where they are not what they seem to be.
+    """
+    rows, volume_notes = _with_volumes(rows)
+    sifted = sift(rows.local, rows.offset, rows.values)
+    notes = [*rows.notes, *volume_notes]
+    dropped = _dropped(sifted.bars, len(rows))
+    if len(rows) and not len(sifted.bars):
+        where = paths[0] if len(paths) == 1 else paths[0].parent
+        raise BadData(f"{where}: no bars: {'; '.join(note.text for note in dropped)}")
+    _require_agreement(paths, rows, sifted, explain)
+    if interval is None:
+        bounds = intervals.measured_span(sifted.bars.instants())
+        interval = intervals.short_name(bounds) if bounds else intervals.DEFAULT
+        apart = f"{intervals.worded(bounds)} apart" if bounds else "at no common distance"
+        if bounds != intervals.DAY and len(sifted.bars) > intervals.FEW:
+            notes.append(DataNote("interval", f"the bars are {apart}, --interval was not given"))
+    else:
+        bounds = intervals.span(interval)
+        if bounds:
+            _require_interval(paths, rows, sifted, interval, bounds)
+    if bounds == intervals.DAY and (np.diff(sifted.bars.local // DAY_US) == 0).any():
+        sifted = sift(rows.local, rows.offset, rows.values, daily=True)
+        _require_agreement(paths, rows, sifted, explain)
+    notes += _dropped(sifted.bars, len(rows))
+    notes += _repeated(rows, sifted)
+    notes += _prices(sifted.bars)
+    notes += _jumps(sifted.bars)
+    if bounds == intervals.DAY:
+        notes += _evenings(sifted.bars)
+    return History(sifted.bars, interval, tuple(notes))
+
+
+# -- refused -----------------------------------------------------------------------------------------------------------
+
+
+def _require_agreement(paths: Sequence[Path], rows: Rows, sifted: Sifted, explain: Explain) -> None:
+    """Raise BadData where too many rows of one instant differ, with the reason if it can be found."""
+    count = len(sifted.conflicts)
+    if count <= MOST_CONFLICTS * len(rows):
+        return
+    pairs = [(int(a), int(b)) for a, b in zip(sifted.conflicts[:_PAIRS], sifted.winners[:_PAIRS], strict=True)]
+    row, other = pairs[0]
+    one, another = sorted((int(rows.file[row]), int(rows.file[other])))
+    when = _moment(rows.local[row])
+    if one != another:
+        files = f"{paths[one].name}, {paths[another].name}"
+        where, reason = (
+            str(paths[one].parent),
+            f"two files overlap and differ: {files} (first at {when}): keep one of them",
+        )
+    else:
+        lines = [(int(rows.line[a]), int(rows.line[b])) for a, b in pairs if rows.file[a] == rows.file[b] == one]
+        where = f"{paths[one]}:{max(lines[0])}"
+        reason = explain(paths[one], lines) or f"lines {min(lines[0])} and {max(lines[0])} are both of {when}"
+    unit = "instant" if rows.local[row] == rows.local[other] else "day"
+    raise BadData(f"{where}: {count} of {len(rows)} rows differ from another one of the same {unit}: {reason}")
+
+
+def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interval: str, wanted: intervals.Span) -> None:
+    """Raise BadData where bars, of all files or of one, are not as far apart as the interval's name says."""
+    instants = sifted.bars.instants()
+    where = str(paths[0] if len(paths) == 1 else paths[0].parent)
+    # A file of another interval hides among the others, between the bars of which its own stand.
+    foreign = _foreign_file(instants, rows.file[sifted.rows], len(paths), wanted) if len(paths) > 1 else None
+    if foreign is not None:
+        where, instants = str(paths[foreign]), instants[rows.file[sifted.rows] == foreign]
+    elif not intervals.contradicts(np.diff(instants), wanted):
+        return
+    found = intervals.measured_span(instants)
+    if found is None or found == wanted:
+        return
+    raise BadData(
+        f"{where}: the bars are {intervals.worded(found)} apart, and those of the interval {interval} are"
+        f" {intervals.worded(wanted)}: give --interval {intervals.short_name(found)}, or put them where they belong"
+    )
+
+
+def _foreign_file(instants: Integers, file: Integers, files: int, wanted: intervals.Span) -> int | None:
+    """The first file whose bars are not as far apart as wanted, if there is one."""
+    order = np.argsort(file, kind="stable")
+    file, distances = file[order], np.diff(instants[order])
+    within = file[1:] == file[:-1]
+    measured = np.bincount(file[1:][within], minlength=files)
+    fitting = np.bincount(file[1:][within & intervals.fits(distances, wanted)], minlength=files)
+    foreign = np.flatnonzero((measured >= intervals.FEW) & (fitting < intervals.SHARE * measured))
+    return int(foreign[0]) if len(foreign) else None
+
+
+# -- told --------------------------------------------------------------------------------------------------------------
+
+
+def _with_volumes(rows: Rows) -> tuple[Rows, list[DataNote]]:
+    """The rows with zero for volumes that are known to be none: −1, and those of a column in which there are none."""
+    volume, count = rows.values[4], len(rows)
+    marked = volume == -1
+    if not count or any(note.kind == "volume" for note in rows.notes):
+        return rows, []
+    if np.isnan(volume).all():
+        text, volume = f"none of the {count} rows has a volume: it is read as 0", np.zeros(count)
+    elif marked.any():
+        text = f"volume is -1 in {np.count_nonzero(marked)} of {count} rows: it is read as 0"
+        volume = np.where(marked, 0.0, volume)
+    elif not volume.any():
+        text = f"volume is 0 in all {count} rows"
+    else:
+        return rows, []
+    values = np.concatenate([rows.values[:4], [volume]])
+    return dataclasses.replace(rows, values=values), [DataNote("volume", text)]
+
+
+def _dropped(bars: Bars, total: int) -> list[DataNote]:
+    """Rows that are no bars, by reason, the commonest first."""
+    invalid = bars.dropped_code < DUPLICATE
+    codes, counts = np.unique(bars.dropped_code[invalid], return_counts=True)
+    notes = []
+    for code, count in sorted(zip(codes.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[:4]:
+        rows = f"{count} row{'s' if count > 1 else ''}, all" if count == total else f"{count} of {total} rows"
+        first = "" if count == total else f" (first on {_date(bars.dropped_local[bars.dropped_code == code].min())})"
+        kind = "prices" if code == UNPRICED else "dropped"
+        notes.append(DataNote(kind, f"{rows} dropped: {drop_reason(code)}{first}"))
+    return notes
+
+
+def _repeated(rows: Rows, sifted: Sifted) -> list[DataNote]:
+    notes = []
+    codes = sifted.bars.dropped_code
+    if count := int(np.count_nonzero(codes & DUPLICATE)):
+        first = _moment(sifted.bars.dropped_local[codes & DUPLICATE > 0].min())
+        are = "row is" if count == 1 else "rows are"
+        notes.append(DataNote("duplicates", f"{count} {are} there twice (first {first})"))
+    if count := int(np.count_nonzero(codes & CONFLICTING)):
+        shown = ", ".join(_moment(rows.local[row]) for row in sifted.conflicts[:3]) + (", …" if count > 3 else "")
+        differ = "row differs" if count == 1 else "rows differ"
+        text = f"{count} conflicting {differ} from another one of the same instant; the last is kept: {shown}"
+        notes.append(DataNote("conflicts", text))
+    return notes
+
+
+def _prices(bars: Bars) -> list[DataNote]:
+    """Highs and lows that do not enclose the other prices."""
+    low = np.minimum(bars.open, bars.close) * (1 + _ROUNDING)
+    high = np.maximum(bars.open, bars.close) * (1 - _ROUNDING)
+    wrong = (bars.low > low) | (bars.high < high) | (bars.high < bars.low * (1 - _ROUNDING))
+    count = int(np.count_nonzero(wrong))
+    if not count:
+        return []
+    reversed_ = int(np.count_nonzero(bars.high < bars.low * (1 - _ROUNDING)))
+    crossed = f", in {reversed_} of them the high is below the low" if reversed_ else ""
+    text = f"high and low do not enclose open and close in {count} of {len(bars)} rows{crossed}"
+    return [DataNote("ohlc", f"{text} (first on {_date(bars.local[wrong.argmax()])})")]
+
+
+def _jumps(bars: Bars) -> list[DataNote]:
+    """Closes that are far from the one of the day before, as an unadjusted split leaves them."""
+    day = bars.local // DAY_US
+    with np.errstate(over="ignore"):
+        ratio = bars.close[1:] / bars.close[:-1]
+    jumps = np.flatnonzero((day[1:] != day[:-1]) & ((ratio > JUMP) | (ratio < 1 / JUMP)))
+    if not len(jumps):
+        return []
+    shown = [
+        f"{'×' if ratio[at] > 1 else '÷'} {max(ratio[at], 1 / ratio[at]):.3g} on {_date(bars.local[at + 1])}"
+        for at in jumps[:3].tolist()
+    ]
+    more = f" and {len(jumps) - 3} more: splits?" if len(jumps) > 3 else ": splits?" if len(jumps) > 1 else ": a split?"
+    return [DataNote("jumps", f"close {', '.join(shown)}{more}")]
+
+
+def _evenings(bars: Bars) -> list[DataNote]:
+    """Daily bars that stand at an hour of UTC at which the next day has begun at their exchange, most likely."""
+    clock = bars.local % DAY_US
+    hours, counts = np.unique(clock, return_counts=True)
+    hour = int(hours[counts.argmax()]) if len(hours) else 0
+    if not len(bars) or (bars.offset != 0).any() or hour <= DAY_US // 2:
+        return []
+    minutes = hour // 60_000_000
+    text = (
+        f"the daily bars stand at {minutes // 60:02}:{minutes % 60:02} UTC: if that is midnight at the exchange, their"
+        ' dates are a day early; set data.timezone, such as "Asia/Kolkata"'
+    )
+    return [DataNote("timezone", text)]
+
+
+def _date(local_us: np.int64) -> str:
+    return str(np.datetime64(int(local_us), "us").astype("M8[D]"))
+
+
+def _moment(local_us: np.int64) -> str:
+    """A date, with the time of day unless that is midnight."""
+    if int(local_us) % DAY_US == 0:
+        return _date(local_us)
+    return str(np.datetime64(int(local_us), "us").astype("M8[s]")).replace("T", " ")

@@ -1,0 +1,119 @@
+"""Rows of bars as they stand in files: what parsing gives, of any format, and what cleaning takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from gpusched.teacher.bars import NAIVE, Floats, Integers
+from gpusched.teacher.layout import Layout
+from gpusched.teacher.nearest import plain
+from gpusched.workload import BadData, DataNote
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """How the files of a symbol are to be read: the settings of `data` that change what they mean."""
+
+    symbol: str
+    columns: Mapping[str, str] = {}
+    #: of the exchange, IANA's name; empty: as the timestamps say
+    timezone: str = ""
+    #: of `strptime`; empty: the forms that can mean one thing only
+    date_format: str = ""
+    decimal: str = "."
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """n rows in the order in which they were read; see `Bars`."""
+
+    local: Integers
+    offset: npt.NDArray[np.int32]
+    #: (5, n) open, high, low, close, volume
+    values: Floats
+    #: (n,) number of a row's file, and its line (or row, in Parquet) there
+    file: Integers
+    line: Integers
+    notes: tuple[DataNote, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.local)
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """The rows of several parts, in the order of their files. Notes of the same kind and text are told once."""
+    if len(parts) == 1:
+        return parts[0]
+    file = np.concatenate([part.file for part in parts])
+    order = np.argsort(file, kind="stable")
+    return Rows(
+        local=np.concatenate([part.local for part in parts])[order],
+        offset=np.concatenate([part.offset for part in parts])[order],
+        values=np.concatenate([part.values for part in parts], axis=1)[:, order],
+        file=file[order],
+        line=np.concatenate([part.line for part in parts])[order],
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def require_one_clock(paths: Sequence[Path], rows: Rows) -> None:
+    """Raise BadData where some timestamps have a UTC offset and others have none: they cannot be put in order."""
+    naive = rows.offset == NAIVE
+    if naive.all() or not naive.any():
+        return
+    other = int((naive != naive[0]).argmax())
+    one, another = (f"{paths[int(rows.file[row])]}:{rows.line[row]}" for row in (other, 0))
+    which, has = ("no UTC offset", "one") if naive[other] else ("a UTC offset", "none")
+    raise BadData(
+        f"{one}: the timestamp has {which}, and that of {another} has {has}: set data.timezone to the zone of the"
+        ' exchange, such as "Asia/Kolkata"'
+    )
+
+
+def own_rows(
+    name: str, texts: Mapping[str, int], total: int, symbol: str
+) -> tuple[str | None, tuple[DataNote, ...], str | None]:
+    """Which of a symbol column's values (with their numbers of rows) is the symbol's; None for all of them.
+
+    Also what is to be said about it, and the problem if there are several and none is the symbol's.
+    """
+    values = list(texts)
+    alike = [value for value in values if plain(value) == plain(symbol)]
+    mine = symbol if symbol in texts else alike[0] if len(alike) == 1 else None
+    if len(values) == 1:
+        if mine or not values[0]:
+            return None, (), None
+        return None, (DataNote("symbol_column", f"column {name!r} says {values[0]}"),), None
+    shown = ", ".join(values[:3]) + (", …" if len(values) > 3 else "")
+    if mine is None:
+        return None, (), f"column {name!r} has {len(values)} values, and none of them is {symbol}: {shown}"
+    text = f"column {name!r} has {len(values)} values: the {texts[mine]} rows of {mine} are read, of {total}"
+    return mine, (DataNote("symbol_column", text),), None
+
+
+def other_column(layout: Layout, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], symbol: str) -> str | None:
+    """The column that tells the rows of pairs apart, which have one instant and other values; None if there is none.
+
+    A column of numbers, which differ as the prices do, tells nothing apart.
+    """
+    for column in layout.unused:
+        values = {row[column].strip() for pair in pairs for row in pair}
+        if not all(one[column].strip() != other[column].strip() for one, other in pairs):
+            continue
+        name = layout.names[column].strip()
+        if all(re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", value) for value in values):
+            return f'{name} is a column of its own: set data.columns = {{time = "{name}"}}'
+        if re.search(r"time|hour|minute", name.lower()):
+            return f"{name} is a column of its own: write it into the timestamps"
+        if any(plain(value) == plain(symbol) for value in values):
+            return f'column {name} has {len(values)} values: set data.columns = {{symbol = "{name}"}}'
+        if not all(re.fullmatch(r"[-+\d.,eE%$]*", value) for value in values):
+            shown = ", ".join(sorted(values)[:3]) + (", …" if len(values) > 3 else "")
+            return f"column {name} has {len(values)} values: {shown}"
+    return None

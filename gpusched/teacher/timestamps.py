@@ -1,0 +1,270 @@
+"""Instants from characters: ISO 8601 in its usual spellings, dates with the year first, numbers since 1970.
+
+Texts of one shape (digits where the others have digits) are read together. A form that could mean two things is
+refused; `data.date_format` says which of them it is.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from gpusched.teacher import wording
+from gpusched.teacher.bars import NAIVE, Integers
+from gpusched.teacher.tables import Characters, Table
+from gpusched.workload import BadData
+
+#: wall clock in microseconds since 1970-01-01, and seconds east of UTC or `NAIVE`
+Instants = tuple[Integers, npt.NDArray[np.int32]]
+
+#: shapes have a zero for each digit
+_TIME = r"(?P<hour>0{1,2})(?:(?P<colon>:?)(?P<minute>00)(?:(?P=colon)(?P<second>00)(?:[.,](?P<fraction>0+))?)?)?"
+_OFFSET = r"(?: ?(?P<offset>[Zz]|UTC|GMT|(?P<sign>[+-])(?P<offset_hour>00)(?::?(?P<offset_minute>00))?))?"
+_MOMENT = re.compile(
+    r"(?P<year>0000)(?P<dash>[-/.]?)(?P<month>0{1,2})(?P=dash)(?P<day>0{1,2})"
+    + rf"(?:(?:[Tt]| {{1,2}}){_TIME}{_OFFSET})?"
+)
+_COMPACT = re.compile(r"(?P<year>0000)(?P<month>00)(?P<day>00)(?P<hour>00)(?P<minute>00)(?P<second>00)?")
+_TIME_OF_DAY = re.compile(_TIME + _OFFSET)
+_NUMBER = re.compile(r"-?0+(?:\.0*)?")
+#: digits of YYYYMMDD, YYYYMMDDHHMM and YYYYMMDDHHMMSS, which no other number has where all of them are dates
+_COMPACT_DIGITS = (8, 12, 14)
+
+_ZERO, _DOT, _MINUS = b"0.-"
+_DAY_US = 24 * 3600 * 1_000_000
+_EPOCH = dt.datetime(1970, 1, 1)
+_MICROSECOND = dt.timedelta(microseconds=1)
+#: numbers of them in a second
+_UNITS = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
+#: seconds since 1970 between which (1973 to 2099) a number's magnitude tells its unit
+_FIRST_S, _LAST_S = 100_000_000, 4_102_444_800
+
+
+class _NotRead(Exception):
+    """A row is no timestamp; the cause may be told."""
+
+    def __init__(self, row: int, cause: str = "") -> None:
+        super().__init__(row, cause)
+        self.row = row
+        self.cause = cause
+
+
+def instants(table: Table, column: int, time: int | None, date_format: str) -> Instants:
+    """The instant of each row, from its timestamp and its time of day if that has a column. Raises BadData."""
+    if date_format:
+        texts = table.fields(column) if time is None else _texts(table, column, time)
+        return _formatted(table, texts, date_format)
+    if time is None:
+        return _read(table, column, lambda: table.fields(column))
+    return _joined(table, column, _read(table, column, lambda: _texts(table, column, time)), time)
+
+
+def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants:
+    """The instants of a column; of its `texts`, with all that belongs to them, the causes of errors are told."""
+    characters = table.characters(column)
+    try:
+        return _numbers(characters) or _in_groups(characters, _moments)
+    except _NotRead as error:
+        cause = error.cause or wording.timestamp_cause(texts(), error.row)
+        text = table.shown(error.row, column)
+        raise BadData(f"{table.place(error.row)}: {text} is not a timestamp{cause}") from None
+
+
+def _texts(table: Table, column: int, time: int) -> list[str]:
+    """Dates and times of day as one text each."""
+    return [f"{date} {clock}" for date, clock in zip(table.fields(column), table.fields(time), strict=True)]
+
+
+def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
+    """Dates with the times of day of another column. Raises BadData if either is complete, and they differ."""
+    try:
+        clock, offset = _in_groups(table.characters(time), _times_of_day)
+    except _NotRead as error:
+        clock, offset = _read(table, time, lambda: _texts(table, column, time))
+        if not (clock // _DAY_US == dates[0] // _DAY_US).all():
+            text = table.shown(error.row, time)
+            raise BadData(
+                f"{table.place(error.row)}: {text} is no time of day: say which column is the timestamp with"
+                " data.columns"
+            ) from None
+        return clock, offset
+    date = dates[0] // _DAY_US * _DAY_US
+    rest = dates[0] - date
+    if (rest == clock).all():
+        return dates
+    if rest.any():
+        row = int((rest != clock).argmax())
+        raise BadData(
+            f"{table.place(row)}: {table.shown(row, column)} and the time {table.shown(row, time)} beside it"
+            " differ: say which column is the timestamp with data.columns"
+        )
+    return date + clock, np.where(offset == NAIVE, dates[1], offset)
+
+
+def _formatted(table: Table, texts: list[str], date_format: str) -> Instants:
+    known: dict[str, tuple[int, int]] = {}
+    for row, text in enumerate(texts):
+        if text in known:
+            continue
+        try:
+            known[text] = _pair(dt.datetime.strptime(text, date_format))
+        except ValueError:
+            raise BadData(
+                f"{table.place(row)}: {text!r} is not a timestamp of the form data.date_format = {date_format!r}"
+            ) from None
+    pairs = np.array([known[text] for text in texts], np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1].astype(np.int32)
+
+
+def _pair(instant: dt.datetime) -> tuple[int, int]:
+    offset = instant.utcoffset()
+    local = (instant.replace(tzinfo=None) - _EPOCH) // _MICROSECOND
+    return local, NAIVE if offset is None else round(offset.total_seconds())
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+
+def _in_groups(characters: Characters, read: Callable[[Characters, str], Instants]) -> Instants:
+    """What `read` makes of the texts of each shape. Raises _NotRead for the first row that it does not take."""
+    rows = characters.shape[1]
+    digits = characters - np.uint8(_ZERO) < 10
+    shapes = np.where(digits, np.uint8(_ZERO), characters)
+    if rows and (shapes == shapes[:, :1]).all():
+        return read(characters, _shape(shapes[:, 0]))
+    local, offset = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
+    if not rows:
+        return local, offset
+    keys = np.ascontiguousarray(shapes.T).view(f"S{len(shapes)}").ravel()
+    kinds, kind = np.unique(keys, return_inverse=True)
+    failures = []
+    for number in range(len(kinds)):
+        members = np.flatnonzero(kind == number)
+        try:
+            local[members], offset[members] = read(characters[:, members], _shape(shapes[:, members[0]]))
+        except _NotRead as error:
+            failures.append(_NotRead(int(members[error.row]), error.cause))
+    if failures:
+        raise min(failures, key=lambda failure: failure.row)
+    return local, offset
+
+
+def _shape(characters: npt.NDArray[np.uint8]) -> str:
+    return bytes(characters).rstrip(b"\0").decode(errors="replace")
+
+
+def _moments(characters: Characters, shape: str) -> Instants:
+    match = _MOMENT.fullmatch(shape) or _COMPACT.fullmatch(shape)
+    if match is None or (not match.groupdict().get("dash") and len(match["month"] + match["day"]) < 4):
+        raise _NotRead(0)
+    year, month, day = (_field(characters, match, name) for name in ("year", "month", "day"))
+    months = (year - 1970) * np.int64(12) + month - 1
+    days = months.astype("M8[M]").astype("M8[D]").astype(np.int64) + day - 1
+    wrong = (year < 1) | (month < 1) | (month > 12) | (days.astype("M8[D]").astype("M8[M]").astype(np.int64) != months)
+    if wrong.any():
+        raise _NotRead(int(wrong.argmax()))
+    clock, offset = _clock(characters, match)
+    return days * _DAY_US + clock, offset
+
+
+def _times_of_day(characters: Characters, shape: str) -> Instants:
+    match = _TIME_OF_DAY.fullmatch(shape)
+    if match is None or match["minute"] is None:
+        raise _NotRead(0)
+    return _clock(characters, match)
+
+
+def _clock(characters: Characters, match: re.Match[str]) -> Instants:
+    """Microseconds since midnight, and the offset."""
+    groups = match.groupdict()
+    if groups.get("hour") and len(groups["hour"]) == 1 and groups.get("colon") != ":":
+        raise _NotRead(0)
+    hour, minute, second = (_field(characters, match, name) for name in ("hour", "minute", "second"))
+    east_h, east_m = (_field(characters, match, name) for name in ("offset_hour", "offset_minute"))
+    wrong = (hour > 23) | (minute > 59) | (second > 59) | (east_h > 23) | (east_m > 59)
+    if wrong.any():
+        raise _NotRead(int(wrong.argmax()))
+    digits = min(len(groups.get("fraction") or ""), 6)
+    fraction = _field(characters, match, "fraction", digits) * 10 ** (6 - digits)
+    clock = ((hour * 60 + minute) * 60 + second) * np.int64(1_000_000) + fraction
+    if not groups.get("offset"):
+        return clock, np.full(len(clock), NAIVE, np.int32)
+    east = (east_h * 60 + east_m) * 60
+    return clock, (-east if groups.get("sign") == "-" else east).astype(np.int32)
+
+
+def _field(characters: Characters, match: re.Match[str], name: str, most: int = 6) -> npt.NDArray[np.int32]:
+    """The digits of a group as numbers, zero where it is not there."""
+    number = np.zeros(characters.shape[1], np.int32)
+    if match.groupdict().get(name):
+        start, end = match.span(name)
+        for position in characters[start : min(end, start + most)]:
+            number *= 10
+            number += position - np.uint8(_ZERO)
+    return number
+
+
+# -- numbers since 1970 ------------------------------------------------------------------------------------------------
+
+
+def _numbers(characters: Characters) -> Instants | None:
+    """Instants of numbers of seconds, or of parts of them, as their magnitude tells; None if they are no numbers."""
+    if not characters.shape[1]:
+        return None
+    first = characters[:, 0]
+    if not _NUMBER.fullmatch(_shape(np.where(_digits(first), np.uint8(_ZERO), first))):
+        return None
+    widths = (characters != 0).sum(axis=0)
+    if int(widths.min()) == int(widths.max()) in _COMPACT_DIGITS:
+        try:
+            return _in_groups(characters, _moments)
+        except _NotRead:
+            if widths[0] != 12:  # which milliseconds have until 2001
+                raise
+    number = (_digits(characters) | (characters == _DOT) | (characters == 0)).all(axis=0) | (characters[0] == _MINUS)
+    if not number.all() or len(characters) > 19:
+        raise _NotRead(int((~number).argmax()))
+    if (characters == _DOT).any() or (characters[0] == _MINUS).any():
+        return _from_floats(characters)
+    integers = np.zeros(characters.shape[1], np.int64)
+    for position in characters:
+        integers = np.where(position != 0, integers * 10 + (position - np.uint8(_ZERO)), integers)
+    per_second = _UNITS[_unit(integers)]
+    local = integers * (1_000_000 // per_second) if per_second <= 1_000_000 else integers // (per_second // 1_000_000)
+    return local, np.zeros(len(local), np.int32)
+
+
+def _from_floats(characters: Characters) -> Instants:
+    texts = np.ascontiguousarray(characters.T).view(f"S{len(characters)}").ravel()
+    try:
+        numbers = texts.astype(np.float64)
+    except ValueError:
+        raise _NotRead(0) from None
+    local = np.round(numbers * (1_000_000 / _UNITS[_unit(numbers)])).astype(np.int64)
+    return local, np.zeros(len(local), np.int32)
+
+
+def _digits(characters: Characters) -> npt.NDArray[np.bool_]:
+    return characters - np.uint8(_ZERO) < 10
+
+
+def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
+    """The unit of all numbers, by the largest; those of the first years after 1970 are small in any unit."""
+    largest = int(numbers.argmax())
+    found = [name for name in _UNITS if _known(numbers[largest : largest + 1], name)[0]]
+    if not found:
+        raise _NotRead(largest, ": as a number since 1970 it is none of a time from 1973 to 2099")
+    (unit,) = found
+    for other, per_second in _UNITS.items():
+        if per_second < _UNITS[unit] and (of_other := _known(numbers, other)).any():
+            raise _NotRead(int(of_other.argmax()), f" in {unit}, as others are: it seems to be in {other}")
+    return unit
+
+
+def _known(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.bool_]:
+    known: npt.NDArray[np.bool_] = (numbers >= _FIRST_S * _UNITS[unit]) & (numbers <= _LAST_S * _UNITS[unit])
+    return known

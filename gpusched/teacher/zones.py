@@ -1,0 +1,49 @@
+"""Timestamps at the exchange: `data.timezone` says in which zone it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Callable
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from gpusched.teacher.bars import NAIVE, Integers
+from gpusched.teacher.rows import Rows
+
+_QUARTER_US = 900 * 1_000_000
+_EPOCH = dt.datetime(1970, 1, 1)
+
+
+def at_exchange(rows: Rows, timezone: str) -> Rows:
+    """The rows with the wall clock and the offset of a zone.
+
+    Timestamps with an offset are converted to it; those without one are taken to be of its wall clock already. Where an
+    hour occurs twice, a wall clock that a file has twice is of the first one and then of the second.
+    """
+    zone = ZoneInfo(timezone)
+    naive = rows.offset == NAIVE
+    local, offset = rows.local.copy(), rows.offset.copy()
+    offset[naive] = _of_wall_clock(local[naive], rows.file[naive], zone)
+    utc = local[~naive] - offset[~naive].astype(np.int64) * 1_000_000
+    offset[~naive] = _by_quarters(utc, lambda moment: moment.replace(tzinfo=dt.UTC).astimezone(zone))
+    local[~naive] = utc + offset[~naive].astype(np.int64) * 1_000_000
+    return dataclasses.replace(rows, local=local, offset=offset)
+
+
+def _of_wall_clock(local: Integers, file: Integers, zone: ZoneInfo) -> Integers:
+    first = _by_quarters(local, lambda moment: moment.replace(tzinfo=zone))
+    second = _by_quarters(local, lambda moment: moment.replace(tzinfo=zone, fold=1))
+    twice = np.flatnonzero(second < first)
+    order = twice[np.lexsort((twice, local[twice], file[twice]))]
+    again = (local[order][1:] == local[order][:-1]) & (file[order][1:] == file[order][:-1])
+    first[order[1:][again]] = second[order[1:][again]]
+    return first
+
+
+def _by_quarters(instants: Integers, zoned: Callable[[dt.datetime], dt.datetime]) -> Integers:
+    """Seconds east of UTC at each of some instants. They change at quarters of an hour only."""
+    quarters, which = np.unique(instants // _QUARTER_US, return_inverse=True)
+    east = [zoned(_EPOCH + dt.timedelta(minutes=15 * quarter)).utcoffset() for quarter in quarters.tolist()]
+    return np.array([round(offset.total_seconds()) for offset in east if offset is not None], np.int64)[which]

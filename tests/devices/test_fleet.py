@@ -1,0 +1,365 @@
+"""GPUs that come, go and come back: the fake NVML library, the real sampler, fleet, warm-up and scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gpusched.config import Config
+from gpusched.core.events import DeviceChanged, DeviceLost, DeviceRead, DevicesFound, Event
+from gpusched.core.placement import DeviceState
+from gpusched.daemon import fleet as module
+from gpusched.daemon import inventory
+from gpusched.daemon.devices import Discovery, discover
+from gpusched.daemon.fleet import Fleet
+from gpusched.daemon.inventory import Inventory
+from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.pool import NoDevice, build_pool, choose
+from gpusched.daemon.sampler import Sampler
+from gpusched.daemon.warm_up import WarmUp
+from tests.core.support import Driver
+from tests.devices.fake_nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, PROHIBITED, UNKNOWN, XID, FakeNvml, mig_uuid, uuid
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE_S = 20.0
+FULL = "[CUDA] out of memory"
+
+
+class Machine(Driver):
+    """A scheduler that hears of the GPUs of a machine from a fleet and a sampler."""
+
+    def __init__(self, directory: Path, fake: FakeNvml) -> None:
+        super().__init__()
+        self.directory = directory
+        self.fake = fake
+        self.notes: list[str] = []
+        self.changes: list[tuple[str, str]] = []
+        self._more = anyio.Event()
+        self.fleet: Fleet
+        self.sampler: Sampler
+
+    def post(self, event: Event) -> None:
+        self.send(event)
+        self.changes += [(r.device_id, r.health) for r in self.records if isinstance(r, DeviceChanged)]
+        self._more.set()
+
+    def deliver(self, event: DeviceRead | DeviceLost) -> None:
+        self.post(event)
+        if isinstance(event, DeviceRead):
+            self.fleet.read(event)
+
+    @property
+    def health(self) -> dict[str, str]:
+        return {id_: state.health for id_, state in self.pool.items() if id_ != "cpu"}
+
+    @property
+    def pool(self) -> dict[str, DeviceState]:
+        return self.scheduler.pool.devices
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with anyio.fail_after(PATIENCE_S):
+            while not condition():
+                self._more = anyio.Event()
+                await self._more.wait()
+
+    async def until_health(self, **health: str) -> None:
+        """By the numbers of the GPUs, `g0="open"`; of no others."""
+        wanted = {uuid(int(name[1:])): value for name, value in health.items()}
+        await self.until(lambda: self.health == wanted)
+
+    def trials(self) -> list[str]:
+        log = self.directory / "trials"
+        return log.read_text().split("\n")[:-1] if log.exists() else []
+
+    def answer(self, **answers: str | None) -> None:
+        """What trials say from now on, by device type."""
+        (self.directory / "answers").write_text(json.dumps(answers))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed trial is repeated only when something has changed."""
+    monkeypatch.setattr(module, "RETRY_S", 1e6)
+    monkeypatch.setattr(module, "RARE_RETRY_S", 1e6)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@asynccontextmanager
+async def working(directory: Path, fake: FakeNvml, root: Path | None = None) -> AsyncIterator[Machine]:
+    machine = Machine(directory, fake)
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "TRIALS_LOG": str(directory / "trials"),
+        "TRIALS_FILE": str(directory / "answers"),
+    }
+    config, found = Config(), discover(None)
+    async with Launcher(search_path=REPOSITORY, log_path=directory / "log", environment=environment) as launcher:
+        pool = build_pool(config, choose(config, found))
+        machine.send(DevicesFound(devices=pool.devices, trying=frozenset(pool.gpus)))
+        looking = Inventory(partial(discover, None), found, look_s=0.02, root=root or directory / "root")
+        machine.sampler = Sampler(pool.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
+        machine.fleet = Fleet(
+            config,
+            pool,
+            WarmUp(launcher, workload="tests.devices.workloads:writes", log_path=directory / "warm_up.log"),
+            post=machine.post,
+            on_note=machine.notes.append,
+            watch=machine.sampler.watch,
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(machine.fleet.run)
+            tasks.start_soon(machine.sampler.run, machine.deliver, machine.fleet.notice)
+            yield machine
+            tasks.cancel_scope.cancel()
+    machine.scheduler.validate()
+
+
+async def test_a_gpu_is_tried_before_windows_get_it(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    fake.gpus(2)
+    async with working(tmp_path, fake) as machine:
+        assert machine.health == {uuid(0): "trying", uuid(1): "trying"}
+        await machine.until_health(g0="open", g1="open")
+        assert machine.trials() == [f"cuda {uuid(0)}"]
+        assert machine.fleet.pool.device_types("cuda") == ("cuda",)
+        assert machine.notes == []
+
+
+async def test_one_whose_memory_was_full_is_tried_again_when_it_has_some_back(
+    tmp_path: Path, fake: FakeNvml, quick: None
+) -> None:
+    fake.gpus(1, memory_free=30 << 20)
+    async with working(tmp_path, fake) as machine:
+        machine.answer(cuda=FULL, gpu="No OpenCL device found")
+        await machine.until_health(g0="quarantined")
+        state = machine.pool[uuid(0)]
+        assert state.reason == f"cuda does not work ({FULL}), gpu does not work (No OpenCL device found)"
+        with pytest.raises(NoDevice, match="out of memory"):
+            await machine.fleet.require("cuda")
+        assert machine.notes == [f"NVIDIA RTX 6000 Ada Generation is not used: {state.reason}; run `gpusched doctor`"]
+        reading = state.reading
+        await machine.until(lambda: state.reading is not reading)
+        machine.answer()
+        fake.set(0, memory_free=40 << 30)
+        await machine.until_health(g0="open")
+        await machine.fleet.require("cuda")
+
+
+async def test_a_request_for_its_device_type_tries_again_and_waits(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        machine.answer(cuda="no", gpu="no")
+        await machine.until_health(g0="quarantined")
+        machine.answer()
+        told: list[str] = []
+        await machine.fleet.require("cuda", told.append)
+        assert machine.health == {uuid(0): "open"}
+        assert told == [f"{uuid(0)} (0 s)"]
+
+
+async def test_resume_tries_one_that_did_not_train(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        machine.answer(cuda="no", gpu="no")
+        await machine.until_health(g0="quarantined")
+        machine.answer(cuda=None)
+        assert machine.fleet.resume(uuid(0))
+        assert machine.health == {uuid(0): "trying"}
+        await machine.until_health(g0="open")
+        assert not machine.fleet.resume(uuid(0))
+        assert not machine.fleet.resume("GPU-unknown")
+
+
+async def test_it_is_tried_again_now_and_then_more_and_more_rarely(
+    tmp_path: Path, fake: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(module, "RARE_RETRY_S", 0.04)
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        machine.answer(cuda="no", gpu="no")
+        await machine.until(lambda: len(machine.trials()) >= 6)
+        machine.answer()
+        await machine.until_health(g0="open")
+        assert len(machine.notes) == 1  # the same again is no news
+
+
+async def test_twins_are_tried_by_themselves_where_the_first_does_not_train(
+    tmp_path: Path, fake: FakeNvml, quick: None
+) -> None:
+    fake.gpus(2)
+    async with working(tmp_path, fake) as machine:
+        machine.answer(**{f"cuda on {uuid(0)}": FULL, f"gpu on {uuid(0)}": "no"})
+        await machine.until_health(g0="quarantined", g1="open")
+        await machine.until(lambda: bool(machine.notes))
+        assert machine.notes[0].startswith(f"NVIDIA RTX 6000 Ada Generation {uuid(0)} is not used: ")
+
+
+async def test_a_reset_gpu_is_tried_and_comes_back(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    """`nvidia-smi -r`: it is lost, and then it answers."""
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        await machine.until_health(g0="open")
+        fake.fail("nvmlDeviceGetMemoryInfo", GPU_IS_LOST, 0)
+        await machine.until_health(g0="quarantined")
+        fake.fail("nvmlDeviceGetMemoryInfo", None, 0)
+        await machine.until_health(g0="open")
+        assert machine.changes == [(uuid(0), health) for health in ("open", "quarantined", "trying", "open")]
+
+
+async def test_one_that_is_closed_for_an_xid_and_answers_waits_for_resume(
+    tmp_path: Path, fake: FakeNvml, quick: None
+) -> None:
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        await machine.until_health(g0="open")
+        fake.event(0, XID, 79)
+        await machine.until_health(g0="quarantined")
+        readings = {id(machine.pool[uuid(0)].reading)}
+
+        def read_again() -> bool:
+            readings.add(id(machine.pool[uuid(0)].reading))
+            return len(readings) > 3
+
+        await machine.until(read_again)
+        assert machine.health == {uuid(0): "quarantined"}
+
+
+async def test_a_card_that_appears_joins_and_one_that_vanishes_leaves(
+    tmp_path: Path, fake: FakeNvml, quick: None
+) -> None:
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        await machine.until_health(g0="open")
+        fake.gpus(2)
+        await machine.until_health(g0="open", g1="open")
+        await machine.until(lambda: machine.pool[uuid(1)].reading is not None)
+        slots = {slot.index for state in machine.pool.values() for slot in state.slots}
+        fake.set(1, compute_mode=PROHIBITED)
+        await machine.until_health(g0="open")
+        assert (uuid(1), "gone") in machine.changes
+        assert f"{uuid(1)} is not there any more, or may not be used" in machine.notes
+        fake.set(1, compute_mode=0)
+        await machine.until_health(g0="open", g1="open")
+        assert {slot.index for state in machine.pool.values() for slot in state.slots} == slots
+
+
+async def test_a_mig_repartition_takes_the_card_and_brings_its_instances(
+    tmp_path: Path, fake: FakeNvml, quick: None
+) -> None:
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        await machine.until_health(g0="open")
+        fake.mig(0, 0, 2)
+        instances = {mig_uuid(0, 0): "open", mig_uuid(0, 2): "open"}
+        await machine.until(lambda: machine.health == instances)
+        fake.write(**{"0/2 uuid": None})
+        await machine.until(lambda: machine.health == {mig_uuid(0, 0): "open"})
+
+
+async def test_a_driver_that_comes_up_later_brings_its_gpus(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    fake.gpus(1).fail("nvmlInitWithFlags", DRIVER_NOT_LOADED)
+    async with working(tmp_path, fake) as machine:
+        assert machine.health == {}
+        with pytest.raises(NoDevice, match="modprobe"):
+            await machine.fleet.require("cuda")
+        fake.fail("nvmlInitWithFlags", None)
+        await machine.until_health(g0="open")
+
+
+async def test_a_driver_that_does_not_answer_takes_nothing_away(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    """A reload: NVML fails altogether, and is started anew when the driver is back. What may run goes on."""
+    fake.gpus(2)
+    async with working(tmp_path, fake) as machine:
+        await machine.until_health(g0="open", g1="open")
+        fake.fail("nvmlDeviceGetCount_v2", UNKNOWN).fail("nvmlDeviceGetHandleByUUID", UNKNOWN)
+        fake.fail("nvmlDeviceGetMemoryInfo", UNKNOWN)
+        await asyncio.sleep(0.2)  # several looks
+        assert set(machine.health.values()) == {"open"}
+        fake.fail("nvmlDeviceGetCount_v2", None).fail("nvmlDeviceGetHandleByUUID", None)
+        fake.fail("nvmlDeviceGetMemoryInfo", None)
+        reading = machine.pool[uuid(0)].reading
+        await machine.until(lambda: machine.pool[uuid(0)].reading is not reading)
+        assert set(machine.health.values()) == {"open"}
+
+
+async def test_one_that_vanishes_while_it_is_tried_is_forgotten(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        machine.answer(cuda="hang")
+        await machine.until(lambda: len(machine.trials()) == 1)
+        assert machine.fleet.trying().startswith(f"{uuid(0)} (")
+        fake.write(count=0)
+        await machine.until(lambda: machine.health == {})
+        assert machine.fleet.untried == ()
+        await machine.fleet.settled()
+
+
+# -- the inventory -----------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def looks(tmp_path: Path, clock: Clock, *found: Discovery) -> tuple[Inventory, list[float]]:
+    """An inventory that finds these one after the other, and when it looked."""
+    at: list[float] = []
+    rest = list(found)
+
+    def look() -> Discovery:
+        at.append(clock())
+        return rest.pop(0) if len(rest) > 1 else rest[0]
+
+    return Inventory(look, Discovery(devices=(), notes=()), root=tmp_path, clock=clock), at
+
+
+def test_where_there_is_no_driver_it_looks_more_and_more_rarely(tmp_path: Path) -> None:
+    clock = Clock()
+    found, at = looks(tmp_path, clock, Discovery(devices=(), notes=()))
+    for _ in range(5000):
+        clock.at += 1.0
+        assert found.news() is None
+    gaps = [round(b - a) for a, b in itertools.pairwise(at)]
+    assert gaps[:6] == [10, 20, 40, 80, 160, 300]
+    assert set(gaps[6:]) == {300}
+    assert inventory.RARE_LOOK_S == 300
+
+
+def test_a_slow_driver_is_left_alone(tmp_path: Path) -> None:
+    clock = Clock()
+
+    def look() -> Discovery:
+        clock.at += 3.0
+        return Discovery(devices=(), notes=("slow",), complete=True)
+
+    found = Inventory(look, Discovery(devices=(), notes=()), root=tmp_path, clock=clock)
+    clock.at = 5.0
+    assert found.news() is not None
+    clock.at += 29.0
+    assert found.news() is None
+    assert clock.at == 37.0
+
+
+def test_linux_tells_of_a_driver_without_nvml(tmp_path: Path) -> None:
+    clock = Clock()
+    found, at = looks(tmp_path, clock, Discovery(devices=(), notes=("here",), complete=True))
+    assert not found.changed_for_linux()
+    assert found.news() is None
+    (tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0").mkdir(parents=True)
+    assert found.changed_for_linux()
+    assert not found.changed_for_linux()
+    assert found.news() is not None
+    assert at == [0.0]

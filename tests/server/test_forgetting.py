@@ -1,0 +1,165 @@
+"""Forgetting: records, logs, results go; what is not provably gpusched's stays; a kill half-way loses nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from gpusched.config import Cache
+from gpusched.daemon.pruning import prune_bars
+from gpusched.daemon.store import Store
+from gpusched.errors import InputError
+from tests.server.support import Daemon, finished
+
+
+def submitted(daemon: Daemon, name: str, *symbols: str, windows: int = 2, output: Path | None = None) -> Path:
+    with daemon.connect() as connection:
+        batch = connection.submit(
+            daemon.spec(*symbols, windows=windows), source="s", name=name, output_dir=output
+        ).batch
+    finished(daemon, name)
+    return Path(batch.output_dir)
+
+
+def results(output: Path) -> set[str]:
+    return {path.parent.name for path in output.glob("*/metadata.json")}
+
+
+def test_records_and_logs_go_and_results_stay(daemon: Daemon) -> None:
+    output = submitted(daemon, "plain", "A", "BAD", "DIE")
+    logs = daemon.directory / "state" / "logs" / "plain"
+    assert any(logs.iterdir())
+    with daemon.connect() as connection:
+        forgotten = connection.forget("plain")
+        assert (forgotten.batches, forgotten.windows, forgotten.results) == (("plain",), 6, 0)
+        assert not logs.exists()
+        for ask in (connection.batch, connection.forget, connection.retry):
+            with pytest.raises(InputError, match="there is no batch plain"):
+                ask("plain")
+        assert "plain" not in {batch.id for batch in connection.batches()}
+    assert len(results(output)) == 4
+    assert (output / "teacher_runs.json").exists()
+    # The same question is a new batch, which reuses what is there.
+    submitted(daemon, "plain", "A", "BAD", "DIE")
+    with daemon.connect() as connection:
+        assert connection.batch("plain").batch.counts == {"reused": 4, "failed": 2}
+
+
+def test_results_go_where_they_are_provably_ours(daemon: Daemon, tmp_path: Path) -> None:
+    output = submitted(daemon, "gone", "A", "B", "C", "D")
+    labels = sorted(results(output))
+    (output / labels[0] / "notes.txt").write_text("somebody's")
+    moved = tmp_path / "bigger disk"
+    (output / labels[1]).rename(moved)
+    (output / labels[1]).symlink_to(moved)
+    changed = output / labels[2] / "metadata.json"
+    changed.write_text(changed.read_text().replace('"fingerprint": "', '"fingerprint": "other'))
+    (output / labels[3] / "model.txt").unlink()
+    (output / labels[3] / "model.txt").symlink_to(moved / "model.txt")
+    (output / "README").write_text("somebody's")
+    with daemon.connect() as connection:
+        forgotten = connection.forget("gone", results=True)
+    assert forgotten.results == 4
+    assert {Path(path).name for path in forgotten.kept} == set(labels[:4])
+    assert {path.name for path in output.iterdir()} == {*labels[:4], "README"}
+    assert (moved / "model.txt").exists()
+
+
+def test_what_another_batch_has_there_too_is_not_removed(daemon: Daemon, tmp_path: Path) -> None:
+    output = submitted(daemon, "one", "A", output=tmp_path / "out")
+    (tmp_path / "alias").symlink_to(output)
+    submitted(daemon, "two", "A", output=tmp_path / "alias")
+    with daemon.connect() as connection:
+        with pytest.raises(InputError, match="batch two has its own"):
+            connection.forget("one", results=True)
+        connection.forget("two")
+        assert connection.forget("one", results=True).results == 2
+    assert results(output) == set()
+
+
+def test_what_is_at_work_is_not_forgotten(daemon: Daemon) -> None:
+    with daemon.fifo() as release:
+        with daemon.connect() as connection:
+            connection.submit(daemon.spec("FIFO"), source="s", name="busy")
+            with pytest.raises(InputError, match="batch busy is not finished\n  `gpusched cancel busy`"):
+                connection.forget("busy")
+        release()
+        finished(daemon, "busy")
+        with daemon.connect() as connection:
+            assert connection.forget("busy").windows == 1
+
+
+def test_all_that_is_older(service: Daemon) -> None:
+    service.start()
+    for name in ("a", "b"):
+        submitted(service, name, "A")
+    with service.connect() as connection:
+        assert connection.forget(older_than_s=3600).batches == ()
+        with pytest.raises(InputError, match="neither a batch nor an age"):
+            connection.forget()
+        # Both have the same directories neither in common nor with others.
+        assert connection.forget(older_than_s=0, results=True).batches == ("a", "b")
+        assert connection.batches() == ()
+    service.stop()
+
+
+def test_a_kill_half_way_is_made_good_at_the_next_start(service: Daemon) -> None:
+    service.start()
+    output = submitted(service, "half", "A", windows=4)
+    assert service.stop() == 0
+    path = service.directory / "state" / "state.db"
+    with Store.open(path) as store:
+        store.mark_forgotten("half", results=True)
+        assert store.remove_forgotten("half", 2) == 2
+        assert store.forgotten() == [("half", str(output), True)]
+    logs = service.directory / "state" / "logs" / "half"
+    logs.mkdir(exist_ok=True)
+    service.start()
+    with service.connect() as connection:
+        assert connection.batches() == ()
+        # It waits for what is being removed, and takes its place.
+        connection.submit(service.spec("A", windows=4), source="s", name="half")
+        assert finished(service, "half").counts == {"reused": 2, "succeeded": 2}
+    service.stop()
+    with Store.open(path) as store:
+        assert store.forgotten() == []
+
+
+def test_a_window_that_said_nothing_leaves_no_log(daemon: Daemon) -> None:
+    submitted(daemon, "quiet", "QUIET", windows=1)
+    with daemon.connect() as connection:
+        (window,) = connection.windows("quiet")
+        assert list(connection.log("quiet", window.key.label)) == []
+    assert not list((daemon.directory / "state" / "logs" / "quiet").glob("QUIET*"))
+
+
+def bars(directory: Path, name: str, *, days: float, size: int = 10) -> Path:
+    path = directory / "bars" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x" * size)
+    os.utime(path, (time.time() - days * 86400,) * 2)
+    return path
+
+
+def test_bars_that_nobody_uses_are_pruned(tmp_path: Path) -> None:
+    mebibyte = 1024 * 1024
+    kept = bars(tmp_path, "new", days=1, size=mebibyte)
+    used = bars(tmp_path, "used", days=5, size=mebibyte)
+    unused = bars(tmp_path, "unused", days=9, size=mebibyte)
+    old = bars(tmp_path, "old", days=31)
+    half, halves = bars(tmp_path, ".half", days=2), bars(tmp_path, ".being-written", days=0)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("somebody's")
+    (tmp_path / "bars" / "link").symlink_to(elsewhere)
+    assert prune_bars(Cache(dir=tmp_path, keep_days=0, limit_mb=0)) == 1  # the half one
+    assert not half.exists()
+    assert prune_bars(Cache(dir=tmp_path, keep_days=30, limit_mb=0)) == 1
+    assert not old.exists()
+    assert prune_bars(Cache(dir=tmp_path, keep_days=30, limit_mb=3)) == 1
+    assert not unused.exists()
+    assert prune_bars(Cache(dir=tmp_path, keep_days=30, limit_mb=3)) == 0
+    assert all(path.exists() for path in (kept, used, halves, elsewhere, tmp_path / "bars" / "link"))
+    assert prune_bars(Cache(dir=tmp_path / "none")) == 0

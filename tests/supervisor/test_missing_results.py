@@ -1,0 +1,83 @@
+"""At the end of a batch, what is said to be there is there: the index, and every result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from gpusched.core.events import HoldRequested, ReleaseRequested, RetryRequested
+from gpusched.core.model import Finished, Held, Succeeded
+from gpusched.daemon.store import Store
+from tests.supervisor.support import make_batch, plan, supervised
+
+LABELS = [planned.window.label for planned in plan(3)]
+
+
+def index(output: Path) -> dict[str, str]:
+    lines = [json.loads(line) for line in (output / "teacher_runs.json").read_text().splitlines()]
+    assert len({line["window_label"] for line in lines}) == len(lines)
+    return {line["window_label"]: line["status"] for line in lines}
+
+
+async def test_results_that_are_removed_while_their_batch_runs_are_lost_and_can_be_retried(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    async with supervised(tmp_path, slots=1) as bench:
+        supervisor = bench.supervisor
+        await supervisor.submit(make_batch(tmp_path, "two_files"), plan(3))
+        supervisor.post(HoldRequested(batch_id="b", label=LABELS[2]))
+        await bench.moved_to(Held)
+        for label in LABELS[:2]:
+            await bench.moved_to(Finished, label)
+        shutil.rmtree(output)
+        supervisor.post(ReleaseRequested(batch_id="b", label=LABELS[2]))
+        await bench.finished()
+        assert bench.outcomes() == ["lost", "lost", "succeeded"]
+        assert index(output) == dict(zip(LABELS, ["failed", "failed", "success"], strict=True))
+        assert sorted(path.name for path in output.iterdir()) == [".partial", LABELS[2], "teacher_runs.json"]
+        bench.updates.clear()
+        supervisor.post(RetryRequested(batch_id="b"))
+        await bench.finished()
+        assert bench.outcomes() == ["succeeded"] * 3
+        assert index(output) == dict.fromkeys(LABELS, "success")
+    with Store.open(tmp_path / "state" / "state.db") as store:
+        row = store.batch("b")
+        assert row is not None
+        assert row.counts == {"succeeded": 3}
+        (key,) = [window.key for window in store.windows("b") if window.key.label == LABELS[0]]
+        assert [(line.new, line.reason) for line in store.story(key)][3:5] == [
+            ("lost", "its result is not there any more"),
+            ("queued", "retried by request"),
+        ]
+
+
+async def test_a_batch_whose_windows_had_all_ended_when_the_supervisor_died_is_looked_at_by_the_next(
+    tmp_path: Path,
+) -> None:
+    async with supervised(tmp_path) as bench:
+        await bench.supervisor.submit(make_batch(tmp_path, "two_files"), plan(2))
+        await bench.finished()
+    with Store.open(tmp_path / "state" / "state.db") as store:
+        store._execute("UPDATE batches SET finished_at = NULL")
+    shutil.rmtree(tmp_path / "output" / LABELS[0])
+    (tmp_path / "output" / "teacher_runs.json").unlink()
+    async with supervised(tmp_path, recover=True) as bench:
+        await bench.finished()
+        assert bench.outcomes() == ["lost", "succeeded"]
+        assert index(tmp_path / "output") == {LABELS[0]: "failed", LABELS[1]: "success"}
+
+
+async def test_a_result_that_was_linked_meanwhile_is_there(tmp_path: Path) -> None:
+    async with supervised(tmp_path, slots=1) as bench:
+        supervisor = bench.supervisor
+        await supervisor.submit(make_batch(tmp_path, "two_files"), plan(3))
+        supervisor.post(HoldRequested(batch_id="b", label=LABELS[2]))
+        await bench.moved_to(Held)
+        moved = await bench.moved_to(Finished, LABELS[0])
+        assert isinstance(moved.new, Finished)
+        assert isinstance(moved.new.outcome, Succeeded)
+        (tmp_path / "output" / LABELS[0]).rename(tmp_path / "bigger")
+        (tmp_path / "output" / LABELS[0]).symlink_to(tmp_path / "bigger")
+        supervisor.post(ReleaseRequested(batch_id="b", label=LABELS[2]))
+        await bench.finished()
+        assert bench.outcomes() == ["succeeded"] * 3

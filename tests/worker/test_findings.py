@@ -1,0 +1,144 @@
+"""What the processes of a survey said, put together into a plan."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gpusched.core.model import BatchSpec, DataNote
+from gpusched.core.planning import Plan, action
+from gpusched.daemon.survey import Findings, survey
+from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed
+from gpusched.workload import DateRange, Days, SurveyTask
+from tests.worker.support import Bench, bench
+
+START = dt.date(2022, 1, 3)
+RANGES = (DateRange(START, dt.date(2022, 1, 31)), DateRange(dt.date(2022, 2, 1), dt.date(2022, 2, 28)))
+#: of four weeks, the days but one
+WHOLE = [START.toordinal() + number for number in range(28)]
+HOLE = dt.date(2022, 1, 12)
+
+
+def task(symbol: str) -> SurveyTask:
+    return SurveyTask(symbol=symbol, windows=RANGES, data_root="/", cache_dir="/", settings={})
+
+
+def said(symbol: str, *notes: DataNote, hole: bool = False, strict: bool = False) -> list[PipeMessage]:
+    """What a process says of a symbol: its second window has no bars."""
+    days = Days.of(day for day in WHOLE if not hole or day != HOLE.toordinal())
+    first, second = (
+        SurveyedWindow(symbol=symbol, start=dates.start, end=dates.end, bars=bars, usable_rows=bars, skip_reason=why)
+        for dates, bars, why in zip(RANGES, (28, 0), (None, "no data: none"), strict=True)
+    )
+    return [SurveyedSymbol(symbol=symbol, notes=notes, days=days, strict=strict), first, second]
+
+
+def plan(*messages: list[PipeMessage]) -> Plan:
+    findings = Findings([task(symbol) for symbol in ("A", "B", "C")])
+    for message in [message for several in messages for message in several]:
+        findings.take(message)
+    assert findings.missing() == []
+    return findings.plan()
+
+
+def actions(made: Plan) -> list[str]:
+    return [action(window) for window in made.windows]
+
+
+def test_windows_and_notes_are_in_the_order_of_the_symbols() -> None:
+    note = DataNote("jumps", "÷ 4")
+    made = plan(said("C", note), said("A", note), said("B"))
+    assert [window.window.symbol for window in made.windows] == ["A", "A", "B", "B", "C", "C"]
+    assert made.notes == {"A": (note,), "C": (note,)}
+    assert list(made.notes) == ["A", "C"]
+    assert actions(made) == ["train", "skip"] * 3
+
+
+def test_a_gap_is_a_note_and_where_the_workload_is_strict_a_refusal() -> None:
+    told = DataNote("gaps", f"1 day missing that most others have: {HOLE}")
+    note = DataNote("jumps", "÷ 4")
+    made = plan(said("A"), said("B", note, hole=True), said("C"))
+    assert made.notes == {"B": (note, told)}
+    assert actions(made) == ["train", "skip"] * 3
+
+    made = plan(said("A", strict=True), said("B", hole=True, strict=True), said("C", strict=True))
+    assert actions(made) == ["train", "skip", "fail", "skip", "train", "skip"]
+    refused = made.windows[2]
+    assert refused.refusal == f"{told.text}, and data.strict refuses that"
+    assert refused.remedy
+
+
+def test_what_failed_is_skipped_refused_or_unknown() -> None:
+    failed = [
+        SurveyFailed(symbol="A", what="no_data", reason="no data: no file", remedy="give --interval 1day"),
+        SurveyFailed(symbol="B", what="bad_data", reason="B.csv:3: no number"),
+        SurveyFailed(symbol="C", what="unknown", reason="OSError: [Errno 5]"),
+    ]
+    made = plan([*failed])
+    assert actions(made) == ["skip", "skip", "fail", "fail", "train", "train"]
+    first, *_, last = made.windows
+    assert (first.skip_reason, first.remedy) == ("no data: no file", "give --interval 1day")
+    assert last.doubt == "OSError: [Errno 5]"
+
+
+def test_what_is_missing_is_known() -> None:
+    findings = Findings([task("A"), task("B")])
+    for message in said("A")[:2]:
+        findings.take(message)
+    assert [missing.symbol for missing in findings.missing()] == ["A", "B"]
+    assert findings.symbols == 1
+
+
+def test_what_nobody_asked_about_is_passed_over() -> None:
+    """A survey runs foreign code, which may write anything to its pipe."""
+    foreign = SurveyFailed(symbol="X", what="bad_data", reason="no")
+    lying = SurveyedSymbol(symbol="A", notes=(), days=Days(dt.date.max, b"\xff" * 100), strict=True)
+    made = plan(said("A"), said("B"), said("C"), [foreign, *said("Y"), lying])
+    assert actions(made) == ["train", "skip"] * 3
+    assert made.notes == {}
+
+
+async def surveyed(b: Bench, directory: Path, *symbols: str) -> Plan:
+    spec = BatchSpec(
+        symbols=symbols,
+        start=START,
+        end=dt.date(2022, 1, 31),
+        window_days=180,
+        data_root=str(directory),
+        workload="tests.worker.workloads:nothing",
+        settings={},
+    )
+    return await survey(
+        b.launcher,
+        spec,
+        output_dir=b.output,
+        cache_dir=directory,
+        log_path=b.log,
+        device_types=("cpu",),
+        processes=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("symbol", "says"),
+    [
+        ("KILLED", "its data could not be looked at: the process ended with signal 9, see"),
+        ("MEMORY", "MemoryError: no room"),
+        ("DISK", "OSError: [Errno 5] Input/output error"),
+        ("BUG", "ZeroDivisionError: division by zero"),
+    ],
+)
+async def test_what_befalls_a_survey_says_nothing_about_the_data(tmp_path: Path, symbol: str, says: str) -> None:
+    """The window runs; the others are judged as ever."""
+    async with bench(tmp_path) as b:
+        with anyio.fail_after(20):
+            made = await surveyed(b, tmp_path, symbol, "SYM", "BAD")
+    doubted, sound, bad = made.windows
+    assert actions(made) == ["train", "train", "fail"]
+    assert (doubted.doubt or "").startswith(says)
+    assert (doubted.fingerprint, doubted.skip_reason, doubted.refusal) == (None, None, None)
+    assert (sound.doubt, sound.bars) == (None, 100)
+    assert bad.refusal == "no bars at all"

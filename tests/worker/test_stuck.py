@@ -1,0 +1,218 @@
+"""Processes that do not die, launchers that hang, and what is left when a launcher is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gpusched.core.model import WindowResult
+from gpusched.daemon import groups, leftovers, link, process
+from gpusched.daemon.condition import Condition
+from gpusched.protocol import Trouble
+from gpusched.worker.messages import ProcessEnd
+from tests.worker.support import Fifo, bench, exists, exited, runs, undying
+
+MakeFifo = Callable[[str], Fifo]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds takes moments."""
+    monkeypatch.setattr(link, "WATCH_S", 0.02)
+    monkeypatch.setattr(leftovers, "WATCH_S", 0.02)
+    monkeypatch.setattr(link, "STOPPED_S", 0.1)
+    for module in (groups, process):
+        monkeypatch.setattr(module, "KILL_GRACE_S", 0.5)
+
+
+async def test_a_signal_needs_no_launcher_that_answers(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    async with bench(tmp_path) as b:
+        window = await b.fork("has_child", fifo=said.path)
+        child, leader = await said.number(), await said.number()
+        watched = [os.pidfd_open(pid) for pid in (child, leader)]
+        assert b.launcher_pid is not None
+        os.kill(b.launcher_pid, signal.SIGSTOP)
+        window.signal(signal.SIGKILL)
+        for descriptor in watched:
+            await exited(descriptor)
+        os.kill(b.launcher_pid, signal.SIGCONT)
+        assert (await window.wait(b.messages.append)).signal == signal.SIGKILL
+
+
+async def test_a_window_that_was_stopped_can_obey_a_term(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    async with bench(tmp_path) as b:
+        window = await b.fork("hangs", fifo=said.path)
+        os.kill(await said.number(), signal.SIGSTOP)
+        window.signal(signal.SIGTERM)
+        assert (await window.wait(b.messages.append)).signal == signal.SIGTERM
+
+
+def test_a_signal_does_not_reach_a_stranger() -> None:
+    """A number that is somebody else's by now: here that of a process which is nobody's window."""
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as stranger:
+        groups.signal_group(stranger.pid, os.getppid(), signal.SIGKILL)
+        assert stranger.poll() is None
+        groups.signal_group(stranger.pid, os.getpid(), signal.SIGKILL)
+        assert stranger.wait() == -signal.SIGKILL
+        groups.signal_group(stranger.pid, os.getpid(), signal.SIGKILL)  # there is none any more
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_window_that_does_not_die_is_told_of_and_waited_for(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    told: list[str] = []
+    heard = anyio.Event()
+    ends: list[ProcessEnd] = []
+
+    def on_stuck(what: str) -> None:
+        told.append(what)
+        heard.set()
+
+    async with bench(tmp_path) as b:
+        window = await b.fork("hangs", fifo=said.path)
+
+        async def wait() -> None:
+            ends.append(await window.wait(b.messages.append, on_stuck))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            with undying(await said.number()):
+                window.signal(signal.SIGKILL)
+                await heard.wait()
+                assert (await b.run("nothing")).exit_code == 0, "the launcher goes on"
+                await anyio.sleep(0.1)
+                assert not ends
+    assert told == ["does not die (state t in ptrace_stop)"]
+    assert ends[0].signal == signal.SIGKILL
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_launcher_that_hangs_is_replaced(tmp_path: Path, fifo: MakeFifo) -> None:
+    said, back = fifo("said"), fifo("back")
+    condition = Condition()
+    told: list[tuple[Trouble, bool]] = []
+    condition.follow(lambda trouble, present: told.append((trouble, present)))
+    async with bench(tmp_path, condition=condition) as b:
+        window = await b.fork("waits", fifo=said.path, back=back.path)
+        await said.number()
+        stopped = b.launcher_pid
+        assert stopped is not None
+        os.kill(stopped, signal.SIGSTOP)
+        back.answer()
+        assert (await window.wait(b.messages.append)).launcher_lost
+        assert isinstance(b.last, WindowResult), "what it had said is heard"
+        assert (await b.run("nothing")).exit_code == 0
+        assert b.launcher_pid != stopped
+    assert [(trouble.kind, trouble.about, present) for trouble, present in told] == [
+        ("launcher", str(stopped), True),
+        ("launcher", str(stopped), False),
+    ]
+    assert told[0][0].text == (
+        f"the launcher process {stopped} hangs (state T in do_signal_stop): it is killed with its windows,"
+        " which go back to the queue"
+    )
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_launcher_that_is_stopped_and_owes_nothing_is_left_alone(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    async with bench(tmp_path) as b:
+        window = await b.fork("hangs", fifo=said.path)
+        await said.number()
+        launcher = b.launcher_pid
+        assert launcher is not None
+        os.kill(launcher, signal.SIGSTOP)
+        await anyio.sleep(0.3)
+        assert b.launcher_pid == launcher
+        os.kill(launcher, signal.SIGCONT)
+        window.signal(signal.SIGKILL)
+        await window.wait(b.messages.append)
+
+
+@pytest.mark.parametrize("name", ["has_daemon", "has_program"])
+async def test_what_left_its_window_dies_with_the_launcher(tmp_path: Path, fifo: MakeFifo, name: str) -> None:
+    """Nothing of attempt 1 runs beside attempt 2."""
+    said = fifo("said")
+    async with bench(tmp_path) as b:
+        window = await b.fork(name, fifo=said.path)
+        (daemon,) = {await said.number(), await said.number()} - {window.pid}
+        assert b.launcher_pid is not None
+        os.kill(b.launcher_pid, signal.SIGKILL)
+        assert await window.wait(b.messages.append) == ProcessEnd(launcher_lost=True)
+        assert not runs(daemon)
+        assert not exists(window.pid) or not runs(window.pid)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_orphan_that_does_not_die_keeps_its_window_and_no_other(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    told: list[str] = []
+    heard = anyio.Event()
+
+    def on_stuck(what: str) -> None:
+        told.append(what)
+        heard.set()
+
+    async with bench(tmp_path) as b:
+        stuck = await b.fork("hangs", "STUCK", fifo=said.path)
+        await said.number()
+        other = await b.fork("hangs", "OTHER", fifo=said.path)
+        await said.number()
+        waiting = asyncio.ensure_future(stuck.wait(b.messages.append, on_stuck))
+        with undying(stuck.pid):
+            assert b.launcher_pid is not None
+            os.kill(b.launcher_pid, signal.SIGKILL)
+            assert (await other.wait(b.messages.append)).launcher_lost
+            await heard.wait()
+            assert not waiting.done()
+        assert (await waiting).launcher_lost
+    assert told == ["does not die (state t in ptrace_stop)"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_leftover_that_does_not_die_is_trouble_until_it_does(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    condition = Condition()
+    async with bench(tmp_path, condition=condition) as b:
+        window = await b.fork("has_daemon", fifo=said.path)
+        (daemon,) = {await said.number(), await said.number()} - {window.pid}
+        with undying(daemon):
+            assert b.launcher_pid is not None
+            os.kill(b.launcher_pid, signal.SIGKILL)
+            assert (await window.wait(b.messages.append)).launcher_lost
+            (trouble,) = condition.troubles
+            assert (trouble.kind, trouble.about) == ("leftover", str(daemon))
+            assert "does not die (state t in ptrace_stop)" in trouble.text
+    assert condition.troubles == ()
+
+
+async def test_leaving_at_once_says_what_is_left(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    async with bench(tmp_path) as b:
+        window = await b.fork("hangs", "STUCK", fifo=said.path)
+        other = await b.fork("has_daemon", "OTHER", fifo=said.path)
+        pids = {await said.number(), await said.number(), await said.number()}
+        waiting = [asyncio.ensure_future(each.wait(b.messages.append)) for each in (window, other)]
+        with undying(window.pid):
+            left = await b.launcher.abandon()
+            assert left == [window.pid]
+            assert [(await each).launcher_lost for each in waiting] == [True, True]
+        assert not any(runs(pid) for pid in pids - {window.pid})
+
+
+def test_a_mark_is_told_from_one_that_only_begins_like_it() -> None:
+    with subprocess.Popen(["sleep", "1000"], env={leftovers.VARIABLE: "a-1/2/3"}) as program:
+        try:
+            assert leftovers.find("a-1") == leftovers.find("a-1/2/3") == [program.pid]
+            assert leftovers.find("a") == leftovers.find("a-1/2/3/4") == leftovers.find("2") == []
+        finally:
+            program.kill()
