@@ -438,6 +438,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     windows: int
     #: of its terms, in words
     changes: tuple[str, ...] = ()
+    #: what keeps a cancellation from being written, which has taken effect all the same; None: it is written
+    not_durable: str | None = None
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):

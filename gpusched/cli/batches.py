@@ -21,7 +21,7 @@ from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
 from gpusched.core.totals import batch_object, device_object
-from gpusched.errors import DONE, INTERRUPTED, InputError, UsageError
+from gpusched.errors import INTERRUPTED, InputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,7 +146,9 @@ def plan(options: argparse.Namespace) -> int:
         _print_plan(foreseen, console, errors)
     if not made.to_train and not made.to_reuse:
         raise nothing_to_train(map(Untrained.planned, made.windows))
-    return DONE
+    # What is refused has failed already: a run could not end otherwise.
+    foretold = {"total": len(made.windows), "failed": len(made.to_fail)}
+    return exit_code(foretold, asked.spec.limits.max_failure_rate, held=False)
 
 
 def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:

@@ -35,7 +35,7 @@ class NoSymbols(InputError):
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command names."""
+    """The symbols of a command."""
 
     symbols: tuple[str, ...]
     #: what the batch is named after

@@ -129,6 +129,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backoff_max_s: float = 60.0
     #: private memory of a window process; 0: any
     memory_limit_bytes: int = 0
+    #: of an attempt's log; 0: any
+    log_limit_bytes: int = 10 << 20
     #: share of windows that may fail before the batch counts as failed
     max_failure_rate: float = 0.0
     #: consecutive windows that fail in the same way before the batch is held; 0: never
@@ -185,6 +187,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     output_dir: str
     submitted_at: float
     spec: BatchSpec
+    #: uid of the client, where that is neither root nor the daemon's own user
+    owner: int | None = None
+    #: nothing is written to `output_dir`, a real path, where a link leads there
+    guarded: bool = False
     #: what `auto` came to; None: the spec names a device type or `mixed`
     choice: Choice | None = None
 

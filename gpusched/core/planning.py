@@ -15,6 +15,7 @@ from gpusched.core.model import (
     DataNotes,
     Failed,
     Failure,
+    Limits,
     Outcome,
     PlannedWindow,
     Reused,
@@ -57,13 +58,18 @@ def windows(spec: BatchSpec) -> Iterator[Window]:
             yield Window(symbol, first, last)
 
 
+#: a limit that the first version did not have: a batch keeps its id when gpusched is upgraded
+_LATER = b',"log_limit_bytes":%d' % Limits().log_limit_bytes
+
+
 def digest(spec: BatchSpec, output_dir: str | None) -> str:
     """Identifies what was asked for: the same digest is the same batch. `output_dir` is None where it was not given.
 
     Limits, workers and priority say how a batch is run, not what it is, and do not count.
     """
-    asked = msgspec.structs.replace(spec, limits=type(spec.limits)(), workers=0, priority=0)
-    return hashlib.sha256(msgspec.json.encode([asked, output_dir], order="deterministic")).hexdigest()
+    asked = msgspec.structs.replace(spec, limits=Limits(), workers=0, priority=0)
+    encoded = msgspec.json.encode([asked, output_dir], order="deterministic")
+    return hashlib.sha256(encoded.replace(_LATER, b"")).hexdigest()
 
 
 def batch_id(source: str, digest_hex: str) -> str:
@@ -76,7 +82,7 @@ Action = Literal["train", "reuse", "skip", "fail"]
 
 
 def action(planned: PlannedWindow) -> Action:
-    """What a batch does with a window; one that fails does so at once, without a launch."""
+    """A batch's way with a window; one that fails does so at once, without a launch."""
     if planned.refusal is not None:
         return "fail"
     if planned.skip_reason is not None:
@@ -85,7 +91,7 @@ def action(planned: PlannedWindow) -> Action:
 
 
 def reason_of_plan(planned: PlannedWindow) -> str:
-    """Why a window is not simply trained or reused; empty if it is."""
+    """The reason for which a window is not simply trained or reused; empty if it is."""
     return planned.refusal or planned.skip_reason or planned.doubt or ""
 
 
@@ -95,7 +101,7 @@ def with_remedy(reason: str, remedy: str) -> str:
 
 
 def planned_outcome(planned: PlannedWindow) -> Outcome | None:
-    """How a window ends that needs no launch; None for one that is to be trained."""
+    """The outcome of a window that needs no launch; None for one that is to be trained."""
     if planned.refusal is not None:
         return Failed(failure=Failure(kind="bad_data", message=with_remedy(planned.refusal, planned.remedy)))
     if planned.skip_reason is not None:
@@ -115,7 +121,7 @@ def replacing(results: int, strangers: int) -> list[str]:
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch would do, window by window, and what there is to know about its data."""
+    """A batch, window by window as it would go, and notes on its data."""
 
     windows: tuple[PlannedWindow, ...]
     notes: DataNotes = {}

@@ -118,7 +118,7 @@ def symbol_problem(symbol: str) -> str | None:
 
 
 def _like(symbol: str) -> str:
-    """How the file of `BTC/USDT` may be called."""
+    """Likely names of the file of `BTC/USDT`."""
     parts = [part for part in re.split(r"[/\\]+", symbol) if part]
     names = dict.fromkeys(("_".join(parts), "".join(parts)))
     return f": {' or '.join(names)}?" if parts else ""

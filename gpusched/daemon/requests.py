@@ -34,7 +34,8 @@ from gpusched.core.model import (
 from gpusched.core.scheduler import RETRIABLE
 from gpusched.core.selection import named
 from gpusched.daemon import views
-from gpusched.daemon.admission import Admission
+from gpusched.daemon.admission import Admission, NotYetDurable
+from gpusched.daemon.clients import Peer
 from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hub import Hub, Subscriber
 from gpusched.daemon.rows import WindowRow, attempt_of
@@ -135,6 +136,10 @@ class NoLog(InputError):
 class Client(Subscriber, Protocol):
     """The one who asks."""
 
+    @property
+    def peer(self) -> Peer | None:
+        """Who it is, as the kernel says."""
+
     async def send(self, reply: Reply) -> None:
         """Send in order, waiting until there is room; raises if the client has gone or does not read."""
 
@@ -206,11 +211,13 @@ class Requests:
                 await client.send(self._pong())
 
     def _pong(self) -> Pong:
+        condition = self._admission.condition
         return Pong(
-            draining=self._admission.draining,
+            draining=condition.draining,
             active=self._supervisor.scheduler.active,
             unfinished=self._supervisor.scheduler.unfinished,
-            trouble=self._admission.trouble,
+            trouble=condition.unwritable,
+            troubles=condition.troubles,
             trying=self._admission.fleet.trying(),
         )
 
@@ -230,7 +237,7 @@ class Requests:
                 scope.cancel()
 
         with scope:
-            admitted = await self._admission.submit(request, on_progress, on_trial)
+            admitted = await self._admission.submit(request, on_progress, on_trial, client.peer)
             plan = admitted.plan
             await client.send(
                 Submitted(
@@ -279,10 +286,26 @@ class Requests:
                     self._supervisor.post(ReleaseRequested(batch_id=batch_id, label=label))
                 case "retry":
                     self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
-            await admission.durable()
-        while self._supervisor.scheduler.is_changing(batch_id):
-            await admission.durable()  # turn by turn, until it is through: others have theirs meanwhile
-        await client.send(Changed(batch=self._status(batch_id), windows=windows, changes=changes))
+            not_durable = await self._taken_effect(request.verb)
+        while not_durable is None and self._supervisor.scheduler.is_changing(batch_id):
+            not_durable = await self._taken_effect(request.verb)  # turn by turn, and others have theirs meanwhile
+        await client.send(
+            Changed(batch=self._status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
+        )
+
+    async def _taken_effect(self, verb: Verb) -> str | None:
+        """Wait until a change is durable; where a cancellation cannot be, what keeps it from that: it needs no commit.
+
+        Raises NotYetDurable for all others.
+        """
+        try:
+            await self._admission.durable()
+        except NotYetDurable:
+            cause = self._admission.condition.unwritable
+            if verb != "cancel" or cause is None:
+                raise
+            return cause
+        return None
 
     async def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
         """Change the terms that a request names; what is different, in words."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from gpusched import files
+from gpusched import directories, files
 from gpusched.config import Config
 from gpusched.core.events import (
     BatchAccepted,
@@ -32,14 +32,17 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import CPU, Batch, BatchSpec, Finished, Held
 from gpusched.core.planning import Plan
+from gpusched.daemon import leftovers, proc
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.choice import Chooser
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.manager import LAST_S
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.pool import build_pool, choose, look
 from gpusched.daemon.sampler import Sampler
@@ -53,6 +56,9 @@ from gpusched.errors import StoreUnwritable, one_error
 STATE_DIR = ".gpusched"
 #: seconds to wait for the first reading of every GPU: until then nothing vetoes a full one
 FIRST_READING_S = 2.0
+
+#: seconds until a run leaves whatever hangs, by the number of the signal: a further one makes it leave at once
+_PATIENCE_S = {1: float("inf"), 2: LAST_S}
 
 #: Called with the socket to talk to and an event; returns when it has seen enough, or soon after the event is set.
 Watch = Callable[[Path, anyio.Event], Awaitable[None]]
@@ -160,7 +166,11 @@ async def run_batch(
     with one_error():
         async with AsyncExitStack() as stack:
             store = stack.enter_context(Store.open(state_dir / "state.db"))
-            hub = Hub(store)
+            condition = Condition()
+            condition.follow(lambda trouble, present: on_note(trouble.text if present else f"Over: {trouble.text}"))
+            for pid in (await leftovers.end_earlier(store.mark))[0]:
+                on_note(f"Ended the process {pid}, which an earlier run here had left")
+            hub = Hub(store, condition)
             hooks = Hooks(config.hooks.command, config.hooks.timeout_s, store.batch)
             launcher = await stack.enter_async_context(
                 Launcher(
@@ -168,6 +178,8 @@ async def run_batch(
                     search_path=Path.cwd(),
                     idle_timeout_s=None,
                     environment=launcher_environment(config),
+                    mark=store.mark,
+                    condition=condition,
                 )
             )
             warm_up = WarmUp(launcher, workload=spec.workload, log_path=state_dir / "warm_up.log")
@@ -187,6 +199,7 @@ async def run_batch(
                 observe=follow,
                 account=accountant.account,
                 memory=memory,
+                condition=condition,
             )
             hub.show(supervisor.scheduler.pool)
             sampler = Sampler(pool.devices, inventory=Inventory(look, found) if pool.gpus else None)
@@ -239,7 +252,7 @@ async def run_batch(
                         signals.append(len(signals) + 1)
                         on_interrupt(signals[-1])
                         surveying.cancel()
-                        supervisor.shut_down(drain=signals[-1] == 1)
+                        supervisor.shut_down(drain=signals[-1] == 1, within_s=_PATIENCE_S.get(signals[-1], 0.0))
 
             async def look_on(watch: Watch, over: anyio.Event) -> None:
                 from gpusched.daemon.watched import be_watched  # most runs do without a server
@@ -258,6 +271,7 @@ async def run_batch(
                         output_dir=output_dir,
                         cache_dir=config.cache.dir,
                         state_dir=state_dir,
+                        condition=condition,
                     )
 
             tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -303,6 +317,8 @@ async def run_batch(
                         watching.start_soon(look_on, watch, over)
                 await supervisor.stopped()
                 over.set()
+            for pid, key in supervisor.left_behind.items():
+                on_note(f"Left behind: the process {pid} of {key or 'a window'} ({proc.doing(pid)})")
             await hooks.finished()
             tasks.cancel_scope.cancel()
     return RunSummary(
@@ -325,8 +341,8 @@ def _state_dir(output_dir: Path) -> Path:
     path = output_dir / STATE_DIR
     try:
         files.make_private_directory(output_dir)
-        with files.opened(output_dir) as output:
-            os.close(files.own_directory(STATE_DIR, output, shown=path))
+        with directories.opened(output_dir) as output:
+            os.close(directories.own_directory(STATE_DIR, output, shown=path))
     except OSError as error:
         raise StoreUnwritable(path=path, cause=error.strerror or error) from error
     return path

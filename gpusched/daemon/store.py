@@ -126,6 +126,15 @@ class Store:
         """The same for the timings of a workload with these settings."""
         return _peeked(path, lambda execute: _timings(execute(statements.TIMINGS, (workload, settings)).fetchall()))
 
+    @property
+    def mark(self) -> str:
+        """Tells what descends from the one who holds the lock of this store from all other processes of the machine.
+
+        While anybody holds it, no other file has its number.
+        """
+        status = os.fstat(self._lock_fd)
+        return f"{status.st_dev:x}-{status.st_ino:x}"
+
     def close(self) -> None:
         """Fold the log into the file and let the next process in. Closing twice does nothing."""
         if self._lock_fd < 0:
@@ -373,6 +382,21 @@ class Store:
         for (batch,) in self._query("SELECT batch FROM batches WHERE id = ? AND forgetting IS NULL", (batch_id,)):
             with self._decoding(batch_id):
                 return decode_batch(batch)
+        return None
+
+    def is_guarded(self, batch_id: str) -> bool:
+        """Whether no link may lead to the batch's output; also of one that is being forgotten."""
+        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
+            with self._decoding(batch_id):
+                return decode_batch(batch).guarded
+        return False
+
+    def owner_of_output(self, output_dir: str) -> int | None:
+        """The client of the last batch that wrote to a directory, if there was one, and it was a user of its own."""
+        query = "SELECT batch FROM batches WHERE output_dir = ? ORDER BY number DESC LIMIT 1"
+        for (batch,) in self._query(query, (output_dir,)):
+            with self._decoding(output_dir):
+                return decode_batch(batch).owner
         return None
 
     def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowRow]:
