@@ -287,6 +287,8 @@ class Requests:
                 case "retry":
                     self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
             not_durable = await self._taken_effect(request.verb)
+        while not_durable is None and self._supervisor.scheduler.is_changing(batch_id):
+            not_durable = await self._taken_effect(request.verb)  # turn by turn, and others have theirs meanwhile
         await client.send(
             Changed(batch=self._status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
         )
