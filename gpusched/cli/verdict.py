@@ -16,7 +16,7 @@ from gpusched.protocol import WindowLine
 
 #: reasons that are told, and characters of each
 SHOWN_REASONS = 3
-REASON_CHARS = 300
+REASON_CHARS = 600
 #: reasons that `--json` has
 LISTED_REASONS = 100
 #: where no window says what would help

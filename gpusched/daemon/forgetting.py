@@ -91,7 +91,7 @@ class Forgetting:
         async with self._admission.one_at_a_time(batch_id):
             async with self._admission.changing:
                 row = self._store.batch(batch_id)
-                if row is None or row.state != "finished":
+                if row is None or row.state != "finished" or self._admission.at_work(batch_id):
                     raise NotFinished(batch=batch_id)
                 self._store.mark_forgotten(batch_id, results=results)
                 self._supervisor.drop(batch_id)
