@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from gpusched import artifacts
+from gpusched.config import STATE_DIR
 from gpusched.core.model import Device, DeviceType
 from gpusched.daemon.devices import discover
 from gpusched.daemon.readings import Gone, Reader, Unreadable, in_initial_pid_namespace
-from gpusched.daemon.run import STATE_DIR
 from gpusched.daemon.store import Store
 from gpusched.sample import write_sample
 

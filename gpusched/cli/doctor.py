@@ -153,7 +153,11 @@ def _daemon_check(config: Config) -> Check:
     try:
         with connect(config.daemon.socket) as daemon:
             about = daemon.daemon
-            return Check(name="daemon", status="ok", message=f"gpusched {about.version} answers at {daemon.path}")
+            message = f"gpusched {about.version} answers at {daemon.path}"
+            if about.version != __version__:
+                remedy = f"this is {__version__}: restart the daemon after an upgrade (`systemctl restart gpusched`)"
+                return Check(name="daemon", status="warning", message=message, remedy=remedy)
+            return Check(name="daemon", status="ok", message=message)
     except GpuschedError as error:
         message, _, remedy = str(error).partition("\n")
         # Nobody needs one, but one that is there should answer.

@@ -145,6 +145,7 @@ class Scheduler:
                 self._hold_stranded(now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
+                self._release_stranded(now)  # another start may have found what the last one had lost
                 self._hold_stranded(now)
             case CancelRequested():
                 for entry in self._entries(event.batch_id, event.label):

@@ -19,6 +19,7 @@ from gpusched.daemon import groups, leftovers, proc
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.process import Process
 from gpusched.errors import LaunchError
+from gpusched.teacher.runtime import remedy_for
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
@@ -66,11 +67,12 @@ class WorkloadNotLoadable(LaunchError):
     """The workload's module cannot be imported or has no such function: no window of it can run."""
 
     problem = "{message}"
-    remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
+    remedy = "{remedy}"
 
     def __init__(self, *, message: str, traceback: str) -> None:
         self.traceback = traceback
-        super().__init__(message=message)
+        otherwise = "check the workload setting, and that the module is on PYTHONPATH; then retry"
+        super().__init__(message=message, remedy=remedy_for(message) or otherwise)
 
 
 class Started(Protocol):
