@@ -143,6 +143,10 @@ def of_parse(options: Options) -> Iterator[Budget]:
         yield Budget(
             what=f"{what} ÷ csv.reader alone", measured=measured.first / measured.csv_reader, most=3.5, unit="×"
         )
+    slowest = max(parse.measure(*parse.SHAPES[-1], form).first for form in parse.FORMS.values())
+    yield Budget(
+        what=f"{what} in the slowest form ÷ in the usual one", measured=slowest / measured.first, most=2, unit="×"
+    )
 
 
 MEASUREMENTS: dict[str, Callable[[Options], Iterator[Budget]]] = {

@@ -1,4 +1,7 @@
-"""The first parse of 860 one-day files of a symbol, and what it takes once mapped: `python -m benchmarks.parse`."""
+"""The first parse of 860 one-day files of a symbol, in several forms, and what it takes once mapped.
+
+`python -m benchmarks.parse`
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,26 @@ import datetime as dt
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.bars import trading_days, write_symbol
+from benchmarks.bars import OFFSET, trading_days, write_symbol
 from benchmarks.settings import settings
 from gpusched import teacher
 from gpusched.workload import DateRange, SurveyTask
 
 FILES = 860
 REPEAT = 5
+#: everyday forms of the usual text
+FORMS: dict[str, Callable[[str], str]] = {
+    "quoted": lambda text: "".join(f'"{line}"\n' for line in text.replace(",", '","').splitlines()),
+    "with Z": lambda text: text.replace(OFFSET, "Z"),
+    "with fractions": lambda text: text.replace(OFFSET, f".000{OFFSET}"),
+    "to the minute": lambda text: text.replace(f":00{OFFSET}", ""),
+    "with semicolons": lambda text: text.replace(",", ";"),
+}
 #: bars of a day, and the interval that the directory is named after
 SHAPES = ((1, "1d"), (75, "5min"))
 
@@ -33,12 +45,15 @@ class Parse(msgspec.Struct, frozen=True, kw_only=True):
     csv_reader: float
 
 
-def measure(bars_per_day: int, interval: str) -> Parse:
+def measure(bars_per_day: int, interval: str, form: Callable[[str], str] = str) -> Parse:
+    """Time the parse of files whose text is changed by `form`."""
     teacher.preload()
     days = trading_days(dt.date(2020, 1, 1), dt.date(2024, 12, 31))[:FILES]
     with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
         directory = Path(name)
         write_symbol(directory / "data", "SYM", days, interval=interval, bars_per_day=bars_per_day, file_per_day=True)
+        for path in (directory / "data").rglob("*.csv"):
+            path.write_text(form(path.read_text()))
         runs = [(*_survey(directory, interval, number), _csv_reader(directory / "data")) for number in range(REPEAT)]
     first, mapped, reader = map(statistics.median, zip(*runs, strict=True))
     return Parse(first=first, mapped=mapped, csv_reader=reader)
@@ -50,6 +65,8 @@ def main() -> None:
         what = f"{FILES} files of {bars_per_day} row{'s' if bars_per_day > 1 else ''}"
         print(f"{what:<22} first parse {1000 * measured.first:6.1f} ms   mapped {1000 * measured.mapped:5.1f} ms   "
               f"csv.reader alone {1000 * measured.csv_reader:6.1f} ms")  # fmt: skip
+    for name, form in FORMS.items():
+        print(f"the latter {name:<20} {1000 * measure(*SHAPES[-1], form).first:6.1f} ms")
 
 
 def _csv_reader(root: Path) -> float:

@@ -131,6 +131,7 @@ class Run(Struct, frozen=True, kw_only=True):
     backoff_s: Seconds = 1.0
     backoff_max_s: Seconds = 60.0
     memory_limit_mb: Count = 0
+    log_limit_mb: Count = 10
     breaker_failures: Count = 10
 
 
@@ -157,6 +158,7 @@ class Daemon(Struct, frozen=True, kw_only=True):
     socket: Path | None = None
     group: str = ""
     idle_launcher_s: Seconds = 300.0
+    stop_limit_s: Annotated[float, Meta(ge=1, le=10_000_000)] = 300.0
     keep_days: Days = 90.0
 
 
@@ -519,6 +521,7 @@ def _limits(run: Run) -> Limits:
         backoff_s=run.backoff_s,
         backoff_max_s=run.backoff_max_s,
         memory_limit_bytes=run.memory_limit_mb * 1024 * 1024,
+        log_limit_bytes=run.log_limit_mb * 1024 * 1024,
         max_failure_rate=run.max_failure_rate,
         breaker_failures=run.breaker_failures,
     )

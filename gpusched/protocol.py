@@ -382,6 +382,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     moves_aside: int = 0
     #: of one that was at work, and now goes on with other limits, workers or priority: what is different, in words
     changes: tuple[str, ...] = ()
+    #: sentences for people about what was asked for
+    notes: tuple[str, ...] = ()
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
@@ -438,6 +440,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     windows: int
     #: of its terms, in words
     changes: tuple[str, ...] = ()
+    #: what keeps a cancellation from being written, which has taken effect all the same; None: it is written
+    not_durable: str | None = None
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):

@@ -15,13 +15,13 @@ import msgspec
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
-from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
 from gpusched.core.totals import batch_object, device_object
-from gpusched.errors import DONE, INTERRUPTED, InputError, UsageError
+from gpusched.errors import INTERRUPTED, InputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ class NoDataRoot(InputError):
 
 class NotLoadable(InputError):
     problem = "LightGBM does not train: {why}"
-    remedy = "{remedy}"
+    remedy = "{first}; `gpusched doctor` looks at the rest"
 
 
 class NoTopHere(UsageError):
@@ -136,7 +136,7 @@ def check_libraries(workload: str) -> None:
 
     why = missing_library() if workload == BUILT_IN_WORKLOAD else None
     if why is not None:
-        raise NotLoadable(why=why, remedy=remedy_for(why) or "`gpusched doctor` says more")
+        raise NotLoadable(why=why, first=remedy_for(why) or "reinstall LightGBM")
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -161,7 +161,9 @@ def plan(options: argparse.Namespace) -> int:
         _print_plan(foreseen, console, errors)
     if not made.to_train and not made.to_reuse:
         raise nothing_to_train(map(Untrained.planned, made.windows))
-    return DONE
+    # What is refused has failed already: a run could not end otherwise.
+    foretold = {"total": len(made.windows), "failed": len(made.to_fail)}
+    return exit_code(foretold, asked.spec.limits.max_failure_rate, held=False)
 
 
 def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
@@ -287,7 +289,8 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     totals = view.totals()
     if as_json:
         found = batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)
-        print(json.dumps(found | notes_object(plans[0].notes if plans else {})))  # noqa: T201
+        found |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
+        print(json.dumps(found))  # noqa: T201
     else:
         logs_dir = run_state_dir(asked.config, asked.output_dir) / "logs"
         console.print(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +23,7 @@ from gpusched.client.render import open_console
 from gpusched.config import Config
 from gpusched.daemon.devices import cuda_abilities, discover
 from gpusched.daemon.pool import choose
-from gpusched.errors import UsageError
+from gpusched.errors import InputError, UsageError
 
 #: of a core, for one architecture
 MINUTES = 12
@@ -30,15 +34,25 @@ class NobodyToAsk(UsageError):
     remedy = "add --yes"
 
 
+class NoWorkshop(InputError):
+    problem = "LightGBM cannot be built: {path}: {why}"
+    remedy = "let this user write there, or set cache.dir to another directory"
+
+
 def build_cuda(options: argparse.Namespace, config: Config) -> bool:
     """Build LightGBM with CUDA, try it and install it; whether that was wanted. Raises GpuschedError."""
     if not options.yes and not sys.stdin.isatty():
         raise NobodyToAsk()
-    with _Screen(open_console(stderr=True)) as screen:
+    with _Screen(open_console(stderr=True)) as screen, _told(config.cache.dir):
         workshop = Workshop(config.cache.dir, screen)
         with workshop.alone():
             workshop.put_back()
             devices = choose(config, discover(os.environ.get("CUDA_VISIBLE_DEVICES"))).devices
+            if devices and options.arch is None and workshop.trains_by_cuda():
+                screen.say(
+                    "The installed LightGBM trains by CUDA already. (--arch builds it anew, for what that names.)"
+                )
+                return True
             machine = look(options.arch, devices, cuda_abilities())
             built = workshop.built(machine)
             for sentence in _plan(machine, workshop, built):
@@ -55,6 +69,17 @@ def build_cuda(options: argparse.Namespace, config: Config) -> bool:
         for sentence in _done(machine, gpus=bool(devices)):
             screen.say(sentence)
     return True
+
+
+@contextlib.contextmanager
+def _told(cache: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error for people, but for a full disk, which is one already."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoWorkshop(path=error.filename or cache, why=error.strerror or error) from None
 
 
 def _plan(machine: Machine, workshop: Workshop, built: Built | None) -> list[str]:
@@ -74,7 +99,7 @@ def _plan(machine: Machine, workshop: Workshop, built: Built | None) -> list[str
     return [
         f"{first}.",
         f"It is tried there, and then takes the place of the LightGBM in {machine.site}, which is put back if the"
-        f" new one does not train.{nccl}",
+        f" new one does not train. Let nothing train with it meanwhile.{nccl}",
         "It trains by CUDA and on the CPU, with the same models as before there, and no more by OpenCL (--device gpu).",
     ]
 

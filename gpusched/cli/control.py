@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -89,6 +90,9 @@ def _change(options: argparse.Namespace, change: _Change, done: str) -> int:
     batch_id, _, label = options.target.partition("/")
     with to_daemon(options) as daemon:
         changed = change(daemon, batch_id, label or None)
+    if changed.not_durable is not None:
+        warning = f"{changed.not_durable}\n  it is done, and forgotten if the daemon ends before it can be written"
+        print(warning, file=sys.stderr)  # noqa: T201
     if options.json:
         found = status_object(changed.batch) | {"changed": changed.windows}
         print_json(found | ({"changes": changed.changes} if changed.changes else {}))

@@ -13,9 +13,10 @@ from gpusched import __version__
 from gpusched.cli.batches import Ask, ask, load_config
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.listing import print_json
+from gpusched.client.reasons import Reasons, bare_reason
 from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.planning import replacing
 from gpusched.core.totals import batch_object, totals
@@ -91,6 +92,8 @@ def submit(options: argparse.Namespace) -> int:
         batch = submitted.batch
         if not options.json and not options.wait and submitted.how != "known":
             _say_about_the_data(daemon, batch, errors)
+        for note in submitted.notes:
+            errors.print(note, soft_wrap=True)
         if submitted.changes:
             errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
         if batch.held_reason is not None:
@@ -173,7 +176,10 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
         skipped = list(daemon.windows(batch_id, status="skipped"))
         refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
         if as_json:
-            print_json(status_object(batch) | notes_object(detail.notes))
+            reasons = Reasons()
+            for line in refused:
+                reasons.add(bare_reason(line), line.symbol)
+            print_json(status_object(batch) | refused_object(reasons) | notes_object(detail.notes))
         else:
             view.complete(skipped, refused)
             summary = render.summary(

@@ -223,7 +223,7 @@ def _require_own_python(site: Path) -> None:
 
 
 def _require_pip() -> None:
-    found = re.match(r"pip (\d+)\.(\d+)", programs.answer(sys.executable, "-m", "pip", "--version") or "")
+    found = re.match(r"pip (\d+)\.(\d+)", programs.answer(sys.executable, "-P", "-m", "pip", "--version") or "")
     oldest = "{}.{}".format(*OLDEST_PIP)
     if found is None:
         raise NoPip(python=sys.executable, what="no pip", oldest=oldest)

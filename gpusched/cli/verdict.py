@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
+from gpusched.client.reasons import Reasons
 from gpusched.core.model import PlannedWindow
 from gpusched.core.planning import reason_of_plan
 from gpusched.errors import DONE, NOTHING_TO_TRAIN, TOO_MANY_FAILURES, GpuschedError
@@ -15,6 +17,8 @@ from gpusched.protocol import WindowLine
 #: reasons that are told, and characters of each
 SHOWN_REASONS = 3
 REASON_CHARS = 300
+#: reasons that `--json` has
+LISTED_REASONS = 100
 #: where no window says what would help
 ELSEWHERE = "`gpusched config` shows where the data are looked for, which interval and which dates"
 #: where data are refused: the reason says which setting would help
@@ -58,6 +62,12 @@ def nothing_to_train(windows: Iterable[Untrained]) -> NothingToTrain:
         told.append(f"and {more:,} more {'reason' if more == 1 else 'reasons'}")
     ((likeliest, _),) = remedies.most_common(1) or [("give a longer range of dates (--start, --end)", 0)]
     return NothingToTrain(why="; ".join(told) or "there is no window", likeliest=likeliest)
+
+
+def refused_object(reasons: Reasons) -> dict[str, Any]:
+    """Why the data of windows were refused, as `--json` has it; no key where none were."""
+    told = [{"reason": reason, "windows": windows} for reason, windows in reasons.most_common(LISTED_REASONS)]
+    return {"refused": told} if told else {}
 
 
 def is_nothing(totals: dict[str, int], refused: int) -> bool:

@@ -38,8 +38,10 @@ from gpusched.workload import Trial
 TRIAL_S = 120.0
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] ")
-_ERROR = re.compile(r"\b(error|fatal|no space left|killed)\b", re.IGNORECASE)
-_PIP: tuple[str | Path, ...] = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
+#: how pip, CMake, compilers and the kernel begin what they have to say of an error; file names may have the word, too
+_ERROR = re.compile(r"^ERROR|\berror( [A-Z]?\d+)?: |\bCMake Error\b|No space left|\bKilled\b")
+_CAUSE_CHARS = 400
+_PIP: tuple[str | Path, ...] = (sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input")
 
 
 class Building(InputError):
@@ -190,6 +192,11 @@ class Workshop:
         toolkit, names = machine.toolkit, "-".join(machine.architectures)
         return self.home / f"lightgbm-{machine.version}-cuda{toolkit.version}-sm{names}"
 
+    def trains_by_cuda(self) -> bool:
+        """Whether there is nothing to do: the installed LightGBM does it on a GPU that is here."""
+        trials, _ = try_all(("cuda",), {}, TRIAL_S)
+        return trials["cuda"].trained
+
     # -- the trial -----------------------------------------------------------------------------------------------------
 
     def require_training(self, built: Built, machine: Machine, *, gpus: bool) -> None:
@@ -301,9 +308,12 @@ def _linkable(nccl: Path, directory: Path) -> Path:
 
 
 def _cause(failed: ProgramFailed) -> str:
-    """The first line of a program's that speaks of an error, else its last."""
+    """The first line that speaks of an error and the one that follows, where CMake has its reason; else the last."""
     lines = [line.strip() for line in failed.output.splitlines() if line.strip()]
-    return next((line for line in lines if _ERROR.search(line)), lines[-1] if lines else str(failed))
+    for number, line in enumerate(lines):
+        if _ERROR.search(line):
+            return " ".join(lines[number : number + 2])[:_CAUSE_CHARS]
+    return lines[-1] if lines else str(failed)
 
 
 @contextlib.contextmanager

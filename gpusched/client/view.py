@@ -191,6 +191,14 @@ class BatchView:
             found.add(reason, symbol)
         return found
 
+    def every_refusal(self) -> Reasons:
+        """Why windows have failed for their data, launched or not; of those that were, as far as it is kept."""
+        found = self.refusals()
+        for window in self.failures:
+            if window.kind == "bad_data":
+                found.add(window.reason, "")
+        return found
+
     @property
     def last_finished(self) -> FinishedWindow | None:
         return self.recent[-1] if self.recent else None

@@ -65,6 +65,18 @@ class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     ending: Ending
     usage: Usage = Usage()
+    #: what else there is to say of it, in words for people
+    note: str = ""
+    #: False: nobody was asked to fork it
+    launched: bool = True
+
+
+class ProcessStuck(msgspec.Struct, frozen=True, kw_only=True):
+    """The process of an attempt was sent SIGKILL, and does not die. `reason` is for people."""
+
+    key: WindowKey
+    attempt: int
+    reason: str
 
 
 class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +191,7 @@ Event = (
     | AttemptStarted
     | AttemptEnded
     | ResultsChecked
+    | ProcessStuck
     | CancelRequested
     | HoldRequested
     | ReleaseRequested

@@ -207,9 +207,7 @@ def _reason(told: Sequence[Expected], device: DeviceType, mixed_s: float | None,
     if pending:
         parts.append(f"{pending} GPU{'s are' if pending > 1 else ' is'} still being tried")
     others = [one.device_type for one in told if one.device_type != device]
-    if pending:
-        others.append("cuda")
-    insist = f"; --device {others[0]} to insist" if others else ""
+    insist = f"; --device {others[0]} to insist" if others else "; --device mixed waits for them" if pending else ""
     where = "the CPU" if device == "cpu" else f"the GPUs with {_NAMES[device]}"
     return f"{'; '.join(parts)}. Training on {where}{insist}" if parts else f"Training on {where}{insist}"
 

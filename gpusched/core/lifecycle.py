@@ -6,6 +6,7 @@ changes nothing; `diagram` draws the table for docs/architecture.md, so that the
 A window is `queued` until it is placed. From `starting` on it holds a slot, and every way out of `starting`, `running`
 and `stopping` goes through `ended`, which is reported when its whole process group is gone: only then is the slot free.
 A window whose result is missed at the end of its batch is finished in another way than it was.
+`stuck` says that a process was killed and does not die, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 
 from gpusched.core.model import State, StateName, name_of
 
-Move = Literal["placed", "started", "ended", "stopped", "held", "released", "cancelled", "retried", "missed"]
+Move = Literal["placed", "started", "ended", "stopped", "held", "released", "cancelled", "retried", "missed", "stuck"]
 
 #: state → move → the states that the move may lead to
 TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
@@ -35,11 +36,13 @@ TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
     },
     "running": {
         "stopped": frozenset({"stopping"}),
+        "stuck": frozenset({"running"}),
         "ended": frozenset({"queued", "finished"}),
     },
     "stopping": {
         "started": frozenset({"stopping"}),
         "stopped": frozenset({"stopping"}),
+        "stuck": frozenset({"stopping"}),
         "ended": frozenset({"queued", "finished"}),
     },
     "finished": {

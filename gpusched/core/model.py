@@ -129,6 +129,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backoff_max_s: float = 60.0
     #: private memory of a window process; 0: any
     memory_limit_bytes: int = 0
+    #: of an attempt's log; 0: any
+    log_limit_bytes: int = 10 << 20
     #: share of windows that may fail before the batch counts as failed
     max_failure_rate: float = 0.0
     #: consecutive windows that fail in the same way before the batch is held; 0: never

@@ -18,8 +18,9 @@ from gpusched.core.memory import LEAST_DEVICE_BYTES, LEAST_HOST_BYTES, NOTHING, 
 from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType, HostReading, Reading, Slot, WindowKey
 from gpusched.core.tuning import Tuner
 
-#: `trying`: whether it trains is being found out; `gone`: it has vanished, and leaves when its windows have
-Health = Literal["open", "trying", "draining", "quarantined", "gone"]
+#: `trying`: whether it trains is being found out; `suspect`: a window on it does not die; `gone`: it has vanished, and
+#: leaves when its windows have
+Health = Literal["open", "trying", "draining", "suspect", "quarantined", "gone"]
 
 #: weight of the newest sample in the smoothed utilisation
 SMOOTHING = 0.3

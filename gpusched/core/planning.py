@@ -15,6 +15,7 @@ from gpusched.core.model import (
     DataNotes,
     Failed,
     Failure,
+    Limits,
     Outcome,
     PlannedWindow,
     Reused,
@@ -57,13 +58,18 @@ def windows(spec: BatchSpec) -> Iterator[Window]:
             yield Window(symbol, first, last)
 
 
+#: a limit that the first version did not have: a batch keeps its id when gpusched is upgraded
+_LATER = b',"log_limit_bytes":%d' % Limits().log_limit_bytes
+
+
 def digest(spec: BatchSpec, output_dir: str | None) -> str:
     """Identifies what was asked for: the same digest is the same batch. `output_dir` is None where it was not given.
 
     Limits, workers and priority say how a batch is run, not what it is, and do not count.
     """
-    asked = msgspec.structs.replace(spec, limits=type(spec.limits)(), workers=0, priority=0)
-    return hashlib.sha256(msgspec.json.encode([asked, output_dir], order="deterministic")).hexdigest()
+    asked = msgspec.structs.replace(spec, limits=Limits(), workers=0, priority=0)
+    encoded = msgspec.json.encode([asked, output_dir], order="deterministic")
+    return hashlib.sha256(encoded.replace(_LATER, b"")).hexdigest()
 
 
 def batch_id(source: str, digest_hex: str) -> str:

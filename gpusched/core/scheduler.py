@@ -44,6 +44,7 @@ from gpusched.core.events import (
     HostRead,
     Kill,
     Launch,
+    ProcessStuck,
     Record,
     ReleaseRequested,
     ResultsChecked,
@@ -120,6 +121,8 @@ class Scheduler:
         self._open: dict[str, BatchQueue] = {}
         self._dispatcher = Dispatcher(self.pool, self._open, Estimates() if estimates is None else estimates)
         self._timers = Timers()
+        #: by device: its windows that do not die
+        self._suspected: dict[str, set[WindowKey]] = {}
         self._shutdown = False
         #: looks for the results of a batch
         self._checks = 0
@@ -138,6 +141,8 @@ class Scheduler:
                 self._attempt_started(event, now)
             case ResultsChecked():
                 self._results_checked(event, now)
+            case ProcessStuck():
+                self._process_stuck(event, now)
             case TimePassed():
                 self._time_passed(now)
             case BatchSubmitted():
@@ -232,6 +237,9 @@ class Scheduler:
 
     def planned(self, key: WindowKey) -> PlannedWindow:
         return self._batches[key.batch_id].entries[key.label].planned
+
+    def state(self, key: WindowKey) -> State:
+        return self._batches[key.batch_id].entries[key.label].state
 
     def blames(self, key: WindowKey, failure: Failure) -> bool:
         """Whether `failure` would use up one of the window's attempts, though something else may have caused it.
@@ -412,12 +420,15 @@ class Scheduler:
                 reason = ending.message
             if is_own(ending, alone=entry.host.alone):
                 entry.failures += 1
-            else:
+            elif event.launched:
                 entry.losses += 1
             new = self._after_failure(entry, batch, state.attempt, ending, now)
             if isinstance(new, Queued):
                 reason += self._want_more_memory(entry, ending.kind, allocation, usage)
+        if event.note and reason != "cancelled":
+            reason += f"; {event.note}"
         self._move(entry, "ended", new, reason, now, ending, usage)
+        self._trust(state.slot.device_id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
             self._close_device(state.slot.device_id, "quarantined", ending.message, now)
 
@@ -557,18 +568,42 @@ class Scheduler:
     # -- devices and time --------------------------------------------------------------------------------------------
 
     def _close_device(
-        self, device_id: str, health: Literal["draining", "quarantined", "gone"], reason: str, now: Instant
+        self, device_id: str, health: Literal["draining", "suspect", "quarantined", "gone"], reason: str, now: Instant
     ) -> None:
         if not self.pool.set_health(device_id, health, reason, now.wall):
             return
         self._device_changed(device_id, now)
-        if health != "draining":
+        if health not in ("draining", "suspect"):
             for entry in self._active():
                 if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
                     self._stop(entry, "interrupted", f"device {device_id}: {reason}", now)
             if health == "gone":
                 self.pool.remove(device_id)
             self._hold_stranded(now)
+
+    def _process_stuck(self, event: ProcessStuck, now: Instant) -> None:
+        """It was killed and is still there: its slot stays taken, and its GPU gets no other window.
+
+        The host's processors are not to blame: there it hangs in a file system, or a debugger has it.
+        """
+        entry = self._attempt(event.key, event.attempt)
+        if entry is None or not isinstance(entry.state, Running | Stopping):
+            return
+        device_id = entry.state.slot.device_id
+        self._move(entry, "stuck", entry.state, event.reason, now)
+        if device_id != CPU:
+            self._suspected.setdefault(device_id, set()).add(entry.key)
+            if self.pool.devices[device_id].health == "open":
+                self._close_device(device_id, "suspect", f"{entry.key} {event.reason}", now)
+
+    def _trust(self, device_id: str, key: WindowKey, now: Instant) -> None:
+        """A window has left: open its device again, if that was only closed since this one did not die."""
+        stuck = self._suspected.get(device_id)
+        if stuck is not None and key in stuck:
+            stuck.remove(key)
+            state = self.pool.devices.get(device_id)
+            if not stuck and state is not None and state.health == "suspect":
+                self._open_device(device_id, now)
 
     def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
         """Close the devices whose windows are seen on the one that was read: pinning does not work there."""

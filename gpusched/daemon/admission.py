@@ -27,6 +27,7 @@ from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
 from gpusched.core.terms import Terms, differences, terms_of, with_terms
 from gpusched.daemon.choice import Chooser
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.store import Store
@@ -85,7 +86,7 @@ class Draining(DaemonError):
 
 class NotYetDurable(DaemonError):
     problem = "the daemon cannot write its store: {cause}"
-    remedy = "make room or mend it: the request is kept, and done as soon as the store can be written"
+    remedy = "make room or mend it: while the daemon runs it keeps the request, and does it as soon as it can write"
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +115,7 @@ class Admission:
         output_root: Path,
         cache_dir: Path,
         logs_dir: Path,
+        condition: Condition,
     ) -> None:
         self._store = store
         self._supervisor = supervisor
@@ -124,10 +126,7 @@ class Admission:
         self._output_root = output_root
         self._cache_dir = cache_dir
         self._logs_dir = logs_dir
-        #: set when the daemon is told to stop
-        self.draining = False
-        #: what keeps the supervisor's records from being durable, or None
-        self.trouble: str | None = None
+        self.condition = condition
         #: held from a look at a batch's state until the event that relies on it is handled
         self.changing = anyio.Lock()
         self._submitting: dict[str, anyio.Lock] = {}
@@ -194,6 +193,11 @@ class Admission:
         """It is at work already, and goes on with the terms of the new request."""
         return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
 
+    def notes(self, spec: BatchSpec) -> tuple[str, ...]:
+        """What is accepted, and may not be what was wanted."""
+        note = self.fleet.pool.too_many_threads(spec)
+        return () if note is None else (note,)
+
     async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
         """Have a batch go on with other terms; what is different, in words. It is durable when this returns.
 
@@ -234,8 +238,8 @@ class Admission:
             with anyio.move_on_after(COMMIT_PATIENCE_S):
                 await self._supervisor.committed()
                 return
-            if self.trouble is not None:
-                raise NotYetDurable(cause=self.trouble)
+            if (cause := self.condition.unwritable) is not None:
+                raise NotYetDurable(cause=cause)
 
     def at_work(self, batch_id: str) -> bool:
         """Whether the batch is there and not finished, as the supervisor knows it."""
@@ -268,7 +272,7 @@ class Admission:
             self._cleared.discard(place)
 
     def _refuse_if_draining(self) -> None:
-        if self.draining:
+        if self.condition.draining:
             raise Draining
 
     @contextlib.asynccontextmanager
@@ -329,6 +333,7 @@ def _out_of_range(spec: BatchSpec) -> str | None:
         "backoff_s": 0 <= limits.backoff_s <= 1e6,
         "backoff_max_s": 0 <= limits.backoff_max_s <= 1e6,
         "memory_limit_bytes": 0 <= limits.memory_limit_bytes < 1 << 62,
+        "log_limit_bytes": 0 <= limits.log_limit_bytes < 1 << 62,
         "max_failure_rate": 0 <= limits.max_failure_rate <= 1,
         "breaker_failures": 0 <= limits.breaker_failures <= 1_000_000,
     }

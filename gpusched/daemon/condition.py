@@ -32,6 +32,11 @@ class Condition:
         """All that is wrong, the oldest first."""
         return tuple(self._troubles.values())
 
+    @property
+    def unwritable(self) -> str | None:
+        """What keeps the store from being written, or None."""
+        return next((trouble.text for trouble in self._troubles.values() if trouble.kind == "store"), None)
+
     def tell(self, kind: TroubleKind, about: str, text: str) -> None:
         """`about` is what is in trouble, `text` a sentence. Telling the same again changes nothing."""
         known = self._troubles.get((kind, about))

@@ -50,8 +50,9 @@ async def forecast(
     """
     planned = build_pool(config, find_gpus(config, spec.device), workers=spec.workers)
     planned.require(spec.device)
-    for note in planned.notes:
-        on_note(note)
+    for note in (*planned.notes, planned.too_many_threads(spec)):
+        if note is not None:
+            on_note(note)
     logs, store = _plan_logs(config.cache.dir), run_state_dir(config, output_dir) / "state.db"
     estimates = Estimates(Store.peek_learned(store))
     with one_error():

@@ -23,9 +23,10 @@ from gpusched.core.events import (
 from gpusched.core.model import Reading, Running, WindowKey
 from gpusched.core.placement import Pool
 from gpusched.daemon import views
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.rows import BatchRow
 from gpusched.daemon.store import Store
-from gpusched.protocol import DeviceReported, Snapshot, encode
+from gpusched.protocol import DeviceReported, Snapshot, Trouble, encode
 
 #: seconds for which what happens is gathered
 GATHER_S = 0.05
@@ -47,8 +48,12 @@ class Subscriber(Protocol):
 class Hub:
     """`publish` belongs to the supervisor, `report` to the sampler, the rest to the server."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, condition: Condition) -> None:
         self._store = store
+        self._condition = condition
+        condition.follow(self._show_trouble)
+        #: what follows can only be told by a new snapshot
+        self._anew = False
         self._pool = Pool()
         self._subscribers: dict[Subscriber, str | None] = {}
         #: what subscribers have not been told yet; empty while there are none
@@ -77,12 +82,20 @@ class Hub:
         """A device was read."""
         self._gather(reading)
 
+    def _show_trouble(self, trouble: Trouble, present: bool) -> None:
+        """No delta tells of trouble: a client of another version would not know it."""
+        self._anew = True
+        self._tell_soon()
+
     def _gather(self, update: Update | Reading) -> None:
         if not self._subscribers:
             return
         if not isinstance(update, ProgressReported):
             self._untold.append(update)
-        if self._timer is None:
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if self._timer is None and self._subscribers:
             self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._tell)
 
     # -- who is told -------------------------------------------------------------------------------------------------
@@ -117,6 +130,7 @@ class Hub:
             devices=views.devices(self._pool),
             ended=tuple(map(views.ending, self._store.endings(batch_id, RECENT_WINDOWS))),
             failed=tuple(map(views.ending, self._store.endings(batch_id, RECENT_WINDOWS, failed=True))),
+            troubles=self._condition.troubles,
         )
 
     def _batches(self, batch_id: str | None) -> Iterator[BatchRow]:
@@ -140,7 +154,8 @@ class Hub:
         untold, self._untold = self._untold, []
         if not self._subscribers:
             return
-        parts = self._frames(untold) if len(untold) <= FLOOD else None
+        parts = self._frames(untold) if len(untold) <= FLOOD and not self._anew else None
+        self._anew = False
         # A device that is tried may be one that nobody has heard of yet.
         joining = any(isinstance(update, DeviceChanged) and update.health == "trying" for update in untold)
         frames: dict[str | None, bytes] = {}

@@ -22,6 +22,7 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.model import Active, Failed, Failure, Finished, Lost, TimedOut, WindowKey, name_of
+from gpusched.protocol import Trouble
 
 #: a message in a log line is cut to this
 MESSAGE_CHARS = 300
@@ -106,6 +107,13 @@ class Journal:
                 )
             case DeviceTuned():
                 log.info("slots device=%s slots=%d reason=%r", update.device_id, update.slots, update.reason)
+
+    def trouble(self, trouble: Trouble, present: bool) -> None:
+        """Something is wrong, or is not any more."""
+        if present:
+            log.error("trouble kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
+        else:
+            log.info("trouble is over kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
 
     def _moved(self, moved: WindowMoved) -> None:
         old, new = moved.old, moved.new

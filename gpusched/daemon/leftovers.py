@@ -16,7 +16,7 @@ import time
 import anyio
 import anyio.to_thread
 
-from gpusched.daemon import proc
+from gpusched.daemon import groups, proc
 from gpusched.daemon.condition import Condition
 
 #: between looks at what does not die
@@ -34,6 +34,16 @@ async def end(mark: str, within_s: float) -> tuple[list[int], list[int]]:
     """Kill what carries the mark, and wait until it is gone: all that was found, and what of it does not die."""
     found, left = await anyio.to_thread.run_sync(_end, mark, within_s, abandon_on_cancel=True)
     return sorted(found), sorted(left)
+
+
+async def end_earlier(mark: str) -> tuple[list[int], list[int]]:
+    """End what an earlier supervisor of the same store has left: the pids of what was found, and of what does not die.
+
+    Whoever hangs in the kernel may have the look at it hang: that is waited for no longer than the rest.
+    """
+    with anyio.move_on_after(2 * groups.KILL_GRACE_S):
+        return await end(mark, groups.KILL_GRACE_S)
+    return [], []
 
 
 async def watch(pid: int, condition: Condition) -> None:

@@ -67,12 +67,25 @@ class WorkloadNotLoadable(LaunchError):
     """The workload's module cannot be imported or has no such function: no window of it can run."""
 
     problem = "{message}"
-    remedy = "{remedy}"
+    remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
 
-    def __init__(self, *, message: str, traceback: str) -> None:
+    def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
         self.traceback = traceback
-        otherwise = "check the workload setting, and that the module is on PYTHONPATH; then retry"
-        super().__init__(message=message, remedy=remedy_for(message) or otherwise)
+        super().__init__(message=message, first=first)
+
+
+class LibraryNotLoadable(WorkloadNotLoadable):
+    """The machine lacks a library that the workload's module needs."""
+
+    problem = "{message}"
+    remedy = "{first}, then retry"
+
+
+def _not_loadable(message: str, traceback: str) -> WorkloadNotLoadable:
+    first = remedy_for(message)
+    if first is not None:
+        return LibraryNotLoadable(message=message, traceback=traceback, first=first)
+    return WorkloadNotLoadable(message=message, traceback=traceback)
 
 
 class Started(Protocol):
@@ -221,7 +234,7 @@ class Link:
             case Preloaded():
                 self._preloads.pop((reply.workload, reply.needed_by)).set_result(reply.seconds)
             case PreloadFailed():
-                failure = WorkloadNotLoadable(message=reply.message, traceback=reply.traceback)
+                failure = _not_loadable(reply.message, reply.traceback)
                 if reply.id is None:
                     self._preloads.pop((reply.workload, reply.needed_by)).set_exception(failure)
                 else:

@@ -11,7 +11,7 @@ import re
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 from gpusched import __version__
 from gpusched.core.events import BatchAccepted, Update, WindowMoved
@@ -19,7 +19,7 @@ from gpusched.core.model import Active, Failure, Finished, Reading, Running, Win
 from gpusched.core.placement import Health
 from gpusched.daemon.rows import BatchRow
 from gpusched.errors import ConfigError
-from gpusched.protocol import DeviceStatus
+from gpusched.protocol import DeviceStatus, Trouble, TroubleKind
 
 #: seconds that a window may take, in steps that double
 BUCKETS = tuple(0.01 * 2**step for step in range(18))
@@ -48,14 +48,14 @@ class Metrics:
         batches: Callable[[], Iterable[BatchRow]],
         devices: Callable[[], Iterable[DeviceStatus]],
         launcher_starts: Callable[[], int],
-        trouble: Callable[[], str | None],
+        troubles: Callable[[], Iterable[Trouble]],
     ) -> None:
         """Raises NoPrometheus."""
         try:
             import prometheus_client
         except ImportError:
             raise NoPrometheus from None
-        self._batches, self._devices, self._trouble = batches, devices, trouble
+        self._batches, self._devices, self._troubles = batches, devices, troubles
         self._launcher_starts = launcher_starts
         self._loop = asyncio.get_running_loop()
         self._registry = registry = prometheus_client.CollectorRegistry()
@@ -150,9 +150,13 @@ class Metrics:
         batches = gauge("batches", "Batches that are not finished.", "state")
         for state in ("open", "held"):
             batches.add_metric([state], sum(batch.state == state for batch in open_batches))
+        troubles = Counts(trouble.kind for trouble in self._troubles())
         gauge("store_writable", "0 while nothing moves since the store cannot be written.").add_metric(
-            [], int(self._trouble() is None)
+            [], int("store" not in troubles)
         )
+        wrong = gauge("troubles", "What is wrong with the daemon now, as `gpusched status` says.", "kind")
+        for kind in get_args(TroubleKind):
+            wrong.add_metric([kind], troubles[kind])
         starts = families_of.CounterMetricFamily("gpusched_launcher_starts", "Launchers started since the start.")
         starts.add_metric([], self._launcher_starts())
         families.append(starts)
@@ -173,8 +177,7 @@ class Metrics:
             name, busy = device.device.id, len(device.allocations)
             slots.add_metric([name, "busy"], busy)
             slots.add_metric([name, "free"], max(0, device.width - busy))
-            kinds: tuple[Health, ...] = ("open", "draining", "quarantined")
-            for kind in kinds:
+            for kind in get_args(Health):
                 health.add_metric([name, kind], int(device.health == kind))
             for family, value in told:
                 if device.reading is not None and (known := value(device.reading)) is not None:

@@ -34,7 +34,7 @@ from gpusched.core.model import (
 from gpusched.core.scheduler import RETRIABLE
 from gpusched.core.selection import named
 from gpusched.daemon import views
-from gpusched.daemon.admission import Admission
+from gpusched.daemon.admission import Admission, NotYetDurable
 from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hub import Hub, Subscriber
 from gpusched.daemon.rows import WindowRow, attempt_of
@@ -206,11 +206,13 @@ class Requests:
                 await client.send(self._pong())
 
     def _pong(self) -> Pong:
+        condition = self._admission.condition
         return Pong(
-            draining=self._admission.draining,
+            draining=condition.draining,
             active=self._supervisor.scheduler.active,
             unfinished=self._supervisor.scheduler.unfinished,
-            trouble=self._admission.trouble,
+            trouble=condition.unwritable,
+            troubles=condition.troubles,
             trying=self._admission.fleet.trying(),
         )
 
@@ -237,6 +239,7 @@ class Requests:
                     batch=self._status(admitted.batch_id),
                     how=admitted.how,
                     changes=admitted.changes,
+                    notes=self._admission.notes(request.spec),
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
                     choice=self._batch(admitted.batch_id).choice,
@@ -279,8 +282,24 @@ class Requests:
                     self._supervisor.post(ReleaseRequested(batch_id=batch_id, label=label))
                 case "retry":
                     self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
-            await admission.durable()
-        await client.send(Changed(batch=self._status(batch_id), windows=windows, changes=changes))
+            not_durable = await self._taken_effect(request.verb)
+        await client.send(
+            Changed(batch=self._status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
+        )
+
+    async def _taken_effect(self, verb: Verb) -> str | None:
+        """Wait until a change is durable; where a cancellation cannot be, what keeps it from that: it needs no commit.
+
+        Raises NotYetDurable for all others.
+        """
+        try:
+            await self._admission.durable()
+        except NotYetDurable:
+            cause = self._admission.condition.unwritable
+            if verb != "cancel" or cause is None:
+                raise
+            return cause
+        return None
 
     async def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
         """Change the terms that a request names; what is different, in words."""

@@ -32,14 +32,17 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import CPU, Batch, BatchSpec, Finished, Held
 from gpusched.core.planning import Plan
+from gpusched.daemon import leftovers, proc
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.choice import Chooser
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hooks import Hooks
 from gpusched.daemon.host import read_host
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.manager import LAST_S
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.pool import build_pool, choose, look
 from gpusched.daemon.sampler import Sampler
@@ -51,6 +54,9 @@ from gpusched.errors import StoreUnwritable, one_error
 
 #: seconds to wait for the first reading of every GPU: until then nothing vetoes a full one
 FIRST_READING_S = 2.0
+
+#: seconds until a run leaves whatever hangs, by the number of the signal: a further one makes it leave at once
+_PATIENCE_S = {1: float("inf"), 2: LAST_S}
 
 #: Called with the socket to talk to and an event; returns when it has seen enough, or soon after the event is set.
 Watch = Callable[[Path, anyio.Event], Awaitable[None]]
@@ -158,7 +164,11 @@ async def run_batch(
     with one_error():
         async with AsyncExitStack() as stack:
             store = stack.enter_context(Store.open(state_dir / "state.db"))
-            hub = Hub(store)
+            condition = Condition()
+            condition.follow(lambda trouble, present: on_note(trouble.text if present else f"Over: {trouble.text}"))
+            for pid in (await leftovers.end_earlier(store.mark))[0]:
+                on_note(f"Ended the process {pid}, which an earlier run here had left")
+            hub = Hub(store, condition)
             hooks = Hooks(config.hooks.command, config.hooks.timeout_s, store.batch)
             launcher = await stack.enter_async_context(
                 Launcher(
@@ -166,6 +176,8 @@ async def run_batch(
                     search_path=Path.cwd(),
                     idle_timeout_s=None,
                     environment=launcher_environment(config),
+                    mark=store.mark,
+                    condition=condition,
                 )
             )
             warm_up = WarmUp(launcher, workload=spec.workload, log_path=state_dir / "warm_up.log")
@@ -185,6 +197,7 @@ async def run_batch(
                 observe=follow,
                 account=accountant.account,
                 memory=memory,
+                condition=condition,
             )
             hub.show(supervisor.scheduler.pool)
             sampler = Sampler(pool.devices, inventory=Inventory(look, found) if pool.gpus else None)
@@ -237,7 +250,7 @@ async def run_batch(
                         signals.append(len(signals) + 1)
                         on_interrupt(signals[-1])
                         surveying.cancel()
-                        supervisor.shut_down(drain=signals[-1] == 1)
+                        supervisor.shut_down(drain=signals[-1] == 1, within_s=_PATIENCE_S.get(signals[-1], 0.0))
 
             async def look_on(watch: Watch, over: anyio.Event) -> None:
                 from gpusched.daemon.watched import be_watched  # most runs do without a server
@@ -256,6 +269,7 @@ async def run_batch(
                         output_dir=output_dir,
                         cache_dir=config.cache.dir,
                         state_dir=state_dir,
+                        condition=condition,
                     )
 
             tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -279,6 +293,8 @@ async def run_batch(
                 )
                 plan, choice = await chooser.settle(spec, plan)
                 on_plan(plan)
+                if (crowded := pool.too_many_threads(spec)) is not None:
+                    on_note(crowded)
                 if choice is not None and choice.reason:
                     on_note(choice.reason)
                 batch = Batch(
@@ -301,6 +317,8 @@ async def run_batch(
                         watching.start_soon(look_on, watch, over)
                 await supervisor.stopped()
                 over.set()
+            for pid, key in supervisor.left_behind.items():
+                on_note(f"Left behind: the process {pid} of {key or 'a window'} ({proc.doing(pid)})")
             await hooks.finished()
             tasks.cancel_scope.cancel()
     return RunSummary(

@@ -131,6 +131,15 @@ class Store:
         """The same for the timings of a workload with these settings."""
         return _peeked(path, lambda execute: _timings(execute(statements.TIMINGS, (workload, settings)).fetchall()))
 
+    @property
+    def mark(self) -> str:
+        """Tells what descends from the one who holds the lock of this store from all other processes of the machine.
+
+        While anybody holds it, no other file has its number.
+        """
+        status = os.fstat(self._lock_fd)
+        return f"{status.st_dev:x}-{status.st_ino:x}"
+
     def close(self) -> None:
         """Fold the log into the file and let the next process in. Closing twice does nothing."""
         if self._lock_fd < 0:

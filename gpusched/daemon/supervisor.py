@@ -1,8 +1,9 @@
 """The supervisor: carries out what the scheduler asks for, and tells it what happened.
 
 Events are queued and handled in turns of the event loop. Each turn hands its events to the scheduler, commits all
-records that came of them in one transaction, and only then acts: a process is never forked or signalled before the
-store knows why. If the commit fails (a full disk), nothing is done until it succeeds.
+records that came of them in one transaction, and only then acts: a process is never forked before the store knows why.
+If the commit fails (a full disk), nothing is launched until it succeeds, but what is to end is ended: a restart takes a
+window that was running for one whose process has ended.
 
 Two guards keep a GPU from being over-subscribed: the scheduler's ledger decides who holds which slot, and a semaphore
 with one permit per slot guards the launch itself.
@@ -41,6 +42,7 @@ from gpusched.core.events import (
     Event,
     Kill,
     Launch,
+    ProcessStuck,
     ProgressReported,
     Record,
     ResultsChecked,
@@ -50,7 +52,6 @@ from gpusched.core.events import (
     Update,
 )
 from gpusched.core.failures import Exit, Killer, classify, out_of_host_memory
-from gpusched.core.history import History, Sample
 from gpusched.core.model import (
     CPU,
     Active,
@@ -61,15 +62,18 @@ from gpusched.core.model import (
     Failure,
     Instant,
     PlannedWindow,
-    Reading,
     State,
+    Stopping,
     Usage,
     WindowKey,
     WindowResult,
 )
 from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
+from gpusched.daemon import proc
 from gpusched.daemon.accounting import UNKNOWN, Accounted
+from gpusched.daemon.condition import Condition
+from gpusched.daemon.histories import Histories
 from gpusched.daemon.index import Index
 from gpusched.daemon.jobs import environment, window_job
 from gpusched.daemon.launcher import Launcher, Upgraded
@@ -92,8 +96,6 @@ KEPT_WINDOWS = 10_000
 RETRY_COMMIT_S = 1.0
 #: seconds that a window which failed on a GPU keeps its slot at most, until it is known whether the GPU was lost
 DOUBT_S = 2.0
-#: seconds between commits of the histories of batches that are at work
-KEEP_HISTORIES_S = 30.0
 
 
 def now() -> Instant:
@@ -109,8 +111,8 @@ class Supervisor:
 
     `observe` is called in the event loop's thread with every committed record and every report of progress, in order;
     it must be quick and must not raise. Nothing is placed on the devices whose ids are `untried` until a `TrialEnded`
-    says that they train. `on_turn` is called at the end of every turn, with what keeps its records from
-    being durable, if anything does.
+    says that they train. `on_turn` is called at the end of every turn. `condition` hears what keeps the records from
+    being durable, and what does not die.
     """
 
     def __init__(
@@ -125,7 +127,8 @@ class Supervisor:
         observe: Callable[[Update], None],
         account: Callable[[str, int], Awaitable[Accounted]] = _uncounted,
         memory: HostMemory | None = None,
-        on_turn: Callable[[StoreError | None], None] = lambda problem: None,
+        condition: Condition | None = None,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._learning = Learning(store.learned())
         self.estimates = self._learning.estimates
@@ -137,6 +140,7 @@ class Supervisor:
         self._observe = observe
         self._account = account
         self._memory = HostMemory() if memory is None else memory
+        self._condition = condition or Condition()
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
         found = DevicesFound(devices=devices, trying=frozenset(untried))
@@ -148,9 +152,7 @@ class Supervisor:
         self._commands: list[Command] = []
         #: set at the next reading of a device, or its loss, for those who wait for one
         self._heard: dict[str, anyio.Event] = {}
-        #: of the batches that have windows on the devices
-        self._histories: dict[str, History] = {}
-        self._histories_kept_at = time.monotonic()
+        self._histories = Histories(store.history)
         #: finished batches in memory and their windows, the one that finished first at the beginning
         self._finished: dict[str, int] = {}
         self._finished_windows = 0
@@ -158,7 +160,11 @@ class Supervisor:
         self._checks: set[int] = set()
         #: set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
-        self._shutdown = False
+        self._shutdown = self._stopping = False
+        #: monotonic instant at which `run` returns whatever hangs
+        self._leave_at = float("inf")
+        #: what did not end in time: pids, and the windows that they belong to as far as that is known
+        self.left_behind: dict[int, WindowKey | None] = {}
         self._stopped = anyio.Event()
 
     # -- what the rest of the daemon asks -----------------------------------------------------------------------------
@@ -181,9 +187,15 @@ class Supervisor:
         self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
-    def shut_down(self, *, drain: bool) -> None:
-        """Let `run` return once the running windows have ended by themselves (`drain`) or were stopped."""
+    def shut_down(self, *, drain: bool, within_s: float = float("inf")) -> None:
+        """Let `run` return once the running windows have ended by themselves (`drain`) or were stopped.
+
+        It returns after `within_s` seconds in any case, and with records that could not be committed if nothing is left
+        to be stopped: the next supervisor reconciles what they tell.
+        """
         self._shutdown = True
+        self._stopping |= not drain
+        self._leave_at = min(self._leave_at, time.monotonic() + within_s)
         self.post(ShutdownRequested(mode="drain" if drain else "stop"))
 
     def recover(self) -> None:
@@ -212,6 +224,10 @@ class Supervisor:
             async with anyio.create_task_group() as tasks:
                 while not (self._shutdown and self._idle):
                     await self._next_turn()
+                    if time.monotonic() >= self._leave_at:
+                        await self._leave()
+                        tasks.cancel_scope.cancel()
+                        return
                     self._turn(tasks)
         finally:
             self._index.close()
@@ -222,9 +238,21 @@ class Supervisor:
         await self._stopped.wait()
 
     @property
+    def unwritten(self) -> int:
+        """Records that could not be committed."""
+        return len(self._records)
+
+    @property
     def _idle(self) -> bool:
-        waiting = self._events or self._records or self._commands
-        return not (self.scheduler.active or waiting or self._processes or self._checks)
+        busy = self.scheduler.active or self._events or self._commands or self._processes or self._checks
+        return not busy and (self._stopping or not self._records)
+
+    async def _leave(self) -> None:
+        """The time is over: end all that runs, and find out what of it does not end."""
+        windows = {process.pid: key for (key, _), process in self._processes.items()}
+        for pid in await self._launcher.abandon():
+            seen = proc.look(pid)
+            self.left_behind[pid] = None if seen is None else windows.get(seen.group)
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
@@ -232,6 +260,8 @@ class Supervisor:
         deadlines = [] if self.scheduler.deadline is None else [self.scheduler.deadline]
         if self._records:
             deadlines.append(time.monotonic() + RETRY_COMMIT_S)
+        if self._shutdown:
+            deadlines.append(self._leave_at)
         with anyio.move_on_at(_loop_time(min(deadlines)) if deadlines else float("inf")):
             await self._wakeup.wait()
         self._wakeup = anyio.Event()
@@ -249,32 +279,36 @@ class Supervisor:
             self._learning.follow(records, self.scheduler)
             match event:
                 case DeviceRead(reading=reading):
-                    self._note(reading)
+                    self._histories.note(reading, {a.key.batch_id for a in self.scheduler.pool.allocations()})
                     self._tell(reading.device_id)
                 case DeviceLost(device_id=device_id):
                     self._tell(device_id)
         self._permits.fit(len(self.scheduler.pool.slots))
-        problem = self._commit()
-        self._on_turn(problem)
-        if problem is not None:
-            return
+        committed = self._commit()
+        self._on_turn()
         commands, self._commands = self._commands, []
+        if not committed:
+            self._commands = [command for command in commands if not self._done_without_commit(command)]
+            return
         for command in commands:
             self._act(command, tasks)
         waiters, self._commit_waiters = self._commit_waiters, []
         for waiter in waiters:
             waiter.set()
 
-    def _commit(self) -> StoreError | None:
-        """Make the records durable and tell the observers; what makes them wait, if they have to."""
-        histories = self._histories_to_keep()
+    def _commit(self) -> bool:
+        """Make the records durable and tell the observers; whether that could be done."""
+        histories = self._histories.to_keep(self._records)
+        about = str(self._store.path)
         try:
             if self._store.keep_in_place():
-                log.warning("the store was removed while it was in use, and is written anew path=%s", self._store.path)
+                log.warning("the store was removed while it was in use, and is written anew path=%s", about)
             if self._records or histories:
                 self._store.record(self._records, self._learning.unsaved, histories)
         except StoreError as problem:
-            return problem
+            self._condition.tell("store", about, str(problem).partition("\n")[0])
+            return False
+        self._condition.clear("store", about)
         if self._records or histories:
             self._learning.saved()
             records, self._records = self._records, []
@@ -282,13 +316,13 @@ class Supervisor:
                 self._index.update(record)
                 self._observe(record)
                 self._remember(record)
-        return None
+        return True
 
     def _remember(self, record: Record) -> None:
         """Keep what is at work and what finished lately, so that a service does not grow for ever."""
         match record:
             case BatchFinished(batch_id=batch_id):
-                self._histories.pop(batch_id, None)
+                self._histories.forget(batch_id)
                 self._unkeep(batch_id)
                 self._finished[batch_id] = self.scheduler.size(batch_id)
                 self._finished_windows += self._finished[batch_id]
@@ -309,22 +343,6 @@ class Supervisor:
         if heard is not None:
             heard.set()
 
-    def _note(self, reading: Reading) -> None:
-        """Add a reading to the history of every batch that has windows on the devices."""
-        allocations = (a for state in self.scheduler.pool.devices.values() for a in state.allocations.values())
-        for batch_id in {allocation.key.batch_id for allocation in allocations}:
-            if batch_id not in self._histories:
-                self._histories[batch_id] = History(self._store.history(batch_id))
-            self._histories[batch_id].add(reading)
-
-    def _histories_to_keep(self) -> dict[str, list[Sample]]:
-        """Those that finish now, and now and then all: what a crash costs of them is less than `KEEP_HISTORIES_S`."""
-        due = time.monotonic() >= self._histories_kept_at + KEEP_HISTORIES_S
-        if due:
-            self._histories_kept_at = time.monotonic()
-        ending = {record.batch_id for record in self._records if isinstance(record, BatchFinished)}
-        return {name: history.samples() for name, history in self._histories.items() if due or name in ending}
-
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:
             case Launch():
@@ -336,6 +354,24 @@ class Supervisor:
                 self._signal(command.key, command.attempt, signal.SIGTERM)
             case Kill():
                 self._signal(command.key, command.attempt, signal.SIGKILL)
+
+    def _done_without_commit(self, command: Command) -> bool:
+        """End what is to end though the store cannot be told why. A launch waits, unless nobody wants it any more."""
+        match command:
+            case Terminate(key=key, attempt=attempt):
+                self._signal(key, attempt, signal.SIGTERM)
+            case Kill(key=key, attempt=attempt):
+                self._signal(key, attempt, signal.SIGKILL)
+            case Launch(key=key, attempt=attempt) if self._unwanted(key):
+                never = Failure(kind="interrupted", message="stopped before it was launched")
+                self.post(AttemptEnded(key=key, attempt=attempt, ending=never, launched=False))
+            case _:
+                return False
+        return True
+
+    def _unwanted(self, key: WindowKey) -> bool:
+        """Whether a launch that waits for a commit need not be made any more."""
+        return self._shutdown or isinstance(self.scheduler.state(key), Stopping)
 
     def _signal(self, key: WindowKey, attempt: int, signum: signal.Signals) -> None:
         process = self._processes.get((key, attempt))
@@ -375,6 +411,7 @@ class Supervisor:
                     env=environment(device),
                     cpus=device.cpus,
                     memory_limit_bytes=limits.memory_limit_bytes or None,
+                    log_limit_bytes=limits.log_limit_bytes,
                 )
             except WorkloadNotLoadable as error:
                 broken = Failure(kind="bad_parameters", message=str(error), traceback=error.traceback)
@@ -414,7 +451,14 @@ class Supervisor:
                 case Error(kind=kind, message=text, traceback=traceback):
                     errors.append(Failure(kind=kind, message=text, traceback=traceback))
 
-        end = await process.wait(on_message)
+        def on_stuck(what: str) -> None:
+            self._condition.tell("window", str(key), f"{key} {what}")
+            self.post(ProcessStuck(key=key, attempt=attempt, reason=what))
+
+        try:
+            end = await process.wait(on_message, on_stuck)
+        finally:
+            self._condition.clear("window", str(key))
         ending: Ending = classify(
             result=results[-1] if results else None,
             error=errors[-1] if errors else None,
@@ -444,7 +488,10 @@ class Supervisor:
             device_seconds=accounted.seconds,
             own_memory_bytes=max(0, end.peak_memory_bytes - process.shared_bytes) if end.peak_memory_bytes else None,
         )
-        return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage)
+        note = ""
+        if end.log_left_out_bytes:
+            note = f"{end.log_left_out_bytes / 2**20:.1f} MiB of its log are left out (run.log_limit_mb)"
+        return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage, note=note)
 
     def _killer(self, end: ProcessEnd) -> Killer:
         """Who sent the SIGKILL that a process died of."""

@@ -132,13 +132,14 @@ class Findings:
         return len(self._answered)
 
     def take(self, message: PipeMessage) -> None:
+        """What is said of symbols that nobody asked about is passed over."""
         match message:
-            case SurveyedSymbol(symbol=symbol):
+            case SurveyedSymbol(symbol=symbol) if symbol in self._tasks:
                 self._data[symbol] = message
-            case SurveyedWindow(symbol=symbol):
+            case SurveyedWindow(symbol=symbol) if symbol in self._tasks:
                 planned = _planned(message)
                 self._windows[planned.window] = planned
-            case SurveyFailed(symbol=symbol):
+            case SurveyFailed(symbol=symbol) if symbol in self._tasks:
                 self._windows |= {planned.window: planned for planned in _undone(message, self._tasks[symbol])}
             case _:
                 return

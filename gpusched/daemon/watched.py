@@ -12,6 +12,7 @@ import anyio
 
 from gpusched.daemon.admission import Admission
 from gpusched.daemon.choice import Chooser
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.hub import Hub
 from gpusched.daemon.launcher import Launcher
@@ -38,6 +39,7 @@ async def be_watched(
     output_dir: Path,
     cache_dir: Path,
     state_dir: Path,
+    condition: Condition,
 ) -> None:
     """Serve `watch` until it returns. Raises SocketUnusable."""
     admission = Admission(
@@ -50,8 +52,9 @@ async def be_watched(
         output_root=output_dir,
         cache_dir=cache_dir,
         logs_dir=state_dir / "logs",
+        condition=condition,
     )
-    admission.draining = True  # a run has but one batch
+    condition.draining = True  # a run has but one batch
     requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission)
     with tempfile.TemporaryDirectory(prefix="gpusched-") as directory:
         listener = Listener(Path(directory) / SOCKET_NAME, None)

@@ -3,7 +3,8 @@
 `gpusched.teacher:train_window` is its entry point. Importing this package costs nothing; the functions import what
 they need when they are called, so that a client can check settings without numpy and a survey run without LightGBM.
 
-    sources → parsing → bars ⇄ cache       what a symbol has, parsed once, mapped ever after
+    sources → parsing → quality ⇄ cache    what a symbol has: found, read and judged once, mapped ever after
+        contents → layout → tables → timestamps, numbers → rows: from bytes to rows; quality: from rows to bars
     features, labels, split → examples     what a window of it gives to train on; the survey stops here
     training → metrics → artifacts         what is made of it
 """

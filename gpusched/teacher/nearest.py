@@ -63,6 +63,8 @@ def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
     except OSError:  # the root can be searched, but not listed
         return None
     if alike := names.get(plain(symbol)):
+        if alike[0].startswith(symbol + ".") and alike[0].lower().endswith(SUFFIXES):
+            return f"{alike[0]} is there", "write its suffix in small letters"
         if alike[0].startswith(symbol + "."):
             return f"{alike[0]} is there, which is not a form that is read", "save it as CSV or Parquet"
         return f"{alike[0]} is there", "write the symbol as its file is called"

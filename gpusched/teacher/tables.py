@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 #: (W, n): the characters of n texts, filled up with zeros
 Characters = Bytes
 
-_NEWLINE, _QUOTE, _SPACE, _TAB = b'\n" \t'
+_NEWLINE, _QUOTE, _SPACE, _TAB, _ZERO, _NINE = b'\n" \t09'
 #: of a longer field only so much is looked at, and the last of it is a character that is in no text
 LONGEST = 64
 _TOO_LONG = 0xFF
@@ -81,6 +81,10 @@ class Table:
         if longest == LONGEST:
             found[-1][widths > LONGEST] = _TOO_LONG
         return found
+
+    def first(self, column: int) -> Bytes:
+        """The first characters of the fields of a column; of empty ones the separator or quote behind them."""
+        return np.frombuffer(self.text, np.uint8)[self._trimmed(column)[0]]
 
     def only(self, rows: npt.NDArray[np.bool_]) -> Table:
         """The table without other rows."""
@@ -176,19 +180,15 @@ def _miscounted(fields: int, width: int) -> str:
 
 def _without_headers(table: Table, layout: Layout) -> Table:
     """The table without rows that are blank or repeat the header, as files put together have them."""
-    widths = table.ends[:, layout.timestamp] - table.starts[:, layout.timestamp]
-    name = layout.names[layout.timestamp].encode()
-    suspects = widths < 3  # of blanks or quotes; shorter than any timestamp
-    if name:
-        buffer = np.frombuffer(table.text, np.uint8)
-        suspects |= (widths == len(name)) & (buffer[table.starts[:, layout.timestamp]] == name[0])
-    if not suspects.any():
+    first = table.first(layout.timestamp)
+    suspects = np.flatnonzero((first < _ZERO) | (first > _NINE))
+    if not len(suspects):
         return table
     names = [name.strip() for name in layout.names]
     kept = np.ones(len(table), bool)
-    for row in np.flatnonzero(suspects).tolist():
+    for row in suspects.tolist():
         line = table.text[table.starts[row, 0] : table.ends[row, -1]]
-        found = [field.strip(' \t"') for field in line.decode().split(layout.separator)]
+        found = [field.strip(' \t"\ufeff') for field in line.decode().split(layout.separator)]
         kept[row] = not _is_blank(line, layout.separator) and found != names
     return table.only(kept)
 

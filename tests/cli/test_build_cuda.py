@@ -151,6 +151,7 @@ def test_it_is_built_for_the_gpus_that_are_used_and_tried_on_them(place: Place) 
     told = place.build(*left_out)
     assert "for sm_86, sm_89 (NVIDIA RTX 6000 Ada Generation) is built already" in told
     assert "It trains by CUDA and on the CPU" in told
+    assert "trains by CUDA already" in place.build(*left_out)
     (wheel,) = place.calls("wheel")
     assert "--config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES=86-real;89-real" in wheel
     assert place.which == "new"
@@ -159,9 +160,9 @@ def test_it_is_built_for_the_gpus_that_are_used_and_tried_on_them(place: Place) 
 @pytest.mark.parametrize(
     ("step", "says"),
     [
-        ("download", "could not be built: error: download cannot be done nothing was changed"),
-        ("wheel", "could not be built: error: wheel cannot be done nothing was changed"),
-        ("target", "could not be built: error: target cannot be done nothing was changed"),
+        ("download", "could not be built: error: download cannot be done after nothing was changed"),
+        ("wheel", "could not be built: error: wheel cannot be done after nothing was changed"),
+        ("target", "could not be built: error: target cannot be done after nothing was changed"),
         ("install", "could not be put back: error: install cannot be done"),
     ],
 )
@@ -170,7 +171,7 @@ def test_a_step_that_fails_changes_nothing(place: Place, step: str, says: str) -
     assert says in place.build("--arch", "90", code=4)
     assert place.which == "old"
     assert not (place.home / "building").exists()
-    assert "before\nerror" in (place.home / "log").read_text()
+    assert "error.cpp\nerror: " in (place.home / "log").read_text()
 
 
 @pytest.mark.parametrize("breaks", ["import", "cpu", "no cuda"])
@@ -252,6 +253,12 @@ def test_an_interrupted_build_ends_with_all_that_it_has_started(place: Place) ->
         process.communicate(timeout=60)
     assert (process.returncode, place.which) == (130, "old")
     assert not (place.home / "building").exists()
+
+
+def test_a_cache_that_cannot_be_written(place: Place) -> None:
+    (place.directory / "file").touch()
+    said = place.build("--arch", "90", "--set", f"cache.dir={place.directory}/file/below", code=4)
+    assert f"LightGBM cannot be built: {place.directory}/file/below" in said
 
 
 def test_it_asks_and_no_is_no(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

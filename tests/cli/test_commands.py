@@ -341,10 +341,14 @@ def test_windows_that_find_out_themselves_say_why_nothing_was_trained(gpusched: 
 def test_a_file_that_is_refused_counts_as_failed(gpusched: Command) -> None:
     (gpusched.directory / "data" / "BAD.csv").write_text("<html>\n")
     typed = ("--symbols", "ABC,BAD", *DATES, "--device", "cpu")
-    plan = gpusched.json("plan", *typed)
+    plan = gpusched.json("plan", *typed, code=1)
+    assert gpusched.json("plan", *typed, "--max-failure-rate", "0.5") == plan
     assert plan["totals"] == {"total": 4, "train": 2, "reuse": 0, "skip": 0, "fail": 2}
     assert (plan["windows"][-1]["action"], "HTML" in plan["windows"][-1]["reason"]) == ("fail", True)
-    assert gpusched.json("run", *typed, code=1)["windows"]["failed"] == 2
+    found = gpusched.json("run", *typed, code=1)
+    assert found["windows"]["failed"] == 2
+    (refused,) = found["refused"]
+    assert (refused["windows"], "HTML" in refused["reason"]) == (2, True)
     (index,) = gpusched.directory.glob("gpusched-runs/*/teacher_runs.json")
     lines = [json.loads(line) for line in index.read_text().splitlines()]
     failed = [line for line in lines if line["status"] == "failed"]

@@ -101,6 +101,7 @@ def test_wait_shows_the_run_and_ends_with_its_exit_code(client: Client) -> None:
     assert "2 × told to" in good or "2 x told to" in good
     ended = client.json("submit", client.symbols("S0", "BAD"), "--name", "failing", *ASKED, "--wait", code=1)
     assert ended["windows"]["failed"] == 2
+    assert ended["refused"] == [{"reason": "told to", "windows": 2}]
     again = client.json("status", "failing")
     assert again["windows"] == ended["windows"]
     allowed = ("--max-failure-rate", "0.5")

@@ -68,7 +68,7 @@ def test_what_is_not_known_of_is_not_certain() -> None:
     choice = fastest.fastest(windows(8), (CORES, CARDS), {CORES: timing(CORES, 0.02)}, pending=2)
     assert (
         choice.reason
-        == "CPU: 0.02 s on 16 cores; 2 GPUs are still being tried. Training on the CPU; --device cuda to insist"
+        == "CPU: 0.02 s on 16 cores; 2 GPUs are still being tried. Training on the CPU; --device mixed waits for them"
     )
     assert not fastest.is_certain(choice, (CORES, CARDS))
     nothing = fastest.fastest(windows(8), (CORES, CARDS), {})

@@ -46,10 +46,12 @@ LEGAL = {
     ("starting", "ended", "queued"),
     ("starting", "ended", "finished"),
     ("running", "stopped", "stopping"),
+    ("running", "stuck", "running"),
     ("running", "ended", "queued"),
     ("running", "ended", "finished"),
     ("stopping", "started", "stopping"),
     ("stopping", "stopped", "stopping"),
+    ("stopping", "stuck", "stopping"),
     ("stopping", "ended", "queued"),
     ("stopping", "ended", "finished"),
     ("finished", "retried", "queued"),
@@ -68,9 +70,10 @@ stateDiagram-v2
     starting --> finished: ended
     starting --> queued: ended
     running --> stopping: stopped
+    running --> running: stuck
     running --> finished: ended
     running --> queued: ended
-    stopping --> stopping: started · stopped
+    stopping --> stopping: started · stopped · stuck
     stopping --> finished: ended
     stopping --> queued: ended
     finished --> queued: retried

@@ -121,5 +121,6 @@ def test_auto_is_right_on_pocl_against_the_processors(gpusched: Command) -> None
     assert ended["windows"]["succeeded"] == ended["windows"]["total"]
     fastest = min(seconds, key=lambda device: seconds[device])
     assert {window["device_type"] for window in details(gpusched.directory / "out")} == {fastest}, (seconds, err)
-    assert "OpenCL: " in err
+    # their trial takes longer than the batch, or a window does
+    assert "OpenCL: " in err or "still being tried" in err
     assert ended["seconds"] < min(seconds.values()) + 6.0

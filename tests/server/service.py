@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from gpusched.config import Cache, Config, Daemon, Devices, Hooks, Metrics, Run
-from gpusched.daemon import admission, clients, main, server
+from gpusched.daemon import admission, clients, groups, leftovers, link, main, manager, process, server
 from gpusched.errors import GpuschedError
 
 
@@ -20,17 +20,27 @@ def config(directory: Path, slots: int) -> Config:
         run=Run(output=directory / "runs"),
         devices=Devices(cpu_slots=slots),
         cache=Cache(dir=directory / "cache"),
-        daemon=Daemon(state_dir=directory / "state", socket=directory / "run" / "s", idle_launcher_s=60.0),
+        daemon=Daemon(
+            state_dir=directory / "state",
+            socket=directory / "run" / "s",
+            idle_launcher_s=60.0,
+            stop_limit_s=float(os.environ.get("GPUSCHED_TEST_STOP_LIMIT_S", "300")),
+        ),
         hooks=msgspec.json.decode(os.environ.get("GPUSCHED_TEST_HOOKS", "{}"), type=Hooks),
         metrics=Metrics(listen=os.environ.get("GPUSCHED_TEST_METRICS", "")),
     )
 
 
+_WITH_CONSTANTS = (admission, clients, groups, leftovers, link, main, manager, process, server)
+
+
 def change_constants() -> None:
     """Limits that a test cannot wait for, or cannot reach, are closer in its daemon."""
     for name, value in json.loads(os.environ["GPUSCHED_TEST_CONSTANTS"]).items():
-        (module,) = [module for module in (admission, clients, main, server) if hasattr(module, name)]
-        setattr(module, name, value)
+        modules = [module for module in _WITH_CONSTANTS if hasattr(module, name)]
+        assert modules, name
+        for module in modules:
+            setattr(module, name, value)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.daemon import main
+from gpusched.daemon import manager
 from tests.server.support import REPOSITORY
 
 SYSTEM = REPOSITORY / "systemd" / "gpusched.service"
@@ -66,8 +66,8 @@ def test_units_agree_with_the_daemon(unit: Path) -> None:
     assert setting["OOMPolicy"] == "continue"
     assert setting["Restart"] == "on-failure"
     # While the daemon drains it asks for more time, before the time it has is over.
-    assert int(setting["TimeoutStopSec"]) >= main.EXTENSION_S
-    assert int(setting["WatchdogSec"]) > main.TURN_S
+    assert int(setting["TimeoutStopSec"]) >= manager.EXTENSION_S
+    assert int(setting["WatchdogSec"]) > manager.TURN_S
     assert setting["ExecStart"].endswith("/gpusched daemon")
 
 

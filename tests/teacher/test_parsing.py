@@ -114,6 +114,8 @@ def values(bars: Bars) -> list[tuple[float, ...]]:
         ((HEADER + ONE).replace(",", "|"), None),
         ((HEADER + ONE).replace("\n", "\r"), None),
         (HEADER + ONE + HEADER, None),
+        ("\ufeff" + HEADER + ONE + "\ufeff" + HEADER, None),
+        ("".join(f'"{line}"\n' for line in (HEADER + ONE + HEADER).replace(",", '","').splitlines()), None),
         (HEADER + ONE.replace(",1,", ',"1",'), None),
         ("note," + HEADER + '"a ""b"", c\nd",' + ONE, None),
         ("timestamp," + HEADER.replace("timestamp", "note") + ONE.replace(",", ",é,", 1), None),

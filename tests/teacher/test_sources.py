@@ -120,6 +120,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         ("aapl.csv", "AAPL", "aapl.csv is there", "write the symbol as its file is called"),
         ("BTC_USDT.csv", "BTC-USDT", "BTC_USDT.csv is there", "write the symbol as its file is called"),
         ("RELIANCE.NS.csv", "RELIANCE", "RELIANCE.NS.csv is there", "write the symbol as its file is called"),
+        ("AAPL.Csv", "AAPL", "AAPL.Csv is there", "write its suffix in small letters"),
         ("AAPL.xlsx", "AAPL", "AAPL.xlsx is there, which is not a form that is read", "save it as CSV or Parquet"),
         ("AAPL.csv", "AAPL.csv", "AAPL.csv is there", "leave .csv out of the symbol"),
         ("1d/AAPL.csv", "AAPL", "1d/AAPL.csv is there", "give --data-root 1d"),

@@ -92,6 +92,15 @@ def test_what_is_missing_is_known() -> None:
     assert findings.symbols == 1
 
 
+def test_what_nobody_asked_about_is_passed_over() -> None:
+    """A survey runs foreign code, which may write anything to its pipe."""
+    foreign = SurveyFailed(symbol="X", what="bad_data", reason="no")
+    lying = SurveyedSymbol(symbol="A", notes=(), days=Days(dt.date.max, b"\xff" * 100), strict=True)
+    made = plan(said("A"), said("B"), said("C"), [foreign, *said("Y"), lying])
+    assert actions(made) == ["train", "skip"] * 3
+    assert made.notes == {}
+
+
 async def surveyed(b: Bench, directory: Path, *symbols: str) -> Plan:
     spec = BatchSpec(
         symbols=symbols,

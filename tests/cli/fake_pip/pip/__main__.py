@@ -28,7 +28,7 @@ def step(name: str) -> None:
 
 
 def fail(why: str) -> NoReturn:
-    print("before\n" + why + "\nafter")
+    print("Building error.cpp\n" + why + "\nafter")
     sys.exit(1)
 
 

@@ -1,0 +1,59 @@
+"""`python -m benchmarks.gpus.ballast LEAVE_MIB SECONDS`: takes a card's memory but so much, and then gives it back.
+
+It says `ready` when it has it, and goes on taking what others give back. Its context alone keeps everybody else off a
+card in EXCLUSIVE_PROCESS mode.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from typing import Any
+
+MIB = 1 << 20
+#: of these sizes, in MiB, the largest first
+PIECES = (4096, 512, 64, 8, 2)
+
+
+def main(leave_mib: int, seconds: float) -> int:
+    try:
+        cuda: Any = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        print("there is no CUDA driver", flush=True)
+        return 1
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    code = (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+        or cuda.cuCtxSetCurrent(context)
+    )
+    if code:
+        print(f"CUDA refuses: {code}", flush=True)
+        return 1
+    until = time.monotonic() + seconds
+    told = False
+    while time.monotonic() < until:
+        left = _take(cuda, leave_mib)
+        if not told:
+            print(f"ready: {left} MiB are left", flush=True)
+            told = True
+        time.sleep(0.05)
+    return 0
+
+
+def _take(cuda: Any, leave_mib: int) -> int:
+    """All but so many MiB; what is left then."""
+    free, total, at = ctypes.c_size_t(), ctypes.c_size_t(), ctypes.c_uint64()
+    for piece in PIECES:
+        while not cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)):
+            if free.value < (leave_mib + piece) * MIB or cuda.cuMemAlloc_v2(
+                ctypes.byref(at), ctypes.c_size_t(piece * MIB)
+            ):
+                break
+    return free.value // MIB
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))
