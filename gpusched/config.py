@@ -157,6 +157,9 @@ class Daemon(Struct, frozen=True, kw_only=True):
     state_dir: Path = msgspec.field(default_factory=_state_dir)
     socket: Path | None = None
     group: str = ""
+    #: where data and outputs may lie, and which workloads may be named; none: anywhere, any
+    roots: tuple[Path, ...] = ()
+    workloads: tuple[str, ...] = ()
     idle_launcher_s: Seconds = 300.0
     stop_limit_s: Annotated[float, Meta(ge=1, le=10_000_000)] = 300.0
     keep_days: Days = 90.0
@@ -372,6 +375,11 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
         if not isinstance(setting.value, str | Path) or not str(setting.value):
             raise BadValue(place=setting.origin, key=key, why=f"expected a path, got {setting.value!r}")
         return _path(key, setting)
+    if hint == tuple[Path, ...]:
+        texts = _parsed(setting.value)
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
+            raise BadValue(place=setting.origin, key=key, why=f"expected a list of paths, got {setting.value!r}")
+        return tuple(_path(key, msgspec.structs.replace(setting, value=text)) for text in texts)
     value = setting.value if hint is str or isinstance(setting.value, dt.date) else _parsed(setting.value)
     try:
         return msgspec.convert(value, hint, strict=True)

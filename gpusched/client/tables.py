@@ -26,7 +26,7 @@ SHOWN_REASONS = 10
 #: lines about the data of symbols
 SHOWN_NOTES = 20
 #: characters of a message that are shown
-MESSAGE_CHARS = 300
+MESSAGE_CHARS = 600
 
 _ACTION_STYLES = {"train": "green", "reuse": "cyan", "skip": "yellow", "fail": "bold red"}
 

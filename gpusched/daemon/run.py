@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from gpusched import files
+from gpusched import directories, files
 from gpusched.config import Config, run_state_dir
 from gpusched.core.events import (
     BatchAccepted,
@@ -340,8 +340,8 @@ def _made(state_dir: Path) -> Path:
     """The directory of a run's state, which nobody else can change. Raises NotOurs, StoreUnwritable."""
     try:
         files.make_private_directory(state_dir.parent)
-        with files.opened(state_dir.parent) as parent:
-            os.close(files.own_directory(state_dir.name, parent, shown=state_dir))
+        with directories.opened(state_dir.parent) as parent:
+            os.close(directories.own_directory(state_dir.name, parent, shown=state_dir))
     except OSError as error:
         raise StoreUnwritable(path=state_dir, cause=error.strerror or error) from error
     return state_dir

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
@@ -16,6 +17,7 @@ _MISSING = {"", "nan", "null", "none", "na", "n/a", "#n/a", "nat", "-", "--"}
 _EXACT_DIGITS = 15
 _POWERS = 10.0 ** np.arange(23)
 _ZERO, _NINE, _DOT, _COMMA, _PLUS, _MINUS = b"09.,+-"
+_ONE_NUMBER = re.compile(r"[-+]?([\d.]+([eE][-+]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)
 _PLAIN = np.zeros(256, bool)
 _PLAIN[list(b"0123456789.+-eE\0")] = True
 
@@ -89,8 +91,8 @@ def _number(table: Table, row: int, column: int, name: str, decimal: str) -> flo
     if text.lower() in _MISSING:
         return math.nan
     try:
-        # Python also takes 1_000 and other scripts' digits, which would hide a broken file.
-        return float(text.replace("_", "?") if text.isascii() else "?")
+        # Python also takes 1_000, other scripts' digits and line ends, which would hide a broken file.
+        return float(text if _ONE_NUMBER.fullmatch(text) else "?")
     except ValueError:
         separated = f" (fields are separated by {table.separator!r})" if table.separator != "," else ""
         raise BadData(

@@ -15,6 +15,9 @@ from gpusched.teacher.contents import kind
 from gpusched.teacher.nearest import FLAT_SUFFIXES, PARQUET, SUFFIXES, nothing_found, some
 from gpusched.workload import BadData, DataNote, NoData
 
+#: bytes of a symbol's name, with which and a suffix a file can be called
+_LONGEST = 240
+
 
 class Source(msgspec.Struct, frozen=True):
     """A file as it was when it was found; its content is taken to change only together with these."""
@@ -50,6 +53,8 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
     """
     if problem := symbol_problem(symbol):
         raise BadData(f"{symbol!r} cannot be a symbol: {problem}")
+    if len(symbol.encode(errors="replace")) > _LONGEST:
+        raise BadData(f"{symbol!r} cannot be a symbol: no file can have so long a name")
     below = Path(root, symbol)
     directories = _directories(below)
     # One that has intervals has all that there is of the symbol: no file beside it stands in for one that is missing.
@@ -67,13 +72,24 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
 
 
 def _directories(below: Path) -> list[str]:
+    """The directories in that of a symbol, links to such that are gone among them."""
     try:
         with os.scandir(below) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+            return sorted(entry.name for entry in entries if not _hidden(entry.name) and _is_directory(entry))
     except PermissionError as error:
         raise BadData(f"{below}: {error.strerror}") from None
+    except OSError as error:
+        if not _is_absent(error):
+            raise
+        if below.is_symlink():
+            raise BadData(f"{below}: is a broken link, to {below.readlink()}") from None
+        return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    if entry.is_dir():
+        return True
+    return entry.is_symlink() and not entry.name.lower().endswith(SUFFIXES) and not Path(entry.path).exists()
 
 
 def _hidden(name: str) -> bool:
@@ -114,6 +130,10 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
             entries = sorted(scanned, key=lambda entry: entry.name)
     except PermissionError as error:
         raise BadData(f"{directory}: {error.strerror}") from None
+    except FileNotFoundError:
+        if not directory.is_symlink():
+            raise
+        raise BadData(f"{directory}: is a broken link, to {directory.readlink()}") from None
     for entry in entries:
         name = entry.name
         if _hidden(name):
@@ -124,7 +144,7 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
         try:
             status = entry.stat()
         except OSError as error:
-            if not _is_broken_link(error):
+            if not _is_absent(error):
                 raise
             links.append(name)
             continue
@@ -163,8 +183,9 @@ def _unread(read: int, links: list[str], others: list[str]) -> tuple[DataNote, .
     return tuple(notes)
 
 
-def _is_broken_link(error: OSError) -> bool:
-    return isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
+def _is_absent(error: OSError) -> bool:
+    """Whether there is nothing of that name, or a link to nothing; no other error says anything about the data."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def _parts(directory: Path, name: str) -> tuple[Source, ...]:
@@ -196,7 +217,7 @@ def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, .
         except PermissionError as error:
             raise BadData(f"{path}: {error.strerror}") from None
         except OSError as error:
-            if not _is_broken_link(error):
+            if not _is_absent(error):
                 raise
             if path.is_symlink():
                 problems.append(f"{path}: is a broken link, to {path.readlink()}")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched import files
+from gpusched import directories, files
 from gpusched.core.events import Record
 from gpusched.core.model import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
 from gpusched.daemon import store as module
@@ -497,7 +497,7 @@ def test_a_store_that_another_one_has_taken_the_place_of_is_not_written(tmp_path
     with Store.open(path) as store:
         shutil.rmtree(path.parent)
         path.parent.mkdir()
-        with files.opened(path.parent):
+        with directories.opened(path.parent):
             lock = files.lock(path.with_name("state.db.lock"))
         with pytest.raises(StoreLocked):
             store.keep_in_place()

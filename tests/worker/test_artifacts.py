@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpusched import artifacts, files
+from gpusched import artifacts, directories
 from gpusched.artifacts import Metadata, Partial
 from gpusched.core.model import DeviceType
 
@@ -155,7 +155,7 @@ def test_a_new_result_replaces_an_old_one(tmp_path: Path) -> None:
 
 
 def test_where_paths_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "exchange", lambda *names: False)
+    monkeypatch.setattr(directories, "exchange", lambda *names: False)
     commit(tmp_path, OLD)
     path = commit(tmp_path, NEW)
     assert artifacts.verify(path, {NEW}) is not None
@@ -208,7 +208,7 @@ def _commit_and_die(output: Path, step: int, exchange: str) -> bool:
 
         def trace(frame: Any, event: str, argument: object) -> Any:
             nonlocal lines
-            if frame.f_code.co_filename not in (artifacts.__file__, files.__file__):
+            if frame.f_code.co_filename not in (artifacts.__file__, directories.__file__):
                 return None
             if event == "line":
                 lines += 1
@@ -217,7 +217,7 @@ def _commit_and_die(output: Path, step: int, exchange: str) -> bool:
             return trace
 
         if exchange == "without exchange":
-            files.exchange = lambda *names: False
+            directories.exchange = lambda *names: False
         partial = write(output, NEW)
         sys.settrace(trace)
         partial.commit(metadata(NEW))
