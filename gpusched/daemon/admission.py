@@ -21,7 +21,7 @@ import msgspec
 
 from gpusched.core import planning
 from gpusched.core.events import TermsRequested
-from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice, Finished
+from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice
 from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
@@ -243,10 +243,7 @@ class Admission:
 
     def at_work(self, batch_id: str) -> bool:
         """Whether the batch is there and not finished, as the supervisor knows it."""
-        scheduler = self._supervisor.scheduler
-        if scheduler.batch(batch_id) is None:
-            return False
-        return any(not isinstance(state, Finished) for _, state in scheduler.states(batch_id))
+        return self._supervisor.scheduler.is_at_work(batch_id)
 
     def _at_work(self, batch_id: str, digest: str) -> bool:
         batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)

@@ -16,6 +16,7 @@ from gpusched.core.events import (
     BatchHeld,
     BatchReleased,
     BatchReopened,
+    ChangeMade,
     DeviceChanged,
     DeviceTuned,
     Update,
@@ -92,6 +93,9 @@ class Journal:
                 log.warning("batch held batch=%s reason=%r", update.batch_id, update.reason[:MESSAGE_CHARS])
             case BatchReleased():
                 log.info("batch released batch=%s", update.batch_id)
+            case ChangeMade(batch_id=batch_id, change=change):
+                which = batch_id if change.label is None else WindowKey(batch_id, change.label)
+                log.info("asked to %s which=%s windows=%d", change.verb, which, change.windows)
             case BatchAltered(batch=batch, changes=changes):
                 log.info("batch altered batch=%s changes=%r", batch.id, "; ".join(changes))
             case BatchReopened():
@@ -121,6 +125,8 @@ class Journal:
             self._placed_at.setdefault(moved.key, moved.at)
             return
         began = self._placed_at.pop(moved.key, moved.at)
+        if isinstance(new, Finished) and not isinstance(old, Active):
+            return  # a request, which is told when it is through
         if isinstance(new, Finished):
             bad = isinstance(new.outcome, Failed | Lost | TimedOut)
             level, word = logging.WARNING if bad else logging.INFO, name_of(new.outcome)

@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from gpusched import files
+from gpusched.core.changes import Change
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import (
     BatchAccepted,
@@ -31,6 +32,8 @@ from gpusched.core.events import (
     BatchRecovered,
     BatchReleased,
     BatchReopened,
+    ChangeAdvanced,
+    ChangeMade,
     DeviceChanged,
     DeviceTuned,
     Record,
@@ -192,7 +195,7 @@ class Store:
 
         Raises `LookupError` for a move of a window that no accepted batch has.
         """
-        with self._transaction(sync=bool(histories) or not records or not all(map(_is_start, records))):
+        with self._transaction(sync=bool(histories) or not records or not all(map(_may_be_late, records))):
             for record in records:
                 self._write(record)
             for estimate in learned:
@@ -267,6 +270,12 @@ class Store:
                 self._alter(record)
             case BatchReopened():
                 self._execute("UPDATE batches SET finished_at = NULL WHERE id = ?", (record.batch_id,))
+            case ChangeAdvanced(batch_id=batch_id, change=change):
+                self._execute(statements.ADVANCE, (batch_id, *msgspec.structs.astuple(change)))
+            case ChangeMade(batch_id=batch_id, change=change, recorded=recorded):
+                if recorded:
+                    asked = (batch_id, change.number)
+                    self._execute("DELETE FROM changes WHERE batch_id = ? AND number = ?", asked)
             case BatchFinished():
                 self._execute("UPDATE batches SET finished_at = ? WHERE id = ?", (record.at, record.batch_id))
             case DeviceChanged():
@@ -332,22 +341,25 @@ class Store:
 
     def unfinished(self) -> Iterator[BatchRecovered]:
         """Every batch that is not finished, in the order of acceptance, with all of its windows as last recorded."""
-        for (batch_id,) in self._query("SELECT id FROM batches WHERE finished_at IS NULL ORDER BY number"):
+        for (batch_id,) in self._query(statements.UNFINISHED):
             recovered = self.recovered(batch_id)
             if recovered is not None:
                 yield recovered
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
-        for batch, held_reason, finished in self._query(asked, (batch_id,)):
+        about = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
+        for batch, held_reason, finished in self._query(about, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
+            asked = self._query(statements.CHANGES, (batch_id,))
+            changes = [Change(**dict(zip(Change.__struct_fields__, row, strict=True))) for row in asked]
             with self._decoding(batch_id):
                 return BatchRecovered(
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
                     held_reason=held_reason,
                     finished=bool(finished),
+                    changes=tuple(changes),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),
                 )
         return None
@@ -549,9 +561,18 @@ def _lock(path: Path) -> int:
         raise StoreLocked(path=path, holder=locked.holder) from None
 
 
-def _is_start(record: Record) -> bool:
-    """Nothing is done upon it, and a restart takes a window that was starting for one that ran."""
-    return isinstance(record, WindowMoved) and isinstance(record.new, Running)
+def _may_be_late(record: Record) -> bool:
+    """Nothing is done upon it, and what is made of the loss of it is as good.
+
+    A restart takes a window that was starting for one that ran, and goes on with a change from where that was.
+    """
+    match record:
+        case WindowMoved(old=old, new=new):
+            return isinstance(new, Running) or (not isinstance(old, Active) and not isinstance(new, Active))
+        case ChangeAdvanced(recorded=recorded):
+            return recorded
+        case _:
+            return False
 
 
 def _peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:

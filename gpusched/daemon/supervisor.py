@@ -22,10 +22,11 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import artifacts
+from gpusched import artifacts, outputs
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -47,6 +48,7 @@ from gpusched.core.events import (
     Record,
     ResultsChecked,
     ShutdownRequested,
+    SliceGranted,
     Terminate,
     TimePassed,
     Update,
@@ -184,7 +186,7 @@ class Supervisor:
 
     async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
-        artifacts.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
+        outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
         self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
@@ -203,7 +205,7 @@ class Supervisor:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
             with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
-                artifacts.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
+                outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
             self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
@@ -258,6 +260,9 @@ class Supervisor:
     # -- turns -------------------------------------------------------------------------------------------------------
 
     async def _next_turn(self) -> None:
+        if self._may_go_on:
+            await anyio.lowlevel.checkpoint()  # everybody else comes first
+            return
         deadlines = [] if self.scheduler.deadline is None else [self.scheduler.deadline]
         if self._records:
             deadlines.append(time.monotonic() + RETRY_COMMIT_S)
@@ -267,11 +272,18 @@ class Supervisor:
             await self._wakeup.wait()
         self._wakeup = anyio.Event()
 
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether changes to many windows wait for their next slice; not while the store cannot be written."""
+        return self.scheduler.changing and not self._records
+
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
         instant = now()
         deadline = self.scheduler.deadline
         if deadline is not None and deadline <= instant.monotonic:
             self._events.append(TimePassed())
+        if self._may_go_on:
+            self._events.append(SliceGranted())
         while self._events:
             event = self._events.popleft()
             records, commands = self.scheduler.handle(event, instant)
@@ -389,7 +401,7 @@ class Supervisor:
         batch = self.scheduler.batch(asked.batch_id)
         assert batch is not None
         missing = await anyio.to_thread.run_sync(
-            artifacts.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+            outputs.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
         )
         self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
         self._checks.discard(asked.check)
@@ -507,6 +519,10 @@ class Supervisor:
                 if not self.scheduler.blames(key, failure):
                     return
                 await self._heard.setdefault(device.id, anyio.Event()).wait()
+
+    def find_in_log(self, key: WindowKey, attempt: int, offset: int) -> tuple[int, int, int]:
+        """Where to read on in a log of which something may be left out; see `Logs.find`."""
+        return self._launcher.logs.find(self.log_path(key, attempt), offset)
 
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""

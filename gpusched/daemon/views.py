@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-from gpusched.core.events import BatchAccepted, BatchAltered, Update, WindowMoved
+from gpusched.core.events import BatchAccepted, BatchAltered, ChangeAdvanced, ChangeMade, Update, WindowMoved
 from gpusched.core.model import (
     CPU,
     Active,
@@ -157,10 +157,10 @@ def ending(move: WindowMoved) -> WindowMoved:
 def delta(update: Update) -> Delta | None:
     """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure.
 
-    None: nothing, since no view shows terms, and clients of 0.1 know no such frame.
+    None: nothing, since no view shows terms or how far a change is, and clients of 0.1 know no such frame.
     """
     match update:
-        case BatchAltered():
+        case BatchAltered() | ChangeAdvanced() | ChangeMade():
             return None
         case BatchAccepted():
             return BatchAnnounced(batch=_announced(update))
