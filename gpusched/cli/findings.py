@@ -31,6 +31,16 @@ _NO_OPENCL = ("No OpenCL device", "clGetPlatformIDs", "boost::compute", "libOpen
 #: what LightGBM says where it was built without a device type
 NO_CUDA_BUILD = "not enabled in this build"
 _CUDA_BUILD = "to have it, with NVIDIA's CUDA toolkit installed: `gpusched doctor --build-cuda`"
+#: what CUDA says of a build that does not go with this machine → what to do
+_OTHER_BUILD = {
+    NO_CUDA_BUILD: _CUDA_BUILD,
+    "libnccl": NCCL,
+    "no kernel image": "this LightGBM is built for other GPUs: `gpusched doctor --build-cuda` builds it for those here",
+    "driver version is insufficient": (
+        "update the NVIDIA driver; or set CUDA_HOME to a toolkit that is no newer than the driver, and build LightGBM"
+        " with that: `gpusched doctor --build-cuda`"
+    ),
+}
 _ONLY_GPUS = "nothing, if windows are to train on the CPU"
 
 
@@ -92,7 +102,7 @@ def _cuda_check(trial: Trial) -> Check:
     if trial.trained:
         return Check(name=name, status="ok", message="LightGBM trains by CUDA")
     why = first_line(trial.why)
-    remedy = _CUDA_BUILD if NO_CUDA_BUILD in why else NCCL if "libnccl" in why else _ONLY_GPUS
+    remedy = next((text for sign, text in _OTHER_BUILD.items() if sign in why), _ONLY_GPUS)
     return Check(name=name, status="warning", message=f"--device cuda does not work: {why}", remedy=remedy)
 
 
