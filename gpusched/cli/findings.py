@@ -35,6 +35,16 @@ _NCCL = (
     "this LightGBM is built with CUDA and needs NCCL: `pip install nvidia-nccl-cu13` (cu12 for CUDA 12),"
     " or name the directory of libnccl.so.2 in LD_LIBRARY_PATH"
 )
+#: what CUDA says of a build that does not go with this machine → what to do
+_OTHER_BUILD = {
+    NO_CUDA_BUILD: _CUDA_BUILD,
+    "libnccl": _NCCL,
+    "no kernel image": "this LightGBM is built for other GPUs: `gpusched doctor --build-cuda` builds it for those here",
+    "driver version is insufficient": (
+        "update the NVIDIA driver; or set CUDA_HOME to a toolkit that is no newer than the driver, and build LightGBM"
+        " with that: `gpusched doctor --build-cuda`"
+    ),
+}
 #: a library that LightGBM does not find → what to do
 _MISSING = {"libgomp": _OPENMP, "libnccl": _NCCL}
 _ONLY_GPUS = "nothing, if windows are to train on the CPU"
@@ -98,7 +108,7 @@ def _cuda_check(trial: Trial) -> Check:
     if trial.trained:
         return Check(name=name, status="ok", message="LightGBM trains by CUDA")
     why = first_line(trial.why)
-    remedy = _CUDA_BUILD if NO_CUDA_BUILD in why else _NCCL if "libnccl" in why else _ONLY_GPUS
+    remedy = next((text for sign, text in _OTHER_BUILD.items() if sign in why), _ONLY_GPUS)
     return Check(name=name, status="warning", message=f"--device cuda does not work: {why}", remedy=remedy)
 
 

@@ -14,12 +14,14 @@ import msgspec
 from gpusched.cli.batches import load_config
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.service import status_object
+from gpusched.client.cells import clean
 from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.streams import when_gone
+from gpusched.client.trouble import remedy
 from gpusched.core.totals import device_object, totals
 from gpusched.errors import DONE, UsageError
-from gpusched.protocol import BatchStatus, DeviceStatus, WindowLine
+from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, WindowLine
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -83,6 +85,7 @@ def status(options: argparse.Namespace) -> int:
                     print(choice.reason, file=sys.stderr)  # noqa: T201
                 if batch.held_reason is not None:
                     print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
+            _print_troubles(daemon.ping().troubles)
             return DONE
         batches = daemon.batches()
         if options.json:
@@ -100,9 +103,17 @@ def status(options: argparse.Namespace) -> int:
             )
         else:
             _print_batches(batches)
-            if trying := daemon.ping().trying:
-                print(f"trying {trying}", file=sys.stderr)  # noqa: T201
+            pong = daemon.ping()
+            if pong.trying:
+                print(f"trying {pong.trying}", file=sys.stderr)  # noqa: T201
+            _print_troubles(pong.troubles)
         return DONE
+
+
+def _print_troubles(troubles: tuple[Trouble, ...]) -> None:
+    """On stderr, so that a listing for a program stays one."""
+    for trouble in troubles:
+        print(f"Trouble: {clean(trouble.text)}\n  {remedy(trouble)}".rstrip(), file=sys.stderr)  # noqa: T201
 
 
 def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None:

@@ -393,19 +393,25 @@ class Requests:
         await client.send(End())
 
     async def _send_log(self, key: WindowKey, attempt: int, offset: int, client: Client) -> int | None:
-        """Send what there is from `offset` on; the offset after that, or None if there is no such log."""
+        """Send what there is from `offset` on; the offset after that, or None if there is no such log.
+
+        Offsets count what was written, so that the middle of a log may be left out while somebody follows it.
+        """
         try:
             descriptor = os.open(self._supervisor.log_path(key, attempt), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            while data := os.pread(descriptor, CHUNK_BYTES, offset):
+            while True:
+                position, most, offset = self._supervisor.find_in_log(key, attempt, offset)
+                data = os.pread(descriptor, min(most, CHUNK_BYTES), position)
+                if not data:
+                    return offset
                 await client.send(LogChunk(attempt=attempt, offset=offset, data=data))
                 await anyio.lowlevel.checkpoint()
                 offset += len(data)
         finally:
             os.close(descriptor)
-        return offset
 
     # -- names -------------------------------------------------------------------------------------------------------
 

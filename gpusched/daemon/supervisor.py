@@ -26,7 +26,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import artifacts
+from gpusched import artifacts, outputs
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -186,7 +186,7 @@ class Supervisor:
 
     async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
-        artifacts.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
+        outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
         self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
@@ -205,7 +205,7 @@ class Supervisor:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
             with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
-                artifacts.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
+                outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
             self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
@@ -401,7 +401,7 @@ class Supervisor:
         batch = self.scheduler.batch(asked.batch_id)
         assert batch is not None
         missing = await anyio.to_thread.run_sync(
-            artifacts.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+            outputs.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
         )
         self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
         self._checks.discard(asked.check)
@@ -519,6 +519,10 @@ class Supervisor:
                 if not self.scheduler.blames(key, failure):
                     return
                 await self._heard.setdefault(device.id, anyio.Event()).wait()
+
+    def find_in_log(self, key: WindowKey, attempt: int, offset: int) -> tuple[int, int, int]:
+        """Where to read on in a log of which something may be left out; see `Logs.find`."""
+        return self._launcher.logs.find(self.log_path(key, attempt), offset)
 
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""
