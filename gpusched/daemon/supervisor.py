@@ -26,7 +26,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import artifacts
+from gpusched import artifacts, outputs
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -78,7 +78,7 @@ from gpusched.daemon.condition import Condition
 from gpusched.daemon.histories import Histories
 from gpusched.daemon.index import Index
 from gpusched.daemon.jobs import environment, window_job
-from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.launcher import Launcher, Upgraded
 from gpusched.daemon.learning import Learning
 from gpusched.daemon.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log
@@ -186,7 +186,7 @@ class Supervisor:
 
     async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
-        artifacts.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
+        outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
         self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
@@ -205,7 +205,7 @@ class Supervisor:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
             with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
-                artifacts.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
+                outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
             self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
@@ -401,7 +401,7 @@ class Supervisor:
         batch = self.scheduler.batch(asked.batch_id)
         assert batch is not None
         missing = await anyio.to_thread.run_sync(
-            artifacts.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+            outputs.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
         )
         self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
         self._checks.discard(asked.check)
@@ -431,6 +431,10 @@ class Supervisor:
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
                 return
             except (LaunchError, OSError) as error:
+                if isinstance(error, Upgraded):  # no other window could be launched either
+                    reason = error.problem.format(**error.details)
+                    for device_id in self.scheduler.pool.devices:
+                        self.post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
                 refused = _refusal(error)
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
                 return
