@@ -60,8 +60,7 @@ def submit(options: argparse.Namespace) -> int:
 
     asked = ask(options)
     errors = render.open_console(stderr=True)
-    for note in asked.notes:
-        errors.print(note, soft_wrap=True)
+    asked.say_notes(errors)
 
     def on_survey(done: int, total: int) -> None:
         if errors.is_terminal:
