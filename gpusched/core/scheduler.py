@@ -223,6 +223,11 @@ class Scheduler:
         return sum(batch.active for batch in self._open.values())
 
     @property
+    def at_work(self) -> bool:
+        """Whether any batch is not finished."""
+        return bool(self._open)
+
+    @property
     def unfinished(self) -> int:
         """Windows that have not finished."""
         return sum(batch.unfinished for batch in self._open.values())
