@@ -72,13 +72,13 @@ from gpusched.core.model import (
 )
 from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
-from gpusched.daemon import proc
+from gpusched.daemon import clock, proc
 from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.histories import Histories
 from gpusched.daemon.index import Index
 from gpusched.daemon.jobs import environment, window_job
-from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.launcher import Launcher, Upgraded
 from gpusched.daemon.learning import Learning
 from gpusched.daemon.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log
@@ -102,7 +102,7 @@ DOUBT_S = 2.0
 
 
 def now() -> Instant:
-    return Instant(monotonic=time.monotonic(), wall=time.time())
+    return Instant(monotonic=time.monotonic(), wall=clock.wall())
 
 
 async def _uncounted(device_id: str, pid: int) -> Accounted:
@@ -278,6 +278,8 @@ class Supervisor:
         return self.scheduler.changing and not self._records
 
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
+        if not self.scheduler.at_work:
+            clock.take_over()
         instant = now()
         deadline = self.scheduler.deadline
         if deadline is not None and deadline <= instant.monotonic:
@@ -431,6 +433,10 @@ class Supervisor:
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
                 return
             except (LaunchError, OSError) as error:
+                if isinstance(error, Upgraded):  # no other window could be launched either
+                    reason = error.problem.format(**error.details)
+                    for device_id in self.scheduler.pool.devices:
+                        self.post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
                 refused = _refusal(error)
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
                 return
