@@ -9,7 +9,7 @@ Only a result of ours is replaced: a directory whose `metadata.json` names the w
 Whatever else stands at `<output>/<label>` (a link included) is moved aside to `<label>.not-a-result` beside it. Results
 are read through links, and never written, renamed or removed through one: all that is done by descriptors.
 
-A partial directory is locked (flock) by its process for as long as that lives, so `sweep_partial` can tell the
+A partial directory is locked (flock) by its process for as long as that lives, so `outputs.sweep_partial` can tell the
 left-overs of dead attempts from the work of running ones, whoever started them.
 """
 
@@ -24,7 +24,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ ASIDE = "not-a-result"
 MAX_METADATA_BYTES = 64 * 1024 * 1024
 
 #: of a partial directory: label, number, pid; and of what it takes the place of
-_PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
+PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
 #: things that may come to stand in the place of a result while it is moved there
 _MOST_STRANGERS = 100
 
@@ -142,7 +142,7 @@ class Partial:
         replaced = self._move_into_place()
         os.fsync(self._output)
         if replaced is not None:
-            # The new result is there: what cannot be removed is left to `sweep_partial`.
+            # The new result is there: what cannot be removed is left to `outputs.sweep_partial`.
             with contextlib.suppress(OSError):
                 self._part_with(replaced)
         self._open.close()
@@ -163,7 +163,7 @@ class Partial:
             if directories.place(name, self._parent, self.label, self._output):
                 self._name = None
                 return None
-            match _standing(self._output, self.label, os.fstat(self._directory).st_uid):
+            match standing_in(self._output, self.label, os.fstat(self._directory).st_uid):
                 case "nothing":
                     continue
                 case "stranger":
@@ -182,7 +182,7 @@ class Partial:
 
     def _part_with(self, name: str) -> None:
         """Remove what came out of the result's place; it may be something else than what was seen there."""
-        if _standing(self._parent, name, os.fstat(self._directory).st_uid, self.label) == "result":
+        if standing_in(self._parent, name, os.fstat(self._directory).st_uid, self.label) == "result":
             directories.remove(name, self._parent)
         else:
             self._keep(name, self._parent)
@@ -196,7 +196,7 @@ def read_metadata(directory: Path) -> Metadata | None:
     """The metadata of a committed result, or None where there is none that can be read."""
     try:
         with directories.opened(directory) as descriptor:
-            return _read_metadata(descriptor)
+            return metadata_in(descriptor)
     except OSError:
         return None
 
@@ -205,7 +205,7 @@ def verify(directory: Path, fingerprints: Collection[str]) -> Metadata | None:
     """The metadata of a committed result that has one of `fingerprints` and is intact to the last byte, else None."""
     try:
         with directories.opened(directory) as descriptor:
-            metadata = _read_metadata(descriptor)
+            metadata = metadata_in(descriptor)
             if metadata is None or metadata.schema != SCHEMA or metadata.fingerprint not in fingerprints:
                 return None
             intact = all(_is_intact(descriptor, name, expected) for name, expected in metadata.files.items())
@@ -218,90 +218,9 @@ def standing(output_dir: Path, label: str) -> Standing:
     """What a new result of a window would take the place of."""
     try:
         with directories.opened(output_dir) as output:
-            return _standing(output, label)
+            return standing_in(output, label)
     except OSError:
         return "nothing"
-
-
-def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
-    """Those of the windows whose result is not at `<output_dir>/<label>`; what cannot be looked at may be there."""
-    return [label for label in labels if _is_gone(output_dir / label / METADATA)]
-
-
-def remove_results(
-    output_dir: Path, fingerprints: Mapping[str, str | None], *, guarded: bool = False
-) -> tuple[int, list[str]]:
-    """Remove the results of windows, by label and fingerprint; how many, and the labels of what was left there.
-
-    Only what is provably that result goes: a directory of this user with a `metadata.json` of that window and that
-    fingerprint, which lists every file in it. It is renamed first, and looked at again where nobody else can exchange
-    it. Raises OSError, `directories.NotOurs`.
-    """
-    removed, kept = 0, list[str]()
-    with contextlib.ExitStack() as stack:
-        try:
-            output = stack.enter_context(directories.opened_output(output_dir, guarded=guarded, make=False))
-        except FileNotFoundError:
-            return 0, []
-        parent = directories.own_directory(PARTIAL, output, shown=output_dir / PARTIAL)
-        stack.callback(os.close, parent)
-        owner = os.fstat(parent).st_uid
-        for label, fingerprint in fingerprints.items():
-            if _is_result(output, label, owner, label, fingerprint):
-                name = directories.move_aside(label, output, str(os.getpid()), parent)
-                if _is_result(parent, name, owner, label, fingerprint):
-                    directories.remove(name, parent)
-                    removed += 1
-                    continue
-                directories.move_aside(name, parent, ASIDE, output, called=label)
-            if _standing(output, label) != "nothing":
-                kept.append(label)
-        with contextlib.suppress(OSError):  # somebody is at work there
-            os.rmdir(PARTIAL, dir_fd=output)
-    return removed, kept
-
-
-def _is_result(dir_fd: int, name: str, owner: int, label: str, fingerprint: str | None) -> bool:
-    if _standing(dir_fd, name, owner, label) != "result":
-        return False
-    with directories.opened(name, dir_fd) as directory:
-        metadata = _read_metadata(directory)
-        return metadata is not None and metadata.fingerprint == fingerprint
-
-
-def sweep_partial(output_dir: Path, *, guarded: bool = False) -> int:
-    """Remove what attempts that died left in `output_dir`; return how many there were.
-
-    Raises OSError where nothing can be written there, and `directories.NotOurs` as `Partial` does.
-    """
-    swept = 0
-    try:
-        with directories.opened_output(output_dir, guarded=guarded, make=False) as output:
-            os.stat(PARTIAL, dir_fd=output, follow_symlinks=False)
-            parent = directories.own_directory(PARTIAL, output, shown=output_dir / PARTIAL)
-    except FileNotFoundError:
-        return 0
-    try:
-        for name in sorted(filter(_PARTIAL_NAME.fullmatch, directories.names(parent))):
-            lock = _lock(name, parent)
-            if lock is None:
-                continue
-            try:
-                with contextlib.suppress(OSError):
-                    directories.remove(name, parent)
-                    swept += 1
-            finally:
-                os.close(lock)
-    finally:
-        os.close(parent)
-    return swept
-
-
-def _is_gone(path: Path) -> bool:
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError as error:
-        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -319,7 +238,7 @@ def _create_locked(parent: int, label: str) -> tuple[str, int]:
             os.mkdir(name, dir_fd=parent)
         except FileExistsError:
             continue
-        lock = _lock(name, parent)
+        lock = lock_partial(name, parent)
         if lock is None:
             continue
         if directories.same(lock, name, parent):
@@ -328,7 +247,7 @@ def _create_locked(parent: int, label: str) -> tuple[str, int]:
     raise AssertionError("itertools.count ended")
 
 
-def _lock(name: str, parent: int) -> int | None:
+def lock_partial(name: str, parent: int) -> int | None:
     """A descriptor that holds the lock of a directory, or None if another process has it or there is no such one."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
@@ -391,7 +310,7 @@ def _write_metadata(directory: int, metadata: Metadata) -> None:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _read_metadata(directory: int) -> Metadata | None:
+def metadata_in(directory: int) -> Metadata | None:
     try:
         with files.regular(METADATA, directory, follow=True) as file:
             if os.fstat(file.fileno()).st_size > MAX_METADATA_BYTES:
@@ -415,7 +334,7 @@ def _is_intact(directory: int, name: str, expected: File) -> bool:
         return False
 
 
-def _standing(dir_fd: int, name: str, owner: int | None = None, label: str | None = None) -> Standing:
+def standing_in(dir_fd: int, name: str, owner: int | None = None, label: str | None = None) -> Standing:
     """Whether `name` is a result of the window `label` (None: it is called so) that holds nothing else.
 
     `owner` is the user that it must belong to.
@@ -424,7 +343,7 @@ def _standing(dir_fd: int, name: str, owner: int | None = None, label: str | Non
         with directories.opened(name, dir_fd) as directory:
             if owner is not None and os.fstat(directory).st_uid != owner:
                 return "stranger"
-            metadata = _read_metadata(directory)
+            metadata = metadata_in(directory)
             if metadata is None or metadata.label != (label or name):
                 return "stranger"
             return "result" if directories.holds_only(directory, {METADATA, *metadata.files}) else "stranger"

@@ -164,6 +164,7 @@ class Scheduler:
                 self._hold_stranded(now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
+                self._release_stranded(now)  # another start may have found what the last one had lost
                 self._hold_stranded(now)
             case CancelRequested():
                 self._ask("cancel", event.batch_id, event.label, now)
@@ -226,6 +227,11 @@ class Scheduler:
     def active(self) -> int:
         """Windows that hold a slot."""
         return sum(batch.active for batch in self._open.values())
+
+    @property
+    def at_work(self) -> bool:
+        """Whether any batch is not finished."""
+        return bool(self._open)
 
     @property
     def unfinished(self) -> int:
@@ -469,6 +475,8 @@ class Scheduler:
                 reason += self._want_more_memory(entry, ending.kind, allocation, usage)
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
+            if isinstance(ending, Failure):
+                ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._move(entry, "ended", new, reason, now, ending, usage)
         self._trust(state.slot.device_id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
 from gpusched.core.terms import Terms, differences, terms_of, with_terms
+from gpusched.daemon import clock
 from gpusched.daemon.arrivals import SLICE_WINDOWS
 from gpusched.daemon.choice import Chooser
 from gpusched.daemon.clients import Peer
@@ -184,7 +184,7 @@ class Admission:
                     id=batch_id,
                     digest=digest,
                     output_dir=str(output_dir),
-                    submitted_at=time.time(),
+                    submitted_at=clock.wall(),
                     spec=spec,
                     owner=place.owner,
                     guarded=place.guarded,
@@ -212,6 +212,11 @@ class Admission:
     async def _known(self, batch_id: str, spec: BatchSpec) -> Admitted:
         """It is at work already, and goes on with the terms of the new request."""
         return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
+
+    def notes(self, spec: BatchSpec) -> tuple[str, ...]:
+        """What is accepted, and may not be what was wanted."""
+        note = self.fleet.pool.too_many_threads(spec)
+        return () if note is None else (note,)
 
     async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
         """Have a batch go on with other terms; what is different, in words. It is durable when this returns.

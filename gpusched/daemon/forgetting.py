@@ -2,7 +2,7 @@
 
 A batch is marked first, in one small commit, and from then on nobody sees it; then its results (if that was asked for),
 its logs and its records are removed, piece by piece between the turns of the loop. What a kill interrupts is done when
-the daemon starts again. Results are removed only where they are provably gpusched's own: see `artifacts.remove_result`.
+the daemon starts again. Results are removed only where they are provably gpusched's own: see `outputs.remove_results`.
 
 The same happens by itself to batches that finished `daemon.keep_days` ago, but for their results, and to what nobody
 has used for long in the cache.
@@ -23,7 +23,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import artifacts, directories
+from gpusched import directories, outputs
 from gpusched.config import Cache
 from gpusched.core.model import Reused, Succeeded
 from gpusched.daemon import index
@@ -137,7 +137,7 @@ class Forgetting:
         removed, kept = 0, list[str]()
         if results:
             guarded = self._store.is_guarded(batch_id)
-            remove_results = partial(artifacts.remove_results, output_dir, guarded=guarded)
+            remove_results = partial(outputs.remove_results, output_dir, guarded=guarded)
             with self._admission.clearing(output_dir):
                 async for piece in self._results(batch_id):
                     gone, stays = await anyio.to_thread.run_sync(remove_results, piece)

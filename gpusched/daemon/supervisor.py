@@ -27,7 +27,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import artifacts
+from gpusched import artifacts, outputs
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -72,14 +72,14 @@ from gpusched.core.model import (
 )
 from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
-from gpusched.daemon import proc
+from gpusched.daemon import clock, proc
 from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.arrivals import Arrivals
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.histories import Histories
 from gpusched.daemon.index import Index
 from gpusched.daemon.jobs import environment, window_job
-from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.launcher import Launcher, Upgraded
 from gpusched.daemon.learning import Learning
 from gpusched.daemon.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log
@@ -103,7 +103,7 @@ DOUBT_S = 2.0
 
 
 def now() -> Instant:
-    return Instant(monotonic=time.monotonic(), wall=time.time())
+    return Instant(monotonic=time.monotonic(), wall=clock.wall())
 
 
 async def _uncounted(device_id: str, pid: int) -> Accounted:
@@ -196,7 +196,7 @@ class Supervisor:
 
     def hand_over(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is in `arrivals` until the turn that does."""
-        artifacts.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
+        outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
         self.arrivals.add(batch, windows, notes or {})
         self._wakeup.set()
 
@@ -215,7 +215,7 @@ class Supervisor:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
             with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
-                artifacts.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
+                outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
             self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
@@ -298,6 +298,8 @@ class Supervisor:
         gc.freeze()
 
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
+        if not self.scheduler.at_work:
+            clock.take_over()
         instant = now()
         deadline = self.scheduler.deadline
         if deadline is not None and deadline <= instant.monotonic:
@@ -421,7 +423,7 @@ class Supervisor:
         batch = self.scheduler.batch(asked.batch_id)
         assert batch is not None
         missing = await anyio.to_thread.run_sync(
-            artifacts.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+            outputs.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
         )
         self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
         self._checks.discard(asked.check)
@@ -451,6 +453,10 @@ class Supervisor:
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
                 return
             except (LaunchError, OSError) as error:
+                if isinstance(error, Upgraded):  # no other window could be launched either
+                    reason = error.problem.format(**error.details)
+                    for device_id in self.scheduler.pool.devices:
+                        self.post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
                 refused = _refusal(error)
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
                 return

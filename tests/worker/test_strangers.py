@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched import artifacts, directories
+from gpusched import artifacts, directories, outputs
 from gpusched.artifacts import Partial
 from tests.worker.test_artifacts import LABEL, NEW, OLD, commit, metadata, write
 
@@ -172,7 +172,7 @@ def test_a_partial_directory_that_is_a_link_is_refused(tmp_path: Path, precious:
     (output / ".partial").symlink_to(precious)
     before = tree(precious)
     with pytest.raises(directories.NotOurs, match=r"output/\.partial is a link"):
-        artifacts.sweep_partial(output)
+        outputs.sweep_partial(output)
     with pytest.raises(directories.NotOurs, match=r"output/\.partial is a link"):
         Partial(output, LABEL)
     assert tree(precious) == before
@@ -185,7 +185,7 @@ def test_links_in_the_partial_directory_are_not_followed(tmp_path: Path, preciou
     (partial / f"{LABEL}.4243").symlink_to(precious)
     (partial / "thesis").mkdir()
     before = tree(precious)
-    assert artifacts.sweep_partial(tmp_path / "output") == 1
+    assert outputs.sweep_partial(tmp_path / "output") == 1
     assert sorted(path.name for path in partial.iterdir()) == [f"{LABEL}.4243", "thesis"], "not made by us"
     assert tree(precious) == before
 
