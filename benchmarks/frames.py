@@ -28,6 +28,8 @@ from gpusched.core.events import (
     BatchAccepted,
     BatchAltered,
     BatchSubmitted,
+    ChangeAdvanced,
+    ChangeMade,
     Command,
     DevicesFound,
     Event,
@@ -56,7 +58,7 @@ def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
         commands.extend(more)
         for record in records:
             view.apply(record, now)
-            if not isinstance(record, BatchAccepted | BatchAltered):
+            if not isinstance(record, BatchAccepted | BatchAltered | ChangeAdvanced | ChangeMade):
                 seen.apply(record, now)
 
     send(DevicesFound(devices=cards))

@@ -9,7 +9,7 @@ Only a result of ours is replaced: a directory whose `metadata.json` names the w
 Whatever else stands at `<output>/<label>` (a link included) is moved aside to `<label>.not-a-result` beside it. Results
 are read through links, and never written, renamed or removed through one: all that is done by descriptors.
 
-A partial directory is locked (flock) by its process for as long as that lives, so `sweep_partial` can tell the
+A partial directory is locked (flock) by its process for as long as that lives, so `outputs.sweep_partial` can tell the
 left-overs of dead attempts from the work of running ones, whoever started them.
 """
 
@@ -24,13 +24,13 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from gpusched import files
+from gpusched import directories, files
 from gpusched.core.model import DeviceType, Standing, WindowResult
 
 SCHEMA = 1
@@ -42,7 +42,7 @@ ASIDE = "not-a-result"
 MAX_METADATA_BYTES = 64 * 1024 * 1024
 
 #: of a partial directory: label, number, pid; and of what it takes the place of
-_PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
+PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
 #: things that may come to stand in the place of a result while it is moved there
 _MOST_STRANGERS = 100
 
@@ -104,10 +104,11 @@ OWN_ENTRIES = frozenset(Metadata.__struct_fields__) - {"details"}
 class Partial:
     """A directory that a window is being written to; nobody sees it until `commit`.
 
-    Raises `files.NotOurs` where `<output_dir>/.partial` is not a directory of this user.
+    `guarded`: no link may lead there. Raises `directories.NotOurs` where `<output_dir>/.partial` is not a directory of
+    this user.
     """
 
-    def __init__(self, output_dir: Path, label: str) -> None:
+    def __init__(self, output_dir: Path, label: str, *, guarded: bool = False) -> None:
         self.output_dir = output_dir
         self.label = label
         #: what stood in the place of the result and is none; its new name in `output_dir`
@@ -115,16 +116,18 @@ class Partial:
         self._open = contextlib.ExitStack()
         with contextlib.ExitStack() as on_error:
             on_error.enter_context(self._open)
-            output_dir.mkdir(parents=True, exist_ok=True)
-            self._output = self._open.enter_context(files.opened(output_dir))
-            self._parent = files.own_directory(PARTIAL, self._output, shown=output_dir / PARTIAL)
+            self._output = self._open.enter_context(directories.opened_output(output_dir, guarded=guarded))
+            self._parent = directories.own_directory(PARTIAL, self._output, shown=output_dir / PARTIAL)
             self._open.callback(os.close, self._parent)
             #: its name below `.partial`, or None once nothing is left there
             self._name: str | None
             self._name, self._directory = _create_locked(self._parent, label)
             self._open.callback(os.close, self._directory)
             on_error.pop_all()
+        #: by its descriptor where others can rename what leads there, while it is written to
         self.path = output_dir / PARTIAL / self._name
+        if guarded:
+            self.path = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
 
     def commit(self, metadata: Metadata) -> Path:
         """Make the directory durable and visible as `<output_dir>/<label>`; return that path.
@@ -139,7 +142,7 @@ class Partial:
         replaced = self._move_into_place()
         os.fsync(self._output)
         if replaced is not None:
-            # The new result is there: what cannot be removed is left to `sweep_partial`.
+            # The new result is there: what cannot be removed is left to `outputs.sweep_partial`.
             with contextlib.suppress(OSError):
                 self._part_with(replaced)
         self._open.close()
@@ -148,7 +151,7 @@ class Partial:
     def discard(self) -> None:
         """Remove the directory of a window that failed."""
         if self._name is not None:
-            files.remove(self._name, self._parent)
+            directories.remove(self._name, self._parent)
             self._name = None
         self._open.close()
 
@@ -157,21 +160,21 @@ class Partial:
         name = self._name
         assert name is not None
         for _ in range(_MOST_STRANGERS):
-            if files.place(name, self._parent, self.label, self._output):
+            if directories.place(name, self._parent, self.label, self._output):
                 self._name = None
                 return None
-            match _standing(self._output, self.label, os.fstat(self._directory).st_uid):
+            match standing_in(self._output, self.label, os.fstat(self._directory).st_uid):
                 case "nothing":
                     continue
                 case "stranger":
                     self._keep(self.label, self._output)
                     continue
-            if files.exchange(name, self._parent, self.label, self._output):
+            if directories.exchange(name, self._parent, self.label, self._output):
                 self._name = None
                 return name
             # A file system that cannot exchange: for a moment there is no result, which a reader may also find.
-            old = files.move_aside(self.label, self._output, "old", self._parent, called=name)
-            if files.place(name, self._parent, self.label, self._output):
+            old = directories.move_aside(self.label, self._output, "old", self._parent, called=name)
+            if directories.place(name, self._parent, self.label, self._output):
                 self._name = None
                 return old
             self._part_with(old)
@@ -179,21 +182,21 @@ class Partial:
 
     def _part_with(self, name: str) -> None:
         """Remove what came out of the result's place; it may be something else than what was seen there."""
-        if _standing(self._parent, name, os.fstat(self._directory).st_uid, self.label) == "result":
-            files.remove(name, self._parent)
+        if standing_in(self._parent, name, os.fstat(self._directory).st_uid, self.label) == "result":
+            directories.remove(name, self._parent)
         else:
             self._keep(name, self._parent)
 
     def _keep(self, name: str, dir_fd: int) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.moved_aside = files.move_aside(name, dir_fd, ASIDE, self._output, called=self.label)
+            self.moved_aside = directories.move_aside(name, dir_fd, ASIDE, self._output, called=self.label)
 
 
 def read_metadata(directory: Path) -> Metadata | None:
     """The metadata of a committed result, or None where there is none that can be read."""
     try:
-        with files.opened(directory) as descriptor:
-            return _read_metadata(descriptor)
+        with directories.opened(directory) as descriptor:
+            return metadata_in(descriptor)
     except OSError:
         return None
 
@@ -201,8 +204,8 @@ def read_metadata(directory: Path) -> Metadata | None:
 def verify(directory: Path, fingerprints: Collection[str]) -> Metadata | None:
     """The metadata of a committed result that has one of `fingerprints` and is intact to the last byte, else None."""
     try:
-        with files.opened(directory) as descriptor:
-            metadata = _read_metadata(descriptor)
+        with directories.opened(directory) as descriptor:
+            metadata = metadata_in(descriptor)
             if metadata is None or metadata.schema != SCHEMA or metadata.fingerprint not in fingerprints:
                 return None
             intact = all(_is_intact(descriptor, name, expected) for name, expected in metadata.files.items())
@@ -214,89 +217,10 @@ def verify(directory: Path, fingerprints: Collection[str]) -> Metadata | None:
 def standing(output_dir: Path, label: str) -> Standing:
     """What a new result of a window would take the place of."""
     try:
-        with files.opened(output_dir) as output:
-            return _standing(output, label)
+        with directories.opened(output_dir) as output:
+            return standing_in(output, label)
     except OSError:
         return "nothing"
-
-
-def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
-    """Those of the windows whose result is not at `<output_dir>/<label>`; what cannot be looked at may be there."""
-    return [label for label in labels if _is_gone(output_dir / label / METADATA)]
-
-
-def remove_results(output_dir: Path, fingerprints: Mapping[str, str | None]) -> tuple[int, list[str]]:
-    """Remove the results of windows, by label and fingerprint; how many, and the labels of what was left there.
-
-    Only what is provably that result goes: a directory of this user with a `metadata.json` of that window and that
-    fingerprint, which lists every file in it. It is renamed first, and looked at again where nobody else can exchange
-    it. Raises OSError, `files.NotOurs`.
-    """
-    removed, kept = 0, list[str]()
-    with contextlib.ExitStack() as stack:
-        try:
-            output = stack.enter_context(files.opened(output_dir))
-        except FileNotFoundError:
-            return 0, []
-        parent = files.own_directory(PARTIAL, output, shown=output_dir / PARTIAL)
-        stack.callback(os.close, parent)
-        owner = os.fstat(parent).st_uid
-        for label, fingerprint in fingerprints.items():
-            if _is_result(output, label, owner, label, fingerprint):
-                name = files.move_aside(label, output, str(os.getpid()), parent)
-                if _is_result(parent, name, owner, label, fingerprint):
-                    files.remove(name, parent)
-                    removed += 1
-                    continue
-                files.move_aside(name, parent, ASIDE, output, called=label)
-            if _standing(output, label) != "nothing":
-                kept.append(label)
-        with contextlib.suppress(OSError):  # somebody is at work there
-            os.rmdir(PARTIAL, dir_fd=output)
-    return removed, kept
-
-
-def _is_result(dir_fd: int, name: str, owner: int, label: str, fingerprint: str | None) -> bool:
-    if _standing(dir_fd, name, owner, label) != "result":
-        return False
-    with files.opened(name, dir_fd) as directory:
-        metadata = _read_metadata(directory)
-        return metadata is not None and metadata.fingerprint == fingerprint
-
-
-def sweep_partial(output_dir: Path) -> int:
-    """Remove what attempts that died left in `output_dir`; return how many there were.
-
-    Raises OSError where nothing can be written there, and `files.NotOurs` as `Partial` does.
-    """
-    swept = 0
-    try:
-        with files.opened(output_dir) as output:
-            os.stat(PARTIAL, dir_fd=output, follow_symlinks=False)
-            parent = files.own_directory(PARTIAL, output, shown=output_dir / PARTIAL)
-    except FileNotFoundError:
-        return 0
-    try:
-        for name in sorted(filter(_PARTIAL_NAME.fullmatch, files.names(parent))):
-            lock = _lock(name, parent)
-            if lock is None:
-                continue
-            try:
-                with contextlib.suppress(OSError):
-                    files.remove(name, parent)
-                    swept += 1
-            finally:
-                os.close(lock)
-    finally:
-        os.close(parent)
-    return swept
-
-
-def _is_gone(path: Path) -> bool:
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError as error:
-        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -314,16 +238,16 @@ def _create_locked(parent: int, label: str) -> tuple[str, int]:
             os.mkdir(name, dir_fd=parent)
         except FileExistsError:
             continue
-        lock = _lock(name, parent)
+        lock = lock_partial(name, parent)
         if lock is None:
             continue
-        if files.same(lock, name, parent):
+        if directories.same(lock, name, parent):
             return name, lock
         os.close(lock)
     raise AssertionError("itertools.count ended")
 
 
-def _lock(name: str, parent: int) -> int | None:
+def lock_partial(name: str, parent: int) -> int | None:
     """A descriptor that holds the lock of a directory, or None if another process has it or there is no such one."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
@@ -354,7 +278,7 @@ def _sync_files(directory: int, prefix: str, found: dict[str, File]) -> None:
             name = prefix + entry.name
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
-                with files.opened(entry.name, directory) as below:
+                with directories.opened(entry.name, directory) as below:
                     _sync_files(below, f"{name}/", found)
                     os.fsync(below)
             elif not stat.S_ISREG(mode):
@@ -375,7 +299,7 @@ def _write_metadata(directory: int, metadata: Metadata) -> None:
     entries = msgspec.to_builtins(metadata)
     details, listed = entries.pop("details"), entries.pop("files")
     text = msgspec.json.format(msgspec.json.encode(entries | details | {"files": listed}), indent=2) + b"\n"
-    files.remove(METADATA, directory)  # the workload's, perhaps
+    directories.remove(METADATA, directory)  # the workload's, perhaps
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(METADATA, flags, 0o666, dir_fd=directory), "wb") as file:
         file.write(text)
@@ -386,7 +310,7 @@ def _write_metadata(directory: int, metadata: Metadata) -> None:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _read_metadata(directory: int) -> Metadata | None:
+def metadata_in(directory: int) -> Metadata | None:
     try:
         with files.regular(METADATA, directory, follow=True) as file:
             if os.fstat(file.fileno()).st_size > MAX_METADATA_BYTES:
@@ -410,33 +334,20 @@ def _is_intact(directory: int, name: str, expected: File) -> bool:
         return False
 
 
-def _standing(dir_fd: int, name: str, owner: int | None = None, label: str | None = None) -> Standing:
+def standing_in(dir_fd: int, name: str, owner: int | None = None, label: str | None = None) -> Standing:
     """Whether `name` is a result of the window `label` (None: it is called so) that holds nothing else.
 
     `owner` is the user that it must belong to.
     """
     try:
-        with files.opened(name, dir_fd) as directory:
+        with directories.opened(name, dir_fd) as directory:
             if owner is not None and os.fstat(directory).st_uid != owner:
                 return "stranger"
-            metadata = _read_metadata(directory)
+            metadata = metadata_in(directory)
             if metadata is None or metadata.label != (label or name):
                 return "stranger"
-            return "result" if _holds_only(directory, "", {METADATA, *metadata.files}) else "stranger"
+            return "result" if directories.holds_only(directory, {METADATA, *metadata.files}) else "stranger"
     except FileNotFoundError:
         return "nothing"
     except OSError:
         return "stranger"
-
-
-def _holds_only(directory: int, prefix: str, names: Set[str]) -> bool:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            name, mode = prefix + entry.name, entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                with files.opened(entry.name, directory) as below:
-                    if not _holds_only(below, f"{name}/", names):
-                        return False
-            elif not stat.S_ISREG(mode) or name not in names:
-                return False
-    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import hashlib
 import os
 import re
 import tomllib
@@ -22,6 +23,8 @@ from msgspec import Meta, Struct
 from gpusched.core.model import BatchSpec, DeviceChoice, Limits
 from gpusched.errors import ConfigError, UsageError
 
+#: where a run keeps its state, within the output directory
+STATE_DIR = ".gpusched"
 FILE_NAME = "config.toml"
 #: what GPUSCHED_DAEMON_SOCKET is called for short
 SOCKET_VARIABLE = "GPUSCHED_SOCKET"
@@ -114,6 +117,8 @@ class Training(Struct, frozen=True, kw_only=True):
 
 class Run(Struct, frozen=True, kw_only=True):
     output: Path = Path("gpusched-runs")
+    #: None: within the output directory
+    state_dir: Path | None = None
     workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function")] = (
         BUILT_IN_WORKLOAD
     )
@@ -152,6 +157,9 @@ class Daemon(Struct, frozen=True, kw_only=True):
     state_dir: Path = msgspec.field(default_factory=_state_dir)
     socket: Path | None = None
     group: str = ""
+    #: where data and outputs may lie, and which workloads may be named; none: anywhere, any
+    roots: tuple[Path, ...] = ()
+    workloads: tuple[str, ...] = ()
     idle_launcher_s: Seconds = 300.0
     stop_limit_s: Annotated[float, Meta(ge=1, le=10_000_000)] = 300.0
     keep_days: Days = 90.0
@@ -367,6 +375,11 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
         if not isinstance(setting.value, str | Path) or not str(setting.value):
             raise BadValue(place=setting.origin, key=key, why=f"expected a path, got {setting.value!r}")
         return _path(key, setting)
+    if hint == tuple[Path, ...]:
+        texts = _parsed(setting.value)
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
+            raise BadValue(place=setting.origin, key=key, why=f"expected a list of paths, got {setting.value!r}")
+        return tuple(_path(key, msgspec.structs.replace(setting, value=text)) for text in texts)
     value = setting.value if hint is str or isinstance(setting.value, dt.date) else _parsed(setting.value)
     try:
         return msgspec.convert(value, hint, strict=True)
@@ -498,6 +511,14 @@ def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -
         priority=priority,
         limits=_limits(run),
     )
+
+
+def run_state_dir(config: Config, output_dir: Path) -> Path:
+    """Where `gpusched run` keeps its database and its logs: a directory for each output directory."""
+    if config.run.state_dir is None:
+        return output_dir / STATE_DIR
+    place = os.path.realpath(output_dir)
+    return config.run.state_dir / f"{output_dir.name}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
 
 
 def _limits(run: Run) -> Limits:

@@ -1,17 +1,10 @@
-"""Files that are whole or not there, deletion that spares strangers, and a lock that names its holder.
-
-Whoever may write to an output directory may put a link, or a directory of theirs, wherever gpusched is about to write
-or delete. So everything here works on a name within an open directory, and never follows a link that has that name: a
-link is itself removed, renamed or refused. What is replaced is looked at, and what is not ours keeps existing.
-"""
+"""Files that are whole or not there, and a lock that names its holder. None of them is written through a link."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
-import itertools
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -19,23 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-from gpusched.errors import InputError
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OWN_DIRECTORY = _DIRECTORY | os.O_NOFOLLOW
-#: names that are tried, where others are taken
-_MOST_NAMES = 10_000
-
-_RENAME_NOREPLACE = 1
-_RENAME_EXCHANGE = 2
-#: of file systems and kernels that have neither
-_NO_FLAGS = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class NotOurs(InputError):
-    problem = "{path} is {what}"
-    remedy = "move it away, or choose another directory: gpusched writes there only to what its own user has made"
+from gpusched.directories import NotOurs, and_numbered, opened, same
 
 
 class Locked(Exception):
@@ -44,195 +21,6 @@ class Locked(Exception):
     def __init__(self, holder: str) -> None:
         self.holder = holder
         super().__init__(holder)
-
-
-# -- directories -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def opened(path: str | Path, dir_fd: int | None = None) -> Iterator[int]:
-    """A descriptor of a directory. A name within another directory (`dir_fd`) must not be a link."""
-    descriptor = os.open(path, _DIRECTORY if dir_fd is None else _OWN_DIRECTORY, dir_fd=dir_fd)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def own_directory(name: str, dir_fd: int, *, shown: Path) -> int:
-    """A descriptor of the directory `name`, made if there is none, that nobody but this user can change.
-
-    Raises NotOurs, which calls it `shown`, where something else has that name.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=dir_fd)
-    try:
-        descriptor = os.open(name, _OWN_DIRECTORY, dir_fd=dir_fd)
-    except OSError as error:
-        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-            raise
-        is_link = stat.S_ISLNK(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
-        raise NotOurs(path=shown, what="a link" if is_link else "not a directory") from None
-    try:
-        _make_private(descriptor, shown)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _make_private(directory: int, shown: Path) -> None:
-    status = os.fstat(directory)
-    if status.st_uid != os.geteuid() and status.st_uid != _owner_of_new(directory):
-        raise NotOurs(path=shown, what=f"a directory of another user (uid {status.st_uid})")
-    if status.st_mode & 0o077:
-        with contextlib.suppress(OSError):  # a file system without modes
-            os.fchmod(directory, 0o700)
-
-
-def _owner_of_new(directory: int) -> int | None:
-    """Who owns what this process makes in a directory: some file systems give all to one user, whoever makes it."""
-    name = f".owner.{os.getpid()}"
-    try:
-        os.mkdir(name, 0o700, dir_fd=directory)
-        owner = os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid
-        os.rmdir(name, dir_fd=directory)
-    except OSError:
-        return None
-    return owner
-
-
-def names(directory: int) -> list[str]:
-    """What an open directory holds."""
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries]
-
-
-def same(one: int, name: str, dir_fd: int) -> bool:
-    """Whether `name` is still that of the open file or directory `one`."""
-    try:
-        return os.path.samestat(os.fstat(one), os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
-
-
-# -- removing ----------------------------------------------------------------------------------------------------------
-
-
-def remove(name: str, dir_fd: int) -> None:
-    """Remove a file, a link, or a directory with all that it holds; somebody else may be removing the same.
-
-    Directories are emptied level by level, those below moved up: neither their depth nor a link that takes the place of
-    one meanwhile can lead astray. What is mounted within stays (OSError).
-    """
-    if _unlinked(name, dir_fd):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        with opened(name, dir_fd) as directory:
-            _empty(directory)
-        os.rmdir(name, dir_fd=dir_fd)
-
-
-def _unlinked(name: str, dir_fd: int) -> bool:
-    """Remove what is not a directory; False if it is one."""
-    try:
-        os.unlink(name, dir_fd=dir_fd)
-    except FileNotFoundError:
-        pass
-    except IsADirectoryError:
-        return False
-    return True
-
-
-def _empty(directory: int) -> None:
-    moved = itertools.count()
-    _let_write(directory)
-    device = os.fstat(directory).st_dev
-    while held := names(directory):
-        for name in held:
-            if _unlinked(name, directory):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                with opened(name, directory) as inner:
-                    if os.fstat(inner).st_dev != device:
-                        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
-                    _let_write(inner)
-                    for below in names(inner):
-                        if not _unlinked(below, inner):
-                            _rename_new(below, inner, _numbered(".removed", moved), directory)
-                os.rmdir(name, dir_fd=directory)
-
-
-def _let_write(directory: int) -> None:
-    if os.fstat(directory).st_mode & 0o700 != 0o700:
-        with contextlib.suppress(OSError):
-            os.fchmod(directory, 0o700)
-
-
-# -- renaming ----------------------------------------------------------------------------------------------------------
-
-
-def place(name: str, dir_fd: int, new: str, new_dir_fd: int) -> bool:
-    """Rename it, unless `new` is taken by anything: then nothing happens and False is returned."""
-    if _renamed(name, dir_fd, new, new_dir_fd, _RENAME_NOREPLACE):
-        return True
-    if _exists(new, new_dir_fd):
-        return False
-    os.rename(name, new, src_dir_fd=dir_fd, dst_dir_fd=new_dir_fd)
-    return True
-
-
-def exchange(one: str, dir_fd: int, other: str, other_dir_fd: int) -> bool:
-    """Swap two names atomically; False where the file system or the kernel cannot."""
-    return _renamed(one, dir_fd, other, other_dir_fd, _RENAME_EXCHANGE)
-
-
-def move_aside(name: str, dir_fd: int, word: str, new_dir_fd: int | None = None, *, called: str | None = None) -> str:
-    """Rename what stands in the way to `<called>.<word>`, or with a number behind it; the new name.
-
-    `called` is its own name where nothing else is said, and `new_dir_fd` the directory that it is in.
-    """
-    candidates = _and_numbered(f"{called or name}.{word}")
-    return _rename_new(name, dir_fd, candidates, dir_fd if new_dir_fd is None else new_dir_fd)
-
-
-def _rename_new(name: str, dir_fd: int, candidates: Iterable[str], new_dir_fd: int) -> str:
-    """Rename it to the first candidate that is free."""
-    for new in candidates:
-        if place(name, dir_fd, new, new_dir_fd):
-            return new
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-
-
-def _and_numbered(name: str) -> Iterator[str]:
-    """A name, and those to take where it is taken."""
-    return itertools.chain((name,), _numbered(name, iter(range(2, _MOST_NAMES))))
-
-
-def _numbered(name: str, numbers: Iterator[int]) -> Iterator[str]:
-    return (f"{name}.{number}" for number in numbers)
-
-
-def _renamed(name: str, dir_fd: int, new: str, new_dir_fd: int, flags: int) -> bool:
-    """Whether it was renamed; False where that cannot be done so, or, with RENAME_NOREPLACE, `new` is taken."""
-    try:
-        renameat2 = _libc.renameat2
-    except AttributeError:
-        return False
-    if renameat2(dir_fd, os.fsencode(name), new_dir_fd, os.fsencode(new), flags) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in _NO_FLAGS or (code == errno.EEXIST and flags == _RENAME_NOREPLACE):
-        return False
-    raise OSError(code, os.strerror(code), new)
-
-
-def _exists(name: str, dir_fd: int) -> bool:
-    try:
-        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -285,7 +73,7 @@ def _temporary(name: str, dir_fd: int, mode: int) -> tuple[str, int]:
     One that a dead writer has left is removed, and anything else that has its name is left alone.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    for candidate in _and_numbered(f".{name}.tmp"):
+    for candidate in and_numbered(f".{name}.tmp"):
         while True:
             try:
                 descriptor = os.open(candidate, flags, mode, dir_fd=dir_fd)

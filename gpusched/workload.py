@@ -77,7 +77,7 @@ class SurveyTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a window would find. One with neither `skip_reason` nor `refusal` can be trained."""
+    """A window's data, as its training would find them. One with neither `skip_reason` nor `refusal` can be trained."""
 
     start: dt.date
     end: dt.date
@@ -96,7 +96,7 @@ class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SymbolSurvey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a survey found in the data of a symbol."""
+    """The data of a symbol, as a survey found them."""
 
     #: those of the task, one by one, in its order
     windows: tuple[WindowSurvey, ...]

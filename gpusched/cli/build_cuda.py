@@ -100,7 +100,7 @@ def _plan(machine: Machine, workshop: Workshop, built: Built | None) -> list[str
         f"{first}.",
         f"It is tried there, and then takes the place of the LightGBM in {machine.site}, which is put back if the"
         f" new one does not train. Let nothing train with it meanwhile.{nccl}",
-        "It trains by CUDA and on the CPU, with the same models as before there, and no more by OpenCL (--device gpu).",
+        "The new one trains by CUDA, and on the CPU with the same models as before; it has no OpenCL (--device gpu).",
     ]
 
 
@@ -154,7 +154,7 @@ class _Screen:
             self._tenths = tenths
             return
         if self._task is None:
-            self._task = self._progress.add_task("")
+            self._task = self._progress.add_task("", total=total)
             self._progress.start()
         self._progress.update(self._task, completed=done, total=total)
 

@@ -85,7 +85,7 @@ def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
     yield _data_check(config.data.root)
     yield _space_check("cache", config.cache.dir, "set cache.dir to a directory that you may write")
     yield _space_check("output", config.run.output, "set run.output, or give -o")
-    yield _daemon_check(config)
+    yield from _daemon_checks(config)
 
 
 # -- what is looked at -------------------------------------------------------------------------------------------------
@@ -147,18 +147,26 @@ def _space_check(name: str, path: Path, remedy: str) -> Check:
     return space_check(name, str(path), why=why, free_bytes=free, remedy=remedy)
 
 
-def _daemon_check(config: Config) -> Check:
+def _daemon_checks(config: Config) -> Iterator[Check]:
     from gpusched.client.connection import NoDaemon, connect
+    from gpusched.client.trouble import remedy
 
     try:
         with connect(config.daemon.socket) as daemon:
             about = daemon.daemon
-            return Check(name="daemon", status="ok", message=f"gpusched {about.version} answers at {daemon.path}")
+            message = f"gpusched {about.version} answers at {daemon.path}"
+            if about.version == __version__:
+                yield Check(name="daemon", status="ok", message=message)
+            else:
+                hint = f"this is {__version__}: restart the daemon after an upgrade (`systemctl restart gpusched`)"
+                yield Check(name="daemon", status="warning", message=message, remedy=hint)
+            for trouble in daemon.ping().troubles:
+                yield Check(name="daemon", status="problem", message=trouble.text, remedy=remedy(trouble))
     except GpuschedError as error:
-        message, _, remedy = str(error).partition("\n")
+        message, _, hint = str(error).partition("\n")
         # Nobody needs one, but one that is there should answer.
         status: Status = "ok" if isinstance(error, NoDaemon) else "warning"
-        return Check(name="daemon", status=status, message=message, remedy=remedy.strip())
+        yield Check(name="daemon", status=status, message=message, remedy=hint.strip())
 
 
 # -- shown -------------------------------------------------------------------------------------------------------------

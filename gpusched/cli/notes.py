@@ -1,4 +1,4 @@
-"""What there is to know about the data of a batch: as people read it, and as `--json` has it."""
+"""Notes on the data of a batch: as people read them, and as `--json` has them."""
 
 from __future__ import annotations
 

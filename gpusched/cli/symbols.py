@@ -13,7 +13,7 @@ from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, parse_sym
 from gpusched.errors import InputError
 
 #: a longer file holds something else: 200,000 windows are the most that a batch may have
-MAX_BYTES = 16 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 #: symbols named twice that are shown; the others are counted
 SHOWN_DUPLICATES = 5
 STDIN = "-"
@@ -35,7 +35,7 @@ class NoSymbols(InputError):
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command names."""
+    """The symbols of a command."""
 
     symbols: tuple[str, ...]
     #: what the batch is named after

@@ -1,4 +1,4 @@
-"""How a command about a batch ends: its exit code, and what is said where nothing was trained."""
+"""The end of a command about a batch: its exit code, and the reasons where nothing was trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpusched.protocol import WindowLine
 
 #: reasons that are told, and characters of each
 SHOWN_REASONS = 3
-REASON_CHARS = 300
+REASON_CHARS = 600
 #: reasons that `--json` has
 LISTED_REASONS = 100
 #: where no window says what would help
@@ -32,7 +32,7 @@ class NothingToTrain(GpuschedError):
 
 
 class Untrained(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a window was not trained."""
+    """The reason for which a window was not trained."""
 
     reason: str
     #: empty: not known
@@ -65,7 +65,7 @@ def nothing_to_train(windows: Iterable[Untrained]) -> NothingToTrain:
 
 
 def refused_object(reasons: Reasons) -> dict[str, Any]:
-    """Why the data of windows were refused, as `--json` has it; no key where none were."""
+    """The reasons for which data were refused, as `--json` has them; no key where none were."""
     told = [{"reason": reason, "windows": windows} for reason, windows in reasons.most_common(LISTED_REASONS)]
     return {"refused": told} if told else {}
 

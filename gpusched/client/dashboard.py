@@ -90,8 +90,9 @@ class _Drawing:
         """At most `height` lines."""
         found = rows(self._overview, self._frame.words, self._frame.order)
         told = self._told(found)
-        shares = _share(height - 2 - len(told), [(len(found[panel]), _MOST[panel]) for panel in PANELS])
-        drawn = [self._header()]
+        troubles = self._troubles()
+        shares = _share(height - 2 - len(told) - len(troubles), [(len(found[panel]), _MOST[panel]) for panel in PANELS])
+        drawn = [self._header(), *troubles]
         for panel, share in zip(PANELS, shares, strict=True):
             if share >= 2:
                 drawn += self._panel(panel, found[panel], share)
@@ -100,6 +101,17 @@ class _Drawing:
         drawn = drawn[: max(1, height - 1 - len(told))]
         drawn += [Text() for _ in range(height - 1 - len(told) - len(drawn))]
         return [*[*drawn, *told][: height - 1], self._footer()]
+
+    def _troubles(self) -> list[Text]:
+        """What is wrong with the daemon, in a few lines: the oldest trouble, and how many more there are."""
+        troubles = self._overview.troubles
+        if not troubles:
+            return []
+        more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
+        lines = self._draw.told(f"Trouble: {troubles[0].text}{more}", self._width)
+        for line in lines:
+            line.stylize("bold red")
+        return lines
 
     def _told(self, found: dict[Panel, list[Row]]) -> list[Text]:
         """Why the chosen row is as it is, which the row itself has no room for, in a few lines."""

@@ -195,7 +195,7 @@ class DevicePage(Page):
         except GpuschedError as error:
             self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
         else:
-            self._lines = list(device_details(found[0], time.time())) if found else []
+            self._lines = list(device_details(found[0], self.top.overview.unix(time.monotonic()))) if found else []
             self.top.changed = True
 
     def frame(self) -> Text:

@@ -51,11 +51,11 @@ def device_cell(device_id: str | None) -> str | None:
     return device_name(device_id) if device_id and on_terminal() else device_id
 
 
-def ago(at: float | None) -> str:
-    """How long ago a Unix time was, for people."""
+def ago(at: float | None, now: float | None = None) -> str:
+    """How long ago a Unix time was, for people; by the clock of the daemon where `now` is its instant."""
     from gpusched.client.cells import duration
 
-    return "" if at is None else f"{duration(max(0.0, time.time() - at))} ago"
+    return "" if at is None else f"{duration(max(0.0, (now or time.time()) - at))} ago"
 
 
 def iso(at: float) -> str:

@@ -19,7 +19,7 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.model import Active, Finished, Held, Queued, Reading
-from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot
+from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot, Trouble
 
 #: readings of a device that are kept for its sparkline
 KEPT_READINGS = 60
@@ -60,6 +60,8 @@ class Overview:
 
     def __init__(self) -> None:
         self.batches: dict[str, BatchView] = {}
+        #: what is wrong with the daemon, the oldest first
+        self.troubles: tuple[Trouble, ...] = ()
         self.submitted_at: dict[str, float] = {}
         self.devices: dict[str, DeviceView] = {}
         #: the daemon's Unix time, less the monotonic time here
@@ -70,6 +72,7 @@ class Overview:
 
     def load(self, snapshot: Snapshot, monotonic: float) -> None:
         """Start anew from what the daemon knows. Where it tells of nothing that finished, what was seen stays."""
+        self.troubles = snapshot.troubles
         self.batches = {}
         self._offset = snapshot.at - monotonic
         for batch in snapshot.batches:

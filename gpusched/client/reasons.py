@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"(?<![\w/.-])\d[\dT:.+-]*\b")
 
 
 class Reasons:
-    """How many windows have each reason. One that all of them have word for word is shown so."""
+    """Counts windows by reason. A reason that all of them have word for word is shown so."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -44,7 +44,7 @@ def general_reason(reason: str, symbol: str) -> str:
 
 
 def skips_of(windows: Iterable[PlannedWindow]) -> Reasons:
-    """Why those that are skipped are."""
+    """The reasons of those that are skipped."""
     found = Reasons()
     for planned in windows:
         if planned.skip_reason is not None:
@@ -53,7 +53,7 @@ def skips_of(windows: Iterable[PlannedWindow]) -> Reasons:
 
 
 def refusals_of(windows: Iterable[PlannedWindow]) -> Reasons:
-    """Why the data of those are refused that fail without a launch."""
+    """The reasons of those whose data are refused, so that they fail without a launch."""
     found = Reasons()
     for planned in windows:
         if planned.refusal is not None:

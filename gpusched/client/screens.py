@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 from gpusched.client.connection import connect
@@ -135,7 +134,7 @@ class WindowsPage(Page):
             windows=self._windows,
             view=self.top.overview.batches.get(self._windows.batch_id),
             monotonic=self.top.monotonic,
-            wall=time.time() - (time.monotonic() - self.top.monotonic),
+            wall=self.top.overview.unix(self.top.monotonic),
             message=self.top.message,
         )
 

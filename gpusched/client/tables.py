@@ -26,7 +26,7 @@ SHOWN_REASONS = 10
 #: lines about the data of symbols
 SHOWN_NOTES = 20
 #: characters of a message that are shown
-MESSAGE_CHARS = 300
+MESSAGE_CHARS = 600
 
 _ACTION_STYLES = {"train": "green", "reuse": "cyan", "skip": "yellow", "fail": "bold red"}
 
@@ -61,7 +61,7 @@ def notes_lines(notes: DataNotes) -> list[str]:
     """A line for each symbol that there is something to know about; those of which the same is known share one."""
     alike: dict[str, list[str]] = {}
     for symbol, found in notes.items():
-        alike.setdefault("; ".join(note.text for note in found), []).append(symbol)
+        alike.setdefault(clean("; ".join(note.text for note in found)), []).append(clean(symbol))
     lines = []
     for text, symbols in alike.items():
         names = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")

@@ -101,7 +101,7 @@ def _majority(has: Iterable[int], spans: Iterable[int]) -> int:
 
 
 def _count(sets: Iterable[int]) -> list[int]:
-    """How many of the sets have each day: binary digits, the lowest first, each with a bit for every day."""
+    """The number of sets that have each day: binary digits, the lowest first, each with a bit for every day."""
     digits: list[int] = []
     for carry in sets:
         place = 0

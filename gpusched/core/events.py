@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from gpusched.core.changes import Change
 from gpusched.core.model import (
     Batch,
     DataNotes,
@@ -39,13 +40,15 @@ class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch that the store remembers as unfinished, as it was when the last supervisor died."""
+    """A batch as the store remembers it, as it was when the last supervisor died."""
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
     held_reason: str | None = None
-    #: the store has its `BatchFinished`
+    #: the store has its `BatchFinished`; changes may be about to open it again
     finished: bool = False
+    #: that were not through when the last supervisor died
+    changes: tuple[Change, ...] = ()
     #: by label of a window that was active: its attempts that began and ended by no doing of its own, this one included
     losses: dict[str, int] = {}
 
@@ -110,6 +113,10 @@ class RetryRequested(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_id: str
     label: str | None = None
+
+
+class SliceGranted(msgspec.Struct, frozen=True, kw_only=True):
+    """There is time for a slice of the changes that are not through."""
 
 
 class TermsRequested(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +203,7 @@ Event = (
     | HoldRequested
     | ReleaseRequested
     | RetryRequested
+    | SliceGranted
     | TermsRequested
     | ShutdownRequested
     | DevicesFound
@@ -268,6 +276,24 @@ class BatchReopened(msgspec.Struct, frozen=True, kw_only=True, tag="batch_reopen
     at: float
 
 
+class ChangeAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="change_advanced"):
+    """So far is a change that does not fit into a turn. `recorded`: this is not the first that is told of it."""
+
+    batch_id: str
+    change: Change
+    recorded: bool
+    at: float
+
+
+class ChangeMade(msgspec.Struct, frozen=True, kw_only=True, tag="change_made"):
+    """A change is through. `recorded`: more has been told of it."""
+
+    batch_id: str
+    change: Change
+    recorded: bool
+    at: float
+
+
 class BatchFinished(msgspec.Struct, frozen=True, kw_only=True, tag="batch_finished"):
     """Every window of the batch is finished."""
 
@@ -282,6 +308,8 @@ class DeviceChanged(msgspec.Struct, frozen=True, kw_only=True, tag="device_chang
     health: Health
     reason: str
     at: float
+    #: it has not trained yet; whoever tries it says more
+    untried: bool = False
 
 
 class DeviceTuned(msgspec.Struct, frozen=True, kw_only=True, tag="device_tuned"):
@@ -311,11 +339,13 @@ Record = (
     | BatchReleased
     | BatchAltered
     | BatchReopened
+    | ChangeAdvanced
+    | ChangeMade
     | BatchFinished
     | DeviceChanged
     | DeviceTuned
 )
-#: what clients are told, in the order in which it happened
+#: what happens, in order
 Update = Record | ProgressReported
 
 # -- commands: what to do once the records are committed ---------------------------------------------------------------

@@ -187,6 +187,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     output_dir: str
     submitted_at: float
     spec: BatchSpec
+    #: uid of the client, where that is neither root nor the daemon's own user
+    owner: int | None = None
+    #: nothing is written to `output_dir`, a real path, where a link leads there
+    guarded: bool = False
     #: what `auto` came to; None: the spec names a device type or `mixed`
     choice: Choice | None = None
 

@@ -82,7 +82,7 @@ Action = Literal["train", "reuse", "skip", "fail"]
 
 
 def action(planned: PlannedWindow) -> Action:
-    """What a batch does with a window; one that fails does so at once, without a launch."""
+    """A batch's way with a window; one that fails does so at once, without a launch."""
     if planned.refusal is not None:
         return "fail"
     if planned.skip_reason is not None:
@@ -91,7 +91,7 @@ def action(planned: PlannedWindow) -> Action:
 
 
 def reason_of_plan(planned: PlannedWindow) -> str:
-    """Why a window is not simply trained or reused; empty if it is."""
+    """The reason for which a window is not simply trained or reused; empty if it is."""
     return planned.refusal or planned.skip_reason or planned.doubt or ""
 
 
@@ -101,7 +101,7 @@ def with_remedy(reason: str, remedy: str) -> str:
 
 
 def planned_outcome(planned: PlannedWindow) -> Outcome | None:
-    """How a window ends that needs no launch; None for one that is to be trained."""
+    """The outcome of a window that needs no launch; None for one that is to be trained."""
     if planned.refusal is not None:
         return Failed(failure=Failure(kind="bad_data", message=with_remedy(planned.refusal, planned.remedy)))
     if planned.skip_reason is not None:
@@ -121,7 +121,7 @@ def replacing(results: int, strangers: int) -> list[str]:
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch would do, window by window, and what there is to know about its data."""
+    """A batch, window by window as it would go, and notes on its data."""
 
     windows: tuple[PlannedWindow, ...]
     notes: DataNotes = {}

@@ -1,12 +1,12 @@
-"""Queues: what the scheduler remembers of each window and batch, and the instants it waits for."""
+"""Queues: what the scheduler remembers of each window and batch."""
 
 from __future__ import annotations
 
 import heapq
 import math
 from collections import deque
-from typing import Literal, NamedTuple
 
+from gpusched.core.changes import Change
 from gpusched.core.memory import NOTHING
 from gpusched.core.model import Batch, Finished, Instant, PlannedWindow, Queued, State, WindowKey, has_result
 
@@ -48,6 +48,10 @@ class BatchQueue:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.entries: dict[str, Entry] = {}
+        #: the same in the order of submission
+        self.windows: list[Entry] = []
+        #: asked for and not through, the one that is being made first
+        self.changes: deque[Change] = deque()
         self.unfinished = 0
         self.active = 0
         #: `BatchFinished` was recorded: after the end of all windows, their results are looked for
@@ -93,11 +97,19 @@ class BatchQueue:
 
     @property
     def may_have_ready(self) -> bool:
-        return bool(self._ready) and self.held_reason is None
+        return bool(self._ready) and self.held_reason is None and not self._is_being_cancelled
+
+    def none_is_queued(self) -> None:
+        """Forget at once what would be dropped item by item when met."""
+        self._ready, self._shortest = [], None
+
+    @property
+    def _is_being_cancelled(self) -> bool:
+        return any(change.verb == "cancel" and change.label is None for change in self.changes)
 
     @property
     def done(self) -> bool:
-        return self.unfinished == 0
+        return self.unfinished == 0 and not self.changes
 
     def with_result(self) -> tuple[str, ...]:
         """The windows that have one, by what is known."""
@@ -105,6 +117,7 @@ class BatchQueue:
 
     def add(self, entry: Entry) -> None:
         self.entries[entry.key.label] = entry
+        self.windows.append(entry)
         self.unfinished += not isinstance(entry.state, Finished)
         if isinstance(entry.state, Queued):
             self.push(entry)
@@ -113,35 +126,3 @@ class BatchQueue:
 def _from_the_end(entry: Entry) -> tuple[tuple[int, int], str]:
     rows, number = entry.order
     return (-rows, -number), entry.key.label
-
-
-Purpose = Literal["backoff", "launch", "timeout", "grace", "launch_grace"]
-
-
-class Timer(NamedTuple):
-    #: monotonic instant
-    at: float
-    #: breaks ties in the order of setting
-    number: int
-    entry: Entry
-    attempt: int
-    purpose: Purpose
-
-
-class Timers:
-    """Instants at which something is due. They are never cancelled: the scheduler drops those that no longer apply."""
-
-    def __init__(self) -> None:
-        self._heap: list[Timer] = []
-        self._count = 0
-
-    def set(self, at: float, entry: Entry, attempt: int, purpose: Purpose) -> None:
-        self._count += 1
-        heapq.heappush(self._heap, Timer(at, self._count, entry, attempt, purpose))
-
-    @property
-    def first(self) -> Timer | None:
-        return self._heap[0] if self._heap else None
-
-    def pop(self) -> None:
-        heapq.heappop(self._heap)

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core import lifecycle
+from gpusched.core.changes import LOOKED_AT, SLICE_WINDOWS, Change, Verb
 from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates, guessed_seconds
 from gpusched.core.events import (
@@ -30,6 +31,8 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     CancelRequested,
+    ChangeAdvanced,
+    ChangeMade,
     CheckResults,
     Command,
     DeviceChanged,
@@ -51,6 +54,7 @@ from gpusched.core.events import (
     ResumeRequested,
     RetryRequested,
     ShutdownRequested,
+    SliceGranted,
     Terminate,
     TermsRequested,
     TimePassed,
@@ -93,8 +97,9 @@ from gpusched.core.model import (
 )
 from gpusched.core.placement import Allocation, Pool, suits
 from gpusched.core.planning import planned_outcome
-from gpusched.core.queue import BatchQueue, Entry, Timer, Timers
+from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.terms import differences, with_terms
+from gpusched.core.timers import Timer, Timers
 
 #: outcomes that `retry` runs again
 RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
@@ -113,14 +118,17 @@ STALE_S = 60.0
 class Scheduler:
     """See the module. `records` and `commands` of one `handle` call are returned in the order in which they arose."""
 
-    def __init__(self, estimates: Estimates | None = None) -> None:
-        """`estimates` is read only: whoever owns it lets it learn."""
+    def __init__(self, estimates: Estimates | None = None, *, slice_windows: int = SLICE_WINDOWS) -> None:
+        """`estimates` is read only: whoever owns it lets it learn. `slice_windows` are changed in a turn at most."""
         self.pool = Pool()
         self._batches: dict[str, BatchQueue] = {}
         #: those that are not finished: what remembers thousands of others must cost nothing
         self._open: dict[str, BatchQueue] = {}
         self._dispatcher = Dispatcher(self.pool, self._open, Estimates() if estimates is None else estimates)
-        self._timers = Timers()
+        self._timers = Timers(self._batches)
+        #: batches with changes that are not through, the one whose turn it is first; whether that has been recorded
+        self._changing: dict[str, bool] = {}
+        self._slice_windows = slice_windows
         #: by device: its windows that do not die
         self._suspected: dict[str, set[WindowKey]] = {}
         self._shutdown = False
@@ -150,18 +158,21 @@ class Scheduler:
                 self._hold_stranded(now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
+                self._release_stranded(now)  # another start may have found what the last one had lost
                 self._hold_stranded(now)
             case CancelRequested():
-                for entry in self._entries(event.batch_id, event.label):
-                    self._cancel(entry, now)
+                self._ask("cancel", event.batch_id, event.label, now)
             case HoldRequested():
                 self._hold(event, now)
             case ReleaseRequested():
                 self._release(event, now)
                 self._hold_stranded(now)
             case RetryRequested():
-                self._retry(event, now)
+                self._ask("retry", event.batch_id, event.label, now)
                 self._hold_stranded(now)
+            case SliceGranted():
+                if self._changing:
+                    self._go_on(self._batches[next(iter(self._changing))], now)
             case TermsRequested():
                 self._change_terms(event, now)
             case DevicesFound():
@@ -202,7 +213,7 @@ class Scheduler:
     @property
     def deadline(self) -> float | None:
         """The monotonic instant at which `TimePassed` is due, or None."""
-        while (timer := self._timers.first) and not self._applies(timer):
+        while (timer := self._timers.first) and not self._timers.applies(timer):
             self._timers.pop()
         return timer.at if timer else None
 
@@ -212,9 +223,28 @@ class Scheduler:
         return sum(batch.active for batch in self._open.values())
 
     @property
+    def at_work(self) -> bool:
+        """Whether any batch is not finished."""
+        return bool(self._open)
+
+    @property
     def unfinished(self) -> int:
         """Windows that have not finished."""
         return sum(batch.unfinished for batch in self._open.values())
+
+    @property
+    def changing(self) -> bool:
+        """Whether changes are not through: each `SliceGranted` takes them further."""
+        return bool(self._changing)
+
+    def is_changing(self, batch_id: str) -> bool:
+        """Whether changes of this batch are not through."""
+        return batch_id in self._changing
+
+    def is_at_work(self, batch_id: str) -> bool:
+        """Whether the batch is there, and not finished."""
+        batch = self._batches.get(batch_id)
+        return batch is not None and not batch.done
 
     def starved(self) -> str | None:
         """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
@@ -231,7 +261,7 @@ class Scheduler:
     def forget(self, batch_id: str) -> None:
         """Drop a batch if it is finished; a `BatchRecovered` brings it back."""
         batch = self._batches.get(batch_id)
-        if batch is not None and batch.finished:
+        if batch is not None and batch.finished and not batch.changes:
             del self._batches[batch_id]
 
     def planned(self, key: WindowKey) -> PlannedWindow:
@@ -290,7 +320,7 @@ class Scheduler:
     def _batch_submitted(self, event: BatchSubmitted, now: Instant) -> None:
         batch = BatchQueue(event.batch)
         known = self._batches.get(event.batch.id)
-        assert known is None or not known.unfinished, f"batch {event.batch.id} is not finished"
+        assert known is None or known.done, f"batch {event.batch.id} is not finished"
         states: list[tuple[PlannedWindow, State]] = []
         for planned in event.windows:
             outcome = planned_outcome(planned)
@@ -303,6 +333,9 @@ class Scheduler:
         batch = BatchQueue(event.batch)
         batch.held_reason = event.held_reason
         batch.finished = event.finished
+        batch.changes.extend(event.changes)
+        if event.changes:
+            self._changing[event.batch.id] = True
         self._admit(batch, event.windows)
         self._end_if_done(batch, now)
         for entry in batch.entries.values():
@@ -426,6 +459,8 @@ class Scheduler:
                 reason += self._want_more_memory(entry, ending.kind, allocation, usage)
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
+            if isinstance(ending, Failure):
+                ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._move(entry, "ended", new, reason, now, ending, usage)
         self._trust(state.slot.device_id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
@@ -492,23 +527,74 @@ class Scheduler:
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def _cancel(self, entry: Entry, now: Instant) -> None:
-        match entry.state:
-            case Queued(attempt=attempt) | Held(attempt=attempt):
+    def _ask(self, verb: Verb, batch_id: str, label: str | None, now: Instant) -> None:
+        """Make a change, or as much of it as fits into a turn; behind those that were asked for before."""
+        batch = self._batches.get(batch_id)
+        if batch is None or (label is not None and label not in batch.entries):
+            return
+        number = batch.changes[-1].number + 1 if batch.changes else 1
+        change = Change(verb=verb, label=label, number=number)
+        batch.changes.append(change)
+        if number == 1:
+            self._go_on(batch, now)
+        else:
+            self._records.append(ChangeAdvanced(batch_id=batch_id, change=change, recorded=False, at=now.wall))
+
+    def _go_on(self, batch: BatchQueue, now: Instant) -> None:
+        """Make a slice of the first of a batch's changes."""
+        change, batch_id = batch.changes[0], batch.batch.id
+        entries = batch.windows if change.label is None else [batch.entries[change.label]]
+        done, windows = change.done, change.windows
+        if change.verb == "cancel" and change.label is None and done == 0:
+            # What runs is told to end at once, not when its turn comes.
+            ours = [entry for entry in self._active() if entry.key.batch_id == batch_id]
+            windows += sum(self._apply("cancel", entry, now) for entry in ours)
+        last = min(len(entries), done + LOOKED_AT * self._slice_windows)
+        most = windows + self._slice_windows
+        while done < last and windows < most:
+            windows += self._apply(change.verb, entries[done], now)
+            done += 1
+        change = batch.changes[0] = msgspec.structs.replace(change, done=done, windows=windows)
+        recorded = self._changing.pop(batch_id, False)
+        if done < len(entries):
+            self._changing[batch_id] = True
+            self._records.append(ChangeAdvanced(batch_id=batch_id, change=change, recorded=recorded, at=now.wall))
+            return
+        batch.changes.popleft()
+        if change.verb == "cancel" and change.label is None:
+            batch.none_is_queued()
+        if windows or recorded:
+            self._records.append(ChangeMade(batch_id=batch_id, change=change, recorded=recorded, at=now.wall))
+        if batch.changes:
+            self._changing[batch_id] = True
+        self._end_if_done(batch, now)
+
+    def _apply(self, verb: Verb, entry: Entry, now: Instant) -> bool:
+        """Change one window; whether `verb` applied to it."""
+        before = entry.state
+        match verb, before:
+            case "cancel", Queued(attempt=attempt) | Held(attempt=attempt):
                 done = Finished(attempts=attempt - 1, outcome=Cancelled())
                 self._move(entry, "cancelled", done, "cancelled by request", now)
-            case Starting() | Running() | Stopping():
+            case "cancel", Starting() | Running() | Stopping():
                 self._stop(entry, "cancelled", "cancelled by request", now)
+            case "hold", Queued(attempt=attempt):
+                self._move(entry, "held", Held(attempt=attempt), "held by request", now)
+            case "release", Held(attempt=attempt):
+                self._requeue(entry, "released", attempt, "released by request", now)
+            case "retry", Finished(attempts=attempts, outcome=outcome) if isinstance(outcome, RETRIABLE):
+                self._reopen_batch(self._batches[entry.key.batch_id], now)
+                entry.failures = entry.losses = 0
+                self._requeue(entry, "retried", attempts + 1, "retried by request", now)
+        return entry.state is not before
 
     def _hold(self, event: HoldRequested, now: Instant) -> None:
-        if event.label is None:
-            batch = self._batches.get(event.batch_id)
-            if batch and batch.unfinished and batch.held_reason is None:
-                self._hold_batch(batch, "held by request", now)
+        if event.label is not None:
+            self._ask("hold", event.batch_id, event.label, now)
             return
-        for entry in self._entries(event.batch_id, event.label):
-            if isinstance(entry.state, Queued):
-                self._move(entry, "held", Held(attempt=entry.state.attempt), "held by request", now)
+        batch = self._batches.get(event.batch_id)
+        if batch and batch.unfinished and batch.held_reason is None:
+            self._hold_batch(batch, "held by request", now)
 
     def _hold_batch(self, batch: BatchQueue, reason: str, now: Instant) -> None:
         batch.held_reason = reason
@@ -518,27 +604,19 @@ class Scheduler:
         batch = self._batches.get(event.batch_id)
         if batch and event.label is None and batch.held_reason is not None:
             self._release_batch(batch, now)
-        for entry in self._entries(event.batch_id, event.label):
-            if isinstance(entry.state, Held):
-                self._requeue(entry, "released", entry.state.attempt, "released by request", now)
+        self._ask("release", event.batch_id, event.label, now)
 
     def _release_batch(self, batch: BatchQueue, now: Instant) -> None:
         batch.held_reason, batch.streak = None, ("", 0)
         self._records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
 
-    def _retry(self, event: RetryRequested, now: Instant) -> None:
-        batch = self._batches.get(event.batch_id)
-        for entry in self._entries(event.batch_id, event.label):
-            state = entry.state
-            if isinstance(state, Finished) and isinstance(state.outcome, RETRIABLE):
-                if batch is not None:
-                    if batch.finished:
-                        batch.finished = False
-                        self._open[event.batch_id] = batch
-                        self._records.append(BatchReopened(batch_id=event.batch_id, at=now.wall))
-                    batch.streak = ("", 0)
-                entry.failures = entry.losses = 0
-                self._requeue(entry, "retried", state.attempts + 1, "retried by request", now)
+    def _reopen_batch(self, batch: BatchQueue, now: Instant) -> None:
+        """Some of its windows are to run again."""
+        batch.streak = ("", 0)
+        if batch.finished:
+            batch.finished = False
+            self._open[batch.batch.id] = batch
+            self._records.append(BatchReopened(batch_id=batch.batch.id, at=now.wall))
 
     def _change_terms(self, event: TermsRequested, now: Instant) -> None:
         """What runs already is held to the new timeout, counted from its start."""
@@ -648,12 +726,15 @@ class Scheduler:
 
     def _device_changed(self, device_id: str, now: Instant) -> None:
         state = self.pool.devices[device_id]
-        self._records.append(DeviceChanged(device_id=device_id, health=state.health, reason=state.reason, at=now.wall))
+        changed = DeviceChanged(
+            device_id=device_id, health=state.health, reason=state.reason, at=now.wall, untried=state.untried
+        )
+        self._records.append(changed)
 
     def _time_passed(self, now: Instant) -> None:
         while (timer := self._timers.first) and timer.at <= now.monotonic:
             self._timers.pop()
-            if self._applies(timer):
+            if self._timers.applies(timer):
                 self._due(timer, now)
 
     def _due(self, timer: Timer, now: Instant) -> None:
@@ -672,27 +753,6 @@ class Scheduler:
             case "grace" | "launch_grace":
                 self._commands.append(Kill(key=entry.key, attempt=timer.attempt))
 
-    def _applies(self, timer: Timer) -> bool:
-        """Whether the window is still in what the timer was set for."""
-        entry = timer.entry
-        batch = self._batches.get(entry.key.batch_id)
-        # A batch that took the place of one with the same id has windows and attempts of the same names.
-        if batch is None or batch.entries.get(entry.key.label) is not entry:
-            return False
-        expected: type[State] | tuple[type[State], ...]
-        match timer.purpose:
-            case "backoff":
-                expected = Queued
-            case "launch":
-                expected = Starting
-            case "timeout":
-                expected = Running
-            case "grace" | "launch_grace":
-                expected = Stopping
-                if isinstance(entry.state, Stopping) and (entry.state.pid is None) != (timer.purpose == "launch_grace"):
-                    return False
-        return isinstance(entry.state, expected) and entry.state.attempt == timer.attempt
-
     # -- one window ----------------------------------------------------------------------------------------------------
 
     def _attempt(self, key: WindowKey, attempt: int) -> Entry | None:
@@ -702,14 +762,6 @@ class Scheduler:
         if entry is None or not isinstance(entry.state, Active) or entry.state.attempt != attempt:
             return None
         return entry
-
-    def _entries(self, batch_id: str, label: str | None) -> list[Entry]:
-        batch = self._batches.get(batch_id)
-        if batch is None:
-            return []
-        if label is None:
-            return list(batch.entries.values())
-        return [batch.entries[label]] if label in batch.entries else []
 
     def _active(self) -> list[Entry]:
         keys = [allocation.key for allocation in self.pool.allocations()]

@@ -18,14 +18,18 @@ _HEADINGS = frozenset(("symbol", "symbols", "ticker", "tickers", "name", "code",
 #: a symbol that ends so was taken from a listing of files
 _SUFFIXES = (".csv", ".txt", ".parquet", ".gz")
 _TABLE = "one symbol a line; this looks like a CSV table: its column Symbol?"
+_QUOTED = f"a quotation mark ({_TABLE})"
 #: what is in no symbol, and what is said of it
 _NEVER = {
     ",": f"a comma ({_TABLE})",
     ";": f"a semicolon ({_TABLE})",
-    '"': f"a quotation mark ({_TABLE})",
-    "*": "a wildcard, and patterns are not expanded (name each symbol)",
-    "?": "a wildcard, and patterns are not expanded (name each symbol)",
+    "|": f"a vertical bar ({_TABLE})",
+    **dict.fromkeys('"“”„«»`', _QUOTED),
+    **dict.fromkeys("<>", "an angle bracket (is this an HTML page?)"),
+    **dict.fromkeys("*?", "a wildcard, and patterns are not expanded (name each symbol)"),
 }
+#: characters of a line that is refused which are kept
+_SHOWN_CHARACTERS = 80
 
 
 class SymbolLine(msgspec.Struct, frozen=True):
@@ -66,7 +70,9 @@ def parse_symbols(text: str) -> Symbols:
             comments += 1
         elif mark and not symbol[-1].isspace():
             # A comment, or a part of the name: a guess would train on another symbol's prices.
-            refused.append(Refused(number, line.strip(), "# stands right behind it (put a blank before a comment)"))
+            refused.append(
+                Refused(number, _cut(line.strip()), "# stands right behind it (put a blank before a comment)")
+            )
         elif symbol.strip():
             named.append(SymbolLine(symbol.strip(), number))
     return _sorted_out(named, refused, comments)
@@ -83,7 +89,7 @@ def _sorted_out(named: list[SymbolLine], refused: list[Refused], comments: int) 
     duplicates: list[SymbolLine] = []
     for found in named:
         if why := symbol_problem(found.symbol):
-            refused.append(Refused(found.line, found.symbol, why))
+            refused.append(Refused(found.line, _cut(found.symbol), why))
         elif found.symbol in seen:
             duplicates.append(found)
         else:
@@ -97,6 +103,10 @@ def _sorted_out(named: list[SymbolLine], refused: list[Refused], comments: int) 
     )
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
 def symbol_problem(symbol: str) -> str | None:
     """Why `symbol` cannot be one, or None. A symbol names a directory, so it must not be able to leave its root."""
     if not symbol:
@@ -105,6 +115,8 @@ def symbol_problem(symbol: str) -> str | None:
         return "it starts with a dot"
     if "/" in symbol or "\\" in symbol:
         return f"it contains a path separator (write it as its file is called{_like(symbol)})"
+    if symbol[0] == symbol[-1] == "'":
+        return f"it contains {_QUOTED}"  # one within it may be a letter's: L'OREAL
     for character, what in _NEVER.items():
         if character in symbol:
             return f"it contains {what}"
@@ -118,7 +130,7 @@ def symbol_problem(symbol: str) -> str | None:
 
 
 def _like(symbol: str) -> str:
-    """How the file of `BTC/USDT` may be called."""
+    """Likely names of the file of `BTC/USDT`."""
     parts = [part for part in re.split(r"[/\\]+", symbol) if part]
     names = dict.fromkeys(("_".join(parts), "".join(parts)))
     return f": {' or '.join(names)}?" if parts else ""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,18 +20,21 @@ import msgspec
 
 from gpusched.core import planning
 from gpusched.core.events import TermsRequested
-from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice, Finished
+from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice
 from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
 from gpusched.core.terms import Terms, differences, terms_of, with_terms
+from gpusched.daemon import clock
 from gpusched.daemon.choice import Chooser
+from gpusched.daemon.clients import Peer
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
+from gpusched.daemon.territory import Place, Territory, is_same
 from gpusched.daemon.warm_up import WarmUp
 from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
@@ -69,16 +71,6 @@ class OutputCleared(InputError):
     remedy = "submit it again in a moment, or give it another output directory"
 
 
-class DataUnreadable(InputError):
-    problem = "the daemon cannot read the data root {path}: {cause}"
-    remedy = "it runs as user {user}: check that the path exists on its machine and that this user may read it"
-
-
-class OutputUnwritable(InputError):
-    problem = "the daemon cannot write to the output directory {path}: {cause}"
-    remedy = "it runs as user {user}: choose a directory that this user may write, with -o or run.output"
-
-
 class Draining(DaemonError):
     problem = "the daemon is shutting down and accepts no more batches"
     remedy = "submit again when it has been started again"
@@ -101,7 +93,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Admission:
-    """Accepts batches. `output_root` is where those without an output directory of their own go."""
+    """Accepts batches."""
 
     def __init__(
         self,
@@ -112,7 +104,7 @@ class Admission:
         warm_up: WarmUp,
         fleet: Fleet,
         chooser: Chooser,
-        output_root: Path,
+        territory: Territory,
         cache_dir: Path,
         logs_dir: Path,
         condition: Condition,
@@ -123,7 +115,7 @@ class Admission:
         self._warm_up = warm_up
         self.fleet = fleet
         self._chooser = chooser
-        self._output_root = output_root
+        self._territory = territory
         self._cache_dir = cache_dir
         self._logs_dir = logs_dir
         self.condition = condition
@@ -135,9 +127,13 @@ class Admission:
         self._surveys = anyio.Semaphore(MAX_SURVEYS)
 
     async def submit(
-        self, request: Submit, on_progress: Callable[[int, int], None], on_trial: Callable[[str], None]
+        self,
+        request: Submit,
+        on_progress: Callable[[int, int], None],
+        on_trial: Callable[[str], None],
+        peer: Peer | None = None,
     ) -> Admitted:
-        """Accept a batch. Raises GpuschedError.
+        """Accept a batch of the client `peer`. Raises GpuschedError.
 
         It is durable when this returns. Of several that submit the same batch at the same time, the first has it
         surveyed, and the others wait for that. One that is at work already goes on with the terms of this request.
@@ -145,15 +141,22 @@ class Admission:
         self._refuse_if_draining()
         check(request)
         spec = request.spec
+        self._territory.check_workload(spec.workload)
         await self._require(spec.device, on_trial)
         digest = planning.digest(spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
-        output_dir = Path(request.output_dir) if request.output_dir else self._output_root / batch_id
+        output_dir = Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id
         async with self.one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
                 return await self._known(batch_id, spec)
-            self._check_output(batch_id, output_dir)
-            await anyio.to_thread.run_sync(_check_directories, Path(spec.data_root), output_dir)
+            place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
+            await self._check_output(batch_id, place.path)
+            is_theirs = request.output_dir is None or self._has_written(place)
+            await anyio.to_thread.run_sync(
+                partial(self._territory.prepare, peer, Path(spec.data_root), place, is_theirs=is_theirs)
+            )
+            if place.guarded:
+                output_dir = place.path
             async with self._surveys:
                 with one_error():
                     plan = await survey(
@@ -173,14 +176,16 @@ class Admission:
                 self._refuse_if_draining()
                 if self._at_work(batch_id, digest):
                     return await self._known(batch_id, spec)
-                self._check_output(batch_id, output_dir)
+                await self._check_output(batch_id, place.path)
                 again = self._store.batch(batch_id) is not None
                 batch = Batch(
                     id=batch_id,
                     digest=digest,
                     output_dir=str(output_dir),
-                    submitted_at=time.time(),
+                    submitted_at=clock.wall(),
                     spec=spec,
+                    owner=place.owner,
+                    guarded=place.guarded,
                     choice=choice,
                 )
                 with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
@@ -192,6 +197,11 @@ class Admission:
     async def _known(self, batch_id: str, spec: BatchSpec) -> Admitted:
         """It is at work already, and goes on with the terms of the new request."""
         return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
+
+    def notes(self, spec: BatchSpec) -> tuple[str, ...]:
+        """What is accepted, and may not be what was wanted."""
+        note = self.fleet.pool.too_many_threads(spec)
+        return () if note is None else (note,)
 
     async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
         """Have a batch go on with other terms; what is different, in words. It is durable when this returns.
@@ -238,10 +248,7 @@ class Admission:
 
     def at_work(self, batch_id: str) -> bool:
         """Whether the batch is there and not finished, as the supervisor knows it."""
-        scheduler = self._supervisor.scheduler
-        if scheduler.batch(batch_id) is None:
-            return False
-        return any(not isinstance(state, Finished) for _, state in scheduler.states(batch_id))
+        return self._supervisor.scheduler.is_at_work(batch_id)
 
     def _at_work(self, batch_id: str, digest: str) -> bool:
         batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
@@ -249,12 +256,19 @@ class Admission:
             raise NameTaken(name=batch_id)
         return self.at_work(batch_id)
 
-    def _check_output(self, batch_id: str, output_dir: Path) -> None:
-        if os.path.realpath(output_dir) in self._cleared:
-            raise OutputCleared(path=output_dir)
-        for other in self._supervisor.scheduler.open_batches():
-            if other.id != batch_id and Path(other.output_dir) == output_dir and self.at_work(other.id):
-                raise OutputTaken(other=other.id, path=output_dir)
+    async def _check_output(self, batch_id: str, real: Path) -> None:
+        """Raise OutputTaken if another batch that is at work writes to the same directory, by whichever path."""
+        if str(real) in self._cleared:
+            raise OutputCleared(path=real)
+        others = {b.output_dir: b.id for b in self._supervisor.scheduler.open_batches() if b.id != batch_id}
+        others = {path: other for path, other in others.items() if self.at_work(other)}
+        for path, other in others.items():
+            if await anyio.to_thread.run_sync(is_same, Path(path), real):
+                raise OutputTaken(other=other, path=real)
+
+    def _has_written(self, place: Place) -> bool:
+        """Whether the last batch that wrote there was of the same client, for whom the daemon has made the place."""
+        return place.owner is not None and place.owner == self._store.owner_of_output(str(place.path))
 
     @contextlib.contextmanager
     def clearing(self, output_dir: Path) -> Iterator[None]:
@@ -347,26 +361,3 @@ def _deeper_than(value: Any, levels: int) -> bool:
             for item in (container.values() if isinstance(container, dict) else container)
         ]
     return any(isinstance(item, dict | list) for item in inside)
-
-
-def _check_directories(data_root: Path, output_dir: Path) -> None:
-    """Try what windows will do there, as the user who will do it."""
-    try:
-        with os.scandir(data_root) as entries:
-            next(entries, None)
-    except OSError as error:
-        raise DataUnreadable(path=data_root, cause=error.strerror or error, user=_user()) from error
-    probe = output_dir / f".gpusched.{os.getpid()}.{time.monotonic_ns()}"
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        probe.unlink()
-    except OSError as error:
-        raise OutputUnwritable(path=output_dir, cause=error.strerror or error, user=_user()) from error
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

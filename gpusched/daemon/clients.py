@@ -135,6 +135,8 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        #: who it is, once that is known
+        self.peer: Peer | None = None
         #: whether a request of it is being answered, and when the last one was, or else when it came
         self.busy = False
         self.idle_since = time.monotonic()

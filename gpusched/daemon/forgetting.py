@@ -2,7 +2,7 @@
 
 A batch is marked first, in one small commit, and from then on nobody sees it; then its results (if that was asked for),
 its logs and its records are removed, piece by piece between the turns of the loop. What a kill interrupts is done when
-the daemon starts again. Results are removed only where they are provably gpusched's own: see `artifacts.remove_result`.
+the daemon starts again. Results are removed only where they are provably gpusched's own: see `outputs.remove_results`.
 
 The same happens by itself to batches that finished `daemon.keep_days` ago, but for their results, and to what nobody
 has used for long in the cache.
@@ -15,6 +15,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -22,7 +23,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import artifacts, files
+from gpusched import directories, outputs
 from gpusched.config import Cache
 from gpusched.core.model import Reused, Succeeded
 from gpusched.daemon import index
@@ -90,7 +91,7 @@ class Forgetting:
         async with self._admission.one_at_a_time(batch_id):
             async with self._admission.changing:
                 row = self._store.batch(batch_id)
-                if row is None or row.state != "finished":
+                if row is None or row.state != "finished" or self._admission.at_work(batch_id):
                     raise NotFinished(batch=batch_id)
                 self._store.mark_forgotten(batch_id, results=results)
                 self._supervisor.drop(batch_id)
@@ -135,12 +136,14 @@ class Forgetting:
     async def _remove(self, batch_id: str, output_dir: Path, *, results: bool) -> Forgotten:
         removed, kept = 0, list[str]()
         if results:
+            guarded = self._store.is_guarded(batch_id)
+            remove_results = partial(outputs.remove_results, output_dir, guarded=guarded)
             with self._admission.clearing(output_dir):
                 async for piece in self._results(batch_id):
-                    gone, stays = await anyio.to_thread.run_sync(artifacts.remove_results, output_dir, piece)
+                    gone, stays = await anyio.to_thread.run_sync(remove_results, piece)
                     removed += gone
                     kept += [str(output_dir / label) for label in stays]
-                await anyio.to_thread.run_sync(index.remove, output_dir, batch_id)
+                await anyio.to_thread.run_sync(partial(index.remove, output_dir, batch_id, guarded=guarded))
         await anyio.to_thread.run_sync(_remove_logs, self._logs_dir, batch_id)
         windows = 0
         while piece_windows := self._store.remove_forgotten(batch_id, PIECE_WINDOWS):
@@ -162,8 +165,8 @@ class Forgetting:
 
 
 def _remove_logs(logs_dir: Path, batch_id: str) -> None:
-    with contextlib.suppress(FileNotFoundError), files.opened(logs_dir) as logs:
-        files.remove(batch_id, logs)
+    with contextlib.suppress(FileNotFoundError), directories.opened(logs_dir) as logs:
+        directories.remove(batch_id, logs)
 
 
 def _by_place(outputs: list[tuple[str, str]]) -> dict[str, set[str]]:

@@ -12,12 +12,13 @@ import datetime as dt
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
-from gpusched import files
+from gpusched import directories, files
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
 from gpusched.core.model import (
     Batch,
@@ -56,14 +57,15 @@ class Index:
         self._store = store
         self._log_path = log_path
         self._files: dict[str, IO[bytes]] = {}
-        self._output_dirs: dict[str, Path] = {}
+        #: with a guard against links, or without
+        self._outputs: dict[str, tuple[Path, bool]] = {}
         self._incomplete: set[str] = set()
         #: of the batches whose files are open
         self._notes: dict[str, DataNotes] = {}
 
     def rewrite(self, batch: Batch) -> None:
         """Write the index of a batch from the store, and keep it open for more lines."""
-        self._output_dirs[batch.id] = Path(batch.output_dir)
+        self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
         self._rewrite(batch.id)
 
     def update(self, record: Record) -> None:
@@ -109,15 +111,19 @@ class Index:
             self._rewrite(batch_id)
 
     def _path(self, batch_id: str) -> Path:
-        return self._output_dirs[batch_id] / NAME
+        return self._outputs[batch_id][0] / NAME
+
+    def _opened(self, batch_id: str, *, make: bool) -> AbstractContextManager[int]:
+        path, guarded = self._outputs[batch_id]
+        return directories.opened_output(path, guarded=guarded, make=make)
 
     def _is_lost(self, batch_id: str) -> bool:
         """Whether something else has the name of the open index, or nothing has."""
         file = self._files.get(batch_id)
         if file is None:
             return False
-        with contextlib.suppress(OSError), files.opened(self._output_dirs[batch_id]) as directory:
-            if files.same(file.fileno(), NAME, directory):
+        with contextlib.suppress(OSError, directories.NotOurs), self._opened(batch_id, make=False) as directory:
+            if directories.same(file.fileno(), NAME, directory):
                 return False
         log.warning("the index was replaced while its batch ran, and is written anew path=%s", self._path(batch_id))
         return True
@@ -127,15 +133,14 @@ class Index:
         self._notes[batch_id] = self._store.notes(batch_id)
         path = self._path(batch_id)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with files.opened(path.parent) as directory:
+            with self._opened(batch_id, make=True) as directory:
                 if not _may_be_replaced(directory):
-                    kept = files.move_aside(NAME, directory, ASIDE)
+                    kept = directories.move_aside(NAME, directory, ASIDE)
                     log.warning("what had the name of the index was moved aside path=%s", path.with_name(kept))
                 lines = (self._line(row) for row in self._store.finished_windows(batch_id))
                 self._files[batch_id] = files.create_whole(NAME, directory, lines)
             self._incomplete.discard(batch_id)
-        except OSError:
+        except (OSError, directories.NotOurs):
             self._incomplete.add(batch_id)
 
     def _close(self, batch_id: str) -> None:
@@ -151,14 +156,14 @@ class Index:
             self._close(batch_id)
 
 
-def remove(output_dir: Path, batch_id: str) -> bool:
-    """Remove the index if it is one and has lines of that batch alone; whether it did. Raises OSError."""
+def remove(output_dir: Path, batch_id: str, *, guarded: bool = False) -> bool:
+    """Remove the index if it is one and has lines of that batch alone; whether it did. Raises OSError, NotOurs."""
     try:
-        with files.opened(output_dir) as directory:
+        with directories.opened_output(output_dir, guarded=guarded, make=False) as directory:
             with files.regular(NAME, directory) as file:
                 if any(_batch_of(line) != batch_id for line in file):
                     return False
-                if not files.same(file.fileno(), NAME, directory):
+                if not directories.same(file.fileno(), NAME, directory):
                     return False
             os.unlink(NAME, dir_fd=directory)
             return True

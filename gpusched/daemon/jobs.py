@@ -25,7 +25,7 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         device=device.id,
         threads=device.threads,
     )
-    return WindowJob(workload=spec.workload, task=task, output_dir=batch.output_dir)
+    return WindowJob(workload=spec.workload, task=task, output_dir=batch.output_dir, guarded=batch.guarded)
 
 
 def environment(device: Device) -> dict[str, str | None]:

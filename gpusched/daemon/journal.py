@@ -16,6 +16,7 @@ from gpusched.core.events import (
     BatchHeld,
     BatchReleased,
     BatchReopened,
+    ChangeMade,
     DeviceChanged,
     DeviceTuned,
     Update,
@@ -86,12 +87,16 @@ class Journal:
                 log.info(
                     "batch accepted batch=%s windows=%d output=%s", batch.id, len(update.windows), batch.output_dir
                 )
+                self._refused(update)
             case BatchFinished():
                 log.info("batch finished batch=%s", update.batch_id)
             case BatchHeld():
                 log.warning("batch held batch=%s reason=%r", update.batch_id, update.reason[:MESSAGE_CHARS])
             case BatchReleased():
                 log.info("batch released batch=%s", update.batch_id)
+            case ChangeMade(batch_id=batch_id, change=change):
+                which = batch_id if change.label is None else WindowKey(batch_id, change.label)
+                log.info("asked to %s which=%s windows=%d", change.verb, which, change.windows)
             case BatchAltered(batch=batch, changes=changes):
                 log.info("batch altered batch=%s changes=%r", batch.id, "; ".join(changes))
             case BatchReopened():
@@ -115,12 +120,21 @@ class Journal:
         else:
             log.info("trouble is over kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
 
+    def _refused(self, accepted: BatchAccepted) -> None:
+        """The windows that have failed without a launch, in one line."""
+        refused = [planned for planned, _ in accepted.windows if planned.refusal is not None]
+        if refused:
+            first = (refused[0].refusal or "")[:MESSAGE_CHARS]
+            log.warning("data refused batch=%s windows=%d first=%r", accepted.batch.id, len(refused), first)
+
     def _moved(self, moved: WindowMoved) -> None:
         old, new = moved.old, moved.new
         if isinstance(new, Active):
             self._placed_at.setdefault(moved.key, moved.at)
             return
         began = self._placed_at.pop(moved.key, moved.at)
+        if isinstance(new, Finished) and not isinstance(old, Active):
+            return  # a request, which is told when it is through
         if isinstance(new, Finished):
             bad = isinstance(new.outcome, Failed | Lost | TimedOut)
             level, word = logging.WARNING if bad else logging.INFO, name_of(new.outcome)

@@ -42,6 +42,7 @@ from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
+from gpusched.daemon.territory import Territory
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
 from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
 
@@ -152,7 +153,13 @@ async def _serve(config: Config) -> None:
             warm_up=warm_up,
             fleet=fleet,
             chooser=chooser,
-            output_root=config.run.output.absolute(),
+            territory=Territory(
+                output_root=config.run.output.absolute(),
+                # A socket that was given a place of its own may lie anywhere.
+                private=(state_dir, config.cache.dir, *(() if config.daemon.socket else (listener.path.parent,))),
+                roots=config.daemon.roots,
+                workloads=config.daemon.workloads,
+            ),
             cache_dir=config.cache.dir,
             logs_dir=logs_dir,
             condition=condition,

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from gpusched import files
+from gpusched import directories
 from gpusched.config import Cache
 
 DAY_S = 86400.0
@@ -24,7 +24,7 @@ def prune_bars(cache: Cache) -> int:
     Raises OSError.
     """
     try:
-        with files.opened(cache.dir / "bars") as directory:
+        with directories.opened(cache.dir / "bars") as directory:
             return _prune(directory, time.time(), cache.keep_days * DAY_S, cache.limit_mb * 1024 * 1024)
     except FileNotFoundError:
         return 0
@@ -34,7 +34,7 @@ def _prune(directory: int, now: float, most_s: float, most_bytes: int) -> int:
     """0: any."""
     kept: list[tuple[float, int, str]] = []
     old: list[str] = []
-    for name in files.names(directory):
+    for name in directories.names(directory):
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode):

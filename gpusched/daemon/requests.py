@@ -35,6 +35,7 @@ from gpusched.core.scheduler import RETRIABLE
 from gpusched.core.selection import named
 from gpusched.daemon import views
 from gpusched.daemon.admission import Admission, NotYetDurable
+from gpusched.daemon.clients import Peer
 from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hub import Hub, Subscriber
 from gpusched.daemon.rows import WindowRow, attempt_of
@@ -135,6 +136,10 @@ class NoLog(InputError):
 class Client(Subscriber, Protocol):
     """The one who asks."""
 
+    @property
+    def peer(self) -> Peer | None:
+        """Who it is, as the kernel says."""
+
     async def send(self, reply: Reply) -> None:
         """Send in order, waiting until there is room; raises if the client has gone or does not read."""
 
@@ -232,13 +237,14 @@ class Requests:
                 scope.cancel()
 
         with scope:
-            admitted = await self._admission.submit(request, on_progress, on_trial)
+            admitted = await self._admission.submit(request, on_progress, on_trial, client.peer)
             plan = admitted.plan
             await client.send(
                 Submitted(
                     batch=self._status(admitted.batch_id),
                     how=admitted.how,
                     changes=admitted.changes,
+                    notes=self._admission.notes(request.spec),
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
                     choice=self._batch(admitted.batch_id).choice,
@@ -282,6 +288,8 @@ class Requests:
                 case "retry":
                     self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
             not_durable = await self._taken_effect(request.verb)
+        while not_durable is None and self._supervisor.scheduler.is_changing(batch_id):
+            not_durable = await self._taken_effect(request.verb)  # turn by turn, and others have theirs meanwhile
         await client.send(
             Changed(batch=self._status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
         )
@@ -386,19 +394,25 @@ class Requests:
         await client.send(End())
 
     async def _send_log(self, key: WindowKey, attempt: int, offset: int, client: Client) -> int | None:
-        """Send what there is from `offset` on; the offset after that, or None if there is no such log."""
+        """Send what there is from `offset` on; the offset after that, or None if there is no such log.
+
+        Offsets count what was written, so that the middle of a log may be left out while somebody follows it.
+        """
         try:
             descriptor = os.open(self._supervisor.log_path(key, attempt), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            while data := os.pread(descriptor, CHUNK_BYTES, offset):
+            while True:
+                position, most, offset = self._supervisor.find_in_log(key, attempt, offset)
+                data = os.pread(descriptor, min(most, CHUNK_BYTES), position)
+                if not data:
+                    return offset
                 await client.send(LogChunk(attempt=attempt, offset=offset, data=data))
                 await anyio.lowlevel.checkpoint()
                 offset += len(data)
         finally:
             os.close(descriptor)
-        return offset
 
     # -- names -------------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,13 @@ import logging
 import os
 import secrets
 import socket
-import time
 from pathlib import Path
 
 import anyio
 import anyio.abc
 
 from gpusched import __version__
+from gpusched.daemon import clock
 from gpusched.daemon.clients import UPGRADE, Clients, Connection, Gone, Over, Peer, may_connect, peer_of
 from gpusched.daemon.listener import Listener
 from gpusched.daemon.requests import Requests
@@ -59,7 +59,7 @@ class Server:
             protocol=PROTOCOL,
             version=__version__,
             pid=os.getpid(),
-            started_at=time.time(),
+            started_at=clock.wall(),
             state_dir=str(state_dir),
         )
         self._clients = Clients(os.geteuid())
@@ -88,7 +88,7 @@ class Server:
             return
         client = Connection(reader, writer)
         try:
-            with self._clients.admitted(client, self._peer(connection)):
+            with self._clients.admitted(client, self._peer(client, connection)):
                 await self._converse(client)
         except Over as over:
             if over.problem is not None:
@@ -100,7 +100,7 @@ class Server:
         finally:
             await client.close()
 
-    def _peer(self, connection: socket.socket) -> Peer:
+    def _peer(self, client: Connection, connection: socket.socket) -> Peer:
         """Who is there, if that is somebody who may be."""
         try:
             peer = peer_of(connection)
@@ -111,6 +111,7 @@ class Server:
             raise Over(
                 "this user may not talk to the daemon", "ask its operator to add you to the group of daemon.group"
             )
+        client.peer = peer
         return peer
 
     async def _converse(self, client: Connection) -> None:

@@ -37,6 +37,14 @@ TIMINGS = "SELECT * FROM timings WHERE workload = ? AND settings = ?"
 #: of a batch that is still there
 KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE id = ?"
 
+#: the fields of gpusched.core.changes.Change behind the batch
+ADVANCE = "INSERT OR REPLACE INTO changes (batch_id, verb, label, number, done, windows) VALUES (?, ?, ?, ?, ?, ?)"
+CHANGES = "SELECT verb, label, number, done, windows FROM changes WHERE batch_id = ? ORDER BY number"
+#: a change may be about to open a finished batch again
+UNFINISHED = """
+    SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
+    ORDER BY number
+"""
 NOTES = (
     "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
     " ORDER BY number LIMIT :symbols"

@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from gpusched import files
+from gpusched.core.changes import Change
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import (
     BatchAccepted,
@@ -31,6 +32,8 @@ from gpusched.core.events import (
     BatchRecovered,
     BatchReleased,
     BatchReopened,
+    ChangeAdvanced,
+    ChangeMade,
     DeviceChanged,
     DeviceTuned,
     Record,
@@ -59,7 +62,15 @@ from gpusched.daemon.rows import (
     status_of,
     to_json,
 )
-from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
+from gpusched.errors import (
+    StoreCorrupt,
+    StoreFull,
+    StoreLocked,
+    StoreNewer,
+    StoreReplaced,
+    StoreUnlockable,
+    StoreUnwritable,
+)
 
 __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
 
@@ -192,7 +203,7 @@ class Store:
 
         Raises `LookupError` for a move of a window that no accepted batch has.
         """
-        with self._transaction(sync=bool(histories) or not records or not all(map(_is_start, records))):
+        with self._transaction(sync=bool(histories) or not records or not all(map(_may_be_late, records))):
             for record in records:
                 self._write(record)
             for estimate in learned:
@@ -267,6 +278,12 @@ class Store:
                 self._alter(record)
             case BatchReopened():
                 self._execute("UPDATE batches SET finished_at = NULL WHERE id = ?", (record.batch_id,))
+            case ChangeAdvanced(batch_id=batch_id, change=change):
+                self._execute(statements.ADVANCE, (batch_id, *msgspec.structs.astuple(change)))
+            case ChangeMade(batch_id=batch_id, change=change, recorded=recorded):
+                if recorded:
+                    asked = (batch_id, change.number)
+                    self._execute("DELETE FROM changes WHERE batch_id = ? AND number = ?", asked)
             case BatchFinished():
                 self._execute("UPDATE batches SET finished_at = ? WHERE id = ?", (record.at, record.batch_id))
             case DeviceChanged():
@@ -332,22 +349,25 @@ class Store:
 
     def unfinished(self) -> Iterator[BatchRecovered]:
         """Every batch that is not finished, in the order of acceptance, with all of its windows as last recorded."""
-        for (batch_id,) in self._query("SELECT id FROM batches WHERE finished_at IS NULL ORDER BY number"):
+        for (batch_id,) in self._query(statements.UNFINISHED):
             recovered = self.recovered(batch_id)
             if recovered is not None:
                 yield recovered
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        asked = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
-        for batch, held_reason, finished in self._query(asked, (batch_id,)):
+        about = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
+        for batch, held_reason, finished in self._query(about, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
+            asked = self._query(statements.CHANGES, (batch_id,))
+            changes = [Change(**dict(zip(Change.__struct_fields__, row, strict=True))) for row in asked]
             with self._decoding(batch_id):
                 return BatchRecovered(
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
                     held_reason=held_reason,
                     finished=bool(finished),
+                    changes=tuple(changes),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),
                 )
         return None
@@ -370,6 +390,21 @@ class Store:
         for (batch,) in self._query("SELECT batch FROM batches WHERE id = ? AND forgetting IS NULL", (batch_id,)):
             with self._decoding(batch_id):
                 return decode_batch(batch)
+        return None
+
+    def is_guarded(self, batch_id: str) -> bool:
+        """Whether no link may lead to the batch's output; also of one that is being forgotten."""
+        for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
+            with self._decoding(batch_id):
+                return decode_batch(batch).guarded
+        return False
+
+    def owner_of_output(self, output_dir: str) -> int | None:
+        """The client of the last batch that wrote to a directory, if there was one, and it was a user of its own."""
+        query = "SELECT batch FROM batches WHERE output_dir = ? ORDER BY number DESC LIMIT 1"
+        for (batch,) in self._query(query, (output_dir,)):
+            with self._decoding(output_dir):
+                return decode_batch(batch).owner
         return None
 
     def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowRow]:
@@ -532,11 +567,24 @@ def _lock(path: Path) -> int:
         return files.lock(_lock_path(path))
     except files.Locked as locked:
         raise StoreLocked(path=path, holder=locked.holder) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise StoreUnlockable(path=path, cause=error.strerror) from error
 
 
-def _is_start(record: Record) -> bool:
-    """Nothing is done upon it, and a restart takes a window that was starting for one that ran."""
-    return isinstance(record, WindowMoved) and isinstance(record.new, Running)
+def _may_be_late(record: Record) -> bool:
+    """Nothing is done upon it, and what is made of the loss of it is as good.
+
+    A restart takes a window that was starting for one that ran, and goes on with a change from where that was.
+    """
+    match record:
+        case WindowMoved(old=old, new=new):
+            return isinstance(new, Running) or (not isinstance(old, Active) and not isinstance(new, Active))
+        case ChangeAdvanced(recorded=recorded):
+            return recorded
+        case _:
+            return False
 
 
 def _peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:
@@ -600,6 +648,8 @@ _NO_ROOM = {
     sqlite3.SQLITE_IOERR_TRUNCATE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
 }
+#: what flock says on network file systems and others that do not have it
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _NO_TEXT = "it holds bytes where text should be"
 
 

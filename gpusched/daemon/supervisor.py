@@ -22,10 +22,11 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import artifacts
+from gpusched import artifacts, outputs
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -47,6 +48,7 @@ from gpusched.core.events import (
     Record,
     ResultsChecked,
     ShutdownRequested,
+    SliceGranted,
     Terminate,
     TimePassed,
     Update,
@@ -70,13 +72,13 @@ from gpusched.core.model import (
 )
 from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
-from gpusched.daemon import proc
+from gpusched.daemon import clock, proc
 from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.histories import Histories
 from gpusched.daemon.index import Index
 from gpusched.daemon.jobs import environment, window_job
-from gpusched.daemon.launcher import Launcher
+from gpusched.daemon.launcher import Launcher, Upgraded
 from gpusched.daemon.learning import Learning
 from gpusched.daemon.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.daemon.logs import end_of_log
@@ -84,6 +86,7 @@ from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.permits import Permits
 from gpusched.daemon.process import Process
 from gpusched.daemon.store import Store
+from gpusched.directories import NotOurs
 from gpusched.errors import LaunchError, StoreError
 from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress
 from gpusched.workload import device_fingerprint
@@ -99,7 +102,7 @@ DOUBT_S = 2.0
 
 
 def now() -> Instant:
-    return Instant(monotonic=time.monotonic(), wall=time.time())
+    return Instant(monotonic=time.monotonic(), wall=clock.wall())
 
 
 async def _uncounted(device_id: str, pid: int) -> Accounted:
@@ -183,7 +186,7 @@ class Supervisor:
 
     async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
-        artifacts.sweep_partial(Path(batch.output_dir))
+        outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
         self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
         await self.committed()
 
@@ -201,8 +204,8 @@ class Supervisor:
     def recover(self) -> None:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
-            with contextlib.suppress(OSError):  # it may not be mounted now
-                artifacts.sweep_partial(Path(recovered.batch.output_dir))
+            with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
+                outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
             self.post(_reconcile(recovered))
             self._index.rewrite(recovered.batch)
 
@@ -257,6 +260,9 @@ class Supervisor:
     # -- turns -------------------------------------------------------------------------------------------------------
 
     async def _next_turn(self) -> None:
+        if self._may_go_on:
+            await anyio.lowlevel.checkpoint()  # everybody else comes first
+            return
         deadlines = [] if self.scheduler.deadline is None else [self.scheduler.deadline]
         if self._records:
             deadlines.append(time.monotonic() + RETRY_COMMIT_S)
@@ -266,11 +272,20 @@ class Supervisor:
             await self._wakeup.wait()
         self._wakeup = anyio.Event()
 
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether changes to many windows wait for their next slice; not while the store cannot be written."""
+        return self.scheduler.changing and not self._records
+
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
+        if not self.scheduler.at_work:
+            clock.take_over()
         instant = now()
         deadline = self.scheduler.deadline
         if deadline is not None and deadline <= instant.monotonic:
             self._events.append(TimePassed())
+        if self._may_go_on:
+            self._events.append(SliceGranted())
         while self._events:
             event = self._events.popleft()
             records, commands = self.scheduler.handle(event, instant)
@@ -388,7 +403,7 @@ class Supervisor:
         batch = self.scheduler.batch(asked.batch_id)
         assert batch is not None
         missing = await anyio.to_thread.run_sync(
-            artifacts.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+            outputs.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
         )
         self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
         self._checks.discard(asked.check)
@@ -418,6 +433,10 @@ class Supervisor:
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
                 return
             except (LaunchError, OSError) as error:
+                if isinstance(error, Upgraded):  # no other window could be launched either
+                    reason = error.problem.format(**error.details)
+                    for device_id in self.scheduler.pool.devices:
+                        self.post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
                 refused = _refusal(error)
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
                 return
@@ -506,6 +525,10 @@ class Supervisor:
                 if not self.scheduler.blames(key, failure):
                     return
                 await self._heard.setdefault(device.id, anyio.Event()).wait()
+
+    def find_in_log(self, key: WindowKey, attempt: int, offset: int) -> tuple[int, int, int]:
+        """Where to read on in a log of which something may be left out; see `Logs.find`."""
+        return self._launcher.logs.find(self.log_path(key, attempt), offset)
 
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """Where the stdout and stderr of an attempt go."""

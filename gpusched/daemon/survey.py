@@ -58,14 +58,17 @@ async def survey(
     unusable: list[str] = []
 
     async def run(group: tuple[SurveyTask, ...]) -> str:
-        """Survey a group of symbols; how its process ended."""
+        """Survey a group of symbols; how its process ended, in words."""
         job = SurveyJob(workload=spec.workload, tasks=group, output_dir=str(output_dir), device_types=device_types)
+        errors: list[str] = []
 
         def on_message(message: PipeMessage) -> None:
             nonlocal told
-            if isinstance(message, Error):
-                unusable.append(message.message)
-                return
+            match message:
+                case Error(kind="bad_parameters", message=why):
+                    unusable.append(why)
+                case Error(message=why):  # of this process, and not of the workload
+                    errors.append(why)
             findings.take(message)
             if told < findings.symbols:
                 told = findings.symbols
@@ -73,7 +76,8 @@ async def survey(
 
         process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
         end = await process.wait(on_message)
-        return end.violation or (f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}")
+        how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
+        return errors[-1] if errors else f"the process ended with {end.violation or how}"
 
     async def work(groups: Iterable[tuple[SurveyTask, ...]], endings: dict[str, str]) -> None:
         for group in groups:
@@ -92,13 +96,13 @@ async def survey(
             workers.start_soon(launcher.preload, spec.workload)
         return endings
 
-    await run_all(_grouped(tasks, processes))
+    endings = await run_all(_grouped(tasks, processes))
+    if not unusable and (missing := findings.missing()):
+        endings = await run_all([(task,) for task in missing])
     if unusable:
         raise WorkloadUnusable(why=unusable[0], log_path=log_path)
-    missing = findings.missing()
-    endings = await run_all([(task,) for task in missing]) if missing else {}
     for task in findings.missing():
-        why = f"its data could not be looked at: the process ended with {endings[task.symbol]}, see {log_path}"
+        why = f"its data could not be looked at: {endings[task.symbol]}, see {log_path}"
         findings.take(SurveyFailed(symbol=task.symbol, what="unknown", reason=why))
     return findings.plan()
 
@@ -118,7 +122,7 @@ def survey_tasks(spec: BatchSpec, cache_dir: Path) -> list[SurveyTask]:
 
 
 class Findings:
-    """What the processes of a survey said, put together."""
+    """The answers of a survey's processes, put together."""
 
     def __init__(self, tasks: Sequence[SurveyTask]) -> None:
         self._tasks = {task.symbol: task for task in tasks}
@@ -132,7 +136,7 @@ class Findings:
         return len(self._answered)
 
     def take(self, message: PipeMessage) -> None:
-        """What is said of symbols that nobody asked about is passed over."""
+        """Add what is said of a symbol; of one that nobody asked about it is passed over."""
         match message:
             case SurveyedSymbol(symbol=symbol) if symbol in self._tasks:
                 self._data[symbol] = message

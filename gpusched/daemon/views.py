@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-from gpusched.core.events import BatchAccepted, BatchAltered, Update, WindowMoved
+from gpusched.core.events import BatchAccepted, BatchAltered, ChangeAdvanced, ChangeMade, Update, WindowMoved
 from gpusched.core.model import (
     CPU,
     Active,
@@ -25,6 +25,7 @@ from gpusched.core.model import (
     reason_of,
 )
 from gpusched.core.placement import Pool
+from gpusched.daemon import clock
 from gpusched.daemon.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
 from gpusched.protocol import (
     AttemptLine,
@@ -43,7 +44,8 @@ REASON_CHARS = 500
 
 
 def batch_status(row: BatchRow) -> BatchStatus:
-    return msgspec.convert(row, BatchStatus, from_attributes=True)
+    status = msgspec.convert(row, BatchStatus, from_attributes=True)
+    return msgspec.structs.replace(status, at=clock.wall())
 
 
 def attempt_line(row: AttemptRow) -> AttemptLine:
@@ -157,10 +159,10 @@ def ending(move: WindowMoved) -> WindowMoved:
 def delta(update: Update) -> Delta | None:
     """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure.
 
-    None: nothing, since no view shows terms, and clients of 0.1 know no such frame.
+    None: nothing, since no view shows terms or how far a change is, and clients of 0.1 know no such frame.
     """
     match update:
-        case BatchAltered():
+        case BatchAltered() | ChangeAdvanced() | ChangeMade():
             return None
         case BatchAccepted():
             return BatchAnnounced(batch=_announced(update))

@@ -22,6 +22,7 @@ from gpusched.daemon.run import Watch
 from gpusched.daemon.server import Server
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
+from gpusched.daemon.territory import Territory
 from gpusched.daemon.warm_up import WarmUp
 
 
@@ -49,7 +50,7 @@ async def be_watched(
         warm_up=warm_up,
         fleet=fleet,
         chooser=chooser,
-        output_root=output_dir,
+        territory=Territory(output_root=output_dir),
         cache_dir=cache_dir,
         logs_dir=state_dir / "logs",
         condition=condition,

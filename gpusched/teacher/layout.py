@@ -35,6 +35,7 @@ _LIKE = {
     "close": r"close|last|price|^c$",
     "volume": _VOLUME_LIKE.pattern,
 }
+_NO_VOLUME = ' volume = "" if there is none;'
 #: names of columns that an error tells
 _SHOWN = 20
 #: of the characters between fields, the likeliest first
@@ -191,7 +192,7 @@ class _Finder:
         raise BadData(
             f"{self._place}: there {is_no} {', '.join(map(repr, self._missing))} (there are:"
             f" {some(self._written, _SHOWN)}{separated}): say what they are called with data.columns = {{{hints}}};"
-            " a file that holds no bars does not belong here"
+            f"{_NO_VOLUME if 'volume' in self._missing else ''} a file that holds no bars does not belong here"
         )
 
     def _guess(self, role: str) -> str:

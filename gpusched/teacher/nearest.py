@@ -62,6 +62,8 @@ def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
         names = _names(root, Path(root).stat().st_mtime_ns)
     except OSError:  # the root can be searched, but not listed
         return None
+    if symbol in names.get(plain(symbol), ()):
+        return f"{symbol} is there, a file without a suffix", "let its name end with .csv"
     if alike := names.get(plain(symbol)):
         if alike[0].startswith(symbol + ".") and alike[0].lower().endswith(SUFFIXES):
             return f"{alike[0]} is there", "write its suffix in small letters"

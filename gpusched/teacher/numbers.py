@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
@@ -16,6 +17,7 @@ _MISSING = {"", "nan", "null", "none", "na", "n/a", "#n/a", "nat", "-", "--"}
 _EXACT_DIGITS = 15
 _POWERS = 10.0 ** np.arange(23)
 _ZERO, _NINE, _DOT, _COMMA, _PLUS, _MINUS = b"09.,+-"
+_ONE_NUMBER = re.compile(r"[-+]?([\d.]+([eE][-+]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)
 _PLAIN = np.zeros(256, bool)
 _PLAIN[list(b"0123456789.+-eE\0")] = True
 
@@ -32,9 +34,9 @@ def floats(table: Table, column: int, name: str, decimal: str) -> Floats:
                 " write numbers without thousands separators"
             )
         characters[characters == _COMMA] = _DOT
-    numbers, rest = _decimals(characters)
-    if len(rest):
-        _read_others(table, column, name, decimal, characters, numbers, rest)
+    numbers, others = _decimals(characters)
+    for row in _long(characters, numbers, others).tolist():
+        numbers[row] = _number(table, row, column, name, decimal)
     return numbers
 
 
@@ -67,20 +69,18 @@ def _decimals(characters: Characters) -> tuple[Floats, Integers]:
     return numbers, np.flatnonzero(~usual)
 
 
-def _read_others(
-    table: Table, column: int, name: str, decimal: str, characters: Characters, numbers: Floats, rows: Integers
-) -> None:
-    """Fill in the numbers of rows that have many digits, an exponent or none."""
+def _long(characters: Characters, numbers: Floats, rows: Integers) -> Integers:
+    """Fill in the numbers of rows that have many digits or an exponent, and leave those of the others."""
     others = characters[:, rows]
     plain = _PLAIN[others].all(axis=0) & ((others != 0).sum(axis=0) > 1)
     try:
         if plain.any():
             texts = np.ascontiguousarray(others[:, plain].T).view(f"S{len(others)}").ravel()
             numbers[rows[plain]] = texts.astype(np.float64)
-    except ValueError:  # one of them is no number: found below
-        plain[:] = False
-    for row in rows[~plain].tolist():
-        numbers[row] = _number(table, row, column, name, decimal)
+    except ValueError:  # one of them is no number
+        return rows
+    left: Integers = rows[~plain]
+    return left
 
 
 def _number(table: Table, row: int, column: int, name: str, decimal: str) -> float:
@@ -89,8 +89,8 @@ def _number(table: Table, row: int, column: int, name: str, decimal: str) -> flo
     if text.lower() in _MISSING:
         return math.nan
     try:
-        # Python also takes 1_000 and other scripts' digits, which would hide a broken file.
-        return float(text.replace("_", "?") if text.isascii() else "?")
+        # Python also takes 1_000, other scripts' digits and line ends, which would hide a broken file.
+        return float(text if _ONE_NUMBER.fullmatch(text) else "?")
     except ValueError:
         separated = f" (fields are separated by {table.separator!r})" if table.separator != "," else ""
         raise BadData(

@@ -15,6 +15,9 @@ from gpusched.teacher.contents import kind
 from gpusched.teacher.nearest import FLAT_SUFFIXES, PARQUET, SUFFIXES, nothing_found, some
 from gpusched.workload import BadData, DataNote, NoData
 
+#: bytes of a symbol's name, with which and a suffix a file can be called
+_LONGEST = 240
+
 
 class Source(msgspec.Struct, frozen=True):
     """A file as it was when it was found; its content is taken to change only together with these."""
@@ -50,6 +53,8 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
     """
     if problem := symbol_problem(symbol):
         raise BadData(f"{symbol!r} cannot be a symbol: {problem}")
+    if len(symbol.encode(errors="replace")) > _LONGEST:
+        raise BadData(f"{symbol!r} cannot be a symbol: no file can have so long a name")
     below = Path(root, symbol)
     directories = _directories(below)
     # One that has intervals has all that there is of the symbol: no file beside it stands in for one that is missing.
@@ -67,13 +72,24 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
 
 
 def _directories(below: Path) -> list[str]:
+    """The directories in that of a symbol, links to such that are gone among them."""
     try:
         with os.scandir(below) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+            return sorted(entry.name for entry in entries if not _hidden(entry.name) and _is_directory(entry))
     except PermissionError as error:
         raise BadData(f"{below}: {error.strerror}") from None
+    except OSError as error:
+        if not _is_absent(error):
+            raise
+        if below.is_symlink():
+            raise BadData(f"{below}: is a broken link, to {below.readlink()}") from None
+        return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    if entry.is_dir():
+        return True
+    return entry.is_symlink() and not entry.name.lower().endswith(SUFFIXES) and not Path(entry.path).exists()
 
 
 def _hidden(name: str) -> bool:
@@ -114,6 +130,10 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
             entries = sorted(scanned, key=lambda entry: entry.name)
     except PermissionError as error:
         raise BadData(f"{directory}: {error.strerror}") from None
+    except FileNotFoundError:
+        if not directory.is_symlink():
+            raise
+        raise BadData(f"{directory}: is a broken link, to {directory.readlink()}") from None
     for entry in entries:
         name = entry.name
         if _hidden(name):
@@ -124,7 +144,7 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
         try:
             status = entry.stat()
         except OSError as error:
-            if not _is_broken_link(error):
+            if not _is_absent(error):
                 raise
             links.append(name)
             continue
@@ -132,7 +152,7 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
         if what is None:
             found[name] = Source(name, status.st_size, status.st_mtime_ns)
         elif what == "a directory":
-            parts = _parts(directory, name) if name.lower().endswith(PARQUET) else ()
+            parts = _parts(directory, name)
             found.update({part.name: part for part in parts})
             if not parts:
                 others.append(f"{name} (a directory)")
@@ -153,67 +173,75 @@ def _looks_like_data(name: str) -> bool:
     return name.endswith("(a directory)") or name.lower().endswith((*SUFFIXES, ".xlsx", ".xls", ".zip", ".tsv"))
 
 
-def _unread(read: int, links: list[str], others: list[str]) -> tuple[DataNote, ...]:
+def _unread(read: int, links: list[str], others: list[str], what: str = "there") -> tuple[DataNote, ...]:
     notes = []
     if links:
         are = "is a broken link" if len(links) == 1 else "are broken links"
         notes.append(DataNote("links", f"{len(links)} of {read + len(links)} files {are} and not read: {some(links)}"))
     if others:
-        notes.append(DataNote("unread", f"there, but not read: {some(others)}"))
+        notes.append(DataNote("unread", f"{what}, but not read: {some(others)}"))
     return tuple(notes)
 
 
-def _is_broken_link(error: OSError) -> bool:
-    return isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
-
-
-def _parts(directory: Path, name: str) -> tuple[Source, ...]:
-    """The files of a Parquet dataset that is a directory, by their names from `directory` on."""
-    found = []
-    for parent, below, names in os.walk(directory / name):
-        below[:] = sorted(folder for folder in below if not folder.startswith((".", "_")))
-        for part in sorted(names):
-            if part.startswith((".", "_")) or not part.lower().endswith(PARQUET):
-                continue
-            path = Path(parent, part)
-            status = path.stat()
-            if what := kind(status.st_mode):
-                raise BadData(f"{path}: is {what}, not a file of bars")
-            found.append(Source(str(path.relative_to(directory)), status.st_size, status.st_mtime_ns))
-    return tuple(found)
+def _is_absent(error: OSError) -> bool:
+    """Whether there is nothing of that name, or a link to nothing; no other error says anything about the data."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, ...]] | None:
     """The file that stands for the symbol by itself, with the first of `FLAT_SUFFIXES` that there is."""
-    found: list[tuple[Source, ...]] = []
+    read: tuple[Source, ...] = ()
     others: list[str] = []
-    problems: list[str] = []
-    for suffix in FLAT_SUFFIXES:
-        name = symbol + suffix
-        path = Path(root, name)
+    problems: list[BadData] = []
+    for name in (symbol + suffix for suffix in FLAT_SUFFIXES):
         try:
-            status = path.stat()
-        except PermissionError as error:
-            raise BadData(f"{path}: {error.strerror}") from None
-        except OSError as error:
-            if not _is_broken_link(error):
-                raise
-            if path.is_symlink():
-                problems.append(f"{path}: is a broken link, to {path.readlink()}")
-            continue
-        what = kind(status.st_mode)
-        parts = _parts(Path(root), name) if what == "a directory" and suffix == PARQUET else ()
-        if what and not parts:
-            problems.append(
-                f"{path}: is {what}, not a file of bars"
-                + (f": move its files to {Path(root, symbol, intervals.DEFAULT)}" if what == "a directory" else "")
-            )
-        elif found:
+            files = _file_or_parts(Path(root), name)
+        except BadData as error:
+            problems.append(error)
             others.append(name)
         else:
-            found.append(parts or (Source(name, status.st_size, status.st_mtime_ns),))
-    if not found:
-        if problems:
-            raise BadData(problems[0])
-        return None
-    return found[0], _unread(len(found), [], others + [Path(p.partition(": is ")[0]).name for p in problems])
+            others += [name] if files and read else []
+            read = read or files
+    if not read and problems:
+        raise problems[0]
+    return (read, _unread(1, [], others, f"{read[0].name} is read; there")) if read else None
+
+
+def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:
+    """The file of a name, the parts of a Parquet data set, or nothing. Raises BadData for what is none of these."""
+    path = directory / name
+    try:
+        status = path.stat()
+    except PermissionError as error:
+        raise BadData(f"{path}: {error.strerror}") from None
+    except OSError as error:
+        if not _is_absent(error):
+            raise
+        if path.is_symlink():
+            raise BadData(f"{path}: is a broken link, to {path.readlink()}") from None
+        return ()
+    what = kind(status.st_mode)
+    if what is None:
+        return (Source(name, status.st_size, status.st_mtime_ns),)
+    if what == "a directory" and (parts := _parts(directory, name)):
+        return parts
+    raise BadData(f"{path}: is {what}, not a file of bars")
+
+
+def _parts(directory: Path, name: str) -> tuple[Source, ...]:
+    """The files of a Parquet data set, by their names from `directory` on; none if it is none."""
+    found: list[Source] = []
+    if not name.lower().endswith(PARQUET):
+        return ()
+    for parent, below, names in os.walk(directory / name, onerror=_refuse):
+        below[:] = sorted(folder for folder in below if not folder.startswith((".", "_")))
+        for part in sorted(names):
+            if not part.startswith((".", "_")) and part.lower().endswith(PARQUET):
+                found += _file_or_parts(directory, str(Path(parent, part).relative_to(directory)))
+    return tuple(found)
+
+
+def _refuse(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        raise BadData(f"{error.filename}: {error.strerror}") from None
+    raise error

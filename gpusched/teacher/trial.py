@@ -10,6 +10,7 @@ import msgspec
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl
 from gpusched.teacher.features import FEATURES
+from gpusched.teacher.settings import GPU_DEFAULTS
 from gpusched.workload import DeviceMismatch, Trial
 
 #: LightGBM compiles other OpenCL kernels for up to 64 bins and for up to 256; rows that give the former and the latter
@@ -40,7 +41,7 @@ def try_training(device_type: DeviceType, rows: tuple[int, ...] = (256,)) -> Tri
         lightgbm.register_logger(log)
         params = {"objective": "binary", "device_type": device_type, "num_threads": 1, "verbosity": 1}
         if device_type != "cpu":
-            params["gpu_device_id"] = 0
+            params |= GPU_DEFAULTS | {"gpu_device_id": 0}  # other kernels are compiled for them
         for count in rows:
             x = np.random.default_rng(0).normal(size=(count, len(FEATURES)))
             lightgbm.train(params, lightgbm.Dataset(x, x[:, 0] > 0), num_boost_round=2)

@@ -36,6 +36,8 @@ class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     workload: str
     task: Task
     output_dir: str
+    #: no link may lead to `output_dir`
+    guarded: bool = False
 
 
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):

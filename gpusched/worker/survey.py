@@ -99,7 +99,7 @@ def _failed(
 
 
 def _bounded(text: str) -> str:
-    """What is said of a symbol is said of each of its windows."""
+    """Text about a symbol is repeated for each of its windows, so it has a limit."""
     return encodable(text if len(text) <= MAX_REASON_CHARS else text[:MAX_REASON_CHARS] + "…")
 
 

@@ -23,7 +23,7 @@ import msgspec
 from gpusched.artifacts import OWN_ENTRIES, Metadata, Partial
 from gpusched.core.failures import kind_of_words
 from gpusched.core.model import DeviceType, WindowResult
-from gpusched.files import NotOurs
+from gpusched.directories import NotOurs
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
 from gpusched.worker.stream import MergedProgress, Stream, error_message
@@ -70,7 +70,7 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
     task = job.task
     function = load_function(job.workload)
     device_seen = require_device(task.device, task.device_type)
-    partial = Partial(Path(job.output_dir), task.label)
+    partial = Partial(Path(job.output_dir), task.label, guarded=job.guarded)
     try:
         result = function(task, partial.path, report)
         _check_type(job, result)

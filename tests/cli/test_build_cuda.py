@@ -134,6 +134,7 @@ def test_without_a_gpu_it_is_built_for_what_was_named(place: Place) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_it_is_built_for_the_gpus_that_are_used_and_tried_on_them(place: Place) -> None:
     nvml = FakeNvml(place.directory).gpus(3, capability="8.9").set(1, capability="8.6").set(2, capability="6.1")
     nvml.write(cuda_version=13000)
@@ -160,7 +161,11 @@ def test_it_is_built_for_the_gpus_that_are_used_and_tried_on_them(place: Place) 
 @pytest.mark.parametrize(
     ("step", "says"),
     [
-        ("download", "could not be built: error: download cannot be done after nothing was changed"),
+        pytest.param(
+            "download",
+            "could not be built: error: download cannot be done after nothing was changed",
+            marks=pytest.mark.slow,
+        ),
         ("wheel", "could not be built: error: wheel cannot be done after nothing was changed"),
         ("target", "could not be built: error: target cannot be done after nothing was changed"),
         ("install", "could not be put back: error: install cannot be done"),
@@ -174,7 +179,9 @@ def test_a_step_that_fails_changes_nothing(place: Place, step: str, says: str) -
     assert "error.cpp\nerror: " in (place.home / "log").read_text()
 
 
-@pytest.mark.parametrize("breaks", ["import", "cpu", "no cuda"])
+@pytest.mark.parametrize(
+    "breaks", ["import", pytest.param("cpu", marks=pytest.mark.slow), pytest.param("no cuda", marks=pytest.mark.slow)]
+)
 def test_one_that_does_not_train_is_not_installed(place: Place, breaks: str) -> None:
     lightgbm = {"import": "raise ImportError('libnccl.so.2: no such file')", "no cuda": OLD}
     place.plan["lightgbm"] = lightgbm.get(breaks, LIGHTGBM.format(which="new", train="raise RuntimeError('broken')"))
@@ -184,6 +191,7 @@ def test_one_that_does_not_train_is_not_installed(place: Place, breaks: str) -> 
     assert not place.calls("install")[-1].count("--force-reinstall")
 
 
+@pytest.mark.slow
 def test_one_that_trains_only_where_it_was_tried_is_taken_back(place: Place) -> None:
     place.plan["lightgbm"] = (
         NO_DEVICE + f"\nif __file__.startswith({str(place.site)!r}): raise ImportError('not here')\n"
@@ -235,6 +243,7 @@ def test_whoever_kills_it_half_way_finds_the_old_one_and_is_told_so(halted: Plac
     assert not list(halted.home.glob("kept-*"))
 
 
+@pytest.mark.slow
 def test_only_one_builds_at_a_time(place: Place) -> None:
     place.plan["waits"] = ["wheel"]
     os.mkfifo(place.pip / "wheel")
@@ -245,6 +254,7 @@ def test_only_one_builds_at_a_time(place: Place) -> None:
     assert (first.returncode, place.which) == (0, "new")
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_ends_with_all_that_it_has_started(place: Place) -> None:
     place.plan["waits"] = ["wheel"]
     os.mkfifo(place.pip / "wheel")
@@ -351,3 +361,20 @@ def test_a_cuda_build_without_nccl_is_told_so_and_never_to_take_pypis() -> None:
         if check.name != "lightgbm gpu":
             assert "nvidia-nccl-cu13" in check.remedy
             assert "reinstall" not in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("why", "remedy"),
+    [
+        ("[CUDA] no kernel image is available for execution on the device", "is built for other GPUs"),
+        ("[CUDA] CUDA driver version is insufficient for CUDA runtime version", "update the NVIDIA driver"),
+        (
+            "out of memory: cuDevicePrimaryCtxRetain returned CUDA_ERROR_OUT_OF_MEMORY",
+            "nothing, if windows are to train",
+        ),
+    ],
+)
+def test_a_build_that_does_not_go_with_the_machine(why: str, remedy: str) -> None:
+    good, bad = Trial(trained=True), Trial(trained=False, why=why)
+    _, _, cuda = lightgbm_checks({"cpu": good, "gpu": bad, "cuda": bad})
+    assert cuda.remedy.startswith(remedy) or remedy in cuda.remedy

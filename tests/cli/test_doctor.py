@@ -240,8 +240,11 @@ ON_PROCESSOR = Trial(trained=True, device="cpu-haswell-AMD EPYC")
         ("auto", 0, True, NO_OPENCL, NO_CUDA, "ok", "windows train on the CPU: there is no GPU"),
         ("auto", 0, True, ON_GPU, NO_CUDA, "ok", "windows train on the CPU: there is no GPU"),
         ("auto", 0, False, NO_OPENCL, NO_CUDA, "problem", "forbids the CPU"),
-        ("auto", 1, True, ON_GPU, NO_CUDA, "ok", "windows train on 1 GPU, device type gpu"),
-        ("auto", 2, True, ON_GPU, GOOD, "ok", "windows train on 2 GPUs, device type cuda"),
+        ("auto", 1, True, ON_GPU, NO_CUDA, "ok", "windows train on the CPU or on 1 GPU, device type gpu: on what has"),
+        ("auto", 1, False, ON_GPU, NO_CUDA, "ok", "windows train on 1 GPU, device type gpu"),
+        ("mixed", 1, False, ON_GPU, NO_CUDA, "ok", "windows train on the CPU and 1 GPU, device type gpu, at once"),
+        ("mixed", 0, False, NO_OPENCL, NO_CUDA, "ok", "windows train on the CPU: there is no GPU"),
+        ("auto", 2, True, ON_GPU, GOOD, "ok", "windows train on the CPU or on 2 GPUs, device type cuda: on what has"),
         ("auto", 2, True, ON_PROCESSOR, NO_CUDA, "warning", "windows train on the CPU: LightGBM trains on no GPU"),
         ("auto", 2, False, NO_OPENCL, NO_CUDA, "problem", "LightGBM trains on no GPU here, and devices.fallback"),
         ("gpu", 1, True, ON_GPU, GOOD, "ok", "device type gpu"),
@@ -347,7 +350,7 @@ def test_a_terminal_gets_marks_and_nothing_that_it_would_obey(
 def test_a_daemon_that_does_not_answer_rightly_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     config = load(flags=[("daemon.socket", str(path), "--socket")], environ={}).config
-    assert doctor._daemon_check(config).status == "ok"  # nobody needs one
+    assert next(doctor._daemon_checks(config)).status == "ok"  # nobody needs one
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -359,7 +362,7 @@ def test_a_daemon_that_does_not_answer_rightly_is_a_warning(tmp_path: Path) -> N
 
         other = threading.Thread(target=answer)
         other.start()
-        check = doctor._daemon_check(config)
+        check = next(doctor._daemon_checks(config))
         other.join(10)
     assert check.status == "warning"
     assert "does not answer as gpusched does" in check.message

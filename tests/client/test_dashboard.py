@@ -17,7 +17,7 @@ from gpusched.core.events import (
     RetryRequested,
 )
 from gpusched.core.model import Device, Reading, Slot
-from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, DeviceStatus, Snapshot
+from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, DeviceStatus, Snapshot, Trouble
 from tests.client.support import Onlooker, drawn, trained
 from tests.client.test_screens import HOSTILE, check
 from tests.core.support import batch, failure, gpu, key
@@ -312,3 +312,19 @@ def test_foreign_text_is_harmless() -> None:
     watcher.submit(batch(HOSTILE), [HOSTILE])
     shown = drawn(frame(watcher, cursor=Cursor(), words=""), 200, 50)
     assert all(line.isprintable() for line in shown.split("\n"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (20, 4)])
+def test_trouble_stands_below_the_first_line(width: int, height: int) -> None:
+    watcher = Watcher(gpu(0))
+    trouble = Trouble(kind="window", about="b/AAPL", text="b/AAPL does not die (state D in nfs_wait)", since=0.0)
+    other = Trouble(kind="store", about="/s", text="/s cannot grow", since=1.0)
+    snapshot = Snapshot(at=0.0, batches=(), active=(), progress=(), devices=pool(gpu(0)), troubles=(trouble, other))
+    watcher.overview.apply(snapshot, 1000.0)
+    lines = drawn(frame(watcher), width, height).splitlines()
+    assert len(lines) <= height
+    assert lines[1].startswith("Trouble: b/AAPL")
+    if width == 80:
+        assert lines[1].rstrip() == "Trouble: b/AAPL does not die (state D in nfs_wait) (and 1 more)"
+    watcher.overview.apply(Snapshot(at=0.0, batches=(), active=(), progress=(), devices=()), 1000.0)
+    assert "Trouble" not in drawn(frame(watcher), width, height)

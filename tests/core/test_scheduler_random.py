@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gpusched.core.changes import Change
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -21,6 +22,8 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     CancelRequested,
+    ChangeAdvanced,
+    ChangeMade,
     CheckResults,
     Command,
     DeviceChanged,
@@ -34,12 +37,14 @@ from gpusched.core.events import (
     HostRead,
     Kill,
     Launch,
+    ProcessStuck,
     Record,
     ReleaseRequested,
     ResultsChecked,
     ResumeRequested,
     RetryRequested,
     ShutdownRequested,
+    SliceGranted,
     Terminate,
     TimePassed,
     TrialBegan,
@@ -108,12 +113,13 @@ class Machine(RuleBasedStateMachine):
         self.stored: dict[str, dict[str, tuple[PlannedWindow, State]]] = {}
         self.held: dict[str, str | None] = {}
         self.finished: dict[str, bool] = {}
+        self.changes: dict[str, dict[int, Change]] = {}
         #: events of attempts that have ended
         self.past: list[AttemptStarted | AttemptEnded] = []
 
     def fresh(self) -> None:
         """A supervisor that has just started, and another that will be told the same."""
-        self.scheduler, self.twin = Scheduler(), Scheduler()
+        self.scheduler, self.twin = Scheduler(slice_windows=2), Scheduler(slice_windows=2)
         #: attempts whose process may exist, and their slots; those with a pid; those told to end
         self.live: dict[tuple[WindowKey, int], Slot] = {}
         self.started: set[tuple[WindowKey, int]] = set()
@@ -161,6 +167,7 @@ class Machine(RuleBasedStateMachine):
                 self.stored[accepted.id] = {p.window.label: (p, s) for p, s in windows}
                 self.held[accepted.id] = None
                 self.finished[accepted.id] = False
+                self.changes[accepted.id] = {}
                 # Its attempts have the numbers of those of the batch whose place it takes.
                 self.past = [event for event in self.past if event.key.batch_id != accepted.id]
                 for label in self.stored[accepted.id]:
@@ -185,7 +192,13 @@ class Machine(RuleBasedStateMachine):
             case BatchReopened(batch_id=batch_id):
                 assert self.finished[batch_id]
                 self.finished[batch_id] = False
+            case ChangeAdvanced(batch_id=batch_id, change=change, recorded=recorded):
+                assert recorded == (change.number in self.changes[batch_id])
+                self.changes[batch_id][change.number] = change
+            case ChangeMade(batch_id=batch_id, change=change, recorded=recorded):
+                assert recorded == (self.changes[batch_id].pop(change.number, None) is not None)
             case BatchFinished(batch_id=batch_id):
+                assert not self.changes[batch_id]
                 assert all(isinstance(s, Finished) for _, s in self.stored[batch_id].values())
                 self.finished[batch_id] = True
             case DeviceChanged(device_id=device_id, health=health):
@@ -211,6 +224,8 @@ class Machine(RuleBasedStateMachine):
                 assert not self.down, "placed after a shutdown"
                 assert slot.device_id not in self.closed, "placed on a closed device"
                 assert self.held[key.batch_id] is None, "placed from a held batch"
+                cancels = [c for c in self.changes[key.batch_id].values() if c.verb == "cancel" and not c.label]
+                assert not cancels, "placed from a batch that is being cancelled"
                 assert suits(DEVICE[slot.device_id], spec.device)
                 self.live[attempt] = slot
                 self.rounds[key] += 1
@@ -239,7 +254,7 @@ class Machine(RuleBasedStateMachine):
         plans=plans,
     )
     def submit(self, batch_id: str, plans: list[tuple[int, str]], **spec: Any) -> None:
-        if not self.finished.get(batch_id, True):
+        if not self.finished.get(batch_id, True) or self.changes.get(batch_id):
             return
         windows = tuple(
             PlannedWindow(
@@ -280,6 +295,13 @@ class Machine(RuleBasedStateMachine):
         for attempt in sorted(self.live):
             self.finish(attempt, kind)
 
+    @rule(n=which)
+    def stuck(self, n: int) -> None:
+        """It was killed, and is still there: that moves nothing but its device's health."""
+        if attempt := self.pick(n, started=True):
+            _, commands = self.send(ProcessStuck(key=attempt[0], attempt=attempt[1], reason="does not die"))
+            assert not any(isinstance(command, Terminate | Kill) for command in commands)
+
     def finish(self, attempt: tuple[WindowKey, int], kind: FailureKind | None) -> None:
         ending = RESULT if kind is None else Failure(kind=kind, message=f"{kind}: so it went")
         event = AttemptEnded(key=attempt[0], attempt=attempt[1], ending=ending)
@@ -306,6 +328,10 @@ class Machine(RuleBasedStateMachine):
     def request(self, kind: type[CancelRequested], batch_id: str, whole: bool, n: int) -> None:
         labels = sorted(self.stored.get(batch_id, ())) or ["none such"]
         self.send(kind(batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
+
+    @rule()
+    def slice(self) -> None:
+        self.send(SliceGranted())
 
     @rule(
         device_id=device_ids,
@@ -390,7 +416,7 @@ class Machine(RuleBasedStateMachine):
         """The supervisor dies, with its processes, and the next one reads the store. The clock may start anew."""
         self.fresh()
         self.at = 5.0 if backwards else self.at + 1
-        before = {b: dict(w) for b, w in self.stored.items() if all_of_them or not self.finished[b]}
+        before = {b: dict(w) for b, w in self.stored.items() if all_of_them or not self.finished[b] or self.changes[b]}
         # What the dead left holds no slot, so the books look at a batch only once it is recovered.
         self.stored.clear()
         self.finished = {b: done for b, done in self.finished.items() if b in before}
@@ -412,6 +438,7 @@ class Machine(RuleBasedStateMachine):
                     windows=tuple(found.values()),
                     held_reason=self.held[batch_id],
                     finished=self.finished[batch_id],
+                    changes=tuple(change for _, change in sorted(self.changes[batch_id].items())),
                 )
             )
             for label, (_, state) in was.items():
@@ -438,9 +465,11 @@ class Machine(RuleBasedStateMachine):
     def finishes_or_is_looked_at(self, batch_id: str) -> None:
         """A batch whose windows are all finished is so itself, or its results are being looked for."""
         over = all(isinstance(state, Finished) for _, state in self.stored[batch_id].values())
+        changing = bool(self.changes[batch_id])
+        assert self.scheduler.is_changing(batch_id) == changing
         if self.finished[batch_id]:
             assert over
-        elif over:
+        elif over and not changing:
             assert any(check.batch_id == batch_id for check in self.checks)
 
     @invariant()
@@ -473,6 +502,8 @@ class Machine(RuleBasedStateMachine):
         for batch_id in self.stored:
             self.send(ReleaseRequested(batch_id=batch_id))
         for _ in range(400):
+            while self.scheduler.changing:
+                self.send(SliceGranted())
             if not self.scheduler.unfinished:
                 break
             # A window that was told to stop is stubborn: only SIGKILL ends it.

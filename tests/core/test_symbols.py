@@ -72,6 +72,10 @@ def test_duplicates_are_named_by_line_and_kept_once() -> None:
         ("NSE:AAPL,NSE:MSFT," * 20, "a comma"),
         ("AAPL;MSFT", "a semicolon"),
         ('"AAPL"', "a quotation mark"),
+        ("'AAPL'", "a quotation mark"),
+        ("“AAPL”", "a quotation mark"),
+        ("AAPL|Apple", "a vertical bar"),
+        ("<html>", "an angle bracket (is this an HTML page?)"),
         ("*", "a wildcard"),
         ("AAP?", "a wildcard"),
         ("BTC/USDT", "write it as its file is called: BTC_USDT or BTCUSDT?"),
@@ -85,7 +89,7 @@ def test_what_cannot_be_a_symbol(symbol: str, reason: str) -> None:
     found = parse_symbols(f"OK\n{symbol}\nFINE")
     assert found.symbols == ("OK", "FINE")
     (refused,) = found.refused
-    assert (refused.line, refused.text) == (2, symbol)
+    assert (refused.line, refused.text) == (2, symbol if len(symbol) <= 80 else symbol[:80] + "…")
     assert reason in refused.why
 
 
@@ -118,6 +122,7 @@ def test_a_list_of_symbols() -> None:
 def test_the_longest_and_the_empty_symbol() -> None:
     assert symbol_problem("x" * MAX_SYMBOL_LENGTH) is None
     assert symbol_problem("") == "it is empty"
+    assert symbol_problem("L'OREAL") is None
 
 
 @given(st.text(max_size=200))

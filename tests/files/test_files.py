@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from gpusched import files
+from gpusched import directories, files
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[int]:
     (tmp_path / "ours").mkdir()
-    with files.opened(tmp_path / "ours") as descriptor:
+    with directories.opened(tmp_path / "ours") as descriptor:
         yield descriptor
 
 
@@ -44,10 +44,10 @@ def test_removing_unlinks_links_and_never_follows_them(tmp_path: Path, directory
     (tree / "deep" / "deeper" / "link").symlink_to(precious / "below")
     (tree / "deep" / "file link").symlink_to(precious / "NOTES.md")
     (tmp_path / "ours" / "itself a link").symlink_to(precious)
-    files.remove("tree", directory)
-    files.remove("itself a link", directory)
-    files.remove("nothing", directory)
-    assert files.names(directory) == []
+    directories.remove("tree", directory)
+    directories.remove("itself a link", directory)
+    directories.remove("nothing", directory)
+    assert directories.names(directory) == []
     assert contents(precious) == before
 
 
@@ -72,8 +72,8 @@ def test_a_link_that_takes_the_place_of_a_directory_while_it_is_removed(
 
     monkeypatch.setattr(os, "unlink", unlink)
     with pytest.raises(OSError, match="sub"):
-        files.remove("tree", directory)
-    files.remove("tree", directory)
+        directories.remove("tree", directory)
+    directories.remove("tree", directory)
     assert swapped
     assert contents(precious) == before
 
@@ -91,8 +91,8 @@ def test_neither_depth_nor_modes_keep_a_tree(tmp_path: Path, directory: int) -> 
     (path / "sealed").mkdir()
     (path / "sealed" / "file").write_text("x")
     (path / "sealed").chmod(0o500)
-    files.remove("tree", directory)
-    assert files.names(directory) == []
+    directories.remove("tree", directory)
+    assert directories.names(directory) == []
 
 
 # -- own directories ---------------------------------------------------------------------------------------------------
@@ -100,22 +100,22 @@ def test_neither_depth_nor_modes_keep_a_tree(tmp_path: Path, directory: int) -> 
 
 def test_an_own_directory_is_private(tmp_path: Path, directory: int) -> None:
     path = tmp_path / "ours" / "state"
-    os.close(files.own_directory("state", directory, shown=path))
+    os.close(directories.own_directory("state", directory, shown=path))
     assert path.stat().st_mode & 0o777 == 0o700
     path.chmod(0o777)
-    os.close(files.own_directory("state", directory, shown=path))
+    os.close(directories.own_directory("state", directory, shown=path))
     assert path.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_link_or_a_file_is_refused_as_an_own_directory(tmp_path: Path, directory: int, precious: Path) -> None:
     path = tmp_path / "ours" / "state"
     path.symlink_to(precious)
-    with pytest.raises(files.NotOurs, match=rf"{path} is a link\n  move it away"):
-        files.own_directory("state", directory, shown=path)
+    with pytest.raises(directories.NotOurs, match=rf"{path} is a link\n  move it away"):
+        directories.own_directory("state", directory, shown=path)
     path.unlink()
     path.write_text("x")
-    with pytest.raises(files.NotOurs, match="is not a directory"):
-        files.own_directory("state", directory, shown=path)
+    with pytest.raises(directories.NotOurs, match="is not a directory"):
+        directories.own_directory("state", directory, shown=path)
     assert precious.stat().st_mode & 0o077
 
 
@@ -124,8 +124,8 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path, directory: int) 
     path = tmp_path / "ours" / "state"
     path.mkdir()
     os.chown(path, 4242, 4242)
-    with pytest.raises(files.NotOurs, match=r"is a directory of another user \(uid 4242\)"):
-        files.own_directory("state", directory, shown=path)
+    with pytest.raises(directories.NotOurs, match=r"is a directory of another user \(uid 4242\)"):
+        directories.own_directory("state", directory, shown=path)
     assert list(path.iterdir()) == []
 
 
@@ -135,7 +135,7 @@ def test_a_file_system_that_gives_all_to_one_user(
     """An NFS server that squashes its users, a mounted share: what this process makes there is somebody else's, too."""
     (tmp_path / "ours" / "state").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
-    os.close(files.own_directory("state", directory, shown=tmp_path / "ours" / "state"))
+    os.close(directories.own_directory("state", directory, shown=tmp_path / "ours" / "state"))
 
 
 # -- renaming ----------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_a_file_system_that_gives_all_to_one_user(
 @pytest.mark.parametrize("flags", ["with flags", "without flags"])
 def test_placing_never_replaces(tmp_path: Path, directory: int, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if flags == "without flags":
-        monkeypatch.setattr(files, "_renamed", lambda *arguments: False)
+        monkeypatch.setattr(directories, "_renamed", lambda *arguments: False)
     ours = tmp_path / "ours"
     for taken in ("file", "directory", "link"):
         (ours / "new").mkdir()
@@ -156,12 +156,12 @@ def test_placing_never_replaces(tmp_path: Path, directory: int, flags: str, monk
                 path.mkdir()
             case "link":
                 path.symlink_to("gone")
-        assert not files.place("new", directory, taken, directory)
+        assert not directories.place("new", directory, taken, directory)
         assert (ours / "new").is_dir()
-        assert files.place("new", directory, f"{taken} free", directory)
-    assert files.move_aside("link", directory, "odd") == "link.odd"
+        assert directories.place("new", directory, f"{taken} free", directory)
+    assert directories.move_aside("link", directory, "odd") == "link.odd"
     (ours / "link").touch()
-    assert files.move_aside("link", directory, "odd") == "link.odd.2"
+    assert directories.move_aside("link", directory, "odd") == "link.odd.2"
     assert (ours / "link.odd").readlink() == Path("gone")
 
 
@@ -233,6 +233,6 @@ def test_a_lock_is_ours_or_refused(tmp_path: Path, precious: Path, planted: str)
             path.mkdir()
         case "a pipe":
             os.mkfifo(path)
-    with pytest.raises((files.NotOurs, IsADirectoryError)):
+    with pytest.raises((directories.NotOurs, IsADirectoryError)):
         files.lock(path)
     assert notes.read_text() == "mine"

@@ -24,6 +24,7 @@ def config(directory: Path, slots: int) -> Config:
             state_dir=directory / "state",
             socket=directory / "run" / "s",
             idle_launcher_s=60.0,
+            group=os.environ.get("GPUSCHED_TEST_GROUP", ""),
             stop_limit_s=float(os.environ.get("GPUSCHED_TEST_STOP_LIMIT_S", "300")),
         ),
         hooks=msgspec.json.decode(os.environ.get("GPUSCHED_TEST_HOOKS", "{}"), type=Hooks),

@@ -10,14 +10,16 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from gpusched.core.events import WindowMoved
 from gpusched.core.model import Limits
 from gpusched.daemon.notify import Notifier
 from gpusched.errors import BAD_INPUT, DaemonError
-from tests.server.support import REPOSITORY, Daemon, finished
+from tests.server.support import REPOSITORY, Daemon, finished, until
 
 
 def test_it_is_ready_soon_and_small(service: Daemon) -> None:
@@ -66,6 +68,36 @@ def test_one_daemon_for_each_state_directory(service: Daemon) -> None:
         assert connection.daemon.pid == first.pid
     first.kill()
     first.wait()
+
+
+def test_a_change_to_many_windows_survives_a_kill_half_way(service: Daemon) -> None:
+    service.start()
+    windows = 3000
+    with service.connect() as connection, service.connect() as follower:
+        connection.drain(None)
+        connection.submit(service.spec("A", windows=windows), source="s", name="many")
+        subscription = follower.subscribe("many")
+
+        def cancel() -> None:
+            with contextlib.suppress(DaemonError):
+                connection.cancel("many")
+
+        asked = threading.Thread(target=cancel)
+        asked.start()
+        until(subscription, lambda delta: isinstance(delta, WindowMoved))
+        service.kill()
+        asked.join()
+    with contextlib.closing(sqlite3.connect(service.directory / "state" / "state.db")) as store:
+        ((left,),) = store.execute("SELECT windows FROM counts WHERE status = 'queued'").fetchall()
+        ((verb, done),) = store.execute("SELECT verb, done FROM changes").fetchall()
+    assert 0 < left < windows
+    assert (verb, done) == ("cancel", windows - left)
+    service.start()
+    assert finished(service, "many").counts == {"cancelled": windows}
+    service.stop()
+    lines = [line for line in service.log.read_text().splitlines() if "cancel" in line]
+    assert len(lines) == 1, "one line, however many windows"
+    assert f"asked to cancel which=many windows={windows}" in lines[0]
 
 
 def test_one_daemon_for_each_socket(service: Daemon, tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from gpusched import cli
+from gpusched.cli import doctor
+from gpusched.client.trouble import remedy
+from gpusched.config import load
 from gpusched.core.model import Limits, Running
 from gpusched.protocol import Snapshot, Trouble, WindowLine
 from tests.server.support import PATIENCE_S, Daemon, finished, until
@@ -92,6 +96,21 @@ def launcher_of(service: Daemon) -> int:
     return int(pid)
 
 
+def check_shown(service: Daemon, trouble: Trouble, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the commands with which people look at a daemon, and to its service manager."""
+    service.wait_for_notice(f"STATUS=1 windows running, 1 not finished; {trouble.text}")
+    assert cli.run(["status", "--socket", str(service.socket)]) == 0
+    said = capsys.readouterr()
+    assert f"Trouble: {trouble.text}\n  {remedy(trouble)}" in said.err
+    assert "Trouble" not in said.out, "a listing for programs stays one"
+    assert cli.run(["top", "--once", "--socket", str(service.socket)]) == 0
+    frame = " ".join(line.strip() for line in capsys.readouterr().out.splitlines())
+    assert f"Trouble: {trouble.text}" in frame
+    config = load(flags=[("daemon.socket", str(service.socket), "--socket")], environ={}).config
+    _, check = doctor._daemon_checks(config)
+    assert (check.status, check.message, check.remedy) == ("problem", trouble.text, remedy(trouble))
+
+
 # -- a full disk -------------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +157,9 @@ def test_a_cancel_ends_what_runs_though_it_cannot_be_written(service: Daemon) ->
 # -- what does not die -------------------------------------------------------------------------------------------------
 
 
-def test_a_window_that_does_not_die_is_shown_everywhere_and_keeps_its_slot(service: Daemon) -> None:
+def test_a_window_that_does_not_die_is_shown_everywhere_and_keeps_its_slot(
+    service: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
     with service.fifo():
         service.start(KILL_GRACE_S=0.5, WATCH_S=0.1)
         (line,) = running(service, 1, grace_s=0.1)
@@ -151,6 +172,7 @@ def test_a_window_that_does_not_die_is_shown_everywhere_and_keeps_its_slot(servi
             assert connection.ping().troubles == (trouble,)
             (story,) = [s for s in connection.window("batch", line.key.label).story if "does not die" in s.reason]
             assert (story.old, story.new) == ("stopping", "stopping")
+            check_shown(service, trouble, capsys)
             (device,) = connection.devices()
             assert device.allocations == {0: line.key}
             assert device.health == "open", "processors are not to blame"

@@ -84,6 +84,7 @@ def mutate(text: str, mutations: list[tuple[float, int, str]]) -> str:
 @given(mutations=st.lists(_MUTATION, max_size=4))
 @example(mutations=[(0.1, 0, ","), (0.9, 1, "")])
 @example(mutations=[(0.2, 0, '"')])
+@example(mutations=[(0.7109375, 1, "\n")])  # within quotes
 def test_one_file(tmp_path: Path, mutations: list[tuple[float, int, str]]) -> None:
     path = tmp_path / "a.csv"
     path.write_text(HEADER + mutate(BODY, mutations) + "\n", newline="")

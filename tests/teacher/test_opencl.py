@@ -12,7 +12,7 @@ import pytest
 from lightgbm.libpath import _LIB
 
 from gpusched.core.model import DeviceType
-from gpusched.teacher import opencl, train_window, training
+from gpusched.teacher import opencl, train_window, training, warm_up
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, require_gpu
 from gpusched.teacher.settings import DIFFERS
 from gpusched.teacher.training import _Log
@@ -88,6 +88,18 @@ def test_lightgbm_is_told_the_one_device_that_the_process_sees(
     (params,) = told
     assert (params["device_type"], params.get("gpu_device_id")) == (device_type, number)
     assert params.get("gpu_use_dp") is (None if device_type == "cpu" else True)
+
+
+@pytest.mark.parametrize("device_type", ["cuda", "gpu", "cpu"])
+def test_the_warm_up_compiles_the_kernels_that_windows_use(
+    monkeypatch: pytest.MonkeyPatch, device_type: DeviceType
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(lightgbm, "train", lambda params, *more, **others: told.append(params))
+    warm_up(device_type)
+    assert [(params["device_type"], params.get("gpu_use_dp")) for params in told] == [
+        (device_type, None if device_type == "cpu" else True)
+    ] * 2
 
 
 @pytest.mark.parametrize("given", [False, "false", "-"])

@@ -58,7 +58,7 @@ def test_of_several_files_the_others_are_told(tmp_path: Path) -> None:
         write_csv(tmp_path / name, HEADER)
     assert (found(tmp_path, "A"), told(tmp_path, "A")) == (
         ["A.csv"],
-        [("unread", "there, but not read: A.txt, A.parquet")],
+        [("unread", "A.csv is read; there, but not read: A.txt, A.parquet")],
     )
 
 
@@ -123,6 +123,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         ("AAPL.Csv", "AAPL", "AAPL.Csv is there", "write its suffix in small letters"),
         ("AAPL.xlsx", "AAPL", "AAPL.xlsx is there, which is not a form that is read", "save it as CSV or Parquet"),
         ("AAPL.csv", "AAPL.csv", "AAPL.csv is there", "leave .csv out of the symbol"),
+        ("AAPL", "AAPL", "AAPL is there, a file without a suffix", "let its name end with .csv"),
         ("1d/AAPL.csv", "AAPL", "1d/AAPL.csv is there", "give --data-root 1d"),
         (
             "1d/2023.csv",
@@ -170,6 +171,14 @@ def test_broken_links_are_told(tmp_path: Path) -> None:
     assert told(tmp_path, "A") == [("links", "2 of 3 files are broken links and not read: b.csv, c.csv")]
     (tmp_path / "A" / "1d" / "a.csv").unlink()
     assert refused(tmp_path, "A") == "A/1d: has nothing but broken links: b.csv, c.csv"
+    (tmp_path / "L").symlink_to("/nowhere/L")
+    assert refused(tmp_path, "L") == "L: is a broken link, to /nowhere/L"
+    (tmp_path / "I").mkdir()
+    (tmp_path / "I" / "1d").symlink_to("/nowhere/1d")
+    assert refused(tmp_path, "I") == "I/1d: is a broken link, to /nowhere/1d"
+    (tmp_path / "P.parquet").mkdir()
+    (tmp_path / "P.parquet" / "0.parquet").symlink_to("/nowhere/0.parquet")
+    assert refused(tmp_path, "P") == "P.parquet/0.parquet: is a broken link, to /nowhere/0.parquet"
     (tmp_path / "B.csv").symlink_to("/nowhere/B.csv")
     assert refused(tmp_path, "B") == "B.csv: is a broken link, to /nowhere/B.csv"
 
@@ -182,9 +191,14 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
         listener.bind(str(tmp_path / "A" / "1d" / "s.csv"))
     (tmp_path / "Z.csv").symlink_to("/dev/zero")
     assert refused(tmp_path, "F") == "F.csv: is a FIFO, not a file of bars"
-    assert refused(tmp_path, "D") == "D.csv: is a directory, not a file of bars: move its files to D/1d"
+    assert refused(tmp_path, "D") == "D.csv: is a directory, not a file of bars"
     assert refused(tmp_path, "A") == "A/1d/s.csv: is a socket, not a file of bars: remove it from there"
     assert refused(tmp_path, "Z") == "Z.csv: is a device, not a file of bars"
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    assert missing(tmp_path, "한" * 64)[0].startswith("no data: neither ")  # with its suffix 196 bytes
+    assert refused(tmp_path, "\U0001d538" * 64).endswith("cannot be a symbol: no file can have so long a name")
 
 
 def test_an_error_of_the_file_system_says_nothing_about_the_data(
@@ -192,7 +206,7 @@ def test_an_error_of_the_file_system_says_nothing_about_the_data(
 ) -> None:
     write_csv(tmp_path / "A.csv", HEADER)
 
-    def fail(self: Path) -> None:
+    def fail(self: Path, *, follow_symlinks: bool = True) -> None:
         raise OSError(116, os.strerror(116))  # ESTALE, of a network file system
 
     monkeypatch.setattr(Path, "stat", fail)

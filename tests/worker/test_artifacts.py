@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpusched import artifacts, files
+from gpusched import artifacts, directories, outputs
 from gpusched.artifacts import Metadata, Partial
 from gpusched.core.model import DeviceType
 
@@ -155,7 +155,7 @@ def test_a_new_result_replaces_an_old_one(tmp_path: Path) -> None:
 
 
 def test_where_paths_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "exchange", lambda *names: False)
+    monkeypatch.setattr(directories, "exchange", lambda *names: False)
     commit(tmp_path, OLD)
     path = commit(tmp_path, NEW)
     assert artifacts.verify(path, {NEW}) is not None
@@ -178,7 +178,7 @@ def test_a_kill_at_any_line_leaves_old_none_or_new(tmp_path: Path, before: str, 
         seen.append(_state(output))
         live = Partial(output, "OTHER")
         left_over = len(list((output / ".partial").iterdir())) - 1
-        assert artifacts.sweep_partial(output) == left_over
+        assert outputs.sweep_partial(output) == left_over
         assert list((output / ".partial").iterdir()) == [live.path]
         live.discard()
         if finished:
@@ -208,7 +208,7 @@ def _commit_and_die(output: Path, step: int, exchange: str) -> bool:
 
         def trace(frame: Any, event: str, argument: object) -> Any:
             nonlocal lines
-            if frame.f_code.co_filename not in (artifacts.__file__, files.__file__):
+            if frame.f_code.co_filename not in (artifacts.__file__, directories.__file__):
                 return None
             if event == "line":
                 lines += 1
@@ -217,7 +217,7 @@ def _commit_and_die(output: Path, step: int, exchange: str) -> bool:
             return trace
 
         if exchange == "without exchange":
-            files.exchange = lambda *names: False
+            directories.exchange = lambda *names: False
         partial = write(output, NEW)
         sys.settrace(trace)
         partial.commit(metadata(NEW))
@@ -229,12 +229,12 @@ def _commit_and_die(output: Path, step: int, exchange: str) -> bool:
 
 
 def test_sweeping_leaves_what_is_being_written(tmp_path: Path) -> None:
-    assert artifacts.sweep_partial(tmp_path) == 0
+    assert outputs.sweep_partial(tmp_path) == 0
     dead = tmp_path / ".partial" / f"{LABEL}.{os.getpid()}"
     (dead / "more").mkdir(parents=True)
     (dead / "more" / "half").write_text("half")
     live = Partial(tmp_path, LABEL)  # under another name, since the pid's own is taken
-    assert artifacts.sweep_partial(tmp_path) == 1
+    assert outputs.sweep_partial(tmp_path) == 1
     assert not dead.exists()
     assert live.path.exists()
     live.discard()
@@ -245,4 +245,4 @@ def test_a_lock_outlives_no_process(tmp_path: Path) -> None:
     program += "kept = Partial(Path(sys.argv[1]), 'SYM'); os._exit(0)"
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
     assert len(list((tmp_path / ".partial").iterdir())) == 1
-    assert artifacts.sweep_partial(tmp_path) == 1
+    assert outputs.sweep_partial(tmp_path) == 1

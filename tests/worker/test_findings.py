@@ -129,6 +129,7 @@ async def surveyed(b: Bench, directory: Path, *symbols: str) -> Plan:
         ("MEMORY", "MemoryError: no room"),
         ("DISK", "OSError: [Errno 5] Input/output error"),
         ("BUG", "ZeroDivisionError: division by zero"),
+        ("ODD", "its data could not be looked at: TypeError: Encoding objects of type object is unsupported, see"),
     ],
 )
 async def test_what_befalls_a_survey_says_nothing_about_the_data(tmp_path: Path, symbol: str, says: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched import artifacts, files
+from gpusched import artifacts, directories, outputs
 from gpusched.artifacts import Partial
 from tests.worker.test_artifacts import LABEL, NEW, OLD, commit, metadata, write
 
@@ -92,7 +92,7 @@ def test_a_stranger_is_moved_aside_as_it_is(
     tmp_path: Path, stranger: Callable[[Path], None], exchange: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if exchange == "without exchange":
-        monkeypatch.setattr(files, "_renamed", lambda *arguments: False)
+        monkeypatch.setattr(directories, "_renamed", lambda *arguments: False)
     output = tmp_path / "output"
     stranger(output)
     before = tree(tmp_path)
@@ -143,13 +143,13 @@ def test_a_stranger_that_comes_between_the_look_and_the_exchange(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(tmp_path, OLD)
-    real = files.exchange
+    real = directories.exchange
 
     def exchange(*names: str | int) -> bool:
         (tmp_path / LABEL / "NOTES.md").write_text("written a moment ago")
         return real(*names)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "exchange", exchange)
+    monkeypatch.setattr(directories, "exchange", exchange)
     path = commit(tmp_path, NEW)
     assert artifacts.verify(path, {NEW}) is not None
     assert (tmp_path / f"{LABEL}.not-a-result" / "NOTES.md").read_text() == "written a moment ago"
@@ -171,9 +171,9 @@ def test_a_partial_directory_that_is_a_link_is_refused(tmp_path: Path, precious:
     output.mkdir()
     (output / ".partial").symlink_to(precious)
     before = tree(precious)
-    with pytest.raises(files.NotOurs, match=r"output/\.partial is a link"):
-        artifacts.sweep_partial(output)
-    with pytest.raises(files.NotOurs, match=r"output/\.partial is a link"):
+    with pytest.raises(directories.NotOurs, match=r"output/\.partial is a link"):
+        outputs.sweep_partial(output)
+    with pytest.raises(directories.NotOurs, match=r"output/\.partial is a link"):
         Partial(output, LABEL)
     assert tree(precious) == before
 
@@ -185,7 +185,7 @@ def test_links_in_the_partial_directory_are_not_followed(tmp_path: Path, preciou
     (partial / f"{LABEL}.4243").symlink_to(precious)
     (partial / "thesis").mkdir()
     before = tree(precious)
-    assert artifacts.sweep_partial(tmp_path / "output") == 1
+    assert outputs.sweep_partial(tmp_path / "output") == 1
     assert sorted(path.name for path in partial.iterdir()) == [f"{LABEL}.4243", "thesis"], "not made by us"
     assert tree(precious) == before
 

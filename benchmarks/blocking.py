@@ -1,0 +1,110 @@
+"""How long requests about a large batch keep others waiting: `python -m benchmarks.blocking [--windows N]`.
+
+A daemon whose devices are drained gets a batch; every request about the whole of it is made on one connection, while
+another one asks for a sign of life again and again. The longest wait for that is the longest turn of the daemon's loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.service import daemon, spec
+from gpusched.client.connection import Connection, connect
+
+BATCH = "many"
+
+
+class Blocked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request cost."""
+
+    request: str
+    seconds: float
+    #: longest wait of somebody else meanwhile
+    longest_s: float
+
+
+class Pulse:
+    """Asks a daemon for a sign of life, in a thread of its own, as often as it gets one."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._over = False
+        self._longest = 0.0
+        self._answered = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Pulse:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        self._thread.join()
+
+    def longest_s(self) -> float:
+        """Since the last call, the wait that is going on included."""
+        self._answered.clear()
+        self._answered.wait()
+        longest, self._longest = self._longest, 0.0
+        return longest
+
+    def _run(self) -> None:
+        with connect(self._socket) as client:
+            while not self._over:
+                began = time.perf_counter()
+                client.ping()
+                self._longest = max(self._longest, time.perf_counter() - began)
+                self._answered.set()
+                time.sleep(0.001)
+
+
+def measure(windows: int) -> Iterator[Blocked]:
+    """Every request in turn."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name,
+        daemon(Path(name)) as (_, socket, _),
+        connect(socket) as client,
+        Pulse(socket) as pulse,
+    ):
+        client.drain(None)
+
+        def submit(daemon: Connection) -> None:
+            asked = spec(windows, Path(name))
+            submitted = daemon.submit(asked, name=BATCH, source=BATCH, output_dir=Path(name) / "out")
+            assert sum(submitted.batch.counts.values()) == windows
+
+        requests: list[tuple[str, Callable[[Connection], object]]] = [
+            ("submit", submit),
+            ("hold", lambda daemon: daemon.hold(BATCH)),
+            ("release", lambda daemon: daemon.release(BATCH)),
+            ("cancel", lambda daemon: daemon.cancel(BATCH)),
+            ("retry", lambda daemon: daemon.retry(BATCH)),
+            ("cancel again", lambda daemon: daemon.cancel(BATCH)),
+            ("submit again", submit),
+        ]
+        for request, make in requests:
+            time.sleep(0.5)
+            pulse.longest_s()
+            began = time.perf_counter()
+            make(client)
+            yield Blocked(request=request, seconds=time.perf_counter() - began, longest_s=pulse.longest_s())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--windows", type=int, default=100_000)
+    windows = parser.parse_args().windows
+    print(f"{f'{windows:,} windows':<24} {'seconds':>8} {'longest wait of others':>24}")
+    for blocked in measure(windows):
+        print(f"{blocked.request:<24} {blocked.seconds:8.2f} {1000 * blocked.longest_s:21.0f} ms", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""What is wrong with a daemon, and what can be done about it, for people."""
+
+from __future__ import annotations
+
+from gpusched.protocol import Trouble
+
+_REMEDIES: dict[str, str] = {
+    "store": "make room, or mend that file system; nothing is launched until then, and cancelling works",
+    "window": "its slot stays taken until it is gone; `dmesg` may tell what it waits for: a mount, or a driver",
+    "launcher": "another takes its place; if this repeats, launcher.log in the state directory may tell why",
+    "leftover": "it may hold memory of a GPU until it is gone; `dmesg` may tell what it waits for",
+}
+
+
+def remedy(trouble: Trouble) -> str:
+    """What to do about it; nothing is known of a kind that only a newer daemon knows."""
+    return _REMEDIES.get(trouble.kind, "")

@@ -1,0 +1,63 @@
+"""Timers: the instants that the scheduler waits for, and what is due then."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from gpusched.core.model import Queued, Running, Starting, State, Stopping
+from gpusched.core.queue import BatchQueue, Entry
+
+Purpose = Literal["backoff", "launch", "timeout", "grace", "launch_grace"]
+
+
+class Timer(NamedTuple):
+    #: monotonic instant
+    at: float
+    #: breaks ties in the order of setting
+    number: int
+    entry: Entry
+    attempt: int
+    purpose: Purpose
+
+
+class Timers:
+    """Instants at which something is due. They are never cancelled: the scheduler drops those that no longer apply."""
+
+    def __init__(self, batches: Mapping[str, BatchQueue]) -> None:
+        self._batches = batches
+        self._heap: list[Timer] = []
+        self._count = 0
+
+    def set(self, at: float, entry: Entry, attempt: int, purpose: Purpose) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, Timer(at, self._count, entry, attempt, purpose))
+
+    @property
+    def first(self) -> Timer | None:
+        return self._heap[0] if self._heap else None
+
+    def pop(self) -> None:
+        heapq.heappop(self._heap)
+
+    def applies(self, timer: Timer) -> bool:
+        """Whether the window is still in what the timer was set for."""
+        entry = timer.entry
+        batch = self._batches.get(entry.key.batch_id)
+        # A batch that took the place of one with the same id has windows and attempts of the same names.
+        if batch is None or batch.entries.get(entry.key.label) is not entry:
+            return False
+        expected: type[State] | tuple[type[State], ...]
+        match timer.purpose:
+            case "backoff":
+                expected = Queued
+            case "launch":
+                expected = Starting
+            case "timeout":
+                expected = Running
+            case "grace" | "launch_grace":
+                expected = Stopping
+                if isinstance(entry.state, Stopping) and (entry.state.pid is None) != (timer.purpose == "launch_grace"):
+                    return False
+        return isinstance(entry.state, expected) and entry.state.attempt == timer.attempt

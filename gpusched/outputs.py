@@ -1,0 +1,96 @@
+"""An output directory as a whole: what dead attempts left in it, which results are missing, which are to go.
+
+What is removed here is gpusched's own, as `gpusched.artifacts` tells it from everything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from gpusched import artifacts, directories
+
+
+def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
+    """Those of the windows whose result is not at `<output_dir>/<label>`; what cannot be looked at may be there."""
+    return [label for label in labels if _is_gone(output_dir / label / artifacts.METADATA)]
+
+
+def remove_results(
+    output_dir: Path, fingerprints: Mapping[str, str | None], *, guarded: bool = False
+) -> tuple[int, list[str]]:
+    """Remove the results of windows, by label and fingerprint; how many, and the labels of what was left there.
+
+    Only what is provably that result goes: a directory of this user with a `metadata.json` of that window and that
+    fingerprint, which lists every file in it. It is renamed first, and looked at again where nobody else can exchange
+    it. Raises OSError, `directories.NotOurs`.
+    """
+    removed, kept = 0, list[str]()
+    with contextlib.ExitStack() as stack:
+        try:
+            output = stack.enter_context(directories.opened_output(output_dir, guarded=guarded, make=False))
+        except FileNotFoundError:
+            return 0, []
+        parent = directories.own_directory(artifacts.PARTIAL, output, shown=output_dir / artifacts.PARTIAL)
+        stack.callback(os.close, parent)
+        owner = os.fstat(parent).st_uid
+        for label, fingerprint in fingerprints.items():
+            if _is_result(output, label, owner, label, fingerprint):
+                name = directories.move_aside(label, output, str(os.getpid()), parent)
+                if _is_result(parent, name, owner, label, fingerprint):
+                    directories.remove(name, parent)
+                    removed += 1
+                    continue
+                directories.move_aside(name, parent, artifacts.ASIDE, output, called=label)
+            if artifacts.standing_in(output, label) != "nothing":
+                kept.append(label)
+        with contextlib.suppress(OSError):  # somebody is at work there
+            os.rmdir(artifacts.PARTIAL, dir_fd=output)
+    return removed, kept
+
+
+def _is_result(dir_fd: int, name: str, owner: int, label: str, fingerprint: str | None) -> bool:
+    if artifacts.standing_in(dir_fd, name, owner, label) != "result":
+        return False
+    with directories.opened(name, dir_fd) as directory:
+        metadata = artifacts.metadata_in(directory)
+        return metadata is not None and metadata.fingerprint == fingerprint
+
+
+def sweep_partial(output_dir: Path, *, guarded: bool = False) -> int:
+    """Remove what attempts that died left in `output_dir`; return how many there were.
+
+    Raises OSError where nothing can be written there, and `directories.NotOurs` as `Partial` does.
+    """
+    swept = 0
+    try:
+        with directories.opened_output(output_dir, guarded=guarded, make=False) as output:
+            os.stat(artifacts.PARTIAL, dir_fd=output, follow_symlinks=False)
+            parent = directories.own_directory(artifacts.PARTIAL, output, shown=output_dir / artifacts.PARTIAL)
+    except FileNotFoundError:
+        return 0
+    try:
+        for name in sorted(filter(artifacts.PARTIAL_NAME.fullmatch, directories.names(parent))):
+            lock = artifacts.lock_partial(name, parent)
+            if lock is None:
+                continue
+            try:
+                with contextlib.suppress(OSError):
+                    directories.remove(name, parent)
+                    swept += 1
+            finally:
+                os.close(lock)
+    finally:
+        os.close(parent)
+    return swept
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)

@@ -1,0 +1,139 @@
+"""What is asked of many windows is done in slices: in order, completely, and across a restart."""
+
+from __future__ import annotations
+
+from gpusched.core.changes import Change
+from gpusched.core.events import (
+    BatchFinished,
+    BatchRecovered,
+    BatchReopened,
+    CancelRequested,
+    ChangeAdvanced,
+    ChangeMade,
+    DevicesFound,
+    HoldRequested,
+    ReleaseRequested,
+    RetryRequested,
+    SliceGranted,
+    WindowMoved,
+)
+from gpusched.core.model import Cancelled, Finished, Held, Queued, Running, Stopping
+from gpusched.core.scheduler import Scheduler
+from tests.core.support import Driver, batch, cpu, key
+
+NAMES = [f"W{number}" for number in range(10)]
+#: windows of `NAMES` in a slice
+SLICE = 3
+
+
+def driver(names: list[str] = NAMES) -> Driver:
+    made = Driver(cpu(2))
+    made.scheduler = Scheduler(slice_windows=SLICE)
+    return made.send(DevicesFound(devices=(cpu(2),))).submit(batch(), names)
+
+
+def states(made: Driver) -> list[type]:
+    return [type(made.state(key(name))) for name in NAMES]
+
+
+def moved(made: Driver) -> int:
+    return sum(isinstance(record, WindowMoved) for record in made.records)
+
+
+def go_on(made: Driver) -> int:
+    """Every slice that is left; how many there were."""
+    slices = 0
+    while made.scheduler.changing:
+        made.send(SliceGranted())
+        assert moved(made) <= SLICE
+        slices += 1
+    return slices
+
+
+def test_what_runs_is_told_at_once_and_nothing_new_starts() -> None:
+    made = driver()
+    made.start(key("W0"), pid=1).start(key("W1"), pid=2).send(CancelRequested(batch_id="b"))
+    assert states(made)[:2] == [Stopping, Stopping]
+    assert isinstance(made.records[-1], ChangeAdvanced)
+    assert made.records[-1] == ChangeAdvanced(
+        batch_id="b", change=Change(verb="cancel", done=5, windows=5), recorded=False, at=made.at + 1e9
+    )
+    made.end(key("W0"))
+    assert made.launched == [], "what waits is to be cancelled"
+    go_on(made)
+    assert isinstance(made.records[-1], ChangeMade)
+    assert made.records[-1].change.windows == 10
+    made.end(key("W1"))
+    assert isinstance(made.records[-1], BatchFinished)
+    assert made.scheduler.unfinished == 0
+
+
+def test_a_small_change_takes_no_second_turn() -> None:
+    made = driver(["W0", "W1", "W2"]).send(HoldRequested(batch_id="b", label=key("W2").label))
+    assert not made.scheduler.changing
+    change = Change(verb="hold", label=key("W2").label, done=1, windows=1)
+    assert made.records[-1] == ChangeMade(batch_id="b", change=change, recorded=False, at=made.at + 1e9)
+    made.send(HoldRequested(batch_id="b", label=key("W2").label))
+    assert made.records == [], "nothing to do"
+
+
+def test_changes_of_a_batch_are_made_in_the_order_in_which_they_were_asked_for() -> None:
+    made = driver().send(HoldRequested(batch_id="b"))
+    made.send(CancelRequested(batch_id="b")).send(RetryRequested(batch_id="b"))
+    assert isinstance(made.records[-1], ChangeAdvanced), "it is durable before its turn comes"
+    made.send(CancelRequested(batch_id="b", label=key("W9").label))
+    assert made.scheduler.is_changing("b")
+    go_on(made)
+    assert states(made) == [Stopping] * 2 + [Queued] * 7 + [Finished], "two run, and are retried when they have ended"
+
+
+def test_a_batch_is_finished_only_when_no_change_can_open_it_again() -> None:
+    made = driver().end(key("W0")).end(key("W1"))
+    made.end(key("W2")).end(key("W3")).send(CancelRequested(batch_id="b"))
+    made.end(key("W4")).end(key("W5"))
+    go_on(made)
+    assert isinstance(made.records[-1], BatchFinished)
+    made.send(RetryRequested(batch_id="b"))
+    records = list(made.records)
+    while made.scheduler.changing:
+        records += made.send(SliceGranted()).records
+    assert sum(isinstance(record, BatchReopened) for record in records) == 1
+    assert not any(isinstance(record, BatchFinished) for record in records)
+
+
+def test_batches_take_turns() -> None:
+    made = driver().submit(batch("other"), NAMES)
+    made.send(CancelRequested(batch_id="b")).send(CancelRequested(batch_id="other"))
+    seen = []
+    while made.scheduler.changing:
+        made.send(SliceGranted())
+        seen.append(next(r for r in made.records if isinstance(r, ChangeAdvanced | ChangeMade)).batch_id)
+    assert seen[:4] == ["b", "other", "b", "other"]
+
+
+def test_a_restart_goes_on_where_it_was() -> None:
+    made = driver().send(HoldRequested(batch_id="b")).end(key("W0")).end(key("W1")).send(CancelRequested(batch_id="b"))
+    made.send(SliceGranted())
+    told = made.records[-1]
+    assert isinstance(told, ChangeAdvanced)
+    remembered = tuple(made.scheduler.states("b"))
+    again = Driver(cpu(2))
+    again.send(BatchRecovered(batch=batch(), windows=remembered, changes=(told.change,)))
+    assert again.launched == []
+    go_on(again)
+    assert isinstance(again.records[-2], ChangeMade)
+    assert again.records[-2].recorded
+    assert isinstance(again.records[-1], BatchFinished)
+    outcomes = [s.outcome for _, s in again.scheduler.states("b") if isinstance(s, Finished)]
+    assert sum(isinstance(outcome, Cancelled) for outcome in outcomes) == 8
+
+
+def test_windows_that_were_held_one_by_one_are_released_together() -> None:
+    made = driver()
+    for name in NAMES[2:]:
+        made.send(HoldRequested(batch_id="b", label=key(name).label))
+    assert states(made)[2:] == [Held] * 8
+    made.send(ReleaseRequested(batch_id="b"))
+    go_on(made)
+    assert states(made)[2:] == [Queued] * 8
+    assert not any(isinstance(made.state(key(name)), Running) for name in NAMES)
