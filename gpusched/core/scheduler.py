@@ -223,6 +223,11 @@ class Scheduler:
         return sum(batch.active for batch in self._open.values())
 
     @property
+    def at_work(self) -> bool:
+        """Whether any batch is not finished."""
+        return bool(self._open)
+
+    @property
     def unfinished(self) -> int:
         """Windows that have not finished."""
         return sum(batch.unfinished for batch in self._open.values())
@@ -454,6 +459,8 @@ class Scheduler:
                 reason += self._want_more_memory(entry, ending.kind, allocation, usage)
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
+            if isinstance(ending, Failure):
+                ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._move(entry, "ended", new, reason, now, ending, usage)
         self._trust(state.slot.device_id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:

@@ -87,6 +87,7 @@ class Journal:
                 log.info(
                     "batch accepted batch=%s windows=%d output=%s", batch.id, len(update.windows), batch.output_dir
                 )
+                self._refused(update)
             case BatchFinished():
                 log.info("batch finished batch=%s", update.batch_id)
             case BatchHeld():
@@ -118,6 +119,13 @@ class Journal:
             log.error("trouble kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
         else:
             log.info("trouble is over kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
+
+    def _refused(self, accepted: BatchAccepted) -> None:
+        """The windows that have failed without a launch, in one line."""
+        refused = [planned for planned, _ in accepted.windows if planned.refusal is not None]
+        if refused:
+            first = (refused[0].refusal or "")[:MESSAGE_CHARS]
+            log.warning("data refused batch=%s windows=%d first=%r", accepted.batch.id, len(refused), first)
 
     def _moved(self, moved: WindowMoved) -> None:
         old, new = moved.old, moved.new

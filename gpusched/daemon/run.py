@@ -32,7 +32,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import CPU, Batch, BatchSpec, Finished, Held
 from gpusched.core.planning import Plan
-from gpusched.daemon import leftovers, proc
+from gpusched.daemon import clock, leftovers, proc
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.choice import Chooser
 from gpusched.daemon.condition import Condition
@@ -301,7 +301,7 @@ async def run_batch(
                     id=batch_id,
                     digest=digest,
                     output_dir=str(output_dir),
-                    submitted_at=time.time(),
+                    submitted_at=clock.wall(),
                     spec=spec,
                     choice=choice,
                 )
