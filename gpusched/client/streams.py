@@ -12,7 +12,7 @@ from typing import IO, Any
 
 
 class Expendable(io.FileIO):
-    """A descriptor whose first failed write is its last: what comes after it is dropped.
+    """A descriptor whose first failed write is its last: later ones are dropped.
 
     It waits where another program has made the descriptor non-blocking, as most terminals of pipelines are shared.
     """
