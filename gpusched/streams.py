@@ -16,7 +16,7 @@ PIECE_CHARS = 1000
 
 
 class Expendable(io.FileIO):
-    """A descriptor whose first failed write is its last: what comes after it is dropped.
+    """A descriptor whose first failed write is its last: later ones are dropped.
 
     It waits where another program has made the descriptor non-blocking, as most terminals of pipelines are shared.
     """

@@ -1,7 +1,7 @@
-"""What people see of a batch: a screen while it runs, plain lines where there is no terminal.
+"""The view of a batch for people: a screen while it runs, plain lines where there is no terminal.
 
 Updates come from the supervisor's own thread and must not wait for a terminal: on one, they only change the view, and a
-thread of its own draws it a few times a second, together with whatever has to be said above it. Elsewhere each finished
+thread of its own draws it a few times a second, together with the notes above it. Elsewhere each finished
 window is one line, written at once, so that a log file is never behind; a reader who pauses (`| less`) finds the lines
 later.
 """
@@ -101,10 +101,10 @@ class RunScreen:
         self._leaving = threading.Event()
         #: held while the view changes or is laid out, never while the terminal is written to
         self._lock = threading.Lock()
-        #: what is to be said above the live area with the next frame
+        #: notes that go above the live area with the next frame
         self._said: deque[Text] = deque(maxlen=LINES_A_FRAME)
         self._unsaid = 0
-        #: what the reader of plain lines has not taken yet
+        #: plain lines that their reader has not taken yet
         self._outbox = Outbox()
         self._waiting = ""
         #: devices of which it was told that they were closed
@@ -124,7 +124,7 @@ class RunScreen:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While something else has the terminal; what is to be said is said afterwards."""
+        """While something else has the terminal; notes wait until it is back."""
         self._stop()
         self._paused = True
         try:
@@ -150,10 +150,10 @@ class RunScreen:
         self._live.stop()
         self._live = self._thread = None
 
-    # -- what happens --------------------------------------------------------------------------------------------------
+    # -- updates -----------------------------------------------------------------------------------------------------
 
     def update(self, update: Update) -> None:
-        """Take in what happened, and show it."""
+        """Take in an update, and show it."""
         with self._lock:
             self._view.apply(update, time.monotonic())
         if self._quiet:
@@ -199,7 +199,7 @@ class RunScreen:
         self._say(Text(clean(text, ascii_only=self._draw.ascii_only), "bold"))
 
     def tick(self) -> None:
-        """Draw a frame, and what is to be said above it."""
+        """Draw a frame, and the notes above it."""
         assert self._live is not None
         with self._lock:
             said, unsaid = list(self._said), self._unsaid
