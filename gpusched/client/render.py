@@ -167,8 +167,10 @@ class RunScreen:
                     self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")
-            case DeviceChanged(device_id=device_id, health="trying" | "open") if device_id not in self._closed:
-                pass  # it was tried before anything was placed there, and trains: that is no news
+            case DeviceChanged(untried=True):
+                pass  # whoever tries it has a sentence about it
+            case DeviceChanged(device_id=device_id, health="open") if device_id not in self._closed:
+                pass  # it was tried before anything was placed there: that it trains is no news
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
                 self._closed.add(device_id)
                 self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))

@@ -726,7 +726,10 @@ class Scheduler:
 
     def _device_changed(self, device_id: str, now: Instant) -> None:
         state = self.pool.devices[device_id]
-        self._records.append(DeviceChanged(device_id=device_id, health=state.health, reason=state.reason, at=now.wall))
+        changed = DeviceChanged(
+            device_id=device_id, health=state.health, reason=state.reason, at=now.wall, untried=state.untried
+        )
+        self._records.append(changed)
 
     def _time_passed(self, now: Instant) -> None:
         while (timer := self._timers.first) and timer.at <= now.monotonic:
