@@ -26,7 +26,7 @@ from gpusched.protocol import Delta, LogChunk, Snapshot
 #: lines of a log that are kept to be scrolled through
 LOG_LINES = 5000
 
-#: cells in which a detail is named, before what it is
+#: cells of the name of a detail, before its value
 DETAIL = 9
 
 
