@@ -382,6 +382,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     moves_aside: int = 0
     #: of one that was at work, and now goes on with other limits, workers or priority: what is different, in words
     changes: tuple[str, ...] = ()
+    #: sentences for people about what was asked for
+    notes: tuple[str, ...] = ()
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):

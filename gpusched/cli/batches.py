@@ -16,7 +16,7 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
@@ -42,6 +42,11 @@ class BadPath(UsageError):
 class NoDataRoot(InputError):
     problem = "the data root {path} cannot be read: {why}"
     remedy = "give --data-root, or set data.root in config.toml"
+
+
+class NotLoadable(InputError):
+    problem = "LightGBM does not train: {why}"
+    remedy = "{first}; `gpusched doctor` looks at the rest"
 
 
 class NoTopHere(UsageError):
@@ -125,6 +130,15 @@ def check_data_root(spec: BatchSpec) -> None:
         raise NoDataRoot(path=spec.data_root, why=error.strerror or error) from None
 
 
+def check_libraries(workload: str) -> None:
+    """Raise NotLoadable where LightGBM cannot be loaded: at once, and in the doctor's words."""
+    from gpusched.teacher.runtime import missing_library, remedy_for
+
+    why = missing_library() if workload == BUILT_IN_WORKLOAD else None
+    if why is not None:
+        raise NotLoadable(why=why, first=remedy_for(why) or "reinstall LightGBM")
+
+
 def plan(options: argparse.Namespace) -> int:
     """What a batch would do, window by window; nothing is started."""
     import anyio
@@ -133,6 +147,7 @@ def plan(options: argparse.Namespace) -> int:
     from gpusched.daemon.forecast import forecast
 
     asked = ask(options)
+    check_libraries(asked.spec.workload)
     check_data_root(asked.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
     for note in asked.notes:
@@ -217,11 +232,12 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
 
     from gpusched.client import render
     from gpusched.client.view import BatchView
-    from gpusched.daemon.run import STATE_DIR, run_batch
+    from gpusched.daemon.run import run_batch
 
     console, errors = render.open_console(), render.open_console(stderr=True)
     if in_top and (as_json or not render.takes_keys(console)):
         raise NoTopHere
+    check_libraries(asked.spec.workload)
     check_data_root(asked.spec)
     for note in asked.notes:
         errors.print(note, soft_wrap=True)
@@ -276,7 +292,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         found |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
         print(json.dumps(found))  # noqa: T201
     else:
-        logs_dir = asked.output_dir / STATE_DIR / "logs"
+        logs_dir = run_state_dir(asked.config, asked.output_dir) / "logs"
         console.print(
             render.summary(
                 view, ended.seconds, held_reason=ended.held_reason, interrupted=ended.interrupted, logs_dir=logs_dir

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from gpusched.cli.batches import Ask, ask, check_data_root
+from gpusched.cli.batches import Ask, ask, check_data_root, check_libraries
 from gpusched.cli.verdict import NothingToTrain
 from gpusched.client.listing import print_json
 from gpusched.core.events import Update, WindowMoved
@@ -81,6 +81,7 @@ class Stopwatch:
 def bench(options: argparse.Namespace) -> int:
     """Measure, and say what limits it. The output directory is not touched."""
     asked = ask(options)
+    check_libraries(asked.spec.workload)
     check_data_root(asked.spec)
     if options.repeat < 1:
         raise WrongRepeat(repeat=options.repeat)

@@ -12,6 +12,7 @@ import msgspec
 
 from gpusched.core.model import DeviceChoice, DeviceType
 from gpusched.teacher.opencl import is_processor
+from gpusched.teacher.runtime import NCCL, remedy_for
 from gpusched.workload import Trial
 
 Status = Literal["ok", "warning", "problem"]
@@ -21,7 +22,6 @@ DESCRIPTORS_PER_SLOT, DESCRIPTORS = 2, 128
 #: what is free on a file system below which it is said
 LITTLE_SPACE_BYTES = 1 << 30
 
-_OPENMP = "install it: `apt install libgomp1`, `dnf install libgomp`"
 _REINSTALL = "reinstall it: `pip install --force-reinstall lightgbm`"
 _OPENCL = (
     "install the GPU's OpenCL driver (NVIDIA's comes with its driver; in a container, set"
@@ -31,22 +31,16 @@ _NO_OPENCL = ("No OpenCL device", "clGetPlatformIDs", "boost::compute", "libOpen
 #: what LightGBM says where it was built without a device type
 NO_CUDA_BUILD = "not enabled in this build"
 _CUDA_BUILD = "to have it, with NVIDIA's CUDA toolkit installed: `gpusched doctor --build-cuda`"
-_NCCL = (
-    "this LightGBM is built with CUDA and needs NCCL: `pip install nvidia-nccl-cu13` (cu12 for CUDA 12),"
-    " or name the directory of libnccl.so.2 in LD_LIBRARY_PATH"
-)
 #: what CUDA says of a build that does not go with this machine → what to do
 _OTHER_BUILD = {
     NO_CUDA_BUILD: _CUDA_BUILD,
-    "libnccl": _NCCL,
+    "libnccl": NCCL,
     "no kernel image": "this LightGBM is built for other GPUs: `gpusched doctor --build-cuda` builds it for those here",
     "driver version is insufficient": (
         "update the NVIDIA driver; or set CUDA_HOME to a toolkit that is no newer than the driver, and build LightGBM"
         " with that: `gpusched doctor --build-cuda`"
     ),
 }
-#: a library that LightGBM does not find → what to do
-_MISSING = {"libgomp": _OPENMP, "libnccl": _NCCL}
 _ONLY_GPUS = "nothing, if windows are to train on the CPU"
 
 
@@ -77,7 +71,7 @@ def lightgbm_checks(trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:
         yield Check(name="lightgbm", status="ok", message=f"LightGBM {cpu.version} trains on cpu")
     else:
         why = first_line(cpu.why)
-        remedy = next((text for sign, text in _MISSING.items() if sign in why), _REINSTALL)
+        remedy = remedy_for(why) or _REINSTALL
         yield Check(name="lightgbm", status="problem", message=f"LightGBM does not train: {why}", remedy=remedy)
     yield _opencl_check(trials["gpu"])
     yield _cuda_check(trials["cuda"])

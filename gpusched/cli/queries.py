@@ -13,7 +13,7 @@ import msgspec
 
 from gpusched.cli.batches import load_config
 from gpusched.cli.notes import notes_object, print_notes
-from gpusched.cli.service import status_object
+from gpusched.cli.service import reach, status_object
 from gpusched.client.cells import clean
 from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
@@ -52,7 +52,7 @@ class NotAWindow(UsageError):
 def to_daemon(options: argparse.Namespace) -> Connection:
     """A connection to the daemon that the configuration names, or to the first that is found."""
     explicit = load_config(options).config.daemon.socket
-    connection = connect(explicit)
+    connection = reach(explicit)
     if explicit is None and sys.stderr.isatty():
         print(f"daemon at {connection.path}", file=sys.stderr)  # noqa: T201
     return connection
@@ -312,7 +312,7 @@ def top(options: argparse.Namespace) -> int:
     console = open_console()
     socket = load_config(options).config.daemon.socket
     if options.once:
-        with connect(socket) as daemon:
+        with reach(socket) as daemon:
             console.print(_one_frame(daemon), end="")
         return DONE
     if not takes_keys(console):

@@ -158,6 +158,7 @@ class Scheduler:
                 self._hold_stranded(now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
+                self._release_stranded(now)  # another start may have found what the last one had lost
                 self._hold_stranded(now)
             case CancelRequested():
                 self._ask("cancel", event.batch_id, event.label, now)

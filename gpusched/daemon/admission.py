@@ -198,6 +198,11 @@ class Admission:
         """It is at work already, and goes on with the terms of the new request."""
         return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
 
+    def notes(self, spec: BatchSpec) -> tuple[str, ...]:
+        """What is accepted, and may not be what was wanted."""
+        note = self.fleet.pool.too_many_threads(spec)
+        return () if note is None else (note,)
+
     async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
         """Have a batch go on with other terms; what is different, in words. It is durable when this returns.
 

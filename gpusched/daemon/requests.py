@@ -244,6 +244,7 @@ class Requests:
                     batch=self._status(admitted.batch_id),
                     how=admitted.how,
                     changes=admitted.changes,
+                    notes=self._admission.notes(request.spec),
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
                     choice=self._batch(admitted.batch_id).choice,

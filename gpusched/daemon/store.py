@@ -62,7 +62,15 @@ from gpusched.daemon.rows import (
     status_of,
     to_json,
 )
-from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
+from gpusched.errors import (
+    StoreCorrupt,
+    StoreFull,
+    StoreLocked,
+    StoreNewer,
+    StoreReplaced,
+    StoreUnlockable,
+    StoreUnwritable,
+)
 
 __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
 
@@ -559,6 +567,10 @@ def _lock(path: Path) -> int:
         return files.lock(_lock_path(path))
     except files.Locked as locked:
         raise StoreLocked(path=path, holder=locked.holder) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise StoreUnlockable(path=path, cause=error.strerror) from error
 
 
 def _may_be_late(record: Record) -> bool:
@@ -636,6 +648,8 @@ _NO_ROOM = {
     sqlite3.SQLITE_IOERR_TRUNCATE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
 }
+#: what flock says on network file systems and others that do not have it
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _NO_TEXT = "it holds bytes where text should be"
 
 

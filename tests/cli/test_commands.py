@@ -459,6 +459,15 @@ def test_a_full_disk_below_stderr_keeps_the_exit_code(gpusched: Command, unbuffe
     assert to_full_disk(gpusched, "rum", full="stderr", unbuffered=unbuffered).returncode == 2
 
 
+@pytest.mark.parametrize("typed", [("status",), ("config",), ("plan", "symbols.txt")])
+def test_a_working_directory_that_was_removed_is_told(shell: Shell, typed: tuple[str, ...]) -> None:
+    gone = shell.directory / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert "the working directory of this shell was removed\n  go to another one" in shell.refused(*typed, code=4)
+
+
 def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:
     """Notes go to stderr; what was asked for goes to stdout."""
     done = to_full_disk(gpusched, "plan", "symbols.txt", *DATES, full="stderr", unbuffered="1")

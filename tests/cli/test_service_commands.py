@@ -15,6 +15,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from gpusched import __version__
+from gpusched.cli import service
+from gpusched.cli.service import reach
 from tests.end_to_end.support import Command
 from tests.server.support import Daemon, finished
 
@@ -428,3 +431,14 @@ def test_a_report_of_a_batch_is_one_file(client: Client) -> None:
     assert "no batch reportd" in client.error("report", "reportd", code=4)
     assert "holds no store" in client.error("report", ".", code=4)
     assert "cannot be written" in client.error("report", "reported", "-o", "no/such/dir.html", code=4)
+
+
+def test_a_daemon_of_another_version_is_named(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reach(client.daemon.socket).close()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(service, "__version__", "9.9.9")
+    reach(client.daemon.socket).close()
+    said = capsys.readouterr().err
+    assert f"is gpusched {__version__}, and this is 9.9.9\n  restart the daemon after an upgrade" in said

@@ -20,10 +20,10 @@ import pytest
 
 from gpusched import artifacts
 from gpusched.client.connection import connect
+from gpusched.config import STATE_DIR
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import DeviceType
 from gpusched.daemon.readings import in_initial_pid_namespace
-from gpusched.daemon.run import STATE_DIR
 from gpusched.daemon.store import Store
 from gpusched.protocol import Delta, DeviceReported, Snapshot
 from tests.devices.fake_cuda import DEVICE_UNAVAILABLE, ECC_UNCORRECTABLE, OUT_OF_MEMORY, FakeCuda
