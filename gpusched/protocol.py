@@ -227,6 +227,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
     counts: dict[str, int]
+    #: when it was so, by the daemon's clock, with which alone the other instants can be compared; None: by one of 0.1
+    at: float | None = None
 
 
 class WindowLine(msgspec.Struct, frozen=True, kw_only=True):

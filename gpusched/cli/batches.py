@@ -67,6 +67,13 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     #: sentences for people about the symbols file and the settings
     notes: tuple[str, ...]
 
+    def say_notes(self, console: Console) -> None:
+        """Without what a terminal would obey: they name files."""
+        from gpusched.client.cells import clean
+
+        for note in self.notes:
+            console.print(clean(note), soft_wrap=True)
+
     @property
     def digest(self) -> str:
         return planning.digest(self.spec, str(self.output) if self.output else None)
@@ -150,8 +157,7 @@ def plan(options: argparse.Namespace) -> int:
     check_libraries(asked.spec.workload)
     check_data_root(asked.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
-    for note in asked.notes:
-        errors.print(note, soft_wrap=True)
+    asked.say_notes(errors)
     on_note = partial(errors.print, soft_wrap=True)
     foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
     made = foreseen.plan
@@ -239,8 +245,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         raise NoTopHere
     check_libraries(asked.spec.workload)
     check_data_root(asked.spec)
-    for note in asked.notes:
-        errors.print(note, soft_wrap=True)
+    asked.say_notes(errors)
     view, plans = BatchView(), list[Plan]()
     screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
 

@@ -60,8 +60,7 @@ def submit(options: argparse.Namespace) -> int:
 
     asked = ask(options)
     errors = render.open_console(stderr=True)
-    for note in asked.notes:
-        errors.print(note, soft_wrap=True)
+    asked.say_notes(errors)
 
     def on_survey(done: int, total: int) -> None:
         if errors.is_terminal:
@@ -133,7 +132,7 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
 
 def status_object(batch: BatchStatus) -> dict[str, Any]:
     """A batch as `status --json` shows it: what `run --json` says of it, then how it stands."""
-    end = batch.finished_at if batch.finished_at is not None else time.time()
+    end = batch.finished_at if batch.finished_at is not None else batch.at or time.time()
     seconds = max(0.0, end - batch.submitted_at)
     return batch_object(batch.id, batch.output_dir, totals(batch.counts), seconds) | {
         "state": batch.state,

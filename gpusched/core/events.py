@@ -308,6 +308,8 @@ class DeviceChanged(msgspec.Struct, frozen=True, kw_only=True, tag="device_chang
     health: Health
     reason: str
     at: float
+    #: it has not trained yet; whoever tries it says more
+    untried: bool = False
 
 
 class DeviceTuned(msgspec.Struct, frozen=True, kw_only=True, tag="device_tuned"):

@@ -223,6 +223,11 @@ class Scheduler:
         return sum(batch.active for batch in self._open.values())
 
     @property
+    def at_work(self) -> bool:
+        """Whether any batch is not finished."""
+        return bool(self._open)
+
+    @property
     def unfinished(self) -> int:
         """Windows that have not finished."""
         return sum(batch.unfinished for batch in self._open.values())
@@ -454,6 +459,8 @@ class Scheduler:
                 reason += self._want_more_memory(entry, ending.kind, allocation, usage)
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
+            if isinstance(ending, Failure):
+                ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._move(entry, "ended", new, reason, now, ending, usage)
         self._trust(state.slot.device_id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
@@ -719,7 +726,10 @@ class Scheduler:
 
     def _device_changed(self, device_id: str, now: Instant) -> None:
         state = self.pool.devices[device_id]
-        self._records.append(DeviceChanged(device_id=device_id, health=state.health, reason=state.reason, at=now.wall))
+        changed = DeviceChanged(
+            device_id=device_id, health=state.health, reason=state.reason, at=now.wall, untried=state.untried
+        )
+        self._records.append(changed)
 
     def _time_passed(self, now: Instant) -> None:
         while (timer := self._timers.first) and timer.at <= now.monotonic:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
 from gpusched.core.terms import Terms, differences, terms_of, with_terms
+from gpusched.daemon import clock
 from gpusched.daemon.choice import Chooser
 from gpusched.daemon.clients import Peer
 from gpusched.daemon.condition import Condition
@@ -182,7 +182,7 @@ class Admission:
                     id=batch_id,
                     digest=digest,
                     output_dir=str(output_dir),
-                    submitted_at=time.time(),
+                    submitted_at=clock.wall(),
                     spec=spec,
                     owner=place.owner,
                     guarded=place.guarded,

@@ -8,7 +8,6 @@ cancelled), subscribers get a new snapshot instead.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Reading, Running, WindowKey
 from gpusched.core.placement import Pool
-from gpusched.daemon import views
+from gpusched.daemon import clock, views
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.rows import BatchRow
 from gpusched.daemon.store import Store
@@ -123,7 +122,7 @@ class Hub:
             for row in self._store.windows(batch.id, status=status)
         ]
         return Snapshot(
-            at=time.time(),
+            at=clock.wall(),
             batches=tuple(map(views.batch_status, batches)),
             active=tuple(active),
             progress=tuple(self._progress[line.key] for line in active if line.key in self._progress),

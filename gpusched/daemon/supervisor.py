@@ -72,7 +72,7 @@ from gpusched.core.model import (
 )
 from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
-from gpusched.daemon import proc
+from gpusched.daemon import clock, proc
 from gpusched.daemon.accounting import UNKNOWN, Accounted
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.histories import Histories
@@ -102,7 +102,7 @@ DOUBT_S = 2.0
 
 
 def now() -> Instant:
-    return Instant(monotonic=time.monotonic(), wall=time.time())
+    return Instant(monotonic=time.monotonic(), wall=clock.wall())
 
 
 async def _uncounted(device_id: str, pid: int) -> Accounted:
@@ -278,6 +278,8 @@ class Supervisor:
         return self.scheduler.changing and not self._records
 
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
+        if not self.scheduler.at_work:
+            clock.take_over()
         instant = now()
         deadline = self.scheduler.deadline
         if deadline is not None and deadline <= instant.monotonic:

@@ -25,6 +25,7 @@ from gpusched.core.model import (
     reason_of,
 )
 from gpusched.core.placement import Pool
+from gpusched.daemon import clock
 from gpusched.daemon.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
 from gpusched.protocol import (
     AttemptLine,
@@ -43,7 +44,8 @@ REASON_CHARS = 500
 
 
 def batch_status(row: BatchRow) -> BatchStatus:
-    return msgspec.convert(row, BatchStatus, from_attributes=True)
+    status = msgspec.convert(row, BatchStatus, from_attributes=True)
+    return msgspec.structs.replace(status, at=clock.wall())
 
 
 def attempt_line(row: AttemptRow) -> AttemptLine:

@@ -185,6 +185,10 @@ def test_what_control_characters_are_in_is_shown_without_them(shell: Shell) -> N
         ended = shell(*typed, *(DATES if typed[0] == "plan" else ()))
         assert ended.code in (2, 4)
         assert "\x1b" not in ended.err
+    file = shell.file("sym\x1b[2Jbols.txt", "ABC\nABC\n")
+    err = shell("run", file, *DATES, "--device", "cpu").err
+    assert "named twice" in err
+    assert "\x1b" not in err
 
 
 # -- what is typed right -----------------------------------------------------------------------------------------------
