@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Callable, Iterable
@@ -267,7 +268,10 @@ class Requests:
     async def _change(self, request: Change, client: Client) -> None:
         batch_id, label, admission = request.batch_id, request.label, self._admission
         status = self._status(batch_id)
-        async with admission.changing:
+        async with contextlib.AsyncExitStack() as alone:
+            if request.verb == "retry":  # not while another round is on its way to take the place of this one
+                await alone.enter_async_context(admission.one_at_a_time(batch_id))
+            await alone.enter_async_context(admission.changing)
             if label is not None:
                 windows = int(_applies(request.verb, self._window(WindowKey(batch_id, label)).state))
             else:

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from gpusched import directories, files
@@ -45,6 +46,7 @@ from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.manager import LAST_S
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.pool import build_pool, choose, look
+from gpusched.daemon.pruning import prune_bars
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
@@ -320,6 +322,8 @@ async def run_batch(
             for pid, key in supervisor.left_behind.items():
                 on_note(f"Left behind: the process {pid} of {key or 'a window'} ({proc.doing(pid)})")
             await hooks.finished()
+            with contextlib.suppress(OSError):
+                await anyio.to_thread.run_sync(prune_bars, config.cache)
             tasks.cancel_scope.cancel()
     return RunSummary(
         batch_id=batch_id,
