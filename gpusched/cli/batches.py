@@ -258,9 +258,10 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     shown: list[Callable[[str], None]] = [screen.note]
 
     def interrupted(count: int) -> None:
-        note = "Stopping the running windows."
-        if count == 1:
-            note = "Draining: the running windows may finish, no other starts; interrupt again to stop them."
+        note = {
+            1: "Draining: the running windows may finish, no other starts; interrupt again to stop them.",
+            2: "Stopping the running windows.",
+        }.get(count, "Leaving, whatever hangs.")
         for show in shown:
             show(note)
 
