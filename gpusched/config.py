@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import hashlib
 import os
 import re
 import tomllib
@@ -22,6 +23,8 @@ from msgspec import Meta, Struct
 from gpusched.core.model import BatchSpec, DeviceChoice, Limits
 from gpusched.errors import ConfigError, UsageError
 
+#: where a run keeps its state, within the output directory
+STATE_DIR = ".gpusched"
 FILE_NAME = "config.toml"
 #: what GPUSCHED_DAEMON_SOCKET is called for short
 SOCKET_VARIABLE = "GPUSCHED_SOCKET"
@@ -114,6 +117,8 @@ class Training(Struct, frozen=True, kw_only=True):
 
 class Run(Struct, frozen=True, kw_only=True):
     output: Path = Path("gpusched-runs")
+    #: None: within the output directory
+    state_dir: Path | None = None
     workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function")] = (
         BUILT_IN_WORKLOAD
     )
@@ -506,6 +511,14 @@ def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -
         priority=priority,
         limits=_limits(run),
     )
+
+
+def run_state_dir(config: Config, output_dir: Path) -> Path:
+    """Where `gpusched run` keeps its database and its logs: a directory for each output directory."""
+    if config.run.state_dir is None:
+        return output_dir / STATE_DIR
+    place = os.path.realpath(output_dir)
+    return config.run.state_dir / f"{output_dir.name}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
 
 
 def _limits(run: Run) -> Limits:

@@ -85,6 +85,14 @@ class StoreReplaced(StoreError):
     remedy = "stop this supervisor before you put another store in its place; committed results are found again"
 
 
+class StoreUnlockable(StoreError):
+    problem = "{path} cannot be locked: its file system has no file locks ({cause})"
+    remedy = (
+        "keep it on a local disk, which the results need not be on: `--set run.state_dir=/var/tmp/gpusched` for `run`,"
+        " daemon.state_dir for the daemon"
+    )
+
+
 class StoreUnwritable(StoreError):
     problem = "{path} cannot be read and written: {cause}"
     remedy = (

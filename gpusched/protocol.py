@@ -227,6 +227,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
     counts: dict[str, int]
+    #: when it was so, by the daemon's clock, with which alone the other instants can be compared; None: by one of 0.1
+    at: float | None = None
 
 
 class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -382,6 +384,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     moves_aside: int = 0
     #: of one that was at work, and now goes on with other limits, workers or priority: what is different, in words
     changes: tuple[str, ...] = ()
+    #: sentences for people about what was asked for
+    notes: tuple[str, ...] = ()
 
 
 class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):

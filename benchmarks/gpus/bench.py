@@ -19,9 +19,8 @@ from typing import Any, Literal
 from benchmarks.bars import write_batch
 from benchmarks.gpus.watch import Watch
 from benchmarks.settings import END, START, WINDOW_DAYS, settings
-from gpusched.config import load
+from gpusched.config import STATE_DIR, load
 from gpusched.core.model import Device, DeviceChoice
-from gpusched.daemon.run import STATE_DIR
 from gpusched.daemon.store import AttemptRow, Store
 from gpusched.daemon.warm_up import launcher_environment
 

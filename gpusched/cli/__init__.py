@@ -8,16 +8,22 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TextIO
 
 from gpusched.cli.parser import parse
-from gpusched.client.streams import expendable
 from gpusched.errors import INTERRUPTED, GpuschedError, InputError
+from gpusched.streams import expendable
 
 
 class DiskFull(InputError):
     problem = "{why}"
     remedy = "make room where it writes (`df -h`, `quota`), then run the command again"
+
+
+class NoWorkingDirectory(InputError):
+    problem = "the working directory of this shell was removed"
+    remedy = "go to another one (`cd`), then run the command again"
 
 
 #: exit code of a bug in gpusched (EX_SOFTWARE of sysexits.h)
@@ -55,6 +61,10 @@ def _run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, FileNotFoundError) and _working_directory_is_gone():
+            gone = NoWorkingDirectory()
+            _complain(f"gpusched: {gone}")
+            return gone.exit_code
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             full = DiskFull(place=error.filename, why=error.strerror)
             _complain(f"gpusched: {full}")
@@ -65,6 +75,14 @@ def _run(arguments: Sequence[str]) -> int:
         )
         return INTERNAL_ERROR
     return int(code)
+
+
+def _working_directory_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _reserve_streams() -> None:

@@ -16,7 +16,7 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
@@ -44,6 +44,11 @@ class NoDataRoot(InputError):
     remedy = "give --data-root, or set data.root in config.toml"
 
 
+class NotLoadable(InputError):
+    problem = "LightGBM does not train: {why}"
+    remedy = "{first}; `gpusched doctor` looks at the rest"
+
+
 class NoTopHere(UsageError):
     problem = "--top needs a terminal, and does not go with --json"
     remedy = "leave it out: then progress is shown as lines, or not at all with --json"
@@ -61,6 +66,13 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     output: Path | None
     #: sentences for people about the symbols file and the settings
     notes: tuple[str, ...]
+
+    def say_notes(self, console: Console) -> None:
+        """Without what a terminal would obey: they name files."""
+        from gpusched.client.cells import clean
+
+        for note in self.notes:
+            console.print(clean(note), soft_wrap=True)
 
     @property
     def digest(self) -> str:
@@ -125,6 +137,15 @@ def check_data_root(spec: BatchSpec) -> None:
         raise NoDataRoot(path=spec.data_root, why=error.strerror or error) from None
 
 
+def check_libraries(workload: str) -> None:
+    """Raise NotLoadable where LightGBM cannot be loaded: at once, and in the doctor's words."""
+    from gpusched.teacher.runtime import missing_library, remedy_for
+
+    why = missing_library() if workload == BUILT_IN_WORKLOAD else None
+    if why is not None:
+        raise NotLoadable(why=why, first=remedy_for(why) or "reinstall LightGBM")
+
+
 def plan(options: argparse.Namespace) -> int:
     """What a batch would do, window by window; nothing is started."""
     import anyio
@@ -133,10 +154,10 @@ def plan(options: argparse.Namespace) -> int:
     from gpusched.daemon.forecast import forecast
 
     asked = ask(options)
+    check_libraries(asked.spec.workload)
     check_data_root(asked.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
-    for note in asked.notes:
-        errors.print(note, soft_wrap=True)
+    asked.say_notes(errors)
     on_note = partial(errors.print, soft_wrap=True)
     foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
     made = foreseen.plan
@@ -217,14 +238,14 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
 
     from gpusched.client import render
     from gpusched.client.view import BatchView
-    from gpusched.daemon.run import STATE_DIR, run_batch
+    from gpusched.daemon.run import run_batch
 
     console, errors = render.open_console(), render.open_console(stderr=True)
     if in_top and (as_json or not render.takes_keys(console)):
         raise NoTopHere
+    check_libraries(asked.spec.workload)
     check_data_root(asked.spec)
-    for note in asked.notes:
-        errors.print(note, soft_wrap=True)
+    asked.say_notes(errors)
     view, plans = BatchView(), list[Plan]()
     screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
 
@@ -232,9 +253,10 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     shown: list[Callable[[str], None]] = [screen.note]
 
     def interrupted(count: int) -> None:
-        note = "Stopping the running windows."
-        if count == 1:
-            note = "Draining: the running windows may finish, no other starts; interrupt again to stop them."
+        note = {
+            1: "Draining: the running windows may finish, no other starts; interrupt again to stop them.",
+            2: "Stopping the running windows.",
+        }.get(count, "Leaving, whatever hangs.")
         for show in shown:
             show(note)
 
@@ -276,7 +298,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         found |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
         print(json.dumps(found))  # noqa: T201
     else:
-        logs_dir = asked.output_dir / STATE_DIR / "logs"
+        logs_dir = run_state_dir(asked.config, asked.output_dir) / "logs"
         console.print(
             render.summary(
                 view, ended.seconds, held_reason=ended.held_reason, interrupted=ended.interrupted, logs_dir=logs_dir

@@ -9,9 +9,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from gpusched.cli.batches import ask, given_path, run_asked
+from gpusched.cli.batches import ask, check_libraries, given_path, run_asked
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.config import load
+from gpusched.config import BUILT_IN_WORKLOAD, load
 from gpusched.errors import InputError
 
 CONFIG = """\
@@ -47,6 +47,7 @@ def demo(options: argparse.Namespace) -> int:
 
     directory = given_path(options.directory)
     load(path=Path(os.devnull), flags=options.flags)  # a flag that cannot be used is found before anything is written
+    check_libraries(BUILT_IN_WORKLOAD)
     try:
         directory.mkdir(parents=True)
         symbols = sample.write_sample(directory)

@@ -154,7 +154,12 @@ def _daemon_checks(config: Config) -> Iterator[Check]:
     try:
         with connect(config.daemon.socket) as daemon:
             about = daemon.daemon
-            yield Check(name="daemon", status="ok", message=f"gpusched {about.version} answers at {daemon.path}")
+            message = f"gpusched {about.version} answers at {daemon.path}"
+            if about.version == __version__:
+                yield Check(name="daemon", status="ok", message=message)
+            else:
+                hint = f"this is {__version__}: restart the daemon after an upgrade (`systemctl restart gpusched`)"
+                yield Check(name="daemon", status="warning", message=message, remedy=hint)
             for trouble in daemon.ping().troubles:
                 yield Check(name="daemon", status="problem", message=trouble.text, remedy=remedy(trouble))
     except GpuschedError as error:

@@ -12,6 +12,7 @@ import msgspec
 
 from gpusched.core.model import DeviceChoice, DeviceType
 from gpusched.teacher.opencl import is_processor
+from gpusched.teacher.runtime import NCCL, remedy_for
 from gpusched.workload import Trial
 
 Status = Literal["ok", "warning", "problem"]
@@ -21,7 +22,6 @@ DESCRIPTORS_PER_SLOT, DESCRIPTORS = 2, 128
 #: what is free on a file system below which it is said
 LITTLE_SPACE_BYTES = 1 << 30
 
-_OPENMP = "install it: `apt install libgomp1`, `dnf install libgomp`"
 _REINSTALL = "reinstall it: `pip install --force-reinstall lightgbm`"
 _OPENCL = (
     "install the GPU's OpenCL driver (NVIDIA's comes with its driver; in a container, set"
@@ -31,12 +31,16 @@ _NO_OPENCL = ("No OpenCL device", "clGetPlatformIDs", "boost::compute", "libOpen
 #: what LightGBM says where it was built without a device type
 NO_CUDA_BUILD = "not enabled in this build"
 _CUDA_BUILD = "to have it, with NVIDIA's CUDA toolkit installed: `gpusched doctor --build-cuda`"
-_NCCL = (
-    "this LightGBM is built with CUDA and needs NCCL: `pip install nvidia-nccl-cu13` (cu12 for CUDA 12),"
-    " or name the directory of libnccl.so.2 in LD_LIBRARY_PATH"
-)
-#: a library that LightGBM does not find → what to do
-_MISSING = {"libgomp": _OPENMP, "libnccl": _NCCL}
+#: what CUDA says of a build that does not go with this machine → what to do
+_OTHER_BUILD = {
+    NO_CUDA_BUILD: _CUDA_BUILD,
+    "libnccl": NCCL,
+    "no kernel image": "this LightGBM is built for other GPUs: `gpusched doctor --build-cuda` builds it for those here",
+    "driver version is insufficient": (
+        "update the NVIDIA driver; or set CUDA_HOME to a toolkit that is no newer than the driver, and build LightGBM"
+        " with that: `gpusched doctor --build-cuda`"
+    ),
+}
 _ONLY_GPUS = "nothing, if windows are to train on the CPU"
 
 
@@ -67,7 +71,7 @@ def lightgbm_checks(trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:
         yield Check(name="lightgbm", status="ok", message=f"LightGBM {cpu.version} trains on cpu")
     else:
         why = first_line(cpu.why)
-        remedy = next((text for sign, text in _MISSING.items() if sign in why), _REINSTALL)
+        remedy = remedy_for(why) or _REINSTALL
         yield Check(name="lightgbm", status="problem", message=f"LightGBM does not train: {why}", remedy=remedy)
     yield _opencl_check(trials["gpu"])
     yield _cuda_check(trials["cuda"])
@@ -98,7 +102,7 @@ def _cuda_check(trial: Trial) -> Check:
     if trial.trained:
         return Check(name=name, status="ok", message="LightGBM trains by CUDA")
     why = first_line(trial.why)
-    remedy = _CUDA_BUILD if NO_CUDA_BUILD in why else _NCCL if "libnccl" in why else _ONLY_GPUS
+    remedy = next((text for sign, text in _OTHER_BUILD.items() if sign in why), _ONLY_GPUS)
     return Check(name=name, status="warning", message=f"--device cuda does not work: {why}", remedy=remedy)
 
 
@@ -146,7 +150,7 @@ def gpu_notes(notes: tuple[str, ...]) -> Iterator[Check]:
 def device_check(
     wanted: DeviceChoice, *, gpus: int, fallback: bool, trials: Mapping[DeviceType, Trial], cpu_opencl: bool = False
 ) -> Check:
-    """Where windows will train that ask for `wanted` (`run.device`). `fallback`: on the CPU if there is no GPU.
+    """Where windows will train that ask for `wanted` (`run.device`). `fallback`: `auto` may come to the CPU.
 
     `cpu_opencl`: processors will do for a GPU, if OpenCL offers them.
     """
@@ -156,12 +160,16 @@ def device_check(
     usable = works if gpus else []
     if wanted == "cpu":
         return Check(name=name, status="ok", message='windows train on the CPU (run.device = "cpu")')
-    if wanted in usable or (wanted == "auto" and usable):
-        kind = usable[0] if wanted == "auto" else wanted
-        noun = "GPU" if gpus == 1 else "GPUs"
-        return Check(name=name, status="ok", message=f"windows train on {gpus} {noun}, device type {kind}")
+    any_type = wanted in ("auto", "mixed")
+    if wanted in usable or (any_type and usable):
+        where = f"{gpus} {'GPU' if gpus == 1 else 'GPUs'}, device type {usable[0] if any_type else wanted}"
+        if wanted == "mixed":
+            where = f"the CPU and {where}, at once"
+        elif wanted == "auto" and fallback:
+            where = f"the CPU or on {where}: on what has a batch done first"
+        return Check(name=name, status="ok", message=f"windows train on {where}")
     why = "there is no GPU" if not gpus else "LightGBM trains on no GPU here"
-    if wanted != "auto":
+    if not any_type:
         why = why if not gpus else f"LightGBM does not train with device type {wanted} on a GPU"
         return Check(
             name=name,
@@ -169,7 +177,7 @@ def device_check(
             message=f'windows cannot be trained with run.device = "{wanted}": {why}',
             remedy='give --device auto or --device cpu, or set run.device = "auto"',
         )
-    if fallback:
+    if fallback or wanted == "mixed":
         status: Status = "warning" if gpus else "ok"
         remedy = "see what is said of lightgbm gpu and lightgbm cuda" if gpus else ""
         return Check(name=name, status=status, message=f"windows train on the CPU: {why}", remedy=remedy)

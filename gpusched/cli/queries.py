@@ -13,15 +13,15 @@ import msgspec
 
 from gpusched.cli.batches import load_config
 from gpusched.cli.notes import notes_object, print_notes
-from gpusched.cli.service import status_object
+from gpusched.cli.service import reach, status_object
 from gpusched.client.cells import clean
 from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
-from gpusched.client.streams import when_gone
 from gpusched.client.trouble import remedy
 from gpusched.core.totals import device_object, totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, WindowLine
+from gpusched.streams import when_gone
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,7 +52,7 @@ class NotAWindow(UsageError):
 def to_daemon(options: argparse.Namespace) -> Connection:
     """A connection to the daemon that the configuration names, or to the first that is found."""
     explicit = load_config(options).config.daemon.socket
-    connection = connect(explicit)
+    connection = reach(explicit)
     if explicit is None and sys.stderr.isatty():
         print(f"daemon at {connection.path}", file=sys.stderr)  # noqa: T201
     return connection
@@ -122,7 +122,7 @@ def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None
         found, counts = totals(batch.counts), status_object(batch)
         ended = found["total"] - counts["waiting"] - counts["running"]
         numbers = [found[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
-        submitted = ago(batch.submitted_at) if on_terminal() else iso(batch.submitted_at)
+        submitted = ago(batch.submitted_at, batch.at) if on_terminal() else iso(batch.submitted_at)
         done = f"{ended}/{found['total']}"
         rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
     columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
@@ -159,7 +159,7 @@ def _seconds(line: WindowLine) -> float | None:
     """Of the last launch, if it has ended."""
     if line.started_at is None or line.ended_at is None:
         return None
-    return round(line.ended_at - line.started_at, 3)
+    return round(max(0.0, line.ended_at - line.started_at), 3)
 
 
 def _window_object(line: WindowLine) -> dict[str, Any]:
@@ -312,7 +312,7 @@ def top(options: argparse.Namespace) -> int:
     console = open_console()
     socket = load_config(options).config.daemon.socket
     if options.once:
-        with connect(socket) as daemon:
+        with reach(socket) as daemon:
             console.print(_one_frame(daemon), end="")
         return DONE
     if not takes_keys(console):

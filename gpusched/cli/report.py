@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpusched import __version__, artifacts, files
+from gpusched.cli.batches import load_config
 from gpusched.cli.queries import to_daemon
 from gpusched.client.listing import print_json
 from gpusched.client.report import Report, page
+from gpusched.config import Config, run_state_dir
 from gpusched.errors import DONE, InputError
 from gpusched.protocol import ResultLine
 
@@ -28,7 +30,9 @@ class CannotWrite(InputError):
 def report(options: argparse.Namespace) -> int:
     """Draw a batch."""
     directory = Path(options.batch)
-    found = _of_run(directory, options.metric) if directory.is_dir() else _of_daemon(options)
+    found = (
+        _of_run(load_config(options).config, directory, options.metric) if directory.is_dir() else _of_daemon(options)
+    )
     path = Path(options.output or f"{found.batch.id}.html")
     text = page(found)
     try:
@@ -63,13 +67,12 @@ def _of_daemon(options: argparse.Namespace) -> Report:
         )
 
 
-def _of_run(directory: Path, metric: str | None) -> Report:
+def _of_run(config: Config, directory: Path, metric: str | None) -> Report:
     """Raises NoRun, and StoreError: a run that is at work has locked its store."""
     from gpusched.daemon import views
-    from gpusched.daemon.run import STATE_DIR
     from gpusched.daemon.store import Store
 
-    database = directory / STATE_DIR / "state.db"
+    database = run_state_dir(config, directory) / "state.db"
     if not database.is_file():
         raise NoRun(path=directory)
     with Store.open(database) as store:

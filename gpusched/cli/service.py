@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpusched import __version__
 from gpusched.cli.batches import Ask, ask, load_config
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.outcomes import outlives_its_reader
@@ -39,6 +40,19 @@ def daemon(options: argparse.Namespace) -> int:
     return serve(load_config(options).config)
 
 
+def reach(socket: Path | None) -> Connection:
+    """A connection to the daemon; on stderr, whether it is of another version. Raises DaemonError."""
+    connection = connect(socket)
+    theirs = connection.daemon.version
+    if theirs != __version__:
+        print(  # noqa: T201
+            f"gpusched: the daemon at {connection.path} is gpusched {theirs}, and this is {__version__}\n"
+            "  restart the daemon after an upgrade (`systemctl restart gpusched`), or use the same version for both",
+            file=sys.stderr,
+        )
+    return connection
+
+
 @outlives_its_reader
 def submit(options: argparse.Namespace) -> int:
     """Have the daemon accept a batch; with `--wait`, show it until it ends."""
@@ -46,8 +60,7 @@ def submit(options: argparse.Namespace) -> int:
 
     asked = ask(options)
     errors = render.open_console(stderr=True)
-    for note in asked.notes:
-        errors.print(note, soft_wrap=True)
+    asked.say_notes(errors)
 
     def on_survey(done: int, total: int) -> None:
         if errors.is_terminal:
@@ -60,7 +73,7 @@ def submit(options: argparse.Namespace) -> int:
             errors.print(f"Waiting: trying {trying}", end="\r" if errors.is_terminal else "\n", soft_wrap=True)
         waiting.append(trying)
 
-    with connect(asked.config.daemon.socket) as daemon:
+    with reach(asked.config.daemon.socket) as daemon:
         submitted = daemon.submit(
             asked.spec,
             source=asked.source,
@@ -78,6 +91,8 @@ def submit(options: argparse.Namespace) -> int:
         batch = submitted.batch
         if not options.json and not options.wait and submitted.how != "known":
             _say_about_the_data(daemon, batch, errors)
+        for note in submitted.notes:
+            errors.print(note, soft_wrap=True)
         if submitted.changes:
             errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
         if batch.held_reason is not None:
@@ -117,7 +132,7 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
 
 def status_object(batch: BatchStatus) -> dict[str, Any]:
     """A batch as `status --json` shows it: what `run --json` says of it, then how it stands."""
-    end = batch.finished_at if batch.finished_at is not None else time.time()
+    end = batch.finished_at if batch.finished_at is not None else batch.at or time.time()
     seconds = max(0.0, end - batch.submitted_at)
     return batch_object(batch.id, batch.output_dir, totals(batch.counts), seconds) | {
         "state": batch.state,

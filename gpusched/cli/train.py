@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.cli.batches import check_data_root, given_path, load_config
+from gpusched.cli.batches import check_data_root, check_libraries, given_path, load_config
 from gpusched.config import batch_spec
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.core.planning import with_remedy
@@ -65,6 +65,7 @@ def train(options: argparse.Namespace) -> int:
     options.flags += dates
     config = load_config(options).config
     spec = batch_spec(config, (options.symbol,))
+    check_libraries(spec.workload)
     check_data_root(spec)
     os.environ |= launcher_environment(config)
     device_type: DeviceType = "cpu" if spec.device == "auto" or spec.device == "mixed" else spec.device

@@ -24,11 +24,11 @@ HELP = (
     ("esc", "back"),
     ("c", "cancel the chosen batch or window; asks first"),
     ("h", "hold it, or release it"),
-    ("r", "run again what failed or was cancelled in it; asks first"),
+    ("r", "run its failed and cancelled windows again; asks first"),
     ("d", "drain the chosen device, which asks first, or open it"),
-    ("f or /", "show only what has these words; esc shows all again"),
+    ("f or /", "show only lines with these words; esc shows all again"),
     ("s", "sort windows: by slot or time, by status or label"),
-    ("q or ctrl+c", "leave; what runs goes on"),
+    ("q or ctrl+c", "leave; everything goes on"),
 )
 
 
@@ -53,7 +53,7 @@ class Question(ModalScreen[bool]):
 
 
 class Help(ModalScreen[None]):
-    """What the keys do."""
+    """The help box: every key and its effect."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,question_mark,space", "dismiss"),

@@ -22,11 +22,11 @@ class Canvas(Widget):
         self._terminal = terminal
         self._lines: list[list[Segment]] = []
 
-    def show(self, what: RenderableType) -> None:
-        """Draw it, in the colours of the terminal."""
+    def show(self, frame: RenderableType) -> None:
+        """Draw `frame` in the colours of the terminal."""
         width, height = self.size
         options = self._terminal.options.update(width=width, height=height)
-        lines = self._terminal.render_lines(what, options)[:height]
+        lines = self._terminal.render_lines(frame, options)[:height]
         changed = [
             Region(0, number, width, 1)
             for number, (old, new) in enumerate(zip_longest(self._lines, lines))
@@ -37,6 +37,6 @@ class Canvas(Widget):
             self.refresh(*changed)
 
     def render_line(self, y: int) -> Strip:
-        """Line `y` of what was drawn."""
+        """Line `y` of the last frame."""
         width = self.size.width
         return Strip(self._lines[y]).adjust_cell_length(width) if y < len(self._lines) else Strip.blank(width)

@@ -45,7 +45,7 @@ STYLES = {
 
 
 class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
-    """What is drawn with: all of it in ASCII where the terminal may know nothing else."""
+    """The characters that frames are made of: all ASCII where the terminal may know nothing else."""
 
     ascii_only: bool
     ellipsis: str
@@ -74,7 +74,7 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
         return line
 
     def told(self, text: str, cells: int) -> list[Text]:
-        """Why what is chosen is as it is, in at most `TOLD_LINES` lines, as there is no room for it in its own."""
+        """Wrap the reason of the chosen row into at most `TOLD_LINES` lines: its own line has no room for it."""
         lines = wrap(self.clean(text), cells)
         if len(lines) > TOLD_LINES:
             lines = [*lines[: TOLD_LINES - 1], " ".join(lines[TOLD_LINES - 1 :])]
@@ -177,8 +177,8 @@ def device_name(device_id: str) -> str:
 def key_metrics(metrics: dict[str, Any] | None, count: int) -> list[tuple[str, str]]:
     """The metrics that say most, at most `count`, as names and numbers.
 
-    Those of the validation, AUC and accuracy first. Workloads may report what they like: whatever numbers there are at
-    the top, or one level below, will do.
+    Those of the validation, AUC and accuracy first. Workloads may report any metrics: numbers at the top, or one
+    level below, will do.
     """
     if not isinstance(metrics, dict):
         return []

@@ -96,7 +96,7 @@ class OtherVersion(DaemonError):
 
 
 class NotADaemon(DaemonError):
-    problem = "what listens at {path} does not answer as gpusched does: {cause}"
+    problem = "the process that listens at {path} is not a gpusched daemon: {cause}"
     remedy = "check --socket and GPUSCHED_SOCKET"
 
 
@@ -107,7 +107,7 @@ class Unresponsive(DaemonError):
 
 class HungUp(DaemonError):
     problem = "the daemon at {path} closed the connection"
-    remedy = "it may have been stopped, or this client was too slow; what was accepted is safe: `gpusched status`"
+    remedy = "it may have been stopped, or this client was too slow; accepted batches are safe: `gpusched status`"
 
 
 def socket_paths(explicit: Path | None) -> list[Path]:
@@ -150,7 +150,7 @@ def connect(explicit: Path | None = None) -> Connection:
 
 
 def _limit(link: socket.socket, option: int, seconds: int) -> None:
-    """What waits longer raises BlockingIOError; 0: for ever."""
+    """Let a call on `link` that waits longer raise BlockingIOError; 0: never."""
     link.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
 
@@ -161,7 +161,7 @@ class Connection:
     """A connection to the daemon; a context manager. One thing at a time: an iterator is read to its end, or closed
     with the connection, before anything else is asked.
 
-    Every method raises GpuschedError: what the daemon refuses, with its exit code, or HungUp.
+    Every method raises GpuschedError: a refusal of the daemon, with its exit code, or HungUp.
     """
 
     def __init__(self, link: socket.socket, path: Path) -> None:
@@ -173,7 +173,7 @@ class Connection:
         self._searched = 0
         self._busy = False
         try:
-            #: what the daemon said of itself
+            #: version, pid and state directory, as the daemon gave them
             self.daemon = self._greet()
         except BaseException:
             link.close()
@@ -229,7 +229,7 @@ class Connection:
         return self._one(ListBatches(), Batches).batches
 
     def batch(self, batch_id: str, *, notes: bool = False) -> BatchDetail:
-        """With `notes`, also what there is to know about its data."""
+        """A batch in full; with `notes`, the notes on its data too."""
         return self._one(GetBatch(batch_id=batch_id, notes=notes), BatchDetail)
 
     def cancel(self, batch_id: str, label: str | None = None) -> Changed:
@@ -254,7 +254,7 @@ class Connection:
     def forget(
         self, batch_id: str | None = None, *, older_than_s: float | None = None, results: bool = False
     ) -> Forgotten:
-        """Remove what is known of a finished batch, or of all that finished so long ago, and maybe their results."""
+        """Remove the records of a finished batch, or of all that finished so long ago; with `results`, those too."""
         return self._one(Forget(batch_id=batch_id, older_than_s=older_than_s, results=results), Forgotten)
 
     # -- windows -----------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class Connection:
             yield from page.results
 
     def history(self, batch_id: str) -> tuple[Sample, ...]:
-        """What was read of the devices while windows of a batch ran."""
+        """Readings of the devices from the time when windows of a batch ran."""
         return self._one(GetHistory(batch_id=batch_id), History).samples
 
     # -- the daemon --------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class Connection:
         return answer
 
     def _several(self, request: Request, kind: type[Answer]) -> Iterator[Answer]:
-        """Asks at once; what it returns waits for the answers."""
+        """Send the request at once; the iterator that is returned waits for the answers."""
         self._ask(request)
         return self._answers(kind)
 
@@ -363,7 +363,7 @@ class Connection:
                 raise NotADaemon(path=self.path, cause="no welcome")
 
     def _send(self, frame: bytes) -> None:
-        # A daemon that has closed it may have said why: that is what `_receive` finds.
+        # A daemon that has closed the connection may have sent its reason first: `_receive` finds it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             try:
                 self._link.sendall(frame)
@@ -405,7 +405,7 @@ class Connection:
 
 
 class Subscription:
-    """What happens, as it happens. A `Snapshot` replaces everything that was known.
+    """Deltas, as they happen. A `Snapshot` replaces everything that was known.
 
     Iterating blocks, and ends never but with HungUp. A live view selects on `fileno` and then calls `pending`.
     """
@@ -422,7 +422,7 @@ class Subscription:
             yield self._checked(self._connection._receive())
 
     def pending(self) -> list[Delta | Snapshot]:
-        """What has arrived, without waiting. Call it before the first wait too: some may have come already."""
+        """Deltas that have arrived, without waiting. Call it before the first wait too: some may have come already."""
         connection = self._connection
         with contextlib.suppress(BlockingIOError):
             connection._fill(socket.MSG_DONTWAIT)
@@ -437,7 +437,7 @@ class Subscription:
 
 
 def _error(problem: Problem) -> GpuschedError:
-    """What the daemon said, as if it had been said here."""
+    """The daemon's error as the class that the same error has here."""
     kinds: dict[int, type[GpuschedError]] = {NO_DAEMON: DaemonError, USAGE: UsageError}
     kind = kinds.get(problem.exit_code, InputError)
     return kind(problem=problem.problem, remedy=problem.remedy)

@@ -1,4 +1,4 @@
-"""One frame of `gpusched top`: devices, batches, what runs and what has finished, in exactly the room that there is."""
+"""One frame of `gpusched top`: devices, batches, running and finished windows, in exactly the room there is."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     monotonic: float
     #: who is shown: `gpusched 0.1.0 at /run/…`
     title: str
-    #: what keys act upon; None: there are no keys
+    #: the row that keys act upon; None: there are no keys
     cursor: Cursor | None = None
     #: only batches and windows with these words in their names are shown
     words: str = ""
@@ -103,7 +103,7 @@ class _Drawing:
         return [*[*drawn, *told][: height - 1], self._footer()]
 
     def _troubles(self) -> list[Text]:
-        """What is wrong with the daemon, in a few lines: the oldest trouble, and how many more there are."""
+        """The daemon's troubles in a few lines: the oldest, and the number of others."""
         troubles = self._overview.troubles
         if not troubles:
             return []
@@ -116,7 +116,7 @@ class _Drawing:
     def _told(self, found: dict[Panel, list[Row]]) -> list[Text]:
         """Why the chosen row is as it is, which the row itself has no room for, in a few lines."""
         row = self._frame.cursor.row(found) if self._frame.cursor is not None else None
-        match row.what if row is not None and not self._frame.message else None:
+        match row.item if row is not None and not self._frame.message else None:
             case FinishedWindow(outcome=outcome) as window if outcome in FAILURES:
                 told = failure_line(window, self._draw).plain
             case BatchView(held_reason=str(reason)) as batch:
@@ -161,7 +161,7 @@ class _Drawing:
                 return "Finished last"
 
     def _row(self, row: Row) -> Text:
-        match row.what:
+        match row.item:
             case DeviceView() as device:
                 return self._device(device)
             case BatchView() as batch:
@@ -286,7 +286,7 @@ class _Drawing:
         done = f"{view.done}/{view.total}"
         rate = per_second(per_s) if per_s else ""
         line.append(f" {done:>{self._done_width}}  {rate:>7}  {left:>{self._eta_width}}  ")
-        # Why nothing goes on, then what went wrong: there may not be room for all of it.
+        # The reason of a hold first, then failures: there may not be room for both.
         parts = [] if view.held_reason is None else [(draw.clean(view.held_reason), "yellow")]
         worst = sorted(filter(view.counts.get, view.counts), key=lambda name: name not in FAILURES)
         parts += [(f"{view.counts[name]} {name.replace('_', ' ')}", STYLES[name]) for name in worst]
@@ -329,7 +329,7 @@ class _Drawing:
             line.append(" " * room + f"  {draw.clean(name)}", "dim")
         return line
 
-    # -- what fits -----------------------------------------------------------------------------------------------------
+    # -- fitting -----------------------------------------------------------------------------------------------------
 
     def _filled(self, line: Text, parts: list[tuple[str, str]], gap: str, more: str = "") -> Text:
         """The line and as many styled parts as fit whole, `more` if not all do. The first is cut if it does not fit."""

@@ -26,7 +26,7 @@ from gpusched.protocol import Delta, LogChunk, Snapshot
 #: lines of a log that are kept to be scrolled through
 LOG_LINES = 5000
 
-#: cells in which a detail is named, before what it is
+#: cells of the name of a detail, before its value
 DETAIL = 9
 
 
@@ -195,7 +195,7 @@ class DevicePage(Page):
         except GpuschedError as error:
             self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
         else:
-            self._lines = list(device_details(found[0], time.time())) if found else []
+            self._lines = list(device_details(found[0], self.top.overview.unix(time.monotonic()))) if found else []
             self.top.changed = True
 
     def frame(self) -> Text:

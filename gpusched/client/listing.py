@@ -17,7 +17,7 @@ GAP = 2
 #: columns of text give way to the others down to so many cells; with fewer they say nothing
 FEWEST_CELLS = 12
 
-#: what is set to the right
+#: cells that are aligned to the right
 _NUMBER = re.compile(r"(-?[\d.,]*\d[%M]?)?")
 
 Cell = str | int | float | None
@@ -51,11 +51,11 @@ def device_cell(device_id: str | None) -> str | None:
     return device_name(device_id) if device_id and on_terminal() else device_id
 
 
-def ago(at: float | None) -> str:
-    """How long ago a Unix time was, for people."""
+def ago(at: float | None, now: float | None = None) -> str:
+    """How long ago a Unix time was, for people; by the clock of the daemon where `now` is its instant."""
     from gpusched.client.cells import duration
 
-    return "" if at is None else f"{duration(max(0.0, time.time() - at))} ago"
+    return "" if at is None else f"{duration(max(0.0, (now or time.time()) - at))} ago"
 
 
 def iso(at: float) -> str:
@@ -64,7 +64,7 @@ def iso(at: float) -> str:
 
 
 def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str, str]) -> None:
-    """What is empty in all rows is left out, and what the terminal has no room for, from the right."""
+    """Print columns that have something in any row, and as many from the left as the terminal has room for."""
     from rich.cells import cell_len
     from rich.console import Group
     from rich.text import Text
@@ -97,7 +97,7 @@ def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str
 def _fitted(widths: list[int], numeric: Sequence[bool], room: int) -> list[int]:
     """The widths of those columns that fit into `room` cells side by side, from the left.
 
-    The first has what it needs: it tells the rows apart. Other texts are shortened, the widest first.
+    The first is never shortened: it tells the rows apart. Other texts are shortened, the widest first.
     """
     widths = [min(widths[0], room), *widths[1:]]
     least = [w if number == 0 or numeric[number] else min(w, FEWEST_CELLS) for number, w in enumerate(widths)]

@@ -19,7 +19,7 @@ from gpusched.core.model import OUTCOMES
 RECENT_ROWS = (3, 10)
 #: from this width on, slots that do not fit below each other are shown in two columns
 TWO_COLUMNS = 160
-#: a label gets at most so many cells, and what is left a bar of at most so many
+#: most cells of a label, and of the bar that gets the remaining room
 LABEL_CELLS = 48
 BAR_CELLS = 60
 #: cells between columns

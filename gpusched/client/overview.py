@@ -27,7 +27,7 @@ KEPT_RECENT = 64
 
 
 class DeviceView:
-    """A device, and what was read of it lately."""
+    """A device and its latest readings."""
 
     def __init__(self, status: DeviceStatus) -> None:
         self.status = status
@@ -60,7 +60,7 @@ class Overview:
 
     def __init__(self) -> None:
         self.batches: dict[str, BatchView] = {}
-        #: what is wrong with the daemon, the oldest first
+        #: troubles of the daemon, the oldest first
         self.troubles: tuple[Trouble, ...] = ()
         self.submitted_at: dict[str, float] = {}
         self.devices: dict[str, DeviceView] = {}
@@ -71,7 +71,7 @@ class Overview:
         self.failures: deque[tuple[str, FinishedWindow]] = deque(maxlen=KEPT_RECENT)
 
     def load(self, snapshot: Snapshot, monotonic: float) -> None:
-        """Start anew from what the daemon knows. Where it tells of nothing that finished, what was seen stays."""
+        """Start anew from a snapshot. Finished windows that were seen stay where it lists none."""
         self.troubles = snapshot.troubles
         self.batches = {}
         self._offset = snapshot.at - monotonic
@@ -92,7 +92,7 @@ class Overview:
         return monotonic + self._offset
 
     def apply(self, delta: Delta | Snapshot, monotonic: float) -> None:
-        """Take in what happened at the instant `monotonic`."""
+        """Take in a delta that arrived at the instant `monotonic`."""
         match delta:
             case Snapshot():
                 self.load(delta, monotonic)

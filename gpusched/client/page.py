@@ -1,4 +1,4 @@
-"""What every page of `top` has: a canvas, a search, and the keys."""
+"""The base of every page of `top`: a canvas, a search, and the keys."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Page(Screen[None]):
         raise NotImplementedError
 
     def statuses(self) -> set[str]:
-        """What the windows are that keys act upon: names of states and outcomes, as far as they are known."""
+        """States and outcomes of the windows that keys act upon, by name, as far as they are known."""
         return set()
 
     # -- keys ----------------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class Page(Screen[None]):
         """Choose another row."""
 
     def find(self, words: str) -> None:
-        """Show only what has these words."""
+        """Show only lines that have these words."""
 
     def action_move(self, step: int) -> None:
         self.step(step)
@@ -94,7 +94,7 @@ class Page(Screen[None]):
         """Go to another panel."""
 
     def action_open(self) -> None:
-        """Show more of what is chosen."""
+        """Open the chosen row."""
 
     def action_back(self) -> None:
         self.top.say("")
@@ -110,7 +110,7 @@ class Page(Screen[None]):
     def action_look_for(self) -> None:
         field = self.query_one(Input)
         field.display = True
-        # At once, so that what is typed right after goes there too.
+        # At once, so that the next key already goes there.
         self.set_focus(field)
 
     def on_input_changed(self, changed: Input.Changed) -> None:

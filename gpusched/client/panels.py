@@ -19,11 +19,11 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a panel, and what keys do when it is chosen."""
+    """One line of a panel, and the thing that keys act upon when it is chosen."""
 
     #: tells it from the others of its panel, and stays the same wherever the row moves to
     key: str
-    what: DeviceView | BatchView | RunningWindow | FinishedWindow
+    item: DeviceView | BatchView | RunningWindow | FinishedWindow
     #: of a batch or a window
     batch_id: str = ""
     #: of a window
@@ -34,14 +34,14 @@ def rows(overview: Overview, words: str = "", order: Order = "slot") -> dict[Pan
     """All rows of each panel; of batches and windows only those that have each of `words` in their names."""
     running = [_running(name, window) for name, window in overview.running]
     if order == "time":
-        running.sort(key=lambda row: row.what.since)  # type: ignore[union-attr]  # they are running windows
+        running.sort(key=lambda row: row.item.since)  # type: ignore[union-attr]  # they are running windows
     elif order == "batch":
         running.sort(key=lambda row: row.batch_id)
-    batches = [Row(key=name, what=view, batch_id=name) for name, view in reversed(overview.batches.items())]
+    batches = [Row(key=name, item=view, batch_id=name) for name, view in reversed(overview.batches.items())]
     # Those at work first, then those that ended, the latest first.
-    batches.sort(key=lambda row: row.what.finished)  # type: ignore[union-attr]  # they are batches
+    batches.sort(key=lambda row: row.item.finished)  # type: ignore[union-attr]  # they are batches
     found: dict[Panel, list[Row]] = {
-        "devices": [Row(key=name, what=device) for name, device in overview.devices.items()],
+        "devices": [Row(key=name, item=device) for name, device in overview.devices.items()],
         "batches": batches,
         "running": running,
         "failed": [_finished(name, window) for name, window in reversed(overview.failures)],
@@ -63,12 +63,12 @@ def _has(name: str, wanted: list[str]) -> bool:
 
 
 def _running(batch_id: str, window: RunningWindow) -> Row:
-    # By slot: what is chosen is the slot, whoever holds it by then.
-    return Row(key=str(window.slot), what=window, batch_id=batch_id, label=window.label)
+    # The key is the slot: the choice stays there, whichever window holds it by then.
+    return Row(key=str(window.slot), item=window, batch_id=batch_id, label=window.label)
 
 
 def _finished(batch_id: str, window: FinishedWindow) -> Row:
-    return Row(key=f"{batch_id}/{window.label}#{window.attempts}", what=window, batch_id=batch_id, label=window.label)
+    return Row(key=f"{batch_id}/{window.label}#{window.attempts}", item=window, batch_id=batch_id, label=window.label)
 
 
 class Cursor:

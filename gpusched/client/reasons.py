@@ -1,4 +1,4 @@
-"""Reasons for which windows were not trained, counted without what differs from window to window."""
+"""Reasons for which windows were not trained, counted without the parts that differ from window to window."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The report of a batch: one HTML file that needs nothing else, drawn with plotly.
 
 A timeline of the windows by slot with the devices' use and memory below it, seconds by phase, a metric by symbol and
-window, what the remaining time was said to be and what it was, and tables. Everything that comes from a batch is
+window, predicted and true remaining time, and tables. Everything that comes from a batch is
 untrusted text: it is escaped both for HTML and for plotly, which takes its labels for markup.
 """
 
@@ -62,7 +62,7 @@ class _Bar(msgspec.Struct, frozen=True):
     slot: Slot
     began: float
     seconds: float
-    #: what is said of it, as markup
+    #: its text under the pointer, as markup
     text: str
 
 
@@ -76,11 +76,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     samples: Sequence[Sample]
     #: attempts that failed and were followed by another one, with the labels of their windows
     retried: Sequence[tuple[str, AttemptLine]] = ()
-    #: what was in force where the windows were trained, by name
+    #: versions in force where the windows were trained, by name
     versions: dict[str, str]
     #: name of the metric of the heat map, `validation_auc` for `{"validation": {"auc": …}}`; None: the first there is
     metric: str | None = None
-    #: what there is to know about the data, by symbol
+    #: notes on the data, by symbol
     notes: DataNotes = {}
 
 
@@ -179,7 +179,7 @@ def _bars(report: Report) -> Iterator[_Bar]:
 
 
 def _bar(kind: str, slot: Slot, began: float, ended: float, label: str, reason: str | None) -> _Bar:
-    """What foreign text there is in it is as long as is read."""
+    """A bar whose foreign text is cut to a length that somebody reads."""
     text = _markup(label) + (f"<br>{_markup(reason[:HOVER_CHARS])}" if reason else "")
     return _Bar(kind, slot, began, max(0.0, ended - began), text)
 
@@ -242,7 +242,7 @@ def _heat_map(results: Sequence[ResultLine], metric: str | None) -> tuple[str, s
 
 
 def _calibration(results: Sequence[ResultLine]) -> str:
-    """At the end of each launched window, the remaining time as live screens tell it, and what it turned out to be."""
+    """At the end of each launched window, the remaining time that live screens showed, and the true one."""
     import plotly.graph_objects as go
 
     moves = sorted(_moves(results), key=lambda move: move.at)

@@ -1,8 +1,7 @@
-"""The pages of `top` that list what there is: everything at a glance, and the windows of a batch."""
+"""The listing pages of `top`: everything at a glance, and the windows of a batch."""
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 from gpusched.client.connection import connect
@@ -21,7 +20,7 @@ from gpusched.protocol import Delta, Snapshot
 
 
 class Dashboard(Page):
-    """Devices, batches, what runs and what has finished."""
+    """Devices, batches, running and finished windows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +50,7 @@ class Dashboard(Page):
         return (row.batch_id, row.label) if row is not None and row.batch_id else None
 
     def statuses(self) -> set[str]:
-        match row.what if (row := self._row()) is not None else None:
+        match row.item if (row := self._row()) is not None else None:
             case BatchView() as view:
                 unfinished = {"queued": view.total - view.done}
                 return {name for name, count in (view.counts | unfinished).items() if count}
@@ -84,7 +83,7 @@ class Dashboard(Page):
         row = self._row()
         if row is None:
             return
-        if isinstance(row.what, DeviceView):
+        if isinstance(row.item, DeviceView):
             self.top.open(DevicePage(row.key))
         elif row.label is None:
             self.top.open(WindowsPage(row.batch_id))
@@ -93,9 +92,9 @@ class Dashboard(Page):
 
     def action_drain(self) -> None:
         row = self._row()
-        if row is None or not isinstance(row.what, DeviceView):
+        if row is None or not isinstance(row.item, DeviceView):
             self.top.say("d drains a device: choose one with tab and the arrows")
-        elif row.what.status.health == "open":
+        elif row.item.status.health == "open":
             self.top.ask(f"Place nothing more on {row.key}?", partial(drain, row.key))
         else:
             self.top.do(partial(resume, row.key))
@@ -135,7 +134,7 @@ class WindowsPage(Page):
             windows=self._windows,
             view=self.top.overview.batches.get(self._windows.batch_id),
             monotonic=self.top.monotonic,
-            wall=time.time() - (time.monotonic() - self.top.monotonic),
+            wall=self.top.overview.unix(self.top.monotonic),
             message=self.top.message,
         )
 

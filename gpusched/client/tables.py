@@ -1,4 +1,4 @@
-"""What is printed once: a plan before a run, and the summary after it.
+"""Text that is printed once: a plan before a run, and the summary after it.
 
 Lines are laid out here rather than by rich's tables, which look at every cell twice and keep all of them: a plan has as
 many lines as the batch has windows.
@@ -51,7 +51,7 @@ def plan_rows(plan: Plan) -> Iterator[str]:
 
 
 def plan_line(plan: Plan) -> str:
-    """What a plan comes to, in one line."""
+    """A plan in one line: how many windows are trained, reused, skipped."""
     line = f"{len(plan.to_train)} to train, {len(plan.to_reuse)} to reuse, {len(plan.to_skip)} to skip"
     line += f", {len(plan.to_fail)} to fail: their data are refused" if plan.to_fail else ""
     return "; ".join((line, *replacing(plan.to_replace, plan.to_move_aside)))
@@ -61,7 +61,7 @@ def notes_lines(notes: DataNotes) -> list[str]:
     """A line for each symbol that there is something to know about; those of which the same is known share one."""
     alike: dict[str, list[str]] = {}
     for symbol, found in notes.items():
-        alike.setdefault("; ".join(note.text for note in found), []).append(symbol)
+        alike.setdefault(clean("; ".join(note.text for note in found)), []).append(clean(symbol))
     lines = []
     for text, symbols in alike.items():
         names = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")
@@ -79,7 +79,7 @@ def plan_table(plan: Plan) -> RenderableType:
 def summary(
     view: BatchView, seconds: float, *, held_reason: str | None, interrupted: bool, logs_dir: Path
 ) -> RenderableType:
-    """How a batch ended: outcomes, time, what failed and where its log lies, and why windows were skipped."""
+    """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips."""
     return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir)
 
 
@@ -90,8 +90,8 @@ class _PlanTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         draw, plan = glyphs(ascii_only=options.ascii_only), self._plan
         longest = max((cell_len(planned.window.label) for planned in plan.windows), default=6)
-        # The other columns take 30 cells; a reason gets nearly as many before a label takes more than its half. What
-        # is cut off here is said below, grouped, and in full where the plan goes through a pipe.
+        # The other columns take 30 cells; a reason gets nearly as many before a label takes more than its half. A
+        # reason that is cut off here stands below, grouped, and in full where the plan goes through a pipe.
         width = max(6, min(longest, max(options.max_width // 2, options.max_width - 56)))
         room = options.max_width - width - 30
         yield Text(f"{draw.crop('window', width)}  {'bars':>8}  {'usable':>8}  action  reason", "bold", no_wrap=True)

@@ -1,8 +1,8 @@
 """`gpusched top`: the daemon at work, live on a terminal, and the keys that act upon it.
 
-Textual is the shell: keys, sizes, questions, scrolling. What is shown are the same pure rich renderables that the tests
+Textual is the shell: keys, sizes, questions, scrolling. Frames are the same pure rich renderables that the tests
 look at; nothing is drawn unless something changed, at most `FRAMES_PER_S` times a second, and only lines that changed.
-What asks the daemon runs in threads, so that a slow daemon never stops the keys.
+Requests to the daemon run in threads, so that a slow daemon never stops the keys.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from gpusched.client.dashboard import title
 from gpusched.client.overview import Overview
 from gpusched.client.page import Page
 from gpusched.client.screens import Dashboard
-from gpusched.client.streams import when_gone
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, Snapshot
+from gpusched.streams import when_gone
 
 FRAMES_PER_S = 8
 #: seconds between frames when nothing happens: elapsed times go on
@@ -38,7 +38,7 @@ IDLE_S = 1.0
 RECONNECT_S = 1.0
 #: signals that Textual's driver handles from its start on
 _OF_THE_DRIVER = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
-LOST = "The daemon has gone: trying to reach it again. What is shown is from before"
+LOST = "The daemon has gone: trying to reach it again. This screen is from before"
 
 
 class Top(App[None]):
@@ -106,7 +106,7 @@ class Top(App[None]):
         self.set_class(self.console_of_terminal.options.ascii_only, "plain")
         self.push_screen(Dashboard())
         self.set_interval(1 / FRAMES_PER_S, self._draw)
-        # Whatever was drawn before a Ctrl-Z is gone; Textual itself would write only what changes.
+        # Everything drawn before a Ctrl-Z is gone; Textual itself would write only changed lines.
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         when_gone(sys.stdin, partial(self._hang_up, asyncio.get_running_loop()))
         self._reach()
@@ -119,7 +119,7 @@ class Top(App[None]):
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self.exit)
 
-    # -- what happens --------------------------------------------------------------------------------------------------
+    # -- deltas ------------------------------------------------------------------------------------------------------
 
     def _reach(self) -> None:
         self.run_worker(self._connect, thread=True, exclusive=True, group="reach")
@@ -171,7 +171,7 @@ class Top(App[None]):
             self._connection.close()
             self._connection = None
 
-    # -- what is shown -------------------------------------------------------------------------------------------------
+    # -- frames ------------------------------------------------------------------------------------------------------
 
     def _pages(self) -> list[Page]:
         return [screen for screen in self.screen_stack if isinstance(screen, Page)]
@@ -186,12 +186,12 @@ class Top(App[None]):
 
     @property
     def monotonic(self) -> float:
-        """The instant that frames show: it stands still while nobody tells what happens."""
+        """The instant that frames show: it stands still while the daemon is lost."""
         return time.monotonic() if self._lost_at is None else self._lost_at
 
     @property
     def message(self) -> str:
-        """What is said instead of the keys: as long as there is no daemon, nothing but that."""
+        """The sentence in the place of the keys: while the daemon is lost, nothing but that."""
         return self._answer if self._lost_at is None else LOST
 
     def say(self, answer: str) -> None:
@@ -203,18 +203,18 @@ class Top(App[None]):
         self.say("")
         self.push_screen(page)
 
-    # -- what is done --------------------------------------------------------------------------------------------------
+    # -- actions -----------------------------------------------------------------------------------------------------
 
     def ask(self, question: str, action: Callable[[Connection], str]) -> None:
         """Do it if the answer is yes."""
         self.push_screen(Question(question), lambda yes: self.do(action) if yes else None)
 
     def do(self, action: Callable[[Connection], str]) -> None:
-        """Have the daemon do something, and say what came of it."""
+        """Have the daemon do something, and show its answer."""
         self.run_worker(partial(self._do, action), thread=True)
 
     def _do(self, action: Callable[[Connection], str]) -> None:
-        """Over a connection of its own, since the other carries what happens."""
+        """Over a connection of its own, since the other one carries deltas."""
         try:
             with connect(self.socket) as link:
                 said = action(link)

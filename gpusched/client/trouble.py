@@ -1,4 +1,4 @@
-"""What is wrong with a daemon, and what can be done about it, for people."""
+"""Remedies for the troubles of a daemon, for people."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _REMEDIES: dict[str, str] = {
 
 
 def remedy(trouble: Trouble) -> str:
-    """What to do about it; nothing is known of a kind that only a newer daemon knows."""
+    """The remedy in words; empty for a kind that only a newer daemon knows."""
     return _REMEDIES.get(trouble.kind, "")

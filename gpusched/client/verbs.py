@@ -1,4 +1,4 @@
-"""What keys do to batches, windows and devices, and the sentence that says what came of it."""
+"""The actions of keys on batches, windows and devices, and the sentence that tells the result."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from gpusched.client.connection import Connection
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What a key that asks first does to windows."""
+    """The effect on windows of a key that asks first."""
 
     #: the states or outcomes in which it can be done
     possible: set[str]
-    #: what they are then
+    #: their past participle: "cancelled"
     done: str
 
 

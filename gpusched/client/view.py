@@ -1,7 +1,7 @@
-"""What one batch looks like from outside, kept up to date from what its supervisor tells. Pure; nothing is drawn here.
+"""The view of one batch, kept up to date from its supervisor's updates. Pure; nothing is drawn here.
 
-It never asks and never waits: whatever was not told is not known. Each update costs the same however large the batch
-is, except the first, which names the windows.
+It never asks and never waits: things that no update has told are unknown. Each update costs the same however large the
+batch is, except the first, which names the windows.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ KEPT_RECENT = 32
 #: the rate is that of the last so many seconds, but of at least and at most so many windows
 RATE_S = 30.0
 RATE_WINDOWS = (64, 4096)
-#: what is expected of a window is what so many trained ones took at most, and at least
+#: trained windows whose seconds give the expectation for the next one: at most, at least
 KEPT_SECONDS, FEWEST_SECONDS = 64, 5
 
 
 class BatchView:
-    """One batch. What concerns another one is passed over."""
+    """One batch. Updates of other batches are passed over."""
 
     def __init__(self, *, slots: int | None = None) -> None:
         self.batch_id = ""
@@ -72,7 +72,7 @@ class BatchView:
         self.retries = 0
         #: the last ones to finish, the latest at the end
         self.recent: deque[FinishedWindow] = deque(maxlen=KEPT_RECENT)
-        #: how many windows were skipped, by reason, without what is particular to each window
+        #: how many windows were skipped, by reason, without the parts that are particular to each window
         self.skips = Reasons()
         #: of the windows that have failed without a launch, reason and symbol by label
         self._unlaunched: dict[str, tuple[str, str]] = {}
@@ -90,7 +90,7 @@ class BatchView:
         self._counted_from: float | None = None
 
     def apply(self, update: Update, monotonic: float) -> None:
-        """Take in what happened at the instant `monotonic`."""
+        """Take in an update that arrived at the instant `monotonic`."""
         match update:
             case ProgressReported(key=key):
                 if self._concerns(key.batch_id):
@@ -119,7 +119,7 @@ class BatchView:
                 pass
 
     def load(self, snapshot: Snapshot, batch_id: str, monotonic: float) -> None:
-        """Start anew from what the daemon knows at the instant `monotonic`. What ended long before is only counted."""
+        """Start anew from a snapshot, at the instant `monotonic`. Windows that ended long before are only counted."""
         self.batch_id = batch_id
         self.running, self._slot_of = {}, {}
         for batch in snapshot.batches:
@@ -141,7 +141,7 @@ class BatchView:
         self._load_ends([moved for moved in snapshot.ended if moved.key.batch_id == batch_id], snapshot.at, monotonic)
 
     def _load_ends(self, ended: list[WindowMoved], at: float, monotonic: float) -> None:
-        """Learn of what finished lately, and from it the rate."""
+        """Take in the windows that finished lately, and the rate that follows from them."""
         self._restart_rate()
         if ended:
             self.recent.clear()
@@ -155,7 +155,7 @@ class BatchView:
             if window.outcome != "cancelled" and end >= began - RATE_S:  # else there was a pause
                 self._ends.appendleft(end)
                 began = min(began, end - window.seconds)
-        # What runs already will end, too: counted from the next placement, those ends would fall into no time at all.
+        # Running windows will end, too: counted from the next placement, those ends would fall into no time at all.
         self._counted_from = None
         if self.running:
             self._counted_from = self._ends.popleft() if self._ends else monotonic
@@ -225,7 +225,7 @@ class BatchView:
         return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"] - self.unlaunched
 
     def totals(self) -> dict[str, int]:
-        """Counts as the command's JSON has them: what timed out or was lost has failed."""
+        """Counts as the command's JSON has them: windows that timed out or were lost have failed."""
         counts = self.counts
         return {
             "total": self.total,
@@ -265,7 +265,7 @@ class BatchView:
         variation = statistics.stdev(self._seconds) / max(1e-9, statistics.fmean(self._seconds))
         return eta * variation * math.sqrt(1 / len(self._ends) + 1 / left)
 
-    # -- what happened -------------------------------------------------------------------------------------------------
+    # -- updates -----------------------------------------------------------------------------------------------------
 
     def _concerns(self, batch_id: str) -> bool:
         if not self.batch_id:

@@ -32,7 +32,7 @@ class RunningWindow(msgspec.Struct, kw_only=True):
     slot: int
     device: str
     attempt: int
-    #: what it reported last, or the name of its state
+    #: the phase that it reported last, or the name of its state
     phase: str
     #: boosting round and their planned number, 0 where there is none
     round: int = 0

@@ -20,12 +20,12 @@ Order = Literal["submitted", "status", "time", "window"]
 #: each after the other
 ORDERS: tuple[Order, ...] = get_args(Order)
 
-#: in these, a window's place changes with what it does
+#: orders in which a window moves while it runs
 _MOVING = ("status", "time")
 #: seconds between two looks at the order of windows that move
 ARRANGE_S = 1.0
 
-#: what is looked for comes first
+#: statuses that people look for come first
 _BY_STATUS = (
     "failed", "timed_out", "lost", "stopping", "running", "starting", "held", "queued",
     "cancelled", "skipped", "succeeded", "reused",
@@ -38,7 +38,7 @@ _STYLES = STYLES | {"running": "bold", "starting": "bold", "stopping": "yellow",
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """A window as it is listed. What has not happened yet is None."""
+    """A window as it is listed. Fields of events that have not happened yet are None."""
 
     number: int
     label: str
@@ -66,7 +66,7 @@ class WindowList:
         self.order: Order = "submitted"
         self.words = ""
         self._lines: dict[str, Line] = {}
-        #: moves that were told before the list was there: they are newer than what it says
+        #: moves that were told before the list was there: they are newer than it
         self._early: list[WindowMoved] = []
         self._shown: list[str] = []
         self._chosen: str | None = None
@@ -74,7 +74,7 @@ class WindowList:
         self._arranged_at: float | None = None
 
     def load(self, windows: Iterable[WindowLine]) -> None:
-        """Begin with what the daemon lists."""
+        """Begin with the daemon's list."""
         self._lines = {line.key.label: _line(number, line) for number, line in enumerate(windows)}
         self.loaded = True
         early, self._early = self._early, []
@@ -116,7 +116,7 @@ class WindowList:
         shown = self.shown(monotonic)
         if not shown:
             return None
-        # Where windows change their places all the time, the place is what was chosen.
+        # Where windows move all the time, the choice stays with the place.
         if self.order in _MOVING or self._chosen not in self._lines or self._chosen not in shown:
             number = min(self._number, len(shown) - 1)
         else:

@@ -61,6 +61,8 @@ from gpusched.core.events import (
     TrialBegan,
     TrialEnded,
     WindowMoved,
+    WindowsAdded,
+    WindowsArrived,
 )
 from gpusched.core.failures import TREATMENTS, Retry, is_own, judge, missed, signature, stopped, trained
 from gpusched.core.memory import Need
@@ -122,6 +124,8 @@ class Scheduler:
         """`estimates` is read only: whoever owns it lets it learn. `slice_windows` are changed in a turn at most."""
         self.pool = Pool()
         self._batches: dict[str, BatchQueue] = {}
+        #: those of which not all windows are here yet
+        self._arriving: dict[str, BatchQueue] = {}
         #: those that are not finished: what remembers thousands of others must cost nothing
         self._open: dict[str, BatchQueue] = {}
         self._dispatcher = Dispatcher(self.pool, self._open, Estimates() if estimates is None else estimates)
@@ -153,11 +157,14 @@ class Scheduler:
                 self._process_stuck(event, now)
             case TimePassed():
                 self._time_passed(now)
+            case WindowsArrived():
+                self._windows_arrived(event, now)
             case BatchSubmitted():
                 self._batch_submitted(event, now)
                 self._hold_stranded(now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
+                self._release_stranded(now)  # another start may have found what the last one had lost
                 self._hold_stranded(now)
             case CancelRequested():
                 self._ask("cancel", event.batch_id, event.label, now)
@@ -220,6 +227,11 @@ class Scheduler:
     def active(self) -> int:
         """Windows that hold a slot."""
         return sum(batch.active for batch in self._open.values())
+
+    @property
+    def at_work(self) -> bool:
+        """Whether any batch is not finished."""
+        return bool(self._open)
 
     @property
     def unfinished(self) -> int:
@@ -311,16 +323,23 @@ class Scheduler:
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
+    def _windows_arrived(self, event: WindowsArrived, now: Instant) -> None:
+        batch = self._arriving.setdefault(event.batch.id, BatchQueue(event.batch))
+        first = not batch.windows
+        windows = _as_planned(event.windows)
+        self._add(batch, windows)
+        self._records.append(WindowsAdded(batch=event.batch, windows=windows, first=first, at=now.wall))
+
     def _batch_submitted(self, event: BatchSubmitted, now: Instant) -> None:
-        batch = BatchQueue(event.batch)
         known = self._batches.get(event.batch.id)
         assert known is None or known.done, f"batch {event.batch.id} is not finished"
-        states: list[tuple[PlannedWindow, State]] = []
-        for planned in event.windows:
-            outcome = planned_outcome(planned)
-            states.append((planned, Queued() if outcome is None else Finished(attempts=0, outcome=outcome)))
-        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), notes=event.notes, at=now.wall))
-        self._admit(batch, states)
+        batch = self._arriving.pop(event.batch.id, None) or BatchQueue(event.batch)
+        added = len(batch.windows)
+        self._add(batch, _as_planned(event.windows))
+        windows = tuple([(entry.planned, entry.state) for entry in batch.windows])
+        record = BatchAccepted(batch=event.batch, windows=windows, added=added, notes=event.notes, at=now.wall)
+        self._records.append(record)
+        self._admit(batch)
         self._end_if_done(batch, now)
 
     def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
@@ -330,7 +349,8 @@ class Scheduler:
         batch.changes.extend(event.changes)
         if event.changes:
             self._changing[event.batch.id] = True
-        self._admit(batch, event.windows)
+        self._add(batch, event.windows)
+        self._admit(batch)
         self._end_if_done(batch, now)
         for entry in batch.entries.values():
             if isinstance(entry.state, Active):
@@ -354,10 +374,12 @@ class Scheduler:
             new = self._after_failure(entry, batch, state.attempt, ending, now)
         self._move(entry, "ended", new, "found after a restart of the supervisor", now, ending)
 
-    def _admit(self, batch: BatchQueue, windows: Iterable[tuple[PlannedWindow, State]]) -> None:
-        for number, (planned, state) in enumerate(windows):
+    def _add(self, batch: BatchQueue, windows: Iterable[tuple[PlannedWindow, State]]) -> None:
+        for number, (planned, state) in enumerate(windows, len(batch.windows)):
             batch.add(Entry(WindowKey(batch.batch.id, planned.window.label), planned, number, state))
             batch.active += isinstance(state, Active)
+
+    def _admit(self, batch: BatchQueue) -> None:
         self._batches[batch.batch.id] = batch
         self._open.pop(batch.batch.id, None)
         if not batch.finished:
@@ -453,6 +475,8 @@ class Scheduler:
                 reason += self._want_more_memory(entry, ending.kind, allocation, usage)
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
+            if isinstance(ending, Failure):
+                ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._move(entry, "ended", new, reason, now, ending, usage)
         self._trust(state.slot.device_id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
@@ -718,7 +742,10 @@ class Scheduler:
 
     def _device_changed(self, device_id: str, now: Instant) -> None:
         state = self.pool.devices[device_id]
-        self._records.append(DeviceChanged(device_id=device_id, health=state.health, reason=state.reason, at=now.wall))
+        changed = DeviceChanged(
+            device_id=device_id, health=state.health, reason=state.reason, at=now.wall, untried=state.untried
+        )
+        self._records.append(changed)
 
     def _time_passed(self, now: Instant) -> None:
         while (timer := self._timers.first) and timer.at <= now.monotonic:
@@ -803,6 +830,12 @@ class Scheduler:
             WindowMoved(key=entry.key, old=entry.state, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
         )
         entry.state = new
+
+
+def _as_planned(windows: Iterable[PlannedWindow]) -> tuple[tuple[PlannedWindow, State], ...]:
+    """Windows in the states in which they begin: queued, or finished by the plan."""
+    outcomes = ((planned, planned_outcome(planned)) for planned in windows)
+    return tuple([(p, Queued() if o is None else Finished(attempts=0, outcome=o)) for p, o in outcomes])
 
 
 def _told(need: Need) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -26,6 +26,8 @@ from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
 from gpusched.core.terms import Terms, differences, terms_of, with_terms
+from gpusched.daemon import clock
+from gpusched.daemon.arrivals import SLICE_WINDOWS
 from gpusched.daemon.choice import Chooser
 from gpusched.daemon.clients import Peer
 from gpusched.daemon.condition import Condition
@@ -39,7 +41,7 @@ from gpusched.daemon.warm_up import WarmUp
 from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 
-#: what a change to all windows of a batch may take is bounded by the watchdog: 100,000 take 12 s on a slow machine
+#: all of them are kept in memory, about 2 KB each
 MAX_WINDOWS = 200_000
 #: levels of objects and lists in a workload's settings
 MAX_DEPTH = 16
@@ -182,21 +184,39 @@ class Admission:
                     id=batch_id,
                     digest=digest,
                     output_dir=str(output_dir),
-                    submitted_at=time.time(),
+                    submitted_at=clock.wall(),
                     spec=spec,
                     owner=place.owner,
                     guarded=place.guarded,
                     choice=choice,
                 )
-                with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
-                    await self._supervisor.submit(batch, plan.windows, plan.notes)
-                if scope.cancelled_caught:
-                    await self.durable()
+                await self._make_way(batch_id, len(plan.windows))
+                self._supervisor.hand_over(batch, plan.windows, plan.notes)
+            # Others may change theirs meanwhile.
+            await self.durable()
+            while batch_id in self._supervisor.arrivals:
+                await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
+
+    async def _make_way(self, batch_id: str, windows: int) -> None:
+        """Remove the records of a large earlier round piece by piece; those of a small one go in the turn that accepts
+        the next."""
+        row = self._store.batch(batch_id)
+        if row is None or row.state != "finished" or max(windows, sum(row.counts.values())) <= SLICE_WINDOWS:
+            return
+        self._store.mark_forgotten(batch_id, results=False)
+        self._supervisor.drop(batch_id)
+        while self._store.remove_forgotten(batch_id, SLICE_WINDOWS) == SLICE_WINDOWS:
+            await anyio.lowlevel.checkpoint()
 
     async def _known(self, batch_id: str, spec: BatchSpec) -> Admitted:
         """It is at work already, and goes on with the terms of the new request."""
         return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
+
+    def notes(self, spec: BatchSpec) -> tuple[str, ...]:
+        """What is accepted, and may not be what was wanted."""
+        note = self.fleet.pool.too_many_threads(spec)
+        return () if note is None else (note,)
 
     async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
         """Have a batch go on with other terms; what is different, in words. It is durable when this returns.
@@ -255,8 +275,9 @@ class Admission:
         """Raise OutputTaken if another batch that is at work writes to the same directory, by whichever path."""
         if str(real) in self._cleared:
             raise OutputCleared(path=real)
-        others = {b.output_dir: b.id for b in self._supervisor.scheduler.open_batches() if b.id != batch_id}
-        others = {path: other for path, other in others.items() if self.at_work(other)}
+        arriving, scheduler = self._supervisor.arrivals.batches, self._supervisor.scheduler
+        others = {b.output_dir: b.id for b in scheduler.open_batches() if b.id != batch_id and self.at_work(b.id)}
+        others |= {b.output_dir: b.id for b in arriving}
         for path, other in others.items():
             if await anyio.to_thread.run_sync(is_same, Path(path), real):
                 raise OutputTaken(other=other, path=real)

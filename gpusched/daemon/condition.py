@@ -6,9 +6,9 @@ Whoever meets trouble tells it here, and takes it back when it is over. All who 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from gpusched.daemon import clock
 from gpusched.protocol import Trouble, TroubleKind
 
 #: Called with a trouble and whether it is there (again, or in other words) or over.
@@ -42,7 +42,7 @@ class Condition:
         known = self._troubles.get((kind, about))
         if known is not None and known.text == text:
             return
-        trouble = Trouble(kind=kind, about=about, text=text, since=known.since if known else time.time())
+        trouble = Trouble(kind=kind, about=about, text=text, since=known.since if known else clock.wall())
         self._troubles[kind, about] = trouble
         self._announce(trouble, True)
 

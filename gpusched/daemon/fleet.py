@@ -233,7 +233,6 @@ class Fleet:
         for device_id in [id_ for id_ in self._gpus if id_ not in here and found.complete]:
             del self._gpus[device_id]
             self._post(DeviceVanished(device_id=device_id, reason="it is not there any more, or may not be used"))
-            self._on_note(f"{device_id} is not there any more, or may not be used")
         for note in selected.notes:
             if note not in self._notes:
                 self._on_note(note)

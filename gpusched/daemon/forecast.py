@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from gpusched.config import Config
+from gpusched.config import Config, run_state_dir
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.model import BatchSpec, Choice, DeviceType
 from gpusched.core.planning import Plan
@@ -20,7 +20,6 @@ from gpusched.daemon.choice import Chooser
 from gpusched.daemon.fleet import Fleet
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.pool import PoolPlan, build_pool, find_gpus
-from gpusched.daemon.run import STATE_DIR
 from gpusched.daemon.store import Store
 from gpusched.daemon.survey import survey
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
@@ -51,9 +50,10 @@ async def forecast(
     """
     planned = build_pool(config, find_gpus(config, spec.device), workers=spec.workers)
     planned.require(spec.device)
-    for note in planned.notes:
-        on_note(note)
-    logs, store = _plan_logs(config.cache.dir), output_dir / STATE_DIR / "state.db"
+    for note in (*planned.notes, planned.too_many_threads(spec)):
+        if note is not None:
+            on_note(note)
+    logs, store = _plan_logs(config.cache.dir), run_state_dir(config, output_dir) / "state.db"
     estimates = Estimates(Store.peek_learned(store))
     with one_error():
         async with (

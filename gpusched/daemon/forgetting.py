@@ -38,7 +38,7 @@ from gpusched.protocol import Forgotten, summed
 #: seconds between looks at what has become too old; the first comes after as long
 LOOK_S = 3600.0
 #: windows whose records are removed, or results looked at, in one piece: in less than 50 ms
-PIECE_WINDOWS = 200
+PIECE_WINDOWS = 100
 
 log = logging.getLogger("gpusched.daemon")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import anyio
 
 from gpusched.core.events import DeviceRead, HostRead
 from gpusched.core.model import CPU, Reading
+from gpusched.daemon import clock
 from gpusched.daemon.memory import HostMemory
 
 #: columns of /proc/stat that are time spent doing nothing: idle, and waiting for disks
@@ -56,6 +56,6 @@ async def read_host(
     host = Host(memory)
     while True:
         await anyio.sleep(interval_s)
-        reading, memory_read = host.read(time.time())
+        reading, memory_read = host.read(clock.wall())
         deliver(memory_read)
         deliver(DeviceRead(reading=reading))

@@ -8,7 +8,6 @@ cancelled), subscribers get a new snapshot instead.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -19,10 +18,11 @@ from gpusched.core.events import (
     ProgressReported,
     Update,
     WindowMoved,
+    WindowsAdded,
 )
 from gpusched.core.model import Reading, Running, WindowKey
 from gpusched.core.placement import Pool
-from gpusched.daemon import views
+from gpusched.daemon import clock, views
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.rows import BatchRow
 from gpusched.daemon.store import Store
@@ -123,7 +123,7 @@ class Hub:
             for row in self._store.windows(batch.id, status=status)
         ]
         return Snapshot(
-            at=time.time(),
+            at=clock.wall(),
             batches=tuple(map(views.batch_status, batches)),
             active=tuple(active),
             progress=tuple(self._progress[line.key] for line in active if line.key in self._progress),
@@ -191,7 +191,7 @@ def _about(update: Update) -> str | None:
             return None
         case WindowMoved(key=key) | ProgressReported(key=key):
             return key.batch_id
-        case BatchAccepted(batch=batch):
+        case BatchAccepted(batch=batch) | WindowsAdded(batch=batch):
             return batch.id
         case _:
             return update.batch_id

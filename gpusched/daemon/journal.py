@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import TextIO
 
 from gpusched.core.events import (
     BatchAccepted,
@@ -24,9 +25,12 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Active, Failed, Failure, Finished, Lost, TimedOut, WindowKey, name_of
 from gpusched.protocol import Trouble
+from gpusched.streams import Outbox
 
 #: a message in a log line is cut to this
 MESSAGE_CHARS = 300
+#: lines that wait for a reader who pauses; of further ones, the oldest are left out
+WAITING_LINES = 10_000
 
 log = logging.getLogger("gpusched")
 
@@ -49,9 +53,23 @@ class _Formatter(logging.Formatter):
         return "\n".join(f"<{number}>{line}" for line in text.splitlines())
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to a reader who may pause (`gpusched daemon 2>&1 | less`), and never waits for one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._outbox = Outbox(WAITING_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._outbox.put(self.stream, self.format(record))
+        except Exception:  # as in the standard library: a log must never be what fails
+            self.handleError(record)
+
+
 def start_logging() -> None:
     """Write what gpusched and asyncio log to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_Formatter(journald=_stderr_is_journal()))
     for name in ("gpusched", "asyncio"):
         logger = logging.getLogger(name)
@@ -87,6 +105,7 @@ class Journal:
                 log.info(
                     "batch accepted batch=%s windows=%d output=%s", batch.id, len(update.windows), batch.output_dir
                 )
+                self._refused(update)
             case BatchFinished():
                 log.info("batch finished batch=%s", update.batch_id)
             case BatchHeld():
@@ -118,6 +137,13 @@ class Journal:
             log.error("trouble kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
         else:
             log.info("trouble is over kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
+
+    def _refused(self, accepted: BatchAccepted) -> None:
+        """The windows that have failed without a launch, in one line."""
+        refused = [planned for planned, _ in accepted.windows if planned.refusal is not None]
+        if refused:
+            first = (refused[0].refusal or "")[:MESSAGE_CHARS]
+            log.warning("data refused batch=%s windows=%d first=%r", accepted.batch.id, len(refused), first)
 
     def _moved(self, moved: WindowMoved) -> None:
         old, new = moved.old, moved.new

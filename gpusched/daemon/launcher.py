@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from typing import Self
 
 import anyio
 
+import gpusched
+from gpusched import __version__
 from gpusched.daemon import leftovers
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.link import Link
@@ -47,11 +50,21 @@ _SINGLE_THREADED = {
 }
 
 
+_VERSION_FILE = Path(gpusched.__file__)
+
+
 class LauncherLost(LaunchError):
     """The launcher died before it answered."""
 
     problem = "the launcher process died (exit status {status}); the end of its log:\n{log}"
     remedy = "the next window starts a new one; if this repeats, run `gpusched doctor`"
+
+
+class Upgraded(LaunchError):
+    """The files of gpusched are those of another version than the one that runs; a launcher would be of that one."""
+
+    problem = "gpusched {running} was replaced by {installed} while it ran"
+    remedy = "restart the daemon (`systemctl restart gpusched`): it takes up its batches as the new version"
 
 
 class LauncherAbandoned(LaunchError):
@@ -198,6 +211,8 @@ class Launcher:
         return link
 
     def _spawn(self, descriptor: int, mark: str) -> subprocess.Popen[bytes]:
+        if (installed := _installed_version()) not in (None, __version__):
+            raise Upgraded(running=__version__, installed=installed)
         arguments = [sys.executable, "-P", "-m", "gpusched.worker.launcher", str(descriptor), str(os.getpid())]
         if self._search_path is not None:
             arguments.append(str(self._search_path))
@@ -234,6 +249,15 @@ class Launcher:
 def _module(workload: str) -> str:
     """The module of an entry point `package.module:function`."""
     return workload.partition(":")[0]
+
+
+def _installed_version() -> str | None:
+    """The version in gpusched's files, of which a launcher would be; None while they are being replaced."""
+    try:
+        found = re.search(r"^__version__ = \"(.+)\"$", _VERSION_FILE.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def _end_of_log(path: Path | None) -> str:

@@ -19,6 +19,7 @@ from gpusched.daemon import groups, leftovers, proc
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.process import Process
 from gpusched.errors import LaunchError
+from gpusched.teacher.runtime import remedy_for
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
@@ -68,9 +69,23 @@ class WorkloadNotLoadable(LaunchError):
     problem = "{message}"
     remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
 
-    def __init__(self, *, message: str, traceback: str) -> None:
+    def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
         self.traceback = traceback
-        super().__init__(message=message)
+        super().__init__(message=message, first=first)
+
+
+class LibraryNotLoadable(WorkloadNotLoadable):
+    """The machine lacks a library that the workload's module needs."""
+
+    problem = "{message}"
+    remedy = "{first}, then retry"
+
+
+def _not_loadable(message: str, traceback: str) -> WorkloadNotLoadable:
+    first = remedy_for(message)
+    if first is not None:
+        return LibraryNotLoadable(message=message, traceback=traceback, first=first)
+    return WorkloadNotLoadable(message=message, traceback=traceback)
 
 
 class Started(Protocol):
@@ -219,7 +234,7 @@ class Link:
             case Preloaded():
                 self._preloads.pop((reply.workload, reply.needed_by)).set_result(reply.seconds)
             case PreloadFailed():
-                failure = WorkloadNotLoadable(message=reply.message, traceback=reply.traceback)
+                failure = _not_loadable(reply.message, reply.traceback)
                 if reply.id is None:
                     self._preloads.pop((reply.workload, reply.needed_by)).set_exception(failure)
                 else:

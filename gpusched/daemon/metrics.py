@@ -91,7 +91,7 @@ class Metrics:
         if isinstance(old, Running) and not isinstance(new, Active):
             self._seconds.observe(max(0.0, update.at - old.started_at))
         match ending:
-            case Failure(kind=kind):
+            case Failure(kind=kind) if kind != "no_data":  # such a window is skipped
                 self._failed.labels(kind).inc()
             case WindowResult(phases=phases):
                 for phase, seconds in phases.items():

@@ -10,7 +10,7 @@ import msgspec
 from gpusched.config import Config, Slots
 from gpusched.core.estimates import Estimate
 from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES
-from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType
+from gpusched.core.model import CPU, BatchSpec, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
 from gpusched.core.selection import Selected, by_device, select
 from gpusched.daemon import devices as discovery
@@ -48,6 +48,22 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
     def slots(self, wanted: DeviceChoice) -> int:
         """Slots that a batch which asks for `wanted` may use."""
         return sum(device.tuned_from or device.capacity for device in self.devices if suits(device, wanted))
+
+    def too_many_threads(self, spec: BatchSpec) -> str | None:
+        """A sentence if LightGBM is told to use more threads than a slot's share of the cores.
+
+        Many windows at once, each with as many threads as there are cores, take a hundred times as long.
+        """
+        lightgbm = spec.settings.get("lightgbm")
+        asked = lightgbm.get("num_threads") if isinstance(lightgbm, dict) else None
+        shares = [device.threads for device in self.devices if suits(device, spec.device)]
+        if not isinstance(asked, int) or not shares or asked <= min(shares):
+            return None
+        share = min(shares)
+        return (
+            f"lightgbm.num_threads (n_jobs) = {asked} is beyond a slot's share of the cores, {share} of {self.cores}:"
+            " windows will wait for each other; leave it out, and each window uses its share"
+        )
 
     def require(self, wanted: DeviceChoice) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here."""

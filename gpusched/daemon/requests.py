@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Callable, Iterable
@@ -244,6 +245,7 @@ class Requests:
                     batch=self._status(admitted.batch_id),
                     how=admitted.how,
                     changes=admitted.changes,
+                    notes=self._admission.notes(request.spec),
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
                     choice=self._batch(admitted.batch_id).choice,
@@ -266,7 +268,10 @@ class Requests:
     async def _change(self, request: Change, client: Client) -> None:
         batch_id, label, admission = request.batch_id, request.label, self._admission
         status = self._status(batch_id)
-        async with admission.changing:
+        async with contextlib.AsyncExitStack() as alone:
+            if request.verb == "retry":  # not while another round is on its way to take the place of this one
+                await alone.enter_async_context(admission.one_at_a_time(batch_id))
+            await alone.enter_async_context(admission.changing)
             if label is not None:
                 windows = int(_applies(request.verb, self._window(WindowKey(batch_id, label)).state))
             else:

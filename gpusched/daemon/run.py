@@ -14,10 +14,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from gpusched import directories, files
-from gpusched.config import Config
+from gpusched.config import Config, run_state_dir
 from gpusched.core.events import (
     BatchAccepted,
     BatchFinished,
@@ -32,7 +33,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import CPU, Batch, BatchSpec, Finished, Held
 from gpusched.core.planning import Plan
-from gpusched.daemon import leftovers, proc
+from gpusched.daemon import clock, leftovers, proc
 from gpusched.daemon.accounting import Accountant
 from gpusched.daemon.choice import Chooser
 from gpusched.daemon.condition import Condition
@@ -45,6 +46,7 @@ from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.manager import LAST_S
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.pool import build_pool, choose, look
+from gpusched.daemon.pruning import prune_bars
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
@@ -52,8 +54,6 @@ from gpusched.daemon.survey import survey
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
 from gpusched.errors import StoreUnwritable, one_error
 
-#: where a run keeps its state, within the output directory
-STATE_DIR = ".gpusched"
 #: seconds to wait for the first reading of every GPU: until then nothing vetoes a full one
 FIRST_READING_S = 2.0
 
@@ -150,7 +150,7 @@ async def run_batch(
     found = look(spec.device)
     gpus = choose(config, found)
     build_pool(config, gpus).require(spec.device)
-    state_dir = _state_dir(output_dir)
+    state_dir = _made(run_state_dir(config, output_dir))
     signals: list[int] = []
     course = Course()
     surveying = anyio.CancelScope()
@@ -295,13 +295,15 @@ async def run_batch(
                 )
                 plan, choice = await chooser.settle(spec, plan)
                 on_plan(plan)
+                if (crowded := pool.too_many_threads(spec)) is not None:
+                    on_note(crowded)
                 if choice is not None and choice.reason:
                     on_note(choice.reason)
                 batch = Batch(
                     id=batch_id,
                     digest=digest,
                     output_dir=str(output_dir),
-                    submitted_at=time.time(),
+                    submitted_at=clock.wall(),
                     spec=spec,
                     choice=choice,
                 )
@@ -320,6 +322,8 @@ async def run_batch(
             for pid, key in supervisor.left_behind.items():
                 on_note(f"Left behind: the process {pid} of {key or 'a window'} ({proc.doing(pid)})")
             await hooks.finished()
+            with contextlib.suppress(OSError):
+                await anyio.to_thread.run_sync(prune_bars, config.cache)
             tasks.cancel_scope.cancel()
     return RunSummary(
         batch_id=batch_id,
@@ -336,16 +340,15 @@ def _signals() -> list[signal.Signals]:
     return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
-def _state_dir(output_dir: Path) -> Path:
-    """Where the run keeps its state: a directory that nobody else can change. Raises NotOurs, StoreUnwritable."""
-    path = output_dir / STATE_DIR
+def _made(state_dir: Path) -> Path:
+    """The directory of a run's state, which nobody else can change. Raises NotOurs, StoreUnwritable."""
     try:
-        files.make_private_directory(output_dir)
-        with directories.opened(output_dir) as output:
-            os.close(directories.own_directory(STATE_DIR, output, shown=path))
+        files.make_private_directory(state_dir.parent)
+        with directories.opened(state_dir.parent) as parent:
+            os.close(directories.own_directory(state_dir.name, parent, shown=state_dir))
     except OSError as error:
-        raise StoreUnwritable(path=path, cause=error.strerror or error) from error
-    return path
+        raise StoreUnwritable(path=state_dir, cause=error.strerror or error) from error
+    return state_dir
 
 
 async def _shut_down_at(ended: anyio.Event, supervisor: Supervisor) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import CPU, Device
+from gpusched.daemon import clock
 from gpusched.daemon.devices import Discovery
 from gpusched.daemon.inventory import Inventory
 from gpusched.daemon.readings import Corrupt, Gone, Reader, Unreadable, in_initial_pid_namespace
@@ -53,7 +54,7 @@ class Sampler:
         retry_s: float = 60.0,
         slow_s: float = 1.0,
         sees_own_pids: bool | None = None,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = clock.wall,
         inventory: Inventory | None = None,
     ) -> None:
         self.watch(device.id for device in devices if device.id != CPU)

@@ -13,13 +13,13 @@ import logging
 import os
 import secrets
 import socket
-import time
 from pathlib import Path
 
 import anyio
 import anyio.abc
 
 from gpusched import __version__
+from gpusched.daemon import clock
 from gpusched.daemon.clients import UPGRADE, Clients, Connection, Gone, Over, Peer, may_connect, peer_of
 from gpusched.daemon.listener import Listener
 from gpusched.daemon.requests import Requests
@@ -59,7 +59,7 @@ class Server:
             protocol=PROTOCOL,
             version=__version__,
             pid=os.getpid(),
-            started_at=time.time(),
+            started_at=clock.wall(),
             state_dir=str(state_dir),
         )
         self._clients = Clients(os.geteuid())

@@ -6,7 +6,15 @@ from collections import Counter
 
 import msgspec
 
-from gpusched.core.events import BatchAccepted, BatchAltered, ChangeAdvanced, ChangeMade, Update, WindowMoved
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchAltered,
+    ChangeAdvanced,
+    ChangeMade,
+    Update,
+    WindowMoved,
+    WindowsAdded,
+)
 from gpusched.core.model import (
     CPU,
     Active,
@@ -25,6 +33,7 @@ from gpusched.core.model import (
     reason_of,
 )
 from gpusched.core.placement import Pool
+from gpusched.daemon import clock
 from gpusched.daemon.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
 from gpusched.protocol import (
     AttemptLine,
@@ -43,7 +52,8 @@ REASON_CHARS = 500
 
 
 def batch_status(row: BatchRow) -> BatchStatus:
-    return msgspec.convert(row, BatchStatus, from_attributes=True)
+    status = msgspec.convert(row, BatchStatus, from_attributes=True)
+    return msgspec.structs.replace(status, at=clock.wall())
 
 
 def attempt_line(row: AttemptRow) -> AttemptLine:
@@ -160,7 +170,7 @@ def delta(update: Update) -> Delta | None:
     None: nothing, since no view shows terms or how far a change is, and clients of 0.1 know no such frame.
     """
     match update:
-        case BatchAltered() | ChangeAdvanced() | ChangeMade():
+        case BatchAltered() | ChangeAdvanced() | ChangeMade() | WindowsAdded():
             return None
         case BatchAccepted():
             return BatchAnnounced(batch=_announced(update))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import numpy.typing as npt
 
 from gpusched.teacher.bars import Integers
 
@@ -28,10 +27,12 @@ _UNITS: dict[str, Span] = {
     **dict.fromkeys(("mn", "mo", "mon", "month", "monthly"), (28 * DAY_S, 31 * DAY_S)),
 }
 
-#: bars of one interval have at least this share of their distances as long as it; the others bridge nights and gaps
-SHARE = 0.2
-#: fewer distances say nothing
-FEW = 3
+#: bars of an interval have at least this share of their distances as long as it; the others bridge nights and gaps
+_SHARE = 0.2
+#: a distance that at least this share of all have is what sets bars apart; of bars that are hardly traded there is none
+_COMMON = 0.4
+#: so many equal distances say something
+_FEW = 3
 
 
 def span(name: str) -> Span | None:
@@ -54,26 +55,24 @@ def same(one: str, other: str) -> bool:
 
 def measured_span(instants: Integers) -> Span | None:
     """The commonest distance between bars at these instants (in microseconds, ascending); None if none is common."""
-    distances = np.diff(instants)
-    if len(distances) < FEW:
+    if len(instants) <= _FEW:
         return None
-    values, counts = np.unique(distances, return_counts=True)
-    if counts.max() < SHARE * len(distances):
+    values, counts = np.unique(np.diff(instants), return_counts=True)
+    most = int(counts.max())
+    if most < max(_FEW, _COMMON * (len(instants) - 1)):
         return None
     seconds = int(values[counts.argmax()]) // 1_000_000
     month = _UNITS["month"]
     return month if month[0] <= seconds <= month[1] else (seconds, seconds)
 
 
-def contradicts(distances: Integers, wanted: Span) -> bool:
-    """Whether bars at these distances (in microseconds) cannot be of an interval."""
-    return len(distances) >= FEW and bool(fits(distances, wanted).mean() < SHARE)
-
-
-def fits(distances: Integers, wanted: Span) -> npt.NDArray[np.bool_]:
-    """Which distances (in microseconds) are those of an interval."""
-    found: npt.NDArray[np.bool_] = (distances >= wanted[0] * 1_000_000) & (distances <= wanted[1] * 1_000_000)
-    return found
+def contradiction(instants: Integers, wanted: Span) -> Span | None:
+    """The distance between bars at these instants where it is clearly not the wanted one."""
+    if len(instants) <= _FEW:
+        return None
+    distances = np.diff(instants)
+    fits = (distances >= wanted[0] * 1_000_000) & (distances <= wanted[1] * 1_000_000)
+    return measured_span(instants) if fits.mean() < _SHARE else None
 
 
 def short_name(bounds: Span) -> str:

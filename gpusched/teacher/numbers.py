@@ -34,9 +34,9 @@ def floats(table: Table, column: int, name: str, decimal: str) -> Floats:
                 " write numbers without thousands separators"
             )
         characters[characters == _COMMA] = _DOT
-    numbers, rest = _decimals(characters)
-    if len(rest):
-        _read_others(table, column, name, decimal, characters, numbers, rest)
+    numbers, others = _decimals(characters)
+    for row in _long(characters, numbers, others).tolist():
+        numbers[row] = _number(table, row, column, name, decimal)
     return numbers
 
 
@@ -69,20 +69,18 @@ def _decimals(characters: Characters) -> tuple[Floats, Integers]:
     return numbers, np.flatnonzero(~usual)
 
 
-def _read_others(
-    table: Table, column: int, name: str, decimal: str, characters: Characters, numbers: Floats, rows: Integers
-) -> None:
-    """Fill in the numbers of rows that have many digits, an exponent or none."""
+def _long(characters: Characters, numbers: Floats, rows: Integers) -> Integers:
+    """Fill in the numbers of rows that have many digits or an exponent, and leave those of the others."""
     others = characters[:, rows]
     plain = _PLAIN[others].all(axis=0) & ((others != 0).sum(axis=0) > 1)
     try:
         if plain.any():
             texts = np.ascontiguousarray(others[:, plain].T).view(f"S{len(others)}").ravel()
             numbers[rows[plain]] = texts.astype(np.float64)
-    except ValueError:  # one of them is no number: found below
-        plain[:] = False
-    for row in rows[~plain].tolist():
-        numbers[row] = _number(table, row, column, name, decimal)
+    except ValueError:  # one of them is no number
+        return rows
+    left: Integers = rows[~plain]
+    return left
 
 
 def _number(table: Table, row: int, column: int, name: str, decimal: str) -> float:

@@ -20,7 +20,6 @@ from gpusched.teacher.bars import (
     UNPRICED,
     Bars,
     History,
-    Integers,
     Sifted,
     drop_reason,
     sift,
@@ -32,6 +31,8 @@ from gpusched.workload import BadData, DataNote
 MOST_CONFLICTS = 0.01
 #: a close this many times the one of the day before, or this part of it, is told
 JUMP = 1.5
+#: bars of which it is told that they are at no common distance
+_MANY = 5
 #: relative; adjusted prices are rounded one by one
 _ROUNDING = 1e-6
 #: pairs of rows that are looked at for the reason why they differ
@@ -58,7 +59,7 @@ def judge(paths: Sequence[Path], rows: Rows, interval: str | None, explain: Expl
         bounds = intervals.measured_span(sifted.bars.instants())
         interval = intervals.short_name(bounds) if bounds else intervals.DEFAULT
         apart = f"{intervals.worded(bounds)} apart" if bounds else "at no common distance"
-        if bounds != intervals.DAY and len(sifted.bars) > intervals.FEW:
+        if bounds != intervals.DAY and len(sifted.bars) > _MANY:
             notes.append(DataNote("interval", f"the bars are {apart}, --interval was not given"))
     else:
         bounds = intervals.span(interval)
@@ -90,10 +91,8 @@ def _require_agreement(paths: Sequence[Path], rows: Rows, sifted: Sifted, explai
     when = _moment(rows.local[row])
     if one != another:
         files = f"{paths[one].name}, {paths[another].name}"
-        where, reason = (
-            str(paths[one].parent),
-            f"two files overlap and differ: {files} (first at {when}): keep one of them",
-        )
+        where = str(paths[one].parent)
+        reason = f"two files overlap and differ: {files} (first at {when}): keep one of them"
     else:
         lines = [(int(rows.line[a]), int(rows.line[b])) for a, b in pairs if rows.file[a] == rows.file[b] == one]
         where = f"{paths[one]}:{max(lines[0])}"
@@ -104,32 +103,22 @@ def _require_agreement(paths: Sequence[Path], rows: Rows, sifted: Sifted, explai
 
 def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interval: str, wanted: intervals.Span) -> None:
     """Raise BadData where bars, of all files or of one, are not as far apart as the interval's name says."""
-    instants = sifted.bars.instants()
+    instants, file = sifted.bars.instants(), rows.file[sifted.rows]
     where = str(paths[0] if len(paths) == 1 else paths[0].parent)
-    # A file of another interval hides among the others, between the bars of which its own stand.
-    foreign = _foreign_file(instants, rows.file[sifted.rows], len(paths), wanted) if len(paths) > 1 else None
-    if foreign is not None:
-        where, instants = str(paths[foreign]), instants[rows.file[sifted.rows] == foreign]
-    elif not intervals.contradicts(np.diff(instants), wanted):
-        return
-    found = intervals.measured_span(instants)
-    if found is None or found == wanted:
-        return
-    raise BadData(
-        f"{where}: the bars are {intervals.worded(found)} apart, and those of the interval {interval} are"
-        f" {intervals.worded(wanted)}: give --interval {intervals.short_name(found)}, or put them where they belong"
-    )
-
-
-def _foreign_file(instants: Integers, file: Integers, files: int, wanted: intervals.Span) -> int | None:
-    """The first file whose bars are not as far apart as wanted, if there is one."""
-    order = np.argsort(file, kind="stable")
-    file, distances = file[order], np.diff(instants[order])
-    within = file[1:] == file[:-1]
-    measured = np.bincount(file[1:][within], minlength=files)
-    fitting = np.bincount(file[1:][within & intervals.fits(distances, wanted)], minlength=files)
-    foreign = np.flatnonzero((measured >= intervals.FEW) & (fitting < intervals.SHARE * measured))
-    return int(foreign[0]) if len(foreign) else None
+    found = intervals.contradiction(instants, wanted)
+    if len(paths) > 1:
+        # A file of another interval hides among the others, between the bars of which its own stand.
+        order = np.argsort(file, kind="stable")
+        ends = np.searchsorted(file[order], np.arange(len(paths)), side="right").tolist()
+        for path, start, end in zip(paths, [0, *ends[:-1]], ends, strict=True):
+            if foreign := intervals.contradiction(instants[order[start:end]], wanted):
+                where, found = str(path), foreign
+                break
+    if found is not None:
+        raise BadData(
+            f"{where}: the bars are {intervals.worded(found)} apart, and those of the interval {interval} are"
+            f" {intervals.worded(wanted)}: give --interval {intervals.short_name(found)}, or put them where they belong"
+        )
 
 
 # -- told --------------------------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
         if what is None:
             found[name] = Source(name, status.st_size, status.st_mtime_ns)
         elif what == "a directory":
-            parts = _parts(directory, name) if name.lower().endswith(PARQUET) else ()
+            parts = _parts(directory, name)
             found.update({part.name: part for part in parts})
             if not parts:
                 others.append(f"{name} (a directory)")
@@ -173,13 +173,13 @@ def _looks_like_data(name: str) -> bool:
     return name.endswith("(a directory)") or name.lower().endswith((*SUFFIXES, ".xlsx", ".xls", ".zip", ".tsv"))
 
 
-def _unread(read: int, links: list[str], others: list[str]) -> tuple[DataNote, ...]:
+def _unread(read: int, links: list[str], others: list[str], what: str = "there") -> tuple[DataNote, ...]:
     notes = []
     if links:
         are = "is a broken link" if len(links) == 1 else "are broken links"
         notes.append(DataNote("links", f"{len(links)} of {read + len(links)} files {are} and not read: {some(links)}"))
     if others:
-        notes.append(DataNote("unread", f"there, but not read: {some(others)}"))
+        notes.append(DataNote("unread", f"{what}, but not read: {some(others)}"))
     return tuple(notes)
 
 
@@ -188,53 +188,60 @@ def _is_absent(error: OSError) -> bool:
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
+def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, ...]] | None:
+    """The file that stands for the symbol by itself, with the first of `FLAT_SUFFIXES` that there is."""
+    read: tuple[Source, ...] = ()
+    others: list[str] = []
+    problems: list[BadData] = []
+    for name in (symbol + suffix for suffix in FLAT_SUFFIXES):
+        try:
+            files = _file_or_parts(Path(root), name)
+        except BadData as error:
+            problems.append(error)
+            others.append(name)
+        else:
+            others += [name] if files and read else []
+            read = read or files
+    if not read and problems:
+        raise problems[0]
+    return (read, _unread(1, [], others, f"{read[0].name} is read; there")) if read else None
+
+
+def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:
+    """The file of a name, the parts of a Parquet data set, or nothing. Raises BadData for what is none of these."""
+    path = directory / name
+    try:
+        status = path.stat()
+    except PermissionError as error:
+        raise BadData(f"{path}: {error.strerror}") from None
+    except OSError as error:
+        if not _is_absent(error):
+            raise
+        if path.is_symlink():
+            raise BadData(f"{path}: is a broken link, to {path.readlink()}") from None
+        return ()
+    what = kind(status.st_mode)
+    if what is None:
+        return (Source(name, status.st_size, status.st_mtime_ns),)
+    if what == "a directory" and (parts := _parts(directory, name)):
+        return parts
+    raise BadData(f"{path}: is {what}, not a file of bars")
+
+
 def _parts(directory: Path, name: str) -> tuple[Source, ...]:
-    """The files of a Parquet dataset that is a directory, by their names from `directory` on."""
-    found = []
-    for parent, below, names in os.walk(directory / name):
+    """The files of a Parquet data set, by their names from `directory` on; none if it is none."""
+    found: list[Source] = []
+    if not name.lower().endswith(PARQUET):
+        return ()
+    for parent, below, names in os.walk(directory / name, onerror=_refuse):
         below[:] = sorted(folder for folder in below if not folder.startswith((".", "_")))
         for part in sorted(names):
-            if part.startswith((".", "_")) or not part.lower().endswith(PARQUET):
-                continue
-            path = Path(parent, part)
-            status = path.stat()
-            if what := kind(status.st_mode):
-                raise BadData(f"{path}: is {what}, not a file of bars")
-            found.append(Source(str(path.relative_to(directory)), status.st_size, status.st_mtime_ns))
+            if not part.startswith((".", "_")) and part.lower().endswith(PARQUET):
+                found += _file_or_parts(directory, str(Path(parent, part).relative_to(directory)))
     return tuple(found)
 
 
-def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, ...]] | None:
-    """The file that stands for the symbol by itself, with the first of `FLAT_SUFFIXES` that there is."""
-    found: list[tuple[Source, ...]] = []
-    others: list[str] = []
-    problems: list[str] = []
-    for suffix in FLAT_SUFFIXES:
-        name = symbol + suffix
-        path = Path(root, name)
-        try:
-            status = path.stat()
-        except PermissionError as error:
-            raise BadData(f"{path}: {error.strerror}") from None
-        except OSError as error:
-            if not _is_absent(error):
-                raise
-            if path.is_symlink():
-                problems.append(f"{path}: is a broken link, to {path.readlink()}")
-            continue
-        what = kind(status.st_mode)
-        parts = _parts(Path(root), name) if what == "a directory" and suffix == PARQUET else ()
-        if what and not parts:
-            problems.append(
-                f"{path}: is {what}, not a file of bars"
-                + (f": move its files to {Path(root, symbol, intervals.DEFAULT)}" if what == "a directory" else "")
-            )
-        elif found:
-            others.append(name)
-        else:
-            found.append(parts or (Source(name, status.st_size, status.st_mtime_ns),))
-    if not found:
-        if problems:
-            raise BadData(problems[0])
-        return None
-    return found[0], _unread(len(found), [], others + [Path(p.partition(": is ")[0]).name for p in problems])
+def _refuse(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        raise BadData(f"{error.filename}: {error.strerror}") from None
+    raise error

@@ -42,6 +42,8 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _UNITS = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 #: seconds since 1970 between which (1973 to 2099) a number's magnitude tells its unit
 _FIRST_S, _LAST_S = 100_000_000, 4_102_444_800
+#: the days from 1954 to 2064 as spreadsheets count them
+_EXCEL_DAYS = (20_000, 60_000)
 
 
 class _NotRead(Exception):
@@ -256,6 +258,8 @@ def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
     """The unit of all numbers, by the largest; those of the first years after 1970 are small in any unit."""
     largest = int(numbers.argmax())
     found = [name for name in _UNITS if _known(numbers[largest : largest + 1], name)[0]]
+    if not found and _EXCEL_DAYS[0] <= numbers[largest] <= _EXCEL_DAYS[1]:
+        raise _NotRead(largest, ": it seems to be a spreadsheet's number of a day: format the column as a date")
     if not found:
         raise _NotRead(largest, ": as a number since 1970 it is none of a time from 1973 to 2099")
     (unit,) = found

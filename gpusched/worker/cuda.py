@@ -92,6 +92,8 @@ def _shown(cuda: Any) -> tuple[str, ...]:
 
 def _hold_context(cuda: Any) -> None:
     """Make the primary context of device 0 and keep it for as long as the process lives."""
+    if not hasattr(cuda, "cuDevicePrimaryCtxRetain"):
+        return  # a driver from before CUDA 7; what is newer says so itself
     handle, context = ctypes.c_int(), ctypes.c_void_p()
     _call(cuda, "cuDeviceGet", ctypes.byref(handle), 0)
     deadline = time.monotonic() + BUSY_S

@@ -101,21 +101,13 @@ EXPECTED = {
     "yfinance-download": trains(129),
     "zero-open-high-low": trains(99, "30 of 129"),
 }
-#: what is not right yet; whoever makes one right takes it out
-WRONG: set[str] = set()
-
-
-def cases() -> list[object]:
-    wrong = pytest.mark.xfail(strict=True, reason="not right yet")
-    return [pytest.param(name, marks=[wrong] if name in WRONG else []) for name in EXPECTED]
 
 
 def test_every_case_is_expected_to_come_to_something() -> None:
     assert sorted(path.name for path in BARS.iterdir()) == sorted(EXPECTED)
-    assert set(EXPECTED) >= WRONG
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", EXPECTED)
 def test_bars(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name.startswith("pq-"):
         pytest.importorskip("pyarrow", reason="Parquet is read with pyarrow")

@@ -361,3 +361,20 @@ def test_a_cuda_build_without_nccl_is_told_so_and_never_to_take_pypis() -> None:
         if check.name != "lightgbm gpu":
             assert "nvidia-nccl-cu13" in check.remedy
             assert "reinstall" not in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("why", "remedy"),
+    [
+        ("[CUDA] no kernel image is available for execution on the device", "is built for other GPUs"),
+        ("[CUDA] CUDA driver version is insufficient for CUDA runtime version", "update the NVIDIA driver"),
+        (
+            "out of memory: cuDevicePrimaryCtxRetain returned CUDA_ERROR_OUT_OF_MEMORY",
+            "nothing, if windows are to train",
+        ),
+    ],
+)
+def test_a_build_that_does_not_go_with_the_machine(why: str, remedy: str) -> None:
+    good, bad = Trial(trained=True), Trial(trained=False, why=why)
+    _, _, cuda = lightgbm_checks({"cpu": good, "gpu": bad, "cuda": bad})
+    assert cuda.remedy.startswith(remedy) or remedy in cuda.remedy

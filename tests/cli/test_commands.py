@@ -185,6 +185,10 @@ def test_what_control_characters_are_in_is_shown_without_them(shell: Shell) -> N
         ended = shell(*typed, *(DATES if typed[0] == "plan" else ()))
         assert ended.code in (2, 4)
         assert "\x1b" not in ended.err
+    file = shell.file("sym\x1b[2Jbols.txt", "ABC\nABC\n")
+    err = shell("run", file, *DATES, "--device", "cpu").err
+    assert "named twice" in err
+    assert "\x1b" not in err
 
 
 # -- what is typed right -----------------------------------------------------------------------------------------------
@@ -457,6 +461,15 @@ def test_a_full_disk_below_stdout_is_no_bug(gpusched: Command, unbuffered: str) 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_below_stderr_keeps_the_exit_code(gpusched: Command, unbuffered: str) -> None:
     assert to_full_disk(gpusched, "rum", full="stderr", unbuffered=unbuffered).returncode == 2
+
+
+@pytest.mark.parametrize("typed", [("status",), ("config",), ("plan", "symbols.txt")])
+def test_a_working_directory_that_was_removed_is_told(shell: Shell, typed: tuple[str, ...]) -> None:
+    gone = shell.directory / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert "the working directory of this shell was removed\n  go to another one" in shell.refused(*typed, code=4)
 
 
 def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:

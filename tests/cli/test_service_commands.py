@@ -15,6 +15,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from gpusched import __version__
+from gpusched.cli import service
+from gpusched.cli.service import reach
 from tests.end_to_end.support import Command
 from tests.server.support import Daemon, finished
 
@@ -362,12 +365,12 @@ def test_finished_batches_are_forgotten(client: Client) -> None:
     client.done("old-1", "S0")
     client.done("old-2", "S0", "BAD")
     output = Path(client.json("status", "old-2")["output_dir"])
-    assert client("forget", "old-1") == "old-1: 2 windows and their logs are forgotten; the results stay\n"
+    assert client("forget", "old-1") == "old-1: 2 windows forgotten, with their logs; the results stay\n"
     assert "there is no batch old-1" in client.error("status", "old-1", code=4)
     assert client.json("forget", "--older-than", "30d") == {"batches": [], "windows": 0, "results": 0, "kept": []}
     (output / "S0_2022-01-11_to_2022-01-20" / "mine.txt").touch()
     told = client("forget", "old-2", "--results")
-    assert told.startswith("old-2: 4 windows and their logs are forgotten, 1 results removed\n  left: ")
+    assert told.startswith("old-2: 4 windows forgotten, with their logs; 1 result removed\n  left: ")
     assert [path.name for path in output.iterdir()] == ["S0_2022-01-11_to_2022-01-20"]
     assert "either batches or --older-than" in client.error("forget", code=2)
     assert "'30' is not an age" in client.error("forget", "--older-than", "30", code=2)
@@ -428,3 +431,14 @@ def test_a_report_of_a_batch_is_one_file(client: Client) -> None:
     assert "no batch reportd" in client.error("report", "reportd", code=4)
     assert "holds no store" in client.error("report", ".", code=4)
     assert "cannot be written" in client.error("report", "reported", "-o", "no/such/dir.html", code=4)
+
+
+def test_a_daemon_of_another_version_is_named(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reach(client.daemon.socket).close()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(service, "__version__", "9.9.9")
+    reach(client.daemon.socket).close()
+    said = capsys.readouterr().err
+    assert f"is gpusched {__version__}, and this is 9.9.9\n  restart the daemon after an upgrade" in said

@@ -270,8 +270,8 @@ def test_what_is_tried_again_has_not_ended() -> None:
 
 def test_what_failed_is_listed_once() -> None:
     found = rows(scene().overview)
-    assert {row.what.outcome for row in found["failed"]} == {"failed"}  # type: ignore[union-attr]
-    assert {row.what.outcome for row in found["finished"]} == {"succeeded"}  # type: ignore[union-attr]
+    assert {row.item.outcome for row in found["failed"]} == {"failed"}  # type: ignore[union-attr]
+    assert {row.item.outcome for row in found["finished"]} == {"succeeded"}  # type: ignore[union-attr]
 
 
 def test_names_of_batches_get_what_they_need() -> None:

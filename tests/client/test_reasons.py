@@ -41,6 +41,8 @@ def test_lines_about_the_data() -> None:
     notes: DataNotes = dict.fromkeys("ABCDE", (volume,))
     notes["F"] = (volume, jump)
     assert notes_lines(notes) == ["A, B, C and 2 more: no volume, read as 0", "F: no volume, read as 0; ÷ 4: a split?"]
+    evil: DataNotes = {"A": (DataNote("links", "\x1b[2J.csv is a broken link"),)}
+    assert all(line.isprintable() for line in notes_lines(evil))
     many: DataNotes = {f"S{number}": (DataNote("gaps", f"{number} days missing"),) for number in range(100)}
     lines = notes_lines(many)
     assert len(lines) == SHOWN_NOTES + 1

@@ -37,6 +37,7 @@ from gpusched.core.events import (
     HostRead,
     Kill,
     Launch,
+    ProcessStuck,
     Record,
     ReleaseRequested,
     ResultsChecked,
@@ -293,6 +294,13 @@ class Machine(RuleBasedStateMachine):
     def all_end(self, kind: FailureKind) -> None:
         for attempt in sorted(self.live):
             self.finish(attempt, kind)
+
+    @rule(n=which)
+    def stuck(self, n: int) -> None:
+        """It was killed, and is still there: that moves nothing but its device's health."""
+        if attempt := self.pick(n, started=True):
+            _, commands = self.send(ProcessStuck(key=attempt[0], attempt=attempt[1], reason="does not die"))
+            assert not any(isinstance(command, Terminate | Kill) for command in commands)
 
     def finish(self, attempt: tuple[WindowKey, int], kind: FailureKind | None) -> None:
         ending = RESULT if kind is None else Failure(kind=kind, message=f"{kind}: so it went")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.daemon.run import STATE_DIR
+from gpusched.config import STATE_DIR
 from gpusched.daemon.store import Store
 from tests.devices.fake_nvml import FakeNvml
 from tests.end_to_end.support import Command

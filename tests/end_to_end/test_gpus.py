@@ -20,10 +20,10 @@ import pytest
 
 from gpusched import artifacts
 from gpusched.client.connection import connect
+from gpusched.config import STATE_DIR
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import DeviceType
 from gpusched.daemon.readings import in_initial_pid_namespace
-from gpusched.daemon.run import STATE_DIR
 from gpusched.daemon.store import Store
 from gpusched.protocol import Delta, DeviceReported, Snapshot
 from tests.devices.fake_cuda import DEVICE_UNAVAILABLE, ECC_UNCORRECTABLE, OUT_OF_MEMORY, FakeCuda
@@ -363,7 +363,7 @@ def test_a_run_waits_for_the_memory_of_others_and_says_so(machine: Machine) -> N
         machine.nvml.set(1, memory_free=40 << 30)
         out, _ = process.communicate(timeout=60)
     full = f"{uuid(0)} has 100 MiB free, {uuid(1)} has 100 MiB free"
-    assert told == f"Waiting for GPU memory that other processes use: {full}\n"
+    assert told == f"Waiting for memory that other processes use: {full}\n"
     assert json.loads(out)["windows"]["succeeded"] == WINDOWS
     assert {window["device"] for window in details(machine.directory / "out")} == {uuid(1)}
 

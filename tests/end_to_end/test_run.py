@@ -187,3 +187,33 @@ def test_streams_that_are_closed_from_the_start_are_nobody_who_listens(gpusched:
     done = subprocess.run(["sh", "-c", command], cwd=gpusched.directory, env=gpusched.environment, timeout=100)
     assert done.returncode == 0
     assert len(index(gpusched.directory / "out")) == WINDOWS
+
+
+def test_the_state_of_a_run_can_be_elsewhere(gpusched: Command) -> None:
+    """On a local disk, where the results are on a file system without file locks; each output has its own."""
+    elsewhere = ("--set", "run.state_dir=state", "--set", "run.workload=tests.server.workloads:window")
+    for output in ("out", "other"):
+        ended = gpusched.json("run", "symbols.txt", "-o", output, *elsewhere)
+        assert ended["windows"]["succeeded"] == WINDOWS
+        assert not (gpusched.directory / output / ".gpusched").exists()
+    assert len(list((gpusched.directory / "state").glob("*/state.db"))) == 2
+    assert all(Path(line["log"]).is_file() for line in index(gpusched.directory / "out"))
+    gpusched("report", "out", "-o", "out.html", *elsewhere)
+
+
+@pytest.mark.parametrize("command", ["demo new", "plan symbols.txt", "run symbols.txt -o out"])
+def test_a_missing_openmp_runtime_is_told_at_once_in_the_doctors_words(gpusched: Command, command: str) -> None:
+    """It is hidden in a mount namespace of the command's own."""
+    found = [path.resolve() for path in Path("/usr/lib").glob("*/libgomp.so.1")]
+    hidden = " && ".join(f"mount --bind /dev/null {path}" for path in found) or "false"
+    shell = ["unshare", "--mount", "sh", "-c", f"{hidden} && exec {shlex.quote(sys.executable)} -m gpusched {command}"]
+    if os.geteuid() or subprocess.run([*shell[:4], hidden], check=False, capture_output=True).returncode:
+        pytest.skip("needs root and a mount namespace")
+    done = subprocess.run(
+        shell, cwd=gpusched.directory, env=gpusched.environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 4
+    assert done.stderr.startswith("gpusched: LightGBM does not train: ")
+    assert "\n  install it: `apt install libgomp1`" in done.stderr
+    assert not (gpusched.directory / "new").exists()
+    assert not (gpusched.directory / "out").exists()

@@ -51,6 +51,8 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Forget,
+    Forgotten,
     GetBatch,
     GetHistory,
     GetResults,
@@ -235,9 +237,14 @@ REPLIES: list[Reply] = [
     BatchFinished(batch_id="batch-1", at=8.0),
 ]
 #: messages that the first version did not have
-LATER_REQUESTS: list[Request] = [GetHistory(batch_id="batch-1")]
+LATER_REQUESTS: list[Request] = [
+    GetHistory(batch_id="batch-1"),
+    Forget(batch_id="batch-1", results=True),
+    Forget(older_than_s=86400.0),
+]
 LATER_REPLIES: list[Reply] = [
     History(samples=(SAMPLE,)),
+    Forgotten(batches=("batch-1",), windows=3, results=2, kept=("/out/AAPL_2022-01-01_to_2022-06-29",)),
     DeviceTuned(device_id="GPU-1", slots=3, reason="3 slots: to see what that does", at=8.0),
 ]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import random
 import resource
@@ -23,7 +25,15 @@ from gpusched.core.events import Record
 from gpusched.core.model import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
 from gpusched.daemon import store as module
 from gpusched.daemon.store import Store
-from gpusched.errors import StoreCorrupt, StoreFull, StoreLocked, StoreNewer, StoreReplaced, StoreUnwritable
+from gpusched.errors import (
+    StoreCorrupt,
+    StoreFull,
+    StoreLocked,
+    StoreNewer,
+    StoreReplaced,
+    StoreUnlockable,
+    StoreUnwritable,
+)
 from tests.store import writer
 from tests.store.samples import SLOT, accepted, key, moved, run
 
@@ -493,3 +503,17 @@ def test_a_store_that_another_one_has_taken_the_place_of_is_not_written(tmp_path
             store.keep_in_place()
         assert not path.exists()
         os.close(lock)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Its owner and mode, which were named before, have nothing to do with it."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StoreUnlockable, match=r"no file locks \(.*\n.*run\.state_dir"):
+        Store.open(tmp_path / "state.db")

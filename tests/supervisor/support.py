@@ -20,9 +20,11 @@ from gpusched.core.model import (
     PlannedWindow,
     State,
     Window,
+    WindowKey,
     name_of,
 )
 from gpusched.daemon.accounting import Accountant
+from gpusched.daemon.condition import Condition
 from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.store import Store
@@ -59,12 +61,22 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.updates: list[Update] = []
-        self._more = anyio.Event()
+        self._more, self._turn = anyio.Event(), anyio.Event()
+        self.condition = Condition()
         self.supervisor: Supervisor
 
     def observe(self, update: Update) -> None:
         self.updates.append(update)
         self._more.set()
+
+    def turned(self) -> None:
+        self._turn.set()
+
+    async def when(self, condition: Callable[[], bool]) -> None:
+        """Until it holds at the end of a turn, committed or not."""
+        while not condition():
+            self._turn = anyio.Event()
+            await self._turn.wait()
 
     async def until(self, condition: Callable[[Update], bool]) -> Update:
         """The first update from now on, or so far, for which `condition` holds."""
@@ -89,6 +101,10 @@ class Bench:
         update = await self.until(fits)
         assert isinstance(update, WindowMoved)
         return update
+
+    def key(self, number: int, batch_id: str = "b") -> WindowKey:
+        """Of a window of `plan`."""
+        return WindowKey(batch_id, plan(number + 1)[number].window.label)
 
     def outcomes(self, batch_id: str = "b") -> list[str]:
         """The outcomes of a batch's windows in the order of submission; the state's name of those not finished."""
@@ -121,7 +137,9 @@ async def supervised(
     bench = Bench(directory)
     devices = devices or (Device(id="cpu", name="cpu", device_type="cpu", capacity=slots),)
     with anyio.fail_after(30), store or Store.open(directory / "state" / "state.db") as opened:
-        async with Launcher(search_path=REPOSITORY, log_path=directory / "launcher.log") as launcher:
+        async with Launcher(
+            search_path=REPOSITORY, log_path=directory / "launcher.log", condition=bench.condition
+        ) as launcher:
             bench.supervisor = Supervisor(
                 store=opened,
                 launcher=launcher,
@@ -131,6 +149,8 @@ async def supervised(
                 observe=bench.observe,
                 account=(accountant or Accountant(())).account,
                 memory=memory,
+                condition=bench.condition,
+                on_turn=bench.turned,
             )
             if recover:
                 bench.supervisor.recover()
@@ -139,4 +159,4 @@ async def supervised(
                 yield bench
                 bench.supervisor.shut_down(drain=False)
     bench.supervisor.scheduler.validate()
-    assert bench.supervisor.scheduler.active == 0
+    assert bench.supervisor.scheduler.active == 0 or bench.supervisor.left_behind

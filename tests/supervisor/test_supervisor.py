@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpusched import artifacts
+from gpusched import __version__, artifacts
 from gpusched.core.events import (
     BatchHeld,
     BatchReopened,
@@ -21,7 +21,7 @@ from gpusched.core.events import (
     RetryRequested,
 )
 from gpusched.core.model import Failed, Finished, Queued, Reading, Running, Stopping, TimedOut, WindowKey
-from gpusched.daemon import supervisor
+from gpusched.daemon import launcher, supervisor
 from gpusched.daemon.store import Store
 from gpusched.errors import StoreError
 from gpusched.workload import device_fingerprint
@@ -343,3 +343,21 @@ async def test_old_batches_are_forgotten_and_can_be_recalled(tmp_path: Path, mon
         await bench.finished("one")
         assert bench.outcomes("one") == ["failed"] * 3
         assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["one"]
+
+
+async def test_an_upgrade_while_it_runs_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher of another version is never started: the devices are closed until a restart, which goes on."""
+    installed = tmp_path / "installed.py"
+    installed.write_text('__version__ = "9.9.9"\n')
+    with monkeypatch.context() as patched:
+        patched.setattr(launcher, "_VERSION_FILE", installed)
+        async with supervised(tmp_path) as bench:
+            await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(3))
+            held = await bench.until(lambda update: isinstance(update, BatchHeld))
+            assert isinstance(held, BatchHeld)
+            assert f"gpusched {__version__} was replaced by 9.9.9 while it ran: restart the daemon" in held.reason
+            await bench.supervisor.committed()
+            assert set(bench.outcomes()) == {"queued"}
+    async with supervised(tmp_path, recover=True) as bench:
+        await bench.finished()
+        assert bench.outcomes() == ["succeeded"] * 3

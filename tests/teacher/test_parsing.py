@@ -242,6 +242,10 @@ def test_files_may_differ(tmp_path: Path) -> None:
         (HEADER + ONE + TWO.replace("09:20", "24:20"), ":3: '2024-01-01T24:20:00+05:30' is not a timestamp such as"),
         (HEADER + ONE + TWO.replace("+05:30", "+24:30"), ":3: '2024-01-01T09:20:00+24:30' is not a timestamp such as"),
         (HEADER + ONE + TWO.replace("2024-01-01T09:20:00+05:30", ""), ":3: '' is not a timestamp: it is empty"),
+        (
+            HEADER + "45292,1,2,0.5,1.5,10\n",
+            ":2: '45292' is not a timestamp: it seems to be a spreadsheet's number of a day",
+        ),
         (HEADER + "17040,1,2,0.5,1.5,10\n", ":2: '17040' is not a timestamp: as a number since 1970"),
         (HEADER + "1.7041005E+12,1,2,0.5,1.5,10\n", ":2: '1.7041005E+12' is not a timestamp: it is a rounded number"),
         (

@@ -179,6 +179,14 @@ def test_bars_at_no_common_distance_contradict_nothing(tmp_path: Path) -> None:
     assert told(tmp_path) == {"interval": "the bars are at no common distance, --interval was not given"}
 
 
+def test_a_day_with_few_trades_is_no_file_of_another_interval(tmp_path: Path) -> None:
+    directory = tmp_path / "ABC" / "5min"
+    write_csv(directory / "a.csv", HEADER + "".join(intraday(5)))
+    late = [row(f"2024-01-03 {time}") for time in ("09:15", "10:00", "11:30", "15:25", "15:30")]
+    write_csv(directory / "b.csv", HEADER + "".join(late))
+    assert set(told(tmp_path)) == {"interval"}
+
+
 # -- told --------------------------------------------------------------------------------------------------------------
 
 

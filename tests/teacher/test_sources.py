@@ -58,7 +58,7 @@ def test_of_several_files_the_others_are_told(tmp_path: Path) -> None:
         write_csv(tmp_path / name, HEADER)
     assert (found(tmp_path, "A"), told(tmp_path, "A")) == (
         ["A.csv"],
-        [("unread", "there, but not read: A.txt, A.parquet")],
+        [("unread", "A.csv is read; there, but not read: A.txt, A.parquet")],
     )
 
 
@@ -176,6 +176,9 @@ def test_broken_links_are_told(tmp_path: Path) -> None:
     (tmp_path / "I").mkdir()
     (tmp_path / "I" / "1d").symlink_to("/nowhere/1d")
     assert refused(tmp_path, "I") == "I/1d: is a broken link, to /nowhere/1d"
+    (tmp_path / "P.parquet").mkdir()
+    (tmp_path / "P.parquet" / "0.parquet").symlink_to("/nowhere/0.parquet")
+    assert refused(tmp_path, "P") == "P.parquet/0.parquet: is a broken link, to /nowhere/0.parquet"
     (tmp_path / "B.csv").symlink_to("/nowhere/B.csv")
     assert refused(tmp_path, "B") == "B.csv: is a broken link, to /nowhere/B.csv"
 
@@ -188,7 +191,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
         listener.bind(str(tmp_path / "A" / "1d" / "s.csv"))
     (tmp_path / "Z.csv").symlink_to("/dev/zero")
     assert refused(tmp_path, "F") == "F.csv: is a FIFO, not a file of bars"
-    assert refused(tmp_path, "D") == "D.csv: is a directory, not a file of bars: move its files to D/1d"
+    assert refused(tmp_path, "D") == "D.csv: is a directory, not a file of bars"
     assert refused(tmp_path, "A") == "A/1d/s.csv: is a socket, not a file of bars: remove it from there"
     assert refused(tmp_path, "Z") == "Z.csv: is a device, not a file of bars"
 

@@ -1,0 +1,104 @@
+"""A supervisor whose store cannot be written, or whose windows do not die or print too much."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gpusched.core.events import CancelRequested, WindowMoved
+from gpusched.core.model import Cancelled, Finished, Running
+from gpusched.daemon import groups, link, process
+from gpusched.daemon.store import Store
+from gpusched.errors import StoreFull
+from tests.supervisor.support import make_batch, plan, supervised
+from tests.worker.support import Fifo, runs, undying
+
+MakeFifo = Callable[[str], Fifo]
+
+
+@contextlib.contextmanager
+def full(store: Store) -> Iterator[None]:
+    """Nothing can be committed."""
+
+    def refuse(*_: object) -> None:
+        raise StoreFull(path=store.path, cause="no room")
+
+    store.record = refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del store.record
+
+
+async def test_with_a_full_disk_nothing_is_launched_and_what_is_cancelled_ends(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    store = Store.open(tmp_path / "state" / "state.db")
+    async with supervised(tmp_path, slots=1, store=store) as b:
+        await b.supervisor.submit(make_batch(tmp_path, "hangs", settings={"fifo": said.path}), plan(2))
+        pid = await said.number()
+        with full(store):
+            b.supervisor.post(CancelRequested(batch_id="b", label=plan(1)[0].window.label))
+            await b.when(lambda: b.supervisor.scheduler.state(b.key(0)) == Finished(attempts=1, outcome=Cancelled()))
+            assert not runs(pid)
+            assert b.supervisor.unwritten
+            assert b.outcomes() == ["cancelled", "starting"], "it has the slot, and is not launched"
+            assert not b.supervisor._processes
+            b.supervisor.post(CancelRequested(batch_id="b"))
+            await b.when(lambda: not b.supervisor.scheduler.active)
+        await b.finished()
+        assert b.outcomes() == ["cancelled", "cancelled"]
+        assert [line.new for line in store.story(b.key(1))] == ["starting", "stopping", "cancelled"]
+
+
+async def test_it_can_be_left_with_a_full_disk_and_the_next_one_goes_on(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    store = Store.open(tmp_path / "state" / "state.db")
+    batch = make_batch(tmp_path, "hangs", settings={"fifo": said.path})
+    with contextlib.ExitStack() as stack:
+        async with supervised(tmp_path, slots=1, store=store) as b:
+            await b.supervisor.submit(batch, plan(2))
+            await said.number()
+            stack.enter_context(full(store))
+            b.supervisor.shut_down(drain=False)
+            await b.supervisor.stopped()
+            assert b.supervisor.unwritten
+    async with supervised(tmp_path, slots=1, recover=True) as b:
+        await said.number()
+        moved = await b.moved_to(Running)
+        assert moved.new.attempt == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("kill_grace_s", "within_s"), [(60.0, 1.0), (0.2, 3600.0)], ids=["the limit", "in vain"])
+async def test_it_leaves_what_does_not_die_and_says_so(
+    tmp_path: Path, fifo: MakeFifo, monkeypatch: pytest.MonkeyPatch, kill_grace_s: float, within_s: float
+) -> None:
+    """At the limit, or as soon as there is nothing else to wait for."""
+    for module in (groups, process):
+        monkeypatch.setattr(module, "KILL_GRACE_S", kill_grace_s)
+    monkeypatch.setattr(link, "WATCH_S", 0.05)
+    said = fifo("said")
+    async with supervised(tmp_path, slots=1) as b:
+        await b.supervisor.submit(make_batch(tmp_path, "hangs", settings={"fifo": said.path}, grace_s=0.1), plan(1))
+        pid = await said.number()
+        with undying(pid):
+            b.supervisor.shut_down(drain=False, within_s=within_s)
+            await b.supervisor.stopped()
+            assert b.supervisor.left_behind == {pid: b.key(0)}
+        told = [update.reason for update in b.updates if isinstance(update, WindowMoved)]
+        assert ("does not die (state t in ptrace_stop)" in told) == (within_s > 1.0)
+        assert [trouble.about for trouble in b.condition.troubles] == ([str(b.key(0))] if within_s > 1.0 else [])
+
+
+async def test_what_is_left_out_of_a_log_is_told(tmp_path: Path) -> None:
+    async with supervised(tmp_path, slots=1) as b:
+        batch = make_batch(tmp_path, "prints_much", log_limit_bytes=100_000)
+        await b.supervisor.submit(batch, plan(1))
+        moved = await b.moved_to(Finished)
+        assert moved.reason == "trained; 1.8 MiB of its log are left out (run.log_limit_mb)"
+        log = b.supervisor.log_path(moved.key, 1).read_bytes()
+        assert len(log) <= 100_000
+        assert log.startswith(b"x" * 99 + b"\n")
+        assert log.endswith(b"to stderr\n")
