@@ -363,7 +363,7 @@ def test_a_run_waits_for_the_memory_of_others_and_says_so(machine: Machine) -> N
         machine.nvml.set(1, memory_free=40 << 30)
         out, _ = process.communicate(timeout=60)
     full = f"{uuid(0)} has 100 MiB free, {uuid(1)} has 100 MiB free"
-    assert told == f"Waiting for GPU memory that other processes use: {full}\n"
+    assert told == f"Waiting for memory that other processes use: {full}\n"
     assert json.loads(out)["windows"]["succeeded"] == WINDOWS
     assert {window["device"] for window in details(machine.directory / "out")} == {uuid(1)}
 
