@@ -346,6 +346,18 @@ def test_other_limits_of_a_batch_at_work_are_applied_and_told(client: Client) ->
         finished(client.daemon, "altered")
 
 
+def test_terms_that_nobody_asks_for_stay_as_they_are(client: Client) -> None:
+    """Whoever submits it again only to wait for it does not reset what others have set."""
+    with client.daemon.fifo():
+        client.submit("steady", "FIFO", more=("--set", "run.timeout_s=1000", "--priority", "3"))
+        again = ("submit", client.symbols("FIFO"), "--name", "steady", *ASKED)
+        _, err = client.said(*again)
+        assert "goes on with" not in err
+        assert "goes on with priority 3 → 0" in client.said(*again, "--priority", "0")[1]
+        client("cancel", "steady")
+        finished(client.daemon, "steady")
+
+
 def test_what_cannot_be_changed_is_refused_with_what_can(client: Client) -> None:
     client.done("fixed", "S0", "BAD")
     refused = client.error("retry", "fixed", "--set", "labels.horizon=3", code=2)
