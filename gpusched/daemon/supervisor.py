@@ -166,7 +166,9 @@ class Supervisor:
         self._checks: set[int] = set()
         #: set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
-        self._shutdown = self._stopping = False
+        #: attempts whose processes do not die
+        self._stuck: set[tuple[WindowKey, int]] = set()
+        self._shutdown = self._stopping = self._left = False
         #: monotonic instant at which `run` returns whatever hangs
         self._leave_at = float("inf")
         #: what did not end in time: pids, and the windows that they belong to as far as that is known
@@ -235,13 +237,13 @@ class Supervisor:
         """Work until `shut_down`, and until what was running then has ended."""
         try:
             async with anyio.create_task_group() as tasks:
-                while not (self._shutdown and self._idle):
+                while not (self._left or (self._shutdown and self._idle)):
                     await self._next_turn()
-                    if time.monotonic() >= self._leave_at:
+                    if time.monotonic() < self._leave_at:
+                        self._turn(tasks)
+                    if time.monotonic() >= self._leave_at or self._is_in_vain:
                         await self._leave()
                         tasks.cancel_scope.cancel()
-                        return
-                    self._turn(tasks)
         finally:
             self._index.close()
             self._stopped.set()
@@ -260,8 +262,14 @@ class Supervisor:
         busy = self.scheduler.active or self._events or self._commands or self._processes or self._checks
         return not busy and (self._stopping or not self._records)
 
+    @property
+    def _is_in_vain(self) -> bool:
+        """Whether all that is still waited for was killed, and does not die."""
+        return self._stopping and bool(self._processes) and self._processes.keys() <= self._stuck
+
     async def _leave(self) -> None:
         """The time is over: end all that runs, and find out what of it does not end."""
+        self._left = True
         windows = {process.pid: key for (key, _), process in self._processes.items()}
         for pid in await self._launcher.abandon():
             seen = proc.look(pid)
@@ -481,18 +489,21 @@ class Supervisor:
             match message:
                 case Progress(phase=phase, round=round, rounds=rounds):
                     self._observe(ProgressReported(key=key, attempt=attempt, phase=phase, round=round, rounds=rounds))
+                case WindowResult(artifacts_path=path) if Path(path) != Path(batch.output_dir, key.label):
+                    errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
                 case WindowResult():
                     results.append(message)
                 case Error(kind=kind, message=text, traceback=traceback):
                     errors.append(Failure(kind=kind, message=text, traceback=traceback))
 
         def on_stuck(what: str) -> None:
+            self._stuck.add((key, attempt))
             self._condition.tell("window", str(key), f"{key} {what}")
             self.post(ProcessStuck(key=key, attempt=attempt, reason=what))
 
-        try:
-            end = await process.wait(on_message, on_stuck)
-        finally:
+        end = await process.wait(on_message, on_stuck)
+        if (key, attempt) in self._stuck and not self._left:
+            self._stuck.remove((key, attempt))
             self._condition.clear("window", str(key))
         ending: Ending = classify(
             result=results[-1] if results else None,

@@ -71,9 +71,9 @@ def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants
     try:
         return _numbers(characters) or _in_groups(characters, _moments)
     except _NotRead as error:
-        cause = error.cause or wording.timestamp_cause(texts(), error.row)
+        cause, remedy = (error.cause, "") if error.cause else wording.timestamp_cause(texts(), error.row)
         text = table.shown(error.row, column)
-        raise BadData(f"{table.place(error.row)}: {text} is not a timestamp{cause}") from None
+        raise BadData(f"{table.place(error.row)}: {text} is not a timestamp{cause}", remedy=remedy) from None
 
 
 def _texts(table: Table, column: int, time: int) -> list[str]:
@@ -90,8 +90,8 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
         if not (clock // _DAY_US == dates[0] // _DAY_US).all():
             text = table.shown(error.row, time)
             raise BadData(
-                f"{table.place(error.row)}: {text} is no time of day: say which column is the timestamp with"
-                " data.columns"
+                f"{table.place(error.row)}: {text} is no time of day",
+                remedy="say which column is the timestamp with data.columns",
             ) from None
         return clock, offset
     date = dates[0] // _DAY_US * _DAY_US
@@ -101,8 +101,8 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
     if rest.any():
         row = int((rest != clock).argmax())
         raise BadData(
-            f"{table.place(row)}: {table.shown(row, column)} and the time {table.shown(row, time)} beside it"
-            " differ: say which column is the timestamp with data.columns"
+            f"{table.place(row)}: {table.shown(row, column)} and the time {table.shown(row, time)} beside it differ",
+            remedy="say which column is the timestamp with data.columns",
         )
     return date + clock, np.where(offset == NAIVE, dates[1], offset)
 
