@@ -86,8 +86,8 @@ class WarmUp:
         self._log_path = log_path
         #: by model and device type, those that have trained, and what no GPU can change
         self._settled: dict[tuple[str, DeviceType], Trial] = {}
-        #: of two that ask for the same at the same time, the second waits for the first one's trial
-        self._trying = anyio.Lock()
+        #: by model: of two that ask for the same at the same time, the second waits for the first one's trial
+        self._trying: dict[str, anyio.Lock] = {}
 
     async def resolve(self, found: Selected, wanted: DeviceChoice) -> Selected:
         """The GPUs that can be used for batches which ask for `wanted`, each with its device type, and the notes."""
@@ -104,21 +104,21 @@ class WarmUp:
         models: dict[str, list[Device]] = {}
         for device in devices:
             models.setdefault(device.name, []).append(device)
-        async with self._trying, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
             for twins in models.values():
                 tasks.start_soon(self._judge_model, twins, _CANDIDATES[wanted], tell)
 
     async def _judge_model(
         self, twins: Sequence[Device], candidates: tuple[DeviceType, ...], tell: Callable[[Verdict], None]
     ) -> None:
-        tell(await self._judge(twins[0], candidates))
-
         async def judge(device: Device) -> None:
             tell(await self._judge(device, candidates))
 
-        async with anyio.create_task_group() as tasks:
-            for device in twins[1:]:
-                tasks.start_soon(judge, device)
+        async with self._trying.setdefault(twins[0].name, anyio.Lock()):
+            await judge(twins[0])
+            async with anyio.create_task_group() as tasks:
+                for device in twins[1:]:
+                    tasks.start_soon(judge, device)
 
     async def _judge(self, device: Device, candidates: tuple[DeviceType, ...]) -> Verdict:
         """With the first device type that trains there."""

@@ -302,6 +302,15 @@ async def test_one_that_vanishes_while_it_is_tried_is_forgotten(tmp_path: Path, 
         await machine.fleet.settled()
 
 
+async def test_one_model_that_hangs_keeps_no_other_waiting(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        machine.answer(**{f"cuda on {uuid(0)}": "hang"})
+        await machine.until(lambda: len(machine.trials()) == 1)
+        fake.gpus(2).set(1, name="Tesla T4")
+        await machine.until_health(g0="trying", g1="open")
+
+
 # -- the inventory -----------------------------------------------------------------------------------------------------
 
 
