@@ -60,7 +60,7 @@ def _tell(forgotten: Forgotten, options: argparse.Namespace) -> None:
 
 def _sentence(forgotten: Forgotten, *, results: bool) -> str:
     if not forgotten.batches:
-        return "There is no such batch"
+        return "No batch finished that long ago"
     names = ", ".join(forgotten.batches[:3])
     if len(forgotten.batches) > 3:
         names = f"{len(forgotten.batches)} batches"

@@ -25,7 +25,7 @@ from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice
 from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
-from gpusched.core.terms import Terms, differences, terms_of, with_terms
+from gpusched.core.terms import NAMES, Terms, differences, terms_of, with_terms
 from gpusched.daemon import clock
 from gpusched.daemon.arrivals import SLICE_WINDOWS
 from gpusched.daemon.choice import Chooser
@@ -150,7 +150,7 @@ class Admission:
         output_dir = Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id
         async with self.one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
-                return await self._known(batch_id, spec)
+                return await self._known(batch_id, request)
             place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
             await self._check_output(batch_id, place.path)
             is_theirs = request.output_dir is None or self._has_written(place)
@@ -177,7 +177,7 @@ class Admission:
                 # again, or another batch may have taken the directory.
                 self._refuse_if_draining()
                 if self._at_work(batch_id, digest):
-                    return await self._known(batch_id, spec)
+                    return await self._known(batch_id, request)
                 await self._check_output(batch_id, place.path)
                 again = self._store.batch(batch_id) is not None
                 batch = Batch(
@@ -209,9 +209,11 @@ class Admission:
         while self._store.remove_forgotten(batch_id, SLICE_WINDOWS) == SLICE_WINDOWS:
             await anyio.lowlevel.checkpoint()
 
-    async def _known(self, batch_id: str, spec: BatchSpec) -> Admitted:
-        """It is at work already, and goes on with the terms of the new request."""
-        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
+    async def _known(self, batch_id: str, request: Submit) -> Admitted:
+        """It is at work already, and goes on with what the new request asks for."""
+        names = NAMES if request.terms is None else request.terms
+        asked = {name: value for name, value in terms_of(request.spec).items() if name in names}
+        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, asked))
 
     def notes(self, spec: BatchSpec) -> tuple[str, ...]:
         """What is accepted, and may not be what was wanted."""

@@ -31,8 +31,8 @@ from gpusched.daemon.warm_up import Verdict, WarmUp, name_among
 RETRY_S, RARE_RETRY_S = 15.0, 900.0
 #: seconds after which whoever waits for a trial is told so again
 TELL_S = 1.0
-#: seconds between two trials of a GPU that gets memory back again and again
-PATIENCE_S = 5.0
+#: seconds between two trials of a GPU that gets memory back again and again: as many more each time, up to
+PATIENCE_S, MOST_PATIENCE_S = 5.0, 60.0
 
 
 class _Gpu:
@@ -212,7 +212,7 @@ class Fleet:
             return
         gpu.free_bytes = free if gpu.free_bytes is None else min(gpu.free_bytes, free)
         if free >= gpu.free_bytes + LEAST_DEVICE_BYTES:
-            self._retry(gpu, gpu.tried_at + PATIENCE_S)
+            self._retry(gpu, gpu.tried_at + min(PATIENCE_S * gpu.failures, MOST_PATIENCE_S))
 
     def notice(self, noticed: Noticed) -> None:
         """Something has come back, or is not what it was."""

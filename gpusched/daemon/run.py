@@ -51,6 +51,7 @@ from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
+from gpusched.daemon.territory import refuse_within
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
 from gpusched.errors import StoreUnwritable, one_error
 
@@ -150,6 +151,7 @@ async def run_batch(
     found = look(spec.device)
     gpus = choose(config, found)
     build_pool(config, gpus).require(spec.device)
+    refuse_within(output_dir, (config.cache.dir, config.daemon.state_dir))
     state_dir = _made(run_state_dir(config, output_dir))
     signals: list[int] = []
     course = Course()

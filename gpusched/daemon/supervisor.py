@@ -489,6 +489,8 @@ class Supervisor:
             match message:
                 case Progress(phase=phase, round=round, rounds=rounds):
                     self._observe(ProgressReported(key=key, attempt=attempt, phase=phase, round=round, rounds=rounds))
+                case WindowResult(artifacts_path=path) if Path(path) != Path(batch.output_dir, key.label):
+                    errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
                 case WindowResult():
                     results.append(message)
                 case Error(kind=kind, message=text, traceback=traceback):

@@ -346,6 +346,18 @@ def test_other_limits_of_a_batch_at_work_are_applied_and_told(client: Client) ->
         finished(client.daemon, "altered")
 
 
+def test_terms_that_nobody_asks_for_stay_as_they_are(client: Client) -> None:
+    """Whoever submits it again only to wait for it does not reset what others have set."""
+    with client.daemon.fifo():
+        client.submit("steady", "FIFO", more=("--set", "run.timeout_s=1000", "--priority", "3"))
+        again = ("submit", client.symbols("FIFO"), "--name", "steady", *ASKED)
+        _, err = client.said(*again)
+        assert "goes on with" not in err
+        assert "goes on with priority 3 → 0" in client.said(*again, "--priority", "0")[1]
+        client("cancel", "steady")
+        finished(client.daemon, "steady")
+
+
 def test_what_cannot_be_changed_is_refused_with_what_can(client: Client) -> None:
     client.done("fixed", "S0", "BAD")
     refused = client.error("retry", "fixed", "--set", "labels.horizon=3", code=2)
@@ -442,3 +454,9 @@ def test_a_daemon_of_another_version_is_named(
     reach(client.daemon.socket).close()
     said = capsys.readouterr().err
     assert f"is gpusched {__version__}, and this is 9.9.9\n  restart the daemon after an upgrade" in said
+
+
+@pytest.mark.parametrize("setting", ["devices.slots=1", "cache.keep_days=3", "daemon.keep_days=3", "run.output=there"])
+def test_what_only_the_daemon_decides_is_not_dropped_in_silence(client: Client, setting: str) -> None:
+    refused = client.error("submit", client.symbols("S0"), *ASKED, "--set", setting, code=2)
+    assert f"{setting.partition('=')[0]} is the daemon's own setting" in refused
