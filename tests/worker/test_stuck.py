@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from gpusched.core.model import WindowResult
-from gpusched.daemon import groups, leftovers, link, process
-from gpusched.daemon.condition import Condition
+from gpusched.engines.condition import Condition
+from gpusched.engines.local import groups, leftovers, link, process
 from gpusched.protocol import Trouble
 from gpusched.worker.messages import ProcessEnd
 from tests.worker.support import Fifo, bench, exists, exited, runs, undying
