@@ -20,12 +20,14 @@ from gpusched.client.reasons import Reasons, bare_reason
 from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.planning import replacing
 from gpusched.core.totals import batch_object, totals
-from gpusched.errors import DONE, INTERRUPTED
+from gpusched.errors import DONE, INTERRUPTED, UsageError
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: sections that only the daemon reads, from its own configuration
+_THE_DAEMONS = ("devices", "cache", "daemon", "hooks", "metrics")
 _HOW = {
     "new": "accepted",
     "known": "at work already: this is the same batch",
@@ -38,6 +40,20 @@ def daemon(options: argparse.Namespace) -> int:
     from gpusched.daemon.main import serve
 
     return serve(load_config(options).config)
+
+
+class TheDaemons(UsageError):
+    problem = "{key} is the daemon's own setting, and submit cannot change it"
+    remedy = "set it in the configuration of the daemon, and restart that; {otherwise}"
+
+
+def _refuse_the_daemons(options: argparse.Namespace) -> None:
+    """Raise TheDaemons for a setting that was typed and that nobody would read."""
+    for key, _, _ in options.flags:
+        if key == "run.output":
+            raise TheDaemons(key=key, otherwise="-o names the output directory of this batch")
+        if (key.partition(".")[0] in _THE_DAEMONS and key != "daemon.socket") or key == "run.state_dir":
+            raise TheDaemons(key=key, otherwise="`gpusched run` uses it for a batch of its own")
 
 
 def reach(socket: Path | None) -> Connection:
@@ -58,6 +74,7 @@ def submit(options: argparse.Namespace) -> int:
     """Have the daemon accept a batch; with `--wait`, show it until it ends."""
     from gpusched.client import render
 
+    _refuse_the_daemons(options)
     asked = ask(options)
     errors = render.open_console(stderr=True)
     asked.say_notes(errors)

@@ -34,7 +34,7 @@ from gpusched.errors import LaunchError
 from gpusched.worker.messages import Fork, Job, Needs
 
 #: seconds that leaving takes at most where something does not die
-CLOSE_LIMIT_S = 20.0
+CLOSE_LIMIT_S = 15.0
 #: seconds that what was killed at the very end has to go
 ABANDON_S = 1.0
 #: of a log, where nothing else is asked for

@@ -36,7 +36,7 @@ from gpusched.worker.messages import (
 )
 
 #: how long a launcher may take to kill and reap its windows before it is killed itself
-CLOSE_GRACE_S = 10.0
+CLOSE_GRACE_S = 5.0
 #: how long one that has hung up may take to exit
 EXIT_GRACE_S = 2.0
 #: between looks at what a launcher owes

@@ -454,3 +454,9 @@ def test_a_daemon_of_another_version_is_named(
     reach(client.daemon.socket).close()
     said = capsys.readouterr().err
     assert f"is gpusched {__version__}, and this is 9.9.9\n  restart the daemon after an upgrade" in said
+
+
+@pytest.mark.parametrize("setting", ["devices.slots=1", "cache.keep_days=3", "daemon.keep_days=3", "run.output=there"])
+def test_what_only_the_daemon_decides_is_not_dropped_in_silence(client: Client, setting: str) -> None:
+    refused = client.error("submit", client.symbols("S0"), *ASKED, "--set", setting, code=2)
+    assert f"{setting.partition('=')[0]} is the daemon's own setting" in refused

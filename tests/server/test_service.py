@@ -19,6 +19,7 @@ from gpusched.core.events import WindowMoved
 from gpusched.core.model import Limits
 from gpusched.daemon.notify import Notifier
 from gpusched.errors import BAD_INPUT, DaemonError
+from gpusched.protocol import Submit
 from tests.server.support import REPOSITORY, Daemon, finished, until
 
 
@@ -197,17 +198,11 @@ def notices(service: Daemon, seconds: float) -> list[str]:
 
 
 def test_the_watchdog_is_fed_by_turns_and_a_hung_turn_starves_it(service: Daemon) -> None:
-    service.start(environment={"WATCHDOG_USEC": "100000"})
+    service.start(environment={"WATCHDOG_USEC": "100000", "GPUSCHED_TEST_HANGING_BATCH": "hangs"})
     assert notices(service, 2.0).count("WATCHDOG=1") >= 49  # idle, it goes on and on
     with service.connect() as connection:
-        # The index of a batch is written by the turn that accepts it; nobody will ever read this one.
-        os.mkfifo(service.directory / "hole")
-        output = service.directory / "runs" / "batch"
-        output.mkdir(parents=True)
-        (output / ".teacher_runs.json.tmp").symlink_to(service.directory / "hole")
-        connection._link.settimeout(0.5)
-        with pytest.raises(TimeoutError):
-            connection.submit(service.spec("A"), source="s", name="batch")
+        connection._ask(Submit(spec=service.spec("A"), source="s", name="hangs"))
+        service.wait_for_notice("hanging")
     notices(service, 0.1)
     assert notices(service, 0.5) == []
     service.kill()
