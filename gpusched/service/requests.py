@@ -284,10 +284,10 @@ class Requests:
             raise ForgottenNowhere
         if request.batch_id is not None:
             self._names.status(request.batch_id)
-            forgotten = await self._forgetting.forget(request.batch_id, results=request.results)
+            forgotten = await self._forgetting.forget(request.batch_id, results=request.results, peer=client.peer)
         elif request.older_than_s is not None:
             seconds = max(0.0, request.older_than_s)
-            forgotten = await self._forgetting.forget_older(seconds, results=request.results)
+            forgotten = await self._forgetting.forget_older(seconds, results=request.results, peer=client.peer)
         else:
             raise ForgetWhat
         if forgotten.batches:
