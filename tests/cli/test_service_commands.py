@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from gpusched import __version__
-from gpusched.cli import service
-from gpusched.cli.service import reach
+from gpusched.cli.commands import service
+from gpusched.cli.commands.service import reach
 from tests.end_to_end.support import Command
 from tests.server.support import Daemon, finished
 
@@ -418,7 +418,7 @@ def test_status_imports_no_more_than_it_needs(client: Client) -> None:
     program = (
         "import sys, json; from gpusched.cli import run; code = run(['status']);"
         "print(json.dumps([code, [name for name in ('pandas', 'numpy', 'lightgbm', 'anyio', 'asyncio', 'sqlite3',"
-        " 'pynvml', 'gpusched.daemon') if name in sys.modules]]))"
+        " 'pynvml', 'gpusched.service') if name in sys.modules]]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=client.environment, capture_output=True, text=True, check=True

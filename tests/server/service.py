@@ -13,9 +13,10 @@ import msgspec
 
 from gpusched.config import Cache, Config, Daemon, Devices, Hooks, Metrics, Run
 from gpusched.core.events import BatchAccepted, Update
-from gpusched.daemon import admission, clients, groups, leftovers, link, main, manager, process, server
-from gpusched.daemon.journal import Journal
+from gpusched.engines.local import groups, leftovers, link, process
 from gpusched.errors import GpuschedError
+from gpusched.service import admission, clients, main, manager, server
+from gpusched.service.journal import Journal
 
 
 def config(directory: Path, slots: int) -> Config:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from gpusched.daemon import manager
-from gpusched.daemon.condition import Condition
-from gpusched.daemon.manager import Service
-from gpusched.daemon.notify import Notifier
+from gpusched.engines.condition import Condition
+from gpusched.service import manager
+from gpusched.service.manager import Service
+from gpusched.service.notify import Notifier
 
 
 class Supervised:

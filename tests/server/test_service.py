@@ -17,9 +17,9 @@ import pytest
 
 from gpusched.core.events import WindowMoved
 from gpusched.core.model import Limits
-from gpusched.daemon.notify import Notifier
 from gpusched.errors import BAD_INPUT, DaemonError
 from gpusched.protocol import Submit
+from gpusched.service.notify import Notifier
 from tests.server.support import REPOSITORY, Daemon, finished, until
 
 
@@ -37,14 +37,14 @@ def test_it_is_ready_soon_and_small(service: Daemon) -> None:
 def test_it_never_imports_what_windows_need() -> None:
     """Neither the daemon nor a client: they would be ten times as large and slow to start."""
     code = (
-        "import sys, json; import gpusched.daemon.main, gpusched.daemon.survey; "
+        "import sys, json; import gpusched.service.main, gpusched.supervisor.survey; "
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     daemon = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout
     heavy = {"numpy", "pandas", "lightgbm", "scipy", "sklearn", "talib", "rich", "pynvml"}
     assert not heavy & set(json.loads(daemon))
-    code = code.replace("gpusched.daemon.main, gpusched.daemon.survey", "gpusched.client.connection")
+    code = code.replace("gpusched.service.main, gpusched.supervisor.survey", "gpusched.client.connection")
     client = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout
     assert not (heavy | {"anyio", "asyncio", "sqlite3", "subprocess", "logging"}) & set(json.loads(client))
 
