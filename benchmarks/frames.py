@@ -35,6 +35,7 @@ from gpusched.core.events import (
     Event,
     Launch,
     ProgressReported,
+    WindowsAdded,
 )
 from gpusched.core.model import Device, Failure, Instant, Reading, Slot
 from gpusched.core.scheduler import Scheduler
@@ -58,7 +59,7 @@ def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
         commands.extend(more)
         for record in records:
             view.apply(record, now)
-            if not isinstance(record, BatchAccepted | BatchAltered | ChangeAdvanced | ChangeMade):
+            if not isinstance(record, BatchAccepted | BatchAltered | ChangeAdvanced | ChangeMade | WindowsAdded):
                 seen.apply(record, now)
 
     send(DevicesFound(devices=cards))

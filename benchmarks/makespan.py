@@ -19,7 +19,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, Command, DevicesFound, Event, Launch
+from gpusched.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchSubmitted,
+    CheckResults,
+    Command,
+    DevicesFound,
+    Event,
+    Launch,
+    ResultsChecked,
+)
 from gpusched.core.model import CPU, Batch, BatchSpec, Device, Instant, PlannedWindow, Window, WindowKey, WindowResult
 from gpusched.core.scheduler import Scheduler
 
@@ -96,7 +106,10 @@ def simulate(
     def send(event: Event) -> None:
         _, commands = scheduler.handle(event, Instant(monotonic=now, wall=now))
         for command in commands:
-            start(command)
+            if isinstance(command, CheckResults):
+                send(ResultsChecked(batch_id=command.batch_id, check=command.check, missing=()))
+            else:
+                start(command)
 
     def start(command: Command) -> None:
         assert isinstance(command, Launch)

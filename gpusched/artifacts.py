@@ -24,7 +24,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +181,8 @@ class Partial:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.output_dir / self.label))
 
     def _part_with(self, name: str) -> None:
-        """Remove what came out of the result's place; it may be something else than what was seen there."""
-        if standing_in(self._parent, name, os.fstat(self._directory).st_uid, self.label) == "result":
-            directories.remove(name, self._parent)
-        else:
+        """Remove what came out of the result's place, unless it is something else than what was seen there."""
+        if not remove_result(name, self._parent, self.label, os.fstat(self._directory).st_uid):
             self._keep(name, self._parent)
 
     def _keep(self, name: str, dir_fd: int) -> None:
@@ -334,20 +332,45 @@ def _is_intact(directory: int, name: str, expected: File) -> bool:
         return False
 
 
-def standing_in(dir_fd: int, name: str, owner: int | None = None, label: str | None = None) -> Standing:
-    """Whether `name` is a result of the window `label` (None: it is called so) that holds nothing else.
-
-    `owner` is the user that it must belong to.
-    """
+def standing_in(
+    dir_fd: int, name: str, owner: int | None = None, fingerprints: Collection[str | None] | None = None
+) -> Standing:
+    """Whether `name` is the result of the window that is called so, or something else, as `remove_result` sees it."""
     try:
         with directories.opened(name, dir_fd) as directory:
-            if owner is not None and os.fstat(directory).st_uid != owner:
-                return "stranger"
-            metadata = metadata_in(directory)
-            if metadata is None or metadata.label != (label or name):
-                return "stranger"
-            return "result" if directories.holds_only(directory, {METADATA, *metadata.files}) else "stranger"
+            return "stranger" if _paths(directory, name, owner, fingerprints) is None else "result"
     except FileNotFoundError:
         return "nothing"
     except OSError:
         return "stranger"
+
+
+def remove_result(
+    name: str, dir_fd: int, label: str, owner: int, fingerprints: Collection[str | None] | None = None
+) -> bool:
+    """Remove a directory if it is the result of a window, belongs to the user `owner` and holds nothing else.
+
+    With `fingerprints`, it must have one of them. False if it is not, or something else has come into it meanwhile,
+    which stays. Raises OSError.
+    """
+    try:
+        with directories.opened(name, dir_fd) as directory:
+            paths = _paths(directory, label, owner, fingerprints)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return paths is not None and directories.remove_only(name, dir_fd, paths)
+
+
+def _paths(
+    directory: int, label: str, owner: int | None, fingerprints: Collection[str | None] | None = None
+) -> Set[str] | None:
+    """The files of a result, by their paths within it; None if it is not that, or holds anything else."""
+    if owner is not None and os.fstat(directory).st_uid != owner:
+        return None
+    metadata = metadata_in(directory)
+    if metadata is None or metadata.label != label:
+        return None
+    if fingerprints is not None and metadata.fingerprint not in fingerprints:
+        return None
+    paths = {METADATA, *metadata.files}
+    return paths if directories.holds_only(directory, paths) else None

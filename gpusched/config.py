@@ -535,8 +535,7 @@ def _limits(run: Run) -> Limits:
     )
 
 
-def terms(config: Config, keys: Iterable[str]) -> dict[str, Any]:
-    """The terms of a batch (`gpusched.core.terms`) that the settings `keys` stand for. Raises KeyError for others."""
+def terms(config: Config) -> dict[str, tuple[str, Any]]:
+    """By setting: the term of a batch (`gpusched.core.terms`) that it stands for, and its value."""
     of_run = {"workers": config.run.workers, **msgspec.structs.asdict(_limits(config.run))}
-    names = {f"run.{name.replace('_bytes', '_mb')}": name for name in of_run}
-    return {names[key]: of_run[names[key]] for key in keys}
+    return {f"run.{name.replace('_bytes', '_mb')}": (name, value) for name, value in of_run.items()}

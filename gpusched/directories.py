@@ -196,6 +196,35 @@ def remove(name: str, dir_fd: int) -> None:
         os.rmdir(name, dir_fd=dir_fd)
 
 
+def remove_only(name: str, dir_fd: int, paths: Set[str]) -> bool:
+    """Remove a directory and the files in it that have these paths; False if it holds anything else, which stays."""
+    with opened(name, dir_fd) as directory:
+        _remove_paths(directory, paths, "")
+    return _rmdir(name, dir_fd)
+
+
+def _remove_paths(directory: int, paths: Set[str], prefix: str) -> None:
+    with os.scandir(directory) as entries:
+        held = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in held:
+        if is_directory:
+            with opened(name, directory) as below:
+                _remove_paths(below, paths, f"{prefix}{name}/")
+            _rmdir(name, directory)
+        elif prefix + name in paths:
+            _unlinked(name, directory)
+
+
+def _rmdir(name: str, dir_fd: int) -> bool:
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
 def _unlinked(name: str, dir_fd: int) -> bool:
     """Remove what is not a directory; False if it is one."""
     try:

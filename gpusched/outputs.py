@@ -39,26 +39,18 @@ def remove_results(
         stack.callback(os.close, parent)
         owner = os.fstat(parent).st_uid
         for label, fingerprint in fingerprints.items():
-            if _is_result(output, label, owner, label, fingerprint):
+            if artifacts.standing_in(output, label, owner, (fingerprint,)) == "result":
+                # Where nobody else can exchange it.
                 name = directories.move_aside(label, output, str(os.getpid()), parent)
-                if _is_result(parent, name, owner, label, fingerprint):
-                    directories.remove(name, parent)
+                if artifacts.remove_result(name, parent, label, owner, (fingerprint,)):
                     removed += 1
-                    continue
-                directories.move_aside(name, parent, artifacts.ASIDE, output, called=label)
+                elif not directories.place(name, parent, label, output):
+                    directories.move_aside(name, parent, artifacts.ASIDE, output, called=label)
             if artifacts.standing_in(output, label) != "nothing":
                 kept.append(label)
         with contextlib.suppress(OSError):  # somebody is at work there
             os.rmdir(artifacts.PARTIAL, dir_fd=output)
     return removed, kept
-
-
-def _is_result(dir_fd: int, name: str, owner: int, label: str, fingerprint: str | None) -> bool:
-    if artifacts.standing_in(dir_fd, name, owner, label) != "result":
-        return False
-    with directories.opened(name, dir_fd) as directory:
-        metadata = artifacts.metadata_in(directory)
-        return metadata is not None and metadata.fingerprint == fingerprint
 
 
 def sweep_partial(output_dir: Path, *, guarded: bool = False) -> int:

@@ -94,6 +94,9 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     name: str | None = None
     #: absolute; None: below the daemon's output root
     output_dir: str | None = None
+    #: the terms (`gpusched.core.terms`) that were asked for, and not only defaults: a batch at work goes on with them;
+    #: None: all
+    terms: tuple[str, ...] | None = None
 
 
 class ListBatches(msgspec.Struct, frozen=True, kw_only=True, tag="list_batches"):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TextIO
 
 from gpusched.cli.parser import parse
-from gpusched.client.streams import expendable
 from gpusched.errors import INTERRUPTED, GpuschedError, InputError
+from gpusched.streams import expendable
 
 
 class DiskFull(InputError):

@@ -16,7 +16,7 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir, terms
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
@@ -66,6 +66,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     output: Path | None
     #: sentences for people about the symbols file and the settings
     notes: tuple[str, ...]
+    #: those terms of the batch that somebody has given: a flag, the environment or a file
+    terms: tuple[str, ...] = ()
 
     def say_notes(self, console: Console) -> None:
         """Without what a terminal would obey: they name files."""
@@ -101,11 +103,13 @@ def given_path(text: str) -> Path:
 
 def ask(options: argparse.Namespace) -> Ask:
     """Read the configuration and the symbols. Raises GpuschedError."""
-    config = load_config(options).config
+    loaded = load_config(options)
+    config = loaded.config
     named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
-    spec = batch_spec(config, named.symbols, priority=options.priority)
+    spec = batch_spec(config, named.symbols, priority=options.priority or 0)
+    given = [name for key, (name, _) in terms(config).items() if key in loaded.origins]
     return Ask(
         config=config,
         spec=spec,
@@ -113,6 +117,7 @@ def ask(options: argparse.Namespace) -> Ask:
         name=options.name,
         output=given_path(options.output) if options.output else None,
         notes=(*named.notes, *_notes_on_settings(spec)),
+        terms=(*given, *(["priority"] if options.priority is not None else [])),
     )
 
 
@@ -253,9 +258,10 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     shown: list[Callable[[str], None]] = [screen.note]
 
     def interrupted(count: int) -> None:
-        note = "Stopping the running windows."
-        if count == 1:
-            note = "Draining: the running windows may finish, no other starts; interrupt again to stop them."
+        note = {
+            1: "Draining: the running windows may finish, no other starts; interrupt again to stop them.",
+            2: "Stopping the running windows.",
+        }.get(count, "Leaving, whatever hangs.")
         for show in shown:
             show(note)
 

@@ -12,11 +12,12 @@ from typing import Any
 import anyio
 import msgspec
 
-from gpusched.cli.batches import Ask, ask, check_data_root, check_libraries
+from gpusched.cli.batches import ask, check_data_root, check_libraries
 from gpusched.cli.verdict import NothingToTrain
 from gpusched.client.listing import print_json
-from gpusched.core.events import Update, WindowMoved
-from gpusched.core.model import Active, Finished, Running, Starting, Succeeded
+from gpusched.config import Config
+from gpusched.core.events import BatchAccepted, Update, WindowMoved
+from gpusched.core.model import Active, BatchSpec, DeviceChoice, Finished, Running, Starting, Succeeded
 from gpusched.daemon.pool import build_pool, find_gpus
 from gpusched.daemon.run import RunSummary, run_batch
 from gpusched.errors import DONE, INTERRUPTED, UsageError
@@ -39,6 +40,8 @@ class Measured(msgspec.Struct, kw_only=True):
     total: int = 0
     trained: int = 0
     phases: dict[str, float] = {}
+    #: what it was asked for, or what `auto` came to
+    device: DeviceChoice = "auto"
 
 
 class Stopwatch:
@@ -47,14 +50,16 @@ class Stopwatch:
     def __init__(self) -> None:
         self.phases: defaultdict[str, float] = defaultdict(float)
         self.trained = self.total = 0
+        self.device: DeviceChoice = "auto"
         self._placed: dict[str, float] = {}
         self._began: dict[str, float] = {}
         self._first, self._last = float("inf"), 0.0
 
     def update(self, update: Update) -> None:
         """Sort the time of a window's attempts into phases."""
+        if isinstance(update, BatchAccepted):
+            self.total, self.device = len(update.windows), update.batch.device
         if not isinstance(update, WindowMoved):
-            self.total = max(self.total, len(getattr(update, "windows", ())))
             return
         label = update.key.label
         match update.new:
@@ -87,11 +92,13 @@ def bench(options: argparse.Namespace) -> int:
         raise WrongRepeat(repeat=options.repeat)
     pool = build_pool(asked.config, find_gpus(asked.config, asked.spec.device))
     most = asked.spec.workers or pool.slots(asked.spec.device)
+    spec = asked.spec
     with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
         runs: list[Measured] = []
-        # The first run warms the bars cache, and counts for nothing.
-        for number, slots in enumerate([most, *[1, most] * options.repeat]):
-            measured, ended = anyio.run(_measure, asked, slots, Path(name) / str(number))
+        # The first run warms the bars cache, finds out what `auto` comes to, and counts for nothing.
+        for number in range(1 + 2 * options.repeat):
+            slots = 1 if number % 2 else most
+            measured, ended = anyio.run(_measure, asked.config, spec, slots, Path(name) / str(number))
             if ended.interrupted:
                 return INTERRUPTED
             if not measured.trained:
@@ -100,6 +107,9 @@ def bench(options: argparse.Namespace) -> int:
                 )
             if number:
                 runs.append(measured)
+            else:
+                spec = msgspec.structs.replace(spec, device=measured.device)
+                most = spec.workers or pool.slots(spec.device)
     found = report(runs)
     if options.json:
         print_json(found)
@@ -108,11 +118,11 @@ def bench(options: argparse.Namespace) -> int:
     return DONE
 
 
-async def _measure(asked: Ask, slots: int, output: Path) -> tuple[Measured, RunSummary]:
+async def _measure(config: Config, spec: BatchSpec, slots: int, output: Path) -> tuple[Measured, RunSummary]:
     watch = Stopwatch()
     ended = await run_batch(
-        asked.config,
-        msgspec.structs.replace(asked.spec, workers=slots),
+        config,
+        msgspec.structs.replace(spec, workers=slots),
         batch_id=f"bench-{slots}",
         digest="",
         output_dir=output,
@@ -121,7 +131,12 @@ async def _measure(asked: Ask, slots: int, output: Path) -> tuple[Measured, RunS
         on_interrupt=lambda count: None,
     )
     return Measured(
-        slots=slots, seconds=ended.seconds, total=watch.total, trained=watch.trained, phases=watch.of_all_slots(slots)
+        slots=slots,
+        seconds=ended.seconds,
+        total=watch.total,
+        trained=watch.trained,
+        phases=watch.of_all_slots(slots),
+        device=watch.device,
     ), ended
 
 

@@ -79,11 +79,12 @@ def refuse_settings(options: argparse.Namespace) -> None:
 
 def _terms(options: argparse.Namespace) -> dict[str, Any]:
     """What was typed of the terms of a batch. Raises NotATerm for any other setting."""
-    config = load_config(options).config
-    try:
-        return terms(config, _settings(options))
-    except KeyError as error:
-        raise NotATerm(command=options.command, key=error.args[0]) from None
+    found = terms(load_config(options).config)
+    asked = _settings(options)
+    for key in asked:
+        if key not in found:
+            raise NotATerm(command=options.command, key=key)
+    return dict(found[key] for key in asked)
 
 
 def _change(options: argparse.Namespace, change: _Change, done: str) -> int:

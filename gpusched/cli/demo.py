@@ -62,7 +62,7 @@ def demo(options: argparse.Namespace) -> int:
     options.config = directory / "config.toml"
     options.symbols_file = str(directory / "symbols.txt")
     options.output = options.name = None
-    options.priority = 0
+    options.priority = None
     asked = ask(options)
     code = run_asked(asked, as_json=options.json)
     if not options.json:

@@ -150,7 +150,7 @@ def gpu_notes(notes: tuple[str, ...]) -> Iterator[Check]:
 def device_check(
     wanted: DeviceChoice, *, gpus: int, fallback: bool, trials: Mapping[DeviceType, Trial], cpu_opencl: bool = False
 ) -> Check:
-    """Where windows will train that ask for `wanted` (`run.device`). `fallback`: on the CPU if there is no GPU.
+    """Where windows will train that ask for `wanted` (`run.device`). `fallback`: `auto` may come to the CPU.
 
     `cpu_opencl`: processors will do for a GPU, if OpenCL offers them.
     """
@@ -160,12 +160,16 @@ def device_check(
     usable = works if gpus else []
     if wanted == "cpu":
         return Check(name=name, status="ok", message='windows train on the CPU (run.device = "cpu")')
-    if wanted in usable or (wanted == "auto" and usable):
-        kind = usable[0] if wanted == "auto" else wanted
-        noun = "GPU" if gpus == 1 else "GPUs"
-        return Check(name=name, status="ok", message=f"windows train on {gpus} {noun}, device type {kind}")
+    any_type = wanted in ("auto", "mixed")
+    if wanted in usable or (any_type and usable):
+        where = f"{gpus} {'GPU' if gpus == 1 else 'GPUs'}, device type {usable[0] if any_type else wanted}"
+        if wanted == "mixed":
+            where = f"the CPU and {where}, at once"
+        elif wanted == "auto" and fallback:
+            where = f"the CPU or on {where}: on what has a batch done first"
+        return Check(name=name, status="ok", message=f"windows train on {where}")
     why = "there is no GPU" if not gpus else "LightGBM trains on no GPU here"
-    if wanted != "auto":
+    if not any_type:
         why = why if not gpus else f"LightGBM does not train with device type {wanted} on a GPU"
         return Check(
             name=name,
@@ -173,7 +177,7 @@ def device_check(
             message=f'windows cannot be trained with run.device = "{wanted}": {why}',
             remedy='give --device auto or --device cpu, or set run.device = "auto"',
         )
-    if fallback:
+    if fallback or wanted == "mixed":
         status: Status = "warning" if gpus else "ok"
         remedy = "see what is said of lightgbm gpu and lightgbm cuda" if gpus else ""
         return Check(name=name, status=status, message=f"windows train on the CPU: {why}", remedy=remedy)

@@ -60,9 +60,13 @@ def _tell(forgotten: Forgotten, options: argparse.Namespace) -> None:
 
 def _sentence(forgotten: Forgotten, *, results: bool) -> str:
     if not forgotten.batches:
-        return "There is no such batch"
+        return "No batch finished that long ago"
     names = ", ".join(forgotten.batches[:3])
     if len(forgotten.batches) > 3:
         names = f"{len(forgotten.batches)} batches"
-    what = f"{names}: {forgotten.windows} windows and their logs are forgotten"
-    return f"{what}, {forgotten.results} results removed" if results else f"{what}; the results stay"
+    what = f"{names}: {_counted(forgotten.windows, 'window')} forgotten, with their logs"
+    return f"{what}; {_counted(forgotten.results, 'result')} removed" if results else f"{what}; the results stay"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -8,7 +8,7 @@ import functools
 import sys
 from collections.abc import Callable
 
-from gpusched.client.streams import expendable, lost
+from gpusched.streams import expendable, lost
 
 Command = Callable[[argparse.Namespace], int]
 

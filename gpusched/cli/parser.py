@@ -144,7 +144,7 @@ def _output(command: argparse.ArgumentParser) -> None:
 
 def _name(command: argparse.ArgumentParser) -> None:
     command.add_argument("--name", help="the batch's id (made from the symbols file and what is asked for)")
-    command.add_argument("--priority", type=int, default=0, help="batches with a higher one go first (0)")
+    command.add_argument("--priority", type=int, help="batches with a higher one go first (0)")
 
 
 def _window(command: argparse.ArgumentParser) -> None:
@@ -223,7 +223,7 @@ def _priority(command: argparse.ArgumentParser) -> None:
 
 def _repeat(command: argparse.ArgumentParser) -> None:
     command.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each kind (3)")
-    command.set_defaults(output=None, name=None, priority=0)
+    command.set_defaults(output=None, name=None, priority=None)
 
 
 def _build(command: argparse.ArgumentParser) -> None:

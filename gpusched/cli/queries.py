@@ -17,11 +17,11 @@ from gpusched.cli.service import reach, status_object
 from gpusched.client.cells import clean
 from gpusched.client.connection import Connection, HungUp, connect
 from gpusched.client.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
-from gpusched.client.streams import when_gone
 from gpusched.client.trouble import remedy
 from gpusched.core.totals import device_object, totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, WindowLine
+from gpusched.streams import when_gone
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -79,6 +79,7 @@ def submit(options: argparse.Namespace) -> int:
             source=asked.source,
             name=asked.name,
             output_dir=asked.output,
+            terms=asked.terms,
             on_survey=on_survey,
             on_trial=on_trial,
         )

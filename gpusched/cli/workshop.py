@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -90,8 +91,9 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
 
     @property
-    def wheel(self) -> Path:
-        return next(self.directory.glob("lightgbm-*.whl"))
+    def wheel(self) -> Path | None:
+        """LightGBM's; None where somebody has removed it."""
+        return next(self.directory.glob("lightgbm-*.whl"), None)
 
     @property
     def nccl(self) -> Path | None:
@@ -131,7 +133,7 @@ class Workshop:
     def built(self, machine: Machine) -> Built | None:
         """The build for this machine that was made before, if it has all that is needed now."""
         built = Built(directory=self._path(machine))
-        return built if built.directory.is_dir() and (built.nccl or machine.nccl) else None
+        return built if built.wheel and (built.nccl or machine.nccl) else None
 
     def build(self, machine: Machine) -> Built:
         """Make the wheels. Raises BuildFailed, LittleRoom, OSError."""
@@ -271,7 +273,9 @@ def interrupted(home: Path) -> Path | None:
 
 
 def put_back_command(kept: Path) -> str:
-    return f"{sys.executable} -m pip install --no-deps --no-index --force-reinstall {kept}"
+    return shlex.join(
+        [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--force-reinstall", str(kept)]
+    )
 
 
 def _kept(home: Path) -> Path:
@@ -280,7 +284,7 @@ def _kept(home: Path) -> Path:
 
 def _files(built: Built, machine: Machine) -> tuple[Path, ...]:
     """What is to be installed: NCCL only where the environment has none."""
-    return (built.wheel,) if machine.nccl or not built.nccl else (built.nccl, built.wheel)
+    return tuple(filter(None, (None if machine.nccl else built.nccl, built.wheel)))
 
 
 def _why_not(environment: Mapping[str, str], *, gpus: bool) -> str | None:

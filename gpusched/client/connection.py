@@ -204,16 +204,19 @@ class Connection:
         source: str,
         name: str | None = None,
         output_dir: Path | None = None,
+        terms: tuple[str, ...] | None = None,
         on_survey: Callable[[int, int], None] = lambda done, total: None,
         on_trial: Callable[[str], None] = lambda trying: None,
     ) -> Submitted:
         """Have a batch accepted; it is durable when this returns. `source` is the stem of the symbols file.
 
+        One that is at work goes on with those limits, workers and priority that `terms` names; None: all.
+
         `on_survey` is told how many symbols of how many have been looked at, `on_trial` which GPUs are being tried if
         the batch has to wait for that.
         """
         output = None if output_dir is None else str(output_dir)
-        self._ask(Submit(spec=spec, source=source, name=name, output_dir=output))
+        self._ask(Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms))
         while True:
             match self._answer(Surveyed, Submitted):
                 case Surveyed(trying=trying) if trying:

@@ -25,7 +25,6 @@ from rich.text import Text
 
 from gpusched.client.cells import ASCII, FANCY, clean, device_name, duration, key_metrics
 from gpusched.client.live import Frame
-from gpusched.client.streams import lost, takes_more
 from gpusched.client.tables import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
 from gpusched.client.view import BatchView
 from gpusched.client.view_windows import FAILURES, FinishedWindow
@@ -33,6 +32,7 @@ from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
 from gpusched.core.model import Finished, Held, Queued, Succeeded
 from gpusched.core.planning import Plan
 from gpusched.protocol import Snapshot
+from gpusched.streams import Outbox, lost
 
 __all__ = [
     "RunScreen",
@@ -50,8 +50,6 @@ __all__ = [
 FRAME_S = 0.125
 #: lines that are printed above the live area with one frame; of further ones only the number is said
 LINES_A_FRAME = 30
-#: characters that are written at once: a pipe that takes anything takes so many (4096 bytes)
-PIECE_CHARS = 1000
 
 
 def open_console(stderr: bool = False) -> Console:
@@ -107,7 +105,7 @@ class RunScreen:
         self._said: deque[Text] = deque(maxlen=LINES_A_FRAME)
         self._unsaid = 0
         #: plain lines that their reader has not taken yet
-        self._unread: deque[str] = deque()
+        self._outbox = Outbox()
         self._waiting = ""
         #: devices of which it was told that they were closed
         self._closed: set[str] = set()
@@ -122,7 +120,7 @@ class RunScreen:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
-        self._hand_over(wait=True)
+        self._outbox.empty(self._console.file)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -169,8 +167,10 @@ class RunScreen:
                     self._finished()
             case BatchHeld(reason=reason):
                 self.note(f"Held: {reason}")
-            case DeviceChanged(device_id=device_id, health="trying" | "open") if device_id not in self._closed:
-                pass  # it was tried before anything was placed there, and trains: that is no news
+            case DeviceChanged(untried=True):
+                pass  # whoever tries it has a sentence about it
+            case DeviceChanged(device_id=device_id, health="open") if device_id not in self._closed:
+                pass  # it was tried before anything was placed there: that it trains is no news
             case DeviceChanged(device_id=device_id, health=health, reason=reason):
                 self._closed.add(device_id)
                 self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))
@@ -248,16 +248,7 @@ class RunScreen:
 
     def _write(self, line: str) -> None:
         """Past rich, which would wrap the line, and costs more than all the rest."""
-        text = clean(line, ascii_only=self._draw.ascii_only) + "\n"
-        self._unread += [text[start : start + PIECE_CHARS] for start in range(0, len(text), PIECE_CHARS)]
-        self._hand_over(wait=False)
-
-    def _hand_over(self, *, wait: bool) -> None:
-        """Write lines until one would block; all of them, however long that takes, with `wait`."""
-        file = self._console.file
-        while self._unread and (wait or takes_more(file)):
-            file.write(self._unread.popleft())
-            file.flush()
+        self._outbox.put(self._console.file, clean(line, ascii_only=self._draw.ascii_only))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The live area. Laid out at once, since the view must not change meanwhile."""

@@ -27,9 +27,9 @@ from gpusched.client.dashboard import title
 from gpusched.client.overview import Overview
 from gpusched.client.page import Page
 from gpusched.client.screens import Dashboard
-from gpusched.client.streams import when_gone
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, Snapshot
+from gpusched.streams import when_gone
 
 FRAMES_PER_S = 8
 #: seconds between frames when nothing happens: elapsed times go on

@@ -53,5 +53,6 @@ def drain(device_id: str, link: Connection) -> str:
 
 
 def resume(device_id: str, link: Connection) -> str:
-    link.resume(device_id)
+    if any(status.health == "trying" for status in link.resume(device_id)):
+        return f"{device_id} is being tried: it opens if it trains"
     return f"{device_id} is open"

@@ -31,6 +31,13 @@ from gpusched.core.terms import Terms
 # -- events: work ------------------------------------------------------------------------------------------------------
 
 
+class WindowsArrived(msgspec.Struct, frozen=True, kw_only=True):
+    """The next windows of a batch that is too large for a turn; `BatchSubmitted` brings the last of them."""
+
+    batch: Batch
+    windows: tuple[PlannedWindow, ...]
+
+
 class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
     """A planned batch. One with the id of a finished batch takes its place."""
 
@@ -193,7 +200,8 @@ class TimePassed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = (
-    BatchSubmitted
+    WindowsArrived
+    | BatchSubmitted
     | BatchRecovered
     | AttemptStarted
     | AttemptEnded
@@ -221,11 +229,22 @@ Event = (
 # -- records: what the store commits before anything else happens ------------------------------------------------------
 
 
+class WindowsAdded(msgspec.Struct, frozen=True, kw_only=True, tag="windows_added"):
+    """Windows of a batch that is not accepted yet: nobody sees them, and after a crash they are dropped."""
+
+    batch: Batch
+    windows: tuple[tuple[PlannedWindow, State], ...]
+    first: bool
+    at: float
+
+
 class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="batch_accepted"):
     """The batch and its windows, each `queued` or already `finished`, in the order of submission."""
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
+    #: so many of them, from the first, were `WindowsAdded` before
+    added: int = 0
     notes: DataNotes = {}
     at: float
 
@@ -308,6 +327,8 @@ class DeviceChanged(msgspec.Struct, frozen=True, kw_only=True, tag="device_chang
     health: Health
     reason: str
     at: float
+    #: it has not trained yet; whoever tries it says more
+    untried: bool = False
 
 
 class DeviceTuned(msgspec.Struct, frozen=True, kw_only=True, tag="device_tuned"):
@@ -331,7 +352,8 @@ class ProgressReported(msgspec.Struct, frozen=True, kw_only=True, tag="progress_
 
 
 Record = (
-    BatchAccepted
+    WindowsAdded
+    | BatchAccepted
     | WindowMoved
     | BatchHeld
     | BatchReleased

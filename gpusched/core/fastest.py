@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -66,30 +67,38 @@ def kinds(devices: Iterable[Device], workers: int = 0) -> tuple[Kind, ...]:
     return tuple(kind for kind in made if kind.slots)
 
 
-def typical(windows: Sequence[PlannedWindow]) -> PlannedWindow:
-    """The window to time: half of all rows are in windows that have no fewer."""
-    by_rows = sorted(windows, key=lambda window: window.usable_rows)
-    left = sum(_rows(window) for window in by_rows) / 2
-    for window in by_rows:
-        left -= _rows(window)
-        if left <= 0:
-            return window
-    return by_rows[-1]
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch has to train."""
+
+    #: of each window, the most first
+    rows: tuple[int, ...]
+    #: the window to time: half of all rows are in windows that have no fewer
+    typical: PlannedWindow
 
 
-def waves(windows: Sequence[PlannedWindow], kind: Kind) -> float:
+def load(windows: Sequence[PlannedWindow]) -> Load:
+    """Of the windows that are to be trained, one at least. Takes a quarter of a second for 100,000."""
+    by_rows = sorted(windows, key=_rows, reverse=True)
+    rows = tuple(map(_rows, by_rows))
+    half = sum(rows) / 2
+    for window, so_far in zip(by_rows, accumulate(rows), strict=True):
+        if so_far >= half:
+            return Load(rows=rows, typical=window)
+    return Load(rows=rows, typical=by_rows[-1])
+
+
+def waves(work: Load, kind: Kind) -> float:
     """How many windows like the typical one each slot has to train, at least one."""
-    rows = sum(_rows(window) for window in windows) / _rows(typical(windows))
-    return max(1.0, rows / kind.slots)
+    return max(1.0, sum(work.rows) / _rows(work.typical) / kind.slots)
 
 
-def patience_s(windows: Sequence[PlannedWindow], kind: Kind, best_s: float | None) -> float:
+def patience_s(work: Load, kind: Kind, best_s: float | None) -> float:
     """How long a window may be timed on `kind`, where another type would have the batch done in `best_s`.
 
     A quarter of what the batch takes there, and no longer than it can still be the faster one: beyond that a timing
     costs more than it can bring. Half a second is always well spent, since its result is kept.
     """
-    each = waves(windows, kind)
+    each = waves(work, kind)
     longest = MOST_S if each >= MANY else LEAST_S
     return longest if best_s is None else min(longest, max(LEAST_S, best_s / each))
 
@@ -119,11 +128,8 @@ def remembered(timings: Iterable[Timing], found: Sequence[Kind], rows: int) -> d
     return {kind: by_model[key] for kind in found if (key := (kind.device_type, kind.model)) in by_model}
 
 
-def expected(
-    windows: Sequence[PlannedWindow], found: Sequence[Kind], timings: Mapping[Kind, Timing]
-) -> tuple[Expected, ...]:
+def expected(work: Load, found: Sequence[Kind], timings: Mapping[Kind, Timing]) -> tuple[Expected, ...]:
     """How long the batch takes on each device type of which anything is known."""
-    rows = sorted(map(_rows, windows), reverse=True)
     told = []
     for device_type in sorted({kind.device_type for kind in found}):  # the processors first
         known = [kind for kind in found if kind.device_type == device_type and kind in timings]
@@ -133,26 +139,23 @@ def expected(
                 Expected(
                     device_type=device_type,
                     devices=sum(kind.devices for kind in exact or known),
-                    seconds=_makespan(rows, [_pace(timings[kind], kind) for kind in exact or known]),
+                    seconds=_makespan(work.rows, [_pace(timings[kind], kind) for kind in exact or known]),
                     at_least=not exact,
                 )
             )
     return tuple(told)
 
 
-def fastest(
-    windows: Sequence[PlannedWindow], found: Sequence[Kind], timings: Mapping[Kind, Timing], *, pending: int = 0
-) -> Choice:
+def fastest(work: Load, found: Sequence[Kind], timings: Mapping[Kind, Timing], *, pending: int = 0) -> Choice:
     """The type that has the batch done first, as far as is known; `pending` GPUs may turn out to train, too."""
-    told = expected(windows, found, timings)
+    told = expected(work, found, timings)
     exact = [one for one in told if not one.at_least]
     if not exact:
         return Choice(device=preferred(found), expected=told, reason=_reason(told, preferred(found), None, pending))
     best = min(exact, key=lambda one: one.seconds)
     mixed = None
     if len(exact) == len(told) > 1:
-        rows = sorted(map(_rows, windows), reverse=True)
-        mixed = _makespan(rows, [_pace(timings[kind], kind) for kind in found if kind in timings])
+        mixed = _makespan(work.rows, [_pace(timings[kind], kind) for kind in found if kind in timings])
     return Choice(
         device=best.device_type,
         expected=told,

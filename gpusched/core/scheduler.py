@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core import lifecycle
-from gpusched.core.changes import LOOKED_AT, SLICE_WINDOWS, Change, Verb
+from gpusched.core.changes import SLICE_WINDOWS, Verb
 from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates, guessed_seconds
 from gpusched.core.events import (
@@ -31,8 +31,6 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     CancelRequested,
-    ChangeAdvanced,
-    ChangeMade,
     CheckResults,
     Command,
     DeviceChanged,
@@ -61,9 +59,10 @@ from gpusched.core.events import (
     TrialBegan,
     TrialEnded,
     WindowMoved,
+    WindowsAdded,
+    WindowsArrived,
 )
 from gpusched.core.failures import TREATMENTS, Retry, is_own, judge, missed, signature, stopped, trained
-from gpusched.core.memory import Need
 from gpusched.core.model import (
     CPU,
     Active,
@@ -72,7 +71,6 @@ from gpusched.core.model import (
     Ending,
     Failed,
     Failure,
-    FailureKind,
     Finished,
     Held,
     Instant,
@@ -95,9 +93,11 @@ from gpusched.core.model import (
     WindowResult,
     name_of,
 )
-from gpusched.core.placement import Allocation, Pool, suits
+from gpusched.core.placement import Allocation, Pool
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.shortage import ask_for_more
+from gpusched.core.slices import Slices
 from gpusched.core.terms import differences, with_terms
 from gpusched.core.timers import Timer, Timers
 
@@ -107,8 +107,6 @@ RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
 DEVICE_AT_FAULT = ("device_lost", "device_mismatch")
 #: how the reason begins for which a batch is held until a device is opened again
 STRANDED = "no device is left that could run it"
-#: of a GPU, set aside at least for a window that ran out of its memory
-LEAST_RETRY_BYTES = 1 << 30
 #: seconds that a fork may take before its attempt is stopped: the launcher imports the workload before the first one
 LAUNCH_TIMEOUT_S = 120.0
 #: a reading that is older says nothing: NVML, or the device, does not answer, and the ledger decides alone
@@ -122,13 +120,13 @@ class Scheduler:
         """`estimates` is read only: whoever owns it lets it learn. `slice_windows` are changed in a turn at most."""
         self.pool = Pool()
         self._batches: dict[str, BatchQueue] = {}
+        #: those of which not all windows are here yet
+        self._arriving: dict[str, BatchQueue] = {}
         #: those that are not finished: what remembers thousands of others must cost nothing
         self._open: dict[str, BatchQueue] = {}
         self._dispatcher = Dispatcher(self.pool, self._open, Estimates() if estimates is None else estimates)
         self._timers = Timers(self._batches)
-        #: batches with changes that are not through, the one whose turn it is first; whether that has been recorded
-        self._changing: dict[str, bool] = {}
-        self._slice_windows = slice_windows
+        self._slices = Slices(self._apply, slice_windows)
         #: by device: its windows that do not die
         self._suspected: dict[str, set[WindowKey]] = {}
         self._shutdown = False
@@ -153,6 +151,8 @@ class Scheduler:
                 self._process_stuck(event, now)
             case TimePassed():
                 self._time_passed(now)
+            case WindowsArrived():
+                self._windows_arrived(event, now)
             case BatchSubmitted():
                 self._batch_submitted(event, now)
                 self._hold_stranded(now)
@@ -171,8 +171,8 @@ class Scheduler:
                 self._ask("retry", event.batch_id, event.label, now)
                 self._hold_stranded(now)
             case SliceGranted():
-                if self._changing:
-                    self._go_on(self._batches[next(iter(self._changing))], now)
+                if (changed := self._slices.next) is not None:
+                    self._go_on(changed, now)
             case TermsRequested():
                 self._change_terms(event, now)
             case DevicesFound():
@@ -235,11 +235,11 @@ class Scheduler:
     @property
     def changing(self) -> bool:
         """Whether changes are not through: each `SliceGranted` takes them further."""
-        return bool(self._changing)
+        return bool(self._slices)
 
     def is_changing(self, batch_id: str) -> bool:
         """Whether changes of this batch are not through."""
-        return batch_id in self._changing
+        return batch_id in self._slices
 
     def is_at_work(self, batch_id: str) -> bool:
         """Whether the batch is there, and not finished."""
@@ -317,26 +317,32 @@ class Scheduler:
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
+    def _windows_arrived(self, event: WindowsArrived, now: Instant) -> None:
+        batch = self._arriving.setdefault(event.batch.id, BatchQueue(event.batch))
+        first = not batch.windows
+        windows = _as_planned(event.windows)
+        self._add(batch, windows)
+        self._records.append(WindowsAdded(batch=event.batch, windows=windows, first=first, at=now.wall))
+
     def _batch_submitted(self, event: BatchSubmitted, now: Instant) -> None:
-        batch = BatchQueue(event.batch)
         known = self._batches.get(event.batch.id)
         assert known is None or known.done, f"batch {event.batch.id} is not finished"
-        states: list[tuple[PlannedWindow, State]] = []
-        for planned in event.windows:
-            outcome = planned_outcome(planned)
-            states.append((planned, Queued() if outcome is None else Finished(attempts=0, outcome=outcome)))
-        self._records.append(BatchAccepted(batch=event.batch, windows=tuple(states), notes=event.notes, at=now.wall))
-        self._admit(batch, states)
+        batch = self._arriving.pop(event.batch.id, None) or BatchQueue(event.batch)
+        added = len(batch.windows)
+        self._add(batch, _as_planned(event.windows))
+        windows = tuple([(entry.planned, entry.state) for entry in batch.windows])
+        record = BatchAccepted(batch=event.batch, windows=windows, added=added, notes=event.notes, at=now.wall)
+        self._records.append(record)
+        self._admit(batch)
         self._end_if_done(batch, now)
 
     def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
         batch = BatchQueue(event.batch)
         batch.held_reason = event.held_reason
         batch.finished = event.finished
-        batch.changes.extend(event.changes)
-        if event.changes:
-            self._changing[event.batch.id] = True
-        self._admit(batch, event.windows)
+        self._slices.resume(batch, event.changes)
+        self._add(batch, event.windows)
+        self._admit(batch)
         self._end_if_done(batch, now)
         for entry in batch.entries.values():
             if isinstance(entry.state, Active):
@@ -360,10 +366,12 @@ class Scheduler:
             new = self._after_failure(entry, batch, state.attempt, ending, now)
         self._move(entry, "ended", new, "found after a restart of the supervisor", now, ending)
 
-    def _admit(self, batch: BatchQueue, windows: Iterable[tuple[PlannedWindow, State]]) -> None:
-        for number, (planned, state) in enumerate(windows):
+    def _add(self, batch: BatchQueue, windows: Iterable[tuple[PlannedWindow, State]]) -> None:
+        for number, (planned, state) in enumerate(windows, len(batch.windows)):
             batch.add(Entry(WindowKey(batch.batch.id, planned.window.label), planned, number, state))
             batch.active += isinstance(state, Active)
+
+    def _admit(self, batch: BatchQueue) -> None:
         self._batches[batch.batch.id] = batch
         self._open.pop(batch.batch.id, None)
         if not batch.finished:
@@ -456,7 +464,8 @@ class Scheduler:
                 entry.losses += 1
             new = self._after_failure(entry, batch, state.attempt, ending, now)
             if isinstance(new, Queued):
-                reason += self._want_more_memory(entry, ending.kind, allocation, usage)
+                wanted = batch.batch.device
+                reason += ask_for_more(entry, ending.kind, allocation, usage, pool=self.pool, wanted=wanted)
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
             if isinstance(ending, Failure):
@@ -493,24 +502,6 @@ class Scheduler:
             reason = f"the last {count} windows failed in the same way ({failure.message})"
             self._hold_batch(batch, reason, now)
 
-    def _want_more_memory(self, entry: Entry, kind: FailureKind, had: Allocation, usage: Usage) -> str:
-        """After a memory ran out: set more of it aside, then ask for all of it; how the story goes on.
-
-        `had` was set aside, because the window had asked or because windows like it had taught so: too little. After a
-        GPU for itself a window gets the processors, if it may have them.
-        """
-        if kind == "device_memory":
-            cpu, wanted = self.pool.devices.get(CPU), self._batches[entry.key.batch_id].batch.device
-            entry.on_cpu = entry.device.alone and cpu is not None and suits(cpu.device, wanted)
-            more = max(2 * had.device.memory_bytes, LEAST_RETRY_BYTES)
-            entry.device = Need(more, alone=entry.device.memory_bytes > 0 and not entry.on_cpu)
-            return "; next on the processors" if entry.on_cpu else _told(entry.device)
-        if kind == "host_memory":
-            more = 2 * max(had.host.memory_bytes, usage.own_memory_bytes or 0)
-            entry.host = Need(more, alone=entry.host.memory_bytes > 0)
-            return _told(entry.host)
-        return ""
-
     def _stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
         """End the process of an active window; its `AttemptEnded` comes when the group is gone."""
         state, limits = entry.state, self._batches[entry.key.batch_id].batch.spec.limits
@@ -532,41 +523,17 @@ class Scheduler:
         batch = self._batches.get(batch_id)
         if batch is None or (label is not None and label not in batch.entries):
             return
-        number = batch.changes[-1].number + 1 if batch.changes else 1
-        change = Change(verb=verb, label=label, number=number)
-        batch.changes.append(change)
-        if number == 1:
+        waits = self._slices.ask(batch, verb, label, now)
+        if waits is None:
             self._go_on(batch, now)
         else:
-            self._records.append(ChangeAdvanced(batch_id=batch_id, change=change, recorded=False, at=now.wall))
+            self._records.append(waits)
 
     def _go_on(self, batch: BatchQueue, now: Instant) -> None:
         """Make a slice of the first of a batch's changes."""
-        change, batch_id = batch.changes[0], batch.batch.id
-        entries = batch.windows if change.label is None else [batch.entries[change.label]]
-        done, windows = change.done, change.windows
-        if change.verb == "cancel" and change.label is None and done == 0:
-            # What runs is told to end at once, not when its turn comes.
-            ours = [entry for entry in self._active() if entry.key.batch_id == batch_id]
-            windows += sum(self._apply("cancel", entry, now) for entry in ours)
-        last = min(len(entries), done + LOOKED_AT * self._slice_windows)
-        most = windows + self._slice_windows
-        while done < last and windows < most:
-            windows += self._apply(change.verb, entries[done], now)
-            done += 1
-        change = batch.changes[0] = msgspec.structs.replace(change, done=done, windows=windows)
-        recorded = self._changing.pop(batch_id, False)
-        if done < len(entries):
-            self._changing[batch_id] = True
-            self._records.append(ChangeAdvanced(batch_id=batch_id, change=change, recorded=recorded, at=now.wall))
-            return
-        batch.changes.popleft()
-        if change.verb == "cancel" and change.label is None:
-            batch.none_is_queued()
-        if windows or recorded:
-            self._records.append(ChangeMade(batch_id=batch_id, change=change, recorded=recorded, at=now.wall))
-        if batch.changes:
-            self._changing[batch_id] = True
+        active = [entry for entry in self._active() if entry.key.batch_id == batch.batch.id]
+        if (record := self._slices.make(batch, active, now)) is not None:
+            self._records.append(record)
         self._end_if_done(batch, now)
 
     def _apply(self, verb: Verb, entry: Entry, now: Instant) -> bool:
@@ -726,7 +693,10 @@ class Scheduler:
 
     def _device_changed(self, device_id: str, now: Instant) -> None:
         state = self.pool.devices[device_id]
-        self._records.append(DeviceChanged(device_id=device_id, health=state.health, reason=state.reason, at=now.wall))
+        changed = DeviceChanged(
+            device_id=device_id, health=state.health, reason=state.reason, at=now.wall, untried=state.untried
+        )
+        self._records.append(changed)
 
     def _time_passed(self, now: Instant) -> None:
         while (timer := self._timers.first) and timer.at <= now.monotonic:
@@ -813,5 +783,7 @@ class Scheduler:
         entry.state = new
 
 
-def _told(need: Need) -> str:
-    return "; next alone" if need.alone else f"; next with {need.memory_bytes / 2**20:.0f} MiB set aside"
+def _as_planned(windows: Iterable[PlannedWindow]) -> tuple[tuple[PlannedWindow, State], ...]:
+    """Windows in the states in which they begin: queued, or finished by the plan."""
+    outcomes = ((planned, planned_outcome(planned)) for planned in windows)
+    return tuple([(p, Queued() if o is None else Finished(attempts=0, outcome=o)) for p, o in outcomes])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -24,8 +25,9 @@ from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice
 from gpusched.core.planning import Plan
 from gpusched.core.selection import Selected
 from gpusched.core.symbols import symbol_problem
-from gpusched.core.terms import Terms, differences, terms_of, with_terms
+from gpusched.core.terms import NAMES, Terms, differences, terms_of, with_terms
 from gpusched.daemon import clock
+from gpusched.daemon.arrivals import SLICE_WINDOWS
 from gpusched.daemon.choice import Chooser
 from gpusched.daemon.clients import Peer
 from gpusched.daemon.condition import Condition
@@ -39,7 +41,7 @@ from gpusched.daemon.warm_up import WarmUp
 from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 
-#: what a change to all windows of a batch may take is bounded by the watchdog: 100,000 take 12 s on a slow machine
+#: all of them are kept in memory, about 2 KB each
 MAX_WINDOWS = 200_000
 #: levels of objects and lists in a workload's settings
 MAX_DEPTH = 16
@@ -148,7 +150,7 @@ class Admission:
         output_dir = Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id
         async with self.one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
-                return await self._known(batch_id, spec)
+                return await self._known(batch_id, request)
             place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
             await self._check_output(batch_id, place.path)
             is_theirs = request.output_dir is None or self._has_written(place)
@@ -175,7 +177,7 @@ class Admission:
                 # again, or another batch may have taken the directory.
                 self._refuse_if_draining()
                 if self._at_work(batch_id, digest):
-                    return await self._known(batch_id, spec)
+                    return await self._known(batch_id, request)
                 await self._check_output(batch_id, place.path)
                 again = self._store.batch(batch_id) is not None
                 batch = Batch(
@@ -188,15 +190,30 @@ class Admission:
                     guarded=place.guarded,
                     choice=choice,
                 )
-                with anyio.move_on_after(COMMIT_PATIENCE_S) as scope:
-                    await self._supervisor.submit(batch, plan.windows, plan.notes)
-                if scope.cancelled_caught:
-                    await self.durable()
+                await self._make_way(batch_id, len(plan.windows))
+                self._supervisor.hand_over(batch, plan.windows, plan.notes)
+            # Others may change theirs meanwhile.
+            await self.durable()
+            while batch_id in self._supervisor.arrivals:
+                await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
 
-    async def _known(self, batch_id: str, spec: BatchSpec) -> Admitted:
-        """It is at work already, and goes on with the terms of the new request."""
-        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms_of(spec)))
+    async def _make_way(self, batch_id: str, windows: int) -> None:
+        """Remove the records of a large earlier round piece by piece; those of a small one go in the turn that accepts
+        the next."""
+        row = self._store.batch(batch_id)
+        if row is None or row.state != "finished" or max(windows, sum(row.counts.values())) <= SLICE_WINDOWS:
+            return
+        self._store.mark_forgotten(batch_id, results=False)
+        self._supervisor.drop(batch_id)
+        while self._store.remove_forgotten(batch_id, SLICE_WINDOWS) == SLICE_WINDOWS:
+            await anyio.lowlevel.checkpoint()
+
+    async def _known(self, batch_id: str, request: Submit) -> Admitted:
+        """It is at work already, and goes on with what the new request asks for."""
+        names = NAMES if request.terms is None else request.terms
+        asked = {name: value for name, value in terms_of(request.spec).items() if name in names}
+        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, asked))
 
     def notes(self, spec: BatchSpec) -> tuple[str, ...]:
         """What is accepted, and may not be what was wanted."""
@@ -260,8 +277,9 @@ class Admission:
         """Raise OutputTaken if another batch that is at work writes to the same directory, by whichever path."""
         if str(real) in self._cleared:
             raise OutputCleared(path=real)
-        others = {b.output_dir: b.id for b in self._supervisor.scheduler.open_batches() if b.id != batch_id}
-        others = {path: other for path, other in others.items() if self.at_work(other)}
+        arriving, scheduler = self._supervisor.arrivals.batches, self._supervisor.scheduler
+        others = {b.output_dir: b.id for b in scheduler.open_batches() if b.id != batch_id and self.at_work(b.id)}
+        others |= {b.output_dir: b.id for b in arriving}
         for path, other in others.items():
             if await anyio.to_thread.run_sync(is_same, Path(path), real):
                 raise OutputTaken(other=other, path=real)

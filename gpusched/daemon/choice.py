@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 
 import anyio
 import anyio.to_thread
@@ -24,7 +23,7 @@ import msgspec
 
 from gpusched.core import fastest
 from gpusched.core.estimates import Estimates, bucket_of
-from gpusched.core.fastest import Kind, Timing
+from gpusched.core.fastest import Kind, Load, Timing
 from gpusched.core.model import Batch, BatchSpec, Choice, Device, DeviceType, PlannedWindow, WindowResult
 from gpusched.core.placement import suits
 from gpusched.core.planning import Plan
@@ -79,7 +78,10 @@ class Chooser:
         """
         if spec.device != "auto":
             return plan, None
-        choice = await self._there_already(plan) or await self._choose(spec, plan)
+        types = Counter(window.committed.device_type for window in plan.to_reuse if window.committed is not None)
+        choice = await self._there_already(plan, types) or await self._choose(spec, plan)
+        if types.keys() <= {choice.device}:
+            return plan, choice
         windows = tuple(
             msgspec.structs.replace(window, committed=None)
             if window.committed is not None and window.committed.device_type != choice.device
@@ -88,14 +90,14 @@ class Chooser:
         )
         return msgspec.structs.replace(plan, windows=windows), choice
 
-    async def _there_already(self, plan: Plan) -> Choice | None:
+    async def _there_already(self, plan: Plan, types: Counter[DeviceType]) -> Choice | None:
         """A batch keeps the type of its results, so that its models compare."""
-        types = Counter(window.committed.device_type for window in plan.to_reuse if window.committed is not None)
         if any(device_type != "cpu" for device_type in types):
             await self._fleet.settled()
         for device_type, count in types.most_common():
             if device_type in self._fleet.pool.device_types("auto"):
-                others = len(plan.to_train) or len(types) > 1
+                # One type, or all done: there is nothing to say.
+                others = (plan.to_train or len(types) > 1) and len(self._fleet.device_types("auto")) > 1
                 verb = "was" if count == 1 else "were"
                 reason = f"{count} {'window' if count == 1 else 'windows'} {verb} trained {_WORDS[device_type]} before"
                 return Choice(device=device_type, reason=f"{reason}: so are the others" if others else "")
@@ -116,45 +118,44 @@ class Chooser:
 
     async def _time_all(self, spec: BatchSpec, windows: tuple[PlannedWindow, ...]) -> Choice:
         """Ask what is known, then time the processors, and the GPUs as long as they may be the faster ones."""
-        rows = fastest.typical(windows).usable_rows
+        work = await anyio.to_thread.run_sync(fastest.load, windows)
+        rows = work.typical.usable_rows
         settings = hashlib.sha256(msgspec.json.encode(spec.settings, order="deterministic")).hexdigest()[:16]
         known = self._remembered(spec.workload, settings)
         timings = fastest.remembered(known, self._kinds(spec), rows)
         best_s: float | None = None
         for on_cpu in (True, False):
             if not on_cpu:
-                await self._wait_for_trials(spec, windows, best_s)
+                await self._wait_for_trials(spec, work, best_s)
             kinds = self._kinds(spec)
             learned = {} if self._fleet.untried else fastest.learned(self._estimates, spec.workload, kinds, rows)
             timings = {**fastest.remembered(known, kinds, rows), **timings, **learned}
-            choice = await self._decided(windows, kinds, timings)
+            choice = await self._decided(work, kinds, timings)
             if not self._fleet.untried and fastest.is_certain(choice, kinds):
                 return choice
             for kind in (kind for kind in kinds if (kind.device_type == "cpu") == on_cpu):
-                known_one, limit_s = timings.get(kind), fastest.patience_s(windows, kind, best_s)
+                known_one, limit_s = timings.get(kind), fastest.patience_s(work, kind, best_s)
                 if known_one is None or (known_one.at_least and known_one.seconds < limit_s):
-                    timing = await self._time(spec, kind, fastest.typical(windows), settings, limit_s)
+                    timing = await self._time(spec, kind, work.typical, settings, limit_s)
                     if timing is not None:
                         timings[kind] = timing
                         self._keep(timing)
-            choice = await self._decided(windows, kinds, timings)
+            choice = await self._decided(work, kinds, timings)
             best_s = min((one.seconds for one in choice.expected if not one.at_least), default=None)
         return choice
 
-    async def _decided(
-        self, windows: tuple[PlannedWindow, ...], kinds: tuple[Kind, ...], timings: dict[Kind, Timing]
-    ) -> Choice:
+    async def _decided(self, work: Load, kinds: tuple[Kind, ...], timings: dict[Kind, Timing]) -> Choice:
         """In a thread: 100,000 windows take a fifth of a second to be added up."""
         pending = len(self._fleet.untried)
-        return await anyio.to_thread.run_sync(lambda: fastest.fastest(windows, kinds, timings, pending=pending))
+        return await anyio.to_thread.run_sync(lambda: fastest.fastest(work, kinds, timings, pending=pending))
 
-    async def _wait_for_trials(self, spec: BatchSpec, windows: tuple[PlannedWindow, ...], best_s: float | None) -> None:
+    async def _wait_for_trials(self, spec: BatchSpec, work: Load, best_s: float | None) -> None:
         """For GPUs that are being tried, as long as they might still be the faster ones."""
         if best_s is None:
             await self._fleet.settled()
             return
         possible = fastest.kinds(self._fleet.untried, spec.workers)
-        longest = max((best_s / fastest.waves(windows, kind) for kind in possible), default=0.0)
+        longest = max((best_s / fastest.waves(work, kind) for kind in possible), default=0.0)
         with anyio.move_on_after(max(fastest.LEAST_S, longest)):
             await self._fleet.settled()
 
@@ -190,7 +191,7 @@ class Chooser:
             device_type=kind.device_type,
             bucket=bucket_of(window.usable_rows),
             rows=window.usable_rows,
-            seconds=limit_s if scope.cancelled_caught else fmean(took),
+            seconds=limit_s if scope.cancelled_caught else sum(took) / len(took),
             at_least=scope.cancelled_caught,
         )
 

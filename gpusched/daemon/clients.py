@@ -92,6 +92,8 @@ class Clients:
 
     def __init__(self, owner: int) -> None:
         self._owner = owner
+        #: users of whom it was logged that they have too many; the log must not be what they fill
+        self._told: set[int] = set()
         #: by user
         self._connected: dict[int, list[Connection]] = {}
 
@@ -101,9 +103,10 @@ class Clients:
         theirs = self._connected.setdefault(peer.uid, [])
         if peer.uid in (0, self._owner):
             if len(theirs) >= MAX_CLIENTS:
+                self._log_once(peer, "idle connections make room for new ones of the same user")
                 _make_room(theirs)
         elif len(theirs) >= MAX_OF_A_USER:
-            log.warning("a client was turned away, its user has too many pid=%d uid=%d", peer.pid, peer.uid)
+            self._log_once(peer, "clients of a user who has too many are turned away")
             raise Over(f"your user has {len(theirs)} connections to the daemon already", "close some of them")
         elif self._others() >= MAX_CLIENTS:
             raise Over(f"the daemon has {MAX_CLIENTS} clients already", "try again when some of them have left")
@@ -113,8 +116,16 @@ class Clients:
         finally:
             if client in theirs:  # else it has made room for another one
                 theirs.remove(client)
+            if len(theirs) < MAX_OF_A_USER // 2:
+                self._told.discard(peer.uid)
             if not theirs and self._connected.get(peer.uid) is theirs:
                 del self._connected[peer.uid]
+
+    def _log_once(self, peer: Peer, what: str) -> None:
+        """Again only after the user had far fewer."""
+        if peer.uid not in self._told:
+            self._told.add(peer.uid)
+            log.warning("%s pid=%d uid=%d", what, peer.pid, peer.uid)
 
     def _others(self) -> int:
         return sum(len(theirs) for uid, theirs in self._connected.items() if uid not in (0, self._owner))
@@ -126,7 +137,6 @@ def _make_room(connected: list[Connection]) -> None:
     connected.remove(left)
     why = f"your user has {MAX_CLIENTS} connections to the daemon, and this one was idle for the longest time"
     left.leave(Problem(problem=why, remedy="close those that are not used, and connect again", exit_code=NO_DAEMON))
-    log.warning("an idle connection had to make room for a new one of the same user connections=%d", MAX_CLIENTS)
 
 
 class Connection:

@@ -31,8 +31,8 @@ from gpusched.daemon.warm_up import Verdict, WarmUp, name_among
 RETRY_S, RARE_RETRY_S = 15.0, 900.0
 #: seconds after which whoever waits for a trial is told so again
 TELL_S = 1.0
-#: seconds between two trials of a GPU that gets memory back again and again
-PATIENCE_S = 5.0
+#: seconds between two trials of a GPU that gets memory back again and again: as many more each time, up to
+PATIENCE_S, MOST_PATIENCE_S = 5.0, 60.0
 
 
 class _Gpu:
@@ -212,7 +212,7 @@ class Fleet:
             return
         gpu.free_bytes = free if gpu.free_bytes is None else min(gpu.free_bytes, free)
         if free >= gpu.free_bytes + LEAST_DEVICE_BYTES:
-            self._retry(gpu, gpu.tried_at + PATIENCE_S)
+            self._retry(gpu, gpu.tried_at + min(PATIENCE_S * gpu.failures, MOST_PATIENCE_S))
 
     def notice(self, noticed: Noticed) -> None:
         """Something has come back, or is not what it was."""
@@ -233,7 +233,6 @@ class Fleet:
         for device_id in [id_ for id_ in self._gpus if id_ not in here and found.complete]:
             del self._gpus[device_id]
             self._post(DeviceVanished(device_id=device_id, reason="it is not there any more, or may not be used"))
-            self._on_note(f"{device_id} is not there any more, or may not be used")
         for note in selected.notes:
             if note not in self._notes:
                 self._on_note(note)

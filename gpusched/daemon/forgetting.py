@@ -38,7 +38,7 @@ from gpusched.protocol import Forgotten, summed
 #: seconds between looks at what has become too old; the first comes after as long
 LOOK_S = 3600.0
 #: windows whose records are removed, or results looked at, in one piece: in less than 50 ms
-PIECE_WINDOWS = 200
+PIECE_WINDOWS = 100
 
 log = logging.getLogger("gpusched.daemon")
 
@@ -110,11 +110,11 @@ class Forgetting:
 
     async def run(self, cache: Cache) -> None:
         """Go on with what was interrupted, then look now and then for what has become too old."""
-        for batch_id, output_dir, results in self._store.forgotten():
-            with self._logged():
-                async with self._admission.one_at_a_time(batch_id):
-                    await self._remove(batch_id, Path(output_dir), results=results)
         while True:
+            for batch_id, output_dir, results in self._store.forgotten():
+                with self._logged():
+                    async with self._admission.one_at_a_time(batch_id):
+                        await self._remove(batch_id, Path(output_dir), results=results)
             wall, began = time.time(), time.monotonic()
             await anyio.sleep(LOOK_S)
             with self._logged():

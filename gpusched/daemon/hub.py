@@ -18,6 +18,7 @@ from gpusched.core.events import (
     ProgressReported,
     Update,
     WindowMoved,
+    WindowsAdded,
 )
 from gpusched.core.model import Reading, Running, WindowKey
 from gpusched.core.placement import Pool
@@ -190,7 +191,7 @@ def _about(update: Update) -> str | None:
             return None
         case WindowMoved(key=key) | ProgressReported(key=key):
             return key.batch_id
-        case BatchAccepted(batch=batch):
+        case BatchAccepted(batch=batch) | WindowsAdded(batch=batch):
             return batch.id
         case _:
             return update.batch_id

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import TextIO
 
 from gpusched.core.events import (
     BatchAccepted,
@@ -24,9 +25,12 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Active, Failed, Failure, Finished, Lost, TimedOut, WindowKey, name_of
 from gpusched.protocol import Trouble
+from gpusched.streams import Outbox
 
 #: a message in a log line is cut to this
 MESSAGE_CHARS = 300
+#: lines that wait for a reader who pauses; of further ones, the oldest are left out
+WAITING_LINES = 10_000
 
 log = logging.getLogger("gpusched")
 
@@ -49,9 +53,23 @@ class _Formatter(logging.Formatter):
         return "\n".join(f"<{number}>{line}" for line in text.splitlines())
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to a reader who may pause (`gpusched daemon 2>&1 | less`), and never waits for one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._outbox = Outbox(WAITING_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._outbox.put(self.stream, self.format(record))
+        except Exception:  # as in the standard library: a log must never be what fails
+            self.handleError(record)
+
+
 def start_logging() -> None:
     """Write what gpusched and asyncio log to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_Formatter(journald=_stderr_is_journal()))
     for name in ("gpusched", "asyncio"):
         logger = logging.getLogger(name)

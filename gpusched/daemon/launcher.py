@@ -47,6 +47,8 @@ _SINGLE_THREADED = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
+    # pandas imports pyarrow where it is installed, whose allocator starts a thread
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 
 

@@ -53,12 +53,17 @@ class Log:
         #: it is trimmed by a thread of its own, and at last by the loop's
         self._trimming = threading.Lock()
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is longer than its limit."""
+        return 0 < self.limit_bytes < size_of_log(self.path)
+
     def trim(self) -> bool:
         """Cut it if it is longer than its limit; whether it was."""
-        if not self.limit_bytes:
+        if not self.is_long:
             return False
         with self._trimming, contextlib.suppress(OSError):  # it may have been removed
-            if self.path.stat(follow_symlinks=False).st_size > self.limit_bytes:
+            if self.is_long:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     self._cut_middle(descriptor)
@@ -140,7 +145,7 @@ class Logs:
     def _look(self) -> None:
         """Have those trimmed that are too long, in another thread: a busy disk makes whoever writes to it wait."""
         self._timer = None
-        long = [log for log in self._open.values() if log.limit_bytes and size_of_log(log.path) > log.limit_bytes]
+        long = [log for log in self._open.values() if log.is_long]
         if long:
             trimming = asyncio.get_running_loop().run_in_executor(None, _trim, long)
             trimming.add_done_callback(self._trimmed)
@@ -178,7 +183,7 @@ def end_of_log(path: Path, *, after: int = 0) -> str:
 def size_of_log(path: Path) -> int:
     """Bytes that are in it now, 0 if it is not there."""
     try:
-        return path.stat().st_size
+        return os.lstat(path).st_size
     except OSError:
         return 0
 

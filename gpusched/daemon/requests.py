@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -11,7 +11,6 @@ from typing import Protocol, TypeVar
 import anyio
 import anyio.lowlevel
 
-from gpusched.core import lifecycle, planning
 from gpusched.core.events import (
     CancelRequested,
     DrainRequested,
@@ -21,23 +20,19 @@ from gpusched.core.events import (
     RetryRequested,
 )
 from gpusched.core.model import (
-    OUTCOMES,
-    Batch,
-    BatchSpec,
     Finished,
     Held,
     Queued,
     State,
     WindowKey,
-    window_label,
 )
-from gpusched.core.scheduler import RETRIABLE
-from gpusched.core.selection import named
 from gpusched.daemon import views
 from gpusched.daemon.admission import Admission, NotYetDurable
+from gpusched.daemon.changes import APPLIES_TO, NothingToAlter, TermsOfAWindow, applies
 from gpusched.daemon.clients import Peer
 from gpusched.daemon.forgetting import Forgetting
 from gpusched.daemon.hub import Hub, Subscriber
+from gpusched.daemon.names import Names, devices
 from gpusched.daemon.rows import WindowRow, attempt_of
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
@@ -45,12 +40,10 @@ from gpusched.errors import InputError
 from gpusched.protocol import (
     BatchDetail,
     Batches,
-    BatchStatus,
     Change,
     Changed,
     ChangeDevice,
     Devices,
-    DeviceStatus,
     End,
     Forget,
     GetBatch,
@@ -82,40 +75,6 @@ PAGE_WINDOWS = 250
 CHUNK_BYTES = 128 * 1024
 #: seconds between looks at a log that somebody follows: no watch sees every file system, and only followers pay
 FOLLOW_S = 0.2
-
-_STATUSES = ("queued", "held", "starting", "running", "stopping", *OUTCOMES)
-#: how many others are looked through for names like an unknown one
-_MANY_NAMES = 2000
-
-
-class UnknownBatch(InputError):
-    problem = "there is no batch {name}"
-    remedy = "{hint}"
-
-
-class UnknownWindow(InputError):
-    problem = "batch {batch} has no window {label}"
-    remedy = "{hint}"
-
-
-class UnknownDevice(InputError):
-    problem = "there is no device {name}"
-    remedy = "{hint}"
-
-
-class UnknownStatus(InputError):
-    problem = "{status!r} is not a status of windows"
-    remedy = "{hint}"
-
-
-class TermsOfAWindow(InputError):
-    problem = "limits, workers and priority are those of a whole batch"
-    remedy = "name the batch alone: `gpusched {verb} {batch} --set …`"
-
-
-class NothingToAlter(InputError):
-    problem = "batch {batch} is finished, and none of its windows would run on other terms"
-    remedy = "submit it again with them: what is finished and unchanged is reused"
 
 
 class ForgottenNowhere(InputError):
@@ -171,6 +130,7 @@ class Requests:
         self._hub = hub
         self._admission = admission
         self._forgetting = forgetting
+        self._names = Names(store)
 
     async def answer(self, request: Request, client: Client) -> None:
         match request:
@@ -179,23 +139,23 @@ class Requests:
             case ListBatches():
                 await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
             case GetBatch(batch_id=batch_id):
-                status, batch = self._status(batch_id), self._batch(batch_id)
+                status, batch = self._names.status(batch_id), self._names.batch(batch_id)
                 notes = self._store.notes(batch_id) if request.notes else {}
                 await client.send(BatchDetail(batch=status, spec=batch.spec, choice=batch.choice, notes=notes))
             case ListWindows():
                 await self._windows(request, client)
             case GetWindow(batch_id=batch_id, label=label):
-                row = self._window(WindowKey(batch_id, label))
+                row = self._names.window(WindowKey(batch_id, label))
                 symbol = row.plan.window.symbol
                 told = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
                 story, attempts = self._store.story(row.key), self._store.attempts(row.key)
-                await client.send(views.window_detail(row, story, attempts, told, self._batch(batch_id)))
+                await client.send(views.window_detail(row, story, attempts, told, self._names.batch(batch_id)))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():
                 await self._results(request, client)
             case GetHistory(batch_id=batch_id):
-                self._status(batch_id)
+                self._names.status(batch_id)
                 await client.send(History(samples=tuple(self._store.history(batch_id))))
             case Change():
                 await self._change(request, client)
@@ -241,37 +201,38 @@ class Requests:
             plan = admitted.plan
             await client.send(
                 Submitted(
-                    batch=self._status(admitted.batch_id),
+                    batch=self._names.status(admitted.batch_id),
                     how=admitted.how,
                     changes=admitted.changes,
                     notes=self._admission.notes(request.spec),
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
-                    choice=self._batch(admitted.batch_id).choice,
+                    choice=self._names.batch(admitted.batch_id).choice,
                 )
             )
 
     async def _windows(self, request: ListWindows, client: Client) -> None:
-        self._status(request.batch_id)
-        if request.status is not None and request.status not in _STATUSES:
-            hint = _did_you_mean(request.status, _STATUSES, f"one of: {', '.join(_STATUSES)}")
-            raise UnknownStatus(status=request.status, hint=hint)
+        self._names.status(request.batch_id)
+        self._names.check_status(request.status)
         rows = self._store.windows(request.batch_id, status=request.status)
         await _pages(rows, views.window_line, lambda page: WindowPage(windows=page), client)
 
     async def _results(self, request: GetResults, client: Client) -> None:
-        self._status(request.batch_id)
+        self._names.status(request.batch_id)
         rows = self._store.finished_windows(request.batch_id)
         await _pages(rows, views.result_line, lambda page: ResultPage(results=page), client)
 
     async def _change(self, request: Change, client: Client) -> None:
         batch_id, label, admission = request.batch_id, request.label, self._admission
-        status = self._status(batch_id)
-        async with admission.changing:
+        status = self._names.status(batch_id)
+        async with contextlib.AsyncExitStack() as alone:
+            if request.verb == "retry":  # not while another round is on its way to take the place of this one
+                await alone.enter_async_context(admission.one_at_a_time(batch_id))
+            await alone.enter_async_context(admission.changing)
             if label is not None:
-                windows = int(_applies(request.verb, self._window(WindowKey(batch_id, label)).state))
+                windows = int(applies(request.verb, self._names.window(WindowKey(batch_id, label)).state))
             else:
-                names = _CHANGES[request.verb]
+                names = APPLIES_TO[request.verb]
                 if request.verb == "release" and status.state == "held":
                     names = ("queued", *names)
                 windows = sum(status.counts.get(name, 0) for name in names)
@@ -291,7 +252,7 @@ class Requests:
         while not_durable is None and self._supervisor.scheduler.is_changing(batch_id):
             not_durable = await self._taken_effect(request.verb)  # turn by turn, and others have theirs meanwhile
         await client.send(
-            Changed(batch=self._status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
+            Changed(batch=self._names.status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
         )
 
     async def _taken_effect(self, verb: Verb) -> str | None:
@@ -322,7 +283,7 @@ class Requests:
         if self._forgetting is None:
             raise ForgottenNowhere
         if request.batch_id is not None:
-            self._status(request.batch_id)
+            self._names.status(request.batch_id)
             await client.send(await self._forgetting.forget(request.batch_id, results=request.results))
         elif request.older_than_s is not None:
             seconds = max(0.0, request.older_than_s)
@@ -332,7 +293,7 @@ class Requests:
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
         if request.batch_id is not None:
-            self._status(request.batch_id)
+            self._names.status(request.batch_id)
         self._hub.subscribe(client, request.batch_id)
         try:
             await client.hung_up()
@@ -342,7 +303,7 @@ class Requests:
     # -- devices -----------------------------------------------------------------------------------------------------
 
     async def _change_device(self, request: ChangeDevice, client: Client) -> None:
-        ids = [status.device.id for status in self._devices(request.device)]
+        ids = [status.device.id for status in devices(self._supervisor.scheduler.pool, request.device)]
         for device_id in ids:
             if request.verb == "drain":
                 self._supervisor.post(DrainRequested(device_id=device_id))
@@ -352,30 +313,16 @@ class Requests:
         changed = [s for s in views.devices(self._supervisor.scheduler.pool) if s.device.id in ids]
         await client.send(Devices(devices=tuple(changed)))
 
-    def _devices(self, name: str | None) -> list[DeviceStatus]:
-        every = views.devices(self._supervisor.scheduler.pool)
-        if name is None:
-            return list(every)
-        meant = {device.id for device in named(name, [status.device for status in every])}
-        if meant:
-            return [status for status in every if status.device.id in meant]
-        found = [status for status in every if name and status.device.id.startswith(name)]
-        if len(found) != 1:
-            ids = [status.device.id for status in found or every]
-            known = f"{'it could be any of' if found else 'there are'}: {', '.join(ids)}"
-            raise UnknownDevice(name=name, hint=_did_you_mean(name, ids, known))
-        return found
-
     # -- logs --------------------------------------------------------------------------------------------------------
 
     async def _log(self, request: ReadLog, client: Client) -> None:
         key = WindowKey(request.batch_id, request.label)
         # Whoever follows a window that was not launched yet sees its first attempt, however short that is.
-        attempt = request.attempt or _launched(self._window(key).state) or int(request.follow)
+        attempt = request.attempt or _launched(self._names.window(key).state) or int(request.follow)
         offset = min(max(0, request.offset), 1 << 62)
         while not client.gone:
             # In this order: what was written before the attempt ended is there when the log is read.
-            state = self._window(key).state
+            state = self._names.window(key).state
             last = _launched(state)
             ended = isinstance(state, Finished) or attempt_of(state) > attempt
             if isinstance(state, Finished) and attempt > last > 0 and not request.attempt:
@@ -414,53 +361,6 @@ class Requests:
         finally:
             os.close(descriptor)
 
-    # -- names -------------------------------------------------------------------------------------------------------
-
-    def _status(self, batch_id: str) -> BatchStatus:
-        row = self._store.batch(batch_id)
-        if row is None:
-            known = [batch.id for batch in self._store.batches()[-_MANY_NAMES:]]
-            raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, known, "`gpusched status` lists them all"))
-        return views.batch_status(row)
-
-    def _batch(self, batch_id: str) -> Batch:
-        batch = self._store.accepted(batch_id)
-        assert batch is not None
-        return batch
-
-    def _window(self, key: WindowKey) -> WindowRow:
-        row = self._store.window(key)
-        if row is None:
-            self._status(key.batch_id)
-            labels = _labels_like(key.label, self._batch(key.batch_id).spec)
-            hint = _did_you_mean(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
-            raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
-        return row
-
-
-#: statuses of the windows that a verb applies to
-_CHANGES: dict[Verb, tuple[str, ...]] = {
-    "cancel": ("queued", "held", "starting", "running"),
-    "hold": ("queued",),
-    "release": ("held",),
-    "retry": ("failed", "timed_out", "cancelled", "lost"),
-    "alter": ("queued", "held", "starting", "running", "stopping"),
-}
-
-
-def _applies(verb: Verb, state: State) -> bool:
-    match verb:
-        case "cancel":
-            return lifecycle.allows(state, "cancelled") or lifecycle.allows(state, "stopped")
-        case "hold":
-            return isinstance(state, Queued)
-        case "release":
-            return isinstance(state, Held)
-        case "retry":
-            return isinstance(state, Finished) and isinstance(state.outcome, RETRIABLE)
-        case "alter":
-            return not isinstance(state, Finished)
-
 
 def _launched(state: State) -> int:
     """The number of the last launch, 0 if there was none."""
@@ -482,16 +382,3 @@ async def _pages(
         await client.send(page(lines_of_page))
         await anyio.lowlevel.checkpoint()
     await client.send(End())
-
-
-def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    nearest = difflib.get_close_matches(name, list(islice(known, _MANY_NAMES)), n=3)
-    return f"did you mean {' or '.join(nearest)}? {otherwise}" if nearest else otherwise
-
-
-def _labels_like(label: str, spec: BatchSpec) -> list[str]:
-    """The windows of the symbols that are most like the one in `label`."""
-    symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
-    nearest = difflib.get_close_matches(label.partition("_")[0], symbols[:_MANY_NAMES], n=3, cutoff=0.4)
-    ranges = planning.date_ranges(spec.start, spec.end, spec.window_days)
-    return [window_label(symbol, start, end) for symbol in nearest for start, end in ranges]

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from gpusched import directories, files
@@ -45,10 +46,12 @@ from gpusched.daemon.launcher import Launcher
 from gpusched.daemon.manager import LAST_S
 from gpusched.daemon.memory import HostMemory
 from gpusched.daemon.pool import build_pool, choose, look
+from gpusched.daemon.pruning import prune_bars
 from gpusched.daemon.sampler import Sampler
 from gpusched.daemon.store import Store
 from gpusched.daemon.supervisor import Supervisor
 from gpusched.daemon.survey import survey
+from gpusched.daemon.territory import refuse_within
 from gpusched.daemon.warm_up import WarmUp, launcher_environment
 from gpusched.errors import StoreUnwritable, one_error
 
@@ -148,6 +151,7 @@ async def run_batch(
     found = look(spec.device)
     gpus = choose(config, found)
     build_pool(config, gpus).require(spec.device)
+    refuse_within(output_dir, (config.cache.dir, config.daemon.state_dir))
     state_dir = _made(run_state_dir(config, output_dir))
     signals: list[int] = []
     course = Course()
@@ -320,6 +324,8 @@ async def run_batch(
             for pid, key in supervisor.left_behind.items():
                 on_note(f"Left behind: the process {pid} of {key or 'a window'} ({proc.doing(pid)})")
             await hooks.finished()
+            with contextlib.suppress(OSError):
+                await anyio.to_thread.run_sync(prune_bars, config.cache)
             tasks.cancel_scope.cancel()
     return RunSummary(
         batch_id=batch_id,

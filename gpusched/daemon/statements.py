@@ -11,6 +11,7 @@ MOVE = (
     "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?"
     " WHERE batch_id = ? AND label = ? RETURNING id"
 )
+COUNT = "INSERT INTO counts SELECT batch_id, status, count(*) FROM windows WHERE batch_id = ? GROUP BY status"
 TELL = "INSERT INTO story (id, window, at, old, new, attempt, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
 PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_at) VALUES (?, ?, ?, ?, ?)"
 START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"

@@ -14,7 +14,6 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -38,10 +37,22 @@ from gpusched.core.events import (
     DeviceTuned,
     Record,
     WindowMoved,
+    WindowsAdded,
 )
 from gpusched.core.fastest import Timing
 from gpusched.core.history import Sample
-from gpusched.core.model import Active, Batch, DataNotes, Finished, Running, Starting, State, Stopping, WindowKey
+from gpusched.core.model import (
+    Active,
+    Batch,
+    DataNotes,
+    Finished,
+    PlannedWindow,
+    Running,
+    Starting,
+    State,
+    Stopping,
+    WindowKey,
+)
 from gpusched.daemon import statements
 from gpusched.daemon.rows import (
     AttemptRow,
@@ -268,6 +279,8 @@ class Store:
         match record:
             case WindowMoved():
                 self._move(record)
+            case WindowsAdded():
+                self._add(record)
             case BatchAccepted():
                 self._accept(record)
             case BatchHeld():
@@ -292,30 +305,39 @@ class Store:
             case DeviceTuned():
                 pass  # it is found anew: another day has other neighbours
 
+    def _add(self, record: WindowsAdded) -> None:
+        if record.first:
+            self._begin_batch(record.batch, record.at)
+            # As one that is being forgotten, it is seen by nobody, and removed after a crash.
+            self._execute("UPDATE batches SET forgetting = 'records' WHERE id = ?", (record.batch.id,))
+        self._insert(record.batch.id, record.windows, record.at)
+
     def _accept(self, record: BatchAccepted) -> None:
         batch = record.batch
-        self._execute("DELETE FROM batches WHERE id = ?", (batch.id,))
-        self._execute(statements.ACCEPT, (batch.id, to_json(batch), batch.output_dir, batch.submitted_at, record.at))
-        counts: Counter[str] = Counter()
-
-        def rows() -> Iterator[tuple[object, ...]]:
-            for plan, state in record.windows:
-                window, status = plan.window, status_of(state)
-                counts[status] += 1
-                finishing = 0 if isinstance(state, Finished) else None
-                yield (
-                    *(batch.id, window.label, window.symbol, status, attempt_of(state), record.at, finishing),
-                    *(to_json(plan), to_json(bounded(state))),
-                )
-
-        self._connection.executemany(statements.INSERT_WINDOW, rows())
-        self._connection.executemany(
-            "INSERT INTO counts VALUES (?, ?, ?)", [(batch.id, status, n) for status, n in counts.items()]
-        )
+        if record.added == 0:
+            self._begin_batch(batch, record.at)
+        self._insert(batch.id, record.windows[record.added :], record.at)
+        self._execute("UPDATE batches SET accepted_at = ?, forgetting = NULL WHERE id = ?", (record.at, batch.id))
+        self._execute(statements.COUNT, (batch.id,))
         self._connection.executemany(
             "INSERT INTO notes VALUES (?, ?, ?, ?)",
             [(batch.id, n, symbol, to_json(notes)) for n, (symbol, notes) in enumerate(record.notes.items())],
         )
+
+    def _begin_batch(self, batch: Batch, at: float) -> None:
+        """In the place of an earlier round, if there is one."""
+        self._execute("DELETE FROM batches WHERE id = ?", (batch.id,))
+        self._execute(statements.ACCEPT, (batch.id, to_json(batch), batch.output_dir, batch.submitted_at, at))
+
+    def _insert(self, batch_id: str, windows: Iterable[tuple[PlannedWindow, State]], at: float) -> None:
+        rows = (
+            (
+                *(batch_id, plan.window.label, plan.window.symbol, status_of(state), attempt_of(state), at),
+                *(0 if isinstance(state, Finished) else None, to_json(plan), to_json(bounded(state))),
+            )
+            for plan, state in windows
+        )
+        self._connection.executemany(statements.INSERT_WINDOW, rows)
 
     def _alter(self, record: BatchAltered) -> None:
         batch = record.batch
@@ -583,6 +605,8 @@ def _may_be_late(record: Record) -> bool:
             return isinstance(new, Running) or (not isinstance(old, Active) and not isinstance(new, Active))
         case ChangeAdvanced(recorded=recorded):
             return recorded
+        case WindowsAdded():
+            return True
         case _:
             return False
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import signal
 import time
@@ -34,7 +35,6 @@ from gpusched.core.events import (
     BatchFinished,
     BatchRecovered,
     BatchReopened,
-    BatchSubmitted,
     CheckResults,
     Command,
     DeviceLost,
@@ -74,6 +74,7 @@ from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
 from gpusched.daemon import clock, proc
 from gpusched.daemon.accounting import UNKNOWN, Accounted
+from gpusched.daemon.arrivals import Arrivals
 from gpusched.daemon.condition import Condition
 from gpusched.daemon.histories import Histories
 from gpusched.daemon.index import Index
@@ -148,6 +149,8 @@ class Supervisor:
         self._index = Index(store, self.log_path)
         found = DevicesFound(devices=devices, trying=frozenset(untried))
         self._events: deque[Event] = deque([found, self._memory.read()])
+        #: batches that have been handed over and are not accepted yet
+        self.arrivals = Arrivals()
         self._wakeup = anyio.Event()
         self._permits = Permits()
         self._processes: dict[tuple[WindowKey, int], Process] = {}
@@ -163,7 +166,9 @@ class Supervisor:
         self._checks: set[int] = set()
         #: set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
-        self._shutdown = self._stopping = False
+        #: attempts whose processes do not die
+        self._stuck: set[tuple[WindowKey, int]] = set()
+        self._shutdown = self._stopping = self._left = False
         #: monotonic instant at which `run` returns whatever hangs
         self._leave_at = float("inf")
         #: what did not end in time: pids, and the windows that they belong to as far as that is known
@@ -186,9 +191,16 @@ class Supervisor:
 
     async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
-        outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
-        self.post(BatchSubmitted(batch=batch, windows=windows, notes=notes or {}))
+        self.hand_over(batch, windows, notes)
         await self.committed()
+        while batch.id in self.arrivals:
+            await self.committed()
+
+    def hand_over(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
+        """Accept a planned batch; it is in `arrivals` until the turn that does."""
+        outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
+        self.arrivals.add(batch, windows, notes or {})
+        self._wakeup.set()
 
     def shut_down(self, *, drain: bool, within_s: float = float("inf")) -> None:
         """Let `run` return once the running windows have ended by themselves (`drain`) or were stopped.
@@ -225,13 +237,13 @@ class Supervisor:
         """Work until `shut_down`, and until what was running then has ended."""
         try:
             async with anyio.create_task_group() as tasks:
-                while not (self._shutdown and self._idle):
+                while not (self._left or (self._shutdown and self._idle)):
                     await self._next_turn()
-                    if time.monotonic() >= self._leave_at:
+                    if time.monotonic() < self._leave_at:
+                        self._turn(tasks)
+                    if time.monotonic() >= self._leave_at or self._is_in_vain:
                         await self._leave()
                         tasks.cancel_scope.cancel()
-                        return
-                    self._turn(tasks)
         finally:
             self._index.close()
             self._stopped.set()
@@ -250,8 +262,14 @@ class Supervisor:
         busy = self.scheduler.active or self._events or self._commands or self._processes or self._checks
         return not busy and (self._stopping or not self._records)
 
+    @property
+    def _is_in_vain(self) -> bool:
+        """Whether all that is still waited for was killed, and does not die."""
+        return self._stopping and bool(self._processes) and self._processes.keys() <= self._stuck
+
     async def _leave(self) -> None:
         """The time is over: end all that runs, and find out what of it does not end."""
+        self._left = True
         windows = {process.pid: key for (key, _), process in self._processes.items()}
         for pid in await self._launcher.abandon():
             seen = proc.look(pid)
@@ -274,8 +292,18 @@ class Supervisor:
 
     @property
     def _may_go_on(self) -> bool:
-        """Whether changes to many windows wait for their next slice; not while the store cannot be written."""
-        return self.scheduler.changing and not self._records
+        """Whether what concerns many windows waits for its next slice; not while the store cannot be written."""
+        return (self.scheduler.changing or bool(self.arrivals)) and not self._records
+
+    def _take_slices(self) -> None:
+        """Go on with what concerns many windows, behind what has been posted."""
+        if self.arrivals:
+            self._events.append(self.arrivals.next())
+        if self.scheduler.changing:
+            self._events.append(SliceGranted())
+        # Windows form no cycles, and a collection that walks through 100,000 of them takes longer than a turn may.
+        gc.collect(1)
+        gc.freeze()
 
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
         if not self.scheduler.at_work:
@@ -285,7 +313,7 @@ class Supervisor:
         if deadline is not None and deadline <= instant.monotonic:
             self._events.append(TimePassed())
         if self._may_go_on:
-            self._events.append(SliceGranted())
+            self._take_slices()
         while self._events:
             event = self._events.popleft()
             records, commands = self.scheduler.handle(event, instant)
@@ -461,18 +489,21 @@ class Supervisor:
             match message:
                 case Progress(phase=phase, round=round, rounds=rounds):
                     self._observe(ProgressReported(key=key, attempt=attempt, phase=phase, round=round, rounds=rounds))
+                case WindowResult(artifacts_path=path) if Path(path) != Path(batch.output_dir, key.label):
+                    errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
                 case WindowResult():
                     results.append(message)
                 case Error(kind=kind, message=text, traceback=traceback):
                     errors.append(Failure(kind=kind, message=text, traceback=traceback))
 
         def on_stuck(what: str) -> None:
+            self._stuck.add((key, attempt))
             self._condition.tell("window", str(key), f"{key} {what}")
             self.post(ProcessStuck(key=key, attempt=attempt, reason=what))
 
-        try:
-            end = await process.wait(on_message, on_stuck)
-        finally:
+        end = await process.wait(on_message, on_stuck)
+        if (key, attempt) in self._stuck and not self._left:
+            self._stuck.remove((key, attempt))
             self._condition.clear("window", str(key))
         ending: Ending = classify(
             result=results[-1] if results else None,

@@ -16,7 +16,7 @@ import os
 import pwd
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -52,7 +52,7 @@ class OutputNotYours(InputError):
 
 
 class OutputPrivate(InputError):
-    problem = "the output directory {path} {where} {private}, where the daemon keeps what is its own"
+    problem = "the output directory {path} {where} {private}, where gpusched keeps what is its own"
     remedy = "choose another directory with -o, or leave -o out"
 
 
@@ -98,11 +98,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         for one in private:
             if real in one.parents:
                 raise OutputPrivate(path=output_dir, where="holds", private=one)
-        around = [one for one in (*private, root) if one == real or one in real.parents]
-        nearest = max(around, key=lambda one: len(one.parts), default=None)
-        if nearest in private:
-            raise OutputPrivate(path=output_dir, where="is" if nearest == real else "lies in", private=nearest)
-        if nearest is None:
+        if _refuse_within(output_dir, private, exempt=root) is None:
             self._check_roots("output directory", real)
         owner = None if peer is None or peer.uid in (os.geteuid(), 0) else peer.uid
         return Place(path=real, guarded=owner is not None or bool(self.roots), owner=owner)
@@ -140,6 +136,22 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
     def _check_roots(self, what: str, real: Path) -> None:
         if self.roots and not any(root == real or root in real.parents for root in map(_real, self.roots)):
             raise OutsideRoots(what=what, path=real, roots=", ".join(map(str, self.roots)))
+
+
+def refuse_within(output_dir: Path, private: Sequence[Path]) -> None:
+    """Raise OutputPrivate if an output directory is one of these, or lies in one."""
+    _refuse_within(output_dir, tuple(map(_real, private)))
+
+
+def _refuse_within(output_dir: Path, private: Sequence[Path], exempt: Path | None = None) -> Path | None:
+    """The nearest of all these real directories around an output; raises OutputPrivate if it is a private one."""
+    real = _real(output_dir)
+    known = private if exempt is None else (*private, exempt)
+    around = [one for one in known if one == real or one in real.parents]
+    nearest = max(around, key=lambda one: len(one.parts), default=None)
+    if nearest in private:
+        raise OutputPrivate(path=output_dir, where="is" if nearest == real else "lies in", private=nearest)
+    return nearest
 
 
 def _real(path: Path) -> Path:

@@ -6,7 +6,15 @@ from collections import Counter
 
 import msgspec
 
-from gpusched.core.events import BatchAccepted, BatchAltered, ChangeAdvanced, ChangeMade, Update, WindowMoved
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchAltered,
+    ChangeAdvanced,
+    ChangeMade,
+    Update,
+    WindowMoved,
+    WindowsAdded,
+)
 from gpusched.core.model import (
     CPU,
     Active,
@@ -162,7 +170,7 @@ def delta(update: Update) -> Delta | None:
     None: nothing, since no view shows terms or how far a change is, and clients of 0.1 know no such frame.
     """
     match update:
-        case BatchAltered() | ChangeAdvanced() | ChangeMade():
+        case BatchAltered() | ChangeAdvanced() | ChangeMade() | WindowsAdded():
             return None
         case BatchAccepted():
             return BatchAnnounced(batch=_announced(update))

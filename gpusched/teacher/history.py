@@ -43,7 +43,10 @@ def load_history(root: str, cache_dir: str, symbol: str, settings: Settings) -> 
             # Without a cache the window only takes longer.
             logging.getLogger(__name__).warning("cannot write the cache of bars: %s", error)
     if settings.strict and history.notes:
-        raise BadData(f"{sources.directory}: data.strict refuses {symbol}: {'; '.join(n.text for n in history.notes)}")
+        raise BadData(
+            f"{sources.directory}: data.strict refuses {symbol}: {'; '.join(note.text for note in history.notes)}",
+            remedy="mend the data, or set data.strict = false",
+        )
     return history
 
 

@@ -35,7 +35,6 @@ _LIKE = {
     "close": r"close|last|price|^c$",
     "volume": _VOLUME_LIKE.pattern,
 }
-_NO_VOLUME = ' volume = "" if there is none;'
 #: names of columns that an error tells
 _SHOWN = 20
 #: of the characters between fields, the likeliest first
@@ -189,10 +188,11 @@ class _Finder:
         hints = ", ".join(f"{name} = {self._guess(name)}" for name in self._missing)
         is_no = "is no column" if len(self._missing) == 1 else "are no columns"
         separated = f", separated by {separator!r}" if separator != "," else ""
+        none = ' (volume = "": there is none)' if "volume" in self._missing else ""
         raise BadData(
             f"{self._place}: there {is_no} {', '.join(map(repr, self._missing))} (there are:"
-            f" {some(self._written, _SHOWN)}{separated}): say what they are called with data.columns = {{{hints}}};"
-            f"{_NO_VOLUME if 'volume' in self._missing else ''} a file that holds no bars does not belong here"
+            f" {some(self._written, _SHOWN)}{separated})",
+            remedy=f"say what they are called with data.columns = {{{hints}}}{none}, or move a file that holds no bars",
         )
 
     def _guess(self, role: str) -> str:

@@ -30,8 +30,8 @@ def floats(table: Table, column: int, name: str, decimal: str) -> Floats:
         if dots.any():
             row = int(dots.any(axis=0).argmax())
             raise BadData(
-                f"{table.place(row)}: {name} {table.shown(row, column)} has a dot, and data.decimal is a comma:"
-                " write numbers without thousands separators"
+                f"{table.place(row)}: {name} {table.shown(row, column)} has a dot, and data.decimal is a comma",
+                remedy="write numbers without thousands separators",
             )
         characters[characters == _COMMA] = _DOT
     numbers, others = _decimals(characters)
@@ -94,18 +94,18 @@ def _number(table: Table, row: int, column: int, name: str, decimal: str) -> flo
     except ValueError:
         separated = f" (fields are separated by {table.separator!r})" if table.separator != "," else ""
         raise BadData(
-            f"{table.place(row)}: {name} {table.shown(row, column)} is not a number{separated}{_cause(said)}"
+            f"{table.place(row)}: {name} {table.shown(row, column)} is not a number{separated}", remedy=_remedy(said)
         ) from None
 
 
-def _cause(text: str) -> str:
+def _remedy(text: str) -> str:
     plain = text.replace(" ", "")
     if plain.count(",") == 1 and "." not in plain and plain.replace(",", "").isdigit():
-        return ': does it have a decimal comma? then set data.decimal = ","'
+        return 'set data.decimal = "," if that is a decimal comma'
     if "," in plain or "'" in plain:
-        return ": write numbers without thousands separators (data.decimal says which character is the decimal point)"
+        return "write numbers without thousands separators (data.decimal says which character is the decimal point)"
     if plain[:1] in "$€£₹¥":
-        return ": write prices without a currency"
+        return "write prices without a currency"
     if plain[-1:].upper() in ("K", "M", "B") and plain[:-1].replace(".", "").isdigit():
-        return ": write it in full, without K, M or B"
+        return "write it in full, without K, M or B"
     return ""

@@ -117,7 +117,8 @@ def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interva
     if found is not None:
         raise BadData(
             f"{where}: the bars are {intervals.worded(found)} apart, and those of the interval {interval} are"
-            f" {intervals.worded(wanted)}: give --interval {intervals.short_name(found)}, or put them where they belong"
+            f" {intervals.worded(wanted)}",
+            remedy=f"give --interval {intervals.short_name(found)}, or put them where they belong",
         )
 
 

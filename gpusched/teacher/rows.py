@@ -71,8 +71,8 @@ def require_one_clock(paths: Sequence[Path], rows: Rows) -> None:
     one, another = (f"{paths[int(rows.file[row])]}:{rows.line[row]}" for row in (other, 0))
     which, has = ("no UTC offset", "one") if naive[other] else ("a UTC offset", "none")
     raise BadData(
-        f"{one}: the timestamp has {which}, and that of {another} has {has}: set data.timezone to the zone of the"
-        ' exchange, such as "Asia/Kolkata"'
+        f"{one}: the timestamp has {which}, and that of {another} has {has}",
+        remedy='set data.timezone to the zone of the exchange, such as "Asia/Kolkata"',
     )
 
 

@@ -42,6 +42,8 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _UNITS = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 #: seconds since 1970 between which (1973 to 2099) a number's magnitude tells its unit
 _FIRST_S, _LAST_S = 100_000_000, 4_102_444_800
+#: the days from 1954 to 2064 as spreadsheets count them
+_EXCEL_DAYS = (20_000, 60_000)
 
 
 class _NotRead(Exception):
@@ -69,9 +71,9 @@ def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants
     try:
         return _numbers(characters) or _in_groups(characters, _moments)
     except _NotRead as error:
-        cause = error.cause or wording.timestamp_cause(texts(), error.row)
+        cause, remedy = (error.cause, "") if error.cause else wording.timestamp_cause(texts(), error.row)
         text = table.shown(error.row, column)
-        raise BadData(f"{table.place(error.row)}: {text} is not a timestamp{cause}") from None
+        raise BadData(f"{table.place(error.row)}: {text} is not a timestamp{cause}", remedy=remedy) from None
 
 
 def _texts(table: Table, column: int, time: int) -> list[str]:
@@ -88,8 +90,8 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
         if not (clock // _DAY_US == dates[0] // _DAY_US).all():
             text = table.shown(error.row, time)
             raise BadData(
-                f"{table.place(error.row)}: {text} is no time of day: say which column is the timestamp with"
-                " data.columns"
+                f"{table.place(error.row)}: {text} is no time of day",
+                remedy="say which column is the timestamp with data.columns",
             ) from None
         return clock, offset
     date = dates[0] // _DAY_US * _DAY_US
@@ -99,8 +101,8 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
     if rest.any():
         row = int((rest != clock).argmax())
         raise BadData(
-            f"{table.place(row)}: {table.shown(row, column)} and the time {table.shown(row, time)} beside it"
-            " differ: say which column is the timestamp with data.columns"
+            f"{table.place(row)}: {table.shown(row, column)} and the time {table.shown(row, time)} beside it differ",
+            remedy="say which column is the timestamp with data.columns",
         )
     return date + clock, np.where(offset == NAIVE, dates[1], offset)
 
@@ -256,6 +258,8 @@ def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
     """The unit of all numbers, by the largest; those of the first years after 1970 are small in any unit."""
     largest = int(numbers.argmax())
     found = [name for name in _UNITS if _known(numbers[largest : largest + 1], name)[0]]
+    if not found and _EXCEL_DAYS[0] <= numbers[largest] <= _EXCEL_DAYS[1]:
+        raise _NotRead(largest, ": it seems to be a spreadsheet's number of a day: format the column as a date")
     if not found:
         raise _NotRead(largest, ": as a number since 1970 it is none of a time from 1973 to 2099")
     (unit,) = found

@@ -21,35 +21,37 @@ _CLOCKS = {
 }
 
 
-def timestamp_cause(texts: list[str], row: int) -> str:
+def timestamp_cause(texts: list[str], row: int) -> tuple[str, str]:
     """Why one of the texts of a column is no timestamp, and what helps."""
     text = texts[row]
     if not text:
-        return ": it is empty"
+        return ": it is empty", ""
     if match := _DAY_AND_MONTH.fullmatch(text):
         return _day_or_month(match, texts)
     if match := _MONTH_NAME.fullmatch(text):
         month = "%b" if len(match[3]) == 3 else "%B"
         form = f"%d{match[2]}{month}{match[4]}{_year(match[5])}{_clock(match[6])}"
-        return f': a month by its name is not read: set data.date_format = "{form}"'
+        return ": a month by its name is not read", f'set data.date_format = "{form}"'
     if match := _AMERICAN_NAME.fullmatch(text):
         month = "%b" if len(match[1]) == 3 else "%B"
-        return f': a month by its name is not read: set data.date_format = "{month} %d, %Y{_clock(match[4])}"'
+        form = f"{month} %d, %Y{_clock(match[4])}"
+        return ": a month by its name is not read", f'set data.date_format = "{form}"'
     if match := _NAMED_ZONE.fullmatch(text):
         zone, date = match[4], "%Y-%m-%d" if "-" in match[1] else "%Y%m%d"
-        return (
-            f': a zone by its name is not read: set data.date_format = "{date}{match[2]}%H:%M:%S {zone}" and'
-            f' data.timezone = "{zone}"'
-        )
+        form = f"{date}{match[2]}%H:%M:%S {zone}"
+        return ": a zone by its name is not read", f'set data.date_format = "{form}" and data.timezone = "{zone}"'
     if _ROUNDED.fullmatch(text):
-        return ": it is a rounded number, likely a spreadsheet's: export it as text"
+        return ": it is a rounded number, likely a spreadsheet's", "export it as text"
     if match := _TWELVE_HOURS.fullmatch(text):
         form = f"%Y{match[1]}%m{match[1]}%d{_clock(match[2])}"
-        return f': a clock of 12 hours is not read: set data.date_format = "{form}"'
-    return " such as 2024-01-31T09:15:00+05:30, 2024-01-31 09:15 or 20240131; data.date_format names another form"
+        return ": a clock of 12 hours is not read", f'set data.date_format = "{form}"'
+    return (
+        " such as 2024-01-31T09:15:00+05:30, 2024-01-31 09:15 or 20240131",
+        "set data.date_format if it is another form",
+    )
 
 
-def _day_or_month(match: re.Match[str], texts: list[str]) -> str:
+def _day_or_month(match: re.Match[str], texts: list[str]) -> tuple[str, str]:
     """Which comes first is not guessed, but what the whole column shows is told."""
     dash, year, clock = match[2], _year(match[4]), _clock(match[5])
     forms = {
@@ -59,16 +61,11 @@ def _day_or_month(match: re.Match[str], texts: list[str]) -> str:
     pairs = [(int(found[1]), int(found[3])) for text in texts if (found := _DAY_AND_MONTH.fullmatch(text))]
     days_first = any(first > 12 for first, _ in pairs)
     months_first = any(second > 12 for _, second in pairs)
+    cause = ": whether the day or the month comes first is not known"
     if days_first != months_first:
         which = "day" if days_first else "month"
-        return (
-            ": whether the day or the month comes first is not known (other rows tell that it is the"
-            f' {which}): set data.date_format = "{forms[which]}"'
-        )
-    return (
-        ": whether the day or the month comes first is not known: set data.date_format ="
-        f' "{forms["day"]}" or "{forms["month"]}"'
-    )
+        return f"{cause} (other rows tell that it is the {which})", f'set data.date_format = "{forms[which]}"'
+    return cause, f'set data.date_format = "{forms["day"]}" or "{forms["month"]}"'
 
 
 def _year(text: str) -> str:

@@ -77,7 +77,7 @@ def test_the_whole_of_it_on_pocl(tmp_path: Path) -> None:
     if os.environ.get("GPUSCHED_TEST_OPENCL") != "1":
         pytest.skip("GPUSCHED_TEST_OPENCL=1 (with PoCL installed) trains on OpenCL; the first time takes half a minute")
     allowed = ("--set", "devices.allow_cpu_opencl=true", "--deadline", "280")
-    said = verdicts(proof(tmp_path, "--device", "gpu", *allowed).stdout)
+    said = verdicts(proof(tmp_path, "checks", "contexts", "auto", "--device", "gpu", *allowed).stdout)
     assert "what a context costs" in said["ok"]
     assert any(what.startswith("1d: auto came to cpu") for what in said["ok"])
     assert [what for what in said["FAILS"] if not what.startswith("NVML lists our processes")] == []

@@ -346,6 +346,18 @@ def test_other_limits_of_a_batch_at_work_are_applied_and_told(client: Client) ->
         finished(client.daemon, "altered")
 
 
+def test_terms_that_nobody_asks_for_stay_as_they_are(client: Client) -> None:
+    """Whoever submits it again only to wait for it does not reset what others have set."""
+    with client.daemon.fifo():
+        client.submit("steady", "FIFO", more=("--set", "run.timeout_s=1000", "--priority", "3"))
+        again = ("submit", client.symbols("FIFO"), "--name", "steady", *ASKED)
+        _, err = client.said(*again)
+        assert "goes on with" not in err
+        assert "goes on with priority 3 → 0" in client.said(*again, "--priority", "0")[1]
+        client("cancel", "steady")
+        finished(client.daemon, "steady")
+
+
 def test_what_cannot_be_changed_is_refused_with_what_can(client: Client) -> None:
     client.done("fixed", "S0", "BAD")
     refused = client.error("retry", "fixed", "--set", "labels.horizon=3", code=2)
@@ -365,12 +377,12 @@ def test_finished_batches_are_forgotten(client: Client) -> None:
     client.done("old-1", "S0")
     client.done("old-2", "S0", "BAD")
     output = Path(client.json("status", "old-2")["output_dir"])
-    assert client("forget", "old-1") == "old-1: 2 windows and their logs are forgotten; the results stay\n"
+    assert client("forget", "old-1") == "old-1: 2 windows forgotten, with their logs; the results stay\n"
     assert "there is no batch old-1" in client.error("status", "old-1", code=4)
     assert client.json("forget", "--older-than", "30d") == {"batches": [], "windows": 0, "results": 0, "kept": []}
     (output / "S0_2022-01-11_to_2022-01-20" / "mine.txt").touch()
     told = client("forget", "old-2", "--results")
-    assert told.startswith("old-2: 4 windows and their logs are forgotten, 1 results removed\n  left: ")
+    assert told.startswith("old-2: 4 windows forgotten, with their logs; 1 result removed\n  left: ")
     assert [path.name for path in output.iterdir()] == ["S0_2022-01-11_to_2022-01-20"]
     assert "either batches or --older-than" in client.error("forget", code=2)
     assert "'30' is not an age" in client.error("forget", "--older-than", "30", code=2)

@@ -35,7 +35,9 @@ from gpusched.core.model import (
 from tests.core.support import RESULT, failure
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
-FATAL = {"no_data", "bad_data", "bad_parameters", "memory"}
+#: nothing runs when it is noticed
+AFTERWARDS = {"missing"}
+FATAL = {"no_data", "bad_data", "bad_parameters", "memory"} | AFTERWARDS
 NOBODYS = {
     *("host_memory", "device_memory", "device_mismatch", "device_lost"),
     *("launch_refused", "launcher_lost", "interrupted"),
@@ -46,12 +48,12 @@ LIMITS = Limits(max_attempts=3, timeout_s=50.0, backoff_s=1.5, backoff_max_s=20.
 def test_every_kind_has_a_treatment() -> None:
     assert set(TREATMENTS) == set(KINDS)
     assert {kind for kind, t in TREATMENTS.items() if not t.retry} == FATAL
-    assert {kind for kind, t in TREATMENTS.items() if not t.counts} == NOBODYS
+    assert {kind for kind, t in TREATMENTS.items() if not t.counts} == NOBODYS | AFTERWARDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_failure(kind: FailureKind) -> None:
-    counts = kind not in NOBODYS
+    counts = kind not in NOBODYS | AFTERWARDS
     verdict = judge(failure(kind), failures=int(counts), losses=int(not counts), limits=LIMITS)
     expected: Retry | Outcome = Retry(1.5) if counts else Retry(0.0)
     if kind in FATAL:

@@ -6,16 +6,16 @@ import pytest
 
 from gpusched.core import fastest
 from gpusched.core.estimates import Estimates, bucket_of
-from gpusched.core.fastest import Kind, Timing
-from gpusched.core.model import Device, DeviceType, PlannedWindow
+from gpusched.core.fastest import Kind, Load, Timing
+from gpusched.core.model import Device, DeviceType
 from tests.core.support import cpu, planned
 
 CORES = Kind(device_type="cpu", model="EPYC", devices=16, slots=16)
 CARDS = Kind(device_type="cuda", model="A6000", devices=2, slots=16)
 
 
-def windows(count: int, rows: int = 90) -> list[PlannedWindow]:
-    return [planned(f"S{number}", rows) for number in range(count)]
+def windows(count: int, rows: int = 90) -> Load:
+    return fastest.load([planned(f"S{number}", rows) for number in range(count)])
 
 
 def timing(kind: Kind, seconds: float, rows: int = 90, *, at_least: bool = False) -> Timing:
@@ -78,7 +78,7 @@ def test_what_is_not_known_of_is_not_certain() -> None:
 
 
 def test_windows_of_other_sizes_count_for_their_rows() -> None:
-    many = [*windows(100, 90), *windows(1, 9000)]
+    many = fastest.load([planned(f"S{number}", 90 if number else 9000) for number in range(101)])
     (one,) = fastest.expected(many, (CORES,), {CORES: timing(CORES, 0.09)})
     assert one.seconds == pytest.approx(9.0)  # the large one alone
 
@@ -88,7 +88,7 @@ def test_windows_of_other_sizes_count_for_their_rows() -> None:
 )
 def test_the_typical_window_has_half_of_all_rows_above_it(rows: list[int], medium: int) -> None:
     some = [planned(f"S{number}", count) for number, count in enumerate(rows)]
-    assert fastest.typical(some).usable_rows == medium
+    assert fastest.load(some).typical.usable_rows == medium
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,9 @@ def warm_up(device_type: DeviceType) -> Trial:
             signal.pause()
         case "raise":
             raise BadParameters("a bug in the workload")
+        case str() if why.startswith("wait for "):
+            Path(why.removeprefix("wait for ")).read_text()  # a FIFO: until its other end is closed
+            return Trial(trained=True)
         case str() if why.startswith("trained on "):
             return Trial(trained=True, device=why.removeprefix("trained on "))
     return Trial(trained=why is None, why=why)

@@ -242,6 +242,29 @@ def test_the_service_refuses_a_device_type_that_its_gpus_do_not_have(machine: Ma
         assert {window["device_type"] for window in details(machine.directory / "out")} == {"cuda"}
 
 
+def test_the_service_is_ready_while_it_tries_and_a_batch_waits_for_that(machine: Machine, tmp_path: Path) -> None:
+    fifo = tmp_path / "trial"
+    os.mkfifo(fifo)
+    machine.environment["TRIALS"] = json.dumps({"cuda": f"wait for {fifo}"})
+    asked = machine.asked("until_told")
+    # the FIFO opens when the trial has opened its other end
+    with service(machine, *asked[asked.index("--set") :]), fifo.open("w") as trial:
+        found = {device["id"]: device["health"] for device in machine.json("devices")["devices"]}
+        assert found == {uuid(0): "trying", uuid(1): "trying", "cpu": "open"}
+        assert machine.json("status")["daemon"]["trying"].startswith(f"{uuid(0)} (")
+        assert f"trying {uuid(0)} (" in machine.said("status")[1]
+        assert "trying (" in machine("top", "--once")
+        machine("submit", *asked, "--device", "cpu", "--name", "meanwhile", "--wait", "-o", "meanwhile")
+        with machine.start("submit", *asked, "--device", "cuda", "--wait") as submit:
+            assert submit.stderr is not None
+            told = submit.stderr.readline()
+            trial.close()
+            out, err = submit.communicate(timeout=60)
+        assert submit.returncode == 0, (out, err)
+        assert told.startswith(f"Waiting: trying {uuid(0)} (")
+    assert {window["device_type"] for window in details(machine.directory / "out")} == {"cuda"}
+
+
 def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: CudaMachine) -> None:
     cuda_machine.environment["FAKE_CUDA_MISTAKES"] = uuid(1)  # the warm-up tries GPU 0, which is of the same model
     ended = cuda_machine.json("run", *cuda_machine.asked("until_told", **{"run.max_attempts": 1}))
@@ -330,6 +353,19 @@ def test_windows_of_a_lost_device_go_elsewhere_and_lose_no_attempt(machine: Mach
     assert sorted(line["attempts"] for line in index(machine.directory / "out")) == [1] * (WINDOWS - 1) + [2]
 
 
+def test_windows_of_a_vanished_device_go_elsewhere_and_lose_no_attempt(machine: Machine) -> None:
+    held = machine.directory / "data" / f"held-{uuid(1)}"
+    os.mkfifo(held)
+    asked = machine.asked("until_told", **{"run.max_attempts": 1})
+    with machine.start("run", *asked) as process, held.open("w"):
+        machine.nvml.write(count=1)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Device GPU-00000001 is gone: it is not there any more" in " ".join(out.split())
+    assert {window["device"] for window in details(machine.directory / "out")} == {uuid(0)}
+    assert sorted(line["attempts"] for line in index(machine.directory / "out")) == [1] * (WINDOWS - 1) + [2]
+
+
 def test_out_of_memory_is_tried_again_at_no_cost(machine: Machine) -> None:
     machine.environment["FAILURE"] = "Memory Object Allocation Failure"
     ended = machine.json("run", *machine.asked("fails_first", **{"run.max_attempts": 1}))
@@ -363,7 +399,7 @@ def test_a_run_waits_for_the_memory_of_others_and_says_so(machine: Machine) -> N
         machine.nvml.set(1, memory_free=40 << 30)
         out, _ = process.communicate(timeout=60)
     full = f"{uuid(0)} has 100 MiB free, {uuid(1)} has 100 MiB free"
-    assert told == f"Waiting for GPU memory that other processes use: {full}\n"
+    assert told == f"Waiting for memory that other processes use: {full}\n"
     assert json.loads(out)["windows"]["succeeded"] == WINDOWS
     assert {window["device"] for window in details(machine.directory / "out")} == {uuid(1)}
 

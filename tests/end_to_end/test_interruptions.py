@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from gpusched.daemon import leftovers, proc
 from tests.end_to_end.support import Command, adopt_orphans, check_sound, hashes, index, wait_for_descendants
 from tests.end_to_end.test_run import WINDOWS
+from tests.worker.support import undying
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,3 +111,21 @@ def _until(process: subprocess.Popen[str], word: str) -> None:
         if word in line:
             return
     pytest.fail(f"it ended without saying {word!r}")
+
+
+def test_three_interrupts_leave_whatever_hangs_and_the_next_run_ends_it(gpusched: Command, fifo: Path) -> None:
+    process = _start_waiting(gpusched, fifo)
+    lock = (gpusched.directory / "out" / ".gpusched" / "state.db.lock").stat()
+    ours = leftovers.find(f"{lock.st_dev:x}-{lock.st_ino:x}")
+    window = next(pid for pid in ours if (seen := proc.look(pid)) is not None and seen.parent in ours)
+    with undying(window):
+        for word in ("Draining", "Stopping", "Leaving"):
+            process.send_signal(signal.SIGINT)
+            _until(process, word)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 130, (out, err)
+        assert f"Left behind: the process {window} of " in out + err
+        assert "(state t in ptrace_stop)" in out + err
+    wait_for_descendants()
+    fifo.write_bytes(b"." * 24)
+    assert gpusched.json(*WAITING)["windows"]["succeeded"] == 5

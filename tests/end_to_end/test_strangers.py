@@ -85,3 +85,10 @@ def test_a_directory_that_only_has_the_name_of_a_window(gpusched: Command) -> No
     gpusched("run", *ASKED)
     assert (thesis.with_name(f"{LABEL}.not-a-result.2") / "chapter.txt").read_text() == "mine"
     assert json.loads((thesis / "metadata.json").read_text())["label"] == LABEL
+
+
+def test_what_gpusched_keeps_for_itself_is_no_output(gpusched: Command) -> None:
+    _, said = gpusched.said("run", "symbols.txt", "-o", "cache/gpusched/bars", code=4)
+    kept = gpusched.directory / "cache" / "gpusched"
+    assert f"the output directory {kept / 'bars'} lies in {kept}, where gpusched keeps what is its own" in said
+    assert not (kept / "bars" / ".gpusched").exists()

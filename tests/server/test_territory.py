@@ -275,7 +275,7 @@ def test_a_member_gets_no_more_done_than_that_member_could_do(machine: Path) -> 
         assert {path.name for path in (alice / "out").iterdir()} >= {"teacher_runs.json", ".partial"}
 
         for output in (bob / "out", daemon.directory / "state" / "logs", machine / "bars"):
-            with pytest.raises(InputError, match=r"cannot write to the output|where the daemon keeps"):
+            with pytest.raises(InputError, match=r"cannot write to the output|where gpusched keeps"):
                 connection.submit(daemon.spec("T"), source="s", name="other", output_dir=output)
         # The daemon has made it, for her; nobody else may have it replaced.
         again = daemon.spec("S", windows=2, other="setting")

@@ -108,6 +108,7 @@ async def test_skipped_and_reused_windows_need_no_process(tmp_path: Path) -> Non
         ("kills_itself", "killed", 2),
         ("segfaults", "crashed", 2),
         ("writes_garbage", "protocol", 2),
+        ("claims_another_place", "protocol", 2),
         ("writes_long_line", "protocol", 2),
         ("writes_endless_progress", "protocol", 2),
         ("no.such.module:function", "bad_parameters", 1),

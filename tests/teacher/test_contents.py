@@ -27,7 +27,7 @@ def refused(path: Path) -> str:
     ("content", "words"),
     [
         (
-            gzip.compress((HEADER + ROW).encode()),
+            gzip.compress((HEADER + ROW).encode(), mtime=0),
             "is compressed with gzip: unpack it, or let its name end with .csv.gz",
         ),
         (b"PK\x03\x04\x14\x00", "is a ZIP archive or an Excel workbook"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpusched.core.planning import with_remedy
 from gpusched.teacher.bars import NAIVE, Bars, clean
 from gpusched.teacher.layout import VALUES
 from gpusched.teacher.parsing import parse_csv
@@ -195,11 +196,11 @@ def test_files_may_differ(tmp_path: Path) -> None:
     [
         (
             "\nopen,high,low,close,volume\n",
-            ":2: there is no column 'timestamp' (there are: open, high, low, close, volume): say what they are called",
+            ":2: there is no column 'timestamp' (there are: open, high, low, close, volume); say what they are called",
         ),
         (
             "ts,o,h,low,close,vol\n",
-            ":1: there are no columns 'timestamp', 'open', 'high', 'volume' (there are: ts, o, h, low, close, vol): say"
+            ":1: there are no columns 'timestamp', 'open', 'high', 'volume' (there are: ts, o, h, low, close, vol); say"
             ' what they are called with data.columns = {timestamp = "ts", open = "o", high = "h", volume = "vol"}',
         ),
         (
@@ -225,16 +226,16 @@ def test_files_may_differ(tmp_path: Path) -> None:
         (HEADER + ONE + TWO.replace("2.5", "٢"), ":3: close '٢' is not a number"),
         (HEADER + ONE + TWO.replace("2.5", "1" * 70 + "x"), ":3: close '1111"),
         (HEADER + ONE + TWO.replace(",20\n", ",many\n"), ":3: volume 'many' is not a number"),
-        (HEADER + ONE + TWO.replace(",20\n", ",7.2K\n"), ":3: volume '7.2K' is not a number: write it in full"),
-        (HEADER + ONE.replace("1.5", "$1.5"), ":2: close '$1.5' is not a number: write prices without a currency"),
+        (HEADER + ONE + TWO.replace(",20\n", ",7.2K\n"), ":3: volume '7.2K' is not a number; write it in full"),
+        (HEADER + ONE.replace("1.5", "$1.5"), ":2: close '$1.5' is not a number; write prices without a currency"),
         (
             HEADER + ONE.replace("1.5", '"1,234.5"'),
-            ":2: close '1,234.5' is not a number: write numbers without thousands",
+            ":2: close '1,234.5' is not a number; write numbers without thousands",
         ),
         (
             (HEADER + ONE).replace(",", ";").replace("1.5", "1,5"),
-            ":2: close '1,5' is not a number (fields are separated by ';'): does it have a decimal comma? then set"
-            ' data.decimal = ","',
+            ":2: close '1,5' is not a number (fields are separated by ';'); set data.decimal = \",\" if"
+            " that is a decimal comma",
         ),
         (HEADER + ONE + TWO.replace("01-01", "13-01"), ":3: '2024-13-01T09:20:00+05:30' is not a timestamp such as"),
         (HEADER + ONE + TWO.replace("01-01", "02-30"), ":3: '2024-02-30T09:20:00+05:30' is not a timestamp such as"),
@@ -242,6 +243,10 @@ def test_files_may_differ(tmp_path: Path) -> None:
         (HEADER + ONE + TWO.replace("09:20", "24:20"), ":3: '2024-01-01T24:20:00+05:30' is not a timestamp such as"),
         (HEADER + ONE + TWO.replace("+05:30", "+24:30"), ":3: '2024-01-01T09:20:00+24:30' is not a timestamp such as"),
         (HEADER + ONE + TWO.replace("2024-01-01T09:20:00+05:30", ""), ":3: '' is not a timestamp: it is empty"),
+        (
+            HEADER + "45292,1,2,0.5,1.5,10\n",
+            ":2: '45292' is not a timestamp: it seems to be a spreadsheet's number of a day",
+        ),
         (HEADER + "17040,1,2,0.5,1.5,10\n", ":2: '17040' is not a timestamp: as a number since 1970"),
         (HEADER + "1.7041005E+12,1,2,0.5,1.5,10\n", ":2: '1.7041005E+12' is not a timestamp: it is a rounded number"),
         (
@@ -252,46 +257,46 @@ def test_files_may_differ(tmp_path: Path) -> None:
         (HEADER + "today,1,2,0.5,1.5,10\n", ":2: 'today' is not a timestamp such as"),
         (
             HEADER + "01/02/2024,1,2,0.5,1.5,10\n",
-            ":2: '01/02/2024' is not a timestamp: whether the day or the month comes first is not known: set"
+            ":2: '01/02/2024' is not a timestamp: whether the day or the month comes first is not known; set"
             ' data.date_format = "%d/%m/%Y" or "%m/%d/%Y"',
         ),
         (
             HEADER + "01.02.24 09:15,1,2,0.5,1.5,10\n31.02.24 09:15,1,2,0.5,1.5,10\n",
             ":2: '01.02.24 09:15' is not a timestamp: whether the day or the month comes first is not known (other rows"
-            ' tell that it is the day): set data.date_format = "%d.%m.%y %H:%M"',
+            ' tell that it is the day); set data.date_format = "%d.%m.%y %H:%M"',
         ),
         (
             HEADER + "01-Feb-2024,1,2,0.5,1.5,10\n",
-            ":2: '01-Feb-2024' is not a timestamp: a month by its name is not read:",
+            ":2: '01-Feb-2024' is not a timestamp: a month by its name is not read;",
         ),
         (HEADER + '"Feb 1, 2024",1,2,0.5,1.5,10\n', ":2: 'Feb 1, 2024' is not a timestamp: a month by its name"),
         (
             HEADER + "2024-02-01 9:15 AM,1,2,0.5,1.5,10\n",
-            ":2: '2024-02-01 9:15 AM' is not a timestamp: a clock of 12 hours is not read: set data.date_format ="
+            ":2: '2024-02-01 9:15 AM' is not a timestamp: a clock of 12 hours is not read; set data.date_format ="
             ' "%Y-%m-%d %I:%M %p"',
         ),
         (
             "date,time,open,high,low,close,volume\n2024-01-01,9:15 AM,1,2,0.5,1.5,10\n",
-            ":2: '9:15 AM' is not a timestamp: a clock of 12 hours is not read: set data.date_format ="
+            ":2: '9:15 AM' is not a timestamp: a clock of 12 hours is not read; set data.date_format ="
             ' "%Y-%m-%d %I:%M %p"',
         ),
         (
             "date,time,open,high,low,close,volume\n01/13/2024,9:15,1,2,0.5,1.5,10\n",
             ":2: '01/13/2024' is not a timestamp: whether the day or the month comes first is not known (other rows"
-            ' tell that it is the month): set data.date_format = "%m/%d/%Y %H:%M"',
+            ' tell that it is the month); set data.date_format = "%m/%d/%Y %H:%M"',
         ),
         (
             HEADER + "20240102 09:15:00 US/Eastern,1,2,0.5,1.5,10\n",
-            ":2: '20240102 09:15:00 US/Eastern' is not a timestamp: a zone by its name is not read: set"
+            ":2: '20240102 09:15:00 US/Eastern' is not a timestamp: a zone by its name is not read; set"
             ' data.date_format = "%Y%m%d %H:%M:%S US/Eastern" and data.timezone = "US/Eastern"',
         ),
         (
             "date,time,open,high,low,close,volume\n2024-01-01 09:15,10:15,1,2,0.5,1.5,10\n",
-            ":2: '2024-01-01 09:15' and the time '10:15' beside it differ: say which column",
+            ":2: '2024-01-01 09:15' and the time '10:15' beside it differ; say which column",
         ),
         (
             "date,time,open,high,low,close,volume\n2024-01-01,2024-01-02 09:15,1,2,0.5,1.5,10\n",
-            ":2: '2024-01-02 09:15' is no time of day: say which column",
+            ":2: '2024-01-02 09:15' is no time of day; say which column",
         ),
         (HEADER + ONE + TWO.replace("+05:30", ""), ":3: the timestamp has no UTC offset, and that of"),
         (HEADER + ONE + '"' + TWO, ":3: a quote that neither opens nor closes a field, or is never closed"),
@@ -311,7 +316,7 @@ def test_broken_files_are_refused_with_their_line(tmp_path: Path, text: str, mes
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(BadData) as raised:
         bars_of([path], Reading(symbol="ABC"))
-    assert str(raised.value).startswith(f"{path}{message}")
+    assert with_remedy(str(raised.value), raised.value.remedy).startswith(f"{path}{message}")
 
 
 def test_offsets_in_some_files_only(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bars import symbols, trading_days, write_symbol
+from gpusched.core.planning import with_remedy
 from gpusched.sample import SYMBOLS, write_sample
 from gpusched.teacher.bars import History
 from gpusched.teacher.history import load_history
@@ -50,7 +51,7 @@ def told(root: Path, lines: Iterable[str] | None = None, header: str = HEADER, *
 def refused(root: Path, lines: Iterable[str] | None = None, header: str = HEADER, **settings: object) -> str:
     with pytest.raises(BadData) as raised:
         load(root, lines, header, **settings)
-    return str(raised.value).replace(f"{root}/", "")
+    return with_remedy(str(raised.value), raised.value.remedy).replace(f"{root}/", "")
 
 
 # -- one instant -------------------------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ def test_bars_of_another_interval(
     tmp_path: Path, lines: list[str], asked: str, found: str, wanted: str, give: str
 ) -> None:
     assert refused(tmp_path, lines, interval=asked) == (
-        f"ABC.csv: the bars are {found} apart, and those of the interval {asked} are {wanted}: give --interval {give},"
+        f"ABC.csv: the bars are {found} apart, and those of the interval {asked} are {wanted}; give --interval {give},"
         " or put them where they belong"
     )
 
@@ -272,7 +273,7 @@ def test_strict_data_have_nothing_to_tell(tmp_path: Path) -> None:
     lines = [*daily(), row("2024-07-19", 2.5), row("2024-07-20", volume=-7)]
     assert refused(tmp_path, lines, strict=True).endswith(
         ": data.strict refuses ABC: 1 of 202 rows dropped: volume is negative (first on 2024-07-20); close ÷ 4 on"
-        " 2024-07-19: a split?"
+        " 2024-07-19: a split?; mend the data, or set data.strict = false"
     )
 
 
@@ -298,7 +299,7 @@ def test_files_with_and_without_offsets(tmp_path: Path) -> None:
     later = daily(20, dt.date(2024, 1, 21))
     write_csv(directory / "b.csv", HEADER + "".join(line.replace(",", " 00:00:00+05:30,", 1) for line in later))
     assert refused(tmp_path) == (
-        "ABC/1d/b.csv:2: the timestamp has a UTC offset, and that of ABC/1d/a.csv:2 has none: set data.timezone to the"
+        "ABC/1d/b.csv:2: the timestamp has a UTC offset, and that of ABC/1d/a.csv:2 has none; set data.timezone to the"
         ' zone of the exchange, such as "Asia/Kolkata"'
     )
     assert (len(load(tmp_path, timezone="Asia/Kolkata").bars), told(tmp_path, timezone="Asia/Kolkata")) == (40, {})

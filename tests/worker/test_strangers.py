@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpusched import artifacts, directories, outputs
@@ -200,3 +204,63 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path, name: s
     os.mkfifo(path / name)
     assert artifacts.verify(path, {NEW}) is None
     assert artifacts.standing(tmp_path, LABEL) == "stranger"
+
+
+# -- all at once -------------------------------------------------------------------------------------------------------
+
+#: things that are planted while results are committed
+PLANTED = 300
+
+
+def test_nothing_that_is_planted_while_results_are_committed_is_lost(tmp_path: Path) -> None:
+    """Two processes commit again and again, while files, links and directories come wherever they may."""
+    output, precious = tmp_path / "output", tmp_path / "precious"
+    (precious / "deep").mkdir(parents=True)
+    (precious / "deep" / "file").write_text("mine")
+    commit(output, OLD)
+    committers = [_commit_until(tmp_path / "stop", output, f"W{number}") for number in range(2)]
+    chance, planted = random.Random(7), set[str]()
+    for number in range(PLANTED):
+        token, label = f"token-{number}", f"W{number % 2}"
+        # A result that is replaced in this very moment may be gone.
+        with contextlib.suppress(FileNotFoundError, FileExistsError, NotADirectoryError):
+            place = output / label
+            match chance.randrange(5):
+                case 0:
+                    place.symlink_to(precious / "deep" / ".." / token)
+                case 1:
+                    place.mkdir()
+                    (place / "file").write_text(token)
+                case 2:
+                    with (place / f"NOTES-{number}.md").open("x") as notes:
+                        notes.write(token)
+                case 3:
+                    (place / token).symlink_to(precious)
+                case 4:
+                    (output / ".partial" / f"{label}.{number}").symlink_to(precious / token)
+            planted.add(token)
+    (tmp_path / "stop").touch()
+    assert [os.waitpid(child, 0)[1] for child in committers] == [0, 0]
+    assert tree(precious) == {"deep": "directory", "deep/file": "mine"}
+    found = {what for one in output.rglob("*") if one.is_symlink() for what in (one.readlink().name, one.name)}
+    found |= {one.read_text() for one in output.rglob("*") if one.is_file() and not one.is_symlink()}
+    assert len(planted) > PLANTED / 4
+    assert planted - found == set()
+
+
+def _commit_until(stop: Path, output: Path, label: str) -> int:
+    """The pid of a process that commits old and new results of a window by turns, until there is a file `stop`."""
+    child = os.fork()
+    if child:
+        return child
+    failed = 1
+    try:
+        for fingerprint in itertools.cycle((OLD, NEW)):
+            partial = Partial(output, label)
+            (partial.path / "model.txt").write_text("model")
+            partial.commit(msgspec.structs.replace(metadata(fingerprint), label=label))
+            if stop.exists():
+                break
+        failed = 0
+    finally:
+        os._exit(failed)

@@ -285,6 +285,13 @@ def writes_garbage(task: Task, directory: Path, report: Report) -> Result:
     return _RESULT
 
 
+def claims_another_place(task: Task, directory: Path, report: Report) -> Result:
+    claim: dict[str, object] = {"type": "result", "artifacts_path": "/elsewhere", "fingerprint": None, "device": "cpu"}
+    claim |= {"metrics": {}, "sample_counts": {}, "device_type": "cpu", "phases": {}, "seconds": 1}
+    os.write(PIPE, json.dumps(claim).encode() + b"\n")
+    os._exit(0)
+
+
 def writes_unknown_message(task: Task, directory: Path, report: Report) -> Result:
     os.write(PIPE, b'{"type":"victory"}\n')
     return _RESULT

@@ -7,8 +7,12 @@ import io
 import select
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any
+
+#: characters that are written at once: a pipe that takes anything takes so many (4096 bytes)
+PIECE_CHARS = 1000
 
 
 class Expendable(io.FileIO):
@@ -66,6 +70,32 @@ def lost(file: IO[str] | None) -> OSError | None:
     """Why nothing more reaches the reader of an expendable stream; None while it does, and of any other stream."""
     found = getattr(getattr(getattr(file, "buffer", None), "raw", None), "lost", None)
     return found if isinstance(found, OSError) else None
+
+
+class Outbox:
+    """Lines for a reader who may pause: written as far as nobody has to be waited for, the rest with what comes next.
+
+    Beyond `most` pieces that wait, the oldest are left out; None: they may be as many as there are lines.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._unread: deque[str] = deque(maxlen=most)
+
+    def put(self, file: IO[str], line: str) -> None:
+        """Write a line, now or later."""
+        text = line + "\n"
+        self._unread += [text[start : start + PIECE_CHARS] for start in range(0, len(text), PIECE_CHARS)]
+        while self._unread and takes_more(file):
+            self._write(file)
+
+    def empty(self, file: IO[str]) -> None:
+        """Write what waits, however long the reader pauses."""
+        while self._unread:
+            self._write(file)
+
+    def _write(self, file: IO[str]) -> None:
+        file.write(self._unread.popleft())
+        file.flush()
 
 
 def takes_more(file: IO[str]) -> bool:

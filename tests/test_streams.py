@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 import threading
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpusched.client.render import RunScreen, open_console
-from gpusched.client.streams import expendable, lost, takes_more, when_gone
 from gpusched.client.view import BatchView
+from gpusched.daemon.journal import _Handler
+from gpusched.streams import expendable, lost, takes_more, when_gone
 
 
 @contextlib.contextmanager
@@ -100,3 +102,18 @@ def test_who_waits_learns_that_the_reader_has_left() -> None:
         assert not gone.is_set()
         os.close(stdout)
         assert gone.wait(10)
+
+
+def test_a_log_does_not_wait_for_its_reader() -> None:
+    """`gpusched daemon 2>&1 | less`: the loop that watches over windows is the one that writes the log."""
+    with piped() as reading:
+        handler = _Handler(sys.stdout)
+        for number in range(3000):
+            handler.emit(logging.makeLogRecord({"msg": f"{number:5} {'x' * 95}"}))
+        assert not takes_more(sys.stdout)
+        received = bytearray()
+        while len(received.splitlines()) < 3001:
+            received += os.read(reading, 65536)
+            handler.emit(logging.makeLogRecord({"msg": " 3000 the last"}))
+    numbers = [int(line.split()[0]) for line in received.splitlines()[:3001]]
+    assert numbers == list(range(3001))

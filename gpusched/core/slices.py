@@ -1,0 +1,78 @@
+"""Slices: the changes to batches that are not through, and whose turn it is. See `gpusched.core.changes`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from gpusched.core.changes import LOOKED_AT, Change, Verb
+from gpusched.core.events import ChangeAdvanced, ChangeMade
+from gpusched.core.model import Instant
+from gpusched.core.queue import BatchQueue, Entry
+
+#: does a change to one window; whether it applied to it
+Apply = Callable[[Verb, Entry, Instant], bool]
+
+
+class Slices:
+    """Batches take turns; the changes of one are made in the order in which they were asked for."""
+
+    def __init__(self, apply: Apply, windows: int) -> None:
+        """`windows` are changed in a turn at most, beside those that run."""
+        self._apply = apply
+        self._windows = windows
+        #: batches whose first change is not through, by their ids, the one whose turn it is first
+        self._waiting: dict[str, BatchQueue] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def __contains__(self, batch_id: str) -> bool:
+        return batch_id in self._waiting
+
+    @property
+    def next(self) -> BatchQueue | None:
+        """The batch whose turn it is."""
+        return next(iter(self._waiting.values()), None)
+
+    def resume(self, batch: BatchQueue, changes: Iterable[Change]) -> None:
+        """Take up what a batch was in when the last supervisor died."""
+        batch.changes.extend(changes)
+        if batch.changes:
+            self._waiting[batch.batch.id] = batch
+
+    def ask(self, batch: BatchQueue, verb: Verb, label: str | None, now: Instant) -> ChangeAdvanced | None:
+        """Put a change behind those that were asked for before; what to record of it if it has to wait."""
+        number = batch.changes[-1].number + 1 if batch.changes else 1
+        change = Change(verb=verb, label=label, number=number)
+        batch.changes.append(change)
+        if len(batch.changes) == 1:
+            return None
+        return ChangeAdvanced(batch_id=batch.batch.id, change=change, recorded=False, at=now.wall)
+
+    def make(self, batch: BatchQueue, active: Iterable[Entry], now: Instant) -> ChangeAdvanced | ChangeMade | None:
+        """Make a slice of a batch's first change; what to record of it. `active` are its windows that hold slots."""
+        change, batch_id = batch.changes[0], batch.batch.id
+        entries = batch.windows if change.label is None else [batch.entries[change.label]]
+        done, windows = change.done, change.windows
+        if change.verb == "cancel" and change.label is None and done == 0:
+            # What runs is told to end at once, not when its turn comes.
+            windows += sum(self._apply("cancel", entry, now) for entry in active)
+        last, most = min(len(entries), done + LOOKED_AT * self._windows), windows + self._windows
+        while done < last and windows < most:
+            windows += self._apply(change.verb, entries[done], now)
+            done += 1
+        change = batch.changes[0] = msgspec.structs.replace(change, done=done, windows=windows)
+        recorded = self._waiting.pop(batch_id, None) is not None
+        if done < len(entries):
+            self._waiting[batch_id] = batch
+            return ChangeAdvanced(batch_id=batch_id, change=change, recorded=recorded, at=now.wall)
+        batch.changes.popleft()
+        if change.verb == "cancel" and change.label is None:
+            batch.none_is_queued()
+        if batch.changes:
+            self._waiting[batch_id] = batch
+        if not windows and not recorded:
+            return None
+        return ChangeMade(batch_id=batch_id, change=change, recorded=recorded, at=now.wall)

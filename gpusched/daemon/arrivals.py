@@ -1,0 +1,50 @@
+"""Batches on their way from a plan into the store: a large one a slice at a time, so that nobody else has to wait."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gpusched.core.events import BatchSubmitted, WindowsArrived
+from gpusched.core.model import Batch, DataNotes, PlannedWindow
+
+#: windows that are brought in a turn: 20 ms on a slow machine
+SLICE_WINDOWS = 250
+
+
+class _Arrival(msgspec.Struct):
+    batch: Batch
+    windows: tuple[PlannedWindow, ...]
+    notes: DataNotes
+    #: windows that have been brought
+    brought: int = 0
+
+
+class Arrivals:
+    """Those that have been handed over and are not submitted yet, the first at the beginning."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, _Arrival] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def __contains__(self, batch_id: str) -> bool:
+        return batch_id in self._waiting
+
+    @property
+    def batches(self) -> tuple[Batch, ...]:
+        return tuple(arrival.batch for arrival in self._waiting.values())
+
+    def add(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes) -> None:
+        self._waiting[batch.id] = _Arrival(batch, windows, notes)
+
+    def next(self) -> WindowsArrived | BatchSubmitted:
+        """The next slice of the first, or of a small one all."""
+        batch_id, arrival = next(iter(self._waiting.items()))
+        begin, end = arrival.brought, arrival.brought + SLICE_WINDOWS
+        arrival.brought = end
+        windows = arrival.windows[begin:end]
+        if end < len(arrival.windows):
+            return WindowsArrived(batch=arrival.batch, windows=windows)
+        del self._waiting[batch_id]
+        return BatchSubmitted(batch=arrival.batch, windows=windows, notes=arrival.notes)

@@ -1,0 +1,75 @@
+"""A batch that is too large for a turn of the loop: it arrives in slices, and is accepted as a whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gpusched.core.events import BatchAccepted, CancelRequested, ChangeMade, DrainRequested, WindowsAdded
+from gpusched.daemon.arrivals import SLICE_WINDOWS
+from gpusched.daemon.store import Store
+from gpusched.errors import StoreFull
+from tests.supervisor.support import make_batch, plan, supervised
+
+WINDOWS = 3 * SLICE_WINDOWS + 1
+
+
+async def test_it_arrives_in_slices_and_is_accepted_with_the_last(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as bench:
+        bench.supervisor.post(DrainRequested(device_id="cpu"))
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(WINDOWS))
+        arrived = [update for update in bench.updates if isinstance(update, WindowsAdded | BatchAccepted)]
+        assert [type(update) for update in arrived] == [*[WindowsAdded] * 3, BatchAccepted]
+        accepted = arrived[-1]
+        assert isinstance(accepted, BatchAccepted)
+        assert (accepted.added, len(accepted.windows)) == (3 * SLICE_WINDOWS, WINDOWS)
+        assert [p.window.symbol for p, _ in accepted.windows] == [f"S{number}" for number in range(WINDOWS)]
+        bench.supervisor.post(CancelRequested(batch_id="b"))
+        await bench.finished()
+        assert len([update for update in bench.updates if isinstance(update, ChangeMade)]) == 1
+        # another round takes its place
+        bench.updates.clear()
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(WINDOWS))
+        assert bench.supervisor.scheduler.unfinished == WINDOWS
+        bench.supervisor.post(CancelRequested(batch_id="b"))
+        await bench.finished()
+    with Store.open(tmp_path / "state" / "state.db") as store:
+        (row,) = store.batches()
+        assert row.counts == {"cancelled": WINDOWS}
+        assert len(list(store.windows("b"))) == WINDOWS
+
+
+async def test_nobody_sees_it_before_and_a_crash_drops_it(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as bench:
+        bench.supervisor.hand_over(make_batch(tmp_path, "nothing"), plan(WINDOWS))
+        await bench.until(lambda update: isinstance(update, WindowsAdded))
+        assert "b" in bench.supervisor.arrivals
+        assert bench.supervisor.scheduler.batch("b") is None
+        store = bench.supervisor._store
+        assert (store.batches(), store.batch("b"), list(store.unfinished())) == ([], None, [])
+        assert [batch_id for batch_id, _, _ in store.forgotten()] == ["b"]
+
+
+async def test_a_store_that_cannot_be_written_stops_it_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path) as bench:
+        bench.supervisor.post(DrainRequested(device_id="cpu"))
+        await bench.supervisor.committed()
+        turns = 0
+        record = bench.supervisor._store.record
+
+        def fail(*arguments: object) -> None:
+            nonlocal turns
+            turns += 1
+            raise StoreFull(path=tmp_path, cause="no space")
+
+        monkeypatch.setattr(bench.supervisor._store, "record", fail)
+        bench.supervisor.hand_over(make_batch(tmp_path, "nothing"), plan(WINDOWS))
+        with anyio.move_on_after(0.3):
+            await bench.supervisor.committed()
+        assert 0 < turns < 5, "it waits, and does not try again all the time"
+        monkeypatch.setattr(bench.supervisor._store, "record", record)
+        await bench.until(lambda update: isinstance(update, BatchAccepted))
