@@ -34,10 +34,10 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Device, Finished, Instant
 from gpusched.core.scheduler import Scheduler
-from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.process import OnMessage
-from gpusched.daemon.store import Store
-from gpusched.daemon.supervisor import Supervisor
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.process import OnMessage
+from gpusched.store.store import Store
+from gpusched.supervisor.supervisor import Supervisor
 from gpusched.worker.messages import Job, ProcessEnd
 
 SIZES = (1_000, 10_000, 100_000)

@@ -18,10 +18,11 @@ from rich.console import Console, RenderableType
 
 from benchmarks.makespan import BATCH, RESULT
 from benchmarks.throughput import plan
-from gpusched.client import dashboard, live
-from gpusched.client.overview import Overview
-from gpusched.client.panels import Cursor
-from gpusched.client.view import BatchView
+from gpusched.client.drawing import dashboard
+from gpusched.client.drawing import run as live
+from gpusched.client.views.batch import BatchView
+from gpusched.client.views.overview import Overview
+from gpusched.client.views.panels import Cursor
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,

@@ -24,10 +24,10 @@ from typing import Any
 from gpusched import artifacts
 from gpusched.config import STATE_DIR
 from gpusched.core.model import Device, DeviceType
-from gpusched.daemon.devices import discover
-from gpusched.daemon.readings import Gone, Reader, Unreadable, in_initial_pid_namespace
-from gpusched.daemon.store import Store
+from gpusched.devices.discovery import discover
+from gpusched.devices.nvidia.readings import Gone, Reader, Unreadable, in_initial_pid_namespace
 from gpusched.sample import write_sample
+from gpusched.store.store import Store
 
 SLOTS = (1, 2, 4, 8)
 #: seconds that two runs of the same may differ by, whatever their kernels do

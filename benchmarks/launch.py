@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusched.core.model import WindowResult
-from gpusched.daemon.launcher import Launcher
+from gpusched.engines.local.launcher import Launcher
 from gpusched.worker.messages import PipeMessage, WindowJob
 from gpusched.workload import Task
 

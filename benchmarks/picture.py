@@ -18,16 +18,16 @@ from benchmarks.bars import write_batch
 from benchmarks.service import daemon
 from benchmarks.settings import END, START, WINDOW_DAYS
 from gpusched import __version__
-from gpusched.client import dashboard
 from gpusched.client.connection import connect
-from gpusched.client.live import Frame
-from gpusched.client.overview import Overview
-from gpusched.client.panels import Cursor
-from gpusched.client.view import BatchView
+from gpusched.client.drawing import dashboard
+from gpusched.client.drawing.run import Frame
+from gpusched.client.views.batch import BatchView
+from gpusched.client.views.overview import Overview
+from gpusched.client.views.panels import Cursor
 from gpusched.config import batch_spec, load
 from gpusched.core.events import Update
 from gpusched.core.planning import batch_id, digest
-from gpusched.daemon.run import run_batch
+from gpusched.runs.run import run_batch
 
 PICTURES = Path(__file__).parents[1] / ".pictures"
 WIDTH, RUN_HEIGHT, TOP_HEIGHT = 110, 20, 28

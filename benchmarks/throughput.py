@@ -23,11 +23,11 @@ import msgspec
 
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchFinished, Record, Update, WindowMoved
-from gpusched.core.history import Sample
 from gpusched.core.model import Batch, BatchSpec, Device, Finished, Limits, PlannedWindow, Starting, Succeeded, Window
-from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.store import Store
-from gpusched.daemon.supervisor import Supervisor
+from gpusched.core.samples import Sample
+from gpusched.engines.local.launcher import Launcher
+from gpusched.store.store import Store
+from gpusched.supervisor.supervisor import Supervisor
 
 REPOSITORY = Path(__file__).parents[1]
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 29)

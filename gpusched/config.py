@@ -140,7 +140,7 @@ class Devices(Struct, frozen=True, kw_only=True):
     slots: Slots = "auto"
     #: by what names a device in `include` too
     slots_by_device: dict[str, Slots] = {}
-    #: GPUs to use (none named: all), and not to use: see `gpusched.core.selection`
+    #: GPUs to use (none named: all), and not to use: see `gpusched.devices.naming`
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     allow_cpu_opencl: bool = False

@@ -27,7 +27,6 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.history import Sample
 from gpusched.core.model import (
     BatchSpec,
     Choice,
@@ -44,6 +43,7 @@ from gpusched.core.model import (
     WindowKey,
 )
 from gpusched.core.placement import Health
+from gpusched.core.samples import Sample
 
 PROTOCOL = 1
 #: a longer request ends the connection

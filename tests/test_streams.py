@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpusched.client.render import RunScreen, open_console
-from gpusched.client.view import BatchView
-from gpusched.daemon.journal import _Handler
+from gpusched.client.drawing.terminal import RunScreen, open_console
+from gpusched.client.views.batch import BatchView
+from gpusched.service.journal import _Handler
 from gpusched.streams import expendable, lost, takes_more, when_gone
 
 

@@ -21,8 +21,8 @@ from benchmarks.gpus.watch import Watch
 from benchmarks.settings import END, START, WINDOW_DAYS, settings
 from gpusched.config import STATE_DIR, load
 from gpusched.core.model import Device, DeviceChoice
-from gpusched.daemon.store import AttemptRow, Store
-from gpusched.daemon.warm_up import launcher_environment
+from gpusched.engines.local.warm_up import launcher_environment
+from gpusched.store.store import AttemptRow, Store
 
 Interval = Literal["1d", "5m"]
 #: symbols that data is written for, and bars a day

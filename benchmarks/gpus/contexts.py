@@ -153,7 +153,7 @@ def _timed(steps: dict[str, Any], name: str) -> Iterator[None]:
 
 def own_megabytes(device_id: str) -> float | None:
     """GPU memory of this process by NVML; None where NVML does not list it, as in a container."""
-    from gpusched.daemon.readings import Gone, Reader, Unreadable
+    from gpusched.devices.nvidia.readings import Gone, Reader, Unreadable
 
     with contextlib.suppress(Gone, Unreadable), Reader([device_id], slow_s=5.0, sees_own_pids=True) as reader:
         used = (reader.read(device_id, time.time()).process_memory_bytes or {}).get(os.getpid())

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpusched.core.model import Device
-from gpusched.daemon.readings import Gone, Reader, Unreadable, in_initial_pid_namespace
+from gpusched.devices.nvidia.readings import Gone, Reader, Unreadable, in_initial_pid_namespace
 
 PERIOD_S = 0.05
 

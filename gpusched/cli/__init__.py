@@ -47,7 +47,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         options = parse(arguments)
         module, _, name = options.handler.partition(":")
-        code = getattr(import_module(module), name)(options)
+        code = getattr(import_module(f"gpusched.cli.{module}"), name)(options)
         sys.stdout.flush()
     except GpuschedError as error:
         if debug:
@@ -111,7 +111,7 @@ def _settle(stream: TextIO | None) -> None:
 
 def _complain(text: str) -> None:
     """On stderr, without what a terminal would obey: errors quote what was typed, and files."""
-    from gpusched.client.cells import clean  # of rich, and for errors only
+    from gpusched.client.drawing.text import clean  # of rich, and for errors only
 
     with contextlib.suppress(OSError):  # a full or closed stderr: the exit code still tells
         print("\n".join(map(clean, text.split("\n"))), file=sys.stderr)  # noqa: T201

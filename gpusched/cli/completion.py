@@ -113,7 +113,7 @@ def _settings(prefix: str, **_: Any) -> list[str]:
 
 def _columns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     """What `results` can sort by: the columns of its table by symbol, or all that the batch has."""
-    from gpusched.cli.results import COLUMNS, SYMBOL_COLUMNS
+    from gpusched.cli.commands.results import COLUMNS, SYMBOL_COLUMNS
 
     if parsed_args.by_symbol:
         return [name for name in SYMBOL_COLUMNS if name.startswith(prefix)]
@@ -122,7 +122,7 @@ def _columns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str
 
 def _metrics(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     """Those of the first window that has any."""
-    from gpusched.cli.results import COLUMNS, flat
+    from gpusched.cli.commands.results import COLUMNS, flat
 
     def words(daemon: Connection, prefix: str) -> Iterator[str]:
         for line in daemon.results(parsed_args.batch):

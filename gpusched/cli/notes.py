@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.client.listing import on_terminal
+from gpusched.client.drawing.listing import on_terminal
 from gpusched.core.model import DataNotes
 
 
@@ -19,7 +19,7 @@ def print_notes(notes: DataNotes) -> None:
     """Below a table; where the table goes through a pipe, on stderr."""
     if not notes:
         return
-    from gpusched.client import render
+    from gpusched.client.drawing import terminal as render
 
     console = render.open_console(stderr=not on_terminal())
     for line in ("", "About the data", *(f"  {line}" for line in render.notes_lines(notes))):

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
 from gpusched import __version__
-from gpusched.core.history import Sample
 from gpusched.core.model import BatchSpec
+from gpusched.core.samples import Sample
 from gpusched.core.terms import NO_TERMS, Terms
 from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, UsageError
 from gpusched.protocol import (

@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from gpusched.client.cells import clean, device_name, duration
-from gpusched.client.reasons import general_reason
-from gpusched.client.report_frame import PAGE, STYLE
-from gpusched.client.view import BatchView
+from gpusched.client.drawing.reasons import general_reason
+from gpusched.client.drawing.report_frame import PAGE, STYLE
+from gpusched.client.drawing.text import clean, device_name, duration
+from gpusched.client.views.batch import BatchView
 from gpusched.core.events import WindowMoved
-from gpusched.core.history import Sample
 from gpusched.core.model import OUTCOMES, BatchSpec, Cancelled, DataNotes, Finished, Queued, Skipped, Slot, Starting
+from gpusched.core.samples import Sample
 from gpusched.errors import InputError
 from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 

@@ -62,7 +62,9 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
         frame = pd.read_parquet(io.BytesIO(content))
     except ImportError:
         raise BadData(f"{path}: reading Parquet needs pyarrow (pip install pyarrow), or convert it to CSV") from None
-    except (ValueError, OSError) as error:  # every error of pyarrow's is one of them
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds, pyarrow's and pandas', for a file that is damaged: its bytes are read
         raise BadData(f"{path}: cannot be read as Parquet: {error}") from None
     index = [] if isinstance(frame.index, pd.RangeIndex) else [str(name or "") for name in frame.index.names]
     if frame.columns.nlevels > 1:

@@ -227,11 +227,15 @@ def _numbers(characters: Characters) -> Instants | None:
         except _NotRead:
             if widths[0] != 12:  # which milliseconds have until 2001
                 raise
-    number = (_digits(characters) | (characters == _DOT) | (characters == 0)).all(axis=0) | (characters[0] == _MINUS)
-    if not number.all() or len(characters) > 19:
+    known = _digits(characters) | (characters == _DOT) | (characters == 0)
+    known[0] |= characters[0] == _MINUS
+    number = known.all(axis=0)
+    if not number.all():
         raise _NotRead(int((~number).argmax()))
     if (characters == _DOT).any() or (characters[0] == _MINUS).any():
         return _from_floats(characters)
+    if len(characters) > 19:  # more than nanoseconds have; what does not fit into 64 bits turns negative
+        raise _NotRead(int(widths.argmax()))
     integers = np.zeros(characters.shape[1], np.int64)
     for position in characters:
         integers = np.where(position != 0, integers * 10 + (position - np.uint8(_ZERO)), integers)
@@ -263,6 +267,8 @@ def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
     if not found:
         raise _NotRead(largest, ": as a number since 1970 it is none of a time from 1973 to 2099")
     (unit,) = found
+    if (early := numbers < -_LAST_S * _UNITS[unit]).any():
+        raise _NotRead(int(early.argmax()), f": in {unit}, as others are, it is of a time before 1840")
     for other, per_second in _UNITS.items():
         if per_second < _UNITS[unit] and (of_other := _known(numbers, other)).any():
             raise _NotRead(int(of_other.argmax()), f" in {unit}, as others are: it seems to be in {other}")

@@ -1,6 +1,7 @@
 """The launcher: a process that has imported the workload and forks one window process per request.
 
-`python -m gpusched.worker.launcher SOCKET_FD PARENT_PID [SEARCH_PATH]`, started by `gpusched.daemon.launcher` only.
+`python -m gpusched.worker.launcher SOCKET_FD PARENT_PID [SEARCH_PATH]`, started by
+`gpusched.engines.local.launcher` only.
 
 How it works
 ------------

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.daemon.readings import in_initial_pid_namespace
+from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 from tests.devices.fake_nvml import FakeNvml
 
 REPOSITORY = Path(__file__).parents[2]

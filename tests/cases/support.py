@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.cli.batches import ask
+from gpusched.cli.commands.batches import ask
 from gpusched.cli.parser import parse
 from gpusched.core.planning import Plan, action, reason_of_plan
-from gpusched.daemon.survey import Findings, survey_tasks
 from gpusched.errors import GpuschedError
+from gpusched.supervisor.survey import Findings, survey_tasks
 from gpusched.worker.messages import SurveyJob
 from gpusched.worker.survey import run_survey
 

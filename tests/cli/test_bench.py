@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.cli.bench import IDLE, LAUNCH, LEAVE, Measured, limit, report
+from gpusched.cli.commands.bench import IDLE, LAUNCH, LEAVE, Measured, limit, report
 from gpusched.sample import write_sample
 from tests.end_to_end.support import Command
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from gpusched.cli import build_cuda, toolkit, wheels
-from gpusched.cli.findings import lightgbm_checks
-from gpusched.daemon.devices import CudaAbilities
+from gpusched.cli.commands.findings import lightgbm_checks
+from gpusched.cli.cuda_build import command as build_cuda
+from gpusched.cli.cuda_build import toolkit, wheels
+from gpusched.devices.discovery import CudaAbilities
 from gpusched.errors import GpuschedError
 from gpusched.workload import Trial
 from tests.devices.fake_nvml import FakeNvml

@@ -441,7 +441,7 @@ def test_a_bug_is_admitted_without_a_traceback(shell: Shell, monkeypatch: pytest
     def broken(options: object) -> int:
         raise RuntimeError("oops")
 
-    monkeypatch.setattr("gpusched.cli.settings.show", broken)
+    monkeypatch.setattr("gpusched.cli.commands.settings.show", broken)
     found = shell("config")
     assert found.code == 70
     assert "internal error: RuntimeError: oops" in found.err

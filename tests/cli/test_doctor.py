@@ -11,8 +11,8 @@ import pytest
 import talib
 from rich.console import Console
 
-from gpusched.cli import doctor
-from gpusched.cli.findings import (
+from gpusched.cli.commands import doctor
+from gpusched.cli.commands.findings import (
     Check,
     Imported,
     device_check,
@@ -22,7 +22,7 @@ from gpusched.cli.findings import (
     lightgbm_checks,
     space_check,
 )
-from gpusched.cli.trials import try_all
+from gpusched.cli.commands.trials import try_all
 from gpusched.config import load
 from gpusched.core.model import DeviceChoice, DeviceType
 from gpusched.workload import Trial
@@ -365,5 +365,5 @@ def test_a_daemon_that_does_not_answer_rightly_is_a_warning(tmp_path: Path) -> N
         check = next(doctor._daemon_checks(config))
         other.join(10)
     assert check.status == "warning"
-    assert "does not answer as gpusched does" in check.message
+    assert "is not a gpusched daemon" in check.message
     assert check.remedy

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from gpusched import __version__
-from gpusched.cli import service
-from gpusched.cli.service import reach
+from gpusched.cli.commands import service
+from gpusched.cli.commands.service import reach
 from tests.end_to_end.support import Command
 from tests.server.support import Daemon, finished
 
@@ -418,7 +418,7 @@ def test_status_imports_no_more_than_it_needs(client: Client) -> None:
     program = (
         "import sys, json; from gpusched.cli import run; code = run(['status']);"
         "print(json.dumps([code, [name for name in ('pandas', 'numpy', 'lightgbm', 'anyio', 'asyncio', 'sqlite3',"
-        " 'pynvml', 'gpusched.daemon') if name in sys.modules]]))"
+        " 'pynvml', 'gpusched.service') if name in sys.modules]]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=client.environment, capture_output=True, text=True, check=True
@@ -454,3 +454,9 @@ def test_a_daemon_of_another_version_is_named(
     reach(client.daemon.socket).close()
     said = capsys.readouterr().err
     assert f"is gpusched {__version__}, and this is 9.9.9\n  restart the daemon after an upgrade" in said
+
+
+@pytest.mark.parametrize("setting", ["devices.slots=1", "cache.keep_days=3", "daemon.keep_days=3", "run.output=there"])
+def test_what_only_the_daemon_decides_is_not_dropped_in_silence(client: Client, setting: str) -> None:
+    refused = client.error("submit", client.symbols("S0"), *ASKED, "--set", setting, code=2)
+    assert f"{setting.partition('=')[0]} is the daemon's own setting" in refused

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 from textual.widgets import RichLog
 
-from gpusched.client.boxes import Help
-from gpusched.client.detail_pages import WindowPage
-from gpusched.client.screens import Dashboard
-from gpusched.client.top import LOST, Top
+from gpusched.client.top.app import LOST, Top
+from gpusched.client.top.boxes import Help
+from gpusched.client.top.details import WindowPage
+from gpusched.client.top.lists import Dashboard
 from gpusched.protocol import LogChunk
 from tests.cli.test_service_commands import Client
 from tests.end_to_end.terminal import LEFT, Terminal

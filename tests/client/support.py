@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from rich.console import Console, RenderableType
 
-from gpusched.client.view import BatchView
+from gpusched.client.views.batch import BatchView
 from gpusched.core.events import AttemptEnded, Event, ProgressReported
 from gpusched.core.model import Device, Ending, WindowResult
 from tests.core.support import RESULT, Driver, failure, key

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from gpusched.client.dashboard import Frame
-from gpusched.client.overview import Overview
-from gpusched.client.panels import PANELS, Cursor, rows
+from gpusched.client.drawing.dashboard import Frame
+from gpusched.client.views.overview import Overview
+from gpusched.client.views.panels import PANELS, Cursor, rows
 from gpusched.core.events import (
     BatchHeld,
     BatchReleased,

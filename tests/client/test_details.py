@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpusched.client.details import device_details, window_details
+from gpusched.client.drawing.details import device_details, window_details
 from gpusched.core.model import (
     Finished,
     PlannedWindow,

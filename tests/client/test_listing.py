@@ -16,9 +16,9 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
-from gpusched.cli import queries, results, settings
-from gpusched.client.listing import Cell, print_listing
-from gpusched.client.render import open_console
+from gpusched.cli.commands import queries, results, settings
+from gpusched.client.drawing.listing import Cell, print_listing
+from gpusched.client.drawing.terminal import open_console
 from gpusched.core.model import (
     DataNote,
     DataNotes,

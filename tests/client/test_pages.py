@@ -13,12 +13,12 @@ from rich.cells import cell_len
 from textual.containers import VerticalScroll
 from textual.screen import Screen
 
-from gpusched.client import detail_pages
-from gpusched.client.boxes import Help, Question
 from gpusched.client.connection import NoDaemon
-from gpusched.client.detail_pages import DevicePage, WindowPage
-from gpusched.client.page import Page
-from gpusched.client.top import Top
+from gpusched.client.top import details as detail_pages
+from gpusched.client.top.app import Top
+from gpusched.client.top.boxes import Help, Question
+from gpusched.client.top.details import DevicePage, WindowPage
+from gpusched.client.top.page import Page
 from gpusched.core.model import Failed, Finished, PlannedWindow, Reading, Slot, Usage, Window, WindowKey
 from gpusched.protocol import AttemptLine, DeviceStatus, LogChunk, StoryLine, WindowDetail
 from tests.client.support import console
@@ -108,7 +108,7 @@ def _canned(monkeypatch: pytest.MonkeyPatch) -> None:
         raise NoDaemon(tried="nowhere")
 
     monkeypatch.setattr(detail_pages, "connect", lambda path: Canned())
-    monkeypatch.setattr("gpusched.client.top.connect", nobody)
+    monkeypatch.setattr("gpusched.client.top.app.connect", nobody)
     monkeypatch.setattr(Top, "monotonic", scene().at)
 
 

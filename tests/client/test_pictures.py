@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.client import live
-from gpusched.client.dashboard import KEYS
+from gpusched.client.drawing import run as live
+from gpusched.client.drawing.dashboard import KEYS
 from tests.client.support import drawn
 from tests.client.test_dashboard import frame, scene
 from tests.client.test_screens import busy

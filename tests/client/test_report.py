@@ -16,10 +16,10 @@ import msgspec
 import pytest
 
 from gpusched.client.report import Report, page
-from gpusched.client.view import BatchView
+from gpusched.client.views.batch import BatchView
 from gpusched.core.events import WindowMoved
-from gpusched.core.history import Sample
 from gpusched.core.model import BatchSpec, DataNote, Finished, Queued, Slot, Starting, TimedOut, WindowKey, window_label
+from gpusched.core.samples import Sample
 from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"

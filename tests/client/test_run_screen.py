@@ -9,9 +9,9 @@ import time
 import pytest
 from rich.console import Console
 
-from gpusched.client import render
-from gpusched.client.render import LINES_A_FRAME, RunScreen, open_console
-from gpusched.client.view import BatchView
+from gpusched.client.drawing import terminal as render
+from gpusched.client.drawing.terminal import LINES_A_FRAME, RunScreen, open_console
+from gpusched.client.views.batch import BatchView
 from gpusched.core.events import CancelRequested, DeviceLost, Event, HoldRequested, Update
 from gpusched.core.model import Device, Limits
 from gpusched.core.planning import Plan

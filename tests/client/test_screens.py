@@ -9,9 +9,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import RenderableType
 
-from gpusched.client.live import Frame
-from gpusched.client.render import plan_rows, plan_table, summary
-from gpusched.client.view import BatchView
+from gpusched.client.drawing.run import Frame
+from gpusched.client.drawing.terminal import plan_rows, plan_table, summary
+from gpusched.client.views.batch import BatchView
 from gpusched.core.model import Limits
 from gpusched.core.planning import Plan
 from tests.client.support import Onlooker, console, drawn, trained

@@ -7,8 +7,8 @@ import time
 import msgspec
 import pytest
 
-from gpusched.client.reasons import general_reason
-from gpusched.client.view import KEPT_FAILURES, BatchView
+from gpusched.client.drawing.reasons import general_reason
+from gpusched.client.views.batch import KEPT_FAILURES, BatchView
 from gpusched.core.events import CancelRequested, HoldRequested, ReleaseRequested, RetryRequested, WindowMoved
 from gpusched.core.model import (
     OUTCOMES,

@@ -7,8 +7,8 @@ import datetime as dt
 import pytest
 from rich.cells import cell_len
 
-from gpusched.client.view import BatchView
-from gpusched.client.windows import ORDERS, WindowList, WindowsFrame
+from gpusched.client.views.batch import BatchView
+from gpusched.client.views.windows import ORDERS, WindowList, WindowsFrame
 from gpusched.core.events import CancelRequested, HoldRequested, ProgressReported, WindowMoved
 from gpusched.core.model import Ending, Slot, WindowKey
 from gpusched.protocol import WindowLine

@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusched.core.history import MOST, History, Sample
 from gpusched.core.model import Reading
+from gpusched.core.samples import MOST, History, Sample
 
 
 def reading(at: float, *, use: float | None = 0.5, device: str = "GPU-a", used: int = 1, total: int = 10) -> Reading:

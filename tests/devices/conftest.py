@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.daemon import sampler
+from gpusched.devices.nvidia import sampler
 from tests.devices.fake_nvml import FakeNvml
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.model import WindowKey
-from gpusched.daemon.accounting import UNKNOWN, Accountant, Accounted
-from gpusched.daemon.devices import discover
-from gpusched.daemon.store import Store
+from gpusched.devices.discovery import discover
+from gpusched.devices.nvidia.accounting import UNKNOWN, Accountant, Accounted
+from gpusched.store.store import Store
 from tests.devices.fake_nvml import GIB, GPU_IS_LOST, NOT_SUPPORTED, FakeNvml, uuid
 from tests.supervisor.support import END, START, make_batch, plan, supervised
 

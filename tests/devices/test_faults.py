@@ -15,8 +15,8 @@ import pytest
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import Limits, Queued, Reading, Running, Starting, WindowKey
 from gpusched.core.placement import DeviceState
-from gpusched.daemon.devices import discover
-from gpusched.daemon.sampler import Sampler
+from gpusched.devices.discovery import discover
+from gpusched.devices.nvidia.sampler import Sampler
 from tests.core.support import Driver, batch, failure, key
 from tests.devices.fake_nvml import (
     DOUBLE_BIT_ECC,

@@ -16,15 +16,15 @@ import pytest
 from gpusched.config import Config
 from gpusched.core.events import DeviceChanged, DeviceLost, DeviceRead, DevicesFound, Event
 from gpusched.core.placement import DeviceState
-from gpusched.daemon import fleet as module
-from gpusched.daemon import inventory
-from gpusched.daemon.devices import Discovery, discover
-from gpusched.daemon.fleet import Fleet
-from gpusched.daemon.inventory import Inventory
-from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.pool import NoDevice, build_pool, choose
-from gpusched.daemon.sampler import Sampler
-from gpusched.daemon.warm_up import WarmUp
+from gpusched.devices.discovery import Discovery, discover
+from gpusched.devices.nvidia import inventory
+from gpusched.devices.nvidia.inventory import Inventory
+from gpusched.devices.nvidia.sampler import Sampler
+from gpusched.devices.slots import NoDevice, build_pool, choose
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.warm_up import WarmUp
+from gpusched.supervisor import fleet as module
+from gpusched.supervisor.fleet import Fleet
 from tests.core.support import Driver
 from tests.devices.fake_nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, PROHIBITED, UNKNOWN, XID, FakeNvml, mig_uuid, uuid
 
@@ -300,6 +300,15 @@ async def test_one_that_vanishes_while_it_is_tried_is_forgotten(tmp_path: Path, 
         await machine.until(lambda: machine.health == {})
         assert machine.fleet.untried == ()
         await machine.fleet.settled()
+
+
+async def test_one_model_that_hangs_keeps_no_other_waiting(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        machine.answer(**{f"cuda on {uuid(0)}": "hang"})
+        await machine.until(lambda: len(machine.trials()) == 1)
+        fake.gpus(2).set(1, name="Tesla T4")
+        await machine.until_health(g0="trying", g1="open")
 
 
 # -- the inventory -----------------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import msgspec
 
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import Running
-from gpusched.daemon.devices import discover
-from gpusched.daemon.sampler import Sampler
-from gpusched.daemon.store import Store
+from gpusched.devices.discovery import discover
+from gpusched.devices.nvidia.sampler import Sampler
+from gpusched.store.store import Store
 from tests.devices.fake_nvml import GIB, FakeNvml, uuid
 from tests.supervisor.support import make_batch, plan, supervised
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.model import HostReading
-from gpusched.daemon import memory
-from gpusched.daemon.memory import HostMemory
+from gpusched.devices import memory
+from gpusched.devices.memory import HostMemory
 
 MIB = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")

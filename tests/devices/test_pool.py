@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gpusched.core.model import CPU, Device
-from gpusched.daemon.pool import PoolPlan
+from gpusched.devices.slots import PoolPlan
 from tests.core.support import batch
 
 POOL = PoolPlan(

@@ -14,10 +14,10 @@ import pytest
 
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import Device, Reading
-from gpusched.daemon import readings
-from gpusched.daemon import sampler as module
-from gpusched.daemon.readings import HARMLESS_XIDS
-from gpusched.daemon.sampler import Sampler
+from gpusched.devices.nvidia import readings
+from gpusched.devices.nvidia import sampler as module
+from gpusched.devices.nvidia.readings import HARMLESS_XIDS
+from gpusched.devices.nvidia.sampler import Sampler
 from tests.devices.fake_nvml import (
     DOUBLE_BIT_ECC,
     GIB,

@@ -10,8 +10,8 @@ import pytest
 from gpusched.config import Config, Devices, load
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import Device, DeviceType
-from gpusched.core.selection import by_device, named, select
-from gpusched.daemon.pool import PoolPlan, build_pool, find_gpus
+from gpusched.devices.naming import by_device, named, select
+from gpusched.devices.slots import PoolPlan, build_pool, find_gpus
 from tests.devices.fake_nvml import EXCLUSIVE_PROCESS, FakeNvml, mig_uuid, uuid
 
 RTX = "NVIDIA RTX 6000 Ada Generation"
@@ -34,7 +34,7 @@ def gpus(plan: PoolPlan) -> list[str]:
 def machine(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     """Three cards of two models on buses 01 to 03; the second one is cut into two MIG instances."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("gpusched.daemon.devices.usable_cores", lambda: 16)
+    monkeypatch.setattr("gpusched.devices.discovery.usable_cores", lambda: 16)
     return fake.gpus(3).set(2, name="Tesla T4").mig(1, 0, 1)
 
 

@@ -11,9 +11,9 @@ import pytest
 from gpusched.config import Cache, Config, Run
 from gpusched.core import tuning
 from gpusched.core.model import BatchSpec
-from gpusched.daemon import devices
-from gpusched.daemon.journal import Journal
-from gpusched.daemon.run import run_batch
+from gpusched.devices import discovery as devices
+from gpusched.runs.run import run_batch
+from gpusched.service.journal import Journal
 from tests.devices.fake_nvml import FakeNvml, uuid
 
 WORKLOAD = "tests.devices.workloads:until_told"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusched.core.visibility import Gpu, visible
+from gpusched.devices.nvidia.mask import Gpu, visible
 
 A = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 B = "GPU-8932aaaa-0000-4106-c12f-20bd9faed9f6"

@@ -12,11 +12,11 @@ import pytest
 
 from gpusched.config import Cache, Config, Devices
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.core.selection import Selected
-from gpusched.daemon import warm_up as module
-from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.pool import build_pool
-from gpusched.daemon.warm_up import WarmUp, launcher_environment
+from gpusched.devices.naming import Selected
+from gpusched.devices.slots import build_pool
+from gpusched.engines.local import warm_up as module
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.warm_up import WarmUp, launcher_environment
 
 REPOSITORY = Path(__file__).parents[2]
 NO_CUDA = "CUDA Tree Learner was not enabled in this build.\nPlease recompile with CMake option -DUSE_CUDA=1"

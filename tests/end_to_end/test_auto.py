@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpusched.config import STATE_DIR
-from gpusched.daemon.store import Store
+from gpusched.store.store import Store
 from tests.devices.fake_nvml import FakeNvml
 from tests.end_to_end.support import Command
 from tests.end_to_end.test_gpus import WINDOWS, Machine, details, service

@@ -23,9 +23,9 @@ from gpusched.client.connection import connect
 from gpusched.config import STATE_DIR
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import DeviceType
-from gpusched.daemon.readings import in_initial_pid_namespace
-from gpusched.daemon.store import Store
+from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 from gpusched.protocol import Delta, DeviceReported, Snapshot
+from gpusched.store.store import Store
 from tests.devices.fake_cuda import DEVICE_UNAVAILABLE, ECC_UNCORRECTABLE, OUT_OF_MEMORY, FakeCuda
 from tests.devices.fake_nvml import GIB, VERSION_MISMATCH, XID, FakeNvml, uuid
 from tests.end_to_end.support import Command, check_sound, hashes, index

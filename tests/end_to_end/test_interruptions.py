@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.daemon import leftovers, proc
+from gpusched.engines.local import leftovers, proc
 from tests.end_to_end.support import Command, adopt_orphans, check_sound, hashes, index, wait_for_descendants
 from tests.end_to_end.test_run import WINDOWS
 from tests.worker.support import undying

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import sys
 from pathlib import Path
 
 import msgspec
 
 from gpusched.config import Cache, Config, Daemon, Devices, Hooks, Metrics, Run
-from gpusched.daemon import admission, clients, groups, leftovers, link, main, manager, process, server
+from gpusched.core.events import BatchAccepted, Update
+from gpusched.engines.local import groups, leftovers, link, process
 from gpusched.errors import GpuschedError
+from gpusched.service import admission, clients, main, manager, server
+from gpusched.service.journal import Journal
 
 
 def config(directory: Path, slots: int) -> Config:
@@ -44,8 +49,25 @@ def change_constants() -> None:
             setattr(module, name, value)
 
 
+def hang_with(batch_id: str) -> None:
+    """Have the turn that accepts this batch hang, and the service manager told that it does."""
+    follow = Journal.follow
+    manager_address = os.environ["NOTIFY_SOCKET"]
+
+    def follow_or_hang(self: Journal, update: Update) -> None:
+        follow(self, update)
+        if isinstance(update, BatchAccepted) and update.batch.id == batch_id:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+                notices.sendto(b"hanging", manager_address)
+            signal.pause()
+
+    Journal.follow = follow_or_hang  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     change_constants()
+    if "GPUSCHED_TEST_HANGING_BATCH" in os.environ:
+        hang_with(os.environ["GPUSCHED_TEST_HANGING_BATCH"])
     try:
         sys.exit(main.serve(config(Path(sys.argv[1]), int(sys.argv[2]))))
     except GpuschedError as error:

@@ -43,7 +43,7 @@ class Daemon:
     def start(
         self, prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None, **constants: float
     ) -> None:
-        """Start it and wait until it is ready. `constants` are those of `gpusched.daemon.server` and its like."""
+        """Start it and wait until it is ready. `constants` are those of `gpusched.service.server` and its like."""
         self.launch(prefix, environment, **constants)
         self.wait_for_notice("READY=1")
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from gpusched import __version__
 from gpusched.core.events import BatchFinished, WindowMoved
-from gpusched.daemon import clients
-from gpusched.daemon.clients import Clients, Over, Peer, may_connect, peer_of
-from gpusched.daemon.listener import Listener, SocketUnusable, UnknownGroup
 from gpusched.errors import DaemonError
 from gpusched.protocol import MAX_REQUEST_BYTES, PROTOCOL
+from gpusched.service import clients
+from gpusched.service.clients import Clients, Over, Peer, may_connect, peer_of
+from gpusched.service.listener import Listener, SocketUnusable, UnknownGroup
 from tests.server.support import Daemon, finished, frame, read_frame, read_to_end, until
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from gpusched.client import connection as client
 from gpusched.client.connection import HungUp, NoDaemon, NotADaemon, NotAllowed, OtherVersion, connect, socket_paths
-from gpusched.daemon.listener import NoPlace, listening_path
 from gpusched.errors import DaemonError, InputError
 from gpusched.protocol import Welcome, encode
+from gpusched.service.listener import NoPlace, listening_path
 from tests.server.support import Daemon
 
 

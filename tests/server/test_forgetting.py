@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gpusched.config import Cache
-from gpusched.daemon.pruning import prune_bars
-from gpusched.daemon.store import Store
 from gpusched.errors import InputError
+from gpusched.service.pruning import prune_bars
+from gpusched.store.store import Store
 from tests.server.support import Daemon, finished
 
 

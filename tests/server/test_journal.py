@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from gpusched.daemon.journal import Journal
+from gpusched.service.journal import Journal
 from tests.core.support import Driver, batch, planned
 
 

@@ -20,7 +20,6 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.history import Sample
 from gpusched.core.model import (
     BatchSpec,
     Device,
@@ -37,6 +36,7 @@ from gpusched.core.model import (
     Window,
     WindowKey,
 )
+from gpusched.core.samples import Sample
 from gpusched.protocol import (
     AttemptLine,
     BadFrame,

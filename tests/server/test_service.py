@@ -17,8 +17,9 @@ import pytest
 
 from gpusched.core.events import WindowMoved
 from gpusched.core.model import Limits
-from gpusched.daemon.notify import Notifier
 from gpusched.errors import BAD_INPUT, DaemonError
+from gpusched.protocol import Submit
+from gpusched.service.notify import Notifier
 from tests.server.support import REPOSITORY, Daemon, finished, until
 
 
@@ -36,14 +37,14 @@ def test_it_is_ready_soon_and_small(service: Daemon) -> None:
 def test_it_never_imports_what_windows_need() -> None:
     """Neither the daemon nor a client: they would be ten times as large and slow to start."""
     code = (
-        "import sys, json; import gpusched.daemon.main, gpusched.daemon.survey; "
+        "import sys, json; import gpusched.service.main, gpusched.supervisor.survey; "
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     daemon = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout
     heavy = {"numpy", "pandas", "lightgbm", "scipy", "sklearn", "talib", "rich", "pynvml"}
     assert not heavy & set(json.loads(daemon))
-    code = code.replace("gpusched.daemon.main, gpusched.daemon.survey", "gpusched.client.connection")
+    code = code.replace("gpusched.service.main, gpusched.supervisor.survey", "gpusched.client.connection")
     client = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout
     assert not (heavy | {"anyio", "asyncio", "sqlite3", "subprocess", "logging"}) & set(json.loads(client))
 
@@ -197,17 +198,11 @@ def notices(service: Daemon, seconds: float) -> list[str]:
 
 
 def test_the_watchdog_is_fed_by_turns_and_a_hung_turn_starves_it(service: Daemon) -> None:
-    service.start(environment={"WATCHDOG_USEC": "100000"})
+    service.start(environment={"WATCHDOG_USEC": "100000", "GPUSCHED_TEST_HANGING_BATCH": "hangs"})
     assert notices(service, 2.0).count("WATCHDOG=1") >= 49  # idle, it goes on and on
     with service.connect() as connection:
-        # The index of a batch is written by the turn that accepts it; nobody will ever read this one.
-        os.mkfifo(service.directory / "hole")
-        output = service.directory / "runs" / "batch"
-        output.mkdir(parents=True)
-        (output / ".teacher_runs.json.tmp").symlink_to(service.directory / "hole")
-        connection._link.settimeout(0.5)
-        with pytest.raises(TimeoutError):
-            connection.submit(service.spec("A"), source="s", name="batch")
+        connection._ask(Submit(spec=service.spec("A"), source="s", name="hangs"))
+        service.wait_for_notice("hanging")
     notices(service, 0.1)
     assert notices(service, 0.5) == []
     service.kill()

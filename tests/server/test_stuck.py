@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from gpusched import cli
-from gpusched.cli import doctor
-from gpusched.client.trouble import remedy
+from gpusched.cli.commands import doctor
+from gpusched.client.drawing.trouble import remedy
 from gpusched.config import load
 from gpusched.core.model import Limits, Running
 from gpusched.protocol import Snapshot, Trouble, WindowLine

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from gpusched import directories
-from gpusched.daemon.clients import Peer
-from gpusched.daemon.territory import (
+from gpusched.errors import InputError
+from gpusched.service.clients import Peer
+from gpusched.service.territory import (
     DataNotYours,
     DataUnreadable,
     OutputNotYours,
@@ -26,7 +27,6 @@ from gpusched.daemon.territory import (
     is_same,
     may,
 )
-from gpusched.errors import InputError
 from tests.server.support import Daemon, finished
 
 ALICE, BOB, STAFF = 4242, 4343, 4444

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.daemon import manager
+from gpusched.service import manager
 from tests.server.support import REPOSITORY
 
 SYSTEM = REPOSITORY / "systemd" / "gpusched.service"

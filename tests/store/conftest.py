@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.daemon.store import Store
+from gpusched.store.store import Store
 
 
 @pytest.fixture

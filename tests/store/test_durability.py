@@ -23,8 +23,6 @@ import pytest
 from gpusched import directories, files
 from gpusched.core.events import Record
 from gpusched.core.model import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
-from gpusched.daemon import store as module
-from gpusched.daemon.store import Store
 from gpusched.errors import (
     StoreCorrupt,
     StoreFull,
@@ -34,6 +32,8 @@ from gpusched.errors import (
     StoreUnlockable,
     StoreUnwritable,
 )
+from gpusched.store import store as module
+from gpusched.store.store import Store
 from tests.store import writer
 from tests.store.samples import SLOT, accepted, key, moved, run
 

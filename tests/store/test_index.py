@@ -12,8 +12,8 @@ import pytest
 
 from gpusched.core.events import BatchFinished, Record
 from gpusched.core.model import DataNote, Failed, Finished, Queued, WindowKey
-from gpusched.daemon.index import NAME, Index
-from gpusched.daemon.store import Store
+from gpusched.store.store import Store
+from gpusched.supervisor.index import NAME, Index
 from tests.store.samples import FAILURE, RESULT, accepted, batch, key, moved, run
 
 

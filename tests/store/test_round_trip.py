@@ -29,8 +29,8 @@ from gpusched.core.model import (
     TimedOut,
     WindowResult,
 )
-from gpusched.daemon.rows import status_of
-from gpusched.daemon.store import Store
+from gpusched.store.rows import status_of
+from gpusched.store.store import Store
 from tests.store.samples import FAILURE, RESULT, SLOT, accepted, batch, key, moved, plan, run
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

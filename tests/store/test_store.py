@@ -18,7 +18,6 @@ from gpusched.core.events import (
     DeviceChanged,
     WindowMoved,
 )
-from gpusched.core.history import Sample
 from gpusched.core.model import (
     Cancelled,
     DataNote,
@@ -37,9 +36,10 @@ from gpusched.core.model import (
     TimedOut,
     WindowKey,
 )
+from gpusched.core.samples import Sample
 from gpusched.core.terms import with_terms
-from gpusched.daemon.rows import MAX_TEXT_BYTES
-from gpusched.daemon.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
+from gpusched.store.rows import MAX_TEXT_BYTES
+from gpusched.store.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
 from tests.store.samples import FAILURE, RESULT, SLOT, USAGE, accepted, batch, key, moved, plan, run
 
 

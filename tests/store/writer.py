@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpusched.core.events import Record
 from gpusched.core.model import Queued
-from gpusched.daemon.store import Store
+from gpusched.store.store import Store
 from tests.store.samples import FAILURE, accepted, key, run
 
 #: a commit of three moves each

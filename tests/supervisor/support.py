@@ -23,12 +23,12 @@ from gpusched.core.model import (
     WindowKey,
     name_of,
 )
-from gpusched.daemon.accounting import Accountant
-from gpusched.daemon.condition import Condition
-from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.memory import HostMemory
-from gpusched.daemon.store import Store
-from gpusched.daemon.supervisor import Supervisor
+from gpusched.devices.memory import HostMemory
+from gpusched.devices.nvidia.accounting import Accountant
+from gpusched.engines.condition import Condition
+from gpusched.engines.local.launcher import Launcher
+from gpusched.store.store import Store
+from gpusched.supervisor.supervisor import Supervisor
 
 REPOSITORY = Path(__file__).parents[2]
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gpusched import clock
+from gpusched.clock import Clock
 from gpusched.core.events import BatchFinished
 from gpusched.core.model import Running
-from gpusched.daemon import clock
-from gpusched.daemon.clock import Clock
 from tests.supervisor.support import make_batch, plan, supervised
 
 DAYS_3 = 3 * 86400.0

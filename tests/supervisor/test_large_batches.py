@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from gpusched.core.events import BatchAccepted, CancelRequested, ChangeMade, DrainRequested, WindowsAdded
-from gpusched.daemon.arrivals import SLICE_WINDOWS
-from gpusched.daemon.store import Store
 from gpusched.errors import StoreFull
+from gpusched.store.store import Store
+from gpusched.supervisor.arrivals import SLICE_WINDOWS
 from tests.supervisor.support import make_batch, plan, supervised
 
 WINDOWS = 3 * SLICE_WINDOWS + 1

@@ -11,8 +11,8 @@ import pytest
 
 from gpusched.core.events import CancelRequested, DeviceLost, DeviceRead
 from gpusched.core.model import Device, Queued, Reading
-from gpusched.daemon import supervisor
-from gpusched.daemon.accounting import UNKNOWN, Accountant, Accounted
+from gpusched.devices.nvidia.accounting import UNKNOWN, Accountant, Accounted
+from gpusched.supervisor import supervisor
 from tests.supervisor.support import Bench, make_batch, plan, supervised
 
 CARDS = tuple(Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=1) for number in range(2))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpusched.core.events import HoldRequested, ReleaseRequested, RetryRequested
 from gpusched.core.model import Finished, Held, Succeeded
-from gpusched.daemon.store import Store
+from gpusched.store.store import Store
 from tests.supervisor.support import make_batch, plan, supervised
 
 LABELS = [planned.window.label for planned in plan(3)]

@@ -8,7 +8,7 @@ import pytest
 
 from gpusched.core.events import Update, WindowMoved
 from gpusched.core.model import Failure, FailureKind, Queued, Running
-from gpusched.daemon.memory import HostMemory
+from gpusched.devices.memory import HostMemory
 from tests.supervisor.support import make_batch, plan, supervised
 
 

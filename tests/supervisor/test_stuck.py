@@ -10,9 +10,9 @@ import pytest
 
 from gpusched.core.events import CancelRequested, WindowMoved
 from gpusched.core.model import Cancelled, Finished, Running
-from gpusched.daemon import groups, link, process
-from gpusched.daemon.store import Store
+from gpusched.engines.local import groups, link, process
 from gpusched.errors import StoreFull
+from gpusched.store.store import Store
 from tests.supervisor.support import make_batch, plan, supervised
 from tests.worker.support import Fifo, runs, undying
 

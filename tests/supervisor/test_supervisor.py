@@ -21,9 +21,10 @@ from gpusched.core.events import (
     RetryRequested,
 )
 from gpusched.core.model import Failed, Finished, Queued, Reading, Running, Stopping, TimedOut, WindowKey
-from gpusched.daemon import launcher, supervisor
-from gpusched.daemon.store import Store
+from gpusched.engines.local import launcher
 from gpusched.errors import StoreError
+from gpusched.store.store import Store
+from gpusched.supervisor import supervisor
 from gpusched.workload import device_fingerprint
 from tests.supervisor.support import make_batch, plan, supervised
 from tests.worker.support import runs

@@ -85,6 +85,7 @@ def test_frames_that_are_understood(
     [
         (ImportError("no engine"), r"ABC\.parquet: reading Parquet needs pyarrow \(pip install pyarrow\)"),
         (ValueError("no magic"), r"ABC\.parquet: cannot be read as Parquet: no magic"),
+        (NotImplementedError("128 bits"), r"ABC\.parquet: cannot be read as Parquet: 128 bits"),
         (
             pd.DataFrame({"Date": NAIVE}),
             r"ABC\.parquet: there are no columns 'open', 'high', 'low', 'close' \(there are: Date\)",

@@ -253,6 +253,14 @@ def test_files_may_differ(tmp_path: Path) -> None:
             HEADER + "1704100500,1,2,0.5,1.5,10\n1704100500000,1,2,0.5,1.5,10\n",
             ":2: '1704100500' is not a timestamp in milliseconds, as others are: it seems to be in seconds",
         ),
+        (HEADER + "1704100500,1,2,0.5,1.5,10\n-inf,1,2,0.5,1.5,10\n", ":3: '-inf' is not a timestamp"),
+        (
+            HEADER + "1704100500,1,2,0.5,1.5,10\n-99999999999999999999999999.0,1,2,0.5,1.5,10\n",
+            ":3: '-99999999999999999999999999.0' is not a timestamp: in seconds, as others are, it is of a time",
+        ),
+        (HEADER + "9999999999999999999,1,2,0.5,1.5,10\n", ":2: '9999999999999999999' is not a timestamp"),
+        (HEADER + "1" * 30 + ",1,2,0.5,1.5,10\n", ":2: '111111111111111111111111111111' is not a timestamp"),
+        (HEADER + "1704100500,1,2,0.5,1.5,10\n-nan,1,2,0.5,1.5,10\n", ":3: '-nan' is not a timestamp"),
         (HEADER + "NaT,1,2,0.5,1.5,10\n", ":2: 'NaT' is not a timestamp such as"),
         (HEADER + "today,1,2,0.5,1.5,10\n", ":2: 'today' is not a timestamp such as"),
         (

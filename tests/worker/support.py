@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gpusched.daemon.condition import Condition
-from gpusched.daemon.launcher import Launcher
-from gpusched.daemon.process import Process
+from gpusched.engines.condition import Condition
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.process import Process
 from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
 from gpusched.workload import Task
 

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from gpusched.core.model import DeviceType
-from gpusched.daemon.launcher import Launcher
+from gpusched.engines.local.launcher import Launcher
 from gpusched.worker import cuda as module
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.messages import Error, PipeMessage, TrialJob

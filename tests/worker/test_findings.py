@@ -10,7 +10,7 @@ import pytest
 
 from gpusched.core.model import BatchSpec, DataNote
 from gpusched.core.planning import Plan, action
-from gpusched.daemon.survey import Findings, survey
+from gpusched.supervisor.survey import Findings, survey
 from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed
 from gpusched.workload import DateRange, Days, SurveyTask
 from tests.worker.support import Bench, bench

@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gpusched.daemon import logs
-from gpusched.daemon.logs import Logs
+from gpusched.engines.local import logs
+from gpusched.engines.local.logs import Logs
 from tests.worker.support import Fifo, bench
 
 LIMIT = 100_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.model import DeviceType
-from gpusched.daemon import survey as daemon_survey
+from gpusched.supervisor import survey as daemon_survey
 from gpusched.worker.messages import (
     Error,
     PipeMessage,

@@ -1,0 +1,318 @@
+"""`plan` and `run`: from a symbols file to a plan or to trained windows, without a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gpusched.cli.notes import notes_object
+from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.symbols import STDIN, named_symbols
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir, terms
+from gpusched.core import planning
+from gpusched.core.model import BatchSpec, PlannedWindow
+from gpusched.core.planning import Plan
+from gpusched.core.totals import batch_object, device_object
+from gpusched.errors import INTERRUPTED, InputError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gpusched.runs.forecast import Forecast
+
+
+class BadName(UsageError):
+    problem = "--name {name!r} cannot name a batch: {why}"
+    remedy = "give another name"
+
+
+class BadPath(UsageError):
+    problem = "{text!r} cannot be used: {why}"
+    remedy = "give another path"
+
+
+class NoDataRoot(InputError):
+    problem = "the data root {path} cannot be read: {why}"
+    remedy = "give --data-root, or set data.root in config.toml"
+
+
+class NotLoadable(InputError):
+    problem = "LightGBM does not train: {why}"
+    remedy = "{first}; `gpusched doctor` looks at the rest"
+
+
+class NoTopHere(UsageError):
+    problem = "--top needs a terminal, and does not go with --json"
+    remedy = "leave it out: then progress is shown as lines, or not at all with --json"
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as the command line asks for it."""
+
+    config: Config
+    spec: BatchSpec
+    #: the stem of the symbols file, or what stands for one
+    source: str
+    name: str | None
+    #: what -o named, or None
+    output: Path | None
+    #: sentences for people about the symbols file and the settings
+    notes: tuple[str, ...]
+    #: those terms of the batch that somebody has given: a flag, the environment or a file
+    terms: tuple[str, ...] = ()
+
+    def say_notes(self, console: Console) -> None:
+        """Without what a terminal would obey: they name files."""
+        from gpusched.client.drawing.text import clean
+
+        for note in self.notes:
+            console.print(clean(note), soft_wrap=True)
+
+    @property
+    def digest(self) -> str:
+        return planning.digest(self.spec, str(self.output) if self.output else None)
+
+    @property
+    def batch_id(self) -> str:
+        return self.name or planning.batch_id(self.source, self.digest)
+
+    @property
+    def output_dir(self) -> Path:
+        return self.output or self.config.run.output / self.batch_id
+
+
+def load_config(options: argparse.Namespace) -> Loaded:
+    return load(path=getattr(options, "config", None), flags=options.flags)
+
+
+def given_path(text: str) -> Path:
+    """An absolute path of one that was typed. Raises BadPath."""
+    path = Path(text).absolute()
+    if why := path_problem(str(path)):
+        raise BadPath(text=str(path), why=why)
+    return path
+
+
+def ask(options: argparse.Namespace) -> Ask:
+    """Read the configuration and the symbols. Raises GpuschedError."""
+    loaded = load_config(options)
+    config = loaded.config
+    named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
+    if options.name is not None and (why := planning.name_problem(options.name)):
+        raise BadName(name=options.name, why=why)
+    spec = batch_spec(config, named.symbols, priority=options.priority or 0)
+    given = [name for key, (name, _) in terms(config).items() if key in loaded.origins]
+    return Ask(
+        config=config,
+        spec=spec,
+        source=named.source,
+        name=options.name,
+        output=given_path(options.output) if options.output else None,
+        notes=(*named.notes, *_notes_on_settings(spec)),
+        terms=(*given, *(["priority"] if options.priority is not None else [])),
+    )
+
+
+def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
+    """What is allowed and may not be what was wanted."""
+    if spec.workload != BUILT_IN_WORKLOAD or spec.device == "cpu":
+        return ()
+    from gpusched.teacher.settings import DIFFERS, differs_on_gpus
+
+    return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
+
+
+def _names_file(options: argparse.Namespace) -> bool:
+    return options.symbols_file not in (None, STDIN)
+
+
+def check_data_root(spec: BatchSpec) -> None:
+    """Raise NoDataRoot unless there is one that can be listed."""
+    try:
+        os.scandir(spec.data_root).close()
+    except OSError as error:
+        raise NoDataRoot(path=spec.data_root, why=error.strerror or error) from None
+
+
+def check_libraries(workload: str) -> None:
+    """Raise NotLoadable where LightGBM cannot be loaded: at once, and in the doctor's words."""
+    from gpusched.teacher.runtime import missing_library, remedy_for
+
+    why = missing_library() if workload == BUILT_IN_WORKLOAD else None
+    if why is not None:
+        raise NotLoadable(why=why, first=remedy_for(why) or "reinstall LightGBM")
+
+
+def plan(options: argparse.Namespace) -> int:
+    """What a batch would do, window by window; nothing is started."""
+    import anyio
+
+    from gpusched.client.drawing import terminal as render
+    from gpusched.runs.forecast import forecast
+
+    asked = ask(options)
+    check_libraries(asked.spec.workload)
+    check_data_root(asked.spec)
+    console, errors = render.open_console(), render.open_console(stderr=True)
+    asked.say_notes(errors)
+    on_note = partial(errors.print, soft_wrap=True)
+    foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
+    made = foreseen.plan
+    if options.json:
+        print(json.dumps(plan_object(asked, foreseen)))  # noqa: T201
+    else:
+        _print_plan(foreseen, console, errors)
+    if not made.to_train and not made.to_reuse:
+        raise nothing_to_train(map(Untrained.planned, made.windows))
+    # What is refused has failed already: a run could not end otherwise.
+    foretold = {"total": len(made.windows), "failed": len(made.to_fail)}
+    return exit_code(foretold, asked.spec.limits.max_failure_rate, held=False)
+
+
+def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
+    from gpusched.client.drawing import terminal as render
+
+    if foreseen.choice is not None and foreseen.choice.reason:
+        errors.print(foreseen.choice.reason, soft_wrap=True)
+    by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
+    estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
+    if console.is_terminal:
+        console.print(render.plan_table(foreseen.plan))
+        console.print(estimate)
+    else:
+        for row in render.plan_rows(foreseen.plan):
+            print(row)  # noqa: T201
+        errors.print(render.plan_line(foreseen.plan))
+        for line in render.notes_lines(foreseen.plan.notes):
+            errors.print(line, soft_wrap=True)
+        errors.print(estimate, soft_wrap=True)
+
+
+def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
+    """The plan as `plan --json` prints it."""
+    made, choice = foreseen.plan, foreseen.choice
+    return {
+        "batch_id": asked.batch_id,
+        "output_dir": str(asked.output_dir),
+        "windows": [_planned(window) for window in made.windows],
+        "totals": {
+            "total": len(made.windows),
+            "train": len(made.to_train),
+            "reuse": len(made.to_reuse),
+            "skip": len(made.to_skip),
+        }
+        | ({"fail": len(made.to_fail)} if made.to_fail else {})
+        | ({"replace": made.to_replace} if made.to_replace else {})
+        | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
+        "estimated_seconds": round(foreseen.seconds, 3),
+        **device_object(choice.device if choice else asked.spec.device, choice),
+    } | notes_object(made.notes)
+
+
+def _planned(planned: PlannedWindow) -> dict[str, Any]:
+    window = planned.window
+    return {
+        "symbol": window.symbol,
+        "start": window.start.isoformat(),
+        "end": window.end.isoformat(),
+        "window_label": window.label,
+        "bars": planned.bars,
+        "usable_rows": planned.usable_rows,
+        "action": planning.action(planned),
+        "reason": planning.reason_of_plan(planned) or None,
+    } | ({"remedy": planned.remedy} if planned.remedy else {})
+
+
+@outlives_its_reader
+def run(options: argparse.Namespace) -> int:
+    """Train a batch in this terminal."""
+    return run_asked(ask(options), as_json=options.json, in_top=options.top)
+
+
+def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
+    """Plan, train, show and sum up; the exit code. Raises GpuschedError."""
+    import anyio
+
+    from gpusched.client.drawing import terminal as render
+    from gpusched.client.views.batch import BatchView
+    from gpusched.runs.run import run_batch
+
+    console, errors = render.open_console(), render.open_console(stderr=True)
+    if in_top and (as_json or not render.takes_keys(console)):
+        raise NoTopHere
+    check_libraries(asked.spec.workload)
+    check_data_root(asked.spec)
+    asked.say_notes(errors)
+    view, plans = BatchView(), list[Plan]()
+    screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
+
+    #: where notes are shown: in the screen of `top`, too, while it is there
+    shown: list[Callable[[str], None]] = [screen.note]
+
+    def interrupted(count: int) -> None:
+        note = {
+            1: "Draining: the running windows may finish, no other starts; interrupt again to stop them.",
+            2: "Stopping the running windows.",
+        }.get(count, "Leaving, whatever hangs.")
+        for show in shown:
+            show(note)
+
+    async def train() -> Any:
+        return await run_batch(
+            asked.config,
+            asked.spec,
+            batch_id=asked.batch_id,
+            digest=asked.digest,
+            output_dir=asked.output_dir,
+            observe=screen.update,
+            on_plan=planned,
+            on_interrupt=interrupted,
+            on_survey=screen.planning,
+            on_note=screen.note,
+            watch=watch if in_top else None,
+        )
+
+    async def watch(socket: Path, over: anyio.Event) -> None:
+        from gpusched.client.top.app import Top
+
+        with screen.paused():
+            top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
+            shown.append(top.say)
+            await top.run_until(over.wait())
+            shown.remove(top.say)
+
+    def planned(made: Plan) -> None:
+        plans.append(made)
+        screen.planned(made)
+
+    if not as_json:
+        console.print(f"Batch directory: {asked.output_dir}", soft_wrap=True)
+    with screen:
+        ended = anyio.run(train)
+    totals = view.totals()
+    if as_json:
+        found = batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)
+        found |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
+        print(json.dumps(found))  # noqa: T201
+    else:
+        logs_dir = run_state_dir(asked.config, asked.output_dir) / "logs"
+        console.print(
+            render.summary(
+                view, ended.seconds, held_reason=ended.held_reason, interrupted=ended.interrupted, logs_dir=logs_dir
+            )
+        )
+    if ended.interrupted:
+        return INTERRUPTED
+    if plans and is_nothing(totals, view.refused):
+        raise nothing_to_train(
+            Untrained.planned(window, view.reason_of(window.window.label)) for window in plans[0].windows
+        )
+    return exit_code(totals, asked.spec.limits.max_failure_rate, held=ended.held_reason is not None)

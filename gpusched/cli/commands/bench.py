@@ -1,0 +1,200 @@
+"""`bench`: the same windows with one slot and with all of them, like for like, and where the time goes."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from gpusched.cli.commands.batches import ask, check_data_root, check_libraries
+from gpusched.cli.verdict import NothingToTrain
+from gpusched.client.drawing.listing import print_json
+from gpusched.config import Config
+from gpusched.core.events import BatchAccepted, Update, WindowMoved
+from gpusched.core.model import Active, BatchSpec, DeviceChoice, Finished, Running, Starting, Succeeded
+from gpusched.devices.slots import build_pool, find_gpus
+from gpusched.errors import DONE, INTERRUPTED, UsageError
+from gpusched.runs.run import RunSummary, run_batch
+
+#: what is not a phase of the workload: from placement to the fork, from the result to the end of the process, and slots
+#: that had nothing to do
+LAUNCH, LEAVE, IDLE = "launch", "leave", "idle"
+
+
+class WrongRepeat(UsageError):
+    problem = "--repeat must be 1 or more, got {repeat}"
+    remedy = "three are enough for a median"
+
+
+class Measured(msgspec.Struct, kw_only=True):
+    """One run: `seconds` from its start to its end, survey included, and of all slots by phase."""
+
+    slots: int
+    seconds: float = 0.0
+    total: int = 0
+    trained: int = 0
+    phases: dict[str, float] = {}
+    #: what it was asked for, or what `auto` came to
+    device: DeviceChoice = "auto"
+
+
+class Stopwatch:
+    """Takes the updates of a run."""
+
+    def __init__(self) -> None:
+        self.phases: defaultdict[str, float] = defaultdict(float)
+        self.trained = self.total = 0
+        self.device: DeviceChoice = "auto"
+        self._placed: dict[str, float] = {}
+        self._began: dict[str, float] = {}
+        self._first, self._last = float("inf"), 0.0
+
+    def update(self, update: Update) -> None:
+        """Sort the time of a window's attempts into phases."""
+        if isinstance(update, BatchAccepted):
+            self.total, self.device = len(update.windows), update.batch.device
+        if not isinstance(update, WindowMoved):
+            return
+        label = update.key.label
+        match update.new:
+            case Starting():
+                self._placed[label] = update.at
+                self._first = min(self._first, update.at)
+            case Running():
+                self._began[label] = update.at
+                self.phases[LAUNCH] += update.at - self._placed[label]
+            case Finished(outcome=Succeeded(result=result)) if isinstance(update.old, Active):
+                self.trained += 1
+                self._last = max(self._last, update.at)
+                for name, seconds in result.phases.items():
+                    self.phases[name] += seconds
+                self.phases["commit"] += max(0.0, result.seconds - sum(result.phases.values()))
+                self.phases[LEAVE] += max(0.0, update.at - self._began[label] - result.seconds)
+
+    def of_all_slots(self, slots: int) -> dict[str, float]:
+        """Seconds by phase; what slots did not use between the first placement and the last end is idle."""
+        busy = sum(self.phases.values())
+        return {**self.phases, IDLE: max(0.0, slots * (self._last - self._first) - busy)}
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure, and say what limits it. The output directory is not touched."""
+    asked = ask(options)
+    check_libraries(asked.spec.workload)
+    check_data_root(asked.spec)
+    if options.repeat < 1:
+        raise WrongRepeat(repeat=options.repeat)
+    pool = build_pool(asked.config, find_gpus(asked.config, asked.spec.device))
+    most = asked.spec.workers or pool.slots(asked.spec.device)
+    spec = asked.spec
+    with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
+        runs: list[Measured] = []
+        # The first run warms the bars cache, finds out what `auto` comes to, and counts for nothing.
+        for number in range(1 + 2 * options.repeat):
+            slots = 1 if number % 2 else most
+            measured, ended = anyio.run(_measure, asked.config, spec, slots, Path(name) / str(number))
+            if ended.interrupted:
+                return INTERRUPTED
+            if not measured.trained:
+                raise NothingToTrain(
+                    why=f"none of the {measured.total} windows was trained", likeliest="`gpusched plan` says why"
+                )
+            if number:
+                runs.append(measured)
+            else:
+                spec = msgspec.structs.replace(spec, device=measured.device)
+                most = spec.workers or pool.slots(spec.device)
+    found = report(runs)
+    if options.json:
+        print_json(found)
+    else:
+        _print(found)
+    return DONE
+
+
+async def _measure(config: Config, spec: BatchSpec, slots: int, output: Path) -> tuple[Measured, RunSummary]:
+    watch = Stopwatch()
+    ended = await run_batch(
+        config,
+        msgspec.structs.replace(spec, workers=slots),
+        batch_id=f"bench-{slots}",
+        digest="",
+        output_dir=output,
+        observe=watch.update,
+        on_plan=lambda plan: None,
+        on_interrupt=lambda count: None,
+    )
+    return Measured(
+        slots=slots,
+        seconds=ended.seconds,
+        total=watch.total,
+        trained=watch.trained,
+        phases=watch.of_all_slots(slots),
+        device=watch.device,
+    ), ended
+
+
+def report(runs: list[Measured]) -> dict[str, Any]:
+    """Medians by the number of slots; phases as shares of all slots' time, largest first."""
+    found = [_summed([run for run in runs if run.slots == slots]) for slots in sorted({run.slots for run in runs})]
+    speedup = found[0]["seconds"] / found[-1]["seconds"]
+    return {
+        "windows": runs[0].trained,
+        "repeat": len(runs) // len(found),
+        "runs": found,
+        "speedup": round(speedup, 3),
+        "limited_by": limit(found[-1]["shares"], speedup / found[-1]["slots"]),
+    }
+
+
+def _summed(runs: list[Measured]) -> dict[str, Any]:
+    """Runs with the same number of slots."""
+    seconds = [run.seconds for run in runs]
+    names = {name for run in runs for name in run.phases}
+    medians = {name: statistics.median(run.phases.get(name, 0.0) for run in runs) for name in names}
+    every = sum(medians.values()) or 1.0
+    largest_first = sorted(medians, key=medians.__getitem__, reverse=True)
+    return {
+        "slots": runs[0].slots,
+        "seconds": round(statistics.median(seconds), 3),
+        "least_seconds": round(min(seconds), 3),
+        "most_seconds": round(max(seconds), 3),
+        "windows_per_second": round(runs[0].trained / statistics.median(seconds), 3),
+        "shares": {name: round(medians[name] / every, 4) for name in largest_first},
+    }
+
+
+def limit(shares: dict[str, float], efficiency: float) -> str:
+    """A sentence on what to look at. `efficiency` is the speed-up for each slot, 0..1."""
+    first = next(iter(shares))
+    if first == IDLE:
+        return "slots that wait for windows: there are too few of them, or one is much longer than the rest"
+    own = shares.get(LAUNCH, 0.0) + shares.get(LEAVE, 0.0)
+    if own > 0.4:
+        return f"processes: {own:.0%} of the time is their start and end, so longer windows would cost less each"
+    text = f"{first}, {shares[first]:.0%} of the time"
+    if efficiency < 0.7:
+        text += f"; a slot does {efficiency:.0%} of what it does alone: they share cores, memory or the disk"
+    return text
+
+
+def _print(found: dict[str, Any]) -> None:
+    from gpusched.client.drawing.listing import print_listing
+
+    rows = [
+        [run["slots"], run["seconds"], run["least_seconds"], run["most_seconds"], run["windows_per_second"]]
+        for run in found["runs"]
+    ]
+    print_listing(["slots", "seconds", "least", "most", "windows/s"], rows, styles={})
+    shares = found["runs"][-1]["shares"]
+    print_listing(["phase", "share"], [[name, f"{share:.1%}"] for name, share in shares.items()], styles={})
+    print(  # noqa: T201
+        f"{found['windows']} windows, median of {found['repeat']}: {found['speedup']:.2f} times as fast with"
+        f" {found['runs'][-1]['slots']} slots as with one.\nLimited by {found['limited_by']}."
+    )

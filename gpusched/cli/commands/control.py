@@ -1,0 +1,121 @@
+"""What the daemon is told: `cancel`, `hold`, `release`, `retry`, `priority`, `drain`, `resume`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from gpusched.cli.commands.batches import load_config
+from gpusched.cli.commands.queries import print_devices, to_daemon
+from gpusched.cli.commands.service import status_object
+from gpusched.client.connection import Connection
+from gpusched.client.drawing.listing import print_json
+from gpusched.config import terms
+from gpusched.errors import DONE, UsageError
+from gpusched.protocol import Changed
+
+_Change = Callable[[Connection, str, str | None], Changed]
+
+
+class NotATerm(UsageError):
+    problem = "{command} cannot change {key}, which is part of what the batch is"
+    remedy = (
+        "`gpusched submit SYMBOLS_FILE --set {key}=…` makes a batch of its own of it; limits and run.workers can change"
+    )
+
+
+class NoSettingHere(UsageError):
+    problem = "{command} uses no setting, and {key} is one"
+    remedy = "leave it out; `gpusched retry BATCH --set {key}=…` and `release` change limits and run.workers"
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """End what runs of a batch or window, and drop what waits."""
+    refuse_settings(options)
+    return _change(options, Connection.cancel, "cancelled")
+
+
+def hold(options: argparse.Namespace) -> int:
+    """Start nothing more of a batch or window."""
+    refuse_settings(options)
+    return _change(options, Connection.hold, "held")
+
+
+def release(options: argparse.Namespace) -> int:
+    """Let a held batch or window go on, maybe on other terms."""
+    return _change(options, partial(Connection.release, terms=_terms(options)), "released")
+
+
+def retry(options: argparse.Namespace) -> int:
+    """Run again what failed, timed out, was lost or cancelled, maybe on other terms."""
+    return _change(options, partial(Connection.retry, terms=_terms(options)), "queued again")
+
+
+def priority(options: argparse.Namespace) -> int:
+    """Place a batch before or behind others."""
+    refuse_settings(options)
+    with to_daemon(options) as daemon:
+        changed = daemon.alter(options.batch, {"priority": options.priority})
+    if options.json:
+        print_json(status_object(changed.batch) | {"changes": changed.changes})
+    else:
+        print(f"{options.batch}: {'; '.join(changed.changes) or f'its priority is {options.priority}'}")  # noqa: T201
+    return DONE
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    """Those that were typed, but for those that say where the daemon is."""
+    return [key for key, _, _ in options.flags if not key.startswith("daemon.")]
+
+
+def refuse_settings(options: argparse.Namespace) -> None:
+    """Raise NoSettingHere for a setting that would be dropped in silence."""
+    for key in _settings(options):
+        raise NoSettingHere(command=options.command, key=key)
+
+
+def _terms(options: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of the terms of a batch. Raises NotATerm for any other setting."""
+    found = terms(load_config(options).config)
+    asked = _settings(options)
+    for key in asked:
+        if key not in found:
+            raise NotATerm(command=options.command, key=key)
+    return dict(found[key] for key in asked)
+
+
+def _change(options: argparse.Namespace, change: _Change, done: str) -> int:
+    batch_id, _, label = options.target.partition("/")
+    with to_daemon(options) as daemon:
+        changed = change(daemon, batch_id, label or None)
+    if changed.not_durable is not None:
+        warning = f"{changed.not_durable}\n  it is done, and forgotten if the daemon ends before it can be written"
+        print(warning, file=sys.stderr)  # noqa: T201
+    if options.json:
+        found = status_object(changed.batch) | {"changed": changed.windows}
+        print_json(found | ({"changes": changed.changes} if changed.changes else {}))
+        return DONE
+    if changed.changes:
+        print(f"{batch_id}: {'; '.join(changed.changes)}")  # noqa: T201
+    noun = "window" if changed.windows == 1 else "windows"
+    print(f"{batch_id}: {changed.windows} {noun} {done}; the batch is {changed.batch.state}")  # noqa: T201
+    return DONE
+
+
+def drain(options: argparse.Namespace) -> int:
+    """Place nothing more on a device, or on any."""
+    refuse_settings(options)
+    with to_daemon(options) as daemon:
+        print_devices(daemon.drain(options.on), as_json=options.json)
+    return DONE
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Open a device again, or all of them."""
+    refuse_settings(options)
+    with to_daemon(options) as daemon:
+        print_devices(daemon.resume(options.on), as_json=options.json)
+    return DONE

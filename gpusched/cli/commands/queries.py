@@ -1,0 +1,334 @@
+"""What the daemon is asked: `status`, `windows`, `show`, `logs`, `devices`, `top`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gpusched.cli.commands.batches import load_config
+from gpusched.cli.commands.service import reach, status_object
+from gpusched.cli.notes import notes_object, print_notes
+from gpusched.client.connection import Connection, HungUp, connect
+from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
+from gpusched.client.drawing.text import clean
+from gpusched.client.drawing.trouble import remedy
+from gpusched.core.totals import device_object, totals
+from gpusched.errors import DONE, UsageError
+from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, WindowLine
+from gpusched.streams import when_gone
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+#: as in the live screen
+STATUS_STYLES = {
+    "succeeded": "green",
+    "finished": "green",
+    "reused": "cyan",
+    "skipped": "yellow",
+    "held": "yellow",
+    "cancelled": "yellow",
+    "draining": "yellow",
+    "trying": "yellow",
+    "failed": "bold red",
+    "timed_out": "bold red",
+    "lost": "bold red",
+    "quarantined": "bold red",
+    "running": "bold",
+}
+
+
+class NotAWindow(UsageError):
+    problem = "{name!r} does not name a window"
+    remedy = "give BATCH/LABEL, such as mine/AAPL_2022-01-01_to_2022-06-29; `gpusched windows BATCH` lists them"
+
+
+def to_daemon(options: argparse.Namespace) -> Connection:
+    """A connection to the daemon that the configuration names, or to the first that is found."""
+    explicit = load_config(options).config.daemon.socket
+    connection = reach(explicit)
+    if explicit is None and sys.stderr.isatty():
+        print(f"daemon at {connection.path}", file=sys.stderr)  # noqa: T201
+    return connection
+
+
+def window_name(name: str) -> tuple[str, str]:
+    """(batch, label) of `BATCH/LABEL`. Raises NotAWindow."""
+    batch_id, slash, label = name.partition("/")
+    if not (batch_id and slash and label):
+        raise NotAWindow(name=name)
+    return batch_id, label
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+def status(options: argparse.Namespace) -> int:
+    """One batch, or all of them."""
+    with to_daemon(options) as daemon:
+        if options.batch is not None:
+            detail = daemon.batch(options.batch, notes=True)
+            batch, choice = detail.batch, detail.choice
+            if options.json:
+                where = device_object(choice.device if choice else detail.spec.device, choice)
+                print_json(status_object(batch) | where | notes_object(detail.notes))
+            else:
+                _print_batches([batch])
+                print_notes(detail.notes)
+                if choice is not None and choice.reason:
+                    print(choice.reason, file=sys.stderr)  # noqa: T201
+                if batch.held_reason is not None:
+                    print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
+            _print_troubles(daemon.ping().troubles)
+            return DONE
+        batches = daemon.batches()
+        if options.json:
+            about = {
+                "socket": str(daemon.path),
+                "pid": daemon.daemon.pid,
+                "version": daemon.daemon.version,
+                "started_at": daemon.daemon.started_at,
+            }
+            print_json(
+                {
+                    "daemon": about | msgspec.structs.asdict(daemon.ping()),
+                    "batches": [status_object(batch) for batch in batches],
+                }
+            )
+        else:
+            _print_batches(batches)
+            pong = daemon.ping()
+            if pong.trying:
+                print(f"trying {pong.trying}", file=sys.stderr)  # noqa: T201
+            _print_troubles(pong.troubles)
+        return DONE
+
+
+def _print_troubles(troubles: tuple[Trouble, ...]) -> None:
+    """On stderr, so that a listing for a program stays one."""
+    for trouble in troubles:
+        print(f"Trouble: {clean(trouble.text)}\n  {remedy(trouble)}".rstrip(), file=sys.stderr)  # noqa: T201
+
+
+def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None:
+    rows: list[list[Cell]] = []
+    for batch in batches:
+        found, counts = totals(batch.counts), status_object(batch)
+        ended = found["total"] - counts["waiting"] - counts["running"]
+        numbers = [found[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
+        submitted = ago(batch.submitted_at, batch.at) if on_terminal() else iso(batch.submitted_at)
+        done = f"{ended}/{found['total']}"
+        rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
+    columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
+    print_listing([*columns, "submitted", "output"], rows, styles=STATUS_STYLES)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+def windows(options: argparse.Namespace) -> int:
+    """The windows of a batch."""
+    with to_daemon(options) as daemon:
+        lines = daemon.windows(options.batch, status=options.status)
+        if options.json:
+            print_json({"batch_id": options.batch, "windows": [_window_object(line) for line in lines]})
+            return DONE
+        rows = [
+            [
+                line.key.label,
+                line.status,
+                line.attempts,
+                line.slot.index if line.slot else None,
+                device_cell(line.slot.device_id) if line.slot else None,
+                _seconds(line),
+                line.reason,
+            ]
+            for line in lines
+        ]
+    print_listing(["window", "status", "attempts", "slot", "device", "seconds", "reason"], rows, styles=STATUS_STYLES)
+    return DONE
+
+
+def _seconds(line: WindowLine) -> float | None:
+    """Of the last launch, if it has ended."""
+    if line.started_at is None or line.ended_at is None:
+        return None
+    return round(max(0.0, line.ended_at - line.started_at), 3)
+
+
+def _window_object(line: WindowLine) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(line)
+    del found["key"], found["slot"]
+    slot, device = (line.slot.index, line.slot.device_id) if line.slot else (None, None)
+    return {"window": str(line.key), "window_label": line.key.label} | found | {"slot": slot, "device": device}
+
+
+def show(options: argparse.Namespace) -> int:
+    """All that is known of a window."""
+    batch_id, label = window_name(options.window)
+    with to_daemon(options) as daemon:
+        detail = daemon.window(batch_id, label)
+        logs_dir = Path(daemon.daemon.state_dir) / "logs" / batch_id
+    if options.json:
+        attempts = [
+            msgspec.to_builtins(attempt) | {"log": str(logs_dir / f"{label}.{attempt.attempt}.log")}
+            for attempt in detail.attempts
+        ]
+        found = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
+        found |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
+        print_json(found | {"story": detail.story, "attempts": attempts})
+        return DONE
+    from gpusched.client.drawing.details import window_details
+    from gpusched.client.drawing.terminal import open_console
+
+    console = open_console()
+    for line in window_details(detail, logs_dir, ago if on_terminal() else iso):
+        console.print(line, soft_wrap=True)
+    return DONE
+
+
+def logs(options: argparse.Namespace) -> int:
+    """What a window wrote to its stdout and stderr."""
+    batch_id, label = window_name(options.window)
+    left: list[bool] = []
+    with to_daemon(options) as daemon:
+
+        def leave() -> None:
+            left.append(True)
+            daemon.abort()
+
+        if options.follow:
+            when_gone(sys.stdout, leave)
+        try:
+            for chunk in daemon.log(batch_id, label, attempt=options.attempt, follow=options.follow):
+                _write(chunk.data)
+        except HungUp:
+            if not left:
+                raise
+    return DONE
+
+
+def _write(data: bytes) -> None:
+    """As it is, but a terminal gets nothing that it would obey."""
+    if sys.stdout.isatty():
+        text = data.decode("utf-8", "replace")
+        data = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text).encode()
+    sys.stdout.flush()
+    view = memoryview(data)
+    while view:
+        view = view[os.write(sys.stdout.fileno(), view) :]
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+def devices(options: argparse.Namespace) -> int:
+    """The devices, who holds their slots, and what was last read of them."""
+    with to_daemon(options) as daemon:
+        print_devices(daemon.devices(), as_json=options.json)
+    return DONE
+
+
+def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"devices": [_device_object(device) for device in found]})
+        return
+    rows: list[list[Cell]] = []
+    for device in found:
+        reading = device.reading
+        rows.append(
+            [
+                device_cell(device.device.id),
+                device.device.name,
+                device.health,
+                f"{len(device.allocations)}/{device.width}",
+                _percent(reading.utilisation if reading else None),
+                _mebibytes(reading.memory_used_bytes if reading else None),
+                _mebibytes(reading.memory_free_bytes if reading else None),
+                _mebibytes(device.reserved_bytes) if reading else None,
+                _mebibytes(device.foreign_bytes),
+                _mebibytes(device.device.memory_total_bytes),
+                reading.temperature_c if reading else None,
+                reading.power_w if reading else None,
+                device.reason or (f"for {time.time() - device.since_at:.0f} s" if device.health == "trying" else ""),
+                ", ".join(str(key) for _, key in sorted(device.allocations.items())),
+            ]
+        )
+    columns = [
+        "device",
+        "name",
+        "health",
+        "slots",
+        "use",
+        "used",
+        "free",
+        "reserved",
+        "foreign",
+        "memory",
+        "temp",
+        "watt",
+        "reason",
+        "running",
+    ]
+    print_listing(columns, rows, styles=STATUS_STYLES)
+
+
+def _device_object(device: DeviceStatus) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(device)
+    about: dict[str, Any] = found.pop("device")
+    del found["allocations"]
+    running = [{"slot": index, "window": str(key)} for index, key in sorted(device.allocations.items())]
+    used = device.reading.memory_used_bytes if device.reading else None
+    told = {"slots": device.width, "slots_used": len(running), "memory_used_bytes": used, "running": running}
+    return about | found | told
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.0f}%"
+
+
+def _mebibytes(count: int | None) -> str | None:
+    return None if count is None else f"{count / 2**20:.0f}M"
+
+
+# -- live --------------------------------------------------------------------------------------------------------------
+
+
+class NoTerminal(UsageError):
+    problem = "top needs a terminal"
+    remedy = "`gpusched top --once` prints one frame anywhere; `gpusched status --json` is for programs"
+
+
+def top(options: argparse.Namespace) -> int:
+    """The daemon at work, live."""
+    from gpusched.client.drawing.terminal import open_console, takes_keys
+
+    console = open_console()
+    socket = load_config(options).config.daemon.socket
+    if options.once:
+        with reach(socket) as daemon:
+            console.print(_one_frame(daemon), end="")
+        return DONE
+    if not takes_keys(console):
+        raise NoTerminal
+    # Whether there is a daemon is said at once, and not on a screen of its own.
+    connect(socket).close()
+    from gpusched.client.top.app import Top
+
+    Top(console, socket).run(mouse=False)
+    return DONE
+
+
+def _one_frame(daemon: Connection) -> RenderableType:
+    from gpusched.client.drawing.dashboard import Frame, title
+    from gpusched.client.views.overview import Overview
+
+    overview, now = Overview(), time.monotonic()
+    overview.load(daemon.subscribe().snapshot, now)
+    return Frame(overview=overview, monotonic=now, title=title(daemon), fill=False)

@@ -1,0 +1,155 @@
+"""`results`: what the windows of a batch gave, one by one or by symbol."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpusched.cli.commands.queries import STATUS_STYLES, to_daemon
+from gpusched.cli.notes import notes_object, print_notes
+from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
+from gpusched.errors import DONE, InputError, UsageError
+from gpusched.protocol import ResultLine
+
+Row = dict[str, Cell]
+
+#: what every result has; metrics and counts follow
+COLUMNS = (
+    *("batch_id", "symbol", "start", "end", "window_label", "status", "attempts", "device", "slot", "finished_at"),
+    *("seconds", "artifacts_path", "reason"),
+)
+#: the metrics that a terminal shows, and the first of which `--by-symbol` is about
+SHOWN = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
+#: of `--by-symbol`
+SYMBOL_COLUMNS = ("symbol", "windows", "mean", "spread", "best", "worst", "best_window", "worst_window")
+
+
+class UnknownColumn(UsageError):
+    problem = "these results have no column {name!r}{nearest}"
+    remedy = "`gpusched results {asked} --csv` has them all in its first line"
+
+
+class NoParquet(InputError):
+    problem = "a parquet file cannot be written: {why}"
+    remedy = "`pip install pyarrow`, or use --csv"
+
+
+def results(options: argparse.Namespace) -> int:
+    """The finished windows of a batch and their metrics."""
+    with to_daemon(options) as daemon:
+        found = list(daemon.results(options.batch))
+        notes = daemon.batch(options.batch, notes=True).notes
+    rows, asked = [flat(line) for line in found], options.batch
+    names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
+    if options.by_symbol:
+        metric = options.metric or next((name for name in SHOWN if name in names), SHOWN[0])
+        rows, names, asked = by_symbol(rows, _known(metric, names, asked)), SYMBOL_COLUMNS, f"{asked} --by-symbol"
+    order = list(range(len(rows)))
+    if options.sort is not None:
+        order = _sorted(rows, _known(options.sort, names, asked), reverse=options.reverse)
+    elif options.reverse:
+        order.reverse()
+    rows = [rows[number] for number in order]
+    if options.parquet is not None:
+        _write_parquet(rows, names, Path(options.parquet))
+    elif not options.json:
+        _print(rows, names, options)
+    elif options.by_symbol:
+        print_json({"batch_id": options.batch, "symbols": rows} | notes_object(notes))
+    else:
+        lines = [result_object(found[number]) for number in order]
+        print_json({"batch_id": options.batch, "results": lines} | notes_object(notes))
+    if not options.json:
+        print_notes(notes)
+    return DONE
+
+
+def result_object(line: ResultLine) -> dict[str, Any]:
+    """A result as `results --json` shows it."""
+    found: dict[str, Any] = msgspec.to_builtins(line)
+    del found["key"]
+    return {"batch_id": line.key.batch_id, "window_label": line.key.label} | found
+
+
+def flat(line: ResultLine) -> Row:
+    """One level: `validation_auc`, `train_rows` and so on, after the columns that every result has."""
+    found = result_object(line)
+    metrics, counts = found.pop("metrics") or {}, found.pop("sample_counts") or {}
+    found["finished_at"] = iso(line.finished_at)
+    row: Row = {name: found[name] for name in COLUMNS}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            row |= {f"{name}_{inner}": number for inner, number in value.items()}
+        else:
+            row[name] = value
+    return row | {f"{name}_rows": count for name, count in counts.items()}
+
+
+def by_symbol(rows: list[Row], metric: str) -> list[Row]:
+    """For each symbol how many windows have the metric, its mean and standard deviation, and the best and worst one."""
+    found: list[Row] = []
+    for symbol in dict.fromkeys(str(row["symbol"]) for row in rows):
+        known = [(value, str(row["window_label"])) for row in rows if row["symbol"] == symbol
+                 if isinstance(value := row.get(metric), int | float)]  # fmt: skip
+        values = [float(value) for value, _ in known]
+        found.append(
+            {
+                "symbol": symbol,
+                "windows": len(known),
+                "mean": round(statistics.fmean(values), 6) if values else None,
+                "spread": round(statistics.stdev(values), 6) if len(values) > 1 else None,
+                "best": round(max(values), 6) if values else None,
+                "worst": round(min(values), 6) if values else None,
+                "best_window": max(known)[1] if known else None,
+                "worst_window": min(known)[1] if known else None,
+            }
+        )
+    return found
+
+
+def _known(name: str, names: Sequence[str], asked: str) -> str:
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    raise UnknownColumn(name=name, asked=asked, nearest=f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _sorted(rows: list[Row], name: str, *, reverse: bool) -> list[int]:
+    """Numbers of rows: the largest value first, text from A to Z; what has none is at the end either way."""
+
+    def rank(number: int) -> tuple[bool, float, str]:
+        value = rows[number][name]
+        return (False, -value, "") if isinstance(value, int | float) else (True, 0.0, str(value))
+
+    empty = [number for number, row in enumerate(rows) if row.get(name) is None]
+    valued = [number for number, row in enumerate(rows) if row.get(name) is not None]
+    return sorted(valued, key=rank, reverse=reverse) + empty
+
+
+def _print(rows: list[Row], names: Sequence[str], options: argparse.Namespace) -> None:
+    if options.csv:
+        writer = csv.DictWriter(sys.stdout, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    if on_terminal() and not options.by_symbol:
+        metrics = [name for name in SHOWN if name in names] or [name for name in names if name not in COLUMNS][:4]
+        names = ["window_label", "status", "seconds", *metrics, "reason"]
+    print_listing(names, [[row.get(name) for name in names] for row in rows], styles=STATUS_STYLES)
+
+
+def _write_parquet(rows: list[Row], names: Sequence[str], path: Path) -> None:
+    import pandas as pd
+
+    try:
+        pd.DataFrame(rows, columns=list(names)).to_parquet(path, index=False)
+    except (ImportError, OSError) as error:
+        raise NoParquet(why=str(error).strip().splitlines()[0]) from None

@@ -1,0 +1,241 @@
+"""`daemon` and `submit`: run the service, and hand batches to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpusched import __version__
+from gpusched.cli.commands.batches import Ask, ask, load_config
+from gpusched.cli.notes import notes_object, print_notes
+from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
+from gpusched.client.connection import Connection, Subscription, connect
+from gpusched.client.drawing.listing import print_json
+from gpusched.client.drawing.reasons import Reasons, bare_reason
+from gpusched.core.events import BatchFinished, BatchHeld, Update
+from gpusched.core.planning import replacing
+from gpusched.core.totals import batch_object, totals
+from gpusched.errors import DONE, INTERRUPTED, UsageError
+from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: sections that only the daemon reads, from its own configuration
+_THE_DAEMONS = ("devices", "cache", "daemon", "hooks", "metrics")
+_HOW = {
+    "new": "accepted",
+    "known": "at work already: this is the same batch",
+    "again": "accepted again: what is finished and unchanged is reused",
+}
+
+
+def daemon(options: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    from gpusched.service.main import serve
+
+    return serve(load_config(options).config)
+
+
+class TheDaemons(UsageError):
+    problem = "{key} is the daemon's own setting, and submit cannot change it"
+    remedy = "set it in the configuration of the daemon, and restart that; {otherwise}"
+
+
+def _refuse_the_daemons(options: argparse.Namespace) -> None:
+    """Raise TheDaemons for a setting that was typed and that nobody would read."""
+    for key, _, _ in options.flags:
+        if key == "run.output":
+            raise TheDaemons(key=key, otherwise="-o names the output directory of this batch")
+        if (key.partition(".")[0] in _THE_DAEMONS and key != "daemon.socket") or key == "run.state_dir":
+            raise TheDaemons(key=key, otherwise="`gpusched run` uses it for a batch of its own")
+
+
+def reach(socket: Path | None) -> Connection:
+    """A connection to the daemon; on stderr, whether it is of another version. Raises DaemonError."""
+    connection = connect(socket)
+    theirs = connection.daemon.version
+    if theirs != __version__:
+        print(  # noqa: T201
+            f"gpusched: the daemon at {connection.path} is gpusched {theirs}, and this is {__version__}\n"
+            "  restart the daemon after an upgrade (`systemctl restart gpusched`), or use the same version for both",
+            file=sys.stderr,
+        )
+    return connection
+
+
+@outlives_its_reader
+def submit(options: argparse.Namespace) -> int:
+    """Have the daemon accept a batch; with `--wait`, show it until it ends."""
+    from gpusched.client.drawing import terminal as render
+
+    _refuse_the_daemons(options)
+    asked = ask(options)
+    errors = render.open_console(stderr=True)
+    asked.say_notes(errors)
+
+    def on_survey(done: int, total: int) -> None:
+        if errors.is_terminal:
+            errors.print(f"Looking at the data: {done}/{total} symbols", end="\n" if done == total else "\r")
+
+    waiting: list[str] = []
+
+    def on_trial(trying: str) -> None:
+        if errors.is_terminal or not waiting:  # it is said again and again
+            errors.print(f"Waiting: trying {trying}", end="\r" if errors.is_terminal else "\n", soft_wrap=True)
+        waiting.append(trying)
+
+    with reach(asked.config.daemon.socket) as daemon:
+        submitted = daemon.submit(
+            asked.spec,
+            source=asked.source,
+            name=asked.name,
+            output_dir=asked.output,
+            terms=asked.terms,
+            on_survey=on_survey,
+            on_trial=on_trial,
+        )
+        if waiting and errors.is_terminal:
+            errors.print()
+        if submitted.choice is not None and submitted.choice.reason:
+            errors.print(submitted.choice.reason, soft_wrap=True)
+        if not (options.wait and options.json):
+            _say(submitted, as_json=options.json)
+        batch = submitted.batch
+        if not options.json and not options.wait and submitted.how != "known":
+            _say_about_the_data(daemon, batch, errors)
+        for note in submitted.notes:
+            errors.print(note, soft_wrap=True)
+        if submitted.changes:
+            errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
+        if batch.held_reason is not None:
+            errors.print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on", soft_wrap=True)
+        return _wait(daemon, asked, submitted, as_json=options.json) if options.wait else DONE
+
+
+def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console) -> None:
+    """What the survey found, and whether that leaves anything to train."""
+    from gpusched.client.drawing.terminal import notes_lines
+
+    for line in notes_lines(daemon.batch(batch.id, notes=True).notes):
+        errors.print(line, soft_wrap=True)
+    found = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(found, found["failed"]):
+        errors.print(f"Nothing to train: `gpusched windows {batch.id}` has the reasons", soft_wrap=True)
+
+
+def _say(submitted: Submitted, *, as_json: bool) -> None:
+    """The id alone on stdout, for scripts."""
+    batch = submitted.batch
+    if as_json:
+        found = status_object(batch) | {"how": submitted.how}
+        found |= {"replaces": submitted.replaces} if submitted.replaces else {}
+        found |= {"changes": submitted.changes} if submitted.changes else {}
+        print_json(found | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
+        return
+    print(batch.id, flush=True)  # noqa: T201
+    told = replacing(submitted.replaces, submitted.moves_aside)
+    if told:
+        print("; ".join(told), file=sys.stderr)  # noqa: T201
+    print(  # noqa: T201
+        f"{_HOW[submitted.how]}; it writes to {batch.output_dir}\n`gpusched status {batch.id}` shows how it goes",
+        file=sys.stderr,
+    )
+
+
+def status_object(batch: BatchStatus) -> dict[str, Any]:
+    """A batch as `status --json` shows it: what `run --json` says of it, then how it stands."""
+    end = batch.finished_at if batch.finished_at is not None else batch.at or time.time()
+    seconds = max(0.0, end - batch.submitted_at)
+    return batch_object(batch.id, batch.output_dir, totals(batch.counts), seconds) | {
+        "state": batch.state,
+        "held_reason": batch.held_reason,
+        "waiting": batch.counts.get("queued", 0) + batch.counts.get("held", 0),
+        "running": sum(batch.counts.get(name, 0) for name in ("starting", "running", "stopping")),
+        "submitted_at": batch.submitted_at,
+        "finished_at": batch.finished_at,
+    }
+
+
+# -- waiting -----------------------------------------------------------------------------------------------------------
+
+
+def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool) -> int:
+    """Show a batch until it is finished or held. Ctrl-C stops the showing, not the batch."""
+    from gpusched.client.drawing import terminal as render
+    from gpusched.client.views.batch import BatchView
+
+    batch_id, began = submitted.batch.id, time.monotonic()
+    view = BatchView()
+    screen = render.RunScreen(render.open_console(stderr=as_json), view)
+    try:
+        subscription = daemon.subscribe(batch_id)
+        if as_json:
+            _follow(subscription, batch_id, lambda snapshot: None, lambda update: None)
+        else:
+            with screen:
+                _follow(subscription, batch_id, lambda snapshot: screen.load(snapshot, batch_id), screen.update)
+    except KeyboardInterrupt:
+        screen.note(
+            f"Detached: {batch_id} goes on. `gpusched status {batch_id}` shows how it stands,"
+            f" `gpusched cancel {batch_id}` ends it."
+        )
+        return INTERRUPTED
+    # The first connection carries nothing but the subscription.
+    with connect(daemon.path) as daemon:
+        detail = daemon.batch(batch_id, notes=True)
+        batch = detail.batch
+        skipped = list(daemon.windows(batch_id, status="skipped"))
+        refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
+        if as_json:
+            reasons = Reasons()
+            for line in refused:
+                reasons.add(bare_reason(line), line.symbol)
+            print_json(status_object(batch) | refused_object(reasons) | notes_object(detail.notes))
+        else:
+            view.complete(skipped, refused)
+            summary = render.summary(
+                view,
+                time.monotonic() - began,
+                held_reason=batch.held_reason,
+                interrupted=False,
+                logs_dir=Path(daemon.daemon.state_dir) / "logs",
+            )
+            render.open_console().print(summary)
+            print_notes(detail.notes)
+    found = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(found, len(refused)):
+        raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
+    return exit_code(found, asked.spec.limits.max_failure_rate, held=batch.state == "held")
+
+
+def _follow(
+    subscription: Subscription,
+    batch_id: str,
+    on_snapshot: Callable[[Snapshot], None],
+    on_update: Callable[[Update], None],
+) -> None:
+    """Until the batch is finished or held. Raises HungUp when the daemon goes."""
+
+    def ends(snapshot: Snapshot) -> bool:
+        on_snapshot(snapshot)
+        return any(batch.id == batch_id and batch.state != "open" for batch in snapshot.batches)
+
+    if ends(subscription.snapshot):
+        return
+    for delta in subscription:
+        match delta:
+            case Snapshot():
+                if ends(delta):
+                    return
+            case BatchAnnounced() | DeviceReported():
+                pass
+            case _:
+                on_update(delta)
+                if isinstance(delta, BatchFinished | BatchHeld) and delta.batch_id == batch_id:
+                    return

@@ -1,0 +1,124 @@
+"""`train`: one window in this process, by the very function that a slot runs."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from gpusched.cli.commands.batches import check_data_root, check_libraries, given_path, load_config
+from gpusched.config import batch_spec
+from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.planning import with_remedy
+from gpusched.core.symbols import symbol_problem
+from gpusched.errors import DONE, GpuschedError, InputError, UsageError
+
+
+class BadDate(UsageError):
+    problem = "{text!r} is not a date"
+    remedy = "write it as YYYY-MM-DD"
+
+
+class BadTrainSymbol(UsageError):
+    problem = "{symbol!r} cannot be a symbol: {why}"
+    remedy = "name one symbol"
+
+
+class WindowFailed(InputError):
+    problem = "the window cannot be trained: {why}"
+    remedy = "`gpusched plan` says what every window would find"
+
+
+class WindowRaised(InputError):
+    exit_code = 1
+    problem = "the window failed: {why}"
+    remedy = "run it again with --debug to see the traceback"
+
+
+class NoSuchDevice(InputError):
+    problem = "the window cannot be trained with --device {device_type}: {why}"
+    remedy = "`gpusched doctor` says what works here; --device cpu needs no GPU"
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train it, and print what became of it."""
+    cores = len(os.sched_getaffinity(0))
+    # Before anything loads an OpenMP or BLAS runtime: the workload says how many threads a window may use.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from gpusched.engines.local.warm_up import launcher_environment
+    from gpusched.worker.cuda import CudaError
+    from gpusched.worker.messages import WindowJob
+    from gpusched.worker.window import load_module, run_window
+    from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData, Task
+
+    if why := symbol_problem(options.symbol):
+        raise BadTrainSymbol(symbol=options.symbol, why=why)
+    output = given_path(options.output)
+    start, end = _date(options.start_date), _date(options.end_date)
+    dates = [("windows.start", start, "START"), ("windows.end", end, "END")]
+    options.flags += dates
+    config = load_config(options).config
+    spec = batch_spec(config, (options.symbol,))
+    check_libraries(spec.workload)
+    check_data_root(spec)
+    os.environ |= launcher_environment(config)
+    device_type: DeviceType = "cpu" if spec.device == "auto" or spec.device == "mixed" else spec.device
+    task = Task(
+        symbol=options.symbol,
+        start=start,
+        end=end,
+        data_root=spec.data_root,
+        cache_dir=str(config.cache.dir),
+        settings=spec.settings,
+        device_type=device_type,
+        threads=cores,
+    )
+    sys.path.append(str(Path.cwd()))
+    job = WindowJob(workload=spec.workload, task=task, output_dir=str(output))
+    try:
+        preload = getattr(load_module(spec.workload), "preload", None)
+        if preload is not None:
+            preload()
+        result = run_window(job, lambda phase, round=0, rounds=0: None)
+    except (CudaError, DeviceMismatch) as error:
+        raise NoSuchDevice(place=task.label, device_type=device_type, why=error) from error
+    except (NoData, BadData, BadParameters) as error:
+        raise WindowFailed(place=task.label, why=with_remedy(str(error), getattr(error, "remedy", ""))) from error
+    except GpuschedError:
+        raise
+    except Exception as error:
+        raise WindowRaised(place=task.label, why=f"{type(error).__name__}: {error}") from error
+    print(msgspec.json.encode(result).decode() if options.json else _sentences(result))  # noqa: T201
+    return DONE
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise BadDate(text=text) from None
+
+
+def _sentences(result: WindowResult) -> str:
+    counts = ", ".join(f"{name} {count}" for name, count in result.sample_counts.items())
+    phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.phases.items())
+    lines = [f"Artifacts: {result.artifacts_path}", f"Rows: {counts}"]
+    if result.moved_aside is not None:
+        lines.append(f"Moved aside, since it was no result of gpusched: {result.moved_aside}")
+    for part, metrics in result.metrics.items():
+        if isinstance(metrics, dict):
+            lines.append(f"{part.capitalize()}: " + ", ".join(f"{name} {_number(v)}" for name, v in metrics.items()))
+        else:
+            lines.append(f"{part}: {_number(metrics)}")
+    lines.append(f"Seconds: {result.seconds:.3f} ({phases}) on {result.device_type}")
+    return "\n".join(lines)
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "undefined" if value is None else str(value)

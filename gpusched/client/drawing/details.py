@@ -1,0 +1,106 @@
+"""All that is known of one window, and of one device, as lines of text: for `gpusched show` and for `gpusched top`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gpusched.client.drawing.listing import iso
+from gpusched.client.drawing.text import clean, duration, key_metrics
+from gpusched.core.model import Finished, Reused, Succeeded, WindowResult
+from gpusched.protocol import DeviceStatus, WindowDetail
+
+
+def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float], str] = iso) -> Iterator[str]:
+    """A window's state, data, result, attempts and story.
+
+    `logs_dir` has the logs of its batch, `when` says instants.
+    """
+    window, plan = detail.window, detail.plan
+    yield f"Window   {clean(str(window.key))}"
+    yield f"Status   {window.status}" + (f": {clean(window.reason)}" if window.reason else "")
+    if detail.choice is not None and detail.choice.reason:
+        yield f"Device   {detail.choice.device}: {clean(detail.choice.reason)}"
+    yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
+    if plan.doubt:
+        yield f"         {clean(plan.doubt)}"
+    for note in detail.notes:
+        yield f"         {clean(note.text)}"
+    if plan.remedy and window.status in ("skipped", "failed"):
+        yield f"Remedy   {clean(plan.remedy)}"
+    if isinstance(detail.state, Finished) and isinstance(outcome := detail.state.outcome, Succeeded | Reused):
+        yield from _result(outcome.result)
+    for attempt in detail.attempts:
+        end = attempt.ended_at
+        took = f", {duration(end - attempt.placed_at)}" if end is not None else ""
+        ending = f", {attempt.ending}" if attempt.ending else ""
+        yield f"Attempt  {attempt.attempt} on slot {attempt.slot.index} ({clean(attempt.slot.device_id)}){took}{ending}"
+        if attempt.usage is not None and attempt.usage.peak_memory_bytes:
+            usage = attempt.usage
+            gpu = ""
+            if usage.device_memory_bytes is not None:
+                gpu += f", {usage.device_memory_bytes / 2**20:.0f} MiB of the GPU's"
+            if usage.device_seconds is not None:
+                gpu += f", {usage.device_seconds:.2f} s of GPU"
+            yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most{gpu}"
+        if attempt.message:
+            yield f"         {clean(attempt.message)}"
+        yield f"         log: {clean(str(logs_dir / f'{window.key.label}.{attempt.attempt}.log'))}"
+        for line in (attempt.traceback or "").splitlines():
+            yield f"         | {clean(line)}"
+    for told in detail.story:
+        yield f"{when(told.at):>10}  {told.old} → {told.new}  {clean(told.reason)}"
+
+
+def health(status: DeviceStatus, now: float) -> str:
+    """A device's health, for people; with the seconds that its trial takes already."""
+    return f"trying ({max(0.0, now - status.since_at):.0f} s)" if status.health == "trying" else status.health
+
+
+def _result(result: WindowResult) -> Iterator[str]:
+    phases = ", ".join(f"{clean(name)} {seconds:.3f} s" for name, seconds in result.phases.items())
+    yield f"Trained  as {result.device_type}" + (f": {phases}" if phases else "")
+    parts = {name: part for name, part in result.metrics.items() if isinstance(part, dict)}
+    rest = {name: number for name, number in result.metrics.items() if name not in parts}
+    for name, part in [("", rest), *parts.items()]:
+        if numbers := ", ".join(f"{clean(metric)} {number}" for metric, number in key_metrics(part, len(part))):
+            yield f"Metrics  {clean(name)}{': ' if name else ''}{numbers}"
+    yield f"Output   {clean(result.artifacts_path)}"
+
+
+def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
+    """A device's health, slots and memory, and the windows on it, at the Unix time `now`."""
+    device, reading = status.device, status.reading
+    where = f" at {clean(device.pci_bus_id)}" if device.pci_bus_id else ""
+    yield f"Device   {clean(device.id)}"
+    yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.device_type}"
+    yield f"Health   {health(status, now)}" + (f": {clean(status.reason)}" if status.reason else "")
+    idle = [slot.index for slot in status.slots if slot.index not in status.allocations]
+    free = idle[: max(0, status.width - len(status.allocations))]
+    most = f" of {len(status.slots)}, tuned while windows run" if device.tuned_from else ""
+    threads = "thread" if device.threads == 1 else "threads"
+    yield (
+        f"Slots    {len(status.allocations)} held, {len(free)} free, {status.width}{most} in use,"
+        f" {device.threads} {threads} each"
+    )
+    if device.cpus:
+        yield f"Cores    {', '.join(map(str, device.cpus))}"
+    if device.memory_total_bytes is not None:
+        room = reading.memory_free_bytes if reading else None
+        yield (
+            f"Memory   {_mib(device.memory_total_bytes)}: {_mib(room)} free, {_mib(status.reserved_bytes)} promised to"
+            f" windows, {_mib(status.foreign_bytes)} of other processes"
+        )
+    if reading is not None:
+        use = f"{100 * reading.utilisation:.0f} %" if reading.utilisation is not None else "not reported"
+        hot = f", {reading.temperature_c:.0f} C" if reading.temperature_c is not None else ""
+        watt = f", {reading.power_w:.0f} W" if reading.power_w is not None else ""
+        yield f"Reading  {use}{hot}{watt}, {duration(now - reading.at)} ago"
+    for index, key in sorted(status.allocations.items()):
+        yield f"Slot     {index}: {clean(str(key))}"
+    for index in free:
+        yield f"Slot     {index}: free"
+
+
+def _mib(count: int | None) -> str:
+    return "an unknown part" if count is None else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,74 @@
+"""The boxes that `top` lays over its pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from gpusched.client.drawing.text import clean
+
+if TYPE_CHECKING:
+    from gpusched.client.top.app import Top
+
+
+HELP = (
+    ("tab, shift+tab", "next or previous panel; a window's story or its log"),
+    ("↑ ↓ or k j", "choose a row; page up and down, home and end go further"),
+    ("enter", "a batch's windows; a window's story and live log; a device"),
+    ("esc", "back"),
+    ("c", "cancel the chosen batch or window; asks first"),
+    ("h", "hold it, or release it"),
+    ("r", "run its failed and cancelled windows again; asks first"),
+    ("d", "drain the chosen device, which asks first, or open it"),
+    ("f or /", "show only lines with these words; esc shows all again"),
+    ("s", "sort windows: by slot or time, by status or label"),
+    ("q or ctrl+c", "leave; everything goes on"),
+)
+
+
+class Question(ModalScreen[bool]):
+    """Something that cannot be taken back: only `y` does it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y,Y", "answer(True)"),
+        Binding("n,N,escape,enter", "answer(False)"),
+    ]
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        plain = cast("Top", self.app).console_of_terminal.options.ascii_only
+        yield Static(Text(f"{clean(self._question, ascii_only=plain)} y/n", "bold yellow"))
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)
+
+
+class Help(ModalScreen[None]):
+    """The help box: every key and its effect."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,enter,question_mark,space", "dismiss"),
+        Binding("down,j,pagedown", "scroll(1)"),
+        Binding("up,k,pageup", "scroll(-1)"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        plain = cast("Top", self.app).console_of_terminal.options.ascii_only
+        with VerticalScroll(can_focus=False):
+            # The keys of each line beside its words, however often those wrap.
+            for keys, words in HELP:
+                with Horizontal():
+                    yield Static(Text(clean(keys, ascii_only=plain)), classes="keys")
+                    yield Static(Text(words))
+
+    def action_scroll(self, lines: int) -> None:
+        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)

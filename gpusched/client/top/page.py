@@ -1,0 +1,152 @@
+"""The base of every page of `top`: a canvas, a search, and the keys."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.console import RenderableType
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widgets import Input
+
+from gpusched.client.top.canvas import Canvas
+from gpusched.client.top.verbs import CHANGES, cancel, hold_or_release, retry, said
+from gpusched.protocol import Delta, Snapshot, Verb
+
+if TYPE_CHECKING:
+    from gpusched.client.top.app import Top
+
+
+class Page(Screen[None]):
+    """A whole screen, and the keys that all of them have."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "move(1)"),
+        Binding("up,k", "move(-1)"),
+        Binding("pagedown,space", "page(1)"),
+        Binding("pageup", "page(-1)"),
+        Binding("home,g", "move(-1000000)"),
+        Binding("end,G", "move(1000000)"),
+        Binding("tab", "turn(1)"),
+        Binding("shift+tab", "turn(-1)"),
+        Binding("enter", "open"),
+        Binding("escape", "back"),
+        Binding("c", "change('cancel')"),
+        Binding("h", "change('hold')"),
+        Binding("r", "change('retry')"),
+        Binding("d", "drain"),
+        Binding("f,slash", "look_for"),
+        Binding("s", "sort"),
+    ]
+    AUTO_FOCUS = ""
+
+    @property
+    def top(self) -> Top:
+        return cast("Top", self.app)
+
+    def compose(self) -> ComposeResult:
+        self.canvas = Canvas(self.top.console_of_terminal)
+        yield self.canvas
+        yield Input(placeholder="words to look for; enter keeps them, esc shows all", compact=True)
+
+    def on_resize(self) -> None:
+        self.top.changed = True
+
+    def on_screen_resume(self) -> None:
+        self.top.changed = True
+
+    def redraw(self) -> None:
+        if self.canvas.size.area:  # it has none before it was laid out
+            self.canvas.show(self.frame())
+
+    def frame(self) -> RenderableType:
+        raise NotImplementedError
+
+    def learn(self, delta: Delta | Snapshot) -> None:
+        """Something happened; the overview knows it already."""
+
+    def target(self) -> tuple[str, str | None] | None:
+        """(batch, window or None) that keys act upon."""
+        raise NotImplementedError
+
+    def statuses(self) -> set[str]:
+        """States and outcomes of the windows that keys act upon, by name, as far as they are known."""
+        return set()
+
+    # -- keys ----------------------------------------------------------------------------------------------------------
+
+    def step(self, rows: int) -> None:
+        """Choose another row."""
+
+    def find(self, words: str) -> None:
+        """Show only lines that have these words."""
+
+    def action_move(self, step: int) -> None:
+        self.step(step)
+        self.top.say("")
+
+    def action_page(self, step: int) -> None:
+        self.action_move(step * max(1, self.canvas.size.height - 4))
+
+    def action_turn(self, step: int) -> None:
+        """Go to another panel."""
+
+    def action_open(self) -> None:
+        """Open the chosen row."""
+
+    def action_back(self) -> None:
+        self.top.say("")
+        if not self._end_search():
+            self.top.pop_screen()
+
+    def action_sort(self) -> None:
+        """Show it in another order."""
+
+    def action_drain(self) -> None:
+        self.top.say("d drains a device: choose one, on the first page")
+
+    def action_look_for(self) -> None:
+        field = self.query_one(Input)
+        field.display = True
+        # At once, so that the next key already goes there.
+        self.set_focus(field)
+
+    def on_input_changed(self, changed: Input.Changed) -> None:
+        self.find(changed.value)
+        self.top.say("")
+
+    def on_input_submitted(self) -> None:
+        self.query_one(Input).display = False
+        self.set_focus(None)
+        self.top.changed = True
+
+    def _end_search(self) -> bool:
+        field = self.query_one(Input)
+        open_now = bool(field.display or field.value)
+        field.value = ""
+        field.display = False
+        self.set_focus(None)
+        return open_now
+
+    def action_change(self, verb: Verb) -> None:
+        target = self.target()
+        if target is None:
+            self.top.say("c, h and r act upon a batch or a window, and none is chosen")
+            return
+        statuses = self.statuses()
+        if verb in CHANGES and statuses and not statuses & CHANGES[verb].possible:
+            self.top.say(said(0, CHANGES[verb].done))
+            return
+        batch_id, label = target
+        name = f"{batch_id}/{label}" if label else batch_id
+        match verb:
+            case "cancel":
+                self.top.ask(f"Cancel {name}?", partial(cancel, batch_id, label))
+            case "retry" if label is None:
+                self.top.ask(f"Run the failed and cancelled windows of {name} again?", partial(retry, batch_id, None))
+            case "retry":
+                self.top.ask(f"Run {name} again?", partial(retry, batch_id, label))
+            case _:
+                self.top.do(partial(hold_or_release, batch_id, label))

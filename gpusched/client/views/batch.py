@@ -1,0 +1,373 @@
+"""The view of one batch, kept up to date from its supervisor's updates. Pure; nothing is drawn here.
+
+It never asks and never waits: things that no update has told are unknown. Each update costs the same however large the
+batch is, except the first, which names the windows.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Collection, Iterable
+
+from gpusched.client.drawing.reasons import Reasons, bare_reason
+from gpusched.client.views.window import FAILURES, FinishedWindow, RunningWindow, ended_window
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchFinished,
+    BatchHeld,
+    BatchReleased,
+    BatchReopened,
+    DeviceChanged,
+    DeviceTuned,
+    ProgressReported,
+    Update,
+    WindowMoved,
+)
+from gpusched.core.model import (
+    OUTCOMES,
+    Active,
+    Failed,
+    Failure,
+    Finished,
+    Outcome,
+    Queued,
+    Running,
+    Skipped,
+    Slot,
+    Starting,
+    name_of,
+)
+from gpusched.core.planning import with_remedy
+from gpusched.protocol import Snapshot, WindowLine
+
+#: failures that are kept in full; the first ones, since the later ones mostly say the same
+KEPT_FAILURES = 1000
+#: finished windows that are kept to be shown
+KEPT_RECENT = 32
+#: the rate is that of the last so many seconds, but of at least and at most so many windows
+RATE_S = 30.0
+RATE_WINDOWS = (64, 4096)
+#: trained windows whose seconds give the expectation for the next one: at most, at least
+KEPT_SECONDS, FEWEST_SECONDS = 64, 5
+
+
+class BatchView:
+    """One batch. Updates of other batches are passed over."""
+
+    def __init__(self, *, slots: int | None = None) -> None:
+        self.batch_id = ""
+        self.output_dir = ""
+        self.total = 0
+        #: by the name of the outcome
+        self.counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+        #: by slot index
+        self.running: dict[int, RunningWindow] = {}
+        #: device by slot index, of every slot that has been seen at work
+        self.devices: dict[int, str] = {}
+        self.held_reason: str | None = None
+        self.finished = False
+        #: attempts that failed and were followed by another one
+        self.retries = 0
+        #: the last ones to finish, the latest at the end
+        self.recent: deque[FinishedWindow] = deque(maxlen=KEPT_RECENT)
+        #: how many windows were skipped, by reason, without the parts that are particular to each window
+        self.skips = Reasons()
+        #: of the windows that have failed without a launch, reason and symbol by label
+        self._unlaunched: dict[str, tuple[str, str]] = {}
+        #: of the first windows that were skipped when they ran, the reason by label
+        self._skipped: dict[str, str] = {}
+        #: windows that have failed for their data, launched or not
+        self.refused = 0
+        self._failures: dict[str, FinishedWindow] = {}
+        self._slots = slots or 0
+        self._slot_of: dict[str, int] = {}
+        #: that windows which succeeded took on their slots
+        self._seconds: deque[float] = deque(maxlen=KEPT_SECONDS)
+        #: instants at which windows ended, and the one from which they are counted
+        self._ends: deque[float] = deque()
+        self._counted_from: float | None = None
+
+    def apply(self, update: Update, monotonic: float) -> None:
+        """Take in an update that arrived at the instant `monotonic`."""
+        match update:
+            case ProgressReported(key=key):
+                if self._concerns(key.batch_id):
+                    self._progressed(update)
+            case WindowMoved(key=key):
+                if self._concerns(key.batch_id):
+                    self._moved(update, monotonic)
+            case BatchAccepted(batch=batch):
+                if self._concerns(batch.id):
+                    self._accepted(update)
+            case BatchHeld(batch_id=batch_id, reason=reason):
+                if self._concerns(batch_id):
+                    self.held_reason = reason
+            case BatchReleased(batch_id=batch_id):
+                if self._concerns(batch_id):
+                    self.held_reason = None
+                    self._restart_rate()
+            case BatchReopened(batch_id=batch_id):
+                if self._concerns(batch_id):
+                    self.finished = False
+                    self._restart_rate()
+            case BatchFinished(batch_id=batch_id):
+                if self._concerns(batch_id):
+                    self.finished = True
+            case DeviceChanged() | DeviceTuned():
+                pass
+
+    def load(self, snapshot: Snapshot, batch_id: str, monotonic: float) -> None:
+        """Start anew from a snapshot, at the instant `monotonic`. Windows that ended long before are only counted."""
+        self.batch_id = batch_id
+        self.running, self._slot_of = {}, {}
+        for batch in snapshot.batches:
+            if batch.id == batch_id:
+                self.output_dir, self.held_reason = batch.output_dir, batch.held_reason
+                self.total = sum(batch.counts.values())
+                self.counts = {name: batch.counts.get(name, 0) for name in OUTCOMES}
+                self.finished = batch.state == "finished"
+        for window in snapshot.active:
+            if window.key.batch_id == batch_id and window.slot is not None:
+                since = monotonic - max(0.0, snapshot.at - (window.started_at or window.moved_at))
+                self._occupy(window.key.label, window.slot, window.attempts, window.status, since)
+        for report in snapshot.progress:
+            if report.key.batch_id == batch_id:
+                self._progressed(report)
+        for moved in snapshot.failed:
+            if moved.key.batch_id == batch_id:
+                self._failures[moved.key.label] = ended_window(moved)
+        self._load_ends([moved for moved in snapshot.ended if moved.key.batch_id == batch_id], snapshot.at, monotonic)
+
+    def _load_ends(self, ended: list[WindowMoved], at: float, monotonic: float) -> None:
+        """Take in the windows that finished lately, and the rate that follows from them."""
+        self._restart_rate()
+        if ended:
+            self.recent.clear()
+            self._seconds.clear()
+        began = min((window.since for window in self.running.values()), default=monotonic)
+        for moved in reversed(ended):
+            window, end = ended_window(moved), monotonic - max(0.0, at - moved.at)
+            self.recent.appendleft(window)
+            if window.outcome == "succeeded":
+                self._seconds.appendleft(window.seconds)
+            if window.outcome != "cancelled" and end >= began - RATE_S:  # else there was a pause
+                self._ends.appendleft(end)
+                began = min(began, end - window.seconds)
+        # Running windows will end, too: counted from the next placement, those ends would fall into no time at all.
+        self._counted_from = None
+        if self.running:
+            self._counted_from = self._ends.popleft() if self._ends else monotonic
+
+    def complete(self, skipped: Iterable[WindowLine], refused: Collection[WindowLine]) -> None:
+        """Learn why windows were skipped or have failed for their data, which a snapshot does not say."""
+        self.skips = Reasons()
+        for window in skipped:
+            self.skips.add(with_remedy(window.reason or "", window.remedy), window.symbol)
+        unlaunched = (window for window in refused if not window.attempts)
+        self._unlaunched = {window.key.label: (bare_reason(window), window.symbol) for window in unlaunched}
+        self.refused = len(refused)
+
+    @property
+    def failures(self) -> list[FinishedWindow]:
+        """The first `KEPT_FAILURES` windows that failed, timed out or were lost."""
+        return list(self._failures.values())
+
+    def reason_of(self, label: str) -> str | None:
+        """Why a window that ran was not trained, as far as that is kept."""
+        failure = self._failures.get(label)
+        return failure.reason if failure is not None else self._skipped.get(label)
+
+    @property
+    def unlaunched(self) -> int:
+        """Windows that have failed without a launch."""
+        return len(self._unlaunched)
+
+    def refusals(self) -> Reasons:
+        """Why those windows have failed that were never launched: their data are refused."""
+        found = Reasons()
+        for reason, symbol in self._unlaunched.values():
+            found.add(reason, symbol)
+        return found
+
+    def every_refusal(self) -> Reasons:
+        """Why windows have failed for their data, launched or not; of those that were, as far as it is kept."""
+        found = self.refusals()
+        for window in self.failures:
+            if window.kind == "bad_data":
+                found.add(window.reason, "")
+        return found
+
+    @property
+    def last_finished(self) -> FinishedWindow | None:
+        return self.recent[-1] if self.recent else None
+
+    @property
+    def slots(self) -> int:
+        """Slots that are known of."""
+        return max(self._slots, max(self.devices, default=-1) + 1)
+
+    @property
+    def expected_s(self) -> float | None:
+        """Seconds that a window takes on its slot, the median of those trained lately; None while there are few."""
+        return statistics.median(self._seconds) if len(self._seconds) >= FEWEST_SECONDS else None
+
+    @property
+    def done(self) -> int:
+        """Windows that are finished."""
+        return sum(self.counts.values())
+
+    @property
+    def trained(self) -> int:
+        """Windows that went through a slot to their end, well or not."""
+        counts = self.counts
+        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"] - self.unlaunched
+
+    def totals(self) -> dict[str, int]:
+        """Counts as the command's JSON has them: windows that timed out or were lost have failed."""
+        counts = self.counts
+        return {
+            "total": self.total,
+            "succeeded": counts["succeeded"],
+            "reused": counts["reused"],
+            "skipped": counts["skipped"],
+            "failed": sum(counts[name] for name in FAILURES),
+            "cancelled": counts["cancelled"],
+        }
+
+    def rate(self, monotonic: float) -> float:
+        """Windows per second that left their slots lately; 0 while none has."""
+        self._forget_ends(monotonic)
+        if self._counted_from is None or monotonic <= self._counted_from:
+            return 0.0
+        return len(self._ends) / (monotonic - self._counted_from)
+
+    def eta_s(self, monotonic: float) -> float | None:
+        """Seconds until the last window is finished at the present rate; None while that cannot be said."""
+        if self.finished:
+            return 0.0
+        rate = self.rate(monotonic)
+        if rate <= 0 or self.held_reason is not None or not self.total:
+            return None
+        return max(0, self.total - self.done) / rate
+
+    def eta_error_s(self, monotonic: float) -> float | None:
+        """The standard error of `eta_s`; None while that cannot be said.
+
+        Ends are counted as a renewal process (D. R. Cox, Renewal Theory, 1962): a count of n has the variance
+        n·v², where v is the coefficient of variation of the durations. So the rate, measured over n ends, has the
+        relative error v/√n, and the m windows that are left vary by v/√m.
+        """
+        eta, left = self.eta_s(monotonic), self.total - self.done
+        if eta is None or left <= 0 or len(self._seconds) < FEWEST_SECONDS or not self._ends:
+            return None
+        variation = statistics.stdev(self._seconds) / max(1e-9, statistics.fmean(self._seconds))
+        return eta * variation * math.sqrt(1 / len(self._ends) + 1 / left)
+
+    # -- updates -----------------------------------------------------------------------------------------------------
+
+    def _concerns(self, batch_id: str) -> bool:
+        if not self.batch_id:
+            self.batch_id = batch_id
+        return batch_id == self.batch_id
+
+    def _accepted(self, update: BatchAccepted) -> None:
+        """The same id again means that a finished batch was replaced, so nothing of it counts any more."""
+        self.output_dir = update.batch.output_dir
+        self.total = len(update.windows)
+        self.counts = dict.fromkeys(OUTCOMES, 0)
+        self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
+        self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
+        self.skips, self._skipped = Reasons(), {}
+        self.recent.clear()
+        self._seconds.clear()
+        self._restart_rate()
+        for planned, state in update.windows:
+            if isinstance(state, Finished):
+                self.counts[name_of(state.outcome)] += 1
+                if isinstance(state.outcome, Skipped):
+                    self.skips.add(with_remedy(state.outcome.reason, planned.remedy), planned.window.symbol)
+                if isinstance(state.outcome, Failed):
+                    window = planned.window
+                    self._unlaunched[window.label] = (state.outcome.failure.message, window.symbol)
+                self.refused += _is_refused(state.outcome)
+
+    def _moved(self, update: WindowMoved, monotonic: float) -> None:
+        label, old, new = update.key.label, update.old, update.new
+        ran = None
+        if isinstance(old, Active) and not isinstance(new, Active):
+            self._slot_of.pop(label, None)
+            ran = self.running.pop(old.slot.index, None)
+        if isinstance(old, Finished):
+            self.counts[name_of(old.outcome)] -= 1
+            self.refused -= _is_refused(old.outcome)
+            self._failures.pop(label, None)
+            self._unlaunched.pop(label, None)
+        if isinstance(new, Active):
+            running = self.running.get(new.slot.index)
+            if isinstance(new, Starting) or running is None or running.label != label:
+                self._placed(label, new, monotonic)
+            elif not isinstance(new, Running) or running.phase == "starting":
+                running.phase = name_of(new)
+        elif isinstance(new, Finished):
+            self._finished(update, new, ran, monotonic)
+        elif isinstance(new, Queued) and isinstance(update.ending, Failure):
+            self.retries += 1
+
+    def _placed(self, label: str, state: Active, monotonic: float) -> None:
+        self._occupy(label, state.slot, state.attempt, name_of(state), monotonic)
+        if self._counted_from is None:
+            self._counted_from = monotonic
+
+    def _occupy(self, label: str, slot: Slot, attempt: int, phase: str, since: float) -> None:
+        self.devices[slot.index] = slot.device_id
+        self._slot_of[label] = slot.index
+        self.running[slot.index] = RunningWindow(
+            label=label, slot=slot.index, device=slot.device_id, attempt=attempt, phase=phase, since=since
+        )
+
+    def _progressed(self, update: ProgressReported) -> None:
+        slot = self._slot_of.get(update.key.label)
+        running = self.running.get(slot) if slot is not None else None
+        # A window that is being stopped may still report; that it is being stopped matters more.
+        if running is not None and running.attempt == update.attempt and running.phase != "stopping":
+            running.phase, running.round, running.rounds = update.phase, update.round, update.rounds
+
+    def _finished(self, update: WindowMoved, new: Finished, ran: RunningWindow | None, monotonic: float) -> None:
+        outcome, old = new.outcome, update.old
+        name = name_of(outcome)
+        self.counts[name] += 1
+        self.refused += _is_refused(outcome)
+        if not isinstance(old, Active) and name == "cancelled":
+            # Where it waited.
+            return
+        window = ended_window(update, None if ran is None else monotonic - ran.since)
+        self.recent.append(window)
+        if isinstance(outcome, Skipped):
+            self.skips.add(outcome.reason, "")
+            if len(self._skipped) < KEPT_FAILURES:
+                self._skipped[window.label] = outcome.reason
+        if name == "succeeded":
+            self._seconds.append(window.seconds)
+        if name in FAILURES and len(self._failures) < KEPT_FAILURES:
+            self._failures[window.label] = window
+        if name != "cancelled" and isinstance(old, Active):
+            self._ends.append(monotonic)
+            self._forget_ends(monotonic)
+
+    def _forget_ends(self, monotonic: float) -> None:
+        """Count from the last end that is let go, so that the span covers exactly the windows that are counted."""
+        ends, (fewest, most) = self._ends, RATE_WINDOWS
+        while len(ends) > fewest and (ends[0] < monotonic - RATE_S or len(ends) > most):
+            self._counted_from = ends.popleft()
+
+    def _restart_rate(self) -> None:
+        """After a pause: the time in which nothing was placed says nothing about the rate."""
+        self._ends.clear()
+        self._counted_from = None
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    """Whether a window has failed for its data."""
+    return isinstance(outcome, Failed) and outcome.failure.kind == "bad_data"

@@ -1,0 +1,331 @@
+"""The devices of this machine: what NVML knows of its GPUs, and its processors.
+
+The only module that imports pynvml, and only when it is first needed. `discover` looks once, at the start; what changes
+while windows run is read by `gpusched.devices.nvidia.sampler`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpusched.core.model import CPU, Device, DeviceType
+from gpusched.devices.nvidia.mask import Gpu, visible
+from gpusched.teacher.opencl import processor_name
+
+
+class Discovery(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPUs and MIG instances that may be used, and sentences for people about what was found or is missing."""
+
+    devices: tuple[Device, ...]
+    notes: tuple[str, ...]
+    #: version of the NVIDIA driver, if there is one that answers
+    driver: str | None = None
+    #: every GPU has answered: one that is not among the devices cannot be used, or is not there
+    complete: bool = False
+
+
+def discover(
+    mask: str | None,
+    *,
+    slots: int = 0,
+    threads: int = 1,
+    device_type: DeviceType = "gpu",
+    auto: bool = True,
+    root: Path = Path("/"),
+) -> Discovery:
+    """Look for GPUs under `mask`, the operator's `CUDA_VISIBLE_DEVICES` (None: not set). Never raises for want of one.
+
+    `slots`, `threads`, `device_type` and `auto` are filled into each device, except that a card in EXCLUSIVE_PROCESS
+    mode gets one slot. Calls into NVML, which may block for seconds while the driver starts.
+    """
+    try:
+        nvml = nvml_binding()
+        nvml.nvmlInit()
+    except ImportError:
+        return _none("the nvidia-ml-py package is not installed: GPUs cannot be used")
+    except Exception as error:
+        return _none(_why_no_nvml(error, root))
+    try:
+        cards, notes, complete = _inventory(nvml)
+        if not cards:
+            return Discovery(
+                devices=(), notes=(*notes, "the NVIDIA driver reports no GPU that can be used"), complete=complete
+            )
+        shown = visible(mask, [Gpu(uuid=card.uuid, instances=card.instances) for card in cards])
+        if shown.problem:
+            notes.append(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}")
+        if not shown.uuids and any(card.usable for card in cards):
+            notes.append(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool")
+        devices = tuple(
+            Device(
+                id=uuid,
+                name=card.usable[uuid].name,
+                device_type=device_type,
+                capacity=1 if card.exclusive else slots,
+                auto=auto,
+                cpus=card.cpus,
+                threads=threads,
+                memory_total_bytes=card.usable[uuid].memory_total_bytes,
+                accounting=card.accounting,
+                pci_bus_id=card.pci_bus_id,
+            )
+            for uuid in shown.uuids
+            for card in cards
+            if uuid in card.usable
+        )
+        driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
+        return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete)
+    except Exception as error:
+        return _none(f"the NVIDIA driver fails ({error}): GPUs cannot be used; look at `nvidia-smi` and `dmesg`")
+    finally:
+        with contextlib.suppress(Exception):
+            nvml.nvmlShutdown()
+
+
+class CudaAbilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What programs the driver and its GPUs can run."""
+
+    #: compute capabilities, major and minor, by PCI bus id, of the GPUs that tell theirs
+    capabilities: dict[str, tuple[int, int]] = {}
+    #: the newest CUDA that the driver runs programs of, major and minor
+    newest: tuple[int, int] | None = None
+
+
+def cuda_abilities() -> CudaAbilities:
+    """Ask all GPUs of the machine. Nothing is known of them where NVML does not work."""
+    try:
+        nvml = nvml_binding()
+        nvml.nvmlInit()
+    except Exception:  # `discover` says why
+        return CudaAbilities()
+    try:
+        found = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
+            capability = handle and _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+            if capability:
+                found[_bus_id(_pci_address(nvml, handle))] = (capability[0], capability[1])
+        version = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion) or 0
+        return CudaAbilities(capabilities=found, newest=(version // 1000, version % 1000 // 10) if version else None)
+    except Exception:
+        return CudaAbilities()
+    finally:
+        with contextlib.suppress(Exception):
+            nvml.nvmlShutdown()
+
+
+def pinning(device: Device) -> dict[str, str | None]:
+    """The environment variables that show a process `device` and no other; it is CUDA's device 0 inside."""
+    if device.id == CPU:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    return {"CUDA_VISIBLE_DEVICES": device.id, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def nvml_binding() -> Any:
+    """The pynvml module; it has no types. Raises ImportError."""
+    import pynvml
+
+    return pynvml
+
+
+# -- the processors ----------------------------------------------------------------------------------------------------
+
+
+def cpu_device(slots: int, threads: int, *, auto: bool = True) -> Device:
+    """The host's processors as a device of `slots` slots with `threads` threads each."""
+    name = processor_name() or os.uname().machine
+    return Device(id=CPU, name=name, device_type="cpu", capacity=slots, auto=auto, threads=threads)
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may keep busy: those it may run on, or fewer if a cgroup's quota says so; at least 1."""
+    quotas = [quota for quota in _quotas(root) if quota > 0]
+    return max(1, min([len(os.sched_getaffinity(0)), *map(int, quotas)]))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores granted by each cgroup above this process: cpu.max of version 2, cpu.cfs_quota_us of version 1."""
+    mount = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = mount / controllers
+        own = top / name.lstrip("/")
+        for group in (own, *own.parents):
+            if group == top.parent:
+                break
+            # inside a container the names of the groups above may not exist: then only the top one is seen
+            if controllers:
+                quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
+            else:
+                quota, _, period = _read(group / "cpu.max").partition(" ")
+            with contextlib.suppress(ValueError, ZeroDivisionError):
+                yield int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+# -- looking for GPUs --------------------------------------------------------------------------------------------------
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """What a window can be pinned to: a whole GPU or a MIG instance."""
+
+    name: str
+    memory_total_bytes: int | None
+
+
+class _Card(msgspec.Struct, frozen=True, kw_only=True):
+    """A physical GPU; `usable` is by UUID, and empty where its mode forbids to use it."""
+
+    uuid: str
+    usable: dict[str, _Part]
+    exclusive: bool
+    cpus: tuple[int, ...]
+    accounting: bool
+    pci_bus_id: str
+
+    @property
+    def instances(self) -> tuple[str, ...] | None:
+        return None if self.uuid in self.usable else tuple(self.usable)
+
+
+def _none(*notes: str) -> Discovery:
+    return Discovery(devices=(), notes=notes)
+
+
+def _why_no_nvml(error: Exception, root: Path) -> str:
+    # NVML has no error of its own for this: it says that the driver is not loaded, or that it does not know.
+    if (root / "proc/driver/nvidia/version").exists() and not (root / "dev/nvidiactl").exists():
+        return (
+            "the NVIDIA driver is loaded but /dev/nvidiactl is not there, as in a container that was started without"
+            " its device nodes: GPUs cannot be used; start it with `--gpus all`"
+        )
+    nvml = nvml_binding()
+    match getattr(error, "value", None):
+        case nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+            return (
+                "no NVIDIA driver is installed here (libnvidia-ml.so.1 was not found): GPUs cannot be used;"
+                " in a container, start it with the NVIDIA runtime (`--gpus all`)"
+            )
+        case nvml.NVML_ERROR_DRIVER_NOT_LOADED:
+            return "the NVIDIA driver is installed but not loaded: GPUs cannot be used; try `modprobe nvidia`"
+        case nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+            return (
+                "the NVIDIA driver's library and kernel module are of different versions, as after an update:"
+                " GPUs cannot be used; reload the module or restart the machine"
+            )
+        case nvml.NVML_ERROR_NO_PERMISSION:
+            return (
+                "no permission to use the NVIDIA driver: GPUs cannot be used;"
+                " check the mode of /dev/nvidiactl and /dev/nvidia*"
+            )
+    return f"the NVIDIA driver cannot be started ({error}): GPUs cannot be used; look at `nvidia-smi` and `dmesg`"
+
+
+def _inventory(nvml: Any) -> tuple[list[_Card], list[str], bool]:
+    """Every GPU that answers, in PCI order; what there is to say about them; whether all have answered."""
+    found: list[tuple[tuple[int, ...], _Card]] = []
+    notes: list[str] = []
+    unpersistent = []
+    complete = True
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            name = nvml.nvmlDeviceGetName(handle)
+            card = _card(nvml, handle, f"GPU {index} ({name})", name, notes)
+        except nvml.NVMLError as error:
+            notes.append(f"GPU {index} does not answer ({error}): it is not used; look at `nvidia-smi` and `dmesg`")
+            complete = False
+            continue
+        found.append((_pci_address(nvml, handle) or (0, 0, 0, index), card))
+        if _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == nvml.NVML_FEATURE_DISABLED:
+            unpersistent.append(str(index))
+    if unpersistent:
+        notes.append(
+            f"persistence mode is off on GPU {', '.join(unpersistent)}: windows may wait seconds for the driver;"
+            " `nvidia-smi -pm 1` or nvidia-persistenced turns it on"
+        )
+    return [card for _, card in sorted(found, key=lambda item: item[0])], notes, complete
+
+
+def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _Card:
+    uuid = nvml.nvmlDeviceGetUUID(handle)
+    mode = _ask(nvml, nvml.nvmlDeviceGetComputeMode, handle)
+    mig = _ask(nvml, nvml.nvmlDeviceGetMigMode, handle)
+    usable: dict[str, _Part] = {}
+    if mode == nvml.NVML_COMPUTEMODE_PROHIBITED:
+        notes.append(f"{title} is in PROHIBITED compute mode: it is not used; `nvidia-smi -c DEFAULT` opens it")
+    elif mig is None or mig[0] != nvml.NVML_DEVICE_MIG_ENABLE:
+        usable[uuid] = _Part(name, _total_memory(nvml, handle))
+    else:
+        for part in _instances(nvml, handle):
+            usable[nvml.nvmlDeviceGetUUID(part)] = _Part(
+                _ask(nvml, nvml.nvmlDeviceGetName, part) or name, _total_memory(nvml, part)
+            )
+        if not usable:
+            notes.append(
+                f"{title} is in MIG mode and has no instances: it is not used; `nvidia-smi mig -cgi … -C` makes them"
+            )
+    exclusive = mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
+    if exclusive:
+        notes.append(f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot")
+    return _Card(
+        uuid=uuid,
+        usable=usable,
+        exclusive=exclusive,
+        cpus=_near(nvml, handle),
+        accounting=_ask(nvml, nvml.nvmlDeviceGetAccountingMode, handle) == nvml.NVML_FEATURE_ENABLED,
+        pci_bus_id=_bus_id(_pci_address(nvml, handle)),
+    )
+
+
+def _pci_address(nvml: Any, handle: Any) -> tuple[int, ...] | None:
+    """Domain, bus and device."""
+    pci = _ask(nvml, nvml.nvmlDeviceGetPciInfo, handle)
+    return (pci.domain, pci.bus, pci.device) if pci else None
+
+
+def _bus_id(address: tuple[int, ...] | None) -> str:
+    return "{:04x}:{:02x}:{:02x}.0".format(*address) if address else ""
+
+
+def _instances(nvml: Any, handle: Any) -> Iterator[Any]:
+    """The MIG instances of a GPU; their indexes may have gaps."""
+    for index in range(_ask(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+        with contextlib.suppress(nvml.NVMLError):
+            yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+
+
+def _total_memory(nvml: Any, handle: Any) -> int | None:
+    memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    return memory.total or None if memory else None
+
+
+def _near(nvml: Any, handle: Any) -> tuple[int, ...]:
+    """The cores near a GPU that this process may run on; empty if that is all of them, or if it is not known."""
+    allowed = os.sched_getaffinity(0)
+    words = max(allowed) // 64 + 1
+    masks = _ask(nvml, nvml.nvmlDeviceGetCpuAffinity, handle, words) or ()
+    near = {64 * word + bit for word, mask in enumerate(masks) for bit in range(64) if mask >> bit & 1} & allowed
+    return () if near == allowed else tuple(sorted(near))
+
+
+def _ask(nvml: Any, call: Callable[..., Any], *arguments: Any) -> Any:
+    """The answer to one question, or None if the device has none."""
+    try:
+        return call(*arguments)
+    except nvml.NVMLError:
+        return None

@@ -1,0 +1,61 @@
+"""The host's processors as a device that can be read: their use, from /proc, and the memory beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from gpusched import clock
+from gpusched.core.events import DeviceRead, HostRead
+from gpusched.core.model import CPU, Reading
+from gpusched.devices.memory import HostMemory
+
+#: columns of /proc/stat that are time spent doing nothing: idle, and waiting for disks
+_IDLE = slice(3, 5)
+#: user to steal; guest time is in user time already
+_COLUMNS = 8
+
+
+class Host:
+    """`read` tells the use since the last call; the first one has none to tell."""
+
+    def __init__(self, memory: HostMemory, root: Path = Path("/proc")) -> None:
+        self._memory = memory
+        self._root = root
+        self._last = self._ticks()
+
+    def read(self, at: float) -> tuple[Reading, HostRead]:
+        ticks = self._ticks()
+        passed = [new - old for new, old in zip(ticks, self._last, strict=False)]
+        self._last = ticks
+        total = sum(passed)
+        memory = self._memory.read()
+        reading = Reading(
+            device_id=CPU,
+            at=at,
+            memory_total_bytes=memory.reading.total_bytes,
+            memory_free_bytes=memory.reading.free_bytes,
+            utilisation=min(1.0, max(0.0, 1 - sum(passed[_IDLE]) / total)) if total > 0 else None,
+        )
+        return reading, memory
+
+    def _ticks(self) -> list[int]:
+        try:
+            with (self._root / "stat").open() as lines:
+                return [int(word) for word in lines.readline().split()[1 : _COLUMNS + 1]]
+        except (OSError, ValueError):
+            return []
+
+
+async def read_host(
+    deliver: Callable[[DeviceRead | HostRead], None], memory: HostMemory, *, interval_s: float = 1.0
+) -> None:
+    """Call `deliver` with readings every `interval_s` seconds until it is cancelled."""
+    host = Host(memory)
+    while True:
+        await anyio.sleep(interval_s)
+        reading, memory_read = host.read(clock.wall())
+        deliver(memory_read)
+        deliver(DeviceRead(reading=reading))

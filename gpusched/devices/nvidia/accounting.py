@@ -1,0 +1,100 @@
+"""What a driver has counted of a process that has ended, on GPUs in accounting mode (`nvidia-smi -am 1`).
+
+A short window is over before anybody reads its device; the driver's own count misses nothing. The calls are made on a
+thread of their own, since one into NVML can block for half a minute: an answer that is late is done without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import anyio
+import msgspec
+
+from gpusched.core.model import Device
+from gpusched.devices.discovery import nvml_binding
+from gpusched.devices.nvidia.readings import in_initial_pid_namespace
+
+#: a window that has ended keeps its slot for so long at most
+PATIENCE_S = 0.5
+
+
+class Accounted(msgspec.Struct, frozen=True):
+    """What a process used of a GPU; None: not known."""
+
+    #: the most memory that it ever had
+    memory_bytes: int | None = None
+    #: its kernels were executing
+    seconds: float | None = None
+
+
+UNKNOWN = Accounted()
+
+_Question = tuple[str, int, asyncio.Future[Accounted]]
+
+
+class Accountant:
+    """Asks about processes on those of `devices` that are in accounting mode, until `close`."""
+
+    def __init__(
+        self, devices: Iterable[Device], *, patience_s: float = PATIENCE_S, sees_own_pids: bool | None = None
+    ) -> None:
+        self._counting = {device.id for device in devices if device.accounting}
+        if not (in_initial_pid_namespace() if sees_own_pids is None else sees_own_pids):
+            self._counting.clear()  # NVML knows them by other PIDs
+        self._patience_s = patience_s
+        self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
+        if self._counting:
+            # A daemon thread: a blocked call must not keep the process from ending.
+            threading.Thread(target=self._answer_all, name="nvml", daemon=True).start()
+
+    def close(self) -> None:
+        self._questions.put(None)
+
+    async def account(self, device_id: str, pid: int) -> Accounted:
+        """What the process used that had this PID and has ended. Never raises; unknown after `patience_s` seconds."""
+        if device_id not in self._counting:
+            return UNKNOWN
+        answer: asyncio.Future[Accounted] = asyncio.get_running_loop().create_future()
+        self._questions.put((device_id, pid, answer))
+        with anyio.move_on_after(self._patience_s):
+            return await answer
+        self._counting.discard(device_id)  # nobody waits for this driver again
+        return UNKNOWN
+
+    def _answer_all(self) -> None:
+        nvml = nvml_binding()
+        handles: dict[str, Any] = {}
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlInit()
+        while (question := self._questions.get()) is not None:
+            device_id, pid, answer = question
+            accounted = UNKNOWN
+            with contextlib.suppress(nvml.NVMLError):
+                if device_id not in handles:
+                    handles[device_id] = nvml.nvmlDeviceGetHandleByUUID(device_id)
+                accounted = _read(nvml.nvmlDeviceGetAccountingStats(handles[device_id], pid))
+            # the loop may have been closed while the call was blocked
+            with contextlib.suppress(RuntimeError):
+                answer.get_loop().call_soon_threadsafe(_set, answer, accounted)
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
+
+
+def _read(stats: Any) -> Accounted:
+    """From nvmlAccountingStats_t: `time` is in ms, and zero until the process has ended; utilisation is in percent."""
+    known = stats.time > 0 and not stats.isRunning and stats.gpuUtilization <= 100
+    return Accounted(
+        memory_bytes=stats.maxMemoryUsage or None,
+        seconds=round(stats.time / 1000 * stats.gpuUtilization / 100, 3) if known else None,
+    )
+
+
+def _set(answer: asyncio.Future[Accounted], accounted: Accounted) -> None:
+    if not answer.done():
+        answer.set_result(accounted)

@@ -1,0 +1,40 @@
+"""What a window's process is asked to do, and the environment that it does it in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpusched.core.model import Batch, Device, PlannedWindow
+from gpusched.core.placement import type_on
+from gpusched.devices.discovery import pinning
+from gpusched.worker.messages import WindowJob
+from gpusched.workload import Task
+
+
+def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: Path) -> WindowJob:
+    """Train a window of `batch` on `device`."""
+    spec, window = batch.spec, planned.window
+    task = Task(
+        symbol=window.symbol,
+        start=window.start,
+        end=window.end,
+        data_root=spec.data_root,
+        cache_dir=str(cache_dir),
+        settings=spec.settings,
+        device_type=type_on(device, batch.device),
+        device=device.id,
+        threads=device.threads,
+    )
+    return WindowJob(workload=spec.workload, task=task, output_dir=batch.output_dir, guarded=batch.guarded)
+
+
+def environment(device: Device) -> dict[str, str | None]:
+    """Pinned to `device`, and kept to its share of the cores."""
+    threads = str(device.threads)
+    return {
+        **pinning(device),
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }

@@ -1,0 +1,274 @@
+"""The supervisor's side of the launcher: the only module that starts processes.
+
+`Launcher.fork` starts a window process and `Process.wait` sees it through to the end. They are forked from a launcher
+process, one for each module of workloads, since what one module imports or does while it is imported (a thread, a
+package that is kept away) must not be met by another's windows. It is started on first use, replaced when it has died,
+and leaves when idle. `link` is the connection to one launcher process, `process` one process that it has forked.
+Everything here runs in the event loop of asyncio, whose readers cost less per window than a task would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+import gpusched
+from gpusched import __version__
+from gpusched.engines.condition import Condition
+from gpusched.engines.local import leftovers
+from gpusched.engines.local.link import Link
+from gpusched.engines.local.logs import Logs, end_of_log
+from gpusched.engines.local.process import Process
+from gpusched.errors import LaunchError
+from gpusched.worker.messages import Fork, Job, Needs
+
+#: seconds that leaving takes at most where something does not die
+CLOSE_LIMIT_S = 15.0
+#: seconds that what was killed at the very end has to go
+ABANDON_S = 1.0
+#: of a log, where nothing else is asked for
+LOG_LIMIT_BYTES = 10 << 20
+
+_LOG_CHARS = 2000
+#: what must hold in a process that is forked from: no thread pools
+_SINGLE_THREADED = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # pandas imports pyarrow where it is installed, whose allocator starts a thread
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+
+
+_VERSION_FILE = Path(gpusched.__file__)
+
+
+class LauncherLost(LaunchError):
+    """The launcher died before it answered."""
+
+    problem = "the launcher process died (exit status {status}); the end of its log:\n{log}"
+    remedy = "the next window starts a new one; if this repeats, run `gpusched doctor`"
+
+
+class Upgraded(LaunchError):
+    """The files of gpusched are those of another version than the one that runs; a launcher would be of that one."""
+
+    problem = "gpusched {running} was replaced by {installed} while it ran"
+    remedy = "restart the daemon (`systemctl restart gpusched`): it takes up its batches as the new version"
+
+
+class LauncherAbandoned(LaunchError):
+    """The supervisor leaves, and waits for nothing any more."""
+
+    problem = "the launcher was left behind: the supervisor had to leave"
+    remedy = "the next start ends what is left of it"
+
+
+class Launcher:
+    """Forks window processes through launcher processes, which come and go as needed.
+
+    Use as an async context manager: leaving it kills what still runs and returns when that is gone, or after
+    `CLOSE_LIMIT_S`.
+
+    `log_path`: where the launcher processes' own stderr goes; None: nowhere.
+    `search_path`: directory put at the end of their `sys.path`, for a user's own workload module.
+    `idle_timeout_s`: a launcher process leaves when it has had no process for so long; None: never.
+    `mark`: by which whatever descends from here is found when all between has died; see `leftovers`.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_path: Path | None = None,
+        search_path: Path | None = None,
+        idle_timeout_s: float | None = 60.0,
+        environment: Mapping[str, str] | None = None,
+        mark: str | None = None,
+        condition: Condition | None = None,
+    ) -> None:
+        self._log_path = log_path
+        self._search_path = search_path
+        self._idle_timeout_s = idle_timeout_s
+        self._environment = dict(os.environ if environment is None else environment)
+        self._mark = f"{mark or 'none'}/{os.getpid()}-{secrets.token_hex(4)}"
+        self._condition = condition or Condition()
+        self.logs = Logs()
+        #: by the workload's module
+        self._links: dict[str, Link] = {}
+        self._tending: dict[Link, asyncio.Task[None]] = {}
+        self._last_id = 0
+        #: launcher processes that were started
+        self.starts = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Kill what still runs, and return when it and the launcher processes are gone, or do not go."""
+        for link in self._tending:
+            link.retire()
+        if self._tending:
+            await asyncio.wait(self._tending.values(), timeout=CLOSE_LIMIT_S)
+        if self._tending:
+            await self.abandon()
+
+    async def abandon(self) -> list[int]:
+        """Kill everything, and wait for nothing but a moment: the pids of what is still there.
+
+        Whoever waits for a process is told that it is gone.
+        """
+        links = list(self._tending)
+        tending = list(self._tending.values())
+        for link, task in self._tending.items():
+            link.abandon(LauncherAbandoned())
+            task.cancel()
+        self._tending.clear()
+        self._links.clear()
+        left: list[int] = []
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(*tending, return_exceptions=True)
+            with anyio.move_on_after(2 * ABANDON_S):
+                _, left = await leftovers.end(self._mark, ABANDON_S)
+        for link in links:
+            link.reap()
+        return left
+
+    def kill(self, workload: str) -> None:
+        """Kill a launcher process that hangs; what waits for it ends with LauncherLost, and the next fork starts
+        another."""
+        if link := self._links.get(_module(workload)):
+            link.kill()
+
+    def pid(self, workload: str) -> int | None:
+        """The pid of the launcher process that the next fork of `workload` would use, if there is one."""
+        link = self._links.get(_module(workload))
+        return None if link is None or link.closed else link.pid
+
+    async def preload(self, workload: str, needed_by: Needs = "window") -> float:
+        """Import what is needed of the workload in its launcher process; return the seconds that took.
+
+        Raises WorkloadNotLoadable, LauncherLost.
+        """
+        return await self._connected(workload).preload(workload, needed_by)
+
+    async def fork(
+        self,
+        job: Job,
+        *,
+        log_path: Path,
+        env: dict[str, str | None],
+        cpus: tuple[int, ...] = (),
+        memory_limit_bytes: int | None = None,
+        log_limit_bytes: int = LOG_LIMIT_BYTES,
+    ) -> Process:
+        """Start a process for `job` whose output is appended to `log_path`. Await `wait` of what this returns.
+
+        What the log has beyond `log_limit_bytes` is left out of its middle; 0: nothing is.
+
+        Raises WorkloadNotLoadable, LaunchRefused, LauncherLost; OSError if the log cannot be opened.
+        """
+        self._last_id += 1
+        request = Fork(id=self._last_id, job=job, env=env, cpus=cpus, memory_limit_bytes=memory_limit_bytes)
+        log = self.logs.open(log_path, log_limit_bytes)
+        try:
+            link = self._connected(job.workload)
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(log)
+            self.logs.close(log_path)
+            raise
+        os.set_blocking(read_end, False)
+
+        def on_stuck(pid: int, what: str) -> None:
+            told = f"the process {pid} of a {job.__struct_config__.tag} {what}"
+            self._condition.tell("leftover", str(pid), told)
+
+        def close_log(pid: int) -> int:
+            self._condition.clear("leftover", str(pid))
+            return self.logs.close(log_path)
+
+        process = Process(link.pid, read_end, on_stuck, close_log)
+        link.fork(request, process, (write_end, log))
+        await process.forked()
+        return process
+
+    # -- the launcher process ------------------------------------------------------------------------------------------
+
+    def _connected(self, workload: str) -> Link:
+        module = _module(workload)
+        link = self._links.get(module)
+        if link is None or link.closed:
+            mark = f"{self._mark}/{self.starts + 1}"
+            link = self._links[module] = Link(self._spawn, mark, self._idle_timeout_s, self._condition)
+            self._tending[link] = asyncio.get_running_loop().create_task(self._tend(module, link))
+        return link
+
+    def _spawn(self, descriptor: int, mark: str) -> subprocess.Popen[bytes]:
+        if (installed := _installed_version()) not in (None, __version__):
+            raise Upgraded(running=__version__, installed=installed)
+        arguments = [sys.executable, "-P", "-m", "gpusched.worker.launcher", str(descriptor), str(os.getpid())]
+        if self._search_path is not None:
+            arguments.append(str(self._search_path))
+        log_path = self._log_path or Path(os.devnull)
+        log = self.logs.open(log_path, LOG_LIMIT_BYTES)
+        try:
+            self.starts += 1
+            return subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment | _SINGLE_THREADED | {leftovers.VARIABLE: mark},
+                pass_fds=(descriptor,),
+                start_new_session=True,
+            )
+        except BaseException:
+            self.logs.close(log_path)
+            raise
+        finally:
+            os.close(log)
+
+    async def _tend(self, module: str, link: Link) -> None:
+        """See a launcher process through to its end, and what it leaves behind."""
+        await link.closing()
+        status = await link.bury()
+        await link.bereave(LauncherLost(status=status, log=_end_of_log(self._log_path)))
+        self.logs.close(self._log_path or Path(os.devnull))
+        del self._tending[link]
+        if self._links.get(module) is link:
+            del self._links[module]
+
+
+def _module(workload: str) -> str:
+    """The module of an entry point `package.module:function`."""
+    return workload.partition(":")[0]
+
+
+def _installed_version() -> str | None:
+    """The version in gpusched's files, of which a launcher would be; None while they are being replaced."""
+    try:
+        found = re.search(r"^__version__ = \"(.+)\"$", _VERSION_FILE.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def _end_of_log(path: Path | None) -> str:
+    return end_of_log(path)[-_LOG_CHARS:] if path is not None else "(not kept)"

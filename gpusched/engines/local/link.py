@@ -1,0 +1,407 @@
+"""The connection to one launcher process, and the processes that it has forked."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import collections
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from gpusched.engines.condition import Condition
+from gpusched.engines.local import groups, leftovers, proc
+from gpusched.engines.local.process import Process
+from gpusched.errors import LaunchError
+from gpusched.teacher.runtime import remedy_for
+from gpusched.worker.messages import (
+    MAX_PACKET_BYTES,
+    Fork,
+    Forked,
+    Gone,
+    LauncherReply,
+    LauncherRequest,
+    Needs,
+    Preload,
+    Preloaded,
+    PreloadFailed,
+    ProcessEnd,
+    Refused,
+)
+
+#: how long a launcher may take to kill and reap its windows before it is killed itself
+CLOSE_GRACE_S = 5.0
+#: how long one that has hung up may take to exit
+EXIT_GRACE_S = 2.0
+#: between looks at what a launcher owes
+WATCH_S = 1.0
+#: a launcher is killed that owes something and is stopped for so long, or that is not and says nothing for so long
+STOPPED_S = 10.0
+HANG_S = 30.0
+
+_encoder = msgspec.json.Encoder()
+_reply_decoder = msgspec.json.Decoder(LauncherReply)
+
+
+class LaunchRefused(LaunchError):
+    """The launcher is there and could not fork."""
+
+    problem = "the window process could not be started: {reason}"
+    remedy = "free memory or processes, or mend the workload's imports, then retry the window"
+
+
+class NoMemoryToFork(LaunchError):
+    """The launcher is there, and the kernel has no memory for another process."""
+
+    problem = "out of host memory: a window process could not be forked"
+    remedy = "it is tried again when there is more room; free memory, or give the service more"
+
+
+class WorkloadNotLoadable(LaunchError):
+    """The workload's module cannot be imported or has no such function: no window of it can run."""
+
+    problem = "{message}"
+    remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
+
+    def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
+        self.traceback = traceback
+        super().__init__(message=message, first=first)
+
+
+class LibraryNotLoadable(WorkloadNotLoadable):
+    """The machine lacks a library that the workload's module needs."""
+
+    problem = "{message}"
+    remedy = "{first}, then retry"
+
+
+def _not_loadable(message: str, traceback: str) -> WorkloadNotLoadable:
+    first = remedy_for(message)
+    if first is not None:
+        return LibraryNotLoadable(message=message, traceback=traceback, first=first)
+    return WorkloadNotLoadable(message=message, traceback=traceback)
+
+
+class Started(Protocol):
+    """A launcher process that was started, as `subprocess.Popen` shows it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """Reap it if it has exited; its exit status."""
+
+    def wait(self) -> int:
+        """Reap it, once it has exited; its exit status."""
+
+
+class Link:
+    """The connection to one launcher process, and the processes that it has forked.
+
+    While something is awaited of it, it is looked after: one that hangs is killed, and the next fork starts another.
+    """
+
+    def __init__(
+        self, spawn: Callable[[int, str], Started], mark: str, idle_timeout_s: float | None, condition: Condition
+    ) -> None:
+        """`spawn` starts a launcher process with a descriptor and a mark in its environment."""
+        self._loop = asyncio.get_running_loop()
+        self._mark = mark
+        self._condition = condition
+        self._idle_timeout_s = idle_timeout_s
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._launcher = spawn(theirs.fileno(), mark)
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid = self._launcher.pid
+        self._pidfd = os.pidfd_open(self.pid)
+        #: no more requests: it was retired or has gone
+        self.closed = False
+        self._closing = anyio.Event()
+        self._hung_up = False
+        self._outgoing: collections.deque[tuple[bytes, tuple[int, ...]]] = collections.deque()
+        self.processes: dict[int, Process] = {}
+        self._preloads: dict[tuple[str, Needs], asyncio.Future[float]] = {}
+        self._watch_timer: asyncio.TimerHandle | None = None
+        #: loop time since which it owes something and says nothing
+        self._silent_since: float | None = None
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._receive)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def send(self, request: LauncherRequest, descriptors: tuple[int, ...] = ()) -> None:
+        """Send in order, now or when there is room. Takes the descriptors over and closes them."""
+        packet = _encoder.encode(request)
+        if len(packet) > MAX_PACKET_BYTES:
+            descriptors += (_memory_file(packet),)
+            packet = b"in memory file"
+        self._outgoing.append((packet, descriptors))
+        if len(self._outgoing) == 1:
+            self._flush()
+        if self._watch_timer is None:
+            self._watch_later()
+
+    def fork(self, request: Fork, process: Process, descriptors: tuple[int, ...]) -> None:
+        """Have `process` forked; it hears what comes of it."""
+        self.processes[request.id] = process
+        self.send(request, descriptors)
+
+    async def preload(self, workload: str, needed_by: Needs) -> float:
+        answer = self._preloads.get((workload, needed_by))
+        if answer is None:
+            answer = self._preloads[workload, needed_by] = self._loop.create_future()
+            answer.add_done_callback(_retrieve)
+            self.send(Preload(workload=workload, needed_by=needed_by))
+        return await asyncio.shield(answer)
+
+    def retire(self) -> None:
+        """No more requests: the launcher kills and reaps what it still has, says so, and leaves."""
+        self.closed = True
+        self._closing.set()
+        with contextlib.suppress(OSError):  # it may have hung up already
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """Have it die with all that it has forked. It takes no more requests."""
+        self.closed = True
+        self._closing.set()
+        with contextlib.suppress(OSError):  # it has exited, or is buried already
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _flush(self) -> None:
+        while self._outgoing:
+            packet, descriptors = self._outgoing[0]
+            try:
+                self._socket.sendmsg([packet], _rights(descriptors))
+            except BlockingIOError:
+                self._loop.add_writer(self._socket, self._flush_later)
+                return
+            except OSError:
+                pass  # it has hung up: `bereave` tells everyone who waits for an answer
+            self._outgoing.popleft()
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _flush_later(self) -> None:
+        self._loop.remove_writer(self._socket)
+        self._flush()
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                packet = self._socket.recv(MAX_PACKET_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._hang_up()
+                return
+            self._handle(_reply_decoder.decode(packet))
+
+    def _handle(self, reply: LauncherReply) -> None:
+        self._silent_since = None
+        match reply:
+            case Forked():
+                self.processes[reply.id].set_forked(reply.pid, reply.shared_bytes)
+            case Gone():
+                end = ProcessEnd(
+                    exit_code=reply.exit_code,
+                    signal=reply.signal,
+                    cpu_seconds=reply.cpu_seconds,
+                    peak_memory_bytes=reply.peak_memory_bytes,
+                    killed=reply.killed,
+                )
+                self.processes.pop(reply.id).set_gone(end)
+            case Refused():
+                self.processes.pop(reply.id).set_refused(
+                    NoMemoryToFork() if reply.out_of_memory else LaunchRefused(reason=reply.reason)
+                )
+            case Preloaded():
+                self._preloads.pop((reply.workload, reply.needed_by)).set_result(reply.seconds)
+            case PreloadFailed():
+                failure = _not_loadable(reply.message, reply.traceback)
+                if reply.id is None:
+                    self._preloads.pop((reply.workload, reply.needed_by)).set_exception(failure)
+                else:
+                    self.processes.pop(reply.id).set_refused(failure)
+        if self._idle:
+            self._leave_later()
+
+    @property
+    def _idle(self) -> bool:
+        return not self.processes and not self._preloads
+
+    # -- watching ------------------------------------------------------------------------------------------------------
+
+    def _watch_later(self) -> None:
+        self._watch_timer = self._loop.call_later(WATCH_S, self._watch)
+
+    def _watch(self) -> None:
+        self._watch_timer = None
+        if self._hung_up or self._idle:
+            return
+        self._watch_later()
+        owing = [process for process in self.processes.values() if process.look(self._strays)]
+        asked = bool(self._preloads) or any(process.pid == 0 for process in self.processes.values())
+        seen = proc.look(self.pid) if owing or asked else None
+        stopped = seen is not None and seen.state in proc.STOPPED
+        # One that is asked may be importing, which takes its time, and hears nothing meanwhile.
+        if not stopped and (asked or not owing):
+            self._silent_since = None
+            return
+        if self._silent_since is None:
+            self._silent_since = self._loop.time()
+        if self._loop.time() - self._silent_since >= (STOPPED_S if stopped else HANG_S) and not self.closed:
+            self._tell(f"hangs ({proc.doing(self.pid)}): it is killed with its windows, which go back to the queue")
+            self.kill()
+
+    def _strays(self) -> list[int]:
+        """The launcher's living children that neither are windows nor belong to the session of one."""
+        leaders = {process.pid for process in self.processes.values()}
+        children = ((pid, seen) for pid, seen in proc.living() if seen.parent == self.pid)
+        return [pid for pid, seen in children if pid not in leaders and seen.session not in leaders]
+
+    def _tell(self, what: str) -> None:
+        self._condition.tell("launcher", str(self.pid), f"the launcher process {self.pid} {what}")
+
+    # -- idleness ------------------------------------------------------------------------------------------------------
+
+    def _leave_later(self) -> None:
+        """Retire, unless there is something to do by then."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if self._idle_timeout_s is not None:
+            self._idle_timer = self._loop.call_later(self._idle_timeout_s, self._leave)
+
+    def _leave(self) -> None:
+        if self._idle:
+            self.retire()
+
+    def _hang_up(self) -> None:
+        self.closed = True
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        for _, descriptors in self._outgoing:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._outgoing.clear()
+        self._hung_up = True
+        self._closing.set()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def closing(self) -> None:
+        """Until the link is retired or the launcher has hung up."""
+        await self._closing.wait()
+
+    async def bury(self) -> int:
+        """Until the launcher process has exited and is reaped, by force if it does not by itself; its exit status."""
+        self.retire()
+        exited = anyio.Event()
+        self._loop.add_reader(self._pidfd, exited.set)
+        with anyio.move_on_after(EXIT_GRACE_S if self._hung_up else CLOSE_GRACE_S):
+            await exited.wait()
+        self.kill()
+        with anyio.move_on_after(groups.KILL_GRACE_S):
+            await exited.wait()
+        if not exited.is_set():
+            self._tell(f"does not die ({proc.doing(self.pid)})")
+            await exited.wait()
+        self._let_go()
+        if not self._hung_up:
+            self._receive()
+        if not self._hung_up:
+            self._hang_up()
+        self._condition.clear("launcher", str(self.pid))
+        return self._launcher.wait()
+
+    def _let_go(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    async def bereave(self, error: LaunchError) -> None:
+        """Answer everyone who still waits for the launcher, each once what it left behind is gone."""
+        self._refuse_all(error)
+        orphans = list(self.processes.values())
+        self.processes.clear()
+        for process in orphans:
+            groups.kill_group(process.pid)
+        _, left = await leftovers.end(self._mark, groups.KILL_GRACE_S)
+        async with anyio.create_task_group() as tasks:
+            for process in orphans:
+                tasks.start_soon(_see_off, process)
+            theirs = {process.pid for process in orphans}
+            for pid in left:
+                if (seen := proc.look(pid)) is not None and seen.group not in theirs:
+                    tasks.start_soon(leftovers.watch, pid, self._condition)
+
+    def abandon(self, error: LaunchError) -> None:
+        """Kill all of it and wait for nothing: whoever waits is told that it is gone."""
+        self._refuse_all(error)
+        for process in self.processes.values():
+            process.signal(signal.SIGKILL)
+            process.set_gone(ProcessEnd(launcher_lost=True))
+        self.processes.clear()
+        self.kill()
+        if not self._hung_up:
+            self._hang_up()
+
+    def reap(self) -> None:
+        """Take note of its exit, if it has exited by now; after `abandon`."""
+        self._let_go()
+        self._launcher.poll()
+
+    def _refuse_all(self, error: LaunchError) -> None:
+        """There will be no answer to what was asked."""
+        for answer in self._preloads.values():
+            answer.set_exception(error)
+        self._preloads.clear()
+        for identifier, process in list(self.processes.items()):
+            if process.pid == 0:
+                del self.processes[identifier]
+                process.set_refused(error)
+
+
+async def _see_off(process: Process) -> None:
+    """Wait until nothing of a killed process is left."""
+    while not await groups.group_gone(process.pid, groups.KILL_GRACE_S):
+        process.be_stuck(next(iter(proc.members(process.pid)), process.pid))
+    process.set_gone(ProcessEnd(launcher_lost=True))
+
+
+def _memory_file(content: bytes) -> int:
+    descriptor = os.memfd_create("gpusched-request", os.MFD_CLOEXEC)
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    return descriptor
+
+
+def _rights(descriptors: tuple[int, ...]) -> list[tuple[int, int, array.array[int]]]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+
+
+def _retrieve(answer: asyncio.Future[float]) -> None:
+    """Take note of a failure that nobody may be waiting for any more."""
+    if not answer.cancelled():
+        answer.exception()

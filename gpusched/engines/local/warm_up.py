@@ -1,0 +1,192 @@
+"""The warm-up: what LightGBM can really train with on a GPU, and its kernels compiled.
+
+The first use of a device compiles kernels for seconds, each process for itself if they start at once. So one small
+process per model of GPU and device type tries before any slot opens, and leaves the kernels in a cache that gpusched
+owns. A GPU on which nothing trains is not used, and a note says why. When a GPU is tried, and tried again, is for
+`gpusched.supervisor.fleet` to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from gpusched.config import Config
+from gpusched.core.failures import last_words
+from gpusched.core.model import Device, DeviceChoice, DeviceType
+from gpusched.devices.naming import Selected
+from gpusched.engines.jobs import environment
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.link import WorkloadNotLoadable
+from gpusched.engines.local.logs import end_of_log, size_of_log
+from gpusched.errors import LaunchError
+from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, is_processor
+from gpusched.worker.messages import Error, PipeMessage, TrialJob
+from gpusched.workload import Trial
+
+#: seconds that one trial may take: PoCL compiled for 34 s, with the processors to itself
+TRIAL_S = 180.0
+
+#: what LightGBM says of a device type that it was not built with
+_NOT_BUILT = "not enabled in this build"
+
+#: device types to try in turn, by what a batch asks for
+_CANDIDATES: dict[DeviceChoice, tuple[DeviceType, ...]] = {
+    "auto": ("cuda", "gpu"),
+    "mixed": ("cuda", "gpu"),
+    "gpu": ("gpu",),
+    "cuda": ("cuda",),
+}
+
+
+def launcher_environment(config: Config) -> dict[str, str]:
+    """This process's environment with the kernel caches below the cache directory, for the launcher and its windows."""
+    kernels = config.cache.dir / "kernels"
+    own = {"POCL_CACHE_DIR": kernels / "pocl", "CUDA_CACHE_PATH": kernels / "cuda"}
+    for path in own.values():
+        with contextlib.suppress(OSError):  # without a cache it is slow, and works
+            path.mkdir(parents=True, exist_ok=True)
+    allowed = "1" if config.devices.allow_cpu_opencl else "0"
+    return {**os.environ, **{name: str(path) for name, path in own.items()}, ALLOW_CPU_OPENCL: allowed}
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What came of trying a GPU. `why` says why not, or why not with the device type that would be preferred."""
+
+    #: with the device type that it trains with, if it does
+    device: Device
+    trains: bool
+    why: str = ""
+
+    def note(self, name: str) -> str:
+        """A sentence for people, of a device that they know by `name`; empty if there is nothing to say."""
+        if not self.why:
+            return ""
+        if self.trains:
+            return f"{name} is used with device type {self.device.device_type}: {self.why}"
+        return f"{name} is not used: {self.why}; run `gpusched doctor`"
+
+
+class WarmUp:
+    """Tries each model of GPU with each device type, and remembers with which it trains.
+
+    What one GPU cannot do its twin may: it is only its own memory that is full. So each is tried by itself where the
+    first of a model does not train.
+    """
+
+    def __init__(self, launcher: Launcher, *, workload: str, log_path: Path) -> None:
+        self._launcher = launcher
+        self._workload = workload
+        self._log_path = log_path
+        #: by model and device type, those that have trained, and what no GPU can change
+        self._settled: dict[tuple[str, DeviceType], Trial] = {}
+        #: by model: of two that ask for the same at the same time, the second waits for the first one's trial
+        self._trying: dict[str, anyio.Lock] = {}
+
+    async def resolve(self, found: Selected, wanted: DeviceChoice) -> Selected:
+        """The GPUs that can be used for batches which ask for `wanted`, each with its device type, and the notes."""
+        verdicts: dict[str, Verdict] = {}
+        await self.judge(found.devices, wanted, lambda verdict: verdicts.update({verdict.device.id: verdict}))
+        told = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
+        return Selected(
+            tuple(verdicts[device.id].device for device in found.devices if verdicts[device.id].trains),
+            (*found.notes, *sorted({note for note in told if note})),
+        )
+
+    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
+        """Call `tell` with the verdict on each of `devices`, as soon as it is known."""
+        models: dict[str, list[Device]] = {}
+        for device in devices:
+            models.setdefault(device.name, []).append(device)
+        async with anyio.create_task_group() as tasks:
+            for twins in models.values():
+                tasks.start_soon(self._judge_model, twins, _CANDIDATES[wanted], tell)
+
+    async def _judge_model(
+        self, twins: Sequence[Device], candidates: tuple[DeviceType, ...], tell: Callable[[Verdict], None]
+    ) -> None:
+        async def judge(device: Device) -> None:
+            tell(await self._judge(device, candidates))
+
+        async with self._trying.setdefault(twins[0].name, anyio.Lock()):
+            await judge(twins[0])
+            async with anyio.create_task_group() as tasks:
+                for device in twins[1:]:
+                    tasks.start_soon(judge, device)
+
+    async def _judge(self, device: Device, candidates: tuple[DeviceType, ...]) -> Verdict:
+        """With the first device type that trains there."""
+        failures: list[str] = []
+        for device_type in candidates:
+            key = (device.name, device_type)
+            trial = self._settled.get(key)
+            if trial is None:
+                trial = _checked(device, await self._run(device, device_type))
+                if trial.trained or _NOT_BUILT in (trial.why or ""):
+                    self._settled[key] = trial
+            if trial.trained:
+                # That the PyPI wheel has no CUDA is no news.
+                told = ", ".join(why for why in failures if _NOT_BUILT not in why)
+                return Verdict(msgspec.structs.replace(device, device_type=device_type), trains=True, why=told)
+            failures.append(f"{device_type} does not work ({(trial.why or 'no reason was given').splitlines()[0]})")
+        return Verdict(device, trains=False, why=", ".join(failures))
+
+    async def _run(self, device: Device, device_type: DeviceType) -> Trial:
+        """One trial in a process that is pinned to `device`."""
+        trial: Trial | None = None
+
+        def on_message(message: PipeMessage) -> None:
+            nonlocal trial
+            match message:
+                case Trial():
+                    trial = message
+                case Error(message=why):
+                    trial = Trial(trained=False, why=why)
+
+        logged = size_of_log(self._log_path)
+        try:
+            with anyio.fail_after(TRIAL_S):
+                process = await self._launcher.fork(
+                    TrialJob(workload=self._workload, device_type=device_type, device=device.id),
+                    log_path=self._log_path,
+                    env=environment(device),
+                    cpus=device.cpus,
+                )
+                end = await process.wait(on_message)
+        except TimeoutError:
+            return Trial(trained=False, why=f"it did not train within {TRIAL_S:g} s")
+        except WorkloadNotLoadable:
+            # Not the device's fault; the first window says what is wrong.
+            return Trial(trained=True)
+        except (LaunchError, OSError) as error:
+            return Trial(trained=False, why=str(error))
+        if trial is None:
+            how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
+            died = f"the process that tried ended with {how}, see {self._log_path}"
+            return Trial(trained=False, why=last_words(end_of_log(self._log_path, after=logged)) or died)
+        return trial
+
+
+def name_among(device: Device, verdicts: Mapping[str, Verdict]) -> str:
+    """What to call a device: by its model where all of that have the same verdict."""
+    twins = {verdict.trains for verdict in verdicts.values() if verdict.device.name == device.name}
+    return device.name if len(twins) == 1 else f"{device.name} {device.id}"
+
+
+def _checked(device: Device, trial: Trial) -> Trial:
+    """Refuse a trial that trained on a GPU of another make: OpenCL's default may be the one on the mainboard."""
+    if not trial.trained or trial.device is None or is_processor(trial.device):
+        return trial
+    if _words(device.name) & _words(trial.device):
+        return trial
+    return Trial(trained=False, why=f"it trained on another device, {trial.device}")
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", name.casefold())) - {"nvidia", "r", "tm"}

@@ -1,0 +1,131 @@
+"""`gpusched plan`: what a run would do, how long that may take, and on what; nothing is trained that is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from gpusched.config import Config, run_state_dir
+from gpusched.core.estimates import Estimates, guessed_seconds, makespan
+from gpusched.core.model import BatchSpec, Choice, DeviceType
+from gpusched.core.planning import Plan
+from gpusched.devices.slots import PoolPlan, build_pool, find_gpus
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.warm_up import WarmUp, launcher_environment
+from gpusched.errors import one_error
+from gpusched.store.store import Store
+from gpusched.supervisor.choice import Chooser
+from gpusched.supervisor.fleet import Fleet
+from gpusched.supervisor.survey import survey
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run would do, and how long it may take."""
+
+    plan: Plan
+    seconds: float
+    #: whether windows like these have been trained into this output directory before, or timed; otherwise it is a guess
+    learned: bool
+    #: what `auto` comes to; None for a batch that does not ask for it
+    choice: Choice | None
+
+
+async def forecast(
+    config: Config,
+    spec: BatchSpec,
+    output_dir: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Forecast:
+    """Plan a run; keeps nothing that it trains, and writes nothing but the bars cache. `on_note` as for `run_batch`.
+
+    Raises GpuschedError.
+    """
+    planned = build_pool(config, find_gpus(config, spec.device), workers=spec.workers)
+    planned.require(spec.device)
+    for note in (*planned.notes, planned.too_many_threads(spec)):
+        if note is not None:
+            on_note(note)
+    logs, store = _plan_logs(config.cache.dir), run_state_dir(config, output_dir) / "state.db"
+    estimates = Estimates(Store.peek_learned(store))
+    with one_error():
+        async with (
+            Launcher(
+                log_path=logs / "launcher.log", search_path=Path.cwd(), environment=launcher_environment(config)
+            ) as launcher,
+            anyio.create_task_group() as tasks,
+        ):
+            fleet = Fleet(
+                config,
+                planned,
+                WarmUp(launcher, workload=spec.workload, log_path=logs / "warm_up.log"),
+                wanted=spec.device,
+                post=lambda event: None,
+                on_note=on_note,
+            )
+            tasks.start_soon(fleet.run)
+            await fleet.require(spec.device)
+            plan = await survey(
+                launcher,
+                spec,
+                output_dir=output_dir,
+                cache_dir=config.cache.dir,
+                log_path=logs / "survey.log",
+                device_types=fleet.device_types(spec.device),
+                processes=planned.cores,
+                on_progress=on_progress,
+            )
+            chooser = Chooser(
+                launcher,
+                fleet,
+                estimates,
+                remembered=partial(Store.peek_timings, store),
+                keep=lambda timing: None,
+                scratch=logs,
+                cache_dir=config.cache.dir,
+            )
+            plan, choice = await chooser.settle(spec, plan)
+            pool = fleet.pool
+            tasks.cancel_scope.cancel()
+    return _foreseen(spec, plan, choice, pool, estimates)
+
+
+def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan, estimates: Estimates) -> Forecast:
+    wanted = choice.device if choice is not None else spec.device
+    # GPUs do most of the work where there are both
+    types = pool.device_types(wanted)
+    device_type: DeviceType = next((one for one in types if one != "cpu"), "cpu")
+    seconds = [estimates.seconds(spec.workload, device_type, window.usable_rows) for window in plan.to_train]
+    timed = next((one for one in choice.expected if one.device_type == wanted), None) if choice is not None else None
+    if None in seconds and timed is not None and not timed.at_least:
+        return Forecast(plan=plan, seconds=timed.seconds, learned=True, choice=choice)
+    slots = pool.slots(wanted)
+    return Forecast(
+        plan=plan,
+        seconds=makespan(
+            (
+                guessed_seconds(window.usable_rows) if known is None else known
+                for window, known in zip(plan.to_train, seconds, strict=True)
+            ),
+            min(slots, spec.workers) if spec.workers else slots,
+        ),
+        learned=None not in seconds,
+        choice=choice,
+    )
+
+
+def _plan_logs(cache_dir: Path) -> Path:
+    """Where a plan's processes write to: the cache, or where that cannot be written, which only makes them slower, a
+    new temporary directory."""
+    with contextlib.suppress(OSError):
+        cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(cache_dir, os.W_OK | os.X_OK):
+            return cache_dir
+    return Path(tempfile.mkdtemp(prefix="gpusched-plan-"))

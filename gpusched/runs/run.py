@@ -1,0 +1,358 @@
+"""`gpusched run` and `gpusched plan`: the supervisor inside the command's own process, for one batch.
+
+There is no daemon: the store lies in the output directory, and the same directory can be run again after any end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from gpusched import clock, directories, files
+from gpusched.config import Config, run_state_dir
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchFinished,
+    BatchHeld,
+    BatchReleased,
+    DeviceLost,
+    DeviceRead,
+    DeviceTuned,
+    HostRead,
+    Update,
+    WindowMoved,
+)
+from gpusched.core.model import CPU, Batch, BatchSpec, Finished, Held
+from gpusched.core.planning import Plan
+from gpusched.devices.host import read_host
+from gpusched.devices.memory import HostMemory
+from gpusched.devices.nvidia.accounting import Accountant
+from gpusched.devices.nvidia.inventory import Inventory
+from gpusched.devices.nvidia.sampler import Sampler
+from gpusched.devices.slots import build_pool, choose, look
+from gpusched.engines.condition import Condition
+from gpusched.engines.local import leftovers, proc
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.warm_up import WarmUp, launcher_environment
+from gpusched.errors import StoreUnwritable, one_error
+from gpusched.service.hub import Hub
+from gpusched.service.manager import LAST_S
+from gpusched.service.pruning import prune_bars
+from gpusched.service.territory import refuse_within
+from gpusched.store.store import Store
+from gpusched.supervisor.choice import Chooser
+from gpusched.supervisor.fleet import Fleet
+from gpusched.supervisor.hooks import Hooks
+from gpusched.supervisor.supervisor import Supervisor
+from gpusched.supervisor.survey import survey
+
+#: seconds to wait for the first reading of every GPU: until then nothing vetoes a full one
+FIRST_READING_S = 2.0
+
+#: seconds until a run leaves whatever hangs, by the number of the signal: a further one makes it leave at once
+_PATIENCE_S = {1: float("inf"), 2: LAST_S}
+
+#: Called with the socket to talk to and an event; returns when it has seen enough, or soon after the event is set.
+Watch = Callable[[Path, anyio.Event], Awaitable[None]]
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended; what became of its windows is in the updates."""
+
+    batch_id: str
+    output_dir: Path
+    seconds: float
+    #: stopped before its end by a signal
+    interrupted: bool
+    #: why the circuit breaker stopped it, or None
+    held_reason: str | None
+
+
+class Course:
+    """Whether a run can go on by itself."""
+
+    def __init__(self) -> None:
+        #: set when all windows are finished, or somebody would have to release the rest and nobody watches
+        self.ended = anyio.Event()
+        self._watched = False
+        self._batch_held: str | None = None
+        self._held, self._unfinished = 0, 0
+
+    @property
+    def held_reason(self) -> str | None:
+        """Why it did not come to its end, if that is because something is held."""
+        if self._batch_held is not None:
+            return self._batch_held
+        return "its windows are held by request" if self._held else None
+
+    def follow(self, update: Update) -> None:
+        match update:
+            case BatchAccepted(windows=windows):
+                self._unfinished = sum(not isinstance(state, Finished) for _, state in windows)
+            case WindowMoved(old=old, new=new):
+                self._held += isinstance(new, Held) - isinstance(old, Held)
+                self._unfinished += isinstance(old, Finished) - isinstance(new, Finished)
+            case BatchHeld(reason=reason):
+                self._batch_held = reason
+            case BatchReleased():
+                self._batch_held = None
+            case BatchFinished():
+                self.ended.set()
+            case _:
+                return
+        self._end_if_stuck()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """While somebody is there who can release what is held."""
+        self._watched = True
+        try:
+            yield
+        finally:
+            self._watched = False
+            self._end_if_stuck()
+
+    def _end_if_stuck(self) -> None:
+        stuck = self._batch_held is not None or 0 < self._held == self._unfinished
+        if stuck and not self._watched:
+            self.ended.set()
+
+
+async def run_batch(
+    config: Config,
+    spec: BatchSpec,
+    *,
+    batch_id: str,
+    digest: str,
+    output_dir: Path,
+    observe: Callable[[Update], None],
+    on_plan: Callable[[Plan], None],
+    on_interrupt: Callable[[int], None],
+    on_survey: Callable[[int, int], None] = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda note: None,
+    watch: Watch | None = None,
+) -> RunSummary:
+    """Plan a batch, run it, and return when all of its windows are finished, or it is held, or a signal stopped it.
+
+    The first SIGINT, SIGTERM or SIGHUP lets the running windows finish, the second (of the first two) stops them;
+    `on_interrupt` is told which it was; `on_note` hears what there is to say about the devices. `watch` may look on,
+    hold, release, cancel and retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
+    """
+    began = time.monotonic()
+    found = look(spec.device)
+    gpus = choose(config, found)
+    build_pool(config, gpus).require(spec.device)
+    refuse_within(output_dir, (config.cache.dir, config.daemon.state_dir))
+    state_dir = _made(run_state_dir(config, output_dir))
+    signals: list[int] = []
+    course = Course()
+    surveying = anyio.CancelScope()
+
+    def follow(update: Update) -> None:
+        observe(update)
+        if isinstance(update, DeviceTuned):
+            on_note(f"{update.device_id} uses {update.reason}")
+        hooks.follow(update)
+        hub.publish(update)
+        course.follow(update)
+
+    with one_error():
+        async with AsyncExitStack() as stack:
+            store = stack.enter_context(Store.open(state_dir / "state.db"))
+            condition = Condition()
+            condition.follow(lambda trouble, present: on_note(trouble.text if present else f"Over: {trouble.text}"))
+            for pid in (await leftovers.end_earlier(store.mark))[0]:
+                on_note(f"Ended the process {pid}, which an earlier run here had left")
+            hub = Hub(store, condition)
+            hooks = Hooks(config.hooks.command, config.hooks.timeout_s, store.batch)
+            launcher = await stack.enter_async_context(
+                Launcher(
+                    log_path=state_dir / "launcher.log",
+                    search_path=Path.cwd(),
+                    idle_timeout_s=None,
+                    environment=launcher_environment(config),
+                    mark=store.mark,
+                    condition=condition,
+                )
+            )
+            warm_up = WarmUp(launcher, workload=spec.workload, log_path=state_dir / "warm_up.log")
+            pool = build_pool(config, gpus, workers=spec.workers, learned=store.learned())
+            for note in pool.notes:
+                on_note(note)
+            accountant = Accountant(pool.devices)
+            stack.callback(accountant.close)
+            memory = HostMemory()
+            supervisor = Supervisor(
+                store=store,
+                launcher=launcher,
+                devices=pool.devices,
+                untried=pool.gpus,
+                logs_dir=state_dir / "logs",
+                cache_dir=config.cache.dir,
+                observe=follow,
+                account=accountant.account,
+                memory=memory,
+                condition=condition,
+            )
+            hub.show(supervisor.scheduler.pool)
+            sampler = Sampler(pool.devices, inventory=Inventory(look, found) if pool.gpus else None)
+            fleet = Fleet(
+                config,
+                pool,
+                warm_up,
+                wanted=spec.device,
+                learned=store.learned(),
+                post=supervisor.post,
+                on_note=on_note,
+                watch=sampler.watch,
+            )
+            chooser = Chooser(
+                launcher,
+                fleet,
+                supervisor.estimates,
+                remembered=store.timings,
+                keep=store.keep_timing,
+                scratch=state_dir,
+                cache_dir=config.cache.dir,
+            )
+            chooser.sweep()
+
+            unread = {device.id for device in pool.devices if device.id != CPU}
+            all_read = anyio.Event()
+            waiting: list[str] = []
+
+            def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
+                supervisor.post(event)
+                match event:
+                    case DeviceRead(reading=reading):
+                        hub.report(reading)
+                        fleet.read(event)
+                        unread.discard(reading.device_id)
+                    case DeviceLost(device_id=device_id):
+                        unread.discard(device_id)
+                starved = supervisor.scheduler.starved()
+                if starved and not waiting:
+                    on_note(f"Waiting for memory that other processes use: {starved}")
+                waiting[:] = [starved] if starved else []
+                if not unread:
+                    all_read.set()
+
+            async def obey_signals() -> None:
+                with anyio.open_signal_receiver(*_signals()) as received:
+                    async for number in received:
+                        if number == signal.SIGHUP and signals:
+                            continue  # a shell that leaves and its terminal both say so
+                        signals.append(len(signals) + 1)
+                        on_interrupt(signals[-1])
+                        surveying.cancel()
+                        supervisor.shut_down(drain=signals[-1] == 1, within_s=_PATIENCE_S.get(signals[-1], 0.0))
+
+            async def look_on(watch: Watch, over: anyio.Event) -> None:
+                from gpusched.runs.watched import be_watched  # most runs do without a server
+
+                with course.watched():
+                    await be_watched(
+                        watch,
+                        over,
+                        store=store,
+                        supervisor=supervisor,
+                        launcher=launcher,
+                        warm_up=warm_up,
+                        fleet=fleet,
+                        chooser=chooser,
+                        hub=hub,
+                        output_dir=output_dir,
+                        cache_dir=config.cache.dir,
+                        state_dir=state_dir,
+                        condition=condition,
+                    )
+
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(obey_signals)
+            tasks.start_soon(supervisor.run)
+            tasks.start_soon(fleet.run)
+            tasks.start_soon(sampler.run, deliver, fleet.notice)
+            tasks.start_soon(read_host, deliver, memory)
+            tasks.start_soon(hooks.run)
+            with surveying:
+                await fleet.require(spec.device)
+                plan = await survey(
+                    launcher,
+                    spec,
+                    output_dir=output_dir,
+                    cache_dir=config.cache.dir,
+                    log_path=state_dir / "survey.log",
+                    device_types=fleet.device_types(spec.device),
+                    processes=pool.cores,
+                    on_progress=on_survey,
+                )
+                plan, choice = await chooser.settle(spec, plan)
+                on_plan(plan)
+                if (crowded := pool.too_many_threads(spec)) is not None:
+                    on_note(crowded)
+                if choice is not None and choice.reason:
+                    on_note(choice.reason)
+                batch = Batch(
+                    id=batch_id,
+                    digest=digest,
+                    output_dir=str(output_dir),
+                    submitted_at=clock.wall(),
+                    spec=spec,
+                    choice=choice,
+                )
+                if unread and batch.device != "cpu":
+                    with anyio.move_on_after(FIRST_READING_S):
+                        await all_read.wait()
+                await supervisor.submit(batch, plan.windows, plan.notes)
+            async with anyio.create_task_group() as watching:
+                over = anyio.Event()
+                if not signals:
+                    tasks.start_soon(_shut_down_at, course.ended, supervisor)
+                    if watch is not None:
+                        watching.start_soon(look_on, watch, over)
+                await supervisor.stopped()
+                over.set()
+            for pid, key in supervisor.left_behind.items():
+                on_note(f"Left behind: the process {pid} of {key or 'a window'} ({proc.doing(pid)})")
+            await hooks.finished()
+            with contextlib.suppress(OSError):
+                await anyio.to_thread.run_sync(prune_bars, config.cache)
+            tasks.cancel_scope.cancel()
+    return RunSummary(
+        batch_id=batch_id,
+        output_dir=output_dir,
+        seconds=time.monotonic() - began,
+        interrupted=bool(signals),
+        held_reason=course.held_reason,
+    )
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that end a run: SIGHUP too, unless whoever started it (`nohup`) wants it to go on without its terminal."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
+
+
+def _made(state_dir: Path) -> Path:
+    """The directory of a run's state, which nobody else can change. Raises NotOurs, StoreUnwritable."""
+    try:
+        files.make_private_directory(state_dir.parent)
+        with directories.opened(state_dir.parent) as parent:
+            os.close(directories.own_directory(state_dir.name, parent, shown=state_dir))
+    except OSError as error:
+        raise StoreUnwritable(path=state_dir, cause=error.strerror or error) from error
+    return state_dir
+
+
+async def _shut_down_at(ended: anyio.Event, supervisor: Supervisor) -> None:
+    await ended.wait()
+    supervisor.shut_down(drain=True)

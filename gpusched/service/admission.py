@@ -1,0 +1,381 @@
+"""Admission: what has to hold before a batch is accepted, and the way there: check, survey, hand over, commit.
+
+A client is trusted to use the machine, not to be well-behaved: whatever could leave a root, repeat a window or break
+the store is refused here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+
+from gpusched import clock
+from gpusched.core import planning
+from gpusched.core.events import TermsRequested
+from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice
+from gpusched.core.planning import Plan
+from gpusched.core.symbols import symbol_problem
+from gpusched.core.terms import NAMES, Terms, differences, terms_of, with_terms
+from gpusched.devices.naming import Selected
+from gpusched.engines.condition import Condition
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.warm_up import WarmUp
+from gpusched.errors import DaemonError, InputError, one_error
+from gpusched.protocol import Submit
+from gpusched.service.clients import Peer
+from gpusched.service.territory import Place, Territory, is_same
+from gpusched.store.store import Store
+from gpusched.supervisor.arrivals import SLICE_WINDOWS
+from gpusched.supervisor.choice import Chooser
+from gpusched.supervisor.fleet import Fleet
+from gpusched.supervisor.supervisor import Supervisor
+from gpusched.supervisor.survey import survey
+
+#: all of them are kept in memory, about 2 KB each
+MAX_WINDOWS = 200_000
+#: levels of objects and lists in a workload's settings
+MAX_DEPTH = 16
+#: surveys at the same time, each with a process for every core
+MAX_SURVEYS = 4
+#: seconds that a client waits for a store that cannot be written
+COMMIT_PATIENCE_S = 10.0
+
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+class BadSubmission(InputError):
+    problem = "this batch cannot be accepted: {why}"
+    remedy = "correct it and submit it again"
+
+
+class NameTaken(InputError):
+    problem = "there is a batch {name} already, and it asks for something else"
+    remedy = "give this one another --name; `gpusched status {name}` shows the one that is there"
+
+
+class OutputTaken(InputError):
+    problem = "the unfinished batch {other} writes to {path} too"
+    remedy = "give this one another output directory, or wait until that one is finished"
+
+
+class OutputCleared(InputError):
+    problem = "results in {path} are being removed, as `gpusched forget --results` was told"
+    remedy = "submit it again in a moment, or give it another output directory"
+
+
+class Draining(DaemonError):
+    problem = "the daemon is shutting down and accepts no more batches"
+    remedy = "submit again when it has been started again"
+
+
+class NotYetDurable(DaemonError):
+    problem = "the daemon cannot write its store: {cause}"
+    remedy = "make room or mend it: while the daemon runs it keeps the request, and does it as soon as it can write"
+
+
+class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """How a batch came to be at work."""
+
+    batch_id: str
+    how: Literal["new", "known", "again"]
+    #: None where it was at work already
+    plan: Plan | None = None
+    #: what is different from the terms that it had, in words
+    changes: tuple[str, ...] = ()
+
+
+class Admission:
+    """Accepts batches."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        supervisor: Supervisor,
+        launcher: Launcher,
+        warm_up: WarmUp,
+        fleet: Fleet,
+        chooser: Chooser,
+        territory: Territory,
+        cache_dir: Path,
+        logs_dir: Path,
+        condition: Condition,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._launcher = launcher
+        self._warm_up = warm_up
+        self.fleet = fleet
+        self._chooser = chooser
+        self._territory = territory
+        self._cache_dir = cache_dir
+        self._logs_dir = logs_dir
+        self.condition = condition
+        #: held from a look at a batch's state until the event that relies on it is handled
+        self.changing = anyio.Lock()
+        self._submitting: dict[str, anyio.Lock] = {}
+        #: output directories whose results are being removed
+        self._cleared: set[str] = set()
+        self._surveys = anyio.Semaphore(MAX_SURVEYS)
+
+    async def submit(
+        self,
+        request: Submit,
+        on_progress: Callable[[int, int], None],
+        on_trial: Callable[[str], None],
+        peer: Peer | None = None,
+    ) -> Admitted:
+        """Accept a batch of the client `peer`. Raises GpuschedError.
+
+        It is durable when this returns. Of several that submit the same batch at the same time, the first has it
+        surveyed, and the others wait for that. One that is at work already goes on with the terms of this request.
+        """
+        self._refuse_if_draining()
+        check(request)
+        spec = request.spec
+        self._territory.check_workload(spec.workload)
+        await self._require(spec.device, on_trial)
+        digest = planning.digest(spec, request.output_dir)
+        batch_id = request.name or planning.batch_id(request.source, digest)
+        output_dir = Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id
+        async with self.one_at_a_time(batch_id):
+            if self._at_work(batch_id, digest):
+                return await self._known(batch_id, request)
+            place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
+            await self._check_output(batch_id, place.path)
+            is_theirs = request.output_dir is None or self._has_written(place)
+            await anyio.to_thread.run_sync(
+                partial(self._territory.prepare, peer, Path(spec.data_root), place, is_theirs=is_theirs)
+            )
+            if place.guarded:
+                output_dir = place.path
+            async with self._surveys:
+                with one_error():
+                    plan = await survey(
+                        self._launcher,
+                        spec,
+                        output_dir=output_dir,
+                        cache_dir=self._cache_dir,
+                        log_path=self._logs_dir / batch_id / "survey.log",
+                        device_types=self.fleet.device_types(spec.device),
+                        processes=self.fleet.pool.cores,
+                        on_progress=on_progress,
+                    )
+                plan, choice = await self._chooser.settle(spec, plan)
+            async with self.changing:
+                # While it was surveyed, the daemon may have been told to stop, a retry may have opened the last round
+                # again, or another batch may have taken the directory.
+                self._refuse_if_draining()
+                if self._at_work(batch_id, digest):
+                    return await self._known(batch_id, request)
+                await self._check_output(batch_id, place.path)
+                again = self._store.batch(batch_id) is not None
+                batch = Batch(
+                    id=batch_id,
+                    digest=digest,
+                    output_dir=str(output_dir),
+                    submitted_at=clock.wall(),
+                    spec=spec,
+                    owner=place.owner,
+                    guarded=place.guarded,
+                    choice=choice,
+                )
+                await self._make_way(batch_id, len(plan.windows))
+                self._supervisor.hand_over(batch, plan.windows, plan.notes)
+            # Others may change theirs meanwhile.
+            await self.durable()
+            while batch_id in self._supervisor.arrivals:
+                await self.durable()
+        return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
+
+    async def _make_way(self, batch_id: str, windows: int) -> None:
+        """Remove the records of a large earlier round piece by piece; those of a small one go in the turn that accepts
+        the next."""
+        row = self._store.batch(batch_id)
+        if row is None or row.state != "finished" or max(windows, sum(row.counts.values())) <= SLICE_WINDOWS:
+            return
+        self._store.mark_forgotten(batch_id, results=False)
+        self._supervisor.drop(batch_id)
+        while self._store.remove_forgotten(batch_id, SLICE_WINDOWS) == SLICE_WINDOWS:
+            await anyio.lowlevel.checkpoint()
+
+    async def _known(self, batch_id: str, request: Submit) -> Admitted:
+        """It is at work already, and goes on with what the new request asks for."""
+        names = NAMES if request.terms is None else request.terms
+        asked = {name: value for name, value in terms_of(request.spec).items() if name in names}
+        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, asked))
+
+    def notes(self, spec: BatchSpec) -> tuple[str, ...]:
+        """What is accepted, and may not be what was wanted."""
+        note = self.fleet.pool.too_many_threads(spec)
+        return () if note is None else (note,)
+
+    async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
+        """Have a batch go on with other terms; what is different, in words. It is durable when this returns.
+
+        Raises BadSubmission for terms that cannot be.
+        """
+        batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
+        assert batch is not None
+        try:
+            spec = with_terms(batch.spec, terms)
+        except ValueError as error:
+            raise BadSubmission(why=error) from error
+        if why := _out_of_range(spec):
+            raise BadSubmission(why=why)
+        changes = differences(batch.spec, spec)
+        if changes:
+            self._supervisor.post(TermsRequested(batch_id=batch_id, terms=terms))
+        await self.durable()
+        return changes
+
+    async def _require(self, wanted: DeviceChoice, on_trial: Callable[[str], None]) -> None:
+        """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
+
+        The pool's GPUs train with the device type that `auto` found. Nothing is known of another one, and a window that
+        fails because a GPU does not have it would speak against the GPU.
+        """
+        await self.fleet.require(wanted, on_trial)
+        pool = self.fleet.pool
+        # One that is lost would fail its whole model; if all are, the batch is held until one is back.
+        lost = {id_ for id_, state in self._supervisor.scheduler.pool.devices.items() if state.health == "quarantined"}
+        gpus = tuple(device for device in pool.devices if device.id not in {CPU, *lost})
+        if gpus and wanted in ("gpu", "cuda"):
+            usable = await self._warm_up.resolve(Selected(gpus, pool.notes), wanted)
+            msgspec.structs.replace(pool, devices=usable.devices, notes=usable.notes).require(wanted)
+
+    async def durable(self) -> None:
+        """Wait until what was asked of the supervisor is durable. Raises NotYetDurable when it cannot be."""
+        while True:
+            with anyio.move_on_after(COMMIT_PATIENCE_S):
+                await self._supervisor.committed()
+                return
+            if (cause := self.condition.unwritable) is not None:
+                raise NotYetDurable(cause=cause)
+
+    def at_work(self, batch_id: str) -> bool:
+        """Whether the batch is there and not finished, as the supervisor knows it."""
+        return self._supervisor.scheduler.is_at_work(batch_id)
+
+    def _at_work(self, batch_id: str, digest: str) -> bool:
+        batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
+        if batch is not None and batch.digest != digest:
+            raise NameTaken(name=batch_id)
+        return self.at_work(batch_id)
+
+    async def _check_output(self, batch_id: str, real: Path) -> None:
+        """Raise OutputTaken if another batch that is at work writes to the same directory, by whichever path."""
+        if str(real) in self._cleared:
+            raise OutputCleared(path=real)
+        arriving, scheduler = self._supervisor.arrivals.batches, self._supervisor.scheduler
+        others = {b.output_dir: b.id for b in scheduler.open_batches() if b.id != batch_id and self.at_work(b.id)}
+        others |= {b.output_dir: b.id for b in arriving}
+        for path, other in others.items():
+            if await anyio.to_thread.run_sync(is_same, Path(path), real):
+                raise OutputTaken(other=other, path=real)
+
+    def _has_written(self, place: Place) -> bool:
+        """Whether the last batch that wrote there was of the same client, for whom the daemon has made the place."""
+        return place.owner is not None and place.owner == self._store.owner_of_output(str(place.path))
+
+    @contextlib.contextmanager
+    def clearing(self, output_dir: Path) -> Iterator[None]:
+        """While results are removed from a directory: a batch that is accepted meanwhile might reuse them."""
+        place = os.path.realpath(output_dir)
+        self._cleared.add(place)
+        try:
+            yield
+        finally:
+            self._cleared.discard(place)
+
+    def _refuse_if_draining(self) -> None:
+        if self.condition.draining:
+            raise Draining
+
+    @contextlib.asynccontextmanager
+    async def one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+        """Keep all others from accepting or forgetting a batch of that id."""
+        lock = self._submitting.setdefault(batch_id, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._submitting.pop(batch_id, None)
+
+
+def check(request: Submit) -> None:
+    """Raise BadSubmission for what could leave a root, break the store or never end."""
+    why = _why_not(request)
+    if why is not None:
+        raise BadSubmission(why=why)
+
+
+def _why_not(request: Submit) -> str | None:
+    spec = request.spec
+    if request.name is not None and (problem := planning.name_problem(request.name)):
+        return f"its name {request.name[:100]!r} is not one: {problem}"
+    for what, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
+        if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
+            return f"its {what} {path[:200]!r} is not an absolute path"
+    if not spec.symbols:
+        return "it has no symbols"
+    for symbol in spec.symbols:
+        if problem := symbol_problem(symbol):
+            return f"{symbol[:100]!r} is not a symbol: {problem}"
+    if len(set(spec.symbols)) < len(spec.symbols):
+        return "a symbol stands in it twice"
+    if not _ENTRY_POINT.fullmatch(spec.workload):
+        return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
+    if spec.window_days < 1:
+        return "a window must have one day at least"
+    days = (spec.end - spec.start).days + 1
+    if days < min(planning.MIN_TAIL_DAYS, spec.window_days):
+        return f"there is no window between {spec.start} and {spec.end}"
+    if -(-days // spec.window_days) * len(spec.symbols) > MAX_WINDOWS:
+        return f"it has more than {MAX_WINDOWS:,} windows"
+    if _deeper_than(spec.settings, MAX_DEPTH):
+        return f"its settings are nested more than {MAX_DEPTH} levels deep"
+    return _out_of_range(spec)
+
+
+def _out_of_range(spec: BatchSpec) -> str | None:
+    limits = spec.limits
+    within = {
+        "workers": 0 <= spec.workers <= 1_000_000,
+        "priority": abs(spec.priority) <= 1_000_000,
+        "max_attempts": 1 <= limits.max_attempts <= 1_000_000,
+        "timeout_s": 0 <= limits.timeout_s <= 1e9,
+        "grace_s": 0 <= limits.grace_s <= 1e6,
+        "backoff_s": 0 <= limits.backoff_s <= 1e6,
+        "backoff_max_s": 0 <= limits.backoff_max_s <= 1e6,
+        "memory_limit_bytes": 0 <= limits.memory_limit_bytes < 1 << 62,
+        "log_limit_bytes": 0 <= limits.log_limit_bytes < 1 << 62,
+        "max_failure_rate": 0 <= limits.max_failure_rate <= 1,
+        "breaker_failures": 0 <= limits.breaker_failures <= 1_000_000,
+    }
+    outside = [name for name, fits in within.items() if not fits]
+    return f"{outside[0]} is out of range" if outside else None
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    """Whether JSON data is nested deeper than `levels`."""
+    inside = [value]
+    for _ in range(levels):
+        inside = [
+            item
+            for container in inside
+            if isinstance(container, dict | list)
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
+    return any(isinstance(item, dict | list) for item in inside)

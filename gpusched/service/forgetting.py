@@ -1,0 +1,176 @@
+"""Forgetting: what is kept of finished batches, and how it is removed.
+
+A batch is marked first, in one small commit, and from then on nobody sees it; then its results (if that was asked for),
+its logs and its records are removed, piece by piece between the turns of the loop. What a kill interrupts is done when
+the daemon starts again. Results are removed only where they are provably gpusched's own: see `outputs.remove_results`.
+
+The same happens by itself to batches that finished `daemon.keep_days` ago, but for their results, and to what nobody
+has used for long in the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+
+from gpusched import directories, outputs
+from gpusched.config import Cache
+from gpusched.core.model import Reused, Succeeded
+from gpusched.errors import GpuschedError, InputError
+from gpusched.protocol import Forgotten, summed
+from gpusched.service.admission import Admission
+from gpusched.service.pruning import DAY_S, prune_bars
+from gpusched.store.rows import BatchRow
+from gpusched.store.store import Store
+from gpusched.supervisor import index
+from gpusched.supervisor.supervisor import Supervisor
+
+#: seconds between looks at what has become too old; the first comes after as long
+LOOK_S = 3600.0
+#: windows whose records are removed, or results looked at, in one piece: in less than 50 ms
+PIECE_WINDOWS = 100
+
+log = logging.getLogger("gpusched.daemon")
+
+
+class NotFinished(InputError):
+    problem = "batch {batch} is not finished"
+    remedy = "`gpusched cancel {batch}` ends it; then it can be forgotten"
+
+
+class ResultsShared(InputError):
+    problem = "the results of {batch} cannot be removed: batch {other} has its own in {path}, too"
+    remedy = "forget {other} first, or leave out --results"
+
+
+class Forgetting:
+    """Removes what is asked for, or has become too old. `keep_days` 0: nothing becomes too old."""
+
+    def __init__(
+        self, *, store: Store, supervisor: Supervisor, admission: Admission, logs_dir: Path, keep_days: float
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._admission = admission
+        self._logs_dir = logs_dir
+        self._keep_s = keep_days * DAY_S
+
+    # -- what is asked for -------------------------------------------------------------------------------------------
+
+    async def forget(self, batch_id: str, *, results: bool) -> Forgotten:
+        """Forget one batch that is there. Raises NotFinished, ResultsShared, StoreError."""
+        places = await self._places() if results else {}
+        for path, batches in places.items():
+            if batch_id in batches and (others := batches - {batch_id}):
+                raise ResultsShared(batch=batch_id, other=min(others), path=path)
+        return await self._forget(batch_id, results=results)
+
+    async def forget_older(self, seconds: float, *, results: bool) -> Forgotten:
+        """Forget every batch that finished so long ago; results in a directory that a younger one has, too, stay."""
+        old = self._older_than(time.time() - seconds)
+        places = await self._places() if results else {}
+        shared = {id_ for batches in places.values() if batches - {row.id for row in old} for id_ in batches}
+        parts: list[Forgotten] = []
+        for row in old:
+            with contextlib.suppress(NotFinished):  # it was retried or submitted again meanwhile
+                parts.append(await self._forget(row.id, results=results and row.id not in shared))
+        kept = tuple(row.output_dir for row in old if row.id in shared)
+        return msgspec.structs.replace(summed(parts), kept=summed(parts).kept + kept)
+
+    async def _forget(self, batch_id: str, *, results: bool) -> Forgotten:
+        async with self._admission.one_at_a_time(batch_id):
+            async with self._admission.changing:
+                row = self._store.batch(batch_id)
+                if row is None or row.state != "finished" or self._admission.at_work(batch_id):
+                    raise NotFinished(batch=batch_id)
+                self._store.mark_forgotten(batch_id, results=results)
+                self._supervisor.drop(batch_id)
+            log.info("batch forgotten batch=%s results=%s", batch_id, results)
+            return await self._remove(batch_id, Path(row.output_dir), results=results)
+
+    def _older_than(self, wall: float) -> list[BatchRow]:
+        return [row for row in self._store.batches() if row.finished_at is not None and row.finished_at < wall]
+
+    async def _places(self) -> dict[str, set[str]]:
+        """The batches by the directory of their results, whatever it is called."""
+        outputs = [(row.id, row.output_dir) for row in self._store.batches()]
+        return await anyio.to_thread.run_sync(_by_place, outputs)
+
+    # -- what comes by itself ----------------------------------------------------------------------------------------
+
+    async def run(self, cache: Cache) -> None:
+        """Go on with what was interrupted, then look now and then for what has become too old."""
+        while True:
+            for batch_id, output_dir, results in self._store.forgotten():
+                with self._logged():
+                    async with self._admission.one_at_a_time(batch_id):
+                        await self._remove(batch_id, Path(output_dir), results=results)
+            wall, began = time.time(), time.monotonic()
+            await anyio.sleep(LOOK_S)
+            with self._logged():
+                await anyio.to_thread.run_sync(prune_bars, cache)
+                # After a jump of the clock everything may look old, or will when it has jumped back.
+                steady = abs((time.time() - wall) - (time.monotonic() - began)) < LOOK_S
+                if self._keep_s and steady:
+                    await self.forget_older(self._keep_s, results=False)
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
+        try:
+            yield
+        except (GpuschedError, OSError) as error:
+            log.warning("what is old could not be removed error=%r", str(error).partition("\n")[0])
+
+    # -- removing ----------------------------------------------------------------------------------------------------
+
+    async def _remove(self, batch_id: str, output_dir: Path, *, results: bool) -> Forgotten:
+        removed, kept = 0, list[str]()
+        if results:
+            guarded = self._store.is_guarded(batch_id)
+            remove_results = partial(outputs.remove_results, output_dir, guarded=guarded)
+            with self._admission.clearing(output_dir):
+                async for piece in self._results(batch_id):
+                    gone, stays = await anyio.to_thread.run_sync(remove_results, piece)
+                    removed += gone
+                    kept += [str(output_dir / label) for label in stays]
+                await anyio.to_thread.run_sync(partial(index.remove, output_dir, batch_id, guarded=guarded))
+        await anyio.to_thread.run_sync(_remove_logs, self._logs_dir, batch_id)
+        windows = 0
+        while piece_windows := self._store.remove_forgotten(batch_id, PIECE_WINDOWS):
+            windows += piece_windows
+            await anyio.lowlevel.checkpoint()
+        return Forgotten(batches=(batch_id,), windows=windows, results=removed, kept=tuple(kept))
+
+    async def _results(self, batch_id: str) -> AsyncIterator[dict[str, str | None]]:
+        """Fingerprints of the batch's results by label, piece by piece."""
+        piece: dict[str, str | None] = {}
+        for row in self._store.finished_windows(batch_id):
+            outcome = getattr(row.state, "outcome", None)
+            if isinstance(outcome, Succeeded | Reused):
+                piece[row.key.label] = outcome.result.fingerprint
+            if len(piece) == PIECE_WINDOWS:
+                yield piece
+                piece = {}
+        yield piece
+
+
+def _remove_logs(logs_dir: Path, batch_id: str) -> None:
+    with contextlib.suppress(FileNotFoundError), directories.opened(logs_dir) as logs:
+        directories.remove(batch_id, logs)
+
+
+def _by_place(outputs: list[tuple[str, str]]) -> dict[str, set[str]]:
+    places: dict[str, set[str]] = {}
+    for batch_id, path in outputs:
+        places.setdefault(os.path.realpath(path), set()).add(batch_id)
+    return places

@@ -1,0 +1,184 @@
+"""Metrics for operators: what Prometheus reads, served by its own client library where `metrics.listen` says.
+
+Counters follow the updates; what is true at the moment is asked of the daemon when somebody reads, on the event loop's
+thread. No label has a batch, a window or a symbol in it: their number has no bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+from gpusched import __version__
+from gpusched.core.events import BatchAccepted, Update, WindowMoved
+from gpusched.core.model import Active, Failure, Finished, Reading, Running, WindowResult, name_of
+from gpusched.core.placement import Health
+from gpusched.errors import ConfigError
+from gpusched.protocol import DeviceStatus, Trouble, TroubleKind
+from gpusched.store.rows import BatchRow
+
+#: seconds that a window may take, in steps that double
+BUCKETS = tuple(0.01 * 2**step for step in range(18))
+#: names of phases that are told apart; a workload of the user's may invent more
+MOST_PHASES = 32
+#: seconds that the event loop has to answer a reader
+PATIENCE_S = 5.0
+
+
+class NoPrometheus(ConfigError):
+    problem = "metrics.listen needs the package prometheus-client"
+    remedy = "`pip install 'gpusched-supervisor[metrics]'`, or take the setting out"
+
+
+class CannotListen(ConfigError):
+    problem = "metrics.listen: nothing can be served at {address}: {why}"
+    remedy = "choose an address of this machine and a port that is free"
+
+
+class Metrics:
+    """See the module. The callables are asked on the event loop's thread, by which `follow` is called, too."""
+
+    def __init__(
+        self,
+        *,
+        batches: Callable[[], Iterable[BatchRow]],
+        devices: Callable[[], Iterable[DeviceStatus]],
+        launcher_starts: Callable[[], int],
+        troubles: Callable[[], Iterable[Trouble]],
+    ) -> None:
+        """Raises NoPrometheus."""
+        try:
+            import prometheus_client
+        except ImportError:
+            raise NoPrometheus from None
+        self._batches, self._devices, self._troubles = batches, devices, troubles
+        self._launcher_starts = launcher_starts
+        self._loop = asyncio.get_running_loop()
+        self._registry = registry = prometheus_client.CollectorRegistry()
+        self._finished = prometheus_client.Counter(
+            "gpusched_windows_finished", "Windows that finished since the start.", ["outcome"], registry=registry
+        )
+        self._failed = prometheus_client.Counter(
+            "gpusched_attempts_failed", "Attempts that failed since the start.", ["kind"], registry=registry
+        )
+        self._seconds = prometheus_client.Histogram(
+            "gpusched_attempt_seconds", "From an attempt's start to its end.", registry=registry, buckets=BUCKETS
+        )
+        self._phases = prometheus_client.Counter(
+            "gpusched_phase_seconds", "Seconds that windows spent in a phase.", ["phase"], registry=registry
+        )
+        self._phase_names: set[str] = set()
+        info = prometheus_client.Gauge("gpusched_build_info", "Always 1.", ["version"], registry=registry)
+        info.labels(__version__).set(1)
+        registry.register(self)
+
+    def follow(self, update: Update) -> None:
+        """Something happened and is durable."""
+        if isinstance(update, BatchAccepted):
+            # What is skipped or reused never moves.
+            for _, state in update.windows:
+                if isinstance(state, Finished):
+                    self._finished.labels(name_of(state.outcome)).inc()
+        if not isinstance(update, WindowMoved):
+            return
+        old, new, ending = update.old, update.new, update.ending
+        if isinstance(new, Finished):
+            self._finished.labels(name_of(new.outcome)).inc()
+        if isinstance(old, Running) and not isinstance(new, Active):
+            self._seconds.observe(max(0.0, update.at - old.started_at))
+        match ending:
+            case Failure(kind=kind) if kind != "no_data":  # such a window is skipped
+                self._failed.labels(kind).inc()
+            case WindowResult(phases=phases):
+                for phase, seconds in phases.items():
+                    if self._known(phase):
+                        self._phases.labels(phase).inc(max(0.0, seconds))
+
+    def _known(self, phase: str) -> bool:
+        if phase not in self._phase_names and len(self._phase_names) < MOST_PHASES and re.fullmatch(r"\w{1,32}", phase):
+            self._phase_names.add(phase)
+        return phase in self._phase_names
+
+    @contextmanager
+    def served(self, address: str) -> Iterator[None]:
+        """Serve at `HOST:PORT`. Raises CannotListen."""
+        import prometheus_client
+
+        host, _, port = address.rpartition(":")
+        try:
+            server, thread = prometheus_client.start_http_server(int(port), host.strip("[]"), registry=self._registry)
+        except (OSError, OverflowError) as error:
+            raise CannotListen(address=address, why=getattr(error, "strerror", None) or error) from error
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    # -- what is true at the moment ------------------------------------------------------------------------------------
+
+    def collect(self) -> Iterable[Any]:
+        """Called by the library, on the thread of whoever reads."""
+        return asyncio.run_coroutine_threadsafe(self._now(), self._loop).result(PATIENCE_S)
+
+    def describe(self) -> Iterable[Any]:
+        """Nothing is asked when it is registered."""
+        return ()
+
+    async def _now(self) -> list[Any]:
+        from prometheus_client import core
+
+        families_of: Any = core  # not all of it is typed
+
+        def gauge(name: str, text: str, *labels: str) -> Any:
+            families.append(families_of.GaugeMetricFamily(f"gpusched_{name}", text, labels=labels))
+            return families[-1]
+
+        families: list[Any] = []
+        open_batches = [batch for batch in self._batches() if batch.state != "finished"]
+        states: Counts[str] = Counts()
+        for batch in open_batches:
+            states.update(batch.counts)
+        windows = gauge("windows", "Windows of batches that are not finished.", "state")
+        for state in ("queued", "held", "starting", "running", "stopping"):
+            windows.add_metric([state], states[state])
+        batches = gauge("batches", "Batches that are not finished.", "state")
+        for state in ("open", "held"):
+            batches.add_metric([state], sum(batch.state == state for batch in open_batches))
+        troubles = Counts(trouble.kind for trouble in self._troubles())
+        gauge("store_writable", "0 while nothing moves since the store cannot be written.").add_metric(
+            [], int("store" not in troubles)
+        )
+        wrong = gauge("troubles", "What is wrong with the daemon now, as `gpusched status` says.", "kind")
+        for kind in get_args(TroubleKind):
+            wrong.add_metric([kind], troubles[kind])
+        starts = families_of.CounterMetricFamily("gpusched_launcher_starts", "Launchers started since the start.")
+        starts.add_metric([], self._launcher_starts())
+        families.append(starts)
+        self._add_devices(gauge)
+        return families
+
+    def _add_devices(self, gauge: Callable[..., Any]) -> None:
+        slots = gauge("slots", "Slots in use at a time, by what they do.", "device", "state")
+        health = gauge("device_health", "1 for the health that the device has.", "device", "health")
+        told: list[tuple[Any, Callable[[Reading], float | None]]] = [
+            (gauge("device_utilisation_ratio", "0 to 1.", "device"), lambda r: r.utilisation),
+            (gauge("device_memory_free_bytes", "Free memory.", "device"), lambda r: r.memory_free_bytes),
+            (gauge("device_memory_total_bytes", "All memory.", "device"), lambda r: r.memory_total_bytes),
+            (gauge("device_temperature_celsius", "Temperature.", "device"), lambda r: r.temperature_c),
+            (gauge("device_power_watts", "Power draw.", "device"), lambda r: r.power_w),
+        ]
+        for device in self._devices():
+            name, busy = device.device.id, len(device.allocations)
+            slots.add_metric([name, "busy"], busy)
+            slots.add_metric([name, "free"], max(0, device.width - busy))
+            for kind in get_args(Health):
+                health.add_metric([name, kind], int(device.health == kind))
+            for family, value in told:
+                if device.reading is not None and (known := value(device.reading)) is not None:
+                    family.add_metric([name], known)

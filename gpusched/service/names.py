@@ -1,0 +1,104 @@
+"""What requests name, batches, windows and devices, and what is said of a name that nothing has."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from itertools import islice
+
+from gpusched.core import planning
+from gpusched.core.model import OUTCOMES, Batch, BatchSpec, WindowKey, window_label
+from gpusched.core.placement import Pool
+from gpusched.devices.naming import named
+from gpusched.errors import InputError
+from gpusched.protocol import BatchStatus, DeviceStatus
+from gpusched.service import views
+from gpusched.store.rows import WindowRow
+from gpusched.store.store import Store
+
+STATUSES = ("queued", "held", "starting", "running", "stopping", *OUTCOMES)
+#: how many others are looked through for names like an unknown one
+_MANY_NAMES = 2000
+
+
+class UnknownBatch(InputError):
+    problem = "there is no batch {name}"
+    remedy = "{hint}"
+
+
+class UnknownWindow(InputError):
+    problem = "batch {batch} has no window {label}"
+    remedy = "{hint}"
+
+
+class UnknownDevice(InputError):
+    problem = "there is no device {name}"
+    remedy = "{hint}"
+
+
+class UnknownStatus(InputError):
+    problem = "{status!r} is not a status of windows"
+    remedy = "{hint}"
+
+
+class Names:
+    """Finds what is named in the store. Every method raises the error of its kind, with the names that are alike."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def status(self, batch_id: str) -> BatchStatus:
+        row = self._store.batch(batch_id)
+        if row is None:
+            known = [batch.id for batch in self._store.batches()[-_MANY_NAMES:]]
+            raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, known, "`gpusched status` lists them all"))
+        return views.batch_status(row)
+
+    def batch(self, batch_id: str) -> Batch:
+        batch = self._store.accepted(batch_id)
+        assert batch is not None
+        return batch
+
+    def window(self, key: WindowKey) -> WindowRow:
+        row = self._store.window(key)
+        if row is None:
+            self.status(key.batch_id)
+            labels = _labels_like(key.label, self.batch(key.batch_id).spec)
+            hint = _did_you_mean(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
+            raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
+        return row
+
+    def check_status(self, status: str | None) -> None:
+        """Raise UnknownStatus unless windows can have it; None: all."""
+        if status is not None and status not in STATUSES:
+            hint = _did_you_mean(status, STATUSES, f"one of: {', '.join(STATUSES)}")
+            raise UnknownStatus(status=status, hint=hint)
+
+
+def devices(pool: Pool, name: str | None) -> list[DeviceStatus]:
+    """The devices that a name means: all, or by what names one in `devices.include`, or by the start of an id."""
+    every = views.devices(pool)
+    if name is None:
+        return list(every)
+    meant = {device.id for device in named(name, [status.device for status in every])}
+    if meant:
+        return [status for status in every if status.device.id in meant]
+    found = [status for status in every if name and status.device.id.startswith(name)]
+    if len(found) != 1:
+        ids = [status.device.id for status in found or every]
+        known = f"{'it could be any of' if found else 'there are'}: {', '.join(ids)}"
+        raise UnknownDevice(name=name, hint=_did_you_mean(name, ids, known))
+    return found
+
+
+def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    nearest = difflib.get_close_matches(name, list(islice(known, _MANY_NAMES)), n=3)
+    return f"did you mean {' or '.join(nearest)}? {otherwise}" if nearest else otherwise
+
+
+def _labels_like(label: str, spec: BatchSpec) -> list[str]:
+    """The windows of the symbols that are most like the one in `label`."""
+    symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
+    nearest = difflib.get_close_matches(label.partition("_")[0], symbols[:_MANY_NAMES], n=3, cutoff=0.4)
+    ranges = planning.date_ranges(spec.start, spec.end, spec.window_days)
+    return [window_label(symbol, start, end) for symbol in nearest for start, end in ranges]

@@ -1,0 +1,384 @@
+"""What the daemon answers to each request. Knows nothing of sockets: a client is something that can be told things."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from gpusched.core.events import (
+    CancelRequested,
+    DrainRequested,
+    HoldRequested,
+    ReleaseRequested,
+    ResumeRequested,
+    RetryRequested,
+)
+from gpusched.core.model import (
+    Finished,
+    Held,
+    Queued,
+    State,
+    WindowKey,
+)
+from gpusched.errors import InputError
+from gpusched.protocol import (
+    BatchDetail,
+    Batches,
+    Change,
+    Changed,
+    ChangeDevice,
+    Devices,
+    End,
+    Forget,
+    GetBatch,
+    GetHistory,
+    GetResults,
+    GetWindow,
+    History,
+    ListBatches,
+    ListDevices,
+    ListWindows,
+    LogChunk,
+    Ping,
+    Pong,
+    ReadLog,
+    Reply,
+    Request,
+    ResultPage,
+    Submit,
+    Submitted,
+    Subscribe,
+    Surveyed,
+    Verb,
+    WindowPage,
+)
+from gpusched.service import views
+from gpusched.service.admission import Admission, NotYetDurable
+from gpusched.service.changes import APPLIES_TO, NothingToAlter, TermsOfAWindow, applies
+from gpusched.service.clients import Peer
+from gpusched.service.forgetting import Forgetting
+from gpusched.service.hub import Hub, Subscriber
+from gpusched.service.names import Names, devices
+from gpusched.store.rows import WindowRow, attempt_of
+from gpusched.store.store import Store
+from gpusched.supervisor.supervisor import Supervisor
+
+#: windows in a page: read, converted and encoded without a break, in less than 20 ms
+PAGE_WINDOWS = 250
+#: bytes in a piece of a log
+CHUNK_BYTES = 128 * 1024
+#: seconds between looks at a log that somebody follows: no watch sees every file system, and only followers pay
+FOLLOW_S = 0.2
+
+
+class ForgottenNowhere(InputError):
+    problem = "a run forgets nothing while it is at work"
+    remedy = "what is known of it is in its output directory"
+
+
+class ForgetWhat(InputError):
+    problem = "neither a batch nor an age was named"
+    remedy = "`gpusched forget BATCH` or `gpusched forget --older-than 30d`"
+
+
+class NoLog(InputError):
+    problem = "{window} has no log: {why}"
+    remedy = "`gpusched show {window}` tells its story"
+
+
+class Client(Subscriber, Protocol):
+    """The one who asks."""
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who it is, as the kernel says."""
+
+    async def send(self, reply: Reply) -> None:
+        """Send in order, waiting until there is room; raises if the client has gone or does not read."""
+
+    def tell(self, reply: Reply) -> None:
+        """Send in order without waiting, for what is small and rare."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has hung up, as far as that is known."""
+
+    async def hung_up(self) -> None:
+        """Wait until it has hung up or says something more."""
+
+
+class Requests:
+    """Answers requests, one at a time for each client. `answer` raises GpuschedError where nothing could be done."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        supervisor: Supervisor,
+        hub: Hub,
+        admission: Admission,
+        forgetting: Forgetting | None = None,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._hub = hub
+        self._admission = admission
+        self._forgetting = forgetting
+        self._names = Names(store)
+
+    async def answer(self, request: Request, client: Client) -> None:
+        match request:
+            case Submit():
+                await self._submit(request, client)
+            case ListBatches():
+                await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
+            case GetBatch(batch_id=batch_id):
+                status, batch = self._names.status(batch_id), self._names.batch(batch_id)
+                notes = self._store.notes(batch_id) if request.notes else {}
+                await client.send(BatchDetail(batch=status, spec=batch.spec, choice=batch.choice, notes=notes))
+            case ListWindows():
+                await self._windows(request, client)
+            case GetWindow(batch_id=batch_id, label=label):
+                row = self._names.window(WindowKey(batch_id, label))
+                symbol = row.plan.window.symbol
+                told = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
+                story, attempts = self._store.story(row.key), self._store.attempts(row.key)
+                await client.send(views.window_detail(row, story, attempts, told, self._names.batch(batch_id)))
+            case ReadLog():
+                await self._log(request, client)
+            case GetResults():
+                await self._results(request, client)
+            case GetHistory(batch_id=batch_id):
+                self._names.status(batch_id)
+                await client.send(History(samples=tuple(self._store.history(batch_id))))
+            case Change():
+                await self._change(request, client)
+            case Forget():
+                await self._forget(request, client)
+            case ListDevices():
+                await client.send(Devices(devices=views.devices(self._supervisor.scheduler.pool)))
+            case ChangeDevice():
+                await self._change_device(request, client)
+            case Subscribe():
+                await self._subscribe(request, client)
+            case Ping():
+                await client.send(self._pong())
+
+    def _pong(self) -> Pong:
+        condition = self._admission.condition
+        return Pong(
+            draining=condition.draining,
+            active=self._supervisor.scheduler.active,
+            unfinished=self._supervisor.scheduler.unfinished,
+            trouble=condition.unwritable,
+            troubles=condition.troubles,
+            trying=self._admission.fleet.trying(),
+        )
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    async def _submit(self, request: Submit, client: Client) -> None:
+        scope = anyio.CancelScope()
+
+        def on_progress(done: int, total: int) -> None:
+            client.tell(Surveyed(done=done, total=total))
+            if client.gone:  # nobody waits for an answer, and nothing has been accepted yet
+                scope.cancel()
+
+        def on_trial(trying: str) -> None:
+            client.tell(Surveyed(done=0, total=0, trying=trying))
+            if client.gone:
+                scope.cancel()
+
+        with scope:
+            admitted = await self._admission.submit(request, on_progress, on_trial, client.peer)
+            plan = admitted.plan
+            await client.send(
+                Submitted(
+                    batch=self._names.status(admitted.batch_id),
+                    how=admitted.how,
+                    changes=admitted.changes,
+                    notes=self._admission.notes(request.spec),
+                    replaces=plan.to_replace if plan else 0,
+                    moves_aside=plan.to_move_aside if plan else 0,
+                    choice=self._names.batch(admitted.batch_id).choice,
+                )
+            )
+
+    async def _windows(self, request: ListWindows, client: Client) -> None:
+        self._names.status(request.batch_id)
+        self._names.check_status(request.status)
+        rows = self._store.windows(request.batch_id, status=request.status)
+        await _pages(rows, views.window_line, lambda page: WindowPage(windows=page), client)
+
+    async def _results(self, request: GetResults, client: Client) -> None:
+        self._names.status(request.batch_id)
+        rows = self._store.finished_windows(request.batch_id)
+        await _pages(rows, views.result_line, lambda page: ResultPage(results=page), client)
+
+    async def _change(self, request: Change, client: Client) -> None:
+        batch_id, label, admission = request.batch_id, request.label, self._admission
+        status = self._names.status(batch_id)
+        async with contextlib.AsyncExitStack() as alone:
+            if request.verb == "retry":  # not while another round is on its way to take the place of this one
+                await alone.enter_async_context(admission.one_at_a_time(batch_id))
+            await alone.enter_async_context(admission.changing)
+            if label is not None:
+                windows = int(applies(request.verb, self._names.window(WindowKey(batch_id, label)).state))
+            else:
+                names = APPLIES_TO[request.verb]
+                if request.verb == "release" and status.state == "held":
+                    names = ("queued", *names)
+                windows = sum(status.counts.get(name, 0) for name in names)
+            if request.verb == "retry" and windows:
+                self._supervisor.recall(batch_id)
+            changes = await self._alter(request, windows)
+            match request.verb:
+                case "cancel":
+                    self._supervisor.post(CancelRequested(batch_id=batch_id, label=label))
+                case "hold":
+                    self._supervisor.post(HoldRequested(batch_id=batch_id, label=label))
+                case "release":
+                    self._supervisor.post(ReleaseRequested(batch_id=batch_id, label=label))
+                case "retry":
+                    self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
+            not_durable = await self._taken_effect(request.verb)
+        while not_durable is None and self._supervisor.scheduler.is_changing(batch_id):
+            not_durable = await self._taken_effect(request.verb)  # turn by turn, and others have theirs meanwhile
+        await client.send(
+            Changed(batch=self._names.status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
+        )
+
+    async def _taken_effect(self, verb: Verb) -> str | None:
+        """Wait until a change is durable; where a cancellation cannot be, what keeps it from that: it needs no commit.
+
+        Raises NotYetDurable for all others.
+        """
+        try:
+            await self._admission.durable()
+        except NotYetDurable:
+            cause = self._admission.condition.unwritable
+            if verb != "cancel" or cause is None:
+                raise
+            return cause
+        return None
+
+    async def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
+        """Change the terms that a request names; what is different, in words."""
+        if not request.terms:
+            return ()
+        if request.label is not None:
+            raise TermsOfAWindow(batch=request.batch_id, verb=request.verb)
+        if not windows and not self._admission.at_work(request.batch_id):
+            raise NothingToAlter(batch=request.batch_id)
+        return await self._admission.alter(request.batch_id, request.terms)
+
+    async def _forget(self, request: Forget, client: Client) -> None:
+        if self._forgetting is None:
+            raise ForgottenNowhere
+        if request.batch_id is not None:
+            self._names.status(request.batch_id)
+            await client.send(await self._forgetting.forget(request.batch_id, results=request.results))
+        elif request.older_than_s is not None:
+            seconds = max(0.0, request.older_than_s)
+            await client.send(await self._forgetting.forget_older(seconds, results=request.results))
+        else:
+            raise ForgetWhat
+
+    async def _subscribe(self, request: Subscribe, client: Client) -> None:
+        if request.batch_id is not None:
+            self._names.status(request.batch_id)
+        self._hub.subscribe(client, request.batch_id)
+        try:
+            await client.hung_up()
+        finally:
+            self._hub.unsubscribe(client)
+
+    # -- devices -----------------------------------------------------------------------------------------------------
+
+    async def _change_device(self, request: ChangeDevice, client: Client) -> None:
+        ids = [status.device.id for status in devices(self._supervisor.scheduler.pool, request.device)]
+        for device_id in ids:
+            if request.verb == "drain":
+                self._supervisor.post(DrainRequested(device_id=device_id))
+            elif not self._admission.fleet.resume(device_id):
+                self._supervisor.post(ResumeRequested(device_id=device_id))
+        await self._admission.durable()
+        changed = [s for s in views.devices(self._supervisor.scheduler.pool) if s.device.id in ids]
+        await client.send(Devices(devices=tuple(changed)))
+
+    # -- logs --------------------------------------------------------------------------------------------------------
+
+    async def _log(self, request: ReadLog, client: Client) -> None:
+        key = WindowKey(request.batch_id, request.label)
+        # Whoever follows a window that was not launched yet sees its first attempt, however short that is.
+        attempt = request.attempt or _launched(self._names.window(key).state) or int(request.follow)
+        offset = min(max(0, request.offset), 1 << 62)
+        while not client.gone:
+            # In this order: what was written before the attempt ended is there when the log is read.
+            state = self._names.window(key).state
+            last = _launched(state)
+            ended = isinstance(state, Finished) or attempt_of(state) > attempt
+            if isinstance(state, Finished) and attempt > last > 0 and not request.attempt:
+                break  # the attempt that was waited for will not be made
+            reached = await self._send_log(key, attempt, offset, client)
+            written = 0 < attempt <= last  # one that said nothing has left no file
+            if reached is None and not written and (ended or not request.follow):
+                raise NoLog(window=key, why=f"attempt {attempt} left none" if last else "it was never launched")
+            offset = reached or 0
+            if not request.follow or (ended and request.attempt) or (isinstance(state, Finished) and attempt >= last):
+                break
+            if ended:
+                attempt, offset = attempt + 1, 0
+            else:
+                await anyio.sleep(FOLLOW_S)
+        await client.send(End())
+
+    async def _send_log(self, key: WindowKey, attempt: int, offset: int, client: Client) -> int | None:
+        """Send what there is from `offset` on; the offset after that, or None if there is no such log.
+
+        Offsets count what was written, so that the middle of a log may be left out while somebody follows it.
+        """
+        try:
+            descriptor = os.open(self._supervisor.log_path(key, attempt), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            while True:
+                position, most, offset = self._supervisor.find_in_log(key, attempt, offset)
+                data = os.pread(descriptor, min(most, CHUNK_BYTES), position)
+                if not data:
+                    return offset
+                await client.send(LogChunk(attempt=attempt, offset=offset, data=data))
+                await anyio.lowlevel.checkpoint()
+                offset += len(data)
+        finally:
+            os.close(descriptor)
+
+
+def _launched(state: State) -> int:
+    """The number of the last launch, 0 if there was none."""
+    return attempt_of(state) - 1 if isinstance(state, Queued | Held) else attempt_of(state)
+
+
+Line = TypeVar("Line")
+
+
+async def _pages(
+    rows: Iterable[WindowRow],
+    line: Callable[[WindowRow], Line],
+    page: Callable[[tuple[Line, ...]], Reply],
+    client: Client,
+) -> None:
+    """Send lines page by page, with a break after each for everything else that goes on."""
+    lines = map(line, rows)
+    while lines_of_page := tuple(islice(lines, PAGE_WINDOWS)):
+        await client.send(page(lines_of_page))
+        await anyio.lowlevel.checkpoint()
+    await client.send(End())

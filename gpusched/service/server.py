@@ -1,0 +1,169 @@
+"""The server: talks to the clients of one listener.
+
+Nothing that a client does, sends or leaves undone may reach a window. A frame that is not one is answered once and ends
+its connection; a client that does not read is dropped when its buffer is full; what all clients together may take of
+descriptors is bounded. A request that fails through a fault of the daemon is answered like any other, with a reference
+to its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from gpusched import __version__, clock
+from gpusched.errors import DaemonError, GpuschedError
+from gpusched.protocol import (
+    MAX_REQUEST_BYTES,
+    PROTOCOL,
+    BadFrame,
+    Problem,
+    Welcome,
+    decode_hello,
+    decode_request,
+)
+from gpusched.service.clients import UPGRADE, Clients, Connection, Gone, Over, Peer, may_connect, peer_of
+from gpusched.service.listener import Listener
+from gpusched.service.requests import Requests
+
+#: seconds that a client may take to say hello
+HELLO_S = 10.0
+#: seconds until the next try when no connection can be accepted: mostly, there are no descriptors left
+ACCEPT_PAUSE_S = 0.25
+
+log = logging.getLogger("gpusched.server")
+
+
+class Unanswered(DaemonError):
+    """A fault that nobody foresaw; the request may have been carried out in part."""
+
+    problem = "the daemon could not answer: {why}"
+    remedy = "its log tells more, under the reference {reference} (`journalctl -u gpusched | grep -A30 {reference}`)"
+
+
+class Server:
+    """Serves the clients of one listener until `run` is cancelled."""
+
+    def __init__(self, listener: Listener, requests: Requests, *, state_dir: Path) -> None:
+        self._listener = listener
+        self._requests = requests
+        self._welcome = Welcome(
+            protocol=PROTOCOL,
+            version=__version__,
+            pid=os.getpid(),
+            started_at=clock.wall(),
+            state_dir=str(state_dir),
+        )
+        self._clients = Clients(os.geteuid())
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        failing = False
+        async with anyio.create_task_group() as tasks:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(self._listener.socket)
+                except OSError as error:
+                    if not failing:
+                        log.warning("no connection can be accepted error=%r", error.strerror)
+                    failing = True
+                    await anyio.sleep(ACCEPT_PAUSE_S)
+                    continue
+                failing = False
+                tasks.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_REQUEST_BYTES)
+        except OSError:
+            connection.close()
+            return
+        client = Connection(reader, writer)
+        try:
+            with self._clients.admitted(client, self._peer(client, connection)):
+                await self._converse(client)
+        except Over as over:
+            if over.problem is not None:
+                client.tell(over.problem)
+        except Gone as gone:
+            if gone.why:
+                log.warning("a client was dropped: %s", gone.why)
+            client.drop()
+        finally:
+            await client.close()
+
+    def _peer(self, client: Connection, connection: socket.socket) -> Peer:
+        """Who is there, if that is somebody who may be."""
+        try:
+            peer = peer_of(connection)
+        except OSError:
+            raise Gone from None
+        if not may_connect(peer, owner=os.geteuid(), group=self._listener.group):
+            log.warning("a client was turned away pid=%d uid=%d", peer.pid, peer.uid)
+            raise Over(
+                "this user may not talk to the daemon", "ask its operator to add you to the group of daemon.group"
+            )
+        client.peer = peer
+        return peer
+
+    async def _converse(self, client: Connection) -> None:
+        try:
+            with anyio.fail_after(HELLO_S):
+                line = await client.line()
+        except TimeoutError:
+            raise Over(f"no hello came within {HELLO_S:g} s", UPGRADE) from None
+        if line is None:
+            return
+        try:
+            hello = decode_hello(line)
+        except BadFrame as error:
+            raise Over(f"a connection must open with a hello: {error}", UPGRADE) from error
+        if hello.protocol != PROTOCOL:
+            raise Over(
+                f"the daemon is gpusched {__version__} and speaks protocol {PROTOCOL}; the client is gpusched"
+                f" {hello.version[:40]} and speaks protocol {hello.protocol}",
+                UPGRADE,
+            )
+        await client.send(self._welcome)
+        while (line := await client.line()) is not None:
+            try:
+                request = decode_request(line)
+            except BadFrame as error:
+                raise Over(f"this is not a request: {error}", UPGRADE) from error
+            try:
+                with client.occupied():
+                    await self._requests.answer(request, client)
+            except Gone:
+                raise
+            except GpuschedError as error:
+                await client.send(_problem(error))
+            except Exception as error:  # of this request, whatever it is: the daemon and the connection go on
+                reference = secrets.token_hex(4)
+                kind = type(request).__struct_config__.tag
+                log.exception("a request could not be answered reference=%s request=%s", reference, kind)
+                await client.send(_problem(Unanswered(why=_worded(error), reference=reference)))
+
+
+def _worded(error: BaseException) -> str:
+    """An unforeseen error in a few words: the first of a group, with the file of one that concerns a file."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _problem(error: GpuschedError) -> Problem:
+    place = f"{error.place}: " if error.place else ""
+    return Problem(
+        problem=place + error.problem.format(**error.details),
+        remedy=error.remedy.format(**error.details),
+        exit_code=error.exit_code,
+    )

@@ -1,0 +1,214 @@
+"""What clients are shown: rows of the store and devices of the pool as values of the protocol."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from gpusched import clock
+from gpusched.core.events import (
+    BatchAccepted,
+    BatchAltered,
+    ChangeAdvanced,
+    ChangeMade,
+    Update,
+    WindowMoved,
+    WindowsAdded,
+)
+from gpusched.core.model import (
+    CPU,
+    Active,
+    Batch,
+    DataNote,
+    Ending,
+    Failed,
+    Failure,
+    FailureKind,
+    Finished,
+    Lost,
+    Reused,
+    State,
+    Succeeded,
+    name_of,
+    reason_of,
+)
+from gpusched.core.placement import Pool
+from gpusched.protocol import (
+    AttemptLine,
+    BatchAnnounced,
+    BatchStatus,
+    Delta,
+    DeviceStatus,
+    ResultLine,
+    WindowDetail,
+    WindowLine,
+)
+from gpusched.protocol import StoryLine as StoryView
+from gpusched.store.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
+
+#: a listing keeps this much of a reason; the window's own page has it whole
+REASON_CHARS = 500
+
+
+def batch_status(row: BatchRow) -> BatchStatus:
+    status = msgspec.convert(row, BatchStatus, from_attributes=True)
+    return msgspec.structs.replace(status, at=clock.wall())
+
+
+def attempt_line(row: AttemptRow) -> AttemptLine:
+    return msgspec.convert(row, AttemptLine, from_attributes=True)
+
+
+def window_line(row: WindowRow) -> WindowLine:
+    window, state, attempt = row.plan.window, row.state, row.last_attempt
+    launched = attempt_of(state) if isinstance(state, Active | Finished) else attempt_of(state) - 1
+    return WindowLine(
+        key=row.key,
+        symbol=window.symbol,
+        start=window.start,
+        end=window.end,
+        status=status_of(state),
+        moved_at=row.moved_at,
+        usable_rows=row.plan.usable_rows,
+        attempts=launched,
+        slot=attempt.slot if attempt else None,
+        pid=attempt.pid if attempt else None,
+        started_at=attempt.started_at if attempt else None,
+        ended_at=attempt.ended_at if attempt else None,
+        reason=_reason(state),
+        failure=_failure(state),
+        remedy=row.plan.remedy if isinstance(state, Finished) else "",
+    )
+
+
+def result_line(row: WindowRow) -> ResultLine:
+    assert isinstance(row.state, Finished)
+    window, outcome, attempt = row.plan.window, row.state.outcome, row.last_attempt
+    result = outcome.result if isinstance(outcome, Succeeded | Reused) else None
+    usage = attempt.usage if attempt else None
+    seconds = None
+    if attempt and attempt.ended_at is not None:
+        seconds = max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at))
+    return ResultLine(
+        key=row.key,
+        symbol=window.symbol,
+        start=window.start,
+        end=window.end,
+        status=name_of(outcome),
+        finished_at=row.moved_at,
+        attempts=row.state.attempts,
+        seconds=seconds,
+        device=attempt.slot.device_id if attempt else result.device if result else None,
+        slot=attempt.slot.index if attempt else None,
+        artifacts_path=result.artifacts_path if result else None,
+        metrics=result.metrics if result else None,
+        sample_counts=result.sample_counts if result else None,
+        started_at=attempt.started_at if attempt else None,
+        ended_at=attempt.ended_at if attempt else None,
+        phases=result.phases if result else None,
+        cpu_seconds=usage.cpu_seconds if usage else None,
+        peak_memory_bytes=usage.peak_memory_bytes if usage else None,
+        device_memory_bytes=usage.device_memory_bytes if usage else None,
+        device_seconds=usage.device_seconds if usage else None,
+        reason=_reason(row.state),
+        failure=_failure(row.state),
+    )
+
+
+def window_detail(
+    row: WindowRow,
+    story: list[StoryLine],
+    attempts: list[AttemptRow],
+    notes: tuple[DataNote, ...],
+    batch: Batch,
+) -> WindowDetail:
+    return WindowDetail(
+        window=window_line(row),
+        plan=row.plan,
+        state=row.state,
+        story=tuple(msgspec.convert(line, StoryView, from_attributes=True) for line in story),
+        attempts=tuple(map(attempt_line, attempts)),
+        device=batch.device,
+        choice=batch.choice,
+        notes=notes,
+    )
+
+
+def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
+    """The devices of the pool, in its order."""
+    return tuple(
+        DeviceStatus(
+            device=state.device,
+            health=state.health,
+            reason=state.reason,
+            slots=tuple(state.slots),
+            width=state.width,
+            allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
+            reading=state.reading,
+            reserved_bytes=(pool.host if state.device.id == CPU else state.memory).reserved_bytes,
+            foreign_bytes=state.foreign_bytes(),
+            since_at=state.since,
+        )
+        for state in pool.devices.values()
+    )
+
+
+def ending(move: WindowMoved) -> WindowMoved:
+    """A window's last move as a listing shows it."""
+    match move.new:
+        case Finished(attempts=attempts, outcome=Failed(failure=failure) | Lost(failure=failure) as outcome):
+            brief = Failure(kind=failure.kind, message=failure.message[:REASON_CHARS])
+            return msgspec.structs.replace(move, new=Finished(attempts=attempts, outcome=type(outcome)(failure=brief)))
+        case _:
+            return move
+
+
+def delta(update: Update) -> Delta | None:
+    """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure.
+
+    None: nothing, since no view shows terms or how far a change is, and clients of 0.1 know no such frame.
+    """
+    match update:
+        case BatchAltered() | ChangeAdvanced() | ChangeMade() | WindowsAdded():
+            return None
+        case BatchAccepted():
+            return BatchAnnounced(batch=_announced(update))
+        case WindowMoved():
+            return msgspec.structs.replace(
+                update, old=bounded(update.old), new=bounded(update.new), ending=_bounded_ending(update.ending)
+            )
+        case _:
+            return update
+
+
+def _announced(record: BatchAccepted) -> BatchStatus:
+    types = Counter(type(s.outcome) if isinstance(s, Finished) else type(s) for _, s in record.windows)
+    return BatchStatus(
+        id=record.batch.id,
+        output_dir=record.batch.output_dir,
+        submitted_at=record.batch.submitted_at,
+        state="open",
+        held_reason=None,
+        finished_at=None,
+        counts={str(kind.__struct_config__.tag): count for kind, count in types.items()},
+    )
+
+
+def _bounded_ending(ending: Ending | None) -> Ending | None:
+    if not isinstance(ending, Failure):
+        return ending
+    state = bounded(Finished(attempts=1, outcome=Failed(failure=ending)))
+    assert isinstance(state, Finished)
+    assert isinstance(state.outcome, Failed)
+    return state.outcome.failure
+
+
+def _failure(state: State) -> FailureKind | None:
+    outcome = state.outcome if isinstance(state, Finished) else None
+    return outcome.failure.kind if isinstance(outcome, Failed | Lost) else None
+
+
+def _reason(state: State) -> str | None:
+    reason = reason_of(state.outcome) if isinstance(state, Finished) else None
+    return None if reason is None else reason[:REASON_CHARS]

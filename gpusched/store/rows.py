@@ -1,0 +1,164 @@
+"""What the store returns, and how states become columns and columns become rows. Knows nothing of sqlite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from gpusched.core.events import WindowMoved
+from gpusched.core.model import (
+    Batch,
+    DataNote,
+    Failed,
+    Failure,
+    Finished,
+    Lost,
+    PlannedWindow,
+    Slot,
+    State,
+    Usage,
+    WindowKey,
+    WindowResult,
+    name_of,
+)
+from gpusched.core.samples import Sample
+
+#: a failure's message and traceback keep this many bytes each: the end, where the cause is
+MAX_TEXT_BYTES = 64 * 1024
+
+_UNKNOWN_USAGE = (None,) * len(Usage.__struct_fields__)
+
+
+class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as a listing shows it."""
+
+    id: str
+    output_dir: str
+    submitted_at: float
+    state: Literal["open", "held", "finished"]
+    held_reason: str | None
+    finished_at: float | None
+    #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
+    counts: dict[str, int]
+
+
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One launch of a window. What has not happened yet is None."""
+
+    attempt: int
+    slot: Slot
+    placed_at: float
+    pid: int | None
+    started_at: float | None
+    ended_at: float | None
+    #: "result", or the kind of failure
+    ending: str | None
+    message: str | None
+    traceback: str | None
+    usage: Usage | None
+
+
+class WindowRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A window, its state, and its last launch (None while the next one has not been placed, or if none was needed)."""
+
+    key: WindowKey
+    plan: PlannedWindow
+    state: State
+    moved_at: float
+    last_attempt: AttemptRow | None
+
+
+class StoryLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One move of a window, in words: `old` and `new` name states, or outcomes where the window is finished."""
+
+    at: float
+    old: str
+    new: str
+    attempt: int
+    reason: str
+
+
+class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What was last recorded of a device."""
+
+    id: str
+    health: Literal["open", "draining", "quarantined"]
+    reason: str
+    at: float
+
+
+_encode = msgspec.json.Encoder().encode
+decode_batch = msgspec.json.Decoder(Batch).decode
+decode_plan = msgspec.json.Decoder(PlannedWindow).decode
+decode_state: Callable[[str], State] = msgspec.json.Decoder(State).decode
+
+decode_notes = msgspec.json.Decoder(tuple[DataNote, ...]).decode
+decode_samples = msgspec.json.Decoder(list[Sample]).decode
+
+
+def to_json(value: object) -> str:
+    return _encode(value).decode()
+
+
+def status_of(state: State) -> str:
+    return name_of(state.outcome) if isinstance(state, Finished) else name_of(state)
+
+
+def attempt_of(state: State) -> int:
+    return state.attempts if isinstance(state, Finished) else state.attempt
+
+
+def bounded(state: State) -> State:
+    """`state`, its failure's texts cut to `MAX_TEXT_BYTES`."""
+    if isinstance(state, Finished) and isinstance(state.outcome, Failed | Lost):
+        failure = state.outcome.failure
+        bounded = Failure(kind=failure.kind, message=_tail(failure.message), traceback=_tail(failure.traceback))
+        return Finished(attempts=state.attempts, outcome=type(state.outcome)(failure=bounded))
+    return state
+
+
+def _tail(text: str) -> str:
+    return text.encode("utf-8", "replace")[-MAX_TEXT_BYTES:].decode("utf-8", "ignore")
+
+
+def ending_columns(record: WindowMoved) -> tuple[object, ...]:
+    """The columns that `_END` sets."""
+    usage: tuple[object, ...] = msgspec.structs.astuple(record.usage) if record.usage else _UNKNOWN_USAGE
+    match record.ending:
+        case Failure() as failure:
+            return record.at, failure.kind, _tail(failure.message), _tail(failure.traceback), *usage
+        case WindowResult():
+            return record.at, "result", None, None, *usage
+        case None:
+            return record.at, None, None, None, *usage
+
+
+def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchRow:
+    batch_id, output_dir, submitted_at, held_reason, finished_at = row
+    return BatchRow(
+        id=batch_id,
+        output_dir=output_dir,
+        submitted_at=submitted_at,
+        state="finished" if finished_at is not None else "held" if held_reason is not None else "open",
+        held_reason=held_reason,
+        finished_at=finished_at,
+        counts=counts,
+    )
+
+
+def attempt_row(row: Sequence[Any]) -> AttemptRow:
+    attempt, slot, device, placed_at, pid, started_at, ended_at, ending, message, traceback, *usage = row
+    return AttemptRow(
+        attempt=attempt,
+        slot=Slot(slot, device),
+        placed_at=placed_at,
+        pid=pid,
+        started_at=started_at,
+        ended_at=ended_at,
+        ending=ending,
+        message=message,
+        traceback=traceback,
+        usage=None if usage[0] is None else Usage(*usage),
+    )

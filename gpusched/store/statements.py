@@ -1,0 +1,102 @@
+"""The store's SQL, as far as it is not told in one line where it is used. The tables are in `migrations/`."""
+
+from __future__ import annotations
+
+ACCEPT = "INSERT INTO batches (id, batch, output_dir, submitted_at, accepted_at) VALUES (?, ?, ?, ?, ?)"
+INSERT_WINDOW = (
+    "INSERT INTO windows (batch_id, label, symbol, status, attempt, moved_at, finishing, plan, state)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+MOVE = (
+    "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?"
+    " WHERE batch_id = ? AND label = ? RETURNING id"
+)
+COUNT = "INSERT INTO counts SELECT batch_id, status, count(*) FROM windows WHERE batch_id = ? GROUP BY status"
+TELL = "INSERT INTO story (id, window, at, old, new, attempt, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
+PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_at) VALUES (?, ?, ?, ?, ?)"
+START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"
+END = (
+    "UPDATE attempts SET ended_at = ?, ending = ?, message = ?, traceback = ?, cpu_seconds = ?, peak_memory_bytes = ?,"
+    " device_memory_bytes = ?, device_seconds = ?, own_memory_bytes = ?"
+    " WHERE window = ? AND attempt = ?"
+)
+#: the moves of a window, and between them what changed for its batch while it was not finished
+STORY = """
+    WITH w AS (
+        SELECT id, coalesce(finishing, 9e18) AS finishing FROM windows WHERE batch_id = :batch_id AND label = :label
+    )
+    SELECT at, old, new, attempt, reason FROM (
+        SELECT s.id AS place, 0 AS kind, s.at, s.old, s.new, s.attempt, s.reason FROM story s, w WHERE s.window = w.id
+        UNION ALL
+        SELECT b.after, 1, b.at, NULL, NULL, NULL, b.reason FROM batch_story b, w
+        WHERE b.batch_id = :batch_id AND b.after < w.finishing
+    ) ORDER BY place, kind
+"""
+LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+KEEP_TIMING = "INSERT OR REPLACE INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+TIMINGS = "SELECT * FROM timings WHERE workload = ? AND settings = ?"
+#: of a batch that is still there
+KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE id = ?"
+
+#: the fields of gpusched.core.changes.Change behind the batch
+ADVANCE = "INSERT OR REPLACE INTO changes (batch_id, verb, label, number, done, windows) VALUES (?, ?, ?, ?, ?, ?)"
+CHANGES = "SELECT verb, label, number, done, windows FROM changes WHERE batch_id = ? ORDER BY number"
+#: a change may be about to open a finished batch again
+UNFINISHED = """
+    SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
+    ORDER BY number
+"""
+NOTES = (
+    "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
+    " ORDER BY number LIMIT :symbols"
+)
+BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches WHERE forgetting IS NULL"
+REMOVE_FORGOTTEN = (
+    "DELETE FROM windows WHERE id IN ("
+    "SELECT w.id FROM windows w JOIN batches b ON b.id = w.batch_id"
+    " WHERE w.batch_id = ? AND b.forgetting IS NOT NULL LIMIT ?)"
+)
+ATTEMPT_COLUMNS = (
+    "a.attempt, a.slot, a.device, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message, a.traceback,"
+    " a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds, a.own_memory_bytes"
+)
+_WINDOW_COLUMNS = f"w.id, w.finishing, w.batch_id, w.label, w.plan, w.state, w.moved_at, {ATTEMPT_COLUMNS}"
+_WINDOWS = (
+    f"SELECT {_WINDOW_COLUMNS} FROM windows w"  # noqa: S608
+    " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
+)
+ONE_WINDOW = f"{_WINDOWS} WHERE w.batch_id = ? AND w.label = ?"
+# without the index named, the planner would rather sort the whole batch for every page
+IN_ORDER = (
+    f"SELECT {_WINDOW_COLUMNS} FROM windows w INDEXED BY windows_in_order"  # noqa: S608
+    " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
+    " WHERE w.batch_id = ? AND w.id > ? ORDER BY w.id LIMIT ?"
+)
+BY_STATUS = f"{_WINDOWS} WHERE w.batch_id = ? AND w.status = ? AND w.id > ? ORDER BY w.id LIMIT ?"
+BY_FINISHING = (
+    f"{_WINDOWS} WHERE w.batch_id = ? AND w.finishing IS NOT NULL AND (w.finishing, w.id) > (?, ?)"
+    " ORDER BY w.finishing, w.id LIMIT ?"
+)
+#: the moves by which windows left their slots for good, the latest first. The story is looked through from its end, and
+#: not beyond so many lines: there may be a million that are of another kind
+ENDINGS = (
+    f"SELECT {_WINDOW_COLUMNS}, s.reason"  # noqa: S608
+    " FROM (SELECT id, window, old, reason FROM story ORDER BY id DESC LIMIT :lines) s"
+    " CROSS JOIN windows w ON w.id = s.window AND w.finishing = s.id"
+    " JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
+    " WHERE (s.old IN ('starting', 'running', 'stopping') OR w.status = 'lost')"
+    " AND (:batch_id IS NULL OR w.batch_id = :batch_id)"
+    " AND (NOT :failed OR w.status IN ('failed', 'timed_out', 'lost')) ORDER BY s.id DESC LIMIT :windows"
+)
+
+#: of each active window of a batch: attempts since it was last finished that began, and were interrupted or never ended
+LOSSES = """
+    SELECT w.label, count(*) FROM windows w JOIN attempts a ON a.window = w.id
+    WHERE w.batch_id = ? AND w.status IN ('starting', 'running', 'stopping')
+      AND a.started_at IS NOT NULL AND (a.ending IS NULL OR a.ending = 'interrupted')
+      AND a.attempt > coalesce((
+          SELECT max(s.attempt) FROM story s
+          WHERE s.window = w.id AND s.new NOT IN ('queued', 'held', 'starting', 'running', 'stopping')
+      ), 0)
+    GROUP BY w.id
+"""

@@ -1,0 +1,227 @@
+"""What `auto` comes to: the device type that has a batch done first, found out by training a window on each.
+
+The window is a typical one of the batch; it is trained in a directory of its own, which nobody keeps, on as many slots
+at once as a batch would fill of one device, since neighbours are most of what a window on a GPU waits for. It costs as
+little as it can: nothing where one type trains, where what is in the output directory says it, or where windows like
+these are known; and the GPUs are timed only until they cannot win any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from gpusched.core import fastest
+from gpusched.core.estimates import Estimates, bucket_of
+from gpusched.core.fastest import Kind, Load, Timing
+from gpusched.core.model import Batch, BatchSpec, Choice, Device, DeviceType, PlannedWindow, WindowResult
+from gpusched.core.placement import suits
+from gpusched.core.planning import Plan
+from gpusched.engines.jobs import environment, window_job
+from gpusched.engines.local.launcher import Launcher
+from gpusched.errors import LaunchError
+from gpusched.supervisor.fleet import Fleet
+from gpusched.worker.messages import PipeMessage
+
+#: slots of a device on which a window is timed at once
+MOST_AT_ONCE = 4
+
+_WORDS: dict[DeviceType, str] = {"cpu": "on the CPU", "cuda": "with CUDA", "gpu": "with OpenCL"}
+
+
+class Chooser:
+    """Chooses among the devices of `fleet`. `remembered` and `keep` are a store's timings, `estimates` what it learned.
+
+    Timings write below `scratch`, and log there.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        fleet: Fleet,
+        estimates: Estimates,
+        *,
+        remembered: Callable[[str, str], list[Timing]],
+        keep: Callable[[Timing], None],
+        scratch: Path,
+        cache_dir: Path,
+    ) -> None:
+        self._launcher = launcher
+        self._fleet = fleet
+        self._estimates = estimates
+        self._remembered = remembered
+        self._keep = keep
+        self._scratch = scratch
+        self._cache_dir = cache_dir
+        #: two timings at once would be in each other's way
+        self._timing = anyio.Lock()
+
+    def sweep(self) -> None:
+        """Remove what timings left that were killed. Nobody else may be timing below the same scratch directory."""
+        for left in self._scratch.glob("timing-*/"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    async def settle(self, spec: BatchSpec, plan: Plan) -> tuple[Plan, Choice | None]:
+        """What `auto` comes to for a batch, and its plan without the results of other device types.
+
+        None for a batch that does not ask for `auto`. Never raises for a window that cannot be timed.
+        """
+        if spec.device != "auto":
+            return plan, None
+        types = Counter(window.committed.device_type for window in plan.to_reuse if window.committed is not None)
+        choice = await self._there_already(plan, types) or await self._choose(spec, plan)
+        if types.keys() <= {choice.device}:
+            return plan, choice
+        windows = tuple(
+            msgspec.structs.replace(window, committed=None)
+            if window.committed is not None and window.committed.device_type != choice.device
+            else window
+            for window in plan.windows
+        )
+        return msgspec.structs.replace(plan, windows=windows), choice
+
+    async def _there_already(self, plan: Plan, types: Counter[DeviceType]) -> Choice | None:
+        """A batch keeps the type of its results, so that its models compare."""
+        if any(device_type != "cpu" for device_type in types):
+            await self._fleet.settled()
+        for device_type, count in types.most_common():
+            if device_type in self._fleet.pool.device_types("auto"):
+                # One type, or all done: there is nothing to say.
+                others = (plan.to_train or len(types) > 1) and len(self._fleet.device_types("auto")) > 1
+                verb = "was" if count == 1 else "were"
+                reason = f"{count} {'window' if count == 1 else 'windows'} {verb} trained {_WORDS[device_type]} before"
+                return Choice(device=device_type, reason=f"{reason}: so are the others" if others else "")
+        return None
+
+    async def _choose(self, spec: BatchSpec, plan: Plan) -> Choice:
+        kinds = self._kinds(spec)
+        windows = plan.to_train
+        if len({kind.device_type for kind in kinds}) <= 1 and not self._fleet.untried:
+            return Choice(device=fastest.preferred(kinds))
+        if not windows:
+            return Choice(device=fastest.preferred(kinds))
+        async with self._timing:
+            return await self._time_all(spec, windows)
+
+    def _kinds(self, spec: BatchSpec) -> tuple[Kind, ...]:
+        return fastest.kinds((one for one in self._fleet.pool.devices if suits(one, "auto")), spec.workers)
+
+    async def _time_all(self, spec: BatchSpec, windows: tuple[PlannedWindow, ...]) -> Choice:
+        """Ask what is known, then time the processors, and the GPUs as long as they may be the faster ones."""
+        work = await anyio.to_thread.run_sync(fastest.load, windows)
+        rows = work.typical.usable_rows
+        settings = hashlib.sha256(msgspec.json.encode(spec.settings, order="deterministic")).hexdigest()[:16]
+        known = self._remembered(spec.workload, settings)
+        timings = fastest.remembered(known, self._kinds(spec), rows)
+        best_s: float | None = None
+        for on_cpu in (True, False):
+            if not on_cpu:
+                await self._wait_for_trials(spec, work, best_s)
+            kinds = self._kinds(spec)
+            learned = {} if self._fleet.untried else fastest.learned(self._estimates, spec.workload, kinds, rows)
+            timings = {**fastest.remembered(known, kinds, rows), **timings, **learned}
+            choice = await self._decided(work, kinds, timings)
+            if not self._fleet.untried and fastest.is_certain(choice, kinds):
+                return choice
+            for kind in (kind for kind in kinds if (kind.device_type == "cpu") == on_cpu):
+                known_one, limit_s = timings.get(kind), fastest.patience_s(work, kind, best_s)
+                if known_one is None or (known_one.at_least and known_one.seconds < limit_s):
+                    timing = await self._time(spec, kind, work.typical, settings, limit_s)
+                    if timing is not None:
+                        timings[kind] = timing
+                        self._keep(timing)
+            choice = await self._decided(work, kinds, timings)
+            best_s = min((one.seconds for one in choice.expected if not one.at_least), default=None)
+        return choice
+
+    async def _decided(self, work: Load, kinds: tuple[Kind, ...], timings: dict[Kind, Timing]) -> Choice:
+        """In a thread: 100,000 windows take a fifth of a second to be added up."""
+        pending = len(self._fleet.untried)
+        return await anyio.to_thread.run_sync(lambda: fastest.fastest(work, kinds, timings, pending=pending))
+
+    async def _wait_for_trials(self, spec: BatchSpec, work: Load, best_s: float | None) -> None:
+        """For GPUs that are being tried, as long as they might still be the faster ones."""
+        if best_s is None:
+            await self._fleet.settled()
+            return
+        possible = fastest.kinds(self._fleet.untried, spec.workers)
+        longest = max((best_s / fastest.waves(work, kind) for kind in possible), default=0.0)
+        with anyio.move_on_after(max(fastest.LEAST_S, longest)):
+            await self._fleet.settled()
+
+    async def _time(
+        self, spec: BatchSpec, kind: Kind, window: PlannedWindow, settings: str, limit_s: float
+    ) -> Timing | None:
+        """What `window` takes on a device of this kind; None if it cannot be trained there."""
+        device = next(
+            one
+            for one in self._fleet.pool.devices
+            if (one.device_type, one.name) == (kind.device_type, kind.model) and suits(one, "auto")
+        )
+        at_once = max(1, min(MOST_AT_ONCE, device.tuned_from or device.capacity, kind.slots))
+        took: list[float] = []
+        with contextlib.suppress(LaunchError):  # a fork says what is wrong
+            await self._launcher.preload(spec.workload)
+        with tempfile.TemporaryDirectory(prefix="timing-", dir=self._scratch, ignore_cleanup_errors=True) as directory:
+
+            async def train(number: int) -> None:
+                seconds = await self._train(spec, kind, device, window, Path(directory, str(number)))
+                took.extend([] if seconds is None else [seconds])
+
+            with anyio.move_on_after(limit_s) as scope:
+                async with anyio.create_task_group() as tasks:
+                    for number in range(at_once):
+                        tasks.start_soon(train, number)
+        if not scope.cancelled_caught and len(took) < at_once:
+            return None
+        return Timing(
+            workload=spec.workload,
+            settings=settings,
+            model=kind.model,
+            device_type=kind.device_type,
+            bucket=bucket_of(window.usable_rows),
+            rows=window.usable_rows,
+            seconds=limit_s if scope.cancelled_caught else sum(took) / len(took),
+            at_least=scope.cancelled_caught,
+        )
+
+    async def _train(
+        self, spec: BatchSpec, kind: Kind, device: Device, window: PlannedWindow, directory: Path
+    ) -> float | None:
+        """Seconds from the fork to the end of the process, None if it gave no result."""
+        results: list[WindowResult] = []
+
+        def on_message(message: PipeMessage) -> None:
+            if isinstance(message, WindowResult):
+                results.append(message)
+
+        batch = Batch(
+            id="timing",
+            digest="",
+            output_dir=str(directory),
+            submitted_at=0.0,
+            spec=msgspec.structs.replace(spec, device=kind.device_type),
+        )
+        began = time.monotonic()
+        try:
+            process = await self._launcher.fork(
+                window_job(batch, window, device, self._cache_dir),
+                log_path=self._scratch / f"timing-{kind.device_type}.log",
+                env=environment(device),
+                cpus=device.cpus,
+                memory_limit_bytes=spec.limits.memory_limit_bytes or None,
+            )
+            await process.wait(on_message)
+        except (LaunchError, OSError):
+            return None
+        return time.monotonic() - began if results else None

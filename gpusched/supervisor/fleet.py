@@ -1,0 +1,251 @@
+"""The fleet: which GPUs the pool may use now, from their first trial to the moment they vanish.
+
+A GPU is tried before windows get it, while everything else goes on. One that does not train is tried again: when it has
+got memory back, or was reset; at a `resume`, at a request for its device type; and now and then, more and more rarely.
+One that appears is tried and joins, one that vanishes leaves. The scheduler hears of all that as events; what is here
+is only when to try.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import anyio
+import anyio.abc
+
+from gpusched.config import Config
+from gpusched.core.estimates import Estimate
+from gpusched.core.events import DeviceRead, DeviceVanished, Event, TrialBegan, TrialEnded
+from gpusched.core.memory import LEAST_DEVICE_BYTES
+from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType
+from gpusched.devices.discovery import Discovery
+from gpusched.devices.naming import Selected
+from gpusched.devices.nvidia.sampler import Answers, Noticed
+from gpusched.devices.slots import PoolPlan, build_pool, choose
+from gpusched.engines.local.warm_up import Verdict, WarmUp, name_among
+
+#: seconds until a GPU that does not train is tried again: the first time; doubled each time, up to
+RETRY_S, RARE_RETRY_S = 15.0, 900.0
+#: seconds after which whoever waits for a trial is told so again
+TELL_S = 1.0
+#: seconds between two trials of a GPU that gets memory back again and again: as many more each time, up to
+PATIENCE_S, MOST_PATIENCE_S = 5.0, 60.0
+
+
+class _Gpu:
+    """One GPU, and what is known of it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.state: Literal["untried", "trying", "trains", "fails"] = "untried"
+        self.verdict: Verdict | None = None
+        self.failures = 0
+        #: monotonic instants of the last trial, and of the next one if it fails
+        self.tried_at = 0.0
+        self.retry_at = math.inf
+        #: the least memory that was free since it failed
+        self.free_bytes: int | None = None
+
+
+class Fleet:
+    """The GPUs of this machine. `post` hands an event to the supervisor, `on_note` a sentence to people.
+
+    `plan` is the pool as it was planned when the GPUs were found, none of them tried. `watch` is told the ids of those
+    that are to be read from now on.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        plan: PoolPlan,
+        warm_up: WarmUp,
+        *,
+        wanted: DeviceChoice = "auto",
+        learned: Iterable[Estimate] = (),
+        post: Callable[[Event], None],
+        on_note: Callable[[str], None],
+        watch: Callable[[Iterable[str]], None] = lambda ids: None,
+    ) -> None:
+        self._config = config
+        self._notes = plan.notes
+        self._cores = plan.cores
+        self._cpu = tuple(device for device in plan.devices if device.id == CPU)
+        self._gpus = {device.id: _Gpu(device) for device in plan.devices if device.id != CPU}
+        self._warm_up = warm_up
+        self._wanted = wanted
+        self._learned = tuple(learned)
+        self._post = post
+        self._on_note = on_note
+        self._watch = watch
+        self._nudge = anyio.Event()
+        #: set and replaced whenever a trial has ended
+        self._ended = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    @property
+    def pool(self) -> PoolPlan:
+        """The devices that train, the processors among them, and what is to be said about the others."""
+        trains = tuple(gpu.device for gpu in self._gpus.values() if gpu.state == "trains")
+        return PoolPlan(devices=(*trains, *self._cpu), notes=(*self._notes, *self._told()), cores=self._cores)
+
+    @property
+    def untried(self) -> tuple[Device, ...]:
+        """GPUs whose trial is under way."""
+        return tuple(gpu.device for gpu in self._gpus.values() if gpu.state in ("untried", "trying"))
+
+    async def settled(self) -> None:
+        """Wait until no trial is under way."""
+        while self.untried:
+            await self._ended.wait()
+
+    async def require(self, wanted: DeviceChoice, on_trial: Callable[[str], None] = lambda trying: None) -> None:
+        """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
+
+        Waits for the trials that this depends on; `on_trial` is told which now and then.
+        """
+        if wanted in ("gpu", "cuda") and not self.pool.gpus:
+            self._try(gpu for gpu in self._gpus.values() if gpu.state == "fails")
+        if wanted in ("gpu", "cuda", "mixed") or (wanted == "auto" and not self.pool.device_types(wanted)):
+            while self.untried:
+                on_trial(self.trying())
+                with anyio.move_on_after(TELL_S):
+                    await self.settled()
+        self.pool.require(wanted)
+
+    def device_types(self, wanted: DeviceChoice) -> tuple[DeviceType, ...]:
+        """The device types that a batch which asks for `wanted` may come to be trained with, as far as is known now."""
+        known = self.pool.device_types(wanted)
+        possible: tuple[DeviceType, ...] = ("cuda", "gpu") if wanted == "auto" and self.untried else ()
+        return tuple(sorted({*known, *possible}))
+
+    def trying(self) -> str:
+        """What is being tried, in words; empty if nothing is."""
+        now = time.monotonic()
+        under_way = (gpu for gpu in self._gpus.values() if gpu.state == "trying")
+        return ", ".join(f"{gpu.device.id} ({now - gpu.tried_at:.0f} s)" for gpu in under_way)
+
+    def _told(self) -> list[str]:
+        verdicts = {id_: gpu.verdict for id_, gpu in self._gpus.items() if gpu.verdict is not None}
+        notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
+        return list(dict.fromkeys(note for note in notes if note))
+
+    # -- trials --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Try what is to be tried, until this is cancelled."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            self._try(gpu for gpu in self._gpus.values() if gpu.state == "untried")
+            while True:
+                await self._until_due()
+                now = time.monotonic()
+                self._try(gpu for gpu in self._gpus.values() if gpu.state == "fails" and gpu.retry_at <= now)
+
+    async def _until_due(self) -> None:
+        self._nudge = anyio.Event()
+        due = min((gpu.retry_at for gpu in self._gpus.values() if gpu.state == "fails"), default=math.inf)
+        with anyio.move_on_after(max(0.0, due - time.monotonic())):
+            await self._nudge.wait()
+
+    def _try(self, gpus: Iterable[_Gpu]) -> None:
+        begun = tuple(gpus)
+        if self._tasks is None or not begun:
+            return
+        for gpu in begun:
+            gpu.state, gpu.tried_at, gpu.free_bytes = "trying", time.monotonic(), None
+            self._post(TrialBegan(device=gpu.device))
+        self._tasks.start_soon(self._judge, tuple(gpu.device for gpu in begun))
+
+    async def _judge(self, devices: tuple[Device, ...]) -> None:
+        notes = self._told()
+        await self._warm_up.judge(devices, self._wanted, self._hear)
+        for note in self._told():
+            if note not in notes:
+                self._on_note(note)
+
+    def _hear(self, verdict: Verdict) -> None:
+        gpu = self._gpus.get(verdict.device.id)
+        if gpu is None or gpu.state != "trying":
+            return  # it has vanished meanwhile
+        gpu.verdict = verdict
+        if verdict.trains:
+            gpu.state, gpu.device, gpu.failures = "trains", verdict.device, 0
+        else:
+            gpu.state, gpu.failures = "fails", gpu.failures + 1
+            gpu.retry_at = time.monotonic() + min(RETRY_S * 2 ** (gpu.failures - 1), RARE_RETRY_S)
+        self._post(TrialEnded(device=gpu.device, why=None if verdict.trains else verdict.why))
+        self._wake()
+
+    def _wake(self) -> None:
+        """Whoever waits for a trial or for the next one looks again."""
+        ended, self._ended = self._ended, anyio.Event()
+        ended.set()
+        self._nudge.set()
+
+    # -- what happens to them ------------------------------------------------------------------------------------------
+
+    def resume(self, device_id: str) -> bool:
+        """Try a GPU again if it is not known to train; whether that is so."""
+        gpu = self._gpus.get(device_id)
+        if gpu is None or gpu.state == "trains":
+            return False
+        if gpu.state == "fails":
+            self._try([gpu])
+        else:
+            self._post(TrialBegan(device=gpu.device))  # it may have been drained while it is tried
+        return True
+
+    def _retry(self, gpu: _Gpu, at: float = 0.0) -> None:
+        if gpu.state == "fails":
+            gpu.retry_at = min(gpu.retry_at, at)
+            self._nudge.set()
+
+    def read(self, event: DeviceRead) -> None:
+        """Has a GPU that does not train got memory back?"""
+        gpu, free = self._gpus.get(event.reading.device_id), event.reading.memory_free_bytes
+        if gpu is None or gpu.state != "fails" or free is None:
+            return
+        gpu.free_bytes = free if gpu.free_bytes is None else min(gpu.free_bytes, free)
+        if free >= gpu.free_bytes + LEAST_DEVICE_BYTES:
+            self._retry(gpu, gpu.tried_at + min(PATIENCE_S * gpu.failures, MOST_PATIENCE_S))
+
+    def notice(self, noticed: Noticed) -> None:
+        """Something has come back, or is not what it was."""
+        match noticed:
+            case Answers(device_id=device_id):
+                gpu = self._gpus.get(device_id)
+                if gpu is not None and gpu.state == "trains":
+                    self._try([gpu])
+                elif gpu is not None:
+                    self._retry(gpu)
+            case Discovery():
+                self._follow(noticed)
+
+    def _follow(self, found: Discovery) -> None:
+        """Let go of what has vanished, and try what has appeared."""
+        selected = choose(self._config, found)
+        here = {device.id: device for device in selected.devices}
+        for device_id in [id_ for id_ in self._gpus if id_ not in here and found.complete]:
+            del self._gpus[device_id]
+            self._post(DeviceVanished(device_id=device_id, reason="it is not there any more, or may not be used"))
+        for note in selected.notes:
+            if note not in self._notes:
+                self._on_note(note)
+        self._notes = selected.notes
+        new = tuple(device for device in selected.devices if device.id not in self._gpus)
+        if new:
+            known = tuple(here.get(id_, gpu.device) for id_, gpu in self._gpus.items())
+            planned = build_pool(self._config, Selected((*known, *new)), learned=self._learned)
+            joining = {device.id for device in new}
+            gpus = [_Gpu(device) for device in planned.devices if device.id in joining]
+            self._gpus |= {gpu.device.id: gpu for gpu in gpus}
+            self._try(gpus)
+        for gpu in self._gpus.values():
+            self._retry(gpu)  # the machine is not what it was
+        self._watch(self._gpus)
+        self._wake()

@@ -1,0 +1,251 @@
+"""The index of a batch, `<output>/teacher_runs.json`: JSON Lines, one line for each finished window.
+
+It repeats what the store knows, for programs that read files. While a batch runs, lines are appended; when a batch is
+accepted, reopened or taken up again, the index is written anew, so that a line lost with a crash comes back; so it is
+when it was removed or replaced by somebody else. Anything but an index that has its name is moved aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from gpusched import directories, files
+from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
+from gpusched.core.model import (
+    Batch,
+    Cancelled,
+    DataNote,
+    DataNotes,
+    Failed,
+    Failure,
+    Finished,
+    Lost,
+    Reused,
+    Skipped,
+    Succeeded,
+    TimedOut,
+    WindowKey,
+)
+from gpusched.store.store import Store, WindowRow
+
+NAME = "teacher_runs.json"
+#: how the name of what was moved aside ends
+ASIDE = "not-an-index"
+#: bytes of a first line that are looked at
+_MOST_BYTES = 4 * 1024 * 1024
+
+log = logging.getLogger("gpusched.daemon")
+
+
+class Index:
+    """Keeps the index files of all batches that are at work.
+
+    A file that cannot be written (a full disk) is written anew when its batch has finished: the index is never worth
+    stopping a batch for.
+    """
+
+    def __init__(self, store: Store, log_path: Callable[[WindowKey, int], Path]) -> None:
+        self._store = store
+        self._log_path = log_path
+        self._files: dict[str, IO[bytes]] = {}
+        #: with a guard against links, or without
+        self._outputs: dict[str, tuple[Path, bool]] = {}
+        self._incomplete: set[str] = set()
+        #: of the batches whose files are open
+        self._notes: dict[str, DataNotes] = {}
+
+    def rewrite(self, batch: Batch) -> None:
+        """Write the index of a batch from the store, and keep it open for more lines."""
+        self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
+        self._rewrite(batch.id)
+
+    def update(self, record: Record) -> None:
+        """Follow a record that has just been committed."""
+        match record:
+            case BatchAccepted():
+                self.rewrite(record.batch)
+            case BatchReopened():
+                self._rewrite(record.batch_id)
+            case WindowMoved(old=Finished()):
+                # Its line is out of date until the batch has finished.
+                self._incomplete.add(record.key.batch_id)
+            case WindowMoved(new=Finished()):
+                row = self._store.window(record.key)
+                # What was committed together may have moved on: a retry can come in the turn of the end.
+                if row is not None and isinstance(row.state, Finished):
+                    self._append(record.key.batch_id, self._line(row))
+            case BatchFinished():
+                if record.batch_id in self._incomplete or self._is_lost(record.batch_id):
+                    self._rewrite(record.batch_id)
+                self._close(record.batch_id)
+
+    def _line(self, row: WindowRow) -> bytes:
+        attempt = row.last_attempt
+        log_path = self._log_path(row.key, attempt.attempt) if attempt else None
+        notes = self._notes.get(row.key.batch_id, {}).get(row.plan.window.symbol, ())
+        return line(row, log_path if log_path is not None and log_path.exists() else None, notes)
+
+    def _append(self, batch_id: str, text: bytes) -> None:
+        file = self._files.get(batch_id)
+        if file is None:
+            self._incomplete.add(batch_id)
+            return
+        try:
+            file.write(text)
+            file.flush()
+            removed = os.fstat(file.fileno()).st_nlink == 0
+        except OSError:
+            self._incomplete.add(batch_id)
+            return
+        if removed:
+            log.warning("the index was removed while its batch ran, and is written anew path=%s", self._path(batch_id))
+            self._rewrite(batch_id)
+
+    def _path(self, batch_id: str) -> Path:
+        return self._outputs[batch_id][0] / NAME
+
+    def _opened(self, batch_id: str, *, make: bool) -> AbstractContextManager[int]:
+        path, guarded = self._outputs[batch_id]
+        return directories.opened_output(path, guarded=guarded, make=make)
+
+    def _is_lost(self, batch_id: str) -> bool:
+        """Whether something else has the name of the open index, or nothing has."""
+        file = self._files.get(batch_id)
+        if file is None:
+            return False
+        with contextlib.suppress(OSError, directories.NotOurs), self._opened(batch_id, make=False) as directory:
+            if directories.same(file.fileno(), NAME, directory):
+                return False
+        log.warning("the index was replaced while its batch ran, and is written anew path=%s", self._path(batch_id))
+        return True
+
+    def _rewrite(self, batch_id: str) -> None:
+        self._close(batch_id)
+        self._notes[batch_id] = self._store.notes(batch_id)
+        path = self._path(batch_id)
+        try:
+            with self._opened(batch_id, make=True) as directory:
+                if not _may_be_replaced(directory):
+                    kept = directories.move_aside(NAME, directory, ASIDE)
+                    log.warning("what had the name of the index was moved aside path=%s", path.with_name(kept))
+                lines = (self._line(row) for row in self._store.finished_windows(batch_id))
+                self._files[batch_id] = files.create_whole(NAME, directory, lines)
+            self._incomplete.discard(batch_id)
+        except (OSError, directories.NotOurs):
+            self._incomplete.add(batch_id)
+
+    def _close(self, batch_id: str) -> None:
+        self._notes.pop(batch_id, None)
+        file = self._files.pop(batch_id, None)
+        if file is not None:
+            with contextlib.suppress(OSError), file:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        for batch_id in tuple(self._files):
+            self._close(batch_id)
+
+
+def remove(output_dir: Path, batch_id: str, *, guarded: bool = False) -> bool:
+    """Remove the index if it is one and has lines of that batch alone; whether it did. Raises OSError, NotOurs."""
+    try:
+        with directories.opened_output(output_dir, guarded=guarded, make=False) as directory:
+            with files.regular(NAME, directory) as file:
+                if any(_batch_of(line) != batch_id for line in file):
+                    return False
+                if not directories.same(file.fileno(), NAME, directory):
+                    return False
+            os.unlink(NAME, dir_fd=directory)
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def _batch_of(line: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(line, type=_Line).batch_id
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+class _Line(msgspec.Struct):
+    batch_id: str
+
+
+def _may_be_replaced(directory: int) -> bool:
+    """Whether there is no index, or one of ours: a file that is empty, or whose first line is that of a window."""
+    try:
+        with files.regular(NAME, directory) as file:
+            first = file.readline(_MOST_BYTES)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        return not first or {"batch_id", "window_label"} <= msgspec.json.decode(first, type=dict[str, Any]).keys()
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+
+
+def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> bytes:
+    """One finished window as the users' next stages read it. `log` is that of its last attempt, if that has one;
+    `notes` are about its symbol's data."""
+    assert isinstance(row.state, Finished)
+    window, attempt = row.plan.window, row.last_attempt
+    fields: dict[str, Any] = {
+        "batch_id": row.key.batch_id,
+        "symbol": window.symbol,
+        "date_range": {"start": window.start, "end": window.end},
+        "window_label": row.key.label,
+        "artifacts_path": None,
+        "status": "failed",
+        "metrics": None,
+        "sample_counts": None,
+        "attempts": row.state.attempts,
+        "device": attempt.slot.device_id if attempt else None,
+        "slot": attempt.slot.index if attempt else None,
+        "started_at": _iso(attempt.started_at or attempt.placed_at) if attempt else None,
+        "seconds": 0.0,
+        "log": None if log is None else str(log),
+    }
+    if attempt and attempt.ended_at is not None:
+        fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
+    match row.state.outcome:
+        case Succeeded(result=result) | Reused(result=result):
+            fields |= {
+                "status": "success",
+                "artifacts_path": result.artifacts_path,
+                "metrics": result.metrics,
+                "sample_counts": result.sample_counts,
+            }
+            if isinstance(row.state.outcome, Reused):
+                fields |= {"reused": True, "device": result.device}
+        case Skipped(reason=reason):
+            fields |= {"status": "skipped", "skip_reason": reason}
+        case Failed(failure=failure) | Lost(failure=failure):
+            fields["error"] = _error(failure)
+        case TimedOut(seconds=seconds):
+            fields["error"] = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
+        case Cancelled():
+            fields["status"] = "cancelled"
+    if notes:
+        fields["data_notes"] = notes
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def _error(failure: Failure) -> dict[str, str]:
+    return {"kind": failure.kind, "message": failure.message, "traceback": failure.traceback}
+
+
+def _iso(wall: float) -> str:
+    return dt.datetime.fromtimestamp(wall, dt.UTC).isoformat()

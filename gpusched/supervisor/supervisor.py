@@ -1,0 +1,599 @@
+"""The supervisor: carries out what the scheduler asks for, and tells it what happened.
+
+Events are queued and handled in turns of the event loop. Each turn hands its events to the scheduler, commits all
+records that came of them in one transaction, and only then acts: a process is never forked before the store knows why.
+If the commit fails (a full disk), nothing is launched until it succeeds, but what is to end is ended: a restart takes a
+window that was running for one whose process has ended.
+
+Two guards keep a GPU from being over-subscribed: the scheduler's ledger decides who holds which slot, and a semaphore
+with one permit per slot guards the launch itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+
+from gpusched import artifacts, clock, outputs
+from gpusched.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchAccepted,
+    BatchFinished,
+    BatchRecovered,
+    BatchReopened,
+    CheckResults,
+    Command,
+    DeviceLost,
+    DeviceRead,
+    DevicesFound,
+    Event,
+    Kill,
+    Launch,
+    ProcessStuck,
+    ProgressReported,
+    Record,
+    ResultsChecked,
+    ShutdownRequested,
+    SliceGranted,
+    Terminate,
+    TimePassed,
+    Update,
+)
+from gpusched.core.failures import Exit, Killer, classify, out_of_host_memory
+from gpusched.core.model import (
+    CPU,
+    Active,
+    Batch,
+    DataNotes,
+    Device,
+    Ending,
+    Failure,
+    Instant,
+    PlannedWindow,
+    State,
+    Stopping,
+    Usage,
+    WindowKey,
+    WindowResult,
+)
+from gpusched.core.placement import types_for
+from gpusched.core.scheduler import Scheduler
+from gpusched.devices.memory import HostMemory
+from gpusched.devices.nvidia.accounting import UNKNOWN, Accounted
+from gpusched.directories import NotOurs
+from gpusched.engines.condition import Condition
+from gpusched.engines.jobs import environment, window_job
+from gpusched.engines.local import proc
+from gpusched.engines.local.launcher import Launcher, Upgraded
+from gpusched.engines.local.link import NoMemoryToFork, WorkloadNotLoadable
+from gpusched.engines.local.logs import end_of_log
+from gpusched.engines.local.process import Process
+from gpusched.errors import LaunchError, StoreError
+from gpusched.store.store import Store
+from gpusched.supervisor.arrivals import Arrivals
+from gpusched.supervisor.histories import Histories
+from gpusched.supervisor.index import Index
+from gpusched.supervisor.learning import Learning
+from gpusched.supervisor.permits import Permits
+from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress
+from gpusched.workload import device_fingerprint
+
+log = logging.getLogger("gpusched.daemon")
+
+#: windows of finished batches that are kept in memory; the store has them all
+KEPT_WINDOWS = 10_000
+#: seconds between attempts to commit what could not be committed
+RETRY_COMMIT_S = 1.0
+#: seconds that a window which failed on a GPU keeps its slot at most, until it is known whether the GPU was lost
+DOUBT_S = 2.0
+
+
+def now() -> Instant:
+    return Instant(monotonic=time.monotonic(), wall=clock.wall())
+
+
+async def _uncounted(device_id: str, pid: int) -> Accounted:
+    return UNKNOWN
+
+
+class Supervisor:
+    """Runs batches on a pool of devices until it is told to shut down.
+
+    `observe` is called in the event loop's thread with every committed record and every report of progress, in order;
+    it must be quick and must not raise. Nothing is placed on the devices whose ids are `untried` until a `TrialEnded`
+    says that they train. `on_turn` is called at the end of every turn. `condition` hears what keeps the records from
+    being durable, and what does not die.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        launcher: Launcher,
+        devices: tuple[Device, ...],
+        untried: Iterable[str] = (),
+        logs_dir: Path,
+        cache_dir: Path,
+        observe: Callable[[Update], None],
+        account: Callable[[str, int], Awaitable[Accounted]] = _uncounted,
+        memory: HostMemory | None = None,
+        condition: Condition | None = None,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._learning = Learning(store.learned())
+        self.estimates = self._learning.estimates
+        self.scheduler = Scheduler(self.estimates)
+        self._store = store
+        self._launcher = launcher
+        self._logs_dir = logs_dir
+        self._cache_dir = cache_dir
+        self._observe = observe
+        self._account = account
+        self._memory = HostMemory() if memory is None else memory
+        self._condition = condition or Condition()
+        self._on_turn = on_turn
+        self._index = Index(store, self.log_path)
+        found = DevicesFound(devices=devices, trying=frozenset(untried))
+        self._events: deque[Event] = deque([found, self._memory.read()])
+        #: batches that have been handed over and are not accepted yet
+        self.arrivals = Arrivals()
+        self._wakeup = anyio.Event()
+        self._permits = Permits()
+        self._processes: dict[tuple[WindowKey, int], Process] = {}
+        self._records: list[Record] = []
+        self._commands: list[Command] = []
+        #: set at the next reading of a device, or its loss, for those who wait for one
+        self._heard: dict[str, anyio.Event] = {}
+        self._histories = Histories(store.history)
+        #: finished batches in memory and their windows, the one that finished first at the beginning
+        self._finished: dict[str, int] = {}
+        self._finished_windows = 0
+        #: looks for the results of a batch that are under way
+        self._checks: set[int] = set()
+        #: set when everything posted so far is committed
+        self._commit_waiters: list[anyio.Event] = []
+        #: attempts whose processes do not die
+        self._stuck: set[tuple[WindowKey, int]] = set()
+        self._shutdown = self._stopping = self._left = False
+        #: monotonic instant at which `run` returns whatever hangs
+        self._leave_at = float("inf")
+        #: what did not end in time: pids, and the windows that they belong to as far as that is known
+        self.left_behind: dict[int, WindowKey | None] = {}
+        self._stopped = anyio.Event()
+
+    # -- what the rest of the daemon asks -----------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Hand over an event; it is handled in the next turn."""
+        self._events.append(event)
+        self._wakeup.set()
+
+    async def committed(self) -> None:
+        """Wait until everything posted so far is handled and durable."""
+        waiter = anyio.Event()
+        self._commit_waiters.append(waiter)
+        self._wakeup.set()
+        await waiter.wait()
+
+    async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
+        """Accept a planned batch; it is durable when this returns."""
+        self.hand_over(batch, windows, notes)
+        await self.committed()
+        while batch.id in self.arrivals:
+            await self.committed()
+
+    def hand_over(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
+        """Accept a planned batch; it is in `arrivals` until the turn that does."""
+        outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
+        self.arrivals.add(batch, windows, notes or {})
+        self._wakeup.set()
+
+    def shut_down(self, *, drain: bool, within_s: float = float("inf")) -> None:
+        """Let `run` return once the running windows have ended by themselves (`drain`) or were stopped.
+
+        It returns after `within_s` seconds in any case, and with records that could not be committed if nothing is left
+        to be stopped: the next supervisor reconciles what they tell.
+        """
+        self._shutdown = True
+        self._stopping |= not drain
+        self._leave_at = min(self._leave_at, time.monotonic() + within_s)
+        self.post(ShutdownRequested(mode="drain" if drain else "stop"))
+
+    def recover(self) -> None:
+        """Take up the batches that the last supervisor left unfinished. Call before `run`."""
+        for recovered in self._store.unfinished():
+            with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
+                outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
+            self.post(_reconcile(recovered))
+            self._index.rewrite(recovered.batch)
+
+    def recall(self, batch_id: str) -> None:
+        """Take up a finished batch that only the store remembers, so that its windows can be retried."""
+        recovered = self._store.recovered(batch_id)
+        if recovered is not None and self.scheduler.batch(batch_id) is None:
+            self.post(recovered)
+            self._index.rewrite(recovered.batch)
+
+    def drop(self, batch_id: str) -> None:
+        """Keep nothing of a finished batch in memory: it has been forgotten."""
+        self._unkeep(batch_id)
+        self.scheduler.forget(batch_id)
+
+    async def run(self) -> None:
+        """Work until `shut_down`, and until what was running then has ended."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                while not (self._left or (self._shutdown and self._idle)):
+                    await self._next_turn()
+                    if time.monotonic() < self._leave_at:
+                        self._turn(tasks)
+                    if time.monotonic() >= self._leave_at or self._is_in_vain:
+                        await self._leave()
+                        tasks.cancel_scope.cancel()
+        finally:
+            self._index.close()
+            self._stopped.set()
+
+    async def stopped(self) -> None:
+        """Wait until `run` has returned."""
+        await self._stopped.wait()
+
+    @property
+    def unwritten(self) -> int:
+        """Records that could not be committed."""
+        return len(self._records)
+
+    @property
+    def _idle(self) -> bool:
+        busy = self.scheduler.active or self._events or self._commands or self._processes or self._checks
+        return not busy and (self._stopping or not self._records)
+
+    @property
+    def _is_in_vain(self) -> bool:
+        """Whether all that is still waited for was killed, and does not die."""
+        return self._stopping and bool(self._processes) and self._processes.keys() <= self._stuck
+
+    async def _leave(self) -> None:
+        """The time is over: end all that runs, and find out what of it does not end."""
+        self._left = True
+        windows = {process.pid: key for (key, _), process in self._processes.items()}
+        for pid in await self._launcher.abandon():
+            seen = proc.look(pid)
+            self.left_behind[pid] = None if seen is None else windows.get(seen.group)
+
+    # -- turns -------------------------------------------------------------------------------------------------------
+
+    async def _next_turn(self) -> None:
+        if self._may_go_on:
+            await anyio.lowlevel.checkpoint()  # everybody else comes first
+            return
+        deadlines = [] if self.scheduler.deadline is None else [self.scheduler.deadline]
+        if self._records:
+            deadlines.append(time.monotonic() + RETRY_COMMIT_S)
+        if self._shutdown:
+            deadlines.append(self._leave_at)
+        with anyio.move_on_at(_loop_time(min(deadlines)) if deadlines else float("inf")):
+            await self._wakeup.wait()
+        self._wakeup = anyio.Event()
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether what concerns many windows waits for its next slice; not while the store cannot be written."""
+        return (self.scheduler.changing or bool(self.arrivals)) and not self._records
+
+    def _take_slices(self) -> None:
+        """Go on with what concerns many windows, behind what has been posted."""
+        if self.arrivals:
+            self._events.append(self.arrivals.next())
+        if self.scheduler.changing:
+            self._events.append(SliceGranted())
+        # Windows form no cycles, and a collection that walks through 100,000 of them takes longer than a turn may.
+        gc.collect(1)
+        gc.freeze()
+
+    def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
+        if not self.scheduler.at_work:
+            clock.take_over()
+        instant = now()
+        deadline = self.scheduler.deadline
+        if deadline is not None and deadline <= instant.monotonic:
+            self._events.append(TimePassed())
+        if self._may_go_on:
+            self._take_slices()
+        while self._events:
+            event = self._events.popleft()
+            records, commands = self.scheduler.handle(event, instant)
+            self._records += records
+            self._commands += commands
+            self._learning.follow(records, self.scheduler)
+            match event:
+                case DeviceRead(reading=reading):
+                    self._histories.note(reading, {a.key.batch_id for a in self.scheduler.pool.allocations()})
+                    self._tell(reading.device_id)
+                case DeviceLost(device_id=device_id):
+                    self._tell(device_id)
+        self._permits.fit(len(self.scheduler.pool.slots))
+        committed = self._commit()
+        self._on_turn()
+        commands, self._commands = self._commands, []
+        if not committed:
+            self._commands = [command for command in commands if not self._done_without_commit(command)]
+            return
+        for command in commands:
+            self._act(command, tasks)
+        waiters, self._commit_waiters = self._commit_waiters, []
+        for waiter in waiters:
+            waiter.set()
+
+    def _commit(self) -> bool:
+        """Make the records durable and tell the observers; whether that could be done."""
+        histories = self._histories.to_keep(self._records)
+        about = str(self._store.path)
+        try:
+            if self._store.keep_in_place():
+                log.warning("the store was removed while it was in use, and is written anew path=%s", about)
+            if self._records or histories:
+                self._store.record(self._records, self._learning.unsaved, histories)
+        except StoreError as problem:
+            self._condition.tell("store", about, str(problem).partition("\n")[0])
+            return False
+        self._condition.clear("store", about)
+        if self._records or histories:
+            self._learning.saved()
+            records, self._records = self._records, []
+            for record in records:
+                self._index.update(record)
+                self._observe(record)
+                self._remember(record)
+        return True
+
+    def _remember(self, record: Record) -> None:
+        """Keep what is at work and what finished lately, so that a service does not grow for ever."""
+        match record:
+            case BatchFinished(batch_id=batch_id):
+                self._histories.forget(batch_id)
+                self._unkeep(batch_id)
+                self._finished[batch_id] = self.scheduler.size(batch_id)
+                self._finished_windows += self._finished[batch_id]
+                while self._finished_windows > KEPT_WINDOWS and len(self._finished) > 1:
+                    oldest = next(iter(self._finished))
+                    self._unkeep(oldest)
+                    self.scheduler.forget(oldest)
+            case BatchReopened(batch_id=batch_id):
+                self._unkeep(batch_id)
+            case BatchAccepted(batch=batch):
+                self._unkeep(batch.id)
+
+    def _unkeep(self, batch_id: str) -> None:
+        self._finished_windows -= self._finished.pop(batch_id, 0)
+
+    def _tell(self, device_id: str) -> None:
+        heard = self._heard.pop(device_id, None)
+        if heard is not None:
+            heard.set()
+
+    def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
+        match command:
+            case Launch():
+                tasks.start_soon(self._attempt, command)
+            case CheckResults():
+                self._checks.add(command.check)
+                tasks.start_soon(self._check_results, command)
+            case Terminate():
+                self._signal(command.key, command.attempt, signal.SIGTERM)
+            case Kill():
+                self._signal(command.key, command.attempt, signal.SIGKILL)
+
+    def _done_without_commit(self, command: Command) -> bool:
+        """End what is to end though the store cannot be told why. A launch waits, unless nobody wants it any more."""
+        match command:
+            case Terminate(key=key, attempt=attempt):
+                self._signal(key, attempt, signal.SIGTERM)
+            case Kill(key=key, attempt=attempt):
+                self._signal(key, attempt, signal.SIGKILL)
+            case Launch(key=key, attempt=attempt) if self._unwanted(key):
+                never = Failure(kind="interrupted", message="stopped before it was launched")
+                self.post(AttemptEnded(key=key, attempt=attempt, ending=never, launched=False))
+            case _:
+                return False
+        return True
+
+    def _unwanted(self, key: WindowKey) -> bool:
+        """Whether a launch that waits for a commit need not be made any more."""
+        return self._shutdown or isinstance(self.scheduler.state(key), Stopping)
+
+    def _signal(self, key: WindowKey, attempt: int, signum: signal.Signals) -> None:
+        process = self._processes.get((key, attempt))
+        if process is not None:
+            process.signal(signum)
+        elif signum == signal.SIGKILL:
+            # It was never forked, so it is the launcher that hangs.
+            batch = self.scheduler.batch(key.batch_id)
+            assert batch is not None
+            self._launcher.kill(batch.spec.workload)
+
+    async def _check_results(self, asked: CheckResults) -> None:
+        """Look for results in a thread: there may be many, and a network file system that is slow."""
+        batch = self.scheduler.batch(asked.batch_id)
+        assert batch is not None
+        missing = await anyio.to_thread.run_sync(
+            outputs.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+        )
+        self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
+        self._checks.discard(asked.check)
+
+    # -- attempts ----------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, launch: Launch) -> None:
+        """One attempt, from the fork until its whole process group is gone."""
+        key, attempt = launch.key, launch.attempt
+        batch = self.scheduler.batch(key.batch_id)
+        assert batch is not None
+        device = self.scheduler.pool.devices[launch.slot.device_id].device
+        planned = self.scheduler.planned(key)
+        limits = batch.spec.limits
+        async with self._permits:
+            try:
+                process = await self._launcher.fork(
+                    window_job(batch, planned, device, self._cache_dir),
+                    log_path=self.log_path(key, attempt),
+                    env=environment(device),
+                    cpus=device.cpus,
+                    memory_limit_bytes=limits.memory_limit_bytes or None,
+                    log_limit_bytes=limits.log_limit_bytes,
+                )
+            except WorkloadNotLoadable as error:
+                broken = Failure(kind="bad_parameters", message=str(error), traceback=error.traceback)
+                self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
+                return
+            except (LaunchError, OSError) as error:
+                if isinstance(error, Upgraded):  # no other window could be launched either
+                    reason = error.problem.format(**error.details)
+                    for device_id in self.scheduler.pool.devices:
+                        self.post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
+                refused = _refusal(error)
+                self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
+                return
+            self._processes[key, attempt] = process
+            self._memory.follow(process.pid, process.shared_bytes)
+            try:
+                self.post(AttemptStarted(key=key, attempt=attempt, pid=process.pid))
+                ended = await self._follow(process, batch, planned, key, attempt, device)
+            finally:
+                del self._processes[key, attempt]
+                self._memory.forget(process.pid)
+        self.post(ended)
+
+    async def _follow(
+        self, process: Process, batch: Batch, planned: PlannedWindow, key: WindowKey, attempt: int, device: Device
+    ) -> AttemptEnded:
+        """Read what the process says until it is gone, and judge that."""
+        results: list[WindowResult] = []
+        errors: list[Failure] = []
+
+        def on_message(message: PipeMessage) -> None:
+            match message:
+                case Progress(phase=phase, round=round, rounds=rounds):
+                    self._observe(ProgressReported(key=key, attempt=attempt, phase=phase, round=round, rounds=rounds))
+                case WindowResult(artifacts_path=path) if Path(path) != Path(batch.output_dir, key.label):
+                    errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
+                case WindowResult():
+                    results.append(message)
+                case Error(kind=kind, message=text, traceback=traceback):
+                    errors.append(Failure(kind=kind, message=text, traceback=traceback))
+
+        def on_stuck(what: str) -> None:
+            self._stuck.add((key, attempt))
+            self._condition.tell("window", str(key), f"{key} {what}")
+            self.post(ProcessStuck(key=key, attempt=attempt, reason=what))
+
+        end = await process.wait(on_message, on_stuck)
+        if (key, attempt) in self._stuck and not self._left:
+            self._stuck.remove((key, attempt))
+            self._condition.clear("window", str(key))
+        ending: Ending = classify(
+            result=results[-1] if results else None,
+            error=errors[-1] if errors else None,
+            violation=end.violation,
+            exit=Exit(
+                launcher_lost=end.launcher_lost,
+                exit_code=end.exit_code,
+                signal=end.signal,
+                killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
+                on_cpu=device.id == CPU,
+                memory_limited=self._memory.limited or batch.spec.limits.memory_limit_bytes > 0,
+                log_end=end_of_log(self.log_path(key, attempt)) if end.signal == signal.SIGABRT else "",
+            ),
+        )
+        if isinstance(ending, Failure) and ending.kind == "host_memory":
+            self.post(self._memory.read())  # what it had is free: the next one must not wait for a reading
+        if isinstance(ending, Failure) and not errors:
+            # It may have died between its commit and its report.
+            ending = committed_result(batch, planned) or ending
+        accounted = await self._account(device.id, process.pid)
+        if isinstance(ending, Failure) and device.id != CPU:
+            await self._doubt(key, ending, device)
+        usage = Usage(
+            cpu_seconds=end.cpu_seconds,
+            peak_memory_bytes=end.peak_memory_bytes,
+            device_memory_bytes=accounted.memory_bytes,
+            device_seconds=accounted.seconds,
+            own_memory_bytes=max(0, end.peak_memory_bytes - process.shared_bytes) if end.peak_memory_bytes else None,
+        )
+        note = ""
+        if end.log_left_out_bytes:
+            note = f"{end.log_left_out_bytes / 2**20:.1f} MiB of its log are left out (run.log_limit_mb)"
+        return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage, note=note)
+
+    def _killer(self, end: ProcessEnd) -> Killer:
+        """Who sent the SIGKILL that a process died of."""
+        if end.killed:
+            return "gpusched"
+        by_kernel = self._memory.take_kill()
+        return "unknown" if by_kernel is None else "kernel" if by_kernel else "somebody"
+
+    async def _doubt(self, key: WindowKey, failure: Failure, device: Device) -> None:
+        """Before a failure is held against a window: was its device lost? The window hears of that first.
+
+        Between two readings there was time to hear what the driver has to say.
+        """
+        with anyio.move_on_after(DOUBT_S):
+            for _ in range(2):
+                if not self.scheduler.blames(key, failure):
+                    return
+                await self._heard.setdefault(device.id, anyio.Event()).wait()
+
+    def find_in_log(self, key: WindowKey, attempt: int, offset: int) -> tuple[int, int, int]:
+        """Where to read on in a log of which something may be left out; see `Logs.find`."""
+        return self._launcher.logs.find(self.log_path(key, attempt), offset)
+
+    def log_path(self, key: WindowKey, attempt: int) -> Path:
+        """Where the stdout and stderr of an attempt go."""
+        return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
+
+
+def _refusal(error: LaunchError | OSError) -> Failure:
+    """Why an attempt could not be launched."""
+    if isinstance(error, NoMemoryToFork) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return out_of_host_memory("no process could be started")
+    return Failure(kind="launch_refused", message=str(error))
+
+
+def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | None:
+    """The verified result that is already in a window's directory, if it is the one that training would give."""
+    if planned.fingerprint is None:
+        return None
+    fingerprints = {device_fingerprint(planned.fingerprint, device_type) for device_type in types_for(batch.device)}
+    directory = Path(batch.output_dir) / planned.window.label
+    metadata = artifacts.verify(directory, fingerprints)
+    return None if metadata is None else metadata.result(directory)
+
+
+def _reconcile(recovered: BatchRecovered) -> BatchRecovered:
+    """Look for results that windows committed while nobody was there to hear of it."""
+    windows: list[tuple[PlannedWindow, State]] = []
+    for planned, state in recovered.windows:
+        if isinstance(state, Active):
+            # Also None: one that was planned to be reused was missed, or it would not have run.
+            planned = msgspec.structs.replace(planned, committed=committed_result(recovered.batch, planned))
+        windows.append((planned, state))
+    return msgspec.structs.replace(recovered, windows=tuple(windows))
+
+
+def _loop_time(monotonic: float) -> float:
+    """The event loop's time for a reading of `time.monotonic`."""
+    return anyio.current_time() + (monotonic - time.monotonic())

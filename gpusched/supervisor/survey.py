@@ -1,0 +1,222 @@
+"""The survey: look at the data of every window of a batch in forked processes, and make the plan from what they find.
+
+Symbols are surveyed in groups, as a rule one for each core, while the launcher imports the rest of what windows need. A
+process that dies takes its group with it, so what it left unanswered is tried once more symbol by symbol. Data that
+kill a process again are not judged here: their windows run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from gpusched.core import planning
+from gpusched.core.calendar import Days, missing_days, sentence
+from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
+from gpusched.core.planning import Plan
+from gpusched.engines.local.launcher import Launcher
+from gpusched.errors import InputError
+from gpusched.worker.messages import Error, PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SurveyJob
+from gpusched.workload import DateRange, SurveyTask
+
+#: in a group: what its process sends of them, 2 KB each at most, has to stay well below `MAX_STREAM_BYTES`
+MOST_WINDOWS = 10_000
+STRICT_REMEDY = "complete the files, or leave out data.strict"
+
+
+class WorkloadUnusable(InputError):
+    problem = "no window can be trained: {why}"
+    remedy = "check run.workload and its settings; the traceback is in {log_path}"
+
+
+async def survey(
+    launcher: Launcher,
+    spec: BatchSpec,
+    *,
+    output_dir: Path,
+    cache_dir: Path,
+    log_path: Path,
+    device_types: tuple[DeviceType, ...],
+    processes: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Plan:
+    """The plan of a batch. A committed result that was trained on one of `device_types` is planned to be reused.
+
+    `on_progress` is told how many symbols of how many have been looked at. Raises WorkloadNotLoadable or
+    WorkloadUnusable where no window could be trained, LaunchError where no process can be started, OSError where
+    `log_path` cannot be written.
+    """
+    # Or each of its processes would import what all of them need.
+    await launcher.preload(spec.workload, "survey")
+    tasks = survey_tasks(spec, cache_dir)
+    findings = Findings(tasks)
+    told = 0
+    unusable: list[str] = []
+
+    async def run(group: tuple[SurveyTask, ...]) -> str:
+        """Survey a group of symbols; how its process ended, in words."""
+        job = SurveyJob(workload=spec.workload, tasks=group, output_dir=str(output_dir), device_types=device_types)
+        errors: list[str] = []
+
+        def on_message(message: PipeMessage) -> None:
+            nonlocal told
+            match message:
+                case Error(kind="bad_parameters", message=why):
+                    unusable.append(why)
+                case Error(message=why):  # of this process, and not of the workload
+                    errors.append(why)
+            findings.take(message)
+            if told < findings.symbols:
+                told = findings.symbols
+                on_progress(told, len(tasks))
+
+        process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
+        end = await process.wait(on_message)
+        how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
+        return errors[-1] if errors else f"the process ended with {end.violation or how}"
+
+    async def work(groups: Iterable[tuple[SurveyTask, ...]], endings: dict[str, str]) -> None:
+        for group in groups:
+            if unusable:
+                return
+            ending = await run(group)
+            endings.update((task.symbol, ending) for task in group)
+
+    async def run_all(groups: list[tuple[SurveyTask, ...]]) -> dict[str, str]:
+        endings: dict[str, str] = {}
+        shared = iter(groups)
+        async with anyio.create_task_group() as workers:
+            for _ in range(min(processes, len(groups))):
+                workers.start_soon(work, shared, endings)
+            # Asked for behind the forks, on the socket where they come first; at once if it is there already.
+            workers.start_soon(launcher.preload, spec.workload)
+        return endings
+
+    endings = await run_all(_grouped(tasks, processes))
+    if not unusable and (missing := findings.missing()):
+        endings = await run_all([(task,) for task in missing])
+    if unusable:
+        raise WorkloadUnusable(why=unusable[0], log_path=log_path)
+    for task in findings.missing():
+        why = f"its data could not be looked at: {endings[task.symbol]}, see {log_path}"
+        findings.take(SurveyFailed(symbol=task.symbol, what="unknown", reason=why))
+    return findings.plan()
+
+
+def survey_tasks(spec: BatchSpec, cache_dir: Path) -> list[SurveyTask]:
+    """A task for each symbol of a batch."""
+    return [
+        SurveyTask(
+            symbol=symbol,
+            windows=tuple(DateRange(window.start, window.end) for window in windows),
+            data_root=spec.data_root,
+            cache_dir=str(cache_dir),
+            settings=spec.settings,
+        )
+        for symbol, windows in groupby(planning.windows(spec), key=lambda window: window.symbol)
+    ]
+
+
+class Findings:
+    """The answers of a survey's processes, put together."""
+
+    def __init__(self, tasks: Sequence[SurveyTask]) -> None:
+        self._tasks = {task.symbol: task for task in tasks}
+        self._windows: dict[Window, PlannedWindow] = {}
+        self._data: dict[str, SurveyedSymbol] = {}
+        self._answered: set[str] = set()
+
+    @property
+    def symbols(self) -> int:
+        """Symbols that something was said of."""
+        return len(self._answered)
+
+    def take(self, message: PipeMessage) -> None:
+        """Add what is said of a symbol; of one that nobody asked about it is passed over."""
+        match message:
+            case SurveyedSymbol(symbol=symbol) if symbol in self._tasks:
+                self._data[symbol] = message
+            case SurveyedWindow(symbol=symbol) if symbol in self._tasks:
+                planned = _planned(message)
+                self._windows[planned.window] = planned
+            case SurveyFailed(symbol=symbol) if symbol in self._tasks:
+                self._windows |= {planned.window: planned for planned in _undone(message, self._tasks[symbol])}
+            case _:
+                return
+        self._answered.add(symbol)
+
+    def missing(self) -> list[SurveyTask]:
+        """The symbols some of whose windows nothing is known of."""
+        return [task for task in self._tasks.values() if not all(window in self._windows for window in _windows(task))]
+
+    def plan(self) -> Plan:
+        """The plan, with what a comparison of the symbols adds. Nothing may be missing."""
+        notes = {symbol: data.notes for symbol, data in self._data.items() if data.notes}
+        for symbol, days in missing_days(self._days()).items():
+            notes[symbol] = (*notes.get(symbol, ()), DataNote("gaps", sentence(days)))
+            if self._data[symbol].strict:
+                self._refuse(symbol, sentence(days))
+        return Plan(
+            windows=tuple(self._windows[window] for task in self._tasks.values() for window in _windows(task)),
+            notes={symbol: notes[symbol] for symbol in self._tasks if symbol in notes},
+        )
+
+    def _days(self) -> dict[str, Days]:
+        """The days that symbols have. What is said of others than the windows' own is foreign, and left out."""
+        found = {}
+        for symbol, data in self._data.items():
+            windows = self._tasks[symbol].windows
+            if data.days is not None and data.days.lie_within(windows[0].start, windows[-1].end):
+                found[symbol] = data.days
+        return found
+
+    def _refuse(self, symbol: str, why: str) -> None:
+        """All windows of a symbol that would be trained or reused: models of one symbol belong together."""
+        for window in _windows(self._tasks[symbol]):
+            planned = self._windows[window]
+            if planned.skip_reason is None and planned.refusal is None:
+                self._windows[window] = msgspec.structs.replace(
+                    planned, refusal=f"{why}, and data.strict refuses that", remedy=STRICT_REMEDY, committed=None
+                )
+
+
+def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, ...]]:
+    """A group for each process, or more of them where there are many windows; neighbours, which are alike, apart."""
+    windows = sum(len(task.windows) for task in tasks)
+    count = min(len(tasks), max(processes, -(-windows // MOST_WINDOWS)))
+    return [tuple(tasks[first::count]) for first in range(count)]
+
+
+def _windows(task: SurveyTask) -> Iterator[Window]:
+    return (Window(task.symbol, dates.start, dates.end) for dates in task.windows)
+
+
+def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
+    return PlannedWindow(
+        window=Window(surveyed.symbol, surveyed.start, surveyed.end),
+        bars=surveyed.bars,
+        usable_rows=surveyed.usable_rows,
+        skip_reason=surveyed.skip_reason,
+        refusal=surveyed.refusal,
+        remedy=surveyed.remedy,
+        fingerprint=surveyed.fingerprint,
+        committed=surveyed.committed,
+        replaces=surveyed.replaces,
+    )
+
+
+def _undone(failed: SurveyFailed, task: SurveyTask) -> Iterator[PlannedWindow]:
+    """The windows of a symbol none of which could be looked at."""
+    reason = failed.reason
+    for window in _windows(task):
+        match failed.what:
+            case "no_data":
+                yield PlannedWindow(window=window, skip_reason=reason, remedy=failed.remedy)
+            case "bad_data":
+                yield PlannedWindow(window=window, refusal=reason, remedy=failed.remedy)
+            case "unknown":
+                yield PlannedWindow(window=window, doubt=reason)
