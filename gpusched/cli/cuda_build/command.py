@@ -26,7 +26,7 @@ from gpusched.devices.slots import choose
 from gpusched.errors import InputError, UsageError
 
 #: of a core, for one architecture
-MINUTES = 12
+MINUTES = 13
 
 
 class NobodyToAsk(UsageError):
