@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core import lifecycle
-from gpusched.core.changes import SLICE_WINDOWS, Verb
+from gpusched.core.changes import LARGE, SLICE_WINDOWS, Verb
 from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates, guessed_seconds
 from gpusched.core.events import (
@@ -383,7 +383,7 @@ class Scheduler:
             self._checks += 1
             batch.check = self._checks
             labels = batch.with_result()
-            if labels:
+            if labels or len(batch.windows) > LARGE:
                 self._commands.append(CheckResults(batch_id=batch.batch.id, check=batch.check, labels=labels))
             else:
                 self._finish(batch, now)

@@ -433,6 +433,7 @@ class Supervisor:
         missing = await anyio.to_thread.run_sync(
             outputs.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
         )
+        await self._index.gather(asked.batch_id)
         self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
         self._checks.discard(asked.check)
 

@@ -118,7 +118,8 @@ async def test_cancelling_fork_leaves_no_process(tmp_path: Path, fifo: MakeFifo)
             await forking
         launcher = b.launcher_pid
         assert (await b.run("nothing")).exit_code == 0
-        assert children(launcher) == []
+        while children(launcher):  # it is killed as soon as it is known, and may take a moment to die
+            assert (await b.run("nothing")).exit_code == 0
 
 
 async def test_an_error_of_the_callback_kills_the_window_and_is_raised(tmp_path: Path, fifo: MakeFifo) -> None:

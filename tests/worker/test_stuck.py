@@ -195,6 +195,26 @@ async def test_a_leftover_that_does_not_die_is_trouble_until_it_does(tmp_path: P
     assert condition.troubles == ()
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_one_that_nobody_waits_for_any_more_is_trouble_until_it_is_gone(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    condition = Condition()
+    told = anyio.Event()
+    condition.follow(lambda trouble, present: told.set())
+    async with bench(tmp_path, condition=condition) as b:
+        window = await b.fork("hangs", fifo=said.path)
+        with undying(await said.number()):
+            with anyio.move_on_after(0):
+                await window.wait(b.messages.append)
+            await told.wait()
+            (trouble,) = condition.troubles
+            assert (trouble.kind, trouble.about) == ("leftover", str(window.pid))
+            assert trouble.text == f"the process {window.pid} of a window does not die (state t in ptrace_stop)"
+        assert (await b.run("nothing")).exit_code == 0
+        await window._gone
+        assert condition.troubles == ()
+
+
 async def test_leaving_at_once_says_what_is_left(tmp_path: Path, fifo: MakeFifo) -> None:
     said = fifo("said")
     async with bench(tmp_path) as b:

@@ -16,7 +16,6 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -196,7 +195,16 @@ class Launcher:
             self.logs.close(log_path)
             raise
         os.set_blocking(read_end, False)
-        process = Process(link.pid, read_end, partial(self.logs.close, log_path))
+
+        def on_stuck(pid: int, what: str) -> None:
+            told = f"the process {pid} of a {job.__struct_config__.tag} {what}"
+            self._condition.tell("leftover", str(pid), told)
+
+        def close_log(pid: int) -> int:
+            self._condition.clear("leftover", str(pid))
+            return self.logs.close(log_path)
+
+        process = Process(link.pid, read_end, on_stuck, close_log)
         link.fork(request, process, (write_end, log))
         await process.forked()
         return process

@@ -32,15 +32,16 @@ _EXCERPT_BYTES = 200
 _message_decoder = msgspec.json.Decoder(PipeMessage)
 
 
-def _ignore(what: str) -> None:
-    pass
-
-
 class Process:
     """A forked process. `wait` must be awaited for each."""
 
-    def __init__(self, launcher_pid: int, pipe: int, close_log: Callable[[], int]) -> None:
-        """`close_log` is called once, when nothing writes its log any more, and says how much was left out of that."""
+    def __init__(
+        self, launcher_pid: int, pipe: int, on_stuck: Callable[[int, str], None], close_log: Callable[[int], int]
+    ) -> None:
+        """`on_stuck` hears of it, with the pid, where nobody does who waits.
+
+        `close_log` is called once, with the pid, when nothing writes its log any more, and says how much was left out.
+        """
         self.pid = 0
         #: of its memory, the launcher's
         self.shared_bytes = 0
@@ -52,7 +53,8 @@ class Process:
         self._pipe = pipe
         self._reading = False
         self._on_message: OnMessage | None = None
-        self._on_stuck: OnStuck = _ignore
+        self._on_stuck: OnStuck | None = None
+        self._on_stuck_alone = on_stuck
         self._failure: BaseException | None = None
         self._violation: str | None = None
         self._line = bytearray()
@@ -80,7 +82,7 @@ class Process:
         """Wait until it exists. Raises WorkloadNotLoadable, LaunchRefused, LauncherLost."""
         await self._forked
 
-    async def wait(self, on_message: OnMessage, on_stuck: OnStuck = _ignore) -> ProcessEnd:
+    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> ProcessEnd:
         """Call `on_message` for each message until the whole process group is gone and the pipe is read to the end.
 
         `on_stuck` is called once, with a sentence, if it is still there `KILL_GRACE_S` seconds after a SIGKILL.
@@ -120,12 +122,12 @@ class Process:
 
     def set_refused(self, error: LaunchError) -> None:
         self._close_pipe()
-        self._close_log()
+        self._close_log(self.pid)
         if not self._forked.done():
             self._forked.set_exception(error)
 
     def set_gone(self, end: ProcessEnd) -> None:
-        left_out = self._close_log()
+        left_out = self._close_log(self.pid)
         self._gone.set_result(msgspec.structs.replace(end, log_left_out_bytes=left_out) if left_out else end)
         if self._forked.cancelled():
             self._close_pipe()
@@ -149,7 +151,11 @@ class Process:
         if not self._is_stuck:
             self._is_stuck = True
             its = "" if pid == self.pid else f"its process {pid} "
-            self._on_stuck(f"{its}does not die ({proc.doing(pid)})")
+            what = f"{its}does not die ({proc.doing(pid)})"
+            if self._on_stuck is not None:
+                self._on_stuck(what)
+            else:
+                self._on_stuck_alone(self.pid, what)
 
     # -- the pipe ------------------------------------------------------------------------------------------------------
 
