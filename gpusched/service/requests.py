@@ -285,12 +285,14 @@ class Requests:
         if request.batch_id is not None:
             self._names.status(request.batch_id)
             forgotten = await self._forgetting.forget(request.batch_id, results=request.results, peer=client.peer)
-            await client.send(forgotten)
         elif request.older_than_s is not None:
             seconds = max(0.0, request.older_than_s)
-            await client.send(await self._forgetting.forget_older(seconds, results=request.results, peer=client.peer))
+            forgotten = await self._forgetting.forget_older(seconds, results=request.results, peer=client.peer)
         else:
             raise ForgetWhat
+        if forgotten.batches:
+            self._hub.refresh()
+        await client.send(forgotten)
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
         if request.batch_id is not None:
