@@ -15,6 +15,8 @@ Verb = Literal["cancel", "hold", "release", "retry"]
 
 #: windows that a turn changes at most: 20 ms on a slow machine
 SLICE_WINDOWS = 100
+#: a batch with more windows is one of which not everything can be done in a turn
+LARGE = 1000
 #: windows that it looks at for each of them
 LOOKED_AT = 100
 

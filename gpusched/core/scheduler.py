@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core import lifecycle
-from gpusched.core.changes import SLICE_WINDOWS, Verb
+from gpusched.core.changes import LARGE, SLICE_WINDOWS, Verb
 from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates, guessed_seconds
 from gpusched.core.events import (
@@ -120,6 +120,8 @@ class Scheduler:
         """`estimates` is read only: whoever owns it lets it learn. `slice_windows` are changed in a turn at most."""
         self.pool = Pool()
         self._batches: dict[str, BatchQueue] = {}
+        #: windows that are no longer needed: to free 100,000 of them at once takes longer than a turn may
+        self._leaving: list[Entry] = []
         #: those of which not all windows are here yet
         self._arriving: dict[str, BatchQueue] = {}
         #: those that are not finished: what remembers thousands of others must cost nothing
@@ -140,6 +142,7 @@ class Scheduler:
     def handle(self, event: Event, now: Instant) -> tuple[list[Record], list[Command]]:
         """Apply `event`; what to commit, and what to do after that."""
         self._records, self._commands = [], []
+        del self._leaving[-LARGE:]
         match event:
             case AttemptEnded():
                 self._attempt_ended(event, now)
@@ -263,6 +266,7 @@ class Scheduler:
         batch = self._batches.get(batch_id)
         if batch is not None and batch.finished and not batch.changes:
             del self._batches[batch_id]
+            self._leaving += batch.windows
 
     def planned(self, key: WindowKey) -> PlannedWindow:
         return self._batches[key.batch_id].entries[key.label].planned
@@ -383,7 +387,7 @@ class Scheduler:
             self._checks += 1
             batch.check = self._checks
             labels = batch.with_result()
-            if labels:
+            if labels or len(batch.windows) > LARGE:
                 self._commands.append(CheckResults(batch_id=batch.batch.id, check=batch.check, labels=labels))
             else:
                 self._finish(batch, now)

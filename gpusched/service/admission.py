@@ -45,6 +45,8 @@ from gpusched.supervisor.survey import survey
 MAX_WINDOWS = 200_000
 #: levels of objects and lists in a workload's settings
 MAX_DEPTH = 16
+#: a log that is cut to less would be nothing but the mark of that
+LEAST_LOG_BYTES = 64 * 1024
 #: surveys at the same time, each with a process for every core
 MAX_SURVEYS = 4
 #: seconds that a client waits for a store that cannot be written
@@ -360,7 +362,7 @@ def _out_of_range(spec: BatchSpec) -> str | None:
         "backoff_s": 0 <= limits.backoff_s <= 1e6,
         "backoff_max_s": 0 <= limits.backoff_max_s <= 1e6,
         "memory_limit_bytes": 0 <= limits.memory_limit_bytes < 1 << 62,
-        "log_limit_bytes": 0 <= limits.log_limit_bytes < 1 << 62,
+        "log_limit_bytes": limits.log_limit_bytes == 0 or LEAST_LOG_BYTES <= limits.log_limit_bytes < 1 << 62,
         "max_failure_rate": 0 <= limits.max_failure_rate <= 1,
         "breaker_failures": 0 <= limits.breaker_failures <= 1_000_000,
     }

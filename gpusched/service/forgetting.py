@@ -29,7 +29,9 @@ from gpusched.core.model import Reused, Succeeded
 from gpusched.errors import GpuschedError, InputError
 from gpusched.protocol import Forgotten, summed
 from gpusched.service.admission import Admission
+from gpusched.service.clients import Peer
 from gpusched.service.pruning import DAY_S, prune_bars
+from gpusched.service.territory import foreign
 from gpusched.store.rows import BatchRow
 from gpusched.store.store import Store
 from gpusched.supervisor import index
@@ -53,6 +55,11 @@ class ResultsShared(InputError):
     remedy = "forget {other} first, or leave out --results"
 
 
+class ResultsOfAnother(InputError):
+    problem = "the results of {batch} were written for another user"
+    remedy = "leave out --results, or ask that user or the daemon's operator"
+
+
 class Forgetting:
     """Removes what is asked for, or has become too old. `keep_days` 0: nothing becomes too old."""
 
@@ -67,25 +74,37 @@ class Forgetting:
 
     # -- what is asked for -------------------------------------------------------------------------------------------
 
-    async def forget(self, batch_id: str, *, results: bool) -> Forgotten:
-        """Forget one batch that is there. Raises NotFinished, ResultsShared, StoreError."""
+    async def forget(self, batch_id: str, *, results: bool, peer: Peer | None = None) -> Forgotten:
+        """Forget one batch that is there. Raises NotFinished, ResultsShared, ResultsOfAnother, StoreError."""
+        if results and not self._may_remove(peer, batch_id):
+            raise ResultsOfAnother(batch=batch_id)
         places = await self._places() if results else {}
         for path, batches in places.items():
             if batch_id in batches and (others := batches - {batch_id}):
                 raise ResultsShared(batch=batch_id, other=min(others), path=path)
         return await self._forget(batch_id, results=results)
 
-    async def forget_older(self, seconds: float, *, results: bool) -> Forgotten:
-        """Forget every batch that finished so long ago; results in a directory that a younger one has, too, stay."""
+    async def forget_older(self, seconds: float, *, results: bool, peer: Peer | None = None) -> Forgotten:
+        """Forget every batch that finished so long ago.
+
+        Results in a directory that a younger one has, too, stay, and those of other clients.
+        """
         old = self._older_than(time.time() - seconds)
         places = await self._places() if results else {}
         shared = {id_ for batches in places.values() if batches - {row.id for row in old} for id_ in batches}
+        if results:
+            shared |= {row.id for row in old if not self._may_remove(peer, row.id)}
         parts: list[Forgotten] = []
         for row in old:
             with contextlib.suppress(NotFinished):  # it was retried or submitted again meanwhile
                 parts.append(await self._forget(row.id, results=results and row.id not in shared))
         kept = tuple(row.output_dir for row in old if row.id in shared)
         return msgspec.structs.replace(summed(parts), kept=summed(parts).kept + kept)
+
+    def _may_remove(self, peer: Peer | None, batch_id: str) -> bool:
+        """Whether the results were written for this client, who may not be able to remove those of others."""
+        client = foreign(peer)
+        return client is None or client == self._store.client_of(batch_id)[0]
 
     async def _forget(self, batch_id: str, *, results: bool) -> Forgotten:
         async with self._admission.one_at_a_time(batch_id):
@@ -136,7 +155,7 @@ class Forgetting:
     async def _remove(self, batch_id: str, output_dir: Path, *, results: bool) -> Forgotten:
         removed, kept = 0, list[str]()
         if results:
-            guarded = self._store.is_guarded(batch_id)
+            _, guarded = self._store.client_of(batch_id)
             remove_results = partial(outputs.remove_results, output_dir, guarded=guarded)
             with self._admission.clearing(output_dir):
                 async for piece in self._results(batch_id):

@@ -107,6 +107,14 @@ class Hub:
         self._subscribers[subscriber] = batch_id
         subscriber.push(encode(self.snapshot(batch_id)))
 
+    def refresh(self) -> None:
+        """Show what there is now to those who see all batches: one is not there any more, which no delta says."""
+        self._tell()
+        onlookers = [subscriber for subscriber, wanted in self._subscribers.items() if wanted is None]
+        frame = encode(self.snapshot(None)) if onlookers else b""
+        for subscriber in onlookers:
+            subscriber.push(frame)
+
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.pop(subscriber, None)
         if not self._subscribers:

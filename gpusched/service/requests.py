@@ -284,12 +284,15 @@ class Requests:
             raise ForgottenNowhere
         if request.batch_id is not None:
             self._names.status(request.batch_id)
-            await client.send(await self._forgetting.forget(request.batch_id, results=request.results))
+            forgotten = await self._forgetting.forget(request.batch_id, results=request.results, peer=client.peer)
         elif request.older_than_s is not None:
             seconds = max(0.0, request.older_than_s)
-            await client.send(await self._forgetting.forget_older(seconds, results=request.results))
+            forgotten = await self._forgetting.forget_older(seconds, results=request.results, peer=client.peer)
         else:
             raise ForgetWhat
+        if forgotten.batches:
+            self._hub.refresh()
+        await client.send(forgotten)
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
         if request.batch_id is not None:

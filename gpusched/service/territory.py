@@ -100,7 +100,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
                 raise OutputPrivate(path=output_dir, where="holds", private=one)
         if _refuse_within(output_dir, private, exempt=root) is None:
             self._check_roots("output directory", real)
-        owner = None if peer is None or peer.uid in (os.geteuid(), 0) else peer.uid
+        owner = foreign(peer)
         return Place(path=real, guarded=owner is not None or bool(self.roots), owner=owner)
 
     def prepare(self, peer: Peer | None, data_root: Path, place: Place, *, is_theirs: bool) -> None:
@@ -136,6 +136,11 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
     def _check_roots(self, what: str, real: Path) -> None:
         if self.roots and not any(root == real or root in real.parents for root in map(_real, self.roots)):
             raise OutsideRoots(what=what, path=real, roots=", ".join(map(str, self.roots)))
+
+
+def foreign(peer: Peer | None) -> int | None:
+    """The uid of a client that is neither root nor the daemon's own user; None for those, who are asked for nothing."""
+    return None if peer is None or peer.uid in (os.geteuid(), 0) else peer.uid
 
 
 def refuse_within(output_dir: Path, private: Sequence[Path]) -> None:

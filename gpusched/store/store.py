@@ -414,12 +414,13 @@ class Store:
                 return decode_batch(batch)
         return None
 
-    def is_guarded(self, batch_id: str) -> bool:
-        """Whether no link may lead to the batch's output; also of one that is being forgotten."""
+    def client_of(self, batch_id: str) -> tuple[int | None, bool]:
+        """`owner` and `guarded` of a batch, also of one that is being forgotten."""
         for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
             with self._decoding(batch_id):
-                return decode_batch(batch).guarded
-        return False
+                asked = decode_batch(batch)
+                return asked.owner, asked.guarded
+        return None, False
 
     def owner_of_output(self, output_dir: str) -> int | None:
         """The client of the last batch that wrote to a directory, if there was one, and it was a user of its own."""

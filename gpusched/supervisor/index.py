@@ -11,14 +11,18 @@ import contextlib
 import datetime as dt
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+import anyio.lowlevel
 import msgspec
 
 from gpusched import directories, files
+from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
 from gpusched.core.model import (
     Batch,
@@ -35,6 +39,7 @@ from gpusched.core.model import (
     TimedOut,
     WindowKey,
 )
+from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
 
 NAME = "teacher_runs.json"
@@ -42,6 +47,10 @@ NAME = "teacher_runs.json"
 ASIDE = "not-an-index"
 #: bytes of a first line that are looked at
 _MOST_BYTES = 4 * 1024 * 1024
+
+#: windows whose lines are gathered in a turn
+PAGE_WINDOWS = 200
+_CHUNK_BYTES = 1 << 20
 
 log = logging.getLogger("gpusched.daemon")
 
@@ -60,6 +69,9 @@ class Index:
         #: with a guard against links, or without
         self._outputs: dict[str, tuple[Path, bool]] = {}
         self._incomplete: set[str] = set()
+        #: lines of indexes that are about to be written anew: all of them, and as many as there are yet
+        self._gathered: dict[str, IO[bytes]] = {}
+        self._gathering: dict[str, IO[bytes]] = {}
         #: of the batches whose files are open
         self._notes: dict[str, DataNotes] = {}
 
@@ -68,13 +80,51 @@ class Index:
         self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
         self._rewrite(batch.id)
 
+    async def gather(self, batch_id: str) -> None:
+        """Before a batch is finished: gather the lines of an index that will be written anew, a page in each turn.
+
+        They are used unless one of its windows moves before that.
+        """
+        if batch_id not in self._incomplete:
+            return
+        self._drop_gathered(batch_id)
+        lines = self._gathering[batch_id] = tempfile.TemporaryFile()  # noqa: SIM115 - open until it is used
+        self._notes.setdefault(batch_id, self._store.notes(batch_id))
+        rows = self._store.finished_windows(batch_id)
+        with contextlib.ExitStack() as unused:
+            unused.callback(lines.close)
+            with contextlib.suppress(OSError, StoreError):
+                while page := list(map(self._line, islice(rows, PAGE_WINDOWS))):
+                    lines.writelines(page)
+                    await anyio.lowlevel.checkpoint()
+                    if self._gathering.get(batch_id) is not lines:
+                        return
+                lines.seek(0)
+                del self._gathering[batch_id]
+                self._gathered[batch_id] = lines
+                unused.pop_all()
+
+    def _drop_gathered(self, batch_id: str) -> None:
+        self._gathering.pop(batch_id, None)
+        if (lines := self._gathered.pop(batch_id, None)) is not None:
+            lines.close()
+
     def update(self, record: Record) -> None:
         """Follow a record that has just been committed."""
+        match record:
+            case WindowMoved(key=key) if key.batch_id in self._gathered or key.batch_id in self._gathering:
+                self._drop_gathered(key.batch_id)
         match record:
             case BatchAccepted():
                 self.rewrite(record.batch)
             case BatchReopened():
-                self._rewrite(record.batch_id)
+                batch = self._store.batch(record.batch_id)
+                if batch is not None and sum(batch.counts.values()) > LARGE:
+                    # Until it finishes again the index stays as it is: to write it now would take a second.
+                    self._close(record.batch_id)
+                    self._incomplete.add(record.batch_id)
+                else:
+                    self._rewrite(record.batch_id)
             case WindowMoved(old=Finished()):
                 # Its line is out of date until the batch has finished.
                 self._incomplete.add(record.key.batch_id)
@@ -137,11 +187,14 @@ class Index:
                 if not _may_be_replaced(directory):
                     kept = directories.move_aside(NAME, directory, ASIDE)
                     log.warning("what had the name of the index was moved aside path=%s", path.with_name(kept))
+                gathered = self._gathered.get(batch_id)
                 lines = (self._line(row) for row in self._store.finished_windows(batch_id))
-                self._files[batch_id] = files.create_whole(NAME, directory, lines)
+                chunks = lines if gathered is None else iter(lambda: gathered.read(_CHUNK_BYTES), b"")
+                self._files[batch_id] = files.create_whole(NAME, directory, chunks)
             self._incomplete.discard(batch_id)
         except (OSError, directories.NotOurs):
             self._incomplete.add(batch_id)
+        self._drop_gathered(batch_id)
 
     def _close(self, batch_id: str) -> None:
         self._notes.pop(batch_id, None)
@@ -154,6 +207,8 @@ class Index:
     def close(self) -> None:
         for batch_id in tuple(self._files):
             self._close(batch_id)
+        for batch_id in tuple(self._gathered):
+            self._drop_gathered(batch_id)
 
 
 def remove(output_dir: Path, batch_id: str, *, guarded: bool = False) -> bool:

@@ -184,6 +184,7 @@ for _ in range(50):
         ({"limits": {"max_attempts": 0}}, "max_attempts is out of range"),
         ({"limits": {"grace_s": -1}}, "grace_s is out of range"),
         ({"limits": {"memory_limit_bytes": 1 << 62}}, "memory_limit_bytes is out of range"),
+        ({"limits": {"log_limit_bytes": 1}}, "log_limit_bytes is out of range"),
         ({"device": "cuda"}, "no cuda device"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

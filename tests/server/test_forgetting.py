@@ -10,6 +10,7 @@ import pytest
 
 from gpusched.config import Cache
 from gpusched.errors import InputError
+from gpusched.protocol import Snapshot
 from gpusched.service.pruning import prune_bars
 from gpusched.store.store import Store
 from tests.server.support import Daemon, finished
@@ -163,3 +164,13 @@ def test_bars_that_nobody_uses_are_pruned(tmp_path: Path) -> None:
     assert prune_bars(Cache(dir=tmp_path, keep_days=30, limit_mb=3)) == 0
     assert all(path.exists() for path in (kept, used, halves, elsewhere, tmp_path / "bars" / "link"))
     assert prune_bars(Cache(dir=tmp_path / "none")) == 0
+
+
+def test_whoever_looks_on_sees_it_go(daemon: Daemon) -> None:
+    submitted(daemon, "watched", "A", windows=1)
+    with daemon.connect() as looking, daemon.connect() as connection:
+        subscription = looking.subscribe()
+        assert "watched" in {batch.id for batch in subscription.snapshot.batches}
+        connection.forget("watched")
+        shown = next(delta for delta in subscription if isinstance(delta, Snapshot))
+        assert "watched" not in {batch.id for batch in shown.batches}

@@ -285,6 +285,8 @@ def test_a_member_gets_no_more_done_than_that_member_could_do(machine: Path) -> 
         assert finished(daemon, "root").counts == {"succeeded": 1}
         with acting_as(BOB, group.gr_gid):
             other = stack.enter_context(daemon.connect())
+        with pytest.raises(InputError, match="were written for another user"):
+            other.forget("second", results=True)
         with pytest.raises(InputError, match="user 4343 cannot write to the output directory"):
             other.submit(again, source="s", name="bobs", output_dir=Path(root.batch.output_dir))
 

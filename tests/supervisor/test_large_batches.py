@@ -7,7 +7,15 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gpusched.core.events import BatchAccepted, CancelRequested, ChangeMade, DrainRequested, WindowsAdded
+from gpusched.core.changes import LARGE
+from gpusched.core.events import (
+    BatchAccepted,
+    CancelRequested,
+    ChangeMade,
+    DrainRequested,
+    RetryRequested,
+    WindowsAdded,
+)
 from gpusched.errors import StoreFull
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import SLICE_WINDOWS
@@ -39,6 +47,34 @@ async def test_it_arrives_in_slices_and_is_accepted_with_the_last(tmp_path: Path
         (row,) = store.batches()
         assert row.counts == {"cancelled": WINDOWS}
         assert len(list(store.windows("b"))) == WINDOWS
+
+
+async def test_its_index_is_whole_when_it_has_finished_again(tmp_path: Path) -> None:
+    """It is gathered between the turns; what had the old lines is never half written."""
+    async with supervised(tmp_path) as bench:
+        bench.supervisor.post(DrainRequested(device_id="cpu"))
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(LARGE + 1))
+        bench.supervisor.post(CancelRequested(batch_id="b"))
+        await bench.finished()
+        first = (tmp_path / "output" / "teacher_runs.json").read_text().splitlines()
+        assert len(first) == LARGE + 1
+        bench.updates.clear()
+        bench.supervisor.post(RetryRequested(batch_id="b"))
+        bench.supervisor.post(CancelRequested(batch_id="b"))
+        await bench.finished()
+        again = (tmp_path / "output" / "teacher_runs.json").read_text().splitlines()
+        assert sorted(again) == sorted(first)
+        # so it is when a window moves while it is gathered
+        bench.updates.clear()
+        bench.supervisor.post(RetryRequested(batch_id="b"))
+        bench.supervisor.post(CancelRequested(batch_id="b"))
+        await bench.until(lambda update: isinstance(update, ChangeMade) and update.change.verb == "cancel")
+        label = "S0_2022-01-01_to_2022-06-30"
+        bench.supervisor.post(RetryRequested(batch_id="b", label=label))
+        bench.supervisor.post(CancelRequested(batch_id="b", label=label))
+        await bench.finished()
+        again = (tmp_path / "output" / "teacher_runs.json").read_text().splitlines()
+        assert sorted(again) == sorted(first)
 
 
 async def test_nobody_sees_it_before_and_a_crash_drops_it(tmp_path: Path) -> None:
