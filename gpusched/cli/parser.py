@@ -22,7 +22,7 @@ SETTING_OPTIONS = {
     "threshold": ("labels.threshold", "RETURN", "a forward return above it is labelled 1 (0.02)"),
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
     "workers": ("run.workers", "N", "windows that may run at once; 0: one per slot (0)"),
-    "device": ("run.device", "TYPE", "auto, cuda, gpu or cpu (auto)"),
+    "device": ("run.device", "TYPE", "auto, cuda, gpu, cpu or mixed (auto)"),
     "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
 }
 #: those of one window, for `train`

@@ -43,7 +43,8 @@ class Machine(Command):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.nvml = FakeNvml(directory).gpus(2)
-        self.environment |= self.nvml.environment
+        # by the environment, since a batch cannot ask a daemon for other slots
+        self.environment |= self.nvml.environment | {"GPUSCHED_DEVICES_SLOTS": "1"}
         self.environment.pop("CUDA_VISIBLE_DEVICES", None)
         (directory / "data").mkdir()
         (directory / "symbols.txt").write_text("".join(f"S{number}\n" for number in range(6)))
@@ -52,7 +53,6 @@ class Machine(Command):
         settings = {
             "run.workload": f"tests.devices.workloads:{workload}",
             "run.device": "cuda",
-            "devices.slots": 1,
         } | settings
         return [*ASKED, *DAYS, *(text for key, value in settings.items() for text in ("--set", f"{key}={value}"))]
 
