@@ -58,6 +58,8 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
     #: by label of a window that was active: its attempts that began and ended by no doing of its own, this one included
     losses: dict[str, int] = {}
+    #: why it cannot go on now, and is to be held
+    obstacle: str | None = None
 
 
 class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):

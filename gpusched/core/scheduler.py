@@ -353,6 +353,8 @@ class Scheduler:
                 # A window that takes the supervisor down with it must not do so for ever.
                 entry.losses = event.losses.get(entry.key.label, 0)
                 self._recover(entry, batch, now)
+        if event.obstacle and batch.unfinished and batch.held_reason is None:
+            self._hold_batch(batch, event.obstacle, now)
 
     def _recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
         """Decide about a window whose process died with the last supervisor. Its slot is free already."""

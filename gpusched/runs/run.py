@@ -205,6 +205,8 @@ async def run_batch(
                 memory=memory,
                 condition=condition,
             )
+            stack.callback(supervisor.claims.close)
+            await supervisor.claims.take(batch_id, output_dir)
             hub.show(supervisor.scheduler.pool)
             sampler = Sampler(pool.devices, inventory=Inventory(look, discovery) if pool.gpus else None)
             fleet = Fleet(

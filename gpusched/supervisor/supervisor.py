@@ -85,6 +85,7 @@ from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError, StoreError
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import Arrivals
+from gpusched.supervisor.claims import Claims
 from gpusched.supervisor.histories import Histories
 from gpusched.supervisor.index import Index
 from gpusched.supervisor.learning import Learning
@@ -145,6 +146,7 @@ class Supervisor:
         self._account = account
         self._memory = HostMemory() if memory is None else memory
         self._condition = condition or Condition()
+        self.claims = Claims()
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
         found = DevicesFound(devices=devices, trying=frozenset(untried))
@@ -218,7 +220,8 @@ class Supervisor:
         for recovered in self._store.unfinished():
             with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
                 outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
-            self.post(_reconcile(recovered))
+            obstacle = self.claims.retake(recovered.batch)
+            self.post(msgspec.structs.replace(_reconcile(recovered), obstacle=obstacle))
             self._index.rewrite(recovered.batch)
 
     def recall(self, batch_id: str) -> None:
@@ -248,6 +251,7 @@ class Supervisor:
                         tasks.cancel_scope.cancel()
         finally:
             self._index.close()
+            self.claims.close()
             self._stopped.set()
 
     async def stopped(self) -> None:
@@ -359,6 +363,7 @@ class Supervisor:
             records, self._records = self._records, []
             for record in records:
                 self._index.update(record)
+                self.claims.follow(record)
                 self._observe(record)
                 self._remember(record)
         return True
