@@ -281,12 +281,16 @@ class Admission:
         return place.owner is not None and place.owner == self._store.owner_of_output(str(place.path))
 
     async def claim(self, batch_id: str) -> None:
-        """Claim the directory of an accepted batch before its windows go on. Raises InputError, OSError."""
+        """Claim the directory of an accepted batch before its windows go on. Raises OutputTaken, OutputInUse.
+
+        One that cannot be opened now is not claimed: the windows fail, and say why.
+        """
         batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
         assert batch is not None
         output_dir = Path(batch.output_dir)
         await self._check_output(batch_id, await anyio.to_thread.run_sync(output_dir.resolve))
-        await self._supervisor.claims.take(batch_id, output_dir, guarded=batch.guarded)
+        with contextlib.suppress(OSError, NotOurs):
+            await self._supervisor.claims.take(batch_id, output_dir, guarded=batch.guarded)
 
     @contextlib.asynccontextmanager
     async def _claimed(self, batch_id: str, output_dir: Path, *, guarded: bool) -> AsyncIterator[None]:
