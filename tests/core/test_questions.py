@@ -15,6 +15,8 @@ from gpusched.core.events import (
     HoldRequested,
     ResultsChecked,
     ShutdownRequested,
+    WindowsAdded,
+    WindowsArrived,
 )
 from gpusched.core.failures import missed, trained
 from gpusched.core.fastest import load
@@ -22,6 +24,7 @@ from gpusched.core.memory import Memory, Need
 from gpusched.core.model import (
     Cancelled,
     Choice,
+    DeviceChoice,
     Failed,
     Finished,
     Instant,
@@ -37,6 +40,7 @@ from gpusched.core.model import (
     Usage,
     reason_of,
 )
+from gpusched.core.placement import types_for
 from gpusched.core.planning import Plan
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.totals import batch_object, device_object, totals
@@ -92,8 +96,7 @@ def test_only_a_result_can_be_missed() -> None:
 
 def test_a_plan_by_what_becomes_of_its_windows() -> None:
     stranger, result = (
-        msgspec.structs.replace(planned(symbol), replaces=kind)  # type: ignore[arg-type]  # one of the two each
-        for symbol, kind in (("A", "stranger"), ("B", "result"))
+        msgspec.structs.replace(planned(symbol), replaces=kind) for symbol, kind in (("A", "stranger"), ("B", "result"))
     )
     skip, fail, reuse = planned("C", skip="no data"), planned("D", refusal="x.csv:1: no"), planned("E", committed=True)
     plan = Plan(windows=(stranger, result, skip, fail, reuse))
@@ -216,3 +219,34 @@ def test_memory_that_the_driver_counted_is_not_replaced_by_a_reading() -> None:
     driver.send(AttemptEnded(key=key("A"), attempt=1, ending=RESULT, usage=Usage(device_memory_bytes=GIB)))
     (moved,) = [record for record in driver.records if type(record).__name__ == "WindowMoved"]
     assert moved.usage.device_memory_bytes == GIB  # type: ignore[union-attr]  # a WindowMoved
+
+
+def test_a_large_batch_arrives_in_slices_and_is_there_with_the_last() -> None:
+    driver = Driver(cpu(1))
+    driver.send(WindowsArrived(batch=batch(), windows=(planned("A"),)))
+    assert [type(record) for record in driver.records] == [WindowsAdded]
+    assert driver.scheduler.batches() == ()
+    driver.submit(batch(), ["B"])
+    assert driver.scheduler.size("b") == 2
+    assert driver.launched == ["A"]
+
+
+def test_only_a_window_that_nobody_stopped_is_blamed() -> None:
+    driver = Driver(cpu(1)).submit(batch(), ["A"]).start(key("A"))
+    assert isinstance(driver.scheduler.state(key("A")), Running)
+    assert driver.scheduler.blames(key("A"), failure("raised"))
+    assert not driver.scheduler.blames(key("A"), failure("device_lost"))
+    driver.send(ShutdownRequested(mode="stop"))
+    assert not driver.scheduler.blames(key("A"), failure("raised"))
+
+
+def test_a_pool_is_full_only_for_those_whom_it_suits() -> None:
+    pool = Driver(gpu()).send(DeviceRead(reading=reading(free=0, total=GIB))).scheduler.pool
+    assert pool.full("auto") == "GPU-0 has 0 MiB free"
+    assert pool.full("cpu") is None
+    assert Driver(gpu()).scheduler.pool.full("auto") is None
+
+
+@pytest.mark.parametrize(("wanted", "types"), [("mixed", ("cpu", "gpu", "cuda")), ("gpu", ("gpu",))])
+def test_device_types_that_a_batch_may_be_trained_with(wanted: DeviceChoice, types: tuple[str, ...]) -> None:
+    assert types_for(wanted) == types
