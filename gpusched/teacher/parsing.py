@@ -1,7 +1,8 @@
-"""From the text of files to rows.
+"""Parse the text of files into rows.
 
-Files with the same head are read together: 860 of one row take hardly longer than one of 860. There is one way through
-this module for all forms that are understood, so that no file is read differently for what lies beside it.
+Files with the same header are parsed together: 860 files of one row take hardly longer than one file of 860. All forms
+that are understood take the same path through this module, so that no file is read differently because of its
+neighbours.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from gpusched.teacher.tables import Table, cut
 from gpusched.teacher.timestamps import instants
 from gpusched.workload import BadData, DataNote
 
-#: lines in which the header of a file has to be, with its comments
+#: the header has to be within this many lines, comments included
 _HEAD_LINES = 50
 _HEAD_BYTES = 8192
 
 
 def parse_csv(paths: Sequence[Path], reading: Reading) -> Rows:
-    """The rows of files, read in this order. Raises BadData with `file:line`, OSError."""
+    """Parse files in this order. Raises BadData with `file:line`, OSError."""
     groups: dict[Layout, list[int]] = {}
     bodies: list[bytes] = []
     known: dict[bytes, Layout] = {}
@@ -55,9 +56,9 @@ def _no_rows() -> Rows:
 
 
 def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layout]) -> tuple[Layout | None, bytes]:
-    """The layout of a file and what is below its head; no layout if there is nothing in it.
+    """Split a file into its layout and its body, the bytes below the header; the layout is None if there is neither.
 
-    `known` has the layouts of heads that were seen before, and gets those of one line.
+    `layouts` maps headers of one line that were seen before to their layouts; a new one is added.
     """
     first, _, body = content.partition(b"\n")
     if layout := known.get(first):
@@ -65,7 +66,7 @@ def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layo
     require_text(path, content)
     if b"\0" in content[:_HEAD_BYTES]:
         require_utf8(path, content)
-    end = content.find(b"\n", _HEAD_BYTES)  # a line that is begun is read to its end, however wide the table is
+    end = content.find(b"\n", _HEAD_BYTES)  # up to the end of a line, however wide the table is
     start = content[: end if end >= 0 else len(content)].removeprefix(codecs.BOM_UTF8)
     lines = start.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     try:
@@ -88,7 +89,10 @@ def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layo
 
 
 def _finished(path: Path, body: bytes, layout: Layout, unfinished: list[str]) -> bytes:
-    """The body with a line end at its end. A last row that was cut off is left out, and one that may be is told."""
+    """Return the body with a line end at its end, without a last row that was cut off.
+
+    `unfinished` gets a note on such a row, and on a last row without a line end, which may have been cut off.
+    """
     start = max(body.rfind(b"\n"), body.rfind(b"\r")) + 1
     last = body[start:]
     if not last.strip():
@@ -102,7 +106,7 @@ def _finished(path: Path, body: bytes, layout: Layout, unfinished: list[str]) ->
 
 
 def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], layout: Layout, reading: Reading) -> Rows:
-    """The rows of files with one layout."""
+    """Parse files that have the same layout."""
     table = cut([paths[number] for number in members], [bodies[number] for number in members], layout)
     notes: tuple[DataNote, ...] = ()
     if layout.symbol is not None and len(table):
@@ -118,7 +122,7 @@ def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], la
 
 
 def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tuple[DataNote, ...]]:
-    """The rows of the symbol, where a column names several."""
+    """Keep the rows of the symbol, if a column names several symbols."""
     characters = table.characters(column)
     if not len(characters) or (characters == characters[:, :1]).all():
         counts = {table.field(0, column): len(table)}
@@ -141,7 +145,7 @@ def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tupl
 
 
 def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> str | None:
-    """The column that tells pairs of lines apart; they have one instant and other values."""
+    """A sentence about the column that tells pairs of lines apart, which have one instant and different values."""
     layout, body = _split(path, read_file(path), reading, {})
     if layout is None:
         return None

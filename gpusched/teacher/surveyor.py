@@ -1,4 +1,4 @@
-"""Looking at the windows of a symbol without training them."""
+"""Look at the windows of a symbol without training them."""
 
 from __future__ import annotations
 
