@@ -64,12 +64,12 @@ def labels_csv(symbol: str, examples: Examples, matrix: Floats) -> Iterator[byte
     bars, name = examples.bars, _quoted(symbol)
     numbers = np.column_stack([bars.open, bars.high, bars.low, bars.close, bars.volume, matrix])
     for first in range(0, len(bars), _ROWS_AT_ONCE):
-        some = slice(first, first + _ROWS_AT_ONCE)
-        known = zip(examples.labels[some].astype(int).tolist(), examples.returns[some].tolist(), strict=True)
-        rows = [[*row, *last] for row, last in zip_longest(numbers[some].tolist(), known, fillvalue=(None, None))]
+        block = slice(first, first + _ROWS_AT_ONCE)
+        labelled = zip(examples.labels[block].astype(int).tolist(), examples.returns[block].tolist(), strict=True)
+        rows = [[*row, *last] for row, last in zip_longest(numbers[block].tolist(), labelled, fillvalue=(None, None))]
         # Encoding the block as JSON takes a tenth of the time of formatting each number. JSON has null for NaN, too.
         values = msgspec.json.encode(rows)[2:-2].replace(b"null", b"").split(b"],[")
-        lines = (f"{time},{name},".encode() + row for time, row in zip(bars.timestamps(some), values, strict=True))
+        lines = (f"{time},{name},".encode() + row for time, row in zip(bars.timestamps(block), values, strict=True))
         yield b"\n".join((*lines, b""))
 
 

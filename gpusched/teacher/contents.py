@@ -71,8 +71,8 @@ def read_file(path: Path) -> bytes:
         raise
     try:
         status = os.fstat(descriptor)
-        if what := kind(status.st_mode):
-            raise BadData(f"{path}: is {what}, not a file of bars")
+        if other_kind := kind(status.st_mode):
+            raise BadData(f"{path}: is {other_kind}, not a file of bars")
         content = os.read(descriptor, status.st_size + 1)
         while more := os.read(descriptor, 1 << 20):
             content += more
@@ -84,14 +84,14 @@ def read_file(path: Path) -> bytes:
 def require_text(path: Path, content: bytes) -> None:
     """Raise BadData, with the kind of the file, if its content starts as a table of text cannot start."""
     if content.startswith(_FOREIGN_STARTS):
-        what = next(what for start, what in _FOREIGN.items() if content.startswith(start))
-        raise BadData(f"{path}: is {what}")
+        foreign = next(foreign for start, foreign in _FOREIGN.items() if content.startswith(start))
+        raise BadData(f"{path}: is {foreign}")
     if content[:1] in b"<{[ \t\r\n":
         start = content[:200].lstrip().lower()
         if start.startswith(_PAGE_STARTS):
-            what = next(what for page, what in _PAGES.items() if start.startswith(page))
-            said = " ".join(content[:200].decode(errors="replace").split())[:80]
-            raise BadData(f"{path}:1: is {what}: {said}")
+            foreign = next(foreign for page, foreign in _PAGES.items() if start.startswith(page))
+            excerpt = " ".join(content[:200].decode(errors="replace").split())[:80]
+            raise BadData(f"{path}:1: is {foreign}: {excerpt}")
 
 
 def require_utf8(path: Path, content: bytes) -> None:

@@ -60,9 +60,9 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
             remedy=LONGER,
         )
     returns = forward_returns(bars.close, settings.horizon)
-    known = labels(returns, settings.threshold)
+    rises = labels(returns, settings.threshold)
     if settings.split == "random":
-        parts = split.random(known, settings.validation_fraction, settings.lightgbm["seed"])
+        parts = split.random(rises, settings.validation_fraction, settings.lightgbm["seed"])
     else:
         parts = split.chronological(usable, settings.validation_fraction, settings.horizon)
     if not len(parts.train) or not len(parts.validation):
@@ -71,8 +71,8 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
             f" (validation_fraction {settings.validation_fraction}, horizon {settings.horizon})",
             remedy=LONGER,
         )
-    _check_both_classes(known[parts.train], settings)
-    return Examples(bars, returns, known, parts)
+    _check_both_classes(rises[parts.train], settings)
+    return Examples(bars, returns, rises, parts)
 
 
 def _check_both_classes(train: Labels, settings: Settings) -> None:

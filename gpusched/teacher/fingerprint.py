@@ -28,15 +28,15 @@ def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings:
     Paths, threads and devices are left out; so are `min_rows`, which only decides whether there is a result, and the
     settings for reading files, whose effect is in the bars.
     """
-    asked_settings = msgspec.to_builtins(settings)
-    asked: dict[str, Any] = {
+    all_settings = msgspec.to_builtins(settings)
+    inputs: dict[str, Any] = {
         "workload": WORKLOAD_VERSION,
         "lightgbm": lightgbm_version(),
         "window": [symbol, start, end],
-        "settings": {name: value for name, value in asked_settings.items() if name not in ("min_rows", *READING)},
+        "settings": {name: value for name, value in all_settings.items() if name not in ("min_rows", *READING)},
         "dropped": bars.quality(),
     }
-    digest = hashlib.sha256(msgspec.json.encode(asked, order="sorted"))
+    digest = hashlib.sha256(msgspec.json.encode(inputs, order="sorted"))
     for column in bars.columns():
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()

@@ -150,10 +150,10 @@ class _Finder:
         return places[0]
 
     def column(self, name: str) -> int | None:
-        found = self.given(name) if name in self._columns else self.first((name, f"{name}/last"))  # Nasdaq's close
-        if found is None:
+        position = self.given(name) if name in self._columns else self.first((name, f"{name}/last"))  # Nasdaq's close
+        if position is None:
             self._missing.append(name)
-        return found
+        return position
 
     def timestamp(self) -> tuple[int | None, int | None]:
         """The column of timestamps, and that of the times of day if it is separate."""
@@ -175,12 +175,12 @@ class _Finder:
         if "volume" in self._columns:
             return self.given("volume")
         angled = [at for at, written in enumerate(self._written) if written.lower() == "<vol>"]
-        found = self.first(("volume",))
-        if found is None and angled:
+        position = self.first(("volume",))
+        if position is None and angled:
             return self._only("<VOL>", angled)
-        if found is None and any(_VOLUME_LIKE.search(name) for name in self._names):
+        if position is None and any(_VOLUME_LIKE.search(name) for name in self._names):
             self._missing.append("volume")
-        return found
+        return position
 
     def require_complete(self, separator: str) -> None:
         if not self._missing:
@@ -262,8 +262,8 @@ def _require_names(place: str, names: list[str], line: str, separator: str) -> N
             f" above it, such as {header}{more}"
         )
     if len(names) == 1:
-        said = " ".join(line.split())[:60]
+        excerpt = " ".join(line.split())[:60]
         why = "has one field, whether separated by comma, semicolon or tab; remove what stands above the header"
-        if said.startswith(("/", "../", "./")):
+        if excerpt.startswith(("/", "../", "./")):
             why = "seems to be the path in a link, which was copied without the file that it points to"
-        raise BadData(f"{place}: {said!r} is no header of a table: it {why}")
+        raise BadData(f"{place}: {excerpt!r} is no header of a table: it {why}")

@@ -84,8 +84,8 @@ def _long(characters: Characters, numbers: Floats, rows: Integers) -> Integers:
 
 
 def _number(table: Table, row: int, column: int, name: str, decimal: str) -> float:
-    said = table.field(row, column)
-    text = said.replace(",", ".") if decimal == "," else said
+    written = table.field(row, column)
+    text = written.replace(",", ".") if decimal == "," else written
     if text.lower() in _MISSING:
         return math.nan
     try:
@@ -94,7 +94,7 @@ def _number(table: Table, row: int, column: int, name: str, decimal: str) -> flo
     except ValueError:
         separated = f" (fields are separated by {table.separator!r})" if table.separator != "," else ""
         raise BadData(
-            f"{table.place(row)}: {name} {table.shown(row, column)} is not a number{separated}", remedy=_remedy(said)
+            f"{table.place(row)}: {name} {table.shown(row, column)} is not a number{separated}", remedy=_remedy(written)
         ) from None
 
 

@@ -20,8 +20,8 @@ _PROCESSOR = re.compile(r"cpu-|.*pthread|(?!.*(Radeon|Graphics)).*(\bCPU\b|Xeon|
 
 def device_named_in(message: str) -> str | None:
     """The device that a message of LightGBM names; None if it names none."""
-    found = _NAMED.search(message)
-    return found[1] if found else None
+    match = _NAMED.search(message)
+    return match[1] if match else None
 
 
 def is_processor(name: str) -> bool:

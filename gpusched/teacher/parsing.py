@@ -32,10 +32,10 @@ def parse_csv(paths: Sequence[Path], reading: Reading) -> Rows:
     """Parse files in this order. Raises BadData with `file:line`, OSError."""
     groups: dict[Layout, list[int]] = {}
     bodies: list[bytes] = []
-    known: dict[bytes, Layout] = {}
+    layouts: dict[bytes, Layout] = {}
     unfinished: list[str] = []
     for number, path in enumerate(paths):
-        layout, body = _split(path, read_file(path), reading, known)
+        layout, body = _split(path, read_file(path), reading, layouts)
         if layout is not None and body and not body.endswith(b"\n"):
             body = _finished(path, body, layout, unfinished)
         bodies.append(body)
@@ -55,13 +55,13 @@ def _no_rows() -> Rows:
     return Rows(integers, integers.astype(np.int32), np.zeros((5, 0)), integers, integers)
 
 
-def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layout]) -> tuple[Layout | None, bytes]:
+def _split(path: Path, content: bytes, reading: Reading, layouts: dict[bytes, Layout]) -> tuple[Layout | None, bytes]:
     """Split a file into its layout and its body, the bytes below the header; the layout is None if there is neither.
 
     `layouts` maps headers of one line that were seen before to their layouts; a new one is added.
     """
     first, _, body = content.partition(b"\n")
-    if layout := known.get(first):
+    if layout := layouts.get(first):
         return layout, body
     require_text(path, content)
     if b"\0" in content[:_HEAD_BYTES]:
@@ -81,7 +81,7 @@ def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layo
             raise BadData(f"{path}: there is no header in its first {_HEAD_LINES} lines")
         return None, b""
     if layout.lines == 1 and not (first.count(b"\r") > first.endswith(b"\r")):
-        known[first] = layout
+        layouts[first] = layout
         return layout, body
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -150,13 +150,13 @@ def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> s
     if layout is None:
         return None
     lines = {line for pair in pairs for line in pair}
-    found = {}
+    rows = {}
     before = 0
     reader = csv.reader(io.StringIO(body.decode(), newline=""), delimiter=layout.separator)
     for fields in reader:
         line = before + layout.lines + 1
         before = reader.line_num
         if line in lines and len(fields) == len(layout.names):
-            found[line] = fields
-    known = [(found[one], found[other]) for one, other in pairs if one in found and other in found]
-    return other_column(layout, known, reading.symbol) if known else None
+            rows[line] = fields
+    complete = [(rows[one], rows[other]) for one, other in pairs if one in rows and other in rows]
+    return other_column(layout, complete, reading.symbol) if complete else None

@@ -105,7 +105,7 @@ def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interva
     """Raise BadData if the bars of all files, or of one file, are not as far apart as the interval's name says."""
     instants, file = sifted.bars.instants(), rows.file[sifted.rows]
     where = str(paths[0] if len(paths) == 1 else paths[0].parent)
-    found = intervals.contradiction(instants, wanted)
+    measured = intervals.contradiction(instants, wanted)
     if len(paths) > 1:
         # A file of another interval may hide among the others, whose bars lie between its own, so each file is checked
         # by itself.
@@ -113,13 +113,13 @@ def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interva
         ends = np.searchsorted(file[order], np.arange(len(paths)), side="right").tolist()
         for path, start, end in zip(paths, [0, *ends[:-1]], ends, strict=True):
             if foreign := intervals.contradiction(instants[order[start:end]], wanted):
-                where, found = str(path), foreign
+                where, measured = str(path), foreign
                 break
-    if found is not None:
+    if measured is not None:
         raise BadData(
-            f"{where}: the bars are {intervals.worded(found)} apart, and those of the interval {interval} are"
+            f"{where}: the bars are {intervals.worded(measured)} apart, and those of the interval {interval} are"
             f" {intervals.worded(wanted)}",
-            remedy=f"give --interval {intervals.short_name(found)}, or put them where they belong",
+            remedy=f"give --interval {intervals.short_name(measured)}, or put them where they belong",
         )
 
 

@@ -25,17 +25,17 @@ def missing_library() -> str | None:
     If the machine has an OpenMP runtime, nothing more is loaded, and the answer takes a millisecond. If it has none,
     LightGBM may still have brought one of its own, so its library is loaded.
     """
-    if _why_not("libgomp.so.1") is None:
+    if _load_error("libgomp.so.1") is None:
         return None
-    found = importlib.util.find_spec("lightgbm")
-    for package in (found.submodule_search_locations or ()) if found else ():
+    spec = importlib.util.find_spec("lightgbm")
+    for package in (spec.submodule_search_locations or ()) if spec else ():
         library = Path(package, "lib", "lib_lightgbm.so")
         if library.exists():
-            return _why_not(str(library))
+            return _load_error(str(library))
     return None
 
 
-def _why_not(library: str) -> str | None:
+def _load_error(library: str) -> str | None:
     try:
         ctypes.CDLL(library)
     except OSError as error:

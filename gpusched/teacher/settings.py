@@ -133,10 +133,10 @@ def _check_timezone(name: str) -> None:
 def _check_date_format(form: str) -> None:
     moment = dt.datetime(2023, 11, 25, 13, 45, 59)
     try:
-        known = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
+        complete = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
     except ValueError:
-        known = False
-    if not known:
+        complete = False
+    if not complete:
         raise BadParameters(
             f'setting date_format: {form!r} does not tell a year, month and day, as "%d.%m.%Y %H:%M" does'
             " (Python's strptime has the letters)"

@@ -122,7 +122,7 @@ def _only(name: str) -> DataNote:
 
 def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
     """The files of bars in a directory, by name, and notes on entries that are not read. Raises NoData, BadData."""
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     others: list[str] = []
     links: list[str] = []
     try:
@@ -148,38 +148,38 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
                 raise
             links.append(name)
             continue
-        what = kind(status.st_mode)
-        if what is None:
-            found[name] = Source(name, status.st_size, status.st_mtime_ns)
-        elif what == "a directory":
+        other_kind = kind(status.st_mode)
+        if other_kind is None:
+            sources[name] = Source(name, status.st_size, status.st_mtime_ns)
+        elif other_kind == "a directory":
             parts = _parts(directory, name)
-            found.update({part.name: part for part in parts})
+            sources.update({part.name: part for part in parts})
             if not parts:
                 others.append(f"{name} (a directory)")
         else:
-            raise BadData(f"{entry.path}: is {what}, not a file of bars: remove it from there")
-    bars = {name: source for name, source in found.items() if not name.lower().endswith(".txt")}
+            raise BadData(f"{entry.path}: is {other_kind}, not a file of bars: remove it from there")
+    bars = {name: source for name, source in sources.items() if not name.lower().endswith(".txt")}
     if bars:  # then .txt files are notes about them
-        others += [name for name in found if name not in bars]
-        found = bars
-    if not found:
+        others += [name for name in sources if name not in bars]
+        sources = bars
+    if not sources:
         if links:
             raise BadData(f"{directory}: has nothing but broken links: {some(links)}")
         raise NoData(f"no data: {directory} has no {', '.join(SUFFIXES)} files (there is: {some(others) or 'nothing'})")
-    return tuple(found.values()), _unread(len(found), links, [name for name in others if _looks_like_data(name)])
+    return tuple(sources.values()), _unread(len(sources), links, [name for name in others if _looks_like_data(name)])
 
 
 def _looks_like_data(name: str) -> bool:
     return name.endswith("(a directory)") or name.lower().endswith((*SUFFIXES, ".xlsx", ".xls", ".zip", ".tsv"))
 
 
-def _unread(read: int, links: list[str], others: list[str], what: str = "there") -> tuple[DataNote, ...]:
+def _unread(read: int, links: list[str], others: list[str], where: str = "there") -> tuple[DataNote, ...]:
     notes = []
     if links:
         are = "is a broken link" if len(links) == 1 else "are broken links"
         notes.append(DataNote("links", f"{len(links)} of {read + len(links)} files {are} and not read: {some(links)}"))
     if others:
-        notes.append(DataNote("unread", f"{what}, but not read: {some(others)}"))
+        notes.append(DataNote("unread", f"{where}, but not read: {some(others)}"))
     return tuple(notes)
 
 
@@ -220,25 +220,25 @@ def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:
         if path.is_symlink():
             raise BadData(f"{path}: is a broken link, to {path.readlink()}") from None
         return ()
-    what = kind(status.st_mode)
-    if what is None:
+    other_kind = kind(status.st_mode)
+    if other_kind is None:
         return (Source(name, status.st_size, status.st_mtime_ns),)
-    if what == "a directory" and (parts := _parts(directory, name)):
+    if other_kind == "a directory" and (parts := _parts(directory, name)):
         return parts
-    raise BadData(f"{path}: is {what}, not a file of bars")
+    raise BadData(f"{path}: is {other_kind}, not a file of bars")
 
 
 def _parts(directory: Path, name: str) -> tuple[Source, ...]:
     """The files of a Parquet data set, their names relative to `directory`; none if it is not one."""
-    found: list[Source] = []
+    parts: list[Source] = []
     if not name.lower().endswith(PARQUET):
         return ()
     for parent, below, names in os.walk(directory / name, onerror=_refuse):
         below[:] = sorted(folder for folder in below if not folder.startswith((".", "_")))
         for part in sorted(names):
             if not part.startswith((".", "_")) and part.lower().endswith(PARQUET):
-                found += _file_or_parts(directory, str(Path(parent, part).relative_to(directory)))
-    return tuple(found)
+                parts += _file_or_parts(directory, str(Path(parent, part).relative_to(directory)))
+    return tuple(parts)
 
 
 def _refuse(error: OSError) -> None:

@@ -71,16 +71,16 @@ class Table:
         longest = min(int(widths.max(initial=0)), LONGEST)
         shortest = int(widths.min(initial=LONGEST))
         buffer = np.frombuffer(self.text, np.uint8)
-        found = np.empty((longest, len(self)), np.uint8)
+        block = np.empty((longest, len(self)), np.uint8)
         places = starts.copy()
         for position in range(longest):
-            np.take(buffer, places, out=found[position], mode="clip")
+            np.take(buffer, places, out=block[position], mode="clip")
             places += 1
             if position >= shortest:
-                found[position][widths <= position] = 0
+                block[position][widths <= position] = 0
         if longest == LONGEST:
-            found[-1][widths > LONGEST] = _TOO_LONG
-        return found
+            block[-1][widths > LONGEST] = _TOO_LONG
+        return block
 
     def first(self, column: int) -> Bytes:
         """The first character of each field of a column; for an empty field, the separator or quote after it."""
@@ -188,8 +188,8 @@ def _without_headers(table: Table, layout: Layout) -> Table:
     kept = np.ones(len(table), bool)
     for row in suspects.tolist():
         line = table.text[table.starts[row, 0] : table.ends[row, -1]]
-        found = [field.strip(' \t"\ufeff') for field in line.decode().split(layout.separator)]
-        kept[row] = not _is_blank(line, layout.separator) and found != names
+        fields = [field.strip(' \t"\ufeff') for field in line.decode().split(layout.separator)]
+        kept[row] = not _is_blank(line, layout.separator) and fields != names
     return table.only(kept)
 
 

@@ -108,17 +108,17 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
 
 
 def _formatted(table: Table, texts: list[str], date_format: str) -> Instants:
-    known: dict[str, tuple[int, int]] = {}
+    pairs_by_text: dict[str, tuple[int, int]] = {}
     for row, text in enumerate(texts):
-        if text in known:
+        if text in pairs_by_text:
             continue
         try:
-            known[text] = _pair(dt.datetime.strptime(text, date_format))
+            pairs_by_text[text] = _pair(dt.datetime.strptime(text, date_format))
         except ValueError:
             raise BadData(
                 f"{table.place(row)}: {text!r} is not a timestamp of the form data.date_format = {date_format!r}"
             ) from None
-    pairs = np.array([known[text] for text in texts], np.int64).reshape(-1, 2)
+    pairs = np.array([pairs_by_text[text] for text in texts], np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1].astype(np.int32)
 
 
@@ -227,9 +227,9 @@ def _numbers(characters: Characters) -> Instants | None:
         except _NotRead:
             if widths[0] != 12:  # which milliseconds until 2001 have, too
                 raise
-    known = _digits(characters) | (characters == _DOT) | (characters == 0)
-    known[0] |= characters[0] == _MINUS
-    number = known.all(axis=0)
+    allowed = _digits(characters) | (characters == _DOT) | (characters == 0)
+    allowed[0] |= characters[0] == _MINUS
+    number = allowed.all(axis=0)
     if not number.all():
         raise _NotRead(int((~number).argmax()))
     if (characters == _DOT).any() or (characters[0] == _MINUS).any():
@@ -261,20 +261,20 @@ def _digits(characters: Characters) -> npt.NDArray[np.bool_]:
 def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
     """The unit of all numbers, told by the largest: those of the first years after 1970 are small in any unit."""
     largest = int(numbers.argmax())
-    found = [name for name in _UNITS if _known(numbers[largest : largest + 1], name)[0]]
-    if not found and _EXCEL_DAYS[0] <= numbers[largest] <= _EXCEL_DAYS[1]:
+    units = [name for name in _UNITS if _plausible(numbers[largest : largest + 1], name)[0]]
+    if not units and _EXCEL_DAYS[0] <= numbers[largest] <= _EXCEL_DAYS[1]:
         raise _NotRead(largest, ": it seems to be a spreadsheet's number of a day: format the column as a date")
-    if not found:
+    if not units:
         raise _NotRead(largest, ": as a number since 1970 it is none of a time from 1973 to 2099")
-    (unit,) = found
+    (unit,) = units
     if (early := numbers < -_LAST_S * _UNITS[unit]).any():
         raise _NotRead(int(early.argmax()), f": in {unit}, as others are, it is of a time before 1840")
     for other, per_second in _UNITS.items():
-        if per_second < _UNITS[unit] and (of_other := _known(numbers, other)).any():
+        if per_second < _UNITS[unit] and (of_other := _plausible(numbers, other)).any():
             raise _NotRead(int(of_other.argmax()), f" in {unit}, as others are: it seems to be in {other}")
     return unit
 
 
-def _known(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.bool_]:
-    known: npt.NDArray[np.bool_] = (numbers >= _FIRST_S * _UNITS[unit]) & (numbers <= _LAST_S * _UNITS[unit])
-    return known
+def _plausible(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.bool_]:
+    plausible: npt.NDArray[np.bool_] = (numbers >= _FIRST_S * _UNITS[unit]) & (numbers <= _LAST_S * _UNITS[unit])
+    return plausible

@@ -84,13 +84,13 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
 
 def _metadata(task: Task, settings: Settings, trained: Trained, digest: str, quality: dict[str, int]) -> dict[str, Any]:
     """The details in metadata.json that identify this model, and that are needed to make it again."""
-    asked, usual = msgspec.to_builtins(settings), Settings()
+    given, defaults = msgspec.to_builtins(settings), Settings()
     return {
         "requested": {"symbol": task.symbol, "start": task.start.isoformat(), "end": task.end.isoformat()}
-        | {name: value for name, value in asked.items() if name not in ("lightgbm", *READING)}
-        | {name: asked[name] for name in READING if getattr(settings, name) != getattr(usual, name)},
+        | {name: value for name, value in given.items() if name not in ("lightgbm", *READING)}
+        | {name: given[name] for name in READING if getattr(settings, name) != getattr(defaults, name)},
         "parameters": trained.parameters,
-        "requested_parameters": asked["lightgbm"],
+        "requested_parameters": given["lightgbm"],
         "rounds": trained.rounds,
         "best_iteration": trained.best_iteration,
         "features": list(FEATURES),

@@ -58,7 +58,7 @@ def _day_or_month(match: re.Match[str], texts: list[str]) -> tuple[str, str]:
         "day": f"%d{dash}%m{dash}{year}{clock}",
         "month": f"%m{dash}%d{dash}{year}{clock}",
     }
-    pairs = [(int(found[1]), int(found[3])) for text in texts if (found := _DAY_AND_MONTH.fullmatch(text))]
+    pairs = [(int(date[1]), int(date[3])) for text in texts if (date := _DAY_AND_MONTH.fullmatch(text))]
     days_first = any(first > 12 for first, _ in pairs)
     months_first = any(second > 12 for _, second in pairs)
     cause = ": whether the day or the month comes first is not known"

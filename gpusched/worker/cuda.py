@@ -81,13 +81,13 @@ def _shown(cuda: Any) -> tuple[str, ...]:
     _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
     # the second version knows MIG instances
     get_uuid = "cuDeviceGetUuid_v2" if hasattr(cuda, "cuDeviceGetUuid_v2") else "cuDeviceGetUuid"
-    found = []
+    uuids = []
     for index in range(count.value):
         handle, text = ctypes.c_int(), (ctypes.c_ubyte * 16)()
         _call(cuda, "cuDeviceGet", ctypes.byref(handle), index)
         _call(cuda, get_uuid, text, handle)
-        found.append(str(uuid.UUID(bytes=bytes(text))))
-    return tuple(found)
+        uuids.append(str(uuid.UUID(bytes=bytes(text))))
+    return tuple(uuids)
 
 
 def _hold_context(cuda: Any) -> None:

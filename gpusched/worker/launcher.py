@@ -238,10 +238,10 @@ class Launcher:
 
     def _kill_strays(self) -> set[int]:
         """Kill the strays that no window waits for yet, and return them."""
-        known = set().union(*(leaving.strays for leaving in self._leaving.values()))
+        waited_for = set().union(*(leaving.strays for leaving in self._leaving.values()))
         strays = set()
         for child in linux.children():
-            if child in self._ids or child in known:
+            if child in self._ids or child in waited_for:
                 continue
             try:
                 if os.getsid(child) in self._ids:

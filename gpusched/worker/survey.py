@@ -48,7 +48,7 @@ def run_survey(job: SurveyJob, send: Send) -> None:
     survey: Survey = getattr(load_module(job.workload), "survey", _all_trainable)
     for task in job.tasks:
         try:
-            found = _complete(task, survey(task))
+            result = _complete(task, survey(task))
         except BadParameters:
             raise  # no symbol would fare better
         except NoData as error:
@@ -59,8 +59,8 @@ def run_survey(job: SurveyJob, send: Send) -> None:
             traceback.print_exc(file=sys.stderr)
             send(_failed(task, "unknown", f"{type(error).__name__}: {error}"))
         else:
-            send(_surveyed_symbol(task, found))
-            for window in found.windows:
+            send(_surveyed_symbol(task, result))
+            for window in result.windows:
                 send(_surveyed(job, task.symbol, window))
 
 
@@ -83,19 +83,20 @@ def _all_trainable(task: SurveyTask) -> list[WindowSurvey]:
     return [WindowSurvey(start=window.start, end=window.end, bars=0, usable_rows=0) for window in task.windows]
 
 
-def _complete(task: SurveyTask, found: SymbolSurvey | Sequence[WindowSurvey]) -> SymbolSurvey:
+def _complete(task: SurveyTask, result: SymbolSurvey | Sequence[WindowSurvey]) -> SymbolSurvey:
     """Complete a survey. Raises ValueError unless it has every window once, in order."""
-    if not isinstance(found, SymbolSurvey):
-        found = SymbolSurvey(windows=tuple(found))
-    if [(window.start, window.end) for window in found.windows] != [(asked.start, asked.end) for asked in task.windows]:
+    if not isinstance(result, SymbolSurvey):
+        result = SymbolSurvey(windows=tuple(result))
+    surveyed = [(window.start, window.end) for window in result.windows]
+    if surveyed != [(window.start, window.end) for window in task.windows]:
         raise ValueError(f"the workload's survey of {task.symbol} did not return its windows one by one, in order")
-    return found
+    return result
 
 
 def _failed(
-    task: SurveyTask, what: Literal["no_data", "bad_data", "unknown"], why: object, remedy: str = ""
+    task: SurveyTask, kind: Literal["no_data", "bad_data", "unknown"], why: object, remedy: str = ""
 ) -> SurveyFailed:
-    return SurveyFailed(symbol=task.symbol, what=what, reason=_bounded(str(why)), remedy=_bounded(remedy))
+    return SurveyFailed(symbol=task.symbol, what=kind, reason=_bounded(str(why)), remedy=_bounded(remedy))
 
 
 def _bounded(text: str) -> str:
@@ -103,9 +104,9 @@ def _bounded(text: str) -> str:
     return encodable(text if len(text) <= MAX_REASON_CHARS else text[:MAX_REASON_CHARS] + "…")
 
 
-def _surveyed_symbol(task: SurveyTask, found: SymbolSurvey) -> SurveyedSymbol:
-    notes = tuple(DataNote(note.kind, _bounded(note.text)) for note in found.notes[:MOST_NOTES])
-    return SurveyedSymbol(symbol=task.symbol, notes=notes, days=found.days, strict=found.strict)
+def _surveyed_symbol(task: SurveyTask, survey: SymbolSurvey) -> SurveyedSymbol:
+    notes = tuple(DataNote(note.kind, _bounded(note.text)) for note in survey.notes[:MOST_NOTES])
+    return SurveyedSymbol(symbol=task.symbol, notes=notes, days=survey.days, strict=survey.strict)
 
 
 def _surveyed(job: SurveyJob, symbol: str, window: WindowSurvey) -> SurveyedWindow:
