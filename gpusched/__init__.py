@@ -12,7 +12,7 @@ __all__ = ["__version__", "load_results"]
 
 
 def __getattr__(name: str) -> Any:
-    """`load_results` is imported when it is asked for: the commands start without it."""
+    """Import `load_results` on first use: the commands start without it."""
     if name == "load_results":
         from gpusched.results import load_results
 

@@ -1,15 +1,15 @@
-"""What a window leaves behind: a directory that is committed whole or not at all, and can be verified later.
+"""The result directory of a window: committed whole or not at all, and verifiable later.
 
-A window process writes into a directory of its own under `<output>/.partial/`. `commit` hashes and fsyncs every file
-in it, adds `metadata.json` and moves it to `<output>/<label>`; a result that was there before is exchanged in the same
-system call. Whoever looks at `<output>/<label>`, also after a kill or a power cut between any two lines below, finds
-the old result, none or the new one, never a part or a mixture.
+A window process writes into a private directory under `<output>/.partial/`. `commit` hashes and fsyncs every file in
+it, adds `metadata.json` and moves it to `<output>/<label>`; an earlier result is exchanged in the same system call.
+A reader of `<output>/<label>`, even after a kill or a power cut between any two lines below, finds the old result, none
+or the new one, never a part or a mixture.
 
-Only a result of ours is replaced: a directory whose `metadata.json` names the window and lists every file in it.
-Whatever else stands at `<output>/<label>` (a link included) is moved aside to `<label>.not-a-result` beside it. Results
-are read through links, and never written, renamed or removed through one: all that is done by descriptors.
+Only a gpusched result is replaced: a directory whose `metadata.json` names the window and lists every file in it.
+Anything else at `<output>/<label>` (a link included) is moved aside to `<label>.not-a-result`. Results are read through
+links, but never written, renamed or removed through one: those steps work on descriptors.
 
-A partial directory is locked (flock) by its process for as long as that lives, so `outputs.sweep_partial` can tell the
+The process holds a lock (flock) on its partial directory while it lives, so `outputs.sweep_partial` can tell the
 left-overs of dead attempts from the work of running ones, whoever started them.
 """
 
@@ -36,19 +36,19 @@ from gpusched.core.model import DeviceType, Standing, WindowResult
 SCHEMA = 1
 METADATA = "metadata.json"
 PARTIAL = ".partial"
-#: how the name of what was moved aside ends
+#: suffix of the name of an entry that was moved aside
 ASIDE = "not-a-result"
-#: a larger metadata.json is none of ours
+#: a larger metadata.json was not written by gpusched
 MAX_METADATA_BYTES = 64 * 1024 * 1024
 
-#: of a partial directory: label, number, pid; and of what it takes the place of
+#: name of a partial directory (label, number, pid), or, with `.old`, of the result that it replaces
 PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
-#: things that may come to stand in the place of a result while it is moved there
+#: how often the move of a result is tried again because another entry has taken its name meanwhile
 _MOST_STRANGERS = 100
 
 
 class File(msgspec.Struct, frozen=True):
-    """A committed file: what `verify` compares."""
+    """Digest and size of a committed file, which `verify` compares."""
 
     sha256: str
     bytes: int
@@ -66,9 +66,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     device_type: DeviceType
     #: UUID of the GPU, or "cpu"
     device: str
-    #: the same as the CUDA driver told the window's process; None where there was none to ask
+    #: the UUID that the CUDA driver reported to the window's process; None without a CUDA driver
     device_seen: str | None = None
-    #: of all that determines the result, device type included; None if the workload has no fingerprints
+    #: hex digest of all that determines the result, device type included; None if the workload has no fingerprints
     fingerprint: str | None
     #: undefined values are None
     metrics: dict[str, Any]
@@ -84,7 +84,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, File] = {}
 
     def result(self, directory: Path) -> WindowResult:
-        """What the supervisor is told about the result that is committed in `directory`, fresh or found."""
+        """The report to the supervisor about the result committed in `directory`, whether new or reused."""
         return WindowResult(
             artifacts_path=str(directory),
             metrics=self.metrics,
@@ -97,21 +97,21 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-#: the entries of metadata.json that a workload cannot have as its own
+#: entries of metadata.json that a workload may not define
 OWN_ENTRIES = frozenset(Metadata.__struct_fields__) - {"details"}
 
 
 class Partial:
-    """A directory that a window is being written to; nobody sees it until `commit`.
+    """The directory that a window writes to; its content is visible only after `commit`.
 
-    `guarded`: no link may lead there. Raises `directories.NotOurs` where `<output_dir>/.partial` is not a directory of
-    this user.
+    `guarded`: the path to it may contain no link. Raises `directories.NotOurs` where `<output_dir>/.partial` is not a
+    directory of this user.
     """
 
     def __init__(self, output_dir: Path, label: str, *, guarded: bool = False) -> None:
         self.output_dir = output_dir
         self.label = label
-        #: what stood in the place of the result and is none; its new name in `output_dir`
+        #: new name in `output_dir` of an entry that was not a result and had the result's name
         self.moved_aside: str | None = None
         self._open = contextlib.ExitStack()
         with contextlib.ExitStack() as on_error:
@@ -119,12 +119,12 @@ class Partial:
             self._output = self._open.enter_context(directories.opened_output(output_dir, guarded=guarded))
             self._parent = directories.own_directory(PARTIAL, self._output, shown=output_dir / PARTIAL)
             self._open.callback(os.close, self._parent)
-            #: its name below `.partial`, or None once nothing is left there
+            #: its name in `.partial`, or None once it has been moved or removed
             self._name: str | None
             self._name, self._directory = _create_locked(self._parent, label)
             self._open.callback(os.close, self._directory)
             on_error.pop_all()
-        #: by its descriptor where others can rename what leads there, while it is written to
+        #: if `guarded`, the path of its descriptor: others may rename a parent directory while it is being written
         self.path = output_dir / PARTIAL / self._name
         if guarded:
             self.path = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
@@ -134,15 +134,15 @@ class Partial:
 
         Raises OSError when it cannot be written, ValueError when it holds something other than files and directories.
         """
-        found: dict[str, File] = {}
-        _sync_files(self._directory, "", found)
-        metadata = msgspec.structs.replace(metadata, files=dict(sorted(found.items())))
+        committed: dict[str, File] = {}
+        _sync_files(self._directory, "", committed)
+        metadata = msgspec.structs.replace(metadata, files=dict(sorted(committed.items())))
         _write_metadata(self._directory, metadata)
         os.fsync(self._directory)
         replaced = self._move_into_place()
         os.fsync(self._output)
         if replaced is not None:
-            # The new result is there: what cannot be removed is left to `outputs.sweep_partial`.
+            # The new result is in place: if the old one cannot be removed, `outputs.sweep_partial` does it later.
             with contextlib.suppress(OSError):
                 self._part_with(replaced)
         self._open.close()
@@ -156,7 +156,7 @@ class Partial:
         self._open.close()
 
     def _move_into_place(self) -> str | None:
-        """Rename the directory to that of the result; the name below `.partial` of what was there before."""
+        """Rename the directory to `<output_dir>/<label>`; return the name in `.partial` of the old result, if any."""
         name = self._name
         assert name is not None
         for _ in range(_MOST_STRANGERS):
@@ -172,7 +172,7 @@ class Partial:
             if directories.exchange(name, self._parent, self.label, self._output):
                 self._name = None
                 return name
-            # A file system that cannot exchange: for a moment there is no result, which a reader may also find.
+            # This file system cannot exchange two names: for a moment a reader finds no result.
             old = directories.move_aside(self.label, self._output, "old", self._parent, called=name)
             if directories.place(name, self._parent, self.label, self._output):
                 self._name = None
@@ -181,7 +181,7 @@ class Partial:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.output_dir / self.label))
 
     def _part_with(self, name: str) -> None:
-        """Remove what came out of the result's place, unless it is something else than what was seen there."""
+        """Remove the old result; if another entry was moved in its stead, keep that under `<label>.not-a-result`."""
         if not remove_result(name, self._parent, self.label, os.fstat(self._directory).st_uid):
             self._keep(name, self._parent)
 
@@ -191,7 +191,7 @@ class Partial:
 
 
 def read_metadata(directory: Path) -> Metadata | None:
-    """The metadata of a committed result, or None where there is none that can be read."""
+    """The metadata of a committed result, or None if it is missing or unreadable."""
     try:
         with directories.opened(directory) as descriptor:
             return metadata_in(descriptor)
@@ -200,7 +200,7 @@ def read_metadata(directory: Path) -> Metadata | None:
 
 
 def verify(directory: Path, fingerprints: Collection[str]) -> Metadata | None:
-    """The metadata of a committed result that has one of `fingerprints` and is intact to the last byte, else None."""
+    """The metadata of a committed result that has one of `fingerprints` and whose every byte is intact, else None."""
     try:
         with directories.opened(directory) as descriptor:
             metadata = metadata_in(descriptor)
@@ -213,7 +213,7 @@ def verify(directory: Path, fingerprints: Collection[str]) -> Metadata | None:
 
 
 def standing(output_dir: Path, label: str) -> Standing:
-    """What a new result of a window would take the place of."""
+    """The kind of entry that a new result of a window would replace."""
     try:
         with directories.opened(output_dir) as output:
             return standing_in(output, label)
@@ -227,8 +227,8 @@ def standing(output_dir: Path, label: str) -> Standing:
 def _create_locked(parent: int, label: str) -> tuple[str, int]:
     """A new directory for `label` in `parent`: its name, and a descriptor that holds its lock.
 
-    Its name may be taken by the left-over of a dead attempt that had our pid, or by a process of another host or
-    container that has it now; and a sweeper may take the directory between its creation and its lock.
+    Its name may be taken by the left-over of a dead attempt that had our pid, or by a process with the same pid on
+    another host or in another container; and a sweeper may remove the directory between its creation and its lock.
     """
     for number in itertools.count():
         name = f"{label}.{number}.{os.getpid()}" if number else f"{label}.{os.getpid()}"
@@ -246,7 +246,7 @@ def _create_locked(parent: int, label: str) -> tuple[str, int]:
 
 
 def lock_partial(name: str, parent: int) -> int | None:
-    """A descriptor that holds the lock of a directory, or None if another process has it or there is no such one."""
+    """A descriptor that holds the lock of a directory; None if another process holds it or there is no directory."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     except OSError:
@@ -257,7 +257,7 @@ def lock_partial(name: str, parent: int) -> int | None:
         os.close(descriptor)
         return None
     except OSError as error:
-        # Some network file systems have no locks on directories: there the names' pids are all we have.
+        # Some network file systems have no locks on directories: there only the pid in the name tells who owns one.
         if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL) or _owner_lives(name):
             os.close(descriptor)
             return None
@@ -269,20 +269,23 @@ def _owner_lives(name: str) -> bool:
     return pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists()
 
 
-def _sync_files(directory: int, prefix: str, found: dict[str, File]) -> None:
-    """Hash every file below a directory and make it durable, and the directories below; not `metadata.json` itself."""
+def _sync_files(directory: int, prefix: str, committed: dict[str, File]) -> None:
+    """Hash every file below a directory into `committed`, and make files and subdirectories durable.
+
+    A `metadata.json` at the top is left out.
+    """
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = prefix + entry.name
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
                 with directories.opened(entry.name, directory) as below:
-                    _sync_files(below, f"{name}/", found)
+                    _sync_files(below, f"{name}/", committed)
                     os.fsync(below)
             elif not stat.S_ISREG(mode):
                 raise ValueError(f"{name} is neither a file nor a directory")
             elif name != METADATA:
-                found[name] = _hash_and_sync(entry.name, directory)
+                committed[name] = _hash_and_sync(entry.name, directory)
 
 
 def _hash_and_sync(name: str, directory: int) -> File:
@@ -297,7 +300,7 @@ def _write_metadata(directory: int, metadata: Metadata) -> None:
     entries = msgspec.to_builtins(metadata)
     details, listed = entries.pop("details"), entries.pop("files")
     text = msgspec.json.format(msgspec.json.encode(entries | details | {"files": listed}), indent=2) + b"\n"
-    directories.remove(METADATA, directory)  # the workload's, perhaps
+    directories.remove(METADATA, directory)  # the workload may have written one
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(METADATA, flags, 0o666, dir_fd=directory), "wb") as file:
         file.write(text)
@@ -335,7 +338,7 @@ def _is_intact(directory: int, name: str, expected: File) -> bool:
 def standing_in(
     dir_fd: int, name: str, owner: int | None = None, fingerprints: Collection[str | None] | None = None
 ) -> Standing:
-    """Whether `name` is the result of the window that is called so, or something else, as `remove_result` sees it."""
+    """Whether `name` is the result of the window with that label, by the rules of `remove_result`, or another entry."""
     try:
         with directories.opened(name, dir_fd) as directory:
             return "stranger" if _paths(directory, name, owner, fingerprints) is None else "result"
@@ -350,8 +353,8 @@ def remove_result(
 ) -> bool:
     """Remove a directory if it is the result of a window, belongs to the user `owner` and holds nothing else.
 
-    With `fingerprints`, it must have one of them. False if it is not, or something else has come into it meanwhile,
-    which stays. Raises OSError.
+    With `fingerprints`, it must have one of them. Return False if it is no such result, or if another entry has
+    appeared in it meanwhile, which is kept. Raises OSError.
     """
     try:
         with directories.opened(name, dir_fd) as directory:
@@ -364,7 +367,7 @@ def remove_result(
 def _paths(
     directory: int, label: str, owner: int | None, fingerprints: Collection[str | None] | None = None
 ) -> Set[str] | None:
-    """The files of a result, by their paths within it; None if it is not that, or holds anything else."""
+    """The files of a result, by their paths within it; None if it is no result, or holds anything else."""
     if owner is not None and os.fstat(directory).st_uid != owner:
         return None
     metadata = metadata_in(directory)

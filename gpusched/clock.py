@@ -1,9 +1,8 @@
-"""The clock that everything is stamped with: wall time in which the difference of two stamps is a duration.
+"""The clock of all timestamps: wall time in which the difference of two stamps is a duration.
 
-The system's clock may jump: forwards by days when a machine's battery was empty and NTP finds out, or back. Stamps go
-on from where they were, on the clock that nobody sets and that counts sleep, and take the jump over as soon as no batch
-is at work that would have some of its stamps before it and some after. So no view has to know of jumps, whatever it
-subtracts.
+The system's clock may jump back, or forwards by days when NTP corrects a machine whose battery was empty. Stamps then
+continue on CLOCK_BOOTTIME, which nobody sets and which counts sleep. They adopt the system's time once no batch is at
+work, so a batch never has some stamps before the jump and some after, and no view has to allow for jumps.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 
-#: seconds that the system's clock may be off before it counts as having jumped; less is what NTP slews
+#: seconds that the system's clock may be off before it counts as having jumped; NTP slews smaller differences
 JUMP_S = 1.0
 
 log = logging.getLogger("gpusched.daemon")
 
 
 class Clock:
-    """Wall time that starts at the system's and goes on steadily."""
+    """Wall time that starts at the system's time and then runs steadily."""
 
     def __init__(self, system: Callable[[], float], steady: Callable[[], float]) -> None:
         self._system = system
@@ -27,11 +26,11 @@ class Clock:
         self._offset = system() - steady()
 
     def wall(self) -> float:
-        """Seconds since the epoch; the difference of two is how long that took, as long as nothing was taken over."""
+        """Seconds since the epoch. Two readings differ by the time between them, unless `take_over` came between."""
         return self._steady() + self._offset
 
     def take_over(self) -> None:
-        """Nothing is at work: stamps may jump to the system's time."""
+        """Adopt the system's time if it has jumped. Call this only while no batch is at work."""
         jumped = self._system() - self.wall()
         if abs(jumped) > JUMP_S:
             log.warning("the system's clock has jumped and is followed now seconds=%+.1f", jumped)

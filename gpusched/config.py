@@ -1,8 +1,8 @@
-"""The configuration: what can be set, where each value comes from, and what is wrong with it.
+"""The configuration: every setting, the origin of each value, and the errors of wrong values.
 
-A value given by a flag wins over one from the environment (`GPUSCHED_RUN_OUTPUT` sets `run.output`), that over one from
-the configuration file, that over the default. Relative paths in a file start at the file's directory, all others at the
-current one.
+A flag takes precedence over the environment (`GPUSCHED_RUN_OUTPUT` sets `run.output`), the environment over the
+configuration file, the file over the default. Relative paths in a file start at the file's directory, all others at the
+current directory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from msgspec import Meta, Struct
 from gpusched.core.model import BatchSpec, DeviceChoice, Limits
 from gpusched.errors import ConfigError, UsageError
 
-#: where a run keeps its state, within the output directory
+#: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
 FILE_NAME = "config.toml"
-#: what GPUSCHED_DAEMON_SOCKET is called for short
+#: short form of GPUSCHED_DAEMON_SOCKET
 SOCKET_VARIABLE = "GPUSCHED_SOCKET"
 ENVIRONMENT_PREFIX = "GPUSCHED_"
 BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
@@ -81,12 +81,12 @@ def _state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpusched"
 
 
-# Every section of config.toml is a struct below, every key one of its fields; `config.toml` explains them to users.
+# Each section of config.toml is a struct below, and each key one of its fields; `config.toml` explains them to users.
 
 
 class Data(Struct, frozen=True, kw_only=True):
     root: Path = Path("data")
-    #: empty: 1d, or the only one that a symbol has
+    #: empty: 1d, or a symbol's only interval
     interval: str = ""
     columns: Annotated[dict[str, str], Meta(description='a table such as {volume = "vol"}')] = {}
     timezone: str = ""
@@ -138,9 +138,9 @@ class Run(Struct, frozen=True, kw_only=True):
 class Devices(Struct, frozen=True, kw_only=True):
     fallback: Literal["cpu", "none"] = "cpu"
     slots: Slots = "auto"
-    #: by what names a device in `include` too
+    #: slots by device, which is named as in `include`
     slots_by_device: dict[str, Slots] = {}
-    #: GPUs to use (none named: all), and not to use: see `gpusched.devices.naming`
+    #: GPUs to use (empty: all), and GPUs not to use: `gpusched.devices.naming` explains the names
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     allow_cpu_opencl: bool = False
@@ -157,7 +157,7 @@ class Daemon(Struct, frozen=True, kw_only=True):
     state_dir: Path = msgspec.field(default_factory=_state_dir)
     socket: Path | None = None
     group: str = ""
-    #: where data and outputs may lie, and which workloads may be named; none: anywhere, any
+    #: directories that data and outputs must be in (empty: anywhere), and the workloads allowed (empty: any)
     roots: tuple[Path, ...] = ()
     workloads: tuple[str, ...] = ()
     idle_launcher_s: Seconds = 300.0
@@ -182,7 +182,7 @@ class Config(Struct, frozen=True, kw_only=True):
     labels: Labels = Labels()
     split: Split = Split()
     training: Training = Training()
-    #: LightGBM's parameters, on top of the workload's defaults
+    #: LightGBM's parameters, which override the workload's defaults
     lightgbm: dict[str, Any] = {}
     run: Run = Run()
     devices: Devices = Devices()
@@ -208,18 +208,18 @@ SECTIONS: dict[str, type[Struct]] = {
 
 
 class Setting(Struct, frozen=True):
-    """A value that somebody gave, and where."""
+    """A value that was given, and its origin."""
 
     value: Any
     #: for people: `config.toml:12`, `GPUSCHED_RUN_OUTPUT`, `--set`
     origin: str
-    #: where a relative path starts
+    #: the directory at which a relative path starts
     base: Path
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
     config: Config
-    #: `section.key` → where its value comes from; what is not in it is a default
+    #: `section.key` → origin of its value; a setting that is missing here has its default
     origins: dict[str, str]
     #: the file that was read, or None
     path: Path | None
@@ -228,15 +228,15 @@ class Loaded(Struct, frozen=True, kw_only=True):
 def load(
     *, path: Path | None = None, flags: Sequence[tuple[str, Any, str]] = (), environ: Mapping[str, str] = os.environ
 ) -> Loaded:
-    """Put the configuration together. `flags` are (`section.key`, value, flag), later ones win.
+    """Assemble the configuration. `flags` are (`section.key`, value, flag); later ones take precedence.
 
-    A flag's value that is text is read as TOML reads it, and kept as text where that fails. Raises ConfigError.
+    The text of a flag is parsed as a TOML value, and kept as text if that fails. Raises ConfigError.
     """
     cwd = Path.cwd()
-    found = _find(path, environ, cwd)
+    file = _find(path, environ, cwd)
     given: dict[str, Setting] = {}
-    if found is not None:
-        _overlay(given, _from_file(found))
+    if file is not None:
+        _overlay(given, _from_file(file))
     _overlay(given, _from_environment(environ, cwd))
     for key, value, flag in flags:
         _require_known(key, flag)
@@ -244,11 +244,11 @@ def load(
     config = _build(given, cwd)
     _check_workload(config, given)
     origins = {key: setting.origin for key, setting in given.items()}
-    return Loaded(config=config, origins=origins, path=found)
+    return Loaded(config=config, origins=origins, path=file)
 
 
 def _overlay(given: dict[str, Setting], stronger: Mapping[str, Setting]) -> None:
-    """Let the settings of a stronger source win, LightGBM's also over their other names."""
+    """Override `given` by the settings of a stronger source; a LightGBM parameter also overrides its aliases."""
     from gpusched.teacher.parameters import CANONICAL
 
     names = {CANONICAL.get(key.removeprefix("lightgbm.")) for key in stronger if key.startswith("lightgbm.")} - {None}
@@ -259,7 +259,7 @@ def _overlay(given: dict[str, Setting], stronger: Mapping[str, Setting]) -> None
 
 
 def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
-    """The file that was named, or the first that is there of those looked for."""
+    """The file that was named, or else the first default file that exists."""
     if path is not None:
         return path.absolute()
     if named := environ.get("GPUSCHED_CONFIG"):
@@ -311,7 +311,7 @@ def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Settin
 
 
 def _require_known(key: str, place: str) -> None:
-    """Raise UnknownKey unless there is such a setting. LightGBM's own parameters are checked by the workload."""
+    """Raise UnknownKey unless the setting exists. LightGBM's parameters are checked by the workload."""
     head, _, tail = key.partition(".")
     if (head == "lightgbm" and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__):
         return
@@ -319,7 +319,7 @@ def _require_known(key: str, place: str) -> None:
 
 
 def keys() -> list[str]:
-    """Every `section.key` but LightGBM's."""
+    """Every `section.key` except LightGBM's."""
     return [f"{section}.{key}" for section, struct in SECTIONS.items() for key in struct.__struct_fields__]
 
 
@@ -329,7 +329,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _line(text: str, section: str | None, key: str) -> int:
-    """The line on which a key (or, without a section, a section) stands in a TOML file; 1 if it cannot be told."""
+    """The line number of a key (or, with `section` None, of the section `key`) in a TOML file; 1 if not found."""
     quote = "[\"']?"
     current: str | None = None
     for number, line in enumerate(text.splitlines(), start=1):
@@ -341,7 +341,7 @@ def _line(text: str, section: str | None, key: str) -> int:
             if path == [section, key]:
                 return number
             continue
-        # A key of a section may also stand above all sections: `section.key = …`, `section = {{key = …}}`.
+        # A section's key may also be written above all sections: `section.key = …`, `section = {{key = …}}`.
         above = rf"{quote}{re.escape(section)}{quote}\s*(\.|=\s*{{.*?\b)\s*" if section and current is None else ""
         if (current == section or above) and re.match(rf"\s*{above}{quote}{re.escape(key)}{quote}\s*[=.]", line):
             return number
@@ -405,7 +405,7 @@ def _path(key: str, setting: Setting) -> Path:
 
 
 def path_problem(text: str) -> str | None:
-    """Why no file can have that path, or none that could be told of in JSON; None if there is nothing against it."""
+    """The reason why a path cannot be used (a null character, not UTF-8), or None."""
     try:
         return "a path has no null characters" if b"\0" in text.encode() else None
     except UnicodeEncodeError:
@@ -413,8 +413,8 @@ def path_problem(text: str) -> str | None:
 
 
 def _wanted(hint: Any) -> str:
-    """What a setting may be, for people."""
-    from msgspec import inspect  # takes a while, and is for errors only
+    """The values that a setting accepts, in words."""
+    from msgspec import inspect  # slow to import, and needed for errors only
 
     return _worded(inspect.type_info(hint), inspect)
 
@@ -440,7 +440,7 @@ def _worded(kind: Any, inspect: Any) -> str:
 
 
 def _parsed(value: Any) -> Any:
-    """Text as TOML reads it, or as it is."""
+    """The TOML value that a text stands for, or the text itself."""
     if not isinstance(value, str):
         return value
     try:
@@ -449,11 +449,11 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-# -- the built-in workload's part --------------------------------------------------------------------------------------
+# -- settings of the built-in workload, and of a batch -----------------------------------------------------------------
 
 
 def workload_settings(config: Config) -> dict[str, Any]:
-    """What `Task.settings` will be: for the built-in workload complete, with LightGBM's defaults filled in."""
+    """The value of `Task.settings`. For the built-in workload it is complete, LightGBM's defaults included."""
     settings: dict[str, Any] = {
         "interval": config.data.interval or ("" if config.run.workload == BUILT_IN_WORKLOAD else "1d"),
         "horizon": config.labels.horizon,
@@ -472,7 +472,7 @@ def workload_settings(config: Config) -> dict[str, Any]:
 
 
 def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
-    """Raise BadValue for settings that the built-in workload refuses, LightGBM's parameters among them."""
+    """Raise BadValue for settings that the built-in workload refuses, including LightGBM's parameters."""
     from gpusched.workload import BadParameters
 
     try:
@@ -483,14 +483,14 @@ def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
 
 
 def _named_first(sentence: str, candidates: Iterable[str]) -> str | None:
-    """The `section.key` whose key is the first that a sentence names."""
-    names = {key: re.search(rf"(?<!\w){re.escape(key.partition('.')[2])}(?!\w)", sentence) for key in candidates}
-    found = {key: name.start() for key, name in names.items() if name}
-    return min(found, key=lambda key: found[key], default=None)
+    """The `section.key` whose key comes first in a sentence."""
+    matches = {key: re.search(rf"(?<!\w){re.escape(key.partition('.')[2])}(?!\w)", sentence) for key in candidates}
+    positions = {key: match.start() for key, match in matches.items() if match}
+    return min(positions, key=lambda key: positions[key], default=None)
 
 
 def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -> BatchSpec:
-    """What a batch of `symbols` asks for. Raises NoDates, DatesReversed."""
+    """The specification of a batch of `symbols`. Raises NoDates, DatesReversed."""
     start, end = config.windows.start, config.windows.end
     if start is None or end is None:
         missing = " and no ".join(name for name, date in (("start", start), ("end", end)) if date is None)
@@ -514,7 +514,7 @@ def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -
 
 
 def run_state_dir(config: Config, output_dir: Path) -> Path:
-    """Where `gpusched run` keeps its database and its logs: a directory for each output directory."""
+    """The directory of the database and the logs of `gpusched run`: a separate one for each output directory."""
     if config.run.state_dir is None:
         return output_dir / STATE_DIR
     place = os.path.realpath(output_dir)
@@ -536,6 +536,6 @@ def _limits(run: Run) -> Limits:
 
 
 def terms(config: Config) -> dict[str, tuple[str, Any]]:
-    """By setting: the term of a batch (`gpusched.core.terms`) that it stands for, and its value."""
+    """The settings that are terms of a batch: `section.key` → (name in `gpusched.core.terms`, value)."""
     of_run = {"workers": config.run.workers, **msgspec.structs.asdict(_limits(config.run))}
     return {f"run.{name.replace('_bytes', '_mb')}": (name, value) for name, value in of_run.items()}

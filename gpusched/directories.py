@@ -1,8 +1,8 @@
-"""Names within directories: what they hold is removed and renamed without following a link, and strangers are spared.
+"""Names within directories: entries are removed and renamed without following a link, and strangers' are kept.
 
-Whoever may write to an output directory may put a link, or a directory of theirs, wherever gpusched is about to write
-or delete. So everything here works on a name within an open directory, and never follows a link that has that name: a
-link is itself removed, renamed or refused. What is replaced is looked at, and what is not ours keeps existing.
+A user who may write to an output directory may put a link, or their own directory, wherever gpusched is about to write
+or delete. So everything here works on a name within an open directory, and never follows a link of that name: the link
+itself is removed, renamed or refused. An entry is inspected before it is replaced, and one that is not ours is kept.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from gpusched.errors import InputError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OWN_DIRECTORY = _DIRECTORY | os.O_NOFOLLOW
-#: to pass through a directory, which one may not be allowed to read
+#: to pass through a directory that this user may not be allowed to read
 _WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: names that are tried, where others are taken
+#: how many numbered names are tried before giving up
 _MOST_NAMES = 10_000
 
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
-#: of file systems and kernels that have neither
+#: errors of file systems and kernels without these two flags
 _NO_FLAGS = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,10 +52,10 @@ def opened(path: str | Path, dir_fd: int | None = None) -> Iterator[int]:
 
 @contextlib.contextmanager
 def descended(path: Path, look: Callable[[int], None] = lambda directory: None) -> Iterator[tuple[int, list[str]]]:
-    """The deepest directory that there is on the way to an absolute path, and the names that are missing below it.
+    """The deepest existing directory on the way to an absolute path, and the names that are missing below it.
 
-    No link is followed on the way (NotADirectoryError). `look` is called with every directory, the last one included.
-    The descriptor is good for names within the directory only.
+    Links are not followed (NotADirectoryError). `look` is called with every directory, the last one included. The
+    descriptor can be used only for names within the directory.
     """
     descriptor = os.open("/", _WAY)
     missing = list(path.parts[1:])
@@ -77,7 +77,7 @@ def descended(path: Path, look: Callable[[int], None] = lambda directory: None) 
 
 @contextlib.contextmanager
 def made(directory: int, missing: Sequence[str]) -> Iterator[int]:
-    """A descriptor of a directory some way below an open one, made as far as it is not there."""
+    """A descriptor of a directory below an open one; the `missing` directories on the way are made."""
     with contextlib.ExitStack() as stack:
         for name in missing:
             with contextlib.suppress(FileExistsError):
@@ -88,9 +88,9 @@ def made(directory: int, missing: Sequence[str]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def opened_output(path: Path, *, guarded: bool, make: bool = True) -> Iterator[int]:
-    """A descriptor of an output directory, made if it is not there.
+    """A descriptor of an output directory, which is made if missing.
 
-    `guarded`: raises NotOurs where a link leads there.
+    `guarded`: raises NotOurs if the path to it contains a link.
     """
     with contextlib.ExitStack() as stack:
         if guarded:
@@ -109,9 +109,9 @@ def opened_output(path: Path, *, guarded: bool, make: bool = True) -> Iterator[i
 
 
 def own_directory(name: str, dir_fd: int, *, shown: Path) -> int:
-    """A descriptor of the directory `name`, made if there is none, that nobody but this user can change.
+    """A descriptor of the directory `name`, made if missing, that only this user can change.
 
-    Raises NotOurs, which calls it `shown`, where something else has that name.
+    Raises NotOurs, which calls it `shown`, where another kind of entry has that name.
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=dir_fd)
@@ -140,7 +140,7 @@ def _make_private(directory: int, shown: Path) -> None:
 
 
 def _owner_of_new(directory: int) -> int | None:
-    """Who owns what this process makes in a directory: some file systems give all to one user, whoever makes it."""
+    """The owner of new entries of this process in a directory: some file systems give all entries to one user."""
     name = f".owner.{os.getpid()}"
     try:
         os.mkdir(name, 0o700, dir_fd=directory)
@@ -152,13 +152,13 @@ def _owner_of_new(directory: int) -> int | None:
 
 
 def names(directory: int) -> list[str]:
-    """What an open directory holds."""
+    """The names of the entries of an open directory."""
     with os.scandir(directory) as entries:
         return [entry.name for entry in entries]
 
 
 def same(one: int, name: str, dir_fd: int) -> bool:
-    """Whether `name` is still that of the open file or directory `one`."""
+    """Whether `name` still refers to the open file or directory `one`."""
     try:
         return os.path.samestat(os.fstat(one), os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
     except FileNotFoundError:
@@ -166,7 +166,7 @@ def same(one: int, name: str, dir_fd: int) -> bool:
 
 
 def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:
-    """Whether all that it and the directories below hold are files with these paths."""
+    """Whether the directory and those below it hold no files but those with these paths."""
     with os.scandir(directory) as entries:
         for entry in entries:
             path, mode = prefix + entry.name, entry.stat(follow_symlinks=False).st_mode
@@ -183,10 +183,10 @@ def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:
 
 
 def remove(name: str, dir_fd: int) -> None:
-    """Remove a file, a link, or a directory with all that it holds; somebody else may be removing the same.
+    """Remove a file, a link, or a directory with its content; another process may be removing the same.
 
-    Directories are emptied level by level, those below moved up: neither their depth nor a link that takes the place of
-    one meanwhile can lead astray. What is mounted within stays (OSError).
+    Directories are emptied level by level, their subdirectories moved up: so depth does not matter, and a link that
+    replaces a directory meanwhile is not followed. A mounted file system within is kept (OSError).
     """
     if _unlinked(name, dir_fd):
         return
@@ -197,7 +197,7 @@ def remove(name: str, dir_fd: int) -> None:
 
 
 def remove_only(name: str, dir_fd: int, paths: Set[str]) -> bool:
-    """Remove a directory and the files in it that have these paths; False if it holds anything else, which stays."""
+    """Remove a directory and the files in it that have these paths; False if it holds anything else, which is kept."""
     with opened(name, dir_fd) as directory:
         _remove_paths(directory, paths, "")
     return _rmdir(name, dir_fd)
@@ -226,7 +226,7 @@ def _rmdir(name: str, dir_fd: int) -> bool:
 
 
 def _unlinked(name: str, dir_fd: int) -> bool:
-    """Remove what is not a directory; False if it is one."""
+    """Remove a file or a link; False if it is a directory."""
     try:
         os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
@@ -265,7 +265,7 @@ def _let_write(directory: int) -> None:
 
 
 def place(name: str, dir_fd: int, new: str, new_dir_fd: int) -> bool:
-    """Rename it, unless `new` is taken by anything: then nothing happens and False is returned."""
+    """Rename an entry, unless the name `new` is taken: then nothing happens and False is returned."""
     if _renamed(name, dir_fd, new, new_dir_fd, _RENAME_NOREPLACE):
         return True
     if _exists(new, new_dir_fd):
@@ -280,16 +280,16 @@ def exchange(one: str, dir_fd: int, other: str, other_dir_fd: int) -> bool:
 
 
 def move_aside(name: str, dir_fd: int, word: str, new_dir_fd: int | None = None, *, called: str | None = None) -> str:
-    """Rename what stands in the way to `<called>.<word>`, or with a number behind it; the new name.
+    """Rename an entry that is in the way to `<called>.<word>`, numbered if that is taken; return the new name.
 
-    `called` is its own name where nothing else is said, and `new_dir_fd` the directory that it is in.
+    By default `called` is its own name, and `new_dir_fd` the directory that it is in.
     """
     candidates = and_numbered(f"{called or name}.{word}")
     return _rename_new(name, dir_fd, candidates, dir_fd if new_dir_fd is None else new_dir_fd)
 
 
 def _rename_new(name: str, dir_fd: int, candidates: Iterable[str], new_dir_fd: int) -> str:
-    """Rename it to the first candidate that is free."""
+    """Rename an entry to the first candidate that is free."""
     for new in candidates:
         if place(name, dir_fd, new, new_dir_fd):
             return new
@@ -297,7 +297,7 @@ def _rename_new(name: str, dir_fd: int, candidates: Iterable[str], new_dir_fd: i
 
 
 def and_numbered(name: str) -> Iterator[str]:
-    """A name, and those to take where it is taken."""
+    """A name, and the numbered names to use if it is taken."""
     return itertools.chain((name,), _numbered(name, iter(range(2, _MOST_NAMES))))
 
 
@@ -306,7 +306,7 @@ def _numbered(name: str, numbers: Iterator[int]) -> Iterator[str]:
 
 
 def _renamed(name: str, dir_fd: int, new: str, new_dir_fd: int, flags: int) -> bool:
-    """Whether it was renamed; False where that cannot be done so, or, with RENAME_NOREPLACE, `new` is taken."""
+    """Whether the entry was renamed; False if the flags are not supported or, with RENAME_NOREPLACE, `new` is taken."""
     try:
         renameat2 = _libc.renameat2
     except AttributeError:

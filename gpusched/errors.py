@@ -1,9 +1,9 @@
-"""The error catalogue: what a user can get wrong or run into, and what to do next.
+"""The error catalogue: the mistakes and faults that a user may meet, each with the next step.
 
-Each class is one entry. `problem` says what is wrong, `remedy` what to do about it; both are `str.format` templates
-over the keyword arguments of the constructor. `place` is where it happened (`file:line`, a key, a window) and comes
-first in the message. Code that raises one of these never lets a traceback reach the user: `gpusched.__main__` prints
-`str(error)` and exits with `error.exit_code`.
+Each class is one entry. `problem` states the fault, `remedy` the next step; both are `str.format` templates over the
+keyword arguments of the constructor. `place` is where it happened (`file:line`, a key, a window) and comes first in the
+message. The user never sees a traceback of one of these: `gpusched.cli.run` prints `str(error)` and exits with
+`error.exit_code`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 
 class GpuschedError(Exception):
-    """Base of everything that gpusched says to a user instead of a traceback."""
+    """Base of every error that gpusched reports to a user in a sentence instead of a traceback."""
 
     exit_code: ClassVar[int] = BAD_INPUT
     problem: ClassVar[str] = "{problem}"
@@ -41,7 +41,7 @@ class GpuschedError(Exception):
 
 
 class UsageError(GpuschedError):
-    """The command line is not one that gpusched has."""
+    """The command line is not valid."""
 
     exit_code = USAGE
 
@@ -79,7 +79,7 @@ class StoreLocked(StoreError):
 
 
 class StoreReplaced(StoreError):
-    """Another file has its name; what was recorded is in the open one, which has none."""
+    """Another file has the store's name; the open one, which holds the records, no longer has a name."""
 
     problem = "{path} was replaced while it was in use"
     remedy = "stop this supervisor before you put another store in its place; committed results are found again"
@@ -101,7 +101,7 @@ class StoreUnwritable(StoreError):
 
 
 class StoreFull(StoreError):
-    """Nothing of the transaction was kept; the store is as it was before."""
+    """The transaction was rolled back; the store is unchanged."""
 
     problem = "{path} cannot grow: {cause}"
     remedy = "make room on that file system (`df -h`, `quota`), nothing is lost"
@@ -112,7 +112,7 @@ class LaunchError(GpuschedError):
 
 
 class DaemonError(GpuschedError):
-    """The daemon cannot be reached or will not do what was asked."""
+    """The daemon cannot be reached or refuses a request."""
 
     exit_code = NO_DAEMON
 

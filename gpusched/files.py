@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and a lock that names its holder. None of them is written through a link."""
+"""Files that are written whole or not at all, and a lock that names its holder. Neither is written through a link."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Locked(Exception):
 
 @contextlib.contextmanager
 def regular(name: str, dir_fd: int, *, follow: bool = False) -> Iterator[BufferedReader]:
-    """A file within a directory, to be read. Raises OSError, also for a pipe, which would be waited for."""
+    """Open a file within a directory for reading. Raises OSError, also for a pipe, on which a read would block."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(name, flags if follow else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -42,13 +42,13 @@ def regular(name: str, dir_fd: int, *, follow: bool = False) -> Iterator[Buffere
 
 
 def write_whole(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) -> None:
-    """Replace the file at `path`: it is there whole or not at all. Raises OSError, and leaves nothing behind then."""
+    """Replace the file at `path`, whole or not at all. Raises OSError, and leaves no temporary file then."""
     with opened(path.parent) as directory:
         create_whole(path.name, directory, chunks, mode=mode).close()
 
 
 def create_whole(name: str, dir_fd: int, chunks: Iterable[bytes], *, mode: int = 0o666) -> IO[bytes]:
-    """As `write_whole`; the file is still open, so that more can be appended to what has that name."""
+    """As `write_whole`, but return the file still open, so that more can be appended to it."""
     temporary, descriptor = _temporary(name, dir_fd, mode)
     file = os.fdopen(descriptor, "wb")
     try:
@@ -59,7 +59,7 @@ def create_whole(name: str, dir_fd: int, chunks: Iterable[bytes], *, mode: int =
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=dir_fd)
-        with contextlib.suppress(OSError):  # what it could not write before
+        with contextlib.suppress(OSError):  # it flushes its buffer again, which fails again
             file.close()
         raise
     with contextlib.suppress(OSError):
@@ -68,9 +68,9 @@ def create_whole(name: str, dir_fd: int, chunks: Iterable[bytes], *, mode: int =
 
 
 def _temporary(name: str, dir_fd: int, mode: int) -> tuple[str, int]:
-    """A new file beside `name`, and its descriptor, which is locked for as long as its writer lives.
+    """A new file beside `name`, and its descriptor, which is locked while its writer lives.
 
-    One that a dead writer has left is removed, and anything else that has its name is left alone.
+    The temporary file of a dead writer is removed; any other entry with that name is left alone.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     for candidate in and_numbered(f".{name}.tmp"):
@@ -81,7 +81,7 @@ def _temporary(name: str, dir_fd: int, mode: int) -> tuple[str, int]:
                 if _left_over(candidate, dir_fd):
                     continue
                 break
-            # Between its creation and its lock it looks like a left-over.
+            # Between its creation and its lock another writer may take it for a left-over and remove it.
             if _lock(descriptor) and same(descriptor, candidate, dir_fd):
                 return candidate, descriptor
             os.close(descriptor)
@@ -89,7 +89,7 @@ def _temporary(name: str, dir_fd: int, mode: int) -> tuple[str, int]:
 
 
 def _left_over(name: str, dir_fd: int) -> bool:
-    """Remove the temporary file of a writer that died; False if it is that of a living one, or something else."""
+    """Remove the temporary file of a dead writer; False if its writer lives, or it is no temporary file of ours."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def _left_over(name: str, dir_fd: int) -> bool:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether nobody else has the lock of an open file; where there are no locks, nobody has."""
+    """Lock an open file; False if another process has locked it. True also where there are no file locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -120,20 +120,20 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-# -- a lock of one's own -----------------------------------------------------------------------------------------------
+# -- a lock that names its holder --------------------------------------------------------------------------------------
 
 
 def make_private_directory(directory: Path) -> None:
-    """As `mkdir -p`, private all the way."""
+    """As `mkdir -p`, with every new directory private (mode 700)."""
     if not directory.is_dir():
         make_private_directory(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def lock(path: Path) -> int:
-    """The descriptor that keeps other processes out until it is closed. The file names its holder's PID.
+    """Return the descriptor that keeps other processes out until it is closed. The file contains its holder's PID.
 
-    Raises Locked, OSError, and NotOurs where `path` is something else than a lock file.
+    Raises Locked, OSError, and NotOurs where `path` is not a lock file.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)

@@ -1,6 +1,6 @@
-"""An output directory as a whole: what dead attempts left in it, which results are missing, which are to go.
+"""An output directory as a whole: find missing results, remove results, and remove left-overs of dead attempts.
 
-What is removed here is gpusched's own, as `gpusched.artifacts` tells it from everything else.
+Only directories that gpusched wrote are removed; `gpusched.artifacts` tells them from everything else.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from gpusched import artifacts, directories
 
 
 def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
-    """Those of the windows whose result is not at `<output_dir>/<label>`; what cannot be looked at may be there."""
+    """The labels that have no result at `<output_dir>/<label>`; a result that cannot be checked counts as present."""
     return [label for label in labels if _is_gone(output_dir / label / artifacts.METADATA)]
 
 
 def remove_results(
     output_dir: Path, fingerprints: Mapping[str, str | None], *, guarded: bool = False
 ) -> tuple[int, list[str]]:
-    """Remove the results of windows, by label and fingerprint; how many, and the labels of what was left there.
+    """Remove the results of windows (label → fingerprint); return how many, and the labels that are still taken.
 
-    Only what is provably that result goes: a directory of this user with a `metadata.json` of that window and that
-    fingerprint, which lists every file in it. It is renamed first, and looked at again where nobody else can exchange
-    it. Raises OSError, `directories.NotOurs`.
+    Only provable results are removed: a directory of this user whose `metadata.json` names that window and that
+    fingerprint and lists every file in it. It is first renamed into `.partial`, where nobody else can exchange it, and
+    checked again there. Raises OSError, `directories.NotOurs`.
     """
     removed, kept = 0, list[str]()
     with contextlib.ExitStack() as stack:
@@ -40,7 +40,7 @@ def remove_results(
         owner = os.fstat(parent).st_uid
         for label, fingerprint in fingerprints.items():
             if artifacts.standing_in(output, label, owner, (fingerprint,)) == "result":
-                # Where nobody else can exchange it.
+                # Into `.partial`, where nobody else can exchange it.
                 name = directories.move_aside(label, output, str(os.getpid()), parent)
                 if artifacts.remove_result(name, parent, label, owner, (fingerprint,)):
                     removed += 1
@@ -48,13 +48,13 @@ def remove_results(
                     directories.move_aside(name, parent, artifacts.ASIDE, output, called=label)
             if artifacts.standing_in(output, label) != "nothing":
                 kept.append(label)
-        with contextlib.suppress(OSError):  # somebody is at work there
+        with contextlib.suppress(OSError):  # an attempt is writing there
             os.rmdir(artifacts.PARTIAL, dir_fd=output)
     return removed, kept
 
 
 def sweep_partial(output_dir: Path, *, guarded: bool = False) -> int:
-    """Remove what attempts that died left in `output_dir`; return how many there were.
+    """Remove the partial directories of dead attempts from `output_dir`; return how many were removed.
 
     Raises OSError where nothing can be written there, and `directories.NotOurs` as `Partial` does.
     """

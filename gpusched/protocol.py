@@ -1,12 +1,12 @@
-"""The socket protocol: what clients and the daemon say to each other, one JSON object a line over a unix socket.
+"""The socket protocol between clients and the daemon: one JSON object per line, over a unix socket.
 
-A client opens with `Hello` and is answered with `Welcome`; then it sends requests, each answered before the next one is
-looked at: by one reply, or by several of which the last is `End`, or by `Problem`. After `Subscribe` the connection
-carries nothing but what happens: a `Snapshot`, then deltas. A further `Snapshot` may follow at any time; it replaces
-everything that was known.
+A client opens with `Hello` and the daemon answers with `Welcome`. Then the client sends requests, each answered before
+the next one is read: by one reply, by several of which the last is `End`, or by `Problem`. After `Subscribe` the
+connection carries only updates: a `Snapshot`, then deltas. A further `Snapshot` may follow at any time; it replaces
+everything received before.
 
 Fields that a side does not know are ignored, and new fields have defaults, so that versions can differ; `PROTOCOL`
-grows only when that is not enough. `Hello`, `Welcome` and `Problem` never change.
+is raised only when that is not enough. `Hello`, `Welcome` and `Problem` never change.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """The first frame of a client."""
 
     protocol: int
-    #: of the client's gpusched, for messages
+    #: version of the client's gpusched, for messages
     version: str
 
 
@@ -75,7 +75,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
-    """Nothing was done; as in `gpusched.errors`."""
+    """The request failed and changed nothing. The fields are those of a `gpusched.errors.GpuschedError`."""
 
     problem: str
     remedy: str
@@ -94,8 +94,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     name: str | None = None
     #: absolute; None: below the daemon's output root
     output_dir: str | None = None
-    #: the terms (`gpusched.core.terms`) that were asked for, and not only defaults: a batch at work goes on with them;
-    #: None: all
+    #: names of the terms (`gpusched.core.terms`) that were given explicitly, which a batch at work adopts; None: all
     terms: tuple[str, ...] | None = None
 
 
@@ -107,12 +106,12 @@ class GetBatch(msgspec.Struct, frozen=True, kw_only=True, tag="get_batch"):
     """Answered with `BatchDetail`."""
 
     batch_id: str
-    #: with what there is to know about its data
+    #: whether the reply includes the notes on its data
     notes: bool = False
 
 
 class ListWindows(msgspec.Struct, frozen=True, kw_only=True, tag="list_windows"):
-    """Answered with any number of `WindowPage`, then `End`. `status` is that of a `WindowLine`; None: all."""
+    """Answered with any number of `WindowPage`, then `End`. `status` as in `WindowLine`; None: all windows."""
 
     batch_id: str
     status: str | None = None
@@ -128,20 +127,20 @@ class GetWindow(msgspec.Struct, frozen=True, kw_only=True, tag="get_window"):
 class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read_log"):
     """Answered with any number of `LogChunk`, then `End`.
 
-    `attempt` None: the last one. `follow` goes on until the attempt has ended, or where `attempt` is None until the
+    `attempt` None: the last one. `follow` continues until the attempt has ended or, if `attempt` is None, until the
     window is finished, through all further attempts.
     """
 
     batch_id: str
     label: str
     attempt: int | None = None
-    #: bytes to leave out
+    #: bytes to skip at the start
     offset: int = 0
     follow: bool = False
 
 
 class GetResults(msgspec.Struct, frozen=True, kw_only=True, tag="get_results"):
-    """Answered with any number of `ResultPage`, then `End`: the windows that are finished, in that order."""
+    """Answered with any number of `ResultPage`, then `End`: the finished windows, in the order of finishing."""
 
     batch_id: str
 
@@ -152,25 +151,25 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
     batch_id: str
 
 
-#: `alter` does nothing but change terms
+#: `alter` only changes terms
 Verb = Literal["cancel", "hold", "release", "retry", "alter"]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
-    """Do something to a batch or to one of its windows. Answered with `Changed`, when it is durable."""
+    """Apply a verb to a batch or to one of its windows. Answered with `Changed`, when it is durable."""
 
     verb: Verb
     batch_id: str
     #: None: the whole batch
     label: str | None = None
-    #: with which it is to go on, by name: see `gpusched.core.terms`
+    #: the batch's new terms, by name: see `gpusched.core.terms`
     terms: dict[str, Any] = {}
 
 
 class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
-    """Remove what is known of finished batches, their logs, and maybe their results. Answered with `Forgotten`."""
+    """Remove the records and logs of finished batches, and their results on request. Answered with `Forgotten`."""
 
-    #: either a batch, or all that finished so many seconds ago
+    #: either one batch, or (`older_than_s`) all that finished at least that many seconds ago
     batch_id: str | None = None
     older_than_s: float | None = None
     results: bool = False
@@ -181,15 +180,15 @@ class ListDevices(msgspec.Struct, frozen=True, kw_only=True, tag="list_devices")
 
 
 class ChangeDevice(msgspec.Struct, frozen=True, kw_only=True, tag="change_device"):
-    """Place nothing more on a device, or open it again. Answered with `Devices`: those it was done to."""
+    """Place nothing more on a device, or open it again. Answered with `Devices`: those that the verb applied to."""
 
     verb: Literal["drain", "resume"]
-    #: id or an unambiguous prefix of one; None: all devices
+    #: id, or an unambiguous prefix of an id; None: all devices
     device: str | None = None
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag="subscribe"):
-    """Answered with a `Snapshot` and deltas until the client hangs up; of one batch, or of all."""
+    """Answered with a `Snapshot` and deltas of one batch, or of all (None), until the client hangs up."""
 
     batch_id: str | None = None
 
@@ -230,12 +229,12 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
     counts: dict[str, int]
-    #: when it was so, by the daemon's clock, with which alone the other instants can be compared; None: by one of 0.1
+    #: time of this status by the daemon's clock, the only one to compare the other times with; None: from a 0.1 daemon
     at: float | None = None
 
 
 class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A window, as a listing shows it. What has not happened yet is None."""
+    """A window, as a listing shows it. Times of later events, and the fields that they fill, are None."""
 
     key: WindowKey
     symbol: str
@@ -245,23 +244,23 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     moved_at: float
     usable_rows: int
-    #: launches, the present one included
+    #: launches so far, including the current one
     attempts: int
-    #: the last launch
+    #: this and the next three: of the last launch
     slot: Slot | None
     pid: int | None
     started_at: float | None
     ended_at: float | None
-    #: why it was skipped or has failed
+    #: why it was skipped or failed
     reason: str | None
-    #: kind of the failure, for one that has failed
+    #: kind of the failure, if it failed
     failure: FailureKind | None = None
-    #: what would help, where its data gave nothing
+    #: the remedy, if its data cannot be trained on
     remedy: str = ""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished window and what it gave."""
+    """A finished window and its result."""
 
     key: WindowKey
     symbol: str
@@ -271,32 +270,32 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     finished_at: float
     attempts: int
-    #: of the last launch, from start to end; None if there was none
+    #: duration of the last launch; None if there was none
     seconds: float | None
     device: str | None
     slot: int | None
     artifacts_path: str | None
     metrics: dict[str, Any] | None
     sample_counts: dict[str, int] | None
-    #: of the last launch
+    #: start and end of the last launch
     started_at: float | None = None
     ended_at: float | None = None
     #: seconds by phase, in order
     phases: dict[str, float] | None = None
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None
-    #: most GPU memory that it used, as its driver counted or a reading saw
+    #: peak GPU memory, as counted by the driver or seen by a reading
     device_memory_bytes: int | None = None
-    #: its kernels were executing on a GPU, where the driver counts that
+    #: seconds in which its kernels were executing on a GPU; None where the driver does not count them
     device_seconds: float | None = None
-    #: why it was skipped or has failed
+    #: why it was skipped or failed
     reason: str | None
-    #: kind of the failure, for one that has failed
+    #: kind of the failure, if it failed
     failure: FailureKind | None = None
 
 
 class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One launch of a window. What has not happened yet is None."""
+    """One launch of a window. Fields of events that are yet to happen are None."""
 
     attempt: int
     slot: Slot
@@ -322,39 +321,39 @@ class StoryLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A device, who holds its slots, and what was last read of it."""
+    """A device, the windows that hold its slots, and its last reading."""
 
     device: Device
     health: Health
-    #: why it is not open
+    #: why its health is not "open"
     reason: str
     slots: tuple[Slot, ...]
-    #: by slot index
+    #: slot index → the window that holds it
     allocations: dict[int, WindowKey]
     reading: Reading | None
-    #: of the slots, so many are used at a time
+    #: number of slots that are used at a time
     width: int = 0
-    #: memory promised to windows that have not been seen to use it
+    #: memory promised to windows that no reading has shown using it yet
     reserved_bytes: int = 0
-    #: memory that processes of others use; None where it cannot be told whose it is
+    #: memory used by processes that are not gpusched's; None where the owner cannot be determined
     foreign_bytes: int | None = None
-    #: when it came to be in that health
+    #: time of the last change of `health`
     since_at: float = 0.0
 
 
-#: What is in trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of a
-#: daemon or a launcher that has gone do not die.
+#: Kinds of trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of an
+#: earlier daemon or launcher do not die.
 TroubleKind = Literal["store", "window", "launcher", "leftover"]
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is wrong with the daemon at the moment."""
+    """A fault of the daemon that persists."""
 
-    #: one of `TroubleKind`; a newer daemon may know more
+    #: a `TroubleKind`, or another kind of a newer daemon
     kind: str
     #: the path, the window or the process
     about: str
-    #: a sentence for people, with what `about` says
+    #: a sentence for people, which includes `about`
     text: str
     since: float
 
@@ -367,27 +366,27 @@ class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
 
 
 class Surveyed(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
-    """How many symbols of a batch's have been looked at."""
+    """Progress of a survey, in symbols of the batch."""
 
     done: int
     total: int
-    #: nothing has been looked at yet, since it waits for these GPUs to be tried
+    #: the GPUs that are being tried, which the survey waits for; empty if it has begun
     trying: str = ""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
-    """The batch is durable. `known` is a batch that was at work already; `again`, a new round of a finished one."""
+    """The batch is durable. `known`: a batch that was already at work; `again`: a new round of a finished one."""
 
     batch: BatchStatus
     how: Literal["new", "known", "again"]
-    #: what `auto` came to
+    #: the choice made for `auto`
     choice: Choice | None = None
-    #: results of other parameters that it replaces; things that are no results, which it moves aside
+    #: number of results of other parameters that it replaces, and of entries other than results that it moves aside
     replaces: int = 0
     moves_aside: int = 0
-    #: of one that was at work, and now goes on with other limits, workers or priority: what is different, in words
+    #: for `known`: changes of its limits, workers or priority, in words
     changes: tuple[str, ...] = ()
-    #: sentences for people about what was asked for
+    #: sentences for people about the request
     notes: tuple[str, ...] = ()
 
 
@@ -398,9 +397,9 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, tag="batches"):
 class BatchDetail(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     batch: BatchStatus
     spec: BatchSpec
-    #: what `auto` came to
+    #: the choice made for `auto`
     choice: Choice | None = None
-    #: of the first symbols that have any, if they were asked for
+    #: notes on the first symbols that have any, if the request wanted them
     notes: DataNotes = {}
 
 
@@ -414,16 +413,16 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     state: State
     story: tuple[StoryLine, ...]
     attempts: tuple[AttemptLine, ...]
-    #: where its batch runs, and what `auto` came to
+    #: the device that its batch asks for, and the choice made for `auto`
     device: DeviceChoice = "auto"
     choice: Choice | None = None
-    #: of its symbol's data
+    #: notes on its symbol's data
     notes: tuple[DataNote, ...] = ()
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     attempt: int
-    #: of the first byte
+    #: position of the first byte of `data` in the log
     offset: int
     data: bytes
 
@@ -433,7 +432,7 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
-    """What was read of the devices while windows of the batch ran: by device, in the order of time."""
+    """Readings of the devices while windows of the batch ran: by device, in the order of time."""
 
     samples: tuple[Sample, ...]
 
@@ -443,19 +442,19 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
 
     batch: BatchStatus
     windows: int
-    #: of its terms, in words
+    #: changes of its terms, in words
     changes: tuple[str, ...] = ()
-    #: what keeps a cancellation from being written, which has taken effect all the same; None: it is written
+    #: why a cancellation, which has taken effect, could not be written to the store; None: it is written
     not_durable: str | None = None
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):
-    """What has been removed."""
+    """The batches removed, and the numbers of windows and results removed."""
 
     batches: tuple[str, ...] = ()
     windows: int = 0
     results: int = 0
-    #: paths where results should be, and that were left because they are not provably that and nothing else
+    #: paths of results that were kept, because they hold something other than that result, or may
     kept: tuple[str, ...] = ()
 
 
@@ -473,37 +472,37 @@ class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):
 
 
 class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
-    #: it places nothing more and leaves when what runs has ended
+    #: whether the daemon places nothing more and exits when the running windows have ended
     draining: bool
-    #: windows that hold a slot, and those that have not finished
+    #: windows that hold a slot, and windows that have not finished
     active: int
     unfinished: int
-    #: what keeps the daemon from writing its store, or None
+    #: why the daemon cannot write its store, or None
     trouble: str | None
     #: the GPUs that are being tried, and for how long; empty if none is
     trying: str = ""
-    #: all that is wrong, the oldest first
+    #: all faults, the oldest first
     troubles: tuple[Trouble, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
-    """All that a view starts from: batches with their counts, the windows that hold a slot, devices."""
+    """The state that a view starts from: batches with their counts, the windows that hold a slot, devices."""
 
     at: float
     batches: tuple[BatchStatus, ...]
     active: tuple[WindowLine, ...]
-    #: the last report of each window that runs
+    #: the last report of each running window
     progress: tuple[ProgressReported, ...]
     devices: tuple[DeviceStatus, ...]
-    #: how the last windows left their slots for good, and how the last of those that failed did: the latest at the end
+    #: the moves by which the latest windows left their slots for good, and those of the latest failures; newest last
     ended: tuple[WindowMoved, ...] = ()
     failed: tuple[WindowMoved, ...] = ()
-    #: what is wrong with the daemon, the oldest first; a new snapshot follows when that changes
+    #: faults of the daemon, the oldest first; a new snapshot follows when they change
     troubles: tuple[Trouble, ...] = ()
 
 
 class BatchAnnounced(msgspec.Struct, frozen=True, kw_only=True, tag="batch_announced"):
-    """A batch was accepted: a new one, or a new round of one that was known."""
+    """A batch was accepted: a new one, or a new round of a known one."""
 
     batch: BatchStatus
 
@@ -551,14 +550,14 @@ Reply = (
 
 
 class BadFrame(Exception):
-    """A line that is not a message of this protocol; says why."""
+    """A line that is not a message of this protocol; its text is the reason."""
 
 
 _encoder = msgspec.json.Encoder()
 
 
 def encode(message: Hello | Request | Reply) -> bytes:
-    """The frame of a message: a line."""
+    """The frame of a message: one line of JSON, with its newline."""
     return _encoder.encode(message) + b"\n"
 
 
@@ -568,13 +567,13 @@ def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return decode(line)
         except RecursionError:
             raise BadFrame("it is nested too deeply") from None
-        except ValueError as error:  # what msgspec raises, UnicodeDecodeError included
+        except ValueError as error:  # the base of msgspec's errors and of UnicodeDecodeError
             raise BadFrame(str(error)) from error
 
     return decode_frame
 
 
-#: Each takes a line and raises BadFrame.
+#: Each decodes one line. Raises BadFrame.
 decode_hello: Callable[[bytes], Hello] = _decoder(msgspec.json.Decoder(Hello).decode)
 decode_request: Callable[[bytes], Request] = _decoder(msgspec.json.Decoder(Request).decode)
 decode_reply: Callable[[bytes], Reply] = _decoder(msgspec.json.Decoder(Reply).decode)

@@ -23,9 +23,9 @@ class NoResults(InputError):
 def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
     """The windows of a batch, one row each, in the order in which they finished.
 
-    `path` is the batch's directory or its `teacher_runs.json`. Columns are those of the index, with nested ones made
-    flat: `start` and `end` (datetime64), `validation_auc` and the other metrics, `train_rows` and the other counts.
-    What a window does not have is NaN, NaT or None. A line that is being written is left out. Raises NoResults.
+    `path` is the batch's directory or its `teacher_runs.json`. Columns are those of the index, with nested ones
+    flattened: `start` and `end` (datetime64), `validation_auc` and the other metrics, `train_rows` and the other
+    counts. Missing values are NaN, NaT or None. An incomplete last line is left out. Raises NoResults.
     """
     import pandas as pd
 
@@ -49,7 +49,7 @@ def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
-    """One level: metrics by part and name, counts with `_rows` behind them."""
+    """Flatten a line of the index: metrics become `<part>_<name>`, counts `<part>_rows`."""
     row: dict[str, Any] = {}
     for name, value in line.items():
         match name, value:

@@ -1,4 +1,4 @@
-"""Streams that may be lost: a reader who leaves, a full disk or a terminal that is gone ends the writing alone."""
+"""Streams that may be lost: if the reader leaves, the disk is full or the terminal is gone, only the output ends."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-#: characters that are written at once: a pipe that takes anything takes so many (4096 bytes)
+#: characters written at once: at most 4000 bytes in UTF-8, and a pipe that is ready for writing takes at least 4096
 PIECE_CHARS = 1000
 
 
 class Expendable(io.FileIO):
-    """A descriptor whose first failed write is its last: later ones are dropped.
+    """A descriptor that is not written to after its first failed write: later writes are dropped.
 
-    It waits where another program has made the descriptor non-blocking, as most terminals of pipelines are shared.
+    If another program has made the descriptor non-blocking (the programs of a pipeline share their terminal), a write
+    waits until there is room.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        #: why it takes nothing more
+        #: the error of the failed write, or None
         self.lost: OSError | None = None
 
     def write(self, data: Any) -> int:
@@ -41,7 +42,7 @@ class Expendable(io.FileIO):
 
 @contextlib.contextmanager
 def expendable(name: str) -> Iterator[None]:
-    """Let `sys.<name>` be lost without an error for as long as the context lasts; Textual draws on its original too."""
+    """Within the context, let `sys.<name>` and `sys.__<name>__` (where Textual draws) be lost without an error."""
     stream, original = getattr(sys, name), f"__{name}__"
     try:
         descriptor = stream.fileno()
@@ -67,15 +68,15 @@ def expendable(name: str) -> Iterator[None]:
 
 
 def lost(file: IO[str] | None) -> OSError | None:
-    """Why nothing more reaches the reader of an expendable stream; None while it does, and of any other stream."""
-    found = getattr(getattr(getattr(file, "buffer", None), "raw", None), "lost", None)
-    return found if isinstance(found, OSError) else None
+    """The error that ended an expendable stream; None while it works, and for any other stream."""
+    error = getattr(getattr(getattr(file, "buffer", None), "raw", None), "lost", None)
+    return error if isinstance(error, OSError) else None
 
 
 class Outbox:
-    """Lines for a reader who may pause: written as far as nobody has to be waited for, the rest with what comes next.
+    """Lines for a reader who may pause: pieces that cannot be written without waiting are kept for the next call.
 
-    Beyond `most` pieces that wait, the oldest are left out; None: they may be as many as there are lines.
+    At most `most` pieces are kept, and the oldest are dropped first; None: there is no limit.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -89,7 +90,7 @@ class Outbox:
             self._write(file)
 
     def empty(self, file: IO[str]) -> None:
-        """Write what waits, however long the reader pauses."""
+        """Write the waiting pieces, however long the reader pauses."""
         while self._unread:
             self._write(file)
 
@@ -102,18 +103,18 @@ def takes_more(file: IO[str]) -> bool:
     """Whether a line that is shorter than a pipe's buffer can be written without waiting for the reader."""
     try:
         return _room(file.fileno(), 0)
-    except OSError:  # it has no descriptor, and nobody to wait for
+    except OSError:  # it has no descriptor, so writing never waits
         return True
 
 
 def when_gone(file: IO[str], then: Callable[[], None]) -> None:
-    """Call `then` from another thread once the other end is closed: a pipe's reader has left, a terminal hung up.
+    """Call `then` from another thread once the other end is closed: a pipe's reader has left, a terminal has hung up.
 
-    Whoever only waits would not learn of it otherwise, or, reading from a terminal that is gone, read nothing for ever.
+    A command that only waits would not notice, and one that reads from the lost terminal would wait for ever.
     """
     waiting = select.poll()
     try:
-        waiting.register(file.fileno(), 0)  # errors are told without being asked for
+        waiting.register(file.fileno(), 0)  # poll reports errors and hang-ups even with no events requested
     except OSError:  # it has no descriptor, and no other end
         return
 
@@ -125,7 +126,7 @@ def when_gone(file: IO[str], then: Callable[[], None]) -> None:
 
 
 def _room(descriptor: int, timeout_ms: int | None) -> bool:
-    """Whether the descriptor takes something, or fails at once."""
+    """Wait until a write takes something or fails at once; False after `timeout_ms` (None: no limit)."""
     waiting = select.poll()
     waiting.register(descriptor, select.POLLOUT)
     return bool(waiting.poll(timeout_ms))

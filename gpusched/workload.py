@@ -1,24 +1,25 @@
-"""What a workload is: the interface between gpusched and the function that a window process runs.
+"""The interface of a workload: of the function that a window process runs.
 
 A workload is named by an entry point string `package.module:function`. The function has this shape::
 
     def train_window(task: Task, directory: Path, report: Report) -> Result
 
-It writes its artifacts into `directory`, which gpusched hashes, fsyncs and renames into place when the function
-returns; it calls `report` as often as it likes. It raises `NoData` where there is nothing to train on, and the window
-is skipped; `BadData` or `BadParameters` for what no retry can cure; any other exception is a failure that may be tried
-again.
+The function writes its artifacts into `directory`, which gpusched hashes, fsyncs and renames into place when it
+returns, and calls `report` as often as it likes. It raises `NoData` if there is nothing to train on, and the window is
+skipped; `BadData` or `BadParameters` for a fault that no retry can cure; any other exception is a failure that may be
+retried.
 
 Its module may also define
 
-- `survey(task: SurveyTask) -> SymbolSurvey`: what the windows of a symbol would find, before anything is trained. It
+- `survey(task: SurveyTask) -> SymbolSurvey`: inspect the data of a symbol's windows before anything is trained. It
   raises `NoData` or `BadData` for a symbol none of whose windows can be trained; any other exception says nothing about
-  the data, and the windows run. A list of `WindowSurvey` is taken, too;
-- `warm_up(device_type: DeviceType) -> Trial`: whether windows can really be trained on the one GPU that the process
-  sees. Called in a process of its own, once for each model of GPU, before its slots open; what it leaves in the
-  driver's kernel cache, windows will find. Without it, a GPU is taken for one that works;
-- `preload_survey() -> None`, `preload() -> None`: import what surveys need, and all that windows need. Each is called
-  once in the launcher, before the first is forked from it, and must not start threads nor touch a GPU.
+  the data, and the windows run. It may also return a list of `WindowSurvey`;
+- `warm_up(device_type: DeviceType) -> Trial`: try whether windows can be trained on the one GPU that the process sees.
+  It is called in a separate process, once for each model of GPU, before its slots open; kernels that it leaves in the
+  driver's cache are ready for the windows. Without this function, a GPU is assumed to work;
+- `preload_survey() -> None`, `preload() -> None`: import the modules that surveys need, and those that windows need.
+  Each is called once in the launcher, before the first process of its kind is forked from it, and must neither start
+  threads nor touch a GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class DateRange(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One window, as its process sees it."""
+    """The input of a window's process."""
 
     symbol: str
     start: dt.date
@@ -77,40 +78,40 @@ class SurveyTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
-    """A window's data, as its training would find them. One with neither `skip_reason` nor `refusal` can be trained."""
+    """The data of one window. A window with neither `skip_reason` nor `refusal` can be trained."""
 
     start: dt.date
     end: dt.date
     #: bars in the date range
     bars: int
-    #: rows that can be trained on or validated with
+    #: rows that can be used for training or validation
     usable_rows: int
-    #: there is nothing to train on
+    #: why there is nothing to train on, or None
     skip_reason: str | None = None
-    #: its data cannot be used
+    #: why its data cannot be used, or None
     refusal: str | None = None
-    #: what would help with either, for people
+    #: the remedy for either, for people
     remedy: str = ""
     #: hex digest of all that determines the result except the device type; None if the workload has none
     fingerprint: str | None = None
 
 
 class SymbolSurvey(msgspec.Struct, frozen=True, kw_only=True):
-    """The data of a symbol, as a survey found them."""
+    """The data of a symbol: the result of its survey."""
 
-    #: those of the task, one by one, in its order
+    #: one for each window of the task, in the same order
     windows: tuple[WindowSurvey, ...]
-    #: what people should know about the data
+    #: notes on the data, for people
     notes: tuple[DataNote, ...] = ()
-    #: the calendar days that have data, within the windows; compared with those of the batch's other symbols. None: not
-    #: to be compared
+    #: the calendar days within the windows that have data, to be compared with those of the batch's other symbols;
+    #: None: not compared
     days: Days | None = None
-    #: days that are missing are a refusal, not a note
+    #: True: windows with missing days are refused; False: they only get a note
     strict: bool = False
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a workload function returns for a window that it trained."""
+    """The return value of a workload function: a trained window."""
 
     #: JSON-compatible; undefined values are None, never NaN
     metrics: dict[str, Any]
@@ -124,19 +125,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
-    """What came of training a tiny model on a device type."""
+    """The result of training a tiny model on a device type."""
 
     trained: bool
-    #: of the library that trains
+    #: version of the training library
     version: str | None = None
-    #: as the library's driver names it
+    #: name of the device, from the library's driver
     device: str | None = None
     #: why it did not train; None if it did
     why: str | None = None
 
 
 class Report(Protocol):
-    """Tells the supervisor how far a window is. Cheap to call: calls in quick succession are merged."""
+    """Report the progress of a window to the supervisor. Cheap: calls in quick succession are merged."""
 
     def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None: ...
 
@@ -145,13 +146,13 @@ class NoData(Exception):
     """There is nothing to train on: no file, no bars in the range, too few rows, one class. The window is skipped."""
 
     def __init__(self, why: str = "", *, remedy: str = "") -> None:
-        """`remedy` says what would help, in words that can follow any other sentence: `give --interval 1day`."""
+        """`remedy` is a phrase that can follow any sentence, such as `give --interval 1day`."""
         super().__init__(why)
         self.remedy = remedy
 
 
 class BadData(Exception):
-    """The data of this window cannot be used, and trying again will not change that. The window has failed."""
+    """The data of this window cannot be used, and a retry will not change that. The window fails."""
 
     def __init__(self, why: str = "", *, remedy: str = "") -> None:
         """As for `NoData`."""
@@ -160,7 +161,7 @@ class BadData(Exception):
 
 
 class BadParameters(Exception):
-    """The workload's settings are wrong, and trying again will not change that."""
+    """The workload's settings are wrong, and a retry will not change that."""
 
 
 class DeviceMismatch(Exception):
@@ -168,5 +169,5 @@ class DeviceMismatch(Exception):
 
 
 def device_fingerprint(fingerprint: str, device_type: DeviceType) -> str:
-    """The fingerprint of a result: that of its inputs, and the device type that it was trained on."""
+    """The fingerprint of a result: a digest of the inputs' fingerprint and the device type it was trained on."""
     return hashlib.sha256(f"{fingerprint}\n{device_type}".encode()).hexdigest()

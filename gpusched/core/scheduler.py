@@ -120,6 +120,8 @@ class Scheduler:
         """`estimates` is read only: whoever owns it lets it learn. `slice_windows` are changed in a turn at most."""
         self.pool = Pool()
         self._batches: dict[str, BatchQueue] = {}
+        #: windows that are no longer needed: to free 100,000 of them at once takes longer than a turn may
+        self._leaving: list[Entry] = []
         #: those of which not all windows are here yet
         self._arriving: dict[str, BatchQueue] = {}
         #: those that are not finished: what remembers thousands of others must cost nothing
@@ -140,6 +142,7 @@ class Scheduler:
     def handle(self, event: Event, now: Instant) -> tuple[list[Record], list[Command]]:
         """Apply `event`; what to commit, and what to do after that."""
         self._records, self._commands = [], []
+        del self._leaving[-LARGE:]
         match event:
             case AttemptEnded():
                 self._attempt_ended(event, now)
@@ -263,6 +266,7 @@ class Scheduler:
         batch = self._batches.get(batch_id)
         if batch is not None and batch.finished and not batch.changes:
             del self._batches[batch_id]
+            self._leaving += batch.windows
 
     def planned(self, key: WindowKey) -> PlannedWindow:
         return self._batches[key.batch_id].entries[key.label].planned

@@ -1,5 +1,5 @@
-"""A batch without a daemon: `gpusched run` and `gpusched plan` on a supervisor of their own.
+"""A batch without a daemon: `gpusched run` and `gpusched plan`, each with its own supervisor.
 
-Not here: drawing, which is the client's.
+Not here: drawing, which is in `client/`.
 Start with `run.run_batch`; `watched` serves the screen of `run --top`.
 """

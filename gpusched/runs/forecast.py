@@ -1,4 +1,4 @@
-"""`gpusched plan`: what a run would do, how long that may take, and on what; nothing is trained that is kept."""
+"""`gpusched plan`: forecast the windows, the duration and the device of a run; nothing that it trains is kept."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from gpusched.supervisor.survey import survey
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would do, and how long it may take."""
+    """The plan of a run, and its expected duration."""
 
     plan: Plan
     seconds: float
-    #: whether windows like these have been trained into this output directory before, or timed; otherwise it is a guess
+    #: True: `seconds` comes from similar windows trained into this output directory, or from timings; False: a guess
     learned: bool
-    #: what `auto` comes to; None for a batch that does not ask for it
+    #: the choice made for `auto`; None for a batch that names its device
     choice: Choice | None
 
 
@@ -44,7 +44,7 @@ async def forecast(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Forecast:
-    """Plan a run; keeps nothing that it trains, and writes nothing but the bars cache. `on_note` as for `run_batch`.
+    """Plan a run. Writes the bars cache and logs, and keeps nothing that it trains. `on_note` as for `run_batch`.
 
     Raises GpuschedError.
     """
@@ -99,7 +99,7 @@ async def forecast(
 
 def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan, estimates: Estimates) -> Forecast:
     wanted = choice.device if choice is not None else spec.device
-    # GPUs do most of the work where there are both
+    # Where a batch uses both GPUs and the CPU, the GPUs do most of the work.
     types = pool.device_types(wanted)
     device_type: DeviceType = next((one for one in types if one != "cpu"), "cpu")
     seconds = [estimates.seconds(spec.workload, device_type, window.usable_rows) for window in plan.to_train]
@@ -111,8 +111,8 @@ def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan
         plan=plan,
         seconds=makespan(
             (
-                guessed_seconds(window.usable_rows) if known is None else known
-                for window, known in zip(plan.to_train, seconds, strict=True)
+                guessed_seconds(window.usable_rows) if learned is None else learned
+                for window, learned in zip(plan.to_train, seconds, strict=True)
             ),
             min(slots, spec.workers) if spec.workers else slots,
         ),
@@ -122,8 +122,10 @@ def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan
 
 
 def _plan_logs(cache_dir: Path) -> Path:
-    """Where a plan's processes write to: the cache, or where that cannot be written, which only makes them slower, a
-    new temporary directory."""
+    """The directory of the logs of a plan's processes: the cache, or a new temporary directory if that is read-only.
+
+    A read-only cache makes the plan slower, not wrong.
+    """
     with contextlib.suppress(OSError):
         cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.access(cache_dir, os.W_OK | os.X_OK):

@@ -1,6 +1,7 @@
-"""`gpusched run` and `gpusched plan`: the supervisor inside the command's own process, for one batch.
+"""`gpusched run`: the supervisor inside the command's own process, for one batch.
 
-There is no daemon: the store lies in the output directory, and the same directory can be run again after any end.
+There is no daemon: the store is in the state directory (by default within the output directory), and the same
+directory can be run again however the last run ended.
 """
 
 from __future__ import annotations
@@ -55,33 +56,34 @@ from gpusched.supervisor.hooks import Hooks
 from gpusched.supervisor.supervisor import Supervisor
 from gpusched.supervisor.survey import survey
 
-#: seconds to wait for the first reading of every GPU: until then nothing vetoes a full one
+#: seconds to wait for the first reading of every GPU: before it, no reading vetoes a GPU whose memory is full
 FIRST_READING_S = 2.0
 
-#: seconds until a run leaves whatever hangs, by the number of the signal: a further one makes it leave at once
+#: seconds until a run stops waiting for processes that hang, by number of signals received; after a third, at once
 _PATIENCE_S = {1: float("inf"), 2: LAST_S}
 
-#: Called with the socket to talk to and an event; returns when it has seen enough, or soon after the event is set.
+#: Called with the path of the run's socket and an event that ends the run; returns when its user leaves, or soon after
+#: the event is set.
 Watch = Callable[[Path, anyio.Event], Awaitable[None]]
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended; what became of its windows is in the updates."""
+    """How a run ended. The outcomes of its windows are in the updates."""
 
     batch_id: str
     output_dir: Path
     seconds: float
-    #: stopped before its end by a signal
+    #: whether a signal stopped it
     interrupted: bool
     #: why the circuit breaker stopped it, or None
     held_reason: str | None
 
 
 class Course:
-    """Whether a run can go on by itself."""
+    """The course of a run: whether it can still proceed by itself."""
 
     def __init__(self) -> None:
-        #: set when all windows are finished, or somebody would have to release the rest and nobody watches
+        #: set when all windows are finished, or the rest is held and nobody is watching who could release it
         self.ended = anyio.Event()
         self._watched = False
         self._batch_held: str | None = None
@@ -89,7 +91,7 @@ class Course:
 
     @property
     def held_reason(self) -> str | None:
-        """Why it did not come to its end, if that is because something is held."""
+        """Why windows are held and the run could not finish, or None."""
         if self._batch_held is not None:
             return self._batch_held
         return "its windows are held by request" if self._held else None
@@ -113,7 +115,7 @@ class Course:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """While somebody is there who can release what is held."""
+        """Within the context, somebody is watching who can release held windows."""
         self._watched = True
         try:
             yield
@@ -143,13 +145,13 @@ async def run_batch(
 ) -> RunSummary:
     """Plan a batch, run it, and return when all of its windows are finished, or it is held, or a signal stopped it.
 
-    The first SIGINT, SIGTERM or SIGHUP lets the running windows finish, the second (of the first two) stops them;
-    `on_interrupt` is told which it was; `on_note` hears what there is to say about the devices. `watch` may look on,
-    hold, release, cancel and retry what it sees; as long as it does, what is held is waited for. Raises GpuschedError.
+    After the first SIGINT, SIGTERM or SIGHUP the running windows may finish; a second SIGINT or SIGTERM stops them.
+    `on_interrupt` gets the number of the signal, `on_note` notes on the devices. `watch` may observe the run and hold,
+    release, cancel and retry its windows; until it returns, held windows do not end the run. Raises GpuschedError.
     """
     began = time.monotonic()
-    found = look(spec.device)
-    gpus = choose(config, found)
+    discovery = look(spec.device)
+    gpus = choose(config, discovery)
     build_pool(config, gpus).require(spec.device)
     refuse_within(output_dir, (config.cache.dir, config.daemon.state_dir))
     state_dir = _made(run_state_dir(config, output_dir))
@@ -204,7 +206,7 @@ async def run_batch(
                 condition=condition,
             )
             hub.show(supervisor.scheduler.pool)
-            sampler = Sampler(pool.devices, inventory=Inventory(look, found) if pool.gpus else None)
+            sampler = Sampler(pool.devices, inventory=Inventory(look, discovery) if pool.gpus else None)
             fleet = Fleet(
                 config,
                 pool,
@@ -250,14 +252,14 @@ async def run_batch(
                 with anyio.open_signal_receiver(*_signals()) as received:
                     async for number in received:
                         if number == signal.SIGHUP and signals:
-                            continue  # a shell that leaves and its terminal both say so
+                            continue  # a shell that exits and its terminal each send one
                         signals.append(len(signals) + 1)
                         on_interrupt(signals[-1])
                         surveying.cancel()
                         supervisor.shut_down(drain=signals[-1] == 1, within_s=_PATIENCE_S.get(signals[-1], 0.0))
 
             async def look_on(watch: Watch, over: anyio.Event) -> None:
-                from gpusched.runs.watched import be_watched  # most runs do without a server
+                from gpusched.runs.watched import be_watched  # most runs need no server
 
                 with course.watched():
                     await be_watched(
@@ -337,13 +339,13 @@ async def run_batch(
 
 
 def _signals() -> list[signal.Signals]:
-    """Those that end a run: SIGHUP too, unless whoever started it (`nohup`) wants it to go on without its terminal."""
+    """The signals that end a run. SIGHUP is left out if it was ignored at the start (`nohup`)."""
     hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
 def _made(state_dir: Path) -> Path:
-    """The directory of a run's state, which nobody else can change. Raises NotOurs, StoreUnwritable."""
+    """Make the state directory of a run, which only this user can change. Raises NotOurs, StoreUnwritable."""
     try:
         files.make_private_directory(state_dir.parent)
         with directories.opened(state_dir.parent) as parent:

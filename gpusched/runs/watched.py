@@ -1,6 +1,6 @@
-"""A run that is watched: its supervisor answers one client, in its own process, as the daemon's answers everybody.
+"""A run that is watched: its supervisor answers one client in the same process, as the daemon's answers all clients.
 
-The socket is in a new private directory, whose name nobody else is told.
+The socket is in a new private directory, whose name only that client gets.
 """
 
 from __future__ import annotations

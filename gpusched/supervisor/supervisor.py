@@ -223,8 +223,10 @@ class Supervisor:
 
     def recall(self, batch_id: str) -> None:
         """Take up a finished batch that only the store remembers, so that its windows can be retried."""
+        if self.scheduler.batch(batch_id) is not None:
+            return
         recovered = self._store.recovered(batch_id)
-        if recovered is not None and self.scheduler.batch(batch_id) is None:
+        if recovered is not None:
             self.post(recovered)
             self._index.rewrite(recovered.batch)
 

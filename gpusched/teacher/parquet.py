@@ -76,6 +76,12 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
     if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):  # dates in the index are it
         dated = [frame.index.get_level_values(level).dtype.kind == "M" for level in range(len(index))]
         index = [TIMESTAMPS[0] if is_dated else name for name, is_dated in zip(index, dated, strict=True)]
+        if index == [""] and frame.index.dtype.kind in "iu" and len(frame):
+            # Row numbers, days or epochs: in CSV a header at least shows that pandas wrote an index there.
+            raise BadData(
+                f"{path}: its index holds whole numbers ({frame.index[0]}, …) and has no name: if these are timestamps,"
+                " write the file with the index named timestamp (or as dates)"
+            )
     if index:
         levels_of_index = [frame.index.get_level_values(level) for level in range(frame.index.nlevels)]
         columns = [pd.Series(level, index=range(len(frame))) for level in levels_of_index]

@@ -180,6 +180,7 @@ async def test_a_frame_that_is_due_when_the_last_page_is_closed_is_left_out() ->
     async with top.run_test(size=(80, 24)):
         pass
     assert not top._pages()
+    top.changed = True
     top._draw()
     assert top.changed  # it was not drawn
 

@@ -49,7 +49,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: pd.DataFrame | 
             ["2024-01-01T09:15:00", "2024-01-02T09:15:00"],
         ),
         (
-            pd.DataFrame(COLUMNS, index=[1_704_153_600_000, 1_704_067_200_000]),
+            pd.DataFrame(COLUMNS, index=pd.Index([1_704_153_600_000, 1_704_067_200_000], name="timestamp")),
             ["2024-01-01T00:00:00+00:00", "2024-01-02T00:00:00+00:00"],
         ),
         (
