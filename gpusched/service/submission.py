@@ -1,6 +1,6 @@
 """The checks of a submission by itself, before anything is looked at.
 
-A client is trusted to use the machine, not to be well-behaved: whatever could leave a root, repeat a window or break
+A client is trusted to use the machine, not to behave well: a batch that could leave a root, repeat a window or break
 the store is refused here.
 """
 
@@ -15,11 +15,11 @@ from gpusched.core.symbols import symbol_problem
 from gpusched.errors import InputError
 from gpusched.protocol import Submit
 
-#: all of them are kept in memory, about 2 KB each
+#: windows of a batch: all of them are kept in memory, about 2 KB each
 MAX_WINDOWS = 200_000
 #: levels of objects and lists in a workload's settings
 MAX_DEPTH = 16
-#: a log that is cut to less would be nothing but the mark of that
+#: the smallest log limit: a log cut to less would only consist of the mark of the cut
 LEAST_LOG_BYTES = 64 * 1024
 
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -31,7 +31,7 @@ class BadSubmission(InputError):
 
 
 def check(request: Submit) -> None:
-    """Raise BadSubmission for what could leave a root, break the store or never end."""
+    """Raise BadSubmission for a request that could leave a root, break the store or never end."""
     why = _why_not(request)
     if why is not None:
         raise BadSubmission(why=why)
@@ -41,9 +41,9 @@ def _why_not(request: Submit) -> str | None:
     spec = request.spec
     if request.name is not None and (problem := planning.name_problem(request.name)):
         return f"its name {request.name[:100]!r} is not one: {problem}"
-    for what, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
+    for role, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
         if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
-            return f"its {what} {path[:200]!r} is not an absolute path"
+            return f"its {role} {path[:200]!r} is not an absolute path"
     if not spec.symbols:
         return "it has no symbols"
     for symbol in spec.symbols:
