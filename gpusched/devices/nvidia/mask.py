@@ -6,9 +6,9 @@ The rules are CUDA's own:
 - entries are ordinals, or UUIDs that `nvidia-smi -L` shows (`GPU-…` may be cut short while it stays unique), and the
   list ends at the first entry that names no device, so `0,2,-1,1` shows 0 and 2
   (CUDA programming guide, appendix on environment variables, CUDA_VISIBLE_DEVICES);
-- a number ends before its first other character (`1gpu2` is 1), the first entry decides whether the list consists of numbers or of
-  UUIDs, and naming a device twice hides all devices (not documented by NVIDIA; observed and tested by PyTorch:
-  `torch.cuda._parse_visible_devices` and `TestVisibleDeviceParses`).
+- a number ends before its first other character (`1gpu2` is 1), the first entry decides whether the list consists of
+  numbers or of UUIDs, and naming a device twice hides all devices (not documented by NVIDIA; observed and tested by
+  PyTorch: `torch.cuda._parse_visible_devices` and `TestVisibleDeviceParses`).
 
 Two rules differ on purpose, because the pool pins each process itself: ordinals always count in PCI order, regardless
 of `CUDA_DEVICE_ORDER`, and an entry that names a GPU in MIG mode allows all of its instances, while CUDA would show a
