@@ -707,7 +707,6 @@ def _translated(path: Path) -> Iterator[None]:
                 raise StoreUnwritable(path=path, cause=error) from error
         raise
     except UnicodeDecodeError as error:  # the same damage, where the message cannot even quote the bytes
-
         raise StoreCorrupt(path=path, cause=_NO_TEXT) from error
     except OSError as error:
         cause = error.strerror or str(error)
