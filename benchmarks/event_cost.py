@@ -35,10 +35,10 @@ from gpusched.core.events import (
 from gpusched.core.model import Device, Finished, Instant
 from gpusched.core.scheduler import Scheduler
 from gpusched.engines.local.launcher import Launcher
-from gpusched.engines.local.process import OnMessage
+from gpusched.engines.local.process import OnMessage, OnStuck
 from gpusched.store.store import Store
 from gpusched.supervisor.supervisor import Supervisor
-from gpusched.worker.messages import Job, ProcessEnd
+from gpusched.worker.messages import ProcessEnd, WindowJob
 
 SIZES = (1_000, 10_000, 100_000)
 #: windows that are launched and end in one measurement
@@ -115,14 +115,16 @@ class _NoProcess:
     """A launcher, and its processes, which succeed at once."""
 
     pid = 1
+    shared_bytes = 0
 
-    async def fork(self, job: Job, **_: object) -> _NoProcess:
+    async def fork(self, job: WindowJob, **_: object) -> _NoProcess:
         await anyio.lowlevel.checkpoint()
+        self._result = msgspec.structs.replace(RESULT, artifacts_path=f"{job.output_dir}/{job.task.label}")
         return self
 
-    async def wait(self, on_message: OnMessage) -> ProcessEnd:
+    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> ProcessEnd:
         await anyio.lowlevel.checkpoint()
-        on_message(RESULT)
+        on_message(self._result)
         return ProcessEnd(exit_code=0, signal=None, cpu_seconds=0.0, peak_memory_bytes=0)
 
     def signal(self, signum: int) -> None:

@@ -1,5 +1,6 @@
-"""`python -m benchmarks.gpus.ballast LEAVE_MIB SECONDS`: takes a card's memory but so much, and then gives it back.
+"""`python -m benchmarks.gpus.ballast LEAVE_MIB SECONDS [DELAY_S]`: takes a card's memory but so much.
 
+After so many seconds it gives it back.
 It says `ready` when it has it, and goes on taking what others give back. Its context alone keeps everybody else off a
 card in EXCLUSIVE_PROCESS mode.
 """
@@ -16,7 +17,8 @@ MIB = 1 << 20
 PIECES = (4096, 512, 64, 8, 2)
 
 
-def main(leave_mib: int, seconds: float) -> int:
+def main(leave_mib: int, seconds: float, delay_s: float = 0.0) -> int:
+    time.sleep(delay_s)
     try:
         cuda: Any = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -56,4 +58,4 @@ def _take(cuda: Any, leave_mib: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), *map(float, sys.argv[2:])))

@@ -100,6 +100,6 @@ def test_run_calls_it_too(tmp_path: Path) -> None:
         f"[hooks]\ncommand = {json.dumps([sys.executable, '-c', TELL, str(tmp_path / 'told')])}\n"
     )
     dates = ("--start", "2022-01-01", "--end", "2022-01-20", "--data-root", ".", "--name", "here")
-    command("run", "symbols.txt", "-o", "out", *dates, code=0)
+    command("run", "symbols.txt", "-o", "out", *dates, code=5)
     call = json.loads((tmp_path / "told").read_text())
     assert (call["event"], call["batch_id"], call["windows"]["skipped"]) == ("finished", "here", 1)

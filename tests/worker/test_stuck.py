@@ -96,6 +96,28 @@ async def test_a_window_that_does_not_die_is_told_of_and_waited_for(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_so_is_one_whose_child_does_not_die_when_it_ends_by_itself(tmp_path: Path, fifo: MakeFifo) -> None:
+    said = fifo("said")
+    told: list[str] = []
+    heard = anyio.Event()
+
+    def on_stuck(what: str) -> None:
+        told.append(what)
+        heard.set()
+
+    async with bench(tmp_path) as b:
+        window = await b.fork("has_daemon", fifo=said.path)
+        (daemon,) = {await said.number(), await said.number()} - {window.pid}
+        waiting = asyncio.ensure_future(window.wait(b.messages.append, on_stuck))
+        with undying(daemon):
+            os.kill(window.pid, signal.SIGTERM)
+            await heard.wait()
+            assert not waiting.done()
+        assert not (await waiting).killed
+    assert told == [f"its process {daemon} does not die (state t in ptrace_stop)"]
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_launcher_that_hangs_is_replaced(tmp_path: Path, fifo: MakeFifo) -> None:
     said, back = fifo("said"), fifo("back")
     condition = Condition()

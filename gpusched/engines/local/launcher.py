@@ -141,11 +141,9 @@ class Launcher:
             task.cancel()
         self._tending.clear()
         self._links.clear()
-        left: list[int] = []
         with anyio.CancelScope(shield=True):
             await asyncio.gather(*tending, return_exceptions=True)
-            with anyio.move_on_after(2 * ABANDON_S):
-                _, left = await leftovers.end(self._mark, ABANDON_S)
+            _, left = await leftovers.end(self._mark, ABANDON_S)
         for link in links:
             link.reap()
         return left

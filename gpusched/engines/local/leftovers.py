@@ -31,19 +31,19 @@ def find(mark: str) -> list[int]:
 
 
 async def end(mark: str, within_s: float) -> tuple[list[int], list[int]]:
-    """Kill what carries the mark, and wait until it is gone: all that was found, and what of it does not die."""
-    found, left = await anyio.to_thread.run_sync(_end, mark, within_s, abandon_on_cancel=True)
-    return sorted(found), sorted(left)
+    """Kill what carries the mark, and wait until it is gone: all that was found, and what of it does not die.
+
+    Whoever hangs in the kernel may have the look at it hang: that is waited for no longer than as long again.
+    """
+    with anyio.move_on_after(2 * within_s):
+        found, left = await anyio.to_thread.run_sync(_end, mark, within_s, abandon_on_cancel=True)
+        return sorted(found), sorted(left)
+    return [], []
 
 
 async def end_earlier(mark: str) -> tuple[list[int], list[int]]:
-    """End what an earlier supervisor of the same store has left: the pids of what was found, and of what does not die.
-
-    Whoever hangs in the kernel may have the look at it hang: that is waited for no longer than the rest.
-    """
-    with anyio.move_on_after(2 * groups.KILL_GRACE_S):
-        return await end(mark, groups.KILL_GRACE_S)
-    return [], []
+    """End what an earlier supervisor of the same store has left; as `end`."""
+    return await end(mark, groups.KILL_GRACE_S)
 
 
 async def watch(pid: int, condition: Condition) -> None:

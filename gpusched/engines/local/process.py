@@ -63,6 +63,8 @@ class Process:
         self._began = self._loop.time()
         #: loop time at which it was first sent SIGKILL
         self._killed_at: float | None = None
+        #: at which it was first seen to have ended
+        self._ended_at: float | None = None
         self._is_stuck = False
 
     def signal(self, signum: int) -> None:
@@ -137,12 +139,17 @@ class Process:
 
         `strays` are processes that have left their windows, and die before any window of their launcher is gone.
         """
-        killed = self._killed_at is not None and self._loop.time() - self._killed_at >= KILL_GRACE_S
-        silent = self._on_message is not None and not self._reading
-        if not (killed or silent) or not self.pid or self._gone.done():
+        if not self.pid or self._gone.done():
+            return False
+        now = self._loop.time()
+        if self._ended_at is None and not proc.lives(self.pid):
+            self._ended_at = now  # its launcher kills what is left of it
+        due_at = self._ended_at if self._killed_at is None else self._killed_at
+        overdue = due_at is not None and now - due_at >= KILL_GRACE_S
+        if self._ended_at is None and not overdue:
             return False
         left = proc.members(self.pid) or strays()
-        if left and killed:
+        if left and overdue:
             self.be_stuck(left[0])
         return not left
 
