@@ -113,7 +113,8 @@ def replacing(results: int, strangers: int) -> list[str]:
     """Notes on the output directory, for people, before a batch starts."""
     notes = []
     if results:
-        notes.append(f"{results} {'result' if results == 1 else 'results'} of other parameters or data will be replaced")
+        noun = "result" if results == 1 else "results"
+        notes.append(f"{results} {noun} of other parameters or data will be replaced")
     if strangers:
         noun = "thing that is no result" if strangers == 1 else "things that are no results"
         notes.append(f"{strangers} {noun} will be moved aside")

@@ -60,7 +60,7 @@ class Symbols(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_symbols(text: str) -> Symbols:
-    """Parse a file with one symbol per line; blank lines and `#` comments, also after a symbol and a blank, are skipped."""
+    """Parse a file with one symbol per line; blank lines are skipped, and `#` comments, also those after a symbol."""
     named: list[SymbolLine] = []
     refused: list[Refused] = []
     comments = 0
