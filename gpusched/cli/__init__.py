@@ -1,4 +1,4 @@
-"""The command line: what was typed becomes one call, and whatever happens becomes a sentence and an exit code."""
+"""The command line: the arguments select one function, and every error becomes a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out a command line and return its exit code. No traceback reaches the user without --debug."""
     _reserve_streams()
     try:
-        # What is said beside the answer must not cost the answer.
+        # A lost stderr must not end a command: its answer goes to stdout.
         with expendable("stderr"):
             return _run(arguments)
     finally:
@@ -57,7 +57,7 @@ def _run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        return 0  # whoever read our output has seen enough
+        return 0  # the reader of our output has closed the pipe, as `head` does
     except Exception as error:
         if debug:
             raise
@@ -86,12 +86,12 @@ def _working_directory_is_gone() -> bool:
 
 
 def _reserve_streams() -> None:
-    """Keep the numbers of closed standard streams from later files, which a stray print would damage."""
+    """Open /dev/null for closed standard streams: a later file could get their numbers, and be damaged by a print."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is `descriptor`
             if getattr(sys, name) is None:
                 setattr(sys, name, os.fdopen(opened, "r" if descriptor == 0 else "w", closefd=False))
 
@@ -110,8 +110,8 @@ def _settle(stream: TextIO | None) -> None:
 
 
 def _complain(text: str) -> None:
-    """On stderr, without what a terminal would obey: errors quote what was typed, and files."""
-    from gpusched.client.drawing.text import clean  # of rich, and for errors only
+    """Print an error on stderr, without control characters: errors quote arguments and the content of files."""
+    from gpusched.client.drawing.text import clean  # imports rich, and is needed for errors only
 
-    with contextlib.suppress(OSError):  # a full or closed stderr: the exit code still tells
+    with contextlib.suppress(OSError):  # stderr is full or closed: the exit code still shows the error
         print("\n".join(map(clean, text.split("\n"))), file=sys.stderr)  # noqa: T201

@@ -1,7 +1,7 @@
 """Shell completion: commands and options from the parser, batches, windows and devices from the daemon.
 
-The shell's side is argcomplete's: its script runs `gpusched` with `_ARGCOMPLETE` in the environment. Whatever goes
-wrong here means that there is nothing to choose from: a shell that waits for a word must not see an error.
+argcomplete provides the shell's side: its script runs `gpusched` with `_ARGCOMPLETE` in the environment. Every error
+here is swallowed and only leaves fewer words to choose from: a shell that waits for a word must not see a message.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gpusched.config import SECTIONS, load
 from gpusched.core.model import OUTCOMES, DeviceChoice, StateName
 from gpusched.errors import DONE
 
-#: the daemon has so long to tell what there is, and so much of it is offered
+#: seconds that the daemon has to answer, and the most words that are offered
 PATIENCE_S = 0.5
 MOST_WORDS = 2000
 
 
 def completion(options: argparse.Namespace) -> int:
-    """Print what a shell has to source."""
+    """Print the script that a shell has to source."""
     from argcomplete.shell_integration import shellcode
 
     print(shellcode(["gpusched"], shell=options.shell))  # noqa: T201
@@ -34,7 +34,7 @@ def completion(options: argparse.Namespace) -> int:
 
 
 def complete() -> NoReturn:
-    """Answer the shell, and end."""
+    """Answer the shell, and exit."""
     from argcomplete.finders import CompletionFinder
 
     whole, commands = parser.build()
@@ -42,30 +42,30 @@ def complete() -> NoReturn:
         for action in command._actions:
             if completer := _COMPLETERS.get(action.dest):
                 action.completer = completer
-    # Options are offered once a dash is typed: before it, they would hide the batches.
+    # Options are offered only after a dash: before one, they would hide the batches.
     CompletionFinder()(whole, always_complete_options=False)
     raise SystemExit(DONE)
 
 
-# -- what there is -----------------------------------------------------------------------------------------------------
+# -- words to choose from ----------------------------------------------------------------------------------------------
 
 
 def _from_daemon(words: Callable[[Connection, str], Iterable[str]]) -> Callable[..., list[str]]:
-    """A completer that has as many of the words as the daemon tells in time."""
+    """A completer that offers the words that the daemon sends in time."""
 
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-        found: list[str] = []
+        offered: list[str] = []
         before = signal.signal(signal.SIGALRM, _give_up)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
         try:
             with connect(_socket(parsed_args)) as daemon:
-                found.extend(islice((word for word in words(daemon, prefix) if word.startswith(prefix)), MOST_WORDS))
+                offered.extend(islice((word for word in words(daemon, prefix) if word.startswith(prefix)), MOST_WORDS))
         except Exception:  # noqa: S110
             pass
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        return found
+        return offered
 
     return completer
 
@@ -86,7 +86,7 @@ def _batches(daemon: Connection, prefix: str) -> Iterator[str]:
 
 
 def _windows(daemon: Connection, prefix: str) -> Iterator[str]:
-    """The batches, and once there is one, its windows."""
+    """The batches, or, once a batch is typed, its windows."""
     batch_id, slash, _ = prefix.partition("/")
     if not slash:
         for batch in _batches(daemon, prefix):
@@ -112,7 +112,7 @@ def _settings(prefix: str, **_: Any) -> list[str]:
 
 
 def _columns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """What `results` can sort by: the columns of its table by symbol, or all that the batch has."""
+    """The columns that `results` can sort by: those of its table by symbol, or all that the batch has."""
     from gpusched.cli.commands.results import COLUMNS, SYMBOL_COLUMNS
 
     if parsed_args.by_symbol:
@@ -121,7 +121,7 @@ def _columns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str
 
 
 def _metrics(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """Those of the first window that has any."""
+    """The metrics of the first window that has any."""
     from gpusched.cli.commands.results import COLUMNS, flat
 
     def words(daemon: Connection, prefix: str) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _fixed(*words: str) -> Callable[..., tuple[str, ...]]:
     return lambda **_: words
 
 
-#: by the name of an argument
+#: completers by the name of the argument
 _COMPLETERS: dict[str, Callable[..., Any]] = {
     "batch": _from_daemon(_batches),
     "window": _from_daemon(_windows),

@@ -1,4 +1,4 @@
-"""Notes on the data of a batch: as people read them, and as `--json` has them."""
+"""Notes on the data of a batch, for people and for `--json`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gpusched.core.model import DataNotes
 
 
 def notes_object(notes: DataNotes) -> dict[str, Any]:
-    """By symbol; no key where there is nothing to know."""
+    """The notes by symbol, as an entry of a JSON object; empty if there are none."""
     return {"data_notes": msgspec.to_builtins(notes)} if notes else {}
 
 
 def print_notes(notes: DataNotes) -> None:
-    """Below a table; where the table goes through a pipe, on stderr."""
+    """Print the notes below a table, or on stderr if the table goes through a pipe."""
     if not notes:
         return
     from gpusched.client.drawing import terminal as render

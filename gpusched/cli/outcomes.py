@@ -1,4 +1,4 @@
-"""Commands whose exit code is what became of a batch, whoever reads what they print."""
+"""Commands whose exit code is the outcome of a batch, even if nobody reads their output to the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def outlives_its_reader(command: Command) -> Command:
-    """Let a command go on when stdout takes nothing more; only a full disk is worth a word, on stderr."""
+    """Let a command continue when stdout is lost. If not because its reader left, report the error on stderr."""
 
     @functools.wraps(command)
     def wrapped(options: argparse.Namespace) -> int:

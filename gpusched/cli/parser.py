@@ -1,4 +1,4 @@
-"""What can be typed: commands, options, and what is said about a typing error."""
+"""The command line's grammar: commands, options, and the messages about typing errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from gpusched import __version__
 from gpusched.errors import UsageError
 
-#: options that a setting of `config.toml` has a name of its own for
+#: options for single settings of `config.toml`: option → (setting, metavar, help)
 SETTING_OPTIONS = {
     "start": ("windows.start", "DATE", "first day, YYYY-MM-DD"),
     "end": ("windows.end", "DATE", "last day, YYYY-MM-DD"),
@@ -25,7 +25,7 @@ SETTING_OPTIONS = {
     "device": ("run.device", "TYPE", "auto, cuda, gpu, cpu or mixed (auto)"),
     "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
 }
-#: those of one window, for `train`
+#: the options of `train`, which trains one window
 TRAIN_OPTIONS = ("interval", "horizon", "threshold", "data_root", "device")
 
 
@@ -39,13 +39,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         why = message
-        if found := re.match(r"unrecognized arguments: (--?\w[\w-]*)", message):
-            why = f"there is no option {found[1]}{_nearest(found[1], self._option_string_actions)}"
-        elif found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
-            why = f"there is no command {found[1]!r}{_nearest(found[1], COMMANDS)}"
-        elif found := re.match(r"(argument \S+ invalid choice: '(.*?)') \(choose from (.*)\)", message):
-            choices = re.findall(r"[\w-]+", found[3])  # argparse has quoted them in some versions
-            why = f"{found[1]} (choose from {', '.join(choices)}){_nearest(found[2], choices)}"
+        if match := re.match(r"unrecognized arguments: (--?\w[\w-]*)", message):
+            why = f"there is no option {match[1]}{_nearest(match[1], self._option_string_actions)}"
+        elif match := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            why = f"there is no command {match[1]!r}{_nearest(match[1], COMMANDS)}"
+        elif match := re.match(r"(argument \S+ invalid choice: '(.*?)') \(choose from (.*)\)", message):
+            choices = re.findall(r"[\w-]+", match[3])  # some versions of argparse quote them
+            why = f"{match[1]} (choose from {', '.join(choices)}){_nearest(match[2], choices)}"
         raise WrongUsage(why=why, command=self.prog)
 
 
@@ -55,7 +55,7 @@ def _nearest(word: str, words: Any) -> str:
 
 
 def build() -> tuple[Parser, Any]:
-    """The parser, and its commands (`choices` has their parsers by name)."""
+    """The parser, and its commands: `choices` maps names to parsers."""
     common = Parser(add_help=False)
     group = common.add_argument_group("everywhere")
     # SUPPRESS, so that an option before the command is not overwritten by its default after it.
@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _flags(options: argparse.Namespace, command: argparse.ArgumentParser) -> list[tuple[str, Any, str]]:
-    """The settings that were given: (`section.key`, value, flag)."""
+    """The settings given by options: (`section.key`, value, flag)."""
     flags: list[tuple[str, Any, str]] = []
     for text in getattr(options, "set", []):
         key, equals, value = text.partition("=")
@@ -189,7 +189,7 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", action="store_true", help="print CSV, one column for each metric")
     command.add_argument("--parquet", metavar="FILE", help="write a parquet file (needs pyarrow)")
     command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
-    command.add_argument("--reverse", action="store_true", help="the other way round; what has no value stays last")
+    command.add_argument("--reverse", action="store_true", help="reverse the order; rows without a value stay last")
     command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
     command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
 
@@ -202,7 +202,7 @@ def _report(command: argparse.ArgumentParser) -> None:
 
 def _shell(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "shell", choices=("bash", "zsh", "fish"), help='to be used by: eval "$(gpusched completion bash)"'
+        "shell", choices=("bash", "zsh", "fish"), help='use it with: eval "$(gpusched completion bash)"'
     )
 
 
@@ -212,7 +212,7 @@ def _target(command: argparse.ArgumentParser) -> None:
 
 def _forget(command: argparse.ArgumentParser) -> None:
     command.add_argument("batches", nargs="*", metavar="BATCH", help="finished batches")
-    command.add_argument("--older-than", metavar="AGE", help="all that finished so long ago: 30d, 12h, 2w")
+    command.add_argument("--older-than", metavar="AGE", help="all that finished at least that long ago: 30d, 12h, 2w")
     command.add_argument("--results", action="store_true", help="their results, too: they can only be trained again")
 
 
@@ -279,24 +279,24 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "status": ("commands.queries:status", "how batches stand", (_maybe_batch, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
     "show": ("commands.queries:show", "all that is known of a window", (_one_window, _json)),
-    "logs": ("commands.queries:logs", "what a window wrote", (_one_window, _log)),
+    "logs": ("commands.queries:logs", "the output of a window", (_one_window, _log)),
     "results": ("commands.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
     "report": ("commands.report:report", "a batch as one HTML file: timeline, devices, metrics", (_report, _json)),
-    "top": ("commands.queries:top", "the daemon at work, live; keys act upon it", (_once,)),
-    "cancel": ("commands.control:cancel", "end what runs, drop what waits", (_target, _json)),
+    "top": ("commands.queries:top", "a live view of the daemon, with keys to control it", (_once,)),
+    "cancel": ("commands.control:cancel", "end running windows, drop waiting ones", (_target, _json)),
     "hold": ("commands.control:hold", "start nothing more of it", (_target, _json)),
-    "release": ("commands.control:release", "let what is held go on", (_target, _json)),
-    "retry": ("commands.control:retry", "run again what failed or was cancelled", (_target, _json)),
+    "release": ("commands.control:release", "let a held batch or window go on", (_target, _json)),
+    "retry": ("commands.control:retry", "run failed or cancelled windows again", (_target, _json)),
     "priority": ("commands.control:priority", "place a batch before or behind others", (_priority, _json)),
     "forget": (
         "commands.forget:forget",
-        "remove what is known of finished batches",
+        "remove finished batches from the daemon's records",
         (_forget, _json),
     ),
     "devices": ("commands.queries:devices", "devices, their slots and their health", (_json,)),
     "drain": ("commands.control:drain", "place nothing more on a device", (_maybe_device, _json)),
     "resume": ("commands.control:resume", "open a device again", (_maybe_device, _json)),
-    "completion": ("completion:completion", "print what a shell completes gpusched with", (_shell,)),
+    "completion": ("completion:completion", "print the completion script of a shell", (_shell,)),
     "doctor": ("commands.doctor:doctor", "what works here, and what to do about the rest", (_build, _json)),
     "config": ("commands.settings:show", "the configuration in force, and where it comes from", (_json,)),
 }

@@ -1,4 +1,4 @@
-"""The symbols of a batch: from a file, from stdin, or as they were typed."""
+"""The symbols of a batch: from a file, from stdin, or from `--symbols`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import msgspec
 from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, parse_symbols
 from gpusched.errors import InputError
 
-#: a longer file holds something else: 200,000 windows are the most that a batch may have
+#: a longer file cannot be a list of symbols: a batch may have 200,000 windows at most
 MAX_BYTES = 4 * 1024 * 1024
-#: symbols named twice that are shown; the others are counted
+#: how many repeated symbols are shown; the others are only counted
 SHOWN_DUPLICATES = 5
 STDIN = "-"
 
@@ -38,33 +38,33 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     """The symbols of a command."""
 
     symbols: tuple[str, ...]
-    #: what the batch is named after
+    #: name that the batch id is made from
     source: str
     #: sentences for people
     notes: tuple[str, ...]
 
 
 def named_symbols(options: argparse.Namespace, path: Path | None) -> Named:
-    """The symbols of `--symbols`, of stdin or of the file at `path`, whichever was given. Raises InputError."""
+    """The symbols of `--symbols`, of stdin or of the file at `path`. Raises InputError."""
     typed = getattr(options, "symbols", None)
     if typed is not None:
-        found, place, source = listed_symbols(typed), "--symbols", re.sub(r"[,\s]+", "-", typed)
+        parsed, place, source = listed_symbols(typed), "--symbols", re.sub(r"[,\s]+", "-", typed)
     elif path is None:
         content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""  # None: it is closed
-        found, place, source = parse_symbols(_text(content, "stdin")), "stdin", "stdin"
+        parsed, place, source = parse_symbols(_text(content, "stdin")), "stdin", "stdin"
     else:
-        found, place, source = parse_symbols(_text(_read(path), str(path))), str(path), path.stem
-    if found.refused:
-        line, more = found.refused[0], len(found.refused) - 1
+        parsed, place, source = parse_symbols(_text(_read(path), str(path))), str(path), path.stem
+    if parsed.refused:
+        line, more = parsed.refused[0], len(parsed.refused) - 1
         others = f"; {more:,} more {'line' if more == 1 else 'lines'} like it" if more else ""
         where = place if typed is not None else f"{place}:{line.line}"
         raise BadSymbol(place=where, symbol=line.text, why=line.why, more=others)
-    if not found.symbols:
-        raise NoSymbols(place=place, why=_why_none(found))
-    notes = [f"{place}: {doubt}" for doubt in found.doubts]
-    if found.duplicates:
-        notes.append(f"{place}: named twice, taken once: {_again(found.duplicates)}")
-    return Named(symbols=found.symbols, source=source, notes=tuple(notes))
+    if not parsed.symbols:
+        raise NoSymbols(place=place, why=_why_none(parsed))
+    notes = [f"{place}: {doubt}" for doubt in parsed.doubts]
+    if parsed.duplicates:
+        notes.append(f"{place}: named twice, taken once: {_again(parsed.duplicates)}")
+    return Named(symbols=parsed.symbols, source=source, notes=tuple(notes))
 
 
 def _read(path: Path) -> bytes:
@@ -94,8 +94,8 @@ def _text(content: bytes, place: str) -> str:
         raise BadSymbolsFile(place=place, why=why) from None
 
 
-def _why_none(found: Symbols) -> str:
-    if not found.comments:
+def _why_none(parsed: Symbols) -> str:
+    if not parsed.comments:
         return ""
     return ": all that it has are comments, which start with #"
 

@@ -14,14 +14,14 @@ from gpusched.core.planning import reason_of_plan
 from gpusched.errors import DONE, NOTHING_TO_TRAIN, TOO_MANY_FAILURES, GpuschedError
 from gpusched.protocol import WindowLine
 
-#: reasons that are told, and characters of each
+#: reasons that a message shows, and characters of each
 SHOWN_REASONS = 3
 REASON_CHARS = 600
-#: reasons that `--json` has
+#: reasons that `--json` lists
 LISTED_REASONS = 100
-#: where no window says what would help
+#: remedy if no window has one
 ELSEWHERE = "`gpusched config` shows where the data are looked for, which interval and which dates"
-#: where data are refused: the reason says which setting would help
+#: remedy for refused data: their reason names the setting
 MEND = "mend the files, or give the settings that the reasons name"
 
 
@@ -32,18 +32,18 @@ class NothingToTrain(GpuschedError):
 
 
 class Untrained(msgspec.Struct, frozen=True, kw_only=True):
-    """The reason for which a window was not trained."""
+    """The reason why a window was not trained."""
 
     reason: str
     #: empty: not known
     remedy: str
-    #: there is data, and it is refused
+    #: whether there is data, but unusable
     refused: bool
 
     @classmethod
-    def planned(cls, window: PlannedWindow, found: str | None = None) -> Untrained:
-        """As the plan has it; `found` is what a window that ran found itself."""
-        return cls(reason=found or reason_of_plan(window), remedy=window.remedy, refused=window.refusal is not None)
+    def planned(cls, window: PlannedWindow, reason: str | None = None) -> Untrained:
+        """From the plan; `reason` is that of the window's own run, if it ran."""
+        return cls(reason=reason or reason_of_plan(window), remedy=window.remedy, refused=window.refusal is not None)
 
     @classmethod
     def line(cls, window: WindowLine) -> Untrained:
@@ -51,36 +51,36 @@ class Untrained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def nothing_to_train(windows: Iterable[Untrained]) -> NothingToTrain:
-    """The commonest reasons, and the commonest remedy."""
+    """The error with the most frequent reasons and the most frequent remedy."""
     reasons: Counter[str] = Counter()
     remedies: Counter[str] = Counter()
     for window in windows:
         reasons[window.reason] += 1
         remedies[window.remedy or (MEND if window.refused else ELSEWHERE)] += 1
-    told = [f"{_cut(reason)} ({_windows(count)})" for reason, count in reasons.most_common(SHOWN_REASONS)]
+    shown = [f"{_cut(reason)} ({_windows(count)})" for reason, count in reasons.most_common(SHOWN_REASONS)]
     if (more := len(reasons) - SHOWN_REASONS) > 0:
-        told.append(f"and {more:,} more {'reason' if more == 1 else 'reasons'}")
+        shown.append(f"and {more:,} more {'reason' if more == 1 else 'reasons'}")
     ((likeliest, _),) = remedies.most_common(1) or [("give a longer range of dates (--start, --end)", 0)]
-    return NothingToTrain(why="; ".join(told) or "there is no window", likeliest=likeliest)
+    return NothingToTrain(why="; ".join(shown) or "there is no window", likeliest=likeliest)
 
 
 def refused_object(reasons: Reasons) -> dict[str, Any]:
-    """The reasons for which data were refused, as `--json` has them; no key where none were."""
-    told = [{"reason": reason, "windows": windows} for reason, windows in reasons.most_common(LISTED_REASONS)]
-    return {"refused": told} if told else {}
+    """The reasons why data were refused, as an entry of a JSON object; empty if there are none."""
+    listed = [{"reason": reason, "windows": windows} for reason, windows in reasons.most_common(LISTED_REASONS)]
+    return {"refused": listed} if listed else {}
 
 
 def is_nothing(totals: dict[str, int], refused: int) -> bool:
-    """Whether a batch, whose windows are all finished, gave nothing because its data gave nothing.
+    """Whether a finished batch has no result because its data could not be trained on.
 
-    `refused` of the failed windows have failed for their data. One that failed otherwise, or was cancelled, might have
-    been trained.
+    `refused` is the number of windows that failed because of their data. A window that failed for another reason, or
+    was cancelled, might have been trained.
     """
     return totals["total"] == totals["skipped"] + refused and totals["failed"] == refused
 
 
 def exit_code(totals: dict[str, int], max_failure_rate: float, *, held: bool) -> int:
-    """1 if more windows failed than the batch allows, or it was held before its end."""
+    """1 if more windows failed than the batch allows, or it was held before its end; else 0."""
     too_many = totals["failed"] > max_failure_rate * max(1, totals["total"])
     return TOO_MANY_FAILURES if too_many or held else DONE
 

@@ -1,6 +1,6 @@
-"""Admission: what has to hold before a batch is accepted, and the way there: check, survey, hand over, commit.
+"""Admission: the conditions for a batch to be accepted, and the steps: check, survey, hand over, commit.
 
-A client is trusted to use the machine, not to be well-behaved: whatever could leave a root, repeat a window or break
+A client is trusted to use the machine, not to behave well: a batch that could leave a root, repeat a window or break
 the store is refused here.
 """
 
@@ -41,13 +41,13 @@ from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.supervisor import Supervisor
 from gpusched.supervisor.survey import survey
 
-#: all of them are kept in memory, about 2 KB each
+#: windows of a batch: all of them are kept in memory, about 2 KB each
 MAX_WINDOWS = 200_000
 #: levels of objects and lists in a workload's settings
 MAX_DEPTH = 16
-#: a log that is cut to less would be nothing but the mark of that
+#: the smallest log limit: a log cut to less would only consist of the mark of the cut
 LEAST_LOG_BYTES = 64 * 1024
-#: surveys at the same time, each with a process for every core
+#: surveys at a time, each with one process per core
 MAX_SURVEYS = 4
 #: seconds that a client waits for a store that cannot be written
 COMMIT_PATIENCE_S = 10.0
@@ -86,13 +86,13 @@ class NotYetDurable(DaemonError):
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """How a batch came to be at work."""
+    """The result of an admission."""
 
     batch_id: str
     how: Literal["new", "known", "again"]
-    #: None where it was at work already
+    #: None if the batch was already at work
     plan: Plan | None = None
-    #: what is different from the terms that it had, in words
+    #: changes of its terms, in words
     changes: tuple[str, ...] = ()
 
 
@@ -123,7 +123,7 @@ class Admission:
         self._cache_dir = cache_dir
         self._logs_dir = logs_dir
         self.condition = condition
-        #: held from a look at a batch's state until the event that relies on it is handled
+        #: held from reading a batch's state until the event that relies on it is handled
         self.changing = anyio.Lock()
         self._submitting: dict[str, anyio.Lock] = {}
         #: output directories whose results are being removed
@@ -139,8 +139,8 @@ class Admission:
     ) -> Admitted:
         """Accept a batch of the client `peer`. Raises GpuschedError.
 
-        It is durable when this returns. Of several that submit the same batch at the same time, the first has it
-        surveyed, and the others wait for that. One that is at work already goes on with the terms of this request.
+        It is durable when this returns. If several clients submit the same batch at the same time, it is surveyed for
+        the first, and the others wait for that. A batch that is already at work adopts the terms of this request.
         """
         self._refuse_if_draining()
         check(request)
@@ -175,8 +175,8 @@ class Admission:
                     )
                 plan, choice = await self._chooser.settle(spec, plan)
             async with self.changing:
-                # While it was surveyed, the daemon may have been told to stop, a retry may have opened the last round
-                # again, or another batch may have taken the directory.
+                # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
+                # another batch may have taken the directory.
                 self._refuse_if_draining()
                 if self._at_work(batch_id, digest):
                     return await self._known(batch_id, request)
@@ -194,15 +194,17 @@ class Admission:
                 )
                 await self._make_way(batch_id, len(plan.windows))
                 self._supervisor.hand_over(batch, plan.windows, plan.notes)
-            # Others may change theirs meanwhile.
+            # Without `changing`: other batches can be changed while this one becomes durable.
             await self.durable()
             while batch_id in self._supervisor.arrivals:
                 await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
 
     async def _make_way(self, batch_id: str, windows: int) -> None:
-        """Remove the records of a large earlier round piece by piece; those of a small one go in the turn that accepts
-        the next."""
+        """Remove the records of a large earlier round in pieces.
+
+        Those of a small round are removed in the turn that accepts the next.
+        """
         row = self._store.batch(batch_id)
         if row is None or row.state != "finished" or max(windows, sum(row.counts.values())) <= SLICE_WINDOWS:
             return
@@ -212,20 +214,20 @@ class Admission:
             await anyio.lowlevel.checkpoint()
 
     async def _known(self, batch_id: str, request: Submit) -> Admitted:
-        """It is at work already, and goes on with what the new request asks for."""
+        """Apply the terms of a request to the batch, which is already at work."""
         names = NAMES if request.terms is None else request.terms
-        asked = {name: value for name, value in terms_of(request.spec).items() if name in names}
-        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, asked))
+        terms = {name: value for name, value in terms_of(request.spec).items() if name in names}
+        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms))
 
     def notes(self, spec: BatchSpec) -> tuple[str, ...]:
-        """What is accepted, and may not be what was wanted."""
+        """Notes on settings that are accepted, but perhaps unintended."""
         note = self.fleet.pool.too_many_threads(spec)
         return () if note is None else (note,)
 
     async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
-        """Have a batch go on with other terms; what is different, in words. It is durable when this returns.
+        """Change the terms of a batch; return the changes in words. They are durable when this returns.
 
-        Raises BadSubmission for terms that cannot be.
+        Raises BadSubmission for invalid terms.
         """
         batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
         assert batch is not None
@@ -244,12 +246,12 @@ class Admission:
     async def _require(self, wanted: DeviceChoice, on_trial: Callable[[str], None]) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
 
-        The pool's GPUs train with the device type that `auto` found. Nothing is known of another one, and a window that
-        fails because a GPU does not have it would speak against the GPU.
+        The pool's GPUs were tried with the device type that `auto` chose. Another device type has to be tried first: a
+        window that fails because a GPU lacks it would count as evidence against the GPU.
         """
         await self.fleet.require(wanted, on_trial)
         pool = self.fleet.pool
-        # One that is lost would fail its whole model; if all are, the batch is held until one is back.
+        # A lost GPU would fail the trial of its whole model. If all are lost, the batch is held until one is back.
         lost = {id_ for id_, state in self._supervisor.scheduler.pool.devices.items() if state.health == "quarantined"}
         gpus = tuple(device for device in pool.devices if device.id not in {CPU, *lost})
         if gpus and wanted in ("gpu", "cuda"):
@@ -257,7 +259,7 @@ class Admission:
             msgspec.structs.replace(pool, devices=usable.devices, notes=usable.notes).require(wanted)
 
     async def durable(self) -> None:
-        """Wait until what was asked of the supervisor is durable. Raises NotYetDurable when it cannot be."""
+        """Wait until the supervisor has committed all requests so far. Raises NotYetDurable if the store is broken."""
         while True:
             with anyio.move_on_after(COMMIT_PATIENCE_S):
                 await self._supervisor.committed()
@@ -266,7 +268,7 @@ class Admission:
                 raise NotYetDurable(cause=cause)
 
     def at_work(self, batch_id: str) -> bool:
-        """Whether the batch is there and not finished, as the supervisor knows it."""
+        """Whether the supervisor has the batch and it is not finished."""
         return self._supervisor.scheduler.is_at_work(batch_id)
 
     def _at_work(self, batch_id: str, digest: str) -> bool:
@@ -276,7 +278,10 @@ class Admission:
         return self.at_work(batch_id)
 
     async def _check_output(self, batch_id: str, real: Path) -> None:
-        """Raise OutputTaken if another batch that is at work writes to the same directory, by whichever path."""
+        """Raise OutputTaken if another batch at work writes to the same directory, even by another path.
+
+        Raises OutputCleared while results are removed from it.
+        """
         if str(real) in self._cleared:
             raise OutputCleared(path=real)
         arriving, scheduler = self._supervisor.arrivals.batches, self._supervisor.scheduler
@@ -287,12 +292,12 @@ class Admission:
                 raise OutputTaken(other=other, path=real)
 
     def _has_written(self, place: Place) -> bool:
-        """Whether the last batch that wrote there was of the same client, for whom the daemon has made the place."""
+        """Whether the last batch in that directory was of the same client, for whom the daemon made the directory."""
         return place.owner is not None and place.owner == self._store.owner_of_output(str(place.path))
 
     @contextlib.contextmanager
     def clearing(self, output_dir: Path) -> Iterator[None]:
-        """While results are removed from a directory: a batch that is accepted meanwhile might reuse them."""
+        """Within the context, refuse batches for a directory whose results are being removed: they might reuse them."""
         place = os.path.realpath(output_dir)
         self._cleared.add(place)
         try:
@@ -306,7 +311,7 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
-        """Keep all others from accepting or forgetting a batch of that id."""
+        """Within the context, nobody else can accept, retry or forget the batch with that id."""
         lock = self._submitting.setdefault(batch_id, anyio.Lock())
         try:
             async with lock:
@@ -317,7 +322,7 @@ class Admission:
 
 
 def check(request: Submit) -> None:
-    """Raise BadSubmission for what could leave a root, break the store or never end."""
+    """Raise BadSubmission for a request that could leave a root, break the store or never end."""
     why = _why_not(request)
     if why is not None:
         raise BadSubmission(why=why)
@@ -327,9 +332,9 @@ def _why_not(request: Submit) -> str | None:
     spec = request.spec
     if request.name is not None and (problem := planning.name_problem(request.name)):
         return f"its name {request.name[:100]!r} is not one: {problem}"
-    for what, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
+    for role, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
         if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
-            return f"its {what} {path[:200]!r} is not an absolute path"
+            return f"its {role} {path[:200]!r} is not an absolute path"
     if not spec.symbols:
         return "it has no symbols"
     for symbol in spec.symbols:

@@ -1,4 +1,4 @@
-"""Which windows a verb applies to, and what cannot be changed."""
+"""The windows that a verb applies to, and the errors for changes that are impossible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is connected to the daemon: one connection each, what the kernel says of its user, and how many there may be."""
+"""The daemon's clients: their connections, their users as the kernel reports them, and limits on their number."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ import msgspec
 from gpusched.errors import NO_DAEMON
 from gpusched.protocol import MAX_REQUEST_BYTES, Problem, Reply, encode
 
-#: connections at a time of all users together; root and the daemon's own user have as many each beside them
+#: connections at a time of all users together; root and the daemon's own user may each have as many besides
 MAX_CLIENTS = 500
-#: of one user
+#: connections at a time of one user
 MAX_OF_A_USER = 100
-#: seconds that a client may take to read what it asked for
+#: seconds that a client may take to read a reply
 SEND_S = 30.0
-#: seconds that the last words to a client may take
+#: seconds that a client may take to read the last reply before its connection is closed
 CLOSE_S = 2.0
-#: bytes that a subscriber may be behind
+#: unread bytes at which a subscriber is dropped
 MAX_BEHIND_BYTES = 4 * 1024 * 1024
-#: the remedy where the two sides do not understand each other
+#: the remedy if the two sides do not understand each other
 UPGRADE = "use the same version of gpusched for both: upgrade the older one, and restart the daemon"
 
-#: of a connection's groups, when it was made (Linux 4.13)
+#: socket option for the groups of the peer, as of its connection (Linux 4.13)
 _SO_PEERGROUPS = 59
 
 log = logging.getLogger("gpusched.server")
 
 
 class Gone(Exception):
-    """There is nobody to talk to any more. Raised by a `Connection` alone: any other OSError is the daemon's own."""
+    """The client has gone. Only a `Connection` raises it: any other OSError is a fault of the daemon."""
 
     def __init__(self, why: str = "") -> None:
-        #: for the log, where it is worth a word
+        #: a reason for the log, or empty
         self.why = why
         super().__init__(why)
 
 
 class Over(Exception):
-    """The conversation ends here, with last words if the client can still hear them."""
+    """The daemon ends the conversation, with a problem for the client to read."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         self.problem = Problem(problem=problem, remedy=remedy, exit_code=NO_DAEMON)
@@ -56,7 +56,7 @@ class Over(Exception):
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is at the other end, as the kernel says."""
+    """The process and user at the other end of a connection, as the kernel reports them."""
 
     pid: int
     uid: int
@@ -65,7 +65,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def may_connect(peer: Peer, *, owner: int, group: int | None) -> bool:
-    """The daemon's own user, root, and the members of the configured group, if there is one."""
+    """Whether a peer is the daemon's own user, root, or a member of the configured group, if any."""
     return peer.uid in (owner, 0) or (group is not None and group in peer.gids)
 
 
@@ -77,7 +77,7 @@ def peer_of(connection: socket.socket) -> Peer:
 def _supplementary(connection: socket.socket, uid: int, gid: int) -> Collection[int]:
     try:
         return array.array("I", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024))
-    except OSError:  # an older kernel, or more groups than fit: those that the user has by the books
+    except OSError:  # an older kernel, or more groups than fit: use the groups of the user database
         try:
             return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
         except KeyError:
@@ -85,21 +85,21 @@ def _supplementary(connection: socket.socket, uid: int, gid: int) -> Collection[
 
 
 class Clients:
-    """Who is connected, and how many they may be: nobody's idle connections keep root and the daemon's user out.
+    """The connected clients, limited so that idle connections of others cannot keep root and the daemon's user out.
 
-    These two are never refused: the longest idle of their connections makes room for a new one.
+    These two are never refused: their connection that has been idle longest is closed for a new one.
     """
 
     def __init__(self, owner: int) -> None:
         self._owner = owner
-        #: users of whom it was logged that they have too many; the log must not be what they fill
-        self._told: set[int] = set()
-        #: by user
+        #: users whose excess of connections has been logged: once each, so that they cannot fill the log
+        self._logged: set[int] = set()
+        #: connections by uid
         self._connected: dict[int, list[Connection]] = {}
 
     @contextlib.contextmanager
     def admitted(self, client: Connection, peer: Peer) -> Iterator[None]:
-        """While it is connected. Raises Over where there are too many."""
+        """Count a client within the context. Raises Over if there are too many."""
         theirs = self._connected.setdefault(peer.uid, [])
         if peer.uid in (0, self._owner):
             if len(theirs) >= MAX_CLIENTS:
@@ -114,25 +114,25 @@ class Clients:
         try:
             yield
         finally:
-            if client in theirs:  # else it has made room for another one
+            if client in theirs:  # else it was closed for a newer one
                 theirs.remove(client)
             if len(theirs) < MAX_OF_A_USER // 2:
-                self._told.discard(peer.uid)
+                self._logged.discard(peer.uid)
             if not theirs and self._connected.get(peer.uid) is theirs:
                 del self._connected[peer.uid]
 
-    def _log_once(self, peer: Peer, what: str) -> None:
-        """Again only after the user had far fewer."""
-        if peer.uid not in self._told:
-            self._told.add(peer.uid)
-            log.warning("%s pid=%d uid=%d", what, peer.pid, peer.uid)
+    def _log_once(self, peer: Peer, event: str) -> None:
+        """Log an event of a user, and not again until the user has far fewer connections."""
+        if peer.uid not in self._logged:
+            self._logged.add(peer.uid)
+            log.warning("%s pid=%d uid=%d", event, peer.pid, peer.uid)
 
     def _others(self) -> int:
         return sum(len(theirs) for uid, theirs in self._connected.items() if uid not in (0, self._owner))
 
 
 def _make_room(connected: list[Connection]) -> None:
-    """End the connection that nothing was asked on for the longest time."""
+    """Close the connection that has been idle longest."""
     left = min(connected, key=lambda client: (client.busy, client.idle_since))
     connected.remove(left)
     why = f"your user has {MAX_CLIENTS} connections to the daemon, and this one was idle for the longest time"
@@ -140,20 +140,20 @@ def _make_room(connected: list[Connection]) -> None:
 
 
 class Connection:
-    """One client; see `gpusched.service.requests.Client`."""
+    """The connection of a client; implements `gpusched.service.requests.Client`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        #: who it is, once that is known
+        #: the client's user and process; None until they are known
         self.peer: Peer | None = None
-        #: whether a request of it is being answered, and when the last one was, or else when it came
+        #: whether a request is being answered, and the monotonic time of the last answer, or else of the connection
         self.busy = False
         self.idle_since = time.monotonic()
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
-        """While a request is being answered."""
+        """Mark the connection as busy within the context."""
         self.busy = True
         try:
             yield
@@ -161,7 +161,7 @@ class Connection:
             self.busy, self.idle_since = False, time.monotonic()
 
     async def line(self) -> bytes | None:
-        """The next frame, or None if the client has hung up between two."""
+        """The next frame, or None if the client has hung up after the last one. Raises Over, Gone."""
         try:
             return await self._reader.readuntil(b"\n")
         except asyncio.IncompleteReadError as error:
@@ -205,16 +205,16 @@ class Connection:
             await self._reader.read(1)
 
     def leave(self, last_words: Reply) -> None:
-        """End the conversation in favour of somebody else."""
+        """End the conversation, with a last reply, to make room for another client."""
         self.tell(last_words)
         self._writer.close()
 
     def drop(self) -> None:
-        """Forget what it was to be told."""
+        """Close the connection at once, and discard unsent replies."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """Send what is left to be sent, if the client reads it soon."""
+        """Close the connection after sending the unsent replies, if the client reads them soon."""
         self._writer.close()
         with anyio.move_on_after(CLOSE_S, shield=True) as scope, contextlib.suppress(OSError):
             await self._writer.wait_closed()

@@ -1,11 +1,11 @@
-"""Forgetting: what is kept of finished batches, and how it is removed.
+"""Forgetting: remove finished batches, their records, logs and, on request, results.
 
-A batch is marked first, in one small commit, and from then on nobody sees it; then its results (if that was asked for),
-its logs and its records are removed, piece by piece between the turns of the loop. What a kill interrupts is done when
-the daemon starts again. Results are removed only where they are provably gpusched's own: see `outputs.remove_results`.
+A batch is first marked in one small commit, and nobody sees it from then on. Then its results (on request), its logs
+and its records are removed, in pieces between the turns of the loop. A removal that a kill interrupts is completed when
+the daemon starts again. Only provable results of gpusched are removed: see `outputs.remove_results`.
 
-The same happens by itself to batches that finished `daemon.keep_days` ago, but for their results, and to what nobody
-has used for long in the cache.
+Batches that finished `daemon.keep_days` ago are forgotten automatically, without their results, and so are bars in the
+cache that have not been used for long.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from gpusched.store.store import Store
 from gpusched.supervisor import index
 from gpusched.supervisor.supervisor import Supervisor
 
-#: seconds between looks at what has become too old; the first comes after as long
+#: seconds between searches for old batches and bars, and before the first search
 LOOK_S = 3600.0
-#: windows whose records are removed, or results looked at, in one piece: in less than 50 ms
+#: windows whose records are removed, or whose results are checked, in one piece: in less than 50 ms
 PIECE_WINDOWS = 100
 
 log = logging.getLogger("gpusched.daemon")
@@ -61,7 +61,7 @@ class ResultsOfAnother(InputError):
 
 
 class Forgetting:
-    """Removes what is asked for, or has become too old. `keep_days` 0: nothing becomes too old."""
+    """Removes batches by request, or when they are `keep_days` old (0: never)."""
 
     def __init__(
         self, *, store: Store, supervisor: Supervisor, admission: Admission, logs_dir: Path, keep_days: float
@@ -72,10 +72,10 @@ class Forgetting:
         self._logs_dir = logs_dir
         self._keep_s = keep_days * DAY_S
 
-    # -- what is asked for -------------------------------------------------------------------------------------------
+    # -- by request --------------------------------------------------------------------------------------------------
 
     async def forget(self, batch_id: str, *, results: bool, peer: Peer | None = None) -> Forgotten:
-        """Forget one batch that is there. Raises NotFinished, ResultsShared, ResultsOfAnother, StoreError."""
+        """Forget one batch, which must exist. Raises NotFinished, ResultsShared, ResultsOfAnother, StoreError."""
         if results and not self._may_remove(peer, batch_id):
             raise ResultsOfAnother(batch=batch_id)
         places = await self._places() if results else {}
@@ -85,9 +85,9 @@ class Forgetting:
         return await self._forget(batch_id, results=results)
 
     async def forget_older(self, seconds: float, *, results: bool, peer: Peer | None = None) -> Forgotten:
-        """Forget every batch that finished so long ago.
+        """Forget every batch that finished more than `seconds` ago.
 
-        Results in a directory that a younger one has, too, stay, and those of other clients.
+        Results are kept if a younger batch has the same directory, or if they were written for another client.
         """
         old = self._older_than(time.time() - seconds)
         places = await self._places() if results else {}
@@ -96,13 +96,13 @@ class Forgetting:
             shared |= {row.id for row in old if not self._may_remove(peer, row.id)}
         parts: list[Forgotten] = []
         for row in old:
-            with contextlib.suppress(NotFinished):  # it was retried or submitted again meanwhile
+            with contextlib.suppress(NotFinished):  # it has been retried or submitted again meanwhile
                 parts.append(await self._forget(row.id, results=results and row.id not in shared))
         kept = tuple(row.output_dir for row in old if row.id in shared)
         return msgspec.structs.replace(summed(parts), kept=summed(parts).kept + kept)
 
     def _may_remove(self, peer: Peer | None, batch_id: str) -> bool:
-        """Whether the results were written for this client, who may not be able to remove those of others."""
+        """Whether a client may remove the results of a batch: its own, or any if it is root or the daemon's user."""
         client = foreign(peer)
         return client is None or client == self._store.client_of(batch_id)[0]
 
@@ -121,14 +121,14 @@ class Forgetting:
         return [row for row in self._store.batches() if row.finished_at is not None and row.finished_at < wall]
 
     async def _places(self) -> dict[str, set[str]]:
-        """The batches by the directory of their results, whatever it is called."""
+        """Real path of a result directory → the ids of its batches."""
         outputs = [(row.id, row.output_dir) for row in self._store.batches()]
         return await anyio.to_thread.run_sync(_by_place, outputs)
 
-    # -- what comes by itself ----------------------------------------------------------------------------------------
+    # -- by age ------------------------------------------------------------------------------------------------------
 
     async def run(self, cache: Cache) -> None:
-        """Go on with what was interrupted, then look now and then for what has become too old."""
+        """Complete interrupted removals, then search for old batches and bars every `LOOK_S`."""
         while True:
             for batch_id, output_dir, results in self._store.forgotten():
                 with self._logged():
@@ -138,7 +138,7 @@ class Forgetting:
             await anyio.sleep(LOOK_S)
             with self._logged():
                 await anyio.to_thread.run_sync(prune_bars, cache)
-                # After a jump of the clock everything may look old, or will when it has jumped back.
+                # After a jump of the clock all batches may look too old, or too young.
                 steady = abs((time.time() - wall) - (time.monotonic() - began)) < LOOK_S
                 if self._keep_s and steady:
                     await self.forget_older(self._keep_s, results=False)
@@ -171,7 +171,7 @@ class Forgetting:
         return Forgotten(batches=(batch_id,), windows=windows, results=removed, kept=tuple(kept))
 
     async def _results(self, batch_id: str) -> AsyncIterator[dict[str, str | None]]:
-        """Fingerprints of the batch's results by label, piece by piece."""
+        """The batch's results in pieces: label → fingerprint."""
         piece: dict[str, str | None] = {}
         for row in self._store.finished_windows(batch_id):
             outcome = getattr(row.state, "outcome", None)

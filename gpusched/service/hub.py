@@ -1,8 +1,8 @@
-"""The hub: tells subscribers what happens, without ever waiting for one.
+"""The hub: sends updates to subscribers, without ever waiting for one.
 
-What happened is gathered for a moment, encoded once, and handed to each subscriber that it concerns. A report of
-progress that is followed by another is left out. When too much happens at once to be told in deltas (a large batch is
-cancelled), subscribers get a new snapshot instead.
+Updates are gathered for a moment, encoded once, and pushed to each subscriber that they concern. Of several reports of
+progress of a window, only the last is sent. If there are too many updates at once (a large batch is cancelled),
+subscribers get a new snapshot instead.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from gpusched.service import views
 from gpusched.store.rows import BatchRow
 from gpusched.store.store import Store
 
-#: seconds for which what happens is gathered
+#: seconds for which updates are gathered
 GATHER_S = 0.05
-#: more than this at once is told by a snapshot
+#: if more updates than this are gathered, a snapshot replaces them
 FLOOD = 2000
 #: finished batches that a snapshot of all batches shows
 RECENT_BATCHES = 50
-#: windows that have left their slots which it shows, and as many that failed
+#: windows in a snapshot that have left their slots for good, and, separately, windows that have failed
 RECENT_WINDOWS = 64
 
 _ACTIVE = ("starting", "running", "stopping")
@@ -43,73 +43,76 @@ _ACTIVE = ("starting", "running", "stopping")
 
 class Subscriber(Protocol):
     def push(self, frames: bytes) -> None:
-        """Take the frames without blocking, or go away."""
+        """Take the frames without blocking, or drop the subscriber."""
 
 
 class Hub:
-    """`publish` belongs to the supervisor, `report` to the sampler, the rest to the server."""
+    """Distributes updates. `publish` is for the supervisor, `report` for the sampler, the rest for the server."""
 
     def __init__(self, store: Store, condition: Condition) -> None:
         self._store = store
         self._condition = condition
         condition.follow(self._show_trouble)
-        #: what follows can only be told by a new snapshot
+        #: the next push must be a new snapshot
         self._anew = False
         self._pool = Pool()
+        #: the batch that a subscriber follows; None: all
         self._subscribers: dict[Subscriber, str | None] = {}
-        #: what subscribers have not been told yet; empty while there are none
-        self._untold: list[Update | Reading] = []
+        #: updates that have not been pushed yet; empty while there are no subscribers
+        self._pending: list[Update | Reading] = []
+        #: the last report of each running window
         self._progress: dict[WindowKey, ProgressReported] = {}
-        self._told_progress: dict[WindowKey, ProgressReported] = {}
+        #: the last report of each running window that has been pushed
+        self._pushed_progress: dict[WindowKey, ProgressReported] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def show(self, pool: Pool) -> None:
-        """The pool whose devices snapshots show."""
+        """Set the pool whose devices snapshots show."""
         self._pool = pool
 
-    # -- what happens ------------------------------------------------------------------------------------------------
+    # -- gathering ---------------------------------------------------------------------------------------------------
 
     def publish(self, update: Update) -> None:
-        """Something happened and is durable, or a window reported progress."""
+        """Gather an update that is durable, or a report of progress."""
         match update:
             case ProgressReported():
                 self._progress[update.key] = update
             case WindowMoved(new=new) if not isinstance(new, Running):
                 self._progress.pop(update.key, None)
-                self._told_progress.pop(update.key, None)
+                self._pushed_progress.pop(update.key, None)
         self._gather(update)
 
     def report(self, reading: Reading) -> None:
-        """A device was read."""
+        """Gather a reading of a device."""
         self._gather(reading)
 
     def _show_trouble(self, trouble: Trouble, present: bool) -> None:
-        """No delta tells of trouble: a client of another version would not know it."""
+        """Have a new snapshot pushed: trouble has no delta, which a client of an older version would not know."""
         self._anew = True
-        self._tell_soon()
+        self._push_soon()
 
     def _gather(self, update: Update | Reading) -> None:
         if not self._subscribers:
             return
         if not isinstance(update, ProgressReported):
-            self._untold.append(update)
-        self._tell_soon()
+            self._pending.append(update)
+        self._push_soon()
 
-    def _tell_soon(self) -> None:
+    def _push_soon(self) -> None:
         if self._timer is None and self._subscribers:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._tell)
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._push)
 
-    # -- who is told -------------------------------------------------------------------------------------------------
+    # -- subscribers -------------------------------------------------------------------------------------------------
 
     def subscribe(self, subscriber: Subscriber, batch_id: str | None) -> None:
-        """Push a snapshot, then all that happens from this moment on, of one batch or of all."""
-        self._tell()
+        """Push a snapshot of one batch or of all, then every later update."""
+        self._push()
         self._subscribers[subscriber] = batch_id
         subscriber.push(encode(self.snapshot(batch_id)))
 
     def refresh(self) -> None:
-        """Show what there is now to those who see all batches: one is not there any more, which no delta says."""
-        self._tell()
+        """Push a new snapshot to subscribers of all batches: a batch was forgotten, for which there is no delta."""
+        self._push()
         onlookers = [subscriber for subscriber, wanted in self._subscribers.items() if wanted is None]
         frame = encode(self.snapshot(None)) if onlookers else b""
         for subscriber in onlookers:
@@ -118,11 +121,11 @@ class Hub:
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.pop(subscriber, None)
         if not self._subscribers:
-            self._untold.clear()
-            self._told_progress.clear()
+            self._pending.clear()
+            self._pushed_progress.clear()
 
     def snapshot(self, batch_id: str | None) -> Snapshot:
-        """What the store has committed, which is what the deltas that follow start from."""
+        """The state that the store has committed, on which later deltas build."""
         batches = list(self._batches(batch_id))
         active = [
             views.window_line(row)
@@ -153,20 +156,20 @@ class Hub:
         older = {batch.id for batch in finished[:-RECENT_BATCHES]}
         yield from (batch for batch in batches if batch.id not in older)
 
-    # -- telling -----------------------------------------------------------------------------------------------------
+    # -- pushing -----------------------------------------------------------------------------------------------------
 
-    def _tell(self) -> None:
-        """Hand over what was gathered."""
+    def _push(self) -> None:
+        """Push the gathered updates."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        untold, self._untold = self._untold, []
+        pending, self._pending = self._pending, []
         if not self._subscribers:
             return
-        parts = self._frames(untold) if len(untold) <= FLOOD and not self._anew else None
+        parts = self._frames(pending) if len(pending) <= FLOOD and not self._anew else None
         self._anew = False
-        # A device that is tried may be one that nobody has heard of yet.
-        joining = any(isinstance(update, DeviceChanged) and update.health == "trying" for update in untold)
+        # A device that is being tried may be new, and subscribers do not know it yet: only a snapshot shows it.
+        joining = any(isinstance(update, DeviceChanged) and update.health == "trying" for update in pending)
         frames: dict[str | None, bytes] = {}
         for subscriber, wanted in tuple(self._subscribers.items()):
             if wanted not in frames:
@@ -178,18 +181,18 @@ class Hub:
             if frames[wanted]:
                 subscriber.push(frames[wanted])
 
-    def _frames(self, untold: list[Update | Reading]) -> list[tuple[str | None, bytes]]:
-        """Each frame with the batch that it is about, None for what concerns all."""
+    def _frames(self, pending: list[Update | Reading]) -> list[tuple[str | None, bytes]]:
+        """The frames, each with the batch that it concerns; None: all batches."""
         parts: list[tuple[str | None, bytes]] = []
-        for update in untold:
+        for update in pending:
             if isinstance(update, Reading):
                 parts.append((None, encode(DeviceReported(reading=update))))
             else:
                 if (delta := views.delta(update)) is not None:
                     parts.append((_about(update), encode(delta)))
         for key, progress in self._progress.items():
-            if self._told_progress.get(key) is not progress:
-                self._told_progress[key] = progress
+            if self._pushed_progress.get(key) is not progress:
+                self._pushed_progress[key] = progress
                 parts.append((key.batch_id, encode(progress)))
         return parts
 

@@ -1,6 +1,6 @@
-"""The daemon's log: one line for each thing worth knowing, on stderr, with the levels that journald reads.
+"""The daemon's log: one line per event on stderr, with the levels that journald reads.
 
-A line is a sentence and `key=value` pairs. Nothing of a batch's settings or of anybody's environment is ever in it.
+A line is a sentence and `key=value` pairs. It never contains settings of a batch or environment variables.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from gpusched.core.model import Active, Failed, Failure, Finished, Lost, TimedOu
 from gpusched.protocol import Trouble
 from gpusched.streams import Outbox
 
-#: a message in a log line is cut to this
+#: characters of a message in a log line
 MESSAGE_CHARS = 300
-#: lines that wait for a reader who pauses; of further ones, the oldest are left out
+#: lines that wait for a reader who pauses; beyond them, the oldest are dropped
 WAITING_LINES = 10_000
 
 log = logging.getLogger("gpusched")
 
 
 class _Formatter(logging.Formatter):
-    """Lines of their own for each line of a traceback; `<n>` before each where journald reads it, else the time."""
+    """Puts `<level>` before every line, tracebacks included, if journald reads them; else the time before a record."""
 
-    #: syslog's numbers
+    #: syslog's numbers of the levels
     _LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
     def __init__(self, *, journald: bool) -> None:
@@ -54,7 +54,7 @@ class _Formatter(logging.Formatter):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to a reader who may pause (`gpusched daemon 2>&1 | less`), and never waits for one."""
+    """Writes without waiting for a reader who pauses (`gpusched daemon 2>&1 | less`)."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -63,12 +63,12 @@ class _Handler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._outbox.put(self.stream, self.format(record))
-        except Exception:  # as in the standard library: a log must never be what fails
+        except Exception:  # as in the standard library: a log must never make its program fail
             self.handleError(record)
 
 
 def start_logging() -> None:
-    """Write what gpusched and asyncio log to stderr."""
+    """Write the logs of gpusched and asyncio to stderr."""
     handler = _Handler(sys.stderr)
     handler.setFormatter(_Formatter(journald=_stderr_is_journal()))
     for name in ("gpusched", "asyncio"):
@@ -77,11 +77,11 @@ def start_logging() -> None:
         logger.propagate = False
     logging.getLogger("gpusched").setLevel(logging.INFO)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
-    logging.raiseExceptions = False  # a log that cannot be written must not write about that
+    logging.raiseExceptions = False  # a failed write must not be reported on stderr, the stream that failed
 
 
 def _stderr_is_journal() -> bool:
-    """JOURNAL_STREAM names the file that is the journal; stderr may have been redirected since."""
+    """Whether stderr is the file that JOURNAL_STREAM names: it may have been redirected since the start."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(2)
@@ -91,10 +91,10 @@ def _stderr_is_journal() -> bool:
 
 
 class Journal:
-    """Logs what happens to batches, windows and devices."""
+    """Logs the updates of batches, windows and devices."""
 
     def __init__(self) -> None:
-        #: when the present launch of a window was placed
+        #: time at which the current launch of a window was placed
         self._placed_at: dict[WindowKey, float] = {}
 
     def follow(self, update: Update) -> None:
@@ -132,14 +132,14 @@ class Journal:
                 log.info("slots device=%s slots=%d reason=%r", update.device_id, update.slots, update.reason)
 
     def trouble(self, trouble: Trouble, present: bool) -> None:
-        """Something is wrong, or is not any more."""
+        """Log a trouble that has begun (`present`) or is over."""
         if present:
             log.error("trouble kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
         else:
             log.info("trouble is over kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
 
     def _refused(self, accepted: BatchAccepted) -> None:
-        """The windows that have failed without a launch, in one line."""
+        """Log the windows that failed without a launch, in one line."""
         refused = [planned for planned, _ in accepted.windows if planned.refusal is not None]
         if refused:
             first = (refused[0].refusal or "")[:MESSAGE_CHARS]
@@ -152,7 +152,7 @@ class Journal:
             return
         began = self._placed_at.pop(moved.key, moved.at)
         if isinstance(new, Finished) and not isinstance(old, Active):
-            return  # a request, which is told when it is through
+            return  # by a request, which is logged as a whole when it is complete
         if isinstance(new, Finished):
             bad = isinstance(new.outcome, Failed | Lost | TimedOut)
             level, word = logging.WARNING if bad else logging.INFO, name_of(new.outcome)

@@ -1,4 +1,4 @@
-"""The listener: the socket that a daemon is found at, and the lock that keeps it to one."""
+"""The listener: the socket at which clients find the daemon, and the lock that keeps a second daemon off it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpusched.errors import ConfigError, DaemonError, UsageError
 from gpusched.service.clients import MAX_CLIENTS
 
 SOCKET_NAME = "gpusched.sock"
-#: sun_path holds this many bytes and a zero
+#: sun_path holds this many bytes and a null byte
 _MAX_PATH_BYTES = 107
 
 
@@ -39,10 +39,10 @@ class NoPlace(UsageError):
 
 
 def listening_path(explicit: Path | None) -> Path:
-    """Where a daemon listens: where it is told to, or else where clients look. Raises NoPlace."""
+    """The path of the daemon's socket: `explicit`, or else the one where clients look. Raises NoPlace."""
     if explicit is not None:
         return explicit.absolute()
-    if directories := os.environ.get("RUNTIME_DIRECTORY"):  # of systemd
+    if directories := os.environ.get("RUNTIME_DIRECTORY"):  # set by systemd
         return Path(directories.partition(":")[0]) / SOCKET_NAME
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(runtime) / "gpusched" / SOCKET_NAME
@@ -54,8 +54,8 @@ def listening_path(explicit: Path | None) -> Path:
 class Listener:
     """The socket at `path` and the lock that keeps it ours, until `close`.
 
-    Binding to the path of a live socket takes it over silently, so a lock is taken first; a socket that is left is then
-    known to be dead. Raises SocketTaken, SocketUnusable, UnknownGroup.
+    Binding to the path of a live socket takes it over silently, so a lock is taken first: a socket that is still there
+    must then be a dead daemon's. Raises SocketTaken, SocketUnusable, UnknownGroup.
     """
 
     def __init__(self, path: Path, group: str | None) -> None:

@@ -1,6 +1,6 @@
 """The service: `gpusched daemon`, from its start to a planned end.
 
-Signals, and what the service manager hears, are in `manager`.
+Signals and messages to the service manager are in `manager`.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.hooks import Hooks
 from gpusched.supervisor.supervisor import Supervisor
 
-#: descriptors: two for each window, one for each client
+#: the limit on open files that the daemon sets: it needs two for each window, one for each client
 MAX_DESCRIPTORS = 16384
 
 log = logging.getLogger("gpusched.daemon")
 
 
 def serve(config: Config) -> int:
-    """Run the service until it is told to stop; the exit code. Raises GpuschedError if it cannot start."""
+    """Run the service until a signal stops it; return the exit code. Raises GpuschedError if it cannot start."""
     start_logging()
     try:
         with one_error():
@@ -92,9 +92,9 @@ async def _serve(config: Config) -> None:
                 condition=condition,
             )
         )
-        found = look()
+        discovery = look()
         warm_up = WarmUp(launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        pool = build_pool(config, choose(config, found), learned=store.learned())
+        pool = build_pool(config, choose(config, discovery), learned=store.learned())
         for note in pool.notes:
             log.warning("%s", note)
         hub = Hub(store, condition)
@@ -126,7 +126,7 @@ async def _serve(config: Config) -> None:
             on_turn=lambda: service.on_turn(),
         )
         hub.show(supervisor.scheduler.pool)
-        sampler = Sampler(pool.devices, inventory=Inventory(look, found))
+        sampler = Sampler(pool.devices, inventory=Inventory(look, discovery))
         fleet = Fleet(
             config,
             pool,
@@ -156,7 +156,7 @@ async def _serve(config: Config) -> None:
             chooser=chooser,
             territory=Territory(
                 output_root=config.run.output.absolute(),
-                # A socket that was given a place of its own may lie anywhere.
+                # The parent of a configured socket is not private: it may be any directory.
                 private=(state_dir, config.cache.dir, *(() if config.daemon.socket else (listener.path.parent,))),
                 roots=config.daemon.roots,
                 workloads=config.daemon.workloads,
@@ -218,7 +218,7 @@ async def _serve(config: Config) -> None:
 
 
 def _make_private(directory: Path) -> None:
-    """What the daemon keeps is for its own user only."""
+    """Restrict the state directory to the daemon's own user."""
     try:
         if directory.stat().st_mode & 0o077:
             directory.chmod(0o700)

@@ -1,12 +1,12 @@
-"""The daemon as its service manager sees it: signals in; readiness, signs of life and a line of status out.
+"""The daemon's side of its service manager: signals come in; readiness, watchdog messages and a status line go out.
 
 The first SIGTERM or SIGINT drains: nothing more is placed, and running windows finish. The second one, or the approach
-of `daemon.stop_limit_s`, stops them; they go back to the queue. When the limit is reached, or with a third signal, the
-daemon leaves whatever hangs, and says what it leaves behind: the next start ends that. Should its loop hang itself, a
-thread of its own sees to it. SIGHUP does nothing: the configuration is read at the start.
+of `daemon.stop_limit_s`, stops them; they go back to the queue. At the limit, or with a third signal, the daemon exits
+even if processes hang, and logs the processes that it leaves behind: the next start ends them. If the event loop itself
+hangs, a separate thread ends the daemon. SIGHUP does nothing: the configuration is read at the start.
 
-The watchdog is fed by the supervisor's turns and by nothing else. An idle supervisor is given an empty turn now and
-then; one that hangs in a turn is not heard of again.
+Only the supervisor's turns feed the watchdog. An idle supervisor gets an empty turn now and then; if it hangs in a
+turn, the watchdog is no longer fed.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from gpusched.engines.local import proc
 from gpusched.service.notify import Notifier
 from gpusched.supervisor.supervisor import Supervisor
 
-#: the manager is asked for this much time at most, again and again while the daemon stops
+#: seconds of extension that a stopping daemon asks the manager for at a time, repeatedly
 EXTENSION_S = 30.0
-#: seconds between the empty turns of an idle supervisor; less if the watchdog wants to hear more often
+#: seconds between the empty turns of an idle supervisor; fewer if the watchdog's interval is shorter
 TURN_S = 10.0
-#: seconds that windows have to end when they are stopped, before the daemon leaves; at most half of the limit
+#: seconds for stopped windows to end before the daemon exits; at most half of the limit
 LAST_S = 20.0
-#: seconds of the limit that leaving itself takes; at most a tenth of it
+#: seconds of the limit that are reserved for the exit itself; at most a tenth of it
 LEAVING_S = 2.0
-#: seconds beyond the limit after which a process that still hangs is ended from within
+#: seconds beyond the limit after which the daemon's own thread ends a process whose loop hangs
 HANGING_S = 5.0
 
-#: what the daemon ends with when it fails through a fault of its own
+#: exit code of a daemon that fails through a fault of its own
 FAILED = 1
 
 log = logging.getLogger("gpusched.daemon")
 
 
 class Service:
-    """See the module."""
+    """Obeys signals and keeps the service manager informed; the module docstring describes the stages of a stop."""
 
     def __init__(
         self,
@@ -55,33 +55,34 @@ class Service:
         *,
         trying: Callable[[], str],
     ) -> None:
-        """`trying` says which devices are being tried; nothing if none is."""
+        """`trying` returns the devices that are being tried, in words; empty if none is."""
         self._notifier = notifier
         self._supervisor = supervisor
         self._condition = condition
         self._limit_s = stop_limit_s
         self._trying = trying
         self._last_s = min(LAST_S, stop_limit_s / 2)
-        #: monotonic instant at which the daemon must have left
+        #: monotonic time by which the daemon must have exited
         self.deadline = float("inf")
         self._stopping = False
         watchdog_s = notifier.watchdog_s
         self._turn_s = TURN_S if watchdog_s is None else min(TURN_S, watchdog_s / 3)
-        self._told_at = 0.0
-        self._told = ""
+        #: monotonic time of the last report to the manager, and the troubles in it
+        self._reported_at = 0.0
+        self._reported = ""
 
     def on_turn(self) -> None:
-        """A turn has ended: the loop that does the work is alive, whether or not the store can be written."""
+        """Feed the watchdog after a turn: the supervisor's loop is alive, even if the store cannot be written."""
         now = time.monotonic()
         troubles = self._troubles()
-        if troubles != self._told or now - self._told_at >= min(1.0, self._turn_s / 2):
-            self._told_at, self._told = now, troubles
+        if troubles != self._reported or now - self._reported_at >= min(1.0, self._turn_s / 2):
+            self._reported_at, self._reported = now, troubles
             if self._notifier.watchdog_s is not None:
                 self._notifier.alive()
             self._notifier.status(self.summary())
 
     def summary(self) -> str:
-        """One line."""
+        """The state of the daemon in one line."""
         scheduler = self._supervisor.scheduler
         text = f"{scheduler.active} windows running, {scheduler.unfinished} not finished"
         if trying := self._trying():
@@ -96,7 +97,7 @@ class Service:
         return f"; {troubles[0].text}{more}" if troubles else ""
 
     async def keep_turning(self) -> None:
-        """Have a turn made now and then when nothing happens, and while stopping ask for the time that it takes."""
+        """Cause an empty turn now and then, and ask the manager for more time while stopping."""
         while True:
             await anyio.sleep(min(self._turn_s, EXTENSION_S / 3))
             self._supervisor.post(TimePassed())
@@ -120,7 +121,7 @@ class Service:
                         self._leave_within(0.0)
 
     def report(self) -> None:
-        """The supervisor has returned: log what it leaves undone, and what it leaves behind."""
+        """After the supervisor has returned, log unwritten records and the processes left behind."""
         supervisor = self._supervisor
         for pid, key in supervisor.left_behind.items():
             log.error("left behind pid=%d window=%s doing=%r", pid, key or "?", proc.doing(pid))
@@ -140,7 +141,7 @@ class Service:
         self._notifier.stopping()
         self._leave_within(self._limit_s, drain=True)
         self._notifier.status(self.summary())
-        threading.Thread(target=self._end_what_hangs, name="last resort", daemon=True).start()
+        threading.Thread(target=self._end_hung_daemon, name="last resort", daemon=True).start()
 
     async def _stop_later(self) -> None:
         drain_s = self._limit_s - self._last_s
@@ -165,8 +166,8 @@ class Service:
         if left > 0:
             self._notifier.extend_timeout(min(EXTENSION_S, left))
 
-    def _end_what_hangs(self) -> None:
-        """In a thread that nobody waits for: a loop that hangs in the kernel ends nothing."""
+    def _end_hung_daemon(self) -> None:
+        """End the process if it still lives after the limit. Runs in a daemon thread, since the loop may hang."""
         while (left := self.deadline + HANGING_S - time.monotonic()) > 0:
             time.sleep(min(left, 1.0))
         os.write(2, f"gpusched: the daemon hangs beyond its stop limit of {self._limit_s:g} s and is ended\n".encode())

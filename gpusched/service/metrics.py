@@ -1,7 +1,7 @@
-"""Metrics for operators: what Prometheus reads, served by its own client library where `metrics.listen` says.
+"""Metrics for operators, served for Prometheus by its client library at `metrics.listen`.
 
-Counters follow the updates; what is true at the moment is asked of the daemon when somebody reads, on the event loop's
-thread. No label has a batch, a window or a symbol in it: their number has no bound.
+Counters follow the updates; gauges are computed when Prometheus reads them, on the event loop's thread. No label
+contains a batch, a window or a symbol: their number has no bound.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gpusched.errors import ConfigError
 from gpusched.protocol import DeviceStatus, Trouble, TroubleKind
 from gpusched.store.rows import BatchRow
 
-#: seconds that a window may take, in steps that double
+#: upper bounds of the histogram's buckets in seconds, each twice the one before
 BUCKETS = tuple(0.01 * 2**step for step in range(18))
-#: names of phases that are told apart; a workload of the user's may invent more
+#: names of phases that get a label; a user's workload may report any number of names
 MOST_PHASES = 32
 #: seconds that the event loop has to answer a reader
 PATIENCE_S = 5.0
@@ -40,7 +40,7 @@ class CannotListen(ConfigError):
 
 
 class Metrics:
-    """See the module. The callables are asked on the event loop's thread, by which `follow` is called, too."""
+    """The daemon's metrics. The callables and `follow` are called on the event loop's thread."""
 
     def __init__(
         self,
@@ -77,9 +77,9 @@ class Metrics:
         registry.register(self)
 
     def follow(self, update: Update) -> None:
-        """Something happened and is durable."""
+        """Count a durable update."""
         if isinstance(update, BatchAccepted):
-            # What is skipped or reused never moves.
+            # Skipped and reused windows are finished from the start, and never move.
             for _, state in update.windows:
                 if isinstance(state, Finished):
                     self._finished.labels(name_of(state.outcome)).inc()
@@ -95,10 +95,10 @@ class Metrics:
                 self._failed.labels(kind).inc()
             case WindowResult(phases=phases):
                 for phase, seconds in phases.items():
-                    if self._known(phase):
+                    if self._has_label(phase):
                         self._phases.labels(phase).inc(max(0.0, seconds))
 
-    def _known(self, phase: str) -> bool:
+    def _has_label(self, phase: str) -> bool:
         if phase not in self._phase_names and len(self._phase_names) < MOST_PHASES and re.fullmatch(r"\w{1,32}", phase):
             self._phase_names.add(phase)
         return phase in self._phase_names
@@ -120,14 +120,14 @@ class Metrics:
             server.server_close()
             thread.join()
 
-    # -- what is true at the moment ------------------------------------------------------------------------------------
+    # -- gauges --------------------------------------------------------------------------------------------------------
 
     def collect(self) -> Iterable[Any]:
-        """Called by the library, on the thread of whoever reads."""
+        """The metrics of this moment. The library calls this on the thread of a reader."""
         return asyncio.run_coroutine_threadsafe(self._now(), self._loop).result(PATIENCE_S)
 
     def describe(self) -> Iterable[Any]:
-        """Nothing is asked when it is registered."""
+        """Describe no metrics, so that the library does not call `collect` at registration."""
         return ()
 
     async def _now(self) -> list[Any]:
@@ -166,7 +166,7 @@ class Metrics:
     def _add_devices(self, gauge: Callable[..., Any]) -> None:
         slots = gauge("slots", "Slots in use at a time, by what they do.", "device", "state")
         health = gauge("device_health", "1 for the health that the device has.", "device", "health")
-        told: list[tuple[Any, Callable[[Reading], float | None]]] = [
+        readings: list[tuple[Any, Callable[[Reading], float | None]]] = [
             (gauge("device_utilisation_ratio", "0 to 1.", "device"), lambda r: r.utilisation),
             (gauge("device_memory_free_bytes", "Free memory.", "device"), lambda r: r.memory_free_bytes),
             (gauge("device_memory_total_bytes", "All memory.", "device"), lambda r: r.memory_total_bytes),
@@ -179,6 +179,6 @@ class Metrics:
             slots.add_metric([name, "free"], max(0, device.width - busy))
             for kind in get_args(Health):
                 health.add_metric([name, kind], int(device.health == kind))
-            for family, value in told:
-                if device.reading is not None and (known := value(device.reading)) is not None:
-                    family.add_metric([name], known)
+            for family, value in readings:
+                if device.reading is not None and (measured := value(device.reading)) is not None:
+                    family.add_metric([name], measured)

@@ -1,4 +1,4 @@
-"""What requests name, batches, windows and devices, and what is said of a name that nothing has."""
+"""Names in requests: find the batch, window or device of a name, or raise an error with similar names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpusched.store.rows import WindowRow
 from gpusched.store.store import Store
 
 STATUSES = ("queued", "held", "starting", "running", "stopping", *OUTCOMES)
-#: how many others are looked through for names like an unknown one
+#: how many names are searched for ones similar to an unknown name
 _MANY_NAMES = 2000
 
 
@@ -42,7 +42,7 @@ class UnknownStatus(InputError):
 
 
 class Names:
-    """Finds what is named in the store. Every method raises the error of its kind, with the names that are alike."""
+    """Finds named rows in the store. `status` raises UnknownBatch, `window` also UnknownWindow, with similar names."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -50,8 +50,8 @@ class Names:
     def status(self, batch_id: str) -> BatchStatus:
         row = self._store.batch(batch_id)
         if row is None:
-            known = [batch.id for batch in self._store.batches()[-_MANY_NAMES:]]
-            raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, known, "`gpusched status` lists them all"))
+            ids = [batch.id for batch in self._store.batches()[-_MANY_NAMES:]]
+            raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, ids, "`gpusched status` lists them all"))
         return views.batch_status(row)
 
     def batch(self, batch_id: str) -> Batch:
@@ -69,35 +69,38 @@ class Names:
         return row
 
     def check_status(self, status: str | None) -> None:
-        """Raise UnknownStatus unless windows can have it; None: all."""
+        """Raise UnknownStatus unless it is a status of windows, or None (all)."""
         if status is not None and status not in STATUSES:
             hint = _did_you_mean(status, STATUSES, f"one of: {', '.join(STATUSES)}")
             raise UnknownStatus(status=status, hint=hint)
 
 
 def devices(pool: Pool, name: str | None) -> list[DeviceStatus]:
-    """The devices that a name means: all, or by what names one in `devices.include`, or by the start of an id."""
+    """The devices of a name: all (None), by a name as in `devices.include`, or by the start of one id.
+
+    Raises UnknownDevice.
+    """
     every = views.devices(pool)
     if name is None:
         return list(every)
-    meant = {device.id for device in named(name, [status.device for status in every])}
-    if meant:
-        return [status for status in every if status.device.id in meant]
-    found = [status for status in every if name and status.device.id.startswith(name)]
-    if len(found) != 1:
-        ids = [status.device.id for status in found or every]
-        known = f"{'it could be any of' if found else 'there are'}: {', '.join(ids)}"
-        raise UnknownDevice(name=name, hint=_did_you_mean(name, ids, known))
-    return found
+    named_ids = {device.id for device in named(name, [status.device for status in every])}
+    if named_ids:
+        return [status for status in every if status.device.id in named_ids]
+    matches = [status for status in every if name and status.device.id.startswith(name)]
+    if len(matches) != 1:
+        ids = [status.device.id for status in matches or every]
+        candidates = f"{'it could be any of' if matches else 'there are'}: {', '.join(ids)}"
+        raise UnknownDevice(name=name, hint=_did_you_mean(name, ids, candidates))
+    return matches
 
 
-def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    nearest = difflib.get_close_matches(name, list(islice(known, _MANY_NAMES)), n=3)
+def _did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
+    nearest = difflib.get_close_matches(name, list(islice(names, _MANY_NAMES)), n=3)
     return f"did you mean {' or '.join(nearest)}? {otherwise}" if nearest else otherwise
 
 
 def _labels_like(label: str, spec: BatchSpec) -> list[str]:
-    """The windows of the symbols that are most like the one in `label`."""
+    """The labels of the windows of symbols similar to the one in `label`."""
     symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
     nearest = difflib.get_close_matches(label.partition("_")[0], symbols[:_MANY_NAMES], n=3, cutoff=0.4)
     ranges = planning.date_ranges(spec.start, spec.end, spec.window_days)

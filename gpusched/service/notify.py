@@ -1,4 +1,4 @@
-"""What the daemon tells systemd, as in sd_notify(3): a datagram of assignments to the socket in NOTIFY_SOCKET."""
+"""Messages to systemd, as in sd_notify(3): a datagram of assignments to the socket in NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Self
 
 
 class Notifier:
-    """Tells the service manager, or nobody where there is none. A manager that does not listen is no reason to fail."""
+    """Sends messages to the service manager, if there is one. Errors of sending are ignored."""
 
     def __init__(self, address: str | None, *, watchdog_s: float | None = None) -> None:
-        #: seconds within which the manager wants to hear from the watchdog, None if it does not
+        #: seconds within which the manager expects the next message of the watchdog; None: it expects none
         self.watchdog_s = watchdog_s if address else None
         self._address = address
         self._status = ""
@@ -21,7 +21,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Self:
-        """The manager of this process. Its variables are removed: they are not for the processes started from here."""
+        """The notifier for this process's manager. Removes its variables, which are not meant for child processes."""
         address = environment.pop("NOTIFY_SOCKET", None)
         watchdog = environment.pop("WATCHDOG_USEC", "")
         pid = environment.pop("WATCHDOG_PID", str(os.getpid()))
@@ -35,7 +35,7 @@ class Notifier:
         self._send("READY=1", f"STATUS={status}")
 
     def status(self, status: str) -> None:
-        """One line for `systemctl status`; sent when it differs from the last."""
+        """Send one line for `systemctl status`, if it differs from the last."""
         if status != self._status:
             self._status = status
             self._send(f"STATUS={status}")
@@ -44,7 +44,7 @@ class Notifier:
         self._send("STOPPING=1")
 
     def extend_timeout(self, seconds: float) -> None:
-        """Starting or stopping is going on and will say more within `seconds`."""
+        """Ask for more time to start or stop: the next message will follow within `seconds`."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def alive(self) -> None:

@@ -1,6 +1,6 @@
-"""Pruning: what nobody has used for long in the cache of parsed bars is removed, and the oldest where it is too large.
+"""Pruning of the cache of parsed bars: files unused for long are removed, then the longest unused if it is too large.
 
-A file that is in use may go: whoever has mapped it keeps it, and the next one parses the data again.
+A file may be removed while it is in use: a process that has mapped it keeps it, and the next one parses the data again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from gpusched import directories
 from gpusched.config import Cache
 
 DAY_S = 86400.0
-#: seconds after which a file that was not written to its end is nobody's any more
+#: seconds after which an incomplete file counts as left over by a dead writer
 LEFT_OVER_S = DAY_S
 
 
 def prune_bars(cache: Cache) -> int:
-    """Remove bars that were not used for `keep_days`, then the longest unused beyond `limit_mb`; how many files.
+    """Remove bars unused for `keep_days`, then the longest unused beyond `limit_mb`; return the number of files.
 
     Raises OSError.
     """
@@ -31,7 +31,7 @@ def prune_bars(cache: Cache) -> int:
 
 
 def _prune(directory: int, now: float, most_s: float, most_bytes: int) -> int:
-    """0: any."""
+    """`most_s`, `most_bytes` 0: no limit."""
     kept: list[tuple[float, int, str]] = []
     old: list[str] = []
     for name in directories.names(directory):

@@ -1,4 +1,4 @@
-"""What the daemon answers to each request. Knows nothing of sockets: a client is something that can be told things."""
+"""The daemon's answer to each request. Independent of sockets: a client is an object that takes replies."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ from gpusched.supervisor.supervisor import Supervisor
 PAGE_WINDOWS = 250
 #: bytes in a piece of a log
 CHUNK_BYTES = 128 * 1024
-#: seconds between looks at a log that somebody follows: no watch sees every file system, and only followers pay
+#: seconds between reads of a log that a client follows: polling works on every file system, unlike inotify
 FOLLOW_S = 0.2
 
 
@@ -93,28 +93,28 @@ class NoLog(InputError):
 
 
 class Client(Subscriber, Protocol):
-    """The one who asks."""
+    """The client of a request."""
 
     @property
     def peer(self) -> Peer | None:
-        """Who it is, as the kernel says."""
+        """Its user and process, as the kernel reports them."""
 
     async def send(self, reply: Reply) -> None:
-        """Send in order, waiting until there is room; raises if the client has gone or does not read."""
+        """Send a reply in order, waiting until there is room. Raises if the client has gone or does not read."""
 
     def tell(self, reply: Reply) -> None:
-        """Send in order without waiting, for what is small and rare."""
+        """Send a small and rare reply in order, without waiting."""
 
     @property
     def gone(self) -> bool:
-        """Whether it has hung up, as far as that is known."""
+        """Whether it is known to have hung up."""
 
     async def hung_up(self) -> None:
-        """Wait until it has hung up or says something more."""
+        """Wait until it has hung up or sends more data."""
 
 
 class Requests:
-    """Answers requests, one at a time for each client. `answer` raises GpuschedError where nothing could be done."""
+    """Answers requests, one at a time for each client. `answer` raises GpuschedError for a request that fails."""
 
     def __init__(
         self,
@@ -147,9 +147,9 @@ class Requests:
             case GetWindow(batch_id=batch_id, label=label):
                 row = self._names.window(WindowKey(batch_id, label))
                 symbol = row.plan.window.symbol
-                told = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
+                notes_on_data = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
                 story, attempts = self._store.story(row.key), self._store.attempts(row.key)
-                await client.send(views.window_detail(row, story, attempts, told, self._names.batch(batch_id)))
+                await client.send(views.window_detail(row, story, attempts, notes_on_data, self._names.batch(batch_id)))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():
@@ -188,7 +188,7 @@ class Requests:
 
         def on_progress(done: int, total: int) -> None:
             client.tell(Surveyed(done=done, total=total))
-            if client.gone:  # nobody waits for an answer, and nothing has been accepted yet
+            if client.gone:  # nobody waits for the answer, and the batch is not accepted yet
                 scope.cancel()
 
         def on_trial(trying: str) -> None:
@@ -226,7 +226,7 @@ class Requests:
         batch_id, label, admission = request.batch_id, request.label, self._admission
         status = self._names.status(batch_id)
         async with contextlib.AsyncExitStack() as alone:
-            if request.verb == "retry":  # not while another round is on its way to take the place of this one
+            if request.verb == "retry":  # not while a submission of the same batch is replacing this round
                 await alone.enter_async_context(admission.one_at_a_time(batch_id))
             await alone.enter_async_context(admission.changing)
             if label is not None:
@@ -249,16 +249,17 @@ class Requests:
                 case "retry":
                     self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
             not_durable = await self._taken_effect(request.verb)
+        # A large change advances turn by turn, without `changing`: other changes advance between its turns.
         while not_durable is None and self._supervisor.scheduler.is_changing(batch_id):
-            not_durable = await self._taken_effect(request.verb)  # turn by turn, and others have theirs meanwhile
+            not_durable = await self._taken_effect(request.verb)
         await client.send(
             Changed(batch=self._names.status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
         )
 
     async def _taken_effect(self, verb: Verb) -> str | None:
-        """Wait until a change is durable; where a cancellation cannot be, what keeps it from that: it needs no commit.
+        """Wait until a change is durable. Return why it is not for a cancellation, which takes effect all the same.
 
-        Raises NotYetDurable for all others.
+        Raises NotYetDurable for all other verbs.
         """
         try:
             await self._admission.durable()
@@ -270,7 +271,7 @@ class Requests:
         return None
 
     async def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
-        """Change the terms that a request names; what is different, in words."""
+        """Change the terms that a request names; return the changes in words."""
         if not request.terms:
             return ()
         if request.label is not None:
@@ -320,18 +321,18 @@ class Requests:
 
     async def _log(self, request: ReadLog, client: Client) -> None:
         key = WindowKey(request.batch_id, request.label)
-        # Whoever follows a window that was not launched yet sees its first attempt, however short that is.
+        # A client that follows a window before its launch gets the log of its first attempt, however short that is.
         attempt = request.attempt or _launched(self._names.window(key).state) or int(request.follow)
         offset = min(max(0, request.offset), 1 << 62)
         while not client.gone:
-            # In this order: what was written before the attempt ended is there when the log is read.
+            # First the state, then the log: if the attempt has ended, the log is complete when it is read.
             state = self._names.window(key).state
             last = _launched(state)
             ended = isinstance(state, Finished) or attempt_of(state) > attempt
             if isinstance(state, Finished) and attempt > last > 0 and not request.attempt:
-                break  # the attempt that was waited for will not be made
+                break  # the attempt that the client waits for will not be made
             reached = await self._send_log(key, attempt, offset, client)
-            written = 0 < attempt <= last  # one that said nothing has left no file
+            written = 0 < attempt <= last  # an attempt without output leaves no file
             if reached is None and not written and (ended or not request.follow):
                 raise NoLog(window=key, why=f"attempt {attempt} left none" if last else "it was never launched")
             offset = reached or 0
@@ -344,9 +345,9 @@ class Requests:
         await client.send(End())
 
     async def _send_log(self, key: WindowKey, attempt: int, offset: int, client: Client) -> int | None:
-        """Send what there is from `offset` on; the offset after that, or None if there is no such log.
+        """Send a log from `offset` to its end; return the offset after it, or None if there is no such log.
 
-        Offsets count what was written, so that the middle of a log may be left out while somebody follows it.
+        Offsets count all bytes that were written, also those that were cut out of the middle of the log since.
         """
         try:
             descriptor = os.open(self._supervisor.log_path(key, attempt), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -366,7 +367,7 @@ class Requests:
 
 
 def _launched(state: State) -> int:
-    """The number of the last launch, 0 if there was none."""
+    """The number of the last launch; 0 if there was none."""
     return attempt_of(state) - 1 if isinstance(state, Queued | Held) else attempt_of(state)
 
 
@@ -379,7 +380,7 @@ async def _pages(
     page: Callable[[tuple[Line, ...]], Reply],
     client: Client,
 ) -> None:
-    """Send lines page by page, with a break after each for everything else that goes on."""
+    """Send lines page by page, and let other tasks run after each page."""
     lines = map(line, rows)
     while lines_of_page := tuple(islice(lines, PAGE_WINDOWS)):
         await client.send(page(lines_of_page))

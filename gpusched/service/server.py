@@ -1,9 +1,8 @@
 """The server: talks to the clients of one listener.
 
-Nothing that a client does, sends or leaves undone may reach a window. A frame that is not one is answered once and ends
-its connection; a client that does not read is dropped when its buffer is full; what all clients together may take of
-descriptors is bounded. A request that fails through a fault of the daemon is answered like any other, with a reference
-to its log.
+No behaviour of a client may disturb a window. An invalid frame gets one answer and ends its connection; a client that
+does not read is dropped when its buffer is full; the number of clients, and so of descriptors, is bounded. A request
+that fails through a fault of the daemon is answered like any other, with a reference to the log.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ from gpusched.service.requests import Requests
 
 #: seconds that a client may take to say hello
 HELLO_S = 10.0
-#: seconds until the next try when no connection can be accepted: mostly, there are no descriptors left
+#: seconds between tries when no connection can be accepted, usually because there are no free descriptors
 ACCEPT_PAUSE_S = 0.25
 
 log = logging.getLogger("gpusched.server")
 
 
 class Unanswered(DaemonError):
-    """A fault that nobody foresaw; the request may have been carried out in part."""
+    """An unforeseen fault; the request may have been carried out in part."""
 
     problem = "the daemon could not answer: {why}"
     remedy = "its log tells more, under the reference {reference} (`journalctl -u gpusched | grep -A30 {reference}`)"
@@ -100,7 +99,7 @@ class Server:
             await client.close()
 
     def _peer(self, client: Connection, connection: socket.socket) -> Peer:
-        """Who is there, if that is somebody who may be."""
+        """The client's user and process. Raises Over if that user may not connect, Gone."""
         try:
             peer = peer_of(connection)
         except OSError:
@@ -144,7 +143,7 @@ class Server:
                 raise
             except GpuschedError as error:
                 await client.send(_problem(error))
-            except Exception as error:  # of this request, whatever it is: the daemon and the connection go on
+            except Exception as error:  # any fault ends only this request: the daemon and the connection continue
                 reference = secrets.token_hex(4)
                 kind = type(request).__struct_config__.tag
                 log.exception("a request could not be answered reference=%s request=%s", reference, kind)
@@ -152,7 +151,7 @@ class Server:
 
 
 def _worded(error: BaseException) -> str:
-    """An unforeseen error in a few words: the first of a group, with the file of one that concerns a file."""
+    """An unforeseen error in a few words: the first of a group; with the file name, if it is about a file."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, OSError) and error.strerror:

@@ -1,12 +1,12 @@
-"""Where clients may have the daemon work: what it reads and writes for them, and the code that it runs.
+"""The territory of clients: directories that the daemon reads and writes for them, and workloads that it runs.
 
-The daemon reads and writes with the rights of its own user. So that a client gets no more done than that client could,
-a data root must be one that the client can read, and an output directory one that the client can write to, or that the
-daemon has made for the same client. Permissions are judged as the kernel would judge them, on descriptors, on a way
-that no link leads along: what was judged is what is used. Whoever writes there later takes the same way again
-(`directories.opened_output`), so that a link that is put there afterwards leads nowhere.
+The daemon reads and writes with the rights of its own user. So that a client cannot use it to do more than with its own
+rights, the client must be able to read the data root and to write to the output directory, unless the daemon has made
+that directory for the same client. Permissions are judged as the kernel would, on descriptors along a path without
+links, so the directory that was judged is the one that is used. Later writers take the same path without links
+(`directories.opened_output`), so a link that is put there afterwards is not followed.
 
-The daemon's own user and root are asked for nothing: the kernel does that.
+The daemon's own user and root are not judged here: the kernel checks the daemon's rights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpusched.errors import InputError
 from gpusched.service.clients import Peer
 
 _READ, _WRITE, _SEARCH = 4, 2, 1
-#: of an access control list (acl(5), `linux/posix_acl.h`)
+#: tags of entries in an access control list (acl(5), `linux/posix_acl.h`)
 _USER_OWNER, _USER, _GROUP_OWNER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _ENTRY = struct.Struct("<HHI")
 
@@ -67,22 +67,22 @@ class WorkloadRefused(InputError):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a batch writes."""
+    """The output directory of a batch."""
 
-    #: a real path
+    #: without links
     path: Path
-    #: no link may lead there, now or later
+    #: whether the path may contain no link, now or later
     guarded: bool
-    #: the client, where it is neither root nor the daemon's own user
+    #: uid of the client; None if it is root or the daemon's own user
     owner: int | None
 
 
 class Territory(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon's rules. Empty `roots` or `workloads`: any."""
 
-    #: where outputs go that name no directory of their own
+    #: parent of the output directories of batches that name none
     output_root: Path
-    #: of the daemon alone: its state, its cache, its socket
+    #: directories of the daemon alone: its state, its cache, its socket
     private: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
     workloads: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
             raise WorkloadRefused(workload=workload, workloads=", ".join(self.workloads))
 
     def place(self, peer: Peer | None, output_dir: Path) -> Place:
-        """Where a client's batch would write; nothing is made yet. Raises OutputPrivate, OutsideRoots."""
+        """The output directory of a client's batch, which is not made yet. Raises OutputPrivate, OutsideRoots."""
         real, root = _real(output_dir), _real(self.output_root)
         private = tuple(map(_real, self.private))
         for one in private:
@@ -104,9 +104,9 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         return Place(path=real, guarded=owner is not None or bool(self.roots), owner=owner)
 
     def prepare(self, peer: Peer | None, data_root: Path, place: Place, *, is_theirs: bool) -> None:
-        """Try what windows will do, and make the output directory. Raises InputError.
+        """Try to read the data root, make the output directory and try to write to it. Raises InputError.
 
-        `is_theirs`: the daemon has chosen the place, or made it for the same client.
+        `is_theirs`: the daemon has chosen the output directory, or made it for the same client.
         """
         client = peer if place.owner is not None else None
         real = _real(data_root)
@@ -133,26 +133,29 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             raise OutputUnwritable(path=place.path, cause=error.strerror or error, user=_user()) from error
 
-    def _check_roots(self, what: str, real: Path) -> None:
+    def _check_roots(self, role: str, real: Path) -> None:
         if self.roots and not any(root == real or root in real.parents for root in map(_real, self.roots)):
-            raise OutsideRoots(what=what, path=real, roots=", ".join(map(str, self.roots)))
+            raise OutsideRoots(what=role, path=real, roots=", ".join(map(str, self.roots)))
 
 
 def foreign(peer: Peer | None) -> int | None:
-    """The uid of a client that is neither root nor the daemon's own user; None for those, who are asked for nothing."""
+    """The uid of a client whose rights are judged; None for root and the daemon's own user."""
     return None if peer is None or peer.uid in (os.geteuid(), 0) else peer.uid
 
 
 def refuse_within(output_dir: Path, private: Sequence[Path]) -> None:
-    """Raise OutputPrivate if an output directory is one of these, or lies in one."""
+    """Raise OutputPrivate if an output directory is one of the `private` directories, or in one."""
     _refuse_within(output_dir, tuple(map(_real, private)))
 
 
 def _refuse_within(output_dir: Path, private: Sequence[Path], exempt: Path | None = None) -> Path | None:
-    """The nearest of all these real directories around an output; raises OutputPrivate if it is a private one."""
+    """The innermost of the given directories that contains an output directory. Raises OutputPrivate if it is private.
+
+    `private` and `exempt` are paths without links.
+    """
     real = _real(output_dir)
-    known = private if exempt is None else (*private, exempt)
-    around = [one for one in known if one == real or one in real.parents]
+    candidates = private if exempt is None else (*private, exempt)
+    around = [one for one in candidates if one == real or one in real.parents]
     nearest = max(around, key=lambda one: len(one.parts), default=None)
     if nearest in private:
         raise OutputPrivate(path=output_dir, where="is" if nearest == real else "lies in", private=nearest)
@@ -164,7 +167,7 @@ def _real(path: Path) -> Path:
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to the same directory, however they are written."""
+    """Whether two paths lead to the same directory."""
     try:
         return one.samefile(other)
     except OSError:
@@ -189,11 +192,11 @@ def _try_to_write(directory: int) -> None:
 
 
 class _Denied(PermissionError):
-    """The client may not do it; what the daemon may is another question."""
+    """The client lacks a permission, whether or not the daemon has it."""
 
 
 def _judge(client: Peer | None, wanted: int) -> Callable[[int], None]:
-    """Raises _Denied for a directory with which the client may not do what is wanted."""
+    """A function that raises _Denied for a directory on which the client lacks the `wanted` permissions."""
 
     def judge(directory: int) -> None:
         if client is not None and not may(client, os.fstat(directory), _access_list(directory), wanted):
@@ -203,7 +206,7 @@ def _judge(client: Peer | None, wanted: int) -> Callable[[int], None]:
 
 
 def _access_list(directory: int) -> bytes:
-    """The access control list of a directory; empty where it has none but its mode."""
+    """The access control list of a directory; empty if it has only its mode."""
     try:
         return os.getxattr(f"/proc/self/fd/{directory}", "system.posix_acl_access")
     except OSError:

@@ -1,4 +1,4 @@
-"""What clients are shown: rows of the store and devices of the pool as values of the protocol."""
+"""Views for clients: rows of the store and devices of the pool as values of the protocol."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from gpusched.protocol import (
 from gpusched.protocol import StoryLine as StoryView
 from gpusched.store.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
 
-#: a listing keeps this much of a reason; the window's own page has it whole
+#: characters of a reason in a listing; the window's details have all of it
 REASON_CHARS = 500
 
 
@@ -155,7 +155,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
 
 
 def ending(move: WindowMoved) -> WindowMoved:
-    """A window's last move as a listing shows it."""
+    """A window's last move, with its message cut as in a listing."""
     match move.new:
         case Finished(attempts=attempts, outcome=Failed(failure=failure) | Lost(failure=failure) as outcome):
             brief = Failure(kind=failure.kind, message=failure.message[:REASON_CHARS])
@@ -165,9 +165,9 @@ def ending(move: WindowMoved) -> WindowMoved:
 
 
 def delta(update: Update) -> Delta | None:
-    """What subscribers are told of an update: all of it, but for the windows of a batch and the length of a failure.
+    """The delta of an update for subscribers, without the windows of a batch and with failures cut to a bounded size.
 
-    None: nothing, since no view shows terms or how far a change is, and clients of 0.1 know no such frame.
+    None for changes of terms and progress of changes: no view shows them, and clients of 0.1 know no such frame.
     """
     match update:
         case BatchAltered() | ChangeAdvanced() | ChangeMade() | WindowsAdded():

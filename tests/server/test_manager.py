@@ -51,7 +51,7 @@ def service(supervised: Supervised, address: Path, limit_s: float) -> Iterator[S
 @pytest.fixture
 def no_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would end the process of the tests."""
-    monkeypatch.setattr(Service, "_end_what_hangs", lambda self: None)
+    monkeypatch.setattr(Service, "_end_hung_daemon", lambda self: None)
 
 
 @pytest.mark.usefixtures("no_last_resort")
@@ -90,6 +90,6 @@ def test_a_loop_that_hangs_is_ended_from_within(
     monkeypatch.setattr(manager, "HANGING_S", 0.0)
     with service(Supervised(), tmp_path, 300.0) as one:
         one.deadline = time.monotonic() + 0.05
-        one._end_what_hangs()
+        one._end_hung_daemon()
     assert codes == [manager.FAILED]
     assert capfd.readouterr().err == "gpusched: the daemon hangs beyond its stop limit of 300 s and is ended\n"

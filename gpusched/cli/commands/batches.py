@@ -55,22 +55,22 @@ class NoTopHere(UsageError):
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch as the command line asks for it."""
+    """The request for a batch on the command line."""
 
     config: Config
     spec: BatchSpec
-    #: the stem of the symbols file, or what stands for one
+    #: name that the batch id is made from: the stem of the symbols file, "stdin" or the symbols
     source: str
     name: str | None
-    #: what -o named, or None
+    #: the directory of -o, or None
     output: Path | None
     #: sentences for people about the symbols file and the settings
     notes: tuple[str, ...]
-    #: those terms of the batch that somebody has given: a flag, the environment or a file
+    #: names of the terms that are not defaults: given by a flag, the environment or a file
     terms: tuple[str, ...] = ()
 
     def say_notes(self, console: Console) -> None:
-        """Without what a terminal would obey: they name files."""
+        """Print the notes, without control characters: they contain file names."""
         from gpusched.client.drawing.text import clean
 
         for note in self.notes:
@@ -94,7 +94,7 @@ def load_config(options: argparse.Namespace) -> Loaded:
 
 
 def given_path(text: str) -> Path:
-    """An absolute path of one that was typed. Raises BadPath."""
+    """The absolute path of an argument. Raises BadPath."""
     path = Path(text).absolute()
     if why := path_problem(str(path)):
         raise BadPath(text=str(path), why=why)
@@ -122,7 +122,7 @@ def ask(options: argparse.Namespace) -> Ask:
 
 
 def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
-    """What is allowed and may not be what was wanted."""
+    """Notes on settings that are allowed, but perhaps unintended."""
     if spec.workload != BUILT_IN_WORKLOAD or spec.device == "cpu":
         return ()
     from gpusched.teacher.settings import DIFFERS, differs_on_gpus
@@ -135,7 +135,7 @@ def _names_file(options: argparse.Namespace) -> bool:
 
 
 def check_data_root(spec: BatchSpec) -> None:
-    """Raise NoDataRoot unless there is one that can be listed."""
+    """Raise NoDataRoot unless the data root can be listed."""
     try:
         os.scandir(spec.data_root).close()
     except OSError as error:
@@ -143,7 +143,7 @@ def check_data_root(spec: BatchSpec) -> None:
 
 
 def check_libraries(workload: str) -> None:
-    """Raise NotLoadable where LightGBM cannot be loaded: at once, and in the doctor's words."""
+    """Raise NotLoadable if LightGBM cannot be loaded, with the cause and remedy that the doctor shows."""
     from gpusched.teacher.runtime import missing_library, remedy_for
 
     why = missing_library() if workload == BUILT_IN_WORKLOAD else None
@@ -152,29 +152,29 @@ def check_libraries(workload: str) -> None:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """What a batch would do, window by window; nothing is started."""
+    """Print the plan of a batch, window by window; no window is started."""
     import anyio
 
     from gpusched.client.drawing import terminal as render
     from gpusched.runs.forecast import forecast
 
-    asked = ask(options)
-    check_libraries(asked.spec.workload)
-    check_data_root(asked.spec)
+    request = ask(options)
+    check_libraries(request.spec.workload)
+    check_data_root(request.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
-    asked.say_notes(errors)
+    request.say_notes(errors)
     on_note = partial(errors.print, soft_wrap=True)
-    foreseen = anyio.run(partial(forecast, asked.config, asked.spec, asked.output_dir, on_note=on_note))
+    foreseen = anyio.run(partial(forecast, request.config, request.spec, request.output_dir, on_note=on_note))
     made = foreseen.plan
     if options.json:
-        print(json.dumps(plan_object(asked, foreseen)))  # noqa: T201
+        print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
     else:
         _print_plan(foreseen, console, errors)
     if not made.to_train and not made.to_reuse:
         raise nothing_to_train(map(Untrained.planned, made.windows))
-    # What is refused has failed already: a run could not end otherwise.
-    foretold = {"total": len(made.windows), "failed": len(made.to_fail)}
-    return exit_code(foretold, asked.spec.limits.max_failure_rate, held=False)
+    # Refused windows count as failed: a run would end with this exit code even if all others succeeded.
+    expected = {"total": len(made.windows), "failed": len(made.to_fail)}
+    return exit_code(expected, request.spec.limits.max_failure_rate, held=False)
 
 
 def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
@@ -196,12 +196,12 @@ def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
         errors.print(estimate, soft_wrap=True)
 
 
-def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
+def plan_object(request: Ask, foreseen: Forecast) -> dict[str, Any]:
     """The plan as `plan --json` prints it."""
     made, choice = foreseen.plan, foreseen.choice
     return {
-        "batch_id": asked.batch_id,
-        "output_dir": str(asked.output_dir),
+        "batch_id": request.batch_id,
+        "output_dir": str(request.output_dir),
         "windows": [_planned(window) for window in made.windows],
         "totals": {
             "total": len(made.windows),
@@ -213,7 +213,7 @@ def plan_object(asked: Ask, foreseen: Forecast) -> dict[str, Any]:
         | ({"replace": made.to_replace} if made.to_replace else {})
         | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
         "estimated_seconds": round(foreseen.seconds, 3),
-        **device_object(choice.device if choice else asked.spec.device, choice),
+        **device_object(choice.device if choice else request.spec.device, choice),
     } | notes_object(made.notes)
 
 
@@ -237,8 +237,8 @@ def run(options: argparse.Namespace) -> int:
     return run_asked(ask(options), as_json=options.json, in_top=options.top)
 
 
-def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
-    """Plan, train, show and sum up; the exit code. Raises GpuschedError."""
+def run_asked(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
+    """Plan and train a batch, show its progress and summary, and return the exit code. Raises GpuschedError."""
     import anyio
 
     from gpusched.client.drawing import terminal as render
@@ -248,13 +248,13 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
     console, errors = render.open_console(), render.open_console(stderr=True)
     if in_top and (as_json or not render.takes_keys(console)):
         raise NoTopHere
-    check_libraries(asked.spec.workload)
-    check_data_root(asked.spec)
-    asked.say_notes(errors)
+    check_libraries(request.spec.workload)
+    check_data_root(request.spec)
+    request.say_notes(errors)
     view, plans = BatchView(), list[Plan]()
     screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
 
-    #: where notes are shown: in the screen of `top`, too, while it is there
+    #: functions that show a note: also that of the `top` screen, while it is open
     shown: list[Callable[[str], None]] = [screen.note]
 
     def interrupted(count: int) -> None:
@@ -267,11 +267,11 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
 
     async def train() -> Any:
         return await run_batch(
-            asked.config,
-            asked.spec,
-            batch_id=asked.batch_id,
-            digest=asked.digest,
-            output_dir=asked.output_dir,
+            request.config,
+            request.spec,
+            batch_id=request.batch_id,
+            digest=request.digest,
+            output_dir=request.output_dir,
             observe=screen.update,
             on_plan=planned,
             on_interrupt=interrupted,
@@ -284,7 +284,7 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         from gpusched.client.top.app import Top
 
         with screen.paused():
-            top = Top(console, socket, words=f"gpusched run, {asked.output_dir}")
+            top = Top(console, socket, words=f"gpusched run, {request.output_dir}")
             shown.append(top.say)
             await top.run_until(over.wait())
             shown.remove(top.say)
@@ -294,16 +294,16 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         screen.planned(made)
 
     if not as_json:
-        console.print(f"Batch directory: {asked.output_dir}", soft_wrap=True)
+        console.print(f"Batch directory: {request.output_dir}", soft_wrap=True)
     with screen:
         ended = anyio.run(train)
     totals = view.totals()
     if as_json:
-        found = batch_object(asked.batch_id, str(asked.output_dir), totals, ended.seconds)
-        found |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
-        print(json.dumps(found))  # noqa: T201
+        summary = batch_object(request.batch_id, str(request.output_dir), totals, ended.seconds)
+        summary |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
+        print(json.dumps(summary))  # noqa: T201
     else:
-        logs_dir = run_state_dir(asked.config, asked.output_dir) / "logs"
+        logs_dir = run_state_dir(request.config, request.output_dir) / "logs"
         console.print(
             render.summary(
                 view, ended.seconds, held_reason=ended.held_reason, interrupted=ended.interrupted, logs_dir=logs_dir
@@ -315,4 +315,4 @@ def run_asked(asked: Ask, *, as_json: bool, in_top: bool = False) -> int:
         raise nothing_to_train(
             Untrained.planned(window, view.reason_of(window.window.label)) for window in plans[0].windows
         )
-    return exit_code(totals, asked.spec.limits.max_failure_rate, held=ended.held_reason is not None)
+    return exit_code(totals, request.spec.limits.max_failure_rate, held=ended.held_reason is not None)

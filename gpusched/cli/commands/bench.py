@@ -1,4 +1,4 @@
-"""`bench`: the same windows with one slot and with all of them, like for like, and where the time goes."""
+"""`bench`: time the same windows with one slot and with all slots, and show where the time goes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from gpusched.devices.slots import build_pool, find_gpus
 from gpusched.errors import DONE, INTERRUPTED, UsageError
 from gpusched.runs.run import RunSummary, run_batch
 
-#: what is not a phase of the workload: from placement to the fork, from the result to the end of the process, and slots
-#: that had nothing to do
+#: phases outside the workload: from placement to the fork, from the result to the end of the process, and idle slots
 LAUNCH, LEAVE, IDLE = "launch", "leave", "idle"
 
 
@@ -33,19 +32,19 @@ class WrongRepeat(UsageError):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """One run: `seconds` from its start to its end, survey included, and of all slots by phase."""
+    """One run: `seconds` from start to end, survey included, and `phases`, the seconds of all slots by phase."""
 
     slots: int
     seconds: float = 0.0
     total: int = 0
     trained: int = 0
     phases: dict[str, float] = {}
-    #: what it was asked for, or what `auto` came to
+    #: the device of the request, or the one chosen for `auto`
     device: DeviceChoice = "auto"
 
 
 class Stopwatch:
-    """Takes the updates of a run."""
+    """Sums up the time of a run by phase, from its updates."""
 
     def __init__(self) -> None:
         self.phases: defaultdict[str, float] = defaultdict(float)
@@ -56,7 +55,7 @@ class Stopwatch:
         self._first, self._last = float("inf"), 0.0
 
     def update(self, update: Update) -> None:
-        """Sort the time of a window's attempts into phases."""
+        """Add the time of a window's attempt to the phases."""
         if isinstance(update, BatchAccepted):
             self.total, self.device = len(update.windows), update.batch.device
         if not isinstance(update, WindowMoved):
@@ -78,27 +77,27 @@ class Stopwatch:
                 self.phases[LEAVE] += max(0.0, update.at - self._began[label] - result.seconds)
 
     def of_all_slots(self, slots: int) -> dict[str, float]:
-        """Seconds by phase; what slots did not use between the first placement and the last end is idle."""
+        """Seconds by phase. Unused slot time between the first placement and the last end is idle."""
         busy = sum(self.phases.values())
         return {**self.phases, IDLE: max(0.0, slots * (self._last - self._first) - busy)}
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measure, and say what limits it. The output directory is not touched."""
-    asked = ask(options)
-    check_libraries(asked.spec.workload)
-    check_data_root(asked.spec)
+    """Measure the speed-up and name its limit. The output directory is not touched."""
+    request = ask(options)
+    check_libraries(request.spec.workload)
+    check_data_root(request.spec)
     if options.repeat < 1:
         raise WrongRepeat(repeat=options.repeat)
-    pool = build_pool(asked.config, find_gpus(asked.config, asked.spec.device))
-    most = asked.spec.workers or pool.slots(asked.spec.device)
-    spec = asked.spec
+    pool = build_pool(request.config, find_gpus(request.config, request.spec.device))
+    most = request.spec.workers or pool.slots(request.spec.device)
+    spec = request.spec
     with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
         runs: list[Measured] = []
-        # The first run warms the bars cache, finds out what `auto` comes to, and counts for nothing.
+        # The first run warms the bars cache and chooses the device for `auto`; it is not counted.
         for number in range(1 + 2 * options.repeat):
             slots = 1 if number % 2 else most
-            measured, ended = anyio.run(_measure, asked.config, spec, slots, Path(name) / str(number))
+            measured, ended = anyio.run(_measure, request.config, spec, slots, Path(name) / str(number))
             if ended.interrupted:
                 return INTERRUPTED
             if not measured.trained:
@@ -110,11 +109,11 @@ def bench(options: argparse.Namespace) -> int:
             else:
                 spec = msgspec.structs.replace(spec, device=measured.device)
                 most = spec.workers or pool.slots(spec.device)
-    found = report(runs)
+    summary = report(runs)
     if options.json:
-        print_json(found)
+        print_json(summary)
     else:
-        _print(found)
+        _print(summary)
     return DONE
 
 
@@ -142,19 +141,19 @@ async def _measure(config: Config, spec: BatchSpec, slots: int, output: Path) ->
 
 def report(runs: list[Measured]) -> dict[str, Any]:
     """Medians by the number of slots; phases as shares of all slots' time, largest first."""
-    found = [_summed([run for run in runs if run.slots == slots]) for slots in sorted({run.slots for run in runs})]
-    speedup = found[0]["seconds"] / found[-1]["seconds"]
+    sums = [_summed([run for run in runs if run.slots == slots]) for slots in sorted({run.slots for run in runs})]
+    speedup = sums[0]["seconds"] / sums[-1]["seconds"]
     return {
         "windows": runs[0].trained,
-        "repeat": len(runs) // len(found),
-        "runs": found,
+        "repeat": len(runs) // len(sums),
+        "runs": sums,
         "speedup": round(speedup, 3),
-        "limited_by": limit(found[-1]["shares"], speedup / found[-1]["slots"]),
+        "limited_by": limit(sums[-1]["shares"], speedup / sums[-1]["slots"]),
     }
 
 
 def _summed(runs: list[Measured]) -> dict[str, Any]:
-    """Runs with the same number of slots."""
+    """Sum up runs with the same number of slots."""
     seconds = [run.seconds for run in runs]
     names = {name for run in runs for name in run.phases}
     medians = {name: statistics.median(run.phases.get(name, 0.0) for run in runs) for name in names}
@@ -171,7 +170,7 @@ def _summed(runs: list[Measured]) -> dict[str, Any]:
 
 
 def limit(shares: dict[str, float], efficiency: float) -> str:
-    """A sentence on what to look at. `efficiency` is the speed-up for each slot, 0..1."""
+    """A phrase that names the limit. `efficiency` is the speed-up divided by the number of slots, 0..1."""
     first = next(iter(shares))
     if first == IDLE:
         return "slots that wait for windows: there are too few of them, or one is much longer than the rest"
@@ -184,17 +183,17 @@ def limit(shares: dict[str, float], efficiency: float) -> str:
     return text
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(summary: dict[str, Any]) -> None:
     from gpusched.client.drawing.listing import print_listing
 
     rows = [
         [run["slots"], run["seconds"], run["least_seconds"], run["most_seconds"], run["windows_per_second"]]
-        for run in found["runs"]
+        for run in summary["runs"]
     ]
     print_listing(["slots", "seconds", "least", "most", "windows/s"], rows, styles={})
-    shares = found["runs"][-1]["shares"]
+    shares = summary["runs"][-1]["shares"]
     print_listing(["phase", "share"], [[name, f"{share:.1%}"] for name, share in shares.items()], styles={})
     print(  # noqa: T201
-        f"{found['windows']} windows, median of {found['repeat']}: {found['speedup']:.2f} times as fast with"
-        f" {found['runs'][-1]['slots']} slots as with one.\nLimited by {found['limited_by']}."
+        f"{summary['windows']} windows, median of {summary['repeat']}: {summary['speedup']:.2f} times as fast with"
+        f" {summary['runs'][-1]['slots']} slots as with one.\nLimited by {summary['limited_by']}."
     )

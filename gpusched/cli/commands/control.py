@@ -1,4 +1,6 @@
-"""What the daemon is told: `cancel`, `hold`, `release`, `retry`, `priority`, `drain`, `resume`."""
+"""Commands that change the daemon's batches and devices: `cancel`, `hold`, `release`, `retry`, `priority`, `drain`,
+`resume`.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ class NoSettingHere(UsageError):
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """End what runs of a batch or window, and drop what waits."""
+    """End the running windows of a batch (or one window), and drop the waiting ones."""
     refuse_settings(options)
     return _change(options, Connection.cancel, "cancelled")
 
@@ -50,7 +52,7 @@ def release(options: argparse.Namespace) -> int:
 
 
 def retry(options: argparse.Namespace) -> int:
-    """Run again what failed, timed out, was lost or cancelled, maybe on other terms."""
+    """Run windows again that failed, timed out, were lost or cancelled, maybe on other terms."""
     return _change(options, partial(Connection.retry, terms=_terms(options)), "queued again")
 
 
@@ -67,24 +69,24 @@ def priority(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
-    """Those that were typed, but for those that say where the daemon is."""
+    """The settings given by flags, except those that say where the daemon is."""
     return [key for key, _, _ in options.flags if not key.startswith("daemon.")]
 
 
 def refuse_settings(options: argparse.Namespace) -> None:
-    """Raise NoSettingHere for a setting that would be dropped in silence."""
+    """Raise NoSettingHere for a setting that would be silently ignored."""
     for key in _settings(options):
         raise NoSettingHere(command=options.command, key=key)
 
 
 def _terms(options: argparse.Namespace) -> dict[str, Any]:
-    """What was typed of the terms of a batch. Raises NotATerm for any other setting."""
-    found = terms(load_config(options).config)
-    asked = _settings(options)
-    for key in asked:
-        if key not in found:
+    """The terms of a batch that flags give. Raises NotATerm for any other setting."""
+    term_of = terms(load_config(options).config)
+    given = _settings(options)
+    for key in given:
+        if key not in term_of:
             raise NotATerm(command=options.command, key=key)
-    return dict(found[key] for key in asked)
+    return dict(term_of[key] for key in given)
 
 
 def _change(options: argparse.Namespace, change: _Change, done: str) -> int:
@@ -95,8 +97,8 @@ def _change(options: argparse.Namespace, change: _Change, done: str) -> int:
         warning = f"{changed.not_durable}\n  it is done, and forgotten if the daemon ends before it can be written"
         print(warning, file=sys.stderr)  # noqa: T201
     if options.json:
-        found = status_object(changed.batch) | {"changed": changed.windows}
-        print_json(found | ({"changes": changed.changes} if changed.changes else {}))
+        answer = status_object(changed.batch) | {"changed": changed.windows}
+        print_json(answer | ({"changes": changed.changes} if changed.changes else {}))
         return DONE
     if changed.changes:
         print(f"{batch_id}: {'; '.join(changed.changes)}")  # noqa: T201
@@ -106,7 +108,7 @@ def _change(options: argparse.Namespace, change: _Change, done: str) -> int:
 
 
 def drain(options: argparse.Namespace) -> int:
-    """Place nothing more on a device, or on any."""
+    """Place nothing more on a device, or on all devices."""
     refuse_settings(options)
     with to_daemon(options) as daemon:
         print_devices(daemon.drain(options.on), as_json=options.json)
@@ -114,7 +116,7 @@ def drain(options: argparse.Namespace) -> int:
 
 
 def resume(options: argparse.Namespace) -> int:
-    """Open a device again, or all of them."""
+    """Open a device again, or all devices."""
     refuse_settings(options)
     with to_daemon(options) as daemon:
         print_devices(daemon.resume(options.on), as_json=options.json)

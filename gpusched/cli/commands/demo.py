@@ -1,4 +1,4 @@
-"""`demo`: real daily bars, a symbols file and a configuration in a directory of their own, and a run on them."""
+"""`demo`: write real daily bars, a symbols file and a configuration into a new directory, and run them."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class DemoUnwritable(InputError):
 
 @outlives_its_reader
 def demo(options: argparse.Namespace) -> int:
-    """Write it, run it, and say what to try next."""
+    """Write the demo, run it, and suggest the next commands."""
     from gpusched import sample
 
     directory = given_path(options.directory)
-    load(path=Path(os.devnull), flags=options.flags)  # a flag that cannot be used is found before anything is written
+    load(path=Path(os.devnull), flags=options.flags)  # raises for a bad flag before anything is written
     check_libraries(BUILT_IN_WORKLOAD)
     try:
         directory.mkdir(parents=True)
@@ -63,10 +63,10 @@ def demo(options: argparse.Namespace) -> int:
     options.symbols_file = str(directory / "symbols.txt")
     options.output = options.name = None
     options.priority = None
-    asked = ask(options)
-    code = run_asked(asked, as_json=options.json)
+    request = ask(options)
+    code = run_asked(request, as_json=options.json)
     if not options.json:
-        print(_next_steps(options.directory, asked.output_dir))  # noqa: T201
+        print(_next_steps(options.directory, request.output_dir))  # noqa: T201
     return code
 
 
@@ -83,9 +83,9 @@ one directory for each window, and an index of all of them in teacher_runs.json.
 
 
 def _command() -> str:
-    """What has to be typed in another directory to run this gpusched."""
+    """The command that runs this gpusched from any directory."""
     called = Path(sys.argv[0])
     if called.name != "gpusched":
         return f"{shlex.quote(sys.executable)} -m gpusched"
-    found = shutil.which("gpusched")
-    return "gpusched" if found and Path(found).samefile(called) else shlex.quote(str(called.absolute()))
+    in_path = shutil.which("gpusched")
+    return "gpusched" if in_path and Path(in_path).samefile(called) else shlex.quote(str(called.absolute()))

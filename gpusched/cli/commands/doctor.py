@@ -1,4 +1,4 @@
-"""`doctor`: what works here, what does not, and what to do about it."""
+"""`doctor`: check this machine and its configuration, with a remedy for every fault."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from gpusched.workload import Trial
 
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
 
-#: seconds that LightGBM may take to train on a device: OpenCL may have to compile its kernels first
+#: seconds for LightGBM to train on a device: OpenCL may have to compile its kernels first
 TRIAL_S = 90.0
 
 #: distribution → module
@@ -51,7 +51,7 @@ class NothingToBuild(UsageError):
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Look, try and tell. Exit code 4 if nothing can be trained here."""
+    """Run all checks and print them. The exit code is 4 if nothing can be trained here."""
     config = load_config(options).config
     if options.build_cuda:
         from gpusched.cli.cuda_build.command import build_cuda
@@ -70,7 +70,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
-    """Every check, in the order in which they are shown."""
+    """All checks, in the order in which they are shown."""
     trials, imported = try_all(DEVICE_TYPES, LIBRARIES, trial_s)
     yield Check(
         name="gpusched",
@@ -88,7 +88,7 @@ def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
     yield from _daemon_checks(config)
 
 
-# -- what is looked at -------------------------------------------------------------------------------------------------
+# -- checks ------------------------------------------------------------------------------------------------------------
 
 
 def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:
@@ -96,13 +96,13 @@ def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterat
     from gpusched.devices.slots import build_pool, choose
 
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = devices.discover(mask)
-    pool = build_pool(config, choose(config, found))
+    discovered = devices.discover(mask)
+    pool = build_pool(config, choose(config, discovered))
     used = {device.id for device in pool.devices if device.id != CPU}
-    for gpu in found.devices:
+    for gpu in discovered.devices:
         memory = f", {gpu.memory_total_bytes / 2**30:.0f} GiB" if gpu.memory_total_bytes else ""
-        yield Check(name="gpu", status="ok", message=f"{gpu.name}{memory}, {gpu.id}, driver {found.driver}")
-    for gpu in found.devices:
+        yield Check(name="gpu", status="ok", message=f"{gpu.name}{memory}, {gpu.id}, driver {discovered.driver}")
+    for gpu in discovered.devices:
         if gpu.id not in used:
             yield Check(name="gpu", status="ok", message=f"{gpu.id} is not used: devices.include, devices.exclude")
     yield from gpu_notes(pool.notes)
@@ -133,7 +133,7 @@ def _data_check(root: Path) -> Check:
 
 
 def _space_check(name: str, path: Path, remedy: str) -> Check:
-    """By what there is of the path; nothing is created."""
+    """Check the directory at `path`, or its nearest existing parent; nothing is created."""
     why, free = None, 0
     try:
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
@@ -164,12 +164,12 @@ def _daemon_checks(config: Config) -> Iterator[Check]:
                 yield Check(name="daemon", status="problem", message=trouble.text, remedy=remedy(trouble))
     except GpuschedError as error:
         message, _, hint = str(error).partition("\n")
-        # Nobody needs one, but one that is there should answer.
+        # A machine needs no daemon, but a daemon that runs should answer.
         status: Status = "ok" if isinstance(error, NoDaemon) else "warning"
         yield Check(name="daemon", status=status, message=message, remedy=hint.strip())
 
 
-# -- shown -------------------------------------------------------------------------------------------------------------
+# -- printing ----------------------------------------------------------------------------------------------------------
 
 _MARKS: dict[Status, tuple[str, str, str]] = {
     "ok": ("✓", "+", "green"),

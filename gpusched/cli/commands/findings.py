@@ -1,4 +1,4 @@
-"""What the doctor's findings mean: from what was seen to a sentence, how bad it is, and what to do about it.
+"""The doctor's diagnoses: from an observation to a sentence, a severity and a remedy.
 
 Pure: nothing here looks at the machine.
 """
@@ -17,9 +17,9 @@ from gpusched.workload import Trial
 
 Status = Literal["ok", "warning", "problem"]
 
-#: descriptors that a slot needs (a pipe and a pidfd), and everything else
+#: descriptors that a slot needs (a pipe and a pidfd), and that everything else needs
 DESCRIPTORS_PER_SLOT, DESCRIPTORS = 2, 128
-#: what is free on a file system below which it is said
+#: less free space than this on a file system is a warning
 LITTLE_SPACE_BYTES = 1 << 30
 
 _REINSTALL = "reinstall it: `pip install --force-reinstall lightgbm`"
@@ -28,10 +28,10 @@ _OPENCL = (
     " NVIDIA_DRIVER_CAPABILITIES=all)"
 )
 _NO_OPENCL = ("No OpenCL device", "clGetPlatformIDs", "boost::compute", "libOpenCL")
-#: what LightGBM says where it was built without a device type
+#: LightGBM's error for a device type that it was built without
 NO_CUDA_BUILD = "not enabled in this build"
 _CUDA_BUILD = "to have it, with NVIDIA's CUDA toolkit installed: `gpusched doctor --build-cuda`"
-#: what CUDA says of a build that does not go with this machine → what to do
+#: part of a CUDA error for a build that does not fit this machine → remedy
 _OTHER_BUILD = {
     NO_CUDA_BUILD: _CUDA_BUILD,
     "libnccl": NCCL,
@@ -45,17 +45,17 @@ _ONLY_GPUS = "nothing, if windows are to train on the CPU"
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. A `problem` makes training impossible, a `warning` does not."""
+    """The result of one check. A `problem` makes training impossible, a `warning` does not."""
 
     name: str
     status: Status
     message: str
-    #: what to do, empty if nothing
+    #: the next step, empty if none is needed
     remedy: str = ""
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of importing a library."""
+    """The result of importing a library: its version, or why it failed."""
 
     version: str | None = None
     why: str | None = None
@@ -65,7 +65,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lightgbm_checks(trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:
-    """What the trials mean. Without the CPU nothing can be trained; the rest is as the machine is."""
+    """The checks of the trials. Only a CPU that does not train is a problem: GPUs are optional."""
     cpu = trials["cpu"]
     if cpu.trained:
         yield Check(name="lightgbm", status="ok", message=f"LightGBM {cpu.version} trains on cpu")
@@ -107,7 +107,7 @@ def _cuda_check(trial: Trial) -> Check:
 
 
 def exchange_check(put_back: str | None) -> Iterator[Check]:
-    """An exchange of LightGBM that was interrupted; `put_back` is the command that undoes it, None if there is none."""
+    """The check for an interrupted exchange of LightGBM; `put_back` is the command that undoes it, None if none was."""
     if put_back is not None:
         yield Check(
             name="lightgbm",
@@ -121,9 +121,9 @@ def first_line(why: str | None) -> str:
     return (why or "no reason was given").strip().splitlines()[0]
 
 
-def library_checks(found: Mapping[str, Imported]) -> Iterator[Check]:
-    """TA-Lib makes the features of every window, pandas reads the data of some."""
-    for name, library in found.items():
+def library_checks(imported: Mapping[str, Imported]) -> Iterator[Check]:
+    """The checks of the libraries. Every window needs TA-Lib for its features, only some data need pandas."""
+    for name, library in imported.items():
         if library.why is None:
             yield Check(name=name, status="ok", message=f"{name} {library.version}")
             continue
@@ -141,7 +141,7 @@ def library_checks(found: Mapping[str, Imported]) -> Iterator[Check]:
 
 
 def gpu_notes(notes: tuple[str, ...]) -> Iterator[Check]:
-    """What the search for GPUs has to say; its sentences end with what to do."""
+    """The notes of the search for GPUs, each a message and, after a semicolon, its remedy."""
     for note in notes:
         message, _, remedy = note.partition("; ")
         yield Check(name="gpu", status="warning", message=message, remedy=remedy or _ONLY_GPUS)
@@ -150,9 +150,9 @@ def gpu_notes(notes: tuple[str, ...]) -> Iterator[Check]:
 def device_check(
     wanted: DeviceChoice, *, gpus: int, fallback: bool, trials: Mapping[DeviceType, Trial], cpu_opencl: bool = False
 ) -> Check:
-    """Where windows will train that ask for `wanted` (`run.device`). `fallback`: `auto` may come to the CPU.
+    """The device that windows with `run.device` = `wanted` train on. `fallback`: `auto` may choose the CPU.
 
-    `cpu_opencl`: processors will do for a GPU, if OpenCL offers them.
+    `cpu_opencl`: processors count as a GPU if OpenCL offers them.
     """
     name = "device"
     kinds: tuple[DeviceType, ...] = ("cuda", "gpu")
@@ -179,7 +179,7 @@ def device_check(
         )
     if fallback or wanted == "mixed":
         status: Status = "warning" if gpus else "ok"
-        remedy = "see what is said of lightgbm gpu and lightgbm cuda" if gpus else ""
+        remedy = "see the lines on lightgbm gpu and lightgbm cuda" if gpus else ""
         return Check(name=name, status=status, message=f"windows train on the CPU: {why}", remedy=remedy)
     return Check(
         name=name,
@@ -190,7 +190,7 @@ def device_check(
 
 
 def files_check(soft: int | None, hard: int | None, slots: int) -> Check:
-    """The limits on open files (None: unlimited) against what so many slots need."""
+    """Compare the limits on open files (None: unlimited) with the needs of `slots` slots."""
     needed = DESCRIPTORS + DESCRIPTORS_PER_SLOT * slots
     now, most = ("any number of" if limit is None else str(limit) for limit in (soft, hard))
     message = f"{now} files may be open, {most} at most; {slots} slots need {needed}"
@@ -204,7 +204,7 @@ def files_check(soft: int | None, hard: int | None, slots: int) -> Check:
 
 
 def data_check(root: str, symbols: int | None, why: str = "") -> Check:
-    """Whether there is anything to train on; `symbols` is None where the root cannot be read, and `why` says why."""
+    """Whether there is data to train on; `symbols` is None if the root cannot be read, for the reason `why`."""
     remedy = "give --data-root, or set data.root in config.toml; `gpusched demo` brings data of its own"
     if symbols is None:
         message = f"the data root {root} cannot be read: {why}"
@@ -216,7 +216,7 @@ def data_check(root: str, symbols: int | None, why: str = "") -> Check:
 
 
 def space_check(name: str, path: str, *, why: str | None, free_bytes: int, remedy: str) -> Check:
-    """Whether a directory can be written (`why` not, if it cannot) and has room."""
+    """Whether a directory has room and can be written; `why` is the reason why not, or None."""
     if why is not None:
         return Check(name=name, status="warning", message=f"{path} cannot be written: {why}", remedy=remedy)
     if free_bytes < LITTLE_SPACE_BYTES:

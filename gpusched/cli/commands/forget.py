@@ -1,4 +1,4 @@
-"""`forget`: remove what the daemon knows of finished batches, their logs, and maybe their results."""
+"""`forget`: remove finished batches from the daemon's records, with their logs, and their results on request."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def forget(options: argparse.Namespace) -> int:
 
 
 def age(text: str) -> float:
-    """Seconds of an age as it is typed. Raises BadAge."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhdw])", text.strip())
-    if found is None:
+    """The seconds of an age such as `30d`. Raises BadAge."""
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhdw])", text.strip())
+    if match is None:
         raise BadAge(text=text)
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _tell(forgotten: Forgotten, options: argparse.Namespace) -> None:
@@ -64,8 +64,8 @@ def _sentence(forgotten: Forgotten, *, results: bool) -> str:
     names = ", ".join(forgotten.batches[:3])
     if len(forgotten.batches) > 3:
         names = f"{len(forgotten.batches)} batches"
-    what = f"{names}: {_counted(forgotten.windows, 'window')} forgotten, with their logs"
-    return f"{what}; {_counted(forgotten.results, 'result')} removed" if results else f"{what}; the results stay"
+    records = f"{names}: {_counted(forgotten.windows, 'window')} forgotten, with their logs"
+    return f"{records}; {_counted(forgotten.results, 'result')} removed" if results else f"{records}; the results stay"
 
 
 def _counted(number: int, noun: str) -> str:

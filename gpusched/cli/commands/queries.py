@@ -1,4 +1,4 @@
-"""What the daemon is asked: `status`, `windows`, `show`, `logs`, `devices`, `top`."""
+"""Queries to the daemon: `status`, `windows`, `show`, `logs`, `devices`, `top`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gpusched.streams import when_gone
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: as in the live screen
+#: styles of statuses and states, as in the live screen
 STATUS_STYLES = {
     "succeeded": "green",
     "finished": "green",
@@ -50,7 +50,7 @@ class NotAWindow(UsageError):
 
 
 def to_daemon(options: argparse.Namespace) -> Connection:
-    """A connection to the daemon that the configuration names, or to the first that is found."""
+    """A connection to the daemon of the configuration, or to the first one found."""
     explicit = load_config(options).config.daemon.socket
     connection = reach(explicit)
     if explicit is None and sys.stderr.isatty():
@@ -70,7 +70,7 @@ def window_name(name: str) -> tuple[str, str]:
 
 
 def status(options: argparse.Namespace) -> int:
-    """One batch, or all of them."""
+    """Print the status of one batch, or of all."""
     with to_daemon(options) as daemon:
         if options.batch is not None:
             detail = daemon.batch(options.batch, notes=True)
@@ -111,7 +111,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _print_troubles(troubles: tuple[Trouble, ...]) -> None:
-    """On stderr, so that a listing for a program stays one."""
+    """Print the troubles on stderr, so that programs can still parse the listing on stdout."""
     for trouble in troubles:
         print(f"Trouble: {clean(trouble.text)}\n  {remedy(trouble)}".rstrip(), file=sys.stderr)  # noqa: T201
 
@@ -119,11 +119,11 @@ def _print_troubles(troubles: tuple[Trouble, ...]) -> None:
 def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None:
     rows: list[list[Cell]] = []
     for batch in batches:
-        found, counts = totals(batch.counts), status_object(batch)
-        ended = found["total"] - counts["waiting"] - counts["running"]
-        numbers = [found[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
+        sums, counts = totals(batch.counts), status_object(batch)
+        ended = sums["total"] - counts["waiting"] - counts["running"]
+        numbers = [sums[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
         submitted = ago(batch.submitted_at, batch.at) if on_terminal() else iso(batch.submitted_at)
-        done = f"{ended}/{found['total']}"
+        done = f"{ended}/{sums['total']}"
         rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
     columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
     print_listing([*columns, "submitted", "output"], rows, styles=STATUS_STYLES)
@@ -133,7 +133,7 @@ def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None
 
 
 def windows(options: argparse.Namespace) -> int:
-    """The windows of a batch."""
+    """Print the windows of a batch."""
     with to_daemon(options) as daemon:
         lines = daemon.windows(options.batch, status=options.status)
         if options.json:
@@ -156,21 +156,21 @@ def windows(options: argparse.Namespace) -> int:
 
 
 def _seconds(line: WindowLine) -> float | None:
-    """Of the last launch, if it has ended."""
+    """The duration of the last launch, if it has ended."""
     if line.started_at is None or line.ended_at is None:
         return None
     return round(max(0.0, line.ended_at - line.started_at), 3)
 
 
 def _window_object(line: WindowLine) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(line)
-    del found["key"], found["slot"]
+    fields: dict[str, Any] = msgspec.to_builtins(line)
+    del fields["key"], fields["slot"]
     slot, device = (line.slot.index, line.slot.device_id) if line.slot else (None, None)
-    return {"window": str(line.key), "window_label": line.key.label} | found | {"slot": slot, "device": device}
+    return {"window": str(line.key), "window_label": line.key.label} | fields | {"slot": slot, "device": device}
 
 
 def show(options: argparse.Namespace) -> int:
-    """All that is known of a window."""
+    """Print all details of a window."""
     batch_id, label = window_name(options.window)
     with to_daemon(options) as daemon:
         detail = daemon.window(batch_id, label)
@@ -180,9 +180,9 @@ def show(options: argparse.Namespace) -> int:
             msgspec.to_builtins(attempt) | {"log": str(logs_dir / f"{label}.{attempt.attempt}.log")}
             for attempt in detail.attempts
         ]
-        found = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
-        found |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
-        print_json(found | {"story": detail.story, "attempts": attempts})
+        window = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
+        window |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
+        print_json(window | {"story": detail.story, "attempts": attempts})
         return DONE
     from gpusched.client.drawing.details import window_details
     from gpusched.client.drawing.terminal import open_console
@@ -194,7 +194,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def logs(options: argparse.Namespace) -> int:
-    """What a window wrote to its stdout and stderr."""
+    """Print the stdout and stderr of a window's process."""
     batch_id, label = window_name(options.window)
     left: list[bool] = []
     with to_daemon(options) as daemon:
@@ -215,7 +215,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def _write(data: bytes) -> None:
-    """As it is, but a terminal gets nothing that it would obey."""
+    """Write bytes to stdout unchanged, or to a terminal without control characters."""
     if sys.stdout.isatty():
         text = data.decode("utf-8", "replace")
         data = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text).encode()
@@ -229,18 +229,18 @@ def _write(data: bytes) -> None:
 
 
 def devices(options: argparse.Namespace) -> int:
-    """The devices, who holds their slots, and what was last read of them."""
+    """Print the devices, the windows that hold their slots, and their last readings."""
     with to_daemon(options) as daemon:
         print_devices(daemon.devices(), as_json=options.json)
     return DONE
 
 
-def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
+def print_devices(statuses: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
     if as_json:
-        print_json({"devices": [_device_object(device) for device in found]})
+        print_json({"devices": [_device_object(device) for device in statuses]})
         return
     rows: list[list[Cell]] = []
-    for device in found:
+    for device in statuses:
         reading = device.reading
         rows.append(
             [
@@ -280,13 +280,13 @@ def print_devices(found: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
 
 
 def _device_object(device: DeviceStatus) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(device)
-    about: dict[str, Any] = found.pop("device")
-    del found["allocations"]
+    fields: dict[str, Any] = msgspec.to_builtins(device)
+    about: dict[str, Any] = fields.pop("device")
+    del fields["allocations"]
     running = [{"slot": index, "window": str(key)} for index, key in sorted(device.allocations.items())]
     used = device.reading.memory_used_bytes if device.reading else None
-    told = {"slots": device.width, "slots_used": len(running), "memory_used_bytes": used, "running": running}
-    return about | found | told
+    use = {"slots": device.width, "slots_used": len(running), "memory_used_bytes": used, "running": running}
+    return about | fields | use
 
 
 def _percent(share: float | None) -> str | None:
@@ -306,7 +306,7 @@ class NoTerminal(UsageError):
 
 
 def top(options: argparse.Namespace) -> int:
-    """The daemon at work, live."""
+    """Show the daemon at work, live."""
     from gpusched.client.drawing.terminal import open_console, takes_keys
 
     console = open_console()
@@ -317,7 +317,7 @@ def top(options: argparse.Namespace) -> int:
         return DONE
     if not takes_keys(console):
         raise NoTerminal
-    # Whether there is a daemon is said at once, and not on a screen of its own.
+    # Without a daemon this raises before the screen opens.
     connect(socket).close()
     from gpusched.client.top.app import Top
 

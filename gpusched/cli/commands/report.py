@@ -28,19 +28,19 @@ class CannotWrite(InputError):
 
 
 def report(options: argparse.Namespace) -> int:
-    """Draw a batch."""
+    """Write the report of a batch."""
     directory = Path(options.batch)
-    found = (
+    content = (
         _of_run(load_config(options).config, directory, options.metric) if directory.is_dir() else _of_daemon(options)
     )
-    path = Path(options.output or f"{found.batch.id}.html")
-    text = page(found)
+    path = Path(options.output or f"{content.batch.id}.html")
+    text = page(content)
     try:
         files.write_whole(path, (text.encode(),))
     except OSError as error:
         raise CannotWrite(path=path, why=error.strerror or error) from error
     if options.json:
-        print_json({"batch_id": found.batch.id, "report": str(path.absolute())})
+        print_json({"batch_id": content.batch.id, "report": str(path.absolute())})
     else:
         print(path)  # noqa: T201
     return DONE
@@ -68,7 +68,7 @@ def _of_daemon(options: argparse.Namespace) -> Report:
 
 
 def _of_run(config: Config, directory: Path, metric: str | None) -> Report:
-    """Raises NoRun, and StoreError: a run that is at work has locked its store."""
+    """The report of a run. Raises NoRun, and StoreError: a run that is still at work has locked its store."""
     from gpusched.service import views
     from gpusched.store.store import Store
 
@@ -99,7 +99,7 @@ def _of_run(config: Config, directory: Path, metric: str | None) -> Report:
 
 
 def _versions(results: Iterable[ResultLine]) -> dict[str, str]:
-    """What the first window that can be read was trained with."""
+    """The library versions of the first window whose metadata can be read."""
     for line in results:
         if line.artifacts_path is not None:
             with contextlib.suppress(OSError):

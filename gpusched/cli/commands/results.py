@@ -1,4 +1,4 @@
-"""`results`: what the windows of a batch gave, one by one or by symbol."""
+"""`results`: the results of a batch, by window or by symbol."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gpusched.protocol import ResultLine
 
 Row = dict[str, Cell]
 
-#: what every result has; metrics and counts follow
+#: columns that every result has; metrics and counts follow them
 COLUMNS = (
     *("batch_id", "symbol", "start", "end", "window_label", "status", "attempts", "device", "slot", "finished_at"),
     *("seconds", "artifacts_path", "reason"),
 )
-#: the metrics that a terminal shows, and the first of which `--by-symbol` is about
+#: the metrics that a terminal shows, if the results have them; the first of these is the default of `--by-symbol`
 SHOWN = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
-#: of `--by-symbol`
+#: columns of `--by-symbol`
 SYMBOL_COLUMNS = ("symbol", "windows", "mean", "spread", "best", "worst", "best_window", "worst_window")
 
 
@@ -43,18 +43,20 @@ class NoParquet(InputError):
 
 
 def results(options: argparse.Namespace) -> int:
-    """The finished windows of a batch and their metrics."""
+    """Print the finished windows of a batch and their metrics."""
     with to_daemon(options) as daemon:
-        found = list(daemon.results(options.batch))
+        finished = list(daemon.results(options.batch))
         notes = daemon.batch(options.batch, notes=True).notes
-    rows, asked = [flat(line) for line in found], options.batch
+    # `arguments` are those of the `results` that prints this table, for the remedy of UnknownColumn.
+    rows, arguments = [flat(line) for line in finished], options.batch
     names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
     if options.by_symbol:
         metric = options.metric or next((name for name in SHOWN if name in names), SHOWN[0])
-        rows, names, asked = by_symbol(rows, _known(metric, names, asked)), SYMBOL_COLUMNS, f"{asked} --by-symbol"
+        rows = by_symbol(rows, _require_column(metric, names, arguments))
+        names, arguments = SYMBOL_COLUMNS, f"{arguments} --by-symbol"
     order = list(range(len(rows)))
     if options.sort is not None:
-        order = _sorted(rows, _known(options.sort, names, asked), reverse=options.reverse)
+        order = _sorted(rows, _require_column(options.sort, names, arguments), reverse=options.reverse)
     elif options.reverse:
         order.reverse()
     rows = [rows[number] for number in order]
@@ -65,7 +67,7 @@ def results(options: argparse.Namespace) -> int:
     elif options.by_symbol:
         print_json({"batch_id": options.batch, "symbols": rows} | notes_object(notes))
     else:
-        lines = [result_object(found[number]) for number in order]
+        lines = [result_object(finished[number]) for number in order]
         print_json({"batch_id": options.batch, "results": lines} | notes_object(notes))
     if not options.json:
         print_notes(notes)
@@ -74,17 +76,17 @@ def results(options: argparse.Namespace) -> int:
 
 def result_object(line: ResultLine) -> dict[str, Any]:
     """A result as `results --json` shows it."""
-    found: dict[str, Any] = msgspec.to_builtins(line)
-    del found["key"]
-    return {"batch_id": line.key.batch_id, "window_label": line.key.label} | found
+    fields: dict[str, Any] = msgspec.to_builtins(line)
+    del fields["key"]
+    return {"batch_id": line.key.batch_id, "window_label": line.key.label} | fields
 
 
 def flat(line: ResultLine) -> Row:
-    """One level: `validation_auc`, `train_rows` and so on, after the columns that every result has."""
-    found = result_object(line)
-    metrics, counts = found.pop("metrics") or {}, found.pop("sample_counts") or {}
-    found["finished_at"] = iso(line.finished_at)
-    row: Row = {name: found[name] for name in COLUMNS}
+    """A flat row: the columns that every result has, then `validation_auc`, `train_rows` and so on."""
+    fields = result_object(line)
+    metrics, counts = fields.pop("metrics") or {}, fields.pop("sample_counts") or {}
+    fields["finished_at"] = iso(line.finished_at)
+    row: Row = {name: fields[name] for name in COLUMNS}
     for name, value in metrics.items():
         if isinstance(value, dict):
             row |= {f"{name}_{inner}": number for inner, number in value.items()}
@@ -94,36 +96,36 @@ def flat(line: ResultLine) -> Row:
 
 
 def by_symbol(rows: list[Row], metric: str) -> list[Row]:
-    """For each symbol how many windows have the metric, its mean and standard deviation, and the best and worst one."""
-    found: list[Row] = []
+    """For each symbol: the number of windows with the metric, its mean and standard deviation, the best and worst."""
+    summaries: list[Row] = []
     for symbol in dict.fromkeys(str(row["symbol"]) for row in rows):
-        known = [(value, str(row["window_label"])) for row in rows if row["symbol"] == symbol
-                 if isinstance(value := row.get(metric), int | float)]  # fmt: skip
-        values = [float(value) for value, _ in known]
-        found.append(
+        measured = [(value, str(row["window_label"])) for row in rows if row["symbol"] == symbol
+                    if isinstance(value := row.get(metric), int | float)]  # fmt: skip
+        values = [float(value) for value, _ in measured]
+        summaries.append(
             {
                 "symbol": symbol,
-                "windows": len(known),
+                "windows": len(measured),
                 "mean": round(statistics.fmean(values), 6) if values else None,
                 "spread": round(statistics.stdev(values), 6) if len(values) > 1 else None,
                 "best": round(max(values), 6) if values else None,
                 "worst": round(min(values), 6) if values else None,
-                "best_window": max(known)[1] if known else None,
-                "worst_window": min(known)[1] if known else None,
+                "best_window": max(measured)[1] if measured else None,
+                "worst_window": min(measured)[1] if measured else None,
             }
         )
-    return found
+    return summaries
 
 
-def _known(name: str, names: Sequence[str], asked: str) -> str:
+def _require_column(name: str, names: Sequence[str], arguments: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    raise UnknownColumn(name=name, asked=asked, nearest=f"; did you mean {near[0]!r}?" if near else "")
+    raise UnknownColumn(name=name, asked=arguments, nearest=f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _sorted(rows: list[Row], name: str, *, reverse: bool) -> list[int]:
-    """Numbers of rows: the largest value first, text from A to Z; what has none is at the end either way."""
+    """The order of the rows by a column: largest value first, text from A to Z, rows without a value always last."""
 
     def rank(number: int) -> tuple[bool, float, str]:
         value = rows[number][name]

@@ -1,4 +1,4 @@
-"""`daemon` and `submit`: run the service, and hand batches to it."""
+"""`daemon` and `submit`: run the service, and submit batches to it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HOW = {
 
 
 def daemon(options: argparse.Namespace) -> int:
-    """Serve until told to stop."""
+    """Serve until a signal stops the daemon."""
     from gpusched.service.main import serve
 
     return serve(load_config(options).config)
@@ -48,7 +48,7 @@ class TheDaemons(UsageError):
 
 
 def _refuse_the_daemons(options: argparse.Namespace) -> None:
-    """Raise TheDaemons for a setting that was typed and that nobody would read."""
+    """Raise TheDaemons for a setting given by a flag that only the daemon reads, from its own configuration."""
     for key, _, _ in options.flags:
         if key == "run.output":
             raise TheDaemons(key=key, otherwise="-o names the output directory of this batch")
@@ -57,7 +57,7 @@ def _refuse_the_daemons(options: argparse.Namespace) -> None:
 
 
 def reach(socket: Path | None) -> Connection:
-    """A connection to the daemon; on stderr, whether it is of another version. Raises DaemonError."""
+    """A connection to the daemon; prints a warning on stderr if its version differs. Raises DaemonError."""
     connection = connect(socket)
     theirs = connection.daemon.version
     if theirs != __version__:
@@ -71,13 +71,13 @@ def reach(socket: Path | None) -> Connection:
 
 @outlives_its_reader
 def submit(options: argparse.Namespace) -> int:
-    """Have the daemon accept a batch; with `--wait`, show it until it ends."""
+    """Submit a batch to the daemon; with `--wait`, show it until it ends."""
     from gpusched.client.drawing import terminal as render
 
     _refuse_the_daemons(options)
-    asked = ask(options)
+    request = ask(options)
     errors = render.open_console(stderr=True)
-    asked.say_notes(errors)
+    request.say_notes(errors)
 
     def on_survey(done: int, total: int) -> None:
         if errors.is_terminal:
@@ -86,17 +86,17 @@ def submit(options: argparse.Namespace) -> int:
     waiting: list[str] = []
 
     def on_trial(trying: str) -> None:
-        if errors.is_terminal or not waiting:  # it is said again and again
+        if errors.is_terminal or not waiting:  # the daemon repeats it
             errors.print(f"Waiting: trying {trying}", end="\r" if errors.is_terminal else "\n", soft_wrap=True)
         waiting.append(trying)
 
-    with reach(asked.config.daemon.socket) as daemon:
+    with reach(request.config.daemon.socket) as daemon:
         submitted = daemon.submit(
-            asked.spec,
-            source=asked.source,
-            name=asked.name,
-            output_dir=asked.output,
-            terms=asked.terms,
+            request.spec,
+            source=request.source,
+            name=request.name,
+            output_dir=request.output,
+            terms=request.terms,
             on_survey=on_survey,
             on_trial=on_trial,
         )
@@ -115,33 +115,33 @@ def submit(options: argparse.Namespace) -> int:
             errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
         if batch.held_reason is not None:
             errors.print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on", soft_wrap=True)
-        return _wait(daemon, asked, submitted, as_json=options.json) if options.wait else DONE
+        return _wait(daemon, request, submitted, as_json=options.json) if options.wait else DONE
 
 
 def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console) -> None:
-    """What the survey found, and whether that leaves anything to train."""
+    """Print the notes on the data, and whether there is nothing to train."""
     from gpusched.client.drawing.terminal import notes_lines
 
     for line in notes_lines(daemon.batch(batch.id, notes=True).notes):
         errors.print(line, soft_wrap=True)
-    found = totals(batch.counts)
-    if batch.state == "finished" and is_nothing(found, found["failed"]):
+    sums = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(sums, sums["failed"]):
         errors.print(f"Nothing to train: `gpusched windows {batch.id}` has the reasons", soft_wrap=True)
 
 
 def _say(submitted: Submitted, *, as_json: bool) -> None:
-    """The id alone on stdout, for scripts."""
+    """Print the id alone on stdout, for scripts, and the rest on stderr; or all as JSON."""
     batch = submitted.batch
     if as_json:
-        found = status_object(batch) | {"how": submitted.how}
-        found |= {"replaces": submitted.replaces} if submitted.replaces else {}
-        found |= {"changes": submitted.changes} if submitted.changes else {}
-        print_json(found | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
+        answer = status_object(batch) | {"how": submitted.how}
+        answer |= {"replaces": submitted.replaces} if submitted.replaces else {}
+        answer |= {"changes": submitted.changes} if submitted.changes else {}
+        print_json(answer | ({"moves_aside": submitted.moves_aside} if submitted.moves_aside else {}))
         return
     print(batch.id, flush=True)  # noqa: T201
-    told = replacing(submitted.replaces, submitted.moves_aside)
-    if told:
-        print("; ".join(told), file=sys.stderr)  # noqa: T201
+    replacements = replacing(submitted.replaces, submitted.moves_aside)
+    if replacements:
+        print("; ".join(replacements), file=sys.stderr)  # noqa: T201
     print(  # noqa: T201
         f"{_HOW[submitted.how]}; it writes to {batch.output_dir}\n`gpusched status {batch.id}` shows how it goes",
         file=sys.stderr,
@@ -149,7 +149,7 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
 
 
 def status_object(batch: BatchStatus) -> dict[str, Any]:
-    """A batch as `status --json` shows it: what `run --json` says of it, then how it stands."""
+    """A batch as `status --json` shows it: the fields of `run --json`, then those of its state."""
     end = batch.finished_at if batch.finished_at is not None else batch.at or time.time()
     seconds = max(0.0, end - batch.submitted_at)
     return batch_object(batch.id, batch.output_dir, totals(batch.counts), seconds) | {
@@ -165,8 +165,8 @@ def status_object(batch: BatchStatus) -> dict[str, Any]:
 # -- waiting -----------------------------------------------------------------------------------------------------------
 
 
-def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool) -> int:
-    """Show a batch until it is finished or held. Ctrl-C stops the showing, not the batch."""
+def _wait(daemon: Connection, request: Ask, submitted: Submitted, *, as_json: bool) -> int:
+    """Show a batch until it is finished or held. Ctrl-C ends the display, not the batch."""
     from gpusched.client.drawing import terminal as render
     from gpusched.client.views.batch import BatchView
 
@@ -186,7 +186,7 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
             f" `gpusched cancel {batch_id}` ends it."
         )
         return INTERRUPTED
-    # The first connection carries nothing but the subscription.
+    # The first connection is taken by the subscription.
     with connect(daemon.path) as daemon:
         detail = daemon.batch(batch_id, notes=True)
         batch = detail.batch
@@ -208,10 +208,10 @@ def _wait(daemon: Connection, asked: Ask, submitted: Submitted, *, as_json: bool
             )
             render.open_console().print(summary)
             print_notes(detail.notes)
-    found = totals(batch.counts)
-    if batch.state == "finished" and is_nothing(found, len(refused)):
+    sums = totals(batch.counts)
+    if batch.state == "finished" and is_nothing(sums, len(refused)):
         raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
-    return exit_code(found, asked.spec.limits.max_failure_rate, held=batch.state == "held")
+    return exit_code(sums, request.spec.limits.max_failure_rate, held=batch.state == "held")
 
 
 def _follow(
@@ -220,7 +220,7 @@ def _follow(
     on_snapshot: Callable[[Snapshot], None],
     on_update: Callable[[Update], None],
 ) -> None:
-    """Until the batch is finished or held. Raises HungUp when the daemon goes."""
+    """Pass on snapshots and updates until the batch is finished or held. Raises HungUp when the daemon exits."""
 
     def ends(snapshot: Snapshot) -> bool:
         on_snapshot(snapshot)

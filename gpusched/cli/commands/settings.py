@@ -19,11 +19,11 @@ def show(options: argparse.Namespace) -> int:
     loaded = load_config(options)
     rows = settings(loaded)
     if options.json:
-        found: dict[str, Any] = {
+        document: dict[str, Any] = {
             "file": str(loaded.path) if loaded.path else None,
             "settings": {key: {"value": _plain(value), "origin": origin} for key, value, origin in rows},
         }
-        print(json.dumps(found))  # noqa: T201
+        print(json.dumps(document))  # noqa: T201
         return DONE
     if not on_terminal():
         texts = [(key, _text(value), origin) for key, value, origin in rows]
@@ -33,14 +33,14 @@ def show(options: argparse.Namespace) -> int:
     from gpusched.client.drawing.text import clean
 
     open_console().print(clean(f"Configuration file: {loaded.path or 'none'}"), soft_wrap=True)
-    # Its path is said; what may be long comes last.
+    # The file is named above, so its path is left out; values may be long and come last.
     near = [(key, origin.replace(f"{loaded.path}:", "line "), _text(value)) for key, value, origin in rows]
     print_listing(("setting", "from", "value"), near, styles={"default": "dim"})
     return DONE
 
 
 def settings(loaded: Loaded) -> list[tuple[str, Any, str]]:
-    """(`section.key`, value, origin) of every setting, LightGBM's with the workload's defaults."""
+    """(`section.key`, value, origin) of every setting, including LightGBM's parameters with the workload's defaults."""
     rows = [
         (f"{section}.{key}", getattr(getattr(loaded.config, section), key), loaded.origins.get(f"{section}.{key}"))
         for section, struct in SECTIONS.items()
@@ -54,7 +54,7 @@ def settings(loaded: Loaded) -> list[tuple[str, Any, str]]:
 
 
 def _lightgbm_origin(loaded: Loaded, name: str) -> str | None:
-    """Where a parameter comes from, by whichever of its names it was given."""
+    """The origin of a LightGBM parameter, which may have been given by an alias."""
     from gpusched.teacher.parameters import CANONICAL
 
     for key, origin in loaded.origins.items():

@@ -1,4 +1,4 @@
-"""`train`: one window in this process, by the very function that a slot runs."""
+"""`train`: train one window in this process, by the same function that a slot runs."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class NoSuchDevice(InputError):
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train it, and print what became of it."""
+    """Train the window, and print its result."""
     cores = len(os.sched_getaffinity(0))
-    # Before anything loads an OpenMP or BLAS runtime: the workload says how many threads a window may use.
+    # Set before an OpenMP or BLAS runtime is loaded: only the workload uses more threads, as many as its task allows.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

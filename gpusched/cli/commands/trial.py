@@ -1,7 +1,7 @@
-"""`python -m gpusched.cli.commands.trial DEVICE_TYPE`: the doctor's trial, in a process of its own.
+"""`python -m gpusched.cli.commands.trial DEVICE_TYPE`: the doctor's trial, in a separate process.
 
-Prints `Trial`s as JSON, one a line, of which the last one counts: what CUDA has against a device is said before
-LightGBM, which alone knows whether it was built for CUDA, meets the same and may die of it.
+Prints `Trial`s as JSON, one per line, of which the last one counts. An error of CUDA is printed before LightGBM, which
+alone knows whether it was built for CUDA, is tried: LightGBM may meet the same error and crash.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def main(device_type: DeviceType) -> None:
     """Train on the first device that this process sees."""
     try:
         require_device(CPU, device_type)
-    except CudaError as refused:
-        _say(Trial(trained=False, why=str(refused)))
+    except CudaError as error:
+        _say(Trial(trained=False, why=str(error)))
         leave_no_core()
     with hidden(OPTIONAL):  # as for windows, and twice as fast
         _say(try_training(device_type))

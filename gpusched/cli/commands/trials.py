@@ -1,4 +1,4 @@
-"""What the doctor tries in processes of their own, since what does not work may crash or hang whoever tries it."""
+"""The doctor's trials, each in a separate process: a broken library may crash or hang the process that uses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gpusched.core.failures import last_words
 from gpusched.core.model import DeviceType
 from gpusched.workload import Trial
 
-#: longest answer that is read
+#: bytes read at the end of a process's output
 _ANSWER_BYTES = 1 << 20
 _TRIAL = "gpusched.cli.commands.trial"
 _IMPORT = """\
@@ -43,7 +43,7 @@ def try_all(
 ) -> tuple[dict[DeviceType, Trial], dict[str, Imported]]:
     """Train a tiny model on each device type and import each library (distribution → module), all at once.
 
-    What has not answered after so many seconds is ended.
+    A process that has not answered after `seconds` is killed.
     """
     trying = partial(_Trying, environment)
     deadline = time.monotonic() + seconds
@@ -56,18 +56,18 @@ def try_all(
             answer = process.answer(Trial, deadline)
             trials[kind] = Trial(trained=False, why=answer) if isinstance(answer, str) else answer
         for name, process in importing.items():
-            found = process.answer(Imported, deadline)
-            imported[name] = Imported(why=found) if isinstance(found, str) else found
+            library = process.answer(Imported, deadline)
+            imported[name] = Imported(why=library) if isinstance(library, str) else library
     return trials, imported
 
 
 class _Trying:
-    """A Python process whose last line is its answer; leaving the context ends it and all that it has started."""
+    """A Python process whose last line is its answer; leaving the context kills it and its children."""
 
     def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
-        # Files, since pipes may be held open by what the process has started: OpenCL drivers start linkers.
+        # Files, not pipes: a child of the process (OpenCL drivers start linkers) could hold a pipe open.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
-        # As the launcher starts: without the current directory, single-threaded.
+        # Like the launcher: without the current directory in sys.path, single-threaded.
         self._process = subprocess.Popen(
             [sys.executable, "-P", *arguments],
             stdin=subprocess.DEVNULL,
@@ -90,7 +90,7 @@ class _Trying:
         self._err.close()
 
     def answer(self, kind: type[Answer], deadline: float) -> Answer | str:
-        """What it says, or a sentence about what became of it instead."""
+        """The answer of the process, or a sentence about how it ended without one."""
         began = time.monotonic()
         try:
             code = self._process.wait(max(0.0, deadline - began))
@@ -100,9 +100,9 @@ class _Trying:
             return msgspec.json.decode(_lines(self._out)[-1], type=kind)
         except (IndexError, msgspec.MsgspecError):
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            said = _lines(self._err)
-            died = f"the process ended with {how}: {(said or ['it said nothing'])[-1]}"
-            return (last_words("\n".join(said)) if code == -signal.SIGABRT else None) or died
+            lines = _lines(self._err)
+            died = f"the process ended with {how}: {(lines or ['it said nothing'])[-1]}"
+            return (last_words("\n".join(lines)) if code == -signal.SIGABRT else None) or died
 
 
 def _lines(file: IO[bytes]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`doctor --build-cuda`: what is about to happen, whether it may, and how far it is."""
+"""`doctor --build-cuda`: announce the build, ask for consent, run it, and show its progress."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gpusched.devices.discovery import cuda_abilities, discover
 from gpusched.devices.slots import choose
 from gpusched.errors import InputError, UsageError
 
-#: of a core, for one architecture
+#: minutes of one core that the build takes for one architecture
 MINUTES = 13
 
 
@@ -40,10 +40,10 @@ class NoWorkshop(InputError):
 
 
 def build_cuda(options: argparse.Namespace, config: Config) -> bool:
-    """Build LightGBM with CUDA, try it and install it; whether that was wanted. Raises GpuschedError."""
+    """Build LightGBM with CUDA, try it and install it; False if the user declined. Raises GpuschedError."""
     if not options.yes and not sys.stdin.isatty():
         raise NobodyToAsk()
-    with _Screen(open_console(stderr=True)) as screen, _told(config.cache.dir):
+    with _Screen(open_console(stderr=True)) as screen, _refusals(config.cache.dir):
         workshop = Workshop(config.cache.dir, screen)
         with workshop.alone():
             workshop.put_back()
@@ -72,8 +72,8 @@ def build_cuda(options: argparse.Namespace, config: Config) -> bool:
 
 
 @contextlib.contextmanager
-def _told(cache: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error for people, but for a full disk, which is one already."""
+def _refusals(cache: Path) -> Iterator[None]:
+    """Turn an OSError into NoWorkshop, except that of a full disk, which `gpusched.cli` turns into DiskFull."""
     try:
         yield
     except OSError as error:
@@ -84,15 +84,15 @@ def _told(cache: Path) -> Iterator[None]:
 
 def _plan(machine: Machine, workshop: Workshop, built: Built | None) -> list[str]:
     toolkit = machine.toolkit
-    for_what = ", ".join(f"sm_{name}" for name in machine.architectures)
+    targets = ", ".join(f"sm_{name}" for name in machine.architectures)
     if machine.gpus:
-        for_what += f" ({', '.join(machine.gpus)})"
-    what = f"LightGBM {machine.version} with CUDA {toolkit.version} for {for_what}"
+        targets += f" ({', '.join(machine.gpus)})"
+    product = f"LightGBM {machine.version} with CUDA {toolkit.version} for {targets}"
     if built is not None:
-        first = f"{what} is built already: {built.directory}"
+        first = f"{product} is built already: {built.directory}"
     else:
         first = (
-            f"{what} is to be built by {toolkit.nvcc}, {machine.jobs} files at a time, in {workshop.home}:"
+            f"{product} is to be built by {toolkit.nvcc}, {machine.jobs} files at a time, in {workshop.home}:"
             f" some {MINUTES} minutes of one core for each architecture"
         )
     nccl = f" {toolkit.nccl} (350 MB) is installed with it." if machine.nccl is None else ""
@@ -125,7 +125,7 @@ def _agreed() -> bool:
 
 
 class _Screen:
-    """Sentences, and a bar while files are compiled; a line at every tenth of them where there is no terminal."""
+    """Shows sentences, and a bar while files are compiled; without a terminal, a line for every tenth of them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

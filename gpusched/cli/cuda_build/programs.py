@@ -1,4 +1,4 @@
-"""Programs that the command line has do something: compilers, pip. Their output goes to a log."""
+"""Programs that the command line runs: compilers, pip. Their output goes to a log."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 #: seconds for the answer to a question such as --version
 ANSWER_S = 60.0
-#: seconds that a program has to end when it is told to
+#: seconds from SIGTERM to SIGKILL
 GRACE_S = 5.0
 
 
 class ProgramFailed(Exception):
-    """A program ended with an error; `output` is what it wrote to both streams."""
+    """A program ended with an error; `output` is its stdout and stderr."""
 
     def __init__(self, how: str, output: str) -> None:
         self.output = output
@@ -25,7 +25,7 @@ class ProgramFailed(Exception):
 
 
 def answer(*command: str | Path) -> str | None:
-    """What a program writes to stdout, None if it is not there, fails or does not answer."""
+    """The stdout of a program; None if it is missing, fails or does not end in time."""
     try:
         done = subprocess.run(
             [str(part) for part in command],
@@ -49,11 +49,11 @@ def run(
     on_line: Callable[[str], None] | None = None,
     kept_open: tuple[int, ...] = (),
 ) -> None:
-    """Run a program to its end, politely, with all that it writes added to `log` and handed to `on_line` line by line.
+    """Run a program to its end, at low priority; append its output to `log` and pass each line to `on_line`.
 
-    Whatever is raised here ends it and all that it has started; it has a session of its own, so a Ctrl-C that is meant
-    for us does not reach it by itself. If we are killed, one without `on_line` goes on, and one with it dies of the
-    pipe that nobody reads. `kept_open`: descriptors that it inherits. Raises ProgramFailed, OSError.
+    Any exception here ends the program and its children. The program has its own session, so a Ctrl-C meant for us does
+    not reach it directly. If we are killed, a program without `on_line` continues, and one with it dies when it writes
+    to the broken pipe. `kept_open`: descriptors that the program inherits. Raises ProgramFailed, OSError.
     """
     polite = [nice, "-n", "10"] if (nice := shutil.which("nice")) else []
     with log.open("ab") as file:
@@ -83,7 +83,7 @@ def run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Its whole session, which a compiler's many processes are in."""
+    """End the process group of a program, which includes all processes of a compiler."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):

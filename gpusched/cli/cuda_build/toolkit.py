@@ -1,7 +1,7 @@
-"""What it takes to build LightGBM with CUDA, and whether this machine has it.
+"""The requirements of a build of LightGBM with CUDA, checked on this machine.
 
-`look` gathers it and raises with the cause and the remedy for the first thing that is missing: all that can be known
-before a build of many minutes is said before it.
+`look` gathers the tools and raises an error with a remedy for the first one that is missing: every fault that can be
+known in advance is reported before a build of many minutes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from gpusched.errors import InputError, UsageError
 OLDEST_CUDA = (11, 8)
 #: the oldest pip that passes settings on to the build
 OLDEST_PIP = (23, 1)
-#: what a build leaves and needs at its height, with NCCL
+#: peak disk space of a build, its result and NCCL included
 NEEDED_BYTES = 3 << 30
-#: memory that nvcc takes for LightGBM's largest files; so many are compiled at once as have that
+#: memory that nvcc needs for LightGBM's largest files: limits how many files are compiled at once
 BYTES_A_JOB = 2 << 30
 
 _ARCHITECTURE = re.compile(r"(?:sm_|compute_)?(\d{1,2})\.?(\d[af]?)")
@@ -96,7 +96,7 @@ class Toolkit(msgspec.Struct, frozen=True, kw_only=True):
 
     nvcc: Path
     release: tuple[int, int]
-    #: compute capabilities that it compiles for, such as 86 and 90a; empty if it does not say
+    #: compute capabilities that it compiles for, such as 86 and 90a; empty if it does not list them
     known: frozenset[str] = frozenset()
 
     @property
@@ -105,22 +105,23 @@ class Toolkit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nccl(self) -> str:
-        """The distribution of NCCL that goes with it."""
+        """The distribution of NCCL for this CUDA."""
         return f"nvidia-nccl-cu{self.release[0]}"
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a build starts from."""
+    """The inputs of a build."""
 
     toolkit: Toolkit
     #: compute capabilities to build for, in order
     architectures: tuple[str, ...]
-    #: GPUs to build for, by name; empty where they were only named by --arch
+    #: names of the GPUs to build for; empty if --arch gave the capabilities
     gpus: tuple[str, ...]
-    #: LightGBM as it is installed
+    #: the installed LightGBM
     installed: Distribution
-    #: the environment's own NCCL, the directory that has `lib` and `include`; None: it has none
+    #: the environment's own NCCL: the directory with `lib` and `include`; None: not installed
     nccl: Path | None
+    #: files to compile at once
     jobs: int
 
     @property
@@ -132,8 +133,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         return site_of(self.installed)
 
 
-def look(asked: str | None, devices: Iterable[Device], abilities: CudaAbilities) -> Machine:
-    """What there is here. `asked` is --arch, `devices` are the GPUs that are used. Raises InputError, UsageError."""
+def look(architectures: str | None, devices: Iterable[Device], abilities: CudaAbilities) -> Machine:
+    """Gather the inputs of a build. `architectures` is the value of --arch, `devices` are the GPUs that are used.
+
+    Raises InputError, UsageError.
+    """
     installed = installed_lightgbm()
     _require_own_python(site_of(installed))
     _require_pip()
@@ -141,11 +145,11 @@ def look(asked: str | None, devices: Iterable[Device], abilities: CudaAbilities)
         raise NoCompiler()
     toolkit = find_toolkit(os.environ, abilities)
     gpus = tuple(devices)
-    if asked is not None:
-        wanted = parse_architectures(asked)
+    if architectures is not None:
+        wanted = parse_architectures(architectures)
     else:
-        told = filter(None, (abilities.capabilities.get(gpu.pci_bus_id) for gpu in gpus))
-        wanted = tuple(sorted({f"{major}{minor}" for major, minor in told}, key=int))
+        capabilities = filter(None, (abilities.capabilities.get(gpu.pci_bus_id) for gpu in gpus))
+        wanted = tuple(sorted({f"{major}{minor}" for major, minor in capabilities}, key=int))
     if not wanted:
         raise NoArchitecture()
     for architecture in wanted:
@@ -155,7 +159,7 @@ def look(asked: str | None, devices: Iterable[Device], abilities: CudaAbilities)
     return Machine(
         toolkit=toolkit,
         architectures=wanted,
-        gpus=tuple(dict.fromkeys(gpu.name for gpu in gpus)) if asked is None else (),
+        gpus=tuple(dict.fromkeys(gpu.name for gpu in gpus)) if architectures is None else (),
         installed=installed,
         nccl=_own_nccl(site_of(installed)),
         jobs=_jobs(),
@@ -163,7 +167,7 @@ def look(asked: str | None, devices: Iterable[Device], abilities: CudaAbilities)
 
 
 def installed_lightgbm() -> Distribution:
-    """Raises NoLightGBM."""
+    """The installed LightGBM. Raises NoLightGBM."""
     try:
         return importlib.metadata.distribution("lightgbm")
     except importlib.metadata.PackageNotFoundError:
@@ -171,30 +175,30 @@ def installed_lightgbm() -> Distribution:
 
 
 def site_of(distribution: Distribution) -> Path:
-    """The directory that its packages are in."""
+    """The directory that contains a distribution's packages."""
     return Path(str(distribution.locate_file("")))
 
 
 def parse_architectures(text: str) -> tuple[str, ...]:
-    """`86`, `8.6`, `sm_86`, with commas. Raises BadArchitecture."""
-    found: dict[str, None] = {}
+    """Parse compute capabilities (`86`, `8.6`, `sm_86`) separated by commas. Raises BadArchitecture."""
+    architectures: dict[str, None] = {}
     for word in text.split(","):
         match = _ARCHITECTURE.fullmatch(word.strip())
         if match is None:
             raise BadArchitecture(text=text, word=word.strip())
-        found["".join(match.groups())] = None
-    return tuple(found)
+        architectures["".join(match.groups())] = None
+    return tuple(architectures)
 
 
 def find_toolkit(environment: Mapping[str, str], abilities: CudaAbilities) -> Toolkit:
-    """The first compiler that answers. Raises NoToolkit, ToolkitTooOld, ToolkitTooNew."""
+    """The toolkit of the first compiler that answers. Raises NoToolkit, ToolkitTooOld, ToolkitTooNew."""
     newest = abilities.newest
     for nvcc in _compilers(environment):
-        found = re.search(r"release (\d+)\.(\d+)", programs.answer(nvcc, "--version") or "")
-        if found is None:
+        match = re.search(r"release (\d+)\.(\d+)", programs.answer(nvcc, "--version") or "")
+        if match is None:
             continue
-        release = (int(found[1]), int(found[2]))
-        version = f"{found[1]}.{found[2]}"
+        release = (int(match[1]), int(match[2]))
+        version = f"{match[1]}.{match[2]}"
         if release < OLDEST_CUDA:
             raise ToolkitTooOld(nvcc=nvcc, found=version, oldest="{}.{}".format(*OLDEST_CUDA))
         if newest is not None and release[0] > newest[0]:
@@ -208,8 +212,8 @@ def _compilers(environment: Mapping[str, str]) -> Iterator[Path]:
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if home := environment.get(variable):
             yield Path(home) / "bin" / "nvcc"
-    if found := shutil.which("nvcc", path=environment.get("PATH")):
-        yield Path(found)
+    if in_path := shutil.which("nvcc", path=environment.get("PATH")):
+        yield Path(in_path)
     yield Path("/usr/local/cuda/bin/nvcc")
     yield from sorted(Path("/usr/local").glob("cuda-*/bin/nvcc"), reverse=True)
 
@@ -223,24 +227,24 @@ def _require_own_python(site: Path) -> None:
 
 
 def _require_pip() -> None:
-    found = re.match(r"pip (\d+)\.(\d+)", programs.answer(sys.executable, "-P", "-m", "pip", "--version") or "")
+    version = re.match(r"pip (\d+)\.(\d+)", programs.answer(sys.executable, "-P", "-m", "pip", "--version") or "")
     oldest = "{}.{}".format(*OLDEST_PIP)
-    if found is None:
+    if version is None:
         raise NoPip(python=sys.executable, what="no pip", oldest=oldest)
-    if (int(found[1]), int(found[2])) < OLDEST_PIP:
-        raise NoPip(python=sys.executable, what=found[0], oldest=oldest)
+    if (int(version[1]), int(version[2])) < OLDEST_PIP:
+        raise NoPip(python=sys.executable, what=version[0], oldest=oldest)
 
 
 def _own_nccl(site: Path) -> Path | None:
-    """What another package needs is left as it is, and will do for LightGBM."""
+    """The installed NCCL, if any: another package may need it, so it is kept, and LightGBM uses it too."""
     home = site / "nvidia" / "nccl"
     return home if (home / "lib" / "libnccl.so.2").exists() and (home / "include" / "nccl.h").exists() else None
 
 
 def _jobs() -> int:
-    """Files to compile at once."""
-    cores = len(os.sched_getaffinity(0))
+    """Files to compile at once: one for each core, as far as memory allows."""
+    jobs = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError):
-        if found := re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE):
-            cores = min(cores, int(found[1]) * 1024 // BYTES_A_JOB)
-    return max(1, cores)
+        if available := re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE):
+            jobs = min(jobs, int(available[1]) * 1024 // BYTES_A_JOB)
+    return max(1, jobs)

@@ -1,4 +1,4 @@
-"""An installed distribution as the wheel that pip can install once more, without a package index."""
+"""An installed distribution saved as a wheel, which pip can install again without a package index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpusched.errors import InputError
 
-#: what an installer adds to a distribution's own files
+#: files that an installer adds to those of a distribution
 _OF_THE_INSTALLER = frozenset({"INSTALLER", "REQUESTED", "direct_url.json"})
 
 
@@ -21,7 +21,7 @@ class NotKept(InputError):
 def keep(distribution: Distribution, directory: Path) -> Path:
     """Write the wheel into `directory`, whole or not at all. Raises NotKept, OSError.
 
-    A wheel is its installed files in an archive; pip compiles and lists anew what it installs.
+    A wheel is an archive of the installed files, without byte code and scripts: pip makes those when it installs it.
     """
     name, version = distribution.name, distribution.version
     listed = distribution.files
@@ -39,7 +39,7 @@ def keep(distribution: Distribution, directory: Path) -> Path:
         with temporary.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
                 for entry in listed:
-                    # scripts lie outside, and are made by pip
+                    # scripts are outside the packages' directory, and pip makes them
                     if ".." in entry.parts or entry.suffix == ".pyc" or entry.name in _OF_THE_INSTALLER:
                         continue
                     source = Path(str(distribution.locate_file(entry)))

@@ -1,11 +1,12 @@
-"""The workshop of `doctor --build-cuda`: LightGBM with CUDA in the place of the one that is installed.
+"""The workshop of `doctor --build-cuda`: replace the installed LightGBM by one with CUDA.
 
-It is built in a directory of its own, and tried there. Only then the installed one is kept as a wheel, replaced, and
-put back if the new one does not train in its place. Whoever kills this at any point has either LightGBM, or a wheel to
-put back and a doctor who says so: what is kept is there before anything is replaced, and goes when all is well.
+The new LightGBM is built and tried in a separate directory. Only then is the installed one saved as a wheel and
+replaced, and put back if the new one does not train in its place. A kill at any point leaves either a working LightGBM,
+or a wheel of the old one and a doctor that reports it: the wheel is written before anything is replaced, and removed
+only after the new LightGBM has trained.
 
-Below `<cache.dir>/lightgbm-cuda`: `log`, `lock`, `building` (gone when it is built), a directory for each build, which
-serves all environments with that LightGBM, and one for each environment with what is kept of it.
+`<cache.dir>/lightgbm-cuda` contains `log`, `lock`, `building` (removed after a build), a directory for each build,
+which serves all environments with that LightGBM, and one for each environment with the wheel of its old LightGBM.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from gpusched.errors import InputError
 from gpusched.files import Locked, lock
 from gpusched.workload import Trial
 
-#: seconds that the new LightGBM may take to train: CUDA may have to start its driver first
+#: seconds for the new LightGBM to train: CUDA may have to start its driver first
 TRIAL_S = 120.0
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] ")
-#: how pip, CMake, compilers and the kernel begin what they have to say of an error; file names may have the word, too
+#: starts of error messages of pip, CMake, compilers and the kernel; the word alone would also match file names
 _ERROR = re.compile(r"^ERROR|\berror( [A-Z]?\d+)?: |\bCMake Error\b|No space left|\bKilled\b")
 _CAUSE_CHARS = 400
 _PIP: tuple[str | Path, ...] = (sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input")
@@ -75,14 +76,14 @@ class NotPutBack(InputError):
     remedy = "`{command}` does it"
 
 
-class Told(Protocol):
-    """Hears how far it is."""
+class Display(Protocol):
+    """The display of the build's progress."""
 
     def say(self, text: str) -> None:
-        """A sentence that stays."""
+        """Show a sentence that stays visible."""
 
     def step(self, done: int, total: int) -> None:
-        """So many of the files are compiled."""
+        """Show that `done` of `total` files are compiled."""
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,33 +93,33 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wheel(self) -> Path | None:
-        """LightGBM's; None where somebody has removed it."""
+        """LightGBM's wheel; None if somebody has removed it."""
         return next(self.directory.glob("lightgbm-*.whl"), None)
 
     @property
     def nccl(self) -> Path | None:
-        """NCCL's wheel; None where the environment had its own."""
+        """NCCL's wheel; None if the environment had its own NCCL."""
         return next(self.directory.glob("nvidia_nccl_*.whl"), None)
 
 
 class Workshop:
-    """Where builds are made and kept."""
+    """The directory in which builds are made and kept."""
 
-    def __init__(self, cache: Path, told: Told) -> None:
+    def __init__(self, cache: Path, display: Display) -> None:
         self.home = cache / "lightgbm-cuda"
         self.log = self.home / "log"
-        self._told = told
+        self._display = display
         self._held: tuple[int, ...] = ()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep others out, and throw away what one that was killed has left. Raises Building, OSError."""
+        """Keep other builds out, and remove the left-overs of a killed one. Raises Building, OSError."""
         self.home.mkdir(parents=True, exist_ok=True)
         try:
-            held = lock(self.home / "lock")
+            descriptor = lock(self.home / "lock")
         except Locked as locked:
             raise Building(holder=locked.holder) from None
-        self._held = (held,)
+        self._held = (descriptor,)
         try:
             self.log.write_text("")
             shutil.rmtree(self.home / "building", ignore_errors=True)
@@ -126,12 +127,12 @@ class Workshop:
         finally:
             shutil.rmtree(self.home / "building", ignore_errors=True)
             self._held = ()
-            os.close(held)
+            os.close(descriptor)
 
     # -- the build -----------------------------------------------------------------------------------------------------
 
     def built(self, machine: Machine) -> Built | None:
-        """The build for this machine that was made before, if it has all that is needed now."""
+        """An earlier build for this machine, if it has every wheel that is needed now."""
         built = Built(directory=self._path(machine))
         return built if built.wheel and (built.nccl or machine.nccl) else None
 
@@ -148,12 +149,12 @@ class Workshop:
         try:
             nccl = machine.nccl
             if nccl is None:
-                self._told.say(f"Getting {machine.toolkit.nccl} …")
+                self._display.say(f"Getting {machine.toolkit.nccl} …")
                 self._pip("download", "--no-deps", "--only-binary=:all:", "-d", out, machine.toolkit.nccl)
                 unpacked = building / "nccl"
                 self._pip("install", "--no-deps", "--no-index", "--no-compile", "--target", unpacked, *out.iterdir())
                 nccl = unpacked / "nvidia" / "nccl"
-            self._told.say(f"Building LightGBM {machine.version} …")
+            self._display.say(f"Building LightGBM {machine.version} …")
             self._make(machine, _linkable(nccl, building / "link"), out, environment)
         except ProgramFailed as failed:
             raise BuildFailed(why=_cause(failed), log=self.log) from None
@@ -167,13 +168,13 @@ class Workshop:
         return Built(directory=path)
 
     def _make(self, machine: Machine, nccl: Path, out: Path, environment: Mapping[str, str]) -> None:
-        """Compile, with NCCL's headers and library below `nccl`."""
+        """Build LightGBM's wheel, with NCCL's headers and library below `nccl`."""
         toolkit = machine.toolkit
         environment = {
             **environment,
             "CUDACXX": str(toolkit.nvcc),
             "PATH": os.pathsep.join([str(toolkit.nvcc.parent), environment.get("PATH", os.defpath)]),
-            # LightGBM's C API includes nccl.h, and its CMake target does not get the directory
+            # LightGBM's C API includes nccl.h, but its CMake target lacks the include directory
             "CPATH": os.pathsep.join(filter(None, [str(nccl / "include"), environment.get("CPATH")])),
             "CMAKE_BUILD_PARALLEL_LEVEL": environment.get("CMAKE_BUILD_PARALLEL_LEVEL", str(machine.jobs)),
         }
@@ -182,28 +183,28 @@ class Workshop:
             "CMAKE_CUDA_ARCHITECTURES": ";".join(f"{name}-real" for name in machine.architectures),
             "BUILD_WITH_SHARED_NCCL": "ON",
             "NCCL_ROOT": str(nccl),
-            # where pip puts NCCL, seen from lightgbm/lib
+            # the directory where pip installs NCCL, relative to lightgbm/lib
             "CMAKE_INSTALL_RPATH": "$ORIGIN/../../nvidia/nccl/lib",
         }
         settings = [f"--config-settings=cmake.define.{name}={value}" for name, value in defined.items()]
-        # without pip's cache, in which a build with other settings may lie
-        asked: tuple[str | Path, ...] = ("--no-deps", "--no-cache-dir", "--no-binary=lightgbm", "-w", out, *settings)
-        self._pip("wheel", "-v", *asked, f"lightgbm=={machine.version}", environment=environment)
+        # without pip's cache, which may contain a build with other settings
+        options: tuple[str | Path, ...] = ("--no-deps", "--no-cache-dir", "--no-binary=lightgbm", "-w", out, *settings)
+        self._pip("wheel", "-v", *options, f"lightgbm=={machine.version}", environment=environment)
 
     def _path(self, machine: Machine) -> Path:
         toolkit, names = machine.toolkit, "-".join(machine.architectures)
         return self.home / f"lightgbm-{machine.version}-cuda{toolkit.version}-sm{names}"
 
     def trains_by_cuda(self) -> bool:
-        """Whether there is nothing to do: the installed LightGBM does it on a GPU that is here."""
+        """Whether the installed LightGBM already trains by CUDA on a GPU of this machine."""
         trials, _ = try_all(("cuda",), {}, TRIAL_S)
         return trials["cuda"].trained
 
     # -- the trial -----------------------------------------------------------------------------------------------------
 
     def require_training(self, built: Built, machine: Machine, *, gpus: bool) -> None:
-        """Try it before anything is replaced. Raises DoesNotTrain, BuildFailed."""
-        self._told.say("Trying it …")
+        """Try a build before anything is replaced. Raises DoesNotTrain, BuildFailed."""
+        self._display.say("Trying it …")
         site = self.home / "building" / "site"
         try:
             self._pip("install", "--no-deps", "--no-index", "--no-compile", "--target", site, *_files(built, machine))
@@ -219,8 +220,8 @@ class Workshop:
     # -- the exchange --------------------------------------------------------------------------------------------------
 
     def replace(self, built: Built, machine: Machine, *, gpus: bool) -> None:
-        """Install it. Whatever goes wrong, the old one is put back. Raises NotReplaced, NotPutBack, wheels.NotKept."""
-        self._told.say(f"Installing it in {machine.site} …")
+        """Install a build, or put the old LightGBM back if that fails. Raises NotReplaced, NotPutBack, NotKept."""
+        self._display.say(f"Installing it in {machine.site} …")
         kept = wheels.keep(machine.installed, _kept(self.home))
         with _uninterrupted():
             try:
@@ -238,11 +239,11 @@ class Workshop:
         raise NotReplaced(why=why, log=self.log)
 
     def put_back(self) -> None:
-        """Mend what was interrupted while LightGBM was replaced, if anything was. Raises NotPutBack."""
+        """Put the old LightGBM back if its replacement was interrupted. Raises NotPutBack."""
         kept = interrupted(self.home)
         if kept is None:
             return
-        self._told.say("An exchange of LightGBM was interrupted: putting the old one back …")
+        self._display.say("An exchange of LightGBM was interrupted: putting the old one back …")
         with _uninterrupted():
             self._put_back(kept)
         importlib.invalidate_caches()
@@ -255,7 +256,7 @@ class Workshop:
         shutil.rmtree(kept.parent)
 
     def _install(self, *files: Path) -> None:
-        """By a pip that goes on if this process is killed, and keeps the lock."""
+        """Install by a pip that continues if this process is killed, and then keeps the lock."""
         command: tuple[str | Path, ...] = (*_PIP, "install", "--no-deps", "--no-index", "--force-reinstall", *files)
         programs.run(command, log=self.log, kept_open=self._held)
 
@@ -263,12 +264,12 @@ class Workshop:
         programs.run((*_PIP, *arguments), log=self.log, environment=environment, on_line=self._on_line)
 
     def _on_line(self, line: str) -> None:
-        if found := _STEP.match(line.strip()):
-            self._told.step(int(found[1]), int(found[2]))
+        if step := _STEP.match(line.strip()):
+            self._display.step(int(step[1]), int(step[2]))
 
 
 def interrupted(home: Path) -> Path | None:
-    """The wheel of the LightGBM that was in this environment, if its exchange was interrupted."""
+    """The wheel of this environment's old LightGBM, if its replacement was interrupted."""
     return next(_kept(home).glob("lightgbm-*.whl"), None)
 
 
@@ -283,12 +284,12 @@ def _kept(home: Path) -> Path:
 
 
 def _files(built: Built, machine: Machine) -> tuple[Path, ...]:
-    """What is to be installed: NCCL only where the environment has none."""
+    """The wheels to install: NCCL's only if the environment has no NCCL."""
     return tuple(filter(None, (None if machine.nccl else built.nccl, built.wheel)))
 
 
 def _why_not(environment: Mapping[str, str], *, gpus: bool) -> str | None:
-    """Why a LightGBM will not do. Where there is no GPU it has to know CUDA, and need not train by it."""
+    """Why a LightGBM is not usable, or None. Without a GPU it must be built with CUDA, but need not train by it."""
     kinds: tuple[DeviceType, ...] = ("cpu", "cuda")
     trials, _ = try_all(kinds, {}, TRIAL_S, environment)
     cpu, cuda = trials["cpu"], trials["cuda"]
@@ -304,7 +305,7 @@ def _lacks_cuda(trial: Trial) -> bool:
 
 
 def _linkable(nccl: Path, directory: Path) -> Path:
-    """NCCL as CMake looks for it: its wheel has only the library's versioned name."""
+    """Link NCCL under the name that CMake looks for: its wheel has only the library's versioned name."""
     (directory / "lib").mkdir(parents=True)
     (directory / "lib" / "libnccl.so").symlink_to(nccl / "lib" / "libnccl.so.2")
     (directory / "include").symlink_to(nccl / "include")
@@ -312,7 +313,7 @@ def _linkable(nccl: Path, directory: Path) -> Path:
 
 
 def _cause(failed: ProgramFailed) -> str:
-    """The first line that speaks of an error and the one that follows, where CMake has its reason; else the last."""
+    """The first line with an error and the one after it, where CMake states the reason; or else the last line."""
     lines = [line.strip() for line in failed.output.splitlines() if line.strip()]
     for number, line in enumerate(lines):
         if _ERROR.search(line):
@@ -322,7 +323,7 @@ def _cause(failed: ProgramFailed) -> str:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Nobody who presses Ctrl-C, closes the terminal or sends SIGTERM stops what goes on inside half-way."""
+    """Within the context, ignore Ctrl-C, SIGTERM and a closed terminal, so that an exchange is not left half-done."""
     stoppers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in stoppers}
     try:
