@@ -185,7 +185,7 @@ class Findings:
 
 
 def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, ...]]:
-    """Groups of tasks, one for each process, or more if there are many windows. Neighbours, which are alike, are apart."""
+    """Groups of tasks, one for each process, or more if there are many windows; neighbours, which are alike, apart."""
     windows = sum(len(task.windows) for task in tasks)
     count = min(len(tasks), max(processes, -(-windows // MOST_WINDOWS)))
     return [tuple(tasks[first::count]) for first in range(count)]
