@@ -87,16 +87,16 @@ def look(wanted: DeviceChoice = "auto") -> discovery.Discovery:
     return discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), device_type=presumed)
 
 
-def choose(config: Config, found: discovery.Discovery) -> Selected:
+def choose(config: Config, discovered: discovery.Discovery) -> Selected:
     """The discovered GPUs that `devices.include` and `devices.exclude` allow."""
-    if not found.devices:
-        return Selected((), found.notes)
-    selected = select(found.devices, config.devices.include, config.devices.exclude)
-    return Selected(selected.devices, found.notes + selected.notes)
+    if not discovered.devices:
+        return Selected((), discovered.notes)
+    selected = select(discovered.devices, config.devices.include, config.devices.exclude)
+    return Selected(selected.devices, discovered.notes + selected.notes)
 
 
-def build_pool(config: Config, found: Selected, *, workers: int = 0, learned: Iterable[Estimate] = ()) -> PoolPlan:
-    """Give slots to the discovered GPUs and to the processors.
+def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned: Iterable[Estimate] = ()) -> PoolPlan:
+    """Give slots to the selected GPUs and to the processors.
 
     `workers` is the limit of a `run`'s one batch; 0: none. From `learned`, the costs of earlier windows, follows how
     many slots fit into the memory of a GPU whose slots are `auto`.
@@ -104,7 +104,7 @@ def build_pool(config: Config, found: Selected, *, workers: int = 0, learned: It
     CPU slots always exist, for batches that ask for them. `auto` may use them if `devices.fallback` allows it, or if
     `devices.cpu_slots` is a number.
     """
-    gpus, notes = found.devices, found.notes
+    gpus, notes = selected.devices, selected.notes
     settings = config.devices
     cores = discovery.usable_cores()
     own_slots: dict[str, Slots] = {}

@@ -190,7 +190,7 @@ class Fleet:
     # -- requests and news ---------------------------------------------------------------------------------------------
 
     def resume(self, device_id: str) -> bool:
-        """Try a GPU again unless it is known to train; return whether a trial decides about it now."""
+        """Try a GPU again unless it trained last time; return whether a trial decides about it now."""
         gpu = self._gpus.get(device_id)
         if gpu is None or gpu.state == "trains":
             return False

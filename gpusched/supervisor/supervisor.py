@@ -147,8 +147,8 @@ class Supervisor:
         self._condition = condition or Condition()
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
-        found = DevicesFound(devices=devices, trying=frozenset(untried))
-        self._events: deque[Event] = deque([found, self._memory.read()])
+        pool = DevicesFound(devices=devices, trying=frozenset(untried))
+        self._events: deque[Event] = deque([pool, self._memory.read()])
         #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
         self._wakeup = anyio.Event()

@@ -25,15 +25,15 @@ class Inventory:
     def __init__(
         self,
         look: Callable[[], Discovery],
-        found: Discovery,
+        last: Discovery,
         *,
         look_s: float = LOOK_S,
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`found` is the result of the last look."""
+        """`last` is the result of the last look."""
         self._look = look
-        self._found = found
+        self._last = last
         self._look_s = look_s
         self._wait_s = look_s
         self._root = root
@@ -54,11 +54,11 @@ class Inventory:
         began = self._clock()
         if began < self._due:
             return None
-        before, self._found = self._found, self._look()
+        before, self._last = self._last, self._look()
         took = self._clock() - began
-        self._wait_s = self._look_s if self._found.complete else min(2 * self._wait_s, RARE_LOOK_S)
+        self._wait_s = self._look_s if self._last.complete else min(2 * self._wait_s, RARE_LOOK_S)
         self._due = self._clock() + max(self._wait_s, PATIENCE * took)
-        return None if self._found == before else self._found
+        return None if self._last == before else self._last
 
     def _seen_by_linux(self) -> tuple[bool, frozenset[str]]:
         driver = self._root / "proc/driver/nvidia"

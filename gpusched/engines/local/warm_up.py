@@ -89,14 +89,14 @@ class WarmUp:
         #: by model: a second request for it waits for the trial of the first
         self._trying: dict[str, anyio.Lock] = {}
 
-    async def resolve(self, found: Selected, wanted: DeviceChoice) -> Selected:
+    async def resolve(self, selected: Selected, wanted: DeviceChoice) -> Selected:
         """Find the GPUs that work for batches which ask for `wanted`, each with its device type, and the notes."""
         verdicts: dict[str, Verdict] = {}
-        await self.judge(found.devices, wanted, lambda verdict: verdicts.update({verdict.device.id: verdict}))
+        await self.judge(selected.devices, wanted, lambda verdict: verdicts.update({verdict.device.id: verdict}))
         notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
         return Selected(
-            tuple(verdicts[device.id].device for device in found.devices if verdicts[device.id].trains),
-            (*found.notes, *sorted({note for note in notes if note})),
+            tuple(verdicts[device.id].device for device in selected.devices if verdicts[device.id].trains),
+            (*selected.notes, *sorted({note for note in notes if note})),
         )
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
