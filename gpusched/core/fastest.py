@@ -81,10 +81,8 @@ def load(windows: Sequence[PlannedWindow]) -> Load:
     by_rows = sorted(windows, key=_rows, reverse=True)
     rows = tuple(map(_rows, by_rows))
     half = sum(rows) / 2
-    for window, so_far in zip(by_rows, accumulate(rows), strict=True):
-        if so_far >= half:
-            return Load(rows=rows, typical=window)
-    return Load(rows=rows, typical=by_rows[-1])
+    typical = next(window for window, so_far in zip(by_rows, accumulate(rows), strict=True) if so_far >= half)
+    return Load(rows=rows, typical=typical)
 
 
 def waves(work: Load, kind: Kind) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import count, islice
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -312,6 +312,8 @@ def suits(device: Device, wanted: DeviceChoice) -> bool:
         case "gpu":
             # OpenCL comes with every NVIDIA driver; whether LightGBM was built with it shows when a window tries.
             return device.id != CPU
+        case _ as never:
+            assert_never(never)
 
 
 def type_on(device: Device, wanted: DeviceChoice) -> DeviceType:

@@ -11,7 +11,7 @@ The dispatcher decides which window comes next, and on which slot.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -209,6 +209,8 @@ class Scheduler:
                 if event.mode == "stop":
                     for entry in self._active():
                         self._stop(entry, "interrupted", "the supervisor is stopping", now)
+            case _ as never:
+                assert_never(never)
         self.pool.forget_readings(now.monotonic - STALE_S)
         self._place(now)
         return self._records, self._commands
@@ -723,6 +725,8 @@ class Scheduler:
                     self._stop(entry, "timed_out", f"still running after {timeout_s:g} s", now)
             case "grace" | "launch_grace":
                 self._commands.append(Kill(key=entry.key, attempt=timer.attempt))
+            case _ as never:
+                assert_never(never)
 
     # -- one window ----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 from gpusched.core.model import Queued, Running, Starting, State, Stopping
 from gpusched.core.queue import BatchQueue, Entry
@@ -60,4 +60,6 @@ class Timers:
                 expected = Stopping
                 if isinstance(entry.state, Stopping) and (entry.state.pid is None) != (timer.purpose == "launch_grace"):
                     return False
+            case _ as never:
+                assert_never(never)
         return isinstance(entry.state, expected) and entry.state.attempt == timer.attempt
