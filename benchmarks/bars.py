@@ -32,7 +32,7 @@ def write_symbol(
     bars_per_day: int = 1,
     file_per_day: bool = False,
 ) -> None:
-    """A random walk with the symbol's name as its seed; 5-minute bars if there is more than one a day."""
+    """Write a random walk with the symbol's name as its seed; 5-minute bars if there is more than one a day."""
     rng = np.random.default_rng(int.from_bytes(symbol.encode(), "big"))
     count = len(days) * bars_per_day
     scale = 0.02 / np.sqrt(bars_per_day)

@@ -1,4 +1,4 @@
-"""The users' batch, side by side in one run: the in-process limit, `gpusched run`, and what else would train it.
+"""The users' batch, side by side in one run: the in-process limit, `gpusched run`, and its alternatives.
 
     python -m benchmarks.batch                     # 252 windows of daily bars
     python -m benchmarks.batch --bars 75           # the same with 5-minute bars
@@ -9,11 +9,11 @@
 
 Contenders take turns; each starts with an empty bars cache and an empty output directory, and the ratios are taken
 within a repetition, so that a machine whose speed drifts favours none of them. All seconds are from shell to prompt,
-but those of the loops and of the bare fork, which are without the imports. Those that are slow train a sample of the
-windows and are scaled up. Every model file must be, byte for byte, the one that the in-process loop wrote.
+except those of the loops and of the bare fork, which leave out the imports. Slow contenders train a sample of the
+windows, and their times are scaled up. Every model file must equal the in-process loop's, byte for byte.
 
-A first repetition is not timed: it warms the machine up, and watches the memory of each contender's processes.
-Processor time and memory of those that train a sample are the sample's, their start included.
+A first repetition is not timed: it warms the machine up, and watches the memory of each contender's processes. For
+contenders that train a sample, processor time and memory are those of the sample, start included.
 """
 
 from __future__ import annotations
@@ -45,32 +45,32 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM
 
 @dataclass(frozen=True)
 class Score:
-    """What one contender took for the batch, once."""
+    """The times of one contender for the batch, once."""
 
     seconds: float
     #: trained windows each second
     windows_per_s: float
     #: processor seconds of the whole process tree for each trained window
     cpu_s: float
-    #: the limit's seconds / these
+    #: the limit's seconds ÷ these
     of_limit: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What was seen of one contender's process tree while it was watched."""
+    """The cost of one contender's process tree, as far as it was seen while it was watched."""
 
-    #: proportional memory at its peak
+    #: peak of the proportional memory (PSS)
     peak_mb: float
     #: processor seconds for each trained window
     cpu_s: float
-    #: some processes were seen whose processor time cannot be had when they have ended: there was more
+    #: the true `cpu_s` is higher: some processes left no processor time behind when they ended
     at_least: bool
 
 
 class _Done(NamedTuple):
     seconds: float
-    #: of these, those from the first window to the last
+    #: the part of `seconds` from the first window to the last
     inside_s: float
     cpu_s: float
     windows: int
@@ -88,7 +88,7 @@ class Bench:
         self._number = 0
 
     def watch(self, contender: Contender) -> Cost:
-        """Let it train, and look at its processes all the time."""
+        """Let a contender train, and watch its processes all the time."""
         seen = Watched()
         done = self._train(contender, watched(seen))
         return Cost(
@@ -98,7 +98,7 @@ class Bench:
         )
 
     def score(self, contender: Contender) -> Score:
-        """Let it train against the clock."""
+        """Let a contender train against the clock."""
         done = self._train(contender, nullcontext())
         seconds = done.inside_s if contender.warm else done.seconds
         if contender is LIMIT:
@@ -113,7 +113,7 @@ class Bench:
         )
 
     def _train(self, contender: Contender, watching: AbstractContextManager[None]) -> _Done:
-        """The limit has to be first. Raises SystemExit when the contender fails or trains something else."""
+        """Train once; `LIMIT` has to come first. Raises SystemExit if the contender fails, or trains anything else."""
         sample = frozenset(list(self.models)[: self.sample or None] if contender.sampled else [])
         order = self._order(sample)
         command = contender.command(order)
@@ -131,7 +131,7 @@ class Bench:
         return _Done(seconds, _inside_s(done.stdout, seconds), used.seconds, len(models))
 
     def _order(self, only: frozenset[str]) -> Order:
-        """In new directories. They are removed at the end: ext4 is slow to create after many deletions."""
+        """Make an order with new directories. They are removed at the end: ext4 creates slowly after many deletions."""
         self._number += 1
         order = Order(self.directory / str(self._number), self.symbols_file, self.interval, only)
         order.output.mkdir(parents=True)
@@ -152,7 +152,7 @@ def _models(order: Order) -> dict[str, str]:
 
 
 def _inside_s(stdout: str, seconds: float) -> float:
-    """Seconds of the windows alone, if the command says so: benchmarks.pools does."""
+    """Seconds of the windows alone, if the command prints them, as benchmarks.pools does."""
     last = (stdout.splitlines() or [""])[-1]
     return float(json.loads(last)["seconds"]) if last.startswith('{"seconds"') else seconds
 
@@ -171,7 +171,7 @@ def _machine() -> dict[str, str | int | float]:
 
 
 def _contenders(options: argparse.Namespace) -> tuple[list[Contender], list[Contender]]:
-    """Those to compare, and those that would be if they were installed."""
+    """The contenders to compare, and those that are not installed."""
     chosen = CONTENDERS if options.peers else [contender for contender in CONTENDERS if contender.usual]
     if options.large:
         chosen = [contender for contender in CONTENDERS if contender is LIMIT or "gpusched " in contender.name]
@@ -264,7 +264,7 @@ def _cell(values: list[float], digits: int) -> str:
 
 
 def _median(scores: list[Score]) -> Score:
-    """Of each of their figures by itself."""
+    """The median of each figure by itself."""
     rows = [asdict(score) for score in scores]
     return Score(**{key: statistics.median(row[key] for row in rows) for key in rows[0]})
 

@@ -1,7 +1,7 @@
 """How long requests about a large batch keep others waiting: `python -m benchmarks.blocking [--windows N]`.
 
-A daemon whose devices are drained gets a batch; every request about the whole of it is made on one connection, while
-another one asks for a sign of life again and again. The longest wait for that is the longest turn of the daemon's loop.
+A daemon whose devices are drained gets a batch. One connection makes every request that concerns the whole batch, while
+another pings the daemon again and again. The longest wait for an answer is the longest turn of the daemon's loop.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ BATCH = "many"
 
 
 class Blocked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request cost."""
+    """The times that a request took."""
 
     request: str
     seconds: float
-    #: longest wait of somebody else meanwhile
+    #: longest wait of another client during the request
     longest_s: float
 
 
 class Pulse:
-    """Asks a daemon for a sign of life, in a thread of its own, as often as it gets one."""
+    """Pings a daemon, in a thread of its own, again as soon as it answers."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
@@ -49,7 +49,7 @@ class Pulse:
         self._thread.join()
 
     def longest_s(self) -> float:
-        """Since the last call, the wait that is going on included."""
+        """The longest wait since the last call, including the wait that is going on."""
         self._answered.clear()
         self._answered.wait()
         longest, self._longest = self._longest, 0.0
@@ -66,7 +66,7 @@ class Pulse:
 
 
 def measure(windows: int) -> Iterator[Blocked]:
-    """Every request in turn."""
+    """Make and time every request in turn."""
     with (
         tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name,
         daemon(Path(name)) as (_, socket, _),

@@ -1,8 +1,8 @@
 """Every budget of the supervisor, measured: `python -m benchmarks.budgets [--only NAME …] [--json] [--windows N]`.
 
-Exits with 1 if one does not hold. Times are noisy on a machine that does something else, too: those are medians of
-repetitions, or the best of a few, as each says; ratios of two times of one run, and counts, hold on any machine, and
-are tests as well (`pytest -m slow tests/benchmarks`).
+Exits with 1 if one does not hold. Times are noisy on a busy machine: they are medians of repetitions, or the best of a
+few, as each says. Ratios of two times of one run, and counts, hold on any machine, and are tests as well (`pytest -m
+slow tests/benchmarks`).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import msgspec
 from benchmarks import commands, event_cost, frames, launch, parse, service, soak, throughput
 
 MB = 1e6
-#: windows that the long ones run through a supervisor
+#: windows that the long measurements run through a supervisor
 REFILL_WINDOWS, SOAK_WINDOWS, QUEUED_WINDOWS = 3_000, 100_000, 100_000
-#: the live screens draw at most so many
+#: most frames that the live screens draw in a second
 FRAMES_PER_S = 8
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     measured: float
-    #: the least that `measured` must be, or the most that it may be
+    #: the least value that `measured` may have, or the greatest
     least: float | None = None
     most: float | None = None
     unit: str = ""
-    #: a time of one run, which says as much of the machine as of the code
+    #: a time of one run, which depends on the machine as much as on the code
     noisy: bool = False
 
     @property
@@ -40,12 +40,12 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is run; None: as much as the budget is about."""
+    """The size of the measurements; None: the size that the budget is about."""
 
     windows: int | None = None
 
 
-# -- what is measured --------------------------------------------------------------------------------------------------
+# -- measurements ------------------------------------------------------------------------------------------------------
 
 
 def of_launch(options: Options) -> Iterator[Budget]:
@@ -162,7 +162,7 @@ MEASUREMENTS: dict[str, Callable[[Options], Iterator[Budget]]] = {
 }
 
 
-# -- what is printed ---------------------------------------------------------------------------------------------------
+# -- output ------------------------------------------------------------------------------------------------------------
 
 
 def line(budget: Budget) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def bar_chart(values: dict[str, float], title: str, path: Path) -> None:
-    """One horizontal bar for each value, the first on top. Needs matplotlib."""
+    """Draw one horizontal bar for each value, the first on top. Needs matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What a command costs before it does anything: `python -m benchmarks.commands`."""
+"""The cost of a command before it does anything: `python -m benchmarks.commands`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import msgspec
 
 REPOSITORY = Path(__file__).parents[1]
 REPEAT = 10
-#: what only the daemon and windows need, and costs a client tens of milliseconds to import
+#: modules that only the daemon and windows need, and that cost a client tens of milliseconds to import
 HEAVY = frozenset({"anyio", "asyncio", "lightgbm", "multiprocessing", "numpy", "pandas", "sqlite3", "talib"})
 
-#: runs the command, then says on stderr which modules that took; in an interpreter that imports nothing by itself
+#: runs the command, then prints the modules that it imported on stderr; for an interpreter that imports nothing by
+#: itself
 _LISTED = """
 import sys
 before = set(sys.modules)
@@ -35,7 +36,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     #: modules that it imported, beyond those of a bare interpreter
     modules: int
-    #: those of them that are `HEAVY`
+    #: the `HEAVY` ones among them
     heavy: tuple[str, ...]
 
 

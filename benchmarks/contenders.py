@@ -1,4 +1,4 @@
-"""Everything that a user would train a batch with: each is one command, timed from shell to prompt."""
+"""The ways in which a user could train a batch: each is one command, timed from shell to prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CORES = len(os.sched_getaffinity(0))
 
 @dataclass(frozen=True)
 class Order:
-    """What to train, and a directory that nothing has been trained in."""
+    """The windows to train, and a directory in which nothing has been trained."""
 
     directory: Path
     symbols_file: Path
@@ -38,7 +38,7 @@ class Order:
 
     @property
     def socket(self) -> Path:
-        """Of the daemon that was started for this order."""
+        """The socket of the daemon that was started for this order."""
         return self.directory / "s"
 
     def jobs(self) -> list[WindowJob]:
@@ -46,7 +46,7 @@ class Order:
         return [job for job in jobs if not self.only or job.task.label in self.only]
 
     def batch(self) -> list[str]:
-        """What `gpusched run` and `submit` are told."""
+        """The arguments of `gpusched run` and `submit` that describe the batch."""
         return [
             str(self.symbols_file), "-o", str(self.output), "--json", "--start", str(START), "--end", str(END),
             "--window-days", str(WINDOW_DAYS), "--data-root", str(self.symbols_file.parent / "data"),
@@ -73,11 +73,11 @@ class Contender:
     sampled: bool = False
     #: timed without its start: from the first window to the last
     warm: bool = False
-    #: served by a daemon, which is started before and belongs to what is measured
+    #: served by a daemon, which is started before the command, but counts as part of it
     daemon: bool = False
     #: the command or the Python package that has to be installed
     needs: str = ""
-    #: one of those that are compared by default
+    #: compared by default
     usual: bool = False
 
     @property
@@ -86,7 +86,7 @@ class Contender:
 
 
 def _tool(name: str) -> str | None:
-    """A command, also one that is installed beside this interpreter."""
+    """The path of a command; it may be installed beside this interpreter."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
@@ -131,7 +131,7 @@ def _task_spooler(order: Order) -> list[str]:
 
 
 def _simple_gpu_scheduler(order: Order) -> list[str]:
-    """It starts a command for each line on the next free one of the GPUs that it is told; none has to be there."""
+    """It starts a command for each line on the next free GPU of a list; the GPUs need not exist."""
     commands = order.script("commands", order.train_lines())
     scheduler = [_tool("simple_gpu_scheduler") or "", "--gpus", *map(str, range(CORES))]
     return ["sh", str(order.script("schedule.sh", [f"exec {shlex.join(scheduler)} <{shlex.quote(str(commands))}"]))]

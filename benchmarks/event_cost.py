@@ -1,7 +1,7 @@
-"""What an event costs when 1,000 and when 100,000 windows wait: `python -m benchmarks.event_cost [--json]`.
+"""The cost of an event when 1,000 and when 100,000 windows wait: `python -m benchmarks.event_cost [--json]`.
 
-Of the scheduler alone, and of the supervisor with its store: there the window ends as soon as it is launched, in place
-of a process, so that what is measured is the supervisor's own processor time, the store's included.
+It is measured for the scheduler alone, and for the supervisor with its store. In the latter a window ends as soon as it
+is launched, without a process, so only the supervisor's own processor time counts, the store's included.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from gpusched.worker.messages import ProcessEnd, WindowJob
 SIZES = (1_000, 10_000, 100_000)
 #: windows that are launched and end in one measurement
 EVENTS = 400
-#: of each size, in turn, so that a busy moment of the machine does not fall on one of them; the fastest counts
+#: repetitions; sizes take turns, so that a busy moment of the machine does not fall on one of them; the fastest counts
 REPEAT = 3
 SLOTS = 8
 
@@ -58,7 +58,7 @@ def full(count: int) -> tuple[Scheduler, list[Launch]]:
 
 
 def of_scheduler(count: int) -> float:
-    """Seconds: the median over starts and ends, each end placing the next window."""
+    """Seconds of an event, the median over starts and ends; each end places the next window."""
     with no_collections():
         scheduler, launches = full(count)
         taken = []
@@ -78,7 +78,7 @@ def of_scheduler(count: int) -> float:
 
 
 def of_supervisor(count: int) -> float:
-    """Seconds of its thread for a window from its launch to its end, the median."""
+    """Seconds of the supervisor's thread for a window from its launch to its end, the median."""
     with no_collections(), tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
         return anyio.run(_of_supervisor, count, Path(name))
 
@@ -133,7 +133,7 @@ class _NoProcess:
 
 @contextlib.contextmanager
 def no_collections() -> Iterator[None]:
-    """A garbage collection looks at all windows, and would be measured in place of the event that it falls on."""
+    """Switch garbage collection off: it looks at all windows, and would be charged to the event that it falls on."""
     gc.collect()
     gc.disable()
     try:
@@ -143,7 +143,7 @@ def no_collections() -> Iterator[None]:
 
 
 def by_size(cost: Callable[[int], float], sizes: tuple[int, ...] = SIZES) -> dict[int, float]:
-    """Seconds by the number of windows that wait: of each the best of `REPEAT`."""
+    """Seconds by the number of waiting windows, each the best of `REPEAT`."""
     taken = [{size: cost(size) for size in sizes} for _ in range(REPEAT)]
     return {size: min(each[size] for each in taken) for size in sizes}
 
@@ -160,8 +160,8 @@ def main() -> None:
         print(json.dumps(measured))
         return
     print(f"{'windows that wait':<28}" + "".join(f"{size:>12,}" for size in SIZES))
-    for what, costs in measured.items():
-        print(f"{what:<28}" + "".join(f"{1e6 * cost:>9.0f} µs" for cost in costs.values()))
+    for name, costs in measured.items():
+        print(f"{name:<28}" + "".join(f"{1e6 * cost:>9.0f} µs" for cost in costs.values()))
 
 
 if __name__ == "__main__":

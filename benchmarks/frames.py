@@ -1,7 +1,7 @@
-"""What a frame costs that the live screens draw: `python -m benchmarks.frames [--json]`.
+"""The cost of a frame of the live screens: `python -m benchmarks.frames [--json]`.
 
-Of `gpusched top` and of `gpusched run`, each on a large terminal, with 100,000 windows queued, every slot of eight GPUs
-at work and as many windows finished as a screen keeps: processor time of the frame's thread, the median.
+It is measured for `gpusched top` and `gpusched run`, each on a large terminal, with 100,000 windows queued, every slot
+of eight GPUs at work and as many finished windows as a screen keeps: the median processor time of the frame's thread.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def of_run(view: BatchView, now: float) -> float:
 
 
 def seconds(frame: Callable[[float], RenderableType], now: float) -> float:
-    """Of the thread, to draw a frame on a terminal that takes it at once, the median."""
+    """Seconds of the thread to draw a frame on a terminal that takes it at once, the median."""
     console = Console(file=io.StringIO(), width=WIDTH, height=HEIGHT, force_terminal=True, color_system="truecolor")
     taken = []
     for number in range(FRAMES):
@@ -115,7 +115,7 @@ def seconds(frame: Callable[[float], RenderableType], now: float) -> float:
 
 
 def measure(windows: int = WINDOWS) -> dict[str, float]:
-    """Seconds of a frame of each screen."""
+    """Seconds for a frame of each screen."""
     seen, view, now = overview(windows)
     return {"top": of_top(seen, now), "run": of_run(view, now)}
 

@@ -20,7 +20,7 @@ def flags(interval: str) -> list[str]:
 
 
 def window_jobs(symbols_file: Path, output: Path, cache: Path, interval: str) -> list[WindowJob]:
-    """Every window of the batch, those without data for them included, symbol by symbol."""
+    """Every window of the batch, including those without data, symbol by symbol."""
     return [
         WindowJob(
             workload="gpusched.teacher:train_window",
@@ -36,7 +36,7 @@ def window_jobs(symbols_file: Path, output: Path, cache: Path, interval: str) ->
 
 
 def train_command(job: WindowJob) -> list[str]:
-    """The same window in a process of its own."""
+    """The command that trains the same window in a process of its own."""
     task = job.task
     return [
         *GPUSCHED, "train", task.symbol, str(task.start), str(task.end), "-o", job.output_dir,

@@ -1,7 +1,8 @@
-"""What it costs to start a window process: `python -m benchmarks.launch [--json] [--windows N]`.
+"""The cost of starting a window process: `python -m benchmarks.launch [--json] [--windows N]`.
 
-A window that trains nothing, from the request to the launcher until it is reaped and its artifacts are committed,
-against a fresh interpreter that imports the same; and the memory that a window process has for itself alone.
+A window that trains nothing is timed from the request to the launcher until it is reaped and its artifacts are
+committed, and compared with a fresh interpreter that has the same imports; also the memory that a window process does
+not share.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gpusched.engines.local.launcher import Launcher
 from gpusched.worker.messages import PipeMessage, WindowJob
 from gpusched.workload import Task
 
-#: no-op window ≤ fresh interpreter / this
+#: a no-op window may take at most the time of a fresh interpreter ÷ this
 RATIO_BUDGET = 50.0
 UNSHARED_BUDGET_BYTES = 30 * 1024 * 1024
 

@@ -1,9 +1,9 @@
-"""When the last window ends: `python -m benchmarks.makespan [--json]`, in simulation, on devices that are not there.
+"""The time at which the last window ends: `python -m benchmarks.makespan [--json]`, simulated, without devices.
 
-252 windows whose durations spread by a factor of 10, placed by the real scheduler, against what a plain script does:
+252 windows whose durations spread by a factor of 10 are placed by the real scheduler, and compared with plain scripts:
 `round robin` gives window i to device i % n, `FIFO` gives the next window to the next free slot. The scheduler knows
-the rows of a window, and these tell its seconds only to within a quarter. `bound`: no schedule can end before the sum
-of all seconds divided by the slots, nor before its longest window. Windows that share a device do not slow each other.
+the rows of a window, which predict its seconds only to within a quarter. `bound`: no schedule can end before the sum of
+all seconds divided by the slots, nor before its longest window. Windows that share a device do not slow each other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gpusched.core.model import CPU, Batch, BatchSpec, Device, Instant, PlannedW
 from gpusched.core.scheduler import Scheduler
 
 WINDOWS, SPREAD, SYMBOLS = 252, 10.0, 36
-#: rows ÷ seconds is within this factor of its mean
+#: rows ÷ seconds is within this factor of `ROWS_PER_SECOND`
 UNCERTAINTY = 1.25
 ROWS_PER_SECOND = 100
 SEEDS = 20
@@ -78,7 +78,7 @@ def compare(seconds: Sequence[float], devices: int, slots: int, seed: int = 0) -
 
 
 def next_free(seconds: Sequence[float], slots: int) -> float:
-    """When the last ends if each goes to the slot that is free first."""
+    """The time at which the last window ends if each goes to the slot that is free first."""
     ends = [0.0] * slots
     for duration in seconds:
         heapq.heapreplace(ends, ends[0] + duration)
@@ -86,7 +86,7 @@ def next_free(seconds: Sequence[float], slots: int) -> float:
 
 
 def scheduled(seconds: Sequence[float], rows: Sequence[int], devices: int, slots: int) -> float:
-    """When the last ends if the real scheduler places them."""
+    """The time at which the last window ends if the real scheduler places them."""
     gpus = tuple(Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=slots) for number in range(devices))
     return simulate(gpus, rows, lambda number, device_id: seconds[number])
 
@@ -97,7 +97,10 @@ def simulate(
     seconds: Callable[[int, str], float],
     estimates: Estimates | None = None,
 ) -> float:
-    """When the last ends if the real scheduler places them; `seconds` by the window's number and its device's id."""
+    """The time at which the last window ends if the real scheduler places them.
+
+    `seconds` gives the duration by the window's number and its device's id.
+    """
     scheduler = Scheduler(estimates)
     numbers = {f"W{number}": number for number in range(len(rows))}
     running: list[tuple[float, WindowKey]] = []
@@ -136,12 +139,12 @@ MIXED_ROWS = (50, 10_000)
 
 
 def on_gpu(rows: int) -> float:
-    """Seconds of a made-up GPU: much to start, little for a row."""
+    """Seconds of an imaginary GPU: slow to start, fast per row."""
     return 0.3 + 2e-4 * rows
 
 
 def on_cpu(rows: int) -> float:
-    """Seconds of a made-up core."""
+    """Seconds of an imaginary core."""
     return 0.05 + 1e-3 * rows
 
 
@@ -155,7 +158,7 @@ class Mixed(msgspec.Struct, frozen=True):
 
 
 def mixed(seed: int, gpus: int = 2, cores: int = 4) -> Mixed:
-    """The same windows on GPUs and CPU slots together, whose durations have been learned."""
+    """The same windows on GPUs and CPU slots together, with durations that the scheduler has learned."""
     draw = random.Random(seed)
     rows = sorted((round(math.exp(draw.uniform(*map(math.log, MIXED_ROWS)))) for _ in range(WINDOWS)), reverse=True)
     estimates = Estimates()

@@ -1,4 +1,4 @@
-"""The first parse of 860 one-day files of a symbol, in several forms, and what it takes once mapped.
+"""The first parse of 860 one-day files of a symbol, in several forms, and the time once they are mapped.
 
 `python -m benchmarks.parse`
 """
@@ -22,7 +22,7 @@ from gpusched.workload import DateRange, SurveyTask
 
 FILES = 860
 REPEAT = 5
-#: everyday forms of the usual text
+#: common variants of the usual text
 FORMS: dict[str, Callable[[str], str]] = {
     "quoted": lambda text: "".join(f'"{line}"\n' for line in text.replace(",", '","').splitlines()),
     "with Z": lambda text: text.replace(OFFSET, "Z"),
@@ -62,8 +62,8 @@ def measure(bars_per_day: int, interval: str, form: Callable[[str], str] = str) 
 def main() -> None:
     for bars_per_day, interval in SHAPES:
         measured = measure(bars_per_day, interval)
-        what = f"{FILES} files of {bars_per_day} row{'s' if bars_per_day > 1 else ''}"
-        print(f"{what:<22} first parse {1000 * measured.first:6.1f} ms   mapped {1000 * measured.mapped:5.1f} ms   "
+        files = f"{FILES} files of {bars_per_day} row{'s' if bars_per_day > 1 else ''}"
+        print(f"{files:<22} first parse {1000 * measured.first:6.1f} ms   mapped {1000 * measured.mapped:5.1f} ms   "
               f"csv.reader alone {1000 * measured.csv_reader:6.1f} ms")  # fmt: skip
     for name, form in FORMS.items():
         print(f"the latter {name:<20} {1000 * measure(*SHAPES[-1], form).first:6.1f} ms")

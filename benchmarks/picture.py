@@ -49,7 +49,7 @@ def run_picture() -> str:
         spec = batch_spec(config, tuple(symbols))
         name = batch_id("nifty12", digest(spec, None))
         view, began = BatchView(), time.monotonic()
-        #: by how many windows show their rounds
+        #: number of windows that show their rounds → a frame
         frames: dict[int, str] = {}
 
         def observe(update: Update) -> None:

@@ -1,9 +1,8 @@
-"""A batch as a script of the user's own would train it: `python -m benchmarks.pools WAY JOBS_FILE`.
+"""A batch as a user's own script would train it: `python -m benchmarks.pools WAY JOBS_FILE`.
 
-Each way maps the very function that a slot runs over the windows of `JOBS_FILE`, two (or as many as there are cores) at
-a time. Windows without data count as skipped. Prints as JSON the seconds from the first window to the last, and how
-many were trained; what a way needs before it can take a window is not in these seconds, or only where it starts with
-the first.
+Each way maps the very function that a slot runs over the windows of `JOBS_FILE`, as many at a time as there are cores.
+Windows without data count as skipped. Prints as JSON the seconds from the first window to the last, and the number of
+trained windows. The time that a way needs before it can take a window does not count, unless it starts with the first.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ CORES = len(os.sched_getaffinity(0))
 TRAINED, FAILED, NO_DATA = range(3)
 
 Jobs = list[WindowJob]
-#: Takes the windows, and says of each whether it was trained, in any order.
+#: Takes the windows, and tells for each, in any order, whether it was trained.
 Map = Callable[[Jobs], Iterable[bool]]
 
 
 def train(job: WindowJob) -> bool:
-    """Whether the window had data to train on."""
+    """Train a window; return whether it had data."""
     try:
         run_window(job, lambda phase, round=0, rounds=0: None)
     except NoData:
@@ -62,7 +61,7 @@ def loop() -> Iterator[Map]:
 
 @contextmanager
 def loops() -> Iterator[Map]:
-    """The loop in as many warm processes as there are cores, each with whole symbols: what the cores really allow."""
+    """The loop in one warm process per core, each with whole symbols: the true capacity of the cores."""
     teacher.preload()
     with multiprocessing.get_context("fork").Pool(CORES) as workers:
         yield lambda jobs: workers.imap_unordered(train, jobs, chunksize=len(date_ranges(START, END, WINDOW_DAYS)))
@@ -70,8 +69,11 @@ def loops() -> Iterator[Map]:
 
 @contextmanager
 def forks() -> Iterator[Map]:
-    """A fork of one warm process for each window, as many at a time as there are cores, and nothing else: no session,
-    limits, log, pipe, retry or record. What isolation costs by itself, and the limit of anything that isolates."""
+    """A fork of one warm process for each window, one per core at a time, and nothing else.
+
+    Without session, limits, log, pipe, retry or record, this is the cost of isolation itself, and the limit of anything
+    that isolates.
+    """
     gc.disable()
     teacher.preload()
     prepare_to_fork()
@@ -105,7 +107,7 @@ def _wait_for_fork() -> bool:
 
 @contextmanager
 def pool() -> Iterator[Map]:
-    """Workers that import once and train one window after the other: what a crash of one does, it does to all."""
+    """Workers that import once and train one window after the other: a crash of one stops all."""
     with multiprocessing.get_context("spawn").Pool(CORES, initializer=teacher.preload) as workers:
         yield lambda jobs: workers.imap_unordered(train, jobs)
 
@@ -120,14 +122,14 @@ def executor() -> Iterator[Map]:
 
 @contextmanager
 def scripts() -> Iterator[Map]:
-    """The users' old design: a pool, each of whose tasks starts a training script."""
+    """The users' old design: a pool whose tasks each start a training script."""
     with ProcessPoolExecutor(CORES) as workers:
         yield lambda jobs: workers.map(train_afresh, jobs)
 
 
 @contextmanager
 def ray(windows_per_worker: int = 0) -> Iterator[Map]:
-    """A task for each window, on workers that stay (0) or are replaced after so many of them."""
+    """A task for each window, on workers that stay (0) or are replaced after this many windows."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
@@ -142,7 +144,7 @@ def ray(windows_per_worker: int = 0) -> Iterator[Map]:
 
 @contextmanager
 def dask() -> Iterator[Map]:
-    """Two workers of one thread each."""
+    """One worker of one thread for each core."""
     from distributed import Client, LocalCluster
 
     directory = str(Path(sys.argv[2]).parent / "dask")

@@ -1,6 +1,6 @@
-"""What everything costs that this process starts: processor time, and memory.
+"""The cost of everything that this process starts: processor time and memory.
 
-Linux only. `adopt_orphans` first: then a daemon that a command leaves behind is still a descendant, and measured.
+Linux only. Call `adopt_orphans` first, so that a daemon that a command leaves behind is still a descendant and counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-#: A look costs 2 ms, and 2 ms more for each process: whoever is timed must not be watched.
+#: seconds between looks; a look takes 2 ms, and 2 ms more for each process, so a timed command must not be watched
 WATCH_S = 0.05
 SETTLE_S = 30.0
 
@@ -27,18 +27,18 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Processors:
-    """What all descendants together used, ended ones included."""
+    """Processor time of all descendants together, ended ones included."""
 
     seconds: float = 0.0
 
 
 @dataclass
 class Watched:
-    """What was seen of all descendants together, every `WATCH_S`."""
+    """The memory and processor time of all descendants together, looked at every `WATCH_S`."""
 
-    #: largest sum of the proportional set sizes: a page that two processes share is counted once
+    #: greatest sum of the proportional set sizes: a page that two processes share is counted once
     peak_bytes: int = 0
-    #: processor seconds, without those of a process after it was last seen
+    #: processor seconds, without those of a process after the last look at it
     seconds: float = 0.0
 
 
@@ -50,9 +50,9 @@ def adopt_orphans() -> None:
 
 @contextmanager
 def measured() -> Iterator[Processors]:
-    """Fill in what is used until the block's end, and by what it leaves behind, which is ended then.
+    """Fill in the processor time used until the block's end, including that of processes left behind, which are ended.
 
-    A process that nobody waits for is lost if its parent ignores SIGCHLD, as Ray's does: `watched` finds more then.
+    A process that nobody waits for is missed if its parent ignores SIGCHLD, as Ray's does: `watched` finds more then.
     """
     used = Processors()
     before = set(_descendants())
@@ -66,7 +66,7 @@ def measured() -> Iterator[Processors]:
 
 @contextmanager
 def watched(seen: Watched) -> Iterator[None]:
-    """Fill in what is seen until the block's end."""
+    """Watch all descendants until the block's end, and fill in `seen`."""
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(seen, stop), daemon=True)
     watcher.start()
@@ -81,20 +81,20 @@ def _watch(seen: Watched, stop: threading.Event) -> None:
     before = {pid: stat.own for pid, stat in _descendants().items()}
     ticks: dict[int, int] = {}
     while True:
-        found = _descendants()
-        ticks |= {pid: stat.own - before.get(pid, 0) for pid, stat in found.items()}
-        seen.peak_bytes = max(seen.peak_bytes, sum(map(_proportional_bytes, found)))
+        descendants = _descendants()
+        ticks |= {pid: stat.own - before.get(pid, 0) for pid, stat in descendants.items()}
+        seen.peak_bytes = max(seen.peak_bytes, sum(map(_proportional_bytes, descendants)))
         seen.seconds = _TICK_S * sum(ticks.values())
         if stop.wait(WATCH_S):
             return
 
 
 def _settle(before: set[int]) -> None:
-    """Wait for whatever else has been started since; kill it if it does not end."""
+    """Wait for every process that has been started since `before`; kill those that do not end."""
     deadline = time.monotonic() + SETTLE_S
     while left := set(_descendants()) - before:
         for pid in left:
-            with suppress(ChildProcessError):  # not ours, but a child's
+            with suppress(ChildProcessError):  # not our child, but a child's
                 os.waitpid(pid, os.WNOHANG)
             if time.monotonic() > deadline:
                 with suppress(ProcessLookupError):
@@ -103,7 +103,7 @@ def _settle(before: set[int]) -> None:
 
 
 def _cpu_s() -> float:
-    """Of all descendants, ended ones included: those have been waited for, by us or by a parent that is counted."""
+    """Processor seconds of all descendants; ended ones were waited for, by us or by a parent that counts."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     living = sum(stat.own + stat.waited_for for stat in _descendants().values())
     return ended.ru_utime + ended.ru_stime + _TICK_S * living
@@ -117,7 +117,7 @@ class _Stat(NamedTuple):
 
 
 def _descendants() -> dict[int, _Stat]:
-    """By process id."""
+    """The descendants of this process by process id."""
     stats: dict[int, _Stat] = {}
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208  # names only, 20 times a second
@@ -128,13 +128,13 @@ def _descendants() -> dict[int, _Stat]:
             user, system, child_user, child_system = map(int, fields[11:15])
             stats[int(entry)] = stat = _Stat(int(fields[1]), user + system, child_user + child_system)
             children.setdefault(stat.parent, []).append(int(entry))
-    found: dict[int, _Stat] = {}
+    descendants: dict[int, _Stat] = {}
     waiting = [os.getpid()]
     while waiting:
         for pid in children.get(waiting.pop(), []):
-            found[pid] = stats[pid]
+            descendants[pid] = stats[pid]
             waiting.append(pid)
-    return found
+    return descendants
 
 
 def _proportional_bytes(pid: int) -> int:

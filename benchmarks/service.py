@@ -1,7 +1,7 @@
-"""What the service costs: `python -m benchmarks.service [--windows N]`.
+"""The cost of the service: `python -m benchmarks.service [--windows N]`.
 
 Starts a daemon of its own in a temporary directory; measures its start, its memory and processor time when idle, and
-the commands against it; then submits a batch of 100,000 windows to it, whose devices are drained so that nothing runs.
+the commands against it; then submits a batch of 100,000 windows, with the devices drained so that nothing runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def daemon(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path, float]]:
     """A daemon's process, its socket, and the seconds from its start until it answered.
 
-    `extra` are settings beside those of the places, which are all in `directory`.
+    `extra` are settings in addition to those of its paths, which are all in `directory`.
     """
     socket = directory / "s"
     settings = {"daemon.socket": socket, "daemon.state_dir": directory / "state", "cache.dir": directory / "cache"}
@@ -62,29 +62,29 @@ def daemon(
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """A daemon without work."""
+    """The cost of a daemon without work."""
 
     #: from its start until it answers
     start_s: float
-    #: of a core
+    #: share of a core
     idle: float
     resident_bytes: int
     status: Command
 
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):
-    """A daemon with a batch of many windows, none of which runs."""
+    """The cost of a daemon with a batch of many windows, none of which runs."""
 
     windows: int
     submit_s: float
-    #: of the request alone, the median
+    #: seconds of a status request alone, the median
     round_trip_s: float
     status: Command
     resident_bytes: int
 
 
 def measure(idle_s: float = IDLE_S, starts: int = 1) -> Service:
-    """Of several starts the fastest."""
+    """Measure an idle daemon; of several starts the fastest counts."""
     with contextlib.ExitStack() as stack:
         started = []
         for _ in range(starts):
@@ -154,7 +154,7 @@ def spec(windows: int, directory: Path) -> BatchSpec:
 
 
 def status(socket: Path) -> Command:
-    """`gpusched status` against the daemon there."""
+    """The cost of `gpusched status` against the daemon at this socket."""
     return commands.measure("--socket", str(socket), "status")
 
 
@@ -168,8 +168,8 @@ def resident_bytes(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _say(what: str, value: str) -> None:
-    print(f"{what:<56} {value}")
+def _say(label: str, value: str) -> None:
+    print(f"{label:<56} {value}")
 
 
 if __name__ == "__main__":

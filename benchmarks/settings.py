@@ -1,4 +1,4 @@
-"""What the benchmarks train: the dates and the workload's settings, the same for every contender."""
+"""The dates and the workload's settings of the benchmarks, the same for every contender."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ WINDOW_DAYS = 180
 
 
 def settings(interval: str = "1d") -> dict[str, Any]:
-    """The built-in workload's defaults, but a threshold that bars of this length do reach."""
+    """The built-in workload's defaults, with a threshold that bars of this length do reach."""
     return {"interval": interval, "threshold": 0.02 if interval == "1d" else 0.002}

@@ -1,7 +1,7 @@
-"""Whether the daemon grows with what runs through it: `python -m benchmarks.soak [--json] [--windows N]`.
+"""Whether the daemon's memory grows with each window that runs: `python -m benchmarks.soak [--json] [--windows N]`.
 
-A daemon of its own, and batches of 1,000 windows that do nothing, one after the other; its resident memory after each.
-It may grow until it holds as many finished windows as it keeps (`KEPT_WINDOWS`), and not from there on.
+A daemon of its own runs batches of 1,000 windows that do nothing, one after the other; its resident memory is read
+after each. It may grow until it holds as many finished windows as it keeps (`KEPT_WINDOWS`), and not after that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gpusched.client.connection import Connection, connect
 from gpusched.core.events import BatchFinished
 
 WINDOWS, BATCH_WINDOWS = 100_000, 1_000
-#: of the windows, run before memory is looked at for the first time
+#: share of the windows that run before memory is read for the first time
 WARM = 0.2
 
 
@@ -35,7 +35,7 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(windows: int = WINDOWS, observe: Callable[[int, int], None] = lambda windows, resident: None) -> Soak:
-    """`observe` is told after each batch how many windows have run, and the bytes that are resident."""
+    """Run `windows` windows; `observe` gets their number so far and the resident bytes after each batch."""
     with (
         tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name,
         daemon(Path(name)) as (process, socket, _),
@@ -53,7 +53,7 @@ def measure(windows: int = WINDOWS, observe: Callable[[int, int], None] = lambda
 
 
 def run(client: Connection, socket: Path, output: Path) -> None:
-    """A batch, until all of its windows have succeeded; what they wrote is removed, so that no disk is filled."""
+    """Run a batch until all of its windows have succeeded; remove its output, so that the disk does not fill up."""
     with connect(socket) as watcher:
         updates = watcher.subscribe()
         batch = client.submit(spec(BATCH_WINDOWS, output.parents[1]), source="soak", output_dir=output).batch

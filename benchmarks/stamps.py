@@ -1,7 +1,7 @@
-"""Windows that do nothing but say when their process began and when it ended, on the clock that all processes share.
+"""Windows that do nothing but record when their process began and ended, on the clock that all processes share.
 
-The first instruction after the fork, and the last one before the exit: what a window is charged with in between, the
-commit of its artifacts included, is its own time and not its supervisor's.
+The stamps are the first instruction after the fork and the last one before the exit: everything in between, including
+the commit of its artifacts, is the window's own time and not its supervisor's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ os.register_at_fork(after_in_child=_stamp)
 
 
 def nothing(task: Task, directory: Path, report: Report) -> Result:
-    """Appends `label began ended` to the file that the setting `stamps` names, at the very end."""
+    """Append `label began ended` to the file that the setting `stamps` names, at the very end of the process."""
     exit_now = os._exit
 
     def stamped(code: int) -> NoReturn:

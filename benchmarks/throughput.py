@@ -1,8 +1,8 @@
 """How fast the supervisor turns windows over: `python -m benchmarks.throughput [--json] [--windows N] [--slots N]`.
 
-Windows that do nothing, through the whole supervisor: the scheduler, the store with its fsyncs, the launcher, a process
-and committed artifacts for each. A slot's refill is the time in which it has no process: from the last instruction of
-one window's process to the first of the next one's, by the clocks of the two.
+Windows that do nothing pass through the whole supervisor: the scheduler, the store with its fsyncs, the launcher, a
+process and committed artifacts for each. A slot's refill is the time in which it has no process: from the last
+instruction of one window's process to the first of the next one's, by the clocks of the two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gpusched.supervisor.supervisor import Supervisor
 
 REPOSITORY = Path(__file__).parents[1]
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 29)
-#: of the windows at either end of a run, which the slots' filling and emptying belongs to
+#: share of the windows at either end of a run that do not count: the slots are still filling, or emptying
 UNCOUNTED = 0.02
 TIMEOUT_S = 600.0
 
@@ -51,7 +51,7 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CountingStore(Store):
-    """A store that knows how often it was made to commit."""
+    """A store that counts its commits."""
 
     commits = 0
 
@@ -66,7 +66,7 @@ class CountingStore(Store):
 
 
 def measure(windows: int, slots: int = 2, workload: str = "benchmarks.stamps:nothing") -> Throughput:
-    """Run so many windows on CPU slots."""
+    """Run windows on CPU slots."""
     with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
         return anyio.run(_measure, windows, slots, workload, Path(name))
 
@@ -122,28 +122,28 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
 
 
 def refills(processes: Iterable[tuple[str, float, float]], slot_of: dict[str, int]) -> list[float]:
-    """Seconds between the processes (label, first instant, last instant) of each slot, those of the middle of a run."""
+    """Seconds between the processes (label, first instant, last instant) of each slot, without the ends of the run."""
     by_slot: dict[int, list[tuple[float, float]]] = {}
     for label, start, end in processes:
         by_slot.setdefault(slot_of[label], []).append((start, end))
-    found = []
+    gaps = []
     for spans in by_slot.values():
         spans.sort()
         edge = math.ceil(UNCOUNTED * len(spans))
-        found += [later[0] - earlier[1] for earlier, later in itertools.pairwise(spans[edge:-edge])]
-    # A negative one would be two windows in one slot at a time.
-    assert min(found) > 0
-    return found
+        gaps += [later[0] - earlier[1] for earlier, later in itertools.pairwise(spans[edge:-edge])]
+    # A negative gap would mean two windows in one slot at a time.
+    assert min(gaps) > 0
+    return gaps
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """The smallest value that so many percent of all do not exceed."""
+    """The smallest value that `percent` % of all values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def plan(windows: int) -> tuple[PlannedWindow, ...]:
-    """So many windows of many sizes, since those with the most rows go first."""
+    """Windows of many sizes, since those with the most rows go first."""
     return tuple(PlannedWindow(window=Window(f"S{n}", START, END), usable_rows=20 + n % 3000) for n in range(windows))
 
 

@@ -9,7 +9,7 @@ from gpusched.workload import BadData, Report, Result, Task
 
 
 def preload() -> None:
-    """What windows of the built-in workload need."""
+    """Import the modules that windows of the built-in workload need."""
     from gpusched import teacher
 
     teacher.preload()
@@ -28,7 +28,7 @@ def weighs_itself(task: Task, directory: Path, report: Report) -> Result:
 
 
 def trains(task: Task, directory: Path, report: Report) -> Result:
-    """100 rows and 15 features, as a window of daily bars has, for 500 rounds."""
+    """Train on 100 rows and 15 features, as a window of daily bars has, for 500 rounds."""
     import lightgbm
     import numpy as np
 
@@ -41,7 +41,7 @@ def trains(task: Task, directory: Path, report: Report) -> Result:
 
 
 def own_memory() -> dict[str, int]:
-    """Bytes of this process that are no other's: Private_Clean + Private_Dirty; resident ones in all; page faults."""
+    """This process's unshared bytes (Private_Clean + Private_Dirty), all of its resident bytes, and page faults."""
     kibibytes = {
         fields[0].rstrip(":"): int(fields[1])
         for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]

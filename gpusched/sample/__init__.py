@@ -16,9 +16,9 @@ _HEADER = "Date,Open,High,Low,Close,Volume\n"
 
 
 def write_sample(directory: Path) -> list[str]:
-    """Write `<directory>/data/<SYMBOL>.csv` for each of `SYMBOLS`, which it returns.
+    """Write `<directory>/data/<SYMBOL>.csv` for each of `SYMBOLS`, and return these.
 
-    Each file is there whole or not at all; one that was there before is replaced. Raises OSError.
+    Each file is written whole or not at all; an existing one is replaced. Raises OSError.
     """
     data = directory / "data"
     data.mkdir(parents=True, exist_ok=True)

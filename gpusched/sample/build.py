@@ -11,7 +11,7 @@ from gpusched.sample import ARCHIVE
 
 
 def main() -> None:
-    """Drop the adjusted close and what floating point added to the prices; sort by ticker and date."""
+    """Drop the adjusted close and the noise of floating point in the prices; sort by ticker and date."""
     source = importlib.resources.files("bokeh_sampledata") / "_data" / "stocks.csv.gz"
     rows = csv.DictReader(gzip.decompress(source.read_bytes()).decode().splitlines())
     lines = sorted(

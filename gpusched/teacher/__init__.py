@@ -1,12 +1,12 @@
 """The built-in workload: one LightGBM "teacher" model per window, from bars to artifacts.
 
-`gpusched.teacher:train_window` is its entry point. Importing this package costs nothing; the functions import what
-they need when they are called, so that a client can check settings without numpy and a survey run without LightGBM.
+`gpusched.teacher:train_window` is its entry point. Importing this package costs nothing: each function imports its
+libraries when it is called, so that a client can check settings without numpy and a survey run without LightGBM.
 
-    sources → parsing → quality ⇄ cache    what a symbol has: found, read and judged once, mapped ever after
+    sources → parsing → quality ⇄ cache    the bars of a symbol: read and checked once, then mapped from the cache
         contents → layout → tables → timestamps, numbers → rows: from bytes to rows; quality: from rows to bars
-    features, labels, split → examples     what a window of it gives to train on; the survey stops here
-    training → metrics → artifacts         what is made of it
+    features, labels, split → examples     the rows of a window that train and validate; the survey stops here
+    training → metrics → artifacts         the model, its scores and its files
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     """Train one window and write its artifacts into `directory`.
 
     Raises NoData when there is nothing to train on, BadData for data that cannot be used, BadParameters for settings
-    that cannot be used, DeviceMismatch when OpenCL gives another device than the slot's, and whatever LightGBM raises.
+    that cannot be used, DeviceMismatch when OpenCL gives another device than the slot's, and LightGBM's own errors.
     """
     from gpusched.teacher.window import train_window
 
@@ -28,33 +28,36 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
 
 
 def survey(task: SurveyTask) -> SymbolSurvey:
-    """What the windows of a symbol would find, in their order; needs no LightGBM.
+    """Look at the windows of a symbol, in the order of the task, without training them; needs no LightGBM.
 
     A window has a `skip_reason` if and only if `train_window` would raise NoData. Raises NoData for a symbol without
     files, BadData for files that cannot be used, BadParameters for settings that cannot be used.
     """
-    # Not a module named `survey`: importing it would put it in the place of this function.
+    # The module is not named `survey`: importing it would put the module in the place of this function.
     from gpusched.teacher.surveyor import survey
 
     return survey(task)
 
 
 def warm_up(device_type: DeviceType) -> Trial:
-    """Train tiny models on the GPU that this process sees. Processors that OpenCL passes off as one are refused."""
+    """Train tiny models on the GPU that this process sees; refuse a processor that OpenCL passes off as a GPU."""
     from gpusched.teacher.trial import warm_up
 
     return warm_up(device_type)
 
 
 def preload_survey() -> None:
-    """Import what surveys need. Only for processes of our own, as `preload` is."""
+    """Import the modules that surveys need. Only for gpusched's own processes, as `preload` is."""
     from gpusched.teacher.libraries import preload_survey
 
     preload_survey()
 
 
 def preload() -> None:
-    """Import what windows need. Only for processes of our own: it hides other packages while LightGBM is imported."""
+    """Import the modules that windows need.
+
+    Only for gpusched's own processes: it hides other packages while LightGBM is imported.
+    """
     from gpusched.teacher.libraries import preload
 
     preload()

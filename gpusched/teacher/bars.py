@@ -1,7 +1,7 @@
-"""Bars: the prices and volumes of one symbol as columns, one row a bar, in order of time.
+"""Bars: the prices and volumes of one symbol as columns, one row per bar, in order of time.
 
-Parsed files become `Bars` by `clean`, which decides what is a bar; `window` selects a range of dates. Timestamps are
-kept as they were written, wall clock and UTC offset: the date of a bar is the one at its exchange.
+`clean` makes `Bars` of parsed rows and drops those that cannot be bars; `window` selects a range of dates. Timestamps
+are kept as they were written, wall clock and UTC offset: the date of a bar is the date at its exchange.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from gpusched.workload import DataNote
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-#: offset of timestamps that were written without one
+#: the offset of timestamps that were written without one
 NAIVE = int(np.iinfo(np.int32).min)
 PRICES = ("open", "high", "low", "close")
-#: why a row was dropped, each a bit of a code; the first five: there is no open, high, low, close, volume
+#: reasons why a row was dropped, one bit each; bits 0 to 4 mean that open, high, low, close or volume is missing
 UNPRICED, INFINITE, NEGATIVE_VOLUME, DUPLICATE, CONFLICTING = (1 << bit for bit in range(5, 10))
 _MISSING = (*PRICES, "volume")
 _INVALID = (1 << 8) - 1
@@ -32,11 +32,11 @@ _EPOCH = dt.date(1970, 1, 1)
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Bars:
-    """n bars in order of their instants, which are all different, and the m rows that were dropped."""
+    """n bars in ascending order of their instants, which are all different, and the m rows that were dropped."""
 
     #: (n,) microseconds of the wall clock since 1970-01-01, as written
     local: Integers
-    #: (n,) seconds east of UTC, all of them `NAIVE` if there were none
+    #: (n,) seconds east of UTC; all of them `NAIVE` if the timestamps have no offset
     offset: npt.NDArray[np.int32]
     #: (n,) each; prices are finite and positive, volumes finite and not negative
     open: Floats
@@ -46,7 +46,7 @@ class Bars:
     volume: Floats
     #: (m,) like `local`
     dropped_local: Integers
-    #: (m,) codes
+    #: (m,) the reasons why rows were dropped, as bits
     dropped_code: npt.NDArray[np.int16]
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Bars:
         return self.local, self.offset, self.open, self.high, self.low, self.close, self.volume
 
     def quality(self) -> dict[str, int]:
-        """How many rows were dropped, by kind of reason."""
+        """The number of dropped rows by kind of reason."""
         kinds = {"invalid_rows": _INVALID, "duplicate_rows": DUPLICATE, "conflicting_rows": CONFLICTING}
         return {name: int(np.count_nonzero(self.dropped_code & bits)) for name, bits in kinds.items()}
 
@@ -90,14 +90,14 @@ class Bars:
         return _EPOCH + dt.timedelta(days=first), _EPOCH + dt.timedelta(days=last)
 
     def days(self) -> list[int]:
-        """The days that have bars, as ordinals of the proleptic Gregorian calendar; some may be there twice."""
+        """The days that have bars, as ordinals of the proleptic Gregorian calendar; some may be repeated."""
         days = self.local // DAY_US
         changes = np.append(True, days[1:] != days[:-1])[: len(days)]
         ordinals: list[int] = (days[changes] + _EPOCH.toordinal()).tolist()
         return ordinals
 
     def timestamps(self, rows: slice) -> list[str]:
-        """ISO-8601 with `T`, to the second (or microsecond where one bar has any), with the offset if there was one."""
+        """ISO 8601 texts with `T`, to the second (all to the microsecond if any bar has a fraction), and the offset."""
         unit: Literal["us", "s"] = "us" if (self.local % 1_000_000).any() else "s"
         texts: list[str] = np.datetime_as_string(self.local[rows].astype("M8[us]"), unit=unit).tolist()
         offset = self.offset[rows].tolist()
@@ -107,37 +107,37 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Sifted:
-    """Bars, and the rows that they come from by their numbers."""
+    """Bars, and the numbers of the rows that they come from."""
 
     bars: Bars
-    #: (n,) of each bar
+    #: (n,) the row of each bar
     rows: Integers
-    #: (c,) that were dropped for others of their instant, which have other values, and those others
+    #: (c,) rows that were dropped for a later row of the same instant with different values, and those later rows
     conflicts: Integers
     winners: Integers
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """Every bar of a symbol at one interval, and what is to be said about them."""
+    """Every bar of a symbol at one interval, and notes on the quality of the data."""
 
     bars: Bars
-    #: the interval's name: that of its directory, or as asked for, or as measured
+    #: the interval's name: that of its directory, or as requested, or as measured
     interval: str
     notes: tuple[DataNote, ...] = ()
 
 
 def clean(local: Integers, offset: npt.NDArray[np.int32], values: Floats) -> Bars:
-    """The bars of `sift`."""
+    """Return the bars that `sift` keeps."""
     return sift(local, offset, values).bars
 
 
 def sift(local: Integers, offset: npt.NDArray[np.int32], values: Floats, *, daily: bool = False) -> Sifted:
-    """Bars from rows in the order in which they were read.
+    """Make bars of rows, which are in the order in which they were read.
 
-    `values` is (5, n): open, high, low, close, volume; NaN where there was nothing. Rows without a usable price and
-    volume are dropped; of several with the same instant (of `daily` bars: the same date) the last read is kept, the
-    others are dropped as duplicates (the same values) or conflicts (other values).
+    `values` is (5, n): open, high, low, close, volume; NaN for an empty field. Rows without usable prices and a usable
+    volume are dropped. Of several rows at the same instant (for `daily` bars: on the same date) the last one read is
+    kept; the others are dropped as duplicates (the same values) or conflicts (different values).
     """
     codes = _invalid(values)
     instant = local // DAY_US if daily else _instants(local, offset)
@@ -172,7 +172,7 @@ def _instants(local: Integers, offset: npt.NDArray[np.int32]) -> Integers:
 
 
 def _invalid(values: Floats) -> npt.NDArray[np.int16]:
-    """(n,) why rows cannot be bars; zero for those that can."""
+    """(n,) reasons why rows cannot be bars, as bits; zero for rows that can."""
     codes = np.zeros(values.shape[1], np.int16)
     with np.errstate(invalid="ignore"):
         sound = ((values[:4] > 0) & (values[:4] < np.inf)).all(axis=0) & (values[4] >= 0) & (values[4] < np.inf)
@@ -187,7 +187,7 @@ def _invalid(values: Floats) -> npt.NDArray[np.int16]:
 
 
 def drop_reason(code: int) -> str:
-    """A code of an invalid row in words."""
+    """Put the reasons why a row was dropped as invalid into words."""
     missing = [name for bit, name in enumerate(_MISSING) if code >> bit & 1]
     reasons = [f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
     reasons += ["a price is zero or negative"] if code & UNPRICED else []

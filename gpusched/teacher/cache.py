@@ -1,8 +1,8 @@
 """Parsed bars, kept in a file that all windows of a symbol map into memory.
 
-One file per data root, symbol and interval. It is valid for sources with the digest that it names, and for nothing
-else: whatever is wrong with it, the sources are parsed again and it is replaced. Writers do not wait for each other;
-the last to rename its file wins, and theirs are the same.
+One file per data root, symbol and interval. It is valid only for the sources whose digest it names. If the file is
+missing, damaged or out of date, the sources are parsed again and it is replaced. Writers do not wait for each other:
+the last one to rename its file wins, and all of them write the same content.
 
 Layout: a line of JSON padded with spaces to a multiple of 64 bytes, the columns one after the other, the notes as JSON.
 """
@@ -26,7 +26,7 @@ from gpusched import files
 from gpusched.teacher.bars import Bars, History
 from gpusched.workload import DataNote
 
-#: seconds after which another use of a file is noted in its mtime
+#: seconds: a use renews the file's mtime if it is older than this
 USED_S = 86400.0
 FORMAT = 2
 _ALIGNMENT = 64
@@ -39,7 +39,7 @@ _COLUMNS: dict[str, np.dtype[Any]] = {
     "close": np.dtype("<f8"),
     "volume": np.dtype("<f8"),
     "dropped_local": np.dtype("<i8"),
-    # The narrow ones last, so that the wide ones are aligned.
+    # The narrow columns come last, so that the wide ones are aligned.
     "offset": np.dtype("<i4"),
     "dropped_code": np.dtype("<i2"),
 }
@@ -53,7 +53,7 @@ class _Header(msgspec.Struct, frozen=True):
     interval: str
     #: bytes
     notes: int
-    #: of all that follows the header
+    #: checksum of everything after the header
     crc32: int
 
 
@@ -62,19 +62,19 @@ _notes_decoder = msgspec.json.Decoder(tuple[DataNote, ...])
 
 
 def cache_path(cache_dir: str, root: str, symbol: str, interval: str) -> Path:
-    """The file for a symbol; its name starts with the symbol for those who look into the directory."""
+    """The path of a symbol's file; its name starts with the symbol, for people who look into the directory."""
     key = "\n".join((root, symbol, interval))
     readable = _UNREADABLE.sub("_", f"{symbol}.{interval}")
     return Path(cache_dir, "bars", f"{readable}.{hashlib.sha256(key.encode()).hexdigest()[:16]}")
 
 
 def load(path: Path, sources: str) -> History | None:
-    """A history mapped from `path`; None if it does not hold, whole and sound, that of the sources with this digest."""
+    """Map the history at `path`; None unless the file is intact and belongs to the sources with this digest."""
     try:
         with path.open("rb") as file:
             _note_use(file.fileno())
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError):  # there is none; it is empty
+    except (OSError, ValueError):  # there is no file, or it is empty
         return None
     line = bytes(content[:4096]).partition(b"\n")[0]
     try:
@@ -97,15 +97,15 @@ def load(path: Path, sources: str) -> History | None:
 
 
 def _note_use(descriptor: int) -> None:
-    """What was used lately is not pruned; once a day is enough for that, and costs nothing the other times."""
+    """Renew the mtime once a day, since files that were not used lately are pruned. Other uses write nothing."""
     now = time.time()
     if now - os.fstat(descriptor).st_mtime > USED_S:
-        with contextlib.suppress(OSError):  # somebody else's, or read-only
+        with contextlib.suppress(OSError):  # the file is another user's, or read-only
             os.utime(descriptor, (now, now))
 
 
 def save(path: Path, sources: str, history: History) -> None:
-    """Replace the file at `path`. Raises OSError, and leaves nothing behind then."""
+    """Replace the file at `path`. Raises OSError, and leaves no partial file then."""
     bars, notes = history.bars, msgspec.json.encode(history.notes)
     columns = [getattr(bars, name).astype(dtype, copy=False).tobytes() for name, dtype in _COLUMNS.items()]
     body = b"".join((*columns, notes))

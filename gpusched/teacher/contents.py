@@ -1,4 +1,4 @@
-"""The bytes of a file of bars, or the name of the thing that it is instead."""
+"""Read the bytes of a file of bars, and recognize files that hold something else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpusched.workload import BadData
 
-#: first bytes → what has them; `<DATE>` is a heading of MetaTrader's, so that a lone `<` says nothing
+#: first bytes → the kind of file that starts with them, and the remedy
 _FOREIGN: dict[bytes, str] = {
     b"\x1f\x8b": "compressed with gzip: unpack it, or let its name end with .csv.gz",
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save it as CSV",
@@ -28,7 +28,8 @@ _FOREIGN: dict[bytes, str] = {
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
 }
 _FOREIGN_STARTS = tuple(_FOREIGN)
-#: like the ones above, in any case and behind blanks
+#: the same for text, in any case and after white space; `<` alone proves nothing, MetaTrader's headers start with
+#: `<DATE>`
 _PAGES: dict[bytes, str] = {
     b"<!doctype": "an HTML page, likely an error of the site that it was downloaded from",
     b"<html": "an HTML page, likely an error of the site that it was downloaded from",
@@ -50,17 +51,17 @@ _UTF16 = "UTF-16 text: save it as UTF-8"
 
 
 def kind(mode: int) -> str | None:
-    """The name of the thing that has this mode (`st_mode`); None for a regular file."""
+    """The name of the kind of file with this mode (`st_mode`); None for a regular file."""
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no file")
 
 
 def read_file(path: Path) -> bytes:
-    """All bytes of a regular file, unpacked where its name says that they are packed.
+    """Read all bytes of a regular file, unpacked if its name ends with .gz.
 
-    Raises BadData where it is something else, must not be read or is damaged, OSError where reading fails.
+    Raises BadData if it is not a regular file, must not be read or is damaged, OSError if reading fails.
     """
     try:
-        # Opening a FIFO would wait for somebody who writes to it.
+        # Without O_NONBLOCK, opening a FIFO would wait for a process that writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError as error:
         raise BadData(f"{path}: {error.strerror}") from None
@@ -70,8 +71,8 @@ def read_file(path: Path) -> bytes:
         raise
     try:
         status = os.fstat(descriptor)
-        if what := kind(status.st_mode):
-            raise BadData(f"{path}: is {what}, not a file of bars")
+        if other_kind := kind(status.st_mode):
+            raise BadData(f"{path}: is {other_kind}, not a file of bars")
         content = os.read(descriptor, status.st_size + 1)
         while more := os.read(descriptor, 1 << 20):
             content += more
@@ -81,20 +82,20 @@ def read_file(path: Path) -> bytes:
 
 
 def require_text(path: Path, content: bytes) -> None:
-    """Raise BadData, which names it, where the content of a file is no text of ours."""
+    """Raise BadData, with the kind of the file, if its content starts as a table of text cannot start."""
     if content.startswith(_FOREIGN_STARTS):
-        what = next(what for start, what in _FOREIGN.items() if content.startswith(start))
-        raise BadData(f"{path}: is {what}")
+        foreign = next(foreign for start, foreign in _FOREIGN.items() if content.startswith(start))
+        raise BadData(f"{path}: is {foreign}")
     if content[:1] in b"<{[ \t\r\n":
         start = content[:200].lstrip().lower()
         if start.startswith(_PAGE_STARTS):
-            what = next(what for page, what in _PAGES.items() if start.startswith(page))
-            said = " ".join(content[:200].decode(errors="replace").split())[:80]
-            raise BadData(f"{path}:1: is {what}: {said}")
+            foreign = next(foreign for page, foreign in _PAGES.items() if start.startswith(page))
+            excerpt = " ".join(content[:200].decode(errors="replace").split())[:80]
+            raise BadData(f"{path}:1: is {foreign}: {excerpt}")
 
 
 def require_utf8(path: Path, content: bytes) -> None:
-    """Raise BadData with its line where there are bytes that are no UTF-8 text, or zero."""
+    """Raise BadData with the line of the first zero byte, or else of the first byte that is not UTF-8."""
     if (first := content.find(b"\0")) >= 0:
         if any(half.count(0) > 0.9 * len(half) for half in (content[:200:2], content[1:200:2])):
             raise BadData(f"{path}:1: is {_UTF16}")

@@ -1,4 +1,4 @@
-"""What a window gives to train on, or why it gives nothing: the one answer for the survey and for the training."""
+"""The examples of a window, or the reason why it cannot be trained: the same answer for the survey and the training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpusched.teacher.labels import Labels, forward_returns, labels, usable_rows
 from gpusched.teacher.settings import Settings
 from gpusched.workload import NoData
 
-#: what helps where there are too few rows
+#: remedy for too few rows
 LONGER = "give longer windows (--window-days), or a smaller training.min_rows"
 
 
@@ -25,11 +25,11 @@ class Examples(msgspec.Struct, frozen=True):
     returns: Floats
     #: (u,)
     labels: Labels
-    #: of rows below u
+    #: row numbers below u
     split: split.Split
 
     def counts(self) -> dict[str, int]:
-        """Numbers of rows, by what they are used for."""
+        """The numbers of rows by their use."""
         train, validation = self.split.train, self.split.validation
         return {
             "bars": len(self.bars),
@@ -43,9 +43,9 @@ class Examples(msgspec.Struct, frozen=True):
 
 
 def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, settings: Settings) -> Examples:
-    """The examples in `bars`, which are those of `history` from `start` to `end`.
+    """Make examples of `bars`, which are the bars of `history` from `start` to `end`.
 
-    Raises NoData, which says why, if a model of them could not be trained or would be worth nothing.
+    Raises NoData, with the reason, if a model could not be trained on them or would be worthless.
     """
     if not len(bars):
         raise NoData(
@@ -60,9 +60,9 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
             remedy=LONGER,
         )
     returns = forward_returns(bars.close, settings.horizon)
-    known = labels(returns, settings.threshold)
+    rises = labels(returns, settings.threshold)
     if settings.split == "random":
-        parts = split.random(known, settings.validation_fraction, settings.lightgbm["seed"])
+        parts = split.random(rises, settings.validation_fraction, settings.lightgbm["seed"])
     else:
         parts = split.chronological(usable, settings.validation_fraction, settings.horizon)
     if not len(parts.train) or not len(parts.validation):
@@ -71,12 +71,12 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
             f" (validation_fraction {settings.validation_fraction}, horizon {settings.horizon})",
             remedy=LONGER,
         )
-    _check_both_classes(known[parts.train], settings)
-    return Examples(bars, returns, known, parts)
+    _check_both_classes(rises[parts.train], settings)
+    return Examples(bars, returns, rises, parts)
 
 
 def _check_both_classes(train: Labels, settings: Settings) -> None:
-    """With one label there is nothing to learn: LightGBM would return a constant, and it would count as a success."""
+    """Raise NoData if all labels are equal: LightGBM would return a constant, and it would count as a success."""
     if train.all() or not train.any():
         which, side = (1, "above") if train.all() else (0, "at or below")
         raise NoData(
@@ -87,7 +87,7 @@ def _check_both_classes(train: Labels, settings: Settings) -> None:
 
 
 def _dropped(bars: Bars) -> str:
-    """Why the rows of a window without bars were dropped, if there were any."""
+    """The reasons why the rows of a window without bars were dropped; empty if it has no rows at all."""
     codes, counts = np.unique(bars.dropped_code, return_counts=True)
     return "; ".join(
         f"{count} row{'s' if count > 1 else ''} dropped: {drop_reason(code)}"

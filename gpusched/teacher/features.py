@@ -1,7 +1,7 @@
-"""The 15 indicators that a model sees of a bar, by TA-Lib, each from the bars of its window up to that bar.
+"""The 15 indicators of a bar that a model sees, each computed (mostly by TA-Lib) from its window's bars up to that bar.
 
-A value is NaN until the indicator has seen enough bars. LightGBM knows missing values; without those rows a window of
-180 daily bars would lose 40 % of them. For the formulas see https://ta-lib.org/functions.
+A value is NaN until the indicator has seen enough bars. LightGBM handles missing values; dropping those rows would cost
+a window of 180 days of daily bars 40 % of them. For the formulas see https://ta-lib.org/functions.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
-"""What determines a window's result, as one number: the same fingerprint means the same artifacts on the same device
-type. It needs no LightGBM, so a survey can tell what is already done."""
+"""The fingerprint of a window: a hash of everything that determines its result.
+
+The same fingerprint means the same artifacts on the same device type. It needs no LightGBM, so a survey can tell which
+windows are already trained.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,25 @@ import numpy as np
 from gpusched.teacher.bars import Bars
 from gpusched.teacher.settings import READING, Settings
 
-#: Raise it with every change that makes another model or other artifacts of the same bars and settings.
+#: Increase it with every change that makes a different model or different artifacts of the same bars and settings.
 WORKLOAD_VERSION = 3
 
 
 def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings: Settings) -> str:
-    """sha256 over the window, its bars, the settings that its result depends on and the versions, in hex.
+    """Return the SHA-256, in hex, of the window, its bars, the settings that its result depends on, and the versions.
 
-    Paths, threads and devices are not in it, nor is `min_rows`, which decides whether there is a result, nor how files
-    were read, which the bars show.
+    Paths, threads and devices are left out; so are `min_rows`, which only decides whether there is a result, and the
+    settings for reading files, whose effect is in the bars.
     """
-    asked_settings = msgspec.to_builtins(settings)
-    asked: dict[str, Any] = {
+    all_settings = msgspec.to_builtins(settings)
+    inputs: dict[str, Any] = {
         "workload": WORKLOAD_VERSION,
         "lightgbm": lightgbm_version(),
         "window": [symbol, start, end],
-        "settings": {name: value for name, value in asked_settings.items() if name not in ("min_rows", *READING)},
+        "settings": {name: value for name, value in all_settings.items() if name not in ("min_rows", *READING)},
         "dropped": bars.quality(),
     }
-    digest = hashlib.sha256(msgspec.json.encode(asked, order="sorted"))
+    digest = hashlib.sha256(msgspec.json.encode(inputs, order="sorted"))
     for column in bars.columns():
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()

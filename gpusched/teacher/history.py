@@ -1,4 +1,4 @@
-"""All that there is of a symbol: from the cache, or from its files and into the cache."""
+"""Load every bar of a symbol: from the cache, or else from its files, and then into the cache."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from gpusched.workload import BadData
 
 
 def load_history(root: str, cache_dir: str, symbol: str, settings: Settings) -> History:
-    """The history of `symbol`, by preference mapped from the cache.
+    """Return the history of `symbol`, mapped from the cache if that is valid.
 
-    Raises NoData, BadData with `file:line`, OSError where a file could not be read, which says nothing about it.
+    Raises NoData, BadData with `file:line`, OSError if a file could not be read, which proves nothing about its
+    content.
     """
     reading = Reading(
         symbol=symbol,
@@ -54,7 +55,7 @@ def _parse(sources: Sources, reading: Reading) -> History:
     paths = sources.paths
     rows = join([_rows(paths, members, reading) for members in _by_format(paths)])
     if reading.timezone:
-        from gpusched.teacher.zones import at_exchange  # few need it, and it takes a while
+        from gpusched.teacher.zones import at_exchange  # slow to import, and few data need it
 
         rows = at_exchange(rows, reading.timezone)
     else:
@@ -72,7 +73,7 @@ def _parse(sources: Sources, reading: Reading) -> History:
 
 
 def _by_format(paths: Sequence[Path]) -> list[list[int]]:
-    """The numbers of text files and of Parquet files, without a format that there is none of."""
+    """The numbers of the text files and of the Parquet files; a format without files is left out."""
     formats: dict[bool, list[int]] = {}
     for number, path in enumerate(paths):
         formats.setdefault(_is_parquet(path), []).append(number)
@@ -80,7 +81,7 @@ def _by_format(paths: Sequence[Path]) -> list[list[int]]:
 
 
 def _rows(paths: Sequence[Path], members: Sequence[int], reading: Reading) -> Rows:
-    """The rows of files of one format, with the numbers that these have among all."""
+    """Read files of one format; the rows carry the files' numbers in `paths`."""
     chosen = [paths[number] for number in members]
     if _is_parquet(chosen[0]):
         # pandas takes 0.6 s to import, and few data roots need it.

@@ -1,4 +1,4 @@
-"""Intervals: what their names mean, and how far apart bars really are."""
+"""Intervals: the distances that their names stand for, and the distances that bars really have."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 from gpusched.teacher.bars import Integers
 
-#: the interval where none is asked for and none can be measured
+#: the interval if none is requested and none can be measured
 DEFAULT = "1d"
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
-#: the bounds of a distance between two bars in seconds; they differ for months only
+#: the least and the greatest distance between two bars, in seconds; they differ for months only
 Span = tuple[int, int]
 DAY: Span = (DAY_S, DAY_S)
 
-#: with a number before (5min) or behind (M5)
+#: a unit with a number before it (5min) or after it (M5)
 _NAME = re.compile(r"(\d*)[ _-]?([A-Za-z]+)|([A-Za-z]+)(\d+)")
 _UNITS: dict[str, Span] = {
     **dict.fromkeys(("s", "sec", "second"), (1, 1)),
@@ -27,16 +27,16 @@ _UNITS: dict[str, Span] = {
     **dict.fromkeys(("mn", "mo", "mon", "month", "monthly"), (28 * DAY_S, 31 * DAY_S)),
 }
 
-#: bars of an interval have at least this share of their distances as long as it; the others bridge nights and gaps
+#: least share of the distances between bars that equal their interval; the others bridge nights and gaps
 _SHARE = 0.2
-#: a distance that at least this share of all have is what sets bars apart; of bars that are hardly traded there is none
+#: least share of the distances that the commonest one must have to count as the interval; rarely traded bars have none
 _COMMON = 0.4
-#: so many equal distances say something
+#: least number of equal distances that prove anything
 _FEW = 3
 
 
 def span(name: str) -> Span | None:
-    """The distance that an interval's name stands for, or None if it cannot be told: 5m, 5min, M5, 1d, daily, 1D, …"""
+    """The distance that an interval's name (5m, 5min, M5, 1d, daily, 1D, …) stands for; None for any other name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -67,7 +67,7 @@ def measured_span(instants: Integers) -> Span | None:
 
 
 def contradiction(instants: Integers, wanted: Span) -> Span | None:
-    """The distance between bars at these instants where it is clearly not the wanted one."""
+    """The measured distance between bars at these instants, if it clearly is not the wanted one."""
     if len(instants) <= _FEW:
         return None
     distances = np.diff(instants)
@@ -76,7 +76,7 @@ def contradiction(instants: Integers, wanted: Span) -> Span | None:
 
 
 def short_name(bounds: Span) -> str:
-    """1d, 15m, 1h: the usual name of an interval."""
+    """The usual short name of an interval: 1d, 15m, 1h."""
     seconds = bounds[0]
     if bounds == _UNITS["month"]:
         return "1mo"
@@ -87,7 +87,7 @@ def short_name(bounds: Span) -> str:
 
 
 def worded(bounds: Span) -> str:
-    """`15 minutes`, `1 day`."""
+    """An interval in words: `15 minutes`, `1 day`."""
     if bounds[0] != bounds[1]:
         months = bounds[0] // _UNITS["month"][0]
         return f"{months} month{'s' if months > 1 else ''}"

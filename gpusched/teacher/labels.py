@@ -1,4 +1,4 @@
-"""What a model learns to predict: whether the close rises by more than a threshold over the next bars."""
+"""The labels that a model learns to predict: whether the close rises by more than a threshold over the next bars."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Labels = npt.NDArray[np.bool_]
 
 
 def usable_rows(bars: int, horizon: int) -> int:
-    """Rows with a known label: all but the last `horizon`."""
+    """The number of rows with a known label: all but the last `horizon`."""
     return max(0, bars - horizon)
 
 

@@ -1,7 +1,7 @@
-"""The head of a file: what separates its fields, and which of them are what.
+"""The head of a file: the character that separates its fields, and the role of each column.
 
-Names are compared without case, blanks and the angle brackets of MetaTrader. What they do not say is never guessed:
-`data.columns` says it.
+Names are compared without case, blanks and the angle brackets of MetaTrader. A role that the names leave open is never
+guessed: the user sets `data.columns`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from gpusched.workload import BadData
 
 PRICES = ("open", "high", "low", "close")
 VALUES = (*PRICES, "volume")
-#: names of the column of timestamps, the preferred one first; also a first column without a name, as pandas writes it
+#: names of the column of timestamps, the preferred first; a first column without a name counts too, as pandas writes it
 TIMESTAMPS = ("timestamp", "datetime", "date", "dtyyyymmdd", "time", "open_time", "window_start")
-#: names of days, to which a column `time` adds the time of day
+#: names of columns of dates, to which a column `time` adds the time of day
 _DATES = ("date", "dtyyyymmdd")
 _SYMBOLS = ("symbol", "ticker", "ts_code", "tic", "instrument")
-#: of a column that may be the volume under another name
+#: names that may mean the volume
 _VOLUME_LIKE = re.compile(r"vol|qty|quantity|amount|turnover|shares|size|^v$")
-#: what a missing column may be called, for a hint
+#: role → names that a column for it may have, for a hint
 _LIKE = {
     "timestamp": r"date|time|day|datum|fecha|^ts?$",
     "open": r"open|^o$",
@@ -35,23 +35,23 @@ _LIKE = {
     "close": r"close|last|price|^c$",
     "volume": _VOLUME_LIKE.pattern,
 }
-#: names of columns that an error tells
+#: most names of columns in an error message
 _SHOWN = 20
-#: of the characters between fields, the likeliest first
+#: characters that may separate fields, the likeliest first
 _SEPARATORS = (",", ";", "\t", "|")
 _ANGLE = re.compile(r"<(.*)>")
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Where things are in the rows of a file, by numbers of columns."""
+    """The numbers of the columns in the rows of a file, by role."""
 
-    #: as they are written
+    #: of all columns, as they are written
     names: tuple[str, ...]
     separator: str
     #: lines before the first row of data
     lines: int
     timestamp: int
-    #: of the time of day, where the timestamp is a date only
+    #: the column of the time of day, if the timestamp is only a date
     time: int | None
     #: open, high, low, close
     prices: tuple[int, int, int, int]
@@ -65,10 +65,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_layout(path: Path, head: Sequence[str], symbol: str, columns: Mapping[str, str]) -> Layout | None:
-    """The layout of a file with these first lines, or None if there is nothing in them. Raises BadData.
+    """Find the layout of a file with these first lines; None if they are blank or comments. Raises BadData.
 
-    Comments and blank lines above the header are passed over, Excel's `sep=`, and the three rows of headings that
-    pandas writes of columns with two levels, as yfinance has them.
+    Comments and blank lines above the header are skipped. Excel's `sep=` line is understood, and so are the two or
+    three rows of headings that pandas writes, for columns with two levels as in yfinance's data.
     """
     separator = ""
     for number, line in enumerate(head, start=1):
@@ -89,9 +89,9 @@ def read_layout(path: Path, head: Sequence[str], symbol: str, columns: Mapping[s
 def layout_of(
     place: str, names: Sequence[str], columns: Mapping[str, str], *, separator: str = ",", lines: int = 0
 ) -> Layout:
-    """The layout of rows with columns of these names. `columns` says what is what where the names do not.
+    """Find the layout of rows whose columns have these names; `columns` names a role's column where the names do not.
 
-    Raises BadData, which tells all that is missing at once.
+    Raises BadData, which lists all missing columns at once.
     """
     finder = _Finder(place, names, columns)
     timestamp, time = finder.timestamp()
@@ -113,7 +113,7 @@ def layout_of(
 
 
 class _Finder:
-    """Looks for columns by name, and keeps in mind what was not there."""
+    """Finds columns by name, and remembers the roles for which there was none."""
 
     def __init__(self, place: str, names: Sequence[str], columns: Mapping[str, str]) -> None:
         self._place = place
@@ -123,7 +123,7 @@ class _Finder:
         self._missing: list[str] = []
 
     def given(self, role: str) -> int | None:
-        """The column that `data.columns` names for a role; None where it says that there is none."""
+        """The column that `data.columns` names for a role; None if that name is empty: there is none."""
         name = self._columns[role].strip()
         if not name and role in ("volume", "symbol", "time"):
             return None
@@ -150,13 +150,13 @@ class _Finder:
         return places[0]
 
     def column(self, name: str) -> int | None:
-        found = self.given(name) if name in self._columns else self.first((name, f"{name}/last"))  # Nasdaq's close
-        if found is None:
+        position = self.given(name) if name in self._columns else self.first((name, f"{name}/last"))  # Nasdaq's close
+        if position is None:
             self._missing.append(name)
-        return found
+        return position
 
     def timestamp(self) -> tuple[int | None, int | None]:
-        """The column of timestamps, and that of the times of day if there is one of its own."""
+        """The column of timestamps, and that of the times of day if it is separate."""
         time = self.given("time") if "time" in self._columns else None
         if "timestamp" in self._columns:
             return self.given("timestamp"), time
@@ -171,16 +171,16 @@ class _Finder:
         return self.first((name,)), time
 
     def volume(self) -> int | None:
-        """The column of volumes; None where there is clearly none."""
+        """The column of volumes; None if there clearly is none."""
         if "volume" in self._columns:
             return self.given("volume")
         angled = [at for at, written in enumerate(self._written) if written.lower() == "<vol>"]
-        found = self.first(("volume",))
-        if found is None and angled:
+        position = self.first(("volume",))
+        if position is None and angled:
             return self._only("<VOL>", angled)
-        if found is None and any(_VOLUME_LIKE.search(name) for name in self._names):
+        if position is None and any(_VOLUME_LIKE.search(name) for name in self._names):
             self._missing.append("volume")
-        return found
+        return position
 
     def require_complete(self, separator: str) -> None:
         if not self._missing:
@@ -208,7 +208,7 @@ def _plain(name: str) -> str:
 
 
 def _separator(line: str) -> str:
-    """The character that separates the fields of a header: of those that can, the one that is there most often."""
+    """The character that separates the fields of a header: the candidate that occurs most often."""
     unquoted = re.sub(r'"[^"]*"', "", line)
     return max(_SEPARATORS, key=lambda character: (unquoted.count(character), -_SEPARATORS.index(character)))
 
@@ -221,7 +221,7 @@ def _fields(place: str, line: str, separator: str) -> list[str]:
 
 
 def _levels(rows: list[list[str]]) -> int:
-    """How many rows of headings there are: more than one if the last of them names nothing but the index."""
+    """The number of rows of headings: more than one if the last of them names only the index."""
     for number in (1, 2):
         if len(rows) > number and _plain(rows[number][0] if rows[number] else "x") in TIMESTAMPS:
             others = rows[number][1:]
@@ -231,7 +231,11 @@ def _levels(rows: list[list[str]]) -> int:
 
 
 def joined_names(rows: list[list[str]], symbol: str) -> list[str]:
-    """Names of columns with levels: those of the symbol, or of the only one that there is; the others have none."""
+    """Join the levels of headings to one name per column.
+
+    With two levels, columns of the symbol (or of the only symbol) get the bare name of their field; in the names of all
+    others, their own symbol comes first.
+    """
     *levels, index = rows
     if len(levels) == 1:
         return [index[0], *levels[0][1:]]
@@ -243,7 +247,7 @@ def joined_names(rows: list[list[str]], symbol: str) -> list[str]:
 
 
 def _require_names(place: str, names: list[str], line: str, separator: str) -> None:
-    """Raise BadData for a first line that is data, or no row of a table."""
+    """Raise BadData if the line that should be the header is already data, or is no row of a table."""
     filled = [name.strip() for name in names if name.strip()]
     numbers = [name for name in filled if re.fullmatch(r"[-+$]?[\d.,:/TZ +-]+(e[+-]?\d+)?", name, re.IGNORECASE)]
     if len(filled) > 1 and len(numbers) > len(filled) / 2:
@@ -258,8 +262,8 @@ def _require_names(place: str, names: list[str], line: str, separator: str) -> N
             f" above it, such as {header}{more}"
         )
     if len(names) == 1:
-        said = " ".join(line.split())[:60]
+        excerpt = " ".join(line.split())[:60]
         why = "has one field, whether separated by comma, semicolon or tab; remove what stands above the header"
-        if said.startswith(("/", "../", "./")):
+        if excerpt.startswith(("/", "../", "./")):
             why = "seems to be the path in a link, which was copied without the file that it points to"
-        raise BadData(f"{place}: {said!r} is no header of a table: it {why}")
+        raise BadData(f"{place}: {excerpt!r} is no header of a table: it {why}")

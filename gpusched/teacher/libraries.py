@@ -1,7 +1,7 @@
-"""Importing LightGBM and TA-Lib without the packages that they only integrate with, and once for all windows.
+"""Import LightGBM and TA-Lib once for all windows, without the optional packages that they integrate with.
 
-Both import pandas, scikit-learn, polars and others when they find them, and this workload hands them arrays. What is
-not imported need not be forked: a fork of a process with pandas and scikit-learn takes 9 ms here, without 2.8 ms.
+Both import pandas, scikit-learn, polars and others if these are installed, but this workload hands them only arrays.
+Fewer imports make forks cheaper: a fork of a process with pandas and scikit-learn takes 9 ms here, without them 2.8 ms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import ModuleType
 
 from gpusched.workload import Task
 
-#: narwhals and scipy are not among them: LightGBM cannot do without
+#: packages that are hidden; narwhals and scipy are not among them, because LightGBM requires them
 OPTIONAL = (
     "cffi",
     "dask",
@@ -34,33 +34,35 @@ OPTIONAL = (
 )
 
 
-#: scipy copies numpy's whole namespace, which imports these for nobody: a third of all the time
+#: submodules that numpy imports on first access; scipy copies numpy's whole namespace, which imports them to no purpose
+#: and takes a third of all import time
 LAZY = ("f2py", "testing")
 
 
 def preload_survey() -> None:
-    """Import all that a survey needs, which is without LightGBM."""
+    """Import the modules that a survey needs; LightGBM is not among them."""
     with hidden(OPTIONAL), _no_lazy_numpy():
         importlib.import_module("gpusched.teacher.surveyor")
 
 
 def preload() -> None:
-    """Import all that a window needs, and do what every window would otherwise do first.
+    """Import the modules that a window needs, and do the first-time work that every window would otherwise repeat.
 
     Starts no threads if OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1.
     """
     with hidden(OPTIONAL), _no_lazy_numpy():
         importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
-        with contextlib.suppress(Exception):  # whatever it is, windows meet it where it can be told
+        with contextlib.suppress(Exception):  # a window meets the same error, and can report it
             _train_something()
 
 
 def _train_something() -> None:
-    """Train a window of sixty bars on one thread, whose files nobody sees.
+    """Train a window of sixty bars on one thread, and throw its files away.
 
-    What that leaves in this process every window finds: expressions compiled, types described, symbols of shared
-    libraries resolved. A tenth of the time of a small window. OpenMP starts no threads for one, so a fork may follow.
+    It leaves compiled expressions, described types and resolved symbols of shared libraries in this process, and forked
+    windows inherit them: a tenth of the time of a small window. OpenMP starts no threads for one, so forks are safe
+    after.
     """
     from gpusched.teacher.window import train_window
 
@@ -86,7 +88,7 @@ def _train_something() -> None:
 
 @contextlib.contextmanager
 def hidden(names: tuple[str, ...]) -> Iterator[None]:
-    """Let imports of `names` fail as if they were not installed, unless they are imported already."""
+    """Make imports of `names` fail as if they were not installed, unless they are imported already."""
     hidden = [name for name in names if name not in sys.modules]
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None is how Python spells it
     modules.update(dict.fromkeys(hidden))
@@ -99,7 +101,7 @@ def hidden(names: tuple[str, ...]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_lazy_numpy() -> Iterator[None]:
-    """Keep the modules `LAZY`, which numpy imports when they are asked for, from being imported."""
+    """Keep numpy from importing its submodules `LAZY` when they are accessed."""
     import numpy as np
 
     absent = [name for name in LAZY if name not in vars(np)]

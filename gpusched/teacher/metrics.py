@@ -1,4 +1,4 @@
-"""How good the predictions are. The definitions are scikit-learn's; what they leave undefined is None."""
+"""The quality of predictions. The definitions are scikit-learn's; a metric that they leave undefined is None."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def metrics(labels: Labels, probabilities: Floats) -> Metrics:
 
 
 def auc(labels: Labels, scores: Floats) -> float | None:
-    """The probability that a random 1 scores higher than a random 0, ties counting half; None without one of them.
+    """The probability that a random 1 scores higher than a random 0, ties counting half; None without both classes.
 
     By the rank sum: Mann and Whitney, Annals of Mathematical Statistics 18 (1947).
     """
@@ -38,7 +38,7 @@ def auc(labels: Labels, scores: Floats) -> float | None:
     if not positives or not negatives:
         return None
     _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(sizes) - (sizes - 1) / 2  # of each group of ties, from 1: their mean
+    ranks = np.cumsum(sizes) - (sizes - 1) / 2  # the mean rank of each group of ties, counted from 1
     rank_sum = float(ranks[group][labels].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 

@@ -1,4 +1,4 @@
-"""The nearest thing that is there, for somebody whose data was not found."""
+"""Hints for a user whose data was not found: the nearest thing that exists, and a remedy."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from gpusched.teacher import intervals
 from gpusched.workload import NoData
 
 PARQUET = ".parquet"
-#: of files of bars, in any case
+#: suffixes of files of bars, in any case
 SUFFIXES = (".csv", ".csv.gz", ".txt", PARQUET)
-#: of a file that stands for a symbol by itself, the preferred one first
+#: suffixes of a file that holds all bars of a symbol, the preferred first
 FLAT_SUFFIXES = (".csv", ".CSV", ".csv.gz", ".txt", ".TXT", PARQUET)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """The first of some names, and how many there are beside them."""
+    """The first `most` names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def nothing_found(root: str, symbol: str, interval: str) -> NoData:
-    """Where the bars of a symbol were looked for, what is there instead, and what helps."""
+    """Make the error that says where the bars of a symbol were sought, and what helps."""
     if not Path(root).is_dir():
         return NoData(f"no data: the data root {root} is not a directory", remedy="give another --data-root")
     below = Path(root, symbol)
@@ -40,7 +40,7 @@ def nothing_found(root: str, symbol: str, interval: str) -> NoData:
 
 
 def _instead(below: Path, interval: str) -> tuple[str, str]:
-    """What is in a symbol's directory that has no interval, and what helps."""
+    """The contents of a symbol's directory that lacks the interval, and a remedy."""
     paths = list(below.iterdir())
     directories = sorted(path.name for path in paths if path.is_dir())
     if directories:
@@ -57,7 +57,7 @@ def _are(count: int) -> str:
 
 
 def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
-    """What is there that has nearly the symbol's name, or tells that another root was meant, and what helps."""
+    """An entry of the root with nearly the symbol's name, or a sign that another root was meant; and a remedy."""
     try:
         names = _names(root, Path(root).stat().st_mtime_ns)
     except OSError:  # the root can be searched, but not listed
@@ -90,9 +90,9 @@ def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
 
 @functools.lru_cache(maxsize=1)
 def _names(root: str, mtime_ns: int) -> dict[str, list[str]]:
-    """What is in the root, by names without suffix, case and punctuation; `mtime_ns` makes it notice changes."""
+    """The root's entries by names without suffix, case and punctuation; they are read again for a new `mtime_ns`."""
     names: dict[str, list[str]] = {}
-    for name in sorted(os.listdir(root)):  # noqa: PTH208  # names are all that is needed
+    for name in sorted(os.listdir(root)):  # noqa: PTH208 # only names are needed
         stem = name
         for suffix in (*SUFFIXES, Path(name).suffix):
             if suffix and name.lower().endswith(suffix.lower()):
@@ -102,6 +102,6 @@ def _names(root: str, mtime_ns: int) -> dict[str, list[str]]:
 
 
 def plain(name: str) -> str:
-    """A name without case, punctuation and the ways in which Unicode writes the same letters."""
+    """Reduce a name to its letters and digits, without differences of case and of Unicode spelling."""
     letters = unicodedata.normalize("NFKC", name).casefold()
     return "".join(letter for letter in letters if letter.isalnum())

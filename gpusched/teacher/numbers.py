@@ -1,4 +1,4 @@
-"""Prices and volumes from characters, as Python's `float` reads them: the same number to the last bit."""
+"""Parse prices and volumes from characters: the same number as Python's `float`, to the last bit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gpusched.teacher.bars import Floats, Integers
 from gpusched.teacher.tables import Characters, Table
 from gpusched.workload import BadData
 
-#: what exports write where there is no number
+#: texts that exports write for a missing number
 _MISSING = {"", "nan", "null", "none", "na", "n/a", "#n/a", "nat", "-", "--"}
-#: of decimal digits, any of which makes an integer that a float holds exactly, as it does the powers of ten up to 22
+#: most decimal digits of an integer that a float is sure to hold exactly; powers of ten are exact up to 10^22
 _EXACT_DIGITS = 15
 _POWERS = 10.0 ** np.arange(23)
 _ZERO, _NINE, _DOT, _COMMA, _PLUS, _MINUS = b"09.,+-"
@@ -23,7 +23,7 @@ _PLAIN[list(b"0123456789.+-eE\0")] = True
 
 
 def floats(table: Table, column: int, name: str, decimal: str) -> Floats:
-    """The numbers of a column, NaN where there is none. Raises BadData with the first field that is something else."""
+    """Parse a column of numbers, NaN for a missing one. Raises BadData with the first field that is something else."""
     characters = table.characters(column)
     if decimal == ",":
         dots = characters == _DOT
@@ -41,10 +41,10 @@ def floats(table: Table, column: int, name: str, decimal: str) -> Floats:
 
 
 def _decimals(characters: Characters) -> tuple[Floats, Integers]:
-    """Numbers of at most `_EXACT_DIGITS` digits, and the rows that are no such.
+    """Parse plain decimals of at most `_EXACT_DIGITS` digits; also return the rows of all other fields.
 
-    An integer below 2^53 divided by a power of ten that is exact, too, is the nearest float: one rounding, by the
-    division (Clinger, "How to Read Floating Point Numbers Accurately", 1990).
+    An integer below 2^53 and a power of ten up to 10^22 are exact floats, so their quotient is rounded only once, to
+    the nearest float (Clinger, "How to Read Floating Point Numbers Accurately", 1990).
     """
     rows = characters.shape[1]
     integer = np.zeros(rows, np.int64)
@@ -55,7 +55,7 @@ def _decimals(characters: Characters) -> tuple[Floats, Integers]:
     for position in characters:
         digit = position - np.uint8(_ZERO)
         is_digit = digit < 10
-        # Overflows only where there are too many digits, which are read another way.
+        # Overflows only if there are too many digits; `_long` reads those fields.
         integer = np.where(is_digit, integer * 10 + digit, integer)
         digits += is_digit
         decimals += is_digit & (dots > 0)
@@ -70,7 +70,7 @@ def _decimals(characters: Characters) -> tuple[Floats, Integers]:
 
 
 def _long(characters: Characters, numbers: Floats, rows: Integers) -> Integers:
-    """Fill in the numbers of rows that have many digits or an exponent, and leave those of the others."""
+    """Fill in the numbers that have many digits or an exponent; return the rows of the fields that are left."""
     others = characters[:, rows]
     plain = _PLAIN[others].all(axis=0) & ((others != 0).sum(axis=0) > 1)
     try:
@@ -84,8 +84,8 @@ def _long(characters: Characters, numbers: Floats, rows: Integers) -> Integers:
 
 
 def _number(table: Table, row: int, column: int, name: str, decimal: str) -> float:
-    said = table.field(row, column)
-    text = said.replace(",", ".") if decimal == "," else said
+    written = table.field(row, column)
+    text = written.replace(",", ".") if decimal == "," else written
     if text.lower() in _MISSING:
         return math.nan
     try:
@@ -94,7 +94,7 @@ def _number(table: Table, row: int, column: int, name: str, decimal: str) -> flo
     except ValueError:
         separated = f" (fields are separated by {table.separator!r})" if table.separator != "," else ""
         raise BadData(
-            f"{table.place(row)}: {name} {table.shown(row, column)} is not a number{separated}", remedy=_remedy(said)
+            f"{table.place(row)}: {name} {table.shown(row, column)} is not a number{separated}", remedy=_remedy(written)
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What LightGBM says of the OpenCL device that it trains on."""
+"""The OpenCL device that LightGBM trains on, as its messages name it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from pathlib import Path
 
 from gpusched.workload import DeviceMismatch
 
-#: set to 1 it allows OpenCL on the host's processors, for tests of the path of a GPU without one
+#: environment variable; 1 allows OpenCL on the host's processors, so that tests can take the path of a GPU without one
 ALLOW_CPU_OPENCL = "GPUSCHED_ALLOW_CPU_OPENCL"
 
 _NAMED = re.compile(r"Using GPU Device: (.*?), Vendor:")
-#: the names that PoCL gives to the host, "cpu-haswell-AMD EPYC …", in old versions "pthread-…"; and those that other
-#: drivers do, "Intel(R) Xeon(R) Gold 6338", of which some GPUs on the same chip have a part
+#: names of processors: PoCL's ("cpu-haswell-AMD EPYC …", in old versions "pthread-…") and those of other drivers
+#: ("Intel(R) Xeon(R) Gold 6338"); names of GPUs on the same chip can share a part with these, but say Radeon or
+#: Graphics
 _PROCESSOR = re.compile(r"cpu-|.*pthread|(?!.*(Radeon|Graphics)).*(\bCPU\b|Xeon|EPYC|Ryzen|Core\(TM\))", re.IGNORECASE)
 
 
 def device_named_in(message: str) -> str | None:
-    """The device that a message of LightGBM's names, if it names one."""
-    found = _NAMED.search(message)
-    return found[1] if found else None
+    """The device that a message of LightGBM names; None if it names none."""
+    match = _NAMED.search(message)
+    return match[1] if match else None
 
 
 def is_processor(name: str) -> bool:
-    """Whether an OpenCL device is the host's own processors, and no GPU."""
+    """Whether an OpenCL device is the host's own processors rather than a GPU."""
     return _PROCESSOR.match(name) is not None or name.split() == (processor_name() or "").split()
 
 
 def processor_name() -> str | None:
-    """What the kernel calls the host's processors, None where it has no name for them."""
+    """The kernel's name for the host's processors; None if it has none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -39,7 +40,10 @@ def processor_name() -> str | None:
 
 
 def require_gpu(name: str | None) -> None:
-    """Raise DeviceMismatch unless the device that LightGBM named (None: it named none) is a GPU, or may be none."""
+    """Raise DeviceMismatch if the device that LightGBM named is not a GPU, or if it named none (None).
+
+    `ALLOW_CPU_OPENCL` turns the check off.
+    """
     if os.environ.get(ALLOW_CPU_OPENCL) == "1":
         return
     if name is None:

@@ -1,6 +1,6 @@
 """LightGBM's parameters and their other names, so that a client can check a configuration without LightGBM.
 
-The table is what LightGBM says of itself (`LGBM_DumpParamAliases`); a test compares it with the installed version.
+The table is LightGBM's own (`LGBM_DumpParamAliases`); a test compares it with the installed version.
 """
 
 from __future__ import annotations

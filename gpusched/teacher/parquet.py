@@ -1,4 +1,4 @@
-"""Rows of Parquet files, by way of pandas and the engine that it finds."""
+"""Rows of Parquet files, read with pandas and the Parquet engine that it finds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gpusched.workload import BadData, DataNote
 
 
 def parse_parquet(paths: Sequence[Path], reading: Reading) -> Rows:
-    """The rows of files with the columns of the CSV ones, which may be their index. Raises BadData, OSError."""
+    """Read files that have the columns of CSV files, some perhaps in their index. Raises BadData, OSError."""
     return join([_rows(number, path, reading) for number, path in enumerate(paths)])
 
 
 def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> str | None:
-    """The column that tells pairs of rows apart; they have one instant and other values."""
+    """A sentence about the column that tells pairs of rows apart, which have one instant and different values."""
     frame = _frame(path, reading.symbol)
     layout = layout_of(str(path), list(frame.columns), reading.columns)
     fields = {row: [str(value) for value in frame.iloc[row - 1]] for pair in pairs for row in pair}
@@ -56,7 +56,7 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
 
 
 def _frame(path: Path, symbol: str) -> pd.DataFrame:
-    """A file's columns, its index among them, all with a name each."""
+    """Read a file's columns, including its index; every column has a name."""
     content = read_file(path)
     try:
         frame = pd.read_parquet(io.BytesIO(content))
@@ -64,7 +64,7 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
         raise BadData(f"{path}: reading Parquet needs pyarrow (pip install pyarrow), or convert it to CSV") from None
     except MemoryError:
         raise
-    except Exception as error:  # of many kinds, pyarrow's and pandas', for a file that is damaged: its bytes are read
+    except Exception as error:  # of many classes for a damaged file; the disk has delivered its bytes
         raise BadData(f"{path}: cannot be read as Parquet: {error}") from None
     index = [] if isinstance(frame.index, pd.RangeIndex) else [str(name or "") for name in frame.index.names]
     if frame.columns.nlevels > 1:
@@ -73,7 +73,7 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
     else:
         names = [str(name) for name in frame.columns]
     frame.columns = pd.Index(names)
-    if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):  # then it is an index of another name
+    if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):  # dates in the index are it
         dated = [frame.index.get_level_values(level).dtype.kind == "M" for level in range(len(index))]
         index = [TIMESTAMPS[0] if is_dated else name for name, is_dated in zip(index, dated, strict=True)]
         if index == [""] and frame.index.dtype.kind in "iu" and len(frame):

@@ -1,7 +1,8 @@
-"""From the text of files to rows.
+"""Parse the text of files into rows.
 
-Files with the same head are read together: 860 of one row take hardly longer than one of 860. There is one way through
-this module for all forms that are understood, so that no file is read differently for what lies beside it.
+Files with the same header are parsed together: 860 files of one row take hardly longer than one file of 860. All forms
+that are understood take the same path through this module, so that no file is read differently because of its
+neighbours.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from gpusched.teacher.tables import Table, cut
 from gpusched.teacher.timestamps import instants
 from gpusched.workload import BadData, DataNote
 
-#: lines in which the header of a file has to be, with its comments
+#: the header has to be within this many lines, comments included
 _HEAD_LINES = 50
 _HEAD_BYTES = 8192
 
 
 def parse_csv(paths: Sequence[Path], reading: Reading) -> Rows:
-    """The rows of files, read in this order. Raises BadData with `file:line`, OSError."""
+    """Parse files in this order. Raises BadData with `file:line`, OSError."""
     groups: dict[Layout, list[int]] = {}
     bodies: list[bytes] = []
-    known: dict[bytes, Layout] = {}
+    layouts: dict[bytes, Layout] = {}
     unfinished: list[str] = []
     for number, path in enumerate(paths):
-        layout, body = _split(path, read_file(path), reading, known)
+        layout, body = _split(path, read_file(path), reading, layouts)
         if layout is not None and body and not body.endswith(b"\n"):
             body = _finished(path, body, layout, unfinished)
         bodies.append(body)
@@ -54,18 +55,18 @@ def _no_rows() -> Rows:
     return Rows(integers, integers.astype(np.int32), np.zeros((5, 0)), integers, integers)
 
 
-def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layout]) -> tuple[Layout | None, bytes]:
-    """The layout of a file and what is below its head; no layout if there is nothing in it.
+def _split(path: Path, content: bytes, reading: Reading, layouts: dict[bytes, Layout]) -> tuple[Layout | None, bytes]:
+    """Split a file into its layout and its body, the bytes below the header; the layout is None if there is neither.
 
-    `known` has the layouts of heads that were seen before, and gets those of one line.
+    `layouts` maps headers of one line that were seen before to their layouts; a new one is added.
     """
     first, _, body = content.partition(b"\n")
-    if layout := known.get(first):
+    if layout := layouts.get(first):
         return layout, body
     require_text(path, content)
     if b"\0" in content[:_HEAD_BYTES]:
         require_utf8(path, content)
-    end = content.find(b"\n", _HEAD_BYTES)  # a line that is begun is read to its end, however wide the table is
+    end = content.find(b"\n", _HEAD_BYTES)  # up to the end of a line, however wide the table is
     start = content[: end if end >= 0 else len(content)].removeprefix(codecs.BOM_UTF8)
     lines = start.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     try:
@@ -80,7 +81,7 @@ def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layo
             raise BadData(f"{path}: there is no header in its first {_HEAD_LINES} lines")
         return None, b""
     if layout.lines == 1 and not (first.count(b"\r") > first.endswith(b"\r")):
-        known[first] = layout
+        layouts[first] = layout
         return layout, body
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -88,7 +89,10 @@ def _split(path: Path, content: bytes, reading: Reading, known: dict[bytes, Layo
 
 
 def _finished(path: Path, body: bytes, layout: Layout, unfinished: list[str]) -> bytes:
-    """The body with a line end at its end. A last row that was cut off is left out, and one that may be is told."""
+    """Return the body with a line end at its end, without a last row that was cut off.
+
+    `unfinished` gets a note on such a row, and on a last row without a line end, which may have been cut off.
+    """
     start = max(body.rfind(b"\n"), body.rfind(b"\r")) + 1
     last = body[start:]
     if not last.strip():
@@ -102,7 +106,7 @@ def _finished(path: Path, body: bytes, layout: Layout, unfinished: list[str]) ->
 
 
 def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], layout: Layout, reading: Reading) -> Rows:
-    """The rows of files with one layout."""
+    """Parse files that have the same layout."""
     table = cut([paths[number] for number in members], [bodies[number] for number in members], layout)
     notes: tuple[DataNote, ...] = ()
     if layout.symbol is not None and len(table):
@@ -118,7 +122,7 @@ def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], la
 
 
 def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tuple[DataNote, ...]]:
-    """The rows of the symbol, where a column names several."""
+    """Keep the rows of the symbol, if a column names several symbols."""
     characters = table.characters(column)
     if not len(characters) or (characters == characters[:, :1]).all():
         counts = {table.field(0, column): len(table)}
@@ -141,18 +145,18 @@ def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tupl
 
 
 def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> str | None:
-    """The column that tells pairs of lines apart; they have one instant and other values."""
+    """A sentence about the column that tells pairs of lines apart, which have one instant and different values."""
     layout, body = _split(path, read_file(path), reading, {})
     if layout is None:
         return None
     lines = {line for pair in pairs for line in pair}
-    found = {}
+    rows = {}
     before = 0
     reader = csv.reader(io.StringIO(body.decode(), newline=""), delimiter=layout.separator)
     for fields in reader:
         line = before + layout.lines + 1
         before = reader.line_num
         if line in lines and len(fields) == len(layout.names):
-            found[line] = fields
-    known = [(found[one], found[other]) for one, other in pairs if one in found and other in found]
-    return other_column(layout, known, reading.symbol) if known else None
+            rows[line] = fields
+    complete = [(rows[one], rows[other]) for one, other in pairs if one in rows and other in rows]
+    return other_column(layout, complete, reading.symbol) if complete else None

@@ -1,7 +1,7 @@
-"""From rows to bars that can be trusted: what cannot is refused here, and the rest is told.
+"""Turn rows into bars that can be trusted: refuse bad data, and note doubtful data.
 
-Refused are rows of one instant that differ, above one in a hundred, and bars that are not of their interval. Told is
-whatever else a user would want to know before believing a model.
+Refused are data in which more than one row in a hundred contradicts another row of its instant, and bars that are not
+at the interval that their name gives. Anything else that a user should know before believing a model becomes a note.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from gpusched.teacher.bars import (
 from gpusched.teacher.rows import Rows
 from gpusched.workload import BadData, DataNote
 
-#: share of the rows that may differ from others of their instant
+#: greatest share of rows that may contradict another row of their instant
 MOST_CONFLICTS = 0.01
-#: a close this many times the one of the day before, or this part of it, is told
+#: a note is made of a close that is more than this many times the close of the day before, or less than one over this
 JUMP = 1.5
-#: bars of which it is told that they are at no common distance
+#: bars up to which no note is made about an unusual interval
 _MANY = 5
-#: relative; adjusted prices are rounded one by one
+#: relative tolerance: adjusted prices are rounded one by one
 _ROUNDING = 1e-6
-#: pairs of rows that are looked at for the reason why they differ
+#: most pairs of rows that are examined for the reason why they differ
 _PAIRS = 200
 
-#: tells of the rows of one file, by pairs of their lines, what makes them differ
+#: explains why rows of a file differ, given pairs of their lines; None if it finds no reason
 Explain = Callable[[Path, Sequence[tuple[int, int]]], str | None]
 
 
 def judge(paths: Sequence[Path], rows: Rows, interval: str | None, explain: Explain) -> History:
-    """The bars of rows, of the interval that their directory or the user names; it is measured where neither does.
+    """Make a history of rows. `interval` is measured if it is None: neither their directory nor the user names it.
 
-    Raises BadData where they are not what they seem to be.
+    Raises BadData if no bars are left, if too many rows contradict each other, or if the bars are not at the interval.
     """
     rows, volume_notes = _with_volumes(rows)
     sifted = sift(rows.local, rows.offset, rows.values)
@@ -81,7 +81,7 @@ def judge(paths: Sequence[Path], rows: Rows, interval: str | None, explain: Expl
 
 
 def _require_agreement(paths: Sequence[Path], rows: Rows, sifted: Sifted, explain: Explain) -> None:
-    """Raise BadData where too many rows of one instant differ, with the reason if it can be found."""
+    """Raise BadData if too many rows of one instant differ, with the reason if one is found."""
     count = len(sifted.conflicts)
     if count <= MOST_CONFLICTS * len(rows):
         return
@@ -102,31 +102,32 @@ def _require_agreement(paths: Sequence[Path], rows: Rows, sifted: Sifted, explai
 
 
 def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interval: str, wanted: intervals.Span) -> None:
-    """Raise BadData where bars, of all files or of one, are not as far apart as the interval's name says."""
+    """Raise BadData if the bars of all files, or of one file, are not as far apart as the interval's name says."""
     instants, file = sifted.bars.instants(), rows.file[sifted.rows]
     where = str(paths[0] if len(paths) == 1 else paths[0].parent)
-    found = intervals.contradiction(instants, wanted)
+    measured = intervals.contradiction(instants, wanted)
     if len(paths) > 1:
-        # A file of another interval hides among the others, between the bars of which its own stand.
+        # A file of another interval may hide among the others, whose bars lie between its own, so each file is checked
+        # by itself.
         order = np.argsort(file, kind="stable")
         ends = np.searchsorted(file[order], np.arange(len(paths)), side="right").tolist()
         for path, start, end in zip(paths, [0, *ends[:-1]], ends, strict=True):
             if foreign := intervals.contradiction(instants[order[start:end]], wanted):
-                where, found = str(path), foreign
+                where, measured = str(path), foreign
                 break
-    if found is not None:
+    if measured is not None:
         raise BadData(
-            f"{where}: the bars are {intervals.worded(found)} apart, and those of the interval {interval} are"
+            f"{where}: the bars are {intervals.worded(measured)} apart, and those of the interval {interval} are"
             f" {intervals.worded(wanted)}",
-            remedy=f"give --interval {intervals.short_name(found)}, or put them where they belong",
+            remedy=f"give --interval {intervals.short_name(measured)}, or put them where they belong",
         )
 
 
-# -- told --------------------------------------------------------------------------------------------------------------
+# -- notes -------------------------------------------------------------------------------------------------------------
 
 
 def _with_volumes(rows: Rows) -> tuple[Rows, list[DataNote]]:
-    """The rows with zero for volumes that are known to be none: −1, and those of a column in which there are none."""
+    """Replace volumes that stand for "none" by zero: −1, and all of a column that has no numbers."""
     volume, count = rows.values[4], len(rows)
     marked = volume == -1
     if not count or any(note.kind == "volume" for note in rows.notes):
@@ -145,7 +146,7 @@ def _with_volumes(rows: Rows) -> tuple[Rows, list[DataNote]]:
 
 
 def _dropped(bars: Bars, total: int) -> list[DataNote]:
-    """Rows that are no bars, by reason, the commonest first."""
+    """Notes on rows that cannot be bars, by reason, the commonest first."""
     invalid = bars.dropped_code < DUPLICATE
     codes, counts = np.unique(bars.dropped_code[invalid], return_counts=True)
     notes = []
@@ -173,7 +174,7 @@ def _repeated(rows: Rows, sifted: Sifted) -> list[DataNote]:
 
 
 def _prices(bars: Bars) -> list[DataNote]:
-    """Highs and lows that do not enclose the other prices."""
+    """A note on highs and lows that do not enclose the other prices."""
     low = np.minimum(bars.open, bars.close) * (1 + _ROUNDING)
     high = np.maximum(bars.open, bars.close) * (1 - _ROUNDING)
     wrong = (bars.low > low) | (bars.high < high) | (bars.high < bars.low * (1 - _ROUNDING))
@@ -187,7 +188,7 @@ def _prices(bars: Bars) -> list[DataNote]:
 
 
 def _jumps(bars: Bars) -> list[DataNote]:
-    """Closes that are far from the one of the day before, as an unadjusted split leaves them."""
+    """A note on closes that are far from the close of the day before, as an unadjusted split leaves them."""
     day = bars.local // DAY_US
     with np.errstate(over="ignore"):
         ratio = bars.close[1:] / bars.close[:-1]
@@ -203,7 +204,7 @@ def _jumps(bars: Bars) -> list[DataNote]:
 
 
 def _evenings(bars: Bars) -> list[DataNote]:
-    """Daily bars that stand at an hour of UTC at which the next day has begun at their exchange, most likely."""
+    """A note on daily bars stamped with an hour of UTC at which the next day has probably begun at their exchange."""
     clock = bars.local % DAY_US
     hours, counts = np.unique(clock, return_counts=True)
     hour = int(hours[counts.argmax()]) if len(hours) else 0
@@ -222,7 +223,7 @@ def _date(local_us: np.int64) -> str:
 
 
 def _moment(local_us: np.int64) -> str:
-    """A date, with the time of day unless that is midnight."""
+    """A date, and its time of day unless that is midnight."""
     if int(local_us) % DAY_US == 0:
         return _date(local_us)
     return str(np.datetime64(int(local_us), "us").astype("M8[s]")).replace("T", " ")

@@ -1,4 +1,4 @@
-"""Rows of bars as they stand in files: what parsing gives, of any format, and what cleaning takes."""
+"""Rows of bars as they stand in files of any format: the result of parsing, and the input of cleaning."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gpusched.workload import BadData, DataNote
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """How the files of a symbol are to be read: the settings of `data` that change what they mean."""
+    """The settings of `data` that change how the files of a symbol are understood."""
 
     symbol: str
     columns: Mapping[str, str] = {}
-    #: of the exchange, IANA's name; empty: as the timestamps say
+    #: the IANA name of the exchange's time zone; empty: as the timestamps say
     timezone: str = ""
-    #: of `strptime`; empty: the forms that can mean one thing only
+    #: format of the timestamps for `strptime`; empty: only unambiguous forms are read
     date_format: str = ""
     decimal: str = "."
 
@@ -37,7 +37,7 @@ class Rows:
     offset: npt.NDArray[np.int32]
     #: (5, n) open, high, low, close, volume
     values: Floats
-    #: (n,) number of a row's file, and its line (or row, in Parquet) there
+    #: (n,) the number of the row's file, and of its line (or row, in Parquet) there
     file: Integers
     line: Integers
     notes: tuple[DataNote, ...] = ()
@@ -47,7 +47,7 @@ class Rows:
 
 
 def join(parts: Sequence[Rows]) -> Rows:
-    """The rows of several parts, in the order of their files. Notes of the same kind and text are told once."""
+    """Join parts in the order of their files. Of notes with the same kind and text one is kept."""
     if len(parts) == 1:
         return parts[0]
     file = np.concatenate([part.file for part in parts])
@@ -63,7 +63,7 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 
 def require_one_clock(paths: Sequence[Path], rows: Rows) -> None:
-    """Raise BadData where some timestamps have a UTC offset and others have none: they cannot be put in order."""
+    """Raise BadData if some timestamps have a UTC offset and others have none: they cannot be put in order."""
     naive = rows.offset == NAIVE
     if naive.all() or not naive.any():
         return
@@ -79,9 +79,10 @@ def require_one_clock(paths: Sequence[Path], rows: Rows) -> None:
 def own_rows(
     name: str, texts: Mapping[str, int], total: int, symbol: str
 ) -> tuple[str | None, tuple[DataNote, ...], str | None]:
-    """Which of a symbol column's values (with their numbers of rows) is the symbol's; None for all of them.
+    """Find the value of a symbol column that stands for `symbol`; None: all rows are used.
 
-    Also what is to be said about it, and the problem if there are several and none is the symbol's.
+    `texts` maps the column's values to their numbers of rows. Also returns notes about the column, and the problem if
+    it has several values and none of them stands for the symbol.
     """
     values = list(texts)
     alike = [value for value in values if plain(value) == plain(symbol)]
@@ -98,9 +99,10 @@ def own_rows(
 
 
 def other_column(layout: Layout, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], symbol: str) -> str | None:
-    """The column that tells the rows of pairs apart, which have one instant and other values; None if there is none.
+    """A sentence about the column that tells the rows of each pair apart; None if there is none.
 
-    A column of numbers, which differ as the prices do, tells nothing apart.
+    The two rows of a pair have one instant and different values. A column of numbers proves nothing: it differs as
+    prices do.
     """
     for column in layout.unused:
         values = {row[column].strip() for pair in pairs for row in pair}

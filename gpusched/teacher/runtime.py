@@ -1,4 +1,4 @@
-"""The libraries that LightGBM's own library needs of the machine, and what to do where one is missing."""
+"""The system libraries that LightGBM's own library needs, and the remedy if one is missing."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _REMEDIES = {"libgomp": OPENMP, "libnccl": NCCL}
 
 
 def remedy_for(why: str) -> str | None:
-    """What to do about a library that was not found; None where `why` is about something else."""
+    """The remedy for the missing library that `why` names; None if it names none that is known here."""
     return next((remedy for library, remedy in _REMEDIES.items() if library in why), None)
 
 
 def missing_library() -> str | None:
-    """Why LightGBM's library cannot be loaded, as the loader says; None if it can, or is not there to be asked.
+    """The loader's reason why LightGBM's library cannot be loaded; None if it can, or if LightGBM is not installed.
 
-    LightGBM may come with an OpenMP runtime of its own, so the machine's is not what decides; where that is there,
-    though, nothing more is loaded, and the answer takes a millisecond.
+    If the machine has an OpenMP runtime, nothing more is loaded, and the answer takes a millisecond. If it has none,
+    LightGBM may still have brought one of its own, so its library is loaded.
     """
-    if _why_not("libgomp.so.1") is None:
+    if _load_error("libgomp.so.1") is None:
         return None
-    found = importlib.util.find_spec("lightgbm")
-    for package in (found.submodule_search_locations or ()) if found else ():
+    spec = importlib.util.find_spec("lightgbm")
+    for package in (spec.submodule_search_locations or ()) if spec else ():
         library = Path(package, "lib", "lib_lightgbm.so")
         if library.exists():
-            return _why_not(str(library))
+            return _load_error(str(library))
     return None
 
 
-def _why_not(library: str) -> str | None:
+def _load_error(library: str) -> str | None:
     try:
         ctypes.CDLL(library)
     except OSError as error:

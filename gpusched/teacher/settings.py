@@ -1,4 +1,4 @@
-"""The workload's settings: what `Task.settings` may hold, its defaults and its bounds.
+"""The workload's settings: the keys of `Task.settings`, their defaults and their bounds.
 
 Needs neither numpy nor LightGBM: the command line checks a configuration with it before anything starts.
 """
@@ -17,8 +17,8 @@ from msgspec import Meta
 from gpusched.teacher.parameters import CANONICAL
 from gpusched.workload import BadParameters
 
-#: What LightGBM is asked for. The only metric is the loss: with several, early stopping obeys whichever stalls first,
-#: and the AUC of a validation set with one class stalls at once.
+#: Default parameters of LightGBM. The only metric is the loss: with several, early stopping obeys the first that
+#: stalls, and the AUC of a validation set with one class stalls at once.
 LIGHTGBM_DEFAULTS: dict[str, Any] = {
     "objective": "binary",
     "metric": "binary_logloss",
@@ -36,10 +36,10 @@ LIGHTGBM_DEFAULTS: dict[str, Any] = {
     "verbosity": -1,
 }
 
-#: What LightGBM is asked for on a GPU beside that, with either device type. A GPU adds up the gradients of a bin in no
-#: fixed order: the sum of float32s depends on it, that of float64s does not.
+#: Default parameters for GPUs, in addition, for either device type. A GPU adds up the gradients of a bin in no fixed
+#: order: the sum depends on the order in float32, but not in float64.
 GPU_DEFAULTS: dict[str, Any] = {"gpu_use_dp": True}
-#: what there is to say of a batch without it
+#: note on a batch that turns `gpu_use_dp` off
 DIFFERS = (
     "lightgbm.gpu_use_dp is off, so a GPU may make another model of the same window each time (LightGBM: Although"
     ' "deterministic" is set, the results ran by GPU may be non-deterministic.)'
@@ -63,14 +63,15 @@ _OWNED: dict[str, str] = {
 
 #: objectives whose prediction is the probability of a label of 1, which the metrics need
 _OBJECTIVES = ("binary", "cross_entropy", "xentropy")
-#: read by LightGBM's Python package, which takes nothing else
+#: LightGBM's Python package reads these itself, and takes only whole numbers
 _WHOLE_NUMBERS = ("num_iterations", "early_stopping_round", "seed", "num_threads", "verbosity")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings as they were given; `parse_settings` makes complete ones."""
+    """Settings as they were given; `parse_settings` completes them."""
 
-    #: directory below the symbol's that holds its bars, by any name of it; empty: 1d, or the only one that there is
+    #: any name of the interval; its directory below the symbol's holds the bars; empty: 1d, or the only directory there
+    #: is
     interval: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$")] = ""
     #: bars that the label looks ahead
     horizon: Annotated[int, Meta(ge=1, le=1_000_000)] = 7
@@ -81,27 +82,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     validation_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     #: usable rows below which a window is skipped
     min_rows: Annotated[int, Meta(ge=2)] = 20
-    #: what is what in the files → the name of its column, where the names do not say it
+    #: role (see `COLUMNS`) → name of its column, for columns whose names do not tell
     columns: dict[str, str] = {}
-    #: of the exchange, by IANA's name; empty: as the timestamps say
+    #: the IANA name of the exchange's time zone; empty: as the timestamps say
     timezone: str = ""
-    #: of the timestamps, for `strptime`; empty: the forms that can mean one thing only
+    #: format of the timestamps for `strptime`; empty: only unambiguous forms are read
     date_format: str = ""
     decimal: Literal[".", ","] = "."
-    #: whether data are refused of which there is anything to say
+    #: whether data that have any note are refused
     strict: bool = False
     #: LightGBM's parameters, on top of `LIGHTGBM_DEFAULTS`
     lightgbm: dict[str, Any] = {}
 
 
-#: of bars, as `columns` calls them
+#: the roles of columns: the keys of `Settings.columns`
 COLUMNS = ("timestamp", "time", "open", "high", "low", "close", "volume", "symbol")
-#: settings that say how files are read; what comes of it is in the bars
+#: settings that change how files are read; their effect is in the bars
 READING = ("columns", "timezone", "date_format", "decimal", "strict")
 
 
 def parse_settings(raw: Mapping[str, Any]) -> Settings:
-    """Checked settings, `lightgbm` complete and by canonical names. Raises BadParameters."""
+    """Check settings; `lightgbm` becomes complete, with canonical names. Raises BadParameters."""
     for name in raw:
         if name not in Settings.__struct_fields__:
             raise BadParameters(f"there is no setting {name!r}{_nearest(name, Settings.__struct_fields__)}")
@@ -120,7 +121,7 @@ def parse_settings(raw: Mapping[str, Any]) -> Settings:
 def _check_timezone(name: str) -> None:
     if not name:
         return
-    import zoneinfo  # takes a while, and few need it
+    import zoneinfo  # slow to import, and few need it
 
     try:
         zoneinfo.ZoneInfo(name)
@@ -132,10 +133,10 @@ def _check_timezone(name: str) -> None:
 def _check_date_format(form: str) -> None:
     moment = dt.datetime(2023, 11, 25, 13, 45, 59)
     try:
-        known = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
+        complete = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
     except ValueError:
-        known = False
-    if not known:
+        complete = False
+    if not complete:
         raise BadParameters(
             f'setting date_format: {form!r} does not tell a year, month and day, as "%d.%m.%Y %H:%M" does'
             " (Python's strptime has the letters)"
@@ -143,7 +144,7 @@ def _check_date_format(form: str) -> None:
 
 
 def lightgbm_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
-    """`params` over the defaults, by canonical names, sorted. An alias overrides a default of another name.
+    """Put `params` over the defaults, by canonical names, sorted. An alias overrides the default of its parameter.
 
     Raises BadParameters.
     """
@@ -153,7 +154,7 @@ def lightgbm_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differs_on_gpus(params: Mapping[str, Any]) -> bool:
-    """Whether `params`, by canonical names, let a GPU make another model of the same window each time: `DIFFERS`."""
+    """Whether `params`, by canonical names, let a GPU make a different model of a window each time: `DIFFERS`."""
     given = (GPU_DEFAULTS | dict(params))["gpu_use_dp"]
     return str(given).lower() in ("false", "-")  # LightGBM knows no other words for it
 
@@ -161,8 +162,8 @@ def differs_on_gpus(params: Mapping[str, Any]) -> bool:
 def validate_lightgbm(params: Mapping[str, Any]) -> None:
     """Check LightGBM parameters that a user gave, by any of their names.
 
-    Raises BadParameters for one that LightGBM does not have, that gpusched sets itself, that is given twice or that has
-    a value of no type that LightGBM takes.
+    Raises BadParameters for one that LightGBM does not have, that gpusched sets itself, that is given twice, or whose
+    value has a type that LightGBM does not take.
     """
     seen: dict[str, str] = {}
     for name, value in params.items():
@@ -197,7 +198,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _sentence(problem: str, raw: Mapping[str, Any]) -> str:
-    """msgspec's "Expected `int` >= 1 - at `$.horizon`" with the setting first and its value last."""
+    """Reword msgspec's "Expected `int` >= 1 - at `$.horizon`": the setting comes first and its value last."""
     expected, _, place = problem.partition(" - at ")
     name = re.sub(r"[^A-Za-z_].*", "", place.removeprefix("`$."))
     given = f" (it is {raw[name]!r})" if name in raw else ""

@@ -1,4 +1,4 @@
-"""Where a symbol's bars are: the files that hold them, found and identified but not read."""
+"""Find the files that hold a symbol's bars, and identify them without reading them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gpusched.teacher.contents import kind
 from gpusched.teacher.nearest import FLAT_SUFFIXES, PARQUET, SUFFIXES, nothing_found, some
 from gpusched.workload import BadData, DataNote, NoData
 
-#: bytes of a symbol's name, with which and a suffix a file can be called
+#: most bytes of a symbol that still make a file name with a suffix
 _LONGEST = 240
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A file as it was when it was found; its content is taken to change only together with these."""
+    """A file as it was found; its content is taken to change only if one of these changes."""
 
     name: str
     size: int
@@ -32,7 +32,7 @@ class Sources(msgspec.Struct, frozen=True):
 
     directory: str
     files: tuple[Source, ...]
-    #: the interval's name; None for a file that stands for itself, where none was asked for
+    #: the interval's name; None for a single file with all bars, if none was requested
     interval: str | None
     notes: tuple[DataNote, ...] = ()
 
@@ -41,15 +41,15 @@ class Sources(msgspec.Struct, frozen=True):
         return [Path(self.directory, file.name) for file in self.files]
 
     def digest(self, *reading: object) -> str:
-        """Changes when a file is added, removed, renamed or written to, and with how they are read."""
+        """A hash that changes when a file is added, removed, renamed or written to, or is read with other settings."""
         return hashlib.sha256(msgspec.msgpack.encode((self, reading))).hexdigest()
 
 
 def find_sources(root: str, symbol: str, interval: str) -> Sources:
-    """The files in `<root>/<symbol>/<interval>`, else the one named `<root>/<symbol>` with a suffix of ours.
+    """Find the files in `<root>/<symbol>/<interval>`, or else the file `<root>/<symbol>` with a suffix of bars.
 
-    `interval` is empty where none was asked for. A symbol is text from a user: it names something directly below the
-    root or nothing. Links are followed, for they are the operator's own. Raises NoData, BadData, OSError.
+    `interval` is empty if none was requested. A symbol is text from a user, so it can only name an entry directly below
+    the root. Links are followed, because the operator made them. Raises NoData, BadData, OSError.
     """
     if problem := symbol_problem(symbol):
         raise BadData(f"{symbol!r} cannot be a symbol: {problem}")
@@ -57,7 +57,7 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
         raise BadData(f"{symbol!r} cannot be a symbol: no file can have so long a name")
     below = Path(root, symbol)
     directories = _directories(below)
-    # One that has intervals has all that there is of the symbol: no file beside it stands in for one that is missing.
+    # A directory with intervals holds all bars of the symbol: a file beside it does not replace a missing interval.
     if interval in directories or any(intervals.span(name) for name in directories):
         name, notes = _choose(below, directories, interval)
         files, more = _files(below / name)
@@ -72,7 +72,7 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
 
 
 def _directories(below: Path) -> list[str]:
-    """The directories in that of a symbol, links to such that are gone among them."""
+    """The directories below a symbol's, including broken links, which may have led to one."""
     try:
         with os.scandir(below) as entries:
             return sorted(entry.name for entry in entries if not _hidden(entry.name) and _is_directory(entry))
@@ -93,12 +93,12 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    """Left behind by an editor, a file manager or a spreadsheet that has the file open: never data."""
+    """Whether the file was left behind by an editor, a file manager or an open spreadsheet: it is never data."""
     return name.startswith((".", "~$"))
 
 
 def _choose(below: Path, directories: list[str], interval: str) -> tuple[str, tuple[DataNote, ...]]:
-    """The directory of the interval that was asked for, under any of its names; where none was, the only one."""
+    """The directory of the requested interval, under any of its names; if none was requested, of 1d or the only one."""
     wanted = interval or intervals.DEFAULT
     if wanted in directories:
         return wanted, ()
@@ -121,8 +121,8 @@ def _only(name: str) -> DataNote:
 
 
 def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
-    """The files of bars in a directory by name, and what of it is not read. Raises NoData, BadData."""
-    found: dict[str, Source] = {}
+    """The files of bars in a directory, by name, and notes on entries that are not read. Raises NoData, BadData."""
+    sources: dict[str, Source] = {}
     others: list[str] = []
     links: list[str] = []
     try:
@@ -148,48 +148,48 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
                 raise
             links.append(name)
             continue
-        what = kind(status.st_mode)
-        if what is None:
-            found[name] = Source(name, status.st_size, status.st_mtime_ns)
-        elif what == "a directory":
+        other_kind = kind(status.st_mode)
+        if other_kind is None:
+            sources[name] = Source(name, status.st_size, status.st_mtime_ns)
+        elif other_kind == "a directory":
             parts = _parts(directory, name)
-            found.update({part.name: part for part in parts})
+            sources.update({part.name: part for part in parts})
             if not parts:
                 others.append(f"{name} (a directory)")
         else:
-            raise BadData(f"{entry.path}: is {what}, not a file of bars: remove it from there")
-    bars = {name: source for name, source in found.items() if not name.lower().endswith(".txt")}
-    if bars:  # then texts are notes about them
-        others += [name for name in found if name not in bars]
-        found = bars
-    if not found:
+            raise BadData(f"{entry.path}: is {other_kind}, not a file of bars: remove it from there")
+    bars = {name: source for name, source in sources.items() if not name.lower().endswith(".txt")}
+    if bars:  # then .txt files are notes about them
+        others += [name for name in sources if name not in bars]
+        sources = bars
+    if not sources:
         if links:
             raise BadData(f"{directory}: has nothing but broken links: {some(links)}")
         raise NoData(f"no data: {directory} has no {', '.join(SUFFIXES)} files (there is: {some(others) or 'nothing'})")
-    return tuple(found.values()), _unread(len(found), links, [name for name in others if _looks_like_data(name)])
+    return tuple(sources.values()), _unread(len(sources), links, [name for name in others if _looks_like_data(name)])
 
 
 def _looks_like_data(name: str) -> bool:
     return name.endswith("(a directory)") or name.lower().endswith((*SUFFIXES, ".xlsx", ".xls", ".zip", ".tsv"))
 
 
-def _unread(read: int, links: list[str], others: list[str], what: str = "there") -> tuple[DataNote, ...]:
+def _unread(read: int, links: list[str], others: list[str], where: str = "there") -> tuple[DataNote, ...]:
     notes = []
     if links:
         are = "is a broken link" if len(links) == 1 else "are broken links"
         notes.append(DataNote("links", f"{len(links)} of {read + len(links)} files {are} and not read: {some(links)}"))
     if others:
-        notes.append(DataNote("unread", f"{what}, but not read: {some(others)}"))
+        notes.append(DataNote("unread", f"{where}, but not read: {some(others)}"))
     return tuple(notes)
 
 
 def _is_absent(error: OSError) -> bool:
-    """Whether there is nothing of that name, or a link to nothing; no other error says anything about the data."""
+    """Whether nothing has that name, or only a broken link; any other error proves nothing about the data."""
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, ...]] | None:
-    """The file that stands for the symbol by itself, with the first of `FLAT_SUFFIXES` that there is."""
+    """The file that holds all bars of the symbol, with the first of `FLAT_SUFFIXES` that exists, and notes."""
     read: tuple[Source, ...] = ()
     others: list[str] = []
     problems: list[BadData] = []
@@ -208,7 +208,7 @@ def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, .
 
 
 def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:
-    """The file of a name, the parts of a Parquet data set, or nothing. Raises BadData for what is none of these."""
+    """The file of that name, the parts of a Parquet data set, or nothing. Raises BadData for any other kind of file."""
     path = directory / name
     try:
         status = path.stat()
@@ -220,25 +220,25 @@ def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:
         if path.is_symlink():
             raise BadData(f"{path}: is a broken link, to {path.readlink()}") from None
         return ()
-    what = kind(status.st_mode)
-    if what is None:
+    other_kind = kind(status.st_mode)
+    if other_kind is None:
         return (Source(name, status.st_size, status.st_mtime_ns),)
-    if what == "a directory" and (parts := _parts(directory, name)):
+    if other_kind == "a directory" and (parts := _parts(directory, name)):
         return parts
-    raise BadData(f"{path}: is {what}, not a file of bars")
+    raise BadData(f"{path}: is {other_kind}, not a file of bars")
 
 
 def _parts(directory: Path, name: str) -> tuple[Source, ...]:
-    """The files of a Parquet data set, by their names from `directory` on; none if it is none."""
-    found: list[Source] = []
+    """The files of a Parquet data set, their names relative to `directory`; none if it is not one."""
+    parts: list[Source] = []
     if not name.lower().endswith(PARQUET):
         return ()
     for parent, below, names in os.walk(directory / name, onerror=_refuse):
         below[:] = sorted(folder for folder in below if not folder.startswith((".", "_")))
         for part in sorted(names):
             if not part.startswith((".", "_")) and part.lower().endswith(PARQUET):
-                found += _file_or_parts(directory, str(Path(parent, part).relative_to(directory)))
-    return tuple(found)
+                parts += _file_or_parts(directory, str(Path(parent, part).relative_to(directory)))
+    return tuple(parts)
 
 
 def _refuse(error: OSError) -> None:

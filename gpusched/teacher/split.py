@@ -1,4 +1,4 @@
-"""Which rows train and which validate."""
+"""Split rows into those that train and those that validate."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Split(msgspec.Struct, frozen=True):
 
 
 def chronological(rows: int, fraction: float, horizon: int) -> Split:
-    """The last `fraction` of the rows validates, at least one.
+    """The last `fraction` of the rows validates, at least one row.
 
-    The `horizon` rows before it are in neither part: their labels are made of prices from the validation's time, so a
-    model trained on them would have seen it.
+    The `horizon` rows before it are in neither part: their labels are made of prices from the time of the validation,
+    so a model trained on them would have seen those prices.
     """
     boundary = rows - max(1, round(rows * fraction))
     return Split(np.arange(max(0, boundary - horizon)), np.arange(boundary, rows))
@@ -33,7 +33,7 @@ def random(labels: Labels, fraction: float, seed: int) -> Split:
 
     Neighbouring rows share most of the prices behind their labels, so the validation is optimistic.
     """
-    # numpy promises the numbers of RandomState for all versions, and those of its newer generators for one.
+    # numpy keeps the numbers of RandomState the same in all versions, those of its newer generators only within one.
     generator = np.random.RandomState(seed % 2**32)
     chosen = np.zeros(len(labels), bool)
     for label in (False, True):

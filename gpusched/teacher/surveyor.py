@@ -1,4 +1,4 @@
-"""Looking at the windows of a symbol without training them."""
+"""Look at the windows of a symbol without training them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def survey(task: SurveyTask) -> SymbolSurvey:
     settings = parse_settings(task.settings)
     history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
     settings = msgspec.structs.replace(settings, interval=history.interval)
-    found = [_look(task.symbol, history.bars, window, settings) for window in task.windows]
+    looks = [_look(task.symbol, history.bars, window, settings) for window in task.windows]
     return SymbolSurvey(
-        windows=tuple(found), notes=history.notes, days=_days(history.bars, task.windows), strict=settings.strict
+        windows=tuple(looks), notes=history.notes, days=_days(history.bars, task.windows), strict=settings.strict
     )
 
 

@@ -1,7 +1,7 @@
-"""Text cut into rows and fields, by numpy: the rows of many files that have the same layout at once.
+"""Cut text into rows and fields, by numpy: many files that have the same layout at once.
 
 The rules are those of RFC 4180: a field may be quoted, and then holds separators, line ends and doubled quotes. Every
-row has as many fields as the header. Rows that are blank, or the header once more, are passed over.
+row has as many fields as the header. Blank rows and repetitions of the header are skipped.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gpusched.teacher.layout import Layout
 from gpusched.workload import BadData
 
 Bytes = npt.NDArray[np.uint8]
-#: (W, n): the characters of n texts, filled up with zeros
+#: (W, n): the characters of n texts, padded with zeros
 Characters = Bytes
 
 _NEWLINE, _QUOTE, _SPACE, _TAB, _ZERO, _NINE = b'\n" \t09'
-#: of a longer field only so much is looked at, and the last of it is a character that is in no text
+#: characters: a longer field is cut to this, and its last character becomes `_TOO_LONG`, which is in no text
 LONGEST = 64
 _TOO_LONG = 0xFF
 
@@ -35,7 +35,7 @@ class Table:
     paths: Sequence[Path]
     separator: str
     text: bytes
-    #: (n, columns) first character of a field, and the one behind its last
+    #: (n, columns) position of a field's first character in `text`, and of the one after its last
     starts: Integers
     ends: Integers
     #: (n,) number of the row's file in `paths`
@@ -56,7 +56,7 @@ class Table:
         return self.text[int(start[row]) : int(end[row])].decode()
 
     def shown(self, row: int, column: int) -> str:
-        """A field for an error's words."""
+        """A field as an error message quotes it."""
         text = self.field(row, column)
         return repr(text if len(text) <= LONGEST else text[:LONGEST] + "…")
 
@@ -71,23 +71,23 @@ class Table:
         longest = min(int(widths.max(initial=0)), LONGEST)
         shortest = int(widths.min(initial=LONGEST))
         buffer = np.frombuffer(self.text, np.uint8)
-        found = np.empty((longest, len(self)), np.uint8)
+        block = np.empty((longest, len(self)), np.uint8)
         places = starts.copy()
         for position in range(longest):
-            np.take(buffer, places, out=found[position], mode="clip")
+            np.take(buffer, places, out=block[position], mode="clip")
             places += 1
             if position >= shortest:
-                found[position][widths <= position] = 0
+                block[position][widths <= position] = 0
         if longest == LONGEST:
-            found[-1][widths > LONGEST] = _TOO_LONG
-        return found
+            block[-1][widths > LONGEST] = _TOO_LONG
+        return block
 
     def first(self, column: int) -> Bytes:
-        """The first characters of the fields of a column; of empty ones the separator or quote behind them."""
+        """The first character of each field of a column; for an empty field, the separator or quote after it."""
         return np.frombuffer(self.text, np.uint8)[self._trimmed(column)[0]]
 
     def only(self, rows: npt.NDArray[np.bool_]) -> Table:
-        """The table without other rows."""
+        """The table with only these rows."""
         return dataclasses.replace(
             self, starts=self.starts[rows], ends=self.ends[rows], file=self.file[rows], line=self.line[rows]
         )
@@ -116,7 +116,7 @@ def _blank(characters: Bytes) -> npt.NDArray[np.bool_]:
 
 
 def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table:
-    """The rows of files, each given without its header and with a line end at its end. Raises BadData."""
+    """Cut files into rows; each body is without its header, and has a line end at its end. Raises BadData."""
     text = b"".join(bodies)
     if b"\r" in text:
         bodies = [body.replace(b"\r\n", b"\n").replace(b"\r", b"\n") for body in bodies]
@@ -135,7 +135,7 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
     if len(text) < 2**31:  # half the memory
         bounds = bounds.astype(np.int32)
     del is_bound
-    last = np.flatnonzero(buffer[bounds] == _NEWLINE)  # of each row
+    last = np.flatnonzero(buffer[bounds] == _NEWLINE)  # of each row: its last bound
     ends = bounds[last]
     starts = np.concatenate([np.zeros(1, bounds.dtype), ends[:-1] + 1])[: len(ends)]
     file = np.searchsorted(first, starts, side="right") - 1
@@ -158,7 +158,7 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
 
 
 def column_of(path: Path, columns: Sequence[Sequence[str]], line: Integers) -> Table:
-    """The table of texts that are cut already, by columns."""
+    """Make a table of texts that are already cut, from its columns."""
     rows = [[field.encode() for field in row] for row in zip(*columns, strict=True)]
     text = b"\n".join(field for row in rows for field in row) + b"\n"
     lengths = np.array([[len(field) for field in row] for row in rows], np.int64).reshape(-1, len(columns))
@@ -167,7 +167,7 @@ def column_of(path: Path, columns: Sequence[Sequence[str]], line: Integers) -> T
 
 
 def _is_blank(line: bytes, separator: str) -> bool:
-    """Whether none of the fields of a line holds anything."""
+    """Whether all fields of a line are empty."""
     return all(field.strip(b" \t") in (b"", b'""') for field in line.split(separator.encode()))
 
 
@@ -179,7 +179,7 @@ def _miscounted(fields: int, width: int) -> str:
 
 
 def _without_headers(table: Table, layout: Layout) -> Table:
-    """The table without rows that are blank or repeat the header, as files put together have them."""
+    """The table without rows that are blank or repeat the header, as concatenated files have them."""
     first = table.first(layout.timestamp)
     suspects = np.flatnonzero((first < _ZERO) | (first > _NINE))
     if not len(suspects):
@@ -188,21 +188,21 @@ def _without_headers(table: Table, layout: Layout) -> Table:
     kept = np.ones(len(table), bool)
     for row in suspects.tolist():
         line = table.text[table.starts[row, 0] : table.ends[row, -1]]
-        found = [field.strip(' \t"\ufeff') for field in line.decode().split(layout.separator)]
-        kept[row] = not _is_blank(line, layout.separator) and found != names
+        fields = [field.strip(' \t"\ufeff') for field in line.decode().split(layout.separator)]
+        kept[row] = not _is_blank(line, layout.separator) and fields != names
     return table.only(kept)
 
 
 def _quoted(
     paths: Sequence[Path], buffer: Bytes, first: Integers, newlines: Integers, layout: Layout
 ) -> npt.NDArray[np.bool_]:
-    """Which characters are within quotes. Raises BadData for a quote that neither opens nor closes a field."""
+    """Mark the characters within quotes. Raises BadData for a quote that neither opens nor closes a field."""
     is_quote = buffer == _QUOTE
     inside = np.bitwise_xor.accumulate(is_quote.view(np.uint8)).view(bool)
     quotes = np.flatnonzero(is_quote)
     edges = np.zeros(256, bool)
     edges[[ord(layout.separator), _NEWLINE, _QUOTE]] = True
-    # The first character has none before it, and the last is a line end.
+    # The text's first character has none before it, and its last is a line end.
     before = edges[buffer[np.maximum(quotes - 1, 0)]] | (quotes == 0)
     stray = ~np.where(inside[quotes], before, edges[buffer[np.minimum(quotes + 1, len(buffer) - 1)]])
     # Each file has to end outside of quotes.

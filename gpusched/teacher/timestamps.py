@@ -1,7 +1,7 @@
-"""Instants from characters: ISO 8601 in its usual spellings, dates with the year first, numbers since 1970.
+"""Parse instants from characters: ISO 8601 in its usual spellings, dates with the year first, numbers since 1970.
 
-Texts of one shape (digits where the others have digits) are read together. A form that could mean two things is
-refused; `data.date_format` says which of them it is.
+Texts of one shape (digits where the others have digits) are parsed together. An ambiguous form is refused: the user
+sets `data.date_format`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpusched.workload import BadData
 #: wall clock in microseconds since 1970-01-01, and seconds east of UTC or `NAIVE`
 Instants = tuple[Integers, npt.NDArray[np.int32]]
 
-#: shapes have a zero for each digit
+#: patterns of shapes, which have a zero for each digit
 _TIME = r"(?P<hour>0{1,2})(?:(?P<colon>:?)(?P<minute>00)(?:(?P=colon)(?P<second>00)(?:[.,](?P<fraction>0+))?)?)?"
 _OFFSET = r"(?: ?(?P<offset>[Zz]|UTC|GMT|(?P<sign>[+-])(?P<offset_hour>00)(?::?(?P<offset_minute>00))?))?"
 _MOMENT = re.compile(
@@ -31,14 +31,14 @@ _MOMENT = re.compile(
 _COMPACT = re.compile(r"(?P<year>0000)(?P<month>00)(?P<day>00)(?P<hour>00)(?P<minute>00)(?P<second>00)?")
 _TIME_OF_DAY = re.compile(_TIME + _OFFSET)
 _NUMBER = re.compile(r"-?0+(?:\.0*)?")
-#: digits of YYYYMMDD, YYYYMMDDHHMM and YYYYMMDDHHMMSS, which no other number has where all of them are dates
+#: lengths of YYYYMMDD, YYYYMMDDHHMM and YYYYMMDDHHMMSS: numbers that all have one of these are taken to be dates
 _COMPACT_DIGITS = (8, 12, 14)
 
 _ZERO, _DOT, _MINUS = b"0.-"
 _DAY_US = 24 * 3600 * 1_000_000
 _EPOCH = dt.datetime(1970, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
-#: numbers of them in a second
+#: unit → units in a second
 _UNITS = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 #: seconds since 1970 between which (1973 to 2099) a number's magnitude tells its unit
 _FIRST_S, _LAST_S = 100_000_000, 4_102_444_800
@@ -47,7 +47,7 @@ _EXCEL_DAYS = (20_000, 60_000)
 
 
 class _NotRead(Exception):
-    """A row is no timestamp; the cause may be told."""
+    """A row is no timestamp; `cause` is the reason, if it is known already."""
 
     def __init__(self, row: int, cause: str = "") -> None:
         super().__init__(row, cause)
@@ -56,7 +56,7 @@ class _NotRead(Exception):
 
 
 def instants(table: Table, column: int, time: int | None, date_format: str) -> Instants:
-    """The instant of each row, from its timestamp and its time of day if that has a column. Raises BadData."""
+    """Parse the instant of each row, from its timestamp and the time of day, if a column has that. Raises BadData."""
     if date_format:
         texts = table.fields(column) if time is None else _texts(table, column, time)
         return _formatted(table, texts, date_format)
@@ -66,7 +66,7 @@ def instants(table: Table, column: int, time: int | None, date_format: str) -> I
 
 
 def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants:
-    """The instants of a column; of its `texts`, with all that belongs to them, the causes of errors are told."""
+    """Parse the instants of a column. `texts` gives its complete texts, with times of day, to explain an error."""
     characters = table.characters(column)
     try:
         return _numbers(characters) or _in_groups(characters, _moments)
@@ -77,12 +77,12 @@ def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants
 
 
 def _texts(table: Table, column: int, time: int) -> list[str]:
-    """Dates and times of day as one text each."""
+    """Join each date and its time of day to one text."""
     return [f"{date} {clock}" for date, clock in zip(table.fields(column), table.fields(time), strict=True)]
 
 
 def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
-    """Dates with the times of day of another column. Raises BadData if either is complete, and they differ."""
+    """Add the times of day of another column to dates. Raises BadData if either column has both, and they differ."""
     try:
         clock, offset = _in_groups(table.characters(time), _times_of_day)
     except _NotRead as error:
@@ -108,17 +108,17 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
 
 
 def _formatted(table: Table, texts: list[str], date_format: str) -> Instants:
-    known: dict[str, tuple[int, int]] = {}
+    pairs_by_text: dict[str, tuple[int, int]] = {}
     for row, text in enumerate(texts):
-        if text in known:
+        if text in pairs_by_text:
             continue
         try:
-            known[text] = _pair(dt.datetime.strptime(text, date_format))
+            pairs_by_text[text] = _pair(dt.datetime.strptime(text, date_format))
         except ValueError:
             raise BadData(
                 f"{table.place(row)}: {text!r} is not a timestamp of the form data.date_format = {date_format!r}"
             ) from None
-    pairs = np.array([known[text] for text in texts], np.int64).reshape(-1, 2)
+    pairs = np.array([pairs_by_text[text] for text in texts], np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1].astype(np.int32)
 
 
@@ -132,7 +132,7 @@ def _pair(instant: dt.datetime) -> tuple[int, int]:
 
 
 def _in_groups(characters: Characters, read: Callable[[Characters, str], Instants]) -> Instants:
-    """What `read` makes of the texts of each shape. Raises _NotRead for the first row that it does not take."""
+    """Apply `read` to the texts of each shape. Raises _NotRead for the first row that it refuses."""
     rows = characters.shape[1]
     digits = characters - np.uint8(_ZERO) < 10
     shapes = np.where(digits, np.uint8(_ZERO), characters)
@@ -181,7 +181,7 @@ def _times_of_day(characters: Characters, shape: str) -> Instants:
 
 
 def _clock(characters: Characters, match: re.Match[str]) -> Instants:
-    """Microseconds since midnight, and the offset."""
+    """Microseconds since midnight, and the offset in seconds."""
     groups = match.groupdict()
     if groups.get("hour") and len(groups["hour"]) == 1 and groups.get("colon") != ":":
         raise _NotRead(0)
@@ -200,7 +200,7 @@ def _clock(characters: Characters, match: re.Match[str]) -> Instants:
 
 
 def _field(characters: Characters, match: re.Match[str], name: str, most: int = 6) -> npt.NDArray[np.int32]:
-    """The digits of a group as numbers, zero where it is not there."""
+    """The digits of a group as numbers, zero if the shape lacks it."""
     number = np.zeros(characters.shape[1], np.int32)
     if match.groupdict().get(name):
         start, end = match.span(name)
@@ -214,7 +214,7 @@ def _field(characters: Characters, match: re.Match[str], name: str, most: int = 
 
 
 def _numbers(characters: Characters) -> Instants | None:
-    """Instants of numbers of seconds, or of parts of them, as their magnitude tells; None if they are no numbers."""
+    """Parse numbers of seconds, milliseconds and so on since 1970, told apart by magnitude; None for other texts."""
     if not characters.shape[1]:
         return None
     first = characters[:, 0]
@@ -225,16 +225,16 @@ def _numbers(characters: Characters) -> Instants | None:
         try:
             return _in_groups(characters, _moments)
         except _NotRead:
-            if widths[0] != 12:  # which milliseconds have until 2001
+            if widths[0] != 12:  # which milliseconds until 2001 have, too
                 raise
-    known = _digits(characters) | (characters == _DOT) | (characters == 0)
-    known[0] |= characters[0] == _MINUS
-    number = known.all(axis=0)
+    allowed = _digits(characters) | (characters == _DOT) | (characters == 0)
+    allowed[0] |= characters[0] == _MINUS
+    number = allowed.all(axis=0)
     if not number.all():
         raise _NotRead(int((~number).argmax()))
     if (characters == _DOT).any() or (characters[0] == _MINUS).any():
         return _from_floats(characters)
-    if len(characters) > 19:  # more than nanoseconds have; what does not fit into 64 bits turns negative
+    if len(characters) > 19:  # more digits than nanoseconds have; numbers beyond 64 bits turn negative
         raise _NotRead(int(widths.argmax()))
     integers = np.zeros(characters.shape[1], np.int64)
     for position in characters:
@@ -259,22 +259,22 @@ def _digits(characters: Characters) -> npt.NDArray[np.bool_]:
 
 
 def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
-    """The unit of all numbers, by the largest; those of the first years after 1970 are small in any unit."""
+    """The unit of all numbers, told by the largest: those of the first years after 1970 are small in any unit."""
     largest = int(numbers.argmax())
-    found = [name for name in _UNITS if _known(numbers[largest : largest + 1], name)[0]]
-    if not found and _EXCEL_DAYS[0] <= numbers[largest] <= _EXCEL_DAYS[1]:
+    units = [name for name in _UNITS if _plausible(numbers[largest : largest + 1], name)[0]]
+    if not units and _EXCEL_DAYS[0] <= numbers[largest] <= _EXCEL_DAYS[1]:
         raise _NotRead(largest, ": it seems to be a spreadsheet's number of a day: format the column as a date")
-    if not found:
+    if not units:
         raise _NotRead(largest, ": as a number since 1970 it is none of a time from 1973 to 2099")
-    (unit,) = found
+    (unit,) = units
     if (early := numbers < -_LAST_S * _UNITS[unit]).any():
         raise _NotRead(int(early.argmax()), f": in {unit}, as others are, it is of a time before 1840")
     for other, per_second in _UNITS.items():
-        if per_second < _UNITS[unit] and (of_other := _known(numbers, other)).any():
+        if per_second < _UNITS[unit] and (of_other := _plausible(numbers, other)).any():
             raise _NotRead(int(of_other.argmax()), f" in {unit}, as others are: it seems to be in {other}")
     return unit
 
 
-def _known(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.bool_]:
-    known: npt.NDArray[np.bool_] = (numbers >= _FIRST_S * _UNITS[unit]) & (numbers <= _LAST_S * _UNITS[unit])
-    return known
+def _plausible(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.bool_]:
+    plausible: npt.NDArray[np.bool_] = (numbers >= _FIRST_S * _UNITS[unit]) & (numbers <= _LAST_S * _UNITS[unit])
+    return plausible

@@ -1,4 +1,4 @@
-"""LightGBM: from examples to a booster, and to what the booster says that it is."""
+"""Train a booster on examples with LightGBM, and read its own record of the training."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gpusched.teacher.features import FEATURES
 from gpusched.teacher.settings import GPU_DEFAULTS, differs_on_gpus
 from gpusched.workload import BadParameters, Report
 
-#: A thread with fewer rows costs more than it brings. 100 rounds on 90 rows take 10 ms with one thread and 80 ms with
+#: A thread with fewer rows costs more than it saves. 100 rounds on 90 rows take 10 ms with one thread and 80 ms with
 #: two (2 cores; half a second if they spin while they wait), on 7,000 rows 0.2 s and 0.35 s.
 ROWS_PER_THREAD = 10_000
 
-#: what LightGBM says of values where it reads them, in these files or words
+#: messages with which LightGBM refuses a parameter: the source files that they name, or their words
 _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (set|use) |not enabled in this build")
-#: how LightGBM warns that a GPU's sums, and so the model, may be others each time
+#: part of LightGBM's warning that a GPU's sums, and so the model, may differ each time
 _DIFFERS = "may be non-deterministic"
 _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
@@ -35,11 +35,11 @@ class Trained(msgspec.Struct, frozen=True):
 
     #: LightGBM's own format; everything else is derived from it
     text: str
-    #: the model to predict with, as `text` has it
+    #: the model to predict with, read from `text`
     booster: lightgbm.Booster
-    #: what it was trained with, as `text` has it
+    #: the parameters that it was trained with, read from `text`
     parameters: dict[str, str | int | float]
-    #: rounds that the model has: those up to the best on the validation set if training stopped early
+    #: rounds in the model: up to the best validation score if training stopped early
     rounds: int
     #: round of the best validation score, from 1; None without early stopping
     best_iteration: int | None
@@ -48,9 +48,9 @@ class Trained(msgspec.Struct, frozen=True):
 
 
 class _Log:
-    """Takes LightGBM's messages, to find the OpenCL device in them; prints those that were asked for.
+    """Receives LightGBM's messages, finds the OpenCL device in them, and prints those that `verbosity` allows.
 
-    `differs`: prints LightGBM's warning that its results do, even if no warnings were asked for.
+    `differs`: print LightGBM's warning that results may differ, once, even if `verbosity` allows no warnings.
     """
 
     def __init__(self, verbosity: int, *, differs: bool = False) -> None:
@@ -59,7 +59,7 @@ class _Log:
         self.opencl_device: str | None = None
 
     def info(self, message: str) -> None:
-        """All of the library's own messages come this way, with their level in the text."""
+        """Receive any message of the library itself, with its level in the text."""
         self.opencl_device = opencl.device_named_in(message) or self.opencl_device
         level = -1 if "[Fatal]" in message else 0 if "[Warning]" in message else 1
         if level <= self._verbosity:
@@ -89,25 +89,25 @@ def train(
     params = params | {"device_type": device_type}
     log = None
     if device_type != "cpu":
-        params = GPU_DEFAULTS | params | {"gpu_device_id": 0}  # the process sees one
+        params = GPU_DEFAULTS | params | {"gpu_device_id": 0}  # the process sees one GPU
         log = _Log(params["verbosity"], differs=differs_on_gpus(params))
-        # without warnings there is none that the model differs, without information OpenCL's device has no name
+        # LightGBM has to log warnings to say that models differ, and information to name OpenCL's device
         params["verbosity"] = max(1 if device_type == "gpu" else 0, params["verbosity"])
         lightgbm.register_logger(log)
     try:
         booster = _boost(examples, matrix, params, log, report)
     except basic.LightGBMError as error:
-        # On the host nothing but memory depends on the moment.
+        # On the CPU every error except lack of memory would come again, so the parameters are the cause.
         if _REFUSED.search(str(error)) or (device_type == "cpu" and not _MEMORY.search(str(error))):
             raise BadParameters(f"LightGBM refuses its parameters: {str(error).strip()}") from error
         raise
-    except (ValueError, TypeError) as error:  # its Python part
+    except (ValueError, TypeError) as error:  # from LightGBM's Python package
         raise BadParameters(f"LightGBM refuses its parameters: {error}") from error
     finally:
         if log is not None:
             lightgbm.register_logger(basic._DummyLogger())
     best = booster.best_iteration if booster.best_iteration > 0 else None
-    text = booster.model_to_string(num_iteration=best)  # not `save_model`: a disk that is full is nothing to it
+    text = booster.model_to_string(num_iteration=best)  # not `save_model`, which ignores a full disk
     booster.model_from_string(text)
     parameters = trained_parameters(text)
     if parameters.get("device_type") != device_type:
@@ -150,14 +150,14 @@ def _boost(
         valid_sets=[validation_set],
         valid_names=["validation"],
         callbacks=[after_round],
-        keep_training_booster=True,  # or it is written out and read again, which we do ourselves
+        keep_training_booster=True,  # or LightGBM writes it out and reads it again, as `train` does
     )
 
 
 def trained_parameters(text: str) -> dict[str, str | int | float]:
-    """What the model itself says that it was trained with: the lines `[name: value]` between its two markers.
+    """Read the parameters that a model records: the lines `[name: value]` between its two markers.
 
-    Numbers are numbers; LightGBM writes true and false as 1 and 0.
+    Numbers become int or float; LightGBM writes true and false as 1 and 0.
     """
     block = text.partition("\nparameters:\n")[2].partition("\nend of parameters")[0]
     pairs = (line[1:-1].partition(": ") for line in block.splitlines() if line.startswith("["))
@@ -173,9 +173,9 @@ def _number(text: str) -> str | int | float:
 
 
 def _set_threads(threads: int) -> None:
-    """Limit OpenMP in this thread.
+    """Limit the threads that OpenMP uses for this one.
 
-    Not by the parameter num_threads: the model file records it, and a model must not depend on the slot that made it.
+    The parameter num_threads would not do: the model file records it, and a model must not depend on its slot.
     """
     try:
         _LIB.omp_set_num_threads(threads)  # of the OpenMP runtime that LightGBM is linked with

@@ -1,6 +1,6 @@
-"""Whether this LightGBM really trains on a device type, tried and not guessed.
+"""Try whether this LightGBM really trains on a device type.
 
-Only for processes that do nothing else, since a device that does not work may crash or hang whoever tries it.
+Only for processes that do nothing else, since a device that does not work may crash or hang the process that tries it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from gpusched.teacher.features import FEATURES
 from gpusched.teacher.settings import GPU_DEFAULTS
 from gpusched.workload import DeviceMismatch, Trial
 
-#: LightGBM compiles other OpenCL kernels for up to 64 bins and for up to 256; rows that give the former and the latter
+#: numbers of rows: LightGBM compiles different OpenCL kernels for up to 64 bins (the first) and for up to 256 (the
+#: second)
 ROWS_OF_EACH_KERNEL = (120, 1024)
 
 
 class _Log:
-    """LightGBM's messages."""
+    """Collects LightGBM's messages."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -30,7 +31,7 @@ class _Log:
 
 
 def try_training(device_type: DeviceType, rows: tuple[int, ...] = (256,)) -> Trial:
-    """Train a tiny model on so many rows, one after the other. Takes over LightGBM's log."""
+    """Train a tiny model for each number of rows, one after the other. Takes over LightGBM's log."""
     log = _Log()
     version = why = None
     try:
@@ -41,17 +42,17 @@ def try_training(device_type: DeviceType, rows: tuple[int, ...] = (256,)) -> Tri
         lightgbm.register_logger(log)
         params = {"objective": "binary", "device_type": device_type, "num_threads": 1, "verbosity": 1}
         if device_type != "cpu":
-            params |= GPU_DEFAULTS | {"gpu_device_id": 0}  # other kernels are compiled for them
+            params |= GPU_DEFAULTS | {"gpu_device_id": 0}  # GPU_DEFAULTS select other kernels
         for count in rows:
             x = np.random.default_rng(0).normal(size=(count, len(FEATURES)))
             lightgbm.train(params, lightgbm.Dataset(x, x[:, 0] > 0), num_boost_round=2)
-    except Exception as error:  # whatever it is, it is the answer
+    except Exception as error:  # any error is the answer
         why = str(error).strip() or type(error).__name__
     return Trial(trained=why is None, version=version, device=opencl.device_named_in(log.text), why=why)
 
 
 def warm_up(device_type: DeviceType) -> Trial:
-    """See `gpusched.workload`: a trial that has every kernel compiled that a window may need."""
+    """Try training so that every kernel that a window may need is compiled; see `gpusched.workload`."""
     trial = try_training(device_type, ROWS_OF_EACH_KERNEL)
     if device_type == "gpu" and trial.trained:
         try:

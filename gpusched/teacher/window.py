@@ -25,7 +25,7 @@ from gpusched.workload import Report, Result, Task
 
 
 class _Phases:
-    """Reports phases and takes their times; what is reported within one (a round) does not end it."""
+    """Reports phases and measures their times; a round reported within a phase does not end it."""
 
     def __init__(self, report: Report, clock: Callable[[], float] = time.perf_counter) -> None:
         self._report = report
@@ -83,14 +83,14 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
 
 
 def _metadata(task: Task, settings: Settings, trained: Trained, digest: str, quality: dict[str, int]) -> dict[str, Any]:
-    """What a reader of metadata.json needs to make the same model again, and to see what this one is."""
-    asked, usual = msgspec.to_builtins(settings), Settings()
+    """The details in metadata.json that identify this model, and that are needed to make it again."""
+    given, defaults = msgspec.to_builtins(settings), Settings()
     return {
         "requested": {"symbol": task.symbol, "start": task.start.isoformat(), "end": task.end.isoformat()}
-        | {name: value for name, value in asked.items() if name not in ("lightgbm", *READING)}
-        | {name: asked[name] for name in READING if getattr(settings, name) != getattr(usual, name)},
+        | {name: value for name, value in given.items() if name not in ("lightgbm", *READING)}
+        | {name: given[name] for name in READING if getattr(settings, name) != getattr(defaults, name)},
         "parameters": trained.parameters,
-        "requested_parameters": asked["lightgbm"],
+        "requested_parameters": given["lightgbm"],
         "rounds": trained.rounds,
         "best_iteration": trained.best_iteration,
         "features": list(FEATURES),

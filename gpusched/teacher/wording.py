@@ -1,4 +1,4 @@
-"""Causes and cures, for the texts that are not understood."""
+"""Causes and remedies, for timestamps that are not understood."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLOCKS = {
 
 
 def timestamp_cause(texts: list[str], row: int) -> tuple[str, str]:
-    """Why one of the texts of a column is no timestamp, and what helps."""
+    """The reason why a text of a column is no timestamp, and a remedy."""
     text = texts[row]
     if not text:
         return ": it is empty", ""
@@ -52,13 +52,13 @@ def timestamp_cause(texts: list[str], row: int) -> tuple[str, str]:
 
 
 def _day_or_month(match: re.Match[str], texts: list[str]) -> tuple[str, str]:
-    """Which comes first is not guessed, but what the whole column shows is told."""
+    """The cause and the remedy for dates with day or month first: never guessed, but the column may show which."""
     dash, year, clock = match[2], _year(match[4]), _clock(match[5])
     forms = {
         "day": f"%d{dash}%m{dash}{year}{clock}",
         "month": f"%m{dash}%d{dash}{year}{clock}",
     }
-    pairs = [(int(found[1]), int(found[3])) for text in texts if (found := _DAY_AND_MONTH.fullmatch(text))]
+    pairs = [(int(date[1]), int(date[3])) for text in texts if (date := _DAY_AND_MONTH.fullmatch(text))]
     days_first = any(first > 12 for first, _ in pairs)
     months_first = any(second > 12 for _, second in pairs)
     cause = ": whether the day or the month comes first is not known"

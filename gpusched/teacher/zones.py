@@ -1,4 +1,4 @@
-"""Timestamps at the exchange: `data.timezone` says in which zone it is."""
+"""Timestamps in the time zone of the exchange, which `data.timezone` names."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _EPOCH = dt.datetime(1970, 1, 1)
 
 
 def at_exchange(rows: Rows, timezone: str) -> Rows:
-    """The rows with the wall clock and the offset of a zone.
+    """Give rows the wall clock and the UTC offset of a zone.
 
-    Timestamps with an offset are converted to it; those without one are taken to be of its wall clock already. Where an
-    hour occurs twice, a wall clock that a file has twice is of the first one and then of the second.
+    Timestamps with an offset are converted; those without one are taken as the zone's wall clock already. Where an hour
+    occurs twice, a time that a file has twice is of the first hour and then of the second.
     """
     zone = ZoneInfo(timezone)
     naive = rows.offset == NAIVE
@@ -43,7 +43,7 @@ def _of_wall_clock(local: Integers, file: Integers, zone: ZoneInfo) -> Integers:
 
 
 def _by_quarters(instants: Integers, zoned: Callable[[dt.datetime], dt.datetime]) -> Integers:
-    """Seconds east of UTC at each of some instants. They change at quarters of an hour only."""
+    """Seconds east of UTC at each instant. Zones change only at quarters of an hour, so each is looked up once."""
     quarters, which = np.unique(instants // _QUARTER_US, return_inverse=True)
     east = [zoned(_EPOCH + dt.timedelta(minutes=15 * quarter)).utcoffset() for quarter in quarters.tolist()]
     return np.array([round(offset.total_seconds()) for offset in east if offset is not None], np.int64)[which]

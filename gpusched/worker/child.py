@@ -16,12 +16,12 @@ from gpusched.worker import linux, survey, trial, window
 from gpusched.worker.messages import Fork, SurveyJob, WindowJob
 from gpusched.worker.stream import ORPHANED
 
-#: where the pipe is in every window process: the first descriptor after the standard ones
+#: descriptor of the pipe in every window process: the first after the standard ones
 PIPE = 3
-#: added to a window's badness, so that a machine out of memory loses a window and not the launcher or the daemon
+#: a window's OOM score adjustment: a machine out of memory kills a window, not the launcher or the daemon
 OOM_SCORE_ADJ = b"500"
 
-#: what the launcher receives from a descriptor, and a window must not inherit
+#: signals that the launcher receives from a descriptor; a window must unblock them
 BLOCKED_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 _THREAD_CAPS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -43,7 +43,7 @@ def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpu
                 exit_code = trial.serve(job, PIPE)
     except SystemExit as stop:
         exit_code = _code_of(stop)
-    except BaseException:  # there is nobody above to raise to: the log is where it goes
+    except BaseException:  # nothing above could catch it: it goes to the log
         traceback.print_exc(file=sys.stderr)
     finally:
         _flush()
@@ -51,7 +51,7 @@ def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpu
 
 
 def _detach(pipe: int, log: int, launcher: int) -> None:
-    """A session, signals and descriptors of its own, and the launcher's death as its own."""
+    """Give the process its own session, signals and descriptors, and let it die with the launcher."""
     os.setsid()
     linux.die_with_parent(signal.SIGKILL)
     if os.getppid() != launcher:
@@ -79,7 +79,7 @@ def _apply_limits(request: Fork, allowed_cpus: Set[int]) -> None:
         finally:
             os.close(descriptor)
     except OSError:
-        pass  # a hardened container; it then dies in the kernel's order
+        pass  # a hardened container; the kernel then chooses unaided
 
 
 def _apply_environment(request: Fork) -> None:

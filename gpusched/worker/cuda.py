@@ -1,11 +1,11 @@
-"""The CUDA driver as a window process meets it: is this the device that it was promised, and can CUDA work on it?
+"""The CUDA driver's view of a window's device: whether it is the promised one, and whether CUDA can work on it.
 
-Asks the driver's own library (libcuda), whatever the window trains with. Only for window processes: what it starts does
-not survive a fork.
+Asks the driver's own library (libcuda), for windows of every device type. Only for window processes: an initialized
+driver does not survive a fork.
 
-A window that trains by CUDA makes the device's primary context here, before its workload does anything: CUDA's runtime
-then uses that one. LightGBM dies of an error that it meets while it makes the context itself: while its exception is
-on the way up, a destructor calls CUDA, which throws once more, and the process is aborted.
+For a window that trains by CUDA the device's primary context is made here, before its workload runs, and CUDA's runtime
+then uses that context. If LightGBM made it and failed, the process would abort: while LightGBM's exception unwinds, a
+destructor calls CUDA, which throws once more.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gpusched.core.model import CPU, DeviceType
 from gpusched.workload import DeviceMismatch
 
 NO_DEVICE = 100
-#: a card in EXCLUSIVE_PROCESS mode that another process has
+#: the code for a card in EXCLUSIVE_PROCESS mode that another process holds
 BUSY = 46
-#: room helps against these: out of memory, too many clients of MPS
+#: codes that pass when room is made: out of memory, too many clients of MPS
 _WANT_OF_ROOM = frozenset({2, 807, 808, 809})
-#: seconds that a process which has ended may still have its card: the driver can put off what it does at the end of one
+#: seconds to wait for a busy card: the driver may release the card of a process only some time after its end
 BUSY_S = 2.0
 
 
@@ -37,15 +37,15 @@ class CudaError(Exception):
 
     @property
     def kind(self) -> Literal["device_memory", "device_lost"]:
-        """What it means for the window. It has done nothing yet, so it is the device that cannot be used."""
+        """The kind of failure. The window has done nothing yet, so the device is the cause."""
         return "device_memory" if self.code in _WANT_OF_ROOM else "device_lost"
 
 
 def require_device(device: str, device_type: DeviceType) -> str | None:
     """Make sure that CUDA shows the one device that was promised, and can work on it if `device_type` is cuda.
 
-    Returns its UUID, None where nothing was promised, or there is no CUDA driver to ask: whoever promised a device may
-    know of another way to it. Raises DeviceMismatch, CudaError.
+    Returns its UUID; None if no GPU was promised, or if CUDA cannot tell, since the window may have another way to its
+    device. Raises DeviceMismatch, CudaError.
     """
     if device == CPU and device_type != "cuda":
         return None
@@ -58,7 +58,7 @@ def require_device(device: str, device_type: DeviceType) -> str | None:
         shown = _shown(cuda)
     except CudaError as error:
         if device_type != "cuda" and error.code != NO_DEVICE:
-            return None  # that CUDA does not work proves nothing to one who uses OpenCL
+            return None  # OpenCL may still work
         raise
     if device != CPU and shown != (device.partition("-")[2].lower(),):
         raise DeviceMismatch(f"the slot's device is {device}, and CUDA shows {', '.join(shown) or 'none'}")
@@ -81,19 +81,19 @@ def _shown(cuda: Any) -> tuple[str, ...]:
     _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
     # the second version knows MIG instances
     get_uuid = "cuDeviceGetUuid_v2" if hasattr(cuda, "cuDeviceGetUuid_v2") else "cuDeviceGetUuid"
-    found = []
+    uuids = []
     for index in range(count.value):
         handle, text = ctypes.c_int(), (ctypes.c_ubyte * 16)()
         _call(cuda, "cuDeviceGet", ctypes.byref(handle), index)
         _call(cuda, get_uuid, text, handle)
-        found.append(str(uuid.UUID(bytes=bytes(text))))
-    return tuple(found)
+        uuids.append(str(uuid.UUID(bytes=bytes(text))))
+    return tuple(uuids)
 
 
 def _hold_context(cuda: Any) -> None:
     """Make the primary context of device 0 and keep it for as long as the process lives."""
     if not hasattr(cuda, "cuDevicePrimaryCtxRetain"):
-        return  # a driver from before CUDA 7; what is newer says so itself
+        return  # a driver older than CUDA 7; a newer runtime will say so itself
     handle, context = ctypes.c_int(), ctypes.c_void_p()
     _call(cuda, "cuDeviceGet", ctypes.byref(handle), 0)
     deadline = time.monotonic() + BUSY_S
@@ -116,7 +116,7 @@ def _call(cuda: Any, function: str, *arguments: Any) -> None:
 
 
 def _text(cuda: Any, function: str, code: int) -> str:
-    """What the driver calls an error, or empty."""
+    """The driver's name for an error, or its description; empty if it has none."""
     text = ctypes.c_char_p()
     with contextlib.suppress(AttributeError):
         getattr(cuda, function)(code, ctypes.byref(text))

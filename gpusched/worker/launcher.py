@@ -1,24 +1,25 @@
 """The launcher: a process that has imported the workload and forks one window process per request.
 
-`python -m gpusched.worker.launcher SOCKET_FD PARENT_PID [SEARCH_PATH]`, started by
-`gpusched.engines.local.launcher` only.
+    python -m gpusched.worker.launcher SOCKET_FD PARENT_PID [SEARCH_PATH]
+
+It is started by `gpusched.engines.local.launcher` only.
 
 How it works
 ------------
 
 It has one thread and one loop, which sleeps until the supervisor's socket is readable or a child has exited. It never
-touches a GPU, nor OpenMP with more than one thread: what those leave in a process does not survive a fork.
+touches a GPU, nor OpenMP with more than one thread: the state that these leave in a process does not survive a fork.
 
 A window process leads its own session and process group. When it exits, the group is killed while the zombie still
 holds its number, so the signal cannot reach a stranger; only then is it reaped. Its descendants become the launcher's
 children (it is a subreaper): those in the group die with it, those that left its session are *strays* and are killed
-too. `Gone` is sent when nothing of all that is left, so the slot behind it is really free.
+too. `Gone` is sent once the group and the strays are gone, so the slot behind it is really free.
 
-A child that is neither a window nor in the session of a living one is a stray. A window that makes daemons of its
-children loses them as soon as any window ends.
+A child that is neither a window nor in the session of a living one is a stray. So if a window turns children into
+daemons, it loses them as soon as any window ends.
 
-When the supervisor closes the socket, or dies, everything is killed and reaped and the launcher leaves. When the
-launcher dies, the kernel kills its windows (PR_SET_PDEATHSIG).
+When the supervisor closes the socket, or dies, the launcher kills and reaps everything and exits. When the launcher
+dies, the kernel kills its windows (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _DESCRIPTORS = array.array("i")
 
 
 class Leaving(msgspec.Struct):
-    """A window whose leader is reaped; `gone` is sent when its group and the strays are too."""
+    """A window whose leader is reaped; `gone` is sent once its group and the strays are gone, too."""
 
     gone: Gone
     strays: set[int]
@@ -77,14 +78,14 @@ class Launcher:
         self._buffer = bytearray(MAX_PACKET_BYTES)
         self._allowed_cpus = os.sched_getaffinity(0)
         self._preloaded: set[tuple[str, Needs]] = set()
-        #: what windows share with this process
+        #: bytes of anonymous memory that windows share with this process
         self._shared_bytes = 0
-        #: the forks' ids by the pids of living leaders
+        #: pid of a living leader → id of its fork
         self._ids: dict[int, int] = {}
-        #: by the process group's id
+        #: process group → the window that is leaving
         self._leaving: dict[int, Leaving] = {}
         self._stopping = False
-        #: it kills what it still has
+        #: the launcher is ending, and kills the windows that are left
         self._leaving_now = False
 
     def run(self) -> None:
@@ -139,7 +140,10 @@ class Launcher:
                     self._send(Preloaded(workload=request.workload, needed_by=request.needed_by, seconds=seconds))
 
     def _preload(self, workload: str, needed_by: Needs, fork_id: int | None = None) -> bool:
-        """Load what is needed of `workload`. A failure is tried again: its cause may have been mended."""
+        """Import the parts of `workload` that `needed_by` stands for.
+
+        A failure is not remembered: the next call tries again, since the cause may have been mended.
+        """
         if not self._preloaded.isdisjoint({(workload, needed_by), (workload, "window")}):
             return True
         try:
@@ -147,7 +151,7 @@ class Launcher:
             preload = getattr(load_module(workload), "preload" if needed_by == "window" else "preload_survey", None)
             if preload is not None:
                 preload()
-        except Exception as error:  # anything can happen in a user's module
+        except Exception as error:  # a user's module can raise anything
             failure = error_message("bad_parameters", error)
             self._send(
                 PreloadFailed(
@@ -233,11 +237,11 @@ class Launcher:
         self._leaving[pid] = Leaving(gone, set())
 
     def _kill_strays(self) -> set[int]:
-        """Kill the strays that are not known yet, and return them."""
-        known = set().union(*(leaving.strays for leaving in self._leaving.values()))
+        """Kill the strays that no window waits for yet, and return them."""
+        waited_for = set().union(*(leaving.strays for leaving in self._leaving.values()))
         strays = set()
         for child in linux.children():
-            if child in self._ids or child in known:
+            if child in self._ids or child in waited_for:
                 continue
             try:
                 if os.getsid(child) in self._ids:
@@ -269,14 +273,14 @@ class Launcher:
 
 
 def prepare_to_fork() -> None:
-    """Leave what has been imported as it is, and have as little of it as possible copied for a fork."""
+    """Freeze imported objects and lay out the heap, so that a fork has as few of their pages copied as possible."""
     gc.collect()
     gc.freeze()
     linux.lay_out_heap()
 
 
 def _exited_child() -> int | None:
-    """The pid of a child that has exited, still to be reaped."""
+    """The pid of a child that has exited and is still to be reaped; None without one."""
     try:
         exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -285,7 +289,7 @@ def _exited_child() -> int | None:
 
 
 def _kill_group(group: int) -> None:
-    """Kill a group whose leader is not reaped, or is being reaped: its number is not anybody else's."""
+    """Kill a group whose leader is not reaped yet, so that its number is not anybody else's."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
@@ -326,7 +330,7 @@ def main(arguments: list[str]) -> int:
         return 0
     linux.adopt_orphans()
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    # Inherited by every window, whose descriptor 2 is its log.
+    # Every window inherits this; its descriptor 2 is its log.
     faulthandler.enable(file=2, all_threads=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)

@@ -14,18 +14,18 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL_SET_BYTES = 128
 
-#: larger holes are filled with several
+#: bytes; larger holes are filled with several pieces
 _LARGEST_PIECE = 64 * 1024
 _SMALLEST_PIECE = 24
-#: glibc keeps smaller pieces by their exact size, 16 bytes apart
+#: bytes; glibc has a list for each exact size of smaller free pieces, 16 bytes apart
 _EXACT_BINS = 1032
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _MADV_HUGEPAGE = 14
 _HUGE_PAGE = 2 << 20
-#: how much the heap grows at once
+#: bytes by which the heap grows at once
 _HEAP_AHEAD = 16 << 20
-#: what the launcher, and a window that does little, may allocate before they reach the huge pages
+#: bytes that the launcher, or a window that does little, may allocate before it reaches the huge pages
 _OWN_NEEDS = 128 << 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -83,14 +83,15 @@ def adopt_orphans() -> None:
 
 
 def lay_out_heap() -> None:
-    """Prepare malloc for forks: what a forked process allocates lies in huge pages, beyond all that it shares.
+    """Prepare malloc for forks: a forked process allocates in huge pages, beyond all memory that it shares.
 
-    Where it goes into holes among shared pages instead, each of these is copied, and where the heap just grows, each
-    new page is a page fault of its own: together half of all faults of a small training, for a millisecond once.
+    Otherwise its allocations fill holes among shared pages, each of which is then copied, and let the heap grow, each
+    new page of which is a page fault: together half of all faults of a small training. Preparing takes a millisecond,
+    once.
     """
     if not hasattr(_libc, "malloc_trim"):  # glibc only
         return
-    _libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_AHEAD)  # arrays as well come from the heap
+    _libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_AHEAD)  # so that arrays come from the heap, too
     _libc.mallopt(_M_TRIM_THRESHOLD, _HEAP_AHEAD)
     _libc.mallopt(_M_TOP_PAD, 0)
     _libc.malloc_trim(0)  # a smaller process is faster to fork, too
@@ -99,7 +100,7 @@ def lay_out_heap() -> None:
     if piece is None:
         return
     _libc.mallopt(_M_TOP_PAD, _HEAP_AHEAD)
-    # More than the heap has left, so it grows, and what is used of it ends just below a huge page.
+    # More than the heap has left, so it grows; this allocation ends `_OWN_NEEDS` below a huge page.
     first = (_heap_end() + _OWN_NEEDS) // _HUGE_PAGE * _HUGE_PAGE + _HUGE_PAGE
     _libc.malloc(first - _OWN_NEEDS - (piece + 2 * _LARGEST_PIECE))
     last = _heap_end() // _HUGE_PAGE * _HUGE_PAGE
@@ -108,7 +109,7 @@ def lay_out_heap() -> None:
 
 
 def _fill_holes() -> None:
-    """Allocate, for good, all that malloc has free below the end of its heap."""
+    """Allocate, for good, all free pieces that malloc has below the end of its heap."""
     end = _heap_end()
     size = _LARGEST_PIECE
     while size >= _SMALLEST_PIECE:
@@ -137,7 +138,7 @@ def thread_count() -> int:
 
 
 def own_bytes() -> int:
-    """This process's anonymous memory that is resident: what a process forked from it shares with it at first."""
+    """Bytes of this process's resident anonymous memory; a process that is forked from it shares all of it at first."""
     _, resident, of_files, *_ = Path("/proc/self/statm").read_text().split()
     return (int(resident) - int(of_files)) * _PAGE
 

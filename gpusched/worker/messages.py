@@ -1,7 +1,8 @@
-"""What crosses the process boundaries: supervisor ↔ launcher packets, and JSON lines from a window process.
+"""The messages between processes: supervisor ↔ launcher packets, and JSON lines from a window process.
 
 Everything is a tagged msgspec struct, encoded as JSON. Packets between the supervisor and the launcher travel on a
-`SOCK_SEQPACKET` socket pair, one message a packet; the messages of a window process travel on its own pipe, one a line.
+`SOCK_SEQPACKET` socket pair, one message per packet; the messages of a window process travel on its own pipe, one per
+line.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ MAX_PACKET_BYTES = 64 * 1024
 MAX_LINE_BYTES = 4 * 1024 * 1024
 #: A window process that sends more than this in all fails its window.
 MAX_STREAM_BYTES = 64 * 1024 * 1024
-#: Progress messages that a window process may send at once and per second; it merges what its workload reports.
+#: Progress messages that a window process may send at once and per second; it merges its workload's reports.
 PROGRESS_BURST = 200
 PROGRESS_PER_S = 50
 
 
-# -- jobs: what a forked process is asked to do ------------------------------------------------------------------------
+# -- jobs: the work of a forked process --------------------------------------------------------------------------------
 
 
 class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
@@ -68,7 +69,7 @@ Needs = Literal["survey", "window"]
 
 
 class Preload(msgspec.Struct, frozen=True, kw_only=True, tag="preload"):
-    """Import now what the next forks need. Answered with `Preloaded` or `PreloadFailed`."""
+    """Import now the modules that the next forks need. Answered with `Preloaded` or `PreloadFailed`."""
 
     workload: str
     needed_by: Needs
@@ -78,7 +79,7 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     """Fork a process for `job`. The packet carries two descriptors: the pipe's write end and the log file.
 
     Answered with `Forked`, `Refused` or `PreloadFailed`. The workload of a window or a trial is loaded first if it is
-    not yet; a survey imports in its own process what was not preloaded for it.
+    not yet; a survey imports the modules that were not preloaded for it in its own process.
     """
 
     id: int
@@ -87,7 +88,7 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     env: dict[str, str | None]
     #: CPUs that the process may run on; empty: all of the launcher's
     cpus: tuple[int, ...] = ()
-    #: limit on the process's private writable memory (RLIMIT_DATA), what it inherits included; None: unlimited
+    #: limit on the process's private writable memory (RLIMIT_DATA), including inherited memory; None: unlimited
     memory_limit_bytes: int | None = None
 
 
@@ -98,7 +99,7 @@ LauncherRequest = Preload | Fork
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
-    """The process exists. `shared_bytes` of its memory are the launcher's."""
+    """The process exists. It shares `shared_bytes` of its memory with the launcher."""
 
     id: int
     pid: int
@@ -117,8 +118,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     """The process and its whole group are gone. Exactly one of `exit_code` and `signal` is set.
 
-    `peak_memory_bytes` is resident memory, what it shares with the launcher included. `killed`: by the launcher, which
-    is leaving.
+    `peak_memory_bytes` is resident memory, including memory shared with the launcher. `killed`: the launcher killed the
+    process because it is ending itself.
     """
 
     id: int
@@ -130,7 +131,7 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
 
 
 class Preloaded(msgspec.Struct, frozen=True, kw_only=True, tag="preloaded"):
-    """What was asked for is in memory: forked processes have it."""
+    """The requested modules are imported: forked processes inherit them."""
 
     workload: str
     needed_by: Needs
@@ -160,7 +161,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     phase: str
-    #: boosting round and their planned number, 0 where there is none
+    #: boosting round and the planned number of rounds, 0 outside of boosting
     round: int = 0
     rounds: int = 0
 
@@ -182,7 +183,7 @@ class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
 
 
 class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):
-    """What the data of a symbol are like, before its windows; see `SymbolSurvey`."""
+    """The notes on a symbol's data, and its days with bars, sent before its windows; see `SymbolSurvey`."""
 
     symbol: str
     notes: tuple[DataNote, ...]
@@ -191,8 +192,10 @@ class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_sy
 
 
 class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed"):
-    """No window of a symbol can be planned to be trained: it has no data, or they cannot be used, or looking at them
-    failed, which says nothing about them."""
+    """No window of a symbol can be trained.
+
+    It has no data, or they cannot be used, or the survey failed (`unknown`), which says nothing about the data.
+    """
 
     symbol: str
     what: Literal["no_data", "bad_data", "unknown"]
@@ -237,9 +240,9 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
     launcher_lost: bool = False
-    #: of its log, which had grown beyond its limit
+    #: bytes that were left out of its log, which had grown beyond its limit
     log_left_out_bytes: int = 0
     #: gpusched sent it SIGKILL
     killed: bool = False
-    #: what the process wrote to its pipe that it must not; it was killed for it
+    #: the forbidden output that the process wrote to its pipe; it was killed for it
     violation: str | None = None

@@ -12,7 +12,7 @@ import msgspec
 
 from gpusched.worker.messages import Error, ErrorKind, PipeMessage, Progress
 
-#: progress messages are at least this far apart
+#: seconds between progress messages, at least
 PROGRESS_INTERVAL_S = 0.2
 MAX_MESSAGE_CHARS = 4 * 1024
 MAX_TRACEBACK_CHARS = 64 * 1024
@@ -28,7 +28,7 @@ class Stream:
         self._encoder = msgspec.json.Encoder()
 
     def send(self, message: PipeMessage) -> None:
-        """Write the whole line. Ends the process without a word if nobody is there to read it."""
+        """Write the whole line. Ends the process, without a message, if nobody reads the pipe any more."""
         line = memoryview(self._encoder.encode(message) + b"\n")
         try:
             while line:
@@ -40,10 +40,10 @@ class Stream:
 class MergedProgress:
     """`Report` for a window process: calls in quick succession become one message.
 
-    A call is sent at once if the last message is long enough ago. Otherwise the latest one is sent when that time has
-    come: by the next call, or by an alarm if there is none, so that a phase that lasts is seen too (unless it is one
-    call into a library that does not return: the alarm runs when Python does, and does not interrupt system calls). A
-    window that is faster than the interval sends nothing.
+    A call is sent at once if the interval since the last message is over. Otherwise the latest call is sent when it is:
+    by the next call, or by an alarm if there is none, so that a long phase is seen, too (unless it is one call into a
+    library: the alarm runs only between Python's instructions, and does not interrupt system calls). A window that is
+    shorter than the interval sends nothing.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -60,7 +60,7 @@ class MergedProgress:
             self._arm()
 
     def stop(self) -> None:
-        """No progress after this: what is still pending is out of date."""
+        """Send no more progress; a pending report is dropped, because it is out of date."""
         self._pending = None
         if self._armed:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -86,12 +86,12 @@ class MergedProgress:
 
 
 def error_message(kind: ErrorKind, error: BaseException) -> Error:
-    """The message for an exception; its traceback keeps the end, where the cause is."""
+    """Make the message for an exception; of a long traceback it keeps the end, where the cause is."""
     text, remedy = str(error), getattr(error, "remedy", "")
     if remedy:
         text = f"{text}; {remedy}"
     name = type(error).__name__
-    # What people have written for people needs no name of a class before it.
+    # Messages of these kinds were written for people, so they need no class name before them.
     message = (
         (text or name) if kind in ("no_data", "bad_data", "bad_parameters") else (f"{name}: {text}" if text else name)
     )
@@ -103,5 +103,5 @@ def error_message(kind: ErrorKind, error: BaseException) -> Error:
 
 
 def encodable(text: str) -> str:
-    """Without the lone surrogates that undecodable file names leave in messages."""
+    """Replace the lone surrogates that undecodable file names leave in messages."""
     return text.encode("utf-8", "replace").decode("utf-8")

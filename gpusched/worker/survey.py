@@ -1,4 +1,4 @@
-"""A survey: what the windows of some symbols would find, and which of their results are already committed."""
+"""A survey: how the data of some symbols would serve their windows, and which results are already committed."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from gpusched.workload import (
     window_label,
 )
 
-#: a reason and a remedy keep this much: a plan of 200,000 windows holds as many
+#: most characters of a reason and of a remedy: a plan of 200,000 windows holds as many
 MAX_REASON_CHARS = 1000
-#: of a symbol
+#: most notes on a symbol
 MOST_NOTES = 20
 
 Survey = Callable[[SurveyTask], SymbolSurvey | Sequence[WindowSurvey]]
@@ -43,24 +43,24 @@ Send = Callable[[SurveyedSymbol | SurveyedWindow | SurveyFailed], None]
 
 
 def run_survey(job: SurveyJob, send: Send) -> None:
-    """Survey each symbol; one that cannot be surveyed does not keep the others from it. Raises BadParameters."""
+    """Survey each symbol; the failure of one does not stop the others. Raises BadParameters."""
     load_function(job.workload)
     survey: Survey = getattr(load_module(job.workload), "survey", _all_trainable)
     for task in job.tasks:
         try:
-            found = _complete(task, survey(task))
+            result = _complete(task, survey(task))
         except BadParameters:
             raise  # no symbol would fare better
         except NoData as error:
             send(_failed(task, "no_data", error, error.remedy))
         except BadData as error:
             send(_failed(task, "bad_data", error, error.remedy))
-        except Exception as error:  # of the disk, for want of memory, or a bug: the data may be sound
+        except Exception as error:  # a disk error, lack of memory, or a bug: the data may be sound
             traceback.print_exc(file=sys.stderr)
             send(_failed(task, "unknown", f"{type(error).__name__}: {error}"))
         else:
-            send(_surveyed_symbol(task, found))
-            for window in found.windows:
+            send(_surveyed_symbol(task, result))
+            for window in result.windows:
                 send(_surveyed(job, task.symbol, window))
 
 
@@ -79,23 +79,24 @@ def serve(job: SurveyJob, pipe: int) -> int:
 
 
 def _all_trainable(task: SurveyTask) -> list[WindowSurvey]:
-    """For workloads that have no survey of their own."""
+    """Survey for a workload that has no survey of its own: every window can be trained."""
     return [WindowSurvey(start=window.start, end=window.end, bars=0, usable_rows=0) for window in task.windows]
 
 
-def _complete(task: SurveyTask, found: SymbolSurvey | Sequence[WindowSurvey]) -> SymbolSurvey:
-    """Raise ValueError unless every window was looked at, once."""
-    if not isinstance(found, SymbolSurvey):
-        found = SymbolSurvey(windows=tuple(found))
-    if [(window.start, window.end) for window in found.windows] != [(asked.start, asked.end) for asked in task.windows]:
+def _complete(task: SurveyTask, result: SymbolSurvey | Sequence[WindowSurvey]) -> SymbolSurvey:
+    """Complete a survey. Raises ValueError unless it has every window once, in order."""
+    if not isinstance(result, SymbolSurvey):
+        result = SymbolSurvey(windows=tuple(result))
+    surveyed = [(window.start, window.end) for window in result.windows]
+    if surveyed != [(window.start, window.end) for window in task.windows]:
         raise ValueError(f"the workload's survey of {task.symbol} did not return its windows one by one, in order")
-    return found
+    return result
 
 
 def _failed(
-    task: SurveyTask, what: Literal["no_data", "bad_data", "unknown"], why: object, remedy: str = ""
+    task: SurveyTask, kind: Literal["no_data", "bad_data", "unknown"], why: object, remedy: str = ""
 ) -> SurveyFailed:
-    return SurveyFailed(symbol=task.symbol, what=what, reason=_bounded(str(why)), remedy=_bounded(remedy))
+    return SurveyFailed(symbol=task.symbol, what=kind, reason=_bounded(str(why)), remedy=_bounded(remedy))
 
 
 def _bounded(text: str) -> str:
@@ -103,9 +104,9 @@ def _bounded(text: str) -> str:
     return encodable(text if len(text) <= MAX_REASON_CHARS else text[:MAX_REASON_CHARS] + "…")
 
 
-def _surveyed_symbol(task: SurveyTask, found: SymbolSurvey) -> SurveyedSymbol:
-    notes = tuple(DataNote(note.kind, _bounded(note.text)) for note in found.notes[:MOST_NOTES])
-    return SurveyedSymbol(symbol=task.symbol, notes=notes, days=found.days, strict=found.strict)
+def _surveyed_symbol(task: SurveyTask, survey: SymbolSurvey) -> SurveyedSymbol:
+    notes = tuple(DataNote(note.kind, _bounded(note.text)) for note in survey.notes[:MOST_NOTES])
+    return SurveyedSymbol(symbol=task.symbol, notes=notes, days=survey.days, strict=survey.strict)
 
 
 def _surveyed(job: SurveyJob, symbol: str, window: WindowSurvey) -> SurveyedWindow:

@@ -17,10 +17,10 @@ WarmUp = Callable[[DeviceType], Trial]
 
 
 def serve(job: TrialJob, pipe: int) -> int:
-    """Try it for the supervisor at the other end of `pipe`, whose last message counts; return the exit code.
+    """Run a trial for the supervisor at the other end of `pipe`, whose last message counts; return the exit code.
 
-    Where CUDA refuses its context the workload is tried all the same: only it knows whether it was built for CUDA at
-    all, which is the better answer. What CUDA said is sent before, since LightGBM may die of it.
+    If CUDA refuses a context, the workload is tried all the same: only the workload knows whether it was built for CUDA
+    at all, which is the better answer. CUDA's error is sent first, since LightGBM may die of it.
     """
     stream = Stream(pipe)
     stream.send(Started(pid=os.getpid()))
@@ -31,7 +31,7 @@ def serve(job: TrialJob, pipe: int) -> int:
             leave_no_core()
         warm_up: WarmUp | None = getattr(load_module(job.workload), "warm_up", None)
         trial = Trial(trained=True) if warm_up is None else warm_up(job.device_type)
-    except Exception as error:  # whatever a workload raises: it does not train here
+    except Exception as error:  # any error of a workload: it does not train here
         stream.send(error_message(error_kind(error, job.device_type), error))
         return 1
     if refused is None or not trial.trained:
@@ -40,7 +40,7 @@ def serve(job: TrialJob, pipe: int) -> int:
 
 
 def _refused(job: TrialJob) -> CudaError | None:
-    """What CUDA has against this device, if it cannot be used by it now."""
+    """CUDA's error if it cannot use this device now."""
     try:
         require_device(job.device, job.device_type)
     except CudaError as error:
@@ -49,5 +49,5 @@ def _refused(job: TrialJob) -> CudaError | None:
 
 
 def leave_no_core() -> None:
-    """The crash that is to be expected leaves no file behind."""
+    """Switch core dumps off: the process may be expected to crash."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -1,6 +1,6 @@
-"""What a slot runs: load the workload, call it for one window, commit what it wrote.
+"""Run one window in a slot: load the workload, call it for the window, commit its artifacts.
 
-`run_window` is all of it and raises like any function; `gpusched train` calls it in its own process. `serve` is
+`run_window` does all of it and raises like any function; `gpusched train` calls it in its own process. `serve` calls
 `run_window` at the far end of a pipe.
 """
 
@@ -65,7 +65,7 @@ def load_function(workload: str) -> WorkloadFunction:
 
 
 def run_window(job: WindowJob, report: Report) -> WindowResult:
-    """Train one window and commit its artifacts. Raises what the workload raises."""
+    """Train one window and commit its artifacts. Passes on the workload's exceptions."""
     began = time.monotonic()
     task = job.task
     function = load_function(job.workload)
@@ -91,7 +91,7 @@ def serve(job: WindowJob, pipe: int) -> int:
     report = MergedProgress(stream)
     try:
         result = run_window(job, report)
-    except Exception as error:  # whatever a workload raises is its window's failure and nobody else's
+    except Exception as error:  # any error of the workload fails its own window only
         report.stop()
         _lift_memory_limit()
         message = error_message(error_kind(error, job.task.device_type), error)
@@ -104,7 +104,7 @@ def serve(job: WindowJob, pipe: int) -> int:
 
 
 def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
-    """Whether and how trying again can help."""
+    """Classify an error by whether and how trying again can help."""
     match error:
         case NoData():
             return "no_data"
@@ -151,7 +151,7 @@ def _metadata(job: WindowJob, result: Result, device_seen: str | None, seconds: 
 
 
 def _plain(value: object) -> object:
-    """numpy's scalars and arrays as JSON has them, without importing numpy to ask."""
+    """Convert numpy's scalars and arrays for JSON, without importing numpy to recognize them."""
     to_list = getattr(value, "tolist", None)
     if to_list is not None:
         return to_list()
@@ -159,6 +159,6 @@ def _plain(value: object) -> object:
 
 
 def _lift_memory_limit() -> None:
-    """A process that ran into its soft limit still has to say so."""
+    """Lift the soft limit: a process that ran into it still needs memory to report that."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
