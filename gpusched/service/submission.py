@@ -50,7 +50,7 @@ def _why_not(request: Submit) -> str | None:
         if problem := symbol_problem(symbol):
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
-        return "a symbol stands in it twice"
+        return "it names a symbol twice"
     if not _ENTRY_POINT.fullmatch(spec.workload):
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
     if spec.window_days < 1:
