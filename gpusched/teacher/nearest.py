@@ -26,7 +26,7 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def nothing_found(root: str, symbol: str, interval: str) -> NoData:
-    """Make the error that says where the bars of a symbol were sought, and what helps."""
+    """Make the error for a symbol without bars: the places that were searched, and a remedy."""
     if not Path(root).is_dir():
         return NoData(f"no data: the data root {root} is not a directory", remedy="give another --data-root")
     below = Path(root, symbol)

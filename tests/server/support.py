@@ -50,7 +50,7 @@ class Daemon:
         self.wait_for_notice("READY=1")
 
     def listen(self) -> str:
-        """Act as the service manager of a daemon that somebody else starts; return the address that it should notify."""
+        """Act as the service manager of a daemon that somebody else starts; return the address for it to notify."""
         address = self.directory / "notify"
         address.unlink(missing_ok=True)
         if hasattr(self, "notices"):
