@@ -73,7 +73,8 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
     else:
         names = [str(name) for name in frame.columns]
     frame.columns = pd.Index(names)
-    if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):  # dates in the index are it
+    if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):
+        # Dates in an index of any other name are the timestamps.
         dated = [frame.index.get_level_values(level).dtype.kind == "M" for level in range(len(index))]
         index = [TIMESTAMPS[0] if is_dated else name for name, is_dated in zip(index, dated, strict=True)]
         if index == [""] and frame.index.dtype.kind in "iu" and len(frame):

@@ -225,7 +225,7 @@ def _numbers(characters: Characters) -> Instants | None:
         try:
             return _in_groups(characters, _moments)
         except _NotRead:
-            if widths[0] != 12:  # which milliseconds until 2001 have, too
+            if widths[0] != 12:  # milliseconds until 2001 have 12 digits, too
                 raise
     allowed = _digits(characters) | (characters == _DOT) | (characters == 0)
     allowed[0] |= characters[0] == _MINUS
