@@ -41,7 +41,7 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
         counts = {str(value): int(count) for value, count in symbols.value_counts(sort=False).items() if count}
         mine, notes, problem = own_rows(layout.names[layout.symbol], counts, len(frame), reading.symbol)
         if problem:
-            raise BadData(f"{path}: {problem}: call the symbol so, or give it a file of its own")
+            raise BadData(f"{path}: {problem}: use such a value as the symbol, or give it a file of its own")
         if mine is not None:
             kept = (symbols == mine).to_numpy(bool)
             frame, line = frame[kept], line[kept]

@@ -117,7 +117,7 @@ def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interva
                 break
     if measured is not None:
         raise BadData(
-            f"{where}: the bars are {intervals.worded(measured)} apart, and those of the interval {interval} are"
+            f"{where}: the bars are {intervals.worded(measured)} apart, but the interval {interval} means"
             f" {intervals.worded(wanted)}",
             remedy=f"give --interval {intervals.short_name(measured)}, or put them where they belong",
         )

@@ -1,4 +1,4 @@
-"""A scheduler that works through a batch while a view looks on, and consoles that keep what is drawn."""
+"""A scheduler that works through a batch while a view looks on, and consoles that keep their output."""
 
 from __future__ import annotations
 
