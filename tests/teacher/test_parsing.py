@@ -196,12 +196,12 @@ def test_files_may_differ(tmp_path: Path) -> None:
     [
         (
             "\nopen,high,low,close,volume\n",
-            ":2: there is no column 'timestamp' (there are: open, high, low, close, volume); name them with data.columns",
+            ":2: there is no column 'timestamp' (there are: open, high, low, close, volume); name them with data",
         ),
         (
             "ts,o,h,low,close,vol\n",
-            ":1: there are no columns 'timestamp', 'open', 'high', 'volume' (there are: ts, o, h, low, close, vol); name"
-            ' them with data.columns = {timestamp = "ts", open = "o", high = "h", volume = "vol"}',
+            ":1: there are no columns 'timestamp', 'open', 'high', 'volume' (there are: ts, o, h, low, close, vol);"
+            ' name them with data.columns = {timestamp = "ts", open = "o", high = "h", volume = "vol"}',
         ),
         (
             ONE + TWO,
