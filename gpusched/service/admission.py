@@ -71,7 +71,7 @@ class OutputTaken(InputError):
 
 
 class OutputCleared(InputError):
-    problem = "results in {path} are being removed, as `gpusched forget --results` was told"
+    problem = "results in {path} are being removed by `gpusched forget --results`"
     remedy = "submit it again in a moment, or give it another output directory"
 
 
@@ -82,7 +82,7 @@ class Draining(DaemonError):
 
 class NotYetDurable(DaemonError):
     problem = "the daemon cannot write its store: {cause}"
-    remedy = "make room or mend it: while the daemon runs it keeps the request, and does it as soon as it can write"
+    remedy = "make room or mend it: the daemon keeps the request while it runs, and carries it out once it can write"
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,7 +246,7 @@ class Admission:
     async def _require(self, wanted: DeviceChoice, on_trial: Callable[[str], None]) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
 
-        The pool's GPUs were tried with the device type that `auto` chose. Another device type has to be tried first: a
+        The pool's GPUs train with the device type that `auto` found. Another device type has to be tried first: a
         window that fails because a GPU lacks it would count as evidence against the GPU.
         """
         await self.fleet.require(wanted, on_trial)
@@ -341,7 +341,7 @@ def _why_not(request: Submit) -> str | None:
         if problem := symbol_problem(symbol):
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
-        return "a symbol stands in it twice"
+        return "it names a symbol twice"
     if not _ENTRY_POINT.fullmatch(spec.workload):
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
     if spec.window_days < 1:

@@ -79,7 +79,7 @@ FOLLOW_S = 0.2
 
 class ForgottenNowhere(InputError):
     problem = "a run forgets nothing while it is at work"
-    remedy = "what is known of it is in its output directory"
+    remedy = "its records are in its output directory"
 
 
 class ForgetWhat(InputError):

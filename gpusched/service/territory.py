@@ -52,7 +52,7 @@ class OutputNotYours(InputError):
 
 
 class OutputPrivate(InputError):
-    problem = "the output directory {path} {where} {private}, where gpusched keeps what is its own"
+    problem = "the output directory {path} {where} {private}, where gpusched keeps its own files"
     remedy = "choose another directory with -o, or leave -o out"
 
 
