@@ -76,8 +76,9 @@ def measure(windows: int) -> Iterator[Blocked]:
         client.drain(None)
 
         def submit(daemon: Connection) -> None:
-            asked = spec(windows, Path(name))
-            submitted = daemon.submit(asked, name=BATCH, source=BATCH, output_dir=Path(name) / "out")
+            submitted = daemon.submit(
+                spec(windows, Path(name)), name=BATCH, source=BATCH, output_dir=Path(name) / "out"
+            )
             assert sum(submitted.batch.counts.values()) == windows
 
         requests: list[tuple[str, Callable[[Connection], object]]] = [

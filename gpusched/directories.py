@@ -34,7 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class NotOurs(InputError):
     problem = "{path} is {what}"
-    remedy = "move it away, or choose another directory: gpusched writes there only to what its own user has made"
+    remedy = "move it away, or choose another directory: gpusched writes there only to entries of its own user"
 
 
 # -- directories -------------------------------------------------------------------------------------------------------

@@ -149,6 +149,29 @@ def lock(path: Path) -> int:
     return descriptor
 
 
+def lock_directory(directory: int) -> int:
+    """Return a descriptor that locks an open directory until it is closed, or only that where there are no such locks.
+
+    Raises Locked, OSError.
+    """
+    with opened(".", directory) as again:
+        if not _lock(again):
+            raise Locked(_holder(again))
+        return os.dup(again)  # the lock belongs to both
+
+
+def _holder(descriptor: int) -> str:
+    """Who has locked an open file, as far as the kernel tells: not across containers or file servers."""
+    status = os.fstat(descriptor)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            match line.split():
+                case [_, "FLOCK", _, "WRITE", pid, where, *_] if where == place and pid != "0":
+                    return f"the process {pid}"
+    return "another process"
+
+
 def _take(descriptor: int, path: Path) -> None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:

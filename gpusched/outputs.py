@@ -1,4 +1,4 @@
-"""An output directory as a whole: find missing results, remove results, and remove left-overs of dead attempts.
+"""An output directory as a whole: claim it, find missing results, remove results and left-overs of dead attempts.
 
 Only directories that gpusched wrote are removed; `gpusched.artifacts` tells them from everything else.
 """
@@ -12,7 +12,25 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from gpusched import artifacts, directories
+from gpusched import artifacts, directories, files
+from gpusched.errors import InputError
+
+
+class OutputInUse(InputError):
+    problem = "{holder} trains a batch into {path}"
+    remedy = "wait until that batch is finished, or give this one another output directory"
+
+
+def claim(output_dir: Path, *, guarded: bool = False, make: bool = True) -> int:
+    """A descriptor that keeps other supervisors from claiming this directory until it is closed.
+
+    Raises OutputInUse, OSError, `directories.NotOurs`.
+    """
+    with directories.opened_output(output_dir, guarded=guarded, make=make) as directory:
+        try:
+            return files.lock_directory(directory)
+        except files.Locked as locked:
+            raise OutputInUse(holder=locked.holder, path=output_dir) from None
 
 
 def missing(output_dir: Path, labels: Collection[str]) -> list[str]:

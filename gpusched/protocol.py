@@ -335,7 +335,7 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     width: int = 0
     #: memory promised to windows that no reading has shown using it yet
     reserved_bytes: int = 0
-    #: memory used by processes that are not gpusched's; None where the owner cannot be determined
+    #: memory used by processes other than the daemon's windows; None where the device does not tell whose it is
     foreign_bytes: int | None = None
     #: time of the last change of `health`
     since_at: float = 0.0
@@ -422,7 +422,7 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     attempt: int
-    #: position of the first byte of `data` in the log
+    #: position of the first byte of `data` in the log as it was written
     offset: int
     data: bytes
 
@@ -454,7 +454,7 @@ class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):
     batches: tuple[str, ...] = ()
     windows: int = 0
     results: int = 0
-    #: paths of results that were kept, because they hold something other than that result, or may
+    #: paths that were kept: not provably results of the batch and nothing else, or also of another batch or client
     kept: tuple[str, ...] = ()
 
 

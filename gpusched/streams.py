@@ -110,7 +110,7 @@ def takes_more(file: IO[str]) -> bool:
 def when_gone(file: IO[str], then: Callable[[], None]) -> None:
     """Call `then` from another thread once the other end is closed: a pipe's reader has left, a terminal has hung up.
 
-    A command that only waits would not notice, and one that reads from the lost terminal would wait for ever.
+    A command that only waits would not notice, and one that reads from the lost terminal would get nothing for ever.
     """
     waiting = select.poll()
     try:

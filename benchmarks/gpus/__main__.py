@@ -1,4 +1,4 @@
-"""What only a machine with a GPU can prove, within minutes.
+"""The claims that only a machine with a GPU can prove, within minutes.
 
     python -m benchmarks.gpus [--deadline 420] [--device auto|cuda|gpu] [--set key=value] [--json FILE] [PART …]
 
@@ -7,8 +7,8 @@ megabytes of one, alone and n at once), daily (seconds a window and the refill g
 (its choice against the truth), same (determinism), baseline (an interpreter for every window), 5m (as daily), room (a
 full card), opencl (as daily).
 
-Needs no network and changes no setting of a card. FILE is written anew after each part. The exit code is 1 if something
-that is claimed does not hold.
+Needs no network and changes no setting of a card. FILE is written anew after each part. The exit code is 1 if a claim
+does not hold.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--deadline", type=float, default=DEADLINE_S, metavar="SECONDS", help="for all of it")
     parser.add_argument("--device", choices=("auto", "cuda", "gpu"), default="auto", help="auto: both")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for gpusched")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--quick", action="store_true", help="a rehearsal: few windows of daily bars, one slot")
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:

@@ -1,8 +1,7 @@
-"""`python -m benchmarks.gpus.ballast LEAVE_MIB SECONDS [DELAY_S]`: takes a card's memory but so much.
+"""`python -m benchmarks.gpus.ballast LEAVE_MIB SECONDS [DELAY_S]`: takes a card's memory except LEAVE_MIB, for SECONDS.
 
-After so many seconds it gives it back.
-It says `ready` when it has it, and goes on taking what others give back. Its context alone keeps everybody else off a
-card in EXCLUSIVE_PROCESS mode.
+It prints `ready` once it has the memory, and goes on taking memory that others free. Its context alone keeps everybody
+else off a card in EXCLUSIVE_PROCESS mode.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import time
 from typing import Any
 
 MIB = 1 << 20
-#: of these sizes, in MiB, the largest first
+#: sizes of allocations in MiB, the largest first
 PIECES = (4096, 512, 64, 8, 2)
 
 
@@ -46,7 +45,7 @@ def main(leave_mib: int, seconds: float, delay_s: float = 0.0) -> int:
 
 
 def _take(cuda: Any, leave_mib: int) -> int:
-    """All but so many MiB; what is left then."""
+    """Allocate until only `leave_mib` MiB are free; return the MiB that are."""
     free, total, at = ctypes.c_size_t(), ctypes.c_size_t(), ctypes.c_uint64()
     for piece in PIECES:
         while not cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)):

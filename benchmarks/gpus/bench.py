@@ -1,4 +1,4 @@
-"""Batches on GPUs against a deadline: how each is run, and what its store says of it afterwards."""
+"""Batches on GPUs against a deadline: run each, and read its store afterwards."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from gpusched.engines.local.warm_up import launcher_environment
 from gpusched.store.store import AttemptRow, Store
 
 Interval = Literal["1d", "5m"]
-#: symbols that data is written for, and bars a day
+#: number of symbols with data, and bars a day
 SYMBOLS: dict[Interval, tuple[int, int]] = {"1d": (36, 1), "5m": (12, 75)}
-#: seconds that a batch may take
+#: most seconds for a batch
 RUN_S = 90.0
-#: no part begins with less
+#: seconds: no part begins with fewer left
 LEAST_S = 15.0
 
 
@@ -39,7 +39,7 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What one batch came to. Seconds of a window are from its start to the moment at which its slot is free."""
+    """The result of one batch. Seconds of a window are from its start to the moment at which its slot is free."""
 
     name: str
     device: str
@@ -47,17 +47,17 @@ class Run:
     windows: int
     seconds: float
     per_s: float
-    #: without the first window of each slot, which has everything cold
+    #: without the first window of each slot, which starts cold
     steady_per_s: float | None = None
     window_s: float | None = None
-    #: from a window's end to the start of the next one on its slot: the median, and the 99th of a hundred
+    #: from a window's end to the start of the next one on its slot: the median, and the 99th percentile
     refill_ms: float | None = None
     refill_p99_ms: float | None = None
     cpu_s: float | None = None
-    #: attempts by how they ended, those with results left out
+    #: attempts without a result, by how they ended
     failures: dict[str, int] = field(default_factory=dict)
     nvml: dict[str, Any] = field(default_factory=dict)
-    #: the end of what it said, where it failed
+    #: the end of its output, if it failed
     error: str = ""
 
     def object(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Bench:
         return self._deadline - time.monotonic()
 
     def seconds(self, wanted: float) -> float:
-        """As many, or what is left. Raises OutOfTime."""
+        """`wanted` seconds, or the seconds that are left. Raises OutOfTime."""
         if self.left() < LEAST_S:
             raise OutOfTime
         return min(wanted, self.left())
@@ -103,21 +103,21 @@ class Bench:
         return [*flags, *(text for setting in given for text in ("--set", setting))]
 
     def asked(self, interval: Interval, symbols: int, device: DeviceChoice) -> list[str]:
-        """What `plan`, `run` and `bench` are told of a batch."""
+        """The arguments of `plan`, `run` and `bench` that describe a batch."""
         path = self.symbols_file(interval, symbols)
         dates = ("--start", str(START), "--end", str(END), "--window-days", str(WINDOW_DAYS))
         where = ("--data-root", str(path.parent / "data"), "--device", device)
         return [str(path), *where, *dates, *self.options(interval)]
 
     def launcher_environment(self) -> dict[str, str]:
-        """What gpusched's own launcher would have: the kernel caches, and whether processors pass for GPUs."""
+        """The environment of gpusched's own launcher: the kernel caches, and whether processors pass for GPUs."""
         pairs = (text.partition("=") for text in (f"cache.dir={self.directory / 'cache'}", *self._more))
         return launcher_environment(load(flags=[(key, value, "--set") for key, _, value in pairs]).config)
 
     def call(
         self, command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """The command in a session of its own, which is ended whole when its time is up (then code 124)."""
+        """Run a command in a session of its own, all of which is ended when its time is up (then code 124)."""
         with subprocess.Popen(
             command,
             cwd=self.directory,
@@ -153,7 +153,7 @@ class Bench:
         more: Sequence[str] = (),
         watch: Watch | None = None,
     ) -> Run:
-        """`gpusched run` with so many slots a device; on the processors, in all. Raises OutOfTime."""
+        """Run `gpusched run` with `slots` on each device, or in all on the processors. Raises OutOfTime."""
         seconds = self.seconds(RUN_S)
         where = ["--workers", str(slots)] if device == "cpu" else ["--set", f"devices.slots={slots}"]
         output = self.output(name)
@@ -171,7 +171,7 @@ class Bench:
 
 
 def attempts_of(output: Path) -> list[AttemptRow]:
-    """Every attempt that ended, in the order of placement; nothing if there is no store."""
+    """Every attempt that ended, in the order of placement; none if there is no store."""
     path = output / STATE_DIR / "state.db"
     if not path.exists():
         return []
@@ -221,7 +221,7 @@ def _middle(values: Sequence[float]) -> float | None:
 
 
 def last_object(text: str) -> dict[str, Any]:
-    """The last line of a command that prints JSON; empty if it is none."""
+    """The JSON object in the last line of a command's output; empty if there is none."""
     try:
         found = json.loads(text.strip().splitlines()[-1])
     except (IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""What the first use of a device costs a process that was forked from a preloaded one, step by step.
+"""The cost, step by step, of the first use of a device in a process that was forked from a preloaded one.
 
     python -m benchmarks.gpus.contexts JOB.json --type cuda --device GPU-… --at-once 1,4,16
 
@@ -48,7 +48,7 @@ def main() -> int:
     prepare_to_fork()
     found: dict[str, Any] = {"preload_s": round(time.perf_counter() - began, 3)}
     with tempfile.TemporaryDirectory(prefix="contexts-") as directory:
-        _at_once(1, job, Path(directory))  # kernels, and the files of the driver
+        _at_once(1, job, Path(directory))  # a first time, for the kernels and the driver's files
         for count in map(int, options.at_once.split(",")):
             rounds = REPEAT if count == 1 else 1
             told = [steps for _ in range(rounds) for steps in _at_once(count, job, Path(directory))]
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def _at_once(count: int, job: WindowJob, directory: Path) -> list[dict[str, Any]]:
-    """Fork so many, let them begin together, and hear what each step took."""
+    """Fork `count` processes, let them begin together, and read the milliseconds of each step."""
     go, start = os.pipe()
     children = []
     for number in range(count):
@@ -68,7 +68,7 @@ def _at_once(count: int, job: WindowJob, directory: Path) -> list[dict[str, Any]
             _child(job, directory / f"{number}", go, tell)
         os.close(tell)
         children.append((pid, told))
-    os.close(start)  # they all read the end of it at once
+    os.close(start)  # every child reads its end of file at once
     found = []
     for pid, told in children:
         with os.fdopen(told, "rb") as pipe:
@@ -101,14 +101,14 @@ def _child(job: WindowJob, output: Path, go: int, tell: int) -> NoReturn:
             run_window(msgspec.structs.replace(job, output_dir=str(output)), lambda phase, round=0, rounds=0: None)
         steps["window_mb"] = own_megabytes(job.task.device)
         steps["all"] = round(1000 * (time.perf_counter() - began), 1)
-    except BaseException as error:  # it is told, and this process ends
+    except BaseException as error:  # it is reported, and this process ends
         steps = {"error": f"{type(error).__name__}: {error}"[:300]}
     os.write(tell, json.dumps(steps).encode())
     os._exit(0)
 
 
 def _use_cuda(steps: dict[str, Any]) -> None:
-    """As a window does, but each call by itself."""
+    """Use CUDA as a window does, but time each call by itself."""
     with _timed(steps, "load libcuda"):
         cuda: Any = ctypes.CDLL("libcuda.so.1")
     device, context, memory = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()

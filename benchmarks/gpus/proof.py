@@ -1,4 +1,4 @@
-"""The parts of the proof. Each measures one thing, and says of what it claims whether that holds here."""
+"""The parts of the proof. Each measures one thing, and reports whether its claims hold here."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from gpusched.core.model import DeviceType
 from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 from gpusched.devices.slots import look
 
-#: in this order: where time is short, the ends of the range say more than its middle
+#: in this order: if time is short, the ends of the range tell more than its middle
 SLOTS = (1, 4, 16, 2, 8)
-#: symbols for so many slots, so that each measurement takes about as long
+#: slots → symbols, so that each measurement takes about as long
 SYMBOLS = {1: 4, 2: 8, 4: 16}
 #: files of a window that two trainings on one device type give byte for byte
 REPRODUCIBLE = ("model.txt", "labels.csv.gz", "feature_importance.csv")
-#: windows of the users' own design, by workers
+#: (workers, windows) of the users' own design
 BASELINE = ((16, 32), (4, 16), (1, 4))
-#: `auto` may be wrong by so much of the better one's time, and be right: they are as good as each other
+#: share of the better time by which `auto`'s choice may be slower: the two are then equally good
 CLOSE = 0.2
 
 
 @dataclass
 class Proof:
-    """What has been found out, part by part; `device_types` are those that have trained so far."""
+    """The results so far, part by part; `device_types` are those that have trained so far."""
 
     bench: Bench
     device_types: Sequence[DeviceType]
@@ -51,7 +51,7 @@ class Proof:
     failed: int = 0
 
     def holds(self, holds: bool | None, what: str) -> None:
-        """Say whether something holds; None: it cannot be told here."""
+        """Print whether a claim holds; None: this machine cannot tell."""
         self.failed += holds is False
         print(f"{'?' if holds is None else 'ok' if holds else 'FAILS':<5}  {what}", flush=True)
 
@@ -108,7 +108,7 @@ def machine(proof: Proof) -> dict[str, Any]:
 
 
 def checks(proof: Proof) -> dict[str, Any]:
-    """That windows train on each device, are pinned to it, and stay near it; which types train at all."""
+    """Check that windows train on each device, are pinned to it, and stay near it; find the types that train at all."""
     trained: list[DeviceType] = []
     told: dict[str, Any] = {}
     for device_type in proof.device_types:
@@ -163,7 +163,7 @@ def contexts(proof: Proof) -> dict[str, Any]:
 
 
 def rates(proof: Proof, device_type: DeviceType, interval: Interval = "1d") -> list[dict[str, Any]]:
-    """Windows a second, seconds a window and the refill gap with each number of slots."""
+    """Measure windows a second, seconds a window and the refill gap with each number of slots."""
     found = []
     try:
         for slots in proof.slots:
@@ -177,7 +177,7 @@ def rates(proof: Proof, device_type: DeviceType, interval: Interval = "1d") -> l
 
 
 def processors(proof: Proof) -> list[dict[str, Any]]:
-    """The CPU slots of the same machine."""
+    """Measure the CPU slots of the same machine."""
     cores = len(os.sched_getaffinity(0))
     return [
         proof.measured(
@@ -188,7 +188,7 @@ def processors(proof: Proof) -> list[dict[str, Any]]:
 
 
 def determinism(proof: Proof) -> dict[str, Any]:
-    """One model each time: alone on a device, and beside others."""
+    """Check that a window gives the same model alone on a device, beside others, and again."""
     found: dict[str, Any] = {}
     many = max(proof.slots)
     for interval in proof.intervals:
@@ -220,7 +220,7 @@ def _digests(output: Path) -> dict[str, str]:
 def baseline(proof: Proof) -> list[dict[str, Any]]:
     """The users' own design: a pool of workers, each of which starts an interpreter for every window, pinned."""
     jobs = window_jobs(proof.bench.symbols_file("1d", proof.symbols(16)), proof.bench.output("baseline"), Path(), "1d")
-    # the first of each symbol: all of one length
+    # in a rehearsal the first window of each symbol: all have one length
     tasks = [job.task for job in jobs if job.task.start == jobs[0].task.start or not proof.quick]
     found = []
     for workers, count in ((2, 2),) if proof.quick else BASELINE:
@@ -248,7 +248,7 @@ def baseline(proof: Proof) -> list[dict[str, Any]]:
 
 
 def room(proof: Proof) -> dict[str, Any]:
-    """What windows do when the card is full, or taken exclusively: all of them end trained, once there is room."""
+    """Check that all windows end trained after the card was full, or taken exclusively, once there is room."""
     if proof.main_type != "cuda":
         proof.holds(None, "memory is taken by CUDA, which does not train here")
         return {}
@@ -266,7 +266,7 @@ def room(proof: Proof) -> dict[str, Any]:
             said = (said + other.stdout.read()).strip()
         found[name] = {"ballast": said, **run.object()}
         bad = {kind for kind in run.failures if not kind.startswith(("device_memory", "device_lost", "interrupted"))}
-        # one that is full from the start is no device, and that is said with the driver's reason
+        # a card that is full from the start is not used, and the driver's reason is given
         good = (bool(run.windows) and not bad) or (not delay_s and "memory" in run.error)
         proof.holds(
             good if said.startswith("ready") else None,
@@ -276,7 +276,7 @@ def room(proof: Proof) -> dict[str, Any]:
 
 
 def choice(proof: Proof) -> dict[str, Any]:
-    """What `auto` comes to, against what each type really takes for the same batch."""
+    """Compare the choice of `auto` with the time that each type really takes for the same batch."""
     cores = len(os.sched_getaffinity(0))
     found: dict[str, Any] = {}
     for interval in proof.intervals:
@@ -303,7 +303,7 @@ def choice(proof: Proof) -> dict[str, Any]:
     return found
 
 
-#: in the order in which they are made: what matters most comes first
+#: in the order in which they run: the most important come first
 PARTS: dict[str, Callable[[Proof], Any]] = {
     "machine": machine,
     "checks": checks,

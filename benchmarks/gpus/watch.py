@@ -1,4 +1,4 @@
-"""What NVML says of the devices while a process and its descendants work."""
+"""Samples of NVML's readings while a process and its descendants work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PERIOD_S = 0.05
 
 
 class Watch:
-    """A context manager: looks every `PERIOD_S`. `of` is the process whose descendants count as ours."""
+    """A context manager that reads every `PERIOD_S` seconds. `of` is the process whose descendants count as ours."""
 
     def __init__(self, devices: Sequence[Device], of: int | None = None) -> None:
         self._ids = [device.id for device in devices]
@@ -47,7 +47,7 @@ class Watch:
             self._thread.join(10)
 
     def summary(self) -> dict[str, Any]:
-        """Means and peaks over all devices; what NVML did not tell is None."""
+        """Means and peaks over all devices; None for readings that NVML did not give."""
         told = in_initial_pid_namespace() and any(self.processes.values())
         return {
             "utilisation_mean": round(statistics.fmean(self.utilisation), 3) if self.utilisation else None,

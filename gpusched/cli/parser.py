@@ -143,7 +143,7 @@ def _output(command: argparse.ArgumentParser) -> None:
 
 
 def _name(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--name", help="the batch's id (made from the symbols file and what is asked for)")
+    command.add_argument("--name", help="the batch's id (made from the symbols file and the settings)")
     command.add_argument("--priority", type=int, help="batches with a higher one go first (0)")
 
 
@@ -173,7 +173,7 @@ def _maybe_batch(command: argparse.ArgumentParser) -> None:
 
 
 def _status_filter(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--status", metavar="STATUS", help="only those: queued, running, succeeded, failed, …")
+    command.add_argument("--status", metavar="STATUS", help="only this status: queued, running, succeeded, failed, …")
 
 
 def _one_window(command: argparse.ArgumentParser) -> None:
@@ -252,7 +252,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "demo": ("commands.demo:demo", "write sample data (real daily bars), then run it", (_directory, _json)),
     "plan": (
         "commands.batches:plan",
-        "what would run, and what would be skipped and why",
+        "show which windows would run, and which would be skipped and why",
         (_symbols, _output, _name, _ALL, _json),
     ),
     "run": (
@@ -262,12 +262,12 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     ),
     "bench": (
         "commands.bench:bench",
-        "the same windows with one slot and with all, and what limits them",
+        "time the same windows with one slot and with all, and name the limit",
         (_symbols, _ALL, _repeat, _json),
     ),
     "train": (
         "commands.train:train",
-        "train one window in this process: what a slot runs",
+        "train one window in this process, as a slot does",
         (_window, _settings(*TRAIN_OPTIONS), _json),
     ),
     "daemon": ("commands.service:daemon", "the service: accept batches and run them", ()),
@@ -276,9 +276,9 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "hand a batch to the daemon, and print its id",
         (_symbols, _output, _name, _wait, _ALL, _json),
     ),
-    "status": ("commands.queries:status", "how batches stand", (_maybe_batch, _json)),
+    "status": ("commands.queries:status", "the state of batches", (_maybe_batch, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
-    "show": ("commands.queries:show", "all that is known of a window", (_one_window, _json)),
+    "show": ("commands.queries:show", "all details of a window", (_one_window, _json)),
     "logs": ("commands.queries:logs", "the output of a window", (_one_window, _log)),
     "results": ("commands.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
     "report": ("commands.report:report", "a batch as one HTML file: timeline, devices, metrics", (_report, _json)),

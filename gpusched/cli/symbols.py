@@ -69,7 +69,7 @@ def named_symbols(options: argparse.Namespace, path: Path | None) -> Named:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:  # of a pipe, too: <(grep …)
+        with path.open("rb") as file:  # may be a pipe: <(grep …)
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise BadSymbolsFile(place=str(path), why=error.strerror or str(error)) from None

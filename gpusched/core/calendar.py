@@ -1,4 +1,4 @@
-"""Days that have data, by symbol, and which of them a symbol lacks that most others have. Pure."""
+"""The days for which each symbol has data, and the days that a symbol lacks while most others have them. Pure."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Self
 
 import msgspec
 
-#: of a weekday's trading days, a symbol that has less than this share does not trade on that weekday …
+#: a symbol that has less than this share of a weekday's trading days does not trade on that weekday …
 NO_TRADING = 0.1
-#: … if it has at least this share of another one's
+#: … provided that it has at least this share of some other weekday's
 TRADING = 0.5
-#: missing days that are named, beside the last one
+#: missing days that a note names, besides the last one
 NAMED_DAYS = 3
 
 _WEEK = 7
 
 
 class Days(msgspec.Struct, frozen=True):
-    """A set of calendar days, in a bit for each day of its span: 1 KB for twenty years."""
+    """A set of calendar days, with one bit for each day of its span: 1 KB for twenty years."""
 
     #: the first day of the set
     first: dt.date
-    #: day number n after `first` is in the set if bit n is 1; little-endian, the last byte is not 0
+    #: the n-th day after `first` is in the set if bit n is 1; little-endian, the last byte is not 0
     bits: bytes
 
     @classmethod
     def of(cls, ordinals: Iterable[int]) -> Self | None:
-        """The set of days with these proleptic Gregorian ordinals; None if there is none."""
+        """The set of days with these proleptic Gregorian ordinals; None if there are none."""
         numbers = set(ordinals)
         if not numbers:
             return None
@@ -44,19 +44,21 @@ class Days(msgspec.Struct, frozen=True):
         return start <= self.first and length <= (end - self.first).days + 1
 
 
-def missing_days(found: Mapping[str, Days]) -> dict[str, list[dt.date]]:
-    """By symbol, the days between its first and its last one that it lacks, and more than half of the symbols have
-    whose own span has them. A symbol that does not trade on some day of the week at all (a share beside currencies)
-    lacks none of those.
+def missing_days(by_symbol: Mapping[str, Days]) -> dict[str, list[dt.date]]:
+    """The missing days of each symbol that has any.
 
-    Days are bits of whole numbers, and so are the counts by day, one number for each binary digit: what this takes
-    grows with the number of symbols, hardly with that of days.
+    A day is missing if it lies between the symbol's first and last day, the symbol lacks it, and more than half of the
+    symbols whose span contains it have it. A weekday on which the symbol does not trade at all (a share among
+    currencies) is never missing.
+
+    Days are bits of integers, and so are the counts by day, one integer for each binary digit: the cost grows with the
+    number of symbols, and hardly with the number of days.
     """
-    if len(found) < 3:  # two cannot outvote one
+    if len(by_symbol) < 3:  # one symbol would outvote the other
         return {}
-    epoch = min(days.first for days in found.values())
-    has = {symbol: _bits(days, epoch) for symbol, days in found.items()}
-    spans = {symbol: _span(days, epoch) for symbol, days in found.items()}
+    epoch = min(days.first for days in by_symbol.values())
+    has = {symbol: _bits(days, epoch) for symbol, days in by_symbol.items()}
+    spans = {symbol: _span(days, epoch) for symbol, days in by_symbol.items()}
     trading = _majority(has.values(), spans.values())
     weekdays = [_every_week(trading.bit_length(), offset) for offset in range(_WEEK)]
     missing = {}
@@ -82,15 +84,15 @@ def _bits(days: Days, epoch: dt.date) -> int:
 
 
 def _span(days: Days, epoch: dt.date) -> int:
-    """All days from the first to the last one."""
+    """All days from the first to the last one, as bits."""
     length = int.from_bytes(days.bits, "little").bit_length()
     return ((1 << length) - 1) << (days.first - epoch).days
 
 
 def _majority(has: Iterable[int], spans: Iterable[int]) -> int:
-    """The days that more than half of those have whose spans have them."""
+    """The days that more than half of the symbols have, among those whose span contains the day."""
     present, spanning = _count(has), _count(spans)
-    # Twice the number of those that have a day, against the number of those that span it: digit by digit from the top.
+    # Compare twice the number of symbols that have a day with the number that span it, from the highest digit down.
     more, equal = 0, -1
     for place in reversed(range(max(len(present) + 1, len(spanning)))):
         twice = present[place - 1] if 0 < place <= len(present) else 0
@@ -114,7 +116,7 @@ def _count(sets: Iterable[int]) -> list[int]:
 
 
 def _without_trading(days: int, expected: int, weekdays: list[int]) -> Iterator[int]:
-    """Those of the weekdays on which a symbol does not trade, though most others do."""
+    """The weekdays on which a symbol does not trade, though most others do."""
     counts = [((expected & weekday).bit_count(), (expected & weekday & days).bit_count()) for weekday in weekdays]
     if not any(own >= TRADING * all_ > 0 for all_, own in counts):
         return

@@ -1,8 +1,8 @@
-"""Changes that people ask for, of one window or of all of a batch: what is asked, how far it is, and whose turn it is.
+"""Changes that people request, to one window or to all windows of a batch, and their progress.
 
-A batch can have 200,000 windows, and nobody else shall wait until all of them have been changed. So a change is made in
-slices, each in a turn of its own, and what is asked of a batch meanwhile waits behind it. It is recorded how far a
-change is, so that the next supervisor goes on where this one died. One that fits into a slice is never recorded.
+A batch can have 200,000 windows, and others must not wait until all of them have been changed. So a change is made in
+slices, one for each turn, and later requests for the same batch wait behind it. The progress of a change is recorded,
+so that the next supervisor continues where this one died. A change that fits into one slice is never recorded.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Verb = Literal["cancel", "hold", "release", "retry"]
 
 #: windows that a turn changes at most: 20 ms on a slow machine
 SLICE_WINDOWS = 100
-#: a batch with more windows is one of which not everything can be done in a turn
+#: batches with more windows than this are too large for some of the work to be done in one turn
 LARGE = 1000
-#: windows that it looks at for each of them
+#: a slice looks at this many times as many windows as it may change
 LOOKED_AT = 100
 
 
@@ -25,11 +25,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Do `verb` to one window, or to all windows of a batch that it applies to."""
 
     verb: Verb
-    #: None: all of them
+    #: None: all windows of the batch
     label: str | None = None
-    #: tells the changes of a batch apart; they are made in this order
+    #: identifies the change within its batch; changes are made in this order
     number: int = 1
-    #: windows from the first that have been looked at
+    #: windows, from the first, that have been looked at
     done: int = 0
-    #: windows that it applied to so far
+    #: windows to which the verb has applied so far
     windows: int = 0

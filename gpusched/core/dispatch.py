@@ -1,8 +1,8 @@
-"""The dispatcher: which window comes next, and on which slot. Changes nothing but whose turn it is.
+"""The dispatcher: chooses the next window and its slot. Its only state is the order in which batches were served.
 
-Between batches, the highest priority goes first, then the one served least recently, and none takes the device on which
-one before it waits for room; inside a batch, the windows with the most rows go first, so that the last slots to fall
-idle do so together.
+Among batches, the highest priority goes first, then the one served least recently, and no batch takes a device on which
+an earlier one waits for room. Within a batch, the windows with the most rows go first, so that the last slots fall idle
+at about the same time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpusched.core.queue import BatchQueue, Entry
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """A queued window, the free slot that it gets, and what to set aside of the device's memory and of the host's."""
+    """A queued window, the free slot that it gets, and the memory to set aside for it on the device and on the host."""
 
     entry: Entry
     slot: Slot
@@ -28,7 +28,7 @@ class Placement(msgspec.Struct, frozen=True):
 
 
 class Dispatcher:
-    """Looks at the scheduler's pool and batches; `estimates` tells what windows take."""
+    """Looks at the scheduler's pool and batches, and at `estimates` of the windows' costs."""
 
     def __init__(self, pool: Pool, batches: Mapping[str, BatchQueue], estimates: Estimates) -> None:
         self._pool = pool
@@ -49,16 +49,16 @@ class Dispatcher:
         return next((placement for placement in placements if placement is not None), None)
 
     def served(self, batch: BatchQueue) -> None:
-        """A window of `batch` was placed: it is the others' turn."""
+        """Note that a window of `batch` was placed: batches of the same priority go before it next time."""
         self._serves += 1
         batch.last_served = self._serves
 
     def _next_of(self, batch: BatchQueue, kept: set[str], now: Instant) -> Placement | None:
-        """The next window of a batch and its slot, or None if there is neither.
+        """The next window of a batch and its slot, or None if nothing of the batch can be placed.
 
-        `kept` are the devices that batches before it wait for. If it has to wait until the windows of a device leave,
-        that one is kept for it: others, which need less, would take every place that becomes free there. If it waits
-        for the host's memory, all are.
+        `kept` are the devices for which earlier batches wait. If this batch has to wait until the windows of a device
+        leave, that device is added: later batches, which need less, would take every slot that becomes free there. If
+        it waits for the host's memory, all devices are added.
         """
         spec = batch.batch.spec
         entry = batch.peek(now)
@@ -81,11 +81,10 @@ class Dispatcher:
         return None
 
     def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
-        """CPU and GPU slots together: the window that comes next, and where it is expected to end first.
+        """The next window of a batch that shares CPU and GPU slots, and where it is expected to end first.
 
-        A window waits for a GPU that will have done it before the CPU would. Meanwhile the CPU takes from the other end
-        of the queue, where the windows are that it is good at, as long as it is done with them before the GPUs are
-        through with the rest.
+        A window waits for a GPU that will finish it before the CPU would. Meanwhile the CPU takes small windows, which
+        suit it, from the other end of the queue, as long as it finishes them before the GPUs finish the rest.
         """
         need = self._device_need(first, batch.batch)
         gpu_free = self._pool.choose("gpu", need, without=kept) is not None
@@ -100,21 +99,21 @@ class Dispatcher:
         last = batch.peek_shortest(now) or first
         on_cpu, on_gpu = self._expected_seconds(batch, last)
         if on_cpu is None or on_gpu is None:
-            # To learn what the CPU takes, with the window that costs least.
+            # Learn the CPU's speed from the window that costs least.
             return last, "cpu"
-        # What the GPUs still have to do takes at least so long, since this is the shortest of it.
+        # A lower bound on the time that the GPUs need for the rest, since `last` is its shortest window.
         left = wait + (batch.unfinished - batch.active) / self._pool.gpu_slots * on_gpu
         return last, "cpu" if on_cpu < left else "gpu"
 
     def _expected_seconds(self, batch: BatchQueue, entry: Entry) -> tuple[float | None, float | None]:
-        """On the CPU, on a GPU."""
+        """Expected seconds of a window on the CPU, and on a GPU."""
         workload, rows = batch.batch.spec.workload, entry.planned.usable_rows
         gpu_type = self._pool.gpu_type
         on_gpu = None if gpu_type is None else self._estimates.seconds(workload, gpu_type, rows)
         return self._estimates.seconds(workload, "cpu", rows), on_gpu
 
     def _seconds_to_next_gpu(self, now: Instant) -> float:
-        """Until the first window that runs on a GPU is expected to end."""
+        """Seconds until the first window that runs on a GPU is expected to end."""
         left = []
         for device_id, state in self._pool.devices.items():
             for allocation in state.allocations.values() if device_id != CPU else ():
@@ -134,6 +133,6 @@ class Dispatcher:
         return Need(self._pool.host.least(max(entry.host.memory_bytes, learned)), entry.host.alone)
 
     def _learned(self, entry: Entry, batch: Batch, learned: Callable[[str, DeviceType, int], int | None]) -> int:
-        """The most that windows like it took on any of the device types that it may get; 0: nothing is known."""
+        """The most memory that similar windows took on any device type that this one may get; 0: not known."""
         rows, types = entry.planned.usable_rows, self._pool.device_types(batch.device)
         return max((learned(batch.spec.workload, device_type, rows) or 0 for device_type in types), default=0)

@@ -1,7 +1,7 @@
-"""What windows cost, learned from those that have ended: seconds and peak memory by workload, device type and rows.
+"""The costs of windows, learned from those that have ended: seconds and peak memory by workload, device type and rows.
 
-Rows are put into buckets that double in width, so a bucket's windows differ by less than a factor of two. A question
-is answered from the bucket of its rows, or else from the nearest one, by scaling. Pure: the store keeps the rows.
+Buckets of rows double in width, so the windows of a bucket differ by less than a factor of two. An estimate comes from
+the bucket of the window's rows, or else from the nearest one, by scaling. Pure: the store keeps the buckets.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import msgspec
 
 from gpusched.core.model import DeviceType
 
-#: observations that a mean remembers: a later one counts as the 200th, so the mean follows a workload that changes
+#: observations that a mean remembers: every later one counts as the 200th, so the mean follows a workload that changes
 MEMORY = 200
 
-#: a guess for what was never seen: seconds of a window without rows, and for each row; measured on a core of 2023 with
-#: the default settings and 100 (0.018 s) to 9,000 rows (0.7 s)
+#: a guess where nothing has been observed: seconds for a window without rows, and for each row; measured on a core of
+#: 2023 with the default settings and 100 (0.018 s) to 9,000 rows (0.7 s)
 GUESSED_SECONDS = 0.01
 GUESSED_SECONDS_PER_ROW = 8e-5
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen in one bucket."""
+    """The observations of one bucket, summed up."""
 
     workload: str
     device_type: DeviceType
@@ -33,11 +33,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     rows_mean: float = 0.0
     seconds_mean: float = 0.0
     seconds_max: float = 0.0
-    #: observations that knew their memory; 0: the two fields below say nothing
+    #: observations whose memory was known; 0: the two fields below are meaningless
     memory_count: int = 0
     memory_mean: float = 0.0
     memory_max: int = 0
-    #: of the host, beyond what windows share with their launcher; 0: not known
+    #: the most memory of the host that a window took, beyond the part shared with its launcher; 0: not known
     host_memory_max: int = 0
 
 
@@ -58,7 +58,7 @@ class Estimates:
         memory_bytes: int | None,
         host_memory_bytes: int | None = None,
     ) -> Estimate:
-        """Learn from one finished window; the updated row is to be given to the store. Memory may be unknown: None."""
+        """Learn from one finished window; return the updated bucket, for the store. Unknown memory is None."""
         old = self._of(workload, device_type, rows)
         new = msgspec.structs.replace(
             old,
@@ -79,11 +79,11 @@ class Estimates:
         return new
 
     def observe_host_memory(self, workload: str, device_type: DeviceType, rows: int, memory_bytes: int) -> Estimate:
-        """Learn from a window that ran out of the host's memory: it needed more than it had. As `observe`."""
+        """Learn from a window that ran out of the host's memory: it needed more than `memory_bytes`. As `observe`."""
         old = self._of(workload, device_type, rows)
         new = msgspec.structs.replace(
             old,
-            # where no window has finished, these are the rows that the memory is of
+            # where no window has finished yet, the memory is that of a window with these rows
             rows_mean=old.rows_mean if old.count else float(rows),
             host_memory_max=max(old.host_memory_max, memory_bytes),
         )
@@ -91,25 +91,25 @@ class Estimates:
         return new
 
     def seconds(self, workload: str, device_type: DeviceType, rows: int) -> float | None:
-        """Expected seconds, proportional to rows within and beyond the nearest bucket; None if nothing was seen."""
-        seen = self._nearest(workload, device_type, rows, lambda estimate: estimate.count)
-        return None if seen is None else seen.seconds_mean * max(rows, 1) / max(seen.rows_mean, 1.0)
+        """Expected seconds, in proportion to the rows of the nearest bucket; None if there is no observation."""
+        nearest = self._nearest(workload, device_type, rows, lambda estimate: estimate.count)
+        return None if nearest is None else nearest.seconds_mean * max(rows, 1) / max(nearest.rows_mean, 1.0)
 
     def well_known(self, workload: str, device_type: DeviceType, rows: int, count: int) -> Estimate | None:
-        """What `count` windows or more have taught of this many rows, give or take a bucket."""
+        """The bucket of this many rows, or a neighbour, if it has at least `count` windows; otherwise None."""
         buckets = self._rows.get((workload, device_type), {})
         near = (buckets.get(bucket_of(rows) + step) for step in (0, 1, -1))
         return next((one for one in near if one is not None and one.count >= count), None)
 
     def memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
-        """GPU memory to reserve: the most that was seen, scaled up with rows, never down; None if nothing was seen."""
-        seen = self._nearest(workload, device_type, rows, lambda estimate: estimate.memory_count)
-        return None if seen is None else _scaled_up(seen.memory_max, seen, rows)
+        """GPU memory to reserve: the observed maximum, scaled up with rows, never down; None without an observation."""
+        nearest = self._nearest(workload, device_type, rows, lambda estimate: estimate.memory_count)
+        return None if nearest is None else _scaled_up(nearest.memory_max, nearest, rows)
 
     def host_memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
-        """The same of the host's memory."""
-        seen = self._nearest(workload, device_type, rows, lambda estimate: estimate.host_memory_max)
-        return None if seen is None else _scaled_up(seen.host_memory_max, seen, rows)
+        """Memory of the host to reserve, found in the same way."""
+        nearest = self._nearest(workload, device_type, rows, lambda estimate: estimate.host_memory_max)
+        return None if nearest is None else _scaled_up(nearest.host_memory_max, nearest, rows)
 
     def rows(self) -> list[Estimate]:
         """All buckets, in a fixed order."""
@@ -117,15 +117,15 @@ class Estimates:
 
     def _of(self, workload: str, device_type: DeviceType, rows: int) -> Estimate:
         bucket = bucket_of(rows)
-        known = self._rows.get((workload, device_type), {}).get(bucket)
-        return known or Estimate(workload=workload, device_type=device_type, bucket=bucket)
+        estimate = self._rows.get((workload, device_type), {}).get(bucket)
+        return estimate or Estimate(workload=workload, device_type=device_type, bucket=bucket)
 
     def _nearest(
         self, workload: str, device_type: DeviceType, rows: int, knows: Callable[[Estimate], int]
     ) -> Estimate | None:
         candidates = [e for e in self._rows.get((workload, device_type), {}).values() if knows(e)]
         wanted = bucket_of(rows)
-        # of two at the same distance the larger: what is too high costs a slot, what is too low costs an attempt
+        # of two at the same distance the larger: an estimate that is too high costs a slot, one too low an attempt
         return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket), default=None)
 
     def _put(self, estimate: Estimate) -> None:
@@ -133,14 +133,14 @@ class Estimates:
 
 
 def guessed_seconds(rows: int) -> float:
-    """What a window may take where nothing has been learned: right to a factor of a few."""
+    """A guess at a window's seconds without any observation; it may be wrong by a factor of a few."""
     return GUESSED_SECONDS + GUESSED_SECONDS_PER_ROW * rows
 
 
 def makespan(seconds: Iterable[float], slots: int) -> float:
-    """Seconds until the last of these windows ends when the longest goes first and a free slot takes the next.
+    """Seconds until the last of these windows ends, if the longest goes first and a free slot takes the next.
 
-    Graham's longest processing time rule (1969): at most 4/3 - 1/(3 slots) of the shortest that is possible.
+    Graham's longest processing time rule (1969): at most 4/3 - 1/(3 slots) times the optimum.
     """
     ends = [0.0] * max(1, slots)
     for duration in sorted(seconds, reverse=True):
@@ -148,12 +148,12 @@ def makespan(seconds: Iterable[float], slots: int) -> float:
     return max(ends)
 
 
-def _scaled_up(memory_bytes: int, seen: Estimate, rows: int) -> int:
-    return round(memory_bytes * max(1.0, rows / max(seen.rows_mean, 1.0)))
+def _scaled_up(memory_bytes: int, estimate: Estimate, rows: int) -> int:
+    return round(memory_bytes * max(1.0, rows / max(estimate.rows_mean, 1.0)))
 
 
 def bucket_of(rows: int) -> int:
-    """The bucket of a window with so many rows."""
+    """The number of the bucket for windows of `rows` rows."""
     return max(rows, 0).bit_length()
 
 

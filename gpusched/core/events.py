@@ -1,7 +1,7 @@
-"""What happens to the scheduler (events, past tense), what it remembers (records), what it asks for (commands).
+"""The scheduler's inputs, events (past tense), and its outputs: records to be stored and commands to be carried out.
 
-`Scheduler.handle(event, now)` answers each event with a list of effects. Records are committed first; only then are the
-commands carried out. Every event that comes from a process carries the number of its attempt, so that a late exit of
+`Scheduler.handle(event, now)` answers each event with records and commands. The records are committed first; only then
+are the commands carried out. Every event about a process carries the number of its attempt, so that a late exit of
 attempt 1 cannot end attempt 2.
 """
 
@@ -32,14 +32,14 @@ from gpusched.core.terms import Terms
 
 
 class WindowsArrived(msgspec.Struct, frozen=True, kw_only=True):
-    """The next windows of a batch that is too large for a turn; `BatchSubmitted` brings the last of them."""
+    """The next windows of a batch that is too large for one turn; its last ones come with `BatchSubmitted`."""
 
     batch: Batch
     windows: tuple[PlannedWindow, ...]
 
 
 class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
-    """A planned batch. One with the id of a finished batch takes its place."""
+    """A planned batch. It replaces a finished batch of the same id."""
 
     batch: Batch
     windows: tuple[PlannedWindow, ...]
@@ -47,17 +47,19 @@ class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch as the store remembers it, as it was when the last supervisor died."""
+    """A batch as the store has it: in the state in which the last supervisor left it."""
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
     held_reason: str | None = None
-    #: the store has its `BatchFinished`; changes may be about to open it again
+    #: the store has its `BatchFinished`; a pending change may reopen it
     finished: bool = False
-    #: that were not through when the last supervisor died
+    #: changes that were not completed when the last supervisor died
     changes: tuple[Change, ...] = ()
-    #: by label of a window that was active: its attempts that began and ended by no doing of its own, this one included
+    #: by label of a window that was active: attempts that began and ended by no fault of its own, this one included
     losses: dict[str, int] = {}
+    #: why it cannot go on now, and is to be held
+    obstacle: str | None = None
 
 
 class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,14 +77,14 @@ class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     ending: Ending
     usage: Usage = Usage()
-    #: what else there is to say of it, in words for people
+    #: a further remark for people
     note: str = ""
-    #: False: nobody was asked to fork it
+    #: False: the launch was dropped before any launcher was asked to fork
     launched: bool = True
 
 
 class ProcessStuck(msgspec.Struct, frozen=True, kw_only=True):
-    """The process of an attempt was sent SIGKILL, and does not die. `reason` is for people."""
+    """The process of an attempt was sent SIGKILL but does not die. `reason` is for people."""
 
     key: WindowKey
     attempt: int
@@ -90,14 +92,14 @@ class ProcessStuck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `CheckResults`: windows whose results are not where they were committed."""
+    """The answer to `CheckResults`: the windows whose results are no longer where they were committed."""
 
     batch_id: str
     check: int
     missing: tuple[str, ...]
 
 
-# -- events: what people ask for; `label` None means the whole batch ---------------------------------------------------
+# -- events: requests of people; `label` None means the whole batch ----------------------------------------------------
 
 
 class CancelRequested(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,25 +118,25 @@ class ReleaseRequested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetryRequested(msgspec.Struct, frozen=True, kw_only=True):
-    """Run again what failed, timed out, was cancelled or lost."""
+    """Run the windows again that failed, timed out, were cancelled or lost."""
 
     batch_id: str
     label: str | None = None
 
 
 class SliceGranted(msgspec.Struct, frozen=True, kw_only=True):
-    """There is time for a slice of the changes that are not through."""
+    """There is time for a slice of the changes that are not completed."""
 
 
 class TermsRequested(msgspec.Struct, frozen=True, kw_only=True):
-    """Run a batch on other terms from now on; those that are not named stay as they are."""
+    """Run a batch on other terms from now on; terms that are not named stay as they are."""
 
     batch_id: str
     terms: Terms
 
 
 class ShutdownRequested(msgspec.Struct, frozen=True, kw_only=True):
-    """Place nothing more; `stop` also ends what is running (it goes back to the queue)."""
+    """Place no more windows; `stop` also ends those that run, which go back to the queue."""
 
     mode: Literal["drain", "stop"]
 
@@ -146,25 +148,25 @@ class DevicesFound(msgspec.Struct, frozen=True, kw_only=True):
     """The devices of the pool. Sent once, before any batch."""
 
     devices: tuple[Device, ...]
-    #: ids of those of which it is still to be found out whether they train
+    #: ids of the devices whose trial has not ended yet: nothing is placed there
     trying: frozenset[str] = frozenset()
 
 
 class TrialBegan(msgspec.Struct, frozen=True, kw_only=True):
-    """It is being found out whether a device trains: one that has appeared, or that could not before."""
+    """A trial of a device began: of one that has appeared, or that did not train in an earlier trial."""
 
     device: Device
 
 
 class TrialEnded(msgspec.Struct, frozen=True, kw_only=True):
-    """The device trains, with its device type, or it does not, and `why` says why not."""
+    """The device trains, with its device type, or `why` gives the reason why it does not."""
 
     device: Device
     why: str | None = None
 
 
 class DeviceVanished(msgspec.Struct, frozen=True, kw_only=True):
-    """The device is not there any more: it leaves the pool, and its windows go elsewhere."""
+    """The device has disappeared: it leaves the pool, and its windows go elsewhere."""
 
     device_id: str
     reason: str
@@ -190,7 +192,7 @@ class DrainRequested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResumeRequested(msgspec.Struct, frozen=True, kw_only=True):
-    """Opens a drained or quarantined device again."""
+    """Open a drained or quarantined device again."""
 
     device_id: str
 
@@ -226,11 +228,11 @@ Event = (
     | TimePassed
 )
 
-# -- records: what the store commits before anything else happens ------------------------------------------------------
+# -- records: committed by the store before any command is carried out -------------------------------------------------
 
 
 class WindowsAdded(msgspec.Struct, frozen=True, kw_only=True, tag="windows_added"):
-    """Windows of a batch that is not accepted yet: nobody sees them, and after a crash they are dropped."""
+    """Windows of a batch that is not accepted yet: they are hidden, and dropped after a crash."""
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
@@ -243,7 +245,7 @@ class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="batch_accept
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
-    #: so many of them, from the first, were `WindowsAdded` before
+    #: number of windows, from the first, that were recorded by `WindowsAdded` before
     added: int = 0
     notes: DataNotes = {}
     at: float
@@ -258,13 +260,13 @@ class WindowMoved(msgspec.Struct, frozen=True, kw_only=True, tag="window_moved")
     #: why, in words for people
     reason: str
     at: float
-    #: how the attempt ended, where this move ends one
+    #: how the attempt ended, if this move ends one
     ending: Ending | None = None
     usage: Usage | None = None
 
 
 class BatchHeld(msgspec.Struct, frozen=True, kw_only=True, tag="batch_held"):
-    """Nothing of the batch is placed until it is released. `reason` is for people."""
+    """No window of the batch is placed until it is released. `reason` is for people."""
 
     batch_id: str
     reason: str
@@ -296,7 +298,7 @@ class BatchReopened(msgspec.Struct, frozen=True, kw_only=True, tag="batch_reopen
 
 
 class ChangeAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="change_advanced"):
-    """So far is a change that does not fit into a turn. `recorded`: this is not the first that is told of it."""
+    """The progress of a change that does not fit into a turn. `recorded`: an earlier record has told of the change."""
 
     batch_id: str
     change: Change
@@ -305,7 +307,7 @@ class ChangeAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="change_adva
 
 
 class ChangeMade(msgspec.Struct, frozen=True, kw_only=True, tag="change_made"):
-    """A change is through. `recorded`: more has been told of it."""
+    """A change is completed. `recorded`: an earlier record has told of it."""
 
     batch_id: str
     change: Change
@@ -321,18 +323,18 @@ class BatchFinished(msgspec.Struct, frozen=True, kw_only=True, tag="batch_finish
 
 
 class DeviceChanged(msgspec.Struct, frozen=True, kw_only=True, tag="device_changed"):
-    """The pool opened or closed a device, or it came or went. `reason` is for people."""
+    """The pool opened or closed a device, or a device appeared or vanished. `reason` is for people."""
 
     device_id: str
     health: Health
     reason: str
     at: float
-    #: it has not trained yet; whoever tries it says more
+    #: its trial has not succeeded yet; the fleet's notes say why
     untried: bool = False
 
 
 class DeviceTuned(msgspec.Struct, frozen=True, kw_only=True, tag="device_tuned"):
-    """From now on `slots` slots of the device are used. `reason` is for people."""
+    """The number of slots used on a device has changed to `slots`. `reason` is for people."""
 
     device_id: str
     slots: int
@@ -341,12 +343,12 @@ class DeviceTuned(msgspec.Struct, frozen=True, kw_only=True, tag="device_tuned")
 
 
 class ProgressReported(msgspec.Struct, frozen=True, kw_only=True, tag="progress_reported"):
-    """How far a running window is. Shown to people, never stored."""
+    """The progress of a running window. Shown to people, never stored."""
 
     key: WindowKey
     attempt: int
     phase: str
-    #: boosting round and their planned number, 0 where there is none
+    #: boosting round, and the planned number of rounds; 0 in phases without rounds
     round: int = 0
     rounds: int = 0
 
@@ -365,14 +367,14 @@ Record = (
     | DeviceChanged
     | DeviceTuned
 )
-#: what happens, in order
+#: an entry of the stream that followers receive, in order
 Update = Record | ProgressReported
 
-# -- commands: what to do once the records are committed ---------------------------------------------------------------
+# -- commands: carried out once the records are committed --------------------------------------------------------------
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """Fork the process of an attempt. Is answered by `AttemptStarted` and `AttemptEnded`, or by the latter alone."""
+    """Fork the process of an attempt. Answered by `AttemptStarted` and `AttemptEnded`, or by the latter alone."""
 
     key: WindowKey
     attempt: int
@@ -387,10 +389,10 @@ class Terminate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckResults(msgspec.Struct, frozen=True, kw_only=True):
-    """See whether the results of a batch, which has run, are there. Is answered by `ResultsChecked`."""
+    """Check that the results of a batch, all of whose windows are finished, exist. Answered by `ResultsChecked`."""
 
     batch_id: str
-    #: no other has this number
+    #: unique number of the check
     check: int
     labels: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""Failures: what the facts of an attempt's end mean, and whether trying again can help. Pure tables and functions."""
+"""Failures: the causes of attempts' ends, and whether another attempt can help. Pure tables and functions."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from gpusched.core.model import (
     WindowResult,
 )
 
-#: what the words of a library can mean
+#: kinds of failure that can be recognised in a library's error message
 ToldKind = Literal["memory", "device_memory", "device_lost"]
 
-#: attempts that may end through no fault of the window before it counts as lost
+#: attempts that may end by no fault of the window before it counts as lost
 MAX_LOSSES = 10
 
 
 class Treatment(msgspec.Struct, frozen=True):
-    """What a kind of failure leads to."""
+    """The consequences of a kind of failure."""
 
-    #: trying again can help
+    #: another attempt can help
     retry: bool
-    #: it was the window's own doing, so it uses up one of `Limits.max_attempts`
+    #: it is the window's own fault, so it uses up one of `Limits.max_attempts`
     counts: bool = True
 
 
@@ -48,14 +48,14 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "bad_data": Treatment(retry=False),
     "bad_parameters": Treatment(retry=False),
     "memory": Treatment(retry=False),
-    # Something of the moment may have caused these.
+    # The cause may have been temporary.
     "raised": Treatment(retry=True),
     "exited": Treatment(retry=True),
     "killed": Treatment(retry=True),
     "crashed": Treatment(retry=True),
     "protocol": Treatment(retry=True),
     "timed_out": Treatment(retry=True),
-    # Helped by another place or time, and not by what the window does.
+    # Not the window's fault: another device or a later attempt can help.
     "host_memory": Treatment(retry=True, counts=False),
     "device_memory": Treatment(retry=True, counts=False),
     "device_mismatch": Treatment(retry=True, counts=False),
@@ -63,22 +63,22 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "launch_refused": Treatment(retry=True, counts=False),
     "launcher_lost": Treatment(retry=True, counts=False),
     "interrupted": Treatment(retry=True, counts=False),
-    # Its result was there, and is not at the end of the batch: whoever took it away may want it so.
+    # The result was committed, but is gone at the end of the batch: it may have been removed on purpose.
     "missing": Treatment(retry=False, counts=False),
 }
 
-#: signals that mean that the program itself went wrong
+#: signals that indicate a fault of the program itself
 _CRASHES = {signals.SIGSEGV, signals.SIGBUS, signals.SIGILL, signals.SIGFPE, signals.SIGABRT, signals.SIGSYS}
 
 
-#: who sent SIGKILL: gpusched, the kernel because memory ran out, or anybody else, as far as the kernel tells
+#: the sender of SIGKILL: gpusched, the kernel because memory ran out, or somebody else; "unknown": it counts no kills
 Killer = Literal["gpusched", "kernel", "somebody", "unknown"]
 _KILLERS: dict[Killer, str] = {
     "gpusched": ", by gpusched",
     "somebody": ", not by gpusched",
     "unknown": ", perhaps by the kernel, which does this when memory runs out",
 }
-# What CUDA's runtime and OpenCL (as Boost.Compute in LightGBM spells its error codes) say, in lower case.
+# Error messages of CUDA's runtime and of OpenCL (whose codes Boost.Compute in LightGBM spells out), in lower case.
 _DEVICE_MEMORY = (
     "out of memory",
     "memory object allocation failure",
@@ -87,7 +87,7 @@ _DEVICE_MEMORY = (
     "bad allocation",
 )
 _DEVICE_LOST = (
-    # another process has a card that takes one only: none of ours can use it, however long it waits
+    # another process uses a card in exclusive mode: none of ours can, however long it waits
     "devices are busy or unavailable",
     "device(s) is/are busy or unavailable",
     "no cuda-capable device",
@@ -98,9 +98,9 @@ _DEVICE_LOST = (
 )
 _HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory", "out of host memory")
 
-#: how LightGBM reports what it throws, CUDA's errors with the place in its sources, which is nothing to a reader
+#: LightGBM's report of an exception; for errors of CUDA, a place in its sources follows, which no reader needs
 _FATAL = re.compile(r"^\[LightGBM\] \[Fatal\] (.+?)(?: \S*/\S+ \d+)?\s*$", re.MULTILINE)
-#: how C++ reports an exception that nobody catches: its type, and what it says if it says something
+#: the C++ runtime's report of an uncaught exception: its type, and its message if it has one
 _UNCAUGHT = re.compile(
     r"^terminate called after throwing an instance of '(.+)'$(?:\n\s*what\(\):\s+(.+?)(?: \S*/\S+ \d+)?\s*$)?",
     re.MULTILINE,
@@ -108,17 +108,17 @@ _UNCAUGHT = re.compile(
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a process, and what is known beside it."""
+    """The end of a process, and its circumstances."""
 
     launcher_lost: bool = False
     exit_code: int | None = None
     signal: int | None = None
-    #: of the SIGKILL that it died of, if it did
+    #: the sender of the SIGKILL that the process died of, if it did
     killer: Killer = "unknown"
     on_cpu: bool = True
-    #: it was allowed less memory than there is: what it ran out of was its own limit
+    #: a limit allowed it less memory than the machine has: it ran out of its limit, not of the host's memory
     memory_limited: bool = False
-    #: where a crash leaves its reason
+    #: the end of its log, where a crash leaves its reason
     log_end: str = ""
 
 
@@ -129,10 +129,10 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 def classify(*, result: WindowResult | None, error: Failure | None, violation: str | None, exit: Exit) -> Ending:
-    """The ending of an attempt from what was seen of its process.
+    """Derive the ending of an attempt from the messages and the exit of its process.
 
-    A committed result wins over everything that happened after it. `error` is what the workload itself reported,
-    `violation` what its pipe carried that it must not.
+    A committed result takes precedence over everything that happened after it. `error` is the workload's own report,
+    `violation` a breach of the protocol on its pipe.
     """
     if result is not None and violation is None:
         return result
@@ -145,7 +145,7 @@ def classify(*, result: WindowResult | None, error: Failure | None, violation: s
 
 
 def out_of_host_memory(how: str, traceback: str = "") -> Failure:
-    """The host had no more memory for an attempt."""
+    """The failure of an attempt for which the host had no more memory."""
     return Failure(kind="host_memory", message=f"out of host memory: {how}", traceback=traceback)
 
 
@@ -153,8 +153,8 @@ def _failure_of(exit: Exit) -> Failure:
     if exit.launcher_lost:
         return Failure(kind="launcher_lost", message="the launcher died, and the window with it")
     if exit.signal is None:
-        how = f"exited with code {exit.exit_code} before it reported a result"
-        return Failure(kind="exited", message=f"the process {how}")
+        message = f"the process exited with code {exit.exit_code} before it reported a result"
+        return Failure(kind="exited", message=message)
     name = _signal_name(exit.signal)
     if exit.signal in _CRASHES:
         words = last_words(exit.log_end) if exit.signal == signals.SIGABRT else None
@@ -167,9 +167,9 @@ def _failure_of(exit: Exit) -> Failure:
 
 
 def kind_of_words(text: str, *, on_cpu: bool) -> ToldKind | None:
-    """What kind of failure a library of CUDA's, of OpenCL's or C++'s own speaks of; None: of none that is known.
+    """The kind of failure that an error message of CUDA, OpenCL or the C++ library means; None: not recognised.
 
-    On the CPU there is no memory but the host's, and no device to lose.
+    On the CPU there is only the host's memory, and no device to lose.
     """
     text = text.lower()
     if any(sign in text for sign in _HOST_MEMORY):
@@ -182,10 +182,10 @@ def kind_of_words(text: str, *, on_cpu: bool) -> ToldKind | None:
 
 
 def last_words(log: str) -> str | None:
-    """Why a process aborted itself, from the end of what it wrote; None if that does not say.
+    """The reason why a process aborted itself, from the end of its log; None if the log has none.
 
-    LightGBM's first report is the cause. What C++ says at last may be of the destructor that threw while LightGBM's
-    exception was on the way up.
+    LightGBM's first report is the cause. The C++ runtime's last line may be about a destructor that threw while
+    LightGBM's exception was propagating.
     """
     fatal = _FATAL.search(log)
     if fatal is not None:
@@ -209,22 +209,22 @@ def _signal_name(number: int) -> str:
 
 
 def backoff(limits: Limits, failures: int) -> float:
-    """Seconds to wait after the `failures`-th failure (from 1): doubled each time, up to the limit."""
+    """Seconds to wait after failure number `failures` (from 1): doubled each time, up to the limit."""
     return float(min(limits.backoff_s * 2.0 ** min(failures - 1, 30), limits.backoff_max_s))
 
 
 def is_own(failure: Failure, *, alone: bool) -> bool:
-    """Whether it was the window's own doing. `alone`: it had all of the host's memory that others leave."""
+    """Whether a failure is the window's own fault. `alone`: it had the host's memory to itself."""
     return TREATMENTS[failure.kind].counts or (failure.kind == "host_memory" and alone)
 
 
 def judge(failure: Failure, *, failures: int, losses: int, limits: Limits, alone: bool = False) -> Retry | Outcome:
-    """Try again or give up. `failures` and `losses` count this one: those of the window's own doing, and the others."""
+    """Try again or give up. `failures` counts those by the window's own fault, `losses` the others, with this one."""
     treatment, own = TREATMENTS[failure.kind], is_own(failure, alone=alone)
     if treatment.retry and own and failures < limits.max_attempts:
         return Retry(backoff(limits, failures))
     if treatment.retry and not own:
-        # The first goes back at once: nothing is known to be wrong with the next place.
+        # The first loss goes back at once: nothing suggests that the next slot has a problem, too.
         return (
             Retry(backoff(limits, losses - 1) if losses > 1 else 0.0) if losses < MAX_LOSSES else Lost(failure=failure)
         )
@@ -236,26 +236,26 @@ def judge(failure: Failure, *, failures: int, losses: int, limits: Limits, alone
 
 
 def signature(failure: Failure) -> str:
-    """Equal for failures of the same cause: the kind, and the start of the message without its numbers and names."""
+    """A text that is equal for failures of the same cause: the kind, and the message's start without numbers."""
     return f"{failure.kind}: {re.sub(r'[^a-z]+', ' ', failure.message.partition(':')[0].lower())}".strip()
 
 
 def trained(result: WindowResult) -> str:
-    """The reason of a success, in words."""
+    """The reason of a success, for the window's story."""
     if result.moved_aside is None:
         return "trained"
     return f"trained; what stood in its place was no result of gpusched, and was moved aside to {result.moved_aside}"
 
 
 def stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:
-    """The failure of an attempt that was told to end: the reason for that, not the signal it died of."""
+    """The failure of an attempt that was told to end: the reason for stopping it, not the signal it died of."""
     if reason == "timed_out":
         return Failure(kind="timed_out", message=f"stopped after {timeout_s:g} s", traceback=ending.traceback)
     return Failure(kind="interrupted", message="stopped by the supervisor", traceback=ending.traceback)
 
 
 def missed(state: State) -> Finished | None:
-    """How a window is finished whose result is gone; None for one that had none."""
+    """The new state of a finished window whose result is gone; None for a window that had no result."""
     match state:
         case Finished(attempts=attempts, outcome=Succeeded(result=result) | Reused(result=result)):
             message = f"its result was committed to {result.artifacts_path}, and is not there any more"

@@ -1,12 +1,12 @@
 """The life of a window: a table of the moves that each state allows.
 
-The table is the only place that says what may follow what. `check` refuses anything else, with the window's story, and
+The table is the only definition of the states' order. `check` refuses any other move, with the window's story, and
 changes nothing; `diagram` draws the table for docs/architecture.md, so that the picture cannot disagree with the code.
 
 A window is `queued` until it is placed. From `starting` on it holds a slot, and every way out of `starting`, `running`
 and `stopping` goes through `ended`, which is reported when its whole process group is gone: only then is the slot free.
-A window whose result is missed at the end of its batch is finished in another way than it was.
-`stuck` says that a process was killed and does not die, and changes nothing else.
+`missed` turns a finished window whose result is gone at the end of its batch into a lost one. `stuck` reports that a
+process was killed but does not die; the state stays the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gpusched.core.model import State, StateName, name_of
 
 Move = Literal["placed", "started", "ended", "stopped", "held", "released", "cancelled", "retried", "missed", "stuck"]
 
-#: state → move → the states that the move may lead to
+#: state → move → states to which the move may lead
 TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
     "queued": {
         "placed": frozenset({"starting"}),
@@ -53,7 +53,7 @@ TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
 
 
 class IllegalMove(AssertionError):
-    """A move that the table does not have: a bug in the scheduler, never the user's fault."""
+    """A move that is not in the table: a bug in the scheduler, never the user's fault."""
 
     def __init__(self, window: str, old: State, move: Move, new: State, story: Sequence[str]) -> None:
         lines = "".join(f"\n    {line}" for line in story)

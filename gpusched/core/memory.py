@@ -1,7 +1,8 @@
-"""A memory that windows share, a GPU's or the host's: what is promised of it, what is seen used, and who fits.
+"""The ledger of a memory that windows share, a GPU's or the host's: promised bytes, used bytes, and room for more.
 
-A window that has just started has not allocated yet, so what it is expected to need is promised to it, and owed until
-it is seen to use it. A reading tells what is free; less what is owed, that is the room for the next window.
+A window that has just started has not allocated yet. So its expected need is promised to it, and the promise stays
+reserved until readings show that the window uses the memory. Free memory by the last reading, less these reservations,
+is the room for the next window.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ from collections.abc import Mapping
 
 import msgspec
 
-#: a need larger than this share of the memory is cut to it, or the window could never be placed
+#: larger needs are cut to this share of the memory, since otherwise the window could never be placed
 LARGEST_SHARE = 0.9
-#: no process can even open a GPU with less: CUDA's context alone takes some hundred MiB
+#: the least GPU memory for a process: CUDA's context alone takes some hundred MiB
 LEAST_DEVICE_BYTES = 256 << 20
-#: the least that a window process takes of the host beyond what it shares with its launcher
+#: the least host memory for a window's process, beyond the part that it shares with its launcher
 LEAST_HOST_BYTES = 32 << 20
 
 
 class Need(msgspec.Struct, frozen=True):
-    """What a window needs of a memory; 0 bytes: nothing is known."""
+    """The part of a memory that a window needs; 0 bytes: not known."""
 
     memory_bytes: int = 0
-    #: no other window may use the memory meanwhile
+    #: no other window may use the memory at the same time
     alone: bool = False
 
 
@@ -30,10 +31,10 @@ NOTHING = Need()
 
 
 class Memory:
-    """The ledger of one memory. Its users are windows, by the indexes of their slots.
+    """The ledger of one memory. Its users are windows, identified by the indexes of their slots.
 
-    `lasting`: what others use of it stays used. A need is then cut to what they leave; otherwise to what the memory
-    has in all, and the window waits until they have gone.
+    `lasting`: memory used by other programs stays used. A need is then cut to the part that they leave; otherwise to
+    the whole memory, and the window waits until the other programs have gone.
     """
 
     def __init__(self, least_bytes: int, *, lasting: bool = False) -> None:
@@ -42,20 +43,20 @@ class Memory:
         self.promised: dict[int, Need] = {}
         self._seen: dict[int, int] = {}
         self._peaks: dict[int, int] = {}
-        #: promised to windows that have not been seen to use it yet, and seen to be used by windows
+        #: promised to windows but not in use by the last reading; in use by windows, by the last reading
         self.reserved_bytes = self.seen_bytes = 0
         self._total_bytes: int | None = None
         self._free_bytes: int | None = None
-        #: what was free without our windows when that was last known, None: it never was
+        #: free memory if none of our windows were there, by the last reading that allows the sum; None: none did
         self._empty_bytes: int | None = None
 
     def promise(self, index: int, need: Need) -> None:
-        """Set aside what the window in slot `index` needs."""
+        """Set memory aside for the window in slot `index`."""
         self.promised[index] = need
         self.reserved_bytes += need.memory_bytes
 
     def release(self, index: int) -> Need:
-        """Forget the window in slot `index`, which has gone; what was promised to it. What it used is free."""
+        """Forget the window in slot `index`, which has gone, and count its memory as free; return its promise."""
         if self._free_bytes is not None:
             self._free_bytes += self._seen.get(index, 0)
         self._see(index, 0)
@@ -66,19 +67,19 @@ class Memory:
         return need
 
     def observe(self, total_bytes: int | None, free_bytes: int | None, used: Mapping[int, int] | None) -> None:
-        """Take in a reading. `used`: by our windows that run, None where it does not tell whose the memory is."""
+        """Take in a reading. `used`: bytes by slot index of our running windows; None: not known by process."""
         self._total_bytes, self._free_bytes = total_bytes, free_bytes
         if used is not None or not self.promised:
             self._empty_bytes = free_bytes
         for index, bytes_ in (used or {}).items():
-            # One that uses nothing now may still want what it was promised.
+            # A window that uses nothing now keeps its promise, since it may still allocate.
             self._see(index, bytes_)
             self._peaks[index] = max(bytes_, self._peaks.get(index, 0))
             if self._empty_bytes is not None:
                 self._empty_bytes += bytes_
 
     def forget_reading(self) -> None:
-        """What was read is too old: it vetoes nothing any more."""
+        """Drop the last reading, which is too old to veto a placement."""
         self._total_bytes = self._free_bytes = self._empty_bytes = None
         for index in self._seen:
             self._see(index, 0)
@@ -90,15 +91,15 @@ class Memory:
         self._seen[index] = bytes_
 
     def peak_bytes(self, index: int) -> int | None:
-        """The most that the window in slot `index` was seen to use, None if it was not seen to use any."""
+        """The highest reading of the window in slot `index`; None if no reading showed any use."""
         return self._peaks.get(index) or None
 
     def free_bytes(self) -> int | None:
-        """What is free net of reservations, None where that is not told."""
+        """Free memory net of reservations; None if no reading tells."""
         return None if self._free_bytes is None else self._free_bytes - self.reserved_bytes
 
     def room_for(self, need: Need) -> bool:
-        """Whether a window fits now."""
+        """Whether a window with this need fits now."""
         if self.promised and (need.alone or self._is_taken_alone):
             return False
         return self._is_enough(self.free_bytes(), need.memory_bytes)
@@ -108,11 +109,11 @@ class Memory:
         return len(self.promised) == 1 and next(iter(self.promised.values())).alone
 
     def room_when_empty(self, need: Need) -> bool:
-        """Whether a window would fit if ours were gone."""
+        """Whether a window with this need would fit if all our windows had left."""
         return self._is_enough(self._empty_bytes, need.memory_bytes)
 
     def least(self, memory_bytes: int) -> int:
-        """What to promise to a window that is expected to need so much."""
+        """The bytes to promise to a window that is expected to need `memory_bytes`."""
         return max(memory_bytes, self._least_bytes)
 
     def _is_enough(self, free: int | None, memory_bytes: int) -> bool:
@@ -123,7 +124,7 @@ class Memory:
         return free >= max(needed, self._least_bytes)
 
     def validate(self) -> None:
-        """Raise AssertionError unless the sums are right, and who is to be alone is."""
+        """Raise AssertionError unless the sums are right, and a window that is to be alone is alone."""
         owed = sum(max(0, need.memory_bytes - self._seen.get(i, 0)) for i, need in self.promised.items())
         assert (self.reserved_bytes, self.seen_bytes) == (owed, sum(self._seen.values()))
         assert self._seen.keys() <= self.promised.keys()

@@ -70,20 +70,20 @@ class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit
     #: seconds by phase, in order
     phases: dict[str, float]
     seconds: float
-    #: what stood at `artifacts_path` and was no result of ours has this name now, beside it
+    #: the new name, in the same directory, of something else that stood at `artifacts_path` and was moved aside
     moved_aside: str | None = None
 
 
 class DataNote(msgspec.Struct, frozen=True):
-    """One thing to know about a symbol's data that does not keep it from being trained on."""
+    """A remark about a symbol's data that does not prevent training on it."""
 
-    #: a short name that programs can compare: "dropped", "conflicts", "gaps", "jumps", …
+    #: a short name for programs: "dropped", "conflicts", "gaps", "jumps", …
     kind: str
     #: for people, without the symbol: "12 of 756 rows dropped: volume is negative"
     text: str
 
 
-#: what there is to know about the data of a batch, by symbol, in the order of its symbols
+#: notes on the data of a batch, by symbol, in the order of its symbols
 DataNotes = dict[str, tuple[DataNote, ...]]
 
 
@@ -91,45 +91,45 @@ Standing = Literal["nothing", "result", "stranger"]
 
 
 class PlannedWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """A window as the plan sees it: to be trained, or reused from a committed result, or finished before it began.
+    """A window in a plan: to be trained, reused from a committed result, or finished without a launch.
 
     At most one of `skip_reason`, `refusal` and `doubt` is given.
     """
 
     window: Window
-    #: bars in the date range; rows that can be trained on or validated with
+    #: bars in the date range; rows usable for training or validation
     bars: int = 0
     usable_rows: int = 0
-    #: there is nothing to train on: it is skipped
+    #: why there is nothing to train on, so that the window is skipped
     skip_reason: str | None = None
-    #: its data cannot be used: it has failed, without a launch
+    #: why its data cannot be used, so that the window fails without a launch
     refusal: str | None = None
-    #: the survey could not look at its data: it runs, and is judged by that
+    #: why the survey could not look at its data; the window runs, and its outcome decides
     doubt: str | None = None
-    #: what would help with a window that is skipped or refused, for people; empty: not known
+    #: advice to people about a window that is skipped or refused; empty: not known
     remedy: str = ""
     #: hex digest of all that determines the result except the device type
     fingerprint: str | None = None
     committed: WindowResult | None = None
-    #: what stands where its result goes: one of other parameters or data, or something that is none of gpusched's
+    #: the present occupant of its result's place: a result of other parameters or data, or a stranger to gpusched
     replaces: Standing = "nothing"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch allows its windows."""
+    """The limits on a batch's windows."""
 
     #: launches that may fail by the window's own fault before it counts as failed
     max_attempts: int = 3
-    #: seconds that an attempt may take; 0: any
+    #: seconds that an attempt may take; 0: no limit
     timeout_s: float = 3600.0
     #: seconds between the request to stop and the kill
     grace_s: float = 10.0
     #: seconds before the second attempt; doubled for each further one
     backoff_s: float = 1.0
     backoff_max_s: float = 60.0
-    #: private memory of a window process; 0: any
+    #: private memory of a window's process; 0: no limit
     memory_limit_bytes: int = 0
-    #: of an attempt's log; 0: any
+    #: size of an attempt's log; 0: no limit
     log_limit_bytes: int = 10 << 20
     #: share of windows that may fail before the batch counts as failed
     max_failure_rate: float = 0.0
@@ -138,7 +138,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What `submit` or `run` asked for, with every path resolved and every default filled in."""
+    """The request of a `submit` or `run`, with every path resolved and every default filled in."""
 
     symbols: tuple[str, ...]
     start: dt.date
@@ -150,14 +150,14 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
     #: the workload's own settings, opaque to the core
     settings: dict[str, Any]
     device: DeviceChoice = "auto"
-    #: windows of this batch that may run at once; 0: as many as there are slots
+    #: windows of this batch that may run at once; 0: one on every slot
     workers: int = 0
     priority: int = 0
     limits: Limits = Limits()
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a batch would take on all devices of a type."""
+    """The expected duration of a batch on all devices of a type."""
 
     device_type: DeviceType
     #: GPUs, or cores
@@ -168,13 +168,13 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What `auto` came to for a batch."""
+    """The device type that `auto` chose for a batch."""
 
     device: DeviceType
-    #: in words for people; empty where there was nothing to choose between
+    #: for people; empty if there was no alternative
     reason: str = ""
     expected: tuple[Expected, ...] = ()
-    #: on all devices at once; None: not known
+    #: expected duration on all devices at once; None: not known
     mixed_seconds: float | None = None
 
 
@@ -182,21 +182,21 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted `BatchSpec`."""
 
     id: str
-    #: hex digest of what was asked for; the same id with another digest is another batch
+    #: hex digest of the request; the same id with another digest is another batch
     digest: str
     output_dir: str
     submitted_at: float
     spec: BatchSpec
-    #: uid of the client, where that is neither root nor the daemon's own user
+    #: uid of the client; None for root and the daemon's own user
     owner: int | None = None
-    #: nothing is written to `output_dir`, a real path, where a link leads there
+    #: `output_dir` is a real path, and nothing is written there if a part of it has become a link
     guarded: bool = False
-    #: what `auto` came to; None: the spec names a device type or `mixed`
+    #: the choice of `auto`; None: the spec names a device type or `mixed`
     choice: Choice | None = None
 
     @property
     def device(self) -> DeviceChoice:
-        """Where its windows may run."""
+        """The devices on which its windows may run."""
         return self.choice.device if self.choice else self.spec.device
 
 
@@ -209,27 +209,27 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     #: UUID, or "cpu"
     id: str
     name: str
-    #: what LightGBM is told for windows on this device
+    #: LightGBM's parameter for windows on this device
     device_type: DeviceType
-    #: slots on it
+    #: number of slots
     capacity: int
-    #: slots used at first, where their number is tuned while windows run; 0: all of them, always
+    #: slots used at first, if their number is tuned while windows run; 0: always all of them
     tuned_from: int = 0
     #: offered to batches that ask for `auto`
     auto: bool = True
-    #: cores near it; empty: any
+    #: cores near the device, on which its windows run; empty: any
     cpus: tuple[int, ...] = ()
-    #: CPU threads that a window on it may use
+    #: CPU threads for each window on the device
     threads: int = 1
     memory_total_bytes: int | None = None
-    #: its driver counts what each process uses
+    #: its driver keeps account of each process (NVML's accounting mode)
     accounting: bool = False
     #: `0000:41:00.0`; a MIG instance has its card's; empty: not known
     pci_bus_id: str = ""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """One timed sample of a device. What the card does not report is None, never zero."""
+    """One timed sample of a device. Values that the card does not report are None, never zero."""
 
     device_id: str
     at: float
@@ -244,19 +244,19 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def memory_used_bytes(self) -> int | None:
-        """By whoever it may be."""
+        """Memory in use by any process."""
         if self.memory_total_bytes is None or self.memory_free_bytes is None:
             return None
         return self.memory_total_bytes - self.memory_free_bytes
 
 
 class HostReading(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample of the host's memory, as far as a limit of this service lets windows have it. None: not known."""
+    """One sample of the host's memory, or of the part that this service is limited to. None: not known."""
 
     total_bytes: int | None = None
-    #: what could be used without anything being pushed out
+    #: memory that could be used without swapping
     free_bytes: int | None = None
-    #: of the processes of windows that run, by PID: what each does not share with the launcher
+    #: by PID of a window's process: memory that it does not share with its launcher
     process_bytes: dict[int, int] | None = None
 
 
@@ -300,16 +300,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What an attempt cost, as the kernel accounts it."""
+    """The resources that an attempt used, as the kernel and the driver account for them."""
 
     cpu_seconds: float = 0.0
-    #: resident memory, what it shares with the launcher included
+    #: peak resident memory, including the part shared with the launcher
     peak_memory_bytes: int = 0
-    #: most GPU memory that its process used, as its driver counted or a reading saw; None: neither did
+    #: peak GPU memory, by the driver's account or the readings; None: neither has it
     device_memory_bytes: int | None = None
-    #: its kernels were executing on a GPU; None: the driver does not count that
+    #: time during which its kernels were executing on a GPU; None: the driver does not count that
     device_seconds: float | None = None
-    #: of its peak of memory, what it did not share with the launcher; None: not known
+    #: peak memory without the part shared with the launcher; None: not known
     own_memory_bytes: int | None = None
 
 
@@ -381,7 +381,7 @@ class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
-    """Its processes kept disappearing through no fault of the window."""
+    """Given up after its processes kept disappearing by no fault of its own, or finished but its result is gone."""
 
     failure: Failure
 
@@ -390,7 +390,7 @@ Outcome = Succeeded | Reused | Skipped | Failed | TimedOut | Cancelled | Lost
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """`attempts` launches were made, 0 for a window that needed none."""
+    """Finished after `attempts` launches; 0 for a window that needed none."""
 
     attempts: int
     outcome: Outcome
@@ -406,7 +406,7 @@ OUTCOMES = ("succeeded", "reused", "skipped", "failed", "timed_out", "cancelled"
 
 
 def reason_of(outcome: Outcome) -> str | None:
-    """Why a window was skipped or has failed, in words; None if it was not."""
+    """The reason why a window was skipped or has failed; None if it was not and has not."""
     match outcome:
         case Skipped(reason=reason):
             return reason

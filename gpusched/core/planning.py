@@ -1,4 +1,4 @@
-"""From what was asked for to windows: date ranges, batch identity, plans. Pure; files are read elsewhere."""
+"""From a request to windows: date ranges, batch identity, plans. Pure; files are read elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 def name_problem(name: str) -> str | None:
-    """Why `name` cannot name a batch, or None. It names a directory, too."""
+    """The reason why `name` cannot be a batch's name, which is also a directory's name; None if it can."""
     if _NAME.fullmatch(name):
         return None
     return "a name has 1 to 80 letters, digits, dots, dashes and underscores, and starts with a letter or a digit"
@@ -42,7 +42,7 @@ def date_ranges(start: dt.date, end: dt.date, window_days: int) -> list[tuple[dt
     The last one is clipped to `end`, and dropped if it is shorter than `MIN_TAIL_DAYS` (unless whole windows are).
     """
     ranges = []
-    # Ordinals, because a window may reach beyond the last date that there is.
+    # Ordinals, because a window may reach beyond the last date that Python knows.
     for first in range(start.toordinal(), end.toordinal() + 1, window_days):
         last = min(first + window_days - 1, end.toordinal())
         if last - first + 1 >= min(MIN_TAIL_DAYS, window_days):
@@ -58,22 +58,22 @@ def windows(spec: BatchSpec) -> Iterator[Window]:
             yield Window(symbol, first, last)
 
 
-#: a limit that the first version did not have: a batch keeps its id when gpusched is upgraded
+#: a limit that the first version lacked; left out of the digest, so that batches keep their ids after an upgrade
 _LATER = b',"log_limit_bytes":%d' % Limits().log_limit_bytes
 
 
 def digest(spec: BatchSpec, output_dir: str | None) -> str:
-    """Identifies what was asked for: the same digest is the same batch. `output_dir` is None where it was not given.
+    """The hex digest that identifies a request: the same digest means the same batch. `output_dir`: None if not given.
 
-    Limits, workers and priority say how a batch is run, not what it is, and do not count.
+    Limits, workers and priority do not count: they only say how a batch is run.
     """
-    asked = msgspec.structs.replace(spec, limits=Limits(), workers=0, priority=0)
-    encoded = msgspec.json.encode([asked, output_dir], order="deterministic")
+    identity = msgspec.structs.replace(spec, limits=Limits(), workers=0, priority=0)
+    encoded = msgspec.json.encode([identity, output_dir], order="deterministic")
     return hashlib.sha256(encoded.replace(_LATER, b"")).hexdigest()
 
 
 def batch_id(source: str, digest_hex: str) -> str:
-    """A batch's id where none was given: the stem of its symbols file and the start of its digest."""
+    """The id of a batch without a given name: the stem of its symbols file and the start of its digest."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:40] or "batch"
     return f"{stem}-{digest_hex[:8]}"
 
@@ -82,7 +82,7 @@ Action = Literal["train", "reuse", "skip", "fail"]
 
 
 def action(planned: PlannedWindow) -> Action:
-    """A batch's way with a window; one that fails does so at once, without a launch."""
+    """The plan's action for a window; "fail" takes effect at once, without a launch."""
     if planned.refusal is not None:
         return "fail"
     if planned.skip_reason is not None:
@@ -91,17 +91,17 @@ def action(planned: PlannedWindow) -> Action:
 
 
 def reason_of_plan(planned: PlannedWindow) -> str:
-    """The reason for which a window is not simply trained or reused; empty if it is."""
+    """The reason why a window is skipped, refused or doubtful; empty if it is simply trained or reused."""
     return planned.refusal or planned.skip_reason or planned.doubt or ""
 
 
 def with_remedy(reason: str, remedy: str) -> str:
-    """A reason, and what would help."""
+    """Join a reason and the advice that would help, if there is any."""
     return f"{reason}; {remedy}" if remedy else reason
 
 
 def planned_outcome(planned: PlannedWindow) -> Outcome | None:
-    """The outcome of a window that needs no launch; None for one that is to be trained."""
+    """The outcome of a window that needs no launch; None for a window to be trained."""
     if planned.refusal is not None:
         return Failed(failure=Failure(kind="bad_data", message=with_remedy(planned.refusal, planned.remedy)))
     if planned.skip_reason is not None:
@@ -110,18 +110,19 @@ def planned_outcome(planned: PlannedWindow) -> Outcome | None:
 
 
 def replacing(results: int, strangers: int) -> list[str]:
-    """What has to be said about the output directory before a batch starts."""
-    told = []
+    """Notes on the output directory, for people, before a batch starts."""
+    notes = []
     if results:
-        told.append(f"{results} {'result' if results == 1 else 'results'} of other parameters or data will be replaced")
+        noun = "result" if results == 1 else "results"
+        notes.append(f"{results} {noun} of other parameters or data will be replaced")
     if strangers:
-        what = "thing that is no result" if strangers == 1 else "things that are no results"
-        told.append(f"{strangers} {what} will be moved aside")
-    return told
+        noun = "thing that is no result" if strangers == 1 else "things that are no results"
+        notes.append(f"{strangers} {noun} will be moved aside")
+    return notes
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch, window by window as it would go, and notes on its data."""
+    """The windows of a batch, each with its action, and notes on the data."""
 
     windows: tuple[PlannedWindow, ...]
     notes: DataNotes = {}
@@ -144,12 +145,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def to_replace(self) -> int:
-        """Results of other parameters or data that the new ones take the place of."""
+        """The number of results of other parameters or data that new ones will replace."""
         return sum(window.replaces == "result" for window in self.to_train)
 
     @property
     def to_move_aside(self) -> int:
-        """Things that stand in the place of a result, and are none."""
+        """The number of results' places that are taken by something else."""
         return sum(window.replaces == "stranger" for window in self.to_train)
 
     def _that(self, wanted: Action) -> tuple[PlannedWindow, ...]:

@@ -1,4 +1,4 @@
-"""Queues: what the scheduler remembers of each window and batch."""
+"""Queues: the scheduler's records of each window and batch, and the order in which windows are placed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STORY_LINES = 12
 
 
 class Entry:
-    """One window."""
+    """One window of a batch, with its state and the history that decides about its next attempt."""
 
     __slots__ = (
         *("device", "failures", "host", "key", "losses", "on_cpu", "order", "planned", "ready_at", "state", "story"),
@@ -28,45 +28,45 @@ class Entry:
         self.state = state
         #: place in the queue of its batch: most rows first (in steps of about 20 %), then as submitted
         self.order = (-int(math.log2(planned.usable_rows + 1) * 4), number)
-        #: attempts that ended by the window's own doing, and by others'
+        #: attempts that failed by the window's own fault, and by other causes
         self.failures = 0
         self.losses = 0
         #: monotonic instant before which it is not placed again
         self.ready_at = 0.0
         #: monotonic instant at which its last attempt began to run
         self.began = 0.0
-        #: what it needs of a device's memory, and of the host's, as far as its own attempts have shown
+        #: needed memory of the device and of the host, as learned from its own failures; 0: only estimates count
         self.device = self.host = NOTHING
-        #: no GPU has room for it, and the batch may use the CPU
+        #: it ran out of memory on a GPU that it had to itself, and the batch may use the CPU: it runs there next
         self.on_cpu = False
         self.story: deque[str] = deque(maxlen=STORY_LINES)
 
 
 class BatchQueue:
-    """One batch, its windows, and those of them that can be placed."""
+    """One batch, its windows, and the order of those that can be placed."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.entries: dict[str, Entry] = {}
-        #: the same in the order of submission
+        #: the entries in the order of submission
         self.windows: list[Entry] = []
-        #: asked for and not through, the one that is being made first
+        #: changes that are not completed; the first is being made
         self.changes: deque[Change] = deque()
         self.unfinished = 0
         self.active = 0
-        #: `BatchFinished` was recorded: after the end of all windows, their results are looked for
+        #: `BatchFinished` was recorded: all windows have ended, and their results have been checked
         self.finished = False
-        #: number of the last look
+        #: number of the last check of its results
         self.check = 0
-        #: why nothing of it is placed, or None
+        #: why no window of it is placed, or None
         self.held_reason: str | None = None
         #: number of the placement that served it last
         self.last_served = 0
-        #: what the last failed windows had in common, and how many of them
+        #: the common signature of the latest failed windows, and their number
         self.streak: tuple[str, int] = ("", 0)
-        #: heap of (order, label); items of windows that are no longer ready are dropped when met
+        #: heap of (order, label); items of windows that are no longer ready are dropped when they come up
         self._ready: list[tuple[tuple[int, int], str]] = []
-        #: the same from the other end; None: nobody has asked for it
+        #: heap in the opposite order; None: not needed so far
         self._shortest: list[tuple[tuple[int, int], str]] | None = None
 
     def push(self, entry: Entry) -> None:
@@ -75,7 +75,7 @@ class BatchQueue:
             heapq.heappush(self._shortest, _from_the_end(entry))
 
     def peek(self, now: Instant) -> Entry | None:
-        """The window that comes next, or None."""
+        """The first window in the queue that may be placed now, or None."""
         while self._ready:
             entry = self.entries[self._ready[0][1]]
             if isinstance(entry.state, Queued) and entry.ready_at <= now.monotonic:
@@ -84,7 +84,7 @@ class BatchQueue:
         return None
 
     def peek_shortest(self, now: Instant) -> Entry | None:
-        """The window that comes last, or None."""
+        """The last window in the queue that may be placed now, or None."""
         if self._shortest is None:
             self._shortest = [_from_the_end(self.entries[label]) for _, label in self._ready]
             heapq.heapify(self._shortest)
@@ -100,7 +100,7 @@ class BatchQueue:
         return bool(self._ready) and self.held_reason is None and not self._is_being_cancelled
 
     def none_is_queued(self) -> None:
-        """Forget at once what would be dropped item by item when met."""
+        """Clear the heaps at once, after all windows were cancelled, instead of dropping their items one by one."""
         self._ready, self._shortest = [], None
 
     @property
@@ -112,7 +112,7 @@ class BatchQueue:
         return self.unfinished == 0 and not self.changes
 
     def with_result(self) -> tuple[str, ...]:
-        """The windows that have one, by what is known."""
+        """The labels of the windows that should have a result."""
         return tuple(label for label, entry in self.entries.items() if has_result(entry.state))
 
     def add(self, entry: Entry) -> None:

@@ -1,6 +1,6 @@
-"""Readings over the time of a batch, in bounded room.
+"""A history of readings over a batch's duration, in bounded space.
 
-Each device has at most `MOST` samples. When there is no more room, neighbours are merged and each sample covers twice
+Each device has at most `MOST` samples. When that is reached, neighbours are merged, so that each sample covers twice
 the time: a batch of seconds keeps every reading, one of days some hundred means. Pure: the store keeps the rows.
 """
 
@@ -15,14 +15,14 @@ from gpusched.core.model import Reading
 
 Number = TypeVar("Number", int, float)
 
-#: samples of one device
+#: samples of one device at most
 MOST = 512
 #: seconds that a sample covers at first: the time between two readings
 FINEST_S = 1.0
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of a device in `seconds` from `at` on. What no reading told is None, never zero."""
+    """Readings of a device from `at` on for `seconds`, summed up. Values that no reading has are None, never zero."""
 
     device_id: str
     #: wall clock
@@ -31,12 +31,12 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     readings: int
     #: mean, 0..1
     utilisation: float | None
-    #: most
+    #: maximum
     memory_used_bytes: int | None
     memory_total_bytes: int | None
     #: mean
     power_w: float | None
-    #: highest
+    #: maximum
     temperature_c: float | None
 
 
@@ -49,7 +49,7 @@ class History:
             self._samples.setdefault(sample.device_id, []).append(sample)
 
     def add(self, reading: Reading) -> None:
-        """Take in a reading; readings of a device come in the order of time."""
+        """Add a reading; the readings of a device must come in the order of time."""
         samples = self._samples.setdefault(reading.device_id, [])
         new = _sample(reading)
         if samples and new.at < samples[-1].at + samples[-1].seconds:
@@ -61,7 +61,7 @@ class History:
         samples.append(msgspec.structs.replace(new, seconds=width))
 
     def samples(self) -> list[Sample]:
-        """All of them, by device, in the order of time."""
+        """All samples, by device, in the order of time."""
         return [sample for samples in self._samples.values() for sample in samples]
 
 
@@ -80,7 +80,7 @@ def _sample(reading: Reading) -> Sample:
 
 
 def _halved(samples: list[Sample]) -> list[Sample]:
-    """Each sample covers twice the time; one that has no neighbour in that time stays alone."""
+    """Merge neighbours, so that each sample covers twice the time; a sample without a neighbour in it stays alone."""
     width = 2 * max(sample.seconds for sample in samples)
     halved: list[Sample] = []
     for sample in samples:

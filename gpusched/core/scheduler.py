@@ -1,17 +1,17 @@
 """The scheduler: events in, records and commands out. The only place where the state of a window changes.
 
 It does no I/O, reads no clock and draws no random number: `now` is an argument, ties break on submission order and slot
-index, and the same events give the same effects. What has to happen later is a deadline that the shell waits for and
-answers with `TimePassed`.
+index, and the same events give the same effects. Delays are deadlines: the supervisor waits for `Scheduler.deadline`
+and answers with `TimePassed`.
 
 A slot is allocated in the same call that places a window, and freed only by the end of the attempt that holds it.
-Which window comes next, and where, is the dispatcher's to say.
+The dispatcher decides which window comes next, and on which slot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -103,44 +103,44 @@ from gpusched.core.timers import Timer, Timers
 
 #: outcomes that `retry` runs again
 RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
-#: failures that speak against the device: no other window is sent there
+#: failures that are the device's fault: no other window is sent there
 DEVICE_AT_FAULT = ("device_lost", "device_mismatch")
-#: how the reason begins for which a batch is held until a device is opened again
+#: the beginning of the reason of a hold that ends when a suitable device opens
 STRANDED = "no device is left that could run it"
-#: seconds that a fork may take before its attempt is stopped: the launcher imports the workload before the first one
+#: seconds that a fork may take before its attempt is stopped; the launcher imports the workload before the first fork
 LAUNCH_TIMEOUT_S = 120.0
-#: a reading that is older says nothing: NVML, or the device, does not answer, and the ledger decides alone
+#: seconds after which a reading is dropped: NVML or the device does not answer, and the ledger decides alone
 STALE_S = 60.0
 
 
 class Scheduler:
-    """See the module. `records` and `commands` of one `handle` call are returned in the order in which they arose."""
+    """See the module. One `handle` call returns its records and commands in the order in which they arose."""
 
     def __init__(self, estimates: Estimates | None = None, *, slice_windows: int = SLICE_WINDOWS) -> None:
-        """`estimates` is read only: whoever owns it lets it learn. `slice_windows` are changed in a turn at most."""
+        """`estimates` is only read here; its owner lets it learn. `slice_windows`: most windows changed in one turn."""
         self.pool = Pool()
         self._batches: dict[str, BatchQueue] = {}
-        #: windows that are no longer needed: to free 100,000 of them at once takes longer than a turn may
+        #: windows that are no longer needed, freed a few per turn: freeing 100,000 at once takes longer than a turn may
         self._leaving: list[Entry] = []
-        #: those of which not all windows are here yet
+        #: batches some of whose windows have not arrived yet
         self._arriving: dict[str, BatchQueue] = {}
-        #: those that are not finished: what remembers thousands of others must cost nothing
+        #: unfinished batches, kept apart so that thousands of finished ones cost no time in a turn
         self._open: dict[str, BatchQueue] = {}
         self._dispatcher = Dispatcher(self.pool, self._open, Estimates() if estimates is None else estimates)
         self._timers = Timers(self._batches)
         self._slices = Slices(self._apply, slice_windows)
-        #: by device: its windows that do not die
+        #: windows that were killed but do not die, by device
         self._suspected: dict[str, set[WindowKey]] = {}
         self._shutdown = False
-        #: looks for the results of a batch
+        #: number of checks for results so far
         self._checks = 0
         self._records: list[Record] = []
         self._commands: list[Command] = []
 
-    # -- what the shell asks -----------------------------------------------------------------------------------------
+    # -- the supervisor's view ---------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: Instant) -> tuple[list[Record], list[Command]]:
-        """Apply `event`; what to commit, and what to do after that."""
+        """Apply `event`; return the records to commit, and the commands to carry out after that."""
         self._records, self._commands = [], []
         del self._leaving[-LARGE:]
         match event:
@@ -161,7 +161,7 @@ class Scheduler:
                 self._hold_stranded(now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
-                self._release_stranded(now)  # another start may have found what the last one had lost
+                self._release_stranded(now)  # this start may have found a device that the last one had lost
                 self._hold_stranded(now)
             case CancelRequested():
                 self._ask("cancel", event.batch_id, event.label, now)
@@ -209,6 +209,8 @@ class Scheduler:
                 if event.mode == "stop":
                     for entry in self._active():
                         self._stop(entry, "interrupted", "the supervisor is stopping", now)
+            case _ as never:
+                assert_never(never)
         self.pool.forget_readings(now.monotonic - STALE_S)
         self._place(now)
         return self._records, self._commands
@@ -222,35 +224,35 @@ class Scheduler:
 
     @property
     def active(self) -> int:
-        """Windows that hold a slot."""
+        """The number of windows that hold a slot."""
         return sum(batch.active for batch in self._open.values())
 
     @property
     def at_work(self) -> bool:
-        """Whether any batch is not finished."""
+        """Whether any batch is unfinished."""
         return bool(self._open)
 
     @property
     def unfinished(self) -> int:
-        """Windows that have not finished."""
+        """The number of unfinished windows."""
         return sum(batch.unfinished for batch in self._open.values())
 
     @property
     def changing(self) -> bool:
-        """Whether changes are not through: each `SliceGranted` takes them further."""
+        """Whether changes are incomplete: each `SliceGranted` advances them."""
         return bool(self._slices)
 
     def is_changing(self, batch_id: str) -> bool:
-        """Whether changes of this batch are not through."""
+        """Whether changes of this batch are incomplete."""
         return batch_id in self._slices
 
     def is_at_work(self, batch_id: str) -> bool:
-        """Whether the batch is there, and not finished."""
+        """Whether the batch is known and has unfinished windows or changes."""
         batch = self._batches.get(batch_id)
         return batch is not None and not batch.done
 
     def starved(self) -> str | None:
-        """Why nothing runs though there is work: others use the memory of every device. None: that is not so."""
+        """Why nothing runs although there is work: other programs use the memory of every device. None: not starved."""
         if self.active == 0 and not self._shutdown:
             for batch in self._open.values():
                 if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
@@ -258,8 +260,8 @@ class Scheduler:
         return None
 
     def batch(self, batch_id: str) -> Batch | None:
-        found = self._batches.get(batch_id)
-        return found.batch if found else None
+        queue = self._batches.get(batch_id)
+        return queue.batch if queue else None
 
     def forget(self, batch_id: str) -> None:
         """Drop a batch if it is finished; a `BatchRecovered` brings it back."""
@@ -275,9 +277,9 @@ class Scheduler:
         return self._batches[key.batch_id].entries[key.label].state
 
     def blames(self, key: WindowKey, failure: Failure) -> bool:
-        """Whether `failure` would use up one of the window's attempts, though something else may have caused it.
+        """Whether `failure` would use up one of the window's attempts, although its device may be the cause.
 
-        None does once the window was told to end.
+        Never once the window has been told to end.
         """
         treatment, state = TREATMENTS[failure.kind], self._batches[key.batch_id].entries[key.label].state
         return treatment.retry and treatment.counts and not isinstance(state, Stopping)
@@ -288,9 +290,9 @@ class Scheduler:
             yield entry.planned, entry.state
 
     def size(self, batch_id: str) -> int:
-        """Windows of a batch; 0 for one that is not there."""
-        found = self._batches.get(batch_id)
-        return len(found.entries) if found else 0
+        """The number of a batch's windows; 0 for an unknown batch."""
+        queue = self._batches.get(batch_id)
+        return len(queue.entries) if queue else 0
 
     def held_reason(self, batch_id: str) -> str | None:
         return self._batches[batch_id].held_reason
@@ -299,7 +301,7 @@ class Scheduler:
         return tuple(queue.batch for queue in self._batches.values())
 
     def open_batches(self) -> tuple[Batch, ...]:
-        """Those that are not finished."""
+        """The unfinished batches."""
         return tuple(queue.batch for queue in self._open.values())
 
     def validate(self) -> None:
@@ -329,8 +331,8 @@ class Scheduler:
         self._records.append(WindowsAdded(batch=event.batch, windows=windows, first=first, at=now.wall))
 
     def _batch_submitted(self, event: BatchSubmitted, now: Instant) -> None:
-        known = self._batches.get(event.batch.id)
-        assert known is None or known.done, f"batch {event.batch.id} is not finished"
+        earlier = self._batches.get(event.batch.id)
+        assert earlier is None or earlier.done, f"batch {event.batch.id} is not finished"
         batch = self._arriving.pop(event.batch.id, None) or BatchQueue(event.batch)
         added = len(batch.windows)
         self._add(batch, _as_planned(event.windows))
@@ -350,12 +352,14 @@ class Scheduler:
         self._end_if_done(batch, now)
         for entry in batch.entries.values():
             if isinstance(entry.state, Active):
-                # A window that takes the supervisor down with it must not do so for ever.
+                # A window that takes the supervisor down with it must not be tried again for ever.
                 entry.losses = event.losses.get(entry.key.label, 0)
                 self._recover(entry, batch, now)
+        if event.obstacle and batch.unfinished and batch.held_reason is None:
+            self._hold_batch(batch, event.obstacle, now)
 
     def _recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
-        """Decide about a window whose process died with the last supervisor. Its slot is free already."""
+        """Decide about a window whose process died with the last supervisor; it holds no slot of this pool."""
         state = entry.state
         assert isinstance(state, Active)
         ending: Ending
@@ -382,7 +386,7 @@ class Scheduler:
             self._open[batch.batch.id] = batch
 
     def _end_if_done(self, batch: BatchQueue, now: Instant) -> None:
-        """Once all windows are finished, look for their results; the batch is finished when that has been done."""
+        """Once all windows are finished, have their results checked; the batch is finished after that."""
         if batch.done and not batch.finished:
             self._checks += 1
             batch.check = self._checks
@@ -395,7 +399,7 @@ class Scheduler:
     def _results_checked(self, event: ResultsChecked, now: Instant) -> None:
         batch = self._batches.get(event.batch_id)
         if batch is None or batch.finished or not batch.done or batch.check != event.check:
-            return  # some of its windows were tried again meanwhile, or others have taken its place
+            return  # windows were retried meanwhile, or another batch has replaced this one
         for label in event.missing:
             entry = batch.entries[label]
             if (lost := missed(entry.state)) is not None:
@@ -435,7 +439,7 @@ class Scheduler:
                 stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
                 self._move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
                 self._commands.append(Terminate(key=entry.key, attempt=attempt))
-                # Its grace begins now: what is killed at the end of the first one is a fork that hangs.
+                # The process gets a grace period of its own: the earlier timer only kills a fork that hangs.
                 self._timers.set(now.monotonic + limits.grace_s, entry, attempt, "grace")
 
     def _attempt_ended(self, event: AttemptEnded, now: Instant) -> None:
@@ -523,7 +527,7 @@ class Scheduler:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def _ask(self, verb: Verb, batch_id: str, label: str | None, now: Instant) -> None:
-        """Make a change, or as much of it as fits into a turn; behind those that were asked for before."""
+        """Make a change, or as much of it as fits into a turn; it waits behind earlier changes of its batch."""
         batch = self._batches.get(batch_id)
         if batch is None or (label is not None and label not in batch.entries):
             return
@@ -534,14 +538,14 @@ class Scheduler:
             self._records.append(waits)
 
     def _go_on(self, batch: BatchQueue, now: Instant) -> None:
-        """Make a slice of the first of a batch's changes."""
+        """Make a slice of a batch's first change."""
         active = [entry for entry in self._active() if entry.key.batch_id == batch.batch.id]
         if (record := self._slices.make(batch, active, now)) is not None:
             self._records.append(record)
         self._end_if_done(batch, now)
 
     def _apply(self, verb: Verb, entry: Entry, now: Instant) -> bool:
-        """Change one window; whether `verb` applied to it."""
+        """Change one window; return whether `verb` applied to it."""
         before = entry.state
         match verb, before:
             case "cancel", Queued(attempt=attempt) | Held(attempt=attempt):
@@ -582,7 +586,7 @@ class Scheduler:
         self._records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
 
     def _reopen_batch(self, batch: BatchQueue, now: Instant) -> None:
-        """Some of its windows are to run again."""
+        """Make a batch unfinished again, since some of its windows are to run."""
         batch.streak = ("", 0)
         if batch.finished:
             batch.finished = False
@@ -590,7 +594,7 @@ class Scheduler:
             self._records.append(BatchReopened(batch_id=batch.batch.id, at=now.wall))
 
     def _change_terms(self, event: TermsRequested, now: Instant) -> None:
-        """What runs already is held to the new timeout, counted from its start."""
+        """Give a batch other terms. A new timeout also applies to windows that run, from their start on."""
         queue = self._batches.get(event.batch_id)
         if queue is None:
             return
@@ -630,9 +634,9 @@ class Scheduler:
             self._hold_stranded(now)
 
     def _process_stuck(self, event: ProcessStuck, now: Instant) -> None:
-        """It was killed and is still there: its slot stays taken, and its GPU gets no other window.
+        """Keep the slot of a process that was killed but does not die, and place no other window on its GPU.
 
-        The host's processors are not to blame: there it hangs in a file system, or a debugger has it.
+        The host's processors are not closed: there the process hangs in a file system, or a debugger holds it.
         """
         entry = self._attempt(event.key, event.attempt)
         if entry is None or not isinstance(entry.state, Running | Stopping):
@@ -645,7 +649,7 @@ class Scheduler:
                 self._close_device(device_id, "suspect", f"{entry.key} {event.reason}", now)
 
     def _trust(self, device_id: str, key: WindowKey, now: Instant) -> None:
-        """A window has left: open its device again, if that was only closed since this one did not die."""
+        """Open the device of a window that has left, if it was closed only because this window did not die."""
         stuck = self._suspected.get(device_id)
         if stuck is not None and key in stuck:
             stuck.remove(key)
@@ -654,7 +658,7 @@ class Scheduler:
                 self._open_device(device_id, now)
 
     def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
-        """Close the devices whose windows are seen on the one that was read: pinning does not work there."""
+        """Close the devices whose windows show up in the reading of another one: pinning does not work there."""
         seen = (reading.process_memory_bytes or {}).keys()
         for device_id in self.pool.devices if seen else ():
             if device_id not in (reading.device_id, CPU):
@@ -675,7 +679,7 @@ class Scheduler:
                 self._release_batch(batch, now)
 
     def _hold_stranded(self, now: Instant) -> None:
-        """Hold the batches that no device is left for: whoever waits for them must hear of it."""
+        """Hold the batches for which no device is left, so that the people who wait for them hear of it."""
         for batch in self._open.values():
             if batch.unfinished and batch.held_reason is None:
                 reason = self.pool.hopeless(batch.batch.device)
@@ -683,7 +687,7 @@ class Scheduler:
                     self._hold_batch(batch, f"{STRANDED} ({reason})", now)
 
     def _tune(self, device_id: str, planned: PlannedWindow, ending: Ending, now: Instant) -> None:
-        """Before a window gives its slot back: what it tells about how many slots its device should have."""
+        """Let the device's tuner learn from a window that ends, before it gives its slot back."""
         device = self.pool.devices[device_id]
         if device.tuner is None:
             return
@@ -717,17 +721,19 @@ class Scheduler:
             case "launch":
                 self._stop(entry, "interrupted", f"not forked after {LAUNCH_TIMEOUT_S:g} s", now)
             case "timeout":
-                # Another term of the batch since then may have made it later, or never.
+                # A change of the batch's terms may have postponed or removed the timeout since then.
                 timeout_s = batch.batch.spec.limits.timeout_s
                 if 0 < timeout_s <= now.monotonic - entry.began:
                     self._stop(entry, "timed_out", f"still running after {timeout_s:g} s", now)
             case "grace" | "launch_grace":
                 self._commands.append(Kill(key=entry.key, attempt=timer.attempt))
+            case _ as never:
+                assert_never(never)
 
     # -- one window ----------------------------------------------------------------------------------------------------
 
     def _attempt(self, key: WindowKey, attempt: int) -> Entry | None:
-        """The window that is in this attempt, or None if the event came too late to matter."""
+        """The window that is in this attempt, or None if the event comes too late to matter."""
         batch = self._batches.get(key.batch_id)
         entry = batch.entries.get(key.label) if batch else None
         if entry is None or not isinstance(entry.state, Active) or entry.state.attempt != attempt:
@@ -739,7 +745,7 @@ class Scheduler:
         return [self._batches[key.batch_id].entries[key.label] for key in keys]
 
     def _pids_on(self, device_id: str) -> dict[int, int]:
-        """The processes of windows that run on a device, and their slots."""
+        """Slot indexes by PID of the windows that run on a device."""
         state = self.pool.devices.get(device_id)
         return self._pids(state.allocations.values()) if state else {}
 
@@ -761,7 +767,7 @@ class Scheduler:
         ending: Ending | None = None,
         usage: Usage | None = None,
     ) -> None:
-        """Change the state of a window, and keep the counts of its batch."""
+        """Change the state of a window, and update the counts of its batch."""
         batch, old = self._batches[entry.key.batch_id], entry.state
         self._record(entry, move, new, reason, now, ending, usage)
         batch.active += isinstance(new, Active) - isinstance(old, Active)

@@ -1,4 +1,4 @@
-"""Slices: the changes to batches that are not through, and whose turn it is. See `gpusched.core.changes`."""
+"""Slices: the incomplete changes to batches, made in turns. See `gpusched.core.changes`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gpusched.core.events import ChangeAdvanced, ChangeMade
 from gpusched.core.model import Instant
 from gpusched.core.queue import BatchQueue, Entry
 
-#: does a change to one window; whether it applied to it
+#: makes a change to one window; returns whether the verb applied to it
 Apply = Callable[[Verb, Entry, Instant], bool]
 
 
 class Slices:
-    """Batches take turns; the changes of one are made in the order in which they were asked for."""
+    """Makes changes slice by slice: batches take turns, and the changes of a batch follow the order of the requests."""
 
     def __init__(self, apply: Apply, windows: int) -> None:
-        """`windows` are changed in a turn at most, beside those that run."""
+        """`windows` is the number of windows changed in a turn at most, besides those that run."""
         self._apply = apply
         self._windows = windows
-        #: batches whose first change is not through, by their ids, the one whose turn it is first
+        #: batches whose first change is incomplete, by id; the first is next in turn
         self._waiting: dict[str, BatchQueue] = {}
 
     def __bool__(self) -> bool:
@@ -37,13 +37,13 @@ class Slices:
         return next(iter(self._waiting.values()), None)
 
     def resume(self, batch: BatchQueue, changes: Iterable[Change]) -> None:
-        """Take up what a batch was in when the last supervisor died."""
+        """Take up the changes of a batch that were incomplete when the last supervisor died."""
         batch.changes.extend(changes)
         if batch.changes:
             self._waiting[batch.batch.id] = batch
 
     def ask(self, batch: BatchQueue, verb: Verb, label: str | None, now: Instant) -> ChangeAdvanced | None:
-        """Put a change behind those that were asked for before; what to record of it if it has to wait."""
+        """Queue a change behind earlier ones; return the record to store if it has to wait."""
         number = batch.changes[-1].number + 1 if batch.changes else 1
         change = Change(verb=verb, label=label, number=number)
         batch.changes.append(change)
@@ -52,12 +52,12 @@ class Slices:
         return ChangeAdvanced(batch_id=batch.batch.id, change=change, recorded=False, at=now.wall)
 
     def make(self, batch: BatchQueue, active: Iterable[Entry], now: Instant) -> ChangeAdvanced | ChangeMade | None:
-        """Make a slice of a batch's first change; what to record of it. `active` are its windows that hold slots."""
+        """Make a slice of a batch's first change; return the record to store. `active`: its windows that hold slots."""
         change, batch_id = batch.changes[0], batch.batch.id
         entries = batch.windows if change.label is None else [batch.entries[change.label]]
         done, windows = change.done, change.windows
         if change.verb == "cancel" and change.label is None and done == 0:
-            # What runs is told to end at once, not when its turn comes.
+            # Windows that run are told to end at once, not when their slice comes.
             windows += sum(self._apply("cancel", entry, now) for entry in active)
         last, most = min(len(entries), done + LOOKED_AT * self._windows), windows + self._windows
         while done < last and windows < most:

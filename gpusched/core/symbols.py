@@ -1,4 +1,4 @@
-"""A symbols file as text: what it names, what it names twice, and what cannot be a symbol. Pure."""
+"""The text of a symbols file: its symbols, duplicates, and lines that cannot be symbols. Pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import msgspec
 
 MAX_SYMBOL_LENGTH = 64
 
-#: those that editors know; `str.splitlines` would also take form feeds and other control characters for one
+#: ends of lines as editors know them; `str.splitlines` would also split at form feeds and other control characters
 _LINE_END = re.compile(r"\r\n|\r|\n")
-#: between the symbols of a command line
+#: separators of symbols on a command line
 _BETWEEN = re.compile(r"[,\s]+")
-#: what a first line says that is the heading of a table
+#: names that are probably the heading of a table's column, if they stand in the first line
 _HEADINGS = frozenset(("symbol", "symbols", "ticker", "tickers", "name", "code", "instrument", "security", "isin"))
-#: a symbol that ends so was taken from a listing of files
+#: endings of names that were probably copied from a listing of files
 _SUFFIXES = (".csv", ".txt", ".parquet", ".gz")
 _TABLE = "one symbol a line; this looks like a CSV table: its column Symbol?"
 _QUOTED = f"a quotation mark ({_TABLE})"
-#: what is in no symbol, and what is said of it
+#: characters that no symbol contains, and their names for the error message
 _NEVER = {
     ",": f"a comma ({_TABLE})",
     ";": f"a semicolon ({_TABLE})",
@@ -28,19 +28,19 @@ _NEVER = {
     **dict.fromkeys("<>", "an angle bracket (is this an HTML page?)"),
     **dict.fromkeys("*?", "a wildcard, and patterns are not expanded (name each symbol)"),
 }
-#: characters of a line that is refused which are kept
+#: characters of a refused line that are shown
 _SHOWN_CHARACTERS = 80
 
 
 class SymbolLine(msgspec.Struct, frozen=True):
-    """One symbol of a symbols file and the line it stands on, from 1."""
+    """One symbol of a symbols file and its line number, from 1."""
 
     symbol: str
     line: int
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A line that names no symbol, and why."""
+    """A line that cannot be a symbol, and the reason."""
 
     line: int
     text: str
@@ -48,19 +48,19 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Symbols(msgspec.Struct, frozen=True, kw_only=True):
-    """A symbols file, read: what to train, what stood there twice, what cannot be a symbol, what may be none."""
+    """A symbols file after reading: symbols to train, duplicates, refused lines, and doubtful symbols."""
 
     symbols: tuple[str, ...]
     duplicates: tuple[SymbolLine, ...] = ()
     refused: tuple[Refused, ...] = ()
-    #: sentences about symbols that are taken as they stand, and may be meant otherwise
+    #: sentences about symbols that are accepted but may be mistakes
     doubts: tuple[str, ...] = ()
-    #: lines that have nothing but a comment
+    #: number of lines with only a comment
     comments: int = 0
 
 
 def parse_symbols(text: str) -> Symbols:
-    """One symbol a line; blank lines and `#` comments, also behind a symbol and a blank, are skipped."""
+    """Parse a file with one symbol per line; blank lines are skipped, and `#` comments, also those after a symbol."""
     named: list[SymbolLine] = []
     refused: list[Refused] = []
     comments = 0
@@ -69,7 +69,7 @@ def parse_symbols(text: str) -> Symbols:
         if mark and not symbol.strip():
             comments += 1
         elif mark and not symbol[-1].isspace():
-            # A comment, or a part of the name: a guess would train on another symbol's prices.
+            # A comment or a part of the name? A wrong guess would train on another symbol's prices.
             refused.append(
                 Refused(number, _cut(line.strip()), "# stands right behind it (put a blank before a comment)")
             )
@@ -79,7 +79,7 @@ def parse_symbols(text: str) -> Symbols:
 
 
 def listed_symbols(text: str) -> Symbols:
-    """Symbols with commas or blanks between them, as on a command line; their numbers take the place of lines."""
+    """Parse symbols separated by commas or blanks, as on a command line; positions stand in for line numbers."""
     words = [word for word in _BETWEEN.split(text) if word]
     return _sorted_out([SymbolLine(word, number) for number, word in enumerate(words, start=1)], [], 0)
 
@@ -87,13 +87,13 @@ def listed_symbols(text: str) -> Symbols:
 def _sorted_out(named: list[SymbolLine], refused: list[Refused], comments: int) -> Symbols:
     seen: dict[str, int] = {}
     duplicates: list[SymbolLine] = []
-    for found in named:
-        if why := symbol_problem(found.symbol):
-            refused.append(Refused(found.line, _cut(found.symbol), why))
-        elif found.symbol in seen:
-            duplicates.append(found)
+    for entry in named:
+        if why := symbol_problem(entry.symbol):
+            refused.append(Refused(entry.line, _cut(entry.symbol), why))
+        elif entry.symbol in seen:
+            duplicates.append(entry)
         else:
-            seen[found.symbol] = found.line
+            seen[entry.symbol] = entry.line
     return Symbols(
         symbols=tuple(seen),
         duplicates=tuple(duplicates),
@@ -108,7 +108,7 @@ def _cut(text: str) -> str:
 
 
 def symbol_problem(symbol: str) -> str | None:
-    """Why `symbol` cannot be one, or None. A symbol names a directory, so it must not be able to leave its root."""
+    """Why `symbol` cannot be one, or None. A symbol names a directory, so it must not lead out of its root."""
     if not symbol:
         return "it is empty"
     if symbol.startswith("."):
@@ -117,9 +117,9 @@ def symbol_problem(symbol: str) -> str | None:
         return f"it contains a path separator (write it as its file is called{_like(symbol)})"
     if symbol[0] == symbol[-1] == "'":
         return f"it contains {_QUOTED}"  # one within it may be a letter's: L'OREAL
-    for character, what in _NEVER.items():
+    for character, description in _NEVER.items():
         if character in symbol:
-            return f"it contains {what}"
+            return f"it contains {description}"
     if any(character.isspace() for character in symbol):
         return "it contains white space (one symbol a line)"
     if not symbol.isprintable():
@@ -130,14 +130,14 @@ def symbol_problem(symbol: str) -> str | None:
 
 
 def _like(symbol: str) -> str:
-    """Likely names of the file of `BTC/USDT`."""
+    """Suggest names for the file of a symbol such as `BTC/USDT`."""
     parts = [part for part in re.split(r"[/\\]+", symbol) if part]
     names = dict.fromkeys(("_".join(parts), "".join(parts)))
     return f": {' or '.join(names)}?" if parts else ""
 
 
 def _unseen(symbol: str) -> str:
-    """The first character that cannot be seen, by its number and name, and where it stands."""
+    """Describe the first invisible character: its number, name and position."""
     place, character = next((n, c) for n, c in enumerate(symbol) if not c.isprintable())
     name = unicodedata.name(character, "")
     where = "at its end" if place == len(symbol) - 1 else f"as character {place + 1}"

@@ -1,10 +1,10 @@
-"""Timers: the instants that the scheduler waits for, and what is due then."""
+"""Timers: the instants for which the scheduler waits, and their purposes."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 from gpusched.core.model import Queued, Running, Starting, State, Stopping
 from gpusched.core.queue import BatchQueue, Entry
@@ -15,7 +15,7 @@ Purpose = Literal["backoff", "launch", "timeout", "grace", "launch_grace"]
 class Timer(NamedTuple):
     #: monotonic instant
     at: float
-    #: breaks ties in the order of setting
+    #: breaks ties: the timer that was set first comes first
     number: int
     entry: Entry
     attempt: int
@@ -23,7 +23,7 @@ class Timer(NamedTuple):
 
 
 class Timers:
-    """Instants at which something is due. They are never cancelled: the scheduler drops those that no longer apply."""
+    """A heap of timers. They are never cancelled: the scheduler drops those that no longer apply."""
 
     def __init__(self, batches: Mapping[str, BatchQueue]) -> None:
         self._batches = batches
@@ -42,10 +42,10 @@ class Timers:
         heapq.heappop(self._heap)
 
     def applies(self, timer: Timer) -> bool:
-        """Whether the window is still in what the timer was set for."""
+        """Whether the window is still in the attempt and state for which the timer was set."""
         entry = timer.entry
         batch = self._batches.get(entry.key.batch_id)
-        # A batch that took the place of one with the same id has windows and attempts of the same names.
+        # A batch that replaced one with the same id has windows with the same labels and attempts.
         if batch is None or batch.entries.get(entry.key.label) is not entry:
             return False
         expected: type[State] | tuple[type[State], ...]
@@ -60,4 +60,6 @@ class Timers:
                 expected = Stopping
                 if isinstance(entry.state, Stopping) and (entry.state.pid is None) != (timer.purpose == "launch_grace"):
                     return False
+            case _ as never:
+                assert_never(never)
         return isinstance(entry.state, expected) and entry.state.attempt == timer.attempt

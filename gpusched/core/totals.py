@@ -1,4 +1,4 @@
-"""What has become of a batch, in the words of `run --json`: the contract with whoever reads that."""
+"""The outcome of a batch as `run --json` writes it: a contract with the programs that read it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpusched.core.model import Choice, DeviceChoice
 
 
 def totals(counts: dict[str, int]) -> dict[str, int]:
-    """From the counts of a batch's windows by status: what timed out or was lost has failed."""
+    """Sum up a batch's windows by status; those that timed out or were lost count as failed."""
     return {
         "total": sum(counts.values()),
         "succeeded": counts.get("succeeded", 0),
@@ -22,7 +22,7 @@ def totals(counts: dict[str, int]) -> dict[str, int]:
 
 
 def batch_object(batch_id: str, output_dir: str, totals: dict[str, int], seconds: float) -> dict[str, Any]:
-    """How `run --json` and `status BATCH --json` end."""
+    """The object with which the output of `run --json` and `status BATCH --json` ends."""
     done = sum(totals.values()) - totals["total"]
     return {
         "batch_id": batch_id,
@@ -34,7 +34,7 @@ def batch_object(batch_id: str, output_dir: str, totals: dict[str, int], seconds
 
 
 def device_object(device: DeviceChoice, choice: Choice | None) -> dict[str, Any]:
-    """Where a batch runs, and what `auto` came to: why, and how long it would take on each device type."""
+    """The device of a batch, and the choice of `auto`: its reason, and the expected duration on each device type."""
     about: dict[str, Any] | None = None if choice is None else msgspec.to_builtins(choice)
     if about is not None:
         del about["device"]

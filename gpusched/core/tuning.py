@@ -1,49 +1,49 @@
-"""How many slots of a GPU are used: found by climbing, from what windows really take.
+"""The number of slots used on a GPU, found by hill climbing on the measured throughput.
 
 While a device is full, the work of the windows that end on it is measured, period by period. More slots are tried and
-then fewer, in steps of a quarter and at last of one. Slots are worth having as long as each of them adds at least
-`WORTH` of what an average slot does. When no step helps, the number rests, twice as long each time. Pure: `now` is an
+then fewer, in steps of a quarter and finally of one. More slots are kept if each of them adds at least `WORTH` of the
+work that an average slot does. When no step helps, the number rests, twice as long each time. Pure: `now` is an
 argument.
 """
 
 from __future__ import annotations
 
-#: a period lasts until so many windows have ended for each slot, and at least so many in all, and so many seconds
+#: a period lasts at least `PERIOD_S` seconds, until `ENDS_PER_SLOT` windows per slot and `ENDS` in all have ended
 ENDS_PER_SLOT, ENDS, PERIOD_S = 8, 16, 2.0
-#: of the work per second of an average slot
+#: work that an additional slot must add, as a share of an average slot's work per second
 WORTH = 0.25
 #: periods to rest when no step helps: the first time, and at most
 REST, MOST_REST = 8, 256
 
 
 class Tuner:
-    """The number of slots of one device, between 1 and `most`."""
+    """Finds the number of slots to use on one device, between 1 and `most`."""
 
     def __init__(self, start: int, most: int) -> None:
         self.slots = start
         self._most = most
         self._up = True
-        #: steps of one, since those of a quarter do not help any more
+        #: steps are of one slot, since those of a quarter do not help any more
         self._fine = False
-        #: slots and rate of the period that the present one is measured against
+        #: slots and work per second of the period with which the present one is compared
         self._before: tuple[int, float] | None = None
-        #: directions in which steps of this size have not helped
+        #: number of directions in which a step of this size has not helped
         self._vain = 0
         self._rest = 0
         self._next_rest = REST
         self._restart()
 
     def interrupted(self) -> None:
-        """The device was not full: what was measured in this period says nothing."""
+        """Start the period again: the device was not full, so the measurement is worthless."""
         self._restart()
 
     def ended(self, work: float, now: float) -> str | None:
-        """A window left the full device. `work`: what it counts for, in any unit; the reason if `slots` has changed.
+        """Count a window that left the full device; return the reason if `slots` has changed.
 
-        `now` is in monotonic seconds.
+        `work` is the size of the window, in any unit; `now` is in monotonic seconds.
         """
         if self._to_leave_out:
-            # What ended first had started among another number of neighbours.
+            # The first windows to end were started among another number of neighbours.
             self._to_leave_out -= 1
             self._began = now
             return None
@@ -69,17 +69,17 @@ class Tuner:
             return self._try_next("to see what that does")
         slots, old_rate = self._before
         change = rate / old_rate - 1
-        said = f"{self.slots} instead of {slots} changed the work per second by {change:+.0%}"
+        effect = f"{self.slots} instead of {slots} changed the work per second by {change:+.0%}"
         if change > WORTH * (self.slots - slots) / slots:
             self._before, self._vain = (self.slots, rate), 0
-            return self._try_next(said)
+            return self._try_next(effect)
         self._before = None
         self._turn()
         self._move(slots)
-        return f"{slots} slots again: {said}"
+        return f"{slots} slots again: {effect}"
 
     def _try_next(self, why: str) -> str | None:
-        """One step on; the other way round at the end of the range, in steps of one if larger ones are in vain."""
+        """Take one step; turn round at the end of the range, and go on in steps of one once larger ones do not help."""
         while True:
             if self._vain == 2:
                 if self._fine or self.slots < 8:  # a quarter is one

@@ -1,7 +1,7 @@
-"""The devices of this machine: what NVML knows of its GPUs, and its processors.
+"""Discovery of the machine's devices: its GPUs, through NVML, and its processors.
 
-The only module that imports pynvml, and only when it is first needed. `discover` looks once, at the start; what changes
-while windows run is read by `gpusched.devices.nvidia.sampler`.
+This is the only module that imports pynvml, and it does so only when it is first needed. `discover` looks once, at the
+start; changes while windows run are seen by `gpusched.devices.nvidia.sampler`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gpusched.teacher.opencl import processor_name
 
 
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
-    """The GPUs and MIG instances that may be used, and sentences for people about what was found or is missing."""
+    """The GPUs and MIG instances that may be used, and sentences for people about those that are missing or limited."""
 
     devices: tuple[Device, ...]
     notes: tuple[str, ...]
-    #: version of the NVIDIA driver, if there is one that answers
+    #: version of the NVIDIA driver; None if it does not answer
     driver: str | None = None
-    #: every GPU has answered: one that is not among the devices cannot be used, or is not there
+    #: every GPU has answered: one that is not among `devices` cannot be used, or does not exist
     complete: bool = False
 
 
@@ -39,10 +39,10 @@ def discover(
     auto: bool = True,
     root: Path = Path("/"),
 ) -> Discovery:
-    """Look for GPUs under `mask`, the operator's `CUDA_VISIBLE_DEVICES` (None: not set). Never raises for want of one.
+    """Look for GPUs under `mask`, the operator's `CUDA_VISIBLE_DEVICES` (None: not set). No GPU is no error.
 
-    `slots`, `threads`, `device_type` and `auto` are filled into each device, except that a card in EXCLUSIVE_PROCESS
-    mode gets one slot. Calls into NVML, which may block for seconds while the driver starts.
+    `slots`, `threads`, `device_type` and `auto` are copied into each device, except that a card in EXCLUSIVE_PROCESS
+    mode gets one slot. The calls into NVML may block for seconds while the driver starts.
     """
     try:
         nvml = nvml_binding()
@@ -89,30 +89,31 @@ def discover(
 
 
 class CudaAbilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What programs the driver and its GPUs can run."""
+    """The CUDA programs that the driver and its GPUs can run."""
 
-    #: compute capabilities, major and minor, by PCI bus id, of the GPUs that tell theirs
+    #: compute capability (major, minor) by PCI bus id, of the GPUs that report it
     capabilities: dict[str, tuple[int, int]] = {}
-    #: the newest CUDA that the driver runs programs of, major and minor
+    #: the newest CUDA version (major, minor) whose programs the driver runs; None: not known
     newest: tuple[int, int] | None = None
 
 
 def cuda_abilities() -> CudaAbilities:
-    """Ask all GPUs of the machine. Nothing is known of them where NVML does not work."""
+    """Ask all GPUs of the machine; both fields stay empty if NVML does not work."""
     try:
         nvml = nvml_binding()
         nvml.nvmlInit()
     except Exception:  # `discover` says why
         return CudaAbilities()
     try:
-        found = {}
+        capabilities = {}
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
             capability = handle and _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
             if capability:
-                found[_bus_id(_pci_address(nvml, handle))] = (capability[0], capability[1])
+                capabilities[_bus_id(_pci_address(nvml, handle))] = (capability[0], capability[1])
         version = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion) or 0
-        return CudaAbilities(capabilities=found, newest=(version // 1000, version % 1000 // 10) if version else None)
+        newest = (version // 1000, version % 1000 // 10) if version else None
+        return CudaAbilities(capabilities=capabilities, newest=newest)
     except Exception:
         return CudaAbilities()
     finally:
@@ -121,7 +122,7 @@ def cuda_abilities() -> CudaAbilities:
 
 
 def pinning(device: Device) -> dict[str, str | None]:
-    """The environment variables that show a process `device` and no other; it is CUDA's device 0 inside."""
+    """The environment variables that make `device` the only one that a process sees, as CUDA's device 0."""
     if device.id == CPU:
         return {"CUDA_VISIBLE_DEVICES": ""}
     return {"CUDA_VISIBLE_DEVICES": device.id, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -144,7 +145,7 @@ def cpu_device(slots: int, threads: int, *, auto: bool = True) -> Device:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may keep busy: those it may run on, or fewer if a cgroup's quota says so; at least 1."""
+    """Cores that this process may keep busy: those of its affinity, or fewer under a cgroup's quota; at least 1."""
     quotas = [quota for quota in _quotas(root) if quota > 0]
     return max(1, min([len(os.sched_getaffinity(0)), *map(int, quotas)]))
 
@@ -161,7 +162,7 @@ def _quotas(root: Path) -> Iterator[float]:
         for group in (own, *own.parents):
             if group == top.parent:
                 break
-            # inside a container the names of the groups above may not exist: then only the top one is seen
+            # inside a container the directories of the outer groups may not exist; then only the top one is read
             if controllers:
                 quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
             else:
@@ -181,14 +182,14 @@ def _read(path: Path) -> str:
 
 
 class _Part(msgspec.Struct, frozen=True):
-    """What a window can be pinned to: a whole GPU or a MIG instance."""
+    """A unit to which a window can be pinned: a whole GPU or a MIG instance."""
 
     name: str
     memory_total_bytes: int | None
 
 
 class _Card(msgspec.Struct, frozen=True, kw_only=True):
-    """A physical GPU; `usable` is by UUID, and empty where its mode forbids to use it."""
+    """A physical GPU. `usable` holds its parts by UUID; it is empty if the card's mode forbids its use."""
 
     uuid: str
     usable: dict[str, _Part]
@@ -207,7 +208,7 @@ def _none(*notes: str) -> Discovery:
 
 
 def _why_no_nvml(error: Exception, root: Path) -> str:
-    # NVML has no error of its own for this: it says that the driver is not loaded, or that it does not know.
+    # NVML has no error code for this: it answers that the driver is not loaded, or with an unknown error.
     if (root / "proc/driver/nvidia/version").exists() and not (root / "dev/nvidiactl").exists():
         return (
             "the NVIDIA driver is loaded but /dev/nvidiactl is not there, as in a container that was started without"
@@ -236,8 +237,8 @@ def _why_no_nvml(error: Exception, root: Path) -> str:
 
 
 def _inventory(nvml: Any) -> tuple[list[_Card], list[str], bool]:
-    """Every GPU that answers, in PCI order; what there is to say about them; whether all have answered."""
-    found: list[tuple[tuple[int, ...], _Card]] = []
+    """Every GPU that answers, in PCI order; notes about them; whether all have answered."""
+    cards: list[tuple[tuple[int, ...], _Card]] = []
     notes: list[str] = []
     unpersistent = []
     complete = True
@@ -250,7 +251,7 @@ def _inventory(nvml: Any) -> tuple[list[_Card], list[str], bool]:
             notes.append(f"GPU {index} does not answer ({error}): it is not used; look at `nvidia-smi` and `dmesg`")
             complete = False
             continue
-        found.append((_pci_address(nvml, handle) or (0, 0, 0, index), card))
+        cards.append((_pci_address(nvml, handle) or (0, 0, 0, index), card))
         if _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == nvml.NVML_FEATURE_DISABLED:
             unpersistent.append(str(index))
     if unpersistent:
@@ -258,7 +259,7 @@ def _inventory(nvml: Any) -> tuple[list[_Card], list[str], bool]:
             f"persistence mode is off on GPU {', '.join(unpersistent)}: windows may wait seconds for the driver;"
             " `nvidia-smi -pm 1` or nvidia-persistenced turns it on"
         )
-    return [card for _, card in sorted(found, key=lambda item: item[0])], notes, complete
+    return [card for _, card in sorted(cards, key=lambda item: item[0])], notes, complete
 
 
 def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _Card:
@@ -315,7 +316,7 @@ def _total_memory(nvml: Any, handle: Any) -> int | None:
 
 
 def _near(nvml: Any, handle: Any) -> tuple[int, ...]:
-    """The cores near a GPU that this process may run on; empty if that is all of them, or if it is not known."""
+    """The cores near a GPU that this process may run on; empty if all are near, or if NVML does not know."""
     allowed = os.sched_getaffinity(0)
     words = max(allowed) // 64 + 1
     masks = _ask(nvml, nvml.nvmlDeviceGetCpuAffinity, handle, words) or ()
@@ -324,7 +325,8 @@ def _near(nvml: Any, handle: Any) -> tuple[int, ...]:
 
 
 def _ask(nvml: Any, call: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer to one question, or None if the device has none."""
+    """The result of an NVML call, or None if it fails."""
+
     try:
         return call(*arguments)
     except nvml.NVMLError:

@@ -1,4 +1,4 @@
-"""The host's processors as a device that can be read: their use, from /proc, and the memory beside them."""
+"""The host's processors as a device that can be read: their utilisation from /proc, and the host's memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = 8
 
 
 class Host:
-    """`read` tells the use since the last call; the first one has none to tell."""
+    """Reads the utilisation of the processors since the last call of `read`, or since this was made."""
 
     def __init__(self, memory: HostMemory, root: Path = Path("/proc")) -> None:
         self._memory = memory
@@ -52,7 +52,7 @@ class Host:
 async def read_host(
     deliver: Callable[[DeviceRead | HostRead], None], memory: HostMemory, *, interval_s: float = 1.0
 ) -> None:
-    """Call `deliver` with readings every `interval_s` seconds until it is cancelled."""
+    """Call `deliver` with readings every `interval_s` seconds, until cancelled."""
     host = Host(memory)
     while True:
         await anyio.sleep(interval_s)

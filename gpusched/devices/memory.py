@@ -1,10 +1,11 @@
-"""The host's memory: how much of it this service may use, what its windows use, and whether the kernel killed one.
+"""The host's memory: the part that this service may use, the use of each window, and kills by the kernel.
 
-Where a control group limits the service, its limit counts and not the machine's memory; what only caches files is
-free, since the kernel drops that before it kills. Both versions of control groups are known.
+If a control group limits the service, its limit counts, not the machine's memory. Caches of files count as free, since
+the kernel drops them before it kills a process. Control groups of version 1 and 2 are supported.
 
-The kernel counts the processes that it kills because memory ran out: those of the control group if it tells, or else
-of the machine. A window that died of a SIGKILL which gpusched did not send takes one of these to its account.
+The kernel counts the processes that it kills because memory ran out: those of the control group if it has such a
+counter, otherwise those of the whole machine. Each window that died of a SIGKILL which gpusched did not send is
+accounted for by one of these kills, as long as some are left.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ import msgspec
 from gpusched.core.events import HostRead
 from gpusched.core.model import HostReading
 
-#: seconds for which a kill may be taken to a window's account: it was somebody else's if no window of ours has died
+#: seconds within which a kill may explain the death of a window; after that it must have been another process
 CLAIM_S = 10.0
-#: control groups of version 1 say so that there is no limit: the largest number of whole pages
+#: control groups of version 1 express "no limit" by a number beyond this: the largest number of whole pages, in bytes
 _NO_LIMIT = 1 << 60
 
 _PAGE = resource.getpagesize()
 
 
 class _Names(msgspec.Struct, frozen=True):
-    """How the two versions of control groups name the same things."""
+    """The names of files and counters in one version of control groups."""
 
     limits: tuple[str, ...]
     used: str
-    #: lines of `memory.stat` that are no more than copies of files
+    #: lines of `memory.stat` that count cached copies of files
     caches: tuple[str, ...]
     kills: str
 
@@ -58,30 +59,30 @@ class HostMemory:
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        #: this process's own control group and those around it, from the inside out
+        #: this process's control group and its ancestors, from the inside out
         self._groups: list[Path] = []
         self._names = _NAMES[2]
         for version, group, top in _memory_groups(proc):
             self._names = _NAMES[version]
             self._groups = [group, *(parent for parent in group.parents if parent.is_relative_to(top))]
             break
-        #: this process, and all that it starts, may have less memory than there is (`ulimit -v`, `-d`)
+        #: a limit (`ulimit -v`, `-d`) leaves this process and its children less memory than the machine has
         self.limited = any(resource.getrlimit(r)[0] >= 0 for r in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
-        #: processes of windows, and what each shares with its launcher
+        #: by PID of a window's process: bytes that it shares with its launcher
         self._shared: dict[int, int] = {}
         self._claimed = self._kills() or 0
-        #: kills that were counted some time ago
+        #: a monotonic instant and the kills counted by then, which expire `CLAIM_S` later
         self._old = (time.monotonic(), self._claimed)
 
     def follow(self, pid: int, shared_bytes: int) -> None:
-        """Take the process of a window into the readings. `shared_bytes`: what it shares with its launcher."""
+        """Include the process of a window in the readings. `shared_bytes`: memory that it shares with its launcher."""
         self._shared[pid] = shared_bytes
 
     def forget(self, pid: int) -> None:
         self._shared.pop(pid, None)
 
     def read(self) -> HostRead:
-        """What there is and what is used now; what cannot be read is None."""
+        """Read the memory in total, free, and used by each window; numbers that cannot be read are None."""
         machine = _numbers(self._proc / "meminfo", unit=1024)
         totals, frees = [machine.get("MemTotal")], [machine.get("MemAvailable")]
         for group in self._groups:
@@ -105,7 +106,10 @@ class HostMemory:
         )
 
     def take_kill(self) -> bool | None:
-        """Whether the kernel killed a process lately that no window has died of yet; None: it does not tell."""
+        """Claim a recent kill by the kernel that explains no other window's death; whether there was one.
+
+        None: the kernel does not count kills.
+        """
         kills = self._kills()
         if kills is None:
             return None
@@ -126,7 +130,7 @@ class HostMemory:
 
 
 def _memory_groups(proc: Path) -> Iterator[tuple[int, Path, Path]]:
-    """Versions of control groups that limit memory here: this process's group, and the outermost one that it sees."""
+    """Control groups that limit memory here: version, this process's group, and the outermost group that it sees."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
         mounts = (proc / "self" / "mountinfo").read_text().splitlines()
@@ -144,16 +148,16 @@ def _memory_groups(proc: Path) -> Iterator[tuple[int, Path, Path]]:
             path for names, path in paths.items() if ("memory" in names.split(",") if version == 1 else not names)
         ]
         for path in inside:
-            # A container without a namespace of its own for groups sees the path from outside it.
-            known = PurePosixPath(path).is_relative_to(root)
-            group = Path(top, PurePosixPath(path).relative_to(root)) if known else Path(top)
+            # A container without its own cgroup namespace sees the path as it is outside the container.
+            mounted = PurePosixPath(path).is_relative_to(root)
+            group = Path(top, PurePosixPath(path).relative_to(root)) if mounted else Path(top)
             group = group if group.is_dir() else Path(top)
             if (group / _NAMES[version].used).exists() or version == 1:
                 yield version, group, Path(top)
 
 
 def _numbers(file: Path, unit: int = 1) -> dict[str, int]:
-    """`name value` lines, as /proc and control groups write them; nothing if they cannot be read."""
+    """Read `name value` lines, as /proc and control groups write them; none if the file cannot be read."""
     try:
         fields = (line.split() for line in file.read_text().splitlines())
         return {field[0].rstrip(":"): int(field[1]) * unit for field in fields if len(field) > 1 and field[1].isdigit()}
@@ -162,7 +166,7 @@ def _numbers(file: Path, unit: int = 1) -> dict[str, int]:
 
 
 def _limit(file: Path) -> int | None:
-    """A file with one number; None if there is none, or it says that there is no limit."""
+    """Read a file with one number; None if it does not exist, or the number means "no limit"."""
     try:
         number = int(file.read_text())
     except (OSError, ValueError):
@@ -171,7 +175,7 @@ def _limit(file: Path) -> int | None:
 
 
 def _own_bytes(process: Path) -> int | None:
-    """The anonymous memory of a process, what it shares with the one that it was forked from included."""
+    """Anonymous memory of a process in bytes, including the part that it shares with the parent that forked it."""
     try:
         _, resident, of_files, *_ = (process / "statm").read_text().split()
     except (OSError, ValueError):

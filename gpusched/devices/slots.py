@@ -1,4 +1,4 @@
-"""The devices that windows may use here and the slots on each: what discovery found, as the configuration wants it."""
+"""The devices that windows may use here, and the slots on each: discovery's GPUs, narrowed by the configuration."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gpusched.devices import discovery as discovery
 from gpusched.devices.naming import Selected, by_device, select
 from gpusched.errors import ConfigError
 
-#: memory that a GPU slot is worth, as long as nothing has been learned about windows
+#: GPU memory that one slot is assumed to need until windows have been observed
 BYTES_PER_SLOT = 1 << 30
-#: slots that tuning may try, in cores of the GPU's share, and in all
+#: slots of a GPU that tuning may try: at most this many for each core of the GPU's share, and at most this many in all
 TUNED_SHARE, MOST_SLOTS = 2, 64
 
 
@@ -28,7 +28,7 @@ class NoDevice(ConfigError):
 
 
 class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Devices with their slots, and sentences for people about what was found."""
+    """Devices with their slots, and sentences for people about GPUs that are missing or limited."""
 
     devices: tuple[Device, ...]
     notes: tuple[str, ...]
@@ -37,7 +37,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def gpus(self) -> tuple[str, ...]:
-        """Their ids."""
+        """The ids of the GPUs among the devices."""
         return tuple(device.id for device in self.devices if device.id != CPU)
 
     def device_types(self, wanted: DeviceChoice) -> tuple[DeviceType, ...]:
@@ -46,27 +46,27 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(sorted({type_on(device, wanted) for device in suitable}))
 
     def slots(self, wanted: DeviceChoice) -> int:
-        """Slots that a batch which asks for `wanted` may use."""
+        """The number of slots that a batch which asks for `wanted` may use."""
         return sum(device.tuned_from or device.capacity for device in self.devices if suits(device, wanted))
 
     def too_many_threads(self, spec: BatchSpec) -> str | None:
-        """A sentence if LightGBM is told to use more threads than a slot's share of the cores.
+        """A warning if the settings give LightGBM more threads than a slot's share of the cores, or None.
 
         Many windows at once, each with as many threads as there are cores, take a hundred times as long.
         """
         lightgbm = spec.settings.get("lightgbm")
-        asked = lightgbm.get("num_threads") if isinstance(lightgbm, dict) else None
+        threads = lightgbm.get("num_threads") if isinstance(lightgbm, dict) else None
         shares = [device.threads for device in self.devices if suits(device, spec.device)]
-        if not isinstance(asked, int) or not shares or asked <= min(shares):
+        if not isinstance(threads, int) or not shares or threads <= min(shares):
             return None
         share = min(shares)
         return (
-            f"lightgbm.num_threads (n_jobs) = {asked} is beyond a slot's share of the cores, {share} of {self.cores}:"
+            f"lightgbm.num_threads (n_jobs) = {threads} is beyond a slot's share of the cores, {share} of {self.cores}:"
             " windows will wait for each other; leave it out, and each window uses its share"
         )
 
     def require(self, wanted: DeviceChoice) -> None:
-        """Raise NoDevice unless a batch that asks for `wanted` can be trained here."""
+        """Raise `NoDevice` unless a batch that asks for `wanted` can be trained here."""
         if not self.device_types(wanted):
             raise NoDevice(
                 wanted="GPU" if wanted == "auto" else wanted, why="; ".join(self.notes) or "no GPU was found"
@@ -74,36 +74,37 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
-    """The GPUs here that the operator's mask and the configuration leave, and sentences for people."""
+    """Find the GPUs that the operator's mask and the configuration allow, with sentences for people."""
     return choose(config, look(wanted))
 
 
 def look(wanted: DeviceChoice = "auto") -> discovery.Discovery:
-    """The GPUs here that the operator's mask leaves to batches which ask for `wanted`. May block for seconds."""
+    """Find the GPUs that the operator's mask allows, for batches which ask for `wanted`. May block for seconds."""
     if wanted == "cpu":
         return discovery.Discovery(devices=(), notes=())
-    # Until the warm-up has tried it.
+    # The warm-up finds the real one.
     presumed: DeviceType = "cuda" if wanted == "cuda" else "gpu"
     return discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), device_type=presumed)
 
 
-def choose(config: Config, found: discovery.Discovery) -> Selected:
-    """Those of the GPUs found that `devices.include` and `devices.exclude` leave."""
-    if not found.devices:
-        return Selected((), found.notes)
-    selected = select(found.devices, config.devices.include, config.devices.exclude)
-    return Selected(selected.devices, found.notes + selected.notes)
+def choose(config: Config, discovered: discovery.Discovery) -> Selected:
+    """The discovered GPUs that `devices.include` and `devices.exclude` allow."""
+    if not discovered.devices:
+        return Selected((), discovered.notes)
+    selected = select(discovered.devices, config.devices.include, config.devices.exclude)
+    return Selected(selected.devices, discovered.notes + selected.notes)
 
 
-def build_pool(config: Config, found: Selected, *, workers: int = 0, learned: Iterable[Estimate] = ()) -> PoolPlan:
-    """Give slots to the GPUs that were found, and to the processors. `workers`: of the one batch of a `run`, if any.
+def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned: Iterable[Estimate] = ()) -> PoolPlan:
+    """Give slots to the selected GPUs and to the processors.
 
-    `learned` is what earlier windows took: where slots are `auto`, it says how many fit into the memory of a GPU.
+    `workers` is the limit of a `run`'s one batch; 0: none. From `learned`, the costs of earlier windows, follows how
+    many slots fit into the memory of a GPU whose slots are `auto`.
 
-    CPU slots are always there, for batches that ask for them; `auto` may come to them if `devices.fallback` allows it,
-    or if `devices.cpu_slots` gives them a number.
+    CPU slots always exist, for batches that ask for them. `auto` may use them if `devices.fallback` allows it, or if
+    `devices.cpu_slots` is a number.
     """
-    gpus, notes = found.devices, found.notes
+    gpus, notes = selected.devices, selected.notes
     settings = config.devices
     cores = discovery.usable_cores()
     own_slots: dict[str, Slots] = {}
@@ -132,21 +133,21 @@ def build_pool(config: Config, found: Selected, *, workers: int = 0, learned: It
 
 
 def _slots(gpu: Device, slots: Slots, cores: int, bytes_per_slot: int) -> tuple[int, int]:
-    """Slots used at first, and at most.
+    """The number of slots used at first, and the most that tuning may use.
 
-    `auto`: what the memory allows, but at first no more than the GPU's share of the cores can feed, and `TUNED_SHARE`
-    times as many at most; which number of them does the most work is found while windows run.
+    With `auto`, both are limited by the GPU's memory; the first also to one slot for each core of the GPU's share
+    (`cores`), the second to `TUNED_SHARE` times that. Tuning finds the best number in between while windows run.
     """
     if slots == "auto":
         by_memory = max(1, int((gpu.memory_total_bytes or bytes_per_slot) * LARGEST_SHARE) // bytes_per_slot)
         first, most = max(1, min(by_memory, cores)), min(by_memory, TUNED_SHARE * max(1, cores), MOST_SLOTS)
     else:
         first = most = slots
-    # A card in exclusive mode says that it takes one process only.
+    # A card in exclusive mode takes one process only: its capacity is already 1.
     return (min(first, gpu.capacity), min(most, gpu.capacity)) if gpu.capacity else (first, most)
 
 
 def _bytes_per_slot(learned: Iterable[Estimate], workload: str) -> int:
-    """GPU memory of the largest window that was seen."""
-    seen = [e.memory_max for e in learned if e.memory_count and e.workload == workload and e.device_type != "cpu"]
-    return max(LEAST_DEVICE_BYTES, *seen) if seen else BYTES_PER_SLOT
+    """GPU memory of the largest window of the workload so far; `BYTES_PER_SLOT` if none has been measured."""
+    peaks = [e.memory_max for e in learned if e.memory_count and e.workload == workload and e.device_type != "cpu"]
+    return max(LEAST_DEVICE_BYTES, *peaks) if peaks else BYTES_PER_SLOT

@@ -1,5 +1,5 @@
-"""Where windows run. The local engine forks them on this machine.
+"""The engines that run windows. The local engine forks them on this machine.
 
-Not here: which window runs next, and what an end means.
+Not here: the choice of the next window, and the meaning of an end.
 Start with `local/launcher.Launcher.fork`; `condition` is the list of troubles that everybody shows.
 """

@@ -1,7 +1,7 @@
-"""The condition of a supervisor: whether it is leaving, and what is wrong with it at the moment.
+"""The condition of a supervisor: whether it is leaving, and its present troubles.
 
-Whoever meets trouble tells it here, and takes it back when it is over. All who show it (the log, `status`, `top`,
-`doctor`, the service manager, the metrics) ask here, or follow.
+Each trouble is reported here by the code that meets it, and cleared when it is over. Everything that shows troubles
+(the log, `status`, `top`, `doctor`, the service manager, the metrics) reads them here, or follows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from gpusched import clock
 from gpusched.protocol import Trouble, TroubleKind
 
-#: Called with a trouble and whether it is there (again, or in other words) or over.
+#: called with a trouble, and with True if it has begun or its text has changed, False if it is over
 Follower = Callable[[Trouble, bool], None]
 
 
@@ -19,7 +19,7 @@ class Condition:
     """See the module."""
 
     def __init__(self) -> None:
-        #: set when it is told to stop
+        #: the supervisor has been told to stop
         self.draining = False
         self._troubles: dict[tuple[TroubleKind, str], Trouble] = {}
         self._followers: list[Follower] = []
@@ -29,25 +29,25 @@ class Condition:
 
     @property
     def troubles(self) -> tuple[Trouble, ...]:
-        """All that is wrong, the oldest first."""
+        """All present troubles, the oldest first."""
         return tuple(self._troubles.values())
 
     @property
     def unwritable(self) -> str | None:
-        """What keeps the store from being written, or None."""
+        """The reason why the store cannot be written, or None."""
         return next((trouble.text for trouble in self._troubles.values() if trouble.kind == "store"), None)
 
     def tell(self, kind: TroubleKind, about: str, text: str) -> None:
-        """`about` is what is in trouble, `text` a sentence. Telling the same again changes nothing."""
-        known = self._troubles.get((kind, about))
-        if known is not None and known.text == text:
+        """Report a trouble: `about` names the thing in trouble, `text` is a sentence. Repetitions change nothing."""
+        earlier = self._troubles.get((kind, about))
+        if earlier is not None and earlier.text == text:
             return
-        trouble = Trouble(kind=kind, about=about, text=text, since=known.since if known else clock.wall())
+        trouble = Trouble(kind=kind, about=about, text=text, since=earlier.since if earlier else clock.wall())
         self._troubles[kind, about] = trouble
         self._announce(trouble, True)
 
     def clear(self, kind: TroubleKind, about: str) -> None:
-        """It is over, if there was any."""
+        """Clear a trouble; nothing happens if there was none."""
         trouble = self._troubles.pop((kind, about), None)
         if trouble is not None:
             self._announce(trouble, False)

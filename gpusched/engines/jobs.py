@@ -1,4 +1,4 @@
-"""What a window's process is asked to do, and the environment that it does it in."""
+"""The job of a window's process, and its environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpusched.workload import Task
 
 
 def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: Path) -> WindowJob:
-    """Train a window of `batch` on `device`."""
+    """The job of training a window of `batch` on `device`."""
     spec, window = batch.spec, planned.window
     task = Task(
         symbol=window.symbol,
@@ -29,7 +29,7 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
 
 
 def environment(device: Device) -> dict[str, str | None]:
-    """Pinned to `device`, and kept to its share of the cores."""
+    """The environment variables that pin a process to `device`, and limit it to the device's share of the cores."""
     threads = str(device.threads)
     return {
         **pinning(device),

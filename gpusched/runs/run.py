@@ -48,7 +48,7 @@ from gpusched.errors import StoreUnwritable, one_error
 from gpusched.service.hub import Hub
 from gpusched.service.manager import LAST_S
 from gpusched.service.pruning import prune_bars
-from gpusched.service.territory import refuse_within
+from gpusched.service.territory import OutputUnwritable, refuse_within, user_name
 from gpusched.store.store import Store
 from gpusched.supervisor.choice import Chooser
 from gpusched.supervisor.fleet import Fleet
@@ -205,6 +205,11 @@ async def run_batch(
                 memory=memory,
                 condition=condition,
             )
+            stack.callback(supervisor.claims.close)
+            try:
+                await supervisor.claims.take(batch_id, output_dir)
+            except OSError as error:
+                raise OutputUnwritable(path=output_dir, cause=error.strerror or error, user=user_name()) from error
             hub.show(supervisor.scheduler.pool)
             sampler = Sampler(pool.devices, inventory=Inventory(look, discovery) if pool.gpus else None)
             fleet = Fleet(

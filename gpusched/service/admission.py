@@ -1,18 +1,15 @@
 """Admission: the conditions for a batch to be accepted, and the steps: check, survey, hand over, commit.
 
-A client is trusted to use the machine, not to behave well: a batch that could leave a root, repeat a window or break
-the store is refused here.
+A request that could leave a root, repeat a window or break the store is refused before that, by `submission`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import anyio
 import anyio.lowlevel
@@ -22,17 +19,18 @@ import msgspec
 from gpusched import clock
 from gpusched.core import planning
 from gpusched.core.events import TermsRequested
-from gpusched.core.model import CPU, Batch, BatchSpec, DeviceChoice
+from gpusched.core.model import CPU, Batch, BatchSpec, Choice, DeviceChoice
 from gpusched.core.planning import Plan
-from gpusched.core.symbols import symbol_problem
 from gpusched.core.terms import NAMES, Terms, differences, terms_of, with_terms
 from gpusched.devices.naming import Selected
+from gpusched.directories import NotOurs
 from gpusched.engines.condition import Condition
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp
 from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 from gpusched.service.clients import Peer
+from gpusched.service.submission import BadSubmission, check, check_terms
 from gpusched.service.territory import Place, Territory, is_same
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import SLICE_WINDOWS
@@ -41,23 +39,10 @@ from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.supervisor import Supervisor
 from gpusched.supervisor.survey import survey
 
-#: windows of a batch: all of them are kept in memory, about 2 KB each
-MAX_WINDOWS = 200_000
-#: levels of objects and lists in a workload's settings
-MAX_DEPTH = 16
-#: the smallest log limit: a log cut to less would only consist of the mark of the cut
-LEAST_LOG_BYTES = 64 * 1024
 #: surveys at a time, each with one process per core
 MAX_SURVEYS = 4
 #: seconds that a client waits for a store that cannot be written
 COMMIT_PATIENCE_S = 10.0
-
-_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-
-
-class BadSubmission(InputError):
-    problem = "this batch cannot be accepted: {why}"
-    remedy = "correct it and submit it again"
 
 
 class NameTaken(InputError):
@@ -71,7 +56,7 @@ class OutputTaken(InputError):
 
 
 class OutputCleared(InputError):
-    problem = "results in {path} are being removed, as `gpusched forget --results` was told"
+    problem = "results in {path} are being removed by `gpusched forget --results`"
     remedy = "submit it again in a moment, or give it another output directory"
 
 
@@ -82,7 +67,7 @@ class Draining(DaemonError):
 
 class NotYetDurable(DaemonError):
     problem = "the daemon cannot write its store: {cause}"
-    remedy = "make room or mend it: while the daemon runs it keeps the request, and does it as soon as it can write"
+    remedy = "make room or mend it: the daemon keeps the request while it runs, and carries it out once it can write"
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,44 +146,50 @@ class Admission:
             )
             if place.guarded:
                 output_dir = place.path
-            async with self._surveys:
-                with one_error():
-                    plan = await survey(
-                        self._launcher,
-                        spec,
-                        output_dir=output_dir,
-                        cache_dir=self._cache_dir,
-                        log_path=self._logs_dir / batch_id / "survey.log",
-                        device_types=self.fleet.device_types(spec.device),
-                        processes=self.fleet.pool.cores,
-                        on_progress=on_progress,
+            async with self._claimed(batch_id, output_dir, guarded=place.guarded):
+                plan, choice = await self._planned(spec, batch_id, output_dir, on_progress)
+                async with self.changing:
+                    # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
+                    # another batch may have taken the directory.
+                    self._refuse_if_draining()
+                    if self._at_work(batch_id, digest):
+                        return await self._known(batch_id, request)
+                    await self._check_output(batch_id, place.path)
+                    again = self._store.batch(batch_id) is not None
+                    batch = Batch(
+                        id=batch_id,
+                        digest=digest,
+                        output_dir=str(output_dir),
+                        submitted_at=clock.wall(),
+                        spec=spec,
+                        owner=place.owner,
+                        guarded=place.guarded,
+                        choice=choice,
                     )
-                plan, choice = await self._chooser.settle(spec, plan)
-            async with self.changing:
-                # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
-                # another batch may have taken the directory.
-                self._refuse_if_draining()
-                if self._at_work(batch_id, digest):
-                    return await self._known(batch_id, request)
-                await self._check_output(batch_id, place.path)
-                again = self._store.batch(batch_id) is not None
-                batch = Batch(
-                    id=batch_id,
-                    digest=digest,
-                    output_dir=str(output_dir),
-                    submitted_at=clock.wall(),
-                    spec=spec,
-                    owner=place.owner,
-                    guarded=place.guarded,
-                    choice=choice,
-                )
-                await self._make_way(batch_id, len(plan.windows))
-                self._supervisor.hand_over(batch, plan.windows, plan.notes)
+                    await self._make_way(batch_id, len(plan.windows))
+                    self._supervisor.hand_over(batch, plan.windows, plan.notes)
             # Without `changing`: other batches can be changed while this one becomes durable.
             await self.durable()
             while batch_id in self._supervisor.arrivals:
                 await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
+
+    async def _planned(
+        self, spec: BatchSpec, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
+    ) -> tuple[Plan, Choice | None]:
+        async with self._surveys:
+            with one_error():
+                plan = await survey(
+                    self._launcher,
+                    spec,
+                    output_dir=output_dir,
+                    cache_dir=self._cache_dir,
+                    log_path=self._logs_dir / batch_id / "survey.log",
+                    device_types=self.fleet.device_types(spec.device),
+                    processes=self.fleet.pool.cores,
+                    on_progress=on_progress,
+                )
+            return await self._chooser.settle(spec, plan)
 
     async def _make_way(self, batch_id: str, windows: int) -> None:
         """Remove the records of a large earlier round in pieces.
@@ -235,8 +226,7 @@ class Admission:
             spec = with_terms(batch.spec, terms)
         except ValueError as error:
             raise BadSubmission(why=error) from error
-        if why := _out_of_range(spec):
-            raise BadSubmission(why=why)
+        check_terms(spec)
         changes = differences(batch.spec, spec)
         if changes:
             self._supervisor.post(TermsRequested(batch_id=batch_id, terms=terms))
@@ -246,7 +236,7 @@ class Admission:
     async def _require(self, wanted: DeviceChoice, on_trial: Callable[[str], None]) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
 
-        The pool's GPUs were tried with the device type that `auto` chose. Another device type has to be tried first: a
+        The pool's GPUs train with the device type that `auto` found. Another device type has to be tried first: a
         window that fails because a GPU lacks it would count as evidence against the GPU.
         """
         await self.fleet.require(wanted, on_trial)
@@ -295,14 +285,43 @@ class Admission:
         """Whether the last batch in that directory was of the same client, for whom the daemon made the directory."""
         return place.owner is not None and place.owner == self._store.owner_of_output(str(place.path))
 
-    @contextlib.contextmanager
-    def clearing(self, output_dir: Path) -> Iterator[None]:
-        """Within the context, refuse batches for a directory whose results are being removed: they might reuse them."""
-        place = os.path.realpath(output_dir)
-        self._cleared.add(place)
+    async def claim(self, batch_id: str) -> None:
+        """Claim the directory of an accepted batch before its windows go on. Raises OutputTaken, OutputInUse.
+
+        One that cannot be opened now is not claimed: the windows fail, and say why.
+        """
+        batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
+        assert batch is not None
+        output_dir = Path(batch.output_dir)
+        await self._check_output(batch_id, await anyio.to_thread.run_sync(output_dir.resolve))
+        with contextlib.suppress(OSError, NotOurs):
+            await self._supervisor.claims.take(batch_id, output_dir, guarded=batch.guarded)
+
+    @contextlib.asynccontextmanager
+    async def _claimed(self, batch_id: str, output_dir: Path, *, guarded: bool) -> AsyncIterator[None]:
+        """Claim the directory of a batch, and give it back unless the batch is handed over meanwhile."""
+        await self._supervisor.claims.take(batch_id, output_dir, guarded=guarded)
         try:
             yield
         finally:
+            if batch_id not in self._supervisor.arrivals and not self.at_work(batch_id):
+                self._supervisor.claims.release(batch_id)
+
+    @contextlib.asynccontextmanager
+    async def clearing(self, batch_id: str, output_dir: Path) -> AsyncIterator[None]:
+        """Within the context, refuse batches for a directory whose results are being removed: they might reuse them.
+
+        Raises OutputInUse if another supervisor is at work there.
+        """
+        place = str(await anyio.to_thread.run_sync(output_dir.resolve))
+        _, guarded = self._store.client_of(batch_id)
+        self._cleared.add(place)
+        try:
+            with contextlib.suppress(OSError, NotOurs):
+                await self._supervisor.claims.take(batch_id, output_dir, guarded=guarded, make=False)
+            yield
+        finally:
+            self._supervisor.claims.release(batch_id)
             self._cleared.discard(place)
 
     def _refuse_if_draining(self) -> None:
@@ -319,70 +338,3 @@ class Admission:
         finally:
             if not lock.locked():
                 self._submitting.pop(batch_id, None)
-
-
-def check(request: Submit) -> None:
-    """Raise BadSubmission for a request that could leave a root, break the store or never end."""
-    why = _why_not(request)
-    if why is not None:
-        raise BadSubmission(why=why)
-
-
-def _why_not(request: Submit) -> str | None:
-    spec = request.spec
-    if request.name is not None and (problem := planning.name_problem(request.name)):
-        return f"its name {request.name[:100]!r} is not one: {problem}"
-    for role, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
-        if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
-            return f"its {role} {path[:200]!r} is not an absolute path"
-    if not spec.symbols:
-        return "it has no symbols"
-    for symbol in spec.symbols:
-        if problem := symbol_problem(symbol):
-            return f"{symbol[:100]!r} is not a symbol: {problem}"
-    if len(set(spec.symbols)) < len(spec.symbols):
-        return "a symbol stands in it twice"
-    if not _ENTRY_POINT.fullmatch(spec.workload):
-        return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
-    if spec.window_days < 1:
-        return "a window must have one day at least"
-    days = (spec.end - spec.start).days + 1
-    if days < min(planning.MIN_TAIL_DAYS, spec.window_days):
-        return f"there is no window between {spec.start} and {spec.end}"
-    if -(-days // spec.window_days) * len(spec.symbols) > MAX_WINDOWS:
-        return f"it has more than {MAX_WINDOWS:,} windows"
-    if _deeper_than(spec.settings, MAX_DEPTH):
-        return f"its settings are nested more than {MAX_DEPTH} levels deep"
-    return _out_of_range(spec)
-
-
-def _out_of_range(spec: BatchSpec) -> str | None:
-    limits = spec.limits
-    within = {
-        "workers": 0 <= spec.workers <= 1_000_000,
-        "priority": abs(spec.priority) <= 1_000_000,
-        "max_attempts": 1 <= limits.max_attempts <= 1_000_000,
-        "timeout_s": 0 <= limits.timeout_s <= 1e9,
-        "grace_s": 0 <= limits.grace_s <= 1e6,
-        "backoff_s": 0 <= limits.backoff_s <= 1e6,
-        "backoff_max_s": 0 <= limits.backoff_max_s <= 1e6,
-        "memory_limit_bytes": 0 <= limits.memory_limit_bytes < 1 << 62,
-        "log_limit_bytes": limits.log_limit_bytes == 0 or LEAST_LOG_BYTES <= limits.log_limit_bytes < 1 << 62,
-        "max_failure_rate": 0 <= limits.max_failure_rate <= 1,
-        "breaker_failures": 0 <= limits.breaker_failures <= 1_000_000,
-    }
-    outside = [name for name, fits in within.items() if not fits]
-    return f"{outside[0]} is out of range" if outside else None
-
-
-def _deeper_than(value: Any, levels: int) -> bool:
-    """Whether JSON data is nested deeper than `levels`."""
-    inside = [value]
-    for _ in range(levels):
-        inside = [
-            item
-            for container in inside
-            if isinstance(container, dict | list)
-            for item in (container.values() if isinstance(container, dict) else container)
-        ]
-    return any(isinstance(item, dict | list) for item in inside)

@@ -107,11 +107,13 @@ class Forgetting:
         return client is None or client == self._store.client_of(batch_id)[0]
 
     async def _forget(self, batch_id: str, *, results: bool) -> Forgotten:
-        async with self._admission.one_at_a_time(batch_id):
+        async with self._admission.one_at_a_time(batch_id), contextlib.AsyncExitStack() as stack:
             async with self._admission.changing:
                 row = self._store.batch(batch_id)
                 if row is None or row.state != "finished" or self._admission.at_work(batch_id):
                     raise NotFinished(batch=batch_id)
+                if results:
+                    await stack.enter_async_context(self._admission.clearing(batch_id, Path(row.output_dir)))
                 self._store.mark_forgotten(batch_id, results=results)
                 self._supervisor.drop(batch_id)
             log.info("batch forgotten batch=%s results=%s", batch_id, results)
@@ -132,7 +134,9 @@ class Forgetting:
         while True:
             for batch_id, output_dir, results in self._store.forgotten():
                 with self._logged():
-                    async with self._admission.one_at_a_time(batch_id):
+                    async with self._admission.one_at_a_time(batch_id), contextlib.AsyncExitStack() as stack:
+                        if results:
+                            await stack.enter_async_context(self._admission.clearing(batch_id, Path(output_dir)))
                         await self._remove(batch_id, Path(output_dir), results=results)
             wall, began = time.time(), time.monotonic()
             await anyio.sleep(LOOK_S)
@@ -157,12 +161,11 @@ class Forgetting:
         if results:
             _, guarded = self._store.client_of(batch_id)
             remove_results = partial(outputs.remove_results, output_dir, guarded=guarded)
-            with self._admission.clearing(output_dir):
-                async for piece in self._results(batch_id):
-                    gone, stays = await anyio.to_thread.run_sync(remove_results, piece)
-                    removed += gone
-                    kept += [str(output_dir / label) for label in stays]
-                await anyio.to_thread.run_sync(partial(index.remove, output_dir, batch_id, guarded=guarded))
+            async for piece in self._results(batch_id):
+                gone, stays = await anyio.to_thread.run_sync(remove_results, piece)
+                removed += gone
+                kept += [str(output_dir / label) for label in stays]
+            await anyio.to_thread.run_sync(partial(index.remove, output_dir, batch_id, guarded=guarded))
         await anyio.to_thread.run_sync(_remove_logs, self._logs_dir, batch_id)
         windows = 0
         while piece_windows := self._store.remove_forgotten(batch_id, PIECE_WINDOWS):

@@ -47,7 +47,7 @@ from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.hooks import Hooks
 from gpusched.supervisor.supervisor import Supervisor
 
-#: the limit on open files that the daemon sets: it needs two for each window, one for each client
+#: the limit on open files that the daemon sets, if it may: it needs two for each window, one for each client
 MAX_DESCRIPTORS = 16384
 
 log = logging.getLogger("gpusched.daemon")

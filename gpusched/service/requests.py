@@ -79,7 +79,7 @@ FOLLOW_S = 0.2
 
 class ForgottenNowhere(InputError):
     problem = "a run forgets nothing while it is at work"
-    remedy = "what is known of it is in its output directory"
+    remedy = "its records are in its output directory"
 
 
 class ForgetWhat(InputError):
@@ -236,6 +236,8 @@ class Requests:
                 if request.verb == "release" and status.state == "held":
                     names = ("queued", *names)
                 windows = sum(status.counts.get(name, 0) for name in names)
+            if request.verb in ("retry", "release") and windows:
+                await admission.claim(batch_id)
             if request.verb == "retry" and windows:
                 self._supervisor.recall(batch_id)
             changes = await self._alter(request, windows)

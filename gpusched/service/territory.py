@@ -37,7 +37,7 @@ class DataUnreadable(InputError):
 
 
 class OutputUnwritable(InputError):
-    problem = "the daemon cannot write to the output directory {path}: {cause}"
+    problem = "gpusched cannot write to the output directory {path}: {cause}"
     remedy = "it runs as user {user}: choose a directory that this user may write, with -o or run.output"
 
 
@@ -52,7 +52,7 @@ class OutputNotYours(InputError):
 
 
 class OutputPrivate(InputError):
-    problem = "the output directory {path} {where} {private}, where gpusched keeps what is its own"
+    problem = "the output directory {path} {where} {private}, where gpusched keeps its own files"
     remedy = "choose another directory with -o, or leave -o out"
 
 
@@ -119,9 +119,9 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
                 with directories.opened(".", directory) as listed:
                     directories.names(listed)
         except _Denied:
-            raise DataNotYours(path=data_root, user=_user(client), cause=os.strerror(errno.EACCES)) from None
+            raise DataNotYours(path=data_root, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
         except OSError as error:
-            raise DataUnreadable(path=data_root, cause=error.strerror or error, user=_user()) from error
+            raise DataUnreadable(path=data_root, cause=error.strerror or error, user=user_name()) from error
         try:
             judged = None if is_theirs else client
             with directories.descended(place.path, _judge(judged, _SEARCH)) as (directory, missing):
@@ -129,9 +129,9 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
                 with directories.made(directory, missing) as output:
                     _try_to_write(output)
         except _Denied:
-            raise OutputNotYours(path=place.path, user=_user(client), cause=os.strerror(errno.EACCES)) from None
+            raise OutputNotYours(path=place.path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
         except OSError as error:
-            raise OutputUnwritable(path=place.path, cause=error.strerror or error, user=_user()) from error
+            raise OutputUnwritable(path=place.path, cause=error.strerror or error, user=user_name()) from error
 
     def _check_roots(self, role: str, real: Path) -> None:
         if self.roots and not any(root == real or root in real.parents for root in map(_real, self.roots)):
@@ -174,7 +174,7 @@ def is_same(one: Path, other: Path) -> bool:
         return _real(one) == _real(other)
 
 
-def _user(client: Peer | None = None) -> str:
+def user_name(client: Peer | None = None) -> str:
     uid = os.geteuid() if client is None else client.uid
     try:
         return pwd.getpwuid(uid).pw_name

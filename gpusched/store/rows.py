@@ -1,4 +1,4 @@
-"""What the store returns, and how states become columns and columns become rows. Knows nothing of sqlite."""
+"""The rows that the store returns, and the translation of states to columns and of columns to rows. Without sqlite."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One launch of a window. What has not happened yet is None."""
+    """One launch of a window. Fields of events that have not happened yet are None."""
 
     attempt: int
     slot: Slot
@@ -61,7 +61,7 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WindowRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A window, its state, and its last launch (None while the next one has not been placed, or if none was needed)."""
+    """A window, its state, and its last launch (None if none was needed, or while the next one waits for a slot)."""
 
     key: WindowKey
     plan: PlannedWindow
@@ -81,7 +81,7 @@ class StoryLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What was last recorded of a device."""
+    """The health of a device, as last recorded."""
 
     id: str
     health: Literal["open", "draining", "quarantined"]
@@ -111,7 +111,7 @@ def attempt_of(state: State) -> int:
 
 
 def bounded(state: State) -> State:
-    """`state`, its failure's texts cut to `MAX_TEXT_BYTES`."""
+    """Return `state` with the texts of its failure cut to `MAX_TEXT_BYTES`."""
     if isinstance(state, Finished) and isinstance(state.outcome, Failed | Lost):
         failure = state.outcome.failure
         bounded = Failure(kind=failure.kind, message=_tail(failure.message), traceback=_tail(failure.traceback))
@@ -124,7 +124,7 @@ def _tail(text: str) -> str:
 
 
 def ending_columns(record: WindowMoved) -> tuple[object, ...]:
-    """The columns that `_END` sets."""
+    """The columns that `statements.END` sets."""
     usage: tuple[object, ...] = msgspec.structs.astuple(record.usage) if record.usage else _UNKNOWN_USAGE
     match record.ending:
         case Failure() as failure:

@@ -1,4 +1,4 @@
-"""The store's SQL, as far as it is not told in one line where it is used. The tables are in `migrations/`."""
+"""The store's SQL statements, except one-liners, which stand where they are used. The tables are in `migrations/`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ END = (
     " device_memory_bytes = ?, device_seconds = ?, own_memory_bytes = ?"
     " WHERE window = ? AND attempt = ?"
 )
-#: the moves of a window, and between them what changed for its batch while it was not finished
+#: the moves of a window, and between them the changes of its batch's terms until the window was finished
 STORY = """
     WITH w AS (
         SELECT id, coalesce(finishing, 9e18) AS finishing FROM windows WHERE batch_id = :batch_id AND label = :label
@@ -35,13 +35,13 @@ STORY = """
 LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 KEEP_TIMING = "INSERT OR REPLACE INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 TIMINGS = "SELECT * FROM timings WHERE workload = ? AND settings = ?"
-#: of a batch that is still there
+#: does nothing if the batch has been removed meanwhile
 KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE id = ?"
 
 #: the fields of gpusched.core.changes.Change behind the batch
 ADVANCE = "INSERT OR REPLACE INTO changes (batch_id, verb, label, number, done, windows) VALUES (?, ?, ?, ?, ?, ?)"
 CHANGES = "SELECT verb, label, number, done, windows FROM changes WHERE batch_id = ? ORDER BY number"
-#: a change may be about to open a finished batch again
+#: batches to take up after a restart; a finished one with a pending change is among them: the change may reopen it
 UNFINISHED = """
     SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
     ORDER BY number
@@ -66,7 +66,7 @@ _WINDOWS = (
     " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
 )
 ONE_WINDOW = f"{_WINDOWS} WHERE w.batch_id = ? AND w.label = ?"
-# without the index named, the planner would rather sort the whole batch for every page
+# the index is named because the planner would otherwise sort the whole batch for every page
 IN_ORDER = (
     f"SELECT {_WINDOW_COLUMNS} FROM windows w INDEXED BY windows_in_order"  # noqa: S608
     " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
@@ -77,8 +77,8 @@ BY_FINISHING = (
     f"{_WINDOWS} WHERE w.batch_id = ? AND w.finishing IS NOT NULL AND (w.finishing, w.id) > (?, ?)"
     " ORDER BY w.finishing, w.id LIMIT ?"
 )
-#: the moves by which windows left their slots for good, the latest first. The story is looked through from its end, and
-#: not beyond so many lines: there may be a million that are of another kind
+#: the moves by which windows left their slots for good, the latest first. Only the last `:lines` lines of the story are
+#: searched: there may be a million lines of other kinds
 ENDINGS = (
     f"SELECT {_WINDOW_COLUMNS}, s.reason"  # noqa: S608
     " FROM (SELECT id, window, old, reason FROM story ORDER BY id DESC LIMIT :lines) s"
@@ -89,7 +89,7 @@ ENDINGS = (
     " AND (NOT :failed OR w.status IN ('failed', 'timed_out', 'lost')) ORDER BY s.id DESC LIMIT :windows"
 )
 
-#: of each active window of a batch: attempts since it was last finished that began, and were interrupted or never ended
+#: for each active window of a batch: its attempts since it last finished that began and were interrupted or never ended
 LOSSES = """
     SELECT w.label, count(*) FROM windows w JOIN attempts a ON a.window = w.id
     WHERE w.batch_id = ? AND w.status IN ('starting', 'running', 'stopping')

@@ -1,11 +1,11 @@
-"""The durable store: what was asked for, how far it is, and how everything came about, in one sqlite file.
+"""The durable store: batches, the states of their windows, and every move of them, in one sqlite file.
 
-`record` commits the records of one turn of the loop in one transaction, before anything that they announce is done;
-after a crash `unfinished` gives back every batch as it was. All calls are synchronous and belong on the thread that
-opened the store: a commit is an append to the write-ahead log and one fsync.
+`record` commits the records of one turn of the loop in one transaction, before the supervisor acts on them; after a
+crash `unfinished` returns every batch as it was. All calls are synchronous and belong on the thread that opened the
+store: a commit is an append to the write-ahead log and one fsync.
 
-A batch that is accepted again takes the place of the earlier round: its windows, attempts and story begin anew (the
-earlier round's attempt logs and artifacts are files, and stay). Nothing from the environment is ever stored.
+A batch that is accepted again replaces its earlier round: its windows, attempts and story begin anew (the attempt logs
+and artifacts of the earlier round are files, and stay). Environment variables are never stored.
 """
 
 from __future__ import annotations
@@ -87,26 +87,26 @@ __all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowR
 
 T = TypeVar("T")
 
-#: "gpus": tells a store from any other sqlite file
+#: "gpus" in ASCII: distinguishes a store from any other sqlite file
 APPLICATION_ID = 0x67707573
 #: the n-th script takes a database from version n - 1 to n
 MIGRATIONS = ("1.sql", "2.sql", "3.sql", "4.sql")
 VERSION = len(MIGRATIONS)
 
 _BUSY_TIMEOUT_MS = 2000
-#: a file up to this size is checked page by page when opened (60 ms); damage to a larger one shows when read
+#: files up to this size are checked page by page when opened (60 ms); damage to larger ones shows when it is read
 _CHECK_BYTES = 64 * 1024 * 1024
 _PAGE_WINDOWS = 1000
-#: symbols whose notes are told of at a time
+#: symbols whose notes one answer contains at most
 NOTED_SYMBOLS = 5000
-#: moves among which those are that ended a window lately
+#: moves, counted from the latest, that `endings` searches
 _RECENT_LINES = 10_000
 #: the log is cut back to this size after a large batch
 _LOG_BYTES = 16 * 1024 * 1024
 
 
 class Store:
-    """An open store; made by `Store.open`. One process writes it at a time."""
+    """An open store; made by `Store.open`. Only one process at a time writes to it."""
 
     def __init__(self, path: Path, lock_fd: int, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -115,12 +115,12 @@ class Store:
         self._execute = connection.execute
         self._syncs = True
         self._status = path.stat()
-        #: the last line of all stories
+        #: number of the last line of all stories
         self._line: int = self._query("SELECT coalesce(max(id), 0) FROM story")[0][0]
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Create, or open and bring up to date, the store at `path`.
+        """Open the store at `path`; create it if it does not exist, or bring an older version up to date.
 
         Raises a subclass of `StoreError`: `StoreLocked`, `StoreUnwritable`, `StoreCorrupt`, `StoreNewer`, `StoreFull`.
         """
@@ -137,19 +137,19 @@ class Store:
 
     @staticmethod
     def peek_learned(path: Path) -> list[Estimate]:
-        """What the store at `path` has learned; nothing if there is none, or it cannot be read. Changes nothing."""
+        """Read the estimates of the store at `path`; none if it does not exist or cannot be read. Changes nothing."""
         return _peeked(path, lambda execute: _learned(execute(_LEARNED).fetchall()))
 
     @staticmethod
     def peek_timings(path: Path, workload: str, settings: str) -> list[Timing]:
-        """The same for the timings of a workload with these settings."""
+        """Read the timings of a workload with these settings, as `peek_learned` does."""
         return _peeked(path, lambda execute: _timings(execute(statements.TIMINGS, (workload, settings)).fetchall()))
 
     @property
     def mark(self) -> str:
-        """Tells what descends from the one who holds the lock of this store from all other processes of the machine.
+        """A text that marks the descendants of this process among all processes of the machine.
 
-        While anybody holds it, no other file has its number.
+        It is the device and inode number of the lock file: while a process has that open, no other file has the number.
         """
         status = os.fstat(self._lock_fd)
         return f"{status.st_dev:x}-{status.st_ino:x}"
@@ -165,9 +165,9 @@ class Store:
         self._lock_fd = -1
 
     def keep_in_place(self) -> bool:
-        """Write the store anew where its file was removed while it was open; whether that had to be done.
+        """Write the store anew if its file was removed while it was open; return whether that was necessary.
 
-        Raises `StoreReplaced` where another file has its name, and what `open` raises.
+        Raises `StoreReplaced` if another file has taken its name, and the errors of `open`.
         """
         with _translated(self.path):
             try:
@@ -179,7 +179,7 @@ class Store:
         raise StoreReplaced(path=self.path)
 
     def _restore(self) -> None:
-        """All that was committed is in the open file, which has no name any more."""
+        """Copy all commits from the open file, which no longer has a name, to a new one at the old path."""
         files.make_private_directory(self.path.parent)
         if not _has_status(os.fstat(self._lock_fd), _lock_path(self.path)):
             lock_fd = _lock(self.path)
@@ -208,9 +208,9 @@ class Store:
         self,
         records: Sequence[Record],
         learned: Iterable[Estimate] = (),
-        histories: Mapping[str, Sequence[Sample]] = {},  # it is not changed
+        histories: Mapping[str, Sequence[Sample]] = {},  # never mutated
     ) -> None:
-        """Commit all of it, durably, or nothing: then the same call can be made again (after `StoreFull`: with room).
+        """Commit everything, durably, or nothing. After an error the call can be repeated (`StoreFull`: given room).
 
         Raises `LookupError` for a move of a window that no accepted batch has.
         """
@@ -224,7 +224,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self, *, sync: bool = True) -> Iterator[None]:
-        """Commit what is executed, or nothing of it."""
+        """Commit the statements executed in the block, all or none of them."""
         line = self._line
         with _translated(self.path):
             self._sync(sync)
@@ -240,30 +240,33 @@ class Store:
                 raise
 
     def _sync(self, now: bool) -> None:
-        """Whether transactions wait for the disk; those that do not survive a kill, but only later a loss of power."""
+        """Set whether transactions wait for the disk.
+
+        One that does not wait survives a kill of the process, but a loss of power only once a later one has waited.
+        """
         if now != self._syncs:
             self._execute(f"PRAGMA synchronous = {'FULL' if now else 'NORMAL'}")
             self._syncs = now
 
     def learn(self, learned: Iterable[Estimate]) -> None:
-        """Keep updated estimates, outside of any turn; `record` takes them along for free."""
+        """Commit updated estimates outside of any turn; within one, `record` commits them at no extra cost."""
         self.record((), learned)
 
     def mark_forgotten(self, batch_id: str, *, results: bool) -> None:
-        """Have nobody see a finished batch any more; what is left of it goes by `remove_forgotten`."""
+        """Hide a finished batch from all queries; its rows are removed by `remove_forgotten`."""
         with self._transaction():
-            what = "results" if results else "records"
+            scope = "results" if results else "records"
             self._execute(
-                "UPDATE batches SET forgetting = ? WHERE id = ? AND finished_at IS NOT NULL", (what, batch_id)
+                "UPDATE batches SET forgetting = ? WHERE id = ? AND finished_at IS NOT NULL", (scope, batch_id)
             )
 
     def forgotten(self) -> list[tuple[str, str, bool]]:
-        """(batch, output directory, whether its results go too) of those that are marked and not removed yet."""
+        """(batch, output directory, whether its results go too) of the batches that are marked but not removed yet."""
         rows = self._query("SELECT id, output_dir, forgetting FROM batches WHERE forgetting IS NOT NULL")
-        return [(batch_id, output_dir, what == "results") for batch_id, output_dir, what in rows]
+        return [(batch_id, output_dir, scope == "results") for batch_id, output_dir, scope in rows]
 
     def remove_forgotten(self, batch_id: str, windows: int) -> int:
-        """Remove so many windows of a marked batch; how many that were. With the last of them it goes itself."""
+        """Remove up to `windows` windows of a marked batch, and the batch with the last one; return their number."""
         with self._transaction():
             removed = self._execute(statements.REMOVE_FORGOTTEN, (batch_id, windows)).rowcount
             if removed < windows:
@@ -271,7 +274,7 @@ class Store:
         return removed
 
     def keep_timing(self, timing: Timing) -> None:
-        """Remember what a window took that was timed."""
+        """Keep the timing of a window, in place of an earlier one of the same kind."""
         with _translated(self.path):
             self._execute(statements.KEEP_TIMING, msgspec.structs.astuple(timing))
 
@@ -295,20 +298,20 @@ class Store:
                 self._execute(statements.ADVANCE, (batch_id, *msgspec.structs.astuple(change)))
             case ChangeMade(batch_id=batch_id, change=change, recorded=recorded):
                 if recorded:
-                    asked = (batch_id, change.number)
-                    self._execute("DELETE FROM changes WHERE batch_id = ? AND number = ?", asked)
+                    row = (batch_id, change.number)
+                    self._execute("DELETE FROM changes WHERE batch_id = ? AND number = ?", row)
             case BatchFinished():
                 self._execute("UPDATE batches SET finished_at = ? WHERE id = ?", (record.at, record.batch_id))
             case DeviceChanged():
                 device = (record.device_id, record.health, record.reason, record.at)
                 self._execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)", device)
             case DeviceTuned():
-                pass  # it is found anew: another day has other neighbours
+                pass  # not kept: the next start tunes anew, since other programs may use the machine by then
 
     def _add(self, record: WindowsAdded) -> None:
         if record.first:
             self._begin_batch(record.batch, record.at)
-            # As one that is being forgotten, it is seen by nobody, and removed after a crash.
+            # Marked as being forgotten, it is hidden until it is accepted, and removed after a crash.
             self._execute("UPDATE batches SET forgetting = 'records' WHERE id = ?", (record.batch.id,))
         self._insert(record.batch.id, record.windows, record.at)
 
@@ -325,7 +328,7 @@ class Store:
         )
 
     def _begin_batch(self, batch: Batch, at: float) -> None:
-        """In the place of an earlier round, if there is one."""
+        """Insert a batch, in the place of its earlier round if there is one."""
         self._execute("DELETE FROM batches WHERE id = ?", (batch.id,))
         self._execute(statements.ACCEPT, (batch.id, to_json(batch), batch.output_dir, batch.submitted_at, at))
 
@@ -370,7 +373,7 @@ class Store:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def unfinished(self) -> Iterator[BatchRecovered]:
-        """Every batch that is not finished, in the order of acceptance, with all of its windows as last recorded."""
+        """Every unfinished batch, in the order of acceptance, with all of its windows as last recorded."""
         for (batch_id,) in self._query(statements.UNFINISHED):
             recovered = self.recovered(batch_id)
             if recovered is not None:
@@ -381,8 +384,8 @@ class Store:
         about = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
         for batch, held_reason, finished in self._query(about, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
-            asked = self._query(statements.CHANGES, (batch_id,))
-            changes = [Change(**dict(zip(Change.__struct_fields__, row, strict=True))) for row in asked]
+            pending = self._query(statements.CHANGES, (batch_id,))
+            changes = [Change(**dict(zip(Change.__struct_fields__, row, strict=True))) for row in pending]
             with self._decoding(batch_id):
                 return BatchRecovered(
                     batch=decode_batch(batch),
@@ -408,7 +411,7 @@ class Store:
         return None
 
     def accepted(self, batch_id: str) -> Batch | None:
-        """What the batch asked for, in full."""
+        """The batch as it was accepted, with its specification."""
         for (batch,) in self._query("SELECT batch FROM batches WHERE id = ? AND forgetting IS NULL", (batch_id,)):
             with self._decoding(batch_id):
                 return decode_batch(batch)
@@ -418,12 +421,15 @@ class Store:
         """`owner` and `guarded` of a batch, also of one that is being forgotten."""
         for (batch,) in self._query("SELECT batch FROM batches WHERE id = ?", (batch_id,)):
             with self._decoding(batch_id):
-                asked = decode_batch(batch)
-                return asked.owner, asked.guarded
+                accepted = decode_batch(batch)
+                return accepted.owner, accepted.guarded
         return None, False
 
     def owner_of_output(self, output_dir: str) -> int | None:
-        """The client of the last batch that wrote to a directory, if there was one, and it was a user of its own."""
+        """The uid of the client whose batch was the last to write to a directory.
+
+        None if there was no such batch, or its client was root or the daemon's own user.
+        """
         query = "SELECT batch FROM batches WHERE output_dir = ? ORDER BY number DESC LIMIT 1"
         for (batch,) in self._query(query, (output_dir,)):
             with self._decoding(output_dir):
@@ -433,8 +439,8 @@ class Store:
     def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowRow]:
         """A batch's windows in the order of submission: all, or those in one state (or outcome, once finished).
 
-        Read page by page, so that a listing neither holds the windows in memory nor the loop for long: a window that
-        moves meanwhile is shown as it is when its page is read.
+        They are read page by page, so that a long listing neither fills the memory nor blocks the event loop: a window
+        that moves meanwhile is shown in the state that it has when its page is read.
         """
         query, fixed = (
             (statements.IN_ORDER, (batch_id,)) if status is None else (statements.BY_STATUS, (batch_id, status))
@@ -445,38 +451,38 @@ class Store:
             yield from map(self._window_row, rows)
 
     def finished_windows(self, batch_id: str) -> Iterator[WindowRow]:
-        """A batch's finished windows in the order of finishing, those first that were accepted as finished."""
+        """A batch's finished windows in the order of finishing; those that were accepted as finished come first."""
         last = (-1, -1)
         while rows := self._query(statements.BY_FINISHING, (batch_id, *last, _PAGE_WINDOWS)):
             last = (rows[-1][1], rows[-1][0])
             yield from map(self._window_row, rows)
 
     def endings(self, batch_id: str | None, windows: int, *, failed: bool = False) -> list[WindowMoved]:
-        """The last moves by which windows left their slots for good, or by which they failed, the latest at the end.
+        """The last moves by which windows left their slots for good (`failed`: by which they failed), the latest last.
 
-        Of one batch, or of all; at most so many windows, of those that moved lately.
+        At most `windows` moves, of one batch or of all (None), among the last `_RECENT_LINES` moves of all windows.
         """
-        asked = {"batch_id": batch_id, "windows": windows, "failed": failed, "lines": _RECENT_LINES}
-        return [self._ending(row) for row in reversed(self._query(statements.ENDINGS, asked))]
+        arguments = {"batch_id": batch_id, "windows": windows, "failed": failed, "lines": _RECENT_LINES}
+        return [self._ending(row) for row in reversed(self._query(statements.ENDINGS, arguments))]
 
     def _ending(self, row: tuple[Any, ...]) -> WindowMoved:
         *columns, reason = row
-        found = self._window_row(tuple(columns))
-        launch = found.last_attempt
+        window = self._window_row(tuple(columns))
+        launch = window.last_attempt
         assert launch is not None
         old: State = Starting(attempt=launch.attempt, slot=launch.slot)
         if launch.pid is not None and launch.started_at is not None:
             old = Running(attempt=launch.attempt, slot=launch.slot, pid=launch.pid, started_at=launch.started_at)
-        return WindowMoved(key=found.key, old=old, new=found.state, reason=reason, at=found.moved_at)
+        return WindowMoved(key=window.key, old=old, new=window.state, reason=reason, at=window.moved_at)
 
     def window(self, key: WindowKey) -> WindowRow | None:
         rows = self._query(statements.ONE_WINDOW, (key.batch_id, key.label))
         return self._window_row(rows[0]) if rows else None
 
     def story(self, key: WindowKey) -> list[StoryLine]:
-        """Every move of a window, and what changed for its whole batch until it was finished, in order.
+        """Every move of a window, and every change of its batch's terms until the window was finished, in order.
 
-        Empty for a window that nothing has happened to, or that does not exist.
+        Empty for a window that has not moved yet, or that does not exist.
         """
         lines: list[StoryLine] = []
         state, attempt = "queued", 1
@@ -503,24 +509,24 @@ class Store:
         return [DeviceRow(id=id_, health=health, reason=reason, at=at) for id_, health, reason, at in rows]
 
     def history(self, batch_id: str) -> list[Sample]:
-        """What was read of the devices while windows of the batch ran: by device, in the order of time."""
+        """Readings of the devices while windows of the batch ran: by device, in the order of time."""
         for (samples,) in self._query("SELECT samples FROM histories WHERE batch_id = ?", (batch_id,)):
             with self._decoding(batch_id):
                 return decode_samples(samples)
         return []
 
     def notes(self, batch_id: str, *, symbol: str | None = None) -> DataNotes:
-        """What there is to know about the data of a batch: of the first symbols that have notes, or of this one."""
+        """Notes on the data of a batch: of one symbol, or of the first `NOTED_SYMBOLS` symbols that have any."""
         rows = self._query(statements.NOTES, {"batch_id": batch_id, "symbol": symbol, "symbols": NOTED_SYMBOLS})
         with self._decoding(batch_id):
             return {name: decode_notes(notes) for name, notes in rows}
 
     def learned(self) -> list[Estimate]:
-        """What windows cost, for `Estimates`."""
+        """The costs of windows, for `Estimates`."""
         return _learned(self._query(_LEARNED))
 
     def timings(self, workload: str, settings: str) -> list[Timing]:
-        """What windows of a workload with these settings took that were timed."""
+        """The timings of windows of a workload with these settings."""
         return _timings(self._query(statements.TIMINGS, (workload, settings)))
 
     def _query(self, sql: str, arguments: tuple[object, ...] | Mapping[str, object] = ()) -> list[Any]:
@@ -540,18 +546,19 @@ class Store:
             )
 
     @contextlib.contextmanager
-    def _decoding(self, what: str) -> Iterator[None]:
+    def _decoding(self, name: str) -> Iterator[None]:
+        """Turn errors of decoding into `StoreCorrupt`; `name` says of which row."""
         try:
             yield
         except msgspec.MsgspecError as error:
-            raise StoreCorrupt(path=self.path, cause=f"{what}: {error}") from error
+            raise StoreCorrupt(path=self.path, cause=f"{name}: {error}") from error
 
 
 _LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
 
 
 def _make_private(path: Path) -> None:
-    """Closed again before sqlite opens it: closing any descriptor of a file drops sqlite's own locks on it."""
+    """Create the file for its owner only; closed before sqlite opens it, since a close would drop sqlite's locks."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with contextlib.closing(os.fdopen(fd, "r+b")):
         os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
@@ -579,7 +586,7 @@ def _has_status(status: os.stat_result, path: Path) -> bool:
 
 
 def _remove_log(path: Path) -> None:
-    """sqlite leaves the log of a file that has lost its name, and would apply it to the next one that has that name."""
+    """Remove the log files of a store that has lost its name: sqlite would apply them to the next file of that name."""
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(OSError):
             path.with_name(path.name + suffix).unlink()
@@ -597,9 +604,9 @@ def _lock(path: Path) -> int:
 
 
 def _may_be_late(record: Record) -> bool:
-    """Nothing is done upon it, and what is made of the loss of it is as good.
+    """Whether a loss of power may lose the record: nothing is done because of it, and a restart ends up as well.
 
-    A restart takes a window that was starting for one that ran, and goes on with a change from where that was.
+    A restart treats a window that was starting like one that was running, and resumes a change where it last stood.
     """
     match record:
         case WindowMoved(old=old, new=new):
@@ -666,21 +673,21 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 # -- errors -----------------------------------------------------------------------------------------------------------
 
-#: sqlite's ways of saying that a write did not fit: out of space, over quota, larger than the limit on file sizes
+#: sqlite's codes for a write that did not fit: out of space, over quota, larger than the limit on file sizes
 _NO_ROOM = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_WRITE,
     sqlite3.SQLITE_IOERR_TRUNCATE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
 }
-#: what flock says on network file systems and others that do not have it
+#: errors of flock on file systems without locks, as some network file systems are
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _NO_TEXT = "it holds bytes where text should be"
 
 
 @contextlib.contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Turn what sqlite and the operating system raise into the catalogue's errors; bugs pass as they are."""
+    """Turn errors of sqlite and the operating system into the catalogue's; others are bugs, and pass through."""
     try:
         yield
     except sqlite3.Error as error:
@@ -699,7 +706,7 @@ def _translated(path: Path) -> Iterator[None]:
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_IOERR:
                 raise StoreUnwritable(path=path, cause=error) from error
         raise
-    except UnicodeDecodeError as error:  # the same, where not even the text can be quoted
+    except UnicodeDecodeError as error:  # the same damage, where the message cannot even quote the bytes
         raise StoreCorrupt(path=path, cause=_NO_TEXT) from error
     except OSError as error:
         cause = error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""Batches on their way from a plan into the store: a large one a slice at a time, so that nobody else has to wait."""
+"""Batches on their way from a plan into the store; large ones go in slices, so that nobody else has to wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import msgspec
 from gpusched.core.events import BatchSubmitted, WindowsArrived
 from gpusched.core.model import Batch, DataNotes, PlannedWindow
 
-#: windows that are brought in a turn: 20 ms on a slow machine
+#: windows of a batch that arrive in one turn: 20 ms on a slow machine
 SLICE_WINDOWS = 250
 
 
@@ -15,12 +15,12 @@ class _Arrival(msgspec.Struct):
     batch: Batch
     windows: tuple[PlannedWindow, ...]
     notes: DataNotes
-    #: windows that have been brought
-    brought: int = 0
+    #: windows that have arrived
+    arrived: int = 0
 
 
 class Arrivals:
-    """Those that have been handed over and are not submitted yet, the first at the beginning."""
+    """The batches that have been handed over but not submitted yet, in order."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Arrival] = {}
@@ -39,10 +39,10 @@ class Arrivals:
         self._waiting[batch.id] = _Arrival(batch, windows, notes)
 
     def next(self) -> WindowsArrived | BatchSubmitted:
-        """The next slice of the first, or of a small one all."""
+        """The next slice of the first batch; a small batch comes in one."""
         batch_id, arrival = next(iter(self._waiting.items()))
-        begin, end = arrival.brought, arrival.brought + SLICE_WINDOWS
-        arrival.brought = end
+        begin, end = arrival.arrived, arrival.arrived + SLICE_WINDOWS
+        arrival.arrived = end
         windows = arrival.windows[begin:end]
         if end < len(arrival.windows):
             return WindowsArrived(batch=arrival.batch, windows=windows)

@@ -1,9 +1,9 @@
-"""What `auto` comes to: the device type that has a batch done first, found out by training a window on each.
+"""The choice of `auto`: the device type that finishes a batch first, found by training a window on each.
 
-The window is a typical one of the batch; it is trained in a directory of its own, which nobody keeps, on as many slots
-at once as a batch would fill of one device, since neighbours are most of what a window on a GPU waits for. It costs as
-little as it can: nothing where one type trains, where what is in the output directory says it, or where windows like
-these are known; and the GPUs are timed only until they cannot win any more.
+The window is a typical one of the batch. It is trained in a temporary directory, on as many slots of a device at once
+as the batch would fill, since a window on a GPU mostly waits for its neighbours. Timings are avoided where possible:
+there are none if only one type trains, if the output directory already has results, or if windows of this size have
+been observed; and the GPUs are timed only until they cannot win any more.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ from gpusched.errors import LaunchError
 from gpusched.supervisor.fleet import Fleet
 from gpusched.worker.messages import PipeMessage
 
-#: slots of a device on which a window is timed at once
+#: slots of a device at most on which a window is timed at once
 MOST_AT_ONCE = 4
 
 _WORDS: dict[DeviceType, str] = {"cpu": "on the CPU", "cuda": "with CUDA", "gpu": "with OpenCL"}
 
 
 class Chooser:
-    """Chooses among the devices of `fleet`. `remembered` and `keep` are a store's timings, `estimates` what it learned.
+    """Chooses among the devices of `fleet`.
 
-    Timings write below `scratch`, and log there.
+    `remembered` reads timings from the store, `keep` writes them; `estimates` are the costs of earlier windows.
+    Windows that are timed write their results and logs below `scratch`.
     """
 
     def __init__(
@@ -63,18 +64,18 @@ class Chooser:
         self._keep = keep
         self._scratch = scratch
         self._cache_dir = cache_dir
-        #: two timings at once would be in each other's way
+        #: one batch at a time: concurrent timings would slow each other down
         self._timing = anyio.Lock()
 
     def sweep(self) -> None:
-        """Remove what timings left that were killed. Nobody else may be timing below the same scratch directory."""
-        for left in self._scratch.glob("timing-*/"):
-            shutil.rmtree(left, ignore_errors=True)
+        """Remove directories of timings that were killed. No other process may use the same scratch directory."""
+        for directory in self._scratch.glob("timing-*/"):
+            shutil.rmtree(directory, ignore_errors=True)
 
     async def settle(self, spec: BatchSpec, plan: Plan) -> tuple[Plan, Choice | None]:
-        """What `auto` comes to for a batch, and its plan without the results of other device types.
+        """Choose for a batch; return its plan without the results of other device types, and the choice.
 
-        None for a batch that does not ask for `auto`. Never raises for a window that cannot be timed.
+        The choice is None for a batch that does not ask for `auto`. Never raises for a window that cannot be timed.
         """
         if spec.device != "auto":
             return plan, None
@@ -91,12 +92,12 @@ class Chooser:
         return msgspec.structs.replace(plan, windows=windows), choice
 
     async def _there_already(self, plan: Plan, types: Counter[DeviceType]) -> Choice | None:
-        """A batch keeps the type of its results, so that its models compare."""
+        """The device type of the existing results, if any: a batch keeps it, so that its models are comparable."""
         if any(device_type != "cpu" for device_type in types):
             await self._fleet.settled()
         for device_type, count in types.most_common():
             if device_type in self._fleet.pool.device_types("auto"):
-                # One type, or all done: there is nothing to say.
+                # With one type only, or nothing left to train, there was no choice to explain.
                 others = (plan.to_train or len(types) > 1) and len(self._fleet.device_types("auto")) > 1
                 verb = "was" if count == 1 else "were"
                 reason = f"{count} {'window' if count == 1 else 'windows'} {verb} trained {_WORDS[device_type]} before"
@@ -117,25 +118,25 @@ class Chooser:
         return fastest.kinds((one for one in self._fleet.pool.devices if suits(one, "auto")), spec.workers)
 
     async def _time_all(self, spec: BatchSpec, windows: tuple[PlannedWindow, ...]) -> Choice:
-        """Ask what is known, then time the processors, and the GPUs as long as they may be the faster ones."""
+        """Use the known timings, then time the processors, and the GPUs as long as they may still be faster."""
         work = await anyio.to_thread.run_sync(fastest.load, windows)
         rows = work.typical.usable_rows
         settings = hashlib.sha256(msgspec.json.encode(spec.settings, order="deterministic")).hexdigest()[:16]
-        known = self._remembered(spec.workload, settings)
-        timings = fastest.remembered(known, self._kinds(spec), rows)
+        earlier = self._remembered(spec.workload, settings)
+        timings = fastest.remembered(earlier, self._kinds(spec), rows)
         best_s: float | None = None
         for on_cpu in (True, False):
             if not on_cpu:
                 await self._wait_for_trials(spec, work, best_s)
             kinds = self._kinds(spec)
             learned = {} if self._fleet.untried else fastest.learned(self._estimates, spec.workload, kinds, rows)
-            timings = {**fastest.remembered(known, kinds, rows), **timings, **learned}
+            timings = {**fastest.remembered(earlier, kinds, rows), **timings, **learned}
             choice = await self._decided(work, kinds, timings)
             if not self._fleet.untried and fastest.is_certain(choice, kinds):
                 return choice
             for kind in (kind for kind in kinds if (kind.device_type == "cpu") == on_cpu):
-                known_one, limit_s = timings.get(kind), fastest.patience_s(work, kind, best_s)
-                if known_one is None or (known_one.at_least and known_one.seconds < limit_s):
+                last, limit_s = timings.get(kind), fastest.patience_s(work, kind, best_s)
+                if last is None or (last.at_least and last.seconds < limit_s):
                     timing = await self._time(spec, kind, work.typical, settings, limit_s)
                     if timing is not None:
                         timings[kind] = timing
@@ -145,12 +146,12 @@ class Chooser:
         return choice
 
     async def _decided(self, work: Load, kinds: tuple[Kind, ...], timings: dict[Kind, Timing]) -> Choice:
-        """In a thread: 100,000 windows take a fifth of a second to be added up."""
+        """Decide in a thread: summing up 100,000 windows takes a fifth of a second."""
         pending = len(self._fleet.untried)
         return await anyio.to_thread.run_sync(lambda: fastest.fastest(work, kinds, timings, pending=pending))
 
     async def _wait_for_trials(self, spec: BatchSpec, work: Load, best_s: float | None) -> None:
-        """For GPUs that are being tried, as long as they might still be the faster ones."""
+        """Wait for GPUs that are being tried, as long as they might still be faster."""
         if best_s is None:
             await self._fleet.settled()
             return
@@ -162,7 +163,7 @@ class Chooser:
     async def _time(
         self, spec: BatchSpec, kind: Kind, window: PlannedWindow, settings: str, limit_s: float
     ) -> Timing | None:
-        """What `window` takes on a device of this kind; None if it cannot be trained there."""
+        """Time `window` on a device of this kind; None if it cannot be trained there."""
         device = next(
             one
             for one in self._fleet.pool.devices
@@ -170,7 +171,7 @@ class Chooser:
         )
         at_once = max(1, min(MOST_AT_ONCE, device.tuned_from or device.capacity, kind.slots))
         took: list[float] = []
-        with contextlib.suppress(LaunchError):  # a fork says what is wrong
+        with contextlib.suppress(LaunchError):  # the following fork reports the error
             await self._launcher.preload(spec.workload)
         with tempfile.TemporaryDirectory(prefix="timing-", dir=self._scratch, ignore_cleanup_errors=True) as directory:
 
@@ -198,7 +199,7 @@ class Chooser:
     async def _train(
         self, spec: BatchSpec, kind: Kind, device: Device, window: PlannedWindow, directory: Path
     ) -> float | None:
-        """Seconds from the fork to the end of the process, None if it gave no result."""
+        """Train `window` in `directory`; return the seconds from the fork to the end, None without a result."""
         results: list[WindowResult] = []
 
         def on_message(message: PipeMessage) -> None:

@@ -1,9 +1,9 @@
-"""The fleet: which GPUs the pool may use now, from their first trial to the moment they vanish.
+"""The fleet: the GPUs that the pool may use, from their first trial to the moment they vanish.
 
-A GPU is tried before windows get it, while everything else goes on. One that does not train is tried again: when it has
-got memory back, or was reset; at a `resume`, at a request for its device type; and now and then, more and more rarely.
-One that appears is tried and joins, one that vanishes leaves. The scheduler hears of all that as events; what is here
-is only when to try.
+A GPU is tried before windows get it, while everything else goes on. If it does not train, it is tried again: when it
+has more free memory, or was reset; at a `resume`; at a request for its device type; and otherwise more and more rarely.
+A GPU that appears is tried and joins the pool, one that vanishes leaves. The scheduler receives all of this as events;
+the fleet only decides when to try.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from gpusched.devices.nvidia.sampler import Answers, Noticed
 from gpusched.devices.slots import PoolPlan, build_pool, choose
 from gpusched.engines.local.warm_up import Verdict, WarmUp, name_among
 
-#: seconds until a GPU that does not train is tried again: the first time; doubled each time, up to
+#: seconds until a GPU that does not train is tried again: after the first failure, then doubled each time, up to
 RETRY_S, RARE_RETRY_S = 15.0, 900.0
-#: seconds after which whoever waits for a trial is told so again
+#: seconds between the messages to people who wait for a trial
 TELL_S = 1.0
-#: seconds between two trials of a GPU that gets memory back again and again: as many more each time, up to
+#: seconds between two trials of a GPU whose free memory keeps growing: for each failure so far, and at most
 PATIENCE_S, MOST_PATIENCE_S = 5.0, 60.0
 
 
 class _Gpu:
-    """One GPU, and what is known of it."""
+    """One GPU, and the state of its trials."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -46,15 +46,15 @@ class _Gpu:
         #: monotonic instants of the last trial, and of the next one if it fails
         self.tried_at = 0.0
         self.retry_at = math.inf
-        #: the least memory that was free since it failed
+        #: the least free memory read since its trial failed
         self.free_bytes: int | None = None
 
 
 class Fleet:
     """The GPUs of this machine. `post` hands an event to the supervisor, `on_note` a sentence to people.
 
-    `plan` is the pool as it was planned when the GPUs were found, none of them tried. `watch` is told the ids of those
-    that are to be read from now on.
+    `plan` is the pool as planned at discovery, before any trial. `watch` is called with the ids of the GPUs to be read
+    from now on.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class Fleet:
         self._ended = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
 
-    # -- what there is -------------------------------------------------------------------------------------------------
+    # -- the present devices -------------------------------------------------------------------------------------------
 
     @property
     def pool(self) -> PoolPlan:
-        """The devices that train, the processors among them, and what is to be said about the others."""
+        """The devices that train, the processors among them, with notes on the others."""
         trains = tuple(gpu.device for gpu in self._gpus.values() if gpu.state == "trains")
-        return PoolPlan(devices=(*trains, *self._cpu), notes=(*self._notes, *self._told()), cores=self._cores)
+        return PoolPlan(devices=(*trains, *self._cpu), notes=(*self._notes, *self._trial_notes()), cores=self._cores)
 
     @property
     def untried(self) -> tuple[Device, ...]:
-        """GPUs whose trial is under way."""
+        """GPUs whose first trial has not begun, or whose trial is under way."""
         return tuple(gpu.device for gpu in self._gpus.values() if gpu.state in ("untried", "trying"))
 
     async def settled(self) -> None:
@@ -106,7 +106,7 @@ class Fleet:
     async def require(self, wanted: DeviceChoice, on_trial: Callable[[str], None] = lambda trying: None) -> None:
         """Raise NoDevice unless a batch that asks for `wanted` can be trained here.
 
-        Waits for the trials that this depends on; `on_trial` is told which now and then.
+        Waits for the trials on which this depends; `on_trial` is called with their names every `TELL_S` seconds.
         """
         if wanted in ("gpu", "cuda") and not self.pool.gpus:
             self._try(gpu for gpu in self._gpus.values() if gpu.state == "fails")
@@ -118,18 +118,18 @@ class Fleet:
         self.pool.require(wanted)
 
     def device_types(self, wanted: DeviceChoice) -> tuple[DeviceType, ...]:
-        """The device types that a batch which asks for `wanted` may come to be trained with, as far as is known now."""
-        known = self.pool.device_types(wanted)
+        """The device types with which a batch that asks for `wanted` may be trained, pending trials included."""
+        certain = self.pool.device_types(wanted)
         possible: tuple[DeviceType, ...] = ("cuda", "gpu") if wanted == "auto" and self.untried else ()
-        return tuple(sorted({*known, *possible}))
+        return tuple(sorted({*certain, *possible}))
 
     def trying(self) -> str:
-        """What is being tried, in words; empty if nothing is."""
+        """The GPUs whose trials are under way, for people; empty if there are none."""
         now = time.monotonic()
         under_way = (gpu for gpu in self._gpus.values() if gpu.state == "trying")
         return ", ".join(f"{gpu.device.id} ({now - gpu.tried_at:.0f} s)" for gpu in under_way)
 
-    def _told(self) -> list[str]:
+    def _trial_notes(self) -> list[str]:
         verdicts = {id_: gpu.verdict for id_, gpu in self._gpus.items() if gpu.verdict is not None}
         notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
         return list(dict.fromkeys(note for note in notes if note))
@@ -137,7 +137,7 @@ class Fleet:
     # -- trials --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Try what is to be tried, until this is cancelled."""
+        """Try GPUs whenever that is due, until cancelled."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             self._try(gpu for gpu in self._gpus.values() if gpu.state == "untried")
@@ -162,16 +162,16 @@ class Fleet:
         self._tasks.start_soon(self._judge, tuple(gpu.device for gpu in begun))
 
     async def _judge(self, devices: tuple[Device, ...]) -> None:
-        notes = self._told()
+        notes = self._trial_notes()
         await self._warm_up.judge(devices, self._wanted, self._hear)
-        for note in self._told():
+        for note in self._trial_notes():
             if note not in notes:
                 self._on_note(note)
 
     def _hear(self, verdict: Verdict) -> None:
         gpu = self._gpus.get(verdict.device.id)
         if gpu is None or gpu.state != "trying":
-            return  # it has vanished meanwhile
+            return  # the GPU has vanished meanwhile
         gpu.verdict = verdict
         if verdict.trains:
             gpu.state, gpu.device, gpu.failures = "trains", verdict.device, 0
@@ -182,22 +182,22 @@ class Fleet:
         self._wake()
 
     def _wake(self) -> None:
-        """Whoever waits for a trial or for the next one looks again."""
+        """Wake everyone who waits for the end of a trial, and the loop that waits for the next one to be due."""
         ended, self._ended = self._ended, anyio.Event()
         ended.set()
         self._nudge.set()
 
-    # -- what happens to them ------------------------------------------------------------------------------------------
+    # -- requests and news ---------------------------------------------------------------------------------------------
 
     def resume(self, device_id: str) -> bool:
-        """Try a GPU again if it is not known to train; whether that is so."""
+        """Try a GPU again unless it trained last time; return whether a trial decides about it now."""
         gpu = self._gpus.get(device_id)
         if gpu is None or gpu.state == "trains":
             return False
         if gpu.state == "fails":
             self._try([gpu])
         else:
-            self._post(TrialBegan(device=gpu.device))  # it may have been drained while it is tried
+            self._post(TrialBegan(device=gpu.device))  # undoes a drain during the trial
         return True
 
     def _retry(self, gpu: _Gpu, at: float = 0.0) -> None:
@@ -206,7 +206,7 @@ class Fleet:
             self._nudge.set()
 
     def read(self, event: DeviceRead) -> None:
-        """Has a GPU that does not train got memory back?"""
+        """Retry a GPU that does not train if its free memory has grown."""
         gpu, free = self._gpus.get(event.reading.device_id), event.reading.memory_free_bytes
         if gpu is None or gpu.state != "fails" or free is None:
             return
@@ -215,7 +215,7 @@ class Fleet:
             self._retry(gpu, gpu.tried_at + min(PATIENCE_S * gpu.failures, MOST_PATIENCE_S))
 
     def notice(self, noticed: Noticed) -> None:
-        """Something has come back, or is not what it was."""
+        """Follow the sampler's news: a GPU answers again, or the machine's devices have changed."""
         match noticed:
             case Answers(device_id=device_id):
                 gpu = self._gpus.get(device_id)
@@ -226,11 +226,11 @@ class Fleet:
             case Discovery():
                 self._follow(noticed)
 
-    def _follow(self, found: Discovery) -> None:
-        """Let go of what has vanished, and try what has appeared."""
-        selected = choose(self._config, found)
+    def _follow(self, discovery: Discovery) -> None:
+        """Drop the GPUs that have vanished, and try those that have appeared."""
+        selected = choose(self._config, discovery)
         here = {device.id: device for device in selected.devices}
-        for device_id in [id_ for id_ in self._gpus if id_ not in here and found.complete]:
+        for device_id in [id_ for id_ in self._gpus if id_ not in here and discovery.complete]:
             del self._gpus[device_id]
             self._post(DeviceVanished(device_id=device_id, reason="it is not there any more, or may not be used"))
         for note in selected.notes:
@@ -239,13 +239,13 @@ class Fleet:
         self._notes = selected.notes
         new = tuple(device for device in selected.devices if device.id not in self._gpus)
         if new:
-            known = tuple(here.get(id_, gpu.device) for id_, gpu in self._gpus.items())
-            planned = build_pool(self._config, Selected((*known, *new)), learned=self._learned)
+            staying = tuple(here.get(id_, gpu.device) for id_, gpu in self._gpus.items())
+            planned = build_pool(self._config, Selected((*staying, *new)), learned=self._learned)
             joining = {device.id for device in new}
             gpus = [_Gpu(device) for device in planned.devices if device.id in joining]
             self._gpus |= {gpu.device.id: gpu for gpu in gpus}
             self._try(gpus)
         for gpu in self._gpus.values():
-            self._retry(gpu)  # the machine is not what it was
+            self._retry(gpu)  # the change may have cured it
         self._watch(self._gpus)
         self._wake()

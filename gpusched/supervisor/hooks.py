@@ -1,8 +1,8 @@
-"""Hooks: a command of the operator's that is told when a batch ends or is held, for mail, chat, or the next stage.
+"""Hooks: an operator's command that is called when a batch ends or is held, for mail, chat, or the next stage.
 
-It is called once for each event, with a JSON object on its stdin, and runs beside everything else: no window waits for
-it. What it prints is not kept but for the last line of its stderr if it fails. A hook is called at most once: the call
-is lost if the daemon dies first, or if `MOST_WAITING` others wait already.
+It is called once for each event, with a JSON object on its stdin, and no window waits for it. Its output is discarded,
+except for the last line of its stderr if it fails. Each call is made at most once: it is lost if the daemon dies first,
+or if `MOST_WAITING` others wait already.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.totals import batch_object, totals
 from gpusched.store.rows import BatchRow
 
-#: calls that wait for the one that runs
+#: calls that may wait for the one that runs
 MOST_WAITING = 1000
 #: bytes of a hook's stderr that are kept
 _KEPT = 4096
@@ -32,7 +32,7 @@ log = logging.getLogger("gpusched.daemon")
 
 
 class Hooks:
-    """Calls `command` (program and arguments) for what `follow` is told; a call may take `timeout_s` seconds."""
+    """Calls `command` (program and arguments) for the updates that it follows, each for at most `timeout_s` seconds."""
 
     def __init__(self, command: Sequence[str], timeout_s: float, batch: Callable[[str], BatchRow | None]) -> None:
         self._command = tuple(command)
@@ -42,7 +42,7 @@ class Hooks:
         self._send, self._receive = anyio.create_memory_object_stream[bytes](MOST_WAITING)
 
     def follow(self, update: Update) -> None:
-        """Something happened and is durable."""
+        """Queue a call if `update`, which is durable, says that a batch has finished or is held."""
         if not self._command:
             return
         match update:
@@ -52,61 +52,61 @@ class Hooks:
                 self._call("held", update.batch_id, update.at, update.reason)
 
     async def finished(self) -> None:
-        """Wait for the calls of all that has happened; nothing more will."""
+        """Wait for all calls; no further update may follow."""
         self._send.close()
         await self._ended.wait()
 
     async def run(self) -> None:
         """Make the calls, one after the other."""
         async with self._receive:
-            async for told in self._receive:
-                await self._run(told)
+            async for message in self._receive:
+                await self._run(message)
         self._ended.set()
 
     def _call(self, event: str, batch_id: str, at: float, reason: str | None) -> None:
         row = self._batch(batch_id)
         if row is None:
             return
-        found = batch_object(row.id, row.output_dir, totals(row.counts), max(0.0, at - row.submitted_at))
+        batch = batch_object(row.id, row.output_dir, totals(row.counts), max(0.0, at - row.submitted_at))
         when = dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="milliseconds")
-        told = {"event": event, "at": when, "reason": reason} | found
+        message = {"event": event, "at": when, "reason": reason} | batch
         try:
-            self._send.send_nowait(json.dumps(told).encode() + b"\n")
+            self._send.send_nowait(json.dumps(message).encode() + b"\n")
         except anyio.WouldBlock:
             log.warning("hook left out: too many wait event=%s batch=%s", event, batch_id)
 
-    async def _run(self, told: bytes) -> None:
+    async def _run(self, message: bytes) -> None:
         try:
             process = await anyio.open_process(self._command, stdout=DEVNULL, start_new_session=True)
         except OSError as error:
             log.warning("hook cannot be called command=%r why=%r", self._command[0], error.strerror)
             return
-        said = bytearray()
+        stderr = bytearray()
         try:
             with anyio.move_on_after(self._timeout_s) as patience:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_feed, process, told)
+                    tasks.start_soon(_feed, process, message)
                     assert process.stderr is not None
                     async for part in process.stderr:
-                        said += part
-                        del said[:-_KEPT]
+                        stderr += part
+                        del stderr[:-_KEPT]
                     await process.wait()
         finally:
-            # Whatever it has started ends with it.
+            # Its child processes end with it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             with anyio.CancelScope(shield=True):
                 await process.aclose()
-        last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        last = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         if patience.cancelled_caught:
             log.warning("hook stopped after %g s command=%r stderr=%r", self._timeout_s, self._command[0], last)
         elif process.returncode:
             log.warning("hook failed status=%d command=%r stderr=%r", process.returncode, self._command[0], last)
 
 
-async def _feed(process: anyio.abc.Process, told: bytes) -> None:
-    """It may not care to read."""
+async def _feed(process: anyio.abc.Process, message: bytes) -> None:
+    """Write the message to the hook's stdin, which it may have closed without reading."""
     assert process.stdin is not None
     with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        await process.stdin.send(told)
+        await process.stdin.send(message)
         await process.stdin.aclose()

@@ -1,8 +1,8 @@
 """The index of a batch, `<output>/teacher_runs.json`: JSON Lines, one line for each finished window.
 
-It repeats what the store knows, for programs that read files. While a batch runs, lines are appended; when a batch is
-accepted, reopened or taken up again, the index is written anew, so that a line lost with a crash comes back; so it is
-when it was removed or replaced by somebody else. Anything but an index that has its name is moved aside.
+It repeats facts of the store, for programs that read files. While a batch runs, lines are appended. The index is
+written anew when its batch is accepted, reopened or taken up again, so that a line lost in a crash comes back, and when
+somebody has removed or replaced it. A file of its name that is no index is moved aside.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
 
 NAME = "teacher_runs.json"
-#: how the name of what was moved aside ends
+#: suffix for the name of a file that was moved aside
 ASIDE = "not-an-index"
-#: bytes of a first line that are looked at
+#: bytes of a file's first line that are read to recognise an index
 _MOST_BYTES = 4 * 1024 * 1024
 
 #: windows whose lines are gathered in a turn
@@ -56,23 +56,22 @@ log = logging.getLogger("gpusched.daemon")
 
 
 class Index:
-    """Keeps the index files of all batches that are at work.
+    """Keeps the index files of all unfinished batches.
 
-    A file that cannot be written (a full disk) is written anew when its batch has finished: the index is never worth
-    stopping a batch for.
+    If a file cannot be written (a full disk), the batch goes on, and the file is written anew when it has finished.
     """
 
     def __init__(self, store: Store, log_path: Callable[[WindowKey, int], Path]) -> None:
         self._store = store
         self._log_path = log_path
         self._files: dict[str, IO[bytes]] = {}
-        #: with a guard against links, or without
+        #: by batch: output directory, and whether to guard against links in its path
         self._outputs: dict[str, tuple[Path, bool]] = {}
         self._incomplete: set[str] = set()
-        #: lines of indexes that are about to be written anew: all of them, and as many as there are yet
+        #: temporary files with the lines of indexes that are about to be written anew: complete, and still growing
         self._gathered: dict[str, IO[bytes]] = {}
         self._gathering: dict[str, IO[bytes]] = {}
-        #: of the batches whose files are open
+        #: notes on the data of the batches whose files are open
         self._notes: dict[str, DataNotes] = {}
 
     def rewrite(self, batch: Batch) -> None:
@@ -81,9 +80,9 @@ class Index:
         self._rewrite(batch.id)
 
     async def gather(self, batch_id: str) -> None:
-        """Before a batch is finished: gather the lines of an index that will be written anew, a page in each turn.
+        """Gather the lines of an index that will be written anew when its batch is finished, a page in each turn.
 
-        They are used unless one of its windows moves before that.
+        They are used unless a window of the batch moves before that.
         """
         if batch_id not in self._incomplete:
             return
@@ -120,7 +119,7 @@ class Index:
             case BatchReopened():
                 batch = self._store.batch(record.batch_id)
                 if batch is not None and sum(batch.counts.values()) > LARGE:
-                    # Until it finishes again the index stays as it is: to write it now would take a second.
+                    # The index stays as it is until the batch finishes again: writing it now would take a second.
                     self._close(record.batch_id)
                     self._incomplete.add(record.batch_id)
                 else:
@@ -130,7 +129,7 @@ class Index:
                 self._incomplete.add(record.key.batch_id)
             case WindowMoved(new=Finished()):
                 row = self._store.window(record.key)
-                # What was committed together may have moved on: a retry can come in the turn of the end.
+                # The window may have moved on: a retry can be committed together with the end.
                 if row is not None and isinstance(row.state, Finished):
                     self._append(record.key.batch_id, self._line(row))
             case BatchFinished():
@@ -168,7 +167,7 @@ class Index:
         return directories.opened_output(path, guarded=guarded, make=make)
 
     def _is_lost(self, batch_id: str) -> bool:
-        """Whether something else has the name of the open index, or nothing has."""
+        """Whether the open index has lost its name, because it was removed or replaced."""
         file = self._files.get(batch_id)
         if file is None:
             return False
@@ -212,7 +211,7 @@ class Index:
 
 
 def remove(output_dir: Path, batch_id: str, *, guarded: bool = False) -> bool:
-    """Remove the index if it is one and has lines of that batch alone; whether it did. Raises OSError, NotOurs."""
+    """Remove the index if all its lines are of this batch; return whether it did. Raises OSError, NotOurs."""
     try:
         with directories.opened_output(output_dir, guarded=guarded, make=False) as directory:
             with files.regular(NAME, directory) as file:
@@ -238,7 +237,7 @@ class _Line(msgspec.Struct):
 
 
 def _may_be_replaced(directory: int) -> bool:
-    """Whether there is no index, or one of ours: a file that is empty, or whose first line is that of a window."""
+    """Whether there is no file of the index's name, or it is an index: empty, or with a window in its first line."""
     try:
         with files.regular(NAME, directory) as file:
             first = file.readline(_MOST_BYTES)
@@ -253,8 +252,10 @@ def _may_be_replaced(directory: int) -> bool:
 
 
 def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> bytes:
-    """One finished window as the users' next stages read it. `log` is that of its last attempt, if that has one;
-    `notes` are about its symbol's data."""
+    """The line of a finished window, for programs that read the index.
+
+    `log` is the log of its last attempt, if there is one; `notes` are about its symbol's data.
+    """
     assert isinstance(row.state, Finished)
     window, attempt = row.plan.window, row.last_attempt
     fields: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What windows took, learned from the records of their ends, until the store knows it."""
+"""Learning: the costs of windows, from the records of their ends, until the store has committed them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Learning:
 
     def __init__(self, learned: Iterable[Estimate]) -> None:
         self.estimates = Estimates(learned)
-        #: what the store does not know yet
+        #: updated estimates that the store does not have yet
         self._unsaved: dict[tuple[str, DeviceType, int], Estimate] = {}
 
     def follow(self, records: Iterable[Record], scheduler: Scheduler) -> None:
-        """Learn from windows that were trained now, and from those that ran out of the host's memory.
+        """Learn from windows that were trained, and from those that ran out of the host's memory.
 
-        A result that a restart found was timed by nobody here.
+        Results that were found after a restart have no usage and are passed over: they were not timed.
         """
         for record in records:
             if isinstance(record, WindowMoved) and record.usage is not None:
@@ -32,7 +32,7 @@ class Learning:
 
     @property
     def unsaved(self) -> Iterable[Estimate]:
-        """For the store; then call `saved`."""
+        """The estimates to commit; call `saved` after that."""
         return self._unsaved.values()
 
     def saved(self) -> None:
@@ -43,7 +43,7 @@ class Learning:
         assert batch is not None
         assert usage is not None
         if planned.doubt is not None or planned.refusal is not None:
-            return None  # nobody knows how many rows it had
+            return None  # its number of rows is not known
         workload, rows = batch.spec.workload, planned.usable_rows
         match record.ending:
             case WindowResult(device_type=device_type, seconds=seconds):

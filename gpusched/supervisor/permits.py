@@ -1,4 +1,4 @@
-"""The second guard of the slots: a semaphore that has as many permits as the pool has slots."""
+"""The second guard of the slots: a semaphore with as many permits as the pool has slots."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import anyio
 
 
 class Permits:
-    """Hold one as a context manager while a window's process may exist."""
+    """Permits to run a window. Hold one, as a context manager, while the window's process may exist."""
 
     def __init__(self) -> None:
         self._semaphore = anyio.Semaphore(0)
         self._count = 0
 
     def fit(self, slots: int) -> None:
-        """Follow the pool. A permit that is held goes when it has been given back, and this is called again."""
+        """Adapt the number of permits to the pool. A permit in use is withdrawn by the first call after its return."""
         while self._count < slots:
             self._semaphore.release()
             self._count += 1

@@ -1,9 +1,9 @@
-"""The supervisor: carries out what the scheduler asks for, and tells it what happened.
+"""The supervisor: carries out the scheduler's commands, and hands it events.
 
 Events are queued and handled in turns of the event loop. Each turn hands its events to the scheduler, commits all
-records that came of them in one transaction, and only then acts: a process is never forked before the store knows why.
-If the commit fails (a full disk), nothing is launched until it succeeds, but what is to end is ended: a restart takes a
-window that was running for one whose process has ended.
+resulting records in one transaction, and only then acts: a process is never forked before the store knows why. If the
+commit fails (a full disk), nothing is launched until it succeeds, but windows that are to end are ended: after a
+restart, a window that was recorded as running counts as one whose process has ended.
 
 Two guards keep a GPU from being over-subscribed: the scheduler's ledger decides who holds which slot, and a semaphore
 with one permit per slot guards the launch itself.
@@ -85,6 +85,7 @@ from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError, StoreError
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import Arrivals
+from gpusched.supervisor.claims import Claims
 from gpusched.supervisor.histories import Histories
 from gpusched.supervisor.index import Index
 from gpusched.supervisor.learning import Learning
@@ -94,11 +95,11 @@ from gpusched.workload import device_fingerprint
 
 log = logging.getLogger("gpusched.daemon")
 
-#: windows of finished batches that are kept in memory; the store has them all
+#: windows of finished batches kept in memory at most; the store has them all
 KEPT_WINDOWS = 10_000
-#: seconds between attempts to commit what could not be committed
+#: seconds between attempts to commit records after a failure
 RETRY_COMMIT_S = 1.0
-#: seconds that a window which failed on a GPU keeps its slot at most, until it is known whether the GPU was lost
+#: seconds that a window which failed on a GPU keeps its slot at most, until readings show whether the GPU was lost
 DOUBT_S = 2.0
 
 
@@ -115,8 +116,8 @@ class Supervisor:
 
     `observe` is called in the event loop's thread with every committed record and every report of progress, in order;
     it must be quick and must not raise. Nothing is placed on the devices whose ids are `untried` until a `TrialEnded`
-    says that they train. `on_turn` is called at the end of every turn. `condition` hears what keeps the records from
-    being durable, and what does not die.
+    says that they train. `on_turn` is called at the end of every turn. Failing commits and processes that do not die
+    are reported to `condition`.
     """
 
     def __init__(
@@ -145,37 +146,38 @@ class Supervisor:
         self._account = account
         self._memory = HostMemory() if memory is None else memory
         self._condition = condition or Condition()
+        self.claims = Claims()
         self._on_turn = on_turn
         self._index = Index(store, self.log_path)
-        found = DevicesFound(devices=devices, trying=frozenset(untried))
-        self._events: deque[Event] = deque([found, self._memory.read()])
-        #: batches that have been handed over and are not accepted yet
+        pool = DevicesFound(devices=devices, trying=frozenset(untried))
+        self._events: deque[Event] = deque([pool, self._memory.read()])
+        #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
         self._wakeup = anyio.Event()
         self._permits = Permits()
         self._processes: dict[tuple[WindowKey, int], Process] = {}
         self._records: list[Record] = []
         self._commands: list[Command] = []
-        #: set at the next reading of a device, or its loss, for those who wait for one
+        #: events for `_doubt`, by device: set at its next reading or its loss
         self._heard: dict[str, anyio.Event] = {}
         self._histories = Histories(store.history)
-        #: finished batches in memory and their windows, the one that finished first at the beginning
+        #: finished batches in memory and their numbers of windows, in the order of finishing
         self._finished: dict[str, int] = {}
         self._finished_windows = 0
-        #: looks for the results of a batch that are under way
+        #: numbers of the checks for results that are under way
         self._checks: set[int] = set()
-        #: set when everything posted so far is committed
+        #: events to set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
-        #: attempts whose processes do not die
+        #: attempts whose processes were killed but do not die
         self._stuck: set[tuple[WindowKey, int]] = set()
         self._shutdown = self._stopping = self._left = False
-        #: monotonic instant at which `run` returns whatever hangs
+        #: monotonic instant at which `run` returns even if processes hang
         self._leave_at = float("inf")
-        #: what did not end in time: pids, and the windows that they belong to as far as that is known
+        #: processes that did not end in time, by PID: the window of each; None: not known
         self.left_behind: dict[int, WindowKey | None] = {}
         self._stopped = anyio.Event()
 
-    # -- what the rest of the daemon asks -----------------------------------------------------------------------------
+    # -- requests of the rest of the daemon ---------------------------------------------------------------------------
 
     def post(self, event: Event) -> None:
         """Hand over an event; it is handled in the next turn."""
@@ -197,7 +199,7 @@ class Supervisor:
             await self.committed()
 
     def hand_over(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
-        """Accept a planned batch; it is in `arrivals` until the turn that does."""
+        """Queue a planned batch; it is in `arrivals` until the turn that accepts it."""
         outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
         self.arrivals.add(batch, windows, notes or {})
         self._wakeup.set()
@@ -205,8 +207,8 @@ class Supervisor:
     def shut_down(self, *, drain: bool, within_s: float = float("inf")) -> None:
         """Let `run` return once the running windows have ended by themselves (`drain`) or were stopped.
 
-        It returns after `within_s` seconds in any case, and with records that could not be committed if nothing is left
-        to be stopped: the next supervisor reconciles what they tell.
+        It returns after `within_s` seconds in any case. Without `drain` it does not wait for records that cannot be
+        committed: the next supervisor reconciles the windows that they are about.
         """
         self._shutdown = True
         self._stopping |= not drain
@@ -216,9 +218,10 @@ class Supervisor:
     def recover(self) -> None:
         """Take up the batches that the last supervisor left unfinished. Call before `run`."""
         for recovered in self._store.unfinished():
-            with contextlib.suppress(OSError, NotOurs):  # it may not be mounted now
+            with contextlib.suppress(OSError, NotOurs):  # the directory may not be mounted now
                 outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
-            self.post(_reconcile(recovered))
+            obstacle = self.claims.retake(recovered.batch)
+            self.post(msgspec.structs.replace(_reconcile(recovered), obstacle=obstacle))
             self._index.rewrite(recovered.batch)
 
     def recall(self, batch_id: str) -> None:
@@ -231,12 +234,12 @@ class Supervisor:
             self._index.rewrite(recovered.batch)
 
     def drop(self, batch_id: str) -> None:
-        """Keep nothing of a finished batch in memory: it has been forgotten."""
+        """Drop a finished batch from memory, since it has been forgotten in the store."""
         self._unkeep(batch_id)
         self.scheduler.forget(batch_id)
 
     async def run(self) -> None:
-        """Work until `shut_down`, and until what was running then has ended."""
+        """Work until `shut_down`, and then until the windows that still ran have ended."""
         try:
             async with anyio.create_task_group() as tasks:
                 while not (self._left or (self._shutdown and self._idle)):
@@ -248,6 +251,7 @@ class Supervisor:
                         tasks.cancel_scope.cancel()
         finally:
             self._index.close()
+            self.claims.close()
             self._stopped.set()
 
     async def stopped(self) -> None:
@@ -256,7 +260,7 @@ class Supervisor:
 
     @property
     def unwritten(self) -> int:
-        """Records that could not be committed."""
+        """The number of records that could not be committed."""
         return len(self._records)
 
     @property
@@ -266,11 +270,11 @@ class Supervisor:
 
     @property
     def _is_in_vain(self) -> bool:
-        """Whether all that is still waited for was killed, and does not die."""
+        """Whether all processes that are still waited for were killed but do not die."""
         return self._stopping and bool(self._processes) and self._processes.keys() <= self._stuck
 
     async def _leave(self) -> None:
-        """The time is over: end all that runs, and find out what of it does not end."""
+        """End everything at the end of the time limit, and note the processes that do not die in `left_behind`."""
         self._left = True
         windows = {process.pid: key for (key, _), process in self._processes.items()}
         for pid in await self._launcher.abandon():
@@ -281,7 +285,7 @@ class Supervisor:
 
     async def _next_turn(self) -> None:
         if self._may_go_on:
-            await anyio.lowlevel.checkpoint()  # everybody else comes first
+            await anyio.lowlevel.checkpoint()  # other tasks come first
             return
         deadlines = [] if self.scheduler.deadline is None else [self.scheduler.deadline]
         if self._records:
@@ -294,16 +298,16 @@ class Supervisor:
 
     @property
     def _may_go_on(self) -> bool:
-        """Whether what concerns many windows waits for its next slice; not while the store cannot be written."""
+        """Whether work on many windows waits for its next slice; never while the store cannot be written."""
         return (self.scheduler.changing or bool(self.arrivals)) and not self._records
 
     def _take_slices(self) -> None:
-        """Go on with what concerns many windows, behind what has been posted."""
+        """Queue the next slices of work on many windows, behind the events that have been posted."""
         if self.arrivals:
             self._events.append(self.arrivals.next())
         if self.scheduler.changing:
             self._events.append(SliceGranted())
-        # Windows form no cycles, and a collection that walks through 100,000 of them takes longer than a turn may.
+        # Windows form no cycles, so the collector need not see them: to walk through 100,000 takes longer than a turn.
         gc.collect(1)
         gc.freeze()
 
@@ -342,7 +346,7 @@ class Supervisor:
             waiter.set()
 
     def _commit(self) -> bool:
-        """Make the records durable and tell the observers; whether that could be done."""
+        """Make the records durable and tell the observers; return whether the commit succeeded."""
         histories = self._histories.to_keep(self._records)
         about = str(self._store.path)
         try:
@@ -359,12 +363,13 @@ class Supervisor:
             records, self._records = self._records, []
             for record in records:
                 self._index.update(record)
+                self.claims.follow(record)
                 self._observe(record)
                 self._remember(record)
         return True
 
     def _remember(self, record: Record) -> None:
-        """Keep what is at work and what finished lately, so that a service does not grow for ever."""
+        """Keep unfinished batches and those that finished last in memory, and drop others, so that it stays bounded."""
         match record:
             case BatchFinished(batch_id=batch_id):
                 self._histories.forget(batch_id)
@@ -401,7 +406,10 @@ class Supervisor:
                 self._signal(command.key, command.attempt, signal.SIGKILL)
 
     def _done_without_commit(self, command: Command) -> bool:
-        """End what is to end though the store cannot be told why. A launch waits, unless nobody wants it any more."""
+        """End windows that are to end although the store cannot record why; return whether the command is done.
+
+        A launch waits for the commit, unless it is no longer wanted.
+        """
         match command:
             case Terminate(key=key, attempt=attempt):
                 self._signal(key, attempt, signal.SIGTERM)
@@ -423,26 +431,26 @@ class Supervisor:
         if process is not None:
             process.signal(signum)
         elif signum == signal.SIGKILL:
-            # It was never forked, so it is the launcher that hangs.
+            # The process was never forked, so its launcher hangs.
             batch = self.scheduler.batch(key.batch_id)
             assert batch is not None
             self._launcher.kill(batch.spec.workload)
 
-    async def _check_results(self, asked: CheckResults) -> None:
-        """Look for results in a thread: there may be many, and a network file system that is slow."""
-        batch = self.scheduler.batch(asked.batch_id)
+    async def _check_results(self, command: CheckResults) -> None:
+        """Check results in a thread: there may be many, and on a slow network file system."""
+        batch = self.scheduler.batch(command.batch_id)
         assert batch is not None
         missing = await anyio.to_thread.run_sync(
-            outputs.missing, Path(batch.output_dir), asked.labels, abandon_on_cancel=True
+            outputs.missing, Path(batch.output_dir), command.labels, abandon_on_cancel=True
         )
-        await self._index.gather(asked.batch_id)
-        self.post(ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=tuple(missing)))
-        self._checks.discard(asked.check)
+        await self._index.gather(command.batch_id)
+        self.post(ResultsChecked(batch_id=command.batch_id, check=command.check, missing=tuple(missing)))
+        self._checks.discard(command.check)
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 
     async def _attempt(self, launch: Launch) -> None:
-        """One attempt, from the fork until its whole process group is gone."""
+        """Run one attempt, from the fork until its whole process group is gone."""
         key, attempt = launch.key, launch.attempt
         batch = self.scheduler.batch(key.batch_id)
         assert batch is not None
@@ -484,7 +492,7 @@ class Supervisor:
     async def _follow(
         self, process: Process, batch: Batch, planned: PlannedWindow, key: WindowKey, attempt: int, device: Device
     ) -> AttemptEnded:
-        """Read what the process says until it is gone, and judge that."""
+        """Read the messages of a process until it is gone, and classify its end."""
         results: list[WindowResult] = []
         errors: list[Failure] = []
 
@@ -499,10 +507,10 @@ class Supervisor:
                 case Error(kind=kind, message=text, traceback=traceback):
                     errors.append(Failure(kind=kind, message=text, traceback=traceback))
 
-        def on_stuck(what: str) -> None:
+        def on_stuck(trouble: str) -> None:
             self._stuck.add((key, attempt))
-            self._condition.tell("window", str(key), f"{key} {what}")
-            self.post(ProcessStuck(key=key, attempt=attempt, reason=what))
+            self._condition.tell("window", str(key), f"{key} {trouble}")
+            self.post(ProcessStuck(key=key, attempt=attempt, reason=trouble))
 
         end = await process.wait(on_message, on_stuck)
         if (key, attempt) in self._stuck and not self._left:
@@ -523,9 +531,9 @@ class Supervisor:
             ),
         )
         if isinstance(ending, Failure) and ending.kind == "host_memory":
-            self.post(self._memory.read())  # what it had is free: the next one must not wait for a reading
+            self.post(self._memory.read())  # its memory is free: the next window need not wait for a reading
         if isinstance(ending, Failure) and not errors:
-            # It may have died between its commit and its report.
+            # The process may have died between its commit and its report.
             ending = committed_result(batch, planned) or ending
         accounted = await self._account(device.id, process.pid)
         if isinstance(ending, Failure) and device.id != CPU:
@@ -543,16 +551,16 @@ class Supervisor:
         return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage, note=note)
 
     def _killer(self, end: ProcessEnd) -> Killer:
-        """Who sent the SIGKILL that a process died of."""
+        """The sender of the SIGKILL of which a process died."""
         if end.killed:
             return "gpusched"
         by_kernel = self._memory.take_kill()
         return "unknown" if by_kernel is None else "kernel" if by_kernel else "somebody"
 
     async def _doubt(self, key: WindowKey, failure: Failure, device: Device) -> None:
-        """Before a failure is held against a window: was its device lost? The window hears of that first.
+        """Wait before a failure counts, until a loss of the device would be known: that stops the window first.
 
-        Between two readings there was time to hear what the driver has to say.
+        Two readings are awaited, since the driver's events are received between them.
         """
         with anyio.move_on_after(DOUBT_S):
             for _ in range(2):
@@ -561,23 +569,23 @@ class Supervisor:
                 await self._heard.setdefault(device.id, anyio.Event()).wait()
 
     def find_in_log(self, key: WindowKey, attempt: int, offset: int) -> tuple[int, int, int]:
-        """Where to read on in a log of which something may be left out; see `Logs.find`."""
+        """The place of a byte of the output in a log that may have been cut; see `Logs.find`."""
         return self._launcher.logs.find(self.log_path(key, attempt), offset)
 
     def log_path(self, key: WindowKey, attempt: int) -> Path:
-        """Where the stdout and stderr of an attempt go."""
+        """The file with the stdout and stderr of an attempt."""
         return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
 
 
 def _refusal(error: LaunchError | OSError) -> Failure:
-    """Why an attempt could not be launched."""
+    """The failure of an attempt that could not be launched."""
     if isinstance(error, NoMemoryToFork) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return out_of_host_memory("no process could be started")
     return Failure(kind="launch_refused", message=str(error))
 
 
 def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | None:
-    """The verified result that is already in a window's directory, if it is the one that training would give."""
+    """The verified result in a window's directory, if it is the one that training would produce; otherwise None."""
     if planned.fingerprint is None:
         return None
     fingerprints = {device_fingerprint(planned.fingerprint, device_type) for device_type in types_for(batch.device)}
@@ -587,16 +595,16 @@ def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | Non
 
 
 def _reconcile(recovered: BatchRecovered) -> BatchRecovered:
-    """Look for results that windows committed while nobody was there to hear of it."""
+    """Look for results that windows committed after the last supervisor had died."""
     windows: list[tuple[PlannedWindow, State]] = []
     for planned, state in recovered.windows:
         if isinstance(state, Active):
-            # Also None: one that was planned to be reused was missed, or it would not have run.
+            # May also become None: a window with a reusable result would not have run unless that was missing.
             planned = msgspec.structs.replace(planned, committed=committed_result(recovered.batch, planned))
         windows.append((planned, state))
     return msgspec.structs.replace(recovered, windows=tuple(windows))
 
 
 def _loop_time(monotonic: float) -> float:
-    """The event loop's time for a reading of `time.monotonic`."""
+    """The event loop's time that corresponds to a reading of `time.monotonic`."""
     return anyio.current_time() + (monotonic - time.monotonic())

@@ -1,8 +1,8 @@
-"""The survey: look at the data of every window of a batch in forked processes, and make the plan from what they find.
+"""The survey: inspect the data of every window of a batch in forked processes, and make the plan from their findings.
 
-Symbols are surveyed in groups, as a rule one for each core, while the launcher imports the rest of what windows need. A
-process that dies takes its group with it, so what it left unanswered is tried once more symbol by symbol. Data that
-kill a process again are not judged here: their windows run.
+Symbols are surveyed in groups, usually one for each core, while the launcher imports the other modules that windows
+need. If a process dies, its unanswered symbols are tried once more, each in a process of its own. Windows whose data
+kill a process again are not judged here: they run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gpusched.errors import InputError
 from gpusched.worker.messages import Error, PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.workload import DateRange, SurveyTask
 
-#: in a group: what its process sends of them, 2 KB each at most, has to stay well below `MAX_STREAM_BYTES`
+#: windows in a group, so that its process's findings, of 2 KB each at most, stay well below `MAX_STREAM_BYTES`
 MOST_WINDOWS = 10_000
 STRICT_REMEDY = "complete the files, or leave out data.strict"
 
@@ -44,35 +44,35 @@ async def survey(
     processes: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
-    """The plan of a batch. A committed result that was trained on one of `device_types` is planned to be reused.
+    """Make the plan of a batch. Committed results that were trained on one of `device_types` are planned to be reused.
 
-    `on_progress` is told how many symbols of how many have been looked at. Raises WorkloadNotLoadable or
-    WorkloadUnusable where no window could be trained, LaunchError where no process can be started, OSError where
-    `log_path` cannot be written.
+    `on_progress` is called with the numbers of surveyed symbols and of all symbols. Raises WorkloadNotLoadable or
+    WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if `log_path`
+    cannot be written.
     """
-    # Or each of its processes would import what all of them need.
+    # Imported once by the launcher, not once by each survey process.
     await launcher.preload(spec.workload, "survey")
     tasks = survey_tasks(spec, cache_dir)
     findings = Findings(tasks)
-    told = 0
+    reported = 0
     unusable: list[str] = []
 
     async def run(group: tuple[SurveyTask, ...]) -> str:
-        """Survey a group of symbols; how its process ended, in words."""
+        """Survey a group of symbols; return a phrase on how its process ended."""
         job = SurveyJob(workload=spec.workload, tasks=group, output_dir=str(output_dir), device_types=device_types)
         errors: list[str] = []
 
         def on_message(message: PipeMessage) -> None:
-            nonlocal told
+            nonlocal reported
             match message:
                 case Error(kind="bad_parameters", message=why):
                     unusable.append(why)
-                case Error(message=why):  # of this process, and not of the workload
+                case Error(message=why):  # an error of this process, not of the workload
                     errors.append(why)
             findings.take(message)
-            if told < findings.symbols:
-                told = findings.symbols
-                on_progress(told, len(tasks))
+            if reported < findings.symbols:
+                reported = findings.symbols
+                on_progress(reported, len(tasks))
 
         process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
         end = await process.wait(on_message)
@@ -92,7 +92,7 @@ async def survey(
         async with anyio.create_task_group() as workers:
             for _ in range(min(processes, len(groups))):
                 workers.start_soon(work, shared, endings)
-            # Asked for behind the forks, on the socket where they come first; at once if it is there already.
+            # Requested after the forks on the same socket, so that they come first; instant if it has been imported.
             workers.start_soon(launcher.preload, spec.workload)
         return endings
 
@@ -122,7 +122,7 @@ def survey_tasks(spec: BatchSpec, cache_dir: Path) -> list[SurveyTask]:
 
 
 class Findings:
-    """The answers of a survey's processes, put together."""
+    """Collects the answers of a survey's processes, and makes the plan from them."""
 
     def __init__(self, tasks: Sequence[SurveyTask]) -> None:
         self._tasks = {task.symbol: task for task in tasks}
@@ -132,11 +132,11 @@ class Findings:
 
     @property
     def symbols(self) -> int:
-        """Symbols that something was said of."""
+        """The number of symbols that have been answered."""
         return len(self._answered)
 
     def take(self, message: PipeMessage) -> None:
-        """Add what is said of a symbol; of one that nobody asked about it is passed over."""
+        """Add an answer about a symbol; answers about symbols outside the survey are ignored."""
         match message:
             case SurveyedSymbol(symbol=symbol) if symbol in self._tasks:
                 self._data[symbol] = message
@@ -150,11 +150,11 @@ class Findings:
         self._answered.add(symbol)
 
     def missing(self) -> list[SurveyTask]:
-        """The symbols some of whose windows nothing is known of."""
+        """The tasks of the symbols with unanswered windows."""
         return [task for task in self._tasks.values() if not all(window in self._windows for window in _windows(task))]
 
     def plan(self) -> Plan:
-        """The plan, with what a comparison of the symbols adds. Nothing may be missing."""
+        """The plan, with notes on gaps from a comparison of the symbols. Call only when nothing is `missing`."""
         notes = {symbol: data.notes for symbol, data in self._data.items() if data.notes}
         for symbol, days in missing_days(self._days()).items():
             notes[symbol] = (*notes.get(symbol, ()), DataNote("gaps", sentence(days)))
@@ -166,16 +166,16 @@ class Findings:
         )
 
     def _days(self) -> dict[str, Days]:
-        """The days that symbols have. What is said of others than the windows' own is foreign, and left out."""
-        found = {}
+        """The days that each symbol has; answers with days outside the symbol's windows are wrong, and left out."""
+        by_symbol = {}
         for symbol, data in self._data.items():
             windows = self._tasks[symbol].windows
             if data.days is not None and data.days.lie_within(windows[0].start, windows[-1].end):
-                found[symbol] = data.days
-        return found
+                by_symbol[symbol] = data.days
+        return by_symbol
 
     def _refuse(self, symbol: str, why: str) -> None:
-        """All windows of a symbol that would be trained or reused: models of one symbol belong together."""
+        """Refuse all windows of a symbol that would be trained or reused: models of one symbol belong together."""
         for window in _windows(self._tasks[symbol]):
             planned = self._windows[window]
             if planned.skip_reason is None and planned.refusal is None:
@@ -185,7 +185,7 @@ class Findings:
 
 
 def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, ...]]:
-    """A group for each process, or more of them where there are many windows; neighbours, which are alike, apart."""
+    """Groups of tasks, one for each process, or more if there are many windows; neighbours, which are alike, apart."""
     windows = sum(len(task.windows) for task in tasks)
     count = min(len(tasks), max(processes, -(-windows // MOST_WINDOWS)))
     return [tuple(tasks[first::count]) for first in range(count)]
@@ -210,7 +210,7 @@ def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
 
 
 def _undone(failed: SurveyFailed, task: SurveyTask) -> Iterator[PlannedWindow]:
-    """The windows of a symbol none of which could be looked at."""
+    """The planned windows of a symbol whose data could not be inspected."""
     reason = failed.reason
     for window in _windows(task):
         match failed.what:

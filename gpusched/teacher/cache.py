@@ -51,7 +51,7 @@ class _Header(msgspec.Struct, frozen=True):
     bars: int
     dropped: int
     interval: str
-    #: bytes
+    #: length of the notes, in bytes
     notes: int
     #: checksum of everything after the header
     crc32: int

@@ -13,13 +13,13 @@ from gpusched.workload import BadData
 
 #: first bytes → the kind of file that starts with them, and the remedy
 _FOREIGN: dict[bytes, str] = {
-    b"\x1f\x8b": "compressed with gzip: unpack it, or let its name end with .csv.gz",
+    b"\x1f\x8b": "compressed with gzip: unpack it, or rename it to end with .csv.gz",
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save it as CSV",
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as CSV",
     b"BZh": "compressed with bzip2: unpack it",
     b"\xfd7zXZ": "compressed with xz: unpack it",
     b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
-    b"PAR1": "a Parquet file: let its name end with .parquet",
+    b"PAR1": "a Parquet file: rename it to end with .parquet",
     b"ARROW1": "a Feather file: save it as Parquet or CSV",
     b"\x89HDF": "an HDF5 file: save it as Parquet or CSV",
     b"SQLite format 3": "an SQLite database: save its rows as CSV",

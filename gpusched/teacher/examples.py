@@ -21,9 +21,9 @@ class Examples(msgspec.Struct, frozen=True):
     """n bars of a window, the first u of which have a label."""
 
     bars: Bars
-    #: (u,)
+    #: (u,) forward returns
     returns: Floats
-    #: (u,)
+    #: (u,) whether the forward return is above the threshold
     labels: Labels
     #: row numbers below u
     split: split.Split

@@ -201,7 +201,7 @@ class _Finder:
         raise BadData(
             f"{self._place}: there {is_no} {', '.join(map(repr, self._missing))} (there are:"
             f" {some(self._written, _SHOWN)}{separated})",
-            remedy=f"say what they are called with data.columns = {{{hints}}}{none}, or move a file that holds no bars",
+            remedy=f"name them with data.columns = {{{hints}}}{none}, or move a file that holds no bars",
         )
 
     def _guesses(self) -> dict[str, str]:
@@ -287,4 +287,4 @@ def _require_names(place: str, names: list[str], line: str, separator: str, comm
         why = "has one field, whether separated by comma, semicolon or tab; remove what stands above the header"
         if excerpt.startswith(("/", "../", "./")):
             why = "seems to be the path in a link, which was copied without the file that it points to"
-        raise BadData(f"{place}: {excerpt!r} is no header of a table: it {why}")
+        raise BadData(f"{place}: {excerpt!r} is not the header of a table: it {why}")

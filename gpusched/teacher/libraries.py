@@ -61,8 +61,8 @@ def _train_something() -> None:
     """Train a window of sixty bars on one thread, and throw its files away.
 
     It leaves compiled expressions, described types and resolved symbols of shared libraries in this process, and forked
-    windows inherit them: a tenth of the time of a small window. OpenMP starts no threads for one, so forks are safe
-    after.
+    windows inherit them: a tenth of the time of a small window. With one thread OpenMP starts no others, so forks are
+    safe.
     """
     from gpusched.teacher.window import train_window
 

@@ -26,7 +26,7 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def nothing_found(root: str, symbol: str, interval: str) -> NoData:
-    """Make the error that says where the bars of a symbol were sought, and what helps."""
+    """Make the error for a symbol without bars: the places that were searched, and a remedy."""
     if not Path(root).is_dir():
         return NoData(f"no data: the data root {root} is not a directory", remedy="give another --data-root")
     below = Path(root, symbol)
@@ -49,7 +49,7 @@ def _instead(below: Path, interval: str) -> tuple[str, str]:
         return "it is empty", f"put files into {below}/{interval}"
     counts = collections.Counter(path.suffix or path.name for path in paths)
     files = ", ".join(f"{count} {suffix} file{'s' if count > 1 else ''}" for suffix, count in sorted(counts.items()))
-    return f"there {_are(len(paths))} {files} right below it, not looked at", f"move them to {below}/{interval}"
+    return f"there {_are(len(paths))} {files} directly in it, not read", f"move them to {below}/{interval}"
 
 
 def _are(count: int) -> str:
@@ -63,12 +63,12 @@ def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
     except OSError:  # the root can be searched, but not listed
         return None
     if symbol in names.get(plain(symbol), ()):
-        return f"{symbol} is there, a file without a suffix", "let its name end with .csv"
+        return f"{symbol} is there, a file without a suffix", "rename it to end with .csv"
     if alike := names.get(plain(symbol)):
         if alike[0].startswith(symbol + ".") and alike[0].lower().endswith(SUFFIXES):
-            return f"{alike[0]} is there", "write its suffix in small letters"
+            return f"{alike[0]} is there", "write its suffix in lower case"
         if alike[0].startswith(symbol + "."):
-            return f"{alike[0]} is there, which is not a form that is read", "save it as CSV or Parquet"
+            return f"{alike[0]} is there, in a format that is not read", "save it as CSV or Parquet"
         return f"{alike[0]} is there", "write the symbol as its file is called"
     for suffix in SUFFIXES:
         if symbol.lower().endswith(suffix) and Path(root, symbol).exists():

@@ -45,7 +45,7 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
         counts = {str(value): int(count) for value, count in symbols.value_counts(sort=False).items() if count}
         mine, notes, problem = own_rows(layout.names[layout.symbol], counts, len(frame), reading.symbol)
         if problem:
-            raise BadData(f"{path}: {problem}: call the symbol so, or give it a file of its own")
+            raise BadData(f"{path}: {problem}: use such a value as the symbol, or give it a file of its own")
         if mine is not None:
             kept = (symbols == mine).to_numpy(bool)
             frame, line = frame[kept], line[kept]
@@ -82,7 +82,8 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
     else:
         names = [str(name) for name in frame.columns]
     frame.columns = pd.Index(names)
-    if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):  # dates in the index are it
+    if not any(name.strip().lower() in TIMESTAMPS for name in (*index, *names)):
+        # Dates in an index of any other name are the timestamps.
         dated = [frame.index.get_level_values(level).dtype.kind == "M" for level in range(len(index))]
         index = [TIMESTAMPS[0] if is_dated else name for name, is_dated in zip(index, dated, strict=True)]
         if index == [""] and frame.index.dtype.kind in "iu" and len(frame):

@@ -134,7 +134,8 @@ def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tupl
     mine, notes, problem = own_rows(name, counts, len(table), symbol)
     if problem:
         raise BadData(
-            f"{table.place(0).rpartition(':')[0]}: {problem}: call the symbol so, or give it a file of its own"
+            f"{table.place(0).rpartition(':')[0]}: {problem}: use such a value as the symbol, or give it a file of its"
+            " own"
         )
     if mine is None:
         return table, notes

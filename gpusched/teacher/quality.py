@@ -113,7 +113,7 @@ def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interva
     where = str(paths[0] if len(paths) == 1 else paths[0].parent)
     measured = intervals.contradiction(instants, wanted)
     if len(paths) > 1:
-        # A file of another interval may hide among the others, whose bars lie between its own, so each file is checked
+        # A file of another interval may hide among the others if its bars lie between theirs, so each file is checked
         # by itself.
         order = np.argsort(file, kind="stable")
         ends = np.searchsorted(file[order], np.arange(len(paths)), side="right").tolist()
@@ -123,7 +123,7 @@ def _require_interval(paths: Sequence[Path], rows: Rows, sifted: Sifted, interva
                 break
     if measured is not None:
         raise BadData(
-            f"{where}: the bars are {intervals.worded(measured)} apart, and those of the interval {interval} are"
+            f"{where}: the bars are {intervals.worded(measured)} apart, but the interval {interval} means"
             f" {intervals.worded(wanted)}",
             remedy=f"give --interval {intervals.short_name(measured)}, or put them where they belong",
         )

@@ -19,7 +19,7 @@ class Split(msgspec.Struct, frozen=True):
 
 
 def chronological(rows: int, fraction: float, horizon: int) -> Split:
-    """The last `fraction` of the rows validates, at least one row.
+    """The last `fraction` of the rows, at least one row, is for validation.
 
     The `horizon` rows before it are in neither part: their labels are made of prices from the time of the validation,
     so a model trained on them would have seen those prices.
@@ -29,7 +29,7 @@ def chronological(rows: int, fraction: float, horizon: int) -> Split:
 
 
 def random(labels: Labels, fraction: float, seed: int) -> Split:
-    """`fraction` of the rows of each label, drawn by `seed`, validates.
+    """`fraction` of the rows of each label, drawn by `seed`, is for validation.
 
     Neighbouring rows share most of the prices behind their labels, so the validation is optimistic.
     """

@@ -174,8 +174,8 @@ def _is_blank(line: bytes, separator: str) -> bool:
 def _miscounted(fields: int, width: int) -> str:
     count = f"{fields} field{'s' if fields > 1 else ''}, where the header has {width}"
     if fields == 1:
-        return f"{count}: a line that is no row has to be removed"
-    return f"{count}: a field that holds the separator, as 1,234.5 does, has to be quoted" if fields > width else count
+        return f"{count}: remove a line that is not a row"
+    return f"{count}: quote a field that contains the separator, such as 1,234.5" if fields > width else count
 
 
 def _without_headers(table: Table, layout: Layout) -> Table:

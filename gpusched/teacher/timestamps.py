@@ -94,7 +94,7 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
         if not (clock // _DAY_US == dates[0] // _DAY_US).all():
             text = table.shown(error.row, time)
             raise BadData(
-                f"{table.place(error.row)}: {text} is no time of day",
+                f"{table.place(error.row)}: {text} is not a time of day",
                 remedy="say which column is the timestamp with data.columns",
             ) from None
         return clock, offset
@@ -243,7 +243,7 @@ def _numbers(characters: Characters) -> Instants | None:
         try:
             return _in_groups(characters, _moments)
         except _NotRead:
-            if widths[0] != 12:  # which milliseconds until 2001 have, too
+            if widths[0] != 12:  # milliseconds until 2001 have 12 digits, too
                 raise
     allowed = _digits(characters) | (characters == _DOT) | (characters == 0)
     allowed[0] |= characters[0] == _MINUS
@@ -291,15 +291,15 @@ def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
     if not units and _EXCEL_DAYS[0] <= numbers[largest] <= _EXCEL_DAYS[1]:
         raise _NotRead(largest, ": it seems to be a spreadsheet's number of a day: format the column as a date")
     if not units:
-        raise _NotRead(largest, ": as a number since 1970 it is none of a time from 1973 to 2099")
+        raise _NotRead(largest, ": read as a time since 1970, in any unit, it is not between 1973 and 2099")
     (unit,) = units
     if unit == "seconds" and ((numbers >= _HOURS[0]) & (numbers <= _HOURS[1]) & (numbers % 100 < 24)).all():
         raise _NotRead(largest, ': it seems to be a date and an hour; if so, set data.date_format = "%Y%m%d%H"')
     if (early := numbers < -_LAST_S * _UNITS[unit]).any():
-        raise _NotRead(int(early.argmax()), f": in {unit}, as others are, it is of a time before 1840")
+        raise _NotRead(int(early.argmax()), f": in {unit}, like the others, it is a time before 1840")
     for other, per_second in _UNITS.items():
         if per_second < _UNITS[unit] and (of_other := _plausible(numbers, other)).any():
-            raise _NotRead(int(of_other.argmax()), f" in {unit}, as others are: it seems to be in {other}")
+            raise _NotRead(int(of_other.argmax()), f" in {unit}, like the others: it seems to be in {other}")
     return unit
 
 

@@ -113,7 +113,7 @@ def train(
     if parameters.get("device_type") != device_type:
         raise BadParameters(
             f"with these parameters LightGBM trains with device type {parameters.get('device_type')}, and not"
-            f" {device_type}: linear_tree, for one, does not work by CUDA"
+            f" {device_type}: linear_tree, for example, does not work with CUDA"
         )
     return Trained(
         text=text,

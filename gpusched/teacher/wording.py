@@ -34,21 +34,24 @@ def timestamp_cause(texts: list[str], row: int) -> tuple[str, str]:
     if match := _MONTH_NAME.fullmatch(text):
         month = "%b" if len(match[3]) == 3 else "%B"
         form = f"%d{match[2]}{month}{match[4]}{_year(match[5])}{_clock(match[6])}"
-        return ": a month by its name is not read", f'set data.date_format = "{form}"'
+        return ": a month written as a name is not read", f'set data.date_format = "{form}"'
     if match := _AMERICAN_NAME.fullmatch(text):
         month = "%b" if len(match[1]) == 3 else "%B"
         form = f"{month} %d, %Y{_clock(match[4])}"
-        return ": a month by its name is not read", f'set data.date_format = "{form}"'
+        return ": a month written as a name is not read", f'set data.date_format = "{form}"'
     if match := _NAMED_ZONE.fullmatch(text):
         zone, date = match[4], "%Y-%m-%d" if "-" in match[1] else "%Y%m%d"
         form = f"{date}{match[2]}%H:%M:%S {zone}"
         exchange = f'"{zone}"' if "/" in zone else 'the zone of the exchange, such as "Asia/Kolkata"'
-        return ": a zone by its name is not read", f'set data.date_format = "{form}" and data.timezone = {exchange}'
+        return (
+            ": a time zone written as a name is not read",
+            f'set data.date_format = "{form}" and data.timezone = {exchange}',
+        )
     if _ROUNDED.fullmatch(text):
         return ": it is a rounded number, likely a spreadsheet's", "export it as text"
     if match := _TWELVE_HOURS.fullmatch(text):
         form = f"%Y{match[1]}%m{match[1]}%d{_clock(match[2])}"
-        return ": a clock of 12 hours is not read", f'set data.date_format = "{form}"'
+        return ": a 12-hour clock is not read", f'set data.date_format = "{form}"'
     return (
         " such as 2024-01-31T09:15:00+05:30, 2024-01-31 09:15 or 20240131",
         "set data.date_format if it is another form",

@@ -51,8 +51,8 @@ def die_with_parent(signum: signal.Signals) -> None:
 def block_and_receive(*signals: signal.Signals) -> int:
     """Block signals and return a descriptor that becomes readable when one is pending (signalfd).
 
-    A forked process has nothing of this but the blocked mask, whereas handlers and a wake-up pipe would be shared
-    with it until it has reset them.
+    A forked process inherits nothing of this but the blocked mask, whereas it would share handlers and a wake-up pipe
+    until it reset them.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     mask = ctypes.create_string_buffer(_SIGNAL_SET_BYTES)

@@ -119,7 +119,7 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     """The process and its whole group are gone. Exactly one of `exit_code` and `signal` is set.
 
     `peak_memory_bytes` is resident memory, including memory shared with the launcher. `killed`: the launcher killed the
-    process because it is ending itself.
+    process because the launcher itself was about to exit.
     """
 
     id: int
@@ -194,7 +194,7 @@ class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_sy
 class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed"):
     """No window of a symbol can be trained.
 
-    It has no data, or they cannot be used, or the survey failed (`unknown`), which says nothing about the data.
+    It has no data, or its data cannot be used, or the survey failed (`unknown`), which says nothing about the data.
     """
 
     symbol: str

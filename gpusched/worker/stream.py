@@ -1,4 +1,4 @@
-"""A window process's side of its pipe: one JSON object a line, and progress that is merged before it is sent."""
+"""A window process's side of its pipe: one JSON object per line, and progress that is merged before it is sent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One case: a directory with data, a symbols file and a command, and what gpusched makes of them.
+"""One case: a directory with data, a symbols file and a command, and gpusched's answer to them.
 
-The command is parsed and surveyed in this process, which takes milliseconds: what a process boundary would add is
-tested elsewhere. Nothing is trained; that the survey and the training agree about data is tested elsewhere, too.
+The command is parsed and surveyed in this process, which takes milliseconds; other tests cover the process boundary.
+Nothing is trained; other tests check that the survey and the training agree about data.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gpusched.worker.survey import run_survey
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command came to."""
+    """The outcome of a command."""
 
-    #: of the first window of each symbol: `train`, `skip`, `fail`; or `refused`, if the command was
+    #: of the first window of each symbol: `train`, `skip`, `fail`; or only `refused`, for a command that was refused
     actions: tuple[str, ...]
-    #: of these windows
+    #: the numbers of bars of these windows
     bars: tuple[int, ...] = ()
-    #: all that a user is told: notes, reasons, remedies
+    #: all text for the user: notes, reasons, remedies
     said: str
 
 

@@ -1,4 +1,4 @@
-"""A scheduler that works through a batch while a view looks on, and consoles that keep what is drawn."""
+"""A scheduler that works through a batch while a view looks on, and consoles that keep their output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def trained(metrics: dict[str, Any] | None = None) -> WindowResult:
 
 
 class Onlooker(Driver):
-    """Shows the view each record at the scheduler's own time."""
+    """A driver that shows each record to the view, at the scheduler's own time."""
 
     def __init__(self, *devices: Device, view: BatchView | None = None) -> None:
         self.view = view or BatchView()
@@ -37,7 +37,7 @@ class Onlooker(Driver):
         return self
 
     def train(self, symbol: str, ending: Ending | None = None, *, seconds: float = 1.0, attempt: int = 1) -> Onlooker:
-        """Start a placed window and end it after so many seconds."""
+        """Start a placed window and end it after `seconds`."""
         self.start(key(symbol), attempt)
         self.wait(seconds)
         self.send(AttemptEnded(key=key(symbol), attempt=attempt, ending=trained() if ending is None else ending))
@@ -52,7 +52,7 @@ class Onlooker(Driver):
 
 
 def console(width: int = 80, height: int = 24, *, terminal: bool = True, encoding: str = "utf-8") -> Console:
-    """One that writes to memory; read it with `text`."""
+    """A console that writes to memory; read it with `text`."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
     return Console(
         file=file,
@@ -75,7 +75,7 @@ def text(shown: Console) -> str:
 
 
 def drawn(what: RenderableType, width: int = 80, height: int = 24, *, encoding: str = "utf-8") -> str:
-    """What it looks like, without trailing blanks."""
+    """Draw an object and return the text, without trailing blanks."""
     screen = console(width, height, encoding=encoding)
     screen.print(what)
     return "\n".join(line.rstrip() for line in text(screen).splitlines())

@@ -145,7 +145,7 @@ class Driver:
         self.at = 1000.0
         self.records: list[Record] = []
         self.commands: list[Command] = []
-        #: labels of the windows whose results are missed at the end of their batch
+        #: labels of the windows whose results are missing at the end of their batch
         self.missing: tuple[str, ...] = ()
         self.send(DevicesFound(devices=devices or (cpu(),)))
 
@@ -153,7 +153,7 @@ class Driver:
         now = Instant(monotonic=self.at, wall=self.at + 1e9)
         self.records, self.commands = self.scheduler.handle(event, now)
         for asked in [command for command in self.commands if isinstance(command, CheckResults)]:
-            # As a rule all are there.
+            # Usually no result is missing.
             self.commands.remove(asked)
             found = ResultsChecked(batch_id=asked.batch_id, check=asked.check, missing=self.missing)
             records, commands = self.scheduler.handle(found, now)
@@ -177,7 +177,7 @@ class Driver:
         return self.send(TimePassed())
 
     def wait_for_deadline(self) -> float:
-        """Seconds until what is due next, which has then been handled."""
+        """Wait for the scheduler's next deadline, let it handle that, and return the seconds that passed."""
         deadline = self.scheduler.deadline
         assert deadline is not None
         seconds = deadline - self.at

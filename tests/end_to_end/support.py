@@ -1,4 +1,4 @@
-"""`gpusched` as its user has it: a command in a directory of its own, with a cache of its own."""
+"""`gpusched` as a user runs it: a command in its own directory, with its own cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Command:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        #: what it is started by
+        #: a command that starts gpusched as its last arguments; empty: nothing but gpusched
         self.prefix: tuple[str, ...] = ()
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GPUSCHED_")}
         self.environment = kept | {"XDG_CACHE_HOME": str(directory / "cache"), "PYTHONPATH": str(REPOSITORY)}
@@ -42,12 +42,12 @@ class Command:
         )
 
     def __call__(self, *arguments: object, code: int = 0) -> str:
-        """Run it to its end; what it wrote to stdout."""
+        """Run gpusched to its end and return its stdout."""
         out, _ = self.said(*arguments, code=code)
         return out
 
     def said(self, *arguments: object, code: int = 0) -> tuple[str, str]:
-        """Run it to its end; what it wrote to stdout, and to stderr."""
+        """Run gpusched to its end and return its stdout and its stderr."""
         with self.start(*arguments) as process:
             out, err = process.communicate(timeout=TIMEOUT_S)
         assert "Traceback" not in err, err
@@ -55,7 +55,7 @@ class Command:
         return out, err
 
     def json(self, *arguments: object, code: int = 0) -> dict[str, Any]:
-        """What it wrote, which is one JSON object and nothing else."""
+        """Run gpusched to its end and return its stdout, which is one JSON object and nothing else."""
         found = json.loads(self(*arguments, "--json", code=code))
         assert isinstance(found, dict)
         return found
@@ -67,7 +67,7 @@ def index(output: Path) -> list[dict[str, Any]]:
 
 
 def hashes(output: Path) -> dict[str, str]:
-    """sha256 by path of all that must be reproducible below an output directory."""
+    """The SHA-256, by path, of every file below an output directory that must be reproducible."""
     return {
         str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(output.glob("*/*"))
@@ -76,7 +76,7 @@ def hashes(output: Path) -> dict[str, str]:
 
 
 def check_sound(output: Path, trained: int) -> None:
-    """Every window directory is verified, there are so many, and nothing half-written is left."""
+    """Check that there are `trained` window directories, that each is sound, and that nothing half-written is left."""
     directories = [path for path in output.iterdir() if path.is_dir() and not path.name.startswith(".")]
     assert len(directories) == trained
     for directory in directories:
@@ -93,7 +93,7 @@ def adopt_orphans() -> None:
 
 
 def wait_for_descendants() -> int:
-    """Wait until this process has no descendant left; how many ended. Needs `adopt_orphans`."""
+    """Wait until this process has no descendant left; return the number that ended. Needs `adopt_orphans`."""
     count = 0
     while True:
         try:

@@ -90,5 +90,5 @@ def test_a_directory_that_only_has_the_name_of_a_window(gpusched: Command) -> No
 def test_what_gpusched_keeps_for_itself_is_no_output(gpusched: Command) -> None:
     _, said = gpusched.said("run", "symbols.txt", "-o", "cache/gpusched/bars", code=4)
     kept = gpusched.directory / "cache" / "gpusched"
-    assert f"the output directory {kept / 'bars'} lies in {kept}, where gpusched keeps what is its own" in said
+    assert f"the output directory {kept / 'bars'} lies in {kept}, where gpusched keeps its own files" in said
     assert not (kept / "bars" / ".gpusched").exists()

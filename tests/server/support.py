@@ -1,4 +1,4 @@
-"""What the tests of this directory share: daemon processes, batches, raw sockets."""
+"""Helpers for the tests of this directory: daemon processes, batches, raw sockets."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gpusched.core.model import BatchSpec, Limits
 from gpusched.protocol import PROTOCOL, BatchStatus, Delta, Snapshot
 
 REPOSITORY = Path(__file__).parents[2]
-#: no wait of these tests takes longer unless something is broken
+#: seconds; a longer wait means that something is broken
 PATIENCE_S = 20.0
-#: in the environment of every process that a test's daemon leads to
+#: variable in the environment of every process that a test's daemon leads to
 MARKER = "GPUSCHED_TEST_SERVICE"
 
 
 class Daemon:
-    """A daemon with everything that it keeps in one directory; it can be started again and again."""
+    """A daemon that keeps everything in one directory; it can be started again and again."""
 
     def __init__(self, directory: Path, *, slots: int = 2) -> None:
         self.directory = directory
@@ -43,12 +43,14 @@ class Daemon:
     def start(
         self, prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None, **constants: float
     ) -> None:
-        """Start it and wait until it is ready. `constants` are those of `gpusched.service.server` and its like."""
+        """Start the daemon and wait until it is ready. `constants` replace those of `gpusched.service.server` and
+        others.
+        """
         self.launch(prefix, environment, **constants)
         self.wait_for_notice("READY=1")
 
     def listen(self) -> str:
-        """Be the service manager of a daemon that somebody else starts; the address for its NOTIFY_SOCKET."""
+        """Act as the service manager of a daemon that somebody else starts; return the address for it to notify."""
         address = self.directory / "notify"
         address.unlink(missing_ok=True)
         if hasattr(self, "notices"):
@@ -80,7 +82,7 @@ class Daemon:
             )
 
     def wait_for_notice(self, wanted: str) -> None:
-        """Until the daemon tells its service manager a line that begins so."""
+        """Wait until the daemon sends its service manager a line that begins with `wanted`."""
         try:
             while not any(line.startswith(wanted) for line in self.notices.recv(65536).decode().split("\n")):
                 pass
@@ -88,7 +90,7 @@ class Daemon:
             raise AssertionError(f"no {wanted}; the daemon said:\n{self.log.read_text()}") from None
 
     def kill(self) -> None:
-        """As if the kernel had: SIGKILL, no warning."""
+        """Kill the daemon as the kernel would: SIGKILL, no warning."""
         self.process.kill()
         self.end()
 
@@ -118,7 +120,7 @@ class Daemon:
         return connection
 
     def raw(self) -> socket.socket:
-        """A connection that has said nothing yet."""
+        """A connection on which nothing has been sent yet."""
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         link.settimeout(PATIENCE_S)
         link.connect(str(self.socket))
@@ -131,7 +133,7 @@ class Daemon:
         return link
 
     def spec(self, *symbols: str, windows: int = 1, limits: Limits | None = None, **settings: Any) -> BatchSpec:
-        """`windows` windows for each symbol."""
+        """The spec of a batch with `windows` windows for each symbol."""
         start = dt.date(2022, 1, 1)
         return BatchSpec(
             symbols=symbols,
@@ -146,7 +148,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def fifo(self) -> Iterator[Callable[[], None]]:
-        """Windows of FIFO… symbols run until the function that this gives is called, once for each."""
+        """Yield a function that ends one window of a FIFO… symbol with each call; they run until then."""
         path = self.data / "fifo"
         os.mkfifo(path)
         descriptor = os.open(path, os.O_RDWR)
@@ -161,7 +163,7 @@ class Daemon:
             path.unlink()
 
     def processes(self) -> list[int]:
-        """Every process that this daemon's directory has led to and that is alive."""
+        """Every living process that this daemon's directory has led to."""
         mark = f"{MARKER}={self.directory}".encode()
         found = []
         for entry in Path("/proc").iterdir():
@@ -189,7 +191,7 @@ def read_frame(link: socket.socket) -> dict[str, Any]:
 
 
 def read_to_end(link: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """Read until the other side closes."""
     data = b""
     with contextlib.suppress(ConnectionResetError):
         while piece := link.recv(1 << 20):
@@ -198,7 +200,7 @@ def read_to_end(link: socket.socket) -> bytes:
 
 
 def until(subscription: Subscription, wanted: Callable[[Delta | Snapshot], bool]) -> list[Delta | Snapshot]:
-    """Everything up to and including the first that is wanted."""
+    """Collect updates up to and including the first one that is wanted."""
     seen: list[Delta | Snapshot] = []
     for delta in subscription:
         seen.append(delta)
@@ -208,7 +210,7 @@ def until(subscription: Subscription, wanted: Callable[[Delta | Snapshot], bool]
 
 
 def finished(daemon: Daemon, batch_id: str) -> BatchStatus:
-    """The batch, once all of its windows are finished."""
+    """Wait until all windows of a batch are finished, and return its status."""
     with daemon.connect() as connection:
         subscription = connection.subscribe(batch_id)
         if subscription.snapshot.batches[0].state != "finished":

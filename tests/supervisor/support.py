@@ -1,4 +1,4 @@
-"""What the tests of this directory share: a real supervisor with a real launcher and store, on CPU slots."""
+"""Helpers for the tests of this directory: a real supervisor with a real launcher and store, on CPU slots."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def plan(count: int, **fields: Any) -> tuple[PlannedWindow, ...]:
 
 
 class Bench:
-    """A running supervisor, and every update that it gave."""
+    """A running supervisor, and every update that it sent."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -73,13 +73,13 @@ class Bench:
         self._turn.set()
 
     async def when(self, condition: Callable[[], bool]) -> None:
-        """Until it holds at the end of a turn, committed or not."""
+        """Wait until the condition holds at the end of a turn, committed or not."""
         while not condition():
             self._turn = anyio.Event()
             await self._turn.wait()
 
     async def until(self, condition: Callable[[Update], bool]) -> Update:
-        """The first update from now on, or so far, for which `condition` holds."""
+        """Wait for the first update, past ones included, for which `condition` holds, and return it."""
         seen = 0
         while True:
             while seen < len(self.updates):
@@ -103,11 +103,11 @@ class Bench:
         return update
 
     def key(self, number: int, batch_id: str = "b") -> WindowKey:
-        """Of a window of `plan`."""
+        """The key of a window of `plan`."""
         return WindowKey(batch_id, plan(number + 1)[number].window.label)
 
     def outcomes(self, batch_id: str = "b") -> list[str]:
-        """The outcomes of a batch's windows in the order of submission; the state's name of those not finished."""
+        """The outcomes of a batch's windows in the order of submission; for unfinished ones, the state's name."""
         return [
             name_of(state.outcome if isinstance(state, Finished) else state)
             for _, state in self.supervisor.scheduler.states(batch_id)

@@ -95,7 +95,7 @@ class Machine:
         shutil.copytree(sysconfig.get_path("purelib"), packages, dirs_exist_ok=True, ignore=left_out)
         for name in ("gpusched", "tests"):
             shutil.rmtree(packages / name, ignore_errors=True)
-            shutil.copytree(REPOSITORY / name, packages / name)
+            shutil.copytree(REPOSITORY / name, packages / name, symlinks=True)
         script = self.path(COMMAND)
         script.write_text(
             "#!/opt/gpusched/bin/python\nimport sys\nfrom gpusched.__main__ import main\nsys.exit(main())\n"

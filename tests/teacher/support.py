@@ -18,11 +18,11 @@ Row = tuple[float, float, float, float, float]
 
 
 def ignore(phase: str, round: int = 0, rounds: int = 0) -> None:
-    """A `Report` that nobody reads."""
+    """A `Report` that does nothing."""
 
 
 def walk(count: int, seed: int = 7) -> list[Row]:
-    """open, high, low, close, volume of a random walk."""
+    """A random walk: rows of open, high, low, close, volume."""
     rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, count)))
     opened = close * np.exp(rng.normal(0, 0.01, count))
@@ -51,7 +51,7 @@ def day(number: int) -> dt.date:
 
 
 def write_daily(root: Path, symbol: str, rows: Iterable[Row], offset: str = "+05:30") -> Path:
-    """One range file of daily bars from `START` on; returns it."""
+    """Write one file of daily bars from `START` on; return its path."""
     path = root / symbol / "1d" / "all.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (f"{day(number)}T00:00:00{offset},{','.join(map(repr, row))}\n" for number, row in enumerate(rows))
@@ -78,7 +78,7 @@ def window_task(root: Path, *, symbol: str = "ABC", days: int = 120, threads: in
 
 
 def survey_task(task: Task) -> SurveyTask:
-    """The survey of the one window of `task`."""
+    """A survey of the one window of `task`."""
     return SurveyTask(
         symbol=task.symbol,
         windows=(DateRange(task.start, task.end),),

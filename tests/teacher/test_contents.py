@@ -28,13 +28,13 @@ def refused(path: Path) -> str:
     [
         (
             gzip.compress((HEADER + ROW).encode(), mtime=0),
-            "is compressed with gzip: unpack it, or let its name end with .csv.gz",
+            "is compressed with gzip: unpack it, or rename it to end with .csv.gz",
         ),
         (b"PK\x03\x04\x14\x00", "is a ZIP archive or an Excel workbook"),
         (b"BZh91AY", "is compressed with bzip2"),
         (b"\xfd7zXZ\x00", "is compressed with xz"),
         (b"\x28\xb5\x2f\xfd\x04", "is compressed with zstd"),
-        (b"PAR1\x15\x04", "is a Parquet file: let its name end with .parquet"),
+        (b"PAR1\x15\x04", "is a Parquet file: rename it to end with .parquet"),
         ((HEADER + ROW).encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
         ((HEADER + ROW).encode("utf-16-le"), "is UTF-16 text: save it as UTF-8"),
         ((HEADER + ROW).encode("utf-16-be"), "is UTF-16 text: save it as UTF-8"),

@@ -196,12 +196,12 @@ def test_files_may_differ(tmp_path: Path) -> None:
     [
         (
             "\nopen,high,low,close,volume\n",
-            ":2: there is no column 'timestamp' (there are: open, high, low, close, volume); say what they are called",
+            ":2: there is no column 'timestamp' (there are: open, high, low, close, volume); name them with data",
         ),
         (
             "ts,o,h,low,close,vol\n",
-            ":1: there are no columns 'timestamp', 'open', 'high', 'volume' (there are: ts, o, h, low, close, vol); say"
-            ' what they are called with data.columns = {timestamp = "ts", open = "o", high = "h", volume = "vol"}',
+            ":1: there are no columns 'timestamp', 'open', 'high', 'volume' (there are: ts, o, h, low, close, vol);"
+            ' name them with data.columns = {timestamp = "ts", open = "o", high = "h", volume = "vol"}',
         ),
         (
             ONE + TWO,
@@ -212,11 +212,11 @@ def test_files_may_differ(tmp_path: Path) -> None:
             ":1: there is no header, this line is data already (1704067200000 is a time in",
         ),
         ("Open,High,Low,Close,Volume,Date,close\n", ":1: the column 'close' is there twice"),
-        ("nothing\n", ":1: 'nothing' is no header of a table: it has one field"),
-        ("../other/ABC.csv", ":1: '../other/ABC.csv' is no header of a table: it seems to be the path in a link"),
+        ("nothing\n", ":1: 'nothing' is not the header of a table: it has one field"),
+        ("../other/ABC.csv", ":1: '../other/ABC.csv' is not the header of a table: it seems to be the path in a link"),
         (
             HEADER + ONE + TWO.replace("2.5", "2,5"),
-            ":3: 7 fields, where the header has 6: a field that holds the separator",
+            ":3: 7 fields, where the header has 6: quote a field that contains the separator",
         ),
         (HEADER + ONE + "2024-01-01T09:20:00+05:30,2\n", ":3: 2 fields, where the header has 6"),
         (HEADER + ONE + ONE.replace(",10", "") + TWO.replace("20\n", "20,1\n"), ":3: 5 fields, where the header has 6"),
@@ -247,16 +247,16 @@ def test_files_may_differ(tmp_path: Path) -> None:
             HEADER + "45292,1,2,0.5,1.5,10\n",
             ":2: '45292' is not a timestamp: it seems to be a spreadsheet's number of a day",
         ),
-        (HEADER + "17040,1,2,0.5,1.5,10\n", ":2: '17040' is not a timestamp: as a number since 1970"),
+        (HEADER + "17040,1,2,0.5,1.5,10\n", ":2: '17040' is not a timestamp: read as a time since 1970"),
         (HEADER + "1.7041005E+12,1,2,0.5,1.5,10\n", ":2: '1.7041005E+12' is not a timestamp: it is a rounded number"),
         (
             HEADER + "1704100500,1,2,0.5,1.5,10\n1704100500000,1,2,0.5,1.5,10\n",
-            ":2: '1704100500' is not a timestamp in milliseconds, as others are: it seems to be in seconds",
+            ":2: '1704100500' is not a timestamp in milliseconds, like the others: it seems to be in seconds",
         ),
         (HEADER + "1704100500,1,2,0.5,1.5,10\n-inf,1,2,0.5,1.5,10\n", ":3: '-inf' is not a timestamp"),
         (
             HEADER + "1704100500,1,2,0.5,1.5,10\n-99999999999999999999999999.0,1,2,0.5,1.5,10\n",
-            ":3: '-99999999999999999999999999.0' is not a timestamp: in seconds, as others are, it is of a time",
+            ":3: '-99999999999999999999999999.0' is not a timestamp: in seconds, like the others, it is a time",
         ),
         (HEADER + "9999999999999999999,1,2,0.5,1.5,10\n", ":2: '9999999999999999999' is not a timestamp"),
         (HEADER + "1" * 30 + ",1,2,0.5,1.5,10\n", ":2: '111111111111111111111111111111' is not a timestamp"),
@@ -275,17 +275,17 @@ def test_files_may_differ(tmp_path: Path) -> None:
         ),
         (
             HEADER + "01-Feb-2024,1,2,0.5,1.5,10\n",
-            ":2: '01-Feb-2024' is not a timestamp: a month by its name is not read;",
+            ":2: '01-Feb-2024' is not a timestamp: a month written as a name is not read;",
         ),
-        (HEADER + '"Feb 1, 2024",1,2,0.5,1.5,10\n', ":2: 'Feb 1, 2024' is not a timestamp: a month by its name"),
+        (HEADER + '"Feb 1, 2024",1,2,0.5,1.5,10\n', ":2: 'Feb 1, 2024' is not a timestamp: a month written as a name"),
         (
             HEADER + "2024-02-01 9:15 AM,1,2,0.5,1.5,10\n",
-            ":2: '2024-02-01 9:15 AM' is not a timestamp: a clock of 12 hours is not read; set data.date_format ="
+            ":2: '2024-02-01 9:15 AM' is not a timestamp: a 12-hour clock is not read; set data.date_format ="
             ' "%Y-%m-%d %I:%M %p"',
         ),
         (
             "date,time,open,high,low,close,volume\n2024-01-01,9:15 AM,1,2,0.5,1.5,10\n",
-            ":2: '9:15 AM' is not a timestamp: a clock of 12 hours is not read; set data.date_format ="
+            ":2: '9:15 AM' is not a timestamp: a 12-hour clock is not read; set data.date_format ="
             ' "%Y-%m-%d %I:%M %p"',
         ),
         (
@@ -295,7 +295,7 @@ def test_files_may_differ(tmp_path: Path) -> None:
         ),
         (
             HEADER + "20240102 09:15:00 US/Eastern,1,2,0.5,1.5,10\n",
-            ":2: '20240102 09:15:00 US/Eastern' is not a timestamp: a zone by its name is not read; set"
+            ":2: '20240102 09:15:00 US/Eastern' is not a timestamp: a time zone written as a name is not read; set"
             ' data.date_format = "%Y%m%d %H:%M:%S US/Eastern" and data.timezone = "US/Eastern"',
         ),
         (
@@ -304,7 +304,7 @@ def test_files_may_differ(tmp_path: Path) -> None:
         ),
         (
             "date,time,open,high,low,close,volume\n2024-01-01,2024-01-02 09:15,1,2,0.5,1.5,10\n",
-            ":2: '2024-01-02 09:15' is no time of day; say which column",
+            ":2: '2024-01-02 09:15' is not a time of day; say which column",
         ),
         (HEADER + ONE + TWO.replace("+05:30", ""), ":3: the timestamp has no UTC offset, and that of"),
         (HEADER + ONE + '"' + TWO, ":3: a quote that neither opens nor closes a field, or is never closed"),
@@ -315,7 +315,7 @@ def test_files_may_differ(tmp_path: Path) -> None:
         ("# x\n" * 60 + HEADER + ONE, ": there is no header in its first 50 lines"),
         (
             "symbol," + HEADER + "AAA," + ONE + "BBB," + ONE,
-            ": column 'symbol' has 2 values, and none of them is ABC: AAA, BBB: call the symbol so, or give it a file",
+            ": column 'symbol' has 2 values, and none of them is ABC: AAA, BBB: use such a value as the symbol",
         ),
     ],
 )

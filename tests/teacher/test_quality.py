@@ -138,7 +138,7 @@ def test_bars_of_another_interval(
     tmp_path: Path, lines: list[str], asked: str, found: str, wanted: str, give: str
 ) -> None:
     assert refused(tmp_path, lines, interval=asked) == (
-        f"ABC.csv: the bars are {found} apart, and those of the interval {asked} are {wanted}; give --interval {give},"
+        f"ABC.csv: the bars are {found} apart, but the interval {asked} means {wanted}; give --interval {give},"
         " or put them where they belong"
     )
 
@@ -147,9 +147,7 @@ def test_a_file_of_another_interval_among_others(tmp_path: Path) -> None:
     directory = tmp_path / "ABC" / "15min"
     write_csv(directory / "a.csv", HEADER + "".join(intraday(15, 400)))
     write_csv(directory / "daily.csv", HEADER + "".join(daily(5)))
-    assert refused(tmp_path).startswith(
-        "ABC/15min/daily.csv: the bars are 1 day apart, and those of the interval 15min"
-    )
+    assert refused(tmp_path).startswith("ABC/15min/daily.csv: the bars are 1 day apart, but the interval 15min")
 
 
 def test_an_interval_that_was_not_asked_for(tmp_path: Path) -> None:

@@ -120,10 +120,10 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         ("aapl.csv", "AAPL", "aapl.csv is there", "write the symbol as its file is called"),
         ("BTC_USDT.csv", "BTC-USDT", "BTC_USDT.csv is there", "write the symbol as its file is called"),
         ("RELIANCE.NS.csv", "RELIANCE", "RELIANCE.NS.csv is there", "write the symbol as its file is called"),
-        ("AAPL.Csv", "AAPL", "AAPL.Csv is there", "write its suffix in small letters"),
-        ("AAPL.xlsx", "AAPL", "AAPL.xlsx is there, which is not a form that is read", "save it as CSV or Parquet"),
+        ("AAPL.Csv", "AAPL", "AAPL.Csv is there", "write its suffix in lower case"),
+        ("AAPL.xlsx", "AAPL", "AAPL.xlsx is there, in a format that is not read", "save it as CSV or Parquet"),
         ("AAPL.csv", "AAPL.csv", "AAPL.csv is there", "leave .csv out of the symbol"),
-        ("AAPL", "AAPL", "AAPL is there, a file without a suffix", "let its name end with .csv"),
+        ("AAPL", "AAPL", "AAPL is there, a file without a suffix", "rename it to end with .csv"),
         ("1d/AAPL.csv", "AAPL", "1d/AAPL.csv is there", "give --data-root 1d"),
         (
             "1d/2023.csv",
@@ -132,7 +132,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
             "give the --data-root above that",
         ),
         ("symbol=AAPL/a.parquet", "AAPL", "symbol=AAPL is there", "move its files to AAPL/1d"),
-        ("AAPL/2023.csv", "AAPL", "there is 1 .csv file right below it, not looked at", "move them to AAPL/1d"),
+        ("AAPL/2023.csv", "AAPL", "there is 1 .csv file directly in it, not read", "move them to AAPL/1d"),
     ],
 )
 def test_the_nearest_thing_is_named(tmp_path: Path, there: str, symbol: str, near: str, remedy: str) -> None:

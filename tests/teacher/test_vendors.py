@@ -172,7 +172,7 @@ def test_a_column_of_intervals_has_one(tmp_path: Path) -> None:
 
 def test_months_that_end_on_days_of_trade_are_no_days(tmp_path: Path) -> None:
     said = refusal(tmp_path, {"AAPL/1d/a.csv": table(MONTH_ENDS)})
-    assert "the bars are 1 month apart, and those of the interval 1d are 1 day" in said
+    assert "the bars are 1 month apart, but the interval 1d means 1 day" in said
     assert "--interval 1mo" in said
 
 
@@ -218,7 +218,7 @@ def test_files_in_the_directory_of_a_symbol_that_is_a_file_are_told(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("AAPL.csv.zip", "unpack it, or save it as CSV"), ("AAPL.csv.GZ", "write its suffix in small letters")],
+    [("AAPL.csv.zip", "unpack it, or save it as CSV"), ("AAPL.csv.GZ", "write its suffix in lower case")],
 )
 def test_the_nearest_file_comes_with_the_right_remedy(tmp_path: Path, name: str, hint: str) -> None:
     assert hint in refusal(tmp_path, {name: "x"})

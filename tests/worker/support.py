@@ -1,4 +1,4 @@
-"""What the tests of this directory share: a launcher, window jobs, and FIFOs to talk with window processes."""
+"""Helpers for the tests of this directory: a launcher, window jobs, and FIFOs to talk with window processes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Bench:
 
     @property
     def launcher_pid(self) -> int | None:
-        """Of the launcher process that forks the windows of tests.worker.workloads."""
+        """The pid of the launcher process that forks the windows of tests.worker.workloads."""
         return self.launcher.pid(f"{WORKLOADS}:nothing")
 
     @property
@@ -83,11 +83,11 @@ class Fifo:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         os.mkfifo(path)
-        # Open at both ends, so that nobody waits for the other to open it and nobody sees its end.
+        # Open at both ends, so that no open waits for the other side and no read meets the end of the file.
         self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     async def number(self) -> int:
-        """The next number that the window says."""
+        """Wait for the next number that the window writes."""
         text = b""
         while not text.endswith(b"\n"):
             await anyio.wait_readable(self._descriptor)
@@ -102,7 +102,7 @@ class Fifo:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process, zombies included."""
+    """Whether a process with this pid exists, even as a zombie."""
     return Path(f"/proc/{pid}").exists()
 
 
@@ -115,7 +115,7 @@ def descriptors(pid: int | None) -> list[str]:
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process that is more than a zombie for init to reap."""
+    """Whether a process with this pid exists and is not just a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -123,7 +123,7 @@ def runs(pid: int) -> bool:
 
 
 async def exited(descriptor: int) -> None:
-    """Until the process of a pidfd has exited; closes it."""
+    """Wait until the process of a pidfd has exited; close the descriptor."""
     try:
         with anyio.fail_after(10):
             await anyio.wait_readable(descriptor)
@@ -136,9 +136,9 @@ _PTRACE_DETACH, _PTRACE_SEIZE, _PTRACE_O_TRACEEXIT = 17, 0x4206, 0x40
 
 @contextlib.contextmanager
 def undying(pid: int) -> Iterator[None]:
-    """A SIGKILL of the process has no effect before the end of this: as if it hung in a driver of the kernel.
+    """Keep a SIGKILL of the process from taking effect until the end of the block, as if it hung in a kernel driver.
 
-    What traces a process may hold it at its very exit. To be used in one thread.
+    A tracer may hold a process at its very exit. Enter and leave the block in one thread.
     """
     ptrace = ctypes.CDLL(None, use_errno=True).ptrace
     ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)

@@ -234,10 +234,10 @@ def _planned(planned: PlannedWindow) -> dict[str, Any]:
 @outlives_its_reader
 def run(options: argparse.Namespace) -> int:
     """Train a batch in this terminal."""
-    return run_asked(ask(options), as_json=options.json, in_top=options.top)
+    return run_request(ask(options), as_json=options.json, in_top=options.top)
 
 
-def run_asked(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
+def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
     """Plan and train a batch, show its progress and summary, and return the exit code. Raises GpuschedError."""
     import anyio
 

@@ -23,9 +23,9 @@ _Change = Callable[[Connection, str, str | None], Changed]
 
 
 class NotATerm(UsageError):
-    problem = "{command} cannot change {key}, which is part of what the batch is"
+    problem = "{command} cannot change {key}, which defines the batch"
     remedy = (
-        "`gpusched submit SYMBOLS_FILE --set {key}=…` makes a batch of its own of it; limits and run.workers can change"
+        "`gpusched submit SYMBOLS_FILE --set {key}=…` makes a new batch with it; only limits and run.workers can change"
     )
 
 
@@ -94,7 +94,7 @@ def _change(options: argparse.Namespace, change: _Change, done: str) -> int:
     with to_daemon(options) as daemon:
         changed = change(daemon, batch_id, label or None)
     if changed.not_durable is not None:
-        warning = f"{changed.not_durable}\n  it is done, and forgotten if the daemon ends before it can be written"
+        warning = f"{changed.not_durable}\n  it has taken effect, but is lost if the daemon ends before it is written"
         print(warning, file=sys.stderr)  # noqa: T201
     if options.json:
         answer = status_object(changed.batch) | {"changed": changed.windows}

@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from gpusched.cli.commands.batches import ask, check_libraries, given_path, run_asked
+from gpusched.cli.commands.batches import ask, check_libraries, given_path, run_request
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.config import BUILT_IN_WORKLOAD, load
 from gpusched.errors import InputError
@@ -64,7 +64,7 @@ def demo(options: argparse.Namespace) -> int:
     options.output = options.name = None
     options.priority = None
     request = ask(options)
-    code = run_asked(request, as_json=options.json)
+    code = run_request(request, as_json=options.json)
     if not options.json:
         print(_next_steps(options.directory, request.output_dir))  # noqa: T201
     return code

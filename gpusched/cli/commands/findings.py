@@ -107,7 +107,7 @@ def _cuda_check(trial: Trial) -> Check:
 
 
 def exchange_check(put_back: str | None) -> Iterator[Check]:
-    """The check for an interrupted exchange of LightGBM; `put_back` is the command that undoes it, None if none was."""
+    """The check for an interrupted exchange of LightGBM; `put_back` is the command that undoes it, or None."""
     if put_back is not None:
         yield Check(
             name="lightgbm",
@@ -166,7 +166,7 @@ def device_check(
         if wanted == "mixed":
             where = f"the CPU and {where}, at once"
         elif wanted == "auto" and fallback:
-            where = f"the CPU or on {where}: on what has a batch done first"
+            where = f"the CPU or on {where}, whichever finishes a batch first"
         return Check(name=name, status="ok", message=f"windows train on {where}")
     why = "there is no GPU" if not gpus else "LightGBM trains on no GPU here"
     if not any_type:

@@ -44,7 +44,7 @@ def daemon(options: argparse.Namespace) -> int:
 
 class TheDaemons(UsageError):
     problem = "{key} is the daemon's own setting, and submit cannot change it"
-    remedy = "set it in the configuration of the daemon, and restart that; {otherwise}"
+    remedy = "set it in the daemon's configuration, and restart the daemon; {otherwise}"
 
 
 def _refuse_the_daemons(options: argparse.Namespace) -> None:

@@ -68,12 +68,12 @@ class SystemPython(InputError):
 
 class SiteReadOnly(InputError):
     problem = "this user may not write to {site}, where LightGBM is"
-    remedy = "ask as the user to whom it belongs"
+    remedy = "run the command as the user who owns that directory"
 
 
 class NoLightGBM(InputError):
     problem = "LightGBM is not installed for {python}"
-    remedy = "`{python} -m pip install lightgbm`, then ask again"
+    remedy = "`{python} -m pip install lightgbm`, then run the command again"
 
 
 class NoArchitecture(UsageError):

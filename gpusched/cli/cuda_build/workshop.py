@@ -58,17 +58,17 @@ class LittleRoom(InputError):
 
 class BuildFailed(InputError):
     problem = "LightGBM could not be built: {why}"
-    remedy = "nothing was changed; all that was said is in {log}"
+    remedy = "nothing was changed; the whole output is in {log}"
 
 
 class DoesNotTrain(InputError):
     problem = "the new LightGBM does not train here: {why}"
-    remedy = "nothing was changed; the build is kept, and asking again tries it again: {path}"
+    remedy = "nothing was changed; the build is kept in {path}, and running the command again tries it again"
 
 
 class NotReplaced(InputError):
     problem = "the new LightGBM could not take the place of the old one: {why}"
-    remedy = "the old one is back; all that was said is in {log}"
+    remedy = "the old one is back; the whole output is in {log}"
 
 
 class NotPutBack(InputError):

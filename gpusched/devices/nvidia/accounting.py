@@ -1,7 +1,7 @@
-"""What a driver has counted of a process that has ended, on GPUs in accounting mode (`nvidia-smi -am 1`).
+"""The driver's own account of processes that have ended, on GPUs in accounting mode (`nvidia-smi -am 1`).
 
-A short window is over before anybody reads its device; the driver's own count misses nothing. The calls are made on a
-thread of their own, since one into NVML can block for half a minute: an answer that is late is done without.
+A short window may end before the next reading of its device; the driver's account misses none. Calls into NVML can
+block for half a minute, so they are made on a separate thread, and nobody waits for an answer that is late.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from gpusched.core.model import Device
 from gpusched.devices.discovery import nvml_binding
 from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 
-#: a window that has ended keeps its slot for so long at most
+#: seconds to wait for an answer; meanwhile a window that has ended keeps its slot
 PATIENCE_S = 0.5
 
 
 class Accounted(msgspec.Struct, frozen=True):
-    """What a process used of a GPU; None: not known."""
+    """A process's use of a GPU; None: not known."""
 
-    #: the most memory that it ever had
+    #: peak memory
     memory_bytes: int | None = None
-    #: its kernels were executing
+    #: time during which its kernels were executing
     seconds: float | None = None
 
 
@@ -39,14 +39,14 @@ _Question = tuple[str, int, asyncio.Future[Accounted]]
 
 
 class Accountant:
-    """Asks about processes on those of `devices` that are in accounting mode, until `close`."""
+    """Answers questions about processes on those `devices` that are in accounting mode, until `close`."""
 
     def __init__(
         self, devices: Iterable[Device], *, patience_s: float = PATIENCE_S, sees_own_pids: bool | None = None
     ) -> None:
         self._counting = {device.id for device in devices if device.accounting}
         if not (in_initial_pid_namespace() if sees_own_pids is None else sees_own_pids):
-            self._counting.clear()  # NVML knows them by other PIDs
+            self._counting.clear()  # NVML knows our processes by other PIDs
         self._patience_s = patience_s
         self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
         if self._counting:
@@ -57,14 +57,14 @@ class Accountant:
         self._questions.put(None)
 
     async def account(self, device_id: str, pid: int) -> Accounted:
-        """What the process used that had this PID and has ended. Never raises; unknown after `patience_s` seconds."""
+        """The account of the ended process that had this PID; `UNKNOWN` after `patience_s` seconds. Never raises."""
         if device_id not in self._counting:
             return UNKNOWN
         answer: asyncio.Future[Accounted] = asyncio.get_running_loop().create_future()
         self._questions.put((device_id, pid, answer))
         with anyio.move_on_after(self._patience_s):
             return await answer
-        self._counting.discard(device_id)  # nobody waits for this driver again
+        self._counting.discard(device_id)  # its driver is too slow: never asked again
         return UNKNOWN
 
     def _answer_all(self) -> None:
@@ -87,11 +87,11 @@ class Accountant:
 
 
 def _read(stats: Any) -> Accounted:
-    """From nvmlAccountingStats_t: `time` is in ms, and zero until the process has ended; utilisation is in percent."""
-    known = stats.time > 0 and not stats.isRunning and stats.gpuUtilization <= 100
+    """Read nvmlAccountingStats_t: `time` is in ms, and zero until the process has ended; utilisation is in percent."""
+    complete = stats.time > 0 and not stats.isRunning and stats.gpuUtilization <= 100
     return Accounted(
         memory_bytes=stats.maxMemoryUsage or None,
-        seconds=round(stats.time / 1000 * stats.gpuUtilization / 100, 3) if known else None,
+        seconds=round(stats.time / 1000 * stats.gpuUtilization / 100, 3) if complete else None,
     )
 
 

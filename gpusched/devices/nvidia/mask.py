@@ -1,4 +1,4 @@
-"""Which devices an operator's `CUDA_VISIBLE_DEVICES` leaves to the pool. Pure; NVML is read elsewhere.
+"""The devices that an operator's `CUDA_VISIBLE_DEVICES` leaves to the pool. Pure; NVML is read elsewhere.
 
 The rules are CUDA's own:
 
@@ -6,13 +6,13 @@ The rules are CUDA's own:
 - entries are ordinals, or UUIDs that `nvidia-smi -L` shows (`GPU-…` may be cut short while it stays unique), and the
   list ends at the first entry that names no device, so `0,2,-1,1` shows 0 and 2
   (CUDA programming guide, appendix on environment variables, CUDA_VISIBLE_DEVICES);
-- a number is read as far as it goes (`1gpu2` is 1), the first entry decides whether the list is one of numbers or of
-  UUIDs, and naming a device twice hides all of them (not documented by NVIDIA; observed and tested by PyTorch:
-  `torch.cuda._parse_visible_devices` and `TestVisibleDeviceParses`).
+- a number ends before its first other character (`1gpu2` is 1), the first entry decides whether the list consists of
+  numbers or of UUIDs, and naming a device twice hides all devices (not documented by NVIDIA; observed and tested by
+  PyTorch: `torch.cuda._parse_visible_devices` and `TestVisibleDeviceParses`).
 
-Two things differ on purpose, because the pool pins each process by itself: ordinals count in PCI order, whatever
-`CUDA_DEVICE_ORDER` says, and an entry that names a GPU in MIG mode allows all of its instances, of which CUDA would
-show one process only the first.
+Two rules differ on purpose, because the pool pins each process itself: ordinals always count in PCI order, regardless
+of `CUDA_DEVICE_ORDER`, and an entry that names a GPU in MIG mode allows all of its instances, while CUDA would show a
+process only the first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """A physical GPU as a mask can name it."""
+    """A physical GPU, with the UUIDs by which a mask can name it."""
 
     uuid: str
     #: UUIDs of its MIG instances; None: not in MIG mode, the GPU is used as a whole
@@ -38,7 +38,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visible(msgspec.Struct, frozen=True, kw_only=True):
-    """UUIDs of GPUs and MIG instances in the mask's order, and what is wrong with the mask (for people)."""
+    """UUIDs of GPUs and MIG instances in the mask's order, and a sentence about a mistake in the mask."""
 
     uuids: tuple[str, ...]
     problem: str | None = None
@@ -56,7 +56,7 @@ def visible(mask: str | None, inventory: Sequence[Gpu]) -> Visible:
     for entry in entries:
         named = _by_uuid(entry, inventory) if by_uuid else _by_ordinal(entry, inventory)
         if named is None:
-            # -1 is how people end a list, or hide everything, on purpose
+            # people use -1 on purpose, to end a list or to hide everything
             problem = None if entry == "-1" else f"{entry!r} names no device here, so the list ends before it"
             return Visible(uuids=tuple(uuids), problem=problem)
         if any(uuid in uuids for uuid in named):

@@ -1,6 +1,6 @@
 """Readings of devices by NVML, and the driver's events about them. Every call may block for half a minute.
 
-What a card does not report is None, never zero; one device that fails does not spoil the reading of the others.
+Values that a card does not report are None, never zero. A device that fails does not affect the readings of others.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, Self
 from gpusched.core.model import Reading
 from gpusched.devices.discovery import nvml_binding
 
-#: XIDs that say nothing against the device. Faults of the application, as NVIDIA's k8s-device-plugin lists them:
+#: XIDs that are not the device's fault. Faults of the application, as NVIDIA's k8s-device-plugin lists them:
 #: graphics engine exception, page fault, reset channel, preemptive cleanup, video processor, context switch timeout.
-#: Memory errors that the device has dealt with (NVIDIA's XID catalogue): row to be remapped, many single-bit errors,
+#: Memory errors that the device has handled (NVIDIA's XID catalogue): row to be remapped, many single-bit errors,
 #: contained error.
 HARMLESS_XIDS = frozenset({13, 31, 43, 45, 68, 109, 63, 92, 94})
 _XIDS = {
@@ -36,19 +36,19 @@ _WHOLE_GPU = 0xFFFFFFFF
 
 
 class Unreadable(Exception):
-    """A device, or NVML altogether, did not answer this time."""
+    """A device, or NVML as a whole, did not answer this time."""
 
 
 class Gone(Exception):
-    """A device cannot be trusted any more; says why."""
+    """A device cannot be trusted any more; the message is the reason."""
 
 
 class Corrupt(Gone):
-    """It answers, and its memory has lost something."""
+    """The device answers, but its memory has lost data."""
 
 
 class Reader:
-    """NVML, started, and the devices `ids` in it. Not for more than one thread; every method may block."""
+    """A session of NVML, and the devices `ids` in it. Not thread-safe; every method may block."""
 
     def __init__(self, ids: Iterable[str], *, slow_s: float, sees_own_pids: bool) -> None:
         """Raises `Unreadable` if NVML cannot be started."""
@@ -57,11 +57,11 @@ class Reader:
         self._sees_own_pids = sees_own_pids
         self._handles: dict[str, Any] = {}
         self._parents: dict[str, Any] = {}
-        #: of the devices that are MIG instances, their GPU instance IDs
+        #: by MIG instance's UUID: its GPU instance ID
         self._instances: dict[str, int | None] = {}
-        #: of the cards, by the addresses of their handles
+        #: UUIDs of the cards, by the addresses of their handles
         self._uuids: dict[int | None, str] = {}
-        #: errors that the card had not corrected when it was first asked; they are past
+        #: by device: uncorrected memory errors counted so far; those before the first reading are past
         self._ecc_errors: dict[str, int] = {}
         self._events: Any = None
         try:
@@ -89,7 +89,7 @@ class Reader:
         return self._events is not None
 
     def read(self, device_id: str, at: float) -> Reading:
-        """One reading. Raises `Gone`, or `Unreadable` if there was no answer to anything."""
+        """Take one reading. Raises `Gone`, or `Unreadable` if no question was answered."""
         nvml = self._nvml
         handle = self._open(device_id)
         questions = _Questions(nvml, self._slow_s)
@@ -126,14 +126,14 @@ class Reader:
         )
 
     def wait(self, timeout_s: float) -> list[tuple[str, str]]:
-        """Devices that an event within `timeout_s` said cannot be trusted any more, and why."""
+        """Wait up to `timeout_s` for an event; return the devices that it makes untrustworthy, with the reason."""
         nvml = self._nvml
         try:
             data = nvml.nvmlEventSetWait_v2(self._events, max(1, int(timeout_s * 1000)))
         except nvml.NVMLError_Timeout:
             return []
         except nvml.NVMLError:
-            # One device that is lost is enough for that; without events it still shows when it is read.
+            # One lost device makes the whole set fail; without events, its loss still shows when it is read.
             self._free_events()
             return []
         if data.eventType == nvml.nvmlEventTypeXidCriticalError:
@@ -156,11 +156,11 @@ class Reader:
         return []
 
     def _card(self, handle: Any) -> str:
-        """The UUID of a card. It is known of those that were opened: one that has an event may not answer any more."""
+        """The UUID of a card: the one kept when it was opened, since a card that has an event may no longer answer."""
         return self._uuids.get(_address(handle)) or str(self._nvml.nvmlDeviceGetUUID(handle))
 
     def _open(self, device_id: str) -> Any:
-        """The handle of a device; asked for again as long as there is none."""
+        """The handle of a device; after a failure, the next call asks for it again."""
         nvml = self._nvml
         if device_id not in self._handles:
             questions = _Questions(nvml, self._slow_s)
@@ -178,7 +178,7 @@ class Reader:
         return self._handles[device_id]
 
     def watch(self) -> None:
-        """Ask for the driver's events of those devices that have them."""
+        """Register for the driver's events of the devices that have any."""
         nvml = self._nvml
         wanted = nvml.nvmlEventTypeXidCriticalError | nvml.nvmlEventTypeDoubleBitEccError
         registered: set[str] = set()
@@ -202,7 +202,7 @@ class Reader:
 
 
 class _Questions:
-    """The questions of one reading: what a card does not support is an answer, what fails is not."""
+    """The questions of one reading. "Not supported" counts as an answer; a failed call does not."""
 
     def __init__(self, nvml: Any, slow_s: float) -> None:
         self._nvml = nvml
@@ -211,7 +211,7 @@ class _Questions:
         self.failed = ""
 
     def ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """None if there is no answer. Raises `Gone`, and `Unreadable` after an error that came slowly."""
+        """Return the result of a call, or None if it failed. Raises `Gone`, and `Unreadable` if the call was slow."""
         nvml = self._nvml
         asked_at = time.monotonic()
         try:
@@ -237,7 +237,7 @@ def _address(handle: Any) -> int | None:
 
 
 def _by_pid(processes: Any) -> dict[int, int] | None:
-    """Memory by PID; None unless it is known of every process."""
+    """Memory by PID; None unless it is known for every process."""
     if processes is None or any(process.usedGpuMemory is None for process in processes):
         return None
     used: dict[int, int] = {}
@@ -247,7 +247,7 @@ def _by_pid(processes: Any) -> dict[int, int] | None:
 
 
 def in_initial_pid_namespace() -> bool:
-    """Whether the PIDs of this process's world are those that NVML reports; in most containers they are not."""
+    """Whether NVML reports PIDs as this process sees them; in most containers it does not."""
     try:
         return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE
     except OSError:

@@ -1,7 +1,7 @@
-"""Readings of the GPUs while windows run, and the news that one cannot be trusted any more.
+"""The thread that reads the GPUs while windows run, and reports those that cannot be trusted any more.
 
-A call into NVML can block for half a minute, so all of them happen on one thread of their own; the event loop only
-receives events. A device that answers slowly is asked less often, so that the others are not kept waiting for it.
+A call into NVML can block for half a minute, so all calls are made on one separate thread; the event loop only receives
+events. A device that answers slowly is asked less often, so that the others do not have to wait for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gpusched.devices.discovery import Discovery
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.readings import Corrupt, Gone, Reader, Unreadable, in_initial_pid_namespace
 
-#: longest wait for events in one call: how long the thread outlives `run`
+#: seconds to wait for events in one call; the thread outlives `run` by at most this
 _WAIT_S = 1.0
 #: a device that took s seconds to answer is left alone for this many times s
 _PATIENCE = 10.0
@@ -41,9 +41,9 @@ Noticed = Answers | Discovery
 class Sampler:
     """Reads devices every `interval_s` seconds until `run` is cancelled.
 
-    A device that cannot be read has no new reading: its last one grows old. When nothing could be read for `retry_s`
-    seconds NVML is started anew, and again after each further `retry_s`. An answer that takes longer than `slow_s`
-    counts as slow. With an `inventory`, devices that come and go are heard of, too.
+    A device that cannot be read yields no new reading: its last one grows old. If nothing could be read for `retry_s`
+    seconds, NVML is started anew, and again after each further `retry_s`. An answer that takes longer than `slow_s`
+    counts as slow. With an `inventory`, devices that come and go are reported, too.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Sampler:
     async def run(
         self, deliver: Callable[[Reported], None], notice: Callable[[Noticed], None] = lambda noticed: None
     ) -> None:
-        """Call `deliver` on the event loop's thread with every reading and loss, `notice` with what has come back.
+        """Call `deliver` with every reading and loss, and `notice` with devices that answer again or have changed.
 
-        Returns at once where there is neither a GPU nor an inventory.
+        Both are called on the event loop's thread. Returns at once if there is neither a GPU nor an inventory.
         """
         if not self._ids and self._inventory is None:
             return
@@ -112,7 +112,7 @@ class Sampler:
             began = time.monotonic()
             silent = began - answered_at >= self._retry_s
             if silent or ids != self._ids or (self._inventory is not None and self._inventory.changed_for_linux()):
-                # What there is may be others than when NVML was started.
+                # The devices may have changed since NVML was started.
                 if reader is not None:
                     reader.close()
                 reader, ids, answered_at = None, self._ids, began
@@ -138,7 +138,7 @@ class Sampler:
             reader.close()
 
     def _read(self, reader: Reader, device_id: str, lost: set[str], post: Callable[[Reported | Noticed], None]) -> bool:
-        """Read a device and tell what that gave; whether it has answered. `lost` are those that do not answer."""
+        """Read a device and post the outcome; return whether it answered. `lost` are the devices that are gone."""
         try:
             reading = reader.read(device_id, self._wall())
         except Corrupt as corrupt:
@@ -158,7 +158,7 @@ class Sampler:
         return False
 
     def _due_again(self, asked_at: float) -> float:
-        """When to ask again for what was asked for at `asked_at` and has been answered now."""
+        """The instant to repeat a question that was asked at `asked_at` and answered now; later if that was slow."""
         took = time.monotonic() - asked_at
         return time.monotonic() + _PATIENCE * took if took > self._slow_s else 0.0
 
@@ -169,7 +169,8 @@ class Sampler:
         stop: threading.Event,
         post: Callable[[Reported | Noticed], None],
     ) -> None:
-        """Wait for the next round, and for events of the driver where it has them."""
+        """Wait for the next round, and meanwhile for events of the driver if it has any."""
+
         while (left := until - time.monotonic()) > 0 and not stop.is_set():
             if reader is None or not reader.has_events:
                 stop.wait(left)

@@ -1,4 +1,4 @@
-"""Process groups: signalling one, and waiting until nothing of it is left."""
+"""Process groups: signal one, and wait until none of its processes is left."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import anyio
 
 from gpusched.engines.local import proc
 
-#: how long to wait for a process group that was sent SIGKILL
+#: seconds to wait for a process group that was sent SIGKILL, before it counts as stuck
 KILL_GRACE_S = 5.0
 
-#: `pidfd_send_signal`: to the group that the process leads; since Linux 6.9
+#: flag of `pidfd_send_signal`: signal the group that the process leads; since Linux 6.9
 _PROCESS_GROUP = 1 << 2
 
 
 def signal_group(leader: int, parent: int, signum: int) -> None:
-    """Signal the group that a child of `parent` leads. Nothing happens if that has been reaped.
+    """Signal the group that a child of `parent` leads. Nothing happens if the child has been reaped.
 
-    Needs nobody's help: `parent` may hang. A descriptor holds the process while it is looked at, so that the signal
-    cannot reach a stranger that was given the same number.
+    This works even if `parent` hangs. A pidfd is opened before the process is inspected and then signalled, so that the
+    signal cannot reach a stranger that was given the same number.
     """
     try:
         descriptor = os.pidfd_open(leader)
@@ -48,19 +48,19 @@ def _send(descriptor: int, leader: int, signum: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(descriptor, signum)  # it has not called setsid yet
     except PermissionError:
-        pass  # it runs as somebody else by now, and will be seen not to die
+        pass  # it runs as another user by now, and will be reported as stuck
 
 
 def kill_group(group: int) -> None:
-    """Kill a group that the launcher can no longer kill. Its number was in use a moment ago, and cannot be new yet."""
+    """Kill a group that the launcher can no longer kill. Its number was in use a moment ago: it is not reused yet."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
 
 def is_left(group: int) -> bool:
-    """Whether anything of a group is left but zombies for init to reap."""
+    """Whether a group still has processes, other than zombies for init to reap."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(-group, os.WNOHANG)  # if we are init, or a subreaper, they are ours now
+        os.waitpid(-group, os.WNOHANG)  # if we are init, or a subreaper, orphans become our children
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
@@ -69,7 +69,7 @@ def is_left(group: int) -> bool:
 
 
 async def group_gone(group: int, within_s: float) -> bool:
-    """Wait until nothing of a killed group is left; whether that came to pass in time."""
+    """Wait until a killed group has no processes left; return whether that happened within `within_s` seconds."""
     delay_s = 0.001
     with anyio.move_on_after(within_s):
         while is_left(group):

@@ -1,10 +1,10 @@
 """The supervisor's side of the launcher: the only module that starts processes.
 
-`Launcher.fork` starts a window process and `Process.wait` sees it through to the end. They are forked from a launcher
-process, one for each module of workloads, since what one module imports or does while it is imported (a thread, a
-package that is kept away) must not be met by another's windows. It is started on first use, replaced when it has died,
-and leaves when idle. `link` is the connection to one launcher process, `process` one process that it has forked.
-Everything here runs in the event loop of asyncio, whose readers cost less per window than a task would.
+`Launcher.fork` starts a window's process, and `Process.wait` follows it to its end. The processes are forked from a
+launcher process, one for each workload module, since the side effects of importing one module (a thread, a blocked
+package) must not reach another's windows. A launcher process is started on first use, replaced when it has died, and
+exits when idle. `link` is the connection to one launcher process, `process` one process that it has forked. Everything
+here runs in asyncio's event loop, whose readers cost less per window than a task would.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import Fork, Job, Needs
 
-#: seconds that leaving takes at most where something does not die
+#: seconds that `aclose` waits at most for processes that do not die
 CLOSE_LIMIT_S = 15.0
-#: seconds that what was killed at the very end has to go
+#: seconds that `abandon` waits for the processes that it has killed
 ABANDON_S = 1.0
-#: of a log, where nothing else is asked for
+#: limit of a log's size, unless another is given
 LOG_LIMIT_BYTES = 10 << 20
 
 _LOG_CHARS = 2000
-#: what must hold in a process that is forked from: no thread pools
+#: environment of the launcher process: no thread pools, since a fork would copy their locks but not their threads
 _SINGLE_THREADED = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
-    # pandas imports pyarrow where it is installed, whose allocator starts a thread
+    # where pyarrow is installed, pandas imports it, and its allocator would start a thread
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 
@@ -62,29 +62,30 @@ class LauncherLost(LaunchError):
 
 
 class Upgraded(LaunchError):
-    """The files of gpusched are those of another version than the one that runs; a launcher would be of that one."""
+    """The files of gpusched belong to another version than the running one, and a new launcher would be of that."""
 
     problem = "gpusched {running} was replaced by {installed} while it ran"
     remedy = "restart the daemon (`systemctl restart gpusched`): it takes up its batches as the new version"
 
 
 class LauncherAbandoned(LaunchError):
-    """The supervisor leaves, and waits for nothing any more."""
+    """The supervisor leaves without waiting any longer."""
 
     problem = "the launcher was left behind: the supervisor had to leave"
     remedy = "the next start ends what is left of it"
 
 
 class Launcher:
-    """Forks window processes through launcher processes, which come and go as needed.
+    """Forks window processes through launcher processes, which are started and end as needed.
 
-    Use as an async context manager: leaving it kills what still runs and returns when that is gone, or after
-    `CLOSE_LIMIT_S`.
+    Use as an async context manager: leaving it kills the processes that still run, and returns when they are gone or
+    after `CLOSE_LIMIT_S`.
 
-    `log_path`: where the launcher processes' own stderr goes; None: nowhere.
-    `search_path`: directory put at the end of their `sys.path`, for a user's own workload module.
-    `idle_timeout_s`: a launcher process leaves when it has had no process for so long; None: never.
-    `mark`: by which whatever descends from here is found when all between has died; see `leftovers`.
+    `log_path`: file for the launcher processes' own output; None: discarded.
+    `search_path`: directory appended to their `sys.path`, for a user's own workload module.
+    `idle_timeout_s`: seconds after which a launcher process without windows exits; None: never.
+    `mark`: an environment variable's value by which descendants are found after their launcher has died; see
+    `leftovers`.
     """
 
     def __init__(
@@ -104,11 +105,11 @@ class Launcher:
         self._mark = f"{mark or 'none'}/{os.getpid()}-{secrets.token_hex(4)}"
         self._condition = condition or Condition()
         self.logs = Logs()
-        #: by the workload's module
+        #: open connections by workload module
         self._links: dict[str, Link] = {}
         self._tending: dict[Link, asyncio.Task[None]] = {}
         self._last_id = 0
-        #: launcher processes that were started
+        #: number of launcher processes started so far
         self.starts = 0
 
     async def __aenter__(self) -> Self:
@@ -121,7 +122,7 @@ class Launcher:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Kill what still runs, and return when it and the launcher processes are gone, or do not go."""
+        """Kill all window processes; return when they and the launcher processes are gone, or after a time limit."""
         for link in self._tending:
             link.retire()
         if self._tending:
@@ -130,9 +131,9 @@ class Launcher:
             await self.abandon()
 
     async def abandon(self) -> list[int]:
-        """Kill everything, and wait for nothing but a moment: the pids of what is still there.
+        """Kill everything and wait only a moment; return the pids of the processes that are still there.
 
-        Whoever waits for a process is told that it is gone.
+        Everyone who waits for a process is told that it is gone.
         """
         links = list(self._tending)
         tending = list(self._tending.values())
@@ -149,18 +150,17 @@ class Launcher:
         return left
 
     def kill(self, workload: str) -> None:
-        """Kill a launcher process that hangs; what waits for it ends with LauncherLost, and the next fork starts
-        another."""
+        """Kill a launcher process that hangs: open requests end with LauncherLost, and the next fork starts another."""
         if link := self._links.get(_module(workload)):
             link.kill()
 
     def pid(self, workload: str) -> int | None:
-        """The pid of the launcher process that the next fork of `workload` would use, if there is one."""
+        """The pid of the launcher process that the next fork of `workload` would use; None if it would start one."""
         link = self._links.get(_module(workload))
         return None if link is None or link.closed else link.pid
 
     async def preload(self, workload: str, needed_by: Needs = "window") -> float:
-        """Import what is needed of the workload in its launcher process; return the seconds that took.
+        """Import the workload's modules that `needed_by` needs into its launcher process; return the seconds it took.
 
         Raises WorkloadNotLoadable, LauncherLost.
         """
@@ -176,9 +176,9 @@ class Launcher:
         memory_limit_bytes: int | None = None,
         log_limit_bytes: int = LOG_LIMIT_BYTES,
     ) -> Process:
-        """Start a process for `job` whose output is appended to `log_path`. Await `wait` of what this returns.
+        """Start a process for `job`, with its output appended to `log_path`. The caller must await `Process.wait`.
 
-        What the log has beyond `log_limit_bytes` is left out of its middle; 0: nothing is.
+        A log that grows beyond `log_limit_bytes` loses its middle; 0: no limit.
 
         Raises WorkloadNotLoadable, LaunchRefused, LauncherLost; OSError if the log cannot be opened.
         """
@@ -194,9 +194,9 @@ class Launcher:
             raise
         os.set_blocking(read_end, False)
 
-        def on_stuck(pid: int, what: str) -> None:
-            told = f"the process {pid} of a {job.__struct_config__.tag} {what}"
-            self._condition.tell("leftover", str(pid), told)
+        def on_stuck(pid: int, trouble: str) -> None:
+            sentence = f"the process {pid} of a {job.__struct_config__.tag} {trouble}"
+            self._condition.tell("leftover", str(pid), sentence)
 
         def close_log(pid: int) -> int:
             self._condition.clear("leftover", str(pid))
@@ -244,7 +244,7 @@ class Launcher:
             os.close(log)
 
     async def _tend(self, module: str, link: Link) -> None:
-        """See a launcher process through to its end, and what it leaves behind."""
+        """Follow a launcher process to its end, and clean up after it."""
         await link.closing()
         status = await link.bury()
         await link.bereave(LauncherLost(status=status, log=_end_of_log(self._log_path)))
@@ -260,12 +260,12 @@ def _module(workload: str) -> str:
 
 
 def _installed_version() -> str | None:
-    """The version in gpusched's files, of which a launcher would be; None while they are being replaced."""
+    """The version of gpusched's files, which a new launcher would have; None while they are being replaced."""
     try:
-        found = re.search(r"^__version__ = \"(.+)\"$", _VERSION_FILE.read_text(), re.MULTILINE)
+        match = re.search(r"^__version__ = \"(.+)\"$", _VERSION_FILE.read_text(), re.MULTILINE)
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def _end_of_log(path: Path | None) -> str:

@@ -1,4 +1,4 @@
-"""The connection to one launcher process, and the processes that it has forked."""
+"""The connection to one launcher process: requests, replies, and a watch over a launcher that hangs or dies."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ from gpusched.worker.messages import (
     Refused,
 )
 
-#: how long a launcher may take to kill and reap its windows before it is killed itself
+#: seconds that a launcher may take to kill and reap its windows before it is killed itself
 CLOSE_GRACE_S = 5.0
-#: how long one that has hung up may take to exit
+#: seconds that a launcher which has hung up may take to exit
 EXIT_GRACE_S = 2.0
-#: between looks at what a launcher owes
+#: seconds between checks of a launcher that owes an answer
 WATCH_S = 1.0
-#: a launcher is killed that owes something and is stopped for so long, or that is not and says nothing for so long
+#: seconds after which a launcher that owes an answer is killed: if it is stopped (by a signal or a debugger), and if it
+#: runs but says nothing
 STOPPED_S = 10.0
 HANG_S = 30.0
 
@@ -50,14 +51,14 @@ _reply_decoder = msgspec.json.Decoder(LauncherReply)
 
 
 class LaunchRefused(LaunchError):
-    """The launcher is there and could not fork."""
+    """The launcher is alive but could not fork."""
 
     problem = "the window process could not be started: {reason}"
     remedy = "free memory or processes, or mend the workload's imports, then retry the window"
 
 
 class NoMemoryToFork(LaunchError):
-    """The launcher is there, and the kernel has no memory for another process."""
+    """The launcher is alive, but the kernel has no memory for another process."""
 
     problem = "out of host memory: a window process could not be forked"
     remedy = "it is tried again when there is more room; free memory, or give the service more"
@@ -89,28 +90,28 @@ def _not_loadable(message: str, traceback: str) -> WorkloadNotLoadable:
 
 
 class Started(Protocol):
-    """A launcher process that was started, as `subprocess.Popen` shows it."""
+    """A launcher process that was started: the part of `subprocess.Popen` that is used here."""
 
     @property
     def pid(self) -> int: ...
 
     def poll(self) -> int | None:
-        """Reap it if it has exited; its exit status."""
+        """Reap the process if it has exited; return its exit status, or None."""
 
     def wait(self) -> int:
-        """Reap it, once it has exited; its exit status."""
+        """Wait until the process has exited, and reap it; return its exit status."""
 
 
 class Link:
     """The connection to one launcher process, and the processes that it has forked.
 
-    While something is awaited of it, it is looked after: one that hangs is killed, and the next fork starts another.
+    While it owes an answer, the launcher is watched: if it hangs it is killed, and the next fork starts another.
     """
 
     def __init__(
         self, spawn: Callable[[int, str], Started], mark: str, idle_timeout_s: float | None, condition: Condition
     ) -> None:
-        """`spawn` starts a launcher process with a descriptor and a mark in its environment."""
+        """`spawn` starts a launcher process, given its end of the socket and the mark for its environment."""
         self._loop = asyncio.get_running_loop()
         self._mark = mark
         self._condition = condition
@@ -126,7 +127,7 @@ class Link:
             theirs.close()
         self.pid = self._launcher.pid
         self._pidfd = os.pidfd_open(self.pid)
-        #: no more requests: it was retired or has gone
+        #: no more requests are accepted: the launcher was retired or has gone
         self.closed = False
         self._closing = anyio.Event()
         self._hung_up = False
@@ -134,7 +135,7 @@ class Link:
         self.processes: dict[int, Process] = {}
         self._preloads: dict[tuple[str, Needs], asyncio.Future[float]] = {}
         self._watch_timer: asyncio.TimerHandle | None = None
-        #: loop time since which it owes something and says nothing
+        #: loop time since which the launcher has owed an answer and said nothing
         self._silent_since: float | None = None
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._receive)
@@ -142,7 +143,7 @@ class Link:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def send(self, request: LauncherRequest, descriptors: tuple[int, ...] = ()) -> None:
-        """Send in order, now or when there is room. Takes the descriptors over and closes them."""
+        """Send a request, in order, now or when there is room. Takes ownership of the descriptors and closes them."""
         packet = _encoder.encode(request)
         if len(packet) > MAX_PACKET_BYTES:
             descriptors += (_memory_file(packet),)
@@ -154,7 +155,7 @@ class Link:
             self._watch_later()
 
     def fork(self, request: Fork, process: Process, descriptors: tuple[int, ...]) -> None:
-        """Have `process` forked; it hears what comes of it."""
+        """Request a fork; `process` is told of the result."""
         self.processes[request.id] = process
         self.send(request, descriptors)
 
@@ -167,17 +168,17 @@ class Link:
         return await asyncio.shield(answer)
 
     def retire(self) -> None:
-        """No more requests: the launcher kills and reaps what it still has, says so, and leaves."""
+        """Accept no more requests, and tell the launcher to kill and reap its windows, report that, and exit."""
         self.closed = True
         self._closing.set()
         with contextlib.suppress(OSError):  # it may have hung up already
             self._socket.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
-        """Have it die with all that it has forked. It takes no more requests."""
+        """Kill the launcher process, and with it all that it has forked. No more requests are accepted."""
         self.closed = True
         self._closing.set()
-        with contextlib.suppress(OSError):  # it has exited, or is buried already
+        with contextlib.suppress(OSError):  # it has exited, or has been reaped already
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _flush(self) -> None:
@@ -189,7 +190,7 @@ class Link:
                 self._loop.add_writer(self._socket, self._flush_later)
                 return
             except OSError:
-                pass  # it has hung up: `bereave` tells everyone who waits for an answer
+                pass  # the launcher has hung up: `bereave` tells everyone who waits for an answer
             self._outgoing.popleft()
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -257,11 +258,11 @@ class Link:
             return
         self._watch_later()
         owing = [process for process in self.processes.values() if process.look(self._strays)]
-        asked = bool(self._preloads) or any(process.pid == 0 for process in self.processes.values())
-        seen = proc.look(self.pid) if owing or asked else None
+        requested = bool(self._preloads) or any(process.pid == 0 for process in self.processes.values())
+        seen = proc.look(self.pid) if owing or requested else None
         stopped = seen is not None and seen.state in proc.STOPPED
-        # One that is asked may be importing, which takes its time, and hears nothing meanwhile.
-        if not stopped and (asked or not owing):
+        # A launcher with an open request may be importing, which can take long and keeps it from answering.
+        if not stopped and (requested or not owing):
             self._silent_since = None
             return
         if self._silent_since is None:
@@ -271,18 +272,18 @@ class Link:
             self.kill()
 
     def _strays(self) -> list[int]:
-        """The launcher's living children that neither are windows nor belong to the session of one."""
+        """The launcher's living children that are neither windows nor in the session of a window."""
         leaders = {process.pid for process in self.processes.values()}
         children = ((pid, seen) for pid, seen in proc.living() if seen.parent == self.pid)
         return [pid for pid, seen in children if pid not in leaders and seen.session not in leaders]
 
-    def _tell(self, what: str) -> None:
-        self._condition.tell("launcher", str(self.pid), f"the launcher process {self.pid} {what}")
+    def _tell(self, trouble: str) -> None:
+        self._condition.tell("launcher", str(self.pid), f"the launcher process {self.pid} {trouble}")
 
     # -- idleness ------------------------------------------------------------------------------------------------------
 
     def _leave_later(self) -> None:
-        """Retire, unless there is something to do by then."""
+        """Retire after the idle timeout, unless there is work by then."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         if self._idle_timeout_s is not None:
@@ -309,11 +310,11 @@ class Link:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def closing(self) -> None:
-        """Until the link is retired or the launcher has hung up."""
+        """Wait until the link is retired or the launcher has hung up."""
         await self._closing.wait()
 
     async def bury(self) -> int:
-        """Until the launcher process has exited and is reaped, by force if it does not by itself; its exit status."""
+        """Wait until the launcher process has exited, kill it if it takes too long, and reap it; return its status."""
         self.retire()
         exited = anyio.Event()
         self._loop.add_reader(self._pidfd, exited.set)
@@ -340,7 +341,7 @@ class Link:
             self._pidfd = -1
 
     async def bereave(self, error: LaunchError) -> None:
-        """Answer everyone who still waits for the launcher, each once what it left behind is gone."""
+        """Answer everyone who still waits for the dead launcher, each once the waited-for processes are gone."""
         self._refuse_all(error)
         orphans = list(self.processes.values())
         self.processes.clear()
@@ -356,7 +357,7 @@ class Link:
                     tasks.start_soon(leftovers.watch, pid, self._condition)
 
     def abandon(self, error: LaunchError) -> None:
-        """Kill all of it and wait for nothing: whoever waits is told that it is gone."""
+        """Kill the launcher and its processes without waiting; tell everyone who waits that they are gone."""
         self._refuse_all(error)
         for process in self.processes.values():
             process.signal(signal.SIGKILL)
@@ -367,12 +368,12 @@ class Link:
             self._hang_up()
 
     def reap(self) -> None:
-        """Take note of its exit, if it has exited by now; after `abandon`."""
+        """Reap the launcher process if it has exited by now; called after `abandon`."""
         self._let_go()
         self._launcher.poll()
 
     def _refuse_all(self, error: LaunchError) -> None:
-        """There will be no answer to what was asked."""
+        """Fail all open requests: the launcher will not answer them."""
         for answer in self._preloads.values():
             answer.set_exception(error)
         self._preloads.clear()
@@ -383,7 +384,7 @@ class Link:
 
 
 async def _see_off(process: Process) -> None:
-    """Wait until nothing of a killed process is left."""
+    """Wait until nothing is left of a killed process's group; report it as stuck meanwhile."""
     while not await groups.group_gone(process.pid, groups.KILL_GRACE_S):
         process.be_stuck(next(iter(proc.members(process.pid)), process.pid))
     process.set_gone(ProcessEnd(launcher_lost=True))
@@ -402,6 +403,6 @@ def _rights(descriptors: tuple[int, ...]) -> list[tuple[int, int, array.array[in
 
 
 def _retrieve(answer: asyncio.Future[float]) -> None:
-    """Take note of a failure that nobody may be waiting for any more."""
+    """Retrieve the exception of a failed preload for which nobody waits any more, so that asyncio does not complain."""
     if not answer.cancelled():
         answer.exception()

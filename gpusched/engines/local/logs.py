@@ -1,9 +1,9 @@
-"""The logs that processes write to themselves, kept below their limit while they are written.
+"""The logs of processes, kept below a limit while they are written.
 
-A process has the log's descriptor, and so has all that it starts: nothing stands between them and the file, and a
-window that prints little costs nothing. Their sizes are looked at a few times a second. When a log has grown beyond its
-limit, its middle is left out: the tail is copied to behind the head, and the file cut off after it. This takes no room,
-which a disk that the log has filled does not have. Descriptors that append go on at the new end.
+A process and its children hold the log's descriptor and write to the file directly, so a window that prints little
+costs nothing. Sizes are checked a few times a second. When a log has grown beyond its limit, its middle is cut out: the
+tail is copied to the end of the head, and the file truncated after it. This needs no disk space, of which a log that
+has filled the disk leaves none. Appending descriptors go on at the new end.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ from pathlib import Path
 
 import msgspec
 
-#: seconds between looks at the logs that are being written; sooner after one that had to be cut
+#: seconds between checks of the open logs, and before the next check after a cut
 LOOK_S = 0.25
 LOOK_AGAIN_S = 0.05
-#: of the limit: what is kept of the beginning, and after a cut of the end
+#: parts of the limit that are kept by a cut: the beginning of the log, and its end
 HEAD, TAIL = 0.5, 0.25
-#: so far from where it would be made, a cut is moved to the end of a line
+#: bytes by which a cut may be moved to reach the end of a line
 _LINE_BYTES = 8 * 1024
-#: a crash leaves its reason above the stack of every thread and the list of every extension module
+#: bytes of a log's end that are searched for the reason of a crash, which stands above the stacks of all threads and
+#: the list of all extension modules
 END_BYTES = 64 * 1024
-#: logs that were cut and are not written any more, but may still be followed
+#: closed logs whose cuts are remembered, since they may still be followed
 _REMEMBERED = 256
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """What was left out of a log."""
+    """The part that was cut out of a log."""
 
-    #: the mark of the cut begins here
+    #: position of the mark that stands in for the part
     at: int
-    #: of what was written
+    #: size of the part
     left_out_bytes: int
-    #: the bytes behind the mark lie so much further ahead than they were written
+    #: bytes after the mark were written at a position that is larger by this
     shift: int
 
 
 class Log:
-    """One log. `limit_bytes` 0: it may grow without end."""
+    """One log. `limit_bytes` 0: no limit."""
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self.path = path
         self.limit_bytes = limit_bytes
         self.cut: Cut | None = None
-        #: processes that write it
+        #: number of processes that write to it
         self.writers = 0
-        #: it is trimmed by a thread of its own, and at last by the loop's
+        #: it is trimmed by a worker thread while it is open, and by the event loop's thread when it is closed
         self._trimming = threading.Lock()
 
     @property
@@ -59,7 +60,7 @@ class Log:
         return 0 < self.limit_bytes < size_of_log(self.path)
 
     def trim(self) -> bool:
-        """Cut it if it is longer than its limit; whether it was."""
+        """Cut the log if it is longer than its limit; return whether it was."""
         if not self.is_long:
             return False
         with self._trimming, contextlib.suppress(OSError):  # it may have been removed
@@ -79,7 +80,7 @@ class Log:
         tail = _end_of_line(descriptor, size - int(TAIL * self.limit_bytes))
         left_out = before.left_out_bytes + tail - before.at - (0 if first else _MARK_BYTES)
         reached = before.at + os.pwrite(descriptor, _mark(left_out), before.at)
-        # What is written meanwhile is copied too, as far as it can be kept up with.
+        # Output that arrives during the copy is copied, too, up to another `limit_bytes`.
         while (piece := os.pread(descriptor, 1 << 20, tail)) and tail < size + self.limit_bytes:
             os.pwrite(descriptor, piece, reached)
             tail, reached = tail + len(piece), reached + len(piece)
@@ -89,7 +90,7 @@ class Log:
 
 
 class Logs:
-    """The logs that are being written. Everything but the trimming itself happens in the event loop's thread."""
+    """The open logs. Everything except the trimming itself happens in the event loop's thread."""
 
     def __init__(self) -> None:
         self._open: dict[Path, Log] = {}
@@ -97,7 +98,7 @@ class Logs:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, path: Path, limit_bytes: int) -> int:
-        """A descriptor that appends to the log, which is looked after until it is closed as often as it was opened.
+        """Open a descriptor that appends to the log. The log is kept in its limit until `close` was called as often.
 
         Raises OSError.
         """
@@ -111,7 +112,7 @@ class Logs:
         return descriptor
 
     def close(self, path: Path) -> int:
-        """One of its writers has gone; how many bytes were left out of the log so far."""
+        """Take note that one of the log's writers has gone; return the number of bytes cut out so far."""
         log = self._open[path]
         log.writers -= 1
         log.trim()
@@ -126,8 +127,11 @@ class Logs:
         return log.cut.left_out_bytes if log.cut is not None else 0
 
     def find(self, path: Path, offset: int) -> tuple[int, int, int]:
-        """Where to read on after `offset` bytes of what was written: the position in the file, how much may be read
-        from there at once, and which byte of what was written that is."""
+        """Translate the offset of a byte in the output to its place in the log.
+
+        Returns the position in the file, the number of bytes that may be read there at once, and the offset of the
+        first of them in the output, which is larger than `offset` if that byte was cut out.
+        """
         log = self._open.get(path)
         cut = log.cut if log is not None else self._cut.get(path)
         if cut is None:
@@ -143,7 +147,7 @@ class Logs:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
-        """Have those trimmed that are too long, in another thread: a busy disk makes whoever writes to it wait."""
+        """Trim logs that are too long, in a worker thread, since writing to a busy disk blocks."""
         self._timer = None
         long = [log for log in self._open.values() if log.is_long]
         if long:
@@ -158,7 +162,7 @@ class Logs:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to the file, which is only for this user. Raises OSError."""
+    """Open a descriptor that appends to the file, which only this user may read. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o600)
@@ -168,7 +172,7 @@ def open_log(path: Path) -> int:
 
 
 def end_of_log(path: Path, *, after: int = 0) -> str:
-    """The last `END_BYTES` of a log, and nothing of its first `after` bytes; what keeps it from being read, if so."""
+    """The last `END_BYTES` of a log, without its first `after` bytes; the error in brackets if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -181,7 +185,7 @@ def end_of_log(path: Path, *, after: int = 0) -> str:
 
 
 def size_of_log(path: Path) -> int:
-    """Bytes that are in it now, 0 if it is not there."""
+    """The present size of a log in bytes; 0 if it does not exist."""
     try:
         return os.lstat(path).st_size
     except OSError:
@@ -189,7 +193,7 @@ def size_of_log(path: Path) -> int:
 
 
 def _remove_if_empty(path: Path) -> None:
-    """Most windows say nothing, and thousands of files that say nothing are in the way of the others."""
+    """Remove an empty log: most windows print nothing, and thousands of empty files would hide the others."""
     with contextlib.suppress(OSError):
         status = path.stat(follow_symlinks=False)
         if stat.S_ISREG(status.st_mode) and status.st_size == 0:
@@ -202,13 +206,13 @@ def _trim(logs: list[Log]) -> None:
 
 
 def _end_of_line(descriptor: int, position: int) -> int:
-    """The first end of a line from `position` on, if it is near."""
-    found = os.pread(descriptor, _LINE_BYTES, position).find(b"\n")
-    return position + found + 1 if found >= 0 else position
+    """The position after the first end of a line from `position` on; `position` if none is near."""
+    distance = os.pread(descriptor, _LINE_BYTES, position).find(b"\n")
+    return position + distance + 1 if distance >= 0 else position
 
 
 def _mark(left_out_bytes: int) -> bytes:
-    """As long each time, since it is written over the one of the last cut."""
+    """The mark of a cut. Its length is fixed, since a later cut overwrites it."""
     text = f"[gpusched: {left_out_bytes:,} bytes are left out here, see run.log_limit_mb]"
     return f"\n{text:<{_MARK_BYTES - 2}}\n".encode()
 

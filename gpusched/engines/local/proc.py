@@ -1,4 +1,4 @@
-"""What /proc tells of processes: whose child one is, what it does, and what its environment says."""
+"""Processes in /proc: their parents, states and environments."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path("/proc")
-#: states of a process that is dead already and waits for its parent to take note
+#: states of a process that is dead already and waits to be reaped by its parent
 DEAD = "ZX"
-#: states of a process that somebody stopped: by a signal, by a debugger
+#: states of a process that was stopped, by a signal or a debugger
 STOPPED = "Tt"
 
 
@@ -26,9 +26,9 @@ class Seen(NamedTuple):
 
 
 def look(pid: int) -> Seen | None:
-    """None if there is no such process."""
+    """Read the state of a process; None if there is no such process."""
     try:
-        # pid (command) state ppid pgrp session …, where the command may hold anything
+        # pid (command) state ppid pgrp session …, where the command may contain any characters
         state, *numbers = (ROOT / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
         parent, group, session = map(int, numbers)
     except (OSError, ValueError):
@@ -37,13 +37,13 @@ def look(pid: int) -> Seen | None:
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process that is more than a zombie."""
+    """Whether the process exists and is not a zombie."""
     seen = look(pid)
     return seen is not None and seen.state not in DEAD
 
 
 def doing(pid: int) -> str:
-    """`state D in nfs_wait_bit_killable`: its state, and where in the kernel it waits, as far as that is told."""
+    """Describe a process's state, and the kernel function in which it waits: `state D in nfs_wait_bit_killable`."""
     seen = look(pid)
     if seen is None:
         return "gone"
@@ -55,7 +55,7 @@ def doing(pid: int) -> str:
 
 
 def living() -> Iterator[tuple[int, Seen]]:
-    """Every process that is more than a zombie."""
+    """Every process that is not a zombie."""
     for name in os.listdir(ROOT):  # noqa: PTH208 - no Path for each process of the machine
         if name.isdigit() and (seen := look(int(name))) is not None and seen.state not in DEAD:
             yield int(name), seen
@@ -67,9 +67,9 @@ def members(group: int) -> list[int]:
 
 
 def environment(pid: int) -> list[bytes]:
-    """The assignments with which a process was executed; empty if it is gone, or another user's.
+    """The environment with which a process was executed; empty if it is gone, or another user's.
 
-    This may hang with a process that hangs in the kernel, so it is no call for the event loop's thread.
+    Reading it may hang if the process hangs in the kernel, so it must not be called in the event loop's thread.
     """
     with contextlib.suppress(OSError):
         return (ROOT / str(pid) / "environ").read_bytes().split(b"\0")

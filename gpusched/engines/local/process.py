@@ -33,17 +33,18 @@ _message_decoder = msgspec.json.Decoder(PipeMessage)
 
 
 class Process:
-    """A forked process. `wait` must be awaited for each."""
+    """A forked process. `wait` must be awaited for each one."""
 
     def __init__(
         self, launcher_pid: int, pipe: int, on_stuck: Callable[[int, str], None], close_log: Callable[[int], int]
     ) -> None:
-        """`on_stuck` hears of it, with the pid, where nobody does who waits.
+        """`on_stuck` is called with the pid and a sentence if the process is stuck and `wait` has no callback for it.
 
-        `close_log` is called once, with the pid, when nothing writes its log any more, and says how much was left out.
+        `close_log` is called once, with the pid, when no process writes to the log any more; it returns the number of
+        bytes that were cut out.
         """
         self.pid = 0
-        #: of its memory, the launcher's
+        #: memory that it shares with its launcher
         self.shared_bytes = 0
         self._launcher_pid = launcher_pid
         self._close_log = close_log
@@ -63,14 +64,14 @@ class Process:
         self._began = self._loop.time()
         #: loop time at which it was first sent SIGKILL
         self._killed_at: float | None = None
-        #: at which it was first seen to have ended
+        #: loop time at which it was first seen to have ended
         self._ended_at: float | None = None
         self._is_stuck = False
 
     def signal(self, signum: int) -> None:
         """Signal the whole process group; nothing happens if the process has been reaped.
 
-        One that was stopped goes on with a SIGTERM, so that it can obey.
+        SIGTERM is followed by SIGCONT, so that a process which was stopped can obey.
         """
         if not self.pid or self._gone.done():
             return
@@ -81,15 +82,15 @@ class Process:
             groups.signal_group(self.pid, self._launcher_pid, signal.SIGCONT)
 
     async def forked(self) -> None:
-        """Wait until it exists. Raises WorkloadNotLoadable, LaunchRefused, LauncherLost."""
+        """Wait until the process exists. Raises WorkloadNotLoadable, LaunchRefused, LauncherLost."""
         await self._forked
 
     async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> ProcessEnd:
         """Call `on_message` for each message until the whole process group is gone and the pipe is read to the end.
 
-        `on_stuck` is called once, with a sentence, if it is still there `KILL_GRACE_S` seconds after a SIGKILL.
-        What `on_message` raises is raised here, after the process was killed. Cancelling kills the process too, and
-        takes until it is gone (at most `KILL_GRACE_S`).
+        `on_stuck` is called once, with a sentence, if the group is still there `KILL_GRACE_S` seconds after a SIGKILL.
+        An exception of `on_message` kills the process and is raised here. Cancelling kills the process, too, and waits
+        until it is gone (at most `KILL_GRACE_S`).
         """
         self._on_message, self._on_stuck = on_message, on_stuck
         self._loop.add_reader(self._pipe, self._read)
@@ -135,15 +136,15 @@ class Process:
             self._close_pipe()
 
     def look(self, strays: Callable[[], list[int]]) -> bool:
-        """Look after it, now and then: whether it has ended, and its launcher has taken no note of that.
+        """Check the process: report it if it is stuck; return whether its group is gone but its launcher is silent.
 
-        `strays` are processes that have left their windows, and die before any window of their launcher is gone.
+        `strays` lists processes that have left their windows: the launcher reports no window as gone before they die.
         """
         if not self.pid or self._gone.done():
             return False
         now = self._loop.time()
         if self._ended_at is None and not proc.lives(self.pid):
-            self._ended_at = now  # its launcher kills what is left of it
+            self._ended_at = now  # its launcher kills the rest of the group
         due_at = self._ended_at if self._killed_at is None else self._killed_at
         overdue = due_at is not None and now - due_at >= KILL_GRACE_S
         if self._ended_at is None and not overdue:
@@ -154,15 +155,15 @@ class Process:
         return not left
 
     def be_stuck(self, pid: int) -> None:
-        """It was killed, and `pid`, which belongs to it, is still there."""
+        """Report, once, that the group was killed but its process `pid` does not die."""
         if not self._is_stuck:
             self._is_stuck = True
             its = "" if pid == self.pid else f"its process {pid} "
-            what = f"{its}does not die ({proc.doing(pid)})"
+            trouble = f"{its}does not die ({proc.doing(pid)})"
             if self._on_stuck is not None:
-                self._on_stuck(what)
+                self._on_stuck(trouble)
             else:
-                self._on_stuck_alone(self.pid, what)
+                self._on_stuck_alone(self.pid, trouble)
 
     # -- the pipe ------------------------------------------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class Process:
         try:
             data = os.read(self._pipe, _READ_BYTES)
         except BlockingIOError:
-            # Nobody who may still hold the pipe's other end after the group is gone is ours.
+            # The group is gone, so only strangers can still hold the other end of the pipe.
             if draining:
                 self._stop_reading()
             return
@@ -206,13 +207,13 @@ class Process:
         assert self._on_message is not None
         try:
             self._on_message(message)
-        except BaseException as error:  # carried to the caller of wait(), which is where it belongs
+        except BaseException as error:  # raised to the caller of wait(), which is where it belongs
             self._failure = error
             self._stop_reading()
             self.signal(signal.SIGKILL)
 
-    def _violate(self, what: str) -> None:
-        self._violation = what
+    def _violate(self, violation: str) -> None:
+        self._violation = violation
         self._line.clear()
         self._stop_reading()
         self.signal(signal.SIGKILL)

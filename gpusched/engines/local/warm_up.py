@@ -1,9 +1,9 @@
-"""The warm-up: what LightGBM can really train with on a GPU, and its kernels compiled.
+"""The warm-up: find the device type with which LightGBM trains on a GPU, and compile its kernels.
 
-The first use of a device compiles kernels for seconds, each process for itself if they start at once. So one small
-process per model of GPU and device type tries before any slot opens, and leaves the kernels in a cache that gpusched
-owns. A GPU on which nothing trains is not used, and a note says why. When a GPU is tried, and tried again, is for
-`gpusched.supervisor.fleet` to say.
+The first use of a device compiles kernels for seconds, and processes that start at once would each compile their own.
+So one small process per model of GPU and device type trains before any slot opens, and leaves the kernels in a cache
+that gpusched owns. A GPU on which no device type trains is not used, and a note says why. `gpusched.supervisor.fleet`
+decides when a GPU is tried, and tried again.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from gpusched.workload import Trial
 #: seconds that one trial may take: PoCL compiled for 34 s, with the processors to itself
 TRIAL_S = 180.0
 
-#: what LightGBM says of a device type that it was not built with
+#: part of LightGBM's message about a device type that it was not built with
 _NOT_BUILT = "not enabled in this build"
 
-#: device types to try in turn, by what a batch asks for
+#: device types to try in turn, by the requested device
 _CANDIDATES: dict[DeviceChoice, tuple[DeviceType, ...]] = {
     "auto": ("cuda", "gpu"),
     "mixed": ("cuda", "gpu"),
@@ -50,22 +50,22 @@ def launcher_environment(config: Config) -> dict[str, str]:
     kernels = config.cache.dir / "kernels"
     own = {"POCL_CACHE_DIR": kernels / "pocl", "CUDA_CACHE_PATH": kernels / "cuda"}
     for path in own.values():
-        with contextlib.suppress(OSError):  # without a cache it is slow, and works
+        with contextlib.suppress(OSError):  # it works without a cache, only more slowly
             path.mkdir(parents=True, exist_ok=True)
     allowed = "1" if config.devices.allow_cpu_opencl else "0"
     return {**os.environ, **{name: str(path) for name, path in own.items()}, ALLOW_CPU_OPENCL: allowed}
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What came of trying a GPU. `why` says why not, or why not with the device type that would be preferred."""
+    """The result of a GPU's trial. `why`: why it does not train, or not with the preferred device type."""
 
-    #: with the device type that it trains with, if it does
+    #: with its working device type, if it trains
     device: Device
     trains: bool
     why: str = ""
 
     def note(self, name: str) -> str:
-        """A sentence for people, of a device that they know by `name`; empty if there is nothing to say."""
+        """A sentence for people about the device, which they know by `name`; empty if all is well."""
         if not self.why:
             return ""
         if self.trains:
@@ -74,29 +74,29 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class WarmUp:
-    """Tries each model of GPU with each device type, and remembers with which it trains.
+    """Tries each model of GPU with each device type, and remembers the types that work.
 
-    What one GPU cannot do its twin may: it is only its own memory that is full. So each is tried by itself where the
-    first of a model does not train.
+    If the first GPU of a model does not train, each of its twins is tried by itself: the cause may be the GPU's own,
+    such as a full memory.
     """
 
     def __init__(self, launcher: Launcher, *, workload: str, log_path: Path) -> None:
         self._launcher = launcher
         self._workload = workload
         self._log_path = log_path
-        #: by model and device type, those that have trained, and what no GPU can change
+        #: final trials by model and device type: successes, and types that LightGBM was not built with
         self._settled: dict[tuple[str, DeviceType], Trial] = {}
-        #: by model: of two that ask for the same at the same time, the second waits for the first one's trial
+        #: by model: a second request for it waits for the trial of the first
         self._trying: dict[str, anyio.Lock] = {}
 
-    async def resolve(self, found: Selected, wanted: DeviceChoice) -> Selected:
-        """The GPUs that can be used for batches which ask for `wanted`, each with its device type, and the notes."""
+    async def resolve(self, selected: Selected, wanted: DeviceChoice) -> Selected:
+        """Find the GPUs that work for batches which ask for `wanted`, each with its device type, and the notes."""
         verdicts: dict[str, Verdict] = {}
-        await self.judge(found.devices, wanted, lambda verdict: verdicts.update({verdict.device.id: verdict}))
-        told = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
+        await self.judge(selected.devices, wanted, lambda verdict: verdicts.update({verdict.device.id: verdict}))
+        notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
         return Selected(
-            tuple(verdicts[device.id].device for device in found.devices if verdicts[device.id].trains),
-            (*found.notes, *sorted({note for note in told if note})),
+            tuple(verdicts[device.id].device for device in selected.devices if verdicts[device.id].trains),
+            (*selected.notes, *sorted({note for note in notes if note})),
         )
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
@@ -121,7 +121,7 @@ class WarmUp:
                     tasks.start_soon(judge, device)
 
     async def _judge(self, device: Device, candidates: tuple[DeviceType, ...]) -> Verdict:
-        """With the first device type that trains there."""
+        """Try the device types in turn; the verdict has the first one that trains."""
         failures: list[str] = []
         for device_type in candidates:
             key = (device.name, device_type)
@@ -131,14 +131,14 @@ class WarmUp:
                 if trial.trained or _NOT_BUILT in (trial.why or ""):
                     self._settled[key] = trial
             if trial.trained:
-                # That the PyPI wheel has no CUDA is no news.
-                told = ", ".join(why for why in failures if _NOT_BUILT not in why)
-                return Verdict(msgspec.structs.replace(device, device_type=device_type), trains=True, why=told)
+                # The PyPI wheel has no CUDA: not worth a note.
+                why = ", ".join(failure for failure in failures if _NOT_BUILT not in failure)
+                return Verdict(msgspec.structs.replace(device, device_type=device_type), trains=True, why=why)
             failures.append(f"{device_type} does not work ({(trial.why or 'no reason was given').splitlines()[0]})")
         return Verdict(device, trains=False, why=", ".join(failures))
 
     async def _run(self, device: Device, device_type: DeviceType) -> Trial:
-        """One trial in a process that is pinned to `device`."""
+        """Run one trial, in a process that is pinned to `device`."""
         trial: Trial | None = None
 
         def on_message(message: PipeMessage) -> None:
@@ -162,7 +162,7 @@ class WarmUp:
         except TimeoutError:
             return Trial(trained=False, why=f"it did not train within {TRIAL_S:g} s")
         except WorkloadNotLoadable:
-            # Not the device's fault; the first window says what is wrong.
+            # Not the device's fault; the first window's failure will show the cause.
             return Trial(trained=True)
         except (LaunchError, OSError) as error:
             return Trial(trained=False, why=str(error))
@@ -174,13 +174,13 @@ class WarmUp:
 
 
 def name_among(device: Device, verdicts: Mapping[str, Verdict]) -> str:
-    """What to call a device: by its model where all of that have the same verdict."""
+    """A device's name in notes: its model if all GPUs of that model have the same verdict, otherwise with its id."""
     twins = {verdict.trains for verdict in verdicts.values() if verdict.device.name == device.name}
     return device.name if len(twins) == 1 else f"{device.name} {device.id}"
 
 
 def _checked(device: Device, trial: Trial) -> Trial:
-    """Refuse a trial that trained on a GPU of another make: OpenCL's default may be the one on the mainboard."""
+    """Reject a trial that trained on a GPU of another make: OpenCL's default may be the one on the mainboard."""
     if not trial.trained or trial.device is None or is_processor(trial.device):
         return trial
     if _words(device.name) & _words(trial.device):

@@ -1,0 +1,103 @@
+"""The checks of a submission by itself, before anything is looked at.
+
+A client is trusted to use the machine, not to behave well: a batch that could leave a root, repeat a window or break
+the store is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gpusched.core import planning
+from gpusched.core.model import BatchSpec
+from gpusched.core.symbols import symbol_problem
+from gpusched.errors import InputError
+from gpusched.protocol import Submit
+
+#: windows of a batch: all of them are kept in memory, about 2 KB each
+MAX_WINDOWS = 200_000
+#: levels of objects and lists in a workload's settings
+MAX_DEPTH = 16
+#: the smallest log limit: a log cut to less would only consist of the mark of the cut
+LEAST_LOG_BYTES = 64 * 1024
+
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+class BadSubmission(InputError):
+    problem = "this batch cannot be accepted: {why}"
+    remedy = "correct it and submit it again"
+
+
+def check(request: Submit) -> None:
+    """Raise BadSubmission for a request that could leave a root, break the store or never end."""
+    why = _why_not(request)
+    if why is not None:
+        raise BadSubmission(why=why)
+
+
+def _why_not(request: Submit) -> str | None:
+    spec = request.spec
+    if request.name is not None and (problem := planning.name_problem(request.name)):
+        return f"its name {request.name[:100]!r} is not one: {problem}"
+    for role, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
+        if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
+            return f"its {role} {path[:200]!r} is not an absolute path"
+    if not spec.symbols:
+        return "it has no symbols"
+    for symbol in spec.symbols:
+        if problem := symbol_problem(symbol):
+            return f"{symbol[:100]!r} is not a symbol: {problem}"
+    if len(set(spec.symbols)) < len(spec.symbols):
+        return "it names a symbol twice"
+    if not _ENTRY_POINT.fullmatch(spec.workload):
+        return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
+    if spec.window_days < 1:
+        return "a window must have one day at least"
+    days = (spec.end - spec.start).days + 1
+    if days < min(planning.MIN_TAIL_DAYS, spec.window_days):
+        return f"there is no window between {spec.start} and {spec.end}"
+    if -(-days // spec.window_days) * len(spec.symbols) > MAX_WINDOWS:
+        return f"it has more than {MAX_WINDOWS:,} windows"
+    if _deeper_than(spec.settings, MAX_DEPTH):
+        return f"its settings are nested more than {MAX_DEPTH} levels deep"
+    return _out_of_range(spec)
+
+
+def check_terms(spec: BatchSpec) -> None:
+    """Raise BadSubmission for limits, a priority or a number of workers that cannot be."""
+    if why := _out_of_range(spec):
+        raise BadSubmission(why=why)
+
+
+def _out_of_range(spec: BatchSpec) -> str | None:
+    limits = spec.limits
+    within = {
+        "workers": 0 <= spec.workers <= 1_000_000,
+        "priority": abs(spec.priority) <= 1_000_000,
+        "max_attempts": 1 <= limits.max_attempts <= 1_000_000,
+        "timeout_s": 0 <= limits.timeout_s <= 1e9,
+        "grace_s": 0 <= limits.grace_s <= 1e6,
+        "backoff_s": 0 <= limits.backoff_s <= 1e6,
+        "backoff_max_s": 0 <= limits.backoff_max_s <= 1e6,
+        "memory_limit_bytes": 0 <= limits.memory_limit_bytes < 1 << 62,
+        "log_limit_bytes": limits.log_limit_bytes == 0 or LEAST_LOG_BYTES <= limits.log_limit_bytes < 1 << 62,
+        "max_failure_rate": 0 <= limits.max_failure_rate <= 1,
+        "breaker_failures": 0 <= limits.breaker_failures <= 1_000_000,
+    }
+    outside = [name for name, fits in within.items() if not fits]
+    return f"{outside[0]} is out of range" if outside else None
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    """Whether JSON data is nested deeper than `levels`."""
+    inside = [value]
+    for _ in range(levels):
+        inside = [
+            item
+            for container in inside
+            if isinstance(container, dict | list)
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
+    return any(isinstance(item, dict | list) for item in inside)

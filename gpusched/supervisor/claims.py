@@ -1,0 +1,60 @@
+"""The claims of a supervisor on the output directories of its batches that are at work.
+
+Two supervisors that train into one directory replace each other's results and index, so each claims the directory by a
+lock, which ends with its process. Nothing is written for it. Where a file system has no locks on directories (NFS),
+nobody is kept out.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+
+from gpusched import outputs
+from gpusched.core.events import BatchFinished, Record
+from gpusched.core.model import Batch
+from gpusched.errors import InputError
+
+
+class Claims:
+    """The directories that are claimed, by batch."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, int] = {}
+
+    async def take(self, batch_id: str, output_dir: Path, *, guarded: bool = False, make: bool = True) -> None:
+        """Claim a directory; `make` it if missing. Raises OutputInUse, OSError, `directories.NotOurs`."""
+        if batch_id in self._locks:
+            return
+        # In a thread: a file system that hangs may keep it waiting.
+        claim = partial(outputs.claim, output_dir, guarded=guarded, make=make)
+        self._locks[batch_id] = await anyio.to_thread.run_sync(claim)
+
+    def retake(self, batch: Batch) -> str | None:
+        """Claim the directory of a batch that is taken up again; who has it, if somebody has.
+
+        A directory that cannot be opened now, since it is not mounted perhaps, is not claimed.
+        """
+        try:
+            self._locks[batch.id] = outputs.claim(Path(batch.output_dir), guarded=batch.guarded)
+        except outputs.OutputInUse as error:
+            return str(error).partition("\n")[0]
+        except (OSError, InputError):
+            pass
+        return None
+
+    def follow(self, record: Record) -> None:
+        if isinstance(record, BatchFinished):
+            self.release(record.batch_id)
+
+    def release(self, batch_id: str) -> None:
+        lock = self._locks.pop(batch_id, None)
+        if lock is not None:
+            os.close(lock)
+
+    def close(self) -> None:
+        for batch_id in tuple(self._locks):
+            self.release(batch_id)
