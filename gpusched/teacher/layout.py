@@ -7,13 +7,13 @@ guessed: the user sets `data.columns`.
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from gpusched.errors import did_you_mean
 from gpusched.teacher.nearest import some
 from gpusched.workload import BadData
 
@@ -139,10 +139,9 @@ class _Finder:
         exact = [at for at, written in enumerate(self._written) if written == name]
         alike = [at for at, plain in enumerate(self._names) if plain == _plain(name)]
         if not exact and not alike:
-            near = difflib.get_close_matches(name, self._written, n=1)
             raise BadData(
                 f"{self._place}: there is no column {name!r}, which data.columns names for {role}"
-                f"{f'; did you mean {near[0]!r}?' if near else ''} (there are: {some(self._written, _SHOWN)})"
+                f"{did_you_mean(name, self._written)} (there are: {some(self._written, _SHOWN)})"
             )
         return self._only(name, exact or alike)
 
