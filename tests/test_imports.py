@@ -58,6 +58,10 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
         ("pynvml", {"devices/discovery.py"}),
         ("sqlite3", {"store/store.py"}),
         ("subprocess", {"engines/local/launcher.py", "cli/commands/trials.py", "cli/cuda_build/programs.py"}),
+        (
+            "gpusched.core.books",
+            {"core/scheduler.py", "core/attempts.py", "core/devices.py", "core/requests.py"},
+        ),
     ],
 )
 def test_what_has_one_owner(module: str, owners: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpusched.core import lifecycle
 from gpusched.core.model import Finished, Held, Queued, State
-from gpusched.core.scheduler import RETRIABLE
+from gpusched.core.requests import RETRIABLE
 from gpusched.errors import InputError
 from gpusched.protocol import Verb
 

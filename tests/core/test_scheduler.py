@@ -146,9 +146,9 @@ def test_late_events_change_nothing() -> None:
 
 def test_an_illegal_move_tells_the_story() -> None:
     driver = Driver().submit(batch(), ["A"]).start(A, pid=17).end(A)
-    entry = driver.scheduler._batches["b"].entries[A.label]
+    entry = driver.scheduler._books.batches["b"].entries[A.label]
     with pytest.raises(IllegalMove) as refused:
-        driver.scheduler._move(
+        driver.scheduler._books.move(
             entry, "placed", Starting(attempt=2, slot=Slot(0, "cpu")), "", Instant(monotonic=0, wall=0)
         )
     assert (

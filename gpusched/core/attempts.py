@@ -1,0 +1,147 @@
+"""Attempts: what the start and the end of an attempt mean for its window, its batch and its device."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gpusched.core.books import Books
+from gpusched.core.devices import Devices
+from gpusched.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    Terminate,
+)
+from gpusched.core.failures import Retry, is_own, judge, signature, stopped, trained
+from gpusched.core.model import (
+    CPU,
+    Active,
+    Cancelled,
+    Ending,
+    Failure,
+    Finished,
+    Instant,
+    Outcome,
+    Queued,
+    Running,
+    Skipped,
+    Starting,
+    State,
+    Stopping,
+    Succeeded,
+    WindowResult,
+)
+from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.shortage import ask_for_more
+
+#: failures that are the device's fault: no other window is sent there
+DEVICE_AT_FAULT = ("device_lost", "device_mismatch")
+
+
+class Attempts:
+    """Moves windows on when their attempts start and end, also those that ended with the last supervisor."""
+
+    def __init__(self, books: Books, devices: Devices) -> None:
+        self._books = books
+        self._devices = devices
+
+    def started(self, event: AttemptStarted, now: Instant) -> None:
+        entry = self._books.attempt(event.key, event.attempt)
+        if entry is None:
+            return
+        limits = self._books.batches[entry.key.batch_id].batch.spec.limits
+        match entry.state:
+            case Starting(attempt=attempt, slot=slot):
+                running = Running(attempt=attempt, slot=slot, pid=event.pid, started_at=now.wall)
+                self._books.move(entry, "started", running, f"as process {event.pid}", now)
+                entry.began = now.monotonic
+                self._books.limit_time(entry, limits)
+            case Stopping(attempt=attempt, slot=slot, reason=reason):
+                stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
+                self._books.move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
+                self._books.commands.append(Terminate(key=entry.key, attempt=attempt))
+                # The process gets a grace period of its own: the earlier timer only kills a fork that hangs.
+                self._books.timers.set(now.monotonic + limits.grace_s, entry, attempt, "grace")
+
+    def ended(self, event: AttemptEnded, now: Instant) -> None:
+        entry = self._books.attempt(event.key, event.attempt)
+        if entry is None:
+            return
+        state, batch = entry.state, self._books.batches[entry.key.batch_id]
+        assert isinstance(state, Active)
+        usage = event.usage
+        if usage.device_memory_bytes is None:
+            usage = msgspec.structs.replace(usage, device_memory_bytes=self._books.pool.peak_bytes(state.slot))
+        self._devices.tune(state.slot.device_id, entry.planned, event.ending, now)
+        allocation = self._books.pool.release(state.slot)
+        ending = event.ending
+        reason = trained(ending) if isinstance(ending, WindowResult) else ending.message
+        new: State
+        if isinstance(ending, WindowResult):
+            batch.streak = ("", 0)
+            new = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
+        elif isinstance(state, Stopping) and state.reason == "cancelled":
+            new = Finished(attempts=state.attempt, outcome=Cancelled())
+            reason = "cancelled"
+        else:
+            if isinstance(state, Stopping):
+                ending = stopped(state.reason, batch.batch.spec.limits.timeout_s, ending)
+                reason = ending.message
+            if is_own(ending, alone=entry.host.alone):
+                entry.failures += 1
+            elif event.launched:
+                entry.losses += 1
+            new = self._after_failure(entry, batch, state.attempt, ending, now)
+            if isinstance(new, Queued):
+                wanted = batch.batch.device
+                reason += ask_for_more(entry, ending.kind, allocation, usage, pool=self._books.pool, wanted=wanted)
+        if event.note and reason != "cancelled":
+            reason += f"; {event.note}"
+            if isinstance(ending, Failure):
+                ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
+        self._books.move(entry, "ended", new, reason, now, ending, usage)
+        self._devices.trust(state.slot.device_id, entry.key, now)
+        if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
+            self._devices.close(state.slot.device_id, "quarantined", ending.message, now)
+
+    def recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
+        """Decide about a window whose process died with the last supervisor; it holds no slot of this pool."""
+        state = entry.state
+        assert isinstance(state, Active)
+        ending: Ending
+        if entry.planned.committed is not None:
+            ending = entry.planned.committed
+            new: State = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
+        elif isinstance(state, Stopping) and state.reason == "cancelled":
+            ending = Failure(kind="interrupted", message="the supervisor ended while the window was being cancelled")
+            new = Finished(attempts=state.attempt, outcome=Cancelled())
+        else:
+            ending = Failure(kind="interrupted", message="the supervisor ended while the window was running")
+            new = self._after_failure(entry, batch, state.attempt, ending, now)
+        self._books.move(entry, "ended", new, "found after a restart of the supervisor", now, ending)
+
+    def _after_failure(self, entry: Entry, batch: BatchQueue, attempt: int, failure: Failure, now: Instant) -> State:
+        """The state that follows a failed attempt: queued for the next one, or finished."""
+        limits = batch.batch.spec.limits
+        counts = {"failures": entry.failures, "losses": entry.losses}
+        verdict = judge(failure, alone=entry.host.alone, **counts, limits=limits)
+        if isinstance(verdict, Retry):
+            entry.ready_at = now.monotonic + verdict.delay_s
+            if verdict.delay_s > 0:
+                self._books.timers.set(entry.ready_at, entry, attempt + 1, "backoff")
+            else:
+                batch.push(entry)
+            return Queued(attempt=attempt + 1)
+        if not isinstance(verdict, Skipped):
+            self._count_streak(batch, verdict, failure, now)
+        return Finished(attempts=attempt, outcome=verdict)
+
+    def _count_streak(self, batch: BatchQueue, verdict: Outcome, failure: Failure, now: Instant) -> None:
+        """The circuit breaker: hold a batch whose windows keep failing in the same way."""
+        last, count = batch.streak
+        cause = signature(failure)
+        count = count + 1 if cause == last else 1
+        batch.streak = (cause, count)
+        limit = batch.batch.spec.limits.breaker_failures
+        if limit and count >= limit and batch.held_reason is None and batch.unfinished > 1:
+            reason = f"the last {count} windows failed in the same way ({failure.message})"
+            self._books.hold(batch, reason, now)

@@ -1,0 +1,206 @@
+"""The books: what the scheduler knows of batches, windows and slots, and the one way in which a window's state changes.
+
+The scheduler and its parts write here, within `Scheduler.handle` and nowhere else: what one call records and asks for
+is in `records` and `commands`, in the order in which it arose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpusched.core import lifecycle
+from gpusched.core.changes import LARGE
+from gpusched.core.events import (
+    BatchFinished,
+    BatchHeld,
+    BatchReleased,
+    BatchReopened,
+    CheckResults,
+    Command,
+    Record,
+    Terminate,
+    WindowMoved,
+)
+from gpusched.core.model import (
+    Active,
+    Ending,
+    Finished,
+    Instant,
+    Limits,
+    Queued,
+    Running,
+    Starting,
+    State,
+    Stopping,
+    StopReason,
+    Usage,
+    WindowKey,
+    name_of,
+)
+from gpusched.core.placement import Allocation, Pool
+from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.timers import Timers
+
+
+class Books:
+    """The pool, the batches, and the timers; `move` changes a window's state and records it."""
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self.batches: dict[str, BatchQueue] = {}
+        #: unfinished batches, kept apart so that thousands of finished ones cost no time in a turn
+        self.open: dict[str, BatchQueue] = {}
+        self.timers = Timers(self.batches)
+        #: number of checks for results so far
+        self.checks = 0
+        self.records: list[Record] = []
+        self.commands: list[Command] = []
+
+    def begin_turn(self) -> None:
+        """Begin with no records and no commands."""
+        self.records, self.commands = [], []
+
+    def admit(self, batch: BatchQueue) -> None:
+        """Take up a batch; it replaces one with the same id."""
+        self.batches[batch.batch.id] = batch
+        self.open.pop(batch.batch.id, None)
+        if not batch.finished:
+            self.open[batch.batch.id] = batch
+
+    def end_if_done(self, batch: BatchQueue, now: Instant) -> None:
+        """Once all windows are finished, have their results checked; the batch is finished after that."""
+        if batch.done and not batch.finished:
+            self.checks += 1
+            batch.check = self.checks
+            labels = batch.with_result()
+            if labels or len(batch.windows) > LARGE:
+                self.commands.append(CheckResults(batch_id=batch.batch.id, check=batch.check, labels=labels))
+            else:
+                self.finish(batch, now)
+
+    def finish(self, batch: BatchQueue, now: Instant) -> None:
+        batch.finished = True
+        self.open.pop(batch.batch.id, None)
+        self.records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
+
+    def hold(self, batch: BatchQueue, reason: str, now: Instant) -> None:
+        batch.held_reason = reason
+        self.records.append(BatchHeld(batch_id=batch.batch.id, reason=reason, at=now.wall))
+
+    def release(self, batch: BatchQueue, now: Instant) -> None:
+        batch.held_reason, batch.streak = None, ("", 0)
+        self.records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
+
+    def reopen(self, batch: BatchQueue, now: Instant) -> None:
+        """Make a batch unfinished again, since some of its windows are to run."""
+        batch.streak = ("", 0)
+        if batch.finished:
+            batch.finished = False
+            self.open[batch.batch.id] = batch
+            self.records.append(BatchReopened(batch_id=batch.batch.id, at=now.wall))
+
+    def stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
+        """End the process of an active window; its `AttemptEnded` comes when the group is gone."""
+        state, limits = entry.state, self.batches[entry.key.batch_id].batch.spec.limits
+        assert isinstance(state, Active)
+        if isinstance(state, Stopping) and (state.reason == reason or reason == "interrupted"):
+            return
+        pid = None if isinstance(state, Starting) else state.pid
+        first = not isinstance(state, Stopping)
+        self.move(entry, "stopped", Stopping(attempt=state.attempt, slot=state.slot, pid=pid, reason=reason), why, now)
+        if first:
+            if pid is not None:
+                self.commands.append(Terminate(key=entry.key, attempt=state.attempt))
+            self.timers.set(now.monotonic + limits.grace_s, entry, state.attempt, "grace" if pid else "launch_grace")
+
+    def requeue(self, entry: Entry, move: lifecycle.Move, attempt: int, why: str, now: Instant) -> None:
+        """Queue a window at once, for its attempt of that number."""
+        entry.ready_at = now.monotonic
+        self.move(entry, move, Queued(attempt=attempt), why, now)
+        self.batches[entry.key.batch_id].push(entry)
+
+    def limit_time(self, entry: Entry, limits: Limits) -> None:
+        """Set the timer of a running window's timeout, if it has one."""
+        assert isinstance(entry.state, Running)
+        if limits.timeout_s > 0:
+            self.timers.set(entry.began + limits.timeout_s, entry, entry.state.attempt, "timeout")
+
+    def attempt(self, key: WindowKey, attempt: int) -> Entry | None:
+        """The window that is in this attempt, or None if the event comes too late to matter."""
+        batch = self.batches.get(key.batch_id)
+        entry = batch.entries.get(key.label) if batch else None
+        if entry is None or not isinstance(entry.state, Active) or entry.state.attempt != attempt:
+            return None
+        return entry
+
+    def active(self) -> list[Entry]:
+        """The windows that hold a slot."""
+        keys = [allocation.key for allocation in self.pool.allocations()]
+        return [self.batches[key.batch_id].entries[key.label] for key in keys]
+
+    def pids_on(self, device_id: str) -> dict[int, int]:
+        """Slot indexes by PID of the windows that run on a device."""
+        state = self.pool.devices.get(device_id)
+        return self.pids(state.allocations.values()) if state else {}
+
+    def pids(self, allocations: Iterable[Allocation]) -> dict[int, int]:
+        """Slot indexes by PID of the windows that run on allocated slots."""
+        pids: dict[int, int] = {}
+        for allocation in allocations:
+            window = self.batches[allocation.key.batch_id].entries[allocation.key.label].state
+            if isinstance(window, Running):
+                pids[window.pid] = allocation.slot.index
+        return pids
+
+    def validate(self) -> None:
+        """Raise AssertionError unless every invariant holds."""
+        self.pool.validate()
+        held: dict[int, WindowKey] = {}
+        for batch in self.batches.values():
+            states = [entry.state for entry in batch.entries.values()]
+            assert batch.unfinished == sum(not isinstance(s, Finished) for s in states), batch.batch.id
+            assert batch.active == sum(isinstance(s, Active) for s in states), batch.batch.id
+            for entry in batch.entries.values():
+                if isinstance(entry.state, Active):
+                    index = entry.state.slot.index
+                    assert index not in held, f"slot {index} is held by {held[index]} and {entry.key}"
+                    held[index] = entry.key
+        assert self.open == {id_: batch for id_, batch in self.batches.items() if not batch.finished}
+        allocated = {i: a.key for state in self.pool.devices.values() for i, a in state.allocations.items()}
+        assert allocated == held, f"the ledger says {allocated}, the windows say {held}"
+
+    def move(
+        self,
+        entry: Entry,
+        move: lifecycle.Move,
+        new: State,
+        reason: str,
+        now: Instant,
+        ending: Ending | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        """Change the state of a window, and update the counts of its batch."""
+        batch, old = self.batches[entry.key.batch_id], entry.state
+        self.record(entry, move, new, reason, now, ending, usage)
+        batch.active += isinstance(new, Active) - isinstance(old, Active)
+        batch.unfinished += isinstance(old, Finished) - isinstance(new, Finished)
+        if isinstance(new, Finished):
+            self.end_if_done(batch, now)
+
+    def record(
+        self,
+        entry: Entry,
+        move: lifecycle.Move,
+        new: State,
+        reason: str,
+        now: Instant,
+        ending: Ending | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        """Change the state of a window to one that counts alike, if the table of moves allows it."""
+        lifecycle.check(str(entry.key), entry.state, move, new, entry.story)
+        entry.story.append(f"{name_of(entry.state)} → {name_of(new)}: {move}, {reason}")
+        self.records.append(
+            WindowMoved(key=entry.key, old=entry.state, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
+        )
+        entry.state = new

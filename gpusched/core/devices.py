@@ -1,0 +1,153 @@
+"""Devices: what becomes of windows and batches when a device opens, closes, or can no longer be trusted.
+
+A batch for which no device is left is stranded: it is held until a suitable one opens.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gpusched.core.books import Books
+from gpusched.core.estimates import guessed_seconds
+from gpusched.core.events import (
+    DeviceChanged,
+    DevicesFound,
+    DeviceTuned,
+    ProcessStuck,
+    TrialBegan,
+    TrialEnded,
+)
+from gpusched.core.model import (
+    CPU,
+    Active,
+    Ending,
+    Failure,
+    Instant,
+    PlannedWindow,
+    Reading,
+    Running,
+    Stopping,
+    WindowKey,
+)
+
+#: the beginning of the reason of a hold that ends when a suitable device opens
+STRANDED = "no device is left that could run it"
+
+
+class Devices:
+    """Opens and closes the devices of the pool, and lets their tuners learn."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        #: windows that were killed but do not die, by device
+        self._suspected: dict[str, set[WindowKey]] = {}
+
+    def found(self, event: DevicesFound, now: Instant) -> None:
+        for device in event.devices:
+            self._books.pool.add(device, now.wall)
+            if device.id in event.trying:
+                self._books.pool.begin_trial(device, now.wall)
+
+    def trial_began(self, event: TrialBegan, now: Instant) -> None:
+        if self._books.pool.begin_trial(event.device, now.wall):
+            self._device_changed(event.device.id, now)
+
+    def trial_ended(self, event: TrialEnded, now: Instant) -> None:
+        if self._books.pool.end_trial(event.device, event.why, now.wall):
+            self._device_changed(event.device.id, now)
+            self.release_stranded(now)
+            self.hold_stranded(now)
+
+    def read(self, reading: Reading, now: Instant) -> None:
+        self._books.pool.observe(reading, self._books.pids_on(reading.device_id), now.monotonic)
+        self._look_for_strangers(reading, now)
+
+    def close(
+        self, device_id: str, health: Literal["draining", "suspect", "quarantined", "gone"], reason: str, now: Instant
+    ) -> None:
+        """Place nothing there any more; unless it is draining or suspect, also stop the windows that run there."""
+        if not self._books.pool.set_health(device_id, health, reason, now.wall):
+            return
+        self._device_changed(device_id, now)
+        if health not in ("draining", "suspect"):
+            for entry in self._books.active():
+                if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
+                    self._books.stop(entry, "interrupted", f"device {device_id}: {reason}", now)
+            if health == "gone":
+                self._books.pool.remove(device_id)
+            self.hold_stranded(now)
+
+    def reopen(self, device_id: str, now: Instant) -> None:
+        """Place windows there again, unless it is yet to be tried."""
+        state = self._books.pool.devices.get(device_id)
+        if state is None or state.untried or not self._books.pool.set_health(device_id, "open", "", now.wall):
+            return
+        self._device_changed(device_id, now)
+        self.release_stranded(now)
+
+    def process_stuck(self, event: ProcessStuck, now: Instant) -> None:
+        """Keep the slot of a process that was killed but does not die, and place no other window on its GPU.
+
+        The host's processors are not closed: there the process hangs in a file system, or a debugger holds it.
+        """
+        entry = self._books.attempt(event.key, event.attempt)
+        if entry is None or not isinstance(entry.state, Running | Stopping):
+            return
+        device_id = entry.state.slot.device_id
+        self._books.move(entry, "stuck", entry.state, event.reason, now)
+        if device_id != CPU:
+            self._suspected.setdefault(device_id, set()).add(entry.key)
+            if self._books.pool.devices[device_id].health == "open":
+                self.close(device_id, "suspect", f"{entry.key} {event.reason}", now)
+
+    def trust(self, device_id: str, key: WindowKey, now: Instant) -> None:
+        """Open the device of a window that has left, if it was closed only because this window did not die."""
+        stuck = self._suspected.get(device_id)
+        if stuck is not None and key in stuck:
+            stuck.remove(key)
+            state = self._books.pool.devices.get(device_id)
+            if not stuck and state is not None and state.health == "suspect":
+                self.reopen(device_id, now)
+
+    def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
+        """Close the devices whose windows show up in the reading of another one: pinning does not work there."""
+        seen = (reading.process_memory_bytes or {}).keys()
+        for device_id in self._books.pool.devices if seen else ():
+            if device_id not in (reading.device_id, CPU):
+                for pid in sorted(self._books.pids_on(device_id).keys() & seen):
+                    reason = f"process {pid} was placed here, but runs on {reading.device_id}"
+                    self.close(device_id, "quarantined", reason, now)
+
+    def release_stranded(self, now: Instant) -> None:
+        """Release the batches that were stranded and have a device again."""
+        for batch in self._books.open.values():
+            if (batch.held_reason or "").startswith(STRANDED) and not self._books.pool.hopeless(batch.batch.device):
+                self._books.release(batch, now)
+
+    def hold_stranded(self, now: Instant) -> None:
+        """Hold the batches for which no device is left, so that the people who wait for them hear of it."""
+        for batch in self._books.open.values():
+            if batch.unfinished and batch.held_reason is None:
+                reason = self._books.pool.hopeless(batch.batch.device)
+                if reason is not None:
+                    self._books.hold(batch, f"{STRANDED} ({reason})", now)
+
+    def tune(self, device_id: str, planned: PlannedWindow, ending: Ending, now: Instant) -> None:
+        """Let the device's tuner learn from a window that ends, before it gives its slot back."""
+        device = self._books.pool.devices[device_id]
+        if device.tuner is None:
+            return
+        if device.has_free or isinstance(ending, Failure):
+            device.tuner.interrupted()
+            return
+        reason = device.tuner.ended(guessed_seconds(planned.usable_rows), now.monotonic)
+        if reason is not None:
+            record = DeviceTuned(device_id=device_id, slots=device.width, reason=reason, at=now.wall)
+            self._books.records.append(record)
+
+    def _device_changed(self, device_id: str, now: Instant) -> None:
+        state = self._books.pool.devices[device_id]
+        changed = DeviceChanged(
+            device_id=device_id, health=state.health, reason=state.reason, at=now.wall, untried=state.untried
+        )
+        self._books.records.append(changed)

@@ -1,0 +1,115 @@
+"""Requests: what people ask for, to one window or to a batch: cancel, hold, release, retry, and other terms.
+
+Changes of windows are made in slices; see `gpusched.core.changes`. A hold of a whole batch touches no window.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gpusched.core.books import Books
+from gpusched.core.changes import Verb
+from gpusched.core.events import (
+    BatchAltered,
+    HoldRequested,
+    ReleaseRequested,
+    TermsRequested,
+)
+from gpusched.core.model import (
+    Cancelled,
+    Failed,
+    Finished,
+    Held,
+    Instant,
+    Lost,
+    Queued,
+    Running,
+    Starting,
+    Stopping,
+    TimedOut,
+)
+from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.slices import Slices
+from gpusched.core.terms import differences, with_terms
+
+#: outcomes that `retry` runs again
+RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
+
+
+class Requests:
+    """Carries out requests, those that concern many windows slice by slice."""
+
+    def __init__(self, books: Books, slice_windows: int) -> None:
+        """`slice_windows`: most windows changed in one turn."""
+        self._books = books
+        self.slices = Slices(self._apply, slice_windows)
+
+    def ask(self, verb: Verb, batch_id: str, label: str | None, now: Instant) -> None:
+        """Make a change, or as much of it as fits into a turn; it waits behind earlier changes of its batch."""
+        batch = self._books.batches.get(batch_id)
+        if batch is None or (label is not None and label not in batch.entries):
+            return
+        waits = self.slices.ask(batch, verb, label, now)
+        if waits is None:
+            self._go_on(batch, now)
+        else:
+            self._books.records.append(waits)
+
+    def make_slice(self, now: Instant) -> None:
+        """Advance the first change of the batch whose turn it is."""
+        if (batch := self.slices.next) is not None:
+            self._go_on(batch, now)
+
+    def _go_on(self, batch: BatchQueue, now: Instant) -> None:
+        """Make a slice of a batch's first change."""
+        active = [entry for entry in self._books.active() if entry.key.batch_id == batch.batch.id]
+        if (record := self.slices.make(batch, active, now)) is not None:
+            self._books.records.append(record)
+        self._books.end_if_done(batch, now)
+
+    def hold(self, event: HoldRequested, now: Instant) -> None:
+        if event.label is not None:
+            self.ask("hold", event.batch_id, event.label, now)
+            return
+        batch = self._books.batches.get(event.batch_id)
+        if batch and batch.unfinished and batch.held_reason is None:
+            self._books.hold(batch, "held by request", now)
+
+    def release(self, event: ReleaseRequested, now: Instant) -> None:
+        batch = self._books.batches.get(event.batch_id)
+        if batch and event.label is None and batch.held_reason is not None:
+            self._books.release(batch, now)
+        self.ask("release", event.batch_id, event.label, now)
+
+    def change_terms(self, event: TermsRequested, now: Instant) -> None:
+        """Give a batch other terms. A new timeout also applies to windows that run, from their start on."""
+        queue = self._books.batches.get(event.batch_id)
+        if queue is None:
+            return
+        spec = with_terms(queue.batch.spec, event.terms)
+        if not (changes := differences(queue.batch.spec, spec)):
+            return
+        queue.batch = msgspec.structs.replace(queue.batch, spec=spec)
+        self._books.records.append(BatchAltered(batch=queue.batch, changes=changes, at=now.wall))
+        for entry in self._books.active():
+            if entry.key.batch_id == event.batch_id and isinstance(entry.state, Running):
+                self._books.limit_time(entry, spec.limits)
+
+    def _apply(self, verb: Verb, entry: Entry, now: Instant) -> bool:
+        """Change one window; return whether `verb` applied to it."""
+        before = entry.state
+        match verb, before:
+            case "cancel", Queued(attempt=attempt) | Held(attempt=attempt):
+                done = Finished(attempts=attempt - 1, outcome=Cancelled())
+                self._books.move(entry, "cancelled", done, "cancelled by request", now)
+            case "cancel", Starting() | Running() | Stopping():
+                self._books.stop(entry, "cancelled", "cancelled by request", now)
+            case "hold", Queued(attempt=attempt):
+                self._books.move(entry, "held", Held(attempt=attempt), "held by request", now)
+            case "release", Held(attempt=attempt):
+                self._books.requeue(entry, "released", attempt, "released by request", now)
+            case "retry", Finished(attempts=attempts, outcome=outcome) if isinstance(outcome, RETRIABLE):
+                self._books.reopen(self._books.batches[entry.key.batch_id], now)
+                entry.failures = entry.losses = 0
+                self._books.requeue(entry, "retried", attempts + 1, "retried by request", now)
+        return entry.state is not before
