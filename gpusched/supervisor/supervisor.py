@@ -26,10 +26,8 @@ import msgspec
 from gpusched import clock, outputs
 from gpusched.core.events import (
     AttemptEnded,
-    BatchAccepted,
     BatchFinished,
     BatchRecovered,
-    BatchReopened,
     CheckResults,
     Command,
     DeviceLost,
@@ -71,12 +69,11 @@ from gpusched.supervisor.attempts import Attempts, Means, committed_result
 from gpusched.supervisor.claims import Claims
 from gpusched.supervisor.histories import Histories
 from gpusched.supervisor.index import Index
+from gpusched.supervisor.kept import Kept
 from gpusched.supervisor.learning import Learning
 
 log = logging.getLogger("gpusched.daemon")
 
-#: windows of finished batches kept in memory at most; the store has them all
-KEPT_WINDOWS = 10_000
 #: seconds between attempts to commit records after a failure
 RETRY_COMMIT_S = 1.0
 #: seconds that a window which failed on a GPU keeps its slot at most, until readings show whether the GPU was lost
@@ -135,9 +132,7 @@ class Supervisor:
         self._records: list[Record] = []
         self._commands: list[Command] = []
         self._histories = Histories(store.history)
-        #: finished batches in memory and their numbers of windows, in the order of finishing
-        self._finished: dict[str, int] = {}
-        self._finished_windows = 0
+        self._kept = Kept(self.scheduler)
         #: numbers of the checks for results that are under way
         self._checks: set[int] = set()
         #: events to set when everything posted so far is committed
@@ -207,8 +202,7 @@ class Supervisor:
 
     def drop(self, batch_id: str) -> None:
         """Drop a finished batch from memory, since it has been forgotten in the store."""
-        self._unkeep(batch_id)
-        self.scheduler.forget(batch_id)
+        self._kept.drop(batch_id)
 
     async def run(self) -> None:
         """Work until `shut_down`, and then until the windows that still ran have ended."""
@@ -334,28 +328,10 @@ class Supervisor:
                 self._index.update(record)
                 self.claims.follow(record)
                 self._observe(record)
-                self._remember(record)
+                self._kept.follow(record)
+                if isinstance(record, BatchFinished):
+                    self._histories.forget(record.batch_id)
         return True
-
-    def _remember(self, record: Record) -> None:
-        """Keep unfinished batches and those that finished last in memory, and drop others, so that it stays bounded."""
-        match record:
-            case BatchFinished(batch_id=batch_id):
-                self._histories.forget(batch_id)
-                self._unkeep(batch_id)
-                self._finished[batch_id] = self.scheduler.size(batch_id)
-                self._finished_windows += self._finished[batch_id]
-                while self._finished_windows > KEPT_WINDOWS and len(self._finished) > 1:
-                    oldest = next(iter(self._finished))
-                    self._unkeep(oldest)
-                    self.scheduler.forget(oldest)
-            case BatchReopened(batch_id=batch_id):
-                self._unkeep(batch_id)
-            case BatchAccepted(batch=batch):
-                self._unkeep(batch.id)
-
-    def _unkeep(self, batch_id: str) -> None:
-        self._finished_windows -= self._finished.pop(batch_id, 0)
 
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:

@@ -24,7 +24,7 @@ from gpusched.core.model import Failed, Finished, Queued, Reading, Running, Stop
 from gpusched.engines.local import launcher
 from gpusched.errors import StoreError
 from gpusched.store.store import Store
-from gpusched.supervisor import supervisor
+from gpusched.supervisor import kept
 from gpusched.workload import device_fingerprint
 from tests.supervisor.support import make_batch, plan, supervised
 from tests.worker.support import runs
@@ -331,7 +331,7 @@ async def test_a_result_that_was_committed_but_not_reported_counts(tmp_path: Pat
 
 
 async def test_old_batches_are_forgotten_and_can_be_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "KEPT_WINDOWS", 5)
+    monkeypatch.setattr(kept, "KEPT_WINDOWS", 5)
     async with supervised(tmp_path) as bench:
         for batch_id in ("one", "two", "three"):
             workload = "bad_data" if batch_id == "one" else "nothing"
