@@ -8,7 +8,6 @@ current directory.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import hashlib
 import os
 import re
@@ -21,7 +20,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gpusched.core.model import BatchSpec, DeviceChoice, Limits
-from gpusched.errors import ConfigError, UsageError
+from gpusched.errors import ConfigError, UsageError, did_you_mean
 
 #: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
@@ -324,8 +323,7 @@ def keys() -> list[str]:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return did_you_mean(name, names, cutoff=0.5)
 
 
 def _line(text: str, section: str | None, key: str) -> int:

@@ -30,7 +30,7 @@ def translated(path: Path) -> Iterator[None]:
         if code in _NO_ROOM:
             raise StoreFull(path=path, cause=error) from error
         if code == sqlite3.SQLITE_IOERR_SHORT_READ:
-            raise StoreCorrupt(path=path, cause="it is shorter than it says") from error
+            raise StoreCorrupt(path=path, cause="it is truncated: shorter than its header says") from error
         if str(error).startswith("Could not decode to UTF-8"):  # Python's own error, without a code
             raise StoreCorrupt(path=path, cause=_NO_TEXT) from error
         match code & 0xFF:

@@ -46,7 +46,7 @@ async def test_results_that_are_removed_while_their_batch_runs_are_lost_and_can_
         assert row.counts == {"succeeded": 3}
         (key,) = [window.key for window in store.windows("b") if window.key.label == LABELS[0]]
         assert [(line.new, line.reason) for line in store.story(key)][3:5] == [
-            ("lost", "its result is not there any more"),
+            ("lost", "its result is no longer there"),
             ("queued", "retried by request"),
         ]
 

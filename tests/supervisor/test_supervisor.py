@@ -137,11 +137,11 @@ async def test_keeps_the_last_traceback_and_the_log_of_every_attempt(tmp_path: P
         await bench.supervisor.submit(make_batch(tmp_path, "raises", max_attempts=3), plan(1))
         await bench.finished()
         key = WindowKey("b", plan(1)[0].window.label)
-        assert "ValueError: no good" in bench.supervisor.log_path(key, 3).read_text()
+        assert "ValueError: no good" in bench.supervisor.attempts.log_path(key, 3).read_text()
         (line,) = index(tmp_path)
         assert "ValueError: no good" in line["error"]["traceback"]
-        assert line["log"] == str(bench.supervisor.log_path(key, 3))
-        assert bench.supervisor.log_path(key, 1).exists()
+        assert line["log"] == str(bench.supervisor.attempts.log_path(key, 3))
+        assert bench.supervisor.attempts.log_path(key, 1).exists()
     with Store.open(tmp_path / "state" / "state.db") as store:
         attempts = store.attempts(key)
     assert [attempt.ending for attempt in attempts] == ["raised"] * 3
@@ -309,7 +309,7 @@ async def test_interrupted_attempts_use_up_no_retry(tmp_path: Path, fifo: Any) -
         batch = make_batch(tmp_path, "hangs", settings={"fifo": said.path}, max_attempts=1)
         await bench.supervisor.submit(batch, plan(1))
         await said.number()
-        bench.supervisor._launcher.kill(batch.spec.workload)
+        bench.launcher.kill(batch.spec.workload)
         moved = await bench.moved_to(Queued)
         assert moved.reason == "the launcher died, and the window with it"
         await said.number()
