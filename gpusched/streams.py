@@ -112,10 +112,8 @@ def when_gone(file: IO[str], then: Callable[[], None]) -> None:
 
     A command that only waits would not notice, and one that reads from the lost terminal would get nothing for ever.
     """
-    waiting = select.poll()
-    try:
-        waiting.register(file.fileno(), 0)  # poll reports errors and hang-ups even with no events requested
-    except OSError:  # it has no descriptor, and no other end
+    waiting = _other_end(file)
+    if waiting is None:
         return
 
     def wait() -> None:
@@ -123,6 +121,22 @@ def when_gone(file: IO[str], then: Callable[[], None]) -> None:
         then()
 
     threading.Thread(target=wait, name="when gone", daemon=True).start()
+
+
+def is_gone(file: IO[str]) -> bool:
+    """Whether the other end is closed: a pipe's reader has left, a terminal has hung up."""
+    waiting = _other_end(file)
+    return waiting is not None and bool(waiting.poll(0))
+
+
+def _other_end(file: IO[str]) -> select.poll | None:
+    """A poll that returns once the other end is closed; None for a file that has no descriptor, and no other end."""
+    waiting = select.poll()
+    try:
+        waiting.register(file.fileno(), 0)  # poll reports errors and hang-ups even with no events requested
+    except OSError:
+        return None
+    return waiting
 
 
 def _room(descriptor: int, timeout_ms: int | None) -> bool:

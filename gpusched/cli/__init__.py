@@ -13,7 +13,7 @@ from typing import TextIO
 
 from gpusched.cli.parser import parse
 from gpusched.errors import INTERRUPTED, GpuschedError, InputError
-from gpusched.streams import expendable
+from gpusched.streams import expendable, is_gone
 
 
 class DiskFull(InputError):
@@ -69,6 +69,8 @@ def _run(arguments: Sequence[str]) -> int:
             full = DiskFull(place=error.filename, why=error.strerror)
             _complain(f"gpusched: {full}")
             return full.exit_code
+        if isinstance(error, OSError) and error.errno == errno.EIO and is_gone(sys.stdout):
+            return 0  # its terminal has hung up, which is told like this where SIGHUP is ignored
         _complain(
             f"gpusched: internal error: {type(error).__name__}: {error}\n"
             "  this is a bug: run the command again with --debug and report what it prints"

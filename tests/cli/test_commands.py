@@ -491,6 +491,26 @@ def to_full_disk(gpusched: Command, *typed: str, full: str, unbuffered: str) -> 
         )
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("typed", [("config",), ("doctor", "--help")])
+def test_a_terminal_that_has_hung_up_is_nobody_who_listens(
+    gpusched: Command, typed: tuple[str, ...], unbuffered: str
+) -> None:
+    """Where SIGHUP is ignored (`nohup`, a session's leader that is gone) a write fails with EIO."""
+    ours, theirs = os.openpty()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as terminal:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpusched", *typed],
+            cwd=gpusched.directory,
+            env={**gpusched.environment, "PYTHONUNBUFFERED": unbuffered},
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_closed_stdout_is_nobody_who_listens(gpusched: Command) -> None:
     command = f"exec {shlex.quote(sys.executable)} -m gpusched config >&-"
     done = subprocess.run(
