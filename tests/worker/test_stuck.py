@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,4 +258,25 @@ def test_a_mark_is_told_from_one_that_only_begins_like_it() -> None:
             assert leftovers.find("a-1") == leftovers.find("a-1/2/3") == [program.pid]
             assert leftovers.find("a") == leftovers.find("a-1/2/3/4") == leftovers.find("2") == []
         finally:
+            program.kill()
+
+
+def test_a_survivor_is_named_though_its_environment_cannot_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the environment of a process that hangs in the kernel hangs as well."""
+    end_of_test = threading.Event()
+    with subprocess.Popen(["sleep", "1000"]) as program:
+        looks = iter([[program.pid]])
+
+        def find(mark: str) -> list[int]:
+            if pids := next(looks, None):
+                return pids
+            end_of_test.wait()
+            return []
+
+        monkeypatch.setattr(leftovers, "find", find)
+        monkeypatch.setattr(leftovers, "_kill", lambda pid, mark: None)
+        try:
+            assert anyio.run(leftovers.end, "mark", 0.05) == ([program.pid], [program.pid])
+        finally:
+            end_of_test.set()
             program.kill()
