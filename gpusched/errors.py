@@ -8,7 +8,7 @@ message. The user never sees a traceback of one of these: `gpusched.cli.run` pri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -115,6 +115,19 @@ class DaemonError(GpuschedError):
     """The daemon cannot be reached or refuses a request."""
 
     exit_code = NO_DAEMON
+
+
+def similar(name: str, names: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The names that `name` may be a typing error of, the likeliest first; `cutoff` is the least similarity, 0 to 1."""
+    import difflib  # needed for errors only
+
+    return difflib.get_close_matches(name, list(names), n=most, cutoff=cutoff)
+
+
+def did_you_mean(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The end of a sentence about an unknown name, `; did you mean 'run'?`; empty if no name is similar."""
+    near = similar(name, names, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 @contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gpusched import __version__
-from gpusched.errors import UsageError
+from gpusched.errors import UsageError, did_you_mean
 
 #: options for single settings of `config.toml`: option → (setting, metavar, help)
 SETTING_OPTIONS = {
@@ -40,18 +39,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         why = message
         if match := re.match(r"unrecognized arguments: (--?\w[\w-]*)", message):
-            why = f"there is no option {match[1]}{_nearest(match[1], self._option_string_actions)}"
+            why = f"there is no option {match[1]}{did_you_mean(match[1], self._option_string_actions)}"
         elif match := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
-            why = f"there is no command {match[1]!r}{_nearest(match[1], COMMANDS)}"
+            why = f"there is no command {match[1]!r}{did_you_mean(match[1], COMMANDS)}"
         elif match := re.match(r"(argument \S+ invalid choice: '(.*?)') \(choose from (.*)\)", message):
             choices = re.findall(r"[\w-]+", match[3])  # some versions of argparse quote them
-            why = f"{match[1]} (choose from {', '.join(choices)}){_nearest(match[2], choices)}"
+            why = f"{match[1]} (choose from {', '.join(choices)}){did_you_mean(match[2], choices)}"
         raise WrongUsage(why=why, command=self.prog)
-
-
-def _nearest(word: str, words: Any) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def build() -> tuple[Parser, Any]:

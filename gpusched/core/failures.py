@@ -244,7 +244,7 @@ def trained(result: WindowResult) -> str:
     """The reason of a success, for the window's story."""
     if result.moved_aside is None:
         return "trained"
-    return f"trained; what stood in its place was no result of gpusched, and was moved aside to {result.moved_aside}"
+    return f"trained; its place was taken by something that is not a result, now moved aside to {result.moved_aside}"
 
 
 def stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:
@@ -258,7 +258,7 @@ def missed(state: State) -> Finished | None:
     """The new state of a finished window whose result is gone; None for a window that had no result."""
     match state:
         case Finished(attempts=attempts, outcome=Succeeded(result=result) | Reused(result=result)):
-            message = f"its result was committed to {result.artifacts_path}, and is not there any more"
+            message = f"its result was committed to {result.artifacts_path}, but is no longer there"
             return Finished(attempts=attempts, outcome=Lost(failure=Failure(kind="missing", message=message)))
         case _:
             return None

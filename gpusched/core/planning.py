@@ -116,7 +116,7 @@ def replacing(results: int, strangers: int) -> list[str]:
         noun = "result" if results == 1 else "results"
         notes.append(f"{results} {noun} of other parameters or data will be replaced")
     if strangers:
-        noun = "thing that is no result" if strangers == 1 else "things that are no results"
+        noun = "thing that is not a result" if strangers == 1 else "things that are not results"
         notes.append(f"{strangers} {noun} will be moved aside")
     return notes
 

@@ -403,7 +403,7 @@ class Scheduler:
         for label in event.missing:
             entry = batch.entries[label]
             if (lost := missed(entry.state)) is not None:
-                self._record(entry, "missed", lost, "its result is not there any more", now)
+                self._record(entry, "missed", lost, "its result is no longer there", now)
         self._finish(batch, now)
 
     def _finish(self, batch: BatchQueue, now: Instant) -> None:
@@ -663,7 +663,7 @@ class Scheduler:
         for device_id in self.pool.devices if seen else ():
             if device_id not in (reading.device_id, CPU):
                 for pid in sorted(self._pids_on(device_id).keys() & seen):
-                    reason = f"process {pid} was placed here, and runs on {reading.device_id}"
+                    reason = f"process {pid} was placed here, but runs on {reading.device_id}"
                     self._close_device(device_id, "quarantined", reason, now)
 
     def _open_device(self, device_id: str, now: Instant) -> None:

@@ -148,10 +148,10 @@ def _doubts(seen: dict[str, int]) -> tuple[str, ...]:
     doubts = []
     first = next(iter(seen), "")
     if first.lower() in _HEADINGS:
-        doubts.append(f"{first!r} in line {seen[first]} is taken for a symbol, and looks like a heading")
+        doubts.append(f"{first!r} in line {seen[first]} is taken as a symbol, but looks like a heading")
     composed = ((symbol, unicodedata.normalize("NFC", symbol)) for symbol in seen if not symbol.isascii())
     if apart := next((symbol for symbol, whole in composed if symbol != whole), None):
-        doubts.append(f"{apart} in line {seen[apart]} has letters and accents apart, as macOS writes names of files")
+        doubts.append(f"{apart} in line {seen[apart]} has accents as separate characters, as macOS writes file names")
     files = [symbol for symbol in seen if symbol.lower().endswith(_SUFFIXES)]
     if files:
         looks = f" and {len(files) - 1:,} more look like names of files" if files[1:] else " looks like a file's name"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from itertools import islice
 
@@ -10,7 +9,7 @@ from gpusched.core import planning
 from gpusched.core.model import OUTCOMES, Batch, BatchSpec, WindowKey, window_label
 from gpusched.core.placement import Pool
 from gpusched.devices.naming import named
-from gpusched.errors import InputError
+from gpusched.errors import InputError, similar
 from gpusched.protocol import BatchStatus, DeviceStatus
 from gpusched.service import views
 from gpusched.store.rows import WindowRow
@@ -51,7 +50,7 @@ class Names:
         row = self._store.batch(batch_id)
         if row is None:
             ids = [batch.id for batch in self._store.batches()[-_MANY_NAMES:]]
-            raise UnknownBatch(name=batch_id, hint=_did_you_mean(batch_id, ids, "`gpusched status` lists them all"))
+            raise UnknownBatch(name=batch_id, hint=_hint(batch_id, ids, "`gpusched status` lists them all"))
         return views.batch_status(row)
 
     def batch(self, batch_id: str) -> Batch:
@@ -64,14 +63,14 @@ class Names:
         if row is None:
             self.status(key.batch_id)
             labels = _labels_like(key.label, self.batch(key.batch_id).spec)
-            hint = _did_you_mean(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
+            hint = _hint(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
             raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
         return row
 
     def check_status(self, status: str | None) -> None:
         """Raise UnknownStatus unless it is a status of windows, or None (all)."""
         if status is not None and status not in STATUSES:
-            hint = _did_you_mean(status, STATUSES, f"one of: {', '.join(STATUSES)}")
+            hint = _hint(status, STATUSES, f"one of: {', '.join(STATUSES)}")
             raise UnknownStatus(status=status, hint=hint)
 
 
@@ -90,18 +89,18 @@ def devices(pool: Pool, name: str | None) -> list[DeviceStatus]:
     if len(matches) != 1:
         ids = [status.device.id for status in matches or every]
         candidates = f"{'it could be any of' if matches else 'there are'}: {', '.join(ids)}"
-        raise UnknownDevice(name=name, hint=_did_you_mean(name, ids, candidates))
+        raise UnknownDevice(name=name, hint=_hint(name, ids, candidates))
     return matches
 
 
-def _did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
-    nearest = difflib.get_close_matches(name, list(islice(names, _MANY_NAMES)), n=3)
+def _hint(name: str, names: Iterable[str], otherwise: str) -> str:
+    nearest = similar(name, islice(names, _MANY_NAMES), most=3)
     return f"did you mean {' or '.join(nearest)}? {otherwise}" if nearest else otherwise
 
 
 def _labels_like(label: str, spec: BatchSpec) -> list[str]:
     """The labels of the windows of symbols similar to the one in `label`."""
     symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
-    nearest = difflib.get_close_matches(label.partition("_")[0], symbols[:_MANY_NAMES], n=3, cutoff=0.4)
+    nearest = similar(label.partition("_")[0], symbols[:_MANY_NAMES], most=3, cutoff=0.4)
     ranges = planning.date_ranges(spec.start, spec.end, spec.window_days)
     return [window_label(symbol, start, end) for symbol in nearest for start, end in ranges]

@@ -185,7 +185,7 @@ class Index:
             with self._opened(batch_id, make=True) as directory:
                 if not _may_be_replaced(directory):
                     kept = directories.move_aside(NAME, directory, ASIDE)
-                    log.warning("what had the name of the index was moved aside path=%s", path.with_name(kept))
+                    log.warning("another file of the index's name was moved aside path=%s", path.with_name(kept))
                 gathered = self._gathered.get(batch_id)
                 lines = (self._line(row) for row in self._store.finished_windows(batch_id))
                 chunks = lines if gathered is None else iter(lambda: gathered.read(_CHUNK_BYTES), b"")

@@ -13,7 +13,7 @@ from gpusched.teacher import cache, parsing
 from gpusched.teacher.bars import History
 from gpusched.teacher.nearest import PARQUET
 from gpusched.teacher.quality import judge
-from gpusched.teacher.rows import Reading, Rows, join, require_one_clock
+from gpusched.teacher.rows import Reading, Rows, join, require_one_clock, require_one_symbol
 from gpusched.teacher.settings import Settings
 from gpusched.teacher.sources import Sources, find_sources
 from gpusched.workload import BadData
@@ -54,6 +54,7 @@ def load_history(root: str, cache_dir: str, symbol: str, settings: Settings) -> 
 def _parse(sources: Sources, reading: Reading) -> History:
     paths = sources.paths
     rows = join([_rows(paths, members, reading) for members in _by_format(paths)])
+    require_one_symbol(paths, rows)
     if reading.timezone:
         from gpusched.teacher.zones import at_exchange  # slow to import, and few data need it
 
@@ -90,7 +91,8 @@ def _rows(paths: Sequence[Path], members: Sequence[int], reading: Reading) -> Ro
         rows = parse_parquet(chosen, reading)
     else:
         rows = parsing.parse_csv(chosen, reading)
-    return dataclasses.replace(rows, file=np.array(members, np.int64)[rows.file])
+    symbols = {name: members[number] for name, number in rows.symbols.items()}
+    return dataclasses.replace(rows, file=np.array(members, np.int64)[rows.file], symbols=symbols)
 
 
 def _is_parquet(path: Path) -> bool:

@@ -31,6 +31,8 @@ _UNITS: dict[str, Span] = {
 _SHARE = 0.2
 #: least share of the distances that the commonest one must have to count as the interval; rarely traded bars have none
 _COMMON = 0.4
+#: between the last days of trade of two months, and the first ones
+_MONTHLY_S = (27 * DAY_S, 34 * DAY_S)
 #: least number of equal distances that prove anything
 _FEW = 3
 
@@ -57,13 +59,16 @@ def measured_span(instants: Integers) -> Span | None:
     """The commonest distance between bars at these instants (in microseconds, ascending); None if none is common."""
     if len(instants) <= _FEW:
         return None
-    values, counts = np.unique(np.diff(instants), return_counts=True)
+    distances = np.diff(instants)
+    monthly = (distances >= _MONTHLY_S[0] * 1_000_000) & (distances <= _MONTHLY_S[1] * 1_000_000)
+    if np.count_nonzero(monthly) >= max(_FEW, _COMMON * len(distances)):
+        return _UNITS["month"]
+    values, counts = np.unique(distances, return_counts=True)
     most = int(counts.max())
-    if most < max(_FEW, _COMMON * (len(instants) - 1)):
+    if most < max(_FEW, _COMMON * len(distances)):
         return None
     seconds = int(values[counts.argmax()]) // 1_000_000
-    month = _UNITS["month"]
-    return month if month[0] <= seconds <= month[1] else (seconds, seconds)
+    return seconds, seconds
 
 
 def contradiction(instants: Integers, wanted: Span) -> Span | None:

@@ -7,13 +7,13 @@ guessed: the user sets `data.columns`.
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from gpusched.errors import did_you_mean
 from gpusched.teacher.nearest import some
 from gpusched.workload import BadData
 
@@ -23,18 +23,23 @@ VALUES = (*PRICES, "volume")
 TIMESTAMPS = ("timestamp", "datetime", "date", "dtyyyymmdd", "time", "open_time", "window_start")
 #: names of columns of dates, to which a column `time` adds the time of day
 _DATES = ("date", "dtyyyymmdd")
-_SYMBOLS = ("symbol", "ticker", "ts_code", "tic", "instrument")
+SYMBOLS = ("symbol", "ticker", "ts_code", "tic", "instrument")
+#: names of columns that say of which interval a bar is
+_INTERVALS = ("interval", "timeframe", "per", "resolution", "granularity", "frequency", "freq", "bar_size", "tf")
 #: names that may mean the volume
 _VOLUME_LIKE = re.compile(r"vol|qty|quantity|amount|turnover|shares|size|^v$")
 #: role → names that a column for it may have, for a hint
 _LIKE = {
-    "timestamp": r"date|time|day|datum|fecha|^ts?$",
-    "open": r"open|^o$",
-    "high": r"high|max|^h$",
-    "low": r"low|min|^l$",
-    "close": r"close|last|price|^c$",
-    "volume": _VOLUME_LIKE.pattern,
+    "timestamp": (r"date|time|day|datum|fecha|^ts|^t$|begin|start",),
+    "open": (r"open|^o$",),
+    "high": (r"high|max|^h$",),
+    "low": (r"low|min|^l$",),
+    "close": (r"close|last|^c$", r"^price$|settle"),
+    "volume": (r"vol|^v$", r"qty|quantity|shares|size", r"amount|turnover"),
 }
+#: in names that are like a column's and mean another thing, and in names that are the second choice
+_NOT_LIKE = re.compile(r"prev|interest|52|change|chg|%|expir|matur")
+_SECOND_BEST = re.compile(r"adj|bid|ask")
 #: most names of columns in an error message
 _SHOWN = 20
 #: characters that may separate fields, the likeliest first
@@ -57,6 +62,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     prices: tuple[int, int, int, int]
     volume: int | None
     symbol: int | None
+    interval: int | None
 
     @property
     def unused(self) -> list[int]:
@@ -70,7 +76,7 @@ def read_layout(path: Path, head: Sequence[str], symbol: str, columns: Mapping[s
     Comments and blank lines above the header are skipped. Excel's `sep=` line is understood, and so are the two or
     three rows of headings that pandas writes, for columns with two levels as in yfinance's data.
     """
-    separator = ""
+    separator = comment = ""
     for number, line in enumerate(head, start=1):
         if line.startswith("sep=") and len(line.strip()) == 5:
             separator = line[4]
@@ -81,8 +87,10 @@ def read_layout(path: Path, head: Sequence[str], symbol: str, columns: Mapping[s
             levels = _levels(rows)
             names = joined_names(rows[:levels], symbol) if levels > 1 else rows[0]
             if levels == 1:
-                _require_names(place, names, line, separator)
+                _require_names(place, names, line, separator, comment)
             return layout_of(place, names, columns, separator=separator, lines=number - 1 + levels)
+        elif line.lstrip().startswith("#"):
+            comment = f" (line {number} starts with #, which makes it a comment: if it is the header, remove the #)"
     return None
 
 
@@ -97,7 +105,7 @@ def layout_of(
     timestamp, time = finder.timestamp()
     prices = tuple(finder.column(name) for name in PRICES)
     volume = finder.volume()
-    symbol = finder.given("symbol") if "symbol" in columns else finder.first(_SYMBOLS)
+    symbol = finder.given("symbol") if "symbol" in columns else finder.first(SYMBOLS)
     finder.require_complete(separator)
     open_, high, low, close = (price or 0 for price in prices)
     return Layout(
@@ -109,6 +117,7 @@ def layout_of(
         prices=(open_, high, low, close),
         volume=volume,
         symbol=symbol,
+        interval=finder.first(_INTERVALS),
     )
 
 
@@ -130,10 +139,9 @@ class _Finder:
         exact = [at for at, written in enumerate(self._written) if written == name]
         alike = [at for at, plain in enumerate(self._names) if plain == _plain(name)]
         if not exact and not alike:
-            near = difflib.get_close_matches(name, self._written, n=1)
             raise BadData(
                 f"{self._place}: there is no column {name!r}, which data.columns names for {role}"
-                f"{f'; did you mean {near[0]!r}?' if near else ''} (there are: {some(self._written, _SHOWN)})"
+                f"{did_you_mean(name, self._written)} (there are: {some(self._written, _SHOWN)})"
             )
         return self._only(name, exact or alike)
 
@@ -185,7 +193,7 @@ class _Finder:
     def require_complete(self, separator: str) -> None:
         if not self._missing:
             return
-        hints = ", ".join(f"{name} = {self._guess(name)}" for name in self._missing)
+        hints = ", ".join(f'{name} = "{guess}"' for name, guess in self._guesses().items())
         is_no = "is no column" if len(self._missing) == 1 else "are no columns"
         separated = f", separated by {separator!r}" if separator != "," else ""
         none = ' (volume = "": there is none)' if "volume" in self._missing else ""
@@ -195,9 +203,18 @@ class _Finder:
             remedy=f"name them with data.columns = {{{hints}}}{none}, or move a file that holds no bars",
         )
 
-    def _guess(self, role: str) -> str:
-        named = [name for name in self._written if name and re.search(_LIKE[role], name.lower())]
-        return f'"{named[0]}"' if named else '"…"'
+    def _guesses(self) -> dict[str, str]:
+        """Names that the missing columns may have, each of them once; dots where none is likely."""
+        guesses: dict[str, str] = {}
+        for role in self._missing:
+            likely = [
+                name
+                for pattern in _LIKE[role]
+                for name in sorted(self._written, key=lambda name: (bool(_SECOND_BEST.search(name.lower())), len(name)))
+                if re.search(pattern, name.lower()) and not _NOT_LIKE.search(name.lower())
+            ]
+            guesses[role] = next((name for name in likely if name not in guesses.values()), "…")
+        return guesses
 
 
 def _plain(name: str) -> str:
@@ -246,8 +263,11 @@ def joined_names(rows: list[list[str]], symbol: str) -> list[str]:
     return [index[0], *(name if of == mine else f"{of} {name}" for name, of in zip(fields, symbols, strict=False))]
 
 
-def _require_names(place: str, names: list[str], line: str, separator: str) -> None:
-    """Raise BadData if the line that should be the header is already data, or is no row of a table."""
+def _require_names(place: str, names: list[str], line: str, separator: str, comment: str) -> None:
+    """Raise BadData if the line that should be the header is already data, or is no row of a table.
+
+    `comment` tells of a comment above it.
+    """
     filled = [name.strip() for name in names if name.strip()]
     numbers = [name for name in filled if re.fullmatch(r"[-+$]?[\d.,:/TZ +-]+(e[+-]?\d+)?", name, re.IGNORECASE)]
     if len(filled) > 1 and len(numbers) > len(filled) / 2:
@@ -259,7 +279,7 @@ def _require_names(place: str, names: list[str], line: str, separator: str) -> N
         more = " and a name for each other column" if len(names) > 6 else ""
         raise BadData(
             f"{place}: there is no header, this line is data already{epoch}: put a line with the names of the columns"
-            f" above it, such as {header}{more}"
+            f" above it, such as {header}{more}{comment}"
         )
     if len(names) == 1:
         excerpt = " ".join(line.split())[:60]

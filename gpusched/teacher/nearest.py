@@ -85,7 +85,12 @@ def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
     start = plain(symbol)
     longer = sorted(name for key, alike in names.items() if start and key.startswith(start) for name in alike)
     longer = [name for name in longer if not name[len(symbol) : len(symbol) + 1].isalnum()]
-    return (f"{some(longer)} {_are(len(longer))} there", "write the symbol as its file is called") if longer else None
+    if not longer:
+        return None
+    there = f"{some(longer)} {_are(len(longer))} there"
+    if longer[0].startswith(symbol + ".") and not longer[0].lower().endswith(SUFFIXES):
+        return f"{there}, which is not a form that is read", "unpack it, or save it as CSV or Parquet"
+    return there, "write the symbol as its file is called"
 
 
 @functools.lru_cache(maxsize=1)
@@ -97,6 +102,7 @@ def _names(root: str, mtime_ns: int) -> dict[str, list[str]]:
         for suffix in (*SUFFIXES, Path(name).suffix):
             if suffix and name.lower().endswith(suffix.lower()):
                 stem = name[: -len(suffix)]
+                break
         names.setdefault(plain(stem), []).append(name)
     return names
 

@@ -99,10 +99,12 @@ def _number(table: Table, row: int, column: int, name: str, decimal: str) -> flo
 
 
 def _remedy(text: str) -> str:
-    plain = text.replace(" ", "")
+    plain = "".join(text.split())
+    if re.fullmatch(r"[-+]?\d{1,3},\d{3}", plain):
+        return 'write it without a thousands separator, or set data.decimal = "," if that is a decimal comma'
     if plain.count(",") == 1 and "." not in plain and plain.replace(",", "").isdigit():
         return 'set data.decimal = "," if that is a decimal comma'
-    if "," in plain or "'" in plain:
+    if "," in plain or "'" in plain or (plain != text and plain.replace(".", "").isdigit()):
         return "write numbers without thousands separators (data.decimal says which character is the decimal point)"
     if plain[:1] in "$€£₹¥":
         return "write prices without a currency"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pandas as pd
 
 from gpusched.teacher.bars import NAIVE, Floats
 from gpusched.teacher.contents import read_file
-from gpusched.teacher.layout import TIMESTAMPS, Layout, joined_names, layout_of
-from gpusched.teacher.rows import Reading, Rows, join, other_column, own_rows
+from gpusched.teacher.layout import PRICES, SYMBOLS, TIMESTAMPS, Layout, joined_names, layout_of
+from gpusched.teacher.numbers import floats
+from gpusched.teacher.rows import Reading, Rows, join, other_column, own_rows, require_one_interval
 from gpusched.teacher.tables import column_of
 from gpusched.teacher.timestamps import Instants, instants
 from gpusched.workload import BadData, DataNote
@@ -36,6 +39,7 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
     layout = layout_of(str(path), list(frame.columns), reading.columns)
     line = np.arange(1, len(frame) + 1)
     notes: tuple[DataNote, ...] = ()
+    named: dict[str, int] = {}
     if layout.symbol is not None and len(frame):
         symbols = frame.iloc[:, layout.symbol].astype(str)
         counts = {str(value): int(count) for value, count in symbols.value_counts(sort=False).items() if count}
@@ -45,14 +49,19 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
         if mine is not None:
             kept = (symbols == mine).to_numpy(bool)
             frame, line = frame[kept], line[kept]
+        named = {str(name): number for name in frame.iloc[:1, layout.symbol].dropna()}
+    if layout.interval is not None:
+        intervals = frame.iloc[:, layout.interval].dropna()
+        require_one_interval(path, layout.names[layout.interval], {str(value) for value in intervals.unique()})
     local, offset = _instants(path, frame, layout, line, reading)
-    values = [_numbers(path, frame.iloc[:, column]) for column in layout.prices]
+    numbers = functools.partial(_numbers, path, frame, line, reading)
+    values = [numbers(column, name) for column, name in zip(layout.prices, PRICES, strict=True)]
     if layout.volume is None:
         values.append(np.zeros(len(frame)))
         notes += (DataNote("volume", "there is no column of volumes: they are read as 0"),)
     else:
-        values.append(_numbers(path, frame.iloc[:, layout.volume]))
-    return Rows(local, offset, np.array(values), np.full(len(frame), number), line, notes)
+        values.append(numbers(layout.volume, "volume"))
+    return Rows(local, offset, np.array(values), np.full(len(frame), number), line, notes, named)
 
 
 def _frame(path: Path, symbol: str) -> pd.DataFrame:
@@ -83,6 +92,10 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
                 f"{path}: its index holds whole numbers ({frame.index[0]}, …) and has no name: if these are timestamps,"
                 " write the file with the index named timestamp (or as dates)"
             )
+    for key, value in _partitions(path).items():
+        if key.lower() in SYMBOLS and key not in names:
+            frame[key] = value
+            names.append(key)
     if index:
         levels_of_index = [frame.index.get_level_values(level) for level in range(frame.index.nlevels)]
         columns = [pd.Series(level, index=range(len(frame))) for level in levels_of_index]
@@ -91,11 +104,26 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
     return frame
 
 
-def _numbers(path: Path, column: pd.Series) -> Floats:
+def _partitions(path: Path) -> dict[str, str]:
+    """The columns that the directories of a partitioned data set name, as `symbol=AAPL`."""
+    found = {}
+    for parent in path.parents:
+        key, equals, value = parent.name.partition("=")
+        if not equals:
+            break
+        found[key] = urllib.parse.unquote(value)
+    return found
+
+
+def _numbers(path: Path, frame: pd.DataFrame, line: np.ndarray, reading: Reading, place: int, name: str) -> Floats:
+    column = frame.iloc[:, place]
+    if pd.api.types.infer_dtype(column) == "string":  # the same texts are the same numbers as in a text file
+        texts = ["" if pd.isna(value) else str(value) for value in column]
+        return floats(column_of(path, [texts], line), 0, name, reading.decimal)
     try:
         return column.to_numpy(np.float64, na_value=np.nan)
     except (ValueError, TypeError) as error:
-        raise BadData(f"{path}: a price or volume is not a number: {error}") from None
+        raise BadData(f"{path}: {name} is not a number: {error}") from None
 
 
 def _instants(path: Path, frame: pd.DataFrame, layout: Layout, line: np.ndarray, reading: Reading) -> Instants:

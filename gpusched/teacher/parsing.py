@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from gpusched.teacher.bars import Integers
 from gpusched.teacher.contents import read_file, require_text, require_utf8
 from gpusched.teacher.layout import PRICES, Layout, read_layout
 from gpusched.teacher.numbers import floats
-from gpusched.teacher.rows import Reading, Rows, join, other_column, own_rows
+from gpusched.teacher.rows import Reading, Rows, join, other_column, own_rows, require_one_interval
 from gpusched.teacher.tables import Table, cut
 from gpusched.teacher.timestamps import instants
 from gpusched.workload import BadData, DataNote
@@ -46,7 +48,7 @@ def parse_csv(paths: Sequence[Path], reading: Reading) -> Rows:
     if unfinished:
         more = f", and {len(unfinished) - 1} more such files" if len(unfinished) > 1 else ""
         note = DataNote("unfinished", unfinished[0] + more)
-        rows = Rows(rows.local, rows.offset, rows.values, rows.file, rows.line, (*rows.notes, note))
+        rows = dataclasses.replace(rows, notes=(*rows.notes, note))
     return rows
 
 
@@ -109,8 +111,13 @@ def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], la
     """Parse files that have the same layout."""
     table = cut([paths[number] for number in members], [bodies[number] for number in members], layout)
     notes: tuple[DataNote, ...] = ()
+    symbols: dict[str, int] = {}
     if layout.symbol is not None and len(table):
         table, notes = _own(table, layout.symbol, layout.names[layout.symbol].strip(), reading.symbol)
+        if symbol := table.field(0, layout.symbol):
+            symbols[symbol] = members[int(table.file[0])]
+    if layout.interval is not None and len(table):
+        require_one_interval(paths[members[0]], layout.names[layout.interval], _values(table, layout.interval)[0])
     local, offset = instants(table, layout.timestamp, layout.time, reading.date_format)
     values = [floats(table, column, name, reading.decimal) for column, name in zip(layout.prices, PRICES, strict=True)]
     if layout.volume is None:
@@ -118,22 +125,12 @@ def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], la
         notes += (DataNote("volume", "there is no column of volumes: they are read as 0"),)
     else:
         values.append(floats(table, layout.volume, "volume", reading.decimal))
-    return Rows(local, offset, np.array(values), np.array(members, np.int64)[table.file], table.line, notes)
+    return Rows(local, offset, np.array(values), np.array(members, np.int64)[table.file], table.line, notes, symbols)
 
 
 def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tuple[DataNote, ...]]:
     """Keep the rows of the symbol, if a column names several symbols."""
-    characters = table.characters(column)
-    if not len(characters) or (characters == characters[:, :1]).all():
-        counts = {table.field(0, column): len(table)}
-        which = np.zeros(len(table), np.int64)
-    else:
-        keys = np.ascontiguousarray(characters.T).view(f"S{len(characters)}").ravel()
-        values, which, numbers = np.unique(keys, return_inverse=True, return_counts=True)
-        counts = {
-            bytes(value).decode(errors="replace"): number
-            for value, number in zip(values.tolist(), numbers.tolist(), strict=True)
-        }
+    counts, which = _values(table, column)
     mine, notes, problem = own_rows(name, counts, len(table), symbol)
     if problem:
         raise BadData(
@@ -143,6 +140,21 @@ def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tupl
     if mine is None:
         return table, notes
     return table.only(which == list(counts).index(mine)), notes
+
+
+def _values(table: Table, column: int) -> tuple[dict[str, int], Integers]:
+    """The values of a column with their numbers of rows, and the number of each row's value among them."""
+    characters = table.characters(column)
+    if not len(characters) or (characters == characters[:, :1]).all():
+        counts = {table.field(0, column): len(table)}
+        return counts, np.zeros(len(table), np.int64)
+    keys = np.ascontiguousarray(characters.T).view(f"S{len(characters)}").ravel()
+    values, which, numbers = np.unique(keys, return_inverse=True, return_counts=True)
+    counts = {
+        bytes(value).decode(errors="replace"): number
+        for value, number in zip(values.tolist(), numbers.tolist(), strict=True)
+    }
+    return counts, which
 
 
 def explain(path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> str | None:

@@ -17,6 +17,7 @@ from gpusched.teacher.bars import (
     CONFLICTING,
     DAY_US,
     DUPLICATE,
+    NAIVE,
     UNPRICED,
     Bars,
     History,
@@ -37,6 +38,9 @@ _MANY = 5
 _ROUNDING = 1e-6
 #: most pairs of rows that are examined for the reason why they differ
 _PAIRS = 200
+
+#: share of daily bars in the evening of UTC above which it is told: summer time moves some of them past midnight
+_EVENINGS = 0.1
 
 #: explains why rows of a file differ, given pairs of their lines; None if it finds no reason
 Explain = Callable[[Path, Sequence[tuple[int, int]]], str | None]
@@ -65,6 +69,8 @@ def judge(paths: Sequence[Path], rows: Rows, interval: str | None, explain: Expl
         bounds = intervals.span(interval)
         if bounds:
             _require_interval(paths, rows, sifted, interval, bounds)
+        elif (bounds := intervals.measured_span(sifted.bars.instants())) and bounds != intervals.DAY:
+            notes.append(DataNote("interval", f"the bars of {interval} are {intervals.worded(bounds)} apart"))
     if bounds == intervals.DAY and (np.diff(sifted.bars.local // DAY_US) == 0).any():
         sifted = sift(rows.local, rows.offset, rows.values, daily=True)
         _require_agreement(paths, rows, sifted, explain)
@@ -206,10 +212,16 @@ def _jumps(bars: Bars) -> list[DataNote]:
 def _evenings(bars: Bars) -> list[DataNote]:
     """A note on daily bars stamped with an hour of UTC at which the next day has probably begun at their exchange."""
     clock = bars.local % DAY_US
-    hours, counts = np.unique(clock, return_counts=True)
-    hour = int(hours[counts.argmax()]) if len(hours) else 0
-    if not len(bars) or (bars.offset != 0).any() or hour <= DAY_US // 2:
+    if len(bars) and (bars.offset < 0).all() and (bars.offset != NAIVE).all() and not (bars.instants() % DAY_US).any():
+        text = (
+            "the daily bars stand at midnight UTC, which is the day before at the exchange: if they are of whole days"
+        )
+        return [DataNote("timezone", f"{text}, leave data.timezone out")]
+    evening = clock > DAY_US // 2
+    if (bars.offset != 0).any() or np.count_nonzero(evening) <= _EVENINGS * len(bars):
         return []
+    hours, counts = np.unique(clock[evening], return_counts=True)
+    hour = int(hours[counts.argmax()])
     minutes = hour // 60_000_000
     text = (
         f"the daily bars stand at {minutes // 60:02}:{minutes % 60:02} UTC: if that is midnight at the exchange, their"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from gpusched.teacher import intervals
 from gpusched.teacher.bars import NAIVE, Floats, Integers
 from gpusched.teacher.layout import Layout
 from gpusched.teacher.nearest import plain
@@ -41,6 +42,8 @@ class Rows:
     file: Integers
     line: Integers
     notes: tuple[DataNote, ...] = ()
+    #: names in the symbol column of the rows, each with a file that has it
+    symbols: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.local)
@@ -59,6 +62,7 @@ def join(parts: Sequence[Rows]) -> Rows:
         file=file[order],
         line=np.concatenate([part.line for part in parts])[order],
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        symbols={name: number for part in parts for name, number in part.symbols.items()},
     )
 
 
@@ -76,6 +80,26 @@ def require_one_clock(paths: Sequence[Path], rows: Rows) -> None:
     )
 
 
+def require_one_symbol(paths: Sequence[Path], rows: Rows) -> None:
+    """Raise BadData if the symbol columns of several files name different symbols."""
+    if len({plain(name) for name in rows.symbols}) > 1:
+        (one, first), (other, second) = list(rows.symbols.items())[:2]
+        raise BadData(
+            f"{paths[second]}: the symbol is {other}, and {one} in {paths[first]}",
+            remedy="give each symbol files of its own",
+        )
+
+
+def require_one_interval(path: Path, name: str, values: Iterable[str]) -> None:
+    """Raise BadData if a column names several intervals: bars of one series stand between those of another."""
+    named = sorted(values)
+    if len(named) > 1 and all(value.isdigit() or intervals.span(value) for value in named):
+        raise BadData(
+            f"{path}: column {name.strip()!r} has {len(named)} values: {', '.join(named)}",
+            remedy="give each interval a directory of its own",
+        )
+
+
 def own_rows(
     name: str, texts: Mapping[str, int], total: int, symbol: str
 ) -> tuple[str | None, tuple[DataNote, ...], str | None]:
@@ -87,6 +111,8 @@ def own_rows(
     values = list(texts)
     alike = [value for value in values if plain(value) == plain(symbol)]
     mine = symbol if symbol in texts else alike[0] if len(alike) == 1 else None
+    if not values:
+        return None, (), None
     if len(values) == 1:
         if mine or not values[0]:
             return None, (), None

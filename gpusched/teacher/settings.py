@@ -6,14 +6,14 @@ Needs neither numpy nor LightGBM: the command line checks a configuration with i
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from gpusched.errors import did_you_mean
 from gpusched.teacher.parameters import CANONICAL
 from gpusched.workload import BadParameters
 
@@ -105,14 +105,14 @@ def parse_settings(raw: Mapping[str, Any]) -> Settings:
     """Check settings; `lightgbm` becomes complete, with canonical names. Raises BadParameters."""
     for name in raw:
         if name not in Settings.__struct_fields__:
-            raise BadParameters(f"there is no setting {name!r}{_nearest(name, Settings.__struct_fields__)}")
+            raise BadParameters(f"there is no setting {name!r}{did_you_mean(name, Settings.__struct_fields__)}")
     try:
         settings = msgspec.convert(dict(raw), Settings)
     except msgspec.ValidationError as error:
         raise BadParameters(_sentence(str(error), raw)) from None
     for role in settings.columns:
         if role not in COLUMNS:
-            raise BadParameters(f"setting columns: there is no {role!r} in it{_nearest(role, COLUMNS)}")
+            raise BadParameters(f"setting columns: there is no {role!r} in it{did_you_mean(role, COLUMNS)}")
     _check_timezone(settings.timezone)
     _check_date_format(settings.date_format)
     return msgspec.structs.replace(settings, lightgbm=lightgbm_parameters(settings.lightgbm))
@@ -126,7 +126,7 @@ def _check_timezone(name: str) -> None:
     try:
         zoneinfo.ZoneInfo(name)
     except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
-        near = _nearest(name, zoneinfo.available_timezones()) or ', they are called as in "Asia/Kolkata"'
+        near = did_you_mean(name, zoneinfo.available_timezones()) or ', they are called as in "Asia/Kolkata"'
         raise BadParameters(f"setting timezone: there is no zone {name!r}{near}") from None
 
 
@@ -169,7 +169,7 @@ def validate_lightgbm(params: Mapping[str, Any]) -> None:
     for name, value in params.items():
         canonical = CANONICAL.get(name)
         if canonical is None:
-            raise BadParameters(f"LightGBM has no parameter {name!r}{_nearest(name, CANONICAL)}")
+            raise BadParameters(f"LightGBM has no parameter {name!r}{did_you_mean(name, CANONICAL)}")
         if canonical in seen:
             raise BadParameters(f"LightGBM parameters {seen[canonical]} and {name} are the same one: give one of them")
         seen[canonical] = name
@@ -190,11 +190,6 @@ def _check_value(name: str, canonical: str, value: object) -> None:
         raise BadParameters(
             f"LightGBM parameter {name}: the label is 0 or 1, so it is one of {', '.join(_OBJECTIVES)}; got {value!r}"
         )
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _sentence(problem: str, raw: Mapping[str, Any]) -> str:

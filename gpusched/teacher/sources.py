@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,10 @@ from gpusched.teacher.contents import kind
 from gpusched.teacher.nearest import FLAT_SUFFIXES, PARQUET, SUFFIXES, nothing_found, some
 from gpusched.workload import BadData, DataNote, NoData
 
+#: in the name of a file that may hold bars, whether it is read or not
+_DATA = re.compile(
+    r"\.(csv|tsv|psv|txt|dat|parquet|pq|feather|arrow|h5|hdf5?|xlsx?|ods|zip|7z|rar|tar|gz|bz2|xz|zst)\b", re.IGNORECASE
+)
 #: most bytes of a symbol that still make a file name with a suffix
 _LONGEST = 240
 
@@ -64,7 +69,9 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
         return Sources(str(below / name), files, name, (*notes, *more))
     if flat := _flat(root, symbol):
         files, notes = flat
-        return Sources(root, files, interval or None, notes)
+        beside = [f"{symbol}/{name}" for name in _loose(below, directories)]
+        more = _unread(1, [], beside, f"{files[0].name} is read; there")
+        return Sources(root, files, interval or None, (*notes, *more))
     if len(directories) == 1 and not interval:
         files, more = _files(below / directories[0])
         return Sources(str(below / directories[0]), files, directories[0], (_only(directories[0]), *more))
@@ -87,8 +94,12 @@ def _directories(below: Path) -> list[str]:
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
-    if entry.is_dir():
-        return True
+    try:
+        if entry.is_dir():
+            return True
+    except OSError as error:  # a link that leads to itself must not hide the others
+        if not _is_absent(error):
+            raise
     return entry.is_symlink() and not entry.name.lower().endswith(SUFFIXES) and not Path(entry.path).exists()
 
 
@@ -130,8 +141,8 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
             entries = sorted(scanned, key=lambda entry: entry.name)
     except PermissionError as error:
         raise BadData(f"{directory}: {error.strerror}") from None
-    except FileNotFoundError:
-        if not directory.is_symlink():
+    except OSError as error:
+        if not _is_absent(error) or not directory.is_symlink():
             raise
         raise BadData(f"{directory}: is a broken link, to {directory.readlink()}") from None
     for entry in entries:
@@ -139,7 +150,7 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
         if _hidden(name):
             continue
         if not name.lower().endswith(SUFFIXES):
-            others.append(name)
+            others.append(f"{name} (a directory)" if _is_directory(entry) and name[0] != "_" else name)
             continue
         try:
             status = entry.stat()
@@ -170,7 +181,7 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
 
 
 def _looks_like_data(name: str) -> bool:
-    return name.endswith("(a directory)") or name.lower().endswith((*SUFFIXES, ".xlsx", ".xls", ".zip", ".tsv"))
+    return name.endswith("(a directory)") or _DATA.search(name) is not None
 
 
 def _unread(read: int, links: list[str], others: list[str], where: str = "there") -> tuple[DataNote, ...]:
@@ -239,6 +250,14 @@ def _parts(directory: Path, name: str) -> tuple[Source, ...]:
             if not part.startswith((".", "_")) and part.lower().endswith(PARQUET):
                 parts += _file_or_parts(directory, str(Path(parent, part).relative_to(directory)))
     return tuple(parts)
+
+
+def _loose(below: Path, directories: list[str]) -> list[str]:
+    """The names of what may hold bars in the directory of a symbol that has no intervals."""
+    if not below.is_dir():
+        return []
+    files = [path.name for path in below.iterdir() if path.name not in directories and not _hidden(path.name)]
+    return [*directories, *sorted(name for name in files if _looks_like_data(name))]
 
 
 def _refuse(error: OSError) -> None:

@@ -33,6 +33,10 @@ _TIME_OF_DAY = re.compile(_TIME + _OFFSET)
 _NUMBER = re.compile(r"-?0+(?:\.0*)?")
 #: lengths of YYYYMMDD, YYYYMMDDHHMM and YYYYMMDDHHMMSS: numbers that all have one of these are taken to be dates
 _COMPACT_DIGITS = (8, 12, 14)
+#: the widths of these with `.0` at their ends
+_FLOAT_DIGITS = (10, 14, 16)
+#: as seconds since 1970, these are the years from 2033 to 2038: as YYYYMMDDHH, those from 1990 to 2050
+_HOURS = (1_990_010_100, 2_050_123_123)
 
 _ZERO, _DOT, _MINUS = b"0.-"
 _DAY_US = 24 * 3600 * 1_000_000
@@ -84,7 +88,7 @@ def _texts(table: Table, column: int, time: int) -> list[str]:
 def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
     """Add the times of day of another column to dates. Raises BadData if either column has both, and they differ."""
     try:
-        clock, offset = _in_groups(table.characters(time), _times_of_day)
+        clock, offset = _in_groups(_whole_clocks(table.characters(time)), _times_of_day)
     except _NotRead as error:
         clock, offset = _read(table, time, lambda: _texts(table, column, time))
         if not (clock // _DAY_US == dates[0] // _DAY_US).all():
@@ -105,6 +109,19 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
             remedy="say which column is the timestamp with data.columns",
         )
     return date + clock, np.where(offset == NAIVE, dates[1], offset)
+
+
+def _whole_clocks(characters: Characters) -> Characters:
+    """Times of day with the zeros in front that they lose as numbers: 930 beside 1530, 93000 beside 153000."""
+    widths = (characters != 0).sum(axis=0)
+    longest = len(characters)
+    if longest not in (4, 6) or widths.min() == longest or not (_digits(characters) | (characters == 0)).all():
+        return characters
+    whole = np.full_like(characters, _ZERO)
+    for width in np.unique(widths).tolist():
+        members = np.flatnonzero(widths == width)
+        whole[longest - width :, members] = characters[:width, members]
+    return whole
 
 
 def _formatted(table: Table, texts: list[str], date_format: str) -> Instants:
@@ -220,6 +237,7 @@ def _numbers(characters: Characters) -> Instants | None:
     first = characters[:, 0]
     if not _NUMBER.fullmatch(_shape(np.where(_digits(first), np.uint8(_ZERO), first))):
         return None
+    characters = _without_fraction(characters)
     widths = (characters != 0).sum(axis=0)
     if int(widths.min()) == int(widths.max()) in _COMPACT_DIGITS:
         try:
@@ -242,6 +260,14 @@ def _numbers(characters: Characters) -> Instants | None:
     per_second = _UNITS[_unit(integers)]
     local = integers * (1_000_000 // per_second) if per_second <= 1_000_000 else integers // (per_second // 1_000_000)
     return local, np.zeros(len(local), np.int32)
+
+
+def _without_fraction(characters: Characters) -> Characters:
+    """Dates such as 20240131.0 as whole numbers; pandas makes floats of a column in which one is missing."""
+    if len(characters) not in _FLOAT_DIGITS or (characters == 0).any():
+        return characters
+    are_whole = (characters[-2] == _DOT).all() and (characters[-1] == _ZERO).all()
+    return characters[:-2] if are_whole else characters
 
 
 def _from_floats(characters: Characters) -> Instants:
@@ -267,6 +293,8 @@ def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
     if not units:
         raise _NotRead(largest, ": read as a time since 1970, in any unit, it is not between 1973 and 2099")
     (unit,) = units
+    if unit == "seconds" and ((numbers >= _HOURS[0]) & (numbers <= _HOURS[1]) & (numbers % 100 < 24)).all():
+        raise _NotRead(largest, ': it seems to be a date and an hour; if so, set data.date_format = "%Y%m%d%H"')
     if (early := numbers < -_LAST_S * _UNITS[unit]).any():
         raise _NotRead(int(early.argmax()), f": in {unit}, like the others, it is a time before 1840")
     for other, per_second in _UNITS.items():

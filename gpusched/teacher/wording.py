@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 _DAY_AND_MONTH = re.compile(r"(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4}|\d\d)\b(.*)")
-_MONTH_NAME = re.compile(r"(\d{1,2})([- /]?)([A-Za-z]{3,9})([- /]?)(\d{4}|\d\d)\b(.*)")
-_AMERICAN_NAME = re.compile(r"([A-Za-z]{3,9}) (\d{1,2}), (\d{4})\b(.*)")
+_MONTH = r"((?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6})"
+_MONTH_NAME = re.compile(rf"(\d{{1,2}})([- /]?){_MONTH}([- /]?)(\d{{4}}|\d\d)\b(.*)")
+_AMERICAN_NAME = re.compile(rf"{_MONTH} (\d{{1,2}}), (\d{{4}})\b(.*)")
 _TWELVE_HOURS = re.compile(r"\d{4}([-/.])\d{1,2}\1\d{1,2}( .*[AaPp][Mm])")
-_NAMED_ZONE = re.compile(r"(\d{8}|\d{4}-\d\d-\d\d)([ T-]{1,2})(\d\d:\d\d:\d\d) ([A-Z][A-Za-z]*(?:/[A-Za-z_]+)?)")
+_NAMED_ZONE = re.compile(
+    r"(\d{8}|\d{4}-\d\d-\d\d)([ T-]{1,2})(\d\d:\d\d:\d\d) (?![AaPp][Mm])([A-Z][A-Za-z]*(?:/[A-Za-z_]+)?)"
+)
 _ROUNDED = re.compile(r"\d(\.\d+)?[eE]\+?\d+")
 #: times of day, and how `data.date_format` spells them
 _CLOCKS = {
@@ -39,9 +42,10 @@ def timestamp_cause(texts: list[str], row: int) -> tuple[str, str]:
     if match := _NAMED_ZONE.fullmatch(text):
         zone, date = match[4], "%Y-%m-%d" if "-" in match[1] else "%Y%m%d"
         form = f"{date}{match[2]}%H:%M:%S {zone}"
+        exchange = f'"{zone}"' if "/" in zone else 'the zone of the exchange, such as "Asia/Kolkata"'
         return (
             ": a time zone written as a name is not read",
-            f'set data.date_format = "{form}" and data.timezone = "{zone}"',
+            f'set data.date_format = "{form}" and data.timezone = {exchange}',
         )
     if _ROUNDED.fullmatch(text):
         return ": it is a rounded number, likely a spreadsheet's", "export it as text"

@@ -111,9 +111,9 @@ def test_replacing_is_told_in_numbers() -> None:
     assert planning.replacing(0, 0) == []
     assert planning.replacing(1, 1) == [
         "1 result of other parameters or data will be replaced",
-        "1 thing that is no result will be moved aside",
+        "1 thing that is not a result will be moved aside",
     ]
-    assert planning.replacing(2, 3)[1] == "3 things that are no results will be moved aside"
+    assert planning.replacing(2, 3)[1] == "3 things that are not results will be moved aside"
 
 
 def test_windows_without_rows_have_a_typical_one() -> None:

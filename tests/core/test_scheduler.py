@@ -789,7 +789,7 @@ def test_results_are_looked_for_before_a_batch_is_finished() -> None:
     assert isinstance(lost, Finished)
     assert isinstance(lost.outcome, Lost)
     assert lost.outcome.failure.kind == "missing"
-    assert lost.outcome.failure.message == "its result was committed to /out/w, and is not there any more"
+    assert lost.outcome.failure.message == "its result was committed to /out/w, but is no longer there"
     assert isinstance(driver.state(B), Finished)
     assert [type(record) for record in driver.records] == [WindowMoved, WindowMoved, BatchFinished]
     driver.missing = ()

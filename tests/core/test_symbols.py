@@ -105,9 +105,9 @@ def test_a_comment_begins_behind_a_blank() -> None:
 def test_what_may_be_meant_otherwise() -> None:
     assert parse_symbols("AAPL\nSymbol").doubts == ()
     (heading,) = parse_symbols("# mine\nTicker\nAAPL").doubts
-    assert heading == "'Ticker' in line 2 is taken for a symbol, and looks like a heading"
+    assert heading == "'Ticker' in line 2 is taken as a symbol, but looks like a heading"
     (apart,) = parse_symbols("AAPL\nO\u0308BB\nÖBB").doubts
-    assert apart == "O\u0308BB in line 2 has letters and accents apart, as macOS writes names of files"
+    assert apart == "O\u0308BB in line 2 has accents as separate characters, as macOS writes file names"
     (suffix,) = parse_symbols("AAPL.csv\nMSFT.CSV").doubts
     assert suffix.startswith("AAPL.csv and 1 more look like names of files: leave the suffix out (AAPL)")
 

@@ -154,7 +154,7 @@ async def test_a_window_that_is_seen_on_another_device_closes_its_own(fake: Fake
         assert [state.health for state in bench.pool.values()] == ["open", "open"]
         fake.set(0, processes="11:1000 22:1000")
         await bench.until(lambda: bench.gpu(1).health == "quarantined")
-        assert bench.gpu(1).reason == f"process 22 was placed here, and runs on {uuid(0)}"
+        assert bench.gpu(1).reason == f"process 22 was placed here, but runs on {uuid(0)}"
         assert bench.stopped == [(B, 1)]
         bench.end(A).end(B, ending=failure("killed")).start(B, 2).end(B, 2)
         assert bench.scheduler.unfinished == 0

@@ -26,7 +26,7 @@ def test_results_moved_to_a_bigger_disk_and_linked_back(gpusched: Command) -> No
     before = {path: path.read_bytes() for path in bigger.rglob("*") if path.is_file()}
     assert gpusched.json("run", *ASKED)["windows"]["reused"] == 3, "results are read through links"
 
-    said = "3 to train, 0 to reuse, 0 to skip; 3 things that are no results will be moved aside"
+    said = "3 to train, 0 to reuse, 0 to skip; 3 things that are not results will be moved aside"
     _, planned = gpusched.said("plan", *OTHER)
     assert said in planned
     assert gpusched.json("plan", *OTHER)["totals"] == {"total": 3, "train": 3, "reuse": 0, "skip": 0, "move_aside": 3}

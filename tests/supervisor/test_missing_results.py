@@ -46,7 +46,7 @@ async def test_results_that_are_removed_while_their_batch_runs_are_lost_and_can_
         assert row.counts == {"succeeded": 3}
         (key,) = [window.key for window in store.windows("b") if window.key.label == LABELS[0]]
         assert [(line.new, line.reason) for line in store.story(key)][3:5] == [
-            ("lost", "its result is not there any more"),
+            ("lost", "its result is no longer there"),
             ("queued", "retried by request"),
         ]
 
@@ -58,7 +58,7 @@ async def test_a_batch_whose_windows_had_all_ended_when_the_supervisor_died_is_l
         await bench.supervisor.submit(make_batch(tmp_path, "two_files"), plan(2))
         await bench.finished()
     with Store.open(tmp_path / "state" / "state.db") as store:
-        store._execute("UPDATE batches SET finished_at = NULL")
+        store.database.execute("UPDATE batches SET finished_at = NULL")
     shutil.rmtree(tmp_path / "output" / LABELS[0])
     (tmp_path / "output" / "teacher_runs.json").unlink()
     async with supervised(tmp_path, recover=True) as bench:

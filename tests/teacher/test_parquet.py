@@ -43,6 +43,12 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: pd.DataFrame | 
             pd.DataFrame({"timestamp": ["2024-01-02T09:15:00+05:30", "2024-01-01 09:15:00+05:30"], **COLUMNS}),
             ["2024-01-01T09:15:00+05:30", "2024-01-02T09:15:00+05:30"],
         ),
+        (
+            pd.DataFrame(
+                {"Date": [20240102.0, 20240101.0], **COLUMNS, "Close": ["1.5", "2.5"], "symbol": [None, None]}
+            ),
+            ["2024-01-01T00:00:00", "2024-01-02T00:00:00"],
+        ),
         (pd.DataFrame({"time": NAIVE, **COLUMNS}), ["2024-01-01T00:00:00", "2024-01-02T00:00:00"]),
         (
             pd.DataFrame({"date": NAIVE.strftime("%Y-%m-%d"), "time": [dt.time(9, 15)] * 2, **COLUMNS}),
@@ -90,7 +96,8 @@ def test_frames_that_are_understood(
             pd.DataFrame({"Date": NAIVE}),
             r"ABC\.parquet: there are no columns 'open', 'high', 'low', 'close' \(there are: Date\)",
         ),
-        (pd.DataFrame({"Date": NAIVE, **COLUMNS, "Open": ["x", "y"]}), "a price or volume is not a number"),
+        (pd.DataFrame({"Date": NAIVE, **COLUMNS, "Open": ["1.0", "2_0"]}), "parquet:2: open '2_0' is not a number"),
+        (pd.DataFrame({"Date": NAIVE, **COLUMNS, "Open": ["x", "y"]}), "parquet:1: open 'x' is not a number"),
         (pd.DataFrame({"Date": [NAIVE[0], None], **COLUMNS}), "row 2 has no timestamp"),
         (pd.DataFrame({"Date": ["2024-01-01", "soon"], **COLUMNS}), "parquet:2: 'soon' is not a timestamp"),
         (
@@ -104,3 +111,14 @@ def test_what_cannot_be_used(
 ) -> None:
     with pytest.raises(BadData, match=message):
         load(tmp_path, monkeypatch, frame)
+
+
+def test_a_partition_names_its_symbol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dates = iter((NAIVE, NAIVE + dt.timedelta(days=2)))
+    monkeypatch.setattr(pd, "read_parquet", lambda file: pd.DataFrame({"Date": next(dates), **COLUMNS}))
+    for symbol in ("ABC", "XYZ"):
+        part = tmp_path / "ABC.parquet" / f"symbol={symbol}" / "part.parquet"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"PAR1")
+    with pytest.raises(BadData, match="the symbol is XYZ, and ABC in"):
+        load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", Settings())

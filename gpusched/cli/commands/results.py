@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import difflib
 import statistics
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import msgspec
 from gpusched.cli.commands.queries import STATUS_STYLES, to_daemon
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
-from gpusched.errors import DONE, InputError, UsageError
+from gpusched.errors import DONE, InputError, UsageError, did_you_mean
 from gpusched.protocol import ResultLine
 
 Row = dict[str, Cell]
@@ -120,8 +119,7 @@ def by_symbol(rows: list[Row], metric: str) -> list[Row]:
 def _require_column(name: str, names: Sequence[str], arguments: str) -> str:
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1)
-    raise UnknownColumn(name=name, asked=arguments, nearest=f"; did you mean {near[0]!r}?" if near else "")
+    raise UnknownColumn(name=name, asked=arguments, nearest=did_you_mean(name, names))
 
 
 def _sorted(rows: list[Row], name: str, *, reverse: bool) -> list[int]:

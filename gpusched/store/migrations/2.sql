@@ -2,7 +2,7 @@
 
 ALTER TABLE attempts ADD COLUMN device_memory_bytes INTEGER;  -- NULL: no reading saw it use any
 
--- What was read of the devices while windows of a batch ran: [gpusched.core.history.Sample], JSON.
+-- Readings of the devices while windows of a batch ran: [gpusched.core.samples.Sample], JSON.
 CREATE TABLE histories (
     batch_id TEXT PRIMARY KEY REFERENCES batches (id) ON DELETE CASCADE,
     samples  TEXT NOT NULL

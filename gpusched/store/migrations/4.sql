@@ -1,7 +1,7 @@
 -- From version 3 to 4.
 
 ALTER TABLE attempts ADD COLUMN own_memory_bytes INTEGER;  -- NULL: not known
--- What changed for all windows of a batch that were not finished.
+-- Changes of a batch's terms, for the stories of its unfinished windows.
 CREATE TABLE batch_story (
     batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,
     after    INTEGER NOT NULL,                       -- the story's last line by then
@@ -10,12 +10,12 @@ CREATE TABLE batch_story (
 );
 CREATE INDEX batch_story_by_batch ON batch_story (batch_id, after);
 
--- What is being removed, with what: 'records' or 'results' too. NULL: the batch is there.
+-- A batch that is being removed: 'records' only, or 'results' too. NULL: the batch stays.
 ALTER TABLE batches ADD COLUMN forgetting TEXT;
 
 ALTER TABLE learned ADD COLUMN host_memory_max INTEGER NOT NULL DEFAULT 0;
 
--- What was asked of a batch and is not through: gpusched.core.changes.Change.
+-- Changes of a batch that are not completed: gpusched.core.changes.Change.
 CREATE TABLE changes (
     batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,
     verb     TEXT NOT NULL,
@@ -37,7 +37,7 @@ CREATE TABLE timings (
     at_least    INTEGER NOT NULL,
     PRIMARY KEY (workload, settings, model, device_type, bucket)
 ) WITHOUT ROWID;
--- What there is to know about the data of a batch, by symbol: [gpusched.core.model.DataNote], JSON.
+-- Notes on the data of a batch, by symbol: [gpusched.core.model.DataNote], JSON.
 CREATE TABLE notes (
     batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,
     number   INTEGER NOT NULL,                           -- order of the symbols
