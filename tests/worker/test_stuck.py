@@ -145,6 +145,29 @@ async def test_a_launcher_that_hangs_is_replaced(tmp_path: Path, fifo: MakeFifo)
     )
 
 
+@pytest.mark.parametrize("name", ["has_daemon", "has_child"])
+@pytest.mark.usefixtures("impatient")
+async def test_so_is_one_that_was_stopped_before_it_could_kill_the_rest(
+    tmp_path: Path, fifo: MakeFifo, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The rest of a window was taken for what does not die, and a stopped launcher kept its slots for ever."""
+    monkeypatch.setattr(link, "STOPPED_S", 1.0)  # later than what does not die is told
+    said = fifo("said")
+    told: list[str] = []
+    async with bench(tmp_path) as b:
+        window = await b.fork(name, fifo=said.path)
+        (rest,) = {await said.number(), await said.number()} - {window.pid}
+        watched = os.pidfd_open(rest)
+        stopped = b.launcher_pid
+        assert stopped is not None
+        os.kill(stopped, signal.SIGSTOP)
+        os.kill(window.pid, signal.SIGKILL)
+        with anyio.fail_after(20):
+            assert (await window.wait(b.messages.append, told.append)).launcher_lost
+            await exited(watched)
+    assert told == []
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_launcher_that_is_stopped_and_owes_nothing_is_left_alone(tmp_path: Path, fifo: MakeFifo) -> None:
     said = fifo("said")
