@@ -13,6 +13,7 @@ from gpusched.config.schema import BUILT_IN_WORKLOAD, STATE_DIR, Config, Priorit
 from gpusched.core.model import BatchSpec, Limits
 from gpusched.core.terms import terms_of
 from gpusched.errors import UsageError
+from gpusched.teacher.settings import READING, parse_settings
 
 #: bytes in a setting's `_mb`
 MEGABYTE = 1024 * 1024
@@ -40,8 +41,6 @@ def workload_settings(config: Config) -> dict[str, Any]:
         "lightgbm": config.lightgbm,
     }
     if config.run.workload == BUILT_IN_WORKLOAD:
-        from gpusched.teacher.settings import READING, parse_settings
-
         settings |= {name: getattr(config.data, name) for name in READING}
         settings = msgspec.structs.asdict(parse_settings(settings))
     return settings
