@@ -58,7 +58,7 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
     #: by label of a window that was active: attempts that began and ended by no fault of its own, this one included
     losses: dict[str, int] = {}
-    #: why it cannot go on now, and is to be held
+    #: why it cannot go on now, so that it is held
     obstacle: str | None = None
 
 

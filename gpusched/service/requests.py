@@ -352,12 +352,13 @@ class Requests:
         Offsets count all bytes that were written, also those that were cut out of the middle of the log since.
         """
         try:
-            descriptor = os.open(self._supervisor.log_path(key, attempt), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            path = self._supervisor.attempts.log_path(key, attempt)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return None
         try:
             while True:
-                position, most, offset = self._supervisor.find_in_log(key, attempt, offset)
+                position, most, offset = self._supervisor.attempts.find_in_log(key, attempt, offset)
                 data = os.pread(descriptor, min(most, CHUNK_BYTES), position)
                 if not data:
                     return offset

@@ -1,8 +1,8 @@
-"""The claims of a supervisor on the output directories of its batches that are at work.
+"""Claims: locks of a supervisor on the output directories of its unfinished batches.
 
-Two supervisors that train into one directory replace each other's results and index, so each claims the directory by a
-lock, which ends with its process. Nothing is written for it. Where a file system has no locks on directories (NFS),
-nobody is kept out.
+Two supervisors that train into one directory would replace each other's results and index, so each claims the directory
+by a lock on it, which ends with the process. No file is written for this. On file systems without locks on directories
+(NFS) nobody is kept out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpusched.errors import InputError
 
 
 class Claims:
-    """The directories that are claimed, by batch."""
+    """The claimed directories, by batch."""
 
     def __init__(self) -> None:
         self._locks: dict[str, int] = {}
@@ -29,14 +29,14 @@ class Claims:
         """Claim a directory; `make` it if missing. Raises OutputInUse, OSError, `directories.NotOurs`."""
         if batch_id in self._locks:
             return
-        # In a thread: a file system that hangs may keep it waiting.
+        # In a thread: the call may hang with its file system.
         claim = partial(outputs.claim, output_dir, guarded=guarded, make=make)
         self._locks[batch_id] = await anyio.to_thread.run_sync(claim)
 
     def retake(self, batch: Batch) -> str | None:
-        """Claim the directory of a batch that is taken up again; who has it, if somebody has.
+        """Claim the directory of a batch that is taken up again; return a sentence if another supervisor has it.
 
-        A directory that cannot be opened now, since it is not mounted perhaps, is not claimed.
+        A directory that cannot be opened now, perhaps because it is not mounted, is not claimed.
         """
         try:
             self._locks[batch.id] = outputs.claim(Path(batch.output_dir), guarded=batch.guarded)

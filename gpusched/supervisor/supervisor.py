@@ -4,15 +4,11 @@ Events are queued and handled in turns of the event loop. Each turn hands its ev
 resulting records in one transaction, and only then acts: a process is never forked before the store knows why. If the
 commit fails (a full disk), nothing is launched until it succeeds, but windows that are to end are ended: after a
 restart, a window that was recorded as running counts as one whose process has ended.
-
-Two guards keep a GPU from being over-subscribed: the scheduler's ledger decides who holds which slot, and a semaphore
-with one permit per slot guards the launch itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import logging
 import signal
@@ -27,10 +23,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import artifacts, clock, outputs
+from gpusched import clock, outputs
 from gpusched.core.events import (
     AttemptEnded,
-    AttemptStarted,
     BatchAccepted,
     BatchFinished,
     BatchRecovered,
@@ -43,8 +38,6 @@ from gpusched.core.events import (
     Event,
     Kill,
     Launch,
-    ProcessStuck,
-    ProgressReported,
     Record,
     ResultsChecked,
     ShutdownRequested,
@@ -53,45 +46,32 @@ from gpusched.core.events import (
     TimePassed,
     Update,
 )
-from gpusched.core.failures import Exit, Killer, classify, out_of_host_memory
 from gpusched.core.model import (
-    CPU,
     Active,
     Batch,
     DataNotes,
     Device,
-    Ending,
     Failure,
     Instant,
     PlannedWindow,
     State,
     Stopping,
-    Usage,
     WindowKey,
-    WindowResult,
 )
-from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import UNKNOWN, Accounted
 from gpusched.directories import NotOurs
 from gpusched.engines.condition import Condition
-from gpusched.engines.jobs import environment, window_job
-from gpusched.engines.local import proc
-from gpusched.engines.local.launcher import Launcher, Upgraded
-from gpusched.engines.local.link import NoMemoryToFork, WorkloadNotLoadable
-from gpusched.engines.local.logs import end_of_log
-from gpusched.engines.local.process import Process
-from gpusched.errors import LaunchError, StoreError
+from gpusched.engines.local.launcher import Launcher
+from gpusched.errors import StoreError
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import Arrivals
+from gpusched.supervisor.attempts import Attempts, Means, committed_result
 from gpusched.supervisor.claims import Claims
 from gpusched.supervisor.histories import Histories
 from gpusched.supervisor.index import Index
 from gpusched.supervisor.learning import Learning
-from gpusched.supervisor.permits import Permits
-from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress
-from gpusched.workload import device_fingerprint
 
 log = logging.getLogger("gpusched.daemon")
 
@@ -139,27 +119,21 @@ class Supervisor:
         self.estimates = self._learning.estimates
         self.scheduler = Scheduler(self.estimates)
         self._store = store
-        self._launcher = launcher
-        self._logs_dir = logs_dir
-        self._cache_dir = cache_dir
         self._observe = observe
-        self._account = account
-        self._memory = HostMemory() if memory is None else memory
         self._condition = condition or Condition()
         self.claims = Claims()
         self._on_turn = on_turn
-        self._index = Index(store, self.log_path)
+        memory = HostMemory() if memory is None else memory
+        means = Means(launcher=launcher, logs_dir=logs_dir, cache_dir=cache_dir, memory=memory, account=account)
+        self.attempts = Attempts(self.scheduler, means, self._condition, post=self.post, observe=observe)
+        self._index = Index(store, self.attempts.log_path)
         pool = DevicesFound(devices=devices, trying=frozenset(untried))
-        self._events: deque[Event] = deque([pool, self._memory.read()])
+        self._events: deque[Event] = deque([pool, memory.read()])
         #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
         self._wakeup = anyio.Event()
-        self._permits = Permits()
-        self._processes: dict[tuple[WindowKey, int], Process] = {}
         self._records: list[Record] = []
         self._commands: list[Command] = []
-        #: events for `_doubt`, by device: set at its next reading or its loss
-        self._heard: dict[str, anyio.Event] = {}
         self._histories = Histories(store.history)
         #: finished batches in memory and their numbers of windows, in the order of finishing
         self._finished: dict[str, int] = {}
@@ -168,8 +142,6 @@ class Supervisor:
         self._checks: set[int] = set()
         #: events to set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
-        #: attempts whose processes were killed but do not die
-        self._stuck: set[tuple[WindowKey, int]] = set()
         self._shutdown = self._stopping = self._left = False
         #: monotonic instant at which `run` returns even if processes hang
         self._leave_at = float("inf")
@@ -265,21 +237,18 @@ class Supervisor:
 
     @property
     def _idle(self) -> bool:
-        busy = self.scheduler.active or self._events or self._commands or self._processes or self._checks
+        busy = self.scheduler.active or self._events or self._commands or self.attempts or self._checks
         return not busy and (self._stopping or not self._records)
 
     @property
     def _is_in_vain(self) -> bool:
         """Whether all processes that are still waited for were killed but do not die."""
-        return self._stopping and bool(self._processes) and self._processes.keys() <= self._stuck
+        return self._stopping and self.attempts.all_stuck
 
     async def _leave(self) -> None:
         """End everything at the end of the time limit, and note the processes that do not die in `left_behind`."""
         self._left = True
-        windows = {process.pid: key for (key, _), process in self._processes.items()}
-        for pid in await self._launcher.abandon():
-            seen = proc.look(pid)
-            self.left_behind[pid] = None if seen is None else windows.get(seen.group)
+        self.left_behind = await self.attempts.abandon()
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
@@ -329,10 +298,10 @@ class Supervisor:
             match event:
                 case DeviceRead(reading=reading):
                     self._histories.note(reading, {a.key.batch_id for a in self.scheduler.pool.allocations()})
-                    self._tell(reading.device_id)
+                    self.attempts.hear_of(reading.device_id)
                 case DeviceLost(device_id=device_id):
-                    self._tell(device_id)
-        self._permits.fit(len(self.scheduler.pool.slots))
+                    self.attempts.hear_of(device_id)
+        self.attempts.permits.fit(len(self.scheduler.pool.slots))
         committed = self._commit()
         self._on_turn()
         commands, self._commands = self._commands, []
@@ -388,22 +357,17 @@ class Supervisor:
     def _unkeep(self, batch_id: str) -> None:
         self._finished_windows -= self._finished.pop(batch_id, 0)
 
-    def _tell(self, device_id: str) -> None:
-        heard = self._heard.pop(device_id, None)
-        if heard is not None:
-            heard.set()
-
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:
             case Launch():
-                tasks.start_soon(self._attempt, command)
+                tasks.start_soon(self.attempts.run, command)
             case CheckResults():
                 self._checks.add(command.check)
                 tasks.start_soon(self._check_results, command)
             case Terminate():
-                self._signal(command.key, command.attempt, signal.SIGTERM)
+                self.attempts.signal(command.key, command.attempt, signal.SIGTERM)
             case Kill():
-                self._signal(command.key, command.attempt, signal.SIGKILL)
+                self.attempts.signal(command.key, command.attempt, signal.SIGKILL)
 
     def _done_without_commit(self, command: Command) -> bool:
         """End windows that are to end although the store cannot record why; return whether the command is done.
@@ -412,9 +376,9 @@ class Supervisor:
         """
         match command:
             case Terminate(key=key, attempt=attempt):
-                self._signal(key, attempt, signal.SIGTERM)
+                self.attempts.signal(key, attempt, signal.SIGTERM)
             case Kill(key=key, attempt=attempt):
-                self._signal(key, attempt, signal.SIGKILL)
+                self.attempts.signal(key, attempt, signal.SIGKILL)
             case Launch(key=key, attempt=attempt) if self._unwanted(key):
                 never = Failure(kind="interrupted", message="stopped before it was launched")
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=never, launched=False))
@@ -426,16 +390,6 @@ class Supervisor:
         """Whether a launch that waits for a commit need not be made any more."""
         return self._shutdown or isinstance(self.scheduler.state(key), Stopping)
 
-    def _signal(self, key: WindowKey, attempt: int, signum: signal.Signals) -> None:
-        process = self._processes.get((key, attempt))
-        if process is not None:
-            process.signal(signum)
-        elif signum == signal.SIGKILL:
-            # The process was never forked, so its launcher hangs.
-            batch = self.scheduler.batch(key.batch_id)
-            assert batch is not None
-            self._launcher.kill(batch.spec.workload)
-
     async def _check_results(self, command: CheckResults) -> None:
         """Check results in a thread: there may be many, and on a slow network file system."""
         batch = self.scheduler.batch(command.batch_id)
@@ -446,152 +400,6 @@ class Supervisor:
         await self._index.gather(command.batch_id)
         self.post(ResultsChecked(batch_id=command.batch_id, check=command.check, missing=tuple(missing)))
         self._checks.discard(command.check)
-
-    # -- attempts ----------------------------------------------------------------------------------------------------
-
-    async def _attempt(self, launch: Launch) -> None:
-        """Run one attempt, from the fork until its whole process group is gone."""
-        key, attempt = launch.key, launch.attempt
-        batch = self.scheduler.batch(key.batch_id)
-        assert batch is not None
-        device = self.scheduler.pool.devices[launch.slot.device_id].device
-        planned = self.scheduler.planned(key)
-        limits = batch.spec.limits
-        async with self._permits:
-            try:
-                process = await self._launcher.fork(
-                    window_job(batch, planned, device, self._cache_dir),
-                    log_path=self.log_path(key, attempt),
-                    env=environment(device),
-                    cpus=device.cpus,
-                    memory_limit_bytes=limits.memory_limit_bytes or None,
-                    log_limit_bytes=limits.log_limit_bytes,
-                )
-            except WorkloadNotLoadable as error:
-                broken = Failure(kind="bad_parameters", message=str(error), traceback=error.traceback)
-                self.post(AttemptEnded(key=key, attempt=attempt, ending=broken))
-                return
-            except (LaunchError, OSError) as error:
-                if isinstance(error, Upgraded):  # no other window could be launched either
-                    reason = error.problem.format(**error.details)
-                    for device_id in self.scheduler.pool.devices:
-                        self.post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
-                refused = _refusal(error)
-                self.post(AttemptEnded(key=key, attempt=attempt, ending=refused))
-                return
-            self._processes[key, attempt] = process
-            self._memory.follow(process.pid, process.shared_bytes)
-            try:
-                self.post(AttemptStarted(key=key, attempt=attempt, pid=process.pid))
-                ended = await self._follow(process, batch, planned, key, attempt, device)
-            finally:
-                del self._processes[key, attempt]
-                self._memory.forget(process.pid)
-        self.post(ended)
-
-    async def _follow(
-        self, process: Process, batch: Batch, planned: PlannedWindow, key: WindowKey, attempt: int, device: Device
-    ) -> AttemptEnded:
-        """Read the messages of a process until it is gone, and classify its end."""
-        results: list[WindowResult] = []
-        errors: list[Failure] = []
-
-        def on_message(message: PipeMessage) -> None:
-            match message:
-                case Progress(phase=phase, round=round, rounds=rounds):
-                    self._observe(ProgressReported(key=key, attempt=attempt, phase=phase, round=round, rounds=rounds))
-                case WindowResult(artifacts_path=path) if Path(path) != Path(batch.output_dir, key.label):
-                    errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
-                case WindowResult():
-                    results.append(message)
-                case Error(kind=kind, message=text, traceback=traceback):
-                    errors.append(Failure(kind=kind, message=text, traceback=traceback))
-
-        def on_stuck(trouble: str) -> None:
-            self._stuck.add((key, attempt))
-            self._condition.tell("window", str(key), f"{key} {trouble}")
-            self.post(ProcessStuck(key=key, attempt=attempt, reason=trouble))
-
-        end = await process.wait(on_message, on_stuck)
-        if (key, attempt) in self._stuck and not self._left:
-            self._stuck.remove((key, attempt))
-            self._condition.clear("window", str(key))
-        ending: Ending = classify(
-            result=results[-1] if results else None,
-            error=errors[-1] if errors else None,
-            violation=end.violation,
-            exit=Exit(
-                launcher_lost=end.launcher_lost,
-                exit_code=end.exit_code,
-                signal=end.signal,
-                killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
-                on_cpu=device.id == CPU,
-                memory_limited=self._memory.limited or batch.spec.limits.memory_limit_bytes > 0,
-                log_end=end_of_log(self.log_path(key, attempt)) if end.signal == signal.SIGABRT else "",
-            ),
-        )
-        if isinstance(ending, Failure) and ending.kind == "host_memory":
-            self.post(self._memory.read())  # its memory is free: the next window need not wait for a reading
-        if isinstance(ending, Failure) and not errors:
-            # The process may have died between its commit and its report.
-            ending = committed_result(batch, planned) or ending
-        accounted = await self._account(device.id, process.pid)
-        if isinstance(ending, Failure) and device.id != CPU:
-            await self._doubt(key, ending, device)
-        usage = Usage(
-            cpu_seconds=end.cpu_seconds,
-            peak_memory_bytes=end.peak_memory_bytes,
-            device_memory_bytes=accounted.memory_bytes,
-            device_seconds=accounted.seconds,
-            own_memory_bytes=max(0, end.peak_memory_bytes - process.shared_bytes) if end.peak_memory_bytes else None,
-        )
-        note = ""
-        if end.log_left_out_bytes:
-            note = f"{end.log_left_out_bytes / 2**20:.1f} MiB of its log are left out (run.log_limit_mb)"
-        return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage, note=note)
-
-    def _killer(self, end: ProcessEnd) -> Killer:
-        """The sender of the SIGKILL of which a process died."""
-        if end.killed:
-            return "gpusched"
-        by_kernel = self._memory.take_kill()
-        return "unknown" if by_kernel is None else "kernel" if by_kernel else "somebody"
-
-    async def _doubt(self, key: WindowKey, failure: Failure, device: Device) -> None:
-        """Wait before a failure counts, until a loss of the device would be known: that stops the window first.
-
-        Two readings are awaited, since the driver's events are received between them.
-        """
-        with anyio.move_on_after(DOUBT_S):
-            for _ in range(2):
-                if not self.scheduler.blames(key, failure):
-                    return
-                await self._heard.setdefault(device.id, anyio.Event()).wait()
-
-    def find_in_log(self, key: WindowKey, attempt: int, offset: int) -> tuple[int, int, int]:
-        """The place of a byte of the output in a log that may have been cut; see `Logs.find`."""
-        return self._launcher.logs.find(self.log_path(key, attempt), offset)
-
-    def log_path(self, key: WindowKey, attempt: int) -> Path:
-        """The file with the stdout and stderr of an attempt."""
-        return self._logs_dir / key.batch_id / f"{key.label}.{attempt}.log"
-
-
-def _refusal(error: LaunchError | OSError) -> Failure:
-    """The failure of an attempt that could not be launched."""
-    if isinstance(error, NoMemoryToFork) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return out_of_host_memory("no process could be started")
-    return Failure(kind="launch_refused", message=str(error))
-
-
-def committed_result(batch: Batch, planned: PlannedWindow) -> WindowResult | None:
-    """The verified result in a window's directory, if it is the one that training would produce; otherwise None."""
-    if planned.fingerprint is None:
-        return None
-    fingerprints = {device_fingerprint(planned.fingerprint, device_type) for device_type in types_for(batch.device)}
-    directory = Path(batch.output_dir) / planned.window.label
-    metadata = artifacts.verify(directory, fingerprints)
-    return None if metadata is None else metadata.result(directory)
 
 
 def _reconcile(recovered: BatchRecovered) -> BatchRecovered:

@@ -63,6 +63,7 @@ class Bench:
         self.updates: list[Update] = []
         self._more, self._turn = anyio.Event(), anyio.Event()
         self.condition = Condition()
+        self.launcher: Launcher
         self.supervisor: Supervisor
 
     def observe(self, update: Update) -> None:
@@ -140,6 +141,7 @@ async def supervised(
         async with Launcher(
             search_path=REPOSITORY, log_path=directory / "launcher.log", condition=bench.condition
         ) as launcher:
+            bench.launcher = launcher
             bench.supervisor = Supervisor(
                 store=opened,
                 launcher=launcher,

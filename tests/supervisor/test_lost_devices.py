@@ -12,7 +12,7 @@ import pytest
 from gpusched.core.events import CancelRequested, DeviceLost, DeviceRead
 from gpusched.core.model import Device, Queued, Reading
 from gpusched.devices.nvidia.accounting import UNKNOWN, Accountant, Accounted
-from gpusched.supervisor import supervisor
+from gpusched.supervisor import attempts
 from tests.supervisor.support import Bench, make_batch, plan, supervised
 
 CARDS = tuple(Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=1) for number in range(2))
@@ -34,7 +34,7 @@ class Ends(Accountant):
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for news that do not come waits for ever."""
-    monkeypatch.setattr(supervisor, "DOUBT_S", math.inf)
+    monkeypatch.setattr(attempts, "DOUBT_S", math.inf)
 
 
 async def read(bench: Bench, device_id: str) -> None:
@@ -77,7 +77,7 @@ async def test_two_readings_of_its_device_say_that_the_window_is_to_blame(tmp_pa
 async def test_a_device_that_nothing_is_heard_of_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "DOUBT_S", 0.0)
+    monkeypatch.setattr(attempts, "DOUBT_S", 0.0)
     async with supervised(tmp_path, devices=CARDS) as bench:
         await bench.supervisor.submit(make_batch(tmp_path, "raises", max_attempts=2), plan(2))
         await bench.finished()

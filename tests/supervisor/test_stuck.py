@@ -45,7 +45,7 @@ async def test_with_a_full_disk_nothing_is_launched_and_what_is_cancelled_ends(t
             assert not runs(pid)
             assert b.supervisor.unwritten
             assert b.outcomes() == ["cancelled", "starting"], "it has the slot, and is not launched"
-            assert not b.supervisor._processes
+            assert not b.supervisor.attempts
             b.supervisor.post(CancelRequested(batch_id="b"))
             await b.when(lambda: not b.supervisor.scheduler.active)
         await b.finished()
@@ -98,7 +98,7 @@ async def test_what_is_left_out_of_a_log_is_told(tmp_path: Path) -> None:
         await b.supervisor.submit(batch, plan(1))
         moved = await b.moved_to(Finished)
         assert moved.reason == "trained; 1.8 MiB of its log are left out (run.log_limit_mb)"
-        log = b.supervisor.log_path(moved.key, 1).read_bytes()
+        log = b.supervisor.attempts.log_path(moved.key, 1).read_bytes()
         assert len(log) <= 100_000
         assert log.startswith(b"x" * 99 + b"\n")
         assert log.endswith(b"to stderr\n")

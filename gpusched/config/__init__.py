@@ -1,0 +1,50 @@
+"""The configuration: every setting, the origin of each value, and the errors of wrong values.
+
+`schema` has the settings with their defaults and bounds, `sources` the places that a value may come from, `values` the
+check of each, `wording` what a setting accepts in words, and `batch` what a batch takes from the settings. Nothing here
+opens what a setting names: those who use a path or a device find out whether it exists. Start with `sources.load`.
+"""
+
+from gpusched.config.batch import DatesReversed, NoDates, batch_spec, run_state_dir, terms, workload_settings
+from gpusched.config.schema import (
+    BUILT_IN_WORKLOAD,
+    SECTIONS,
+    STATE_DIR,
+    Cache,
+    Config,
+    Daemon,
+    Devices,
+    Hooks,
+    Metrics,
+    Run,
+    Slots,
+)
+from gpusched.config.sources import BadToml, Loaded, NoConfigFile, UnknownKey, load
+from gpusched.config.values import BadValue, path_problem
+
+__all__ = [
+    "BUILT_IN_WORKLOAD",
+    "SECTIONS",
+    "STATE_DIR",
+    "BadToml",
+    "BadValue",
+    "Cache",
+    "Config",
+    "Daemon",
+    "DatesReversed",
+    "Devices",
+    "Hooks",
+    "Loaded",
+    "Metrics",
+    "NoConfigFile",
+    "NoDates",
+    "Run",
+    "Slots",
+    "UnknownKey",
+    "batch_spec",
+    "load",
+    "path_problem",
+    "run_state_dir",
+    "terms",
+    "workload_settings",
+]

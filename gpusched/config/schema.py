@@ -1,0 +1,182 @@
+"""The schema: every section and key, with its type, default and bounds.
+
+Each section of config.toml is a struct here, and each key one of its fields; `config.toml` explains them to users.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gpusched.core.model import DeviceChoice
+from gpusched.teacher.settings import Fraction, Horizon, MinRows, Threshold
+
+#: directory of a run's state, within the output directory
+STATE_DIR = ".gpusched"
+BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
+#: the section whose keys the workload checks: it has no struct
+LIGHTGBM = "lightgbm"
+
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
+Days = Annotated[float, Meta(ge=0, le=100_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+#: of a batch: an option of `submit`, not a setting
+Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+Slots = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]
+
+
+def _cache_dir() -> Path:
+    if directory := os.environ.get("CACHE_DIRECTORY"):
+        return Path(directory.partition(":")[0])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpusched"
+
+
+def _state_dir() -> Path:
+    if directory := os.environ.get("STATE_DIRECTORY"):
+        return Path(directory.partition(":")[0])
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpusched"
+
+
+class Data(Struct, frozen=True, kw_only=True):
+    root: Path = Path("data")
+    #: empty: 1d, or a symbol's only interval
+    interval: str = ""
+    columns: Annotated[dict[str, str], Meta(description='a table such as {volume = "vol"}')] = {}
+    timezone: str = ""
+    date_format: str = ""
+    decimal: Literal[".", ","] = "."
+    strict: bool = False
+
+
+class Windows(Struct, frozen=True, kw_only=True):
+    start: dt.date | None = None
+    end: dt.date | None = None
+    days: Annotated[int, Meta(ge=1, le=36_500)] = 180
+
+
+class Labels(Struct, frozen=True, kw_only=True):
+    horizon: Horizon = 7
+    threshold: Threshold = 0.02
+
+
+class Split(Struct, frozen=True, kw_only=True):
+    method: Literal["chronological", "random"] = "chronological"
+    validation_fraction: Fraction = 0.2
+
+
+class Training(Struct, frozen=True, kw_only=True):
+    min_rows: MinRows = 20
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    output: Path = Path("gpusched-runs")
+    #: None: within the output directory
+    state_dir: Path | None = None
+    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function")] = (
+        BUILT_IN_WORKLOAD
+    )
+    device: DeviceChoice = "auto"
+    workers: Count = 0
+    max_failure_rate: Share = 0.0
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 3
+    timeout_s: Seconds = 3600.0
+    grace_s: Seconds = 10.0
+    backoff_s: Seconds = 1.0
+    backoff_max_s: Seconds = 60.0
+    memory_limit_mb: Count = 0
+    log_limit_mb: Count = 10
+    breaker_failures: Count = 10
+
+
+class Devices(Struct, frozen=True, kw_only=True):
+    fallback: Literal["cpu", "none"] = "cpu"
+    slots: Slots = "auto"
+    #: slots by device, which is named as in `include`
+    slots_by_device: dict[str, Slots] = {}
+    #: GPUs to use (empty: all), and GPUs not to use: `gpusched.devices.naming` explains the names
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    allow_cpu_opencl: bool = False
+    cpu_slots: Literal["auto"] | Annotated[int, Meta(ge=0, le=1024)] = "auto"
+
+
+class Cache(Struct, frozen=True, kw_only=True):
+    dir: Path = msgspec.field(default_factory=_cache_dir)
+    keep_days: Days = 30.0
+    limit_mb: Count = 20_000
+
+
+class Daemon(Struct, frozen=True, kw_only=True):
+    state_dir: Path = msgspec.field(default_factory=_state_dir)
+    socket: Path | None = None
+    group: str = ""
+    #: directories that data and outputs must be in (empty: anywhere), and the workloads allowed (empty: any)
+    roots: tuple[Path, ...] = ()
+    workloads: tuple[str, ...] = ()
+    idle_launcher_s: Seconds = 300.0
+    stop_limit_s: Annotated[float, Meta(ge=1, le=10_000_000)] = 300.0
+    keep_days: Days = 90.0
+
+
+class Hooks(Struct, frozen=True, kw_only=True):
+    command: tuple[str, ...] = ()
+    timeout_s: Seconds = 30.0
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    listen: Annotated[str, Meta(pattern=r"^(|(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5})$", description="HOST:PORT")] = ""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings; paths are absolute."""
+
+    data: Data = Data()
+    windows: Windows = Windows()
+    labels: Labels = Labels()
+    split: Split = Split()
+    training: Training = Training()
+    #: LightGBM's parameters, which override the workload's defaults
+    lightgbm: dict[str, Any] = {}
+    run: Run = Run()
+    devices: Devices = Devices()
+    cache: Cache = msgspec.field(default_factory=Cache)
+    daemon: Daemon = msgspec.field(default_factory=Daemon)
+    hooks: Hooks = Hooks()
+    metrics: Metrics = Metrics()
+
+
+SECTIONS: dict[str, type[Struct]] = {
+    "data": Data,
+    "windows": Windows,
+    "labels": Labels,
+    "split": Split,
+    "training": Training,
+    "run": Run,
+    "devices": Devices,
+    "cache": Cache,
+    "daemon": Daemon,
+    "hooks": Hooks,
+    "metrics": Metrics,
+}
+
+
+def bounds(section: type[Struct], key: str) -> tuple[float, float]:
+    """The least and the greatest value of a setting that is a number with both."""
+    return range_of(get_type_hints(section, include_extras=True)[key])
+
+
+def range_of(number: Any) -> tuple[float, float]:
+    """The least and the greatest value of an annotated type such as `Count`."""
+    (meta,) = number.__metadata__
+    return meta.ge, meta.le
+
+
+def keys() -> list[str]:
+    """Every `section.key` except LightGBM's."""
+    return [f"{section}.{key}" for section, struct in SECTIONS.items() for key in struct.__struct_fields__]

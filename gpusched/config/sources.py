@@ -1,0 +1,185 @@
+"""The sources of settings: who wins, and where each value came from.
+
+A flag takes precedence over the environment (`GPUSCHED_RUN_OUTPUT` sets `run.output`), the environment over the
+configuration file, the file over the default. Relative paths in a file start at the file's directory, all others at the
+current directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from gpusched.config.batch import workload_settings
+from gpusched.config.schema import LIGHTGBM, SECTIONS, Config, keys
+from gpusched.config.values import BadValue, Setting, built
+from gpusched.errors import ConfigError, did_you_mean
+
+FILE_NAME = "config.toml"
+#: short form of GPUSCHED_DAEMON_SOCKET
+SOCKET_VARIABLE = "GPUSCHED_SOCKET"
+ENVIRONMENT_PREFIX = "GPUSCHED_"
+
+
+class UnknownKey(ConfigError):
+    problem = "there is no setting {key!r}{nearest}"
+    remedy = "`gpusched config` lists all settings"
+
+
+class BadToml(ConfigError):
+    problem = "not a TOML file: {why}"
+    remedy = "mend the file, or name another one with --config"
+
+
+class NoConfigFile(ConfigError):
+    problem = "the configuration file {path} cannot be read: {why}"
+    remedy = "check the path given by --config or GPUSCHED_CONFIG"
+
+
+class Loaded(Struct, frozen=True, kw_only=True):
+    config: Config
+    #: `section.key` → origin of its value; a setting that is missing here has its default
+    origins: dict[str, str]
+    #: the file that was read, or None
+    path: Path | None
+
+
+def load(
+    *, path: Path | None = None, flags: Sequence[tuple[str, Any, str]] = (), environ: Mapping[str, str] = os.environ
+) -> Loaded:
+    """Assemble the configuration. `flags` are (`section.key`, value, flag); later ones take precedence.
+
+    The text of a flag is parsed as a TOML value, and kept as text if that fails. Raises ConfigError.
+    """
+    cwd = Path.cwd()
+    file = _find(path, environ, cwd)
+    given: dict[str, Setting] = {}
+    if file is not None:
+        _overlay(given, _from_file(file))
+    _overlay(given, _from_environment(environ, cwd))
+    for key, value, flag in flags:
+        _require_known(key, flag)
+        _overlay(given, {key: Setting(value, flag, cwd)})
+    config = built(given, cwd)
+    _check_workload(config, given)
+    origins = {key: setting.origin for key, setting in given.items()}
+    return Loaded(config=config, origins=origins, path=file)
+
+
+def _overlay(given: dict[str, Setting], stronger: Mapping[str, Setting]) -> None:
+    """Override `given` by the settings of a stronger source; a LightGBM parameter also overrides its aliases."""
+    from gpusched.teacher.parameters import CANONICAL
+
+    names = {CANONICAL.get(key.removeprefix("lightgbm.")) for key in stronger if key.startswith("lightgbm.")} - {None}
+    for key in tuple(given):
+        if key.startswith("lightgbm.") and CANONICAL.get(key.removeprefix("lightgbm.")) in names:
+            del given[key]
+    given |= stronger
+
+
+def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """The file that was named, or else the first default file that exists."""
+    if path is not None:
+        return path.absolute()
+    if named := environ.get("GPUSCHED_CONFIG"):
+        return Path(named).absolute()
+    home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    for candidate in (cwd / FILE_NAME, home / "gpusched" / FILE_NAME, Path("/etc/gpusched") / FILE_NAME):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _from_file(path: Path) -> dict[str, Setting]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
+        raise NoConfigFile(path=path, why=why) from None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadToml(place=str(path), why=error) from None
+    given: dict[str, Setting] = {}
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            place = f"{path}:{_line(text, None, section)}"
+            if section in {*SECTIONS, LIGHTGBM}:
+                raise BadValue(place=place, key=section, why=f"expected a section [{section}], got {table!r}")
+            raise UnknownKey(place=place, key=section, nearest=_nearest(section, keys()))
+        for key, value in table.items():
+            place = f"{path}:{_line(text, section, key)}"
+            _require_known(f"{section}.{key}", place)
+            given[f"{section}.{key}"] = Setting(value, place, path.parent)
+        if section not in {*SECTIONS, LIGHTGBM}:  # and empty
+            place = f"{path}:{_line(text, None, section)}"
+            raise UnknownKey(place=place, key=section, nearest=_nearest(section, [*SECTIONS, LIGHTGBM]))
+    return given
+
+
+def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Setting]:
+    given = {}
+    if socket := environ.get(SOCKET_VARIABLE):
+        given["daemon.socket"] = Setting(socket, SOCKET_VARIABLE, cwd)
+    for name, text in sorted(environ.items()):
+        section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
+        if name.startswith(ENVIRONMENT_PREFIX) and key and section in {*SECTIONS, LIGHTGBM}:
+            _require_known(f"{section}.{key}", name)
+            given[f"{section}.{key}"] = Setting(text, name, cwd)
+    return given
+
+
+def _require_known(key: str, place: str) -> None:
+    """Raise UnknownKey unless the setting exists. LightGBM's parameters are checked by the workload."""
+    head, _, tail = key.partition(".")
+    if (head == LIGHTGBM and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__):
+        return
+    raise UnknownKey(place=place, key=key, nearest=_nearest(key, keys()))
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    return did_you_mean(name, names, cutoff=0.5)
+
+
+def _line(text: str, section: str | None, key: str) -> int:
+    """The line number of a key (or, with `section` None, of the section `key`) in a TOML file; 1 if not found."""
+    quote = "[\"']?"
+    current: str | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(rf"\s*\[+\s*{quote}([^\]\"']+?){quote}\s*[\].]", line):
+            current = header[1]
+            if section is None and current == key:
+                return number
+            path = [part.strip(" \t\"'") for part in line.partition("#")[0].strip().strip("[]").split(".")]
+            if path == [section, key]:
+                return number
+            continue
+        # A section's key may also be written above all sections: `section.key = …`, `section = {{key = …}}`.
+        above = rf"{quote}{re.escape(section)}{quote}\s*(\.|=\s*{{.*?\b)\s*" if section and current is None else ""
+        if (current == section or above) and re.match(rf"\s*{above}{quote}{re.escape(key)}{quote}\s*[=.]", line):
+            return number
+    return 1
+
+
+def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
+    """Raise BadValue for settings that the built-in workload refuses, including LightGBM's parameters."""
+    from gpusched.workload import BadParameters
+
+    try:
+        workload_settings(config)
+    except BadParameters as error:
+        key = _named_first(str(error), [key for key in given if key.startswith(("lightgbm.", "data."))])
+        raise BadValue(place=given[key].origin if key else None, key=key or "lightgbm", why=error) from None
+
+
+def _named_first(sentence: str, candidates: Iterable[str]) -> str | None:
+    """The `section.key` whose key comes first in a sentence."""
+    matches = {key: re.search(rf"(?<!\w){re.escape(key.partition('.')[2])}(?!\w)", sentence) for key in candidates}
+    positions = {key: match.start() for key, match in matches.items() if match}
+    return min(positions, key=lambda key: positions[key], default=None)

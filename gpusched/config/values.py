@@ -1,0 +1,107 @@
+"""The values of settings: from what a source says to a value of the type in the schema, or an error with its place."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from gpusched.config.schema import SECTIONS, Config
+from gpusched.config.wording import wanted
+from gpusched.errors import ConfigError
+
+
+class BadValue(ConfigError):
+    problem = "{key}: {why}"
+    remedy = "`gpusched config` shows every setting and where its value comes from"
+
+
+class Setting(Struct, frozen=True):
+    """A value that was given, and its origin."""
+
+    value: Any
+    #: for people: `config.toml:12`, `GPUSCHED_RUN_OUTPUT`, `--set`
+    origin: str
+    #: the directory at which a relative path starts
+    base: Path
+
+
+def built(given: Mapping[str, Setting], cwd: Path) -> Config:
+    """The configuration of what is given, and the defaults of all else. Raises BadValue."""
+    sections: dict[str, Any] = {}
+    for section, struct in SECTIONS.items():
+        hints = get_type_hints(struct, include_extras=True)
+        defaults = struct()
+        values = {}
+        for key in struct.__struct_fields__:
+            setting = given.get(f"{section}.{key}")
+            if setting is None:
+                value = getattr(defaults, key)
+                values[key] = cwd / value if isinstance(value, Path) else value
+            else:
+                values[key] = _convert(f"{section}.{key}", setting, hints[key])
+        sections[section] = struct(**values)
+    lightgbm = {
+        key.partition(".")[2]: _parsed(setting.value) for key, setting in given.items() if key.startswith("lightgbm.")
+    }
+    return Config(lightgbm=lightgbm, **sections)
+
+
+def _convert(key: str, setting: Setting, hint: Any) -> Any:
+    if isinstance(setting.value, str) and setting.value[:1] in ("'", '"') and isinstance(_parsed(setting.value), str):
+        setting = msgspec.structs.replace(setting, value=_parsed(setting.value))
+    if hint in (Path, Path | None):
+        if not isinstance(setting.value, str | Path) or not str(setting.value):
+            raise BadValue(place=setting.origin, key=key, why=f"expected a path, got {setting.value!r}")
+        return _path(key, setting)
+    if hint == tuple[Path, ...]:
+        texts = _parsed(setting.value)
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
+            raise BadValue(place=setting.origin, key=key, why=f"expected a list of paths, got {setting.value!r}")
+        return tuple(_path(key, msgspec.structs.replace(setting, value=text)) for text in texts)
+    value = setting.value if hint is str or isinstance(setting.value, dt.date) else _parsed(setting.value)
+    try:
+        return msgspec.convert(value, hint, strict=True)
+    except msgspec.ValidationError:
+        if value is not setting.value:
+            try:
+                return msgspec.convert(setting.value, hint)
+            except msgspec.ValidationError:
+                pass
+        given = str(setting.value) if isinstance(setting.value, dt.date) else repr(setting.value)
+        why = f"expected {wanted(hint)}, got {given}"
+        raise BadValue(place=setting.origin, key=key, why=why) from None
+
+
+def _path(key: str, setting: Setting) -> Path:
+    if why := path_problem(str(setting.value)):
+        raise BadValue(place=setting.origin, key=key, why=f"{why}: {setting.value!r}")
+    try:
+        path = Path(setting.value).expanduser()
+    except RuntimeError:
+        raise BadValue(place=setting.origin, key=key, why=f"there is no such home: {setting.value!r}") from None
+    return Path(os.path.normpath(setting.base / path))
+
+
+def path_problem(text: str) -> str | None:
+    """The reason why a path cannot be used (a null character, not UTF-8), or None."""
+    try:
+        return "a path has no null characters" if b"\0" in text.encode() else None
+    except UnicodeEncodeError:
+        return "the path is not UTF-8 text"
+
+
+def _parsed(value: Any) -> Any:
+    """The TOML value that a text stands for, or the text itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
