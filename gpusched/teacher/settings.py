@@ -138,7 +138,7 @@ def _check_timezone(name: str) -> None:
 
 
 def _check_date_format(form: str) -> None:
-    moment = dt.datetime(2023, 11, 25, 13, 45, 59)
+    moment = dt.datetime(2023, 11, 25, 13, 45, 59, tzinfo=dt.UTC)
     try:
         complete = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
     except ValueError:
