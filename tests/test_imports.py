@@ -56,7 +56,7 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
     ("module", "owners"),
     [
         ("pynvml", {"devices/discovery.py"}),
-        ("sqlite3", {"store/store.py"}),
+        ("sqlite3", {"store/database.py", "store/opening.py", "store/sqlite_errors.py"}),
         ("subprocess", {"engines/local/launcher.py", "cli/commands/trials.py", "cli/cuda_build/programs.py"}),
         (
             "gpusched.core.books",

@@ -1,4 +1,4 @@
-"""The client's side of the socket: connect, ask, follow.
+"""The client's side of the socket: connect, ask, follow. Frames and the greeting are in `link`.
 
 Plain blocking calls over a plain socket: a command asks one thing and prints the answer, and an event loop would cost
 more than the question. Whoever waits for other things too (a live view) selects on `Subscription.fileno`.
@@ -6,25 +6,20 @@ more than the question. Whoever waits for other things too (a live view) selects
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
-from gpusched import __version__
+from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
 from gpusched.core.model import BatchSpec
 from gpusched.core.samples import Sample
 from gpusched.core.terms import NO_TERMS, Terms
-from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, UsageError
+from gpusched.errors import DaemonError
 from gpusched.protocol import (
-    MAX_REPLY_BYTES,
-    PROTOCOL,
-    BadFrame,
     BatchDetail,
     Batches,
     BatchStatus,
@@ -41,7 +36,6 @@ from gpusched.protocol import (
     GetHistory,
     GetResults,
     GetWindow,
-    Hello,
     History,
     ListBatches,
     ListDevices,
@@ -61,20 +55,12 @@ from gpusched.protocol import (
     Subscribe,
     Surveyed,
     Verb,
-    Welcome,
     WindowDetail,
     WindowLine,
     WindowPage,
-    decode_reply,
-    encode,
 )
 
 SYSTEM_SOCKET = Path("/run/gpusched/gpusched.sock")
-
-#: seconds that a daemon may take to take a connection and to say welcome
-GREETING_S = 10
-
-_READ_BYTES = 256 * 1024
 
 
 class NoDaemon(DaemonError):
@@ -88,26 +74,6 @@ class NoDaemon(DaemonError):
 class NotAllowed(DaemonError):
     problem = "this user may not connect to the daemon at {path}"
     remedy = "ask its operator to add you to the group of daemon.group, then log in again"
-
-
-class OtherVersion(DaemonError):
-    problem = "the daemon at {path} speaks protocol {theirs}, and this gpusched {version} speaks {ours}"
-    remedy = "use the same version of gpusched for both: upgrade the older one, and restart the daemon"
-
-
-class NotADaemon(DaemonError):
-    problem = "the process that listens at {path} is not a gpusched daemon: {cause}"
-    remedy = "check --socket and GPUSCHED_SOCKET"
-
-
-class Unresponsive(DaemonError):
-    problem = "the daemon at {path} does not answer"
-    remedy = "look at its log (`journalctl -u gpusched`); its windows may be running all the same"
-
-
-class HungUp(DaemonError):
-    problem = "the daemon at {path} closed the connection"
-    remedy = "it may have been stopped, or this client was too slow; accepted batches are safe: `gpusched status`"
 
 
 def socket_paths(explicit: Path | None) -> list[Path]:
@@ -126,32 +92,27 @@ def connect(explicit: Path | None = None) -> Connection:
     paths = socket_paths(explicit)
     denied: Path | None = None
     for path in paths:
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The kernel's own time limits: with those of Python, a full backlog would be an error at once.
-        _limit(link, socket.SO_SNDTIMEO, GREETING_S)
+        limit_wait(peer, socket.SO_SNDTIMEO, GREETING_S)
         try:
-            link.connect(str(path))
+            peer.connect(str(path))
         except BlockingIOError:
-            link.close()
+            peer.close()
             raise Unresponsive(path=path) from None
         except PermissionError:
             denied = denied or path
         except OSError as error:
             # nothing there, nobody listens, or the path is too long to be a socket's
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED, errno.ENOTSOCK, None):
-                link.close()
+                peer.close()
                 raise NotADaemon(path=path, cause=error.strerror) from error
         else:
-            return Connection(link, path)
-        link.close()
+            return Connection(Link(peer, path))
+        peer.close()
     if denied is not None:
         raise NotAllowed(path=denied)
     raise NoDaemon(tried=" or ".join(map(str, paths)))
-
-
-def _limit(link: socket.socket, option: int, seconds: int) -> None:
-    """Let a call on `link` that waits longer raise BlockingIOError; 0: never."""
-    link.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
 
 Answer = TypeVar("Answer")
@@ -164,28 +125,20 @@ class Connection:
     Every method raises GpuschedError: a refusal of the daemon, with its exit code, or HungUp.
     """
 
-    def __init__(self, link: socket.socket, path: Path) -> None:
-        #: the socket that was found
-        self.path = path
+    def __init__(self, link: Link) -> None:
+        #: path of the socket that was found
+        self.path = link.path
+        #: version, pid and state directory, as the daemon gave them
+        self.daemon = link.daemon
         self._link = link
-        self._received = bytearray()
-        #: up to here there is no end of a line in it
-        self._searched = 0
         self._busy = False
-        try:
-            #: version, pid and state directory, as the daemon gave them
-            self.daemon = self._greet()
-        except BaseException:
-            link.close()
-            raise
 
     def close(self) -> None:
         self._link.close()
 
     def abort(self) -> None:
         """From any thread: whoever waits for an answer gets HungUp."""
-        with contextlib.suppress(OSError):
-            self._link.shutdown(socket.SHUT_RDWR)
+        self._link.abort()
 
     def __enter__(self) -> Self:
         return self
@@ -311,7 +264,7 @@ class Connection:
     def subscribe(self, batch_id: str | None = None) -> Subscription:
         """A snapshot and everything that happens after it, of one batch or of all; takes the connection over."""
         self._ask(Subscribe(batch_id=batch_id))
-        return Subscription(self, self._answer(Snapshot))
+        return Subscription(self._link, self._answer(Snapshot))
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -334,77 +287,16 @@ class Connection:
     def _ask(self, request: Request) -> None:
         assert not self._busy, "the last answer was not read to its end"
         self._busy = True
-        self._send(encode(request))
+        self._link.send(request)
 
     def _answer(self, *kinds: type[Answer]) -> Answer:
-        reply = self._receive()
+        reply = self._link.receive()
         if isinstance(reply, Problem):
             self._busy = False
-            raise _error(reply)
+            raise refusal(reply)
         if not isinstance(reply, kinds):
             raise NotADaemon(path=self.path, cause=f"unexpected {type(reply).__name__}")
         return reply
-
-    # -- frames ------------------------------------------------------------------------------------------------------
-
-    def _greet(self) -> Welcome:
-        _limit(self._link, socket.SO_RCVTIMEO, GREETING_S)
-        self._send(encode(Hello(protocol=PROTOCOL, version=__version__)))
-        try:
-            reply = self._receive()
-        except BlockingIOError:
-            raise Unresponsive(path=self.path) from None
-        _limit(self._link, socket.SO_RCVTIMEO, 0)
-        match reply:
-            case Welcome() as welcome:
-                if welcome.protocol != PROTOCOL:
-                    raise OtherVersion(path=self.path, theirs=welcome.protocol, ours=PROTOCOL, version=__version__)
-                return welcome
-            case Problem() as problem:
-                raise _error(problem)
-            case _:
-                raise NotADaemon(path=self.path, cause="no welcome")
-
-    def _send(self, frame: bytes) -> None:
-        # A daemon that has closed the connection may have sent its reason first: `_receive` finds it.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            try:
-                self._link.sendall(frame)
-            except BlockingIOError:
-                raise Unresponsive(path=self.path) from None
-
-    def _receive(self) -> Reply:
-        while (frame := self._take_frame()) is None:
-            self._fill()
-        return self._decode(frame)
-
-    def _take_frame(self) -> bytes | None:
-        """A frame that has been received whole, if there is one."""
-        end = self._received.find(b"\n", self._searched)
-        if end < 0:
-            self._searched = len(self._received)
-            if self._searched > MAX_REPLY_BYTES:
-                raise NotADaemon(path=self.path, cause="an endless line")
-            return None
-        frame = bytes(memoryview(self._received)[:end])
-        del self._received[: end + 1]
-        self._searched = 0
-        return frame
-
-    def _fill(self, flags: int = 0) -> None:
-        try:
-            data = self._link.recv(_READ_BYTES, flags)
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            raise HungUp(path=self.path)
-        self._received += data
-
-    def _decode(self, frame: bytes) -> Reply:
-        try:
-            return decode_reply(frame)
-        except BadFrame as error:
-            raise NotADaemon(path=self.path, cause=error) from error
 
 
 class Subscription:
@@ -413,34 +305,24 @@ class Subscription:
     Iterating blocks, and ends never but with HungUp. A live view selects on `fileno` and then calls `pending`.
     """
 
-    def __init__(self, connection: Connection, snapshot: Snapshot) -> None:
+    def __init__(self, link: Link, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._connection = connection
+        self._link = link
 
     def fileno(self) -> int:
-        return self._connection._link.fileno()
+        return self._link.fileno()
 
     def __iter__(self) -> Iterator[Delta | Snapshot]:
         while True:
-            yield self._checked(self._connection._receive())
+            yield self._checked(self._link.receive())
 
     def pending(self) -> list[Delta | Snapshot]:
         """Deltas that have arrived, without waiting. Call it before the first wait too: some may have come already."""
-        connection = self._connection
-        with contextlib.suppress(BlockingIOError):
-            connection._fill(socket.MSG_DONTWAIT)
-        return [self._checked(connection._decode(frame)) for frame in iter(connection._take_frame, None)]
+        return [self._checked(reply) for reply in self._link.arrived()]
 
     def _checked(self, reply: Reply) -> Delta | Snapshot:
         if isinstance(reply, Problem):
-            raise _error(reply)
+            raise refusal(reply)
         if not isinstance(reply, Delta | Snapshot):
-            raise NotADaemon(path=self._connection.path, cause=f"unexpected {type(reply).__name__}")
+            raise NotADaemon(path=self._link.path, cause=f"unexpected {type(reply).__name__}")
         return reply
-
-
-def _error(problem: Problem) -> GpuschedError:
-    """The daemon's error as the class that the same error has here."""
-    kinds: dict[int, type[GpuschedError]] = {NO_DAEMON: DaemonError, USAGE: UsageError}
-    kind = kinds.get(problem.exit_code, InputError)
-    return kind(problem=problem.problem, remedy=problem.remedy)

@@ -9,9 +9,14 @@ from typing import Any
 
 import msgspec
 
-from gpusched.config.schema import BUILT_IN_WORKLOAD, STATE_DIR, Config, Run
+from gpusched.config.schema import BUILT_IN_WORKLOAD, STATE_DIR, Config, Priority, Run, bounds, range_of
 from gpusched.core.model import BatchSpec, Limits
+from gpusched.core.terms import terms_of
 from gpusched.errors import UsageError
+from gpusched.teacher.settings import READING, parse_settings
+
+#: bytes in a setting's `_mb`
+MEGABYTE = 1024 * 1024
 
 
 class NoDates(UsageError):
@@ -36,8 +41,6 @@ def workload_settings(config: Config) -> dict[str, Any]:
         "lightgbm": config.lightgbm,
     }
     if config.run.workload == BUILT_IN_WORKLOAD:
-        from gpusched.teacher.settings import READING, parse_settings
-
         settings |= {name: getattr(config.data, name) for name in READING}
         settings = msgspec.structs.asdict(parse_settings(settings))
     return settings
@@ -82,8 +85,8 @@ def _limits(run: Run) -> Limits:
         grace_s=run.grace_s,
         backoff_s=run.backoff_s,
         backoff_max_s=run.backoff_max_s,
-        memory_limit_bytes=run.memory_limit_mb * 1024 * 1024,
-        log_limit_bytes=run.log_limit_mb * 1024 * 1024,
+        memory_limit_bytes=run.memory_limit_mb * MEGABYTE,
+        log_limit_bytes=run.log_limit_mb * MEGABYTE,
         max_failure_rate=run.max_failure_rate,
         breaker_failures=run.breaker_failures,
     )
@@ -92,4 +95,19 @@ def _limits(run: Run) -> Limits:
 def terms(config: Config) -> dict[str, tuple[str, Any]]:
     """The settings that are terms of a batch: `section.key` → (name in `gpusched.core.terms`, value)."""
     of_run = {"workers": config.run.workers, **msgspec.structs.asdict(_limits(config.run))}
-    return {f"run.{name.replace('_bytes', '_mb')}": (name, value) for name, value in of_run.items()}
+    return {f"run.{_key(name)}": (name, value) for name, value in of_run.items()}
+
+
+def term_out_of_range(spec: BatchSpec) -> str | None:
+    """The name of a term of a batch that is outside of the bounds of its setting, or None."""
+    for name, value in terms_of(spec).items():
+        least, most = range_of(Priority) if name == "priority" else bounds(Run, _key(name))
+        unit = MEGABYTE if name.endswith("_bytes") else 1
+        if not least * unit <= value <= most * unit:
+            return name
+    return None
+
+
+def _key(term: str) -> str:
+    """The key in the section `run` of a term of a batch."""
+    return term.replace("_bytes", "_mb")

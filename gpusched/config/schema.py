@@ -8,12 +8,13 @@ from __future__ import annotations
 import datetime as dt
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from gpusched.core.model import DeviceChoice
+from gpusched.teacher.settings import Fraction, Horizon, MinRows, Threshold
 
 #: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
@@ -25,6 +26,8 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
 Days = Annotated[float, Meta(ge=0, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+#: of a batch: an option of `submit`, not a setting
+Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
 Slots = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]
 
 
@@ -58,17 +61,17 @@ class Windows(Struct, frozen=True, kw_only=True):
 
 
 class Labels(Struct, frozen=True, kw_only=True):
-    horizon: Annotated[int, Meta(ge=1, le=1_000_000)] = 7
-    threshold: Annotated[float, Meta(gt=-1, le=1000)] = 0.02
+    horizon: Horizon = 7
+    threshold: Threshold = 0.02
 
 
 class Split(Struct, frozen=True, kw_only=True):
     method: Literal["chronological", "random"] = "chronological"
-    validation_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    validation_fraction: Fraction = 0.2
 
 
 class Training(Struct, frozen=True, kw_only=True):
-    min_rows: Annotated[int, Meta(ge=2)] = 20
+    min_rows: MinRows = 20
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -161,6 +164,17 @@ SECTIONS: dict[str, type[Struct]] = {
     "hooks": Hooks,
     "metrics": Metrics,
 }
+
+
+def bounds(section: type[Struct], key: str) -> tuple[float, float]:
+    """The least and the greatest value of a setting that is a number with both."""
+    return range_of(get_type_hints(section, include_extras=True)[key])
+
+
+def range_of(number: Any) -> tuple[float, float]:
+    """The least and the greatest value of an annotated type such as `Count`."""
+    (meta,) = number.__metadata__
+    return meta.ge, meta.le
 
 
 def keys() -> list[str]:

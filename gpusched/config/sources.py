@@ -20,6 +20,8 @@ from gpusched.config.batch import workload_settings
 from gpusched.config.schema import LIGHTGBM, SECTIONS, Config, keys
 from gpusched.config.values import BadValue, Setting, built
 from gpusched.errors import ConfigError, did_you_mean
+from gpusched.teacher.parameters import CANONICAL
+from gpusched.workload import BadParameters
 
 FILE_NAME = "config.toml"
 #: short form of GPUSCHED_DAEMON_SOCKET
@@ -74,8 +76,6 @@ def load(
 
 def _overlay(given: dict[str, Setting], stronger: Mapping[str, Setting]) -> None:
     """Override `given` by the settings of a stronger source; a LightGBM parameter also overrides its aliases."""
-    from gpusched.teacher.parameters import CANONICAL
-
     names = {CANONICAL.get(key.removeprefix("lightgbm.")) for key in stronger if key.startswith("lightgbm.")} - {None}
     for key in tuple(given):
         if key.startswith("lightgbm.") and CANONICAL.get(key.removeprefix("lightgbm.")) in names:
@@ -169,8 +169,6 @@ def _line(text: str, section: str | None, key: str) -> int:
 
 def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
     """Raise BadValue for settings that the built-in workload refuses, including LightGBM's parameters."""
-    from gpusched.workload import BadParameters
-
     try:
         workload_settings(config)
     except BadParameters as error:

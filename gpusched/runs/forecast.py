@@ -20,7 +20,7 @@ from gpusched.devices.slots import PoolPlan, build_pool, find_gpus
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
 from gpusched.errors import one_error
-from gpusched.store.store import Store
+from gpusched.store.learned import peek_learned, peek_timings
 from gpusched.supervisor.choice import Chooser
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.survey import survey
@@ -54,7 +54,7 @@ async def forecast(
         if note is not None:
             on_note(note)
     logs, store = _plan_logs(config.cache.dir), run_state_dir(config, output_dir) / "state.db"
-    estimates = Estimates(Store.peek_learned(store))
+    estimates = Estimates(peek_learned(store))
     with one_error():
         async with (
             Launcher(
@@ -86,7 +86,7 @@ async def forecast(
                 launcher,
                 fleet,
                 estimates,
-                remembered=partial(Store.peek_timings, store),
+                remembered=partial(peek_timings, store),
                 keep=lambda timing: None,
                 scratch=logs,
                 cache_dir=config.cache.dir,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from gpusched.config.batch import term_out_of_range
+from gpusched.config.schema import Windows, bounds
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec
 from gpusched.core.symbols import symbol_problem
@@ -53,8 +55,9 @@ def _why_not(request: Submit) -> str | None:
         return "it names a symbol twice"
     if not _ENTRY_POINT.fullmatch(spec.workload):
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
-    if spec.window_days < 1:
-        return "a window must have one day at least"
+    least, most = bounds(Windows, "days")
+    if not least <= spec.window_days <= most:
+        return f"a window must have one day at least, and {most:,} days at most"
     days = (spec.end - spec.start).days + 1
     if days < min(planning.MIN_TAIL_DAYS, spec.window_days):
         return f"there is no window between {spec.start} and {spec.end}"
@@ -72,22 +75,10 @@ def check_terms(spec: BatchSpec) -> None:
 
 
 def _out_of_range(spec: BatchSpec) -> str | None:
-    limits = spec.limits
-    within = {
-        "workers": 0 <= spec.workers <= 1_000_000,
-        "priority": abs(spec.priority) <= 1_000_000,
-        "max_attempts": 1 <= limits.max_attempts <= 1_000_000,
-        "timeout_s": 0 <= limits.timeout_s <= 1e9,
-        "grace_s": 0 <= limits.grace_s <= 1e6,
-        "backoff_s": 0 <= limits.backoff_s <= 1e6,
-        "backoff_max_s": 0 <= limits.backoff_max_s <= 1e6,
-        "memory_limit_bytes": 0 <= limits.memory_limit_bytes < 1 << 62,
-        "log_limit_bytes": limits.log_limit_bytes == 0 or LEAST_LOG_BYTES <= limits.log_limit_bytes < 1 << 62,
-        "max_failure_rate": 0 <= limits.max_failure_rate <= 1,
-        "breaker_failures": 0 <= limits.breaker_failures <= 1_000_000,
-    }
-    outside = [name for name, fits in within.items() if not fits]
-    return f"{outside[0]} is out of range" if outside else None
+    name = term_out_of_range(spec)
+    if name is None and 0 < spec.limits.log_limit_bytes < LEAST_LOG_BYTES:
+        name = "log_limit_bytes"
+    return None if name is None else f"{name} is out of range"
 
 
 def _deeper_than(value: Any, levels: int) -> bool:

@@ -33,6 +33,7 @@ STORY = """
     ) ORDER BY place, kind
 """
 LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
 KEEP_TIMING = "INSERT OR REPLACE INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 TIMINGS = "SELECT * FROM timings WHERE workload = ? AND settings = ?"
 #: does nothing if the batch has been removed meanwhile

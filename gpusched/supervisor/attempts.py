@@ -1,7 +1,7 @@
 """Attempts: one attempt of a window from its launch to the verdict on it, doubts about its GPU included.
 
 Two guards keep a GPU from being over-subscribed: the scheduler's ledger decides who holds which slot, and a semaphore
-with one permit per slot guards the launch itself. What an attempt comes to is posted as an event; the scheduler decides
+with one permit per slot guards the launch itself. The end of an attempt is posted as an event; the scheduler decides
 about the window.
 """
 
@@ -58,18 +58,18 @@ DOUBT_S = 2.0
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
-    """What attempts run with: what forks them, where they write, and what knows the memory that they took."""
+    """The means of running attempts: the launcher, directories for logs and caches, and the accounts of memory."""
 
     launcher: Launcher
     logs_dir: Path
     cache_dir: Path
     memory: HostMemory
-    #: what the driver counted of a process on a device
+    #: reads the driver's account of an ended process, given the device's id and the PID
     account: Callable[[str, int], Awaitable[Accounted]]
 
 
 class Attempts:
-    """Runs the attempts that `scheduler` launches, and knows the processes of those that run.
+    """Runs the attempts that `scheduler` launches, and keeps their processes.
 
     Their events go to `post`, their progress to `observe`, and processes that do not die to `condition`.
     """
@@ -97,7 +97,7 @@ class Attempts:
         self._abandoned = False
 
     def __len__(self) -> int:
-        """The number of attempts whose processes live."""
+        """The number of attempts that have a process."""
         return len(self._processes)
 
     @property
@@ -146,7 +146,7 @@ class Attempts:
         self._post(ended)
 
     def signal(self, key: WindowKey, attempt: int, signum: signal.Signals) -> None:
-        """Signal the processes of an attempt; to kill one that was never forked is to kill its launcher."""
+        """Signal the process group of an attempt; SIGKILL before the fork kills the launcher, which must hang."""
         process = self._processes.get((key, attempt))
         if process is not None:
             process.signal(signum)
@@ -157,7 +157,7 @@ class Attempts:
             self._means.launcher.kill(batch.spec.workload)
 
     def hear_of(self, device_id: str) -> None:
-        """A device was read or lost: those who doubt it look again."""
+        """Wake the attempts that doubt a device, since it was read or lost."""
         heard = self._heard.pop(device_id, None)
         if heard is not None:
             heard.set()
@@ -183,29 +183,29 @@ class Attempts:
     async def _follow(
         self, process: Process, batch: Batch, launch: Launch, planned: PlannedWindow, device: Device
     ) -> AttemptEnded:
-        """Wait until a process is gone, and find out what its attempt came to."""
+        """Read the messages of a process until it is gone, and classify its end."""
         key, attempt = launch.key, launch.attempt
-        said = _Said(launch, Path(batch.output_dir, key.label), self._observe)
+        reports = _Reports(launch, Path(batch.output_dir, key.label), self._observe)
 
         def on_stuck(trouble: str) -> None:
             self._stuck.add((key, attempt))
             self._condition.tell("window", str(key), f"{key} {trouble}")
             self._post(ProcessStuck(key=key, attempt=attempt, reason=trouble))
 
-        end = await process.wait(said.follow, on_stuck)
+        end = await process.wait(reports.follow, on_stuck)
         if (key, attempt) in self._stuck and not self._abandoned:
             self._stuck.remove((key, attempt))
             self._condition.clear("window", str(key))
         memory_limited = self._means.memory.limited or batch.spec.limits.memory_limit_bytes > 0
         ending: Ending = classify(
-            result=said.results[-1] if said.results else None,
-            error=said.errors[-1] if said.errors else None,
+            result=reports.results[-1] if reports.results else None,
+            error=reports.errors[-1] if reports.errors else None,
             violation=end.violation,
             exit=self._exit(end, launch, on_cpu=device.id == CPU, memory_limited=memory_limited),
         )
         if isinstance(ending, Failure) and ending.kind == "host_memory":
             self._post(self._means.memory.read())  # its memory is free: the next window need not wait for a reading
-        if isinstance(ending, Failure) and not said.errors:
+        if isinstance(ending, Failure) and not reports.errors:
             # The process may have died between its commit and its report.
             ending = committed_result(batch, planned) or ending
         accounted = await self._means.account(device.id, process.pid)
@@ -224,7 +224,7 @@ class Attempts:
         return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=usage, note=note)
 
     def _exit(self, end: ProcessEnd, launch: Launch, *, on_cpu: bool, memory_limited: bool) -> Exit:
-        """How a process ended."""
+        """The end of a process, and its circumstances."""
         return Exit(
             launcher_lost=end.launcher_lost,
             exit_code=end.exit_code,
@@ -254,11 +254,11 @@ class Attempts:
                 await self._heard.setdefault(device.id, anyio.Event()).wait()
 
 
-class _Said:
-    """What the process of an attempt said: its results and errors are kept, its progress is passed on."""
+class _Reports:
+    """The messages of an attempt's process: results and errors are kept, progress is passed on."""
 
     def __init__(self, launch: Launch, directory: Path, observe: Callable[[ProgressReported], None]) -> None:
-        """`directory` is where its result belongs."""
+        """`directory` is the place where its result belongs."""
         self.results: list[WindowResult] = []
         self.errors: list[Failure] = []
         self._key, self._attempt = launch.key, launch.attempt

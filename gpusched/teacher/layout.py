@@ -38,7 +38,7 @@ _LIKE = {
     "volume": (r"vol|^v$", r"qty|quantity|shares|size", r"amount|turnover"),
 }
 #: in names that are like a column's and mean another thing, and in names that are the second choice
-_NOT_LIKE = re.compile(r"prev|interest|52|change|chg|%|expir|matur")
+_NOT_LIKE = re.compile(r"prev|interest|52|change|chg|%|expir|matur|spread")
 _SECOND_BEST = re.compile(r"adj|bid|ask")
 #: most names of columns in an error message
 _SHOWN = 20
@@ -63,6 +63,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     volume: int | None
     symbol: int | None
     interval: int | None
+    #: the only symbol that the headings name
+    heading: str = ""
 
     @property
     def unused(self) -> list[int]:
@@ -88,7 +90,8 @@ def read_layout(path: Path, head: Sequence[str], symbol: str, columns: Mapping[s
             names = joined_names(rows[:levels], symbol) if levels > 1 else rows[0]
             if levels == 1:
                 _require_names(place, names, line, separator, comment)
-            return layout_of(place, names, columns, separator=separator, lines=number - 1 + levels)
+            layout = layout_of(place, names, columns, separator=separator, lines=number - 1 + levels)
+            return msgspec.structs.replace(layout, heading=heading_symbol(rows[:levels]))
         elif line.lstrip().startswith("#"):
             comment = f" (line {number} starts with #, which makes it a comment: if it is the header, remove the #)"
     return None
@@ -207,14 +210,15 @@ class _Finder:
         """Names that the missing columns may have, each of them once; dots where none is likely."""
         guesses: dict[str, str] = {}
         for role in self._missing:
-            likely = [
-                name
-                for pattern in _LIKE[role]
-                for name in sorted(self._written, key=lambda name: (bool(_SECOND_BEST.search(name.lower())), len(name)))
-                if re.search(pattern, name.lower()) and not _NOT_LIKE.search(name.lower())
-            ]
-            guesses[role] = next((name for name in likely if name not in guesses.values()), "…")
+            guesses[role] = next(filter(None, (self._only_like(pattern, guesses) for pattern in _LIKE[role])), "…")
         return guesses
+
+    def _only_like(self, pattern: str, guesses: Mapping[str, str]) -> str:
+        """The name that is like a pattern; dots if several are, of which only the user knows the right one."""
+        names = [name for name in self._written if re.search(pattern, name.lower()) and name not in guesses.values()]
+        names = [name for name in names if not _NOT_LIKE.search(name.lower())]
+        best = [name for name in names if not _SECOND_BEST.search(name.lower())] or names
+        return best[0] if len(best) == 1 else "…" if best else ""
 
 
 def _plain(name: str) -> str:
@@ -247,6 +251,18 @@ def _levels(rows: list[list[str]]) -> int:
     return 1
 
 
+def heading_symbol(rows: Sequence[Sequence[str]]) -> str:
+    """The symbol in headings of two levels; empty if they name none or several."""
+    *levels, _ = rows
+    distinct = set(_fields_and_symbols(levels)[1]) if len(levels) > 1 else set()
+    return distinct.pop() if len(distinct) == 1 else ""
+
+
+def _fields_and_symbols(levels: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[str]]:
+    one, other = (level[1:] for level in levels)
+    return (one, other) if {"close", "open"} <= {_plain(name) for name in one} else (other, one)
+
+
 def joined_names(rows: list[list[str]], symbol: str) -> list[str]:
     """Join the levels of headings to one name per column.
 
@@ -256,8 +272,7 @@ def joined_names(rows: list[list[str]], symbol: str) -> list[str]:
     *levels, index = rows
     if len(levels) == 1:
         return [index[0], *levels[0][1:]]
-    one, other = (level[1:] for level in levels)
-    fields, symbols = (one, other) if {"close", "open"} <= {_plain(name) for name in one} else (other, one)
+    fields, symbols = _fields_and_symbols(levels)
     distinct = set(symbols)
     mine = symbol if symbol in distinct else next(iter(distinct)) if len(distinct) == 1 else None
     return [index[0], *(name if of == mine else f"{of} {name}" for name, of in zip(fields, symbols, strict=False))]

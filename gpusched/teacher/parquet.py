@@ -13,12 +13,15 @@ import pandas as pd
 
 from gpusched.teacher.bars import NAIVE, Floats
 from gpusched.teacher.contents import read_file
-from gpusched.teacher.layout import PRICES, SYMBOLS, TIMESTAMPS, Layout, joined_names, layout_of
+from gpusched.teacher.layout import PRICES, SYMBOLS, TIMESTAMPS, Layout, heading_symbol, joined_names, layout_of
 from gpusched.teacher.numbers import floats
-from gpusched.teacher.rows import Reading, Rows, join, other_column, own_rows, require_one_interval
+from gpusched.teacher.rows import Reading, Rows, join, of_heading, other_column, own_rows, require_one_interval
 from gpusched.teacher.tables import column_of
 from gpusched.teacher.timestamps import Instants, instants
 from gpusched.workload import BadData, DataNote
+
+#: attribute of a frame: the only symbol in its headings
+_HEADING = "heading"
 
 
 def parse_parquet(paths: Sequence[Path], reading: Reading) -> Rows:
@@ -38,18 +41,20 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
     frame = _frame(path, reading.symbol)
     layout = layout_of(str(path), list(frame.columns), reading.columns)
     line = np.arange(1, len(frame) + 1)
-    notes: tuple[DataNote, ...] = ()
-    named: dict[str, int] = {}
+    heading = frame.attrs.get(_HEADING, "")
+    notes = of_heading(heading, reading.symbol)
+    named = {heading: number} if heading else {}
     if layout.symbol is not None and len(frame):
         symbols = frame.iloc[:, layout.symbol].astype(str)
         counts = {str(value): int(count) for value, count in symbols.value_counts(sort=False).items() if count}
-        mine, notes, problem = own_rows(layout.names[layout.symbol], counts, len(frame), reading.symbol)
+        mine, more, problem = own_rows(layout.names[layout.symbol], counts, len(frame), reading.symbol)
         if problem:
             raise BadData(f"{path}: {problem}: use such a value as the symbol, or give it a file of its own")
+        notes += more
         if mine is not None:
             kept = (symbols == mine).to_numpy(bool)
             frame, line = frame[kept], line[kept]
-        named = {str(name): number for name in frame.iloc[:1, layout.symbol].dropna()}
+        named |= {str(name): number for name in frame.iloc[:1, layout.symbol].dropna()}
     if layout.interval is not None:
         intervals = frame.iloc[:, layout.interval].dropna()
         require_one_interval(path, layout.names[layout.interval], {str(value) for value in intervals.unique()})
@@ -75,10 +80,12 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
         raise
     except Exception as error:  # of many classes for a damaged file; the disk has delivered its bytes
         raise BadData(f"{path}: cannot be read as Parquet: {error}") from None
+    heading = ""
     index = [] if isinstance(frame.index, pd.RangeIndex) else [str(name or "") for name in frame.index.names]
     if frame.columns.nlevels > 1:
         levels = [["", *map(str, frame.columns.get_level_values(level))] for level in (0, 1)]
         names = joined_names([*levels, [""]], symbol)[1:]
+        heading = heading_symbol([*levels, [""]])
     else:
         names = [str(name) for name in frame.columns]
     frame.columns = pd.Index(names)
@@ -101,6 +108,7 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
         columns = [pd.Series(level, index=range(len(frame))) for level in levels_of_index]
         frame = pd.concat([*columns, frame.reset_index(drop=True)], axis=1)
         frame.columns = pd.Index([*index, *names])
+    frame.attrs[_HEADING] = heading
     return frame
 
 

@@ -20,7 +20,7 @@ from gpusched.teacher.bars import Integers
 from gpusched.teacher.contents import read_file, require_text, require_utf8
 from gpusched.teacher.layout import PRICES, Layout, read_layout
 from gpusched.teacher.numbers import floats
-from gpusched.teacher.rows import Reading, Rows, join, other_column, own_rows, require_one_interval
+from gpusched.teacher.rows import Reading, Rows, join, of_heading, other_column, own_rows, require_one_interval
 from gpusched.teacher.tables import Table, cut
 from gpusched.teacher.timestamps import instants
 from gpusched.workload import BadData, DataNote
@@ -110,10 +110,11 @@ def _finished(path: Path, body: bytes, layout: Layout, unfinished: list[str]) ->
 def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], layout: Layout, reading: Reading) -> Rows:
     """Parse files that have the same layout."""
     table = cut([paths[number] for number in members], [bodies[number] for number in members], layout)
-    notes: tuple[DataNote, ...] = ()
-    symbols: dict[str, int] = {}
+    notes = of_heading(layout.heading, reading.symbol)
+    symbols = {layout.heading: members[0]} if layout.heading else {}
     if layout.symbol is not None and len(table):
-        table, notes = _own(table, layout.symbol, layout.names[layout.symbol].strip(), reading.symbol)
+        table, more = _own(table, layout.symbol, layout.names[layout.symbol].strip(), reading.symbol)
+        notes += more
         if symbol := table.field(0, layout.symbol):
             symbols[symbol] = members[int(table.file[0])]
     if layout.interval is not None and len(table):

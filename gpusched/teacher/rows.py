@@ -90,6 +90,13 @@ def require_one_symbol(paths: Sequence[Path], rows: Rows) -> None:
         )
 
 
+def of_heading(heading: str, symbol: str) -> tuple[DataNote, ...]:
+    """A note on headings that name another symbol."""
+    if not heading or plain(heading) == plain(symbol):
+        return ()
+    return (DataNote("symbol_column", f"the headings say {heading}"),)
+
+
 def require_one_interval(path: Path, name: str, values: Iterable[str]) -> None:
     """Raise BadData if a column names several intervals: bars of one series stand between those of another."""
     named = sorted(values)
@@ -141,7 +148,7 @@ def other_column(layout: Layout, pairs: Sequence[tuple[Sequence[str], Sequence[s
             return f"{name} is a column of its own: write it into the timestamps"
         if any(plain(value) == plain(symbol) for value in values):
             return f'column {name} has {len(values)} values: set data.columns = {{symbol = "{name}"}}'
-        if not all(re.fullmatch(r"[-+\d.,eE%$]*", value) for value in values):
+        if not all(re.fullmatch(r"[-+$]?[\d.,]*([eE][-+]?\d+)?%?", value) for value in values):
             shown = ", ".join(sorted(values)[:3]) + (", …" if len(values) > 3 else "")
             return f"column {name} has {len(values)} values: {shown}"
     return None

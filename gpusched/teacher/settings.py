@@ -67,21 +67,28 @@ _OBJECTIVES = ("binary", "cross_entropy", "xentropy")
 _WHOLE_NUMBERS = ("num_iterations", "early_stopping_round", "seed", "num_threads", "verbosity")
 
 
+#: bars that the label looks ahead
+Horizon = Annotated[int, Meta(ge=1, le=1_000_000)]
+#: a forward return
+Threshold = Annotated[float, Meta(gt=-1, le=1000)]
+#: share of the usable rows that training never sees
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
+#: usable rows below which a window is skipped
+MinRows = Annotated[int, Meta(ge=2)]
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings as they were given; `parse_settings` completes them."""
 
     #: any name of the interval; its directory below the symbol's holds the bars; empty: 1d, or the only directory there
     #: is
     interval: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$")] = ""
-    #: bars that the label looks ahead
-    horizon: Annotated[int, Meta(ge=1, le=1_000_000)] = 7
+    horizon: Horizon = 7
     #: a forward return above it is labelled 1
-    threshold: Annotated[float, Meta(gt=-1, le=1000)] = 0.02
+    threshold: Threshold = 0.02
     split: Literal["chronological", "random"] = "chronological"
-    #: share of the usable rows that training never sees
-    validation_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
-    #: usable rows below which a window is skipped
-    min_rows: Annotated[int, Meta(ge=2)] = 20
+    validation_fraction: Fraction = 0.2
+    min_rows: MinRows = 20
     #: role (see `COLUMNS`) → name of its column, for columns whose names do not tell
     columns: dict[str, str] = {}
     #: the IANA name of the exchange's time zone; empty: as the timestamps say
@@ -131,7 +138,7 @@ def _check_timezone(name: str) -> None:
 
 
 def _check_date_format(form: str) -> None:
-    moment = dt.datetime(2023, 11, 25, 13, 45, 59)
+    moment = dt.datetime(2023, 11, 25, 13, 45, 59, tzinfo=dt.UTC)
     try:
         complete = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
     except ValueError:

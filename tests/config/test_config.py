@@ -20,12 +20,17 @@ from gpusched.config import (
     Loaded,
     NoConfigFile,
     NoDates,
+    Run,
     UnknownKey,
     batch_spec,
     load,
+    terms,
     workload_settings,
 )
+from gpusched.config.schema import Priority, bounds, range_of
+from gpusched.core.terms import terms_of, with_terms
 from gpusched.errors import ConfigError
+from gpusched.service.submission import BadSubmission, check_terms
 from gpusched.teacher.settings import LIGHTGBM_DEFAULTS
 
 SHIPPED = Path(__file__).parents[2] / "config.toml"
@@ -381,6 +386,29 @@ def test_a_batch_has_the_dates_and_limits_of_the_configuration(here: Path) -> No
     assert made.data_root == str(here / "data")
     assert (made.limits.memory_limit_bytes, made.limits.max_attempts, made.limits.grace_s) == (2 * 1024**2, 1, 10.0)
     assert made.settings["lightgbm"] == LIGHTGBM_DEFAULTS
+
+
+TERMS = terms(load(path=Path("/dev/null"), environ={}).config)
+
+
+@pytest.mark.parametrize("key", TERMS)
+def test_a_daemon_takes_the_terms_that_a_run_takes(key: str) -> None:
+    """Each as far as its bounds, and none beyond them."""
+    dates = ("windows.start=2022-01-01", "windows.end=2022-12-31")
+    term = TERMS[key][0]
+    for bound, beyond in zip(bounds(Run, key.removeprefix("run.")), (-1, 1), strict=True):
+        made = spec(*dates, f"{key}={bound}")
+        check_terms(made)
+        with pytest.raises(BadSubmission, match=f"{term} is out of range"):
+            check_terms(with_terms(made, {term: terms_of(made)[term] + beyond}))
+
+
+def test_a_priority_has_bounds_too() -> None:
+    made = spec("windows.start=2022-01-01", "windows.end=2022-12-31")
+    for bound, beyond in zip(range_of(Priority), (-1, 1), strict=True):
+        check_terms(with_terms(made, {"priority": bound}))
+        with pytest.raises(BadSubmission, match="priority is out of range"):
+            check_terms(with_terms(made, {"priority": bound + beyond}))
 
 
 @pytest.mark.parametrize(

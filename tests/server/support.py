@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -116,7 +115,7 @@ class Daemon:
     def connect(self) -> Connection:
         connection = connect(self.socket)
         # A test that would wait for ever fails with BlockingIOError.
-        connection._link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(PATIENCE_S), 0))
+        connection._link.limit_waiting(int(PATIENCE_S))
         return connection
 
     def raw(self) -> socket.socket:

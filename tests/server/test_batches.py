@@ -176,6 +176,7 @@ for _ in range(50):
         ({"workload": "os.system"}, "not of the form"),
         ({"workload": "gpusched.teacher:train-window"}, "not of the form"),
         ({"window_days": 0}, "one day at least"),
+        ({"window_days": 1 << 62}, "36,500 days at most"),
         ({"start": "2023-01-01"}, "no window between"),
         ({"start": "0001-01-01", "end": "9999-12-31", "window_days": 1}, "more than 200,000 windows"),
         ({"settings": NESTED}, "nested"),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpusched.client import connection as client
-from gpusched.client.connection import HungUp, NoDaemon, NotADaemon, NotAllowed, OtherVersion, connect, socket_paths
+from gpusched.client.connection import NoDaemon, NotAllowed, connect, socket_paths
+from gpusched.client.link import HungUp, NotADaemon, OtherVersion
 from gpusched.errors import DaemonError, InputError
 from gpusched.protocol import Welcome, encode
 from gpusched.service.listener import NoPlace, listening_path

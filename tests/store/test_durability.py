@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from gpusched.errors import (
     StoreUnlockable,
     StoreUnwritable,
 )
-from gpusched.store import store as module
+from gpusched.store import opening
 from gpusched.store.store import Store
 from tests.store import writer
 from tests.store.samples import SLOT, accepted, key, moved, run
@@ -150,12 +150,12 @@ def test_a_failed_opening_leaves_no_lock(path: Path) -> None:
     Store.open(path).close()
     execute(path, "PRAGMA user_version = 99")
     for _ in range(2):
-        with pytest.raises(StoreNewer, match=rf"store version 99, this one reads up to {module.VERSION}"):
+        with pytest.raises(StoreNewer, match=rf"store version 99, this one reads up to {opening.VERSION}"):
             Store.open(path)
 
 
 def test_another_program_that_writes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr(opening, "_BUSY_TIMEOUT_MS", 1)
     with Store.open(path) as store:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -167,28 +167,24 @@ def test_another_program_that_writes_the_file(path: Path, monkeypatch: pytest.Mo
 
 
 def test_is_durable_in_the_way_it_says(store: Store) -> None:
-    pragmas = {name: store._query(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous", "foreign_keys")}
+    pragmas = {
+        name: store.database.query(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous", "foreign_keys")
+    }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
-def test_only_the_news_that_a_process_has_started_may_wait_for_the_disk(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    levels: list[int] = []
-    write = store._write
+def test_only_the_news_that_a_process_has_started_may_wait_for_the_disk(store: Store) -> None:
+    def level(records: Sequence[Record]) -> int:
+        """What the transaction of the records was committed with."""
+        store.record(records)
+        ((level,),) = store.database.query("PRAGMA synchronous")
+        assert isinstance(level, int)
+        return level
 
-    def look(record: Record) -> None:
-        levels.append(store._query("PRAGMA synchronous")[0][0])
-        write(record)
-
-    monkeypatch.setattr(store, "_write", look)
-    records: list[Record] = [accepted(), *run(key())]
-    for record in records:
-        store.record([record])
     full, normal = 2, 1
-    assert levels == [full, full, normal, full]  # accepted, placed, started, ended
-    store.record(run(key(1))[:2])
-    assert levels[4:] == [full, full]
+    records: list[Record] = [accepted(), *run(key())]
+    assert [level([record]) for record in records] == [full, full, normal, full]  # accepted, placed, started, ended
+    assert level(run(key(1))[:2]) == full
 
 
 # -- versions ----------------------------------------------------------------------------------------------------------
@@ -227,17 +223,17 @@ def test_migrates_forward(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     with Store.open(path) as store:
         store.record([accepted()])
     script = tmp_path / "store_2.sql"
-    monkeypatch.setattr(module, "MIGRATIONS", (*module.MIGRATIONS, script))
-    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    monkeypatch.setattr(opening, "MIGRATIONS", (*opening.MIGRATIONS, script))
+    monkeypatch.setattr(opening, "VERSION", opening.VERSION + 1)
     script.write_text("ALTER TABLE batches ADD COLUMN owner TEXT; SELECT nonsense FROM nowhere;")
     with pytest.raises(sqlite3.OperationalError):
         Store.open(path)
     script.write_text("ALTER TABLE batches ADD COLUMN owner TEXT;")
     with Store.open(path) as store:
-        assert store._query("SELECT owner FROM batches") == [(None,)]
+        assert store.database.query("SELECT owner FROM batches") == [(None,)]
         read_everything(store)
     with Store.open(path) as store:
-        assert store._query("PRAGMA user_version") == [(module.VERSION,)]
+        assert store.database.query("PRAGMA user_version") == [(opening.VERSION,)]
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
@@ -291,7 +287,7 @@ def test_a_damaged_file_is_never_taken_for_a_bug(
 ) -> None:
     """Whether opening checks every page (small files) or reading runs into the damage (large ones)."""
     if not checked:
-        monkeypatch.setattr(module, "_CHECK_BYTES", 0)
+        monkeypatch.setattr(opening, "_CHECK_BYTES", 0)
     chance = random.Random(seed)
     contents = bytearray(full_of_batches.read_bytes())
     for _ in range(8):
@@ -365,8 +361,8 @@ def check_full_and_again(store: Store, make_room: object = None) -> None:
 
 
 def test_a_full_database(store: Store) -> None:
-    store._query("PRAGMA max_page_count = 60")
-    check_full_and_again(store, lambda: store._query("PRAGMA max_page_count = 1000000"))
+    store.database.query("PRAGMA max_page_count = 60")
+    check_full_and_again(store, lambda: store.database.query("PRAGMA max_page_count = 1000000"))
 
 
 def test_a_file_that_may_not_grow(path: Path) -> None:

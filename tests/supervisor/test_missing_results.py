@@ -58,7 +58,7 @@ async def test_a_batch_whose_windows_had_all_ended_when_the_supervisor_died_is_l
         await bench.supervisor.submit(make_batch(tmp_path, "two_files"), plan(2))
         await bench.finished()
     with Store.open(tmp_path / "state" / "state.db") as store:
-        store._execute("UPDATE batches SET finished_at = NULL")
+        store.database.execute("UPDATE batches SET finished_at = NULL")
     shutil.rmtree(tmp_path / "output" / LABELS[0])
     (tmp_path / "output" / "teacher_runs.json").unlink()
     async with supervised(tmp_path, recover=True) as bench:

@@ -23,6 +23,7 @@ from gpusched.core.events import (
 from gpusched.core.model import Failed, Finished, Queued, Reading, Running, Stopping, TimedOut, WindowKey
 from gpusched.engines.local import launcher
 from gpusched.errors import StoreError
+from gpusched.store.learned import peek_learned
 from gpusched.store.store import Store
 from gpusched.supervisor import kept
 from gpusched.workload import device_fingerprint
@@ -55,18 +56,18 @@ async def test_trains_every_window_once_and_indexes_it(tmp_path: Path) -> None:
 
 async def test_remembers_how_long_windows_took(tmp_path: Path) -> None:
     database = tmp_path / "state" / "state.db"
-    assert Store.peek_learned(database) == []
+    assert peek_learned(database) == []
     async with supervised(tmp_path) as bench:
         await bench.supervisor.submit(make_batch(tmp_path, "two_files"), plan(7))
         await bench.finished()
-        (learned,) = Store.peek_learned(database)
+        (learned,) = peek_learned(database)
     assert (learned.workload, learned.device_type, learned.count) == ("tests.worker.workloads:two_files", "cpu", 7)
     assert learned.rows_mean == 100
     assert 0 < learned.seconds_mean <= learned.seconds_max < 10
     async with supervised(tmp_path) as bench:
         await bench.supervisor.submit(make_batch(tmp_path, "two_files", batch_id="c"), plan(1))
         await bench.finished("c")
-    assert [estimate.count for estimate in Store.peek_learned(database)] == [8]
+    assert [estimate.count for estimate in peek_learned(database)] == [8]
 
 
 async def test_keeps_what_was_read_of_the_devices_while_a_batch_ran(tmp_path: Path, fifo: Any) -> None:

@@ -122,3 +122,12 @@ def test_a_partition_names_its_symbol(tmp_path: Path, monkeypatch: pytest.Monkey
         part.write_bytes(b"PAR1")
     with pytest.raises(BadData, match="the symbol is XYZ, and ABC in"):
         load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", Settings())
+
+
+def test_headings_of_another_symbol_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    headings = pd.MultiIndex.from_product([list(COLUMNS), ["XYZ"]])
+    frame = pd.DataFrame(pd.DataFrame(COLUMNS).to_numpy(), columns=headings, index=NAIVE.rename("Date"))
+    monkeypatch.setattr(pd, "read_parquet", lambda file: frame)
+    (tmp_path / "ABC.parquet").write_bytes(b"PAR1")
+    history = load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", Settings())
+    assert history.notes[0].text == "the headings say XYZ"

@@ -130,6 +130,8 @@ def test_evenings_of_utc_are_told_where_summer_time_moves_most_bars_past_midnigh
         ("ts_event,open,high,low,close,volume", 'timestamp = "ts_event"'),
         ("open,close,high,low,volume,begin,end", 'timestamp = "begin"'),
         ("Date,Open,High,Low,Adj Close,Open Interest", 'close = "Adj Close"'),
+        ("Date,open_IBM,open_AAPL,high,low,close", 'open = "…"'),
+        ("Date,Spread High-Low,High Price,open,low,close", 'high = "High Price"'),
         ("Date,Change %,WAP,Open Interest,High,Low,Close", 'open = "…"'),
     ],
 )
@@ -160,6 +162,36 @@ def test_files_of_two_symbols_are_not_one_series(tmp_path: Path) -> None:
         .replace("volume", "volume "),
     }
     assert "b.csv: the symbol is TSLA, and AAPL in" in refusal(tmp_path, files)
+
+
+HEADINGS = "Price,Open,High,Low,Close,Volume\nTicker,{0},{0},{0},{0},{0}\nDate,,,,,\n"
+
+
+def test_headings_of_another_symbol_are_told(tmp_path: Path) -> None:
+    history = load(tmp_path, {"AAPL.csv": table(days(30), header=HEADINGS.format("MSFT"))})
+    assert [note.text for note in history.notes] == ["the headings say MSFT"]
+    assert load(tmp_path, {"AAPL.csv": table(days(31), header=HEADINGS.format("AAPL"))}).notes == ()
+
+
+def test_headings_of_two_symbols_are_not_one_series(tmp_path: Path) -> None:
+    files = {
+        "AAPL/1d/a.csv": table(days(30), header=HEADINGS.format("AAPL")),
+        "AAPL/1d/b.csv": table(days(30, START + dt.timedelta(days=30)), header=HEADINGS.format("MSFT")),
+    }
+    assert "b.csv: the symbol is MSFT, and AAPL in" in refusal(tmp_path, files)
+
+
+def test_contracts_that_expire_are_told_apart(tmp_path: Path) -> None:
+    header = HEADER.replace("timestamp", "expiry,timestamp")
+    one = table(days(30), lambda day: f"2023-03-17,{day}", header=header)
+    other = table(days(30), lambda day: f"2023-06-16,{day}", header="").replace(".", ".1")
+    assert "column expiry has 2 values: 2023-03-17, 2023-06-16" in refusal(tmp_path, {"AAPL.csv": one + other})
+
+
+def test_a_date_format_may_have_an_offset(tmp_path: Path) -> None:
+    text = table(days(5), lambda day: f"{day:%d.%m.%Y %H:%M:%S}.000 GMT+0530")
+    history = load(tmp_path, {"AAPL.csv": text}, date_format="%d.%m.%Y %H:%M:%S.%f GMT%z")
+    assert stamps(history)[0] == "2023-01-02T00:00:00+05:30"
 
 
 def test_a_column_of_intervals_has_one(tmp_path: Path) -> None:

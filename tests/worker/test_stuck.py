@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,6 +145,29 @@ async def test_a_launcher_that_hangs_is_replaced(tmp_path: Path, fifo: MakeFifo)
     )
 
 
+@pytest.mark.parametrize("name", ["has_daemon", "has_child"])
+@pytest.mark.usefixtures("impatient")
+async def test_so_is_one_that_was_stopped_before_it_could_kill_the_rest(
+    tmp_path: Path, fifo: MakeFifo, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The rest of a window was taken for what does not die, and a stopped launcher kept its slots for ever."""
+    monkeypatch.setattr(link, "STOPPED_S", 1.0)  # later than what does not die is told
+    said = fifo("said")
+    told: list[str] = []
+    async with bench(tmp_path) as b:
+        window = await b.fork(name, fifo=said.path)
+        (rest,) = {await said.number(), await said.number()} - {window.pid}
+        watched = os.pidfd_open(rest)
+        stopped = b.launcher_pid
+        assert stopped is not None
+        os.kill(stopped, signal.SIGSTOP)
+        os.kill(window.pid, signal.SIGKILL)
+        with anyio.fail_after(20):
+            assert (await window.wait(b.messages.append, told.append)).launcher_lost
+            await exited(watched)
+    assert told == []
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_launcher_that_is_stopped_and_owes_nothing_is_left_alone(tmp_path: Path, fifo: MakeFifo) -> None:
     said = fifo("said")
@@ -257,4 +281,25 @@ def test_a_mark_is_told_from_one_that_only_begins_like_it() -> None:
             assert leftovers.find("a-1") == leftovers.find("a-1/2/3") == [program.pid]
             assert leftovers.find("a") == leftovers.find("a-1/2/3/4") == leftovers.find("2") == []
         finally:
+            program.kill()
+
+
+def test_a_survivor_is_named_though_its_environment_cannot_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the environment of a process that hangs in the kernel hangs as well."""
+    end_of_test = threading.Event()
+    with subprocess.Popen(["sleep", "1000"]) as program:
+        looks = iter([[program.pid]])
+
+        def find(mark: str) -> list[int]:
+            if pids := next(looks, None):
+                return pids
+            end_of_test.wait()
+            return []
+
+        monkeypatch.setattr(leftovers, "find", find)
+        monkeypatch.setattr(leftovers, "_kill", lambda pid, mark: None)
+        try:
+            assert anyio.run(leftovers.end, "mark", 0.05) == ([program.pid], [program.pid])
+        finally:
+            end_of_test.set()
             program.kill()

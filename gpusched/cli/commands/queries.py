@@ -14,10 +14,11 @@ import msgspec
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.commands.service import reach, status_object
 from gpusched.cli.notes import notes_object, print_notes
-from gpusched.client.connection import Connection, HungUp, connect
+from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.text import clean
 from gpusched.client.drawing.trouble import remedy
+from gpusched.client.link import HungUp
 from gpusched.core.totals import device_object, totals
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, WindowLine

@@ -33,13 +33,13 @@ def find(mark: str) -> list[int]:
 async def end(mark: str, within_s: float) -> tuple[list[int], list[int]]:
     """Kill the processes that carry the mark and wait until they are gone; return the pids of all, and of survivors.
 
-    Reading the environment of a process that hangs in the kernel may hang, too: after twice `within_s` this gives up
-    and returns none.
+    Reading the environment of a process that hangs in the kernel may hang, too: after twice `within_s` this gives up,
+    and processes that were killed and still live are the survivors.
     """
+    killed: set[int] = set()
     with anyio.move_on_after(2 * within_s):
-        killed, left = await anyio.to_thread.run_sync(_end, mark, within_s, abandon_on_cancel=True)
-        return sorted(killed), sorted(left)
-    return [], []
+        await anyio.to_thread.run_sync(_end, mark, within_s, killed, abandon_on_cancel=True)
+    return sorted(killed), sorted(filter(proc.lives, killed))
 
 
 async def end_earlier(mark: str) -> tuple[list[int], list[int]]:
@@ -57,9 +57,9 @@ async def watch(pid: int, condition: Condition) -> None:
     condition.clear("leftover", str(pid))
 
 
-def _end(mark: str, within_s: float) -> tuple[set[int], set[int]]:
+def _end(mark: str, within_s: float, killed: set[int]) -> None:
+    """Kill until nothing that carries the mark is left, or `within_s` is over; add the pids to `killed` before that."""
     deadline = time.monotonic() + within_s
-    killed: set[int] = set()
     delay_s = 0.001
     while left := set(find(mark)):
         if time.monotonic() >= deadline and left <= killed:  # all of them were killed, and had time to die
@@ -69,7 +69,6 @@ def _end(mark: str, within_s: float) -> tuple[set[int], set[int]]:
             _kill(pid, mark)
         time.sleep(delay_s)
         delay_s = min(2 * delay_s, 0.1)
-    return killed, left
 
 
 def _kill(pid: int, mark: str) -> None:

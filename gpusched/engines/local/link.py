@@ -257,12 +257,12 @@ class Link:
         if self._hung_up or self._idle:
             return
         self._watch_later()
-        owing = [process for process in self.processes.values() if process.look(self._strays)]
-        requested = bool(self._preloads) or any(process.pid == 0 for process in self.processes.values())
-        seen = proc.look(self.pid) if owing or requested else None
+        seen = proc.look(self.pid)
         stopped = seen is not None and seen.state in proc.STOPPED
+        owing = [process for process in self.processes.values() if process.look(self._strays, launcher_stopped=stopped)]
+        requested = bool(self._preloads) or any(process.pid == 0 for process in self.processes.values())
         # A launcher with an open request may be importing, which can take long and keeps it from answering.
-        if not stopped and (requested or not owing):
+        if (requested and not stopped) or not (requested or owing):
             self._silent_since = None
             return
         if self._silent_since is None:

@@ -135,10 +135,11 @@ class Process:
         if self._forked.cancelled():
             self._close_pipe()
 
-    def look(self, strays: Callable[[], list[int]]) -> bool:
-        """Check the process: report it if it is stuck; return whether its group is gone but its launcher is silent.
+    def look(self, strays: Callable[[], list[int]], *, launcher_stopped: bool) -> bool:
+        """Check the process: report it if it is stuck; return whether its launcher owes its end.
 
-        `strays` lists processes that have left their windows: the launcher reports no window as gone before they die.
+        `strays` lists processes that have left their windows: the launcher reports no window as gone before they die. A
+        launcher that is stopped kills neither them nor the rest of the group, so it owes the end whatever is left.
         """
         if not self.pid or self._gone.done():
             return False
@@ -147,6 +148,8 @@ class Process:
             self._ended_at = now  # its launcher kills the rest of the group
         due_at = self._ended_at if self._killed_at is None else self._killed_at
         overdue = due_at is not None and now - due_at >= KILL_GRACE_S
+        if self._ended_at is not None and launcher_stopped:
+            return True
         if self._ended_at is None and not overdue:
             return False
         left = proc.members(self.pid) or strays()

@@ -1,0 +1,88 @@
+"""Opening the file: it is private, sound and of this version before anything is read from it.
+
+`connect` checks whose file it is, its pages and its version, and applies the scripts of `migrations/` that it lacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gpusched.errors import StoreCorrupt, StoreNewer
+
+T = TypeVar("T")
+
+#: "gpus" in ASCII: distinguishes a store from any other sqlite file
+APPLICATION_ID = 0x67707573
+#: the n-th script takes a database from version n - 1 to n
+MIGRATIONS = ("1.sql", "2.sql", "3.sql", "4.sql")
+VERSION = len(MIGRATIONS)
+
+_BUSY_TIMEOUT_MS = 2000
+#: files up to this size are checked page by page when opened (60 ms); damage to larger ones shows when it is read
+_CHECK_BYTES = 64 * 1024 * 1024
+#: the log is cut back to this size after a large batch
+_LOG_BYTES = 16 * 1024 * 1024
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file at `path`, which exists, for reading and writing."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def make_private(path: Path) -> None:
+    """Create the file for its owner only; closed before sqlite opens it, since a close would drop sqlite's locks."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with contextlib.closing(os.fdopen(fd, "r+b")):
+        os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
+
+
+def peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:
+    """What `read` finds by executing queries; nothing where there is no store or it cannot be read. Changes nothing."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return read(connection.execute)
+    except (sqlite3.Error, TypeError, ValueError):
+        return []
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Check that the file is a sound store, and bring it to this version."""
+    execute = connection.execute
+    execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    ((application_id,),) = execute("PRAGMA application_id").fetchall()
+    ((version,),) = execute("PRAGMA user_version").fetchall()
+    ((tables,),) = execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    if tables and application_id != APPLICATION_ID:
+        raise StoreCorrupt(path=path, cause="it is a database of another program")
+    if version > VERSION:
+        raise StoreNewer(path=path, version=version, supported=VERSION)
+    execute("PRAGMA journal_mode = WAL")
+    execute("PRAGMA synchronous = FULL")
+    execute("PRAGMA foreign_keys = ON")
+    execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+    if path.stat().st_size <= _CHECK_BYTES:
+        ((finding, *_), *_) = execute("PRAGMA quick_check(1)").fetchall()
+        if finding != "ok":
+            raise StoreCorrupt(path=path, cause=finding)
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        sql = (Path(__file__).parent / "migrations" / script).read_text()
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {sql}; PRAGMA application_id = {APPLICATION_ID};"
+                f" PRAGMA user_version = {number}; COMMIT;"
+            )
+        except sqlite3.Error:
+            if connection.in_transaction:
+                execute("ROLLBACK")
+            raise
