@@ -744,6 +744,16 @@ def test_one_that_never_began_did_not_take_it_down() -> None:
     assert recover(Starting(attempt=99, slot=SLOT)).state(A) == Queued(attempt=100)
 
 
+def test_a_recovered_batch_that_cannot_go_on_is_held_unless_it_is_already() -> None:
+    windows = ((planned("A"), Queued()),)
+    recovered = BatchRecovered(batch=batch(), windows=windows, obstacle="another has its directory")
+    driver = Driver().send(recovered)
+    assert BatchHeld(batch_id="b", reason="another has its directory", at=driver.at + 1e9) in driver.records
+    assert (driver.scheduler.held_reason("b"), driver.state(A)) == ("another has its directory", Queued())
+    held = Driver().send(msgspec.structs.replace(recovered, held_reason="as before"))
+    assert held.scheduler.held_reason("b") == "as before"
+
+
 def test_a_finished_batch_comes_back_to_be_retried() -> None:
     failed = Finished(attempts=3, outcome=Failed(failure=failure()))
     driver = Driver().send(BatchRecovered(batch=batch(), windows=((planned("A"), failed),)))
