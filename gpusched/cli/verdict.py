@@ -34,6 +34,7 @@ class NothingToTrain(GpuschedError):
 class Untrained(msgspec.Struct, frozen=True, kw_only=True):
     """The reason why a window was not trained."""
 
+    symbol: str
     reason: str
     #: empty: not known
     remedy: str
@@ -43,19 +44,29 @@ class Untrained(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def planned(cls, window: PlannedWindow, reason: str | None = None) -> Untrained:
         """From the plan; `reason` is that of the window's own run, if it ran."""
-        return cls(reason=reason or reason_of_plan(window), remedy=window.remedy, refused=window.refusal is not None)
+        return cls(
+            symbol=window.window.symbol,
+            reason=reason or reason_of_plan(window),
+            remedy=window.remedy,
+            refused=window.refusal is not None,
+        )
 
     @classmethod
     def line(cls, window: WindowLine) -> Untrained:
-        return cls(reason=window.reason or "", remedy=window.remedy, refused=window.failure is not None)
+        return cls(
+            symbol=window.symbol,
+            reason=window.reason or "",
+            remedy=window.remedy,
+            refused=window.failure is not None,
+        )
 
 
 def nothing_to_train(windows: Iterable[Untrained]) -> NothingToTrain:
     """The error with the most frequent reasons and the most frequent remedy."""
-    reasons: Counter[str] = Counter()
+    reasons = Reasons()
     remedies: Counter[str] = Counter()
     for window in windows:
-        reasons[window.reason] += 1
+        reasons.add(window.reason, window.symbol)
         remedies[window.remedy or (MEND if window.refused else ELSEWHERE)] += 1
     shown = [f"{_cut(reason)} ({_windows(count)})" for reason, count in reasons.most_common(SHOWN_REASONS)]
     if (more := len(reasons) - SHOWN_REASONS) > 0:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -103,7 +107,30 @@ class Place(Command):
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
+    if shutil.disk_usage(tmp_path).free < toolkit.NEEDED_BYTES:
+        pytest.skip("a build is refused where so little of the disk is free")
     return Place(tmp_path)
+
+
+@contextlib.contextmanager
+def waiting(place: Place, step: str) -> Iterator[subprocess.Popen[str]]:
+    """A build that has come to a step of pip, which ends with the context."""
+    place.plan["waits"] = [step]
+    fifo = place.pip / step
+    os.mkfifo(fifo)
+
+    def give_up() -> None:
+        """A build that ended before opens the FIFO for nobody."""
+        process.wait()
+        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+
+    with place.start("doctor", "--build-cuda", "--yes", "--arch", "90") as process:
+        watcher = threading.Thread(target=give_up)
+        watcher.start()
+        with fifo.open("w"):
+            assert process.poll() is None, process.communicate()
+            yield process
+    watcher.join()
 
 
 def test_without_a_gpu_it_is_built_for_what_was_named(place: Place) -> None:
@@ -207,13 +234,7 @@ def test_one_that_trains_only_where_it_was_tried_is_taken_back(place: Place) -> 
 @pytest.fixture
 def halted(place: Place) -> Place:
     """A build that was killed while pip had removed the old LightGBM, and pip with it."""
-    place.plan["waits"] = ["install-half"]
-    os.mkfifo(place.pip / "install-half")
-    # the FIFO opens when pip has come so far
-    with (
-        place.start("doctor", "--build-cuda", "--yes", "--arch", "90") as process,
-        (place.pip / "install-half").open("w"),
-    ):
+    with waiting(place, "install-half") as process:
         process.kill()
         process.communicate()
         for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -246,20 +267,14 @@ def test_whoever_kills_it_half_way_finds_the_old_one_and_is_told_so(halted: Plac
 
 @pytest.mark.slow
 def test_only_one_builds_at_a_time(place: Place) -> None:
-    place.plan["waits"] = ["wheel"]
-    os.mkfifo(place.pip / "wheel")
-    with place.start("doctor", "--build-cuda", "--yes", "--arch", "90") as first:
-        with (place.pip / "wheel").open("w"):
-            assert f"the process {first.pid} is building LightGBM already" in place.build("--arch", "90", code=4)
-        first.communicate(timeout=60)
+    with waiting(place, "wheel") as first:
+        assert f"the process {first.pid} is building LightGBM already" in place.build("--arch", "90", code=4)
     assert (first.returncode, place.which) == (0, "new")
 
 
 @pytest.mark.slow
 def test_an_interrupted_build_ends_with_all_that_it_has_started(place: Place) -> None:
-    place.plan["waits"] = ["wheel"]
-    os.mkfifo(place.pip / "wheel")
-    with place.start("doctor", "--build-cuda", "--yes", "--arch", "90") as process, (place.pip / "wheel").open("w"):
+    with waiting(place, "wheel") as process:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert (process.returncode, place.which) == (130, "old")

@@ -339,7 +339,7 @@ def test_windows_that_find_out_themselves_say_why_nothing_was_trained(gpusched: 
     )
     found = ended(gpusched, "run", "symbols.txt", *DATES, "--device", "cpu", "--set", "run.workload=mine:window")
     assert found.code == 5
-    assert "nothing to train: nothing in ABC (2 windows); nothing in NONE (2 windows)" in found.err
+    assert "nothing to train: nothing in … (4 windows)" in found.err  # one reason, whatever the symbol
 
 
 def test_a_file_that_is_refused_counts_as_failed(gpusched: Command) -> None:
