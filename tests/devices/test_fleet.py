@@ -223,10 +223,11 @@ async def test_one_that_is_closed_for_an_xid_and_answers_waits_for_resume(
         await machine.until_health(g0="open")
         fake.event(0, XID, 79)
         await machine.until_health(g0="quarantined")
-        readings = {id(machine.pool[uuid(0)].reading)}
+        readings = [machine.pool[uuid(0)].reading]
 
         def read_again() -> bool:
-            readings.add(id(machine.pool[uuid(0)].reading))
+            if (latest := machine.pool[uuid(0)].reading) is not readings[-1]:
+                readings.append(latest)
             return len(readings) > 3
 
         await machine.until(read_again)

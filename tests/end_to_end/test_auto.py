@@ -56,7 +56,9 @@ def test_a_run_takes_the_faster_type_for_all_windows_and_says_so(
     foreseen = machine.json("plan", *asked)
     assert foreseen["device"] == faster
     assert f"Training on {where}" in foreseen["device_choice"]["reason"]
-    assert {one["device_type"] for one in foreseen["device_choice"]["expected"]} == {"cpu", "cuda"}
+    # GPUs whose trial takes longer than they could gain are not waited for.
+    expected = {one["device_type"] for one in foreseen["device_choice"]["expected"]}
+    assert {faster} <= expected <= {"cpu", "cuda"}
     assert not ran(machine)
 
 
