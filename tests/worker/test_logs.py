@@ -97,6 +97,35 @@ async def test_one_without_an_end_of_line_and_one_that_may_grow(tmp_path: Path) 
         os.close(descriptor)
 
 
+async def test_output_that_is_faster_than_the_copy_keeps_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Logs()
+    path = tmp_path / "log"
+    descriptor = kept.open(path, LIMIT)
+    write(descriptor, 1, 20_000)
+    bursts = iter((20_000, 40_000, 60_000))
+    read = os.pread
+
+    def pread(source: int, count: int, position: int) -> bytes:
+        """Read, while the writer goes on with more than the limit."""
+        piece = read(source, count, position)
+        if count == 1 << 20 and (first := next(bursts, None)) is not None:
+            write(descriptor, first, first + 20_000)
+        return piece
+
+    monkeypatch.setattr(os, "pread", pread)
+    kept._open[path].trim()
+    monkeypatch.undo()
+    numbers = [int(n) for n in re.findall(r"line +(\d+)", path.read_text())]
+    assert numbers[:3] == [1, 2, 3]
+    assert numbers[-1] == 79_999
+    assert numbers == sorted(numbers)
+    assert path.stat().st_size <= LIMIT
+    kept.close(path)
+    os.close(descriptor)
+
+
 async def test_one_that_was_removed_is_nobodys_problem(tmp_path: Path) -> None:
     kept = Logs()
     descriptor = kept.open(tmp_path / "log", 10)

@@ -22,6 +22,8 @@ LOOK_S = 0.25
 LOOK_AGAIN_S = 0.05
 #: parts of the limit that are kept by a cut: the beginning of the log, and its end
 HEAD, TAIL = 0.5, 0.25
+#: times that the end of a log is copied, while its writers are faster than the copy
+_MOST_COPIES = 8
 #: bytes by which a cut may be moved to reach the end of a line
 _LINE_BYTES = 8 * 1024
 #: bytes of a log's end that are searched for the reason of a crash, which stands above the stacks of all threads and
@@ -74,16 +76,22 @@ class Log:
         return False
 
     def _cut_middle(self, descriptor: int) -> None:
-        size = os.fstat(descriptor).st_size
         first = self.cut is None
         before = self.cut or Cut(at=_end_of_line(descriptor, int(HEAD * self.limit_bytes)), left_out_bytes=0, shift=0)
-        tail = _end_of_line(descriptor, size - int(TAIL * self.limit_bytes))
-        left_out = before.left_out_bytes + tail - before.at - (0 if first else _MARK_BYTES)
-        reached = before.at + os.pwrite(descriptor, _mark(left_out), before.at)
-        # Output that arrives during the copy is copied, too, up to another `limit_bytes`.
-        while (piece := os.pread(descriptor, 1 << 20, tail)) and tail < size + self.limit_bytes:
-            os.pwrite(descriptor, piece, reached)
-            tail, reached = tail + len(piece), reached + len(piece)
+        reached = 0
+        for _ in range(_MOST_COPIES):
+            size = os.fstat(descriptor).st_size
+            # Not below the end of an earlier copy, which has taken the place of what was there.
+            tail = max(_end_of_line(descriptor, size - int(TAIL * self.limit_bytes)), reached)
+            left_out = before.left_out_bytes + tail - before.at - (0 if first else _MARK_BYTES)
+            reached = before.at + os.pwrite(descriptor, _mark(left_out), before.at)
+            # Output that arrives during the copy is copied, too. Where that does not end, the copy begins anew with the
+            # latest output: the end of a log is worth most.
+            while (piece := os.pread(descriptor, 1 << 20, tail)) and tail < size + self.limit_bytes:
+                os.pwrite(descriptor, piece, reached)
+                tail, reached = tail + len(piece), reached + len(piece)
+            if not piece:
+                break
         lost = os.fstat(descriptor).st_size - tail
         os.ftruncate(descriptor, reached)
         self.cut = Cut(before.at, left_out + lost, before.shift + tail + lost - reached)
