@@ -16,6 +16,7 @@ import anyio
 import msgspec
 
 from gpusched import artifacts
+from gpusched.command import imports
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -154,7 +155,7 @@ class Attempts:
             # The process was never forked, so its launcher hangs.
             batch = self._scheduler.batch(key.batch_id)
             assert batch is not None
-            self._means.launcher.kill(batch.spec.workload)
+            self._means.launcher.kill(batch.spec.workload, imports(batch.spec.workload, batch.spec.settings))
 
     def hear_of(self, device_id: str) -> None:
         """Wake the attempts that doubt a device, since it was read or lost."""
