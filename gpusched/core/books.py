@@ -25,6 +25,7 @@ from gpusched.core.model import (
     Active,
     Ending,
     Finished,
+    HoldReason,
     Instant,
     Limits,
     Queued,
@@ -83,12 +84,12 @@ class Books:
         self.open.pop(batch.batch.id, None)
         self.records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
 
-    def hold(self, batch: BatchQueue, reason: str, now: Instant) -> None:
-        batch.held_reason = reason
-        self.records.append(BatchHeld(batch_id=batch.batch.id, reason=reason, at=now.wall))
+    def hold(self, batch: BatchQueue, reason: HoldReason, now: Instant) -> None:
+        batch.held = reason
+        self.records.append(BatchHeld(batch_id=batch.batch.id, reason=reason.text, kind=reason.kind, at=now.wall))
 
     def release(self, batch: BatchQueue, now: Instant) -> None:
-        batch.held_reason, batch.streak = None, ("", 0)
+        batch.held, batch.streak = None, ("", 0)
         self.records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
 
     def reopen(self, batch: BatchQueue, now: Instant) -> None:

@@ -17,6 +17,8 @@ from gpusched.core.model import (
     DataNotes,
     Device,
     Ending,
+    HoldKind,
+    HoldReason,
     HostReading,
     PlannedWindow,
     Reading,
@@ -51,7 +53,7 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
-    held_reason: str | None = None
+    held: HoldReason | None = None
     #: the store has its `BatchFinished`; a pending change may reopen it
     finished: bool = False
     #: changes that were not completed when the last supervisor died
@@ -270,6 +272,8 @@ class BatchHeld(msgspec.Struct, frozen=True, kw_only=True, tag="batch_held"):
 
     batch_id: str
     reason: str
+    #: frames of 0.1 lack it
+    kind: HoldKind = "request"
     at: float
 
 

@@ -20,6 +20,7 @@ from gpusched.core.model import (
     Failed,
     Finished,
     Held,
+    HoldReason,
     Instant,
     Lost,
     Queued,
@@ -72,12 +73,12 @@ class Requests:
             self.ask("hold", event.batch_id, event.label, now)
             return
         batch = self._books.batches.get(event.batch_id)
-        if batch and batch.unfinished and batch.held_reason is None:
-            self._books.hold(batch, "held by request", now)
+        if batch and batch.unfinished and batch.held is None:
+            self._books.hold(batch, HoldReason(kind="request", text="held by request"), now)
 
     def release(self, event: ReleaseRequested, now: Instant) -> None:
         batch = self._books.batches.get(event.batch_id)
-        if batch and event.label is None and batch.held_reason is not None:
+        if batch and event.label is None and batch.held is not None:
             self._books.release(batch, now)
         self.ask("release", event.batch_id, event.label, now)
 

@@ -17,7 +17,6 @@ from gpusched.core.events import (
     WindowsAdded,
 )
 from gpusched.core.model import (
-    CPU,
     Active,
     Batch,
     DataNote,
@@ -146,7 +145,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             width=state.width,
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
-            reserved_bytes=(pool.host if state.device.id == CPU else state.memory).reserved_bytes,
+            reserved_bytes=(pool.host if state.device.kind == "host" else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
             since_at=state.since,
         )
