@@ -154,6 +154,10 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     priority: int = 0
     limits: Limits = Limits()
+    #: calendar days from the start of a window to that of the next one; 0: they lie side by side
+    stride_days: int = 0
+    #: all windows begin at `start`, and each ends a stride later than the one before it
+    anchored: bool = False
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):

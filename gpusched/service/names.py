@@ -102,5 +102,5 @@ def _labels_like(label: str, spec: BatchSpec) -> list[str]:
     """The labels of the windows of symbols similar to the one in `label`."""
     symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
     nearest = similar(label.partition("_")[0], symbols[:_MANY_NAMES], most=3, cutoff=0.4)
-    ranges = planning.date_ranges(spec.start, spec.end, spec.window_days)
+    ranges = planning.ranges_of(spec)
     return [window_label(symbol, start, end) for symbol in nearest for start, end in ranges]
