@@ -17,18 +17,8 @@ from gpusched.core.events import (
     TrialBegan,
     TrialEnded,
 )
-from gpusched.core.model import (
-    CPU,
-    Active,
-    Ending,
-    Failure,
-    Instant,
-    PlannedWindow,
-    Reading,
-    Running,
-    Stopping,
-    WindowKey,
-)
+from gpusched.core.model import CPU, Instant, PlannedWindow, Reading, WindowKey
+from gpusched.core.states import Active, Ending, Failure, Running, Stopping
 
 #: the beginning of the reason of a hold that ends when a suitable device opens
 STRANDED = "no device is left that could run it"
