@@ -51,7 +51,7 @@ METRICS = {"validation": {"accuracy": 0.54, "precision": None, "recall": 0.2, "f
 
 def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
     """A daemon at work as `top` sees it, the same batch as `run` sees it, and the present instant."""
-    cards = tuple(Device(id=f"GPU-{n}", name="a card", device_type="cuda", capacity=SLOTS) for n in range(GPUS))
+    cards = tuple(Device(id=f"GPU-{n}", name="a card", lightgbm_type="cuda", capacity=SLOTS) for n in range(GPUS))
     seen, view, scheduler, now = Overview(), BatchView(), Scheduler(), 0.0
     seen.load(Snapshot(at=0.0, batches=(), active=(), progress=(), devices=tuple(map(_open, range(GPUS), cards))), now)
     commands: list[Command] = []

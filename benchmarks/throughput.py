@@ -93,7 +93,7 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
             supervisor = Supervisor(
                 store=store,
                 launcher=launcher,
-                devices=(Device(id="cpu", name="cpu", device_type="cpu", capacity=slots),),
+                devices=(Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=slots),),
                 logs_dir=directory / "logs",
                 cache_dir=directory / "cache",
                 observe=observe,

@@ -12,7 +12,18 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.changes import Change, Verb
-from gpusched.core.model import Batch, DataNotes, Device, HostReading, PlannedWindow, Reading, Slot, WindowKey
+from gpusched.core.model import (
+    Batch,
+    DataNotes,
+    Device,
+    HoldKind,
+    HoldReason,
+    HostReading,
+    PlannedWindow,
+    Reading,
+    Slot,
+    WindowKey,
+)
 from gpusched.core.placement import Health
 from gpusched.core.states import Ending, State, Usage
 from gpusched.core.terms import Terms
@@ -40,7 +51,7 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
-    held_reason: str | None = None
+    held: HoldReason | None = None
     #: the store has its `BatchFinished`; a pending change may reopen it
     finished: bool = False
     #: changes that were not completed when the last supervisor died
@@ -243,6 +254,8 @@ class BatchHeld(msgspec.Struct, frozen=True, kw_only=True, tag="batch_held"):
 
     batch_id: str
     reason: str
+    #: frames of 0.1 lack it
+    kind: HoldKind = "request"
     at: float
 
 

@@ -15,7 +15,9 @@ DeviceType = Literal["cpu", "gpu", "cuda"]
 #: `auto` comes to one device type for a whole batch, `mixed` uses every device at once
 DeviceChoice = Literal["auto", "cpu", "gpu", "cuda", "mixed"]
 
-#: id of the one device that is the host's processors
+#: the kinds of device, each with a module below `gpusched.devices`: NVIDIA's GPUs, and the processors of a machine
+DeviceKind = Literal["nvidia", "host"]
+#: id of the processors of this machine; those of node n1 are `cpu@n1`
 CPU = "cpu"
 
 
@@ -178,6 +180,19 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     mixed_seconds: float | None = None
 
 
+#: `request`: a person asked for it; `breaker`: its windows keep failing in the same way; `stranded`: no device is left
+#: that could run them, and the hold ends when one opens; `obstacle`: it could not be taken up again after a restart
+HoldKind = Literal["request", "breaker", "stranded", "obstacle"]
+
+
+class HoldReason(msgspec.Struct, frozen=True, kw_only=True):
+    """The reason why no window of a batch is placed until it is released."""
+
+    kind: HoldKind
+    #: for people
+    text: str
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted `BatchSpec`."""
 
@@ -203,14 +218,17 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 # -- devices ---------------------------------------------------------------------------------------------------------
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """A GPU, a MIG instance, or the host CPU."""
+class Device(msgspec.Struct, frozen=True, kw_only=True, rename={"lightgbm_type": "device_type"}):
+    """A GPU, a MIG instance, or the processors of a machine."""
 
     #: UUID, or "cpu"
     id: str
     name: str
-    #: LightGBM's parameter for windows on this device
-    device_type: DeviceType
+    kind: DeviceKind = "nvidia"
+    #: name of the node whose device it is; empty: this machine
+    host: str = ""
+    #: LightGBM's `device_type` for windows on this device, as it is called in frames; the core only compares it
+    lightgbm_type: DeviceType
     #: number of slots
     capacity: int
     #: slots used at first, if their number is tuned while windows run; 0: always all of them

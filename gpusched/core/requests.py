@@ -14,7 +14,7 @@ from gpusched.core.events import (
     ChangeRequested,
     TermsRequested,
 )
-from gpusched.core.model import Instant
+from gpusched.core.model import HoldReason, Instant
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.slices import Slices
 from gpusched.core.states import Cancelled, Failed, Finished, Held, Lost, Queued, Running, Starting, Stopping, TimedOut
@@ -38,10 +38,10 @@ class Requests:
         if batch is None or (event.label is not None and event.label not in batch.entries):
             return
         if event.label is None and event.verb == "hold":
-            if batch.unfinished and batch.held_reason is None:
-                self._books.hold(batch, "held by request", now)
+            if batch.unfinished and batch.held is None:
+                self._books.hold(batch, HoldReason(kind="request", text="held by request"), now)
             return
-        if event.label is None and event.verb == "release" and batch.held_reason is not None:
+        if event.label is None and event.verb == "release" and batch.held is not None:
             self._books.release(batch, now)
         waits = self.slices.ask(batch, event.verb, event.label, now)
         if waits is None:

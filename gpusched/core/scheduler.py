@@ -51,7 +51,7 @@ from gpusched.core.events import (
     WindowsArrived,
 )
 from gpusched.core.failures import TREATMENTS, missed
-from gpusched.core.model import Batch, Instant, PlannedWindow, WindowKey
+from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.requests import Requests
@@ -217,8 +217,9 @@ class Scheduler:
         queue = self._books.batches.get(batch_id)
         return len(queue.entries) if queue else 0
 
-    def held_reason(self, batch_id: str) -> str | None:
-        return self._books.batches[batch_id].held_reason
+    def held(self, batch_id: str) -> HoldReason | None:
+        """Why no window of the batch is placed until it is released; None: it is not held."""
+        return self._books.batches[batch_id].held
 
     def batches(self) -> tuple[Batch, ...]:
         return tuple(queue.batch for queue in self._books.batches.values())
@@ -255,7 +256,7 @@ class Scheduler:
 
     def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
         batch = BatchQueue(event.batch)
-        batch.held_reason = event.held_reason
+        batch.held = event.held
         batch.finished = event.finished
         self._requests.slices.resume(batch, event.changes)
         self._add(batch, event.windows)
@@ -266,8 +267,8 @@ class Scheduler:
                 # A window that takes the supervisor down with it must not be tried again for ever.
                 entry.losses = event.losses.get(entry.key.label, 0)
                 self._attempts.recover(entry, batch, now)
-        if event.obstacle and batch.unfinished and batch.held_reason is None:
-            self._books.hold(batch, event.obstacle, now)
+        if event.obstacle and batch.unfinished and batch.held is None:
+            self._books.hold(batch, HoldReason(kind="obstacle", text=event.obstacle), now)
         self._devices.release_stranded(now)  # this start may have found a device that the last one had lost
         self._devices.hold_stranded(now)
 

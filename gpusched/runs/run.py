@@ -32,7 +32,7 @@ from gpusched.core.events import (
     Update,
     WindowMoved,
 )
-from gpusched.core.model import CPU, Batch, BatchSpec
+from gpusched.core.model import Batch, BatchSpec
 from gpusched.core.planning import Plan
 from gpusched.core.states import Finished, Held
 from gpusched.devices.host import read_host
@@ -234,7 +234,7 @@ async def run_batch(
             )
             chooser.sweep()
 
-            unread = {device.id for device in pool.devices if device.id != CPU}
+            unread = {device.id for device in pool.devices if device.kind != "host"}
             all_read = anyio.Event()
             waiting: list[str] = []
 

@@ -37,7 +37,7 @@ def test_as_many_run_as_the_host_has_memory_for() -> None:
 
 @pytest.mark.parametrize("device", [gpu(0, 4), cpu(4)])
 def test_it_is_the_same_for_gpus_and_processors(device: Device) -> None:
-    driver = Driver(device, estimates=learned(4 * GIB, device.device_type)).send(host(10 * GIB))
+    driver = Driver(device, estimates=learned(4 * GIB, device.lightgbm_type)).send(host(10 * GIB))
     assert driver.submit(batch(), ["A", "B", "C"]).launched == ["A", "B"]
     assert driver.end(A).launched == ["C"]
 

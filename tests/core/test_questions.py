@@ -154,7 +154,7 @@ def test_what_the_scheduler_knows_of_its_batches() -> None:
     assert (scheduler.active, scheduler.unfinished, scheduler.size("b"), scheduler.size("x")) == (1, 2, 2, 0)
     assert (scheduler.changing, scheduler.is_changing("b")) == (False, False)
     assert scheduler.batches() == scheduler.open_batches() == (batch(),)
-    assert scheduler.held_reason("b") is None
+    assert scheduler.held("b") is None
     assert [window.window.symbol for window, _ in scheduler.states("b")] == ["A", "B"]
     scheduler.forget("b")  # it is at work
     assert scheduler.size("b") == 2

@@ -36,7 +36,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.lifecycle import IllegalMove
-from gpusched.core.model import CPU, Instant, Limits, Slot, WindowKey
+from gpusched.core.model import CPU, HoldReason, Instant, Limits, Slot, WindowKey
 from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, STALE_S, Scheduler
 from gpusched.core.states import (
     Cancelled,
@@ -110,7 +110,7 @@ def test_a_window_that_finds_no_data_is_skipped_and_does_not_trip_the_breaker() 
     for window in (A, B):
         driver.start(window).end(window, ending=failure("no_data", "no data: none"))
         assert driver.state(window) == Finished(attempts=1, outcome=Skipped(reason="no data: none"))
-    assert driver.scheduler.held_reason("b") is None
+    assert driver.held("b") is None
 
 
 def test_an_empty_batch_finishes() -> None:
@@ -520,34 +520,34 @@ def test_a_batch_that_no_device_is_left_for_is_held_until_one_is_opened() -> Non
     driver.submit(batch("other", device="cpu"), ["A"])
     driver.send(DeviceLost(device_id="GPU-0", reason="it fell off the bus"))
     reason = "no device is left that could run it (GPU-0: it fell off the bus)"
-    assert BatchHeld(batch_id="b", reason=reason, at=driver.at + 1e9) in driver.records
-    assert driver.scheduler.held_reason("other") is None
+    assert BatchHeld(batch_id="b", reason=reason, kind="stranded", at=driver.at + 1e9) in driver.records
+    assert driver.held("other") is None
     driver.end(A, ending=failure("killed"))
     # so is the next one, and one that is released in vain
     driver.submit(batch("late"), ["A"])
-    assert driver.scheduler.held_reason("late") == reason
+    assert driver.held("late") == reason
     driver.send(ChangeRequested(verb="release", batch_id="late"))
-    assert driver.scheduler.held_reason("late") == reason
+    assert driver.held("late") == reason
     driver.send(ChangeRequested(verb="hold", batch_id="b"))
     driver.send(ResumeRequested(device_id="GPU-0"))
-    assert driver.scheduler.held_reason("b") is driver.scheduler.held_reason("late") is None
+    assert driver.held("b") is driver.held("late") is None
     assert driver.launched == ["A"]
 
 
 def test_a_device_comes_back_and_what_people_hold_stays_held() -> None:
     driver = Driver(gpu(0)).submit(batch(), ["A"]).send(ChangeRequested(verb="hold", batch_id="b"))
     driver.send(DeviceLost(device_id="GPU-0", reason="lost")).send(ResumeRequested(device_id="GPU-0"))
-    assert driver.scheduler.held_reason("b") == "held by request"
+    assert driver.held("b") == "held by request"
 
 
 def test_a_drained_device_is_nobodys_loss() -> None:
     driver = Driver(gpu(0)).submit(batch(), ["A", "B"]).send(DrainRequested(device_id="GPU-0"))
-    assert driver.scheduler.held_reason("b") is None
+    assert driver.held("b") is None
 
 
 def test_a_batch_that_nothing_here_can_run_is_held() -> None:
     driver = Driver(gpu(0)).submit(batch(device="cpu"), ["A"])
-    assert driver.scheduler.held_reason("b") == "no device is left that could run it (there is none for 'cpu')"
+    assert driver.held("b") == "no device is left that could run it (there is none for 'cpu')"
 
 
 def test_a_drained_device_keeps_what_it_has() -> None:
@@ -698,7 +698,11 @@ def recover(state: State, *, committed: bool = False, limits: Limits = ONCE) -> 
     windows = ((planned("A", committed=committed), state), (planned("Z", 1), Queued(attempt=4)))
     losses = {A.label: state.attempt} if isinstance(state, Running | Stopping) else {}
     accepted = batch(limits=limits)
-    return Driver().send(BatchRecovered(batch=accepted, windows=windows, held_reason="as before", losses=losses))
+    return Driver().send(
+        BatchRecovered(
+            batch=accepted, windows=windows, held=HoldReason(kind="breaker", text="as before"), losses=losses
+        )
+    )
 
 
 SLOT = Slot(5, "GPU-9")
@@ -743,10 +747,12 @@ def test_a_recovered_batch_that_cannot_go_on_is_held_unless_it_is_already() -> N
     windows = ((planned("A"), Queued()),)
     recovered = BatchRecovered(batch=batch(), windows=windows, obstacle="another has its directory")
     driver = Driver().send(recovered)
-    assert BatchHeld(batch_id="b", reason="another has its directory", at=driver.at + 1e9) in driver.records
-    assert (driver.scheduler.held_reason("b"), driver.state(A)) == ("another has its directory", Queued())
-    held = Driver().send(msgspec.structs.replace(recovered, held_reason="as before"))
-    assert held.scheduler.held_reason("b") == "as before"
+    obstacle = HoldReason(kind="obstacle", text="another has its directory")
+    assert driver.scheduler.held("b") == obstacle
+    assert BatchHeld(batch_id="b", reason=obstacle.text, kind="obstacle", at=driver.at + 1e9) in driver.records
+    assert (driver.held("b"), driver.state(A)) == ("another has its directory", Queued())
+    held = Driver().send(msgspec.structs.replace(recovered, held=HoldReason(kind="breaker", text="as before")))
+    assert held.held("b") == "as before"
 
 
 def test_a_finished_batch_comes_back_to_be_retried() -> None:
@@ -767,7 +773,7 @@ def test_answers() -> None:
     assert scheduler.batches() == (batch(),)
     assert scheduler.planned(A) == planned("A")
     assert [p.window.symbol for p, _ in scheduler.states("b")] == ["A", "B"]
-    assert scheduler.held_reason("b") is None
+    assert scheduler.held("b") is None
     assert (scheduler.active, scheduler.unfinished) == (1, 2)
 
 

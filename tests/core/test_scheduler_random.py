@@ -53,6 +53,7 @@ from gpusched.core.model import (
     CPU,
     Batch,
     DeviceChoice,
+    HoldReason,
     HostReading,
     Instant,
     Limits,
@@ -101,7 +102,7 @@ class Machine(RuleBasedStateMachine):
         #: what the store knows
         self.batches: dict[str, Batch] = {}
         self.stored: dict[str, dict[str, tuple[PlannedWindow, State]]] = {}
-        self.held: dict[str, str | None] = {}
+        self.held: dict[str, HoldReason | None] = {}
         self.finished: dict[str, bool] = {}
         self.changes: dict[str, dict[int, Change]] = {}
         #: events of attempts that have ended
@@ -173,9 +174,9 @@ class Machine(RuleBasedStateMachine):
                 if isinstance(new, Active) and not isinstance(old, Active):
                     assert isinstance(old, Queued)
                     return key, new.attempt
-            case BatchHeld(batch_id=batch_id, reason=reason):
+            case BatchHeld(batch_id=batch_id, kind=kind, reason=reason):
                 assert self.held[batch_id] is None
-                self.held[batch_id] = reason
+                self.held[batch_id] = HoldReason(kind=kind, text=reason)
             case BatchReleased(batch_id=batch_id):
                 assert self.held[batch_id] is not None
                 self.held[batch_id] = None
@@ -426,7 +427,7 @@ class Machine(RuleBasedStateMachine):
                 BatchRecovered(
                     batch=self.batches[batch_id],
                     windows=tuple(found.values()),
-                    held_reason=self.held[batch_id],
+                    held=self.held[batch_id],
                     finished=self.finished[batch_id],
                     changes=tuple(change for _, change in sorted(self.changes[batch_id].items())),
                 )
@@ -449,7 +450,7 @@ class Machine(RuleBasedStateMachine):
     def records_alone_tell_the_states(self) -> None:
         for batch_id in self.stored:
             assert dict(enumerate(self.scheduler.states(batch_id))) == dict(enumerate(self.stored[batch_id].values()))
-            assert self.scheduler.held_reason(batch_id) == self.held[batch_id]
+            assert self.scheduler.held(batch_id) == self.held[batch_id]
             self.finishes_or_is_looked_at(batch_id)
 
     def finishes_or_is_looked_at(self, batch_id: str) -> None:

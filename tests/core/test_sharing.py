@@ -72,7 +72,7 @@ def test_nothing_is_known_at_first_and_the_shortest_teaches_it() -> None:
 def test_when_the_last_gpu_is_lost_the_processors_do_the_rest() -> None:
     made = driver(gpu(), cpu()).submit(batch(), [planned("L1", LARGE), planned("L2", LARGE)])
     assert placed(made.send(DeviceLost(device_id="GPU-0", reason="lost"))) == ["L2 on cpu"]
-    assert made.scheduler.held_reason("b") is None
+    assert made.held("b") is None
 
 
 def test_a_batch_that_names_its_device_type_does_not_share() -> None:

@@ -128,7 +128,7 @@ RESULT = ResultLine(
     reason=None,
 )
 DEVICE = DeviceStatus(
-    device=Device(id="GPU-1", name="A card", device_type="gpu", capacity=2, cpus=(0, 1), memory_total_bytes=1 << 35),
+    device=Device(id="GPU-1", name="A card", lightgbm_type="gpu", capacity=2, cpus=(0, 1), memory_total_bytes=1 << 35),
     health="draining",
     reason="drained by request",
     slots=(Slot(0, "GPU-1"), SLOT),

@@ -127,7 +127,7 @@ async def supervised(
 ) -> AsyncIterator[Bench]:
     """A supervisor with CPU slots, or with `devices`; it is stopped at the end, and its invariants are checked."""
     bench = Bench(directory)
-    devices = devices or (Device(id="cpu", name="cpu", device_type="cpu", capacity=slots),)
+    devices = devices or (Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=slots),)
     with anyio.fail_after(30), store or Store.open(directory / "state" / "state.db") as opened:
         async with Launcher(
             search_path=REPOSITORY, log_path=directory / "launcher.log", condition=bench.condition

@@ -16,7 +16,7 @@ from gpusched.devices.nvidia.accounting import UNKNOWN, Accountant, Accounted
 from gpusched.supervisor import attempts
 from tests.supervisor.support import Bench, make_batch, plan, supervised
 
-CARDS = tuple(Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=1) for number in range(2))
+CARDS = tuple(Device(id=f"GPU-{number}", name="", lightgbm_type="cuda", capacity=1) for number in range(2))
 LOST = DeviceLost(device_id="GPU-0", reason="XID 79: the GPU has fallen off the bus")
 
 

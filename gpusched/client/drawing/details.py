@@ -74,7 +74,7 @@ def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
     device, reading = status.device, status.reading
     where = f" at {clean(device.pci_bus_id)}" if device.pci_bus_id else ""
     yield f"Device   {clean(device.id)}"
-    yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.device_type}"
+    yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.lightgbm_type}"
     yield f"Health   {health(status, now)}" + (f": {clean(status.reason)}" if status.reason else "")
     idle = [slot.index for slot in status.slots if slot.index not in status.allocations]
     free = idle[: max(0, status.width - len(status.allocations))]
