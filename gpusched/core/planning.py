@@ -10,18 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import (
-    BatchSpec,
-    DataNotes,
-    Failed,
-    Failure,
-    Limits,
-    Outcome,
-    PlannedWindow,
-    Reused,
-    Skipped,
-    Window,
-)
+from gpusched.core.model import BatchSpec, DataNotes, Limits, PlannedWindow, Window
+from gpusched.core.states import Failed, Failure, Outcome, Reused, Skipped
 
 #: a tail of the date range that is shorter than this is not a window of its own
 MIN_TAIL_DAYS = 7

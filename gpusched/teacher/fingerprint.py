@@ -19,7 +19,7 @@ from gpusched.teacher.bars import Bars
 from gpusched.teacher.settings import READING, Settings, written
 
 #: Increase it with every change that makes a different model or different artifacts of the same bars and settings.
-WORKLOAD_VERSION = 3
+WORKLOAD_VERSION = 4
 
 
 def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings: Settings) -> str:

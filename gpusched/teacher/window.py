@@ -64,14 +64,14 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
 
     phase("metrics")
-    probabilities = np.asarray(trained.booster.predict(matrix[: len(examples.labels)]))
+    probabilities = np.asarray(trained.booster.predict(matrix))
     scores = {
         name: metrics(examples.labels[rows], probabilities[rows])
         for name, rows in (("train", examples.split.train), ("validation", examples.split.validation))
     }
 
     phase("artifacts")
-    write_artifacts(directory, task.symbol, examples, matrix, trained.text, trained.booster)
+    write_artifacts(directory, task.symbol, examples, matrix, trained, probabilities)
     phase.end()
     return Result(
         metrics=scores,

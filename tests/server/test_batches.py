@@ -13,7 +13,9 @@ import pytest
 
 from gpusched.client.connection import Connection
 from gpusched.core.events import BatchFinished, BatchHeld, BatchReleased, BatchReopened, DeviceChanged, WindowMoved
-from gpusched.core.model import BatchSpec, Finished, Limits, Running, WindowKey, name_of
+from gpusched.core.model import BatchSpec, Limits, WindowKey
+from gpusched.core.states import Finished, Running
+from gpusched.core.statuses import name_of
 from gpusched.errors import DaemonError, GpuschedError, InputError
 from gpusched.protocol import BatchAnnounced, Snapshot, Submitted
 from tests.server.support import Daemon, finished, frame, read_frame, until
