@@ -32,8 +32,9 @@ from gpusched.core.events import (
     Update,
     WindowMoved,
 )
-from gpusched.core.model import Device, Finished, Instant
+from gpusched.core.model import Device, Instant
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Finished
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.process import OnMessage, OnStuck
 from gpusched.store.store import Store
@@ -51,7 +52,7 @@ SLOTS = 8
 def full(count: int) -> tuple[Scheduler, list[Launch]]:
     """A scheduler of eight busy slots and `count` windows that wait."""
     scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
-    cards = (Device(id=f"GPU-{n}", name="", device_type="cuda", capacity=1) for n in range(SLOTS))
+    cards = (Device(id=f"GPU-{n}", name="", lightgbm_type="cuda", capacity=1) for n in range(SLOTS))
     scheduler.handle(DevicesFound(devices=tuple(cards)), now)
     _, commands = scheduler.handle(BatchSubmitted(batch=BATCH, windows=plan(count + SLOTS)), now)
     return scheduler, [command for command in commands if isinstance(command, Launch)]
@@ -97,7 +98,7 @@ async def _of_supervisor(count: int, directory: Path) -> float:
         supervisor = Supervisor(
             store=store,
             launcher=cast(Launcher, _NoProcess()),
-            devices=(Device(id="cpu", name="cpu", device_type="cpu", capacity=1),),
+            devices=(Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=1),),
             logs_dir=directory / "logs",
             cache_dir=directory / "cache",
             observe=observe,

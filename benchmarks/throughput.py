@@ -23,8 +23,9 @@ import msgspec
 
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchFinished, Record, Update, WindowMoved
-from gpusched.core.model import Batch, BatchSpec, Device, Finished, Limits, PlannedWindow, Starting, Succeeded, Window
+from gpusched.core.model import Batch, BatchSpec, Device, Limits, PlannedWindow, Window
 from gpusched.core.samples import Sample
+from gpusched.core.states import Finished, Starting, Succeeded
 from gpusched.engines.local.launcher import Launcher
 from gpusched.store.store import Store
 from gpusched.supervisor.supervisor import Supervisor
@@ -92,7 +93,7 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
             supervisor = Supervisor(
                 store=store,
                 launcher=launcher,
-                devices=(Device(id="cpu", name="cpu", device_type="cpu", capacity=slots),),
+                devices=(Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=slots),),
                 logs_dir=directory / "logs",
                 cache_dir=directory / "cache",
                 observe=observe,

@@ -26,19 +26,10 @@ from gpusched.core.events import (
     ProgressReported,
 )
 from gpusched.core.failures import Exit, Killer, classify, out_of_host_memory
-from gpusched.core.model import (
-    CPU,
-    Batch,
-    Device,
-    Ending,
-    Failure,
-    PlannedWindow,
-    Usage,
-    WindowKey,
-    WindowResult,
-)
+from gpusched.core.model import Batch, Device, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Ending, Failure, Usage
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accounted
 from gpusched.engines.condition import Condition
@@ -201,7 +192,7 @@ class Attempts:
             result=reports.results[-1] if reports.results else None,
             error=reports.errors[-1] if reports.errors else None,
             violation=end.violation,
-            exit=self._exit(end, launch, on_cpu=device.id == CPU, memory_limited=memory_limited),
+            exit=self._exit(end, launch, on_cpu=device.kind == "host", memory_limited=memory_limited),
         )
         if isinstance(ending, Failure) and ending.kind == "host_memory":
             self._post(self._means.memory.read())  # its memory is free: the next window need not wait for a reading
@@ -209,7 +200,7 @@ class Attempts:
             # The process may have died between its commit and its report.
             ending = committed_result(batch, planned) or ending
         accounted = await self._means.account(device.id, process.pid)
-        if isinstance(ending, Failure) and device.id != CPU:
+        if isinstance(ending, Failure) and device.kind != "host":
             await self._doubt(key, ending, device)
         usage = Usage(
             cpu_seconds=end.cpu_seconds,

@@ -20,7 +20,7 @@ from gpusched.config import Config
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import DeviceRead, DeviceVanished, Event, TrialBegan, TrialEnded
 from gpusched.core.memory import LEAST_DEVICE_BYTES
-from gpusched.core.model import CPU, Device, DeviceChoice, DeviceType
+from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.devices.discovery import Discovery
 from gpusched.devices.naming import Selected
 from gpusched.devices.nvidia.sampler import Answers, Noticed
@@ -72,8 +72,8 @@ class Fleet:
         self._config = config
         self._notes = plan.notes
         self._cores = plan.cores
-        self._cpu = tuple(device for device in plan.devices if device.id == CPU)
-        self._gpus = {device.id: _Gpu(device) for device in plan.devices if device.id != CPU}
+        self._cpu = tuple(device for device in plan.devices if device.kind == "host")
+        self._gpus = {device.id: _Gpu(device) for device in plan.devices if device.kind != "host"}
         self._warm_up = warm_up
         self._wanted = wanted
         self._learned = tuple(learned)

@@ -17,7 +17,8 @@ from typing import Any
 
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.core.events import BatchFinished
-from gpusched.core.model import BatchSpec, Limits, Running
+from gpusched.core.model import BatchSpec, Limits
+from gpusched.core.states import Running
 from gpusched.protocol import PROTOCOL, BatchStatus, Delta, Snapshot, WindowLine
 
 REPOSITORY = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import Running
+from gpusched.core.states import Running
 from gpusched.errors import BAD_INPUT, DaemonError
 from gpusched.protocol import Submit
 from gpusched.service.notify import Notifier

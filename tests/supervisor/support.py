@@ -11,18 +11,9 @@ from typing import Any
 import anyio
 
 from gpusched.core.events import BatchFinished, Update, WindowMoved
-from gpusched.core.model import (
-    Batch,
-    BatchSpec,
-    Device,
-    Finished,
-    Limits,
-    PlannedWindow,
-    State,
-    Window,
-    WindowKey,
-    name_of,
-)
+from gpusched.core.model import Batch, BatchSpec, Device, Limits, PlannedWindow, Window, WindowKey
+from gpusched.core.states import Finished, State
+from gpusched.core.statuses import name_of
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
 from gpusched.engines.condition import Condition
@@ -136,7 +127,7 @@ async def supervised(
 ) -> AsyncIterator[Bench]:
     """A supervisor with CPU slots, or with `devices`; it is stopped at the end, and its invariants are checked."""
     bench = Bench(directory)
-    devices = devices or (Device(id="cpu", name="cpu", device_type="cpu", capacity=slots),)
+    devices = devices or (Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=slots),)
     with anyio.fail_after(30), store or Store.open(directory / "state" / "state.db") as opened:
         async with Launcher(
             search_path=REPOSITORY, log_path=directory / "launcher.log", condition=bench.condition
