@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import anyio
 
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchHeld, BatchReleased, WindowMoved
-from gpusched.core.model import Finished, Held
+from gpusched.core.states import Finished, Held
 from gpusched.supervisor.followers import News
 
 

@@ -22,7 +22,9 @@ from gpusched.core.events import (
     DeviceTuned,
     WindowMoved,
 )
-from gpusched.core.model import Active, Failed, Failure, Finished, Lost, TimedOut, WindowKey, name_of
+from gpusched.core.model import WindowKey
+from gpusched.core.states import Active, Failed, Failure, Finished, Lost, TimedOut
+from gpusched.core.statuses import name_of
 from gpusched.engines.condition import TroubleChanged
 from gpusched.streams import Outbox
 from gpusched.supervisor.followers import News, Noted

@@ -22,8 +22,9 @@ from gpusched.core.events import (
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import Active, Batch, Finished, PlannedWindow, Running, Starting, State, Stopping
+from gpusched.core.model import Batch, PlannedWindow
 from gpusched.core.samples import Sample
+from gpusched.core.states import Active, Finished, Running, Starting, State, Stopping
 from gpusched.store import statements
 from gpusched.store.database import Database
 from gpusched.store.rows import attempt_of, bounded, ending_columns, status_of, to_json

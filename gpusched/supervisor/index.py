@@ -24,21 +24,8 @@ import msgspec
 from gpusched import directories, files
 from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
-from gpusched.core.model import (
-    Batch,
-    Cancelled,
-    DataNote,
-    DataNotes,
-    Failed,
-    Failure,
-    Finished,
-    Lost,
-    Reused,
-    Skipped,
-    Succeeded,
-    TimedOut,
-    WindowKey,
-)
+from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
+from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
 from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
 from gpusched.supervisor.followers import News

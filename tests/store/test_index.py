@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from gpusched.core.events import BatchFinished, Record
-from gpusched.core.model import DataNote, Failed, Finished, Queued, WindowKey
+from gpusched.core.model import DataNote, WindowKey
+from gpusched.core.states import Failed, Finished, Queued
 from gpusched.store.store import Store
 from gpusched.supervisor.index import NAME, Index
 from tests.store.samples import FAILURE, RESULT, accepted, batch, key, moved, run

@@ -18,15 +18,14 @@ from gpusched.core.events import (
     DeviceChanged,
     WindowMoved,
 )
-from gpusched.core.model import (
+from gpusched.core.model import DataNote, DataNotes, HoldReason, WindowKey
+from gpusched.core.samples import Sample
+from gpusched.core.states import (
     Cancelled,
-    DataNote,
-    DataNotes,
     Failed,
     Failure,
     Finished,
     Held,
-    HoldReason,
     Queued,
     Reused,
     Running,
@@ -35,9 +34,7 @@ from gpusched.core.model import (
     State,
     Stopping,
     TimedOut,
-    WindowKey,
 )
-from gpusched.core.samples import Sample
 from gpusched.core.terms import with_terms
 from gpusched.store.rows import MAX_TEXT_BYTES
 from gpusched.store.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
