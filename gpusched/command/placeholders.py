@@ -68,9 +68,8 @@ def _filled(argument: str, values: Mapping[str, Any]) -> Iterator[str]:
         yield literal
         if field is not None:
             if field not in values:
-                raise BadParameters(
-                    f"there is no value for {{{field}}}; give it with --param {field[len(PARAMETER) :]}=…"
-                )
+                name = field.removeprefix(PARAMETER)
+                raise BadParameters(f"{{{field}}} has no value: give it with --param {name}=…")
             yield format(values[field], spec or "")
 
 

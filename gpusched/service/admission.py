@@ -17,6 +17,9 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import clock
+from gpusched.command import WORKLOAD as COMMAND
+from gpusched.command.lookup import check_here
+from gpusched.command.schema import parse_settings
 from gpusched.core import planning
 from gpusched.core.events import TermsRequested
 from gpusched.core.model import Batch, BatchSpec, Choice, DeviceChoice
@@ -31,7 +34,7 @@ from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 from gpusched.service.clients import Peer
 from gpusched.service.submission import BadSubmission, check, check_terms
-from gpusched.service.territory import Place, Territory, is_same
+from gpusched.service.territory import Place, Territory, is_same, user_name
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import SLICE_WINDOWS
 from gpusched.supervisor.choice import Chooser
@@ -131,6 +134,8 @@ class Admission:
         check(request)
         spec = request.spec
         self._territory.check_workload(spec.workload)
+        if spec.workload == COMMAND:
+            await anyio.to_thread.run_sync(check_here, parse_settings(spec.settings), user_name())
         await self._require(spec.device, on_trial)
         digest = planning.digest(spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
@@ -141,8 +146,9 @@ class Admission:
             place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
             await self._check_output(batch_id, place.path)
             is_theirs = request.output_dir is None or self._has_written(place)
+            data_root = Path(spec.data_root) if spec.data_root else None
             await anyio.to_thread.run_sync(
-                partial(self._territory.prepare, peer, Path(spec.data_root), place, is_theirs=is_theirs)
+                partial(self._territory.prepare, peer, data_root, place, is_theirs=is_theirs)
             )
             if place.guarded:
                 output_dir = place.path
