@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from gpusched.command import imports
 from gpusched.core import planning
 from gpusched.core.calendar import missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
@@ -59,7 +60,8 @@ async def survey(
     cannot be written.
     """
     # Imported once by the launcher, not once by each survey process.
-    await launcher.preload(spec.workload, "survey")
+    preloaded = imports(spec.workload, spec.settings)
+    await launcher.preload(spec.workload, "survey", preloaded)
     pieces = pieces_of(spec, processes)
     findings = Findings(pieces)
     settings = {"": spec.settings}
@@ -76,6 +78,7 @@ async def survey(
             symbols=group,
             output_dir=str(output_dir),
             device_types=device_types,
+            imports=preloaded,
         )
         errors: list[str] = []
 
@@ -110,7 +113,7 @@ async def survey(
             for _ in range(min(processes, len(groups))):
                 workers.start_soon(work, shared, endings)
             # Requested after the forks on the same socket, so that they come first; instant if it has been imported.
-            workers.start_soon(launcher.preload, spec.workload)
+            workers.start_soon(launcher.preload, spec.workload, "window", preloaded)
         return endings
 
     endings = await run_all(_grouped(pieces, processes))
