@@ -231,6 +231,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     #: time of this status by the daemon's clock, the only one to compare the other times with; None: from a 0.1 daemon
     at: float | None = None
+    #: models that predict a constant, among those of succeeded and reused windows
+    constants: int = 0
 
 
 class WindowLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from gpusched.core.model import (
     reason_of,
 )
 from gpusched.core.placement import Pool
+from gpusched.core.worth import is_constant
 from gpusched.protocol import (
     AttemptLine,
     BatchAnnounced,
@@ -191,6 +192,7 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         held_reason=None,
         finished_at=None,
         counts={str(kind.__struct_config__.tag): count for kind, count in types.items()},
+        constants=sum(is_constant(state) for _, state in record.windows),
     )
 
 

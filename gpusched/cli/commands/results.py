@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from gpusched.cli.commands.queries import STATUS_STYLES, to_daemon
-from gpusched.cli.notes import notes_object, print_notes
+from gpusched.cli.notes import notes_object, print_notes, print_worth
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
+from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError, UsageError, did_you_mean
 from gpusched.protocol import ResultLine
 
@@ -45,7 +46,8 @@ def results(options: argparse.Namespace) -> int:
     """Print the finished windows of a batch and their metrics."""
     with to_daemon(options) as daemon:
         finished = list(daemon.results(options.batch))
-        notes = daemon.batch(options.batch, notes=True).notes
+        detail = daemon.batch(options.batch, notes=True)
+    about = worth_object(detail.batch.constants) | notes_object(detail.notes)
     # `arguments` are those of the `results` that prints this table, for the remedy of UnknownColumn.
     rows, arguments = [flat(line) for line in finished], options.batch
     names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
@@ -64,12 +66,13 @@ def results(options: argparse.Namespace) -> int:
     elif not options.json:
         _print(rows, names, options)
     elif options.by_symbol:
-        print_json({"batch_id": options.batch, "symbols": rows} | notes_object(notes))
+        print_json({"batch_id": options.batch, "symbols": rows} | about)
     else:
         lines = [result_object(finished[number]) for number in order]
-        print_json({"batch_id": options.batch, "results": lines} | notes_object(notes))
+        print_json({"batch_id": options.batch, "results": lines} | about)
     if not options.json:
-        print_notes(notes)
+        print_notes(detail.notes)
+        print_worth(detail)
     return DONE
 
 

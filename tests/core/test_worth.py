@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpusched.core.model import Cancelled, Finished, Queued, Reused, State, Succeeded, WindowResult
+from gpusched.core.worth import constants_note, is_constant, predicts_constant
+
+
+def scored(train: float | None, validation: float | None) -> dict[str, Any]:
+    return {"train": {"auc": train}, "validation": {"auc": validation}}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "constant"),
+    [
+        (scored(0.5, 0.5), True),
+        (scored(0.5, None), True),
+        (scored(0.7, 0.5), False),  # it has learned something, and ranks the few rows of the validation by chance
+        (scored(0.5, 0.6), False),
+        (scored(None, None), False),
+        ({"train": 0.5}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_constant_leaves_nothing_but_ties(metrics: dict[str, Any] | None, constant: bool) -> None:
+    assert predicts_constant(metrics) is constant
+
+
+def result(metrics: dict[str, Any]) -> WindowResult:
+    return WindowResult(
+        artifacts_path="/out/w",
+        metrics=metrics,
+        sample_counts={},
+        fingerprint=None,
+        device_type="cpu",
+        device="cpu",
+        phases={},
+        seconds=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "constant"),
+    [
+        (Finished(attempts=1, outcome=Succeeded(result=result(scored(0.5, 0.5)))), True),
+        (Finished(attempts=0, outcome=Reused(result=result(scored(0.5, 0.5)))), True),
+        (Finished(attempts=1, outcome=Succeeded(result=result(scored(0.9, 0.5)))), False),
+        (Finished(attempts=1, outcome=Cancelled()), False),
+        (Queued(), False),
+    ],
+)
+def test_only_a_model_can_predict_a_constant(state: State, constant: bool) -> None:
+    assert is_constant(state) is constant
+
+
+@pytest.mark.parametrize(
+    ("constants", "settings", "note"),
+    [
+        (0, {}, ""),
+        (1, {}, "1 of 215 models predicts a constant"),
+        (48, {"lightgbm": {}}, "48 of 215 models predict a constant"),
+        (
+            48,
+            {"lightgbm": {"num_leaves": 127, "min_data_in_leaf": 20}},
+            "48 of 215 models predict a constant: too few rows for num_leaves 127, min_data_in_leaf 20?",
+        ),
+    ],
+)
+def test_the_settings_that_are_the_usual_cause_are_named(constants: int, settings: dict[str, Any], note: str) -> None:
+    assert constants_note(constants, 215, settings) == note
