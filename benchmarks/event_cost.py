@@ -32,8 +32,9 @@ from gpusched.core.events import (
     Update,
     WindowMoved,
 )
-from gpusched.core.model import Device, Finished, Instant
+from gpusched.core.model import Device, Instant
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Finished
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.process import OnMessage, OnStuck
 from gpusched.store.store import Store

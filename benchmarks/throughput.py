@@ -23,8 +23,9 @@ import msgspec
 
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchFinished, Record, Update, WindowMoved
-from gpusched.core.model import Batch, BatchSpec, Device, Finished, Limits, PlannedWindow, Starting, Succeeded, Window
+from gpusched.core.model import Batch, BatchSpec, Device, Limits, PlannedWindow, Window
 from gpusched.core.samples import Sample
+from gpusched.core.states import Finished, Starting, Succeeded
 from gpusched.engines.local.launcher import Launcher
 from gpusched.store.store import Store
 from gpusched.supervisor.supervisor import Supervisor

@@ -13,7 +13,7 @@ from gpusched.config.schema import BUILT_IN_WORKLOAD, STATE_DIR, Config, Priorit
 from gpusched.core.model import BatchSpec, Limits
 from gpusched.core.terms import terms_of
 from gpusched.errors import UsageError
-from gpusched.teacher.settings import READING, parse_settings
+from gpusched.teacher.settings import READING, parse_settings, written
 
 #: bytes in a setting's `_mb`
 MEGABYTE = 1024 * 1024
@@ -40,9 +40,11 @@ def workload_settings(config: Config) -> dict[str, Any]:
         "min_rows": config.training.min_rows,
         "lightgbm": config.lightgbm,
     }
+    if config.split.validation_days:
+        settings["validation_days"] = config.split.validation_days
     if config.run.workload == BUILT_IN_WORKLOAD:
         settings |= {name: getattr(config.data, name) for name in READING}
-        settings = msgspec.structs.asdict(parse_settings(settings))
+        settings = written(parse_settings(settings))
     return settings
 
 
@@ -60,6 +62,8 @@ def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -
         start=start,
         end=end,
         window_days=config.windows.days,
+        stride_days=config.windows.stride_days,
+        anchored=config.windows.anchored,
         data_root=str(config.data.root),
         workload=run.workload,
         settings=workload_settings(config),

@@ -17,18 +17,8 @@ from gpusched.core.events import (
     TrialBegan,
     TrialEnded,
 )
-from gpusched.core.model import (
-    Active,
-    Ending,
-    Failure,
-    HoldReason,
-    Instant,
-    PlannedWindow,
-    Reading,
-    Running,
-    Stopping,
-    WindowKey,
-)
+from gpusched.core.model import HoldReason, Instant, PlannedWindow, Reading, WindowKey
+from gpusched.core.states import Active, Ending, Failure, Running, Stopping
 
 
 class Devices:

@@ -13,9 +13,10 @@ import msgspec
 
 from gpusched.core.estimates import Estimates
 from gpusched.core.memory import Need
-from gpusched.core.model import Batch, DeviceChoice, DeviceType, Instant, Running, Slot
+from gpusched.core.model import Batch, DeviceChoice, DeviceType, Instant, Slot
 from gpusched.core.placement import Pool
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.states import Running
 
 
 class Placement(msgspec.Struct, frozen=True):

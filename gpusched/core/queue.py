@@ -8,17 +8,9 @@ from collections import deque
 
 from gpusched.core.changes import Change
 from gpusched.core.memory import NOTHING
-from gpusched.core.model import (
-    Batch,
-    Finished,
-    HoldReason,
-    Instant,
-    PlannedWindow,
-    Queued,
-    State,
-    WindowKey,
-    has_result,
-)
+from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
+from gpusched.core.states import Finished, Queued, State
+from gpusched.core.statuses import has_result
 
 #: lines of a window's story that are kept in memory for error messages; the store keeps them all
 STORY_LINES = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpusched.core.model import Finished, Reused, State, Succeeded
+from gpusched.core.states import Finished, Reused, State, Succeeded
 
 #: the AUC of scores that are all equal: every pair of a 1 and a 0 is a tie, and a tie counts half
 TIES_ONLY = 0.5

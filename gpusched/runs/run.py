@@ -32,8 +32,9 @@ from gpusched.core.events import (
     Update,
     WindowMoved,
 )
-from gpusched.core.model import Batch, BatchSpec, Finished, Held
+from gpusched.core.model import Batch, BatchSpec
 from gpusched.core.planning import Plan
+from gpusched.core.states import Finished, Held
 from gpusched.devices.host import read_host
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant

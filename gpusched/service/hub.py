@@ -21,8 +21,9 @@ from gpusched.core.events import (
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import Reading, Running, WindowKey
+from gpusched.core.model import Reading, WindowKey
 from gpusched.core.placement import Pool
+from gpusched.core.states import Running
 from gpusched.engines.condition import Condition
 from gpusched.protocol import DeviceReported, Snapshot, Trouble, encode
 from gpusched.service import views

@@ -23,7 +23,9 @@ from gpusched.core.events import (
     Update,
     WindowMoved,
 )
-from gpusched.core.model import Active, Failed, Failure, Finished, Lost, TimedOut, WindowKey, name_of
+from gpusched.core.model import WindowKey
+from gpusched.core.states import Active, Failed, Failure, Finished, Lost, TimedOut
+from gpusched.core.statuses import name_of
 from gpusched.protocol import Trouble
 from gpusched.streams import Outbox
 

@@ -29,12 +29,13 @@ from gpusched.engines.local import leftovers
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
 from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
+from gpusched.protocol.places import listening_path
 from gpusched.service import views
 from gpusched.service.admission import Admission
 from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub
 from gpusched.service.journal import Journal, start_logging
-from gpusched.service.listener import Listener, listening_path
+from gpusched.service.listener import Listener
 from gpusched.service.manager import FAILED, Service
 from gpusched.service.metrics import Metrics
 from gpusched.service.notify import Notifier

@@ -15,8 +15,10 @@ from typing import Any, get_args
 
 from gpusched import __version__
 from gpusched.core.events import BatchAccepted, Update, WindowMoved
-from gpusched.core.model import Active, Failure, Finished, Reading, Running, WindowResult, name_of
+from gpusched.core.model import Reading, WindowResult
 from gpusched.core.placement import Health
+from gpusched.core.states import Active, Failure, Finished, Running
+from gpusched.core.statuses import name_of
 from gpusched.errors import ConfigError
 from gpusched.protocol import DeviceStatus, Trouble, TroubleKind
 from gpusched.store.rows import BatchRow

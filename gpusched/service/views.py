@@ -16,23 +16,10 @@ from gpusched.core.events import (
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import (
-    Active,
-    Batch,
-    DataNote,
-    Ending,
-    Failed,
-    Failure,
-    FailureKind,
-    Finished,
-    Lost,
-    Reused,
-    State,
-    Succeeded,
-    name_of,
-    reason_of,
-)
+from gpusched.core.model import Batch, DataNote
 from gpusched.core.placement import Pool
+from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
+from gpusched.core.statuses import name_of, reason_of
 from gpusched.core.worth import is_constant
 from gpusched.protocol import (
     AttemptLine,

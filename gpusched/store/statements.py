@@ -58,7 +58,9 @@ NOTES = (
     "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
     " ORDER BY number LIMIT :symbols"
 )
-BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at, constants FROM batches WHERE forgetting IS NULL"
+BATCHES = (
+    "SELECT id, output_dir, submitted_at, held_reason, finished_at, constants FROM batches WHERE forgetting IS NULL"
+)
 REMOVE_FORGOTTEN = (
     "DELETE FROM windows WHERE id IN ("
     "SELECT w.id FROM windows w JOIN batches b ON b.id = w.batch_id"

@@ -21,8 +21,9 @@ from gpusched.core.changes import Change
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchRecovered, Record, WindowMoved
 from gpusched.core.fastest import Timing
-from gpusched.core.model import Batch, DataNotes, HoldReason, Running, Starting, State, WindowKey
+from gpusched.core.model import Batch, DataNotes, HoldReason, WindowKey
 from gpusched.core.samples import Sample
+from gpusched.core.states import Running, Starting, State
 from gpusched.errors import StoreCorrupt
 from gpusched.store import learned, statements
 from gpusched.store.database import Database

@@ -22,8 +22,9 @@ from gpusched.core.events import (
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import Active, Batch, Finished, PlannedWindow, Running, Starting, State, Stopping
+from gpusched.core.model import Batch, PlannedWindow
 from gpusched.core.samples import Sample
+from gpusched.core.states import Active, Finished, Running, Starting, State, Stopping
 from gpusched.core.worth import is_constant
 from gpusched.store import statements
 from gpusched.store.database import Database
@@ -116,7 +117,12 @@ class TurnWriter:
         rows = (
             (
                 *(batch_id, plan.window.label, plan.window.symbol, status_of(state), attempt_of(state), at),
-                *(0 if isinstance(state, Finished) else None, to_json(plan), to_json(bounded(state)), is_constant(state)),
+                *(
+                    0 if isinstance(state, Finished) else None,
+                    to_json(plan),
+                    to_json(bounded(state)),
+                    is_constant(state),
+                ),
             )
             for plan, state in windows
         )

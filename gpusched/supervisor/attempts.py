@@ -26,18 +26,10 @@ from gpusched.core.events import (
     ProgressReported,
 )
 from gpusched.core.failures import Exit, Killer, classify, out_of_host_memory
-from gpusched.core.model import (
-    Batch,
-    Device,
-    Ending,
-    Failure,
-    PlannedWindow,
-    Usage,
-    WindowKey,
-    WindowResult,
-)
+from gpusched.core.model import Batch, Device, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Ending, Failure, Usage
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accounted
 from gpusched.engines.condition import Condition

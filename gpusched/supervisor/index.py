@@ -24,21 +24,8 @@ import msgspec
 from gpusched import directories, files
 from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
-from gpusched.core.model import (
-    Batch,
-    Cancelled,
-    DataNote,
-    DataNotes,
-    Failed,
-    Failure,
-    Finished,
-    Lost,
-    Reused,
-    Skipped,
-    Succeeded,
-    TimedOut,
-    WindowKey,
-)
+from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
+from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
 from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
 
@@ -274,6 +261,9 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
         "seconds": 0.0,
         "log": None if log is None else str(log),
     }
+    if attempt and attempt.usage:
+        fields["peak_memory_bytes"] = attempt.usage.peak_memory_bytes
+        fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
     if attempt and attempt.ended_at is not None:
         fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
     match row.state.outcome:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from gpusched.core.estimates import Estimate, Estimates
 from gpusched.core.events import Record, WindowMoved
-from gpusched.core.model import Active, DeviceType, Failure, WindowResult
+from gpusched.core.model import DeviceType, WindowResult
 from gpusched.core.placement import type_on
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Active, Failure
 
 
 class Learning:

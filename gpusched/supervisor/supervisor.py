@@ -44,19 +44,9 @@ from gpusched.core.events import (
     TimePassed,
     Update,
 )
-from gpusched.core.model import (
-    Active,
-    Batch,
-    DataNotes,
-    Device,
-    Failure,
-    Instant,
-    PlannedWindow,
-    State,
-    Stopping,
-    WindowKey,
-)
+from gpusched.core.model import Batch, DataNotes, Device, Instant, PlannedWindow, WindowKey
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Active, Failure, State, Stopping
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import UNKNOWN, Accounted
 from gpusched.directories import NotOurs

@@ -19,7 +19,7 @@ from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.fingerprint import WORKLOAD_VERSION, fingerprint, lightgbm_version
 from gpusched.teacher.history import load_history
 from gpusched.teacher.metrics import metrics
-from gpusched.teacher.settings import READING, Settings, parse_settings
+from gpusched.teacher.settings import READING, Settings, parse_settings, written
 from gpusched.teacher.training import Trained, train
 from gpusched.workload import Report, Result, Task
 
@@ -84,7 +84,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
 
 def _metadata(task: Task, settings: Settings, trained: Trained, digest: str, quality: dict[str, int]) -> dict[str, Any]:
     """The details in metadata.json that identify this model, and that are needed to make it again."""
-    given, defaults = msgspec.to_builtins(settings), Settings()
+    given, defaults = written(settings), Settings()
     return {
         "requested": {"symbol": task.symbol, "start": task.start.isoformat(), "end": task.end.isoformat()}
         | {name: value for name, value in given.items() if name not in ("lightgbm", *READING)}

@@ -154,7 +154,11 @@ def test_foreign_text_is_shown_and_not_obeyed(encoding: str) -> None:
     look.end(key(HOSTILE, HOSTILE), ending=failure("bad_data", HOSTILE))
     ended = [drawn(frame, 200, encoding=encoding)]
     ended.append(
-        drawn(summary(look.view, 1.0, held_reason=HOSTILE, interrupted=True, logs_dir=LOGS, settings={}), 400, encoding=encoding)
+        drawn(
+            summary(look.view, 1.0, held_reason=HOSTILE, interrupted=True, logs_dir=LOGS, settings={}),
+            400,
+            encoding=encoding,
+        )
     )
     windows = (planned(HOSTILE), planned("SKIPPED", skip=HOSTILE))
     ended.append(drawn(plan_table(Plan(windows=windows)), 400, encoding=encoding))

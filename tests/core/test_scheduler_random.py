@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gpusched.core.changes import Change
+from gpusched.core.changes import Change, Verb
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -21,9 +21,9 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     BatchSubmitted,
-    CancelRequested,
     ChangeAdvanced,
     ChangeMade,
+    ChangeRequested,
     CheckResults,
     Command,
     DeviceChanged,
@@ -33,16 +33,13 @@ from gpusched.core.events import (
     DeviceVanished,
     DrainRequested,
     Event,
-    HoldRequested,
     HostRead,
     Kill,
     Launch,
     ProcessStuck,
     Record,
-    ReleaseRequested,
     ResultsChecked,
     ResumeRequested,
-    RetryRequested,
     ShutdownRequested,
     SliceGranted,
     Terminate,
@@ -54,28 +51,21 @@ from gpusched.core.events import (
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.model import (
     CPU,
-    Active,
     Batch,
     DeviceChoice,
-    Failure,
-    FailureKind,
-    Finished,
     HoldReason,
     HostReading,
     Instant,
     Limits,
     PlannedWindow,
-    Queued,
-    Running,
     Slot,
-    State,
-    Stopping,
     Window,
     WindowKey,
-    has_result,
 )
 from gpusched.core.placement import suits
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Active, Failure, FailureKind, Finished, Queued, Running, State, Stopping
+from gpusched.core.statuses import has_result
 from tests.core.support import DAY, GIB, RESULT, batch, cpu, gpu, reading
 
 DEVICES = (cpu(2), gpu(0, 2), gpu(1, 1))
@@ -321,14 +311,14 @@ class Machine(RuleBasedStateMachine):
             assert (records, commands) == ([], [])
 
     @rule(
-        kind=st.sampled_from([CancelRequested, HoldRequested, ReleaseRequested, RetryRequested]),
+        verb=st.sampled_from(["cancel", "hold", "release", "retry"]),
         batch_id=batch_ids,
         whole=st.booleans(),
         n=which,
     )
-    def request(self, kind: type[CancelRequested], batch_id: str, whole: bool, n: int) -> None:
+    def request(self, verb: Verb, batch_id: str, whole: bool, n: int) -> None:
         labels = sorted(self.stored.get(batch_id, ())) or ["none such"]
-        self.send(kind(batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
+        self.send(ChangeRequested(verb=verb, batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
 
     @rule()
     def slice(self) -> None:
@@ -501,7 +491,7 @@ class Machine(RuleBasedStateMachine):
             self.send(DeviceRead(reading=reading(device.id, free=8 * GIB, total=8 * GIB, processes={})))
         self.send(HostRead(reading=HostReading(total_bytes=8 * GIB, free_bytes=8 * GIB, process_bytes={})))
         for batch_id in self.stored:
-            self.send(ReleaseRequested(batch_id=batch_id))
+            self.send(ChangeRequested(verb="release", batch_id=batch_id))
         for _ in range(400):
             while self.scheduler.changing:
                 self.send(SliceGranted())

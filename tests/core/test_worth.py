@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from gpusched.core.model import Cancelled, Finished, Queued, Reused, State, Succeeded, WindowResult
+from gpusched.core.model import WindowResult
+from gpusched.core.states import Cancelled, Finished, Queued, Reused, State, Succeeded
 from gpusched.core.worth import constants_note, is_constant, predicts_constant
 
 

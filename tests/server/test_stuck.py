@@ -18,7 +18,8 @@ from gpusched import cli
 from gpusched.cli.commands import doctor
 from gpusched.client.drawing.trouble import remedy
 from gpusched.config import load
-from gpusched.core.model import Limits, Running
+from gpusched.core.model import Limits
+from gpusched.core.states import Running
 from gpusched.protocol import Snapshot, Trouble, WindowLine
 from tests.server.support import PATIENCE_S, Daemon, finished, until
 from tests.worker.support import runs, undying

@@ -22,7 +22,7 @@ import pytest
 
 from gpusched import directories, files
 from gpusched.core.events import Record
-from gpusched.core.model import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
+from gpusched.core.states import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
 from gpusched.errors import (
     StoreCorrupt,
     StoreFull,
@@ -192,9 +192,12 @@ def test_only_the_news_that_a_process_has_started_may_wait_for_the_disk(store: S
 
 def test_a_store_of_version_1_still_loads(path: Path) -> None:
     path.parent.mkdir()
-    execute(path, FROZEN.read_text())
+    # One of its models predicts a constant: the migration counts it.
+    constant = '"metrics":{"train":{"auc":0.5},"validation":{"auc":null}}'
+    execute(path, FROZEN.read_text().replace('"metrics":{"accuracy":0.5,"auc":null}', constant, 1))
     with Store.open(path) as store:
         read_everything(store)
+        assert [batch.constants for batch in store.batches()] == [1, 0]
         held, done = store.batches()
         assert (held.state, held.held_reason) == ("held", "10 windows failed the same way")
         assert held.counts == {"failed": 1, "running": 1, "skipped": 1, "succeeded": 1, "queued": 1}

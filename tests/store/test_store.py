@@ -18,15 +18,14 @@ from gpusched.core.events import (
     DeviceChanged,
     WindowMoved,
 )
-from gpusched.core.model import (
+from gpusched.core.model import DataNote, DataNotes, HoldReason, WindowKey
+from gpusched.core.samples import Sample
+from gpusched.core.states import (
     Cancelled,
-    DataNote,
-    DataNotes,
     Failed,
     Failure,
     Finished,
     Held,
-    HoldReason,
     Queued,
     Reused,
     Running,
@@ -34,10 +33,9 @@ from gpusched.core.model import (
     Starting,
     State,
     Stopping,
+    Succeeded,
     TimedOut,
-    WindowKey,
 )
-from gpusched.core.samples import Sample
 from gpusched.core.terms import with_terms
 from gpusched.store.rows import MAX_TEXT_BYTES
 from gpusched.store.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
@@ -94,6 +92,7 @@ def test_an_accepted_batch(store: Store) -> None:
         held_reason=None,
         finished_at=None,
         counts={"queued": 3},
+        constants=0,
     )
     assert store.batches() == [row]
     assert store.batch("b") == row
@@ -102,6 +101,22 @@ def test_an_accepted_batch(store: Store) -> None:
     assert recovered.batch == batch("b", 5.0)
     assert recovered.windows == tuple((plan(number), Queued()) for number in range(3))
     assert recovered.held is None
+
+
+def test_models_that_predict_a_constant_are_counted(store: Store) -> None:
+    def counted(batch_id: str) -> int:
+        row = store.batch(batch_id)
+        assert row is not None
+        return row.constants
+
+    constant = msgspec.structs.replace(RESULT, metrics={"train": {"auc": 0.5}, "validation": {"auc": None}})
+    store.record([accepted("b", 3), *run(key(0)), *run(key(1), ending=constant), *run(key(2), ending=constant)])
+    assert counted("b") == 2
+    ended = Finished(attempts=1, outcome=Succeeded(result=constant))
+    store.record([moved(key(2), ended, Queued(attempt=2)), *run(key(2), attempt=2)])
+    assert counted("b") == 1
+    store.record([accepted("again", 3, state=Finished(attempts=0, outcome=Reused(result=constant)))])
+    assert counted("again") == 3
 
 
 def test_batches_come_in_the_order_of_acceptance(store: Store) -> None:

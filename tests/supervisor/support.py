@@ -11,18 +11,9 @@ from typing import Any
 import anyio
 
 from gpusched.core.events import BatchFinished, Update, WindowMoved
-from gpusched.core.model import (
-    Batch,
-    BatchSpec,
-    Device,
-    Finished,
-    Limits,
-    PlannedWindow,
-    State,
-    Window,
-    WindowKey,
-    name_of,
-)
+from gpusched.core.model import Batch, BatchSpec, Device, Limits, PlannedWindow, Window, WindowKey
+from gpusched.core.states import Finished, State
+from gpusched.core.statuses import name_of
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
 from gpusched.engines.condition import Condition

@@ -300,7 +300,11 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
     totals = view.totals()
     if as_json:
         summary = batch_object(request.batch_id, str(request.output_dir), totals, ended.seconds)
-        summary |= worth_object(view.constants) | refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
+        summary |= (
+            worth_object(view.constants)
+            | refused_object(view.every_refusal())
+            | notes_object(plans[0].notes if plans else {})
+        )
         print(json.dumps(summary))  # noqa: T201
     else:
         logs_dir = run_state_dir(request.config, request.output_dir) / "logs"
