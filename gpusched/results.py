@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpusched import artifacts
-from gpusched.core.worth import predicts_constant
 from gpusched.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,9 +55,9 @@ def load_results(paths: Source | Iterable[Source]) -> pd.DataFrame:
     `paths` is one or several of: a batch's directory, its `teacher_runs.json`, a pattern such as `runs/nifty-*`, or a
     directory below which there are batches' directories. Columns are those of the index, with nested ones flattened:
     `start` and `end` (datetime64), `validation_auc` and the other metrics, `train_rows` and the other counts. Successes
-    also have `constant` (whether the model gives every row the same probability), `rounds`, `best_iteration`,
-    `<phase>_seconds`, and the settings under their names in config.toml, such as `lightgbm.num_leaves`. Missing values
-    are NaN, NaT or None. An incomplete last line is left out. Raises NoResults.
+    also have `constant` (whether the model gives every row of the validation the same probability), `rounds`,
+    `best_iteration`, `<phase>_seconds`, and the settings under their names in config.toml, such as
+    `lightgbm.num_leaves`. Missing values are NaN, NaT or None. An incomplete last line is left out. Raises NoResults.
     """
     import pandas as pd
 
@@ -147,7 +146,7 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
             case (("date_range" | "parameters"), dict()):
                 row |= value
             case "metrics", dict():
-                row |= flat_metrics(value) | {"constant": predicts_constant(value)}
+                row |= flat_metrics(value)
             case "sample_counts", dict():
                 row |= {f"{part}_rows": count for part, count in value.items()}
             case (("date_range" | "metrics" | "sample_counts" | "parameters"), _):
@@ -165,9 +164,8 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics on one level: `validation_auc` for `{"validation": {"auc": …}}`."""
     flat: dict[str, Any] = {}
     for part, metric in metrics.items():
-        flat |= (
-            {f"{part}_{name}": value for name, value in metric.items()} if isinstance(metric, dict) else {part: metric}
-        )
+        named = {f"{part}_{name}": value for name, value in metric.items()} if isinstance(metric, dict) else None
+        flat |= {part: metric} if named is None else named
     return flat
 
 
@@ -185,6 +183,7 @@ def _details(row: Mapping[str, Any], batch: Path) -> dict[str, Any]:
     requested, parameters = (metadata.details.get(name) or {} for name in ("requested", "requested_parameters"))
     return {
         "artifacts_path": str(moved),
+        "constant": metadata.constant,
         **{name: metadata.details.get(name) for name in _TRAINING},
         **{f"{phase}_seconds": seconds for phase, seconds in metadata.phases.items()},
         **{_SETTINGS[name]: value for name, value in requested.items() if name in _SETTINGS},

@@ -1,4 +1,4 @@
-"""What results are worth: models that have learned nothing."""
+"""What results are worth: models that have nothing to say."""
 
 from __future__ import annotations
 
@@ -7,24 +7,12 @@ from typing import Any
 
 from gpusched.core.states import Finished, Reused, State, Succeeded
 
-#: the AUC of scores that are all equal: every pair of a 1 and a 0 is a tie, and a tie counts half
-TIES_ONLY = 0.5
-
-
-def predicts_constant(metrics: Mapping[str, Any] | None) -> bool:
-    """Whether a model gives one probability to every row, by its AUC: one half, exactly, in training and validation.
-
-    A tree splits where the classes differ, so a single split lifts the AUC of the training above one half. In the
-    validation the AUC may also be undefined, for lack of a class.
-    """
-    return _auc(metrics, "train") == TIES_ONLY and _auc(metrics, "validation") in (TIES_ONLY, None)
-
 
 def is_constant(state: State) -> bool:
     """Whether a window is finished with a model that predicts a constant."""
     match state:
         case Finished(outcome=Succeeded(result=result) | Reused(result=result)):
-            return predicts_constant(result.metrics)
+            return result.constant is True
         case _:
             return False
 
@@ -39,8 +27,3 @@ def constants_note(constants: int, models: int, settings: Mapping[str, Any]) -> 
         return said
     names = [f"{name} {parameters[name]}" for name in ("num_leaves", "min_data_in_leaf") if name in parameters]
     return f"{said}: too few rows for {', '.join(names)}?" if names else said
-
-
-def _auc(metrics: Mapping[str, Any] | None, part: str) -> object:
-    scores = (metrics or {}).get(part)
-    return scores.get("auc") if isinstance(scores, Mapping) else None

@@ -84,6 +84,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     device_memory_bytes: int | None = None
     #: seconds in which its kernels were executing on a GPU; None where the driver does not count them
     device_seconds: float | None = None
+    #: whether its model gives every row of the validation the same prediction; None: not told
+    constant: bool | None = None
     #: why it was skipped or failed
     reason: str | None
     #: kind of the failure, if it failed

@@ -91,6 +91,7 @@ def result_line(row: WindowRow) -> ResultLine:
         artifacts_path=result.artifacts_path if result else None,
         metrics=result.metrics if result else None,
         sample_counts=result.sample_counts if result else None,
+        constant=result.constant if result else None,
         started_at=attempt.started_at if attempt else None,
         ended_at=attempt.ended_at if attempt else None,
         phases=result.phases if result else None,

@@ -274,6 +274,8 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
                 "metrics": result.metrics,
                 "sample_counts": result.sample_counts,
             }
+            if result.constant is not None:
+                fields["constant"] = result.constant
             if isinstance(row.state.outcome, Reused):
                 fields |= {"reused": True, "device": result.device}
         case Skipped(reason=reason):

@@ -6,49 +6,30 @@ import pytest
 
 from gpusched.core.model import WindowResult
 from gpusched.core.states import Cancelled, Finished, Queued, Reused, State, Succeeded
-from gpusched.core.worth import constants_note, is_constant, predicts_constant
+from gpusched.core.worth import constants_note, is_constant
 
 
-def scored(train: float | None, validation: float | None) -> dict[str, Any]:
-    return {"train": {"auc": train}, "validation": {"auc": validation}}
-
-
-@pytest.mark.parametrize(
-    ("metrics", "constant"),
-    [
-        (scored(0.5, 0.5), True),
-        (scored(0.5, None), True),
-        (scored(0.7, 0.5), False),  # it has learned something, and ranks the few rows of the validation by chance
-        (scored(0.5, 0.6), False),
-        (scored(None, None), False),
-        ({"train": 0.5}, False),
-        ({}, False),
-        (None, False),
-    ],
-)
-def test_a_constant_leaves_nothing_but_ties(metrics: dict[str, Any] | None, constant: bool) -> None:
-    assert predicts_constant(metrics) is constant
-
-
-def result(metrics: dict[str, Any]) -> WindowResult:
+def result(constant: bool | None) -> WindowResult:
     return WindowResult(
         artifacts_path="/out/w",
-        metrics=metrics,
+        metrics={},
         sample_counts={},
         fingerprint=None,
         device_type="cpu",
         device="cpu",
         phases={},
         seconds=1.0,
+        constant=constant,
     )
 
 
 @pytest.mark.parametrize(
     ("state", "constant"),
     [
-        (Finished(attempts=1, outcome=Succeeded(result=result(scored(0.5, 0.5)))), True),
-        (Finished(attempts=0, outcome=Reused(result=result(scored(0.5, 0.5)))), True),
-        (Finished(attempts=1, outcome=Succeeded(result=result(scored(0.9, 0.5)))), False),
+        (Finished(attempts=1, outcome=Succeeded(result=result(True))), True),
+        (Finished(attempts=0, outcome=Reused(result=result(True))), True),
+        (Finished(attempts=1, outcome=Succeeded(result=result(False))), False),
+        (Finished(attempts=1, outcome=Succeeded(result=result(None))), False),
         (Finished(attempts=1, outcome=Cancelled()), False),
         (Queued(), False),
     ],

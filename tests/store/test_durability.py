@@ -192,12 +192,9 @@ def test_only_the_news_that_a_process_has_started_may_wait_for_the_disk(store: S
 
 def test_a_store_of_version_1_still_loads(path: Path) -> None:
     path.parent.mkdir()
-    # One of its models predicts a constant: the migration counts it.
-    constant = '"metrics":{"train":{"auc":0.5},"validation":{"auc":null}}'
-    execute(path, FROZEN.read_text().replace('"metrics":{"accuracy":0.5,"auc":null}', constant, 1))
+    execute(path, FROZEN.read_text())
     with Store.open(path) as store:
         read_everything(store)
-        assert [batch.constants for batch in store.batches()] == [1, 0]
         held, done = store.batches()
         assert (held.state, held.held_reason) == ("held", "10 windows failed the same way")
         assert held.counts == {"failed": 1, "running": 1, "skipped": 1, "succeeded": 1, "queued": 1}

@@ -109,7 +109,7 @@ def test_models_that_predict_a_constant_are_counted(store: Store) -> None:
         assert row is not None
         return row.constants
 
-    constant = msgspec.structs.replace(RESULT, metrics={"train": {"auc": 0.5}, "validation": {"auc": None}})
+    constant = msgspec.structs.replace(RESULT, constant=True)
     store.record([accepted("b", 3), *run(key(0)), *run(key(1), ending=constant), *run(key(2), ending=constant)])
     assert counted("b") == 2
     ended = Finished(attempts=1, outcome=Succeeded(result=constant))

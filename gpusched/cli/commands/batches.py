@@ -20,7 +20,7 @@ from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load,
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
-from gpusched.core.totals import batch_object, device_object, worth_object
+from gpusched.core.totals import batch_object, device_object
 from gpusched.errors import INTERRUPTED, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -300,11 +300,7 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
     totals = view.totals()
     if as_json:
         summary = batch_object(request.batch_id, str(request.output_dir), totals, ended.seconds)
-        summary |= (
-            worth_object(view.constants)
-            | refused_object(view.every_refusal())
-            | notes_object(plans[0].notes if plans else {})
-        )
+        summary |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
         print(json.dumps(summary))  # noqa: T201
     else:
         logs_dir = run_state_dir(request.config, request.output_dir) / "logs"

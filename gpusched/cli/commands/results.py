@@ -87,6 +87,7 @@ def flat(line: ResultLine) -> Row:
     """A flat row: the columns that every result has, then `validation_auc`, `train_rows` and so on."""
     fields = result_object(line)
     metrics, counts = fields.pop("metrics") or {}, fields.pop("sample_counts") or {}
+    constant = fields.pop("constant")
     fields["finished_at"] = iso(line.finished_at)
     row: Row = {name: fields[name] for name in COLUMNS}
     for name, value in metrics.items():
@@ -94,7 +95,8 @@ def flat(line: ResultLine) -> Row:
             row |= {f"{name}_{inner}": number for inner, number in value.items()}
         else:
             row[name] = value
-    return row | {f"{name}_rows": count for name, count in counts.items()}
+    row |= {f"{name}_rows": count for name, count in counts.items()}
+    return row | ({} if constant is None else {"constant": constant})
 
 
 def by_symbol(rows: list[Row], metric: str) -> list[Row]:

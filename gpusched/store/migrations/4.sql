@@ -61,7 +61,3 @@ ALTER TABLE batches ADD COLUMN constants INTEGER NOT NULL DEFAULT 0;
 CREATE TRIGGER windows_constant AFTER UPDATE OF constant ON windows WHEN OLD.constant <> NEW.constant BEGIN
     UPDATE batches SET constants = constants + NEW.constant - OLD.constant WHERE id = NEW.batch_id;
 END;
-UPDATE windows SET constant = 1
-WHERE status IN ('succeeded', 'reused')
-    AND json_extract(state, '$.outcome.result.metrics.train.auc') = 0.5
-    AND coalesce(json_extract(state, '$.outcome.result.metrics.validation.auc'), 0.5) = 0.5;
