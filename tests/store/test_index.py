@@ -44,7 +44,7 @@ def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_pat
         """As the supervisor does: all of a turn is committed before any of it is told."""
         store.record(records)
         for record in records:
-            index.update(record)
+            index.follow(record)
 
     def lines() -> list[tuple[str, str]]:
         found = [json.loads(line) for line in (tmp_path / NAME).read_text().splitlines()]
@@ -83,7 +83,7 @@ class Indexed:
     def happen(self, *records: Record) -> None:
         self._store.record(records)
         for record in records:
-            self._index.update(record)
+            self._index.follow(record)
 
     def labels(self) -> list[str]:
         return [json.loads(line)["window_label"] for line in self.path.read_text().splitlines()]
@@ -157,7 +157,7 @@ def test_a_line_tells_of_the_data(store: Store, tmp_path: Path) -> None:
     for records in ([submitted], run(key(0))):
         store.record(records)
         for record in records:
-            index.update(record)
+            index.follow(record)
     index.close()
     (line,) = map(json.loads, (tmp_path / NAME).read_text().splitlines())
     assert line["data_notes"] == [{"kind": "jumps", "text": "÷ 4"}]
