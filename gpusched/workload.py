@@ -130,6 +130,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     phases: dict[str, float]
     #: as in `WindowSurvey`
     fingerprint: str | None = None
+    #: whether the model gives every row of the validation the same prediction: such models are counted; None: not told
+    constant: bool | None = None
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):

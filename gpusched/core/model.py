@@ -92,6 +92,8 @@ class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit
     seconds: float
     #: the new name, in the same directory, of something else that stood at `artifacts_path` and was moved aside
     moved_aside: str | None = None
+    #: whether the model gives every row of the validation the same prediction; None: not told
+    constant: bool | None = None
 
 
 class DataNote(msgspec.Struct, frozen=True):

@@ -261,6 +261,9 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
         "seconds": 0.0,
         "log": None if log is None else str(log),
     }
+    if attempt and attempt.usage:
+        fields["peak_memory_bytes"] = attempt.usage.peak_memory_bytes
+        fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
     if attempt and attempt.ended_at is not None:
         fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
     match row.state.outcome:
@@ -271,6 +274,8 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
                 "metrics": result.metrics,
                 "sample_counts": result.sample_counts,
             }
+            if result.constant is not None:
+                fields["constant"] = result.constant
             if isinstance(row.state.outcome, Reused):
                 fields |= {"reused": True, "device": result.device}
         case Skipped(reason=reason):

@@ -16,6 +16,7 @@ from gpusched.core.planning import INDEX
 from gpusched.core.states import Failed, Finished, Queued
 from gpusched.store.store import Store
 from gpusched.supervisor.index import Index
+from gpusched.supervisor.index import line as index_line
 from tests.store.samples import FAILURE, RESULT, accepted, batch, key, moved, run
 
 
@@ -24,6 +25,14 @@ def log_path(window: WindowKey, attempt: int) -> Path:
 
 
 FAILED = Finished(attempts=1, outcome=Failed(failure=FAILURE))
+
+
+def test_a_line_has_the_memory_of_the_last_attempt(store: Store) -> None:
+    store.record([accepted(windows=1), *run(key())])
+    row = store.window(key())
+    assert row is not None
+    found = json.loads(index_line(row, None))
+    assert (found["peak_memory_bytes"], found["device_memory_bytes"]) == (1 << 20, 1 << 30)
 
 
 def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_path: Path) -> None:

@@ -313,7 +313,12 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
         logs_dir = run_state_dir(request.config, request.output_dir) / "logs"
         console.print(
             render.summary(
-                view, ended.seconds, held_reason=ended.held_reason, interrupted=ended.interrupted, logs_dir=logs_dir
+                view,
+                ended.seconds,
+                held_reason=ended.held_reason,
+                interrupted=ended.interrupted,
+                logs_dir=logs_dir,
+                settings=request.spec.settings,
             )
         )
     if ended.interrupted:
