@@ -59,7 +59,7 @@ def split(line: str | tuple[str, ...]) -> tuple[str, ...]:
 def check(argv: tuple[str, ...], codes: ExitCodes) -> None:
     """Raise BadParameters for words or exit codes that cannot be used."""
     if not argv or not argv[0]:
-        raise BadParameters("there is no command")
+        raise BadParameters("there is no command: give it with --command, or behind `--`")
     if any("\0" in word for word in argv):
         raise BadParameters("a command has no null characters")
     if "{" in argv[0] or "}" in argv[0]:

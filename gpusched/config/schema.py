@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from gpusched.command.schema import ExitCodes
 from gpusched.core.model import DeviceChoice
 from gpusched.teacher.settings import Fraction, Horizon, MinRows, Threshold, ValidationDays
 
@@ -101,6 +102,16 @@ class Run(Struct, frozen=True, kw_only=True):
     breaker_failures: Count = 10
 
 
+class Command(Struct, frozen=True, kw_only=True):
+    #: a program and its arguments, as one text or as a list of words
+    line: str | tuple[str, ...] = ()
+    exit_codes: Annotated[
+        ExitCodes,
+        Meta(description="a table such as {success = [0], skip = [2], permanent = [3]} of codes from 0 to 255"),
+    ] = ExitCodes()
+    preload: tuple[str, ...] = ()
+
+
 class Devices(Struct, frozen=True, kw_only=True):
     fallback: Literal["cpu", "none"] = "cpu"
     slots: Slots = "auto"
@@ -151,6 +162,7 @@ class Config(Struct, frozen=True, kw_only=True):
     #: LightGBM's parameters, which override the workload's defaults
     lightgbm: dict[str, Any] = {}
     run: Run = Run()
+    command: Command = Command()
     devices: Devices = Devices()
     cache: Cache = msgspec.field(default_factory=Cache)
     daemon: Daemon = msgspec.field(default_factory=Daemon)
@@ -165,6 +177,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "split": Split,
     "training": Training,
     "run": Run,
+    "command": Command,
     "devices": Devices,
     "cache": Cache,
     "daemon": Daemon,

@@ -133,9 +133,7 @@ class Admission:
         self._refuse_if_draining()
         await anyio.to_thread.run_sync(check, request)  # it may have 100,000 windows
         spec = request.spec
-        self._territory.check_workload(spec.workload)
-        if spec.workload == COMMAND:
-            await anyio.to_thread.run_sync(check_here, parse_settings(spec.settings), user_name())
+        await self._check_workload(spec)
         await self._require(spec.device, on_trial)
         digest = await anyio.to_thread.run_sync(planning.digest, spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
@@ -179,6 +177,12 @@ class Admission:
             while batch_id in self._supervisor.arrivals:
                 await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
+
+    async def _check_workload(self, spec: BatchSpec) -> None:
+        """Raise WorkloadRefused, or ProgramUnusable for a command that the daemon's user cannot run."""
+        self._territory.check_workload(spec.workload)
+        if spec.workload == COMMAND:
+            await anyio.to_thread.run_sync(check_here, parse_settings(spec.settings), user_name())
 
     async def _planned(
         self, spec: BatchSpec, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
