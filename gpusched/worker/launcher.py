@@ -43,6 +43,7 @@ import msgspec
 
 from gpusched.worker import linux
 from gpusched.worker.child import BLOCKED_SIGNALS, become_window
+from gpusched.worker.loading import load_function, load_module
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
@@ -58,7 +59,6 @@ from gpusched.worker.messages import (
     SurveyJob,
 )
 from gpusched.worker.stream import error_message
-from gpusched.worker.window import load_function, load_module
 
 _DESCRIPTORS = array.array("i")
 

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from gpusched import artifacts
 from gpusched.core.model import WindowResult
+from gpusched.worker.loading import load_function, load_module
 from gpusched.worker.messages import (
     Started,
     SurveyDone,
@@ -19,8 +22,9 @@ from gpusched.worker.messages import (
     SurveyFailed,
     SurveyJob,
 )
+from gpusched.worker.settings import made_settings
 from gpusched.worker.stream import Stream, encodable, error_message
-from gpusched.worker.window import error_kind, load_function, load_module
+from gpusched.worker.window import error_kind
 from gpusched.workload import (
     BadData,
     BadParameters,
@@ -48,6 +52,7 @@ def run_survey(job: SurveyJob, send: Send) -> None:
     survey: Survey = getattr(load_module(job.workload), "survey", _all_trainable)
     for task in job.tasks:
         try:
+            task = msgspec.structs.replace(task, settings=made_settings(job.workload, task.settings))
             result = _complete(task, survey(task))
         except BadParameters:
             raise  # no symbol would fare better

@@ -14,7 +14,7 @@ from gpusched.teacher import artifacts
 from gpusched.teacher.artifacts import LABEL_COLUMNS, labels_csv
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
-from gpusched.teacher.settings import parse_settings
+from gpusched.teacher.schema import parse_settings
 from gpusched.workload import Result
 from tests.teacher.support import START, bars, day, walk
 
