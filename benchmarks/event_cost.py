@@ -29,14 +29,15 @@ from gpusched.core.events import (
     BatchSubmitted,
     DevicesFound,
     Launch,
-    Update,
     WindowMoved,
 )
-from gpusched.core.model import Device, Finished, Instant
+from gpusched.core.model import Device, Instant
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Finished
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.process import OnMessage, OnStuck
 from gpusched.store.store import Store
+from gpusched.supervisor.followers import Followers, News
 from gpusched.supervisor.supervisor import Supervisor
 from gpusched.worker.messages import ProcessEnd, WindowJob
 
@@ -51,7 +52,7 @@ SLOTS = 8
 def full(count: int) -> tuple[Scheduler, list[Launch]]:
     """A scheduler of eight busy slots and `count` windows that wait."""
     scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
-    cards = (Device(id=f"GPU-{n}", name="", device_type="cuda", capacity=1) for n in range(SLOTS))
+    cards = (Device(id=f"GPU-{n}", name="", lightgbm_type="cuda", capacity=1) for n in range(SLOTS))
     scheduler.handle(DevicesFound(devices=tuple(cards)), now)
     _, commands = scheduler.handle(BatchSubmitted(batch=BATCH, windows=plan(count + SLOTS)), now)
     return scheduler, [command for command in commands if isinstance(command, Launch)]
@@ -84,31 +85,37 @@ def of_supervisor(count: int) -> float:
 
 
 async def _of_supervisor(count: int, directory: Path) -> float:
-    ends: list[float] = []
-    enough = anyio.Event()
-
-    def observe(update: Update) -> None:
-        if isinstance(update, WindowMoved) and isinstance(update.new, Finished):
-            ends.append(time.thread_time())
-            if len(ends) == EVENTS:
-                enough.set()
-
+    ends = _Ends()
     with Store.open(directory / "state" / "state.db") as store:
         supervisor = Supervisor(
             store=store,
             launcher=cast(Launcher, _NoProcess()),
-            devices=(Device(id="cpu", name="cpu", device_type="cpu", capacity=1),),
+            devices=(Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=1),),
             logs_dir=directory / "logs",
             cache_dir=directory / "cache",
-            observe=observe,
+            followers=Followers(ends),
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervisor.run)
             batch = msgspec.structs.replace(BATCH, output_dir=str(directory / "output"))
             await supervisor.submit(batch, plan(count + EVENTS))
-            await enough.wait()
+            await ends.enough.wait()
             supervisor.shut_down(drain=False)
-    return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends))
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends.instants))
+
+
+class _Ends:
+    """The instants, in the thread's processor time, at which windows finished."""
+
+    def __init__(self) -> None:
+        self.instants: list[float] = []
+        self.enough = anyio.Event()
+
+    def follow(self, news: News) -> None:
+        if isinstance(news, WindowMoved) and isinstance(news.new, Finished):
+            self.instants.append(time.thread_time())
+            if len(self.instants) == EVENTS:
+                self.enough.set()
 
 
 class _NoProcess:

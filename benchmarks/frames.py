@@ -38,8 +38,9 @@ from gpusched.core.events import (
     ProgressReported,
     WindowsAdded,
 )
-from gpusched.core.model import Device, Failure, Instant, Reading, Slot
+from gpusched.core.model import Device, Instant, Reading, Slot
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Failure
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, DeviceStatus, Snapshot
 
 WINDOWS, GPUS, SLOTS, ENDED = 100_000, 8, 4, 500
@@ -50,7 +51,7 @@ METRICS = {"validation": {"accuracy": 0.54, "precision": None, "recall": 0.2, "f
 
 def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
     """A daemon at work as `top` sees it, the same batch as `run` sees it, and the present instant."""
-    cards = tuple(Device(id=f"GPU-{n}", name="a card", device_type="cuda", capacity=SLOTS) for n in range(GPUS))
+    cards = tuple(Device(id=f"GPU-{n}", name="a card", lightgbm_type="cuda", capacity=SLOTS) for n in range(GPUS))
     seen, view, scheduler, now = Overview(), BatchView(), Scheduler(), 0.0
     seen.load(Snapshot(at=0.0, batches=(), active=(), progress=(), devices=tuple(map(_open, range(GPUS), cards))), now)
     commands: list[Command] = []

@@ -87,7 +87,7 @@ def next_free(seconds: Sequence[float], slots: int) -> float:
 
 def scheduled(seconds: Sequence[float], rows: Sequence[int], devices: int, slots: int) -> float:
     """The time at which the last window ends if the real scheduler places them."""
-    gpus = tuple(Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=slots) for number in range(devices))
+    gpus = tuple(Device(id=f"GPU-{number}", name="", lightgbm_type="cuda", capacity=slots) for number in range(devices))
     return simulate(gpus, rows, lambda number, device_id: seconds[number])
 
 
@@ -165,8 +165,8 @@ def mixed(seed: int, gpus: int = 2, cores: int = 4) -> Mixed:
     for count in (2**power for power in range(5, 15)):
         estimates.observe("w:w", "cuda", count, on_gpu(count), None)
         estimates.observe("w:w", "cpu", count, on_cpu(count), None)
-    cards = tuple(Device(id=f"GPU-{number}", name="", device_type="cuda", capacity=1) for number in range(gpus))
-    cpu = Device(id=CPU, name="", device_type="cpu", capacity=cores)
+    cards = tuple(Device(id=f"GPU-{number}", name="", lightgbm_type="cuda", capacity=1) for number in range(gpus))
+    cpu = Device(id=CPU, name="", kind="host", lightgbm_type="cpu", capacity=cores)
 
     def seconds(number: int, device_id: str) -> float:
         return (on_cpu if device_id == CPU else on_gpu)(rows[number])

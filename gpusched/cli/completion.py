@@ -17,7 +17,8 @@ import msgspec
 from gpusched.cli import parser
 from gpusched.client.connection import Connection, connect
 from gpusched.config import SECTIONS, load
-from gpusched.core.model import OUTCOMES, DeviceChoice, StateName
+from gpusched.core.model import DeviceChoice
+from gpusched.core.statuses import OUTCOMES, StateName
 from gpusched.errors import DONE
 
 #: seconds that the daemon has to answer, and the most words that are offered

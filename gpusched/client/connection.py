@@ -7,7 +7,6 @@ more than the question. Whoever waits for other things too (a live view) selects
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -60,8 +59,7 @@ from gpusched.protocol import (
     WindowLine,
     WindowPage,
 )
-
-SYSTEM_SOCKET = Path("/run/gpusched/gpusched.sock")
+from gpusched.protocol.places import socket_paths
 
 
 class NoDaemon(DaemonError):
@@ -75,14 +73,6 @@ class NoDaemon(DaemonError):
 class NotAllowed(DaemonError):
     problem = "this user may not connect to the daemon at {path}"
     remedy = "ask its operator to add you to the group of daemon.group, then log in again"
-
-
-def socket_paths(explicit: Path | None) -> list[Path]:
-    """Where a daemon may listen, in the order in which a client tries."""
-    if explicit is not None:
-        return [explicit]
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return [*([Path(runtime) / "gpusched" / "gpusched.sock"] if runtime else []), SYSTEM_SOCKET]
 
 
 def connect(explicit: Path | None = None) -> Connection:

@@ -20,8 +20,10 @@ from gpusched.client.drawing.report_frame import PAGE, STYLE
 from gpusched.client.drawing.text import clean, device_name, duration
 from gpusched.client.views.batch import BatchView
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import OUTCOMES, BatchSpec, Cancelled, DataNotes, Finished, Queued, Skipped, Slot, Starting
+from gpusched.core.model import BatchSpec, DataNotes, Slot
 from gpusched.core.samples import Sample
+from gpusched.core.states import Cancelled, Finished, Queued, Skipped, Starting
+from gpusched.core.statuses import OUTCOMES
 from gpusched.errors import InputError
 from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 

@@ -15,7 +15,7 @@ import msgspec
 from gpusched.config.schema import BUILT_IN_WORKLOAD, LIGHTGBM, WORKLOAD, Config
 from gpusched.config.values import BadValue
 from gpusched.teacher.parameters import CANONICAL
-from gpusched.teacher.schema import READING, parse_settings
+from gpusched.teacher.schema import READING, parse_settings, written
 from gpusched.workload import BadParameters
 
 #: `section.key` → name in the settings of the built-in workload; LightGBM's parameters are a table in them
@@ -26,6 +26,7 @@ BUILT_IN_KEYS = {
     "labels.threshold": "threshold",
     "split.method": "split",
     "split.validation_fraction": "validation_fraction",
+    "split.validation_days": "validation_days",
     "training.min_rows": "min_rows",
 }
 
@@ -38,7 +39,7 @@ def workload_settings(config: Config) -> dict[str, Any]:
     if config.run.workload != BUILT_IN_WORKLOAD:
         return config.workload
     settings = {name: _value(config, key) for key, name in BUILT_IN_KEYS.items()}
-    return msgspec.structs.asdict(parse_settings(settings | {LIGHTGBM: config.lightgbm}))
+    return written(parse_settings(settings | {LIGHTGBM: config.lightgbm}))
 
 
 def _value(config: Config, key: str) -> Any:
@@ -85,7 +86,7 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
         else:
             lightgbm[CANONICAL.get(name, name)] = value
     try:
-        return msgspec.structs.asdict(parse_settings({**settings, **given, LIGHTGBM: lightgbm}))
+        return written(parse_settings({**settings, **given, LIGHTGBM: lightgbm}))
     except BadParameters as error:
         raise refused(workload, str(error), dict.fromkeys(parameters, "")) from None
 

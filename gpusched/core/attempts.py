@@ -12,14 +12,15 @@ from gpusched.core.events import (
     Terminate,
 )
 from gpusched.core.failures import Retry, is_own, judge, signature, stopped, trained
-from gpusched.core.model import (
-    CPU,
+from gpusched.core.model import HoldReason, Instant, WindowResult
+from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.shortage import ask_for_more
+from gpusched.core.states import (
     Active,
     Cancelled,
     Ending,
     Failure,
     Finished,
-    Instant,
     Outcome,
     Queued,
     Running,
@@ -28,10 +29,7 @@ from gpusched.core.model import (
     State,
     Stopping,
     Succeeded,
-    WindowResult,
 )
-from gpusched.core.queue import BatchQueue, Entry
-from gpusched.core.shortage import ask_for_more
 
 #: failures that are the device's fault: no other window is sent there
 DEVICE_AT_FAULT = ("device_lost", "device_mismatch")
@@ -71,7 +69,8 @@ class Attempts:
         usage = event.usage
         if usage.device_memory_bytes is None:
             usage = msgspec.structs.replace(usage, device_memory_bytes=self._books.pool.peak_bytes(state.slot))
-        self._devices.tune(state.slot.device_id, entry.planned, event.ending, now)
+        device = self._books.pool.devices[state.slot.device_id].device
+        self._devices.tune(device.id, entry.planned, event.ending, now)
         allocation = self._books.pool.release(state.slot)
         ending = event.ending
         reason = trained(ending) if isinstance(ending, WindowResult) else ending.message
@@ -99,9 +98,9 @@ class Attempts:
             if isinstance(ending, Failure):
                 ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._books.move(entry, "ended", new, reason, now, ending, usage)
-        self._devices.trust(state.slot.device_id, entry.key, now)
-        if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and state.slot.device_id != CPU:
-            self._devices.close(state.slot.device_id, "quarantined", ending.message, now)
+        self._devices.trust(device.id, entry.key, now)
+        if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and device.kind != "host":
+            self._devices.close(device.id, "quarantined", ending.message, now)
 
     def recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
         """Decide about a window whose process died with the last supervisor; it holds no slot of this pool."""
@@ -142,6 +141,6 @@ class Attempts:
         count = count + 1 if cause == last else 1
         batch.streak = (cause, count)
         limit = batch.batch.spec.limits.breaker_failures
-        if limit and count >= limit and batch.held_reason is None and batch.unfinished > 1:
+        if limit and count >= limit and batch.held is None and batch.unfinished > 1:
             reason = f"the last {count} windows failed in the same way ({failure.message})"
-            self._books.hold(batch, reason, now)
+            self._books.hold(batch, HoldReason(kind="breaker", text=reason), now)

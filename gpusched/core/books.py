@@ -21,24 +21,11 @@ from gpusched.core.events import (
     Terminate,
     WindowMoved,
 )
-from gpusched.core.model import (
-    Active,
-    Ending,
-    Finished,
-    Instant,
-    Limits,
-    Queued,
-    Running,
-    Starting,
-    State,
-    Stopping,
-    StopReason,
-    Usage,
-    WindowKey,
-    name_of,
-)
+from gpusched.core.model import HoldReason, Instant, Limits, WindowKey
 from gpusched.core.placement import Allocation, Pool
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.states import Active, Ending, Finished, Queued, Running, Starting, State, Stopping, StopReason, Usage
+from gpusched.core.statuses import name_of
 from gpusched.core.timers import Timers
 
 
@@ -83,12 +70,12 @@ class Books:
         self.open.pop(batch.batch.id, None)
         self.records.append(BatchFinished(batch_id=batch.batch.id, at=now.wall))
 
-    def hold(self, batch: BatchQueue, reason: str, now: Instant) -> None:
-        batch.held_reason = reason
-        self.records.append(BatchHeld(batch_id=batch.batch.id, reason=reason, at=now.wall))
+    def hold(self, batch: BatchQueue, reason: HoldReason, now: Instant) -> None:
+        batch.held = reason
+        self.records.append(BatchHeld(batch_id=batch.batch.id, reason=reason.text, kind=reason.kind, at=now.wall))
 
     def release(self, batch: BatchQueue, now: Instant) -> None:
-        batch.held_reason, batch.streak = None, ("", 0)
+        batch.held, batch.streak = None, ("", 0)
         self.records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
 
     def reopen(self, batch: BatchQueue, now: Instant) -> None:

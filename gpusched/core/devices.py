@@ -17,21 +17,8 @@ from gpusched.core.events import (
     TrialBegan,
     TrialEnded,
 )
-from gpusched.core.model import (
-    CPU,
-    Active,
-    Ending,
-    Failure,
-    Instant,
-    PlannedWindow,
-    Reading,
-    Running,
-    Stopping,
-    WindowKey,
-)
-
-#: the beginning of the reason of a hold that ends when a suitable device opens
-STRANDED = "no device is left that could run it"
+from gpusched.core.model import HoldReason, Instant, PlannedWindow, Reading, WindowKey
+from gpusched.core.states import Active, Ending, Failure, Running, Stopping
 
 
 class Devices:
@@ -95,7 +82,7 @@ class Devices:
             return
         device_id = entry.state.slot.device_id
         self._books.move(entry, "stuck", entry.state, event.reason, now)
-        if device_id != CPU:
+        if self._books.pool.devices[device_id].device.kind != "host":
             self._suspected.setdefault(device_id, set()).add(entry.key)
             if self._books.pool.devices[device_id].health == "open":
                 self.close(device_id, "suspect", f"{entry.key} {event.reason}", now)
@@ -112,8 +99,8 @@ class Devices:
     def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
         """Close the devices whose windows show up in the reading of another one: pinning does not work there."""
         seen = (reading.process_memory_bytes or {}).keys()
-        for device_id in self._books.pool.devices if seen else ():
-            if device_id not in (reading.device_id, CPU):
+        for device_id, state in self._books.pool.devices.items() if seen else ():
+            if device_id != reading.device_id and state.device.kind != "host":
                 for pid in sorted(self._books.pids_on(device_id).keys() & seen):
                     reason = f"process {pid} was placed here, but runs on {reading.device_id}"
                     self.close(device_id, "quarantined", reason, now)
@@ -121,16 +108,18 @@ class Devices:
     def release_stranded(self, now: Instant) -> None:
         """Release the batches that were stranded and have a device again."""
         for batch in self._books.open.values():
-            if (batch.held_reason or "").startswith(STRANDED) and not self._books.pool.hopeless(batch.batch.device):
+            stranded = batch.held is not None and batch.held.kind == "stranded"
+            if stranded and not self._books.pool.hopeless(batch.batch.device):
                 self._books.release(batch, now)
 
     def hold_stranded(self, now: Instant) -> None:
         """Hold the batches for which no device is left, so that the people who wait for them hear of it."""
         for batch in self._books.open.values():
-            if batch.unfinished and batch.held_reason is None:
+            if batch.unfinished and batch.held is None:
                 reason = self._books.pool.hopeless(batch.batch.device)
                 if reason is not None:
-                    self._books.hold(batch, f"{STRANDED} ({reason})", now)
+                    text = f"no device is left that could run it ({reason})"
+                    self._books.hold(batch, HoldReason(kind="stranded", text=text), now)
 
     def tune(self, device_id: str, planned: PlannedWindow, ending: Ending, now: Instant) -> None:
         """Let the device's tuner learn from a window that ends, before it gives its slot back."""

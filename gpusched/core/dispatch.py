@@ -13,9 +13,10 @@ import msgspec
 
 from gpusched.core.estimates import Estimates
 from gpusched.core.memory import Need
-from gpusched.core.model import CPU, Batch, DeviceChoice, DeviceType, Instant, Running, Slot
+from gpusched.core.model import Batch, DeviceChoice, DeviceType, Instant, Slot
 from gpusched.core.placement import Pool
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.states import Running
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -115,8 +116,8 @@ class Dispatcher:
     def _seconds_to_next_gpu(self, now: Instant) -> float:
         """Seconds until the first window that runs on a GPU is expected to end."""
         left = []
-        for device_id, state in self._pool.devices.items():
-            for allocation in state.allocations.values() if device_id != CPU else ():
+        for state in self._pool.devices.values():
+            for allocation in state.allocations.values() if state.device.kind != "host" else ():
                 batch = self._batches[allocation.key.batch_id]
                 window = batch.entries[allocation.key.label]
                 expected = self._expected_seconds(batch, window)[1] or 0.0

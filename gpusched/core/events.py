@@ -11,21 +11,21 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.changes import Change
+from gpusched.core.changes import Change, Verb
 from gpusched.core.model import (
     Batch,
     DataNotes,
     Device,
-    Ending,
+    HoldKind,
+    HoldReason,
     HostReading,
     PlannedWindow,
     Reading,
     Slot,
-    State,
-    Usage,
     WindowKey,
 )
 from gpusched.core.placement import Health
+from gpusched.core.states import Ending, State, Usage
 from gpusched.core.terms import Terms
 
 # -- events: work ------------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
 
     batch: Batch
     windows: tuple[tuple[PlannedWindow, State], ...]
-    held_reason: str | None = None
+    held: HoldReason | None = None
     #: the store has its `BatchFinished`; a pending change may reopen it
     finished: bool = False
     #: changes that were not completed when the last supervisor died
@@ -99,28 +99,15 @@ class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...]
 
 
-# -- events: requests of people; `label` None means the whole batch ----------------------------------------------------
+# -- events: requests of people ----------------------------------------------------------------------------------------
 
 
-class CancelRequested(msgspec.Struct, frozen=True, kw_only=True):
+class ChangeRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Do `verb` to the windows of a batch that it applies to (`gpusched.core.statuses`)."""
+
+    verb: Verb
     batch_id: str
-    label: str | None = None
-
-
-class HoldRequested(msgspec.Struct, frozen=True, kw_only=True):
-    batch_id: str
-    label: str | None = None
-
-
-class ReleaseRequested(msgspec.Struct, frozen=True, kw_only=True):
-    batch_id: str
-    label: str | None = None
-
-
-class RetryRequested(msgspec.Struct, frozen=True, kw_only=True):
-    """Run the windows again that failed, timed out, were cancelled or lost."""
-
-    batch_id: str
+    #: None: the whole batch
     label: str | None = None
 
 
@@ -209,10 +196,7 @@ Event = (
     | AttemptEnded
     | ResultsChecked
     | ProcessStuck
-    | CancelRequested
-    | HoldRequested
-    | ReleaseRequested
-    | RetryRequested
+    | ChangeRequested
     | SliceGranted
     | TermsRequested
     | ShutdownRequested
@@ -270,6 +254,8 @@ class BatchHeld(msgspec.Struct, frozen=True, kw_only=True, tag="batch_held"):
 
     batch_id: str
     reason: str
+    #: frames of 0.1 lack it
+    kind: HoldKind = "request"
     at: float
 
 

@@ -8,13 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import (
+from gpusched.core.model import Limits, WindowResult
+from gpusched.core.states import (
     Ending,
     Failed,
     Failure,
     FailureKind,
     Finished,
-    Limits,
     Lost,
     Outcome,
     Reused,
@@ -23,7 +23,6 @@ from gpusched.core.model import (
     StopReason,
     Succeeded,
     TimedOut,
-    WindowResult,
 )
 
 #: kinds of failure that can be recognised in a library's error message

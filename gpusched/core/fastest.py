@@ -13,7 +13,7 @@ from itertools import accumulate
 import msgspec
 
 from gpusched.core.estimates import Estimates, bucket_of
-from gpusched.core.model import CPU, Choice, Device, DeviceType, Expected, PlannedWindow
+from gpusched.core.model import Choice, Device, DeviceType, Expected, PlannedWindow
 
 #: observed windows of a device type from which on their mean replaces a timing
 ENOUGH = 8
@@ -57,12 +57,12 @@ def kinds(devices: Iterable[Device], workers: int = 0) -> tuple[Kind, ...]:
     """The kinds of `devices`, for a batch of at most `workers` windows at once (0: any number)."""
     by_model: dict[tuple[DeviceType, str], list[Device]] = {}
     for device in devices:
-        by_model.setdefault((device.device_type, device.name), []).append(device)
+        by_model.setdefault((device.lightgbm_type, device.name), []).append(device)
     grouped = []
     for (device_type, model), twins in by_model.items():
         slots = sum(device.tuned_from or device.capacity for device in twins)
         slots = min(slots, workers) if workers else slots
-        count = slots if twins[0].id == CPU else len(twins)
+        count = slots if twins[0].kind == "host" else len(twins)
         grouped.append(Kind(device_type=device_type, model=model, devices=count, slots=slots))
     return tuple(kind for kind in grouped if kind.slots)
 

@@ -15,7 +15,9 @@ DeviceType = Literal["cpu", "gpu", "cuda"]
 #: `auto` comes to one device type for a whole batch, `mixed` uses every device at once
 DeviceChoice = Literal["auto", "cpu", "gpu", "cuda", "mixed"]
 
-#: id of the one device that is the host's processors
+#: the kinds of device, each with a module below `gpusched.devices`: NVIDIA's GPUs, and the processors of a machine
+DeviceKind = Literal["nvidia", "host"]
+#: id of the processors of this machine; those of node n1 are `cpu@n1`
 CPU = "cpu"
 
 
@@ -154,6 +156,10 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     priority: int = 0
     limits: Limits = Limits()
+    #: calendar days from the start of a window to that of the next one; 0: they lie side by side
+    stride_days: int = 0
+    #: all windows begin at `start`, and each ends a stride later than the one before it
+    anchored: bool = False
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +182,19 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     expected: tuple[Expected, ...] = ()
     #: expected duration on all devices at once; None: not known
     mixed_seconds: float | None = None
+
+
+#: `request`: a person asked for it; `breaker`: its windows keep failing in the same way; `stranded`: no device is left
+#: that could run them, and the hold ends when one opens; `obstacle`: it could not be taken up again after a restart
+HoldKind = Literal["request", "breaker", "stranded", "obstacle"]
+
+
+class HoldReason(msgspec.Struct, frozen=True, kw_only=True):
+    """The reason why no window of a batch is placed until it is released."""
+
+    kind: HoldKind
+    #: for people
+    text: str
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,14 +222,17 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 # -- devices ---------------------------------------------------------------------------------------------------------
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """A GPU, a MIG instance, or the host CPU."""
+class Device(msgspec.Struct, frozen=True, kw_only=True, rename={"lightgbm_type": "device_type"}):
+    """A GPU, a MIG instance, or the processors of a machine."""
 
     #: UUID, or "cpu"
     id: str
     name: str
-    #: LightGBM's parameter for windows on this device
-    device_type: DeviceType
+    kind: DeviceKind = "nvidia"
+    #: name of the node whose device it is; empty: this machine
+    host: str = ""
+    #: LightGBM's `device_type` for windows on this device, as it is called in frames; the core only compares it
+    lightgbm_type: DeviceType
     #: number of slots
     capacity: int
     #: slots used at first, if their number is tuned while windows run; 0: always all of them
@@ -265,166 +287,3 @@ class Slot(msgspec.Struct, frozen=True, order=True):
 
     index: int
     device_id: str
-
-
-# -- how an attempt ends -----------------------------------------------------------------------------------------------
-
-FailureKind = Literal[
-    "no_data",
-    "bad_data",
-    "bad_parameters",
-    "raised",
-    "exited",
-    "killed",
-    "crashed",
-    "protocol",
-    "memory",
-    "host_memory",
-    "device_memory",
-    "device_mismatch",
-    "device_lost",
-    "launch_refused",
-    "launcher_lost",
-    "interrupted",
-    "timed_out",
-    "missing",
-]
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
-    """Why an attempt has no result."""
-
-    kind: FailureKind
-    message: str
-    traceback: str = ""
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """The resources that an attempt used, as the kernel and the driver account for them."""
-
-    cpu_seconds: float = 0.0
-    #: peak resident memory, including the part shared with the launcher
-    peak_memory_bytes: int = 0
-    #: peak GPU memory, by the driver's account or the readings; None: neither has it
-    device_memory_bytes: int | None = None
-    #: time during which its kernels were executing on a GPU; None: the driver does not count that
-    device_seconds: float | None = None
-    #: peak memory without the part shared with the launcher; None: not known
-    own_memory_bytes: int | None = None
-
-
-Ending = WindowResult | Failure
-
-
-# -- states ------------------------------------------------------------------------------------------------------------
-
-StopReason = Literal["cancelled", "timed_out", "interrupted"]
-
-
-class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
-    """Waits for a slot; `attempt` is the number that its next launch will have."""
-
-    attempt: int = 1
-
-
-class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
-    """Waits for a release."""
-
-    attempt: int = 1
-
-
-class Starting(msgspec.Struct, frozen=True, kw_only=True, tag="starting"):
-    """Holds a slot; its process is being forked."""
-
-    attempt: int
-    slot: Slot
-
-
-class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
-    attempt: int
-    slot: Slot
-    pid: int
-    started_at: float
-
-
-class Stopping(msgspec.Struct, frozen=True, kw_only=True, tag="stopping"):
-    """Told to end, still holds its slot. `pid` is None until the fork is confirmed."""
-
-    attempt: int
-    slot: Slot
-    pid: int | None
-    reason: StopReason
-
-
-class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
-    result: WindowResult
-
-
-class Reused(msgspec.Struct, frozen=True, kw_only=True, tag="reused"):
-    result: WindowResult
-
-
-class Skipped(msgspec.Struct, frozen=True, kw_only=True, tag="skipped"):
-    reason: str
-
-
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    failure: Failure
-
-
-class TimedOut(msgspec.Struct, frozen=True, kw_only=True, tag="timed_out"):
-    seconds: float
-
-
-class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
-    pass
-
-
-class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
-    """Given up after its processes kept disappearing by no fault of its own, or finished but its result is gone."""
-
-    failure: Failure
-
-
-Outcome = Succeeded | Reused | Skipped | Failed | TimedOut | Cancelled | Lost
-
-
-class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """Finished after `attempts` launches; 0 for a window that needed none."""
-
-    attempts: int
-    outcome: Outcome
-
-
-State = Queued | Held | Starting | Running | Stopping | Finished
-#: states that hold a slot
-Active = Starting | Running | Stopping
-StateName = Literal["queued", "held", "starting", "running", "stopping", "finished"]
-
-#: outcomes in the order in which they are counted and shown
-OUTCOMES = ("succeeded", "reused", "skipped", "failed", "timed_out", "cancelled", "lost")
-
-
-def reason_of(outcome: Outcome) -> str | None:
-    """The reason why a window was skipped or has failed; None if it was not and has not."""
-    match outcome:
-        case Skipped(reason=reason):
-            return reason
-        case Failed(failure=failure) | Lost(failure=failure):
-            return f"{failure.kind}: {failure.message}"
-        case TimedOut(seconds=seconds):
-            return f"stopped after {seconds:g} s"
-        case _:
-            return None
-
-
-def has_result(state: State) -> bool:
-    """Whether a window is finished with artifacts."""
-    return isinstance(state, Finished) and isinstance(state.outcome, Succeeded | Reused)
-
-
-def name_of(state: State | Outcome) -> str:
-    """The tag of a state or an outcome: its name on disk and on screen."""
-    tag = type(state).__struct_config__.tag
-    assert isinstance(tag, str)
-    return tag

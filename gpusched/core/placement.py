@@ -129,7 +129,7 @@ class Pool:
         if state is None:
             return False
         state.untried = why is not None
-        state.device = msgspec.structs.replace(state.device, device_type=device.device_type)
+        state.device = msgspec.structs.replace(state.device, lightgbm_type=device.lightgbm_type)
         if state.health != "trying":
             return False
         return self.set_health(device.id, "open" if why is None else "quarantined", why or "", at)
@@ -162,10 +162,10 @@ class Pool:
     @property
     def gpu_type(self) -> DeviceType | None:
         """The device type of the first open GPU."""
-        return next((state.device.device_type for state in self._gpus()), None)
+        return next((state.device.lightgbm_type for state in self._gpus()), None)
 
     def _gpus(self) -> Iterator[DeviceState]:
-        return (s for s in self.devices.values() if s.device.id != CPU and s.health == "open")
+        return (s for s in self.devices.values() if s.device.kind != "host" and s.health == "open")
 
     def choose(self, wanted: DeviceChoice, need: Need = NOTHING, *, without: Container[str] = ()) -> Slot | None:
         """The next slot of the least loaded device that suits, has room and is not in `without`, or None.
@@ -254,7 +254,7 @@ class Pool:
         state.reading, state.read_at = reading, at
         if reading.utilisation is not None:
             state.utilisation += SMOOTHING * (reading.utilisation - state.utilisation)
-        if state.device.id != CPU:
+        if state.device.kind != "host":
             used = _by_slot(reading.process_memory_bytes, pids)
             state.memory.observe(reading.memory_total_bytes, reading.memory_free_bytes, used)
 
@@ -306,19 +306,19 @@ def suits(device: Device, wanted: DeviceChoice) -> bool:
         case "mixed":
             return True
         case "cpu":
-            return device.id == CPU
+            return device.kind == "host"
         case "cuda":
-            return device.device_type == "cuda"
+            return device.lightgbm_type == "cuda"
         case "gpu":
             # OpenCL comes with every NVIDIA driver; whether LightGBM was built with it shows when a window tries.
-            return device.id != CPU
+            return device.kind != "host"
         case _ as never:
             assert_never(never)
 
 
 def type_on(device: Device, wanted: DeviceChoice) -> DeviceType:
     """The device type passed to LightGBM for a window on `device`, of a batch that asked for `wanted`."""
-    return device.device_type if wanted == "auto" or wanted == "mixed" else wanted
+    return device.lightgbm_type if wanted == "auto" or wanted == "mixed" else wanted
 
 
 def types_for(wanted: DeviceChoice) -> tuple[DeviceType, ...]:

@@ -10,18 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import (
-    BatchSpec,
-    DataNotes,
-    Failed,
-    Failure,
-    Limits,
-    Outcome,
-    PlannedWindow,
-    Reused,
-    Skipped,
-    Window,
-)
+from gpusched.core.model import BatchSpec, DataNotes, Limits, PlannedWindow, Window
+from gpusched.core.states import Failed, Failure, Outcome, Reused, Skipped
 
 #: a tail of the date range that is shorter than this is not a window of its own
 MIN_TAIL_DAYS = 7
@@ -36,30 +26,58 @@ def name_problem(name: str) -> str | None:
     return "a name has 1 to 80 letters, digits, dots, dashes and underscores, and starts with a letter or a digit"
 
 
-def date_ranges(start: dt.date, end: dt.date, window_days: int) -> list[tuple[dt.date, dt.date]]:
-    """Ranges of `window_days` calendar days, side by side, both ends inclusive.
+def date_ranges(
+    start: dt.date, end: dt.date, window_days: int, stride_days: int = 0, *, anchored: bool = False
+) -> list[tuple[dt.date, dt.date]]:
+    """Ranges of `window_days` calendar days, both ends inclusive, each `stride_days` after the one before it.
 
-    The last one is clipped to `end`, and dropped if it is shorter than `MIN_TAIL_DAYS` (unless whole windows are).
+    Without a stride they lie side by side. `anchored` ranges all begin at `start`, so each is a stride longer. The
+    first that reaches `end` is clipped to it and is the last one; it is dropped if it adds less than `MIN_TAIL_DAYS` to
+    the range before it (unless whole strides or windows do).
     """
-    ranges = []
+    stride = stride_days or window_days
+    ranges: list[tuple[dt.date, dt.date]] = []
     # Ordinals, because a window may reach beyond the last date that Python knows.
-    for first in range(start.toordinal(), end.toordinal() + 1, window_days):
-        last = min(first + window_days - 1, end.toordinal())
-        if last - first + 1 >= min(MIN_TAIL_DAYS, window_days):
-            ranges.append((dt.date.fromordinal(first), dt.date.fromordinal(last)))
+    origin, final, covered = start.toordinal(), end.toordinal(), start.toordinal() - 1
+    for first in range(origin, final + 1, stride):
+        last = min(first + window_days - 1, final)
+        if last - max(first - 1, covered) >= min(MIN_TAIL_DAYS, window_days, stride):
+            ranges.append((start if anchored else dt.date.fromordinal(first), dt.date.fromordinal(last)))
+        covered = last
+        if covered == final:
+            break
     return ranges
+
+
+def ranges_of(spec: BatchSpec) -> list[tuple[dt.date, dt.date]]:
+    """The date ranges of the windows of each symbol."""
+    return date_ranges(spec.start, spec.end, spec.window_days, spec.stride_days, anchored=spec.anchored)
 
 
 def windows(spec: BatchSpec) -> Iterator[Window]:
     """The windows of a batch, symbol-major."""
-    ranges = date_ranges(spec.start, spec.end, spec.window_days)
+    ranges = ranges_of(spec)
     for symbol in spec.symbols:
         for first, last in ranges:
             yield Window(symbol, first, last)
 
 
-#: a limit that the first version lacked; left out of the digest, so that batches keep their ids after an upgrade
-_LATER = b',"log_limit_bytes":%d' % Limits().log_limit_bytes
+def most_windows(spec: BatchSpec) -> int:
+    """An upper bound of the number of a batch's windows, found without making them."""
+    days = (spec.end - spec.start).days + 1
+    return -(-days // (spec.stride_days or spec.window_days)) * len(spec.symbols)
+
+
+#: the fields of a request in version 0.1, and of its limits. Later ones count only where they differ from their
+#: defaults, so that batches keep their ids after an upgrade
+_FIRST_FIELDS = (
+    *("symbols", "start", "end", "window_days", "data_root", "workload", "settings", "device", "workers", "priority"),
+    "limits",
+)
+_FIRST_LIMITS = (
+    *("max_attempts", "timeout_s", "grace_s", "backoff_s", "backoff_max_s", "memory_limit_bytes", "max_failure_rate"),
+    "breaker_failures",
+)
 
 
 def digest(spec: BatchSpec, output_dir: str | None) -> str:
@@ -67,9 +85,15 @@ def digest(spec: BatchSpec, output_dir: str | None) -> str:
 
     Limits, workers and priority do not count: they only say how a batch is run.
     """
-    identity = msgspec.structs.replace(spec, limits=Limits(), workers=0, priority=0)
-    encoded = msgspec.json.encode([identity, output_dir], order="deterministic")
-    return hashlib.sha256(encoded.replace(_LATER, b"")).hexdigest()
+    first = BatchSpec(**{name: getattr(spec, name) for name in _FIRST_FIELDS})
+    identity = {
+        name: value
+        for name, value in msgspec.to_builtins(spec, order="deterministic").items()
+        if name in _FIRST_FIELDS or getattr(spec, name) != getattr(first, name)
+    }
+    limits = {name: getattr(Limits(), name) for name in _FIRST_LIMITS}
+    identity |= {"workers": 0, "priority": 0, "limits": limits}
+    return hashlib.sha256(msgspec.json.encode([identity, output_dir])).hexdigest()
 
 
 def batch_id(source: str, digest_hex: str) -> str:

@@ -8,7 +8,9 @@ from collections import deque
 
 from gpusched.core.changes import Change
 from gpusched.core.memory import NOTHING
-from gpusched.core.model import Batch, Finished, Instant, PlannedWindow, Queued, State, WindowKey, has_result
+from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
+from gpusched.core.states import Finished, Queued, State
+from gpusched.core.statuses import has_result
 
 #: lines of a window's story that are kept in memory for error messages; the store keeps them all
 STORY_LINES = 12
@@ -59,7 +61,7 @@ class BatchQueue:
         #: number of the last check of its results
         self.check = 0
         #: why no window of it is placed, or None
-        self.held_reason: str | None = None
+        self.held: HoldReason | None = None
         #: number of the placement that served it last
         self.last_served = 0
         #: the common signature of the latest failed windows, and their number
@@ -97,7 +99,7 @@ class BatchQueue:
 
     @property
     def may_have_ready(self) -> bool:
-        return bool(self._ready) and self.held_reason is None and not self._is_being_cancelled
+        return bool(self._ready) and self.held is None and not self._is_being_cancelled
 
     def none_is_queued(self) -> None:
         """Clear the heaps at once, after all windows were cancelled, instead of dropping their items one by one."""

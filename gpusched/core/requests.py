@@ -11,25 +11,13 @@ from gpusched.core.books import Books
 from gpusched.core.changes import Verb
 from gpusched.core.events import (
     BatchAltered,
-    HoldRequested,
-    ReleaseRequested,
+    ChangeRequested,
     TermsRequested,
 )
-from gpusched.core.model import (
-    Cancelled,
-    Failed,
-    Finished,
-    Held,
-    Instant,
-    Lost,
-    Queued,
-    Running,
-    Starting,
-    Stopping,
-    TimedOut,
-)
+from gpusched.core.model import HoldReason, Instant
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.slices import Slices
+from gpusched.core.states import Cancelled, Failed, Finished, Held, Lost, Queued, Running, Starting, Stopping, TimedOut
 from gpusched.core.terms import differences, with_terms
 
 #: outcomes that `retry` runs again
@@ -44,12 +32,18 @@ class Requests:
         self._books = books
         self.slices = Slices(self._apply, slice_windows)
 
-    def ask(self, verb: Verb, batch_id: str, label: str | None, now: Instant) -> None:
+    def change(self, event: ChangeRequested, now: Instant) -> None:
         """Make a change, or as much of it as fits into a turn; it waits behind earlier changes of its batch."""
-        batch = self._books.batches.get(batch_id)
-        if batch is None or (label is not None and label not in batch.entries):
+        batch = self._books.batches.get(event.batch_id)
+        if batch is None or (event.label is not None and event.label not in batch.entries):
             return
-        waits = self.slices.ask(batch, verb, label, now)
+        if event.label is None and event.verb == "hold":
+            if batch.unfinished and batch.held is None:
+                self._books.hold(batch, HoldReason(kind="request", text="held by request"), now)
+            return
+        if event.label is None and event.verb == "release" and batch.held is not None:
+            self._books.release(batch, now)
+        waits = self.slices.ask(batch, event.verb, event.label, now)
         if waits is None:
             self._go_on(batch, now)
         else:
@@ -66,20 +60,6 @@ class Requests:
         if (record := self.slices.make(batch, active, now)) is not None:
             self._books.records.append(record)
         self._books.end_if_done(batch, now)
-
-    def hold(self, event: HoldRequested, now: Instant) -> None:
-        if event.label is not None:
-            self.ask("hold", event.batch_id, event.label, now)
-            return
-        batch = self._books.batches.get(event.batch_id)
-        if batch and batch.unfinished and batch.held_reason is None:
-            self._books.hold(batch, "held by request", now)
-
-    def release(self, event: ReleaseRequested, now: Instant) -> None:
-        batch = self._books.batches.get(event.batch_id)
-        if batch and event.label is None and batch.held_reason is not None:
-            self._books.release(batch, now)
-        self.ask("release", event.batch_id, event.label, now)
 
     def change_terms(self, event: TermsRequested, now: Instant) -> None:
         """Give a batch other terms. A new timeout also applies to windows that run, from their start on."""

@@ -26,7 +26,7 @@ from gpusched.core.events import (
     BatchAccepted,
     BatchRecovered,
     BatchSubmitted,
-    CancelRequested,
+    ChangeRequested,
     Command,
     DeviceLost,
     DeviceRead,
@@ -34,16 +34,13 @@ from gpusched.core.events import (
     DeviceVanished,
     DrainRequested,
     Event,
-    HoldRequested,
     HostRead,
     Kill,
     Launch,
     ProcessStuck,
     Record,
-    ReleaseRequested,
     ResultsChecked,
     ResumeRequested,
-    RetryRequested,
     ShutdownRequested,
     SliceGranted,
     TermsRequested,
@@ -54,22 +51,11 @@ from gpusched.core.events import (
     WindowsArrived,
 )
 from gpusched.core.failures import TREATMENTS, missed
-from gpusched.core.model import (
-    Active,
-    Batch,
-    Failure,
-    Finished,
-    Instant,
-    PlannedWindow,
-    Queued,
-    Starting,
-    State,
-    Stopping,
-    WindowKey,
-)
+from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.requests import Requests
+from gpusched.core.states import Active, Failure, Finished, Queued, Starting, State, Stopping
 from gpusched.core.timers import Timer
 
 #: seconds that a fork may take before its attempt is stopped; the launcher imports the workload before the first fork
@@ -118,16 +104,10 @@ class Scheduler:
                 self._batch_submitted(event, now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
-            case CancelRequested():
-                self._requests.ask("cancel", event.batch_id, event.label, now)
-            case HoldRequested():
-                self._requests.hold(event, now)
-            case ReleaseRequested():
-                self._requests.release(event, now)
-                self._devices.hold_stranded(now)
-            case RetryRequested():
-                self._requests.ask("retry", event.batch_id, event.label, now)
-                self._devices.hold_stranded(now)
+            case ChangeRequested():
+                self._requests.change(event, now)
+                if event.verb in ("release", "retry"):
+                    self._devices.hold_stranded(now)
             case SliceGranted():
                 self._requests.make_slice(now)
             case TermsRequested():
@@ -237,8 +217,9 @@ class Scheduler:
         queue = self._books.batches.get(batch_id)
         return len(queue.entries) if queue else 0
 
-    def held_reason(self, batch_id: str) -> str | None:
-        return self._books.batches[batch_id].held_reason
+    def held(self, batch_id: str) -> HoldReason | None:
+        """Why no window of the batch is placed until it is released; None: it is not held."""
+        return self._books.batches[batch_id].held
 
     def batches(self) -> tuple[Batch, ...]:
         return tuple(queue.batch for queue in self._books.batches.values())
@@ -275,7 +256,7 @@ class Scheduler:
 
     def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
         batch = BatchQueue(event.batch)
-        batch.held_reason = event.held_reason
+        batch.held = event.held
         batch.finished = event.finished
         self._requests.slices.resume(batch, event.changes)
         self._add(batch, event.windows)
@@ -286,8 +267,8 @@ class Scheduler:
                 # A window that takes the supervisor down with it must not be tried again for ever.
                 entry.losses = event.losses.get(entry.key.label, 0)
                 self._attempts.recover(entry, batch, now)
-        if event.obstacle and batch.unfinished and batch.held_reason is None:
-            self._books.hold(batch, event.obstacle, now)
+        if event.obstacle and batch.unfinished and batch.held is None:
+            self._books.hold(batch, HoldReason(kind="obstacle", text=event.obstacle), now)
         self._devices.release_stranded(now)  # this start may have found a device that the last one had lost
         self._devices.hold_stranded(now)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gpusched.core.memory import Need
-from gpusched.core.model import CPU, DeviceChoice, FailureKind, Usage
+from gpusched.core.model import CPU, DeviceChoice
 from gpusched.core.placement import Allocation, Pool, suits
 from gpusched.core.queue import Entry
+from gpusched.core.states import FailureKind, Usage
 
 #: the least GPU memory to set aside for a window that ran out of it
 LEAST_RETRY_BYTES = 1 << 30

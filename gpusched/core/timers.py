@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, assert_never
 
-from gpusched.core.model import Queued, Running, Starting, State, Stopping
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.states import Queued, Running, Starting, State, Stopping
 
 Purpose = Literal["backoff", "launch", "timeout", "grace", "launch_grace"]
 

@@ -35,13 +35,13 @@ def discover(
     *,
     slots: int = 0,
     threads: int = 1,
-    device_type: DeviceType = "gpu",
+    lightgbm_type: DeviceType = "gpu",
     auto: bool = True,
     root: Path = Path("/"),
 ) -> Discovery:
     """Look for GPUs under `mask`, the operator's `CUDA_VISIBLE_DEVICES` (None: not set). No GPU is no error.
 
-    `slots`, `threads`, `device_type` and `auto` are copied into each device, except that a card in EXCLUSIVE_PROCESS
+    `slots`, `threads`, `lightgbm_type` and `auto` are copied into each device, except that a card in EXCLUSIVE_PROCESS
     mode gets one slot. The calls into NVML may block for seconds while the driver starts.
     """
     try:
@@ -66,7 +66,7 @@ def discover(
             Device(
                 id=uuid,
                 name=card.usable[uuid].name,
-                device_type=device_type,
+                lightgbm_type=lightgbm_type,
                 capacity=1 if card.exclusive else slots,
                 auto=auto,
                 cpus=card.cpus,
@@ -123,7 +123,7 @@ def cuda_abilities() -> CudaAbilities:
 
 def pinning(device: Device) -> dict[str, str | None]:
     """The environment variables that make `device` the only one that a process sees, as CUDA's device 0."""
-    if device.id == CPU:
+    if device.kind == "host":
         return {"CUDA_VISIBLE_DEVICES": ""}
     return {"CUDA_VISIBLE_DEVICES": device.id, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
@@ -141,7 +141,7 @@ def nvml_binding() -> Any:
 def cpu_device(slots: int, threads: int, *, auto: bool = True) -> Device:
     """The host's processors as a device of `slots` slots with `threads` threads each."""
     name = processor_name() or os.uname().machine
-    return Device(id=CPU, name=name, device_type="cpu", capacity=slots, auto=auto, threads=threads)
+    return Device(id=CPU, name=name, kind="host", lightgbm_type="cpu", capacity=slots, auto=auto, threads=threads)
 
 
 def usable_cores(root: Path = Path("/")) -> int:

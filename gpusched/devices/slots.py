@@ -10,7 +10,7 @@ import msgspec
 from gpusched.config import Config, Slots
 from gpusched.core.estimates import Estimate
 from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES
-from gpusched.core.model import CPU, BatchSpec, Device, DeviceChoice, DeviceType
+from gpusched.core.model import BatchSpec, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
 from gpusched.devices import discovery as discovery
 from gpusched.devices.naming import Selected, by_device, select
@@ -38,7 +38,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def gpus(self) -> tuple[str, ...]:
         """The ids of the GPUs among the devices."""
-        return tuple(device.id for device in self.devices if device.id != CPU)
+        return tuple(device.id for device in self.devices if device.kind != "host")
 
     def device_types(self, wanted: DeviceChoice) -> tuple[DeviceType, ...]:
         """The LightGBM device types that a batch which asks for `wanted` may be trained on; empty: none."""
@@ -84,7 +84,7 @@ def look(wanted: DeviceChoice = "auto") -> discovery.Discovery:
         return discovery.Discovery(devices=(), notes=())
     # The warm-up finds the real one.
     presumed: DeviceType = "cuda" if wanted == "cuda" else "gpu"
-    return discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), device_type=presumed)
+    return discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), lightgbm_type=presumed)
 
 
 def choose(config: Config, discovered: discovery.Discovery) -> Selected:

@@ -13,10 +13,11 @@ import anyio
 from gpusched.engines.condition import Condition
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp
+from gpusched.protocol.places import SOCKET_NAME
 from gpusched.runs.run import Watch
 from gpusched.service.admission import Admission
 from gpusched.service.hub import Hub
-from gpusched.service.listener import SOCKET_NAME, Listener
+from gpusched.service.listener import Listener
 from gpusched.service.requests import Requests
 from gpusched.service.server import Server
 from gpusched.service.territory import Territory

@@ -19,7 +19,7 @@ import msgspec
 from gpusched import clock
 from gpusched.core import planning
 from gpusched.core.events import TermsRequested
-from gpusched.core.model import CPU, Batch, BatchSpec, Choice, DeviceChoice
+from gpusched.core.model import Batch, BatchSpec, Choice, DeviceChoice
 from gpusched.core.planning import Plan
 from gpusched.core.terms import NAMES, Terms, differences, terms_of, with_terms
 from gpusched.devices.naming import Selected
@@ -245,7 +245,7 @@ class Admission:
         pool = self.fleet.pool
         # A lost GPU would fail the trial of its whole model. If all are lost, the batch is held until one is back.
         lost = {id_ for id_, state in self._supervisor.scheduler.pool.devices.items() if state.health == "quarantined"}
-        gpus = tuple(device for device in pool.devices if device.id not in {CPU, *lost})
+        gpus = tuple(device for device in pool.devices if device.kind != "host" and device.id not in lost)
         if gpus and wanted in ("gpu", "cuda"):
             usable = await self._warm_up.resolve(Selected(gpus, pool.notes), wanted)
             msgspec.structs.replace(pool, devices=usable.devices, notes=usable.notes).require(wanted)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gpusched.core import lifecycle
-from gpusched.core.model import Finished, Held, Queued, State
 from gpusched.core.requests import RETRIABLE
+from gpusched.core.states import Finished, Held, Queued, State
 from gpusched.errors import InputError
 from gpusched.protocol import Verb
 

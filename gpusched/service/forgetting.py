@@ -25,7 +25,7 @@ import msgspec
 
 from gpusched import directories, outputs
 from gpusched.config import Cache
-from gpusched.core.model import Reused, Succeeded
+from gpusched.core.states import Reused, Succeeded
 from gpusched.errors import GpuschedError, InputError
 from gpusched.protocol import Forgotten, summed
 from gpusched.service.admission import Admission

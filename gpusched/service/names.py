@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from itertools import islice
 
 from gpusched.core import planning
-from gpusched.core.model import OUTCOMES, Batch, BatchSpec, WindowKey, window_label
+from gpusched.core.model import Batch, BatchSpec, WindowKey, window_label
 from gpusched.core.placement import Pool
+from gpusched.core.statuses import OUTCOMES
 from gpusched.devices.naming import named
 from gpusched.errors import InputError, similar
 from gpusched.protocol import BatchStatus, DeviceStatus
@@ -102,5 +103,5 @@ def _labels_like(label: str, spec: BatchSpec) -> list[str]:
     """The labels of the windows of symbols similar to the one in `label`."""
     symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
     nearest = similar(label.partition("_")[0], symbols[:_MANY_NAMES], most=3, cutoff=0.4)
-    ranges = planning.date_ranges(spec.start, spec.end, spec.window_days)
+    ranges = planning.ranges_of(spec)
     return [window_label(symbol, start, end) for symbol in nearest for start, end in ranges]

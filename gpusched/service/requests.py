@@ -12,20 +12,12 @@ import anyio
 import anyio.lowlevel
 
 from gpusched.core.events import (
-    CancelRequested,
+    ChangeRequested,
     DrainRequested,
-    HoldRequested,
-    ReleaseRequested,
     ResumeRequested,
-    RetryRequested,
 )
-from gpusched.core.model import (
-    Finished,
-    Held,
-    Queued,
-    State,
-    WindowKey,
-)
+from gpusched.core.model import WindowKey
+from gpusched.core.states import Finished, Held, Queued, State
 from gpusched.errors import InputError
 from gpusched.protocol import (
     BatchDetail,
@@ -241,15 +233,8 @@ class Requests:
             if request.verb == "retry" and windows:
                 self._supervisor.recall(batch_id)
             changes = await self._alter(request, windows)
-            match request.verb:
-                case "cancel":
-                    self._supervisor.post(CancelRequested(batch_id=batch_id, label=label))
-                case "hold":
-                    self._supervisor.post(HoldRequested(batch_id=batch_id, label=label))
-                case "release":
-                    self._supervisor.post(ReleaseRequested(batch_id=batch_id, label=label))
-                case "retry":
-                    self._supervisor.post(RetryRequested(batch_id=batch_id, label=label))
+            if request.verb != "alter":
+                self._supervisor.post(ChangeRequested(verb=request.verb, batch_id=batch_id, label=label))
             not_durable = await self._taken_effect(request.verb)
         # A large change advances turn by turn, without `changing`: other changes advance between its turns.
         while not_durable is None and self._supervisor.scheduler.is_changing(batch_id):

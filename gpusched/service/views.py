@@ -16,24 +16,10 @@ from gpusched.core.events import (
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import (
-    CPU,
-    Active,
-    Batch,
-    DataNote,
-    Ending,
-    Failed,
-    Failure,
-    FailureKind,
-    Finished,
-    Lost,
-    Reused,
-    State,
-    Succeeded,
-    name_of,
-    reason_of,
-)
+from gpusched.core.model import Batch, DataNote
 from gpusched.core.placement import Pool
+from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
+from gpusched.core.statuses import name_of, reason_of
 from gpusched.protocol import (
     AttemptLine,
     BatchAnnounced,
@@ -146,7 +132,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             width=state.width,
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
-            reserved_bytes=(pool.host if state.device.id == CPU else state.memory).reserved_bytes,
+            reserved_bytes=(pool.host if state.device.kind == "host" else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
             since_at=state.since,
         )

@@ -8,22 +8,10 @@ from typing import Any, Literal
 import msgspec
 
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import (
-    Batch,
-    DataNote,
-    Failed,
-    Failure,
-    Finished,
-    Lost,
-    PlannedWindow,
-    Slot,
-    State,
-    Usage,
-    WindowKey,
-    WindowResult,
-    name_of,
-)
+from gpusched.core.model import Batch, DataNote, PlannedWindow, Slot, WindowKey, WindowResult
 from gpusched.core.samples import Sample
+from gpusched.core.states import Failed, Failure, Finished, Lost, State, Usage
+from gpusched.core.statuses import name_of
 
 #: a failure's message and traceback keep this many bytes each: the end, where the cause is
 MAX_TEXT_BYTES = 64 * 1024

@@ -47,6 +47,10 @@ UNFINISHED = """
     SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
     ORDER BY number
 """
+HOLD = "UPDATE batches SET held_kind = ?, held_reason = ? WHERE id = ?"
+RECOVERED = (
+    "SELECT batch, held_kind, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
+)
 NOTES = (
     "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
     " ORDER BY number LIMIT :symbols"

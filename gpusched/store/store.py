@@ -21,8 +21,9 @@ from gpusched.core.changes import Change
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchRecovered, Record, WindowMoved
 from gpusched.core.fastest import Timing
-from gpusched.core.model import Batch, DataNotes, Running, Starting, State, WindowKey
+from gpusched.core.model import Batch, DataNotes, HoldReason, WindowKey
 from gpusched.core.samples import Sample
+from gpusched.core.states import Running, Starting, State
 from gpusched.errors import StoreCorrupt
 from gpusched.store import learned, statements
 from gpusched.store.database import Database
@@ -155,8 +156,7 @@ class Store:
 
     def recovered(self, batch_id: str) -> BatchRecovered | None:
         """A batch, finished or not, with all of its windows as last recorded."""
-        about = "SELECT batch, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
-        for batch, held_reason, finished in self._query(about, (batch_id,)):
+        for batch, held_kind, held_reason, finished in self._query(statements.RECOVERED, (batch_id,)):
             rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             pending = self._query(statements.CHANGES, (batch_id,))
             changes = [Change(**dict(zip(Change.__struct_fields__, row, strict=True))) for row in pending]
@@ -164,7 +164,7 @@ class Store:
                 return BatchRecovered(
                     batch=decode_batch(batch),
                     windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
-                    held_reason=held_reason,
+                    held=None if held_reason is None else HoldReason(kind=held_kind, text=held_reason),
                     finished=bool(finished),
                     changes=tuple(changes),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),

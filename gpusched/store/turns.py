@@ -22,8 +22,9 @@ from gpusched.core.events import (
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import Active, Batch, Finished, PlannedWindow, Running, Starting, State, Stopping
+from gpusched.core.model import Batch, PlannedWindow
 from gpusched.core.samples import Sample
+from gpusched.core.states import Active, Finished, Running, Starting, State, Stopping
 from gpusched.store import statements
 from gpusched.store.database import Database
 from gpusched.store.rows import attempt_of, bounded, ending_columns, status_of, to_json
@@ -64,10 +65,10 @@ class TurnWriter:
                 self._add(record)
             case BatchAccepted():
                 self._accept(record)
-            case BatchHeld():
-                self._execute("UPDATE batches SET held_reason = ? WHERE id = ?", (record.reason, record.batch_id))
+            case BatchHeld(batch_id=batch_id, kind=kind, reason=reason):
+                self._execute(statements.HOLD, (kind, reason, batch_id))
             case BatchReleased():
-                self._execute("UPDATE batches SET held_reason = NULL WHERE id = ?", (record.batch_id,))
+                self._execute(statements.HOLD, (None, None, record.batch_id))
             case BatchAltered():
                 self._alter(record)
             case BatchReopened():

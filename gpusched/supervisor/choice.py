@@ -167,7 +167,7 @@ class Chooser:
         device = next(
             one
             for one in self._fleet.pool.devices
-            if (one.device_type, one.name) == (kind.device_type, kind.model) and suits(one, "auto")
+            if (one.lightgbm_type, one.name) == (kind.device_type, kind.model) and suits(one, "auto")
         )
         at_once = max(1, min(MOST_AT_ONCE, device.tuned_from or device.capacity, kind.slots))
         took: list[float] = []

@@ -24,24 +24,12 @@ import msgspec
 from gpusched import directories, files
 from gpusched.config import given_settings
 from gpusched.core.changes import LARGE
-from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
-from gpusched.core.model import (
-    Batch,
-    Cancelled,
-    DataNote,
-    DataNotes,
-    Failed,
-    Failure,
-    Finished,
-    Lost,
-    Reused,
-    Skipped,
-    Succeeded,
-    TimedOut,
-    WindowKey,
-)
+from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
+from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
+from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
 from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
+from gpusched.supervisor.followers import News
 
 NAME = "teacher_runs.json"
 #: suffix for the name of a file that was moved aside
@@ -112,34 +100,33 @@ class Index:
         if (lines := self._gathered.pop(batch_id, None)) is not None:
             lines.close()
 
-    def update(self, record: Record) -> None:
-        """Follow a record that has just been committed."""
-        match record:
+    def follow(self, news: News) -> None:
+        match news:
             case WindowMoved(key=key) if key.batch_id in self._gathered or key.batch_id in self._gathering:
                 self._drop_gathered(key.batch_id)
-        match record:
-            case BatchAccepted():
-                self.rewrite(record.batch)
-            case BatchReopened():
-                batch = self._store.batch(record.batch_id)
-                if batch is not None and sum(batch.counts.values()) > LARGE:
+        match news:
+            case BatchAccepted(batch=batch):
+                self.rewrite(batch)
+            case BatchReopened(batch_id=batch_id):
+                row = self._store.batch(batch_id)
+                if row is not None and sum(row.counts.values()) > LARGE:
                     # The index stays as it is until the batch finishes again: writing it now would take a second.
-                    self._close(record.batch_id)
-                    self._incomplete.add(record.batch_id)
+                    self._close(batch_id)
+                    self._incomplete.add(batch_id)
                 else:
-                    self._rewrite(record.batch_id)
-            case WindowMoved(old=Finished()):
+                    self._rewrite(batch_id)
+            case WindowMoved(key=key, old=Finished()):
                 # Its line is out of date until the batch has finished.
-                self._incomplete.add(record.key.batch_id)
-            case WindowMoved(new=Finished()):
-                row = self._store.window(record.key)
+                self._incomplete.add(key.batch_id)
+            case WindowMoved(key=key, new=Finished()):
+                window = self._store.window(key)
                 # The window may have moved on: a retry can be committed together with the end.
-                if row is not None and isinstance(row.state, Finished):
-                    self._append(record.key.batch_id, self._line(row))
-            case BatchFinished():
-                if record.batch_id in self._incomplete or self._is_lost(record.batch_id):
-                    self._rewrite(record.batch_id)
-                self._close(record.batch_id)
+                if window is not None and isinstance(window.state, Finished):
+                    self._append(key.batch_id, self._line(window))
+            case BatchFinished(batch_id=batch_id):
+                if batch_id in self._incomplete or self._is_lost(batch_id):
+                    self._rewrite(batch_id)
+                self._close(batch_id)
 
     def _line(self, row: WindowRow) -> bytes:
         attempt = row.last_attempt

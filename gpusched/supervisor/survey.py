@@ -182,7 +182,8 @@ class Findings:
         by_symbol = {}
         for symbol, data in self._data.items():
             windows = self._tasks[symbol].windows
-            if data.days is not None and data.days.lie_within(windows[0].start, windows[-1].end):
+            start, end = min(window.start for window in windows), max(window.end for window in windows)
+            if data.days is not None and data.days.lie_within(start, end):
                 by_symbol[symbol] = data.days
         return by_symbol
 

@@ -48,7 +48,8 @@ def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> 
 
 
 def _days(history: Bars, windows: tuple[DateRange, ...]) -> Days | None:
-    """The days with bars, from the first window to the last one."""
+    """The days with bars, from the first day of any window to the last one."""
     if not windows:
         return None
-    return Days.of(history.window(windows[0].start, windows[-1].end).days())
+    start, end = min(window.start for window in windows), max(window.end for window in windows)
+    return Days.of(history.window(start, end).days())

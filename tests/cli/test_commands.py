@@ -285,6 +285,23 @@ def test_a_plan_as_json(gpusched: Command) -> None:
     assert found.err.splitlines() == [f"{gpusched.directory}/symbols.txt: named twice, taken once: ABC (line 3)"]
 
 
+def test_a_plan_of_rolling_and_of_expanding_windows(gpusched: Command) -> None:
+    def planned(*options: str) -> list[str]:
+        out, _ = gpusched.said("plan", "--symbols", "ABC", *DATES, "--device", "cpu", "--json", *options)
+        return [window["window_label"] for window in json.loads(out)["windows"]]
+
+    assert planned("--stride-days", "100", "--validation-days", "30") == [
+        "ABC_2022-01-01_to_2022-06-29",
+        "ABC_2022-04-11_to_2022-10-07",
+        "ABC_2022-07-20_to_2022-12-31",
+    ]
+    assert planned("--stride-days", "100", "--anchored") == [
+        "ABC_2022-01-01_to_2022-06-29",
+        "ABC_2022-01-01_to_2022-10-07",
+        "ABC_2022-01-01_to_2022-12-31",
+    ]
+
+
 def test_a_plan_says_that_single_precision_makes_another_model_each_time(gpusched: Command) -> None:
     off = ("--set", "lightgbm.gpu_use_dp=false")
     told = [gpusched.said("plan", "symbols.txt", *DATES, *more)[1] for more in (off, (*off, "--device", "cpu"), ())]

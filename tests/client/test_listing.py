@@ -24,13 +24,13 @@ from gpusched.core.model import (
     DataNotes,
     Device,
     PlannedWindow,
-    Queued,
     Reading,
     Slot,
     Window,
     WindowKey,
     window_label,
 )
+from gpusched.core.states import Queued
 from gpusched.protocol import (
     BatchDetail,
     BatchStatus,
@@ -106,7 +106,7 @@ def device(number: int) -> DeviceStatus:
         device=Device(
             id=CARDS[number],
             name="NVIDIA RTX 6000 Ada Generation",
-            device_type="cuda",
+            lightgbm_type="cuda",
             capacity=4,
             memory_total_bytes=48 << 30,
         ),

@@ -19,7 +19,8 @@ from gpusched.client.top.app import Top
 from gpusched.client.top.boxes import Help, Question
 from gpusched.client.top.details import DevicePage, WindowPage
 from gpusched.client.top.page import Page
-from gpusched.core.model import Failed, Finished, PlannedWindow, Reading, Slot, Usage, Window, WindowKey
+from gpusched.core.model import PlannedWindow, Reading, Slot, Window, WindowKey
+from gpusched.core.states import Failed, Finished, Usage
 from gpusched.protocol import AttemptLine, DeviceStatus, LogChunk, StoryLine, WindowDetail
 from tests.client.support import console
 from tests.client.test_dashboard import pool, scene

@@ -9,8 +9,9 @@ from rich.cells import cell_len
 
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.windows import ORDERS, WindowList, WindowsFrame
-from gpusched.core.events import CancelRequested, HoldRequested, ProgressReported, WindowMoved
-from gpusched.core.model import Ending, Slot, WindowKey
+from gpusched.core.events import ChangeRequested, ProgressReported, WindowMoved
+from gpusched.core.model import Slot, WindowKey
+from gpusched.core.states import Ending
 from gpusched.protocol import WindowLine
 from tests.client.support import Onlooker, drawn, trained
 from tests.client.test_screens import HOSTILE, check
@@ -68,8 +69,8 @@ def scene() -> Lister:
         lister.end(where, ending=ending)
     lister.start(key("SYM03", "b")).wait(0.5)
     lister.view.apply(ProgressReported(key=key("SYM03", "b"), attempt=1, phase="boosting", round=12, rounds=500), 0.0)
-    lister.send(CancelRequested(batch_id="b", label=key("SYM07", "b").label))
-    lister.send(HoldRequested(batch_id="b", label=key("SYM06", "b").label))
+    lister.send(ChangeRequested(verb="cancel", batch_id="b", label=key("SYM07", "b").label))
+    lister.send(ChangeRequested(verb="hold", batch_id="b", label=key("SYM06", "b").label))
     return lister
 
 

@@ -28,21 +28,17 @@ from gpusched.core.model import (
     BatchSpec,
     Device,
     DeviceChoice,
-    Ending,
-    Failure,
-    FailureKind,
     HostReading,
     Instant,
     Limits,
     PlannedWindow,
     Reading,
-    State,
-    Usage,
     Window,
     WindowKey,
     WindowResult,
 )
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Ending, Failure, FailureKind, State, Usage
 
 GIB = 1 << 30
 DAY = dt.date(2022, 1, 1)
@@ -59,11 +55,11 @@ RESULT = WindowResult(
 
 
 def cpu(capacity: int = 1, *, auto: bool = True) -> Device:
-    return Device(id=CPU, name="the processors", device_type="cpu", capacity=capacity, auto=auto)
+    return Device(id=CPU, name="the processors", kind="host", lightgbm_type="cpu", capacity=capacity, auto=auto)
 
 
 def gpu(number: int = 0, capacity: int = 1) -> Device:
-    return Device(id=f"GPU-{number}", name="a card", device_type="cuda", capacity=capacity)
+    return Device(id=f"GPU-{number}", name="a card", lightgbm_type="cuda", capacity=capacity)
 
 
 def reading(
@@ -186,6 +182,11 @@ class Driver:
 
     def state(self, where: WindowKey) -> State:
         return {p.window.label: s for p, s in self.scheduler.states(where.batch_id)}[where.label]
+
+    def held(self, batch_id: str) -> str | None:
+        """Why a batch is held, or None."""
+        reason = self.scheduler.held(batch_id)
+        return None if reason is None else reason.text
 
     @property
     def launched(self) -> list[str]:

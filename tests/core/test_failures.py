@@ -20,18 +20,8 @@ from gpusched.core.failures import (
     last_words,
     signature,
 )
-from gpusched.core.model import (
-    Ending,
-    Failed,
-    Failure,
-    FailureKind,
-    Limits,
-    Lost,
-    Outcome,
-    Skipped,
-    TimedOut,
-    WindowResult,
-)
+from gpusched.core.model import Limits, WindowResult
+from gpusched.core.states import Ending, Failed, Failure, FailureKind, Lost, Outcome, Skipped, TimedOut
 from tests.core.support import RESULT, failure
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)

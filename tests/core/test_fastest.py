@@ -107,7 +107,7 @@ def test_a_timing_ends_when_it_cannot_win_any_more(count: int, best_s: float | N
 
 def test_kinds_are_models_by_device_type() -> None:
     def card(number: int, model: str, slots: int, first: int = 0) -> Device:
-        return Device(id=f"GPU-{number}", name=model, device_type="cuda", capacity=slots, tuned_from=first)
+        return Device(id=f"GPU-{number}", name=model, lightgbm_type="cuda", capacity=slots, tuned_from=first)
 
     devices = [card(0, "A100", 8, 4), card(1, "T4", 2), card(2, "A100", 8, 4), cpu(6)]
     assert [(k.device_type, k.model, k.devices, k.slots) for k in fastest.kinds(devices)] == [

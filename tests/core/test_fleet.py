@@ -15,11 +15,12 @@ from gpusched.core.events import (
     TrialBegan,
     TrialEnded,
 )
-from gpusched.core.model import Device, DeviceChoice, Failure, Finished, Limits, Queued, Running, Slot, Stopping
+from gpusched.core.model import Device, DeviceChoice, Limits, Slot
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Failure, Finished, Queued, Running, Stopping
 from tests.core.support import Driver, batch, cpu, gpu, key, planned
 
-OPENCL = Device(id="GPU-0", name="a card", device_type="gpu", capacity=2)
+OPENCL = Device(id="GPU-0", name="a card", lightgbm_type="gpu", capacity=2)
 
 
 def trying(*devices: Device) -> Driver:
@@ -37,7 +38,7 @@ def changes(made: Driver) -> list[tuple[str, str, str]]:
 def test_nothing_is_placed_on_a_device_that_is_being_tried() -> None:
     made = trying(gpu(0), cpu()).submit(batch(device="cuda"), ["A"])
     assert made.launched == []
-    assert made.scheduler.held_reason("b") is None
+    assert made.held("b") is None
     made.send(TrialEnded(device=gpu(0)))
     assert made.launched == ["A"]
     assert changes(made) == [("GPU-0", "open", "")]
@@ -46,14 +47,14 @@ def test_nothing_is_placed_on_a_device_that_is_being_tried() -> None:
 @pytest.mark.parametrize("wanted", ["cuda", "gpu"])
 def test_a_batch_waits_for_the_trial_whatever_device_type_is_presumed(wanted: DeviceChoice) -> None:
     made = trying(OPENCL).submit(batch(device=wanted), ["A"])
-    assert made.scheduler.held_reason("b") is None
+    assert made.held("b") is None
 
 
 def test_a_batch_that_no_device_is_left_for_is_held_until_a_later_trial() -> None:
     made = trying(gpu(0), cpu()).submit(batch(device="cuda"), ["A"])
     made.send(TrialEnded(device=gpu(0), why="cuda does not work (out of memory)"))
     assert [type(record) for record in made.records] == [DeviceChanged, BatchHeld]
-    assert "GPU-0: cuda does not work (out of memory)" in (made.scheduler.held_reason("b") or "")
+    assert "GPU-0: cuda does not work (out of memory)" in (made.held("b") or "")
     made.send(TrialBegan(device=gpu(0)))
     assert changes(made) == [("GPU-0", "trying", "")]
     made.send(TrialEnded(device=gpu(0)))
@@ -63,7 +64,7 @@ def test_a_batch_that_no_device_is_left_for_is_held_until_a_later_trial() -> Non
 
 def test_a_trial_finds_out_the_device_type() -> None:
     made = trying(gpu(0)).send(TrialEnded(device=OPENCL))
-    assert made.scheduler.pool.devices["GPU-0"].device.device_type == "gpu"
+    assert made.scheduler.pool.devices["GPU-0"].device.lightgbm_type == "gpu"
     assert made.scheduler.pool.devices["GPU-0"].device.capacity == 1
 
 
@@ -133,9 +134,9 @@ def test_a_batch_whose_only_device_vanishes_is_held_and_goes_on_when_another_joi
     made = Driver(gpu(0), cpu(auto=False)).submit(batch(device="cuda"), ["A", "B"])
     made.start(key("A")).send(DeviceVanished(device_id="GPU-0", reason="gone"))
     made.end(key("A"), ending=Failure(kind="killed", message=""))
-    assert made.scheduler.held_reason("b") is not None
+    assert made.held("b") is not None
     made.send(TrialBegan(device=gpu(3))).send(TrialEnded(device=gpu(3)))
-    assert made.scheduler.held_reason("b") is None
+    assert made.held("b") is None
     assert made.launched == ["A"] or made.launched == ["B"]
 
 

@@ -10,7 +10,8 @@ from gpusched.core.estimates import Estimates
 from gpusched.core.events import WindowMoved
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.memory import LEAST_HOST_BYTES, Memory, Need
-from gpusched.core.model import Device, Failed, Finished, Limits, Queued, Running, Starting, Usage
+from gpusched.core.model import Device, Limits
+from gpusched.core.states import Failed, Finished, Queued, Running, Starting, Usage
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, host, key, planned, reading
 
 MIB = 1 << 20
@@ -36,7 +37,7 @@ def test_as_many_run_as_the_host_has_memory_for() -> None:
 
 @pytest.mark.parametrize("device", [gpu(0, 4), cpu(4)])
 def test_it_is_the_same_for_gpus_and_processors(device: Device) -> None:
-    driver = Driver(device, estimates=learned(4 * GIB, device.device_type)).send(host(10 * GIB))
+    driver = Driver(device, estimates=learned(4 * GIB, device.lightgbm_type)).send(host(10 * GIB))
     assert driver.submit(batch(), ["A", "B", "C"]).launched == ["A", "B"]
     assert driver.end(A).launched == ["C"]
 

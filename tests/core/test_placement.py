@@ -98,7 +98,7 @@ def test_equal_windows_are_spread_within_one(devices: int, capacity: int, at_onc
     [("auto", "cpu GPU-0"), ("cpu", "cpu"), ("gpu", "GPU-0 GPU-1"), ("cuda", "GPU-0")],
 )
 def test_who_may_run_where(wanted: DeviceChoice, suited: str) -> None:
-    shy = Device(id="GPU-1", name="", device_type="gpu", capacity=1, auto=False)
+    shy = Device(id="GPU-1", name="", lightgbm_type="gpu", capacity=1, auto=False)
     devices = [cpu(), gpu(0), shy]
     assert [d.id for d in devices if suits(d, wanted)] == suited.split()
     pool = Pool(devices)

@@ -16,6 +16,7 @@ from gpusched.core.planning import (
     batch_id,
     date_ranges,
     digest,
+    most_windows,
     name_problem,
     windows,
 )
@@ -72,6 +73,41 @@ def test_edges_of_the_calendar() -> None:
         ranges("2022-01-01", "2022-01-01", 0)
 
 
+def strided(end: str, days: int, stride: int, *, anchored: bool = False) -> list[str]:
+    found = date_ranges(dt.date(2022, 1, 1), dt.date.fromisoformat(end), days, stride, anchored=anchored)
+    return [f"{first:%m-%d} {last:%m-%d}" for first, last in found]
+
+
+def test_rolling_ranges_end_with_the_first_that_reaches_the_end() -> None:
+    assert strided("2022-03-01", 30, 10) == ["01-01 01-30", "01-11 02-09", "01-21 02-19", "01-31 03-01"]
+    assert strided("2022-03-08", 30, 10)[-1] == "02-10 03-08", "it adds seven days"
+    assert strided("2022-03-07", 30, 10)[-1] == "01-31 03-01", "six days are too few"
+    assert strided("2022-03-03", 30, 1)[-1] == "02-02 03-03"
+    assert strided("2022-01-20", 30, 10) == ["01-01 01-20"]
+
+
+def test_anchored_ranges_grow() -> None:
+    assert strided("2022-03-01", 30, 10, anchored=True) == ["01-01 01-30", "01-01 02-09", "01-01 02-19", "01-01 03-01"]
+    assert strided("2022-03-01", 30, 0, anchored=True) == ["01-01 01-30", "01-01 03-01"]
+
+
+def test_a_stride_longer_than_a_window_leaves_days_out() -> None:
+    assert strided("2022-03-01", 10, 30) == ["01-01 01-10", "01-31 02-09"]
+    assert strided("2022-03-08", 10, 30) == ["01-01 01-10", "01-31 02-09", "03-02 03-08"]
+
+
+@given(dates, st.integers(0, 2000), st.integers(1, 400), st.integers(0, 500), st.booleans())
+def test_the_number_of_windows_is_bounded_before_they_are_made(
+    start: dt.date, length: int, days: int, stride: int, anchored: bool
+) -> None:
+    end = start + dt.timedelta(length)
+    spec = msgspec.structs.replace(
+        SPEC, symbols=("A", "B"), start=start, end=end, window_days=days, stride_days=stride, anchored=anchored
+    )
+    found = [window.label for window in windows(spec)]
+    assert len(set(found)) == len(found) <= most_windows(spec)
+
+
 @given(dates, st.integers(0, 2000), st.integers(1, 400))
 def test_ranges_lie_side_by_side(start: dt.date, length: int, days: int) -> None:
     end = start + dt.timedelta(length)
@@ -105,6 +141,8 @@ def test_windows_are_symbol_major() -> None:
         {"start": dt.date(2021, 12, 31)},
         {"end": dt.date(2022, 1, 2)},
         {"window_days": 2},
+        {"stride_days": 1},
+        {"anchored": True},
         {"data_root": "/other"},
         {"workload": "w:other"},
         {"settings": {"x": 1}},

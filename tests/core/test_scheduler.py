@@ -19,7 +19,7 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     BatchSubmitted,
-    CancelRequested,
+    ChangeRequested,
     CheckResults,
     Command,
     DeviceLost,
@@ -27,49 +27,42 @@ from gpusched.core.events import (
     DevicesFound,
     DrainRequested,
     Event,
-    HoldRequested,
     Launch,
     Record,
-    ReleaseRequested,
     ResultsChecked,
     ResumeRequested,
-    RetryRequested,
     ShutdownRequested,
     WindowMoved,
 )
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.lifecycle import IllegalMove
-from gpusched.core.model import (
-    CPU,
+from gpusched.core.model import CPU, HoldReason, Instant, Limits, Slot, WindowKey
+from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, STALE_S, Scheduler
+from gpusched.core.states import (
     Cancelled,
     Failed,
     FailureKind,
     Finished,
     Held,
-    Instant,
-    Limits,
     Lost,
     Queued,
     Reused,
     Running,
     Skipped,
-    Slot,
     Starting,
     State,
     Stopping,
     Succeeded,
     TimedOut,
-    WindowKey,
 )
-from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, STALE_S, Scheduler
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, key, label, planned, reading
 
 ONCE = Limits(max_attempts=1, breaker_failures=0)
 A, B, C = (key(symbol) for symbol in "ABC")
-RETRY = RetryRequested(batch_id="b")
-CANCEL = CancelRequested(batch_id="b")
-HOLD = HoldRequested(batch_id="b")
-RELEASE = ReleaseRequested(batch_id="b")
+RETRY = ChangeRequested(verb="retry", batch_id="b")
+CANCEL = ChangeRequested(verb="cancel", batch_id="b")
+HOLD = ChangeRequested(verb="hold", batch_id="b")
+RELEASE = ChangeRequested(verb="release", batch_id="b")
 
 
 def names(count: int) -> list[str]:
@@ -117,7 +110,7 @@ def test_a_window_that_finds_no_data_is_skipped_and_does_not_trip_the_breaker() 
     for window in (A, B):
         driver.start(window).end(window, ending=failure("no_data", "no data: none"))
         assert driver.state(window) == Finished(attempts=1, outcome=Skipped(reason="no data: none"))
-    assert driver.scheduler.held_reason("b") is None
+    assert driver.held("b") is None
 
 
 def test_an_empty_batch_finishes() -> None:
@@ -301,7 +294,7 @@ def test_attempts_that_are_tried_again_do_not_count() -> None:
 def test_a_retry_starts_the_count_anew() -> None:
     driver = Driver().submit(BREAKER, names(6))
     fail(fail(driver, "W00"), "W01")
-    driver.send(RetryRequested(batch_id="b", label=label("W00")))
+    driver.send(ChangeRequested(verb="retry", batch_id="b", label=label("W00")))
     # W00 was submitted first, so it comes before what has not run yet, but after what holds the slot.
     assert holds(fail(driver, "W02")) == []
     assert driver.launched == ["W00"]
@@ -311,7 +304,7 @@ def test_a_retry_starts_the_count_anew() -> None:
 
 def test_a_retry_of_nothing_leaves_the_count() -> None:
     driver = Driver().submit(BREAKER, names(6))
-    fail(fail(driver, "W00"), "W01").send(RetryRequested(batch_id="b", label=label("W05")))
+    fail(fail(driver, "W00"), "W01").send(ChangeRequested(verb="retry", batch_id="b", label=label("W05")))
     assert holds(fail(driver, "W02")) != []
 
 
@@ -371,7 +364,7 @@ def test_a_fork_that_takes_too_long_is_stopped_and_goes_back() -> None:
 @pytest.mark.parametrize("delay", [1.0, 50.0])
 def test_cancelled_while_starting_ends_once_started(delay: float) -> None:
     """However late the process is there, it is asked to end, and killed if it does not."""
-    driver = Driver().submit(TIMED, ["A", "B"]).send(CancelRequested(batch_id="b", label=A.label))
+    driver = Driver().submit(TIMED, ["A", "B"]).send(ChangeRequested(verb="cancel", batch_id="b", label=A.label))
     assert driver.commands == []
     assert driver.state(A) == Stopping(attempt=1, slot=Slot(0, "cpu"), pid=None, reason="cancelled")
     driver.wait(delay).start(A)
@@ -456,17 +449,19 @@ def test_hold_and_release_a_batch() -> None:
 
 def test_hold_and_release_a_window() -> None:
     driver = Driver().submit(batch(), ["A", "B", "C"])
-    driver.send(HoldRequested(batch_id="b", label=label("B"))).send(HoldRequested(batch_id="b", label=label("A")))
+    driver.send(ChangeRequested(verb="hold", batch_id="b", label=label("B"))).send(
+        ChangeRequested(verb="hold", batch_id="b", label=label("A"))
+    )
     assert driver.state(key("B")) == Held(attempt=1)
     assert isinstance(driver.state(A), Starting), "what runs is not held"
     assert driver.end(A).launched == ["C"]
     driver.end(key("C"))
-    assert driver.send(ReleaseRequested(batch_id="b", label=label("B"))).launched == ["B"]
+    assert driver.send(ChangeRequested(verb="release", batch_id="b", label=label("B"))).launched == ["B"]
 
 
 def test_a_window_released_while_it_would_wait_goes_at_once_and_once() -> None:
     driver = Driver(cpu(3)).submit(batch(), ["A"]).end(A, ending=failure())
-    driver.send(HoldRequested(batch_id="b", label=A.label)).send(RELEASE)
+    driver.send(ChangeRequested(verb="hold", batch_id="b", label=A.label)).send(RELEASE)
     assert driver.launched == ["A"]
     assert driver.wait(1.0).commands == []
 
@@ -478,7 +473,7 @@ def test_a_window_cancelled_while_held_batch_finishes() -> None:
 
 
 @pytest.mark.parametrize("event", [CANCEL, HOLD, RELEASE, RETRY])
-def test_requests_for_nobody(event: CancelRequested) -> None:
+def test_requests_for_nobody(event: ChangeRequested) -> None:
     for unknown in (event, msgspec.structs.replace(event, label="x")):
         driver = Driver().send(unknown)
         assert (driver.records, driver.commands) == ([], [])
@@ -525,34 +520,34 @@ def test_a_batch_that_no_device_is_left_for_is_held_until_one_is_opened() -> Non
     driver.submit(batch("other", device="cpu"), ["A"])
     driver.send(DeviceLost(device_id="GPU-0", reason="it fell off the bus"))
     reason = "no device is left that could run it (GPU-0: it fell off the bus)"
-    assert BatchHeld(batch_id="b", reason=reason, at=driver.at + 1e9) in driver.records
-    assert driver.scheduler.held_reason("other") is None
+    assert BatchHeld(batch_id="b", reason=reason, kind="stranded", at=driver.at + 1e9) in driver.records
+    assert driver.held("other") is None
     driver.end(A, ending=failure("killed"))
     # so is the next one, and one that is released in vain
     driver.submit(batch("late"), ["A"])
-    assert driver.scheduler.held_reason("late") == reason
-    driver.send(ReleaseRequested(batch_id="late"))
-    assert driver.scheduler.held_reason("late") == reason
-    driver.send(HoldRequested(batch_id="b"))
+    assert driver.held("late") == reason
+    driver.send(ChangeRequested(verb="release", batch_id="late"))
+    assert driver.held("late") == reason
+    driver.send(ChangeRequested(verb="hold", batch_id="b"))
     driver.send(ResumeRequested(device_id="GPU-0"))
-    assert driver.scheduler.held_reason("b") is driver.scheduler.held_reason("late") is None
+    assert driver.held("b") is driver.held("late") is None
     assert driver.launched == ["A"]
 
 
 def test_a_device_comes_back_and_what_people_hold_stays_held() -> None:
-    driver = Driver(gpu(0)).submit(batch(), ["A"]).send(HoldRequested(batch_id="b"))
+    driver = Driver(gpu(0)).submit(batch(), ["A"]).send(ChangeRequested(verb="hold", batch_id="b"))
     driver.send(DeviceLost(device_id="GPU-0", reason="lost")).send(ResumeRequested(device_id="GPU-0"))
-    assert driver.scheduler.held_reason("b") == "held by request"
+    assert driver.held("b") == "held by request"
 
 
 def test_a_drained_device_is_nobodys_loss() -> None:
     driver = Driver(gpu(0)).submit(batch(), ["A", "B"]).send(DrainRequested(device_id="GPU-0"))
-    assert driver.scheduler.held_reason("b") is None
+    assert driver.held("b") is None
 
 
 def test_a_batch_that_nothing_here_can_run_is_held() -> None:
     driver = Driver(gpu(0)).submit(batch(device="cpu"), ["A"])
-    assert driver.scheduler.held_reason("b") == "no device is left that could run it (there is none for 'cpu')"
+    assert driver.held("b") == "no device is left that could run it (there is none for 'cpu')"
 
 
 def test_a_drained_device_keeps_what_it_has() -> None:
@@ -703,7 +698,11 @@ def recover(state: State, *, committed: bool = False, limits: Limits = ONCE) -> 
     windows = ((planned("A", committed=committed), state), (planned("Z", 1), Queued(attempt=4)))
     losses = {A.label: state.attempt} if isinstance(state, Running | Stopping) else {}
     accepted = batch(limits=limits)
-    return Driver().send(BatchRecovered(batch=accepted, windows=windows, held_reason="as before", losses=losses))
+    return Driver().send(
+        BatchRecovered(
+            batch=accepted, windows=windows, held=HoldReason(kind="breaker", text="as before"), losses=losses
+        )
+    )
 
 
 SLOT = Slot(5, "GPU-9")
@@ -748,10 +747,12 @@ def test_a_recovered_batch_that_cannot_go_on_is_held_unless_it_is_already() -> N
     windows = ((planned("A"), Queued()),)
     recovered = BatchRecovered(batch=batch(), windows=windows, obstacle="another has its directory")
     driver = Driver().send(recovered)
-    assert BatchHeld(batch_id="b", reason="another has its directory", at=driver.at + 1e9) in driver.records
-    assert (driver.scheduler.held_reason("b"), driver.state(A)) == ("another has its directory", Queued())
-    held = Driver().send(msgspec.structs.replace(recovered, held_reason="as before"))
-    assert held.scheduler.held_reason("b") == "as before"
+    obstacle = HoldReason(kind="obstacle", text="another has its directory")
+    assert driver.scheduler.held("b") == obstacle
+    assert BatchHeld(batch_id="b", reason=obstacle.text, kind="obstacle", at=driver.at + 1e9) in driver.records
+    assert (driver.held("b"), driver.state(A)) == ("another has its directory", Queued())
+    held = Driver().send(msgspec.structs.replace(recovered, held=HoldReason(kind="breaker", text="as before")))
+    assert held.held("b") == "as before"
 
 
 def test_a_finished_batch_comes_back_to_be_retried() -> None:
@@ -772,7 +773,7 @@ def test_answers() -> None:
     assert scheduler.batches() == (batch(),)
     assert scheduler.planned(A) == planned("A")
     assert [p.window.symbol for p, _ in scheduler.states("b")] == ["A", "B"]
-    assert scheduler.held_reason("b") is None
+    assert scheduler.held("b") is None
     assert (scheduler.active, scheduler.unfinished) == (1, 2)
 
 

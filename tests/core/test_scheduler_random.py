@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gpusched.core.changes import Change
+from gpusched.core.changes import Change, Verb
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -21,9 +21,9 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     BatchSubmitted,
-    CancelRequested,
     ChangeAdvanced,
     ChangeMade,
+    ChangeRequested,
     CheckResults,
     Command,
     DeviceChanged,
@@ -33,16 +33,13 @@ from gpusched.core.events import (
     DeviceVanished,
     DrainRequested,
     Event,
-    HoldRequested,
     HostRead,
     Kill,
     Launch,
     ProcessStuck,
     Record,
-    ReleaseRequested,
     ResultsChecked,
     ResumeRequested,
-    RetryRequested,
     ShutdownRequested,
     SliceGranted,
     Terminate,
@@ -54,27 +51,21 @@ from gpusched.core.events import (
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.model import (
     CPU,
-    Active,
     Batch,
     DeviceChoice,
-    Failure,
-    FailureKind,
-    Finished,
+    HoldReason,
     HostReading,
     Instant,
     Limits,
     PlannedWindow,
-    Queued,
-    Running,
     Slot,
-    State,
-    Stopping,
     Window,
     WindowKey,
-    has_result,
 )
 from gpusched.core.placement import suits
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Active, Failure, FailureKind, Finished, Queued, Running, State, Stopping
+from gpusched.core.statuses import has_result
 from tests.core.support import DAY, GIB, RESULT, batch, cpu, gpu, reading
 
 DEVICES = (cpu(2), gpu(0, 2), gpu(1, 1))
@@ -111,7 +102,7 @@ class Machine(RuleBasedStateMachine):
         #: what the store knows
         self.batches: dict[str, Batch] = {}
         self.stored: dict[str, dict[str, tuple[PlannedWindow, State]]] = {}
-        self.held: dict[str, str | None] = {}
+        self.held: dict[str, HoldReason | None] = {}
         self.finished: dict[str, bool] = {}
         self.changes: dict[str, dict[int, Change]] = {}
         #: events of attempts that have ended
@@ -183,9 +174,9 @@ class Machine(RuleBasedStateMachine):
                 if isinstance(new, Active) and not isinstance(old, Active):
                     assert isinstance(old, Queued)
                     return key, new.attempt
-            case BatchHeld(batch_id=batch_id, reason=reason):
+            case BatchHeld(batch_id=batch_id, kind=kind, reason=reason):
                 assert self.held[batch_id] is None
-                self.held[batch_id] = reason
+                self.held[batch_id] = HoldReason(kind=kind, text=reason)
             case BatchReleased(batch_id=batch_id):
                 assert self.held[batch_id] is not None
                 self.held[batch_id] = None
@@ -320,14 +311,14 @@ class Machine(RuleBasedStateMachine):
             assert (records, commands) == ([], [])
 
     @rule(
-        kind=st.sampled_from([CancelRequested, HoldRequested, ReleaseRequested, RetryRequested]),
+        verb=st.sampled_from(["cancel", "hold", "release", "retry"]),
         batch_id=batch_ids,
         whole=st.booleans(),
         n=which,
     )
-    def request(self, kind: type[CancelRequested], batch_id: str, whole: bool, n: int) -> None:
+    def request(self, verb: Verb, batch_id: str, whole: bool, n: int) -> None:
         labels = sorted(self.stored.get(batch_id, ())) or ["none such"]
-        self.send(kind(batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
+        self.send(ChangeRequested(verb=verb, batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
 
     @rule()
     def slice(self) -> None:
@@ -436,7 +427,7 @@ class Machine(RuleBasedStateMachine):
                 BatchRecovered(
                     batch=self.batches[batch_id],
                     windows=tuple(found.values()),
-                    held_reason=self.held[batch_id],
+                    held=self.held[batch_id],
                     finished=self.finished[batch_id],
                     changes=tuple(change for _, change in sorted(self.changes[batch_id].items())),
                 )
@@ -459,7 +450,7 @@ class Machine(RuleBasedStateMachine):
     def records_alone_tell_the_states(self) -> None:
         for batch_id in self.stored:
             assert dict(enumerate(self.scheduler.states(batch_id))) == dict(enumerate(self.stored[batch_id].values()))
-            assert self.scheduler.held_reason(batch_id) == self.held[batch_id]
+            assert self.scheduler.held(batch_id) == self.held[batch_id]
             self.finishes_or_is_looked_at(batch_id)
 
     def finishes_or_is_looked_at(self, batch_id: str) -> None:
@@ -500,7 +491,7 @@ class Machine(RuleBasedStateMachine):
             self.send(DeviceRead(reading=reading(device.id, free=8 * GIB, total=8 * GIB, processes={})))
         self.send(HostRead(reading=HostReading(total_bytes=8 * GIB, free_bytes=8 * GIB, process_bytes={})))
         for batch_id in self.stored:
-            self.send(ReleaseRequested(batch_id=batch_id))
+            self.send(ChangeRequested(verb="release", batch_id=batch_id))
         for _ in range(400):
             while self.scheduler.changing:
                 self.send(SliceGranted())

@@ -7,8 +7,9 @@ import pytest
 from benchmarks.makespan import mixed
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import DeviceLost, DevicesFound, Launch
-from gpusched.core.model import Device, Slot, Starting
+from gpusched.core.model import Device, Slot
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Starting
 from tests.core.support import Driver, batch, cpu, gpu, key, planned
 
 #: rows of a window that a core trains faster than the GPU, of one that it trains a little slower, and of a large one
@@ -71,7 +72,7 @@ def test_nothing_is_known_at_first_and_the_shortest_teaches_it() -> None:
 def test_when_the_last_gpu_is_lost_the_processors_do_the_rest() -> None:
     made = driver(gpu(), cpu()).submit(batch(), [planned("L1", LARGE), planned("L2", LARGE)])
     assert placed(made.send(DeviceLost(device_id="GPU-0", reason="lost"))) == ["L2 on cpu"]
-    assert made.scheduler.held_reason("b") is None
+    assert made.held("b") is None
 
 
 def test_a_batch_that_names_its_device_type_does_not_share() -> None:

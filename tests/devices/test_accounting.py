@@ -77,7 +77,7 @@ async def test_windows_have_it_in_the_store_and_the_next_ones_are_placed_by_it(
     fake: FakeNvml, accountants: list[Accountant], tmp_path: Path
 ) -> None:
     fake.gpus(1, accounting=1, accounted=f"*:{2 * GIB}:500:50")
-    devices = discover(None, slots=2, device_type="cuda").devices
+    devices = discover(None, slots=2, lightgbm_type="cuda").devices
     store = Store.open(tmp_path / "state" / "state.db")
     workload = "tests.devices.workloads:until_told"  # and nothing is there to wait for
     async with supervised(tmp_path, devices=devices, store=store, accountant=accountant(accountants)) as bench:

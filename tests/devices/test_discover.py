@@ -35,13 +35,13 @@ def ids(found: Discovery) -> list[str]:
 
 def test_describes_each_gpu(fake: FakeNvml) -> None:
     fake.gpus(2)
-    found = discover(None, slots=4, threads=2, device_type="cuda", auto=False)
+    found = discover(None, slots=4, threads=2, lightgbm_type="cuda", auto=False)
     assert found == Discovery(
         devices=tuple(
             Device(
                 id=uuid(index),
                 name=RTX,
-                device_type="cuda",
+                lightgbm_type="cuda",
                 capacity=4,
                 auto=False,
                 threads=2,
@@ -241,7 +241,7 @@ def test_no_binding(tmp_path: Path) -> None:
 
 
 def test_pins_a_process_to_its_device() -> None:
-    gpu = Device(id=uuid(1), name=RTX, device_type="cuda", capacity=1)
+    gpu = Device(id=uuid(1), name=RTX, lightgbm_type="cuda", capacity=1)
     assert pinning(gpu) == {"CUDA_VISIBLE_DEVICES": uuid(1), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    cpu = Device(id="cpu", name="CPU", device_type="cpu", capacity=1)
+    cpu = Device(id="cpu", name="CPU", kind="host", lightgbm_type="cpu", capacity=1)
     assert pinning(cpu) == {"CUDA_VISIBLE_DEVICES": ""}

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from gpusched.core.events import DeviceLost, DeviceRead
-from gpusched.core.model import Limits, Queued, Reading, Running, Starting, WindowKey
+from gpusched.core.model import Limits, Reading, WindowKey
 from gpusched.core.placement import DeviceState
+from gpusched.core.states import Queued, Running, Starting
 from gpusched.devices.discovery import discover
 from gpusched.devices.nvidia.sampler import Sampler
 from tests.core.support import Driver, batch, failure, key

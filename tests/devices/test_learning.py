@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from gpusched.core.events import DeviceLost, DeviceRead
-from gpusched.core.model import Running
+from gpusched.core.states import Running
 from gpusched.devices.discovery import discover
 from gpusched.devices.nvidia.sampler import Sampler
 from gpusched.store.store import Store
@@ -22,7 +22,7 @@ WORKLOAD = "tests.devices.workloads:until_told"
 
 async def test_learns_the_memory_of_windows_and_sets_it_aside(fake: FakeNvml, tmp_path: Path) -> None:
     fake.gpus(1)
-    (device,) = discover(None, slots=2, device_type="cuda").devices
+    (device,) = discover(None, slots=2, lightgbm_type="cuda").devices
     heard: asyncio.Queue[DeviceRead | DeviceLost] = asyncio.Queue()
     held = tmp_path / f"held-{uuid(0)}"
     os.mkfifo(held)

@@ -12,7 +12,9 @@ from gpusched.devices.slots import PoolPlan
 from tests.core.support import batch
 
 POOL = PoolPlan(
-    devices=(Device(id=CPU, name="the processors", device_type="cpu", capacity=4, threads=2),), notes=(), cores=8
+    devices=(Device(id=CPU, name="the processors", kind="host", lightgbm_type="cpu", capacity=4, threads=2),),
+    notes=(),
+    cores=8,
 )
 
 

@@ -60,6 +60,6 @@ def test_usable_cores(tmp_path: Path, contents: dict[str, str], cores: int) -> N
 
 def test_the_processors_are_a_device() -> None:
     device = cpu_device(4, 2)
-    assert (device.id, device.device_type, device.capacity, device.threads) == ("cpu", "cpu", 4, 2)
+    assert (device.id, device.lightgbm_type, device.capacity, device.threads) == ("cpu", "cpu", 4, 2)
     assert device.name
     assert usable_cores() >= 1

@@ -79,7 +79,8 @@ class Events:
 
 @asynccontextmanager
 async def sampling(*ids: str, **options: Any) -> AsyncIterator[Events]:
-    devices = [Device(id=id_, name="", device_type="gpu", capacity=1) for id_ in ("cpu", *ids)]
+    processors = Device(id="cpu", name="", kind="host", lightgbm_type="cpu", capacity=1)
+    devices = [processors, *(Device(id=id_, name="", lightgbm_type="gpu", capacity=1) for id_ in ids)]
     events = Events()
     sampler = Sampler(devices, **{"interval_s": 0.005, "sees_own_pids": True} | options)
     async with anyio.create_task_group() as tasks:

@@ -38,7 +38,7 @@ def machine(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     return fake.gpus(3).set(2, name="Tesla T4").mig(1, 0, 1)
 
 
-DEVICE = Device(id="GPU-0", name="Card", device_type="gpu", capacity=0)
+DEVICE = Device(id="GPU-0", name="Card", lightgbm_type="gpu", capacity=0)
 ALL = [uuid(0), mig_uuid(1, 0), mig_uuid(1, 1), uuid(2)]
 
 

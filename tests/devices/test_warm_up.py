@@ -23,7 +23,7 @@ NO_CUDA = "CUDA Tree Learner was not enabled in this build.\nPlease recompile wi
 
 
 def card(number: int, name: str = "NVIDIA RTX 6000 Ada Generation", cpus: tuple[int, ...] = ()) -> Device:
-    return Device(id=f"GPU-{number}", name=name, device_type="gpu", capacity=0, cpus=cpus)
+    return Device(id=f"GPU-{number}", name=name, lightgbm_type="gpu", capacity=0, cpus=cpus)
 
 
 class Machine:
@@ -53,7 +53,7 @@ class Machine:
 
 
 def types(found: Selected) -> dict[str, DeviceType]:
-    return {device.id: device.device_type for device in found.devices}
+    return {device.id: device.lightgbm_type for device in found.devices}
 
 
 async def test_cuda_comes_first(tmp_path: Path) -> None:

@@ -20,23 +20,9 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import (
-    BatchSpec,
-    Device,
-    Failed,
-    Failure,
-    Finished,
-    PlannedWindow,
-    Queued,
-    Reading,
-    Running,
-    Skipped,
-    Slot,
-    Usage,
-    Window,
-    WindowKey,
-)
+from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, Window, WindowKey
 from gpusched.core.samples import Sample
+from gpusched.core.states import Failed, Failure, Finished, Queued, Running, Skipped, Usage
 from gpusched.protocol import (
     AttemptLine,
     BadFrame,
@@ -142,7 +128,7 @@ RESULT = ResultLine(
     reason=None,
 )
 DEVICE = DeviceStatus(
-    device=Device(id="GPU-1", name="A card", device_type="gpu", capacity=2, cpus=(0, 1), memory_total_bytes=1 << 35),
+    device=Device(id="GPU-1", name="A card", lightgbm_type="gpu", capacity=2, cpus=(0, 1), memory_total_bytes=1 << 35),
     health="draining",
     reason="drained by request",
     slots=(Slot(0, "GPU-1"), SLOT),

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from gpusched.core.events import BatchFinished, Record
-from gpusched.core.model import DataNote, Failed, Finished, Queued, WindowKey
+from gpusched.core.model import DataNote, WindowKey
+from gpusched.core.states import Failed, Finished, Queued
 from gpusched.store.store import Store
 from gpusched.supervisor.index import NAME, Index
 from tests.store.samples import FAILURE, RESULT, accepted, batch, key, moved, run
@@ -34,7 +35,7 @@ def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_pat
         """As the supervisor does: all of a turn is committed before any of it is told."""
         store.record(records)
         for record in records:
-            index.update(record)
+            index.follow(record)
 
     def lines() -> list[tuple[str, str]]:
         found = [json.loads(line) for line in (tmp_path / NAME).read_text().splitlines()]
@@ -73,7 +74,7 @@ class Indexed:
     def happen(self, *records: Record) -> None:
         self._store.record(records)
         for record in records:
-            self._index.update(record)
+            self._index.follow(record)
 
     def labels(self) -> list[str]:
         return [json.loads(line)["window_label"] for line in self.path.read_text().splitlines()]
@@ -147,7 +148,7 @@ def test_a_line_tells_of_the_data(store: Store, tmp_path: Path) -> None:
     for records in ([submitted], run(key(0))):
         store.record(records)
         for record in records:
-            index.update(record)
+            index.follow(record)
     index.close()
     (line,) = map(json.loads, (tmp_path / NAME).read_text().splitlines())
     assert line["data_notes"] == [{"kind": "jumps", "text": "÷ 4"}]

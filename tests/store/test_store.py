@@ -18,10 +18,10 @@ from gpusched.core.events import (
     DeviceChanged,
     WindowMoved,
 )
-from gpusched.core.model import (
+from gpusched.core.model import DataNote, DataNotes, HoldReason, WindowKey
+from gpusched.core.samples import Sample
+from gpusched.core.states import (
     Cancelled,
-    DataNote,
-    DataNotes,
     Failed,
     Failure,
     Finished,
@@ -34,9 +34,7 @@ from gpusched.core.model import (
     State,
     Stopping,
     TimedOut,
-    WindowKey,
 )
-from gpusched.core.samples import Sample
 from gpusched.core.terms import with_terms
 from gpusched.store.rows import MAX_TEXT_BYTES
 from gpusched.store.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
@@ -100,7 +98,7 @@ def test_an_accepted_batch(store: Store) -> None:
     (recovered,) = store.unfinished()
     assert recovered.batch == batch("b", 5.0)
     assert recovered.windows == tuple((plan(number), Queued()) for number in range(3))
-    assert recovered.held_reason is None
+    assert recovered.held is None
 
 
 def test_batches_come_in_the_order_of_acceptance(store: Store) -> None:
@@ -122,9 +120,9 @@ def test_the_states_of_a_batch(store: Store) -> None:
         return found
 
     store.record([accepted("b", 1)])
-    store.record([BatchHeld(batch_id="b", reason="ten failures", at=2.0)])
+    store.record([BatchHeld(batch_id="b", reason="ten failures", kind="breaker", at=2.0)])
     assert (row().state, row().held_reason) == ("held", "ten failures")
-    assert next(store.unfinished()).held_reason == "ten failures"
+    assert next(store.unfinished()).held == HoldReason(kind="breaker", text="ten failures")
     store.record([BatchReleased(batch_id="b", at=3.0)])
     assert (row().state, row().held_reason) == ("open", None)
     store.record([BatchFinished(batch_id="b", at=4.0)])

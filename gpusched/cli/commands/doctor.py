@@ -31,7 +31,7 @@ from gpusched.cli.commands.findings import (
 from gpusched.cli.commands.trials import try_all
 from gpusched.cli.cuda_build.workshop import interrupted, put_back_command
 from gpusched.config import Config
-from gpusched.core.model import CPU, DeviceType
+from gpusched.core.model import DeviceType
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError, UsageError
 from gpusched.workload import Trial
@@ -98,7 +98,7 @@ def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterat
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     discovered = devices.discover(mask)
     pool = build_pool(config, choose(config, discovered))
-    used = {device.id for device in pool.devices if device.id != CPU}
+    used = {device.id for device in pool.devices if device.kind != "host"}
     for gpu in discovered.devices:
         memory = f", {gpu.memory_total_bytes / 2**30:.0f} GiB" if gpu.memory_total_bytes else ""
         yield Check(name="gpu", status="ok", message=f"{gpu.name}{memory}, {gpu.id}, driver {discovered.driver}")

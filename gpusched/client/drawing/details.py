@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gpusched.client.drawing.listing import iso
 from gpusched.client.drawing.text import clean, duration, key_metrics
-from gpusched.core.model import Finished, Reused, Succeeded, WindowResult
+from gpusched.core.model import WindowResult
+from gpusched.core.states import Finished, Reused, Succeeded
 from gpusched.protocol import DeviceStatus, WindowDetail
 
 
@@ -73,7 +74,7 @@ def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
     device, reading = status.device, status.reading
     where = f" at {clean(device.pci_bus_id)}" if device.pci_bus_id else ""
     yield f"Device   {clean(device.id)}"
-    yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.device_type}"
+    yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.lightgbm_type}"
     yield f"Health   {health(status, now)}" + (f": {clean(status.reason)}" if status.reason else "")
     idle = [slot.index for slot in status.slots if slot.index not in status.allocations]
     free = idle[: max(0, status.width - len(status.allocations))]

@@ -23,7 +23,7 @@ from gpusched.client.drawing.text import (
 )
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import FinishedWindow, RunningWindow
-from gpusched.core.model import OUTCOMES
+from gpusched.core.statuses import OUTCOMES
 
 #: finished windows shown at most, and at least where there is little room
 RECENT_ROWS = (3, 10)

@@ -17,8 +17,9 @@ from gpusched.client.drawing.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.drawing.text import STYLES, Glyphs, clean, duration, glyphs, per_second
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import FinishedWindow
-from gpusched.core.model import OUTCOMES, DataNotes
+from gpusched.core.model import DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
+from gpusched.core.statuses import OUTCOMES
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20

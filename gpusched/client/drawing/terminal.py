@@ -29,8 +29,8 @@ from gpusched.client.drawing.text import ASCII, FANCY, clean, device_name, durat
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import FAILURES, FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
-from gpusched.core.model import Finished, Held, Queued, Succeeded
 from gpusched.core.planning import Plan
+from gpusched.core.states import Finished, Held, Queued, Succeeded
 from gpusched.protocol import Snapshot
 from gpusched.streams import Outbox, lost
 

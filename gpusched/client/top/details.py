@@ -19,7 +19,7 @@ from gpusched.client.top.canvas import Canvas
 from gpusched.client.top.page import Page
 from gpusched.client.top.verbs import drain, resume
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import Starting
+from gpusched.core.states import Starting
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, LogChunk, Snapshot
 

@@ -25,21 +25,10 @@ from gpusched.core.events import (
     Update,
     WindowMoved,
 )
-from gpusched.core.model import (
-    OUTCOMES,
-    Active,
-    Failed,
-    Failure,
-    Finished,
-    Outcome,
-    Queued,
-    Running,
-    Skipped,
-    Slot,
-    Starting,
-    name_of,
-)
+from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
+from gpusched.core.states import Active, Failed, Failure, Finished, Outcome, Queued, Running, Skipped, Starting
+from gpusched.core.statuses import OUTCOMES, name_of
 from gpusched.protocol import Snapshot, WindowLine
 
 #: failures that are kept in full; the first ones, since the later ones mostly say the same

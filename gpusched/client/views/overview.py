@@ -18,7 +18,8 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import Active, Finished, Held, Queued, Reading
+from gpusched.core.model import Reading
+from gpusched.core.states import Active, Finished, Held, Queued
 from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot, Trouble
 
 #: readings of a device that are kept for its sparkline

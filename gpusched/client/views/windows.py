@@ -13,7 +13,8 @@ from gpusched.client.drawing.text import STYLES, Glyphs, device_name, duration, 
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import RunningWindow
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import Active, Finished, Running, Starting, Stopping, name_of, reason_of
+from gpusched.core.states import Active, Finished, Running, Starting, Stopping
+from gpusched.core.statuses import name_of, reason_of
 from gpusched.protocol import WindowLine
 
 Order = Literal["submitted", "status", "time", "window"]

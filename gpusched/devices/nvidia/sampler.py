@@ -17,7 +17,7 @@ import msgspec
 
 from gpusched import clock
 from gpusched.core.events import DeviceLost, DeviceRead
-from gpusched.core.model import CPU, Device
+from gpusched.core.model import Device
 from gpusched.devices.discovery import Discovery
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.readings import Corrupt, Gone, Reader, Unreadable, in_initial_pid_namespace
@@ -57,7 +57,7 @@ class Sampler:
         wall: Callable[[], float] = clock.wall,
         inventory: Inventory | None = None,
     ) -> None:
-        self.watch(device.id for device in devices if device.id != CPU)
+        self.watch(device.id for device in devices if device.kind != "host")
         self._inventory = inventory
         self._interval_s = interval_s
         self._retry_s = retry_s

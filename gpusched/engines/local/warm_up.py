@@ -69,7 +69,7 @@ class Verdict(msgspec.Struct, frozen=True):
         if not self.why:
             return ""
         if self.trains:
-            return f"{name} is used with device type {self.device.device_type}: {self.why}"
+            return f"{name} is used with device type {self.device.lightgbm_type}: {self.why}"
         return f"{name} is not used: {self.why}; run `gpusched doctor`"
 
 
@@ -133,7 +133,7 @@ class WarmUp:
             if trial.trained:
                 # The PyPI wheel has no CUDA: not worth a note.
                 why = ", ".join(failure for failure in failures if _NOT_BUILT not in failure)
-                return Verdict(msgspec.structs.replace(device, device_type=device_type), trains=True, why=why)
+                return Verdict(msgspec.structs.replace(device, lightgbm_type=device_type), trains=True, why=why)
             failures.append(f"{device_type} does not work ({(trial.why or 'no reason was given').splitlines()[0]})")
         return Verdict(device, trains=False, why=", ".join(failures))
 

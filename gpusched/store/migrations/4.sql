@@ -46,3 +46,11 @@ CREATE TABLE notes (
     PRIMARY KEY (batch_id, number)
 ) WITHOUT ROWID;
 CREATE INDEX notes_by_symbol ON notes (batch_id, symbol);
+
+-- gpusched.core.model.HoldKind; NULL: not held.
+ALTER TABLE batches ADD COLUMN held_kind TEXT;
+UPDATE batches SET held_kind = CASE
+    WHEN held_reason LIKE 'no device is left that could run it%' THEN 'stranded'
+    WHEN held_reason LIKE 'the last % windows failed in the same way%' THEN 'breaker'
+    ELSE 'request'
+END WHERE held_reason IS NOT NULL;
