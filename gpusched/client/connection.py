@@ -17,6 +17,7 @@ from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, lim
 from gpusched.config import NO_ORIGINS
 from gpusched.core.model import BatchSpec
 from gpusched.core.samples import Sample
+from gpusched.core.statuses import Verb
 from gpusched.core.terms import NO_TERMS, Terms
 from gpusched.errors import DaemonError
 from gpusched.protocol import (
@@ -54,7 +55,6 @@ from gpusched.protocol import (
     Submitted,
     Subscribe,
     Surveyed,
-    Verb,
     WindowDetail,
     WindowLine,
     WindowPage,

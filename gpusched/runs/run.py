@@ -10,9 +10,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -48,15 +49,14 @@ from gpusched.supervisor.hooks import Hooks
 from gpusched.supervisor.supervisor import Supervisor
 from gpusched.supervisor.survey import survey
 
+if TYPE_CHECKING:
+    from gpusched.runs.watched import Watch
+
 #: seconds to wait for the first reading of every GPU: before it, no reading vetoes a GPU whose memory is full
 FIRST_READING_S = 2.0
 
 #: seconds until a run stops waiting for processes that hang, by number of signals received; after a third, at once
 _PATIENCE_S = {1: float("inf"), 2: LAST_S}
-
-#: Called with the path of the run's socket and an event that ends the run; returns when its user leaves, or soon after
-#: the event is set.
-Watch = Callable[[Path, anyio.Event], Awaitable[None]]
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
