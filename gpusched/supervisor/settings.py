@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpusched.command import imports
 from gpusched.config.workloads import refused
 from gpusched.engines.local.launcher import Launcher
 from gpusched.errors import InputError
@@ -25,7 +26,9 @@ async def check_settings(
     log_path: Path,
     origins: Mapping[str, str],
 ) -> None:
-    """Check settings, as many as there are points in a sweep. `origins`: `section.key` → where its value was given.
+    """Check settings, one at least: as many as there are points in a sweep.
+
+    `origins`: `section.key` → where its value was given.
 
     Raises BadValue for the first that the workload refuses, SettingsUnchecked if the process dies, LaunchError.
     """
@@ -35,7 +38,7 @@ async def check_settings(
         if isinstance(message, SettingsChecked):
             answers.append(message)
 
-    job = SettingsJob(workload=workload, settings=tuple(settings))
+    job = SettingsJob(workload=workload, settings=tuple(settings), imports=imports(workload, settings[0]))
     process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
     end = await process.wait(on_message)
     if not answers:

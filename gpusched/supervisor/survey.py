@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from gpusched.command import imports
 from gpusched.config.workloads import NO_ORIGINS
 from gpusched.core import planning
 from gpusched.core.calendar import Days, missing_days, sentence
@@ -56,7 +57,8 @@ async def survey(
     cannot be written.
     """
     # Imported once by the launcher, not once by each survey process.
-    await launcher.preload(spec.workload, "survey")
+    preloaded = imports(spec.workload, spec.settings)
+    await launcher.preload(spec.workload, "survey", preloaded)
     tasks = survey_tasks(spec, cache_dir)
     findings = Findings(tasks)
     reported = 0
@@ -64,7 +66,13 @@ async def survey(
 
     async def run(group: tuple[SurveyTask, ...]) -> str:
         """Survey a group of symbols; return a phrase on how its process ended."""
-        job = SurveyJob(workload=spec.workload, tasks=group, output_dir=str(output_dir), device_types=device_types)
+        job = SurveyJob(
+            workload=spec.workload,
+            tasks=group,
+            output_dir=str(output_dir),
+            device_types=device_types,
+            imports=preloaded,
+        )
         errors: list[str] = []
 
         def on_message(message: PipeMessage) -> None:
@@ -105,7 +113,7 @@ async def survey(
         return endings
 
     async def prepare() -> None:
-        await launcher.preload(spec.workload)
+        await launcher.preload(spec.workload, "window", preloaded)
         await check_settings(launcher, spec.workload, [spec.settings], log_path=log_path, origins=origins)
 
     endings = await run_all(_grouped(tasks, processes), prepare)
