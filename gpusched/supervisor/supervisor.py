@@ -108,7 +108,7 @@ class Supervisor:
         self._store = store
         self._observe = observe
         self._condition = condition or Condition()
-        self.claims = Claims()
+        self.claims = Claims(lambda batch_id: batch_id in self.arrivals or self.scheduler.is_at_work(batch_id))
         self._on_turn = on_turn
         memory = HostMemory() if memory is None else memory
         means = Means(launcher=launcher, logs_dir=logs_dir, cache_dir=cache_dir, memory=memory, account=account)
