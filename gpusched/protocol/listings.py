@@ -10,6 +10,7 @@ import msgspec
 from gpusched.core.model import Device, Reading, Slot, WindowKey
 from gpusched.core.placement import Health
 from gpusched.core.states import FailureKind, Usage
+from gpusched.core.statuses import BatchState
 
 
 class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,13 +19,15 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     output_dir: str
     submitted_at: float
-    state: Literal["open", "held", "finished"]
+    state: BatchState
     held_reason: str | None
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
     counts: dict[str, int]
     #: time of this status by the daemon's clock, the only one to compare the other times with; None: from a 0.1 daemon
     at: float | None = None
+    #: models that predict a constant, among those of succeeded and reused windows
+    constants: int = 0
 
 
 class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     device_memory_bytes: int | None = None
     #: seconds in which its kernels were executing on a GPU; None where the driver does not count them
     device_seconds: float | None = None
+    #: whether its model gives every row of the validation the same prediction; None: not told
+    constant: bool | None = None
     #: why it was skipped or failed
     reason: str | None
     #: kind of the failure, if it failed

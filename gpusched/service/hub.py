@@ -15,6 +15,8 @@ from gpusched import clock
 from gpusched.core.events import (
     BatchAccepted,
     DeviceChanged,
+    DeviceLost,
+    DeviceRead,
     DeviceTuned,
     ProgressReported,
     Update,
@@ -24,11 +26,13 @@ from gpusched.core.events import (
 from gpusched.core.model import Reading, WindowKey
 from gpusched.core.placement import Pool
 from gpusched.core.states import Running
-from gpusched.engines.condition import Condition
-from gpusched.protocol import DeviceReported, Snapshot, Trouble, encode
+from gpusched.core.statuses import ACTIVE
+from gpusched.engines.condition import Condition, TroubleChanged
+from gpusched.protocol import DeviceReported, Snapshot, encode
 from gpusched.service import views
 from gpusched.store.rows import BatchRow
 from gpusched.store.store import Store
+from gpusched.supervisor.followers import News, Noted, TurnEnded
 
 #: seconds for which updates are gathered
 GATHER_S = 0.05
@@ -39,8 +43,6 @@ RECENT_BATCHES = 50
 #: windows in a snapshot that have left their slots for good, and, separately, windows that have failed
 RECENT_WINDOWS = 64
 
-_ACTIVE = ("starting", "running", "stopping")
-
 
 class Subscriber(Protocol):
     def push(self, frames: bytes) -> None:
@@ -48,15 +50,14 @@ class Subscriber(Protocol):
 
 
 class Hub:
-    """Distributes updates. `publish` is for the supervisor, `report` for the sampler, the rest for the server."""
+    """Distributes updates of the batches in `store` and the devices of `pool`, and the troubles of `condition`."""
 
-    def __init__(self, store: Store, condition: Condition) -> None:
+    def __init__(self, store: Store, condition: Condition, pool: Pool) -> None:
         self._store = store
         self._condition = condition
-        condition.follow(self._show_trouble)
+        self._pool = pool
         #: the next push must be a new snapshot
         self._anew = False
-        self._pool = Pool()
         #: the batch that a subscriber follows; None: all
         self._subscribers: dict[Subscriber, str | None] = {}
         #: updates that have not been pushed yet; empty while there are no subscribers
@@ -67,30 +68,26 @@ class Hub:
         self._pushed_progress: dict[WindowKey, ProgressReported] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def show(self, pool: Pool) -> None:
-        """Set the pool whose devices snapshots show."""
-        self._pool = pool
-
     # -- gathering ---------------------------------------------------------------------------------------------------
 
-    def publish(self, update: Update) -> None:
-        """Gather an update that is durable, or a report of progress."""
-        match update:
-            case ProgressReported():
-                self._progress[update.key] = update
-            case WindowMoved(new=new) if not isinstance(new, Running):
-                self._progress.pop(update.key, None)
-                self._pushed_progress.pop(update.key, None)
-        self._gather(update)
-
-    def report(self, reading: Reading) -> None:
-        """Gather a reading of a device."""
-        self._gather(reading)
-
-    def _show_trouble(self, trouble: Trouble, present: bool) -> None:
-        """Have a new snapshot pushed: trouble has no delta, which a client of an older version would not know."""
-        self._anew = True
-        self._push_soon()
+    def follow(self, news: News) -> None:
+        match news:
+            case DeviceLost() | Noted() | TurnEnded():
+                return
+            case TroubleChanged():
+                # A new snapshot: trouble has no delta, which a client of an older version would not know.
+                self._anew = True
+                self._push_soon()
+                return
+            case DeviceRead(reading=reading):
+                self._gather(reading)
+                return
+            case ProgressReported(key=key):
+                self._progress[key] = news
+            case WindowMoved(key=key, new=new) if not isinstance(new, Running):
+                self._progress.pop(key, None)
+                self._pushed_progress.pop(key, None)
+        self._gather(news)
 
     def _gather(self, update: Update | Reading) -> None:
         if not self._subscribers:
@@ -131,7 +128,7 @@ class Hub:
         active = [
             views.window_line(row)
             for batch in batches
-            for status in _ACTIVE
+            for status in ACTIVE
             if batch.counts.get(status)
             for row in self._store.windows(batch.id, status=status)
         ]

@@ -19,7 +19,8 @@ from gpusched.core.events import (
 from gpusched.core.model import Batch, DataNote
 from gpusched.core.placement import Pool
 from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
-from gpusched.core.statuses import name_of, reason_of
+from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
+from gpusched.core.worth import is_constant
 from gpusched.protocol import (
     AttemptLine,
     BatchAnnounced,
@@ -31,7 +32,7 @@ from gpusched.protocol import (
     WindowLine,
 )
 from gpusched.protocol import StoryLine as StoryView
-from gpusched.store.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
+from gpusched.store.rows import AttemptRow, BatchRow, StoryLine, WindowRow, bounded
 
 #: characters of a reason in a listing; the window's details have all of it
 REASON_CHARS = 500
@@ -90,6 +91,7 @@ def result_line(row: WindowRow) -> ResultLine:
         artifacts_path=result.artifacts_path if result else None,
         metrics=result.metrics if result else None,
         sample_counts=result.sample_counts if result else None,
+        constant=result.constant if result else None,
         started_at=attempt.started_at if attempt else None,
         ended_at=attempt.ended_at if attempt else None,
         phases=result.phases if result else None,
@@ -169,7 +171,6 @@ def delta(update: Update) -> Delta | None:
 
 
 def _announced(record: BatchAccepted) -> BatchStatus:
-    types = Counter(type(s.outcome) if isinstance(s, Finished) else type(s) for _, s in record.windows)
     return BatchStatus(
         id=record.batch.id,
         output_dir=record.batch.output_dir,
@@ -177,7 +178,8 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         state="open",
         held_reason=None,
         finished_at=None,
-        counts={str(kind.__struct_config__.tag): count for kind, count in types.items()},
+        constants=sum(is_constant(state) for _, state in record.windows),
+        counts=dict(Counter(status_of(state) for _, state in record.windows)),
     )
 
 

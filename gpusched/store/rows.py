@@ -11,7 +11,7 @@ from gpusched.core.events import WindowMoved
 from gpusched.core.model import Batch, DataNote, PlannedWindow, Slot, WindowKey, WindowResult
 from gpusched.core.samples import Sample
 from gpusched.core.states import Failed, Failure, Finished, Lost, State, Usage
-from gpusched.core.statuses import name_of
+from gpusched.core.statuses import BatchState
 
 #: a failure's message and traceback keep this many bytes each: the end, where the cause is
 MAX_TEXT_BYTES = 64 * 1024
@@ -25,11 +25,13 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     output_dir: str
     submitted_at: float
-    state: Literal["open", "held", "finished"]
+    state: BatchState
     held_reason: str | None
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
     counts: dict[str, int]
+    #: models that predict a constant, among those of succeeded and reused windows
+    constants: int
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,14 +92,6 @@ def to_json(value: object) -> str:
     return _encode(value).decode()
 
 
-def status_of(state: State) -> str:
-    return name_of(state.outcome) if isinstance(state, Finished) else name_of(state)
-
-
-def attempt_of(state: State) -> int:
-    return state.attempts if isinstance(state, Finished) else state.attempt
-
-
 def bounded(state: State) -> State:
     """Return `state` with the texts of its failure cut to `MAX_TEXT_BYTES`."""
     if isinstance(state, Finished) and isinstance(state.outcome, Failed | Lost):
@@ -124,7 +118,7 @@ def ending_columns(record: WindowMoved) -> tuple[object, ...]:
 
 
 def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchRow:
-    batch_id, output_dir, submitted_at, held_reason, finished_at = row
+    batch_id, output_dir, submitted_at, held_reason, finished_at, constants = row
     return BatchRow(
         id=batch_id,
         output_dir=output_dir,
@@ -133,6 +127,7 @@ def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchRow:
         held_reason=held_reason,
         finished_at=finished_at,
         counts=counts,
+        constants=constants,
     )
 
 

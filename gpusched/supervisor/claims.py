@@ -17,9 +17,10 @@ import anyio
 import anyio.to_thread
 
 from gpusched import outputs
-from gpusched.core.events import BatchFinished, Record
+from gpusched.core.events import BatchFinished
 from gpusched.core.model import Batch
 from gpusched.errors import InputError
+from gpusched.supervisor.followers import News
 
 
 class Claims:
@@ -58,9 +59,9 @@ class Claims:
             pass
         return None
 
-    def follow(self, record: Record) -> None:
-        if isinstance(record, BatchFinished):
-            self.give_back(record.batch_id)
+    def follow(self, news: News) -> None:
+        if isinstance(news, BatchFinished):
+            self.give_back(news.batch_id)
 
     def give_back(self, batch_id: str) -> None:
         """Let others claim the directory of a batch, unless it is needed: a finished one may have been retried."""
