@@ -33,14 +33,8 @@ import msgspec
 from gpusched.core.calendar import Days as Days
 from gpusched.core.model import DataNote as DataNote
 from gpusched.core.model import DeviceType as DeviceType
+from gpusched.core.model import Window as Window
 from gpusched.core.model import window_label as window_label
-
-
-class DateRange(msgspec.Struct, frozen=True):
-    """Calendar dates, both ends inclusive."""
-
-    start: dt.date
-    end: dt.date
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +65,7 @@ class SurveyTask(msgspec.Struct, frozen=True, kw_only=True):
     """The windows of one symbol, to be looked at but not trained."""
 
     symbol: str
-    windows: tuple[DateRange, ...]
+    windows: tuple[Window, ...]
     data_root: str
     cache_dir: str
     settings: dict[str, Any]

@@ -21,7 +21,7 @@ from gpusched.core.planning import Plan
 from gpusched.engines.local.launcher import Launcher
 from gpusched.errors import InputError
 from gpusched.worker.messages import Error, PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SurveyJob
-from gpusched.workload import DateRange, SurveyTask
+from gpusched.workload import SurveyTask
 
 #: windows in a group, so that its process's findings, of 2 KB each at most, stay well below `MAX_STREAM_BYTES`
 MOST_WINDOWS = 10_000
@@ -112,7 +112,7 @@ def survey_tasks(spec: BatchSpec, cache_dir: Path) -> list[SurveyTask]:
     return [
         SurveyTask(
             symbol=symbol,
-            windows=tuple(DateRange(window.start, window.end) for window in windows),
+            windows=tuple(windows),
             data_root=spec.data_root,
             cache_dir=str(cache_dir),
             settings=spec.settings,
@@ -140,9 +140,10 @@ class Findings:
         match message:
             case SurveyedSymbol(symbol=symbol) if symbol in self._tasks:
                 self._data[symbol] = message
-            case SurveyedWindow(symbol=symbol) if symbol in self._tasks:
-                planned = _planned(message)
-                self._windows[planned.window] = planned
+            case SurveyedWindow(planned=PlannedWindow(window=Window(symbol=symbol) as window) as planned) if (
+                symbol in self._tasks
+            ):
+                self._windows[window] = planned
             case SurveyFailed(symbol=symbol) if symbol in self._tasks:
                 self._windows |= {planned.window: planned for planned in _undone(message, self._tasks[symbol])}
             case _:
@@ -151,7 +152,7 @@ class Findings:
 
     def missing(self) -> list[SurveyTask]:
         """The tasks of the symbols with unanswered windows."""
-        return [task for task in self._tasks.values() if not all(window in self._windows for window in _windows(task))]
+        return [task for task in self._tasks.values() if not all(window in self._windows for window in task.windows)]
 
     def plan(self) -> Plan:
         """The plan, with notes on gaps from a comparison of the symbols. Call only when nothing is `missing`."""
@@ -161,7 +162,7 @@ class Findings:
             if self._data[symbol].strict:
                 self._refuse(symbol, sentence(days))
         return Plan(
-            windows=tuple(self._windows[window] for task in self._tasks.values() for window in _windows(task)),
+            windows=tuple(self._windows[window] for task in self._tasks.values() for window in task.windows),
             notes={symbol: notes[symbol] for symbol in self._tasks if symbol in notes},
         )
 
@@ -177,7 +178,7 @@ class Findings:
 
     def _refuse(self, symbol: str, why: str) -> None:
         """Refuse all windows of a symbol that would be trained or reused: models of one symbol belong together."""
-        for window in _windows(self._tasks[symbol]):
+        for window in self._tasks[symbol].windows:
             planned = self._windows[window]
             if planned.skip_reason is None and planned.refusal is None:
                 self._windows[window] = msgspec.structs.replace(
@@ -192,28 +193,10 @@ def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, 
     return [tuple(tasks[first::count]) for first in range(count)]
 
 
-def _windows(task: SurveyTask) -> Iterator[Window]:
-    return (Window(task.symbol, dates.start, dates.end) for dates in task.windows)
-
-
-def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
-    return PlannedWindow(
-        window=Window(surveyed.symbol, surveyed.start, surveyed.end),
-        bars=surveyed.bars,
-        usable_rows=surveyed.usable_rows,
-        skip_reason=surveyed.skip_reason,
-        refusal=surveyed.refusal,
-        remedy=surveyed.remedy,
-        fingerprint=surveyed.fingerprint,
-        committed=surveyed.committed,
-        replaces=surveyed.replaces,
-    )
-
-
 def _undone(failed: SurveyFailed, task: SurveyTask) -> Iterator[PlannedWindow]:
     """The planned windows of a symbol whose data could not be inspected."""
     reason = failed.reason
-    for window in _windows(task):
+    for window in task.windows:
         match failed.what:
             case "no_data":
                 yield PlannedWindow(window=window, skip_reason=reason, remedy=failed.remedy)

@@ -10,7 +10,7 @@ from gpusched.teacher.fingerprint import fingerprint
 from gpusched.teacher.history import load_history
 from gpusched.teacher.labels import usable_rows
 from gpusched.teacher.settings import Settings, parse_settings
-from gpusched.workload import DateRange, Days, NoData, SurveyTask, SymbolSurvey, WindowSurvey
+from gpusched.workload import Days, NoData, SurveyTask, SymbolSurvey, Window, WindowSurvey
 
 
 def survey(task: SurveyTask) -> SymbolSurvey:
@@ -24,7 +24,7 @@ def survey(task: SurveyTask) -> SymbolSurvey:
     )
 
 
-def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> WindowSurvey:
+def _look(symbol: str, history: Bars, window: Window, settings: Settings) -> WindowSurvey:
     bars = history.window(window.start, window.end)
     usable = usable_rows(len(bars), settings.horizon)
     try:
@@ -47,7 +47,7 @@ def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> 
     )
 
 
-def _days(history: Bars, windows: tuple[DateRange, ...]) -> Days | None:
+def _days(history: Bars, windows: tuple[Window, ...]) -> Days | None:
     """The days with bars, from the first day of any window to the last one."""
     if not windows:
         return None

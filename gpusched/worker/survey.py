@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from gpusched import artifacts
-from gpusched.core.model import WindowResult
+from gpusched.core.model import PlannedWindow, Window, WindowResult
 from gpusched.worker.messages import (
     Started,
     SurveyDone,
@@ -30,7 +30,6 @@ from gpusched.workload import (
     SymbolSurvey,
     WindowSurvey,
     device_fingerprint,
-    window_label,
 )
 
 #: most characters of a reason and of a remedy: a plan of 200,000 windows holds as many
@@ -60,8 +59,8 @@ def run_survey(job: SurveyJob, send: Send) -> None:
             send(_failed(task, "unknown", f"{type(error).__name__}: {error}"))
         else:
             send(_surveyed_symbol(task, result))
-            for window in result.windows:
-                send(_surveyed(job, task.symbol, window))
+            for window, found in zip(task.windows, result.windows, strict=True):
+                send(_surveyed(job, window, found))
 
 
 def serve(job: SurveyJob, pipe: int) -> int:
@@ -109,24 +108,22 @@ def _surveyed_symbol(task: SurveyTask, survey: SymbolSurvey) -> SurveyedSymbol:
     return SurveyedSymbol(symbol=task.symbol, notes=notes, days=survey.days, strict=survey.strict)
 
 
-def _surveyed(job: SurveyJob, symbol: str, window: WindowSurvey) -> SurveyedWindow:
-    is_wanted = window.skip_reason is None and window.refusal is None
-    label = window_label(symbol, window.start, window.end)
-    committed = _committed(job, label, window) if is_wanted else None
+def _surveyed(job: SurveyJob, window: Window, found: WindowSurvey) -> SurveyedWindow:
+    is_wanted = found.skip_reason is None and found.refusal is None
+    committed = _committed(job, window.label, found) if is_wanted else None
     is_trained = is_wanted and committed is None
-    return SurveyedWindow(
-        symbol=symbol,
-        start=window.start,
-        end=window.end,
-        bars=window.bars,
-        usable_rows=window.usable_rows,
-        skip_reason=window.skip_reason and _bounded(window.skip_reason),
-        refusal=window.refusal and _bounded(window.refusal),
-        remedy=_bounded(window.remedy),
-        fingerprint=window.fingerprint,
+    planned = PlannedWindow(
+        window=window,
+        bars=found.bars,
+        usable_rows=found.usable_rows,
+        skip_reason=found.skip_reason and _bounded(found.skip_reason),
+        refusal=found.refusal and _bounded(found.refusal),
+        remedy=_bounded(found.remedy),
+        fingerprint=found.fingerprint,
         committed=committed,
-        replaces=artifacts.standing(Path(job.output_dir), label) if is_trained else "nothing",
+        replaces=artifacts.standing(Path(job.output_dir), window.label) if is_trained else "nothing",
     )
+    return SurveyedWindow(planned=planned)
 
 
 def _committed(job: SurveyJob, label: str, window: WindowSurvey) -> WindowResult | None:

@@ -8,30 +8,31 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gpusched.core.model import BatchSpec, DataNote
+from gpusched.core.model import BatchSpec, DataNote, PlannedWindow
 from gpusched.core.planning import Plan, action
 from gpusched.supervisor.survey import Findings, survey
 from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed
-from gpusched.workload import DateRange, Days, SurveyTask
+from gpusched.workload import Days, SurveyTask, Window
 from tests.worker.support import Bench, bench
 
 START = dt.date(2022, 1, 3)
-RANGES = (DateRange(START, dt.date(2022, 1, 31)), DateRange(dt.date(2022, 2, 1), dt.date(2022, 2, 28)))
+RANGES = ((START, dt.date(2022, 1, 31)), (dt.date(2022, 2, 1), dt.date(2022, 2, 28)))
 #: of four weeks, the days but one
 WHOLE = [START.toordinal() + number for number in range(28)]
 HOLE = dt.date(2022, 1, 12)
 
 
 def task(symbol: str) -> SurveyTask:
-    return SurveyTask(symbol=symbol, windows=RANGES, data_root="/", cache_dir="/", settings={})
+    windows = tuple(Window(symbol, *dates) for dates in RANGES)
+    return SurveyTask(symbol=symbol, windows=windows, data_root="/", cache_dir="/", settings={})
 
 
 def said(symbol: str, *notes: DataNote, hole: bool = False, strict: bool = False) -> list[PipeMessage]:
     """What a process says of a symbol: its second window has no bars."""
     days = Days.of(day for day in WHOLE if not hole or day != HOLE.toordinal())
     first, second = (
-        SurveyedWindow(symbol=symbol, start=dates.start, end=dates.end, bars=bars, usable_rows=bars, skip_reason=why)
-        for dates, bars, why in zip(RANGES, (28, 0), (None, "no data: none"), strict=True)
+        SurveyedWindow(planned=PlannedWindow(window=window, bars=bars, usable_rows=bars, skip_reason=why))
+        for window, bars, why in zip(task(symbol).windows, (28, 0), (None, "no data: none"), strict=True)
     )
     return [SurveyedSymbol(symbol=symbol, notes=notes, days=days, strict=strict), first, second]
 

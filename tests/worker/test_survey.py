@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.core.model import DeviceType
+from gpusched.core.model import DeviceType, PlannedWindow, WindowResult
 from gpusched.supervisor import survey as daemon_survey
 from gpusched.worker.messages import (
     Error,
@@ -19,10 +19,10 @@ from gpusched.worker.messages import (
     SurveyFailed,
     SurveyJob,
 )
-from gpusched.workload import DateRange, SurveyTask
+from gpusched.workload import SurveyTask, Window
 from tests.worker.support import END, START, Bench, bench
 
-SECOND = DateRange(dt.date(2022, 7, 1), dt.date(2022, 12, 31))
+SECOND = (dt.date(2022, 7, 1), dt.date(2022, 12, 31))
 
 
 async def survey(
@@ -34,7 +34,7 @@ async def survey(
     tasks = tuple(
         SurveyTask(
             symbol=symbol,
-            windows=(DateRange(START, END), SECOND),
+            windows=(Window(symbol, START, END), Window(symbol, *SECOND)),
             data_root=str(b.directory),
             cache_dir=str(b.directory),
             settings={},
@@ -54,24 +54,29 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.run("two_files")
         result = b.last
+        assert isinstance(result, WindowResult)
         about, first, second, done = await survey(b, "SYM", device_types=("cuda", "cpu"))
         assert about == SurveyedSymbol(symbol="SYM", notes=(), days=None, strict=False)
         assert isinstance(first, SurveyedWindow)
-        assert (first.symbol, first.start, first.end) == ("SYM", START, END)
-        assert (first.bars, first.usable_rows, first.skip_reason) == (100, 90, None)
-        assert first.committed == result
+        assert first.planned == PlannedWindow(
+            window=Window("SYM", START, END),
+            bars=100,
+            usable_rows=90,
+            fingerprint=first.planned.fingerprint,
+            committed=result,
+        )
         assert isinstance(second, SurveyedWindow)
-        assert second.committed is None
+        assert second.planned.committed is None
         assert isinstance(done, SurveyDone)
 
         _, first, *_ = await survey(b, "SYM", device_types=("cuda",))
         assert isinstance(first, SurveyedWindow)
-        assert first.committed is None
+        assert first.planned.committed is None
 
         (b.output / "SYM_2022-01-01_to_2022-06-30" / "model.txt").write_text("damaged")
         _, first, *_ = await survey(b, "SYM")
         assert isinstance(first, SurveyedWindow)
-        assert first.committed is None
+        assert first.planned.committed is None
 
 
 async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_path: Path) -> None:
@@ -81,7 +86,10 @@ async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_pat
         assert bug == SurveyFailed(symbol="BUG", what="unknown", reason="ZeroDivisionError: division by zero")
         assert isinstance(short, SurveyFailed)
         assert "did not return its windows one by one" in short.reason
-        assert [window.symbol for window in windows if isinstance(window, SurveyedWindow)] == ["SYM", "SYM"]
+        assert [window.planned.window.symbol for window in windows if isinstance(window, SurveyedWindow)] == [
+            "SYM",
+            "SYM",
+        ]
         assert isinstance(done, SurveyDone)
         assert 'raise ZeroDivisionError("division by zero")' in b.log.read_text()
 
@@ -89,7 +97,7 @@ async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_pat
 async def test_a_workload_without_a_survey(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         _, first, second, _ = await survey(b, "SYM", workload="os.path:join")
-        assert first == SurveyedWindow(symbol="SYM", start=START, end=END, bars=0, usable_rows=0)
+        assert first == SurveyedWindow(planned=PlannedWindow(window=Window("SYM", START, END)))
         assert isinstance(second, SurveyedWindow)
 
 
@@ -112,9 +120,14 @@ async def test_a_workload_that_does_not_exist(tmp_path: Path) -> None:
 def test_groups_are_as_many_as_processes_unless_there_are_very_many_windows(
     symbols: int, windows: int, processes: int, sizes: list[int]
 ) -> None:
-    dates = (DateRange(START, END),) * windows
     tasks = [
-        SurveyTask(symbol=f"S{number}", windows=dates, data_root="/", cache_dir="/", settings={})
+        SurveyTask(
+            symbol=f"S{number}",
+            windows=(Window(f"S{number}", START, END),) * windows,
+            data_root="/",
+            cache_dir="/",
+            settings={},
+        )
         for number in range(symbols)
     ]
     groups = daemon_survey._grouped(tasks, processes)
