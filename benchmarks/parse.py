@@ -18,7 +18,7 @@ import msgspec
 from benchmarks.bars import OFFSET, trading_days, write_symbol
 from benchmarks.settings import settings
 from gpusched import teacher
-from gpusched.workload import SurveyTask, Window
+from gpusched.workload import DateRange, SurveyTask
 
 FILES = 860
 REPEAT = 5
@@ -82,7 +82,7 @@ def _survey(directory: Path, interval: str, number: int) -> tuple[float, float]:
     """Seconds to look at one window of the symbol, with an empty cache and then with a full one."""
     task = SurveyTask(
         symbol="SYM",
-        windows=(Window("SYM", dt.date(2022, 1, 1), dt.date(2022, 6, 29)),),
+        windows=(DateRange(dt.date(2022, 1, 1), dt.date(2022, 6, 29)),),
         data_root=str(directory / "data"),
         cache_dir=str(directory / f"cache{number}"),
         settings=settings(interval),

@@ -80,7 +80,7 @@ def ending_columns(record: WindowMoved) -> tuple[object, ...]:
 
 
 def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchStatus:
-    batch_id, output_dir, submitted_at, held_reason, finished_at = row
+    batch_id, output_dir, submitted_at, held_reason, finished_at, constants = row
     return BatchStatus(
         id=batch_id,
         output_dir=output_dir,
@@ -89,6 +89,7 @@ def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchStatus:
         held_reason=held_reason,
         finished_at=finished_at,
         counts=counts,
+        constants=constants,
     )
 
 

@@ -16,6 +16,7 @@ import anyio
 import msgspec
 
 from gpusched import artifacts
+from gpusched.command import imports
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -147,7 +148,7 @@ class Attempts:
             # The process was never forked, so its launcher hangs.
             batch = self._scheduler.batch(key.batch_id)
             assert batch is not None
-            self._means.launcher.kill(batch.spec.workload)
+            self._means.launcher.kill(batch.spec.workload, imports(batch.spec.workload, batch.spec.settings))
 
     def follow(self, news: News) -> None:
         """Wake the attempts that doubt a device, if it was read or lost."""

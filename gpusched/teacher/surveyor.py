@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
-from gpusched.teacher.bars import Bars
+from gpusched.teacher.bars import Bars, History
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.fingerprint import fingerprint
 from gpusched.teacher.history import load_history
 from gpusched.teacher.labels import usable_rows
-from gpusched.teacher.settings import Settings, parse_settings
-from gpusched.workload import Days, NoData, SurveyTask, SymbolSurvey, Window, WindowSurvey
+from gpusched.teacher.settings import READING, Settings, parse_settings
+from gpusched.workload import DateRange, Days, NoData, SurveyTask, SymbolSurvey, WindowSurvey
 
 
 def survey(task: SurveyTask) -> SymbolSurvey:
     """See `gpusched.teacher.survey`."""
     settings = parse_settings(task.settings)
-    history = load_history(task.data_root, task.cache_dir, task.symbol, settings)
+    history = _history(task, settings)
     settings = msgspec.structs.replace(settings, interval=history.interval)
     looks = [_look(task.symbol, history.bars, window, settings) for window in task.windows]
     return SymbolSurvey(
@@ -24,7 +24,19 @@ def survey(task: SurveyTask) -> SymbolSurvey:
     )
 
 
-def _look(symbol: str, history: Bars, window: Window, settings: Settings) -> WindowSurvey:
+def _history(task: SurveyTask, settings: Settings) -> History:
+    """The history of the task's symbol, loaded once for all points that read the files in the same way.
+
+    Looking a symbol's files up takes a hundred times as long as looking at a window.
+    """
+    key = repr([getattr(settings, name) for name in ("interval", *READING)])
+    if key not in task.shared:
+        task.shared[key] = load_history(task.data_root, task.cache_dir, task.symbol, settings)
+    history: History = task.shared[key]
+    return history
+
+
+def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> WindowSurvey:
     bars = history.window(window.start, window.end)
     usable = usable_rows(len(bars), settings.horizon)
     try:
@@ -47,7 +59,7 @@ def _look(symbol: str, history: Bars, window: Window, settings: Settings) -> Win
     )
 
 
-def _days(history: Bars, windows: tuple[Window, ...]) -> Days | None:
+def _days(history: Bars, windows: tuple[DateRange, ...]) -> Days | None:
     """The days with bars, from the first day of any window to the last one."""
     if not windows:
         return None

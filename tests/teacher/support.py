@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpusched.teacher.bars import NAIVE, Bars, clean
-from gpusched.workload import SurveyTask, Task, Window
+from gpusched.workload import DateRange, SurveyTask, Task
 
 START = dt.date(2024, 1, 1)
 HEADER = "timestamp,open,high,low,close,volume\n"
@@ -81,7 +81,7 @@ def survey_task(task: Task) -> SurveyTask:
     """A survey of the one window of `task`."""
     return SurveyTask(
         symbol=task.symbol,
-        windows=(Window(task.symbol, task.start, task.end),),
+        windows=(DateRange(task.start, task.end),),
         data_root=task.data_root,
         cache_dir=task.cache_dir,
         settings=task.settings,

@@ -116,14 +116,14 @@ def test_surveys_need_no_lightgbm_and_import_nothing_after_their_preload(tmp_pat
     program = """
 import sys
 from gpusched import teacher
-from gpusched.workload import SurveyTask, Window
+from gpusched.workload import DateRange, SurveyTask
 import datetime as dt
 
 teacher.preload_survey()
 before = set(sys.modules)
 day = dt.date(2022, 1, 1)
 root = sys.argv[1]
-windows = (Window("SYM", day, day),)
+windows = (DateRange(day, day),)
 task = SurveyTask(symbol="SYM", windows=windows, data_root=root, cache_dir=root, settings={})
 print(teacher.survey(task).windows[0].bars)
 print(sorted({"lightgbm", "pandas", "scipy"} & set(sys.modules)), sorted(set(sys.modules) - before))

@@ -7,7 +7,7 @@ from gpusched.sample import SYMBOLS, write_sample
 from gpusched.teacher import survey
 from gpusched.teacher.history import load_history
 from gpusched.teacher.settings import Settings
-from gpusched.workload import SurveyTask, Window
+from gpusched.workload import DateRange, SurveyTask
 
 
 def test_what_is_in_it(tmp_path: Path) -> None:
@@ -46,8 +46,9 @@ def test_writing_it_again_replaces_it(tmp_path: Path) -> None:
 
 def test_it_can_be_trained_on(tmp_path: Path) -> None:
     write_sample(tmp_path)
-    year = (dt.date(2012, 1, 1), dt.date(2012, 12, 31))
-    places = {"data_root": str(tmp_path / "data"), "cache_dir": str(tmp_path / "cache")}
+    year = DateRange(dt.date(2012, 1, 1), dt.date(2012, 12, 31))
+    root, cache = str(tmp_path / "data"), str(tmp_path / "cache")
     for symbol in SYMBOLS:
-        (seen,) = survey(SurveyTask(symbol=symbol, windows=(Window(symbol, *year),), settings={}, **places)).windows
+        task = SurveyTask(symbol=symbol, windows=(year,), data_root=root, cache_dir=cache, settings={})
+        (seen,) = survey(task).windows
         assert seen.skip_reason is None

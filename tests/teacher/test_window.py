@@ -19,7 +19,7 @@ from gpusched.teacher import training
 from gpusched.teacher.metrics import metrics
 from gpusched.teacher.settings import LIGHTGBM_DEFAULTS
 from gpusched.teacher.training import trained_parameters
-from gpusched.workload import BadData, BadParameters, NoData, Result, SymbolSurvey, Task, Window
+from gpusched.workload import BadData, BadParameters, DateRange, NoData, Result, SymbolSurvey, Task
 from tests.teacher.support import START, day, ignore, survey_task, walk, window_task, write_csv, write_daily
 from tests.teacher.test_artifacts import rows_of
 
@@ -171,9 +171,9 @@ def test_the_survey_and_the_training_agree(root: Path, days: int, settings: dict
 
 def test_survey_of_several_windows(root: Path) -> None:
     ranges = (
-        Window("SYM", START, day(59)),
-        Window("SYM", day(60), day(119)),
-        Window("SYM", dt.date(2030, 1, 1), dt.date(2031, 1, 1)),
+        DateRange(START, day(59)),
+        DateRange(day(60), day(119)),
+        DateRange(dt.date(2030, 1, 1), dt.date(2031, 1, 1)),
     )
     task = msgspec.structs.replace(survey_task(window_task(root)), windows=ranges)
     first, second, none = teacher.survey(task).windows
