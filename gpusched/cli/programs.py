@@ -13,9 +13,6 @@ from gpusched.config import BadValue, Loaded
 from gpusched.core.model import BatchSpec
 from gpusched.workload import BadParameters
 
-#: prefixes of settings that are other workloads' only
-_OTHERS = ("labels.", "split.", "training.", "lightgbm.", "workload.", "data.")
-
 
 def with_command(spec: BatchSpec, loaded: Loaded) -> tuple[BatchSpec, tuple[str, ...]]:
     """A batch with its command looked up, and notes for people; as it is if its workload is no command.
@@ -24,7 +21,6 @@ def with_command(spec: BatchSpec, loaded: Loaded) -> tuple[BatchSpec, tuple[str,
     """
     if spec.workload != WORKLOAD:
         return spec, ()
-    _refuse_others(loaded)
     command = loaded.config.command
     try:
         words = split(command.line)
@@ -39,13 +35,6 @@ def with_command(spec: BatchSpec, loaded: Loaded) -> tuple[BatchSpec, tuple[str,
         spec, settings=msgspec.to_builtins(settings), data_root=spec.data_root if has_data else ""
     )
     return spec, tuple(_notes(settings, has_data=has_data))
-
-
-def _refuse_others(loaded: Loaded) -> None:
-    """Raise BadValue for a setting given by a flag that no command can see."""
-    for key, origin in loaded.origins.items():
-        if origin.startswith("--") and key.startswith(_OTHERS) and key != "data.root":
-            raise BadValue(place=origin, key=key, why="a command does not see it: give it to the program in its words")
 
 
 def _notes(settings: Settings, *, has_data: bool) -> list[str]:

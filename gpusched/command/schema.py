@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     exit_codes: ExitCodes = ExitCodes()
     #: modules that the launcher imports; the script then runs in a fork of it
     preload: tuple[Module, ...] = ()
+    #: values of `{param.NAME}` by their names
+    param: dict[str, bool | int | float | str] = {}
 
 
 def split(line: str | tuple[str, ...]) -> tuple[str, ...]:

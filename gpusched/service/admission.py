@@ -144,9 +144,8 @@ class Admission:
             place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
             await self._check_output(batch_id, place.path)
             is_theirs = request.output_dir is None or self._has_written(place)
-            data_root = Path(spec.data_root) if spec.data_root else None
             await anyio.to_thread.run_sync(
-                partial(self._territory.prepare, peer, data_root, place, is_theirs=is_theirs)
+                partial(self._territory.prepare, peer, _path(spec.data_root), place, is_theirs=is_theirs)
             )
             if place.guarded:
                 output_dir = place.path
@@ -349,3 +348,8 @@ class Admission:
         finally:
             if not lock.locked():
                 self._submitting.pop(batch_id, None)
+
+
+def _path(text: str) -> Path | None:
+    """A path that may be left out."""
+    return Path(text) if text else None

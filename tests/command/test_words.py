@@ -23,7 +23,7 @@ TASK = Task(
 
 
 def filled(*words: str) -> list[str]:
-    return placeholders.fill(words, placeholders.values(TASK, "/out"))
+    return placeholders.fill(words, placeholders.values(TASK, "/out", {"depth": 3}))
 
 
 def test_a_line_is_split_as_a_shell_would_and_no_more() -> None:
@@ -74,9 +74,10 @@ def test_what_is_no_placeholder_is_refused(word: str, why: str) -> None:
 
 def test_parameters_of_a_sweep_have_a_place() -> None:
     check(("python", "{param.depth}"), ExitCodes())
-    assert placeholders.fill(("{param.depth}",), {"param.depth": 3}) == ["3"]
-    with pytest.raises(BadParameters, match=re.escape("{param.depth} has no value: give it with --param depth=…")):
-        filled("{param.depth}")
+    assert filled("--depth={param.depth}") == ["--depth=3"]
+    placeholders.require_parameters(("{param.depth}",), {"depth": 3})
+    with pytest.raises(BadParameters, match=re.escape("{param.rate} has no value: give it with --param param.rate=…")):
+        placeholders.require_parameters(("{param.depth}", "{param.rate}"), {"depth": 3})
 
 
 @pytest.mark.parametrize(
