@@ -35,6 +35,7 @@ from gpusched.core.model import (
     Device,
     DeviceChoice,
     FailureKind,
+    Health,
     PlannedWindow,
     Reading,
     Slot,
@@ -42,7 +43,6 @@ from gpusched.core.model import (
     Usage,
     WindowKey,
 )
-from gpusched.core.placement import Health
 from gpusched.core.samples import Sample
 
 PROTOCOL = 1

@@ -7,7 +7,7 @@ on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to 
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -218,6 +218,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 # -- devices ---------------------------------------------------------------------------------------------------------
 
 
+#: `trying`: a trial is under way; `suspect`: a window on it was killed but does not die; `silent`: its node does not
+#: answer; `gone`: the device has vanished, and leaves the pool after its windows
+Health = Literal["open", "trying", "draining", "suspect", "quarantined", "silent", "gone"]
+
+
 class Device(msgspec.Struct, frozen=True, kw_only=True, rename={"lightgbm_type": "device_type"}):
     """A GPU, a MIG instance, or the processors of a machine."""
 
@@ -269,7 +274,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostReading(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample of the host's memory, or of the part that this service is limited to. None: not known."""
+    """One sample of a host's memory, or of the part that this service is limited to. None: not known."""
+
+    #: name of the node; empty: this machine
+    host: str = ""
 
     total_bytes: int | None = None
     #: memory that could be used without swapping
@@ -301,6 +309,7 @@ FailureKind = Literal[
     "device_memory",
     "device_mismatch",
     "device_lost",
+    "node_lost",
     "launch_refused",
     "launcher_lost",
     "interrupted",
@@ -443,6 +452,9 @@ def has_result(state: State) -> bool:
 
 def name_of(state: State | Outcome) -> str:
     """The tag of a state or an outcome: its name on disk and on screen."""
-    tag = type(state).__struct_config__.tag
-    assert isinstance(tag, str)
-    return tag
+    return _TAGS[type(state)]
+
+
+_TAGS: dict[type[Any], str] = {
+    kind: str(kind.__struct_config__.tag) for union in (State, Outcome) for kind in get_args(union)
+}

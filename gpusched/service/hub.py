@@ -22,7 +22,7 @@ from gpusched.core.events import (
     WindowsAdded,
 )
 from gpusched.core.model import Reading, Running, WindowKey
-from gpusched.core.placement import Pool
+from gpusched.core.pool import Pool
 from gpusched.engines.condition import Condition
 from gpusched.protocol import DeviceReported, Snapshot, Trouble, encode
 from gpusched.service import views

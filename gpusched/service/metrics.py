@@ -15,8 +15,7 @@ from typing import Any, get_args
 
 from gpusched import __version__
 from gpusched.core.events import BatchAccepted, Update, WindowMoved
-from gpusched.core.model import Active, Failure, Finished, Reading, Running, WindowResult, name_of
-from gpusched.core.placement import Health
+from gpusched.core.model import Active, Failure, Finished, Health, Reading, Running, WindowResult, name_of
 from gpusched.errors import ConfigError
 from gpusched.protocol import DeviceStatus, Trouble, TroubleKind
 from gpusched.store.rows import BatchRow

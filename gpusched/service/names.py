@@ -7,7 +7,7 @@ from itertools import islice
 
 from gpusched.core import planning
 from gpusched.core.model import OUTCOMES, Batch, BatchSpec, WindowKey, window_label
-from gpusched.core.placement import Pool
+from gpusched.core.pool import Pool
 from gpusched.devices.naming import named
 from gpusched.errors import InputError, similar
 from gpusched.protocol import BatchStatus, DeviceStatus

@@ -32,7 +32,7 @@ from gpusched.core.model import (
     name_of,
     reason_of,
 )
-from gpusched.core.placement import Pool
+from gpusched.core.pool import Pool
 from gpusched.protocol import (
     AttemptLine,
     BatchAnnounced,
@@ -145,7 +145,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             width=state.width,
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
-            reserved_bytes=(pool.host if state.device.kind == "host" else state.memory).reserved_bytes,
+            reserved_bytes=(state.host.memory if state.device.kind == "host" else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
             since_at=state.since,
         )

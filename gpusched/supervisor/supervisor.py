@@ -32,10 +32,10 @@ from gpusched.core.events import (
     Command,
     DeviceLost,
     DeviceRead,
-    DevicesFound,
     Event,
     Kill,
     Launch,
+    NodeJoined,
     Record,
     ResultsChecked,
     ShutdownRequested,
@@ -124,7 +124,7 @@ class Supervisor:
         means = Means(launcher=launcher, logs_dir=logs_dir, cache_dir=cache_dir, memory=memory, account=account)
         self.attempts = Attempts(self.scheduler, means, self._condition, post=self.post, observe=observe)
         self._index = Index(store, self.attempts.log_path)
-        pool = DevicesFound(devices=devices, trying=frozenset(untried))
+        pool = NodeJoined(devices=devices, trying=frozenset(untried))
         self._events: deque[Event] = deque([pool, memory.read()])
         #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
@@ -291,7 +291,7 @@ class Supervisor:
             self._learning.follow(records, self.scheduler)
             match event:
                 case DeviceRead(reading=reading):
-                    self._histories.note(reading, {a.key.batch_id for a in self.scheduler.pool.allocations()})
+                    self._histories.note(reading, self.scheduler.running_batches())
                     self.attempts.hear_of(reading.device_id)
                 case DeviceLost(device_id=device_id):
                     self.attempts.hear_of(device_id)
