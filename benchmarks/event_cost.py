@@ -29,14 +29,15 @@ from gpusched.core.events import (
     BatchSubmitted,
     Launch,
     NodeJoined,
-    Update,
     WindowMoved,
 )
-from gpusched.core.model import Device, Finished, Instant
+from gpusched.core.model import Device, Instant
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Finished
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.process import OnMessage, OnStuck
 from gpusched.store.store import Store
+from gpusched.supervisor.followers import Followers, News
 from gpusched.supervisor.supervisor import Supervisor
 from gpusched.worker.messages import ProcessEnd, WindowJob
 
@@ -84,15 +85,7 @@ def of_supervisor(count: int) -> float:
 
 
 async def _of_supervisor(count: int, directory: Path) -> float:
-    ends: list[float] = []
-    enough = anyio.Event()
-
-    def observe(update: Update) -> None:
-        if isinstance(update, WindowMoved) and isinstance(update.new, Finished):
-            ends.append(time.thread_time())
-            if len(ends) == EVENTS:
-                enough.set()
-
+    ends = _Ends()
     with Store.open(directory / "state" / "state.db") as store:
         supervisor = Supervisor(
             store=store,
@@ -100,15 +93,29 @@ async def _of_supervisor(count: int, directory: Path) -> float:
             devices=(Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=1),),
             logs_dir=directory / "logs",
             cache_dir=directory / "cache",
-            observe=observe,
+            followers=Followers(ends),
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervisor.run)
             batch = msgspec.structs.replace(BATCH, output_dir=str(directory / "output"))
             await supervisor.submit(batch, plan(count + EVENTS))
-            await enough.wait()
+            await ends.enough.wait()
             supervisor.shut_down(drain=False)
-    return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends))
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends.instants))
+
+
+class _Ends:
+    """The instants, in the thread's processor time, at which windows finished."""
+
+    def __init__(self) -> None:
+        self.instants: list[float] = []
+        self.enough = anyio.Event()
+
+    def follow(self, news: News) -> None:
+        if isinstance(news, WindowMoved) and isinstance(news.new, Finished):
+            self.instants.append(time.thread_time())
+            if len(self.instants) == EVENTS:
+                self.enough.set()
 
 
 class _NoProcess:

@@ -38,8 +38,9 @@ from gpusched.core.events import (
     ProgressReported,
     WindowsAdded,
 )
-from gpusched.core.model import Device, Failure, Instant, Reading, Slot
+from gpusched.core.model import Device, Instant, Reading, Slot
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Failure
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, DeviceStatus, Snapshot
 
 WINDOWS, GPUS, SLOTS, ENDED = 100_000, 8, 4, 500

@@ -22,11 +22,13 @@ import anyio
 import msgspec
 
 from gpusched.core.estimates import Estimate
-from gpusched.core.events import BatchFinished, Record, Update, WindowMoved
-from gpusched.core.model import Batch, BatchSpec, Device, Finished, Limits, PlannedWindow, Starting, Succeeded, Window
+from gpusched.core.events import BatchFinished, Record, WindowMoved
+from gpusched.core.model import Batch, BatchSpec, Device, Limits, PlannedWindow, Window
 from gpusched.core.samples import Sample
+from gpusched.core.states import Finished, Starting, Succeeded
 from gpusched.engines.local.launcher import Launcher
 from gpusched.store.store import Store
+from gpusched.supervisor.followers import Followers, News
 from gpusched.supervisor.supervisor import Supervisor
 
 REPOSITORY = Path(__file__).parents[1]
@@ -73,20 +75,7 @@ def measure(windows: int, slots: int = 2, workload: str = "benchmarks.stamps:not
 
 async def _measure(windows: int, slots: int, workload: str, directory: Path) -> Throughput:
     stamps = directory / "stamps"
-    slot_of: dict[str, int] = {}
-    succeeded = 0
-    finished = anyio.Event()
-
-    def observe(update: Update) -> None:
-        nonlocal succeeded
-        match update:
-            case WindowMoved(key=key, new=Starting(slot=slot)):
-                slot_of[key.label] = slot.index
-            case WindowMoved(new=Finished(outcome=outcome)):
-                succeeded += isinstance(outcome, Succeeded)
-            case BatchFinished():
-                finished.set()
-
+    seen = _Seen()
     with anyio.fail_after(TIMEOUT_S), CountingStore.open(directory / "state" / "state.db") as store:
         async with Launcher(search_path=REPOSITORY, log_path=directory / "launcher.log") as launcher:
             supervisor = Supervisor(
@@ -95,7 +84,7 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
                 devices=(Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=slots),),
                 logs_dir=directory / "logs",
                 cache_dir=directory / "cache",
-                observe=observe,
+                followers=Followers(seen),
             )
             await launcher.preload(workload)
             async with anyio.create_task_group() as tasks:
@@ -103,13 +92,13 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
                 began = time.perf_counter()
                 await supervisor.submit(_batch(directory, workload, stamps), plan(windows))
                 before = store.commits
-                await finished.wait()
+                await seen.finished.wait()
                 seconds = time.perf_counter() - began
                 commits = store.commits - before
                 supervisor.shut_down(drain=True)
-    assert succeeded == windows, f"{succeeded} of {windows} windows succeeded"
+    assert seen.succeeded == windows, f"{seen.succeeded} of {windows} windows succeeded"
     processes = [(label, float(start), float(end)) for label, start, end in map(str.split, stamps.open())]
-    gaps = refills(processes, slot_of)
+    gaps = refills(processes, seen.slot_of)
     return Throughput(
         windows=windows,
         slots=slots,
@@ -119,6 +108,24 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
         process_p50_s=statistics.median(end - start for _, start, end in processes),
         commits_per_window=commits / windows,
     )
+
+
+class _Seen:
+    """The slots of windows by label, and how many succeeded."""
+
+    def __init__(self) -> None:
+        self.slot_of: dict[str, int] = {}
+        self.succeeded = 0
+        self.finished = anyio.Event()
+
+    def follow(self, news: News) -> None:
+        match news:
+            case WindowMoved(key=key, new=Starting(slot=slot)):
+                self.slot_of[key.label] = slot.index
+            case WindowMoved(new=Finished(outcome=outcome)):
+                self.succeeded += isinstance(outcome, Succeeded)
+            case BatchFinished():
+                self.finished.set()
 
 
 def refills(processes: Iterable[tuple[str, float, float]], slot_of: dict[str, int]) -> list[float]:

@@ -31,7 +31,7 @@ SLOTS = (1, 4, 16, 2, 8)
 #: slots → symbols, so that each measurement takes about as long
 SYMBOLS = {1: 4, 2: 8, 4: 16}
 #: files of a window that two trainings on one device type give byte for byte
-REPRODUCIBLE = ("model.txt", "labels.csv.gz", "feature_importance.csv")
+REPRODUCIBLE = ("model.txt", "labels.csv.gz", "predictions.csv.gz", "feature_importance.csv")
 #: (workers, windows) of the users' own design
 BASELINE = ((16, 32), (4, 16), (1, 4))
 #: share of the better time by which `auto`'s choice may be slower: the two are then equally good

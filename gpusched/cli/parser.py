@@ -11,11 +11,18 @@ from typing import Any, NoReturn
 from gpusched import __version__
 from gpusched.errors import UsageError, did_you_mean
 
-#: options for single settings of `config.toml`: option → (setting, metavar, help)
+#: options for single settings of `config.toml`: option → (setting, metavar or empty for a switch, help)
 SETTING_OPTIONS = {
     "start": ("windows.start", "DATE", "first day, YYYY-MM-DD"),
     "end": ("windows.end", "DATE", "last day, YYYY-MM-DD"),
     "window_days": ("windows.days", "N", "calendar days of a window (180)"),
+    "stride_days": (
+        "windows.stride_days",
+        "N",
+        "calendar days from a window's start to the next one's (its length)",
+    ),
+    "anchored": ("windows.anchored", "", "all windows begin on the first day, each is a stride longer than the last"),
+    "validation_days": ("split.validation_days", "N", "last days of each window that validate, in place of a share"),
     "interval": ("data.interval", "NAME", "interval of the bars: a directory below the symbol's, such as 1d"),
     "horizon": ("labels.horizon", "BARS", "bars that the label looks ahead (7)"),
     "threshold": ("labels.threshold", "RETURN", "a forward return above it is labelled 1 (0.02)"),
@@ -112,7 +119,10 @@ def _settings(*names: str) -> Any:
         group = command.add_argument_group("windows")
         for name in names:
             _, metavar, text = SETTING_OPTIONS[name]
-            group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
+            if metavar:
+                group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
+            else:
+                group.add_argument(f"--{name.replace('_', '-')}", action="store_const", const="true", help=text)
 
     return add
 
@@ -127,7 +137,10 @@ def _top(command: argparse.ArgumentParser) -> None:
 
 def _symbols(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "symbols_file", nargs="?", metavar="SYMBOLS_FILE", help="one symbol a line, # starts a comment; - is stdin"
+        "symbols_file",
+        nargs="?",
+        metavar="SYMBOLS_FILE",
+        help="one symbol a line, # starts a comment; or windows, one JSON object a line; - is stdin",
     )
     command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of a file")
 

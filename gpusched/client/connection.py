@@ -7,7 +7,6 @@ more than the question. Whoever waits for other things too (a live view) selects
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Literal, Self, TypeVar, cast
 from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
 from gpusched.core.model import BatchSpec
 from gpusched.core.samples import Sample
+from gpusched.core.statuses import Verb
 from gpusched.core.terms import NO_TERMS, Terms
 from gpusched.errors import DaemonError
 from gpusched.protocol import (
@@ -54,13 +54,11 @@ from gpusched.protocol import (
     Submitted,
     Subscribe,
     Surveyed,
-    Verb,
     WindowDetail,
     WindowLine,
     WindowPage,
 )
-
-SYSTEM_SOCKET = Path("/run/gpusched/gpusched.sock")
+from gpusched.protocol.places import socket_paths
 
 
 class NoDaemon(DaemonError):
@@ -74,14 +72,6 @@ class NoDaemon(DaemonError):
 class NotAllowed(DaemonError):
     problem = "this user may not connect to the daemon at {path}"
     remedy = "ask its operator to add you to the group of daemon.group, then log in again"
-
-
-def socket_paths(explicit: Path | None) -> list[Path]:
-    """Where a daemon may listen, in the order in which a client tries."""
-    if explicit is not None:
-        return [explicit]
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return [*([Path(runtime) / "gpusched" / "gpusched.sock"] if runtime else []), SYSTEM_SOCKET]
 
 
 def connect(explicit: Path | None = None) -> Connection:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gpusched.core.model import DeviceChoice
-from gpusched.teacher.settings import Fraction, Horizon, MinRows, Threshold
+from gpusched.teacher.settings import Fraction, Horizon, MinRows, Threshold, ValidationDays
 
 #: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
@@ -28,6 +28,9 @@ Days = Annotated[float, Meta(ge=0, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 #: of a batch: an option of `submit`, not a setting
 Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+#: calendar days of a window, at most a century
+MOST_DAYS = 36_500
+WindowDays = Annotated[int, Meta(ge=1, le=MOST_DAYS)]
 Slots = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]
 
 
@@ -57,7 +60,10 @@ class Data(Struct, frozen=True, kw_only=True):
 class Windows(Struct, frozen=True, kw_only=True):
     start: dt.date | None = None
     end: dt.date | None = None
-    days: Annotated[int, Meta(ge=1, le=36_500)] = 180
+    days: WindowDays = 180
+    #: 0: as long as a window
+    stride_days: Annotated[int, Meta(ge=0, le=MOST_DAYS)] = 0
+    anchored: bool = False
 
 
 class Labels(Struct, frozen=True, kw_only=True):
@@ -68,6 +74,7 @@ class Labels(Struct, frozen=True, kw_only=True):
 class Split(Struct, frozen=True, kw_only=True):
     method: Literal["chronological", "random"] = "chronological"
     validation_fraction: Fraction = 0.2
+    validation_days: ValidationDays = 0
 
 
 class Training(Struct, frozen=True, kw_only=True):

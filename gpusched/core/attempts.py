@@ -12,14 +12,15 @@ from gpusched.core.events import (
     Terminate,
 )
 from gpusched.core.failures import Retry, is_own, judge, signature, stopped, trained
-from gpusched.core.model import (
+from gpusched.core.model import HoldReason, Instant, WindowResult
+from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.shortage import ask_for_more
+from gpusched.core.states import (
     Active,
     Cancelled,
     Ending,
     Failure,
     Finished,
-    HoldReason,
-    Instant,
     Outcome,
     Queued,
     Running,
@@ -28,10 +29,7 @@ from gpusched.core.model import (
     State,
     Stopping,
     Succeeded,
-    WindowResult,
 )
-from gpusched.core.queue import BatchQueue, Entry
-from gpusched.core.shortage import ask_for_more
 
 #: failures that are the device's fault: no other window is sent there
 DEVICE_AT_FAULT = ("device_lost", "device_mismatch")

@@ -22,25 +22,11 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.ledger import DeviceState
-from gpusched.core.model import (
-    Active,
-    Ending,
-    Finished,
-    HoldReason,
-    Instant,
-    Limits,
-    Queued,
-    Running,
-    Starting,
-    State,
-    Stopping,
-    StopReason,
-    Usage,
-    WindowKey,
-    name_of,
-)
+from gpusched.core.model import HoldReason, Instant, Limits, WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.states import Active, Ending, Finished, Queued, Running, Starting, State, Stopping, StopReason, Usage
+from gpusched.core.statuses import name_of
 from gpusched.core.timers import Timers
 
 

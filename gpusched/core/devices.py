@@ -19,18 +19,9 @@ from gpusched.core.events import (
     TrialBegan,
     TrialEnded,
 )
-from gpusched.core.model import (
-    Ending,
-    Failure,
-    HoldReason,
-    Instant,
-    PlannedWindow,
-    Reading,
-    Running,
-    Stopping,
-    WindowKey,
-)
+from gpusched.core.model import HoldReason, Instant, PlannedWindow, Reading, WindowKey
 from gpusched.core.queue import Entry
+from gpusched.core.states import Ending, Failure, Running, Stopping
 
 
 class Devices:

@@ -16,7 +16,6 @@ from gpusched.core.model import (
     Batch,
     DataNotes,
     Device,
-    Ending,
     Health,
     HoldKind,
     HoldReason,
@@ -24,10 +23,10 @@ from gpusched.core.model import (
     PlannedWindow,
     Reading,
     Slot,
-    State,
-    Usage,
     WindowKey,
 )
+from gpusched.core.states import Ending, State, Usage
+from gpusched.core.statuses import WindowVerb
 from gpusched.core.terms import Terms
 
 # -- events: work ------------------------------------------------------------------------------------------------------
@@ -101,28 +100,15 @@ class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...]
 
 
-# -- events: requests of people; `label` None means the whole batch ----------------------------------------------------
+# -- events: requests of people ----------------------------------------------------------------------------------------
 
 
-class CancelRequested(msgspec.Struct, frozen=True, kw_only=True):
+class ChangeRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """Do `verb` to the windows of a batch that it applies to (`gpusched.core.statuses`)."""
+
+    verb: WindowVerb
     batch_id: str
-    label: str | None = None
-
-
-class HoldRequested(msgspec.Struct, frozen=True, kw_only=True):
-    batch_id: str
-    label: str | None = None
-
-
-class ReleaseRequested(msgspec.Struct, frozen=True, kw_only=True):
-    batch_id: str
-    label: str | None = None
-
-
-class RetryRequested(msgspec.Struct, frozen=True, kw_only=True):
-    """Run the windows again that failed, timed out, were cancelled or lost."""
-
-    batch_id: str
+    #: None: the whole batch
     label: str | None = None
 
 
@@ -227,10 +213,7 @@ Event = (
     | AttemptEnded
     | ResultsChecked
     | ProcessStuck
-    | CancelRequested
-    | HoldRequested
-    | ReleaseRequested
-    | RetryRequested
+    | ChangeRequested
     | SliceGranted
     | TermsRequested
     | ShutdownRequested

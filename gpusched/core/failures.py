@@ -8,13 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import (
+from gpusched.core.model import Limits, WindowResult
+from gpusched.core.states import (
     Ending,
     Failed,
     Failure,
     FailureKind,
     Finished,
-    Limits,
     Lost,
     Outcome,
     Reused,
@@ -23,7 +23,6 @@ from gpusched.core.model import (
     StopReason,
     Succeeded,
     TimedOut,
-    WindowResult,
 )
 
 #: kinds of failure that can be recognised in a library's error message
@@ -48,6 +47,8 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "bad_data": Treatment(retry=False),
     "bad_parameters": Treatment(retry=False),
     "memory": Treatment(retry=False),
+    # The program says so, or leaves what cannot be committed.
+    "permanent": Treatment(retry=False),
     # The cause may have been temporary.
     "raised": Treatment(retry=True),
     "exited": Treatment(retry=True),

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from gpusched.core.model import State, StateName, name_of
+from gpusched.core.states import State
+from gpusched.core.statuses import StateName, name_of
 
 Move = Literal["placed", "started", "ended", "stopped", "held", "released", "cancelled", "retried", "missed", "stuck"]
 

@@ -7,7 +7,7 @@ on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to 
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
@@ -41,21 +41,39 @@ class WindowKey(msgspec.Struct, frozen=True, order=True):
         return f"{self.batch_id}/{self.label}"
 
 
-class Window(msgspec.Struct, frozen=True):
-    """One symbol × one date range, both dates inclusive: the unit of work."""
+class Window(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One symbol × one date range, both dates inclusive, × one point of a sweep: the unit of work."""
 
     symbol: str
     start: dt.date
     end: dt.date
+    #: key in `BatchSpec.points`; empty: the settings of the batch
+    point: str = ""
+    #: the label, where one was asked for
+    name: str = ""
+    #: those with a higher one go first in their batch
+    priority: int = 0
+    #: estimates of whoever asked for it, 0: none: its duration, and its memory on the GPU, or on the host for the CPU
+    expected_seconds: float = 0.0
+    expected_memory_bytes: int = 0
 
     @property
     def label(self) -> str:
-        return window_label(self.symbol, self.start, self.end)
+        return self.name or window_label(self.symbol, self.start, self.end, self.point)
 
 
-def window_label(symbol: str, start: dt.date, end: dt.date) -> str:
-    """`SYMBOL_2022-01-01_to_2022-06-30`: a window's name within its batch and that of its artifacts directory."""
-    return f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
+def window_label(symbol: str, start: dt.date, end: dt.date, point: str = "") -> str:
+    """A window's name within its batch, and that of its artifacts directory.
+
+    `SYMBOL_2022-01-01_to_2022-06-30`, and in a sweep also the name of the point:
+    `SYMBOL_2022-01-01_to_2022-06-30_horizon=5,num_leaves=31`.
+    """
+    label = f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
+    return f"{label}_{point}" if point else label
+
+
+#: a point of a sweep: `section.key` → value; they replace the settings of the batch
+Parameters = dict[str, Any]
 
 
 class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit_defaults=True):
@@ -74,6 +92,8 @@ class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit
     seconds: float
     #: the new name, in the same directory, of something else that stood at `artifacts_path` and was moved aside
     moved_aside: str | None = None
+    #: whether the model gives every row of the validation the same prediction; None: not told
+    constant: bool | None = None
 
 
 class DataNote(msgspec.Struct, frozen=True):
@@ -156,6 +176,14 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     priority: int = 0
     limits: Limits = Limits()
+    #: calendar days from the start of a window to that of the next one; 0: they lie side by side
+    stride_days: int = 0
+    #: all windows begin at `start`, and each ends a stride later than the one before it
+    anchored: bool = False
+    #: the points of a sweep by name; every symbol and date range is trained at each
+    points: dict[str, Parameters] = {}
+    #: the windows one by one; empty: they are made of the symbols, the dates and the points
+    windows: tuple[Window, ...] = ()
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -291,170 +319,3 @@ class Slot(msgspec.Struct, frozen=True, order=True):
 
     index: int
     device_id: str
-
-
-# -- how an attempt ends -----------------------------------------------------------------------------------------------
-
-FailureKind = Literal[
-    "no_data",
-    "bad_data",
-    "bad_parameters",
-    "raised",
-    "exited",
-    "killed",
-    "crashed",
-    "protocol",
-    "memory",
-    "host_memory",
-    "device_memory",
-    "device_mismatch",
-    "device_lost",
-    "node_lost",
-    "launch_refused",
-    "launcher_lost",
-    "interrupted",
-    "timed_out",
-    "missing",
-]
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
-    """Why an attempt has no result."""
-
-    kind: FailureKind
-    message: str
-    traceback: str = ""
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """The resources that an attempt used, as the kernel and the driver account for them."""
-
-    cpu_seconds: float = 0.0
-    #: peak resident memory, including the part shared with the launcher
-    peak_memory_bytes: int = 0
-    #: peak GPU memory, by the driver's account or the readings; None: neither has it
-    device_memory_bytes: int | None = None
-    #: time during which its kernels were executing on a GPU; None: the driver does not count that
-    device_seconds: float | None = None
-    #: peak memory without the part shared with the launcher; None: not known
-    own_memory_bytes: int | None = None
-
-
-Ending = WindowResult | Failure
-
-
-# -- states ------------------------------------------------------------------------------------------------------------
-
-StopReason = Literal["cancelled", "timed_out", "interrupted"]
-
-
-class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
-    """Waits for a slot; `attempt` is the number that its next launch will have."""
-
-    attempt: int = 1
-
-
-class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
-    """Waits for a release."""
-
-    attempt: int = 1
-
-
-class Starting(msgspec.Struct, frozen=True, kw_only=True, tag="starting"):
-    """Holds a slot; its process is being forked."""
-
-    attempt: int
-    slot: Slot
-
-
-class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
-    attempt: int
-    slot: Slot
-    pid: int
-    started_at: float
-
-
-class Stopping(msgspec.Struct, frozen=True, kw_only=True, tag="stopping"):
-    """Told to end, still holds its slot. `pid` is None until the fork is confirmed."""
-
-    attempt: int
-    slot: Slot
-    pid: int | None
-    reason: StopReason
-
-
-class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
-    result: WindowResult
-
-
-class Reused(msgspec.Struct, frozen=True, kw_only=True, tag="reused"):
-    result: WindowResult
-
-
-class Skipped(msgspec.Struct, frozen=True, kw_only=True, tag="skipped"):
-    reason: str
-
-
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    failure: Failure
-
-
-class TimedOut(msgspec.Struct, frozen=True, kw_only=True, tag="timed_out"):
-    seconds: float
-
-
-class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
-    pass
-
-
-class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
-    """Given up after its processes kept disappearing by no fault of its own, or finished but its result is gone."""
-
-    failure: Failure
-
-
-Outcome = Succeeded | Reused | Skipped | Failed | TimedOut | Cancelled | Lost
-
-
-class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """Finished after `attempts` launches; 0 for a window that needed none."""
-
-    attempts: int
-    outcome: Outcome
-
-
-State = Queued | Held | Starting | Running | Stopping | Finished
-#: states that hold a slot
-Active = Starting | Running | Stopping
-StateName = Literal["queued", "held", "starting", "running", "stopping", "finished"]
-
-#: outcomes in the order in which they are counted and shown
-OUTCOMES = ("succeeded", "reused", "skipped", "failed", "timed_out", "cancelled", "lost")
-
-
-def reason_of(outcome: Outcome) -> str | None:
-    """The reason why a window was skipped or has failed; None if it was not and has not."""
-    match outcome:
-        case Skipped(reason=reason):
-            return reason
-        case Failed(failure=failure) | Lost(failure=failure):
-            return f"{failure.kind}: {failure.message}"
-        case TimedOut(seconds=seconds):
-            return f"stopped after {seconds:g} s"
-        case _:
-            return None
-
-
-def has_result(state: State) -> bool:
-    """Whether a window is finished with artifacts."""
-    return isinstance(state, Finished) and isinstance(state.outcome, Succeeded | Reused)
-
-
-def name_of(state: State | Outcome) -> str:
-    """The tag of a state or an outcome: its name on disk and on screen."""
-    return _TAGS[type(state)]
-
-
-_TAGS: dict[type[Any], str] = {
-    kind: str(kind.__struct_config__.tag) for union in (State, Outcome) for kind in get_args(union)
-}

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 
-from gpusched.core.model import (
-    BatchSpec,
-    DataNotes,
-    Failed,
-    Failure,
-    Limits,
-    Outcome,
-    PlannedWindow,
-    Reused,
-    Skipped,
-    Window,
-)
+from gpusched.core.model import BatchSpec, DataNotes, Limits, PlannedWindow, Window
+from gpusched.core.states import Failed, Failure, Outcome, Reused, Skipped
 
 #: a tail of the date range that is shorter than this is not a window of its own
 MIN_TAIL_DAYS = 7
 
+#: name of the index in a batch's output directory
+INDEX = "teacher_runs.json"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+&-]{0,159}")
 
 
 def name_problem(name: str) -> str | None:
@@ -36,30 +31,93 @@ def name_problem(name: str) -> str | None:
     return "a name has 1 to 80 letters, digits, dots, dashes and underscores, and starts with a letter or a digit"
 
 
-def date_ranges(start: dt.date, end: dt.date, window_days: int) -> list[tuple[dt.date, dt.date]]:
-    """Ranges of `window_days` calendar days, side by side, both ends inclusive.
+def label_problem(label: str) -> str | None:
+    """The reason why `label` cannot be a window's label, which is also a directory's name; None if it can."""
+    if label.startswith(INDEX):
+        return f"{INDEX} is the index of the batch"
+    if _LABEL.fullmatch(label):
+        return None
+    return "a label has 1 to 160 letters, digits and characters of . _ - = , + &, and starts with a letter or a digit"
 
-    The last one is clipped to `end`, and dropped if it is shorter than `MIN_TAIL_DAYS` (unless whole windows are).
+
+def date_ranges(
+    start: dt.date, end: dt.date, window_days: int, stride_days: int = 0, *, anchored: bool = False
+) -> list[tuple[dt.date, dt.date]]:
+    """Ranges of `window_days` calendar days, both ends inclusive, each `stride_days` after the one before it.
+
+    Without a stride they lie side by side. `anchored` ranges all begin at `start`, so each is a stride longer. The
+    first that reaches `end` is clipped to it and is the last one; it is dropped if it adds less than `MIN_TAIL_DAYS` to
+    the range before it (unless whole strides or windows do).
     """
-    ranges = []
+    stride = stride_days or window_days
+    ranges: list[tuple[dt.date, dt.date]] = []
     # Ordinals, because a window may reach beyond the last date that Python knows.
-    for first in range(start.toordinal(), end.toordinal() + 1, window_days):
-        last = min(first + window_days - 1, end.toordinal())
-        if last - first + 1 >= min(MIN_TAIL_DAYS, window_days):
-            ranges.append((dt.date.fromordinal(first), dt.date.fromordinal(last)))
+    origin, final, covered = start.toordinal(), end.toordinal(), start.toordinal() - 1
+    for first in range(origin, final + 1, stride):
+        last = min(first + window_days - 1, final)
+        if last - max(first - 1, covered) >= min(MIN_TAIL_DAYS, window_days, stride):
+            ranges.append((start if anchored else dt.date.fromordinal(first), dt.date.fromordinal(last)))
+        covered = last
+        if covered == final:
+            break
     return ranges
 
 
+def ranges_of(spec: BatchSpec) -> list[tuple[dt.date, dt.date]]:
+    """The date ranges of the windows of each symbol."""
+    return date_ranges(spec.start, spec.end, spec.window_days, spec.stride_days, anchored=spec.anchored)
+
+
 def windows(spec: BatchSpec) -> Iterator[Window]:
-    """The windows of a batch, symbol-major."""
-    ranges = date_ranges(spec.start, spec.end, spec.window_days)
+    """The windows of a batch: symbol-major, and by date before by point, unless they were asked for one by one."""
+    if spec.windows:
+        yield from spec.windows
+        return
+    ranges = ranges_of(spec)
     for symbol in spec.symbols:
         for first, last in ranges:
-            yield Window(symbol, first, last)
+            for point in spec.points or ("",):
+                yield Window(symbol, first, last, point)
 
 
-#: a limit that the first version lacked; left out of the digest, so that batches keep their ids after an upgrade
-_LATER = b',"log_limit_bytes":%d' % Limits().log_limit_bytes
+def windows_problem(spec: BatchSpec) -> str | None:
+    """The reason why the windows that a batch asks for one by one cannot be; None if they can."""
+    symbols, labels = frozenset(spec.symbols), set[str]()
+    for window in spec.windows:
+        label = window.label
+        if window.symbol not in symbols:
+            return f"window {label[:200]!r} is of a symbol that the batch does not name"
+        if window.name and (problem := label_problem(window.name)):
+            return f"{window.name[:200]!r} is not a label: {problem}"
+        if window.end < window.start:
+            return f"window {label} ends on {window.end}, before it starts on {window.start}"
+        if window.point and window.point not in spec.points:
+            return f"window {label} is at a point {window.point[:200]!r} that the batch does not have"
+        if not (0 <= window.expected_seconds < math.inf and window.expected_memory_bytes >= 0):
+            return f"window {label} expects a duration or a memory that cannot be"
+        if label in labels:
+            return f"two windows have the label {label}"
+        labels.add(label)
+    return None
+
+
+def most_windows(spec: BatchSpec) -> int:
+    """An upper bound of the number of a batch's windows, found without making them."""
+    days = (spec.end - spec.start).days + 1
+    strides = -(-days // (spec.stride_days or spec.window_days))
+    return len(spec.windows) or strides * len(spec.symbols) * max(1, len(spec.points))
+
+
+#: the fields of a request in version 0.1, and of its limits. Later ones count only where they differ from their
+#: defaults, so that batches keep their ids after an upgrade
+_FIRST_FIELDS = (
+    *("symbols", "start", "end", "window_days", "data_root", "workload", "settings", "device", "workers", "priority"),
+    "limits",
+)
+_FIRST_LIMITS = (
+    *("max_attempts", "timeout_s", "grace_s", "backoff_s", "backoff_max_s", "memory_limit_bytes", "max_failure_rate"),
+    "breaker_failures",
+)
 
 
 def digest(spec: BatchSpec, output_dir: str | None) -> str:
@@ -67,9 +125,15 @@ def digest(spec: BatchSpec, output_dir: str | None) -> str:
 
     Limits, workers and priority do not count: they only say how a batch is run.
     """
-    identity = msgspec.structs.replace(spec, limits=Limits(), workers=0, priority=0)
-    encoded = msgspec.json.encode([identity, output_dir], order="deterministic")
-    return hashlib.sha256(encoded.replace(_LATER, b"")).hexdigest()
+    first = BatchSpec(**{name: getattr(spec, name) for name in _FIRST_FIELDS})
+    identity = {
+        name: value
+        for name, value in msgspec.to_builtins(spec, order="deterministic").items()
+        if name in _FIRST_FIELDS or getattr(spec, name) != getattr(first, name)
+    }
+    limits = {name: getattr(Limits(), name) for name in _FIRST_LIMITS}
+    identity |= {"workers": 0, "priority": 0, "limits": limits}
+    return hashlib.sha256(msgspec.json.encode([identity, output_dir])).hexdigest()
 
 
 def batch_id(source: str, digest_hex: str) -> str:

@@ -8,33 +8,17 @@ from __future__ import annotations
 import msgspec
 
 from gpusched.core.books import Books
-from gpusched.core.changes import Verb
 from gpusched.core.events import (
     BatchAltered,
-    HoldRequested,
-    ReleaseRequested,
+    ChangeRequested,
     TermsRequested,
 )
-from gpusched.core.model import (
-    Cancelled,
-    Failed,
-    Finished,
-    Held,
-    HoldReason,
-    Instant,
-    Lost,
-    Queued,
-    Running,
-    Starting,
-    Stopping,
-    TimedOut,
-)
+from gpusched.core.model import HoldReason, Instant
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.slices import Slices
+from gpusched.core.states import Cancelled, Finished, Held, Queued, Running
+from gpusched.core.statuses import WindowVerb, applies
 from gpusched.core.terms import differences, with_terms
-
-#: outcomes that `retry` runs again
-RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
 
 
 class Requests:
@@ -45,12 +29,18 @@ class Requests:
         self._books = books
         self.slices = Slices(self._apply, slice_windows)
 
-    def ask(self, verb: Verb, batch_id: str, label: str | None, now: Instant) -> None:
+    def change(self, event: ChangeRequested, now: Instant) -> None:
         """Make a change, or as much of it as fits into a turn; it waits behind earlier changes of its batch."""
-        batch = self._books.batches.get(batch_id)
-        if batch is None or (label is not None and label not in batch.entries):
+        batch = self._books.batches.get(event.batch_id)
+        if batch is None or (event.label is not None and event.label not in batch.entries):
             return
-        waits = self.slices.ask(batch, verb, label, now)
+        if event.label is None and event.verb == "hold":
+            if batch.unfinished and batch.held is None:
+                self._books.hold(batch, HoldReason(kind="request", text="held by request"), now)
+            return
+        if event.label is None and event.verb == "release" and batch.held is not None:
+            self._books.release(batch, now)
+        waits = self.slices.ask(batch, event.verb, event.label, now)
         if waits is None:
             self._go_on(batch, now)
         else:
@@ -68,20 +58,6 @@ class Requests:
             self._books.records.append(record)
         self._books.end_if_done(batch, now)
 
-    def hold(self, event: HoldRequested, now: Instant) -> None:
-        if event.label is not None:
-            self.ask("hold", event.batch_id, event.label, now)
-            return
-        batch = self._books.batches.get(event.batch_id)
-        if batch and batch.unfinished and batch.held is None:
-            self._books.hold(batch, HoldReason(kind="request", text="held by request"), now)
-
-    def release(self, event: ReleaseRequested, now: Instant) -> None:
-        batch = self._books.batches.get(event.batch_id)
-        if batch and event.label is None and batch.held is not None:
-            self._books.release(batch, now)
-        self.ask("release", event.batch_id, event.label, now)
-
     def change_terms(self, event: TermsRequested, now: Instant) -> None:
         """Give a batch other terms. A new timeout also applies to windows that run, from their start on."""
         queue = self._books.batches.get(event.batch_id)
@@ -96,21 +72,23 @@ class Requests:
             if entry.key.batch_id == event.batch_id and isinstance(entry.state, Running):
                 self._books.limit_time(entry, spec.limits)
 
-    def _apply(self, verb: Verb, entry: Entry, now: Instant) -> bool:
-        """Change one window; return whether `verb` applied to it."""
+    def _apply(self, verb: WindowVerb, entry: Entry, now: Instant) -> bool:
+        """Change one window; return whether `verb` has changed it."""
         before = entry.state
-        match verb, before:
-            case "cancel", Queued(attempt=attempt) | Held(attempt=attempt):
-                done = Finished(attempts=attempt - 1, outcome=Cancelled())
-                self._books.move(entry, "cancelled", done, "cancelled by request", now)
-            case "cancel", Starting() | Running() | Stopping():
-                self._books.stop(entry, "cancelled", "cancelled by request", now)
-            case "hold", Queued(attempt=attempt):
-                self._books.move(entry, "held", Held(attempt=attempt), "held by request", now)
-            case "release", Held(attempt=attempt):
-                self._books.requeue(entry, "released", attempt, "released by request", now)
-            case "retry", Finished(attempts=attempts, outcome=outcome) if isinstance(outcome, RETRIABLE):
+        if not applies(verb, before):
+            return False
+        match before:
+            case Finished(attempts=attempts):
                 self._books.reopen(self._books.batches[entry.key.batch_id], now)
                 entry.failures = entry.losses = 0
                 self._books.requeue(entry, "retried", attempts + 1, "retried by request", now)
+            case Held(attempt=attempt) if verb == "release":
+                self._books.requeue(entry, "released", attempt, "released by request", now)
+            case Queued(attempt=attempt) if verb == "hold":
+                self._books.move(entry, "held", Held(attempt=attempt), "held by request", now)
+            case Queued(attempt=attempt) | Held(attempt=attempt):
+                done = Finished(attempts=attempt - 1, outcome=Cancelled())
+                self._books.move(entry, "cancelled", done, "cancelled by request", now)
+            case _:
+                self._books.stop(entry, "cancelled", "cancelled by request", now)
         return entry.state is not before

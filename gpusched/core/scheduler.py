@@ -26,14 +26,13 @@ from gpusched.core.events import (
     BatchAccepted,
     BatchRecovered,
     BatchSubmitted,
-    CancelRequested,
+    ChangeRequested,
     Command,
     DeviceLost,
     DeviceRead,
     DeviceVanished,
     DrainRequested,
     Event,
-    HoldRequested,
     HostRead,
     Kill,
     Launch,
@@ -42,10 +41,8 @@ from gpusched.core.events import (
     NodeSilent,
     ProcessStuck,
     Record,
-    ReleaseRequested,
     ResultsChecked,
     ResumeRequested,
-    RetryRequested,
     ShutdownRequested,
     SliceGranted,
     TermsRequested,
@@ -56,23 +53,11 @@ from gpusched.core.events import (
     WindowsArrived,
 )
 from gpusched.core.failures import TREATMENTS, missed
-from gpusched.core.model import (
-    Active,
-    Batch,
-    Failure,
-    Finished,
-    HoldReason,
-    Instant,
-    PlannedWindow,
-    Queued,
-    Starting,
-    State,
-    Stopping,
-    WindowKey,
-)
+from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.requests import Requests
+from gpusched.core.states import Active, Failure, Finished, Queued, Starting, State, Stopping
 from gpusched.core.timers import Timer
 
 #: seconds that a fork may take before its attempt is stopped; the launcher imports the workload before the first fork
@@ -121,16 +106,10 @@ class Scheduler:
                 self._batch_submitted(event, now)
             case BatchRecovered():
                 self._batch_recovered(event, now)
-            case CancelRequested():
-                self._requests.ask("cancel", event.batch_id, event.label, now)
-            case HoldRequested():
-                self._requests.hold(event, now)
-            case ReleaseRequested():
-                self._requests.release(event, now)
-                self._devices.hold_stranded(now)
-            case RetryRequested():
-                self._requests.ask("retry", event.batch_id, event.label, now)
-                self._devices.hold_stranded(now)
+            case ChangeRequested():
+                self._requests.change(event, now)
+                if event.verb in ("release", "retry"):
+                    self._devices.hold_stranded(now)
             case SliceGranted():
                 self._requests.make_slice(now)
             case TermsRequested():

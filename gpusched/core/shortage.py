@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from gpusched.core.ledger import Allocation
 from gpusched.core.memory import Need
-from gpusched.core.model import DeviceChoice, FailureKind, Usage
+from gpusched.core.model import DeviceChoice
 from gpusched.core.placement import suits
 from gpusched.core.pool import Pool
 from gpusched.core.queue import Entry
+from gpusched.core.states import FailureKind, Usage
 
 #: the least GPU memory to set aside for a window that ran out of it
 LEAST_RETRY_BYTES = 1 << 30

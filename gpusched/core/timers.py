@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, assert_never
 
-from gpusched.core.model import Queued, Running, Starting, State, Stopping
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.states import Queued, Running, Starting, State, Stopping
 
 #: the least number of timers that is worth tidying
 TIDY = 1024

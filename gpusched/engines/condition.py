@@ -1,18 +1,24 @@
 """The condition of a supervisor: whether it is leaving, and its present troubles.
 
 Each trouble is reported here by the code that meets it, and cleared when it is over. Everything that shows troubles
-(the log, `status`, `top`, `doctor`, the service manager, the metrics) reads them here, or follows.
+(the log, `status`, `top`, `doctor`, the service manager, the metrics) reads them here, or hears of the changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from gpusched import clock
 from gpusched.protocol import Trouble, TroubleKind
 
-#: called with a trouble, and with True if it has begun or its text has changed, False if it is over
-Follower = Callable[[Trouble, bool], None]
+
+class TroubleChanged(msgspec.Struct, frozen=True):
+    """A trouble has begun or its text has changed (`present`), or it is over."""
+
+    trouble: Trouble
+    present: bool
 
 
 class Condition:
@@ -22,10 +28,11 @@ class Condition:
         #: the supervisor has been told to stop
         self.draining = False
         self._troubles: dict[tuple[TroubleKind, str], Trouble] = {}
-        self._followers: list[Follower] = []
+        self._heard_by: list[Callable[[TroubleChanged], None]] = []
 
-    def follow(self, follower: Follower) -> None:
-        self._followers.append(follower)
+    def heard_by(self, hear: Callable[[TroubleChanged], None]) -> None:
+        """Call `hear` with every change from now on."""
+        self._heard_by.append(hear)
 
     @property
     def troubles(self) -> tuple[Trouble, ...]:
@@ -44,14 +51,14 @@ class Condition:
             return
         trouble = Trouble(kind=kind, about=about, text=text, since=earlier.since if earlier else clock.wall())
         self._troubles[kind, about] = trouble
-        self._announce(trouble, True)
+        self._announce(TroubleChanged(trouble, present=True))
 
     def clear(self, kind: TroubleKind, about: str) -> None:
         """Clear a trouble; nothing happens if there was none."""
         trouble = self._troubles.pop((kind, about), None)
         if trouble is not None:
-            self._announce(trouble, False)
+            self._announce(TroubleChanged(trouble, present=False))
 
-    def _announce(self, trouble: Trouble, present: bool) -> None:
-        for follower in self._followers:
-            follower(trouble, present)
+    def _announce(self, change: TroubleChanged) -> None:
+        for hear in self._heard_by:
+            hear(change)

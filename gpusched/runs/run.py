@@ -10,9 +10,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -20,31 +21,22 @@ import msgspec
 
 from gpusched import clock, directories, files
 from gpusched.config import Config, run_state_dir
-from gpusched.core.events import (
-    BatchAccepted,
-    BatchFinished,
-    BatchHeld,
-    BatchReleased,
-    DeviceLost,
-    DeviceRead,
-    DeviceTuned,
-    HostRead,
-    Update,
-    WindowMoved,
-)
-from gpusched.core.model import Batch, BatchSpec, Finished, Held
+from gpusched.core.events import DeviceLost, DeviceRead, DeviceTuned, Update
+from gpusched.core.model import Batch, BatchSpec, Reading
 from gpusched.core.planning import Plan
+from gpusched.core.scheduler import Scheduler
 from gpusched.devices.host import read_host
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.sampler import Sampler
 from gpusched.devices.slots import build_pool, choose, look
-from gpusched.engines.condition import Condition
+from gpusched.engines.condition import Condition, TroubleChanged
 from gpusched.engines.local import leftovers, proc
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
 from gpusched.errors import StoreUnwritable, one_error
+from gpusched.runs.course import Course
 from gpusched.service.hub import Hub
 from gpusched.service.manager import LAST_S
 from gpusched.service.pruning import prune_bars
@@ -52,19 +44,19 @@ from gpusched.service.territory import OutputUnwritable, refuse_within, user_nam
 from gpusched.store.store import Store
 from gpusched.supervisor.choice import Chooser
 from gpusched.supervisor.fleet import Fleet
+from gpusched.supervisor.followers import Followers, News, Noted, TurnEnded
 from gpusched.supervisor.hooks import Hooks
 from gpusched.supervisor.supervisor import Supervisor
 from gpusched.supervisor.survey import survey
+
+if TYPE_CHECKING:
+    from gpusched.runs.watched import Watch
 
 #: seconds to wait for the first reading of every GPU: before it, no reading vetoes a GPU whose memory is full
 FIRST_READING_S = 2.0
 
 #: seconds until a run stops waiting for processes that hang, by number of signals received; after a third, at once
 _PATIENCE_S = {1: float("inf"), 2: LAST_S}
-
-#: Called with the path of the run's socket and an event that ends the run; returns when its user leaves, or soon after
-#: the event is set.
-Watch = Callable[[Path, anyio.Event], Awaitable[None]]
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,54 +71,55 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     held_reason: str | None
 
 
-class Course:
-    """The course of a run: whether it can still proceed by itself."""
+class _Screen:
+    """Passes on what people see of a run: updates, and notes on devices, slots and troubles."""
 
-    def __init__(self) -> None:
-        #: set when all windows are finished, or the rest is held and nobody is watching who could release it
-        self.ended = anyio.Event()
-        self._watched = False
-        self._batch_held: str | None = None
-        self._held, self._unfinished = 0, 0
+    def __init__(self, observe: Callable[[Update], None], on_note: Callable[[str], None]) -> None:
+        self._observe = observe
+        self._on_note = on_note
 
-    @property
-    def held_reason(self) -> str | None:
-        """Why windows are held and the run could not finish, or None."""
-        if self._batch_held is not None:
-            return self._batch_held
-        return "its windows are held by request" if self._held else None
+    def follow(self, news: News) -> None:
+        match news:
+            case TroubleChanged(trouble=trouble, present=present):
+                self._on_note(trouble.text if present else f"Over: {trouble.text}")
+            case Noted(text=text):
+                self._on_note(text)
+            case DeviceRead() | DeviceLost() | TurnEnded():
+                pass
+            case _:
+                self._observe(news)
+                if isinstance(news, DeviceTuned):
+                    self._on_note(f"{news.device_id} uses {news.reason}")
 
-    def follow(self, update: Update) -> None:
-        match update:
-            case BatchAccepted(windows=windows):
-                self._unfinished = sum(not isinstance(state, Finished) for _, state in windows)
-            case WindowMoved(old=old, new=new):
-                self._held += isinstance(new, Held) - isinstance(old, Held)
-                self._unfinished += isinstance(old, Finished) - isinstance(new, Finished)
-            case BatchHeld(reason=reason):
-                self._batch_held = reason
-            case BatchReleased():
-                self._batch_held = None
-            case BatchFinished():
-                self.ended.set()
+
+class _FirstReadings:
+    """Waits for the first reading of every GPU, and notes when other processes use all memory."""
+
+    def __init__(self, scheduler: Scheduler, unread: Iterable[str], on_note: Callable[[str], None]) -> None:
+        self._scheduler = scheduler
+        self._unread = set(unread)
+        self._on_note = on_note
+        self._starved: str | None = None
+        self._complete = anyio.Event()
+
+    def follow(self, news: News) -> None:
+        match news:
+            case DeviceRead(reading=Reading(device_id=device_id)) | DeviceLost(device_id=device_id):
+                self._unread.discard(device_id)
             case _:
                 return
-        self._end_if_stuck()
+        if not self._unread:
+            self._complete.set()
+        starved = self._scheduler.starved() or None
+        if starved is not None and self._starved is None:
+            self._on_note(f"Waiting for memory that other processes use: {starved}")
+        self._starved = starved
 
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Within the context, somebody is watching who can release held windows."""
-        self._watched = True
-        try:
-            yield
-        finally:
-            self._watched = False
-            self._end_if_stuck()
-
-    def _end_if_stuck(self) -> None:
-        stuck = self._batch_held is not None or 0 < self._held == self._unfinished
-        if stuck and not self._watched:
-            self.ended.set()
+    async def complete(self) -> None:
+        """Wait until every GPU has been read or lost, or `FIRST_READING_S` are over."""
+        if self._unread:
+            with anyio.move_on_after(FIRST_READING_S):
+                await self._complete.wait()
 
 
 async def run_batch(
@@ -159,23 +152,16 @@ async def run_batch(
     course = Course()
     surveying = anyio.CancelScope()
 
-    def follow(update: Update) -> None:
-        observe(update)
-        if isinstance(update, DeviceTuned):
-            on_note(f"{update.device_id} uses {update.reason}")
-        hooks.follow(update)
-        hub.publish(update)
-        course.follow(update)
-
     with one_error():
         async with AsyncExitStack() as stack:
             store = stack.enter_context(Store.open(state_dir / "state.db"))
             condition = Condition()
-            condition.follow(lambda trouble, present: on_note(trouble.text if present else f"Over: {trouble.text}"))
+            screen = _Screen(observe, on_note)
+            condition.heard_by(screen.follow)
             for pid in (await leftovers.end_earlier(store.mark))[0]:
                 on_note(f"Ended the process {pid}, which an earlier run here had left")
-            hub = Hub(store, condition)
             hooks = Hooks(config.hooks.command, config.hooks.timeout_s, store.batch)
+            followers = Followers(screen, hooks, course)
             launcher = await stack.enter_async_context(
                 Launcher(
                     log_path=state_dir / "launcher.log",
@@ -200,7 +186,7 @@ async def run_batch(
                 untried=pool.gpus,
                 logs_dir=state_dir / "logs",
                 cache_dir=config.cache.dir,
-                observe=follow,
+                followers=followers,
                 account=accountant.account,
                 memory=memory,
                 condition=condition,
@@ -210,7 +196,9 @@ async def run_batch(
                 await supervisor.claims.take(batch_id, output_dir)
             except OSError as error:
                 raise OutputUnwritable(path=output_dir, cause=error.strerror or error, user=user_name()) from error
-            hub.show(supervisor.scheduler.pool)
+            hub = Hub(store, condition, supervisor.scheduler.pool)
+            followers.add(hub)
+            condition.heard_by(hub.follow)
             sampler = Sampler(pool.devices, inventory=Inventory(look, discovery) if pool.gpus else None)
             fleet = Fleet(
                 config,
@@ -232,26 +220,9 @@ async def run_batch(
                 cache_dir=config.cache.dir,
             )
             chooser.sweep()
-
-            unread = {device.id for device in pool.devices if device.kind != "host"}
-            all_read = anyio.Event()
-            waiting: list[str] = []
-
-            def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
-                supervisor.post(event)
-                match event:
-                    case DeviceRead(reading=reading):
-                        hub.report(reading)
-                        fleet.read(event)
-                        unread.discard(reading.device_id)
-                    case DeviceLost(device_id=device_id):
-                        unread.discard(device_id)
-                starved = supervisor.scheduler.starved()
-                if starved and not waiting:
-                    on_note(f"Waiting for memory that other processes use: {starved}")
-                waiting[:] = [starved] if starved else []
-                if not unread:
-                    all_read.set()
+            followers.add(fleet)
+            readings = _FirstReadings(supervisor.scheduler, pool.gpus, on_note)
+            followers.add(readings)
 
             async def obey_signals() -> None:
                 with anyio.open_signal_receiver(*_signals()) as received:
@@ -287,8 +258,8 @@ async def run_batch(
             tasks.start_soon(obey_signals)
             tasks.start_soon(supervisor.run)
             tasks.start_soon(fleet.run)
-            tasks.start_soon(sampler.run, deliver, fleet.notice)
-            tasks.start_soon(read_host, deliver, memory)
+            tasks.start_soon(sampler.run, supervisor.post, fleet.notice)
+            tasks.start_soon(read_host, supervisor.post, memory)
             tasks.start_soon(hooks.run)
             with surveying:
                 await fleet.require(spec.device)
@@ -316,9 +287,8 @@ async def run_batch(
                     spec=spec,
                     choice=choice,
                 )
-                if unread and batch.device != "cpu":
-                    with anyio.move_on_after(FIRST_READING_S):
-                        await all_read.wait()
+                if batch.device != "cpu":
+                    await readings.complete()
                 await supervisor.submit(batch, plan.windows, plan.notes)
             async with anyio.create_task_group() as watching:
                 over = anyio.Event()

@@ -6,6 +6,7 @@ The socket is in a new private directory, whose name only that client gets.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -13,10 +14,10 @@ import anyio
 from gpusched.engines.condition import Condition
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp
-from gpusched.runs.run import Watch
+from gpusched.protocol.places import SOCKET_NAME
 from gpusched.service.admission import Admission
 from gpusched.service.hub import Hub
-from gpusched.service.listener import SOCKET_NAME, Listener
+from gpusched.service.listener import Listener
 from gpusched.service.requests import Requests
 from gpusched.service.server import Server
 from gpusched.service.territory import Territory
@@ -24,6 +25,10 @@ from gpusched.store.store import Store
 from gpusched.supervisor.choice import Chooser
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.supervisor import Supervisor
+
+#: Called with the path of the run's socket and an event that ends the run; returns when its user leaves, or soon after
+#: the event is set.
+Watch = Callable[[Path, anyio.Event], Awaitable[None]]
 
 
 async def be_watched(

@@ -15,19 +15,23 @@ from gpusched import clock
 from gpusched.core.events import (
     BatchAccepted,
     DeviceChanged,
+    DeviceLost,
+    DeviceRead,
     DeviceTuned,
     ProgressReported,
     Update,
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import Reading, Running, WindowKey
+from gpusched.core.model import Reading, WindowKey
 from gpusched.core.pool import Pool
-from gpusched.engines.condition import Condition
-from gpusched.protocol import DeviceReported, Snapshot, Trouble, encode
+from gpusched.core.states import Running
+from gpusched.core.statuses import ACTIVE
+from gpusched.engines.condition import Condition, TroubleChanged
+from gpusched.protocol import BatchStatus, DeviceReported, Snapshot, encode
 from gpusched.service import views
-from gpusched.store.rows import BatchRow
 from gpusched.store.store import Store
+from gpusched.supervisor.followers import News, Noted, TurnEnded
 
 #: seconds for which updates are gathered
 GATHER_S = 0.05
@@ -38,8 +42,6 @@ RECENT_BATCHES = 50
 #: windows in a snapshot that have left their slots for good, and, separately, windows that have failed
 RECENT_WINDOWS = 64
 
-_ACTIVE = ("starting", "running", "stopping")
-
 
 class Subscriber(Protocol):
     def push(self, frames: bytes) -> None:
@@ -47,15 +49,14 @@ class Subscriber(Protocol):
 
 
 class Hub:
-    """Distributes updates. `publish` is for the supervisor, `report` for the sampler, the rest for the server."""
+    """Distributes updates of the batches in `store` and the devices of `pool`, and the troubles of `condition`."""
 
-    def __init__(self, store: Store, condition: Condition) -> None:
+    def __init__(self, store: Store, condition: Condition, pool: Pool) -> None:
         self._store = store
         self._condition = condition
-        condition.follow(self._show_trouble)
+        self._pool = pool
         #: the next push must be a new snapshot
         self._anew = False
-        self._pool = Pool()
         #: the batch that a subscriber follows; None: all
         self._subscribers: dict[Subscriber, str | None] = {}
         #: updates that have not been pushed yet; empty while there are no subscribers
@@ -66,30 +67,26 @@ class Hub:
         self._pushed_progress: dict[WindowKey, ProgressReported] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def show(self, pool: Pool) -> None:
-        """Set the pool whose devices snapshots show."""
-        self._pool = pool
-
     # -- gathering ---------------------------------------------------------------------------------------------------
 
-    def publish(self, update: Update) -> None:
-        """Gather an update that is durable, or a report of progress."""
-        match update:
-            case ProgressReported():
-                self._progress[update.key] = update
-            case WindowMoved(new=new) if not isinstance(new, Running):
-                self._progress.pop(update.key, None)
-                self._pushed_progress.pop(update.key, None)
-        self._gather(update)
-
-    def report(self, reading: Reading) -> None:
-        """Gather a reading of a device."""
-        self._gather(reading)
-
-    def _show_trouble(self, trouble: Trouble, present: bool) -> None:
-        """Have a new snapshot pushed: trouble has no delta, which a client of an older version would not know."""
-        self._anew = True
-        self._push_soon()
+    def follow(self, news: News) -> None:
+        match news:
+            case DeviceLost() | Noted() | TurnEnded():
+                return
+            case TroubleChanged():
+                # A new snapshot: trouble has no delta, which a client of an older version would not know.
+                self._anew = True
+                self._push_soon()
+                return
+            case DeviceRead(reading=reading):
+                self._gather(reading)
+                return
+            case ProgressReported(key=key):
+                self._progress[key] = news
+            case WindowMoved(key=key, new=new) if not isinstance(new, Running):
+                self._progress.pop(key, None)
+                self._pushed_progress.pop(key, None)
+        self._gather(news)
 
     def _gather(self, update: Update | Reading) -> None:
         if not self._subscribers:
@@ -130,7 +127,7 @@ class Hub:
         active = [
             views.window_line(row)
             for batch in batches
-            for status in _ACTIVE
+            for status in ACTIVE
             if batch.counts.get(status)
             for row in self._store.windows(batch.id, status=status)
         ]
@@ -145,7 +142,7 @@ class Hub:
             troubles=self._condition.troubles,
         )
 
-    def _batches(self, batch_id: str | None) -> Iterator[BatchRow]:
+    def _batches(self, batch_id: str | None) -> Iterator[BatchStatus]:
         if batch_id is not None:
             batch = self._store.batch(batch_id)
             if batch is not None:

@@ -20,12 +20,14 @@ from gpusched.core.events import (
     ChangeMade,
     DeviceChanged,
     DeviceTuned,
-    Update,
     WindowMoved,
 )
-from gpusched.core.model import Active, Failed, Failure, Finished, Lost, TimedOut, WindowKey, name_of
-from gpusched.protocol import Trouble
+from gpusched.core.model import WindowKey
+from gpusched.core.states import Active, Failed, Failure, Finished, Lost, TimedOut
+from gpusched.core.statuses import name_of
+from gpusched.engines.condition import TroubleChanged
 from gpusched.streams import Outbox
+from gpusched.supervisor.followers import News, Noted
 
 #: characters of a message in a log line
 MESSAGE_CHARS = 300
@@ -91,52 +93,49 @@ def _stderr_is_journal() -> bool:
 
 
 class Journal:
-    """Logs the updates of batches, windows and devices."""
+    """Logs what happens to batches, windows and devices, troubles, and notes for people."""
 
     def __init__(self) -> None:
         #: time at which the current launch of a window was placed
         self._placed_at: dict[WindowKey, float] = {}
 
-    def follow(self, update: Update) -> None:
-        match update:
+    def follow(self, news: News) -> None:
+        match news:
             case WindowMoved():
-                self._moved(update)
+                self._moved(news)
             case BatchAccepted(batch=batch):
-                log.info(
-                    "batch accepted batch=%s windows=%d output=%s", batch.id, len(update.windows), batch.output_dir
-                )
-                self._refused(update)
+                log.info("batch accepted batch=%s windows=%d output=%s", batch.id, len(news.windows), batch.output_dir)
+                self._refused(news)
             case BatchFinished():
-                log.info("batch finished batch=%s", update.batch_id)
+                log.info("batch finished batch=%s", news.batch_id)
             case BatchHeld():
-                log.warning("batch held batch=%s reason=%r", update.batch_id, update.reason[:MESSAGE_CHARS])
+                log.warning("batch held batch=%s reason=%r", news.batch_id, news.reason[:MESSAGE_CHARS])
             case BatchReleased():
-                log.info("batch released batch=%s", update.batch_id)
+                log.info("batch released batch=%s", news.batch_id)
             case ChangeMade(batch_id=batch_id, change=change):
                 which = batch_id if change.label is None else WindowKey(batch_id, change.label)
                 log.info("asked to %s which=%s windows=%d", change.verb, which, change.windows)
             case BatchAltered(batch=batch, changes=changes):
                 log.info("batch altered batch=%s changes=%r", batch.id, "; ".join(changes))
             case BatchReopened():
-                log.info("batch reopened batch=%s", update.batch_id)
+                log.info("batch reopened batch=%s", news.batch_id)
             case DeviceChanged():
-                level = logging.WARNING if update.health == "quarantined" else logging.INFO
+                level = logging.WARNING if news.health == "quarantined" else logging.INFO
                 log.log(
                     level,
                     "device %s device=%s reason=%r",
-                    update.health,
-                    update.device_id,
-                    update.reason[:MESSAGE_CHARS],
+                    news.health,
+                    news.device_id,
+                    news.reason[:MESSAGE_CHARS],
                 )
             case DeviceTuned():
-                log.info("slots device=%s slots=%d reason=%r", update.device_id, update.slots, update.reason)
-
-    def trouble(self, trouble: Trouble, present: bool) -> None:
-        """Log a trouble that has begun (`present`) or is over."""
-        if present:
-            log.error("trouble kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
-        else:
-            log.info("trouble is over kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
+                log.info("slots device=%s slots=%d reason=%r", news.device_id, news.slots, news.reason)
+            case TroubleChanged(trouble=trouble, present=True):
+                log.error("trouble kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
+            case TroubleChanged(trouble=trouble):
+                log.info("trouble is over kind=%s text=%r", trouble.kind, trouble.text[:MESSAGE_CHARS])
+            case Noted(text=text):
+                log.warning("%s", text)
 
     def _refused(self, accepted: BatchAccepted) -> None:
         """Log the windows that failed without a launch, in one line."""

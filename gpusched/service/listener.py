@@ -10,10 +10,9 @@ import stat
 from pathlib import Path
 
 from gpusched import files
-from gpusched.errors import ConfigError, DaemonError, UsageError
+from gpusched.errors import ConfigError, DaemonError
 from gpusched.service.clients import MAX_CLIENTS
 
-SOCKET_NAME = "gpusched.sock"
 #: sun_path holds this many bytes and a null byte
 _MAX_PATH_BYTES = 107
 
@@ -31,24 +30,6 @@ class SocketUnusable(DaemonError):
 class UnknownGroup(ConfigError):
     problem = "daemon.group: there is no group {group} on this machine"
     remedy = "create it (`groupadd --system {group}`), or leave the setting out: then only the owner can connect"
-
-
-class NoPlace(UsageError):
-    problem = "there is no place for the daemon's socket: neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set"
-    remedy = "give one with --socket or daemon.socket; clients then need it too (GPUSCHED_SOCKET)"
-
-
-def listening_path(explicit: Path | None) -> Path:
-    """The path of the daemon's socket: `explicit`, or else the one where clients look. Raises NoPlace."""
-    if explicit is not None:
-        return explicit.absolute()
-    if directories := os.environ.get("RUNTIME_DIRECTORY"):  # set by systemd
-        return Path(directories.partition(":")[0]) / SOCKET_NAME
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "gpusched" / SOCKET_NAME
-    if os.geteuid() == 0:
-        return Path("/run/gpusched") / SOCKET_NAME
-    raise NoPlace
 
 
 class Listener:

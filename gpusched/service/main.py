@@ -17,7 +17,6 @@ import anyio
 
 from gpusched import __version__
 from gpusched.config import Config
-from gpusched.core.events import DeviceLost, DeviceRead, HostRead, Update
 from gpusched.devices.host import read_host
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
@@ -29,12 +28,13 @@ from gpusched.engines.local import leftovers
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
 from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
+from gpusched.protocol.places import listening_path
 from gpusched.service import views
 from gpusched.service.admission import Admission
 from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub
 from gpusched.service.journal import Journal, start_logging
-from gpusched.service.listener import Listener, listening_path
+from gpusched.service.listener import Listener
 from gpusched.service.manager import FAILED, Service
 from gpusched.service.metrics import Metrics
 from gpusched.service.notify import Notifier
@@ -44,6 +44,7 @@ from gpusched.service.territory import Territory
 from gpusched.store.store import Store
 from gpusched.supervisor.choice import Chooser
 from gpusched.supervisor.fleet import Fleet
+from gpusched.supervisor.followers import Followers
 from gpusched.supervisor.hooks import Hooks
 from gpusched.supervisor.supervisor import Supervisor
 
@@ -79,7 +80,7 @@ async def _serve(config: Config) -> None:
         listener = Listener(listening_path(config.daemon.socket), config.daemon.group or None)
         stack.callback(listener.close)
         journal, condition = Journal(), Condition()
-        condition.follow(journal.trouble)
+        condition.heard_by(journal.follow)
         earlier, undead = await leftovers.end_earlier(store.mark)
         if earlier:
             log.warning("ended what an earlier daemon had left pids=%s", ",".join(map(str, earlier)))
@@ -97,17 +98,8 @@ async def _serve(config: Config) -> None:
         pool = build_pool(config, choose(config, discovery), learned=store.learned())
         for note in pool.notes:
             log.warning("%s", note)
-        hub = Hub(store, condition)
-        metrics: Metrics | None = None
         hooks = Hooks(config.hooks.command, config.hooks.timeout_s, store.batch)
-
-        def observe(update: Update) -> None:
-            journal.follow(update)
-            hub.publish(update)
-            hooks.follow(update)
-            if metrics is not None:
-                metrics.follow(update)
-
+        followers = Followers(journal, hooks)
         logs_dir = state_dir / "logs"
         accountant = Accountant(pool.devices)
         stack.callback(accountant.close)
@@ -119,13 +111,14 @@ async def _serve(config: Config) -> None:
             untried=pool.gpus,
             logs_dir=logs_dir,
             cache_dir=config.cache.dir,
-            observe=observe,
+            followers=followers,
             account=accountant.account,
             memory=memory,
             condition=condition,
-            on_turn=lambda: service.on_turn(),
         )
-        hub.show(supervisor.scheduler.pool)
+        hub = Hub(store, condition, supervisor.scheduler.pool)
+        followers.add(hub)
+        condition.heard_by(hub.follow)
         sampler = Sampler(pool.devices, inventory=Inventory(look, discovery))
         fleet = Fleet(
             config,
@@ -136,7 +129,9 @@ async def _serve(config: Config) -> None:
             on_note=lambda note: log.warning("%s", note),
             watch=sampler.watch,
         )
+        followers.add(fleet)
         service = Service(notifier, supervisor, condition, config.daemon.stop_limit_s, trying=fleet.trying)
+        followers.add(service)
         chooser = Chooser(
             launcher,
             fleet,
@@ -173,6 +168,7 @@ async def _serve(config: Config) -> None:
                 troubles=lambda: condition.troubles,
             )
             stack.enter_context(metrics.served(config.metrics.listen))
+            followers.add(metrics)
         supervisor.recover()
         forgetting = Forgetting(
             store=store,
@@ -184,19 +180,13 @@ async def _serve(config: Config) -> None:
         requests = Requests(store=store, supervisor=supervisor, hub=hub, admission=admission, forgetting=forgetting)
         server = Server(listener, requests, state_dir=state_dir)
 
-        def deliver(event: DeviceRead | DeviceLost | HostRead) -> None:
-            supervisor.post(event)
-            if isinstance(event, DeviceRead):
-                hub.report(event.reading)
-                fleet.read(event)
-
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(service.obey_signals)
         tasks.start_soon(supervisor.run)
         tasks.start_soon(server.run)
         tasks.start_soon(fleet.run)
-        tasks.start_soon(sampler.run, deliver, fleet.notice)
-        tasks.start_soon(read_host, deliver, memory)
+        tasks.start_soon(sampler.run, supervisor.post, fleet.notice)
+        tasks.start_soon(read_host, supervisor.post, memory)
         tasks.start_soon(hooks.run)
         tasks.start_soon(forgetting.run, config.cache)
         tasks.start_soon(service.keep_turning)

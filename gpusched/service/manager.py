@@ -24,6 +24,7 @@ from gpusched.core.events import TimePassed
 from gpusched.engines.condition import Condition
 from gpusched.engines.local import proc
 from gpusched.service.notify import Notifier
+from gpusched.supervisor.followers import News, TurnEnded
 from gpusched.supervisor.supervisor import Supervisor
 
 #: seconds of extension that a stopping daemon asks the manager for at a time, repeatedly
@@ -71,8 +72,10 @@ class Service:
         self._reported_at = 0.0
         self._reported = ""
 
-    def on_turn(self) -> None:
+    def follow(self, news: News) -> None:
         """Feed the watchdog after a turn: the supervisor's loop is alive, even if the store cannot be written."""
+        if not isinstance(news, TurnEnded):
+            return
         now = time.monotonic()
         troubles = self._troubles()
         if troubles != self._reported or now - self._reported_at >= min(1.0, self._turn_s / 2):

@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from typing import Any, get_args
 
 from gpusched import __version__
-from gpusched.core.events import BatchAccepted, Update, WindowMoved
-from gpusched.core.model import Active, Failure, Finished, Health, Reading, Running, WindowResult, name_of
+from gpusched.core.events import BatchAccepted, WindowMoved
+from gpusched.core.model import Health, Reading, WindowResult
+from gpusched.core.states import Active, Failure, Finished, Running
+from gpusched.core.statuses import UNFINISHED, name_of
 from gpusched.errors import ConfigError
-from gpusched.protocol import DeviceStatus, Trouble, TroubleKind
-from gpusched.store.rows import BatchRow
+from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, TroubleKind
+from gpusched.supervisor.followers import News
 
 #: upper bounds of the histogram's buckets in seconds, each twice the one before
 BUCKETS = tuple(0.01 * 2**step for step in range(18))
@@ -44,7 +46,7 @@ class Metrics:
     def __init__(
         self,
         *,
-        batches: Callable[[], Iterable[BatchRow]],
+        batches: Callable[[], Iterable[BatchStatus]],
         devices: Callable[[], Iterable[DeviceStatus]],
         launcher_starts: Callable[[], int],
         troubles: Callable[[], Iterable[Trouble]],
@@ -75,20 +77,22 @@ class Metrics:
         info.labels(__version__).set(1)
         registry.register(self)
 
-    def follow(self, update: Update) -> None:
-        """Count a durable update."""
-        if isinstance(update, BatchAccepted):
-            # Skipped and reused windows are finished from the start, and never move.
-            for _, state in update.windows:
-                if isinstance(state, Finished):
-                    self._finished.labels(name_of(state.outcome)).inc()
-        if not isinstance(update, WindowMoved):
-            return
-        old, new, ending = update.old, update.new, update.ending
+    def follow(self, news: News) -> None:
+        match news:
+            case BatchAccepted(windows=windows):
+                # Skipped and reused windows are finished from the start, and never move.
+                for _, state in windows:
+                    if isinstance(state, Finished):
+                        self._finished.labels(name_of(state.outcome)).inc()
+            case WindowMoved():
+                self._count(news)
+
+    def _count(self, moved: WindowMoved) -> None:
+        old, new, ending = moved.old, moved.new, moved.ending
         if isinstance(new, Finished):
             self._finished.labels(name_of(new.outcome)).inc()
         if isinstance(old, Running) and not isinstance(new, Active):
-            self._seconds.observe(max(0.0, update.at - old.started_at))
+            self._seconds.observe(max(0.0, moved.at - old.started_at))
         match ending:
             case Failure(kind=kind) if kind != "no_data":  # such a window is skipped
                 self._failed.labels(kind).inc()
@@ -144,7 +148,7 @@ class Metrics:
         for batch in open_batches:
             states.update(batch.counts)
         windows = gauge("windows", "Windows of batches that are not finished.", "state")
-        for state in ("queued", "held", "starting", "running", "stopping"):
+        for state in UNFINISHED:
             windows.add_metric([state], states[state])
         batches = gauge("batches", "Batches that are not finished.", "state")
         for state in ("open", "held"):

@@ -16,23 +16,11 @@ from gpusched.core.events import (
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import (
-    Active,
-    Batch,
-    DataNote,
-    Ending,
-    Failed,
-    Failure,
-    FailureKind,
-    Finished,
-    Lost,
-    Reused,
-    State,
-    Succeeded,
-    name_of,
-    reason_of,
-)
+from gpusched.core.model import Batch, DataNote
 from gpusched.core.pool import Pool
+from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
+from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
+from gpusched.core.worth import is_constant
 from gpusched.protocol import (
     AttemptLine,
     BatchAnnounced,
@@ -40,23 +28,19 @@ from gpusched.protocol import (
     Delta,
     DeviceStatus,
     ResultLine,
+    StoryLine,
     WindowDetail,
     WindowLine,
 )
-from gpusched.protocol import StoryLine as StoryView
-from gpusched.store.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
+from gpusched.store.rows import WindowRow, bounded
 
 #: characters of a reason in a listing; the window's details have all of it
 REASON_CHARS = 500
 
 
-def batch_status(row: BatchRow) -> BatchStatus:
-    status = msgspec.convert(row, BatchStatus, from_attributes=True)
-    return msgspec.structs.replace(status, at=clock.wall())
-
-
-def attempt_line(row: AttemptRow) -> AttemptLine:
-    return msgspec.convert(row, AttemptLine, from_attributes=True)
+def batch_status(batch: BatchStatus) -> BatchStatus:
+    """The batch with the time by the daemon's clock."""
+    return msgspec.structs.replace(batch, at=clock.wall())
 
 
 def window_line(row: WindowRow) -> WindowLine:
@@ -103,6 +87,7 @@ def result_line(row: WindowRow) -> ResultLine:
         artifacts_path=result.artifacts_path if result else None,
         metrics=result.metrics if result else None,
         sample_counts=result.sample_counts if result else None,
+        constant=result.constant if result else None,
         started_at=attempt.started_at if attempt else None,
         ended_at=attempt.ended_at if attempt else None,
         phases=result.phases if result else None,
@@ -118,7 +103,7 @@ def result_line(row: WindowRow) -> ResultLine:
 def window_detail(
     row: WindowRow,
     story: list[StoryLine],
-    attempts: list[AttemptRow],
+    attempts: list[AttemptLine],
     notes: tuple[DataNote, ...],
     batch: Batch,
 ) -> WindowDetail:
@@ -126,8 +111,8 @@ def window_detail(
         window=window_line(row),
         plan=row.plan,
         state=row.state,
-        story=tuple(msgspec.convert(line, StoryView, from_attributes=True) for line in story),
-        attempts=tuple(map(attempt_line, attempts)),
+        story=tuple(story),
+        attempts=tuple(attempts),
         device=batch.device,
         choice=batch.choice,
         notes=notes,
@@ -182,7 +167,6 @@ def delta(update: Update) -> Delta | None:
 
 
 def _announced(record: BatchAccepted) -> BatchStatus:
-    types = Counter(type(s.outcome) if isinstance(s, Finished) else type(s) for _, s in record.windows)
     return BatchStatus(
         id=record.batch.id,
         output_dir=record.batch.output_dir,
@@ -190,7 +174,8 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         state="open",
         held_reason=None,
         finished_at=None,
-        counts={str(kind.__struct_config__.tag): count for kind, count in types.items()},
+        constants=sum(is_constant(state) for _, state in record.windows),
+        counts=dict(Counter(status_of(state) for _, state in record.windows)),
     )
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from gpusched.core.statuses import ACTIVE, FAILURES, UNFINISHED
+
+
+def _listed(statuses: tuple[str, ...]) -> str:
+    return ", ".join(f"'{status}'" for status in statuses)
+
+
 ACCEPT = "INSERT INTO batches (id, batch, output_dir, submitted_at, accepted_at) VALUES (?, ?, ?, ?, ?)"
 INSERT_WINDOW = (
-    "INSERT INTO windows (batch_id, label, symbol, status, attempt, moved_at, finishing, plan, state)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO windows (batch_id, label, symbol, status, attempt, moved_at, finishing, plan, state, constant)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 MOVE = (
-    "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?"
+    "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?, constant = ?"
     " WHERE batch_id = ? AND label = ? RETURNING id"
 )
 COUNT = "INSERT INTO counts SELECT batch_id, status, count(*) FROM windows WHERE batch_id = ? GROUP BY status"
+COUNT_CONSTANTS = (
+    "UPDATE batches SET constants = (SELECT count(*) FROM windows WHERE batch_id = :id AND constant) WHERE id = :id"
+)
 TELL = "INSERT INTO story (id, window, at, old, new, attempt, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
 PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_at) VALUES (?, ?, ?, ?, ?)"
 START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"
@@ -43,7 +53,7 @@ KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE
 ADVANCE = "INSERT OR REPLACE INTO changes (batch_id, verb, label, number, done, windows) VALUES (?, ?, ?, ?, ?, ?)"
 CHANGES = "SELECT verb, label, number, done, windows FROM changes WHERE batch_id = ? ORDER BY number"
 #: batches to take up after a restart; a finished one with a pending change is among them: the change may reopen it
-UNFINISHED = """
+TO_TAKE_UP = """
     SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
     ORDER BY number
 """
@@ -55,7 +65,9 @@ NOTES = (
     "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
     " ORDER BY number LIMIT :symbols"
 )
-BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches WHERE forgetting IS NULL"
+BATCHES = (
+    "SELECT id, output_dir, submitted_at, held_reason, finished_at, constants FROM batches WHERE forgetting IS NULL"
+)
 REMOVE_FORGOTTEN = (
     "DELETE FROM windows WHERE id IN ("
     "SELECT w.id FROM windows w JOIN batches b ON b.id = w.batch_id"
@@ -89,19 +101,19 @@ ENDINGS = (
     " FROM (SELECT id, window, old, reason FROM story ORDER BY id DESC LIMIT :lines) s"
     " CROSS JOIN windows w ON w.id = s.window AND w.finishing = s.id"
     " JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
-    " WHERE (s.old IN ('starting', 'running', 'stopping') OR w.status = 'lost')"
+    f" WHERE (s.old IN ({_listed(ACTIVE)}) OR w.status = 'lost')"
     " AND (:batch_id IS NULL OR w.batch_id = :batch_id)"
-    " AND (NOT :failed OR w.status IN ('failed', 'timed_out', 'lost')) ORDER BY s.id DESC LIMIT :windows"
+    f" AND (NOT :failed OR w.status IN ({_listed(FAILURES)})) ORDER BY s.id DESC LIMIT :windows"
 )
 
 #: for each active window of a batch: its attempts since it last finished that began and were interrupted or never ended
-LOSSES = """
+LOSSES = f"""
     SELECT w.label, count(*) FROM windows w JOIN attempts a ON a.window = w.id
-    WHERE w.batch_id = ? AND w.status IN ('starting', 'running', 'stopping')
+    WHERE w.batch_id = ? AND w.status IN ({_listed(ACTIVE)})
       AND a.started_at IS NOT NULL AND (a.ending IS NULL OR a.ending = 'interrupted')
       AND a.attempt > coalesce((
           SELECT max(s.attempt) FROM story s
-          WHERE s.window = w.id AND s.new NOT IN ('queued', 'held', 'starting', 'running', 'stopping')
+          WHERE s.window = w.id AND s.new NOT IN ({_listed(UNFINISHED)})
       ), 0)
     GROUP BY w.id
-"""
+"""  # noqa: S608

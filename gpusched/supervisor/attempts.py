@@ -16,28 +16,22 @@ import anyio
 import msgspec
 
 from gpusched import artifacts
+from gpusched.command import imports
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     DeviceLost,
+    DeviceRead,
     Event,
     Launch,
     ProcessStuck,
     ProgressReported,
 )
 from gpusched.core.failures import Exit, Killer, classify, out_of_host_memory
-from gpusched.core.model import (
-    Batch,
-    Device,
-    Ending,
-    Failure,
-    PlannedWindow,
-    Usage,
-    WindowKey,
-    WindowResult,
-)
+from gpusched.core.model import Batch, Device, PlannedWindow, Reading, WindowKey, WindowResult
 from gpusched.core.placement import types_for
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Ending, Failure, Usage
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accounted
 from gpusched.engines.condition import Condition
@@ -48,6 +42,7 @@ from gpusched.engines.local.link import NoMemoryToFork, WorkloadNotLoadable
 from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
+from gpusched.supervisor.followers import Follower, News
 from gpusched.supervisor.permits import Permits
 from gpusched.worker.messages import Error, PipeMessage, ProcessEnd, Progress
 from gpusched.workload import device_fingerprint
@@ -70,7 +65,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 class Attempts:
     """Runs the attempts that `scheduler` launches, and keeps their processes.
 
-    Their events go to `post`, their progress to `observe`, and processes that do not die to `condition`.
+    Their events go to `post`, their progress to `followers`, and processes that do not die to `condition`.
     """
 
     def __init__(
@@ -80,14 +75,14 @@ class Attempts:
         condition: Condition,
         *,
         post: Callable[[Event], None],
-        observe: Callable[[ProgressReported], None],
+        followers: Follower,
     ) -> None:
         self.permits = Permits()
         self._scheduler = scheduler
         self._means = means
         self._condition = condition
         self._post = post
-        self._observe = observe
+        self._followers = followers
         self._processes: dict[tuple[WindowKey, int], Process] = {}
         #: attempts whose processes were killed but do not die
         self._stuck: set[tuple[WindowKey, int]] = set()
@@ -153,13 +148,15 @@ class Attempts:
             # The process was never forked, so its launcher hangs.
             batch = self._scheduler.batch(key.batch_id)
             assert batch is not None
-            self._means.launcher.kill(batch.spec.workload)
+            self._means.launcher.kill(batch.spec.workload, imports(batch.spec.workload, batch.spec.settings))
 
-    def hear_of(self, device_id: str) -> None:
-        """Wake the attempts that doubt a device, since it was read or lost."""
-        heard = self._heard.pop(device_id, None)
-        if heard is not None:
-            heard.set()
+    def follow(self, news: News) -> None:
+        """Wake the attempts that doubt a device, if it was read or lost."""
+        match news:
+            case DeviceRead(reading=Reading(device_id=device_id)) | DeviceLost(device_id=device_id):
+                heard = self._heard.pop(device_id, None)
+                if heard is not None:
+                    heard.set()
 
     async def abandon(self) -> dict[int, WindowKey | None]:
         """End everything at once; return the processes that do not die, by PID: the window of each, None: not known."""
@@ -184,7 +181,7 @@ class Attempts:
     ) -> AttemptEnded:
         """Read the messages of a process until it is gone, and classify its end."""
         key, attempt = launch.key, launch.attempt
-        reports = _Reports(launch, Path(batch.output_dir, key.label), self._observe)
+        reports = _Reports(launch, Path(batch.output_dir, key.label), self._followers)
 
         def on_stuck(trouble: str) -> None:
             self._stuck.add((key, attempt))
@@ -256,21 +253,20 @@ class Attempts:
 class _Reports:
     """The messages of an attempt's process: results and errors are kept, progress is passed on."""
 
-    def __init__(self, launch: Launch, directory: Path, observe: Callable[[ProgressReported], None]) -> None:
+    def __init__(self, launch: Launch, directory: Path, followers: Follower) -> None:
         """`directory` is the place where its result belongs."""
         self.results: list[WindowResult] = []
         self.errors: list[Failure] = []
         self._key, self._attempt = launch.key, launch.attempt
         self._directory = directory
-        self._observe = observe
+        self._followers = followers
 
     def follow(self, message: PipeMessage) -> None:
         match message:
             case Progress(phase=phase, round=round, rounds=rounds):
-                progress = ProgressReported(
-                    key=self._key, attempt=self._attempt, phase=phase, round=round, rounds=rounds
+                self._followers.follow(
+                    ProgressReported(key=self._key, attempt=self._attempt, phase=phase, round=round, rounds=rounds)
                 )
-                self._observe(progress)
             case WindowResult(artifacts_path=path) if Path(path) != self._directory:
                 self.errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
             case WindowResult():

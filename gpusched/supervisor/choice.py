@@ -21,6 +21,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from gpusched.command import imports
 from gpusched.core import fastest
 from gpusched.core.estimates import Estimates, bucket_of
 from gpusched.core.fastest import Kind, Load, Timing
@@ -172,7 +173,7 @@ class Chooser:
         at_once = max(1, min(MOST_AT_ONCE, device.tuned_from or device.capacity, kind.slots))
         took: list[float] = []
         with contextlib.suppress(LaunchError):  # the following fork reports the error
-            await self._launcher.preload(spec.workload)
+            await self._launcher.preload(spec.workload, imports=imports(spec.workload, spec.settings))
         with tempfile.TemporaryDirectory(prefix="timing-", dir=self._scratch, ignore_cleanup_errors=True) as directory:
 
             async def train(number: int) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 import anyio.to_thread
 
 from gpusched import outputs
-from gpusched.core.events import BatchFinished, Record
+from gpusched.core.events import BatchFinished
 from gpusched.core.model import Batch
 from gpusched.errors import InputError
+from gpusched.supervisor.followers import News
 
 
 class Claims:
@@ -46,9 +47,9 @@ class Claims:
             pass
         return None
 
-    def follow(self, record: Record) -> None:
-        if isinstance(record, BatchFinished):
-            self.release(record.batch_id)
+    def follow(self, news: News) -> None:
+        if isinstance(news, BatchFinished):
+            self.release(news.batch_id)
 
     def release(self, batch_id: str) -> None:
         lock = self._locks.pop(batch_id, None)

@@ -26,6 +26,7 @@ from gpusched.devices.naming import Selected
 from gpusched.devices.nvidia.sampler import Answers, Noticed
 from gpusched.devices.slots import PoolPlan, build_pool, choose
 from gpusched.engines.local.warm_up import Verdict, WarmUp, name_among
+from gpusched.supervisor.followers import News
 
 #: seconds until a GPU that does not train is tried again: after the first failure, then doubled each time, up to
 RETRY_S, RARE_RETRY_S = 15.0, 900.0
@@ -205,9 +206,11 @@ class Fleet:
             gpu.retry_at = min(gpu.retry_at, at)
             self._nudge.set()
 
-    def read(self, event: DeviceRead) -> None:
+    def follow(self, news: News) -> None:
         """Retry a GPU that does not train if its free memory has grown."""
-        gpu, free = self._gpus.get(event.reading.device_id), event.reading.memory_free_bytes
+        if not isinstance(news, DeviceRead):
+            return
+        gpu, free = self._gpus.get(news.reading.device_id), news.reading.memory_free_bytes
         if gpu is None or gpu.state != "fails" or free is None:
             return
         gpu.free_bytes = free if gpu.free_bytes is None else min(gpu.free_bytes, free)
@@ -224,9 +227,9 @@ class Fleet:
                 elif gpu is not None:
                     self._retry(gpu)
             case Discovery():
-                self._follow(noticed)
+                self._take_in(noticed)
 
-    def _follow(self, discovery: Discovery) -> None:
+    def _take_in(self, discovery: Discovery) -> None:
         """Drop the GPUs that have vanished, and try those that have appeared."""
         selected = choose(self._config, discovery)
         here = {device.id: device for device in selected.devices}

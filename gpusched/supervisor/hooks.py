@@ -19,9 +19,11 @@ from collections.abc import Callable, Sequence
 import anyio
 import anyio.abc
 
-from gpusched.core.events import BatchFinished, BatchHeld, Update
-from gpusched.core.totals import batch_object, totals
-from gpusched.store.rows import BatchRow
+from gpusched.core.events import BatchFinished, BatchHeld
+from gpusched.core.statuses import totals
+from gpusched.core.totals import batch_object
+from gpusched.protocol import BatchStatus
+from gpusched.supervisor.followers import News
 
 #: calls that may wait for the one that runs
 MOST_WAITING = 1000
@@ -34,22 +36,22 @@ log = logging.getLogger("gpusched.daemon")
 class Hooks:
     """Calls `command` (program and arguments) for the updates that it follows, each for at most `timeout_s` seconds."""
 
-    def __init__(self, command: Sequence[str], timeout_s: float, batch: Callable[[str], BatchRow | None]) -> None:
+    def __init__(self, command: Sequence[str], timeout_s: float, batch: Callable[[str], BatchStatus | None]) -> None:
         self._command = tuple(command)
         self._timeout_s = timeout_s
         self._batch = batch
         self._ended = anyio.Event()
         self._send, self._receive = anyio.create_memory_object_stream[bytes](MOST_WAITING)
 
-    def follow(self, update: Update) -> None:
-        """Queue a call if `update`, which is durable, says that a batch has finished or is held."""
+    def follow(self, news: News) -> None:
+        """Queue a call if a batch has finished or is held."""
         if not self._command:
             return
-        match update:
-            case BatchFinished():
-                self._call("finished", update.batch_id, update.at, None)
-            case BatchHeld():
-                self._call("held", update.batch_id, update.at, update.reason)
+        match news:
+            case BatchFinished(batch_id=batch_id, at=at):
+                self._call("finished", batch_id, at, None)
+            case BatchHeld(batch_id=batch_id, at=at, reason=reason):
+                self._call("held", batch_id, at, reason)
 
     async def finished(self) -> None:
         """Wait for all calls; no further update may follow."""

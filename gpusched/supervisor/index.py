@@ -23,26 +23,14 @@ import msgspec
 
 from gpusched import directories, files
 from gpusched.core.changes import LARGE
-from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record, WindowMoved
-from gpusched.core.model import (
-    Batch,
-    Cancelled,
-    DataNote,
-    DataNotes,
-    Failed,
-    Failure,
-    Finished,
-    Lost,
-    Reused,
-    Skipped,
-    Succeeded,
-    TimedOut,
-    WindowKey,
-)
+from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
+from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
+from gpusched.core.planning import INDEX
+from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
 from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
+from gpusched.supervisor.followers import News
 
-NAME = "teacher_runs.json"
 #: suffix for the name of a file that was moved aside
 ASIDE = "not-an-index"
 #: bytes of a file's first line that are read to recognise an index
@@ -108,34 +96,33 @@ class Index:
         if (lines := self._gathered.pop(batch_id, None)) is not None:
             lines.close()
 
-    def update(self, record: Record) -> None:
-        """Follow a record that has just been committed."""
-        match record:
+    def follow(self, news: News) -> None:
+        match news:
             case WindowMoved(key=key) if key.batch_id in self._gathered or key.batch_id in self._gathering:
                 self._drop_gathered(key.batch_id)
-        match record:
-            case BatchAccepted():
-                self.rewrite(record.batch)
-            case BatchReopened():
-                batch = self._store.batch(record.batch_id)
-                if batch is not None and sum(batch.counts.values()) > LARGE:
+        match news:
+            case BatchAccepted(batch=batch):
+                self.rewrite(batch)
+            case BatchReopened(batch_id=batch_id):
+                row = self._store.batch(batch_id)
+                if row is not None and sum(row.counts.values()) > LARGE:
                     # The index stays as it is until the batch finishes again: writing it now would take a second.
-                    self._close(record.batch_id)
-                    self._incomplete.add(record.batch_id)
+                    self._close(batch_id)
+                    self._incomplete.add(batch_id)
                 else:
-                    self._rewrite(record.batch_id)
-            case WindowMoved(old=Finished()):
+                    self._rewrite(batch_id)
+            case WindowMoved(key=key, old=Finished()):
                 # Its line is out of date until the batch has finished.
-                self._incomplete.add(record.key.batch_id)
-            case WindowMoved(new=Finished()):
-                row = self._store.window(record.key)
+                self._incomplete.add(key.batch_id)
+            case WindowMoved(key=key, new=Finished()):
+                window = self._store.window(key)
                 # The window may have moved on: a retry can be committed together with the end.
-                if row is not None and isinstance(row.state, Finished):
-                    self._append(record.key.batch_id, self._line(row))
-            case BatchFinished():
-                if record.batch_id in self._incomplete or self._is_lost(record.batch_id):
-                    self._rewrite(record.batch_id)
-                self._close(record.batch_id)
+                if window is not None and isinstance(window.state, Finished):
+                    self._append(key.batch_id, self._line(window))
+            case BatchFinished(batch_id=batch_id):
+                if batch_id in self._incomplete or self._is_lost(batch_id):
+                    self._rewrite(batch_id)
+                self._close(batch_id)
 
     def _line(self, row: WindowRow) -> bytes:
         attempt = row.last_attempt
@@ -160,7 +147,7 @@ class Index:
             self._rewrite(batch_id)
 
     def _path(self, batch_id: str) -> Path:
-        return self._outputs[batch_id][0] / NAME
+        return self._outputs[batch_id][0] / INDEX
 
     def _opened(self, batch_id: str, *, make: bool) -> AbstractContextManager[int]:
         path, guarded = self._outputs[batch_id]
@@ -172,7 +159,7 @@ class Index:
         if file is None:
             return False
         with contextlib.suppress(OSError, directories.NotOurs), self._opened(batch_id, make=False) as directory:
-            if directories.same(file.fileno(), NAME, directory):
+            if directories.same(file.fileno(), INDEX, directory):
                 return False
         log.warning("the index was replaced while its batch ran, and is written anew path=%s", self._path(batch_id))
         return True
@@ -184,12 +171,12 @@ class Index:
         try:
             with self._opened(batch_id, make=True) as directory:
                 if not _may_be_replaced(directory):
-                    kept = directories.move_aside(NAME, directory, ASIDE)
+                    kept = directories.move_aside(INDEX, directory, ASIDE)
                     log.warning("another file of the index's name was moved aside path=%s", path.with_name(kept))
                 gathered = self._gathered.get(batch_id)
                 lines = (self._line(row) for row in self._store.finished_windows(batch_id))
                 chunks = lines if gathered is None else iter(lambda: gathered.read(_CHUNK_BYTES), b"")
-                self._files[batch_id] = files.create_whole(NAME, directory, chunks)
+                self._files[batch_id] = files.create_whole(INDEX, directory, chunks)
             self._incomplete.discard(batch_id)
         except (OSError, directories.NotOurs):
             self._incomplete.add(batch_id)
@@ -214,12 +201,12 @@ def remove(output_dir: Path, batch_id: str, *, guarded: bool = False) -> bool:
     """Remove the index if all its lines are of this batch; return whether it did. Raises OSError, NotOurs."""
     try:
         with directories.opened_output(output_dir, guarded=guarded, make=False) as directory:
-            with files.regular(NAME, directory) as file:
+            with files.regular(INDEX, directory) as file:
                 if any(_batch_of(line) != batch_id for line in file):
                     return False
-                if not directories.same(file.fileno(), NAME, directory):
+                if not directories.same(file.fileno(), INDEX, directory):
                     return False
-            os.unlink(NAME, dir_fd=directory)
+            os.unlink(INDEX, dir_fd=directory)
             return True
     except FileNotFoundError:
         return False
@@ -239,7 +226,7 @@ class _Line(msgspec.Struct):
 def _may_be_replaced(directory: int) -> bool:
     """Whether there is no file of the index's name, or it is an index: empty, or with a window in its first line."""
     try:
-        with files.regular(NAME, directory) as file:
+        with files.regular(INDEX, directory) as file:
             first = file.readline(_MOST_BYTES)
     except FileNotFoundError:
         return True
@@ -274,6 +261,9 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
         "seconds": 0.0,
         "log": None if log is None else str(log),
     }
+    if attempt and attempt.usage:
+        fields["peak_memory_bytes"] = attempt.usage.peak_memory_bytes
+        fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
     if attempt and attempt.ended_at is not None:
         fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
     match row.state.outcome:
@@ -284,6 +274,8 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
                 "metrics": result.metrics,
                 "sample_counts": result.sample_counts,
             }
+            if result.constant is not None:
+                fields["constant"] = result.constant
             if isinstance(row.state.outcome, Reused):
                 fields |= {"reused": True, "device": result.device}
         case Skipped(reason=reason):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Record
+from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened
 from gpusched.core.scheduler import Scheduler
+from gpusched.supervisor.followers import News
 
 #: windows of finished batches kept in memory at most
 KEPT_WINDOWS = 10_000
@@ -18,8 +19,8 @@ class Kept:
         self._finished: dict[str, int] = {}
         self._windows = 0
 
-    def follow(self, record: Record) -> None:
-        match record:
+    def follow(self, news: News) -> None:
+        match news:
             case BatchFinished(batch_id=batch_id):
                 self._leave_out(batch_id)
                 self._finished[batch_id] = self._scheduler.size(batch_id)

@@ -6,29 +6,30 @@ from collections.abc import Iterable
 
 from gpusched.core.estimates import Estimate, Estimates
 from gpusched.core.events import Record, WindowMoved
-from gpusched.core.model import Active, DeviceType, Failure, WindowResult
+from gpusched.core.model import DeviceType, WindowResult
 from gpusched.core.placement import type_on
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Active, Failure
 
 
 class Learning:
-    """Owns the estimates that a scheduler reads."""
+    """Keeps the estimates up to date that a scheduler reads. It follows records before they are committed."""
 
-    def __init__(self, learned: Iterable[Estimate]) -> None:
-        self.estimates = Estimates(learned)
+    def __init__(self, estimates: Estimates, scheduler: Scheduler) -> None:
+        self._estimates = estimates
+        self._scheduler = scheduler
         #: updated estimates that the store does not have yet
         self._unsaved: dict[tuple[str, DeviceType, int], Estimate] = {}
 
-    def follow(self, records: Iterable[Record], scheduler: Scheduler) -> None:
-        """Learn from windows that were trained, and from those that ran out of the host's memory.
+    def follow(self, record: Record) -> None:
+        """Learn from a window that was trained, or that ran out of the host's memory.
 
-        Results that were found after a restart have no usage and are passed over: they were not timed.
+        A result that was found after a restart has no usage and is passed over: it was not timed.
         """
-        for record in records:
-            if isinstance(record, WindowMoved) and record.usage is not None:
-                estimate = self._observe(record, scheduler)
-                if estimate is not None:
-                    self._unsaved[estimate.workload, estimate.device_type, estimate.bucket] = estimate
+        if isinstance(record, WindowMoved) and record.usage is not None:
+            estimate = self._observe(record)
+            if estimate is not None:
+                self._unsaved[estimate.workload, estimate.device_type, estimate.bucket] = estimate
 
     @property
     def unsaved(self) -> Iterable[Estimate]:
@@ -38,7 +39,8 @@ class Learning:
     def saved(self) -> None:
         self._unsaved.clear()
 
-    def _observe(self, record: WindowMoved, scheduler: Scheduler) -> Estimate | None:
+    def _observe(self, record: WindowMoved) -> Estimate | None:
+        scheduler = self._scheduler
         batch, planned, usage = scheduler.batch(record.key.batch_id), scheduler.planned(record.key), record.usage
         assert batch is not None
         assert usage is not None
@@ -48,10 +50,10 @@ class Learning:
         match record.ending:
             case WindowResult(device_type=device_type, seconds=seconds):
                 memory = usage.device_memory_bytes, usage.own_memory_bytes
-                return self.estimates.observe(workload, device_type, rows, seconds, *memory)
+                return self._estimates.observe(workload, device_type, rows, seconds, *memory)
             case Failure(kind="host_memory") if usage.own_memory_bytes and isinstance(record.old, Active):
                 device = scheduler.pool.devices.get(record.old.slot.device_id)
                 if device is not None:
                     device_type = type_on(device.device, batch.device)
-                    return self.estimates.observe_host_memory(workload, device_type, rows, usage.own_memory_bytes)
+                    return self._estimates.observe_host_memory(workload, device_type, rows, usage.own_memory_bytes)
         return None

@@ -24,9 +24,9 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import clock, outputs
+from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
-    BatchFinished,
     BatchRecovered,
     CheckResults,
     Command,
@@ -42,21 +42,10 @@ from gpusched.core.events import (
     SliceGranted,
     Terminate,
     TimePassed,
-    Update,
 )
-from gpusched.core.model import (
-    Active,
-    Batch,
-    DataNotes,
-    Device,
-    Failure,
-    Instant,
-    PlannedWindow,
-    State,
-    Stopping,
-    WindowKey,
-)
+from gpusched.core.model import Batch, DataNotes, Device, Instant, PlannedWindow, WindowKey
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Active, Failure, State, Stopping
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import UNKNOWN, Accounted
 from gpusched.directories import NotOurs
@@ -67,6 +56,7 @@ from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import Arrivals
 from gpusched.supervisor.attempts import Attempts, Means, committed_result
 from gpusched.supervisor.claims import Claims
+from gpusched.supervisor.followers import TURN_ENDED, Followers
 from gpusched.supervisor.histories import Histories
 from gpusched.supervisor.index import Index
 from gpusched.supervisor.kept import Kept
@@ -91,10 +81,9 @@ async def _uncounted(device_id: str, pid: int) -> Accounted:
 class Supervisor:
     """Runs batches on a pool of devices until it is told to shut down.
 
-    `observe` is called in the event loop's thread with every committed record and every report of progress, in order;
-    it must be quick and must not raise. Nothing is placed on the devices whose ids are `untried` until a `TrialEnded`
-    says that they train. `on_turn` is called at the end of every turn. Failing commits and processes that do not die
-    are reported to `condition`.
+    `followers` hear of every committed record, progress, readings, losses and the end of each turn. Nothing is placed
+    on the devices whose ids are `untried` until a `TrialEnded` says that they train. Failing commits and processes that
+    do not die are reported to `condition`.
     """
 
     def __init__(
@@ -106,23 +95,20 @@ class Supervisor:
         untried: Iterable[str] = (),
         logs_dir: Path,
         cache_dir: Path,
-        observe: Callable[[Update], None],
+        followers: Followers,
         account: Callable[[str, int], Awaitable[Accounted]] = _uncounted,
         memory: HostMemory | None = None,
         condition: Condition | None = None,
-        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
-        self._learning = Learning(store.learned())
-        self.estimates = self._learning.estimates
+        self.estimates = Estimates(store.learned())
         self.scheduler = Scheduler(self.estimates)
+        self._learning = Learning(self.estimates, self.scheduler)
         self._store = store
-        self._observe = observe
         self._condition = condition or Condition()
         self.claims = Claims()
-        self._on_turn = on_turn
         memory = HostMemory() if memory is None else memory
         means = Means(launcher=launcher, logs_dir=logs_dir, cache_dir=cache_dir, memory=memory, account=account)
-        self.attempts = Attempts(self.scheduler, means, self._condition, post=self.post, observe=observe)
+        self.attempts = Attempts(self.scheduler, means, self._condition, post=self.post, followers=followers)
         self._index = Index(store, self.attempts.log_path)
         pool = NodeJoined(devices=devices, trying=frozenset(untried))
         self._events: deque[Event] = deque([pool, memory.read()])
@@ -131,8 +117,10 @@ class Supervisor:
         self._wakeup = anyio.Event()
         self._records: list[Record] = []
         self._commands: list[Command] = []
-        self._histories = Histories(store.history)
+        self._histories = Histories(self.scheduler.running_batches, store.history)
         self._kept = Kept(self.scheduler)
+        #: the index first: a hook that is called reads it
+        self._followers = Followers(self._index, self.claims, self.attempts, followers, self._kept, self._histories)
         #: numbers of the checks for results that are under way
         self._checks: set[int] = set()
         #: events to set when everything posted so far is committed
@@ -288,16 +276,13 @@ class Supervisor:
             records, commands = self.scheduler.handle(event, instant)
             self._records += records
             self._commands += commands
-            self._learning.follow(records, self.scheduler)
-            match event:
-                case DeviceRead(reading=reading):
-                    self._histories.note(reading, self.scheduler.running_batches())
-                    self.attempts.hear_of(reading.device_id)
-                case DeviceLost(device_id=device_id):
-                    self.attempts.hear_of(device_id)
+            for record in records:
+                self._learning.follow(record)
+            if isinstance(event, DeviceRead | DeviceLost):
+                self._followers.follow(event)
         self.attempts.permits.fit(len(self.scheduler.pool.slots))
         committed = self._commit()
-        self._on_turn()
+        self._followers.follow(TURN_ENDED)
         commands, self._commands = self._commands, []
         if not committed:
             self._commands = [command for command in commands if not self._done_without_commit(command)]
@@ -309,7 +294,7 @@ class Supervisor:
             waiter.set()
 
     def _commit(self) -> bool:
-        """Make the records durable and tell the observers; return whether the commit succeeded."""
+        """Make the records durable and let everyone follow them; return whether the commit succeeded."""
         histories = self._histories.to_keep(self._records)
         about = str(self._store.path)
         try:
@@ -325,12 +310,7 @@ class Supervisor:
             self._learning.saved()
             records, self._records = self._records, []
             for record in records:
-                self._index.update(record)
-                self.claims.follow(record)
-                self._observe(record)
-                self._kept.follow(record)
-                if isinstance(record, BatchFinished):
-                    self._histories.forget(record.batch_id)
+                self._followers.follow(record)
         return True
 
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,23 @@ from typing import Any
 import lightgbm
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
+from gpusched.teacher.training import Trained
 
 MODEL = "model.txt"
 PICKLE = "model.pkl"
 LABELS = "labels.csv.gz"
+PREDICTIONS = "predictions.csv.gz"
 IMPORTANCE = "feature_importance.csv"
 
 LABEL_COLUMNS = ("ts", "symbol", "open", "high", "low", "close", "volume", *FEATURES, "label", "forward_return")
+PREDICTION_COLUMNS = ("ts", "split", "label", "probability")
+#: the fields `split` and `label` of a prediction
+_USES = (b",", b",0", b",1", b"train,0", b"train,1", b"validation,0", b"validation,1")
 #: gzip level. For a window of 120 rows, level 1 takes 0.5 ms and 19.2 KB, level 6 takes 1.7 ms and 18.2 KB.
 _COMPRESSION = 1
 #: Rows that are converted at a time. Python's numbers and texts take ten times the memory of the arrays; each block
@@ -46,37 +52,73 @@ class _Saved:
 
 
 def write_artifacts(
-    directory: Path, symbol: str, examples: Examples, matrix: Floats, text: str, booster: lightgbm.Booster
+    directory: Path, symbol: str, examples: Examples, matrix: Floats, trained: Trained, probabilities: Floats
 ) -> None:
-    """Write all files. `booster` is the model that was read from `text`."""
-    (directory / MODEL).write_text(text, encoding="utf-8")
-    (directory / PICKLE).write_bytes(pickle.dumps(_Saved(text), _PICKLE_PROTOCOL))
-    (directory / LABELS).write_bytes(_compressed(labels_csv(symbol, examples, matrix)))
-    (directory / IMPORTANCE).write_text(importance_csv(booster), encoding="utf-8")
+    """Write all files. `matrix` is (n, 15), `probabilities` (n,): the model's for each of the n bars."""
+    (directory / MODEL).write_text(trained.text, encoding="utf-8")
+    (directory / PICKLE).write_bytes(pickle.dumps(_Saved(trained.text), _PICKLE_PROTOCOL))
+    labels, predictions = _Gzip(), _Gzip()
+    for label_rows, prediction_rows in tables(symbol, examples, matrix, probabilities):
+        labels.add(label_rows)
+        predictions.add(prediction_rows)
+    (directory / LABELS).write_bytes(labels.whole())
+    (directory / PREDICTIONS).write_bytes(predictions.whole())
+    (directory / IMPORTANCE).write_text(importance_csv(trained.booster), encoding="utf-8")
 
 
-def labels_csv(symbol: str, examples: Examples, matrix: Floats) -> Iterator[bytes]:
-    """Return the labels file in pieces: a row per bar, with the columns `LABEL_COLUMNS`.
+def tables(symbol: str, examples: Examples, matrix: Floats, probabilities: Floats) -> Iterator[tuple[bytes, bytes]]:
+    """Return the labels file and the predictions file in pieces; both have a row for each bar.
 
-    Numbers have the fewest digits that give the same number again; a missing value is an empty field.
+    Numbers have the fewest digits that give the same number again; a missing value is an empty field. The `split` of a
+    prediction is train or validation, or empty for a row in neither: purged, or, at the end, without a label yet.
     """
-    yield ",".join(LABEL_COLUMNS).encode() + b"\n"
+    yield _header(LABEL_COLUMNS), _header(PREDICTION_COLUMNS)
     bars, name = examples.bars, _quoted(symbol)
     numbers = np.column_stack([bars.open, bars.high, bars.low, bars.close, bars.volume, matrix])
+    uses = _uses(examples)
     for first in range(0, len(bars), _ROWS_AT_ONCE):
         block = slice(first, first + _ROWS_AT_ONCE)
+        times = [time.encode() for time in bars.timestamps(block)]
         labelled = zip(examples.labels[block].astype(int).tolist(), examples.returns[block].tolist(), strict=True)
         rows = [[*row, *last] for row, last in zip_longest(numbers[block].tolist(), labelled, fillvalue=(None, None))]
         # Encoding the block as JSON takes a tenth of the time of formatting each number. JSON has null for NaN, too.
         values = msgspec.json.encode(rows)[2:-2].replace(b"null", b"").split(b"],[")
-        lines = (f"{time},{name},".encode() + row for time, row in zip(bars.timestamps(block), values, strict=True))
-        yield b"\n".join((*lines, b""))
+        chances = msgspec.json.encode(probabilities[block].tolist())[1:-1].split(b",")
+        yield (
+            b"".join(b"%b,%b,%b\n" % (time, name, row) for time, row in zip(times, values, strict=True)),
+            b"".join(
+                b"%b,%b,%b\n" % (time, _USES[use], chance)
+                for time, use, chance in zip(times, uses[block].tolist(), chances, strict=True)
+            ),
+        )
 
 
-def _compressed(pieces: Iterable[bytes]) -> bytes:
-    """Return a gzip file whose header has no time, so that equal contents give equal bytes."""
-    compressor = zlib.compressobj(_COMPRESSION, wbits=zlib.MAX_WBITS + 16)
-    return b"".join((*map(compressor.compress, pieces), compressor.flush()))
+def _header(columns: tuple[str, ...]) -> bytes:
+    return ",".join(columns).encode() + b"\n"
+
+
+def _uses(examples: Examples) -> npt.NDArray[np.int8]:
+    """(n,) the index in `_USES` of each bar."""
+    uses = np.zeros(len(examples.bars), np.int8)
+    uses[: len(examples.labels)] = 1
+    uses[examples.split.train], uses[examples.split.validation] = 3, 5
+    uses[: len(examples.labels)] += examples.labels
+    return uses
+
+
+class _Gzip:
+    """A compressed file whose header has no time, so that equal contents give equal bytes."""
+
+    def __init__(self) -> None:
+        self._compressor = zlib.compressobj(_COMPRESSION, wbits=zlib.MAX_WBITS + 16)
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(self._compressor.compress(piece))
+
+    def whole(self) -> bytes:
+        """The end of the file included."""
+        return b"".join((*self._pieces, self._compressor.flush()))
 
 
 def importance_csv(booster: lightgbm.Booster) -> str:
@@ -87,5 +129,6 @@ def importance_csv(booster: lightgbm.Booster) -> str:
     return "".join(("feature,gain,split\n", *(f"{name},{gain!r},{split}\n" for name, gain, split in rows)))
 
 
-def _quoted(symbol: str) -> str:
-    return '"' + symbol.replace('"', '""') + '"' if "," in symbol or '"' in symbol else symbol
+def _quoted(symbol: str) -> bytes:
+    text = '"' + symbol.replace('"', '""') + '"' if "," in symbol or '"' in symbol else symbol
+    return text.encode()

@@ -69,6 +69,11 @@ class Bars:
             dropped_code=self.dropped_code[dropped],
         )
 
+    def first_from(self, day: dt.date) -> int:
+        """The number of the first bar of `day` or a later date; that of all bars if there is none."""
+        late = self.local >= (day - _EPOCH).days * DAY_US
+        return int(late.argmax()) if late.any() else len(self)
+
     def columns(self) -> tuple[Integers, npt.NDArray[np.int32], Floats, Floats, Floats, Floats, Floats]:
         """The columns of the bars, in the order of the fields."""
         return self.local, self.offset, self.open, self.high, self.low, self.close, self.volume

@@ -16,6 +16,9 @@ from gpusched.workload import NoData
 #: remedy for too few rows
 LONGER = "give longer windows (--window-days), or a smaller training.min_rows"
 
+#: remedy for a tail all of whose rows are without labels
+MORE_DAYS = "give more days that validate (--validation-days): the last `horizon` bars have no label"
+
 
 class Examples(msgspec.Struct, frozen=True):
     """n bars of a window, the first u of which have a label."""
@@ -63,16 +66,29 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
     rises = labels(returns, settings.threshold)
     if settings.split == "random":
         parts = split.random(rises, settings.validation_fraction, settings.lightgbm["seed"])
+    elif settings.validation_days:
+        parts = split.at(min(bars.first_from(_tail(end, settings)), usable), usable, settings.horizon)
     else:
         parts = split.chronological(usable, settings.validation_fraction, settings.horizon)
     if not len(parts.train) or not len(parts.validation):
         raise NoData(
             f"too few rows: {usable} leave {len(parts.train)} to train on and {len(parts.validation)} to validate with"
-            f" (validation_fraction {settings.validation_fraction}, horizon {settings.horizon})",
-            remedy=LONGER,
+            f" ({_validation(end, settings)}, horizon {settings.horizon})",
+            remedy=MORE_DAYS if settings.validation_days and len(parts.train) else LONGER,
         )
     _check_both_classes(rises[parts.train], settings)
     return Examples(bars, returns, rises, parts)
+
+
+def _tail(end: dt.date, settings: Settings) -> dt.date:
+    """The first day of the days that validate."""
+    return dt.date.fromordinal(max(1, end.toordinal() - settings.validation_days + 1))
+
+
+def _validation(end: dt.date, settings: Settings) -> str:
+    if settings.validation_days:
+        return f"the {settings.validation_days} days from {_tail(end, settings)} validate"
+    return f"validation_fraction {settings.validation_fraction}"
 
 
 def _check_both_classes(train: Labels, settings: Settings) -> None:

@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 
 from gpusched.teacher.bars import Bars
-from gpusched.teacher.settings import READING, Settings
+from gpusched.teacher.settings import READING, Settings, written
 
 #: Increase it with every change that makes a different model or different artifacts of the same bars and settings.
-WORKLOAD_VERSION = 3
+WORKLOAD_VERSION = 4
 
 
 def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings: Settings) -> str:
@@ -28,12 +28,11 @@ def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings:
     Paths, threads and devices are left out; so are `min_rows`, which only decides whether there is a result, and the
     settings for reading files, whose effect is in the bars.
     """
-    all_settings = msgspec.to_builtins(settings)
     inputs: dict[str, Any] = {
         "workload": WORKLOAD_VERSION,
         "lightgbm": lightgbm_version(),
         "window": [symbol, start, end],
-        "settings": {name: value for name, value in all_settings.items() if name not in ("min_rows", *READING)},
+        "settings": {name: value for name, value in written(settings).items() if name not in ("min_rows", *READING)},
         "dropped": bars.quality(),
     }
     digest = hashlib.sha256(msgspec.json.encode(inputs, order="sorted"))

@@ -73,6 +73,8 @@ Horizon = Annotated[int, Meta(ge=1, le=1_000_000)]
 Threshold = Annotated[float, Meta(gt=-1, le=1000)]
 #: share of the usable rows that training never sees
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
+#: calendar days at the end of a window that training never sees; 0: a fraction instead
+ValidationDays = Annotated[int, Meta(ge=0, le=36_500)]
 #: usable rows below which a window is skipped
 MinRows = Annotated[int, Meta(ge=2)]
 
@@ -88,6 +90,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threshold: Threshold = 0.02
     split: Literal["chronological", "random"] = "chronological"
     validation_fraction: Fraction = 0.2
+    #: in place of `validation_fraction`, if it is not 0
+    validation_days: ValidationDays = 0
     min_rows: MinRows = 20
     #: role (see `COLUMNS`) → name of its column, for columns whose names do not tell
     columns: dict[str, str] = {}
@@ -104,6 +108,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 #: the roles of columns: the keys of `Settings.columns`
 COLUMNS = ("timestamp", "time", "open", "high", "low", "close", "volume", "symbol")
+#: settings that version 0.1 lacked, and their defaults
+_LATER = {"validation_days": 0}
 #: settings that change how files are read; their effect is in the bars
 READING = ("columns", "timezone", "date_format", "decimal", "strict")
 
@@ -122,7 +128,19 @@ def parse_settings(raw: Mapping[str, Any]) -> Settings:
             raise BadParameters(f"setting columns: there is no {role!r} in it{did_you_mean(role, COLUMNS)}")
     _check_timezone(settings.timezone)
     _check_date_format(settings.date_format)
+    if settings.validation_days and settings.split == "random":
+        raise BadParameters("setting validation_days: the last days validate only if split is chronological")
     return msgspec.structs.replace(settings, lightgbm=lightgbm_parameters(settings.lightgbm))
+
+
+def written(settings: Settings) -> dict[str, Any]:
+    """The settings by name, as they are handed on and digested.
+
+    Those that version 0.1 lacked are left out while they have their default: fingerprints and ids of batches made
+    without them stay valid.
+    """
+    plain: dict[str, Any] = msgspec.to_builtins(settings)
+    return {name: value for name, value in plain.items() if _LATER.get(name, ...) != value}
 
 
 def _check_timezone(name: str) -> None:

@@ -19,12 +19,16 @@ class Split(msgspec.Struct, frozen=True):
 
 
 def chronological(rows: int, fraction: float, horizon: int) -> Split:
-    """The last `fraction` of the rows, at least one row, is for validation.
+    """The last `fraction` of the rows, at least one row, is for validation; see `at`."""
+    return at(rows - max(1, round(rows * fraction)), rows, horizon)
+
+
+def at(boundary: int, rows: int, horizon: int) -> Split:
+    """The rows from `boundary` on are for validation.
 
     The `horizon` rows before it are in neither part: their labels are made of prices from the time of the validation,
     so a model trained on them would have seen those prices.
     """
-    boundary = rows - max(1, round(rows * fraction))
     return Split(np.arange(max(0, boundary - horizon)), np.arange(boundary, rows))
 
 

@@ -19,7 +19,7 @@ from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.fingerprint import WORKLOAD_VERSION, fingerprint, lightgbm_version
 from gpusched.teacher.history import load_history
 from gpusched.teacher.metrics import metrics
-from gpusched.teacher.settings import READING, Settings, parse_settings
+from gpusched.teacher.settings import READING, Settings, parse_settings, written
 from gpusched.teacher.training import Trained, train
 from gpusched.workload import Report, Result, Task
 
@@ -64,14 +64,14 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
 
     phase("metrics")
-    probabilities = np.asarray(trained.booster.predict(matrix[: len(examples.labels)]))
+    probabilities = np.asarray(trained.booster.predict(matrix))
     scores = {
         name: metrics(examples.labels[rows], probabilities[rows])
         for name, rows in (("train", examples.split.train), ("validation", examples.split.validation))
     }
 
     phase("artifacts")
-    write_artifacts(directory, task.symbol, examples, matrix, trained.text, trained.booster)
+    write_artifacts(directory, task.symbol, examples, matrix, trained, probabilities)
     phase.end()
     return Result(
         metrics=scores,
@@ -79,12 +79,13 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
         metadata=_metadata(task, settings, trained, digest, bars.quality()),
         phases=phase.seconds,
         fingerprint=digest,
+        constant=len(np.unique(probabilities[examples.split.validation])) == 1,
     )
 
 
 def _metadata(task: Task, settings: Settings, trained: Trained, digest: str, quality: dict[str, int]) -> dict[str, Any]:
     """The details in metadata.json that identify this model, and that are needed to make it again."""
-    given, defaults = msgspec.to_builtins(settings), Settings()
+    given, defaults = written(settings), Settings()
     return {
         "requested": {"symbol": task.symbol, "start": task.start.isoformat(), "end": task.end.isoformat()}
         | {name: value for name, value in given.items() if name not in ("lightgbm", *READING)}

@@ -7,14 +7,13 @@ line.
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from gpusched.core.calendar import Days
-from gpusched.core.model import DataNote, DeviceType, Standing, WindowResult
-from gpusched.workload import SurveyTask, Task, Trial
+from gpusched.core.model import DataNote, DeviceType, PlannedWindow, Window, WindowResult
+from gpusched.workload import ProgramFault, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
 MAX_PACKET_BYTES = 64 * 1024
@@ -39,16 +38,31 @@ class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     output_dir: str
     #: no link may lead to `output_dir`
     guarded: bool = False
+    #: modules that the launcher has imported for it, beside those of the workload
+    imports: tuple[str, ...] = ()
+
+
+class SymbolWindows(msgspec.Struct, frozen=True):
+    """Windows of one symbol that are to be looked at."""
+
+    symbol: str
+    windows: tuple[Window, ...]
 
 
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
     """Look at the windows of some symbols, and at results already committed for them."""
 
     workload: str
-    tasks: tuple[SurveyTask, ...]
+    data_root: str
+    cache_dir: str
+    #: `Task.settings` by point
+    settings: dict[str, dict[str, Any]]
+    symbols: tuple[SymbolWindows, ...]
     output_dir: str
     #: a committed result is reusable if it was trained on one of these
     device_types: tuple[DeviceType, ...]
+    #: as in `WindowJob`: the same launcher serves both
+    imports: tuple[str, ...] = ()
 
 
 class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
@@ -73,6 +87,8 @@ class Preload(msgspec.Struct, frozen=True, kw_only=True, tag="preload"):
 
     workload: str
     needed_by: Needs
+    #: further modules that windows need
+    imports: tuple[str, ...] = ()
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
@@ -167,23 +183,16 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
-    """One window of a survey; `committed` is a verified result that can be reused instead of training."""
+    """The plan of one window, as the survey found its data; `committed` can be reused instead of training."""
 
-    symbol: str
-    start: dt.date
-    end: dt.date
-    bars: int
-    usable_rows: int
-    skip_reason: str | None = None
-    refusal: str | None = None
-    remedy: str = ""
-    fingerprint: str | None = None
-    committed: WindowResult | None = None
-    replaces: Standing = "nothing"
+    planned: PlannedWindow
 
 
 class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):
-    """The notes on a symbol's data, and its days with bars, sent before its windows; see `SymbolSurvey`."""
+    """The notes on a symbol's data, and its days with bars, sent before its windows; see `SymbolSurvey`.
+
+    It is sent again for a point that finds others.
+    """
 
     symbol: str
     notes: tuple[DataNote, ...]
@@ -192,7 +201,7 @@ class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_sy
 
 
 class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed"):
-    """No window of a symbol can be trained.
+    """No window of a symbol, or none at one point of a sweep, can be trained.
 
     It has no data, or its data cannot be used, or the survey failed (`unknown`), which says nothing about the data.
     """
@@ -201,15 +210,15 @@ class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed
     what: Literal["no_data", "bad_data", "unknown"]
     reason: str
     remedy: str = ""
+    #: None: all points
+    point: str | None = None
 
 
 class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
     pass
 
 
-ErrorKind = Literal[
-    "no_data", "bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "device_lost", "raised"
-]
+ErrorKind = ProgramFault | Literal["no_data", "bad_data", "bad_parameters", "device_mismatch", "raised"]
 
 
 class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):

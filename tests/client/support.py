@@ -10,7 +10,8 @@ from rich.console import Console, RenderableType
 
 from gpusched.client.views.batch import BatchView
 from gpusched.core.events import AttemptEnded, Event, ProgressReported
-from gpusched.core.model import Device, Ending, WindowResult
+from gpusched.core.model import Device, WindowResult
+from gpusched.core.states import Ending
 from tests.core.support import RESULT, Driver, failure, key
 
 TEACHER_METRICS: dict[str, Any] = {

@@ -11,10 +11,9 @@ from gpusched.client.views.panels import PANELS, Cursor, rows
 from gpusched.core.events import (
     BatchHeld,
     BatchReleased,
-    CancelRequested,
+    ChangeRequested,
     DeviceChanged,
     ProgressReported,
-    RetryRequested,
 )
 from gpusched.core.model import Device, Reading, Slot
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, DeviceStatus, Snapshot, Trouble
@@ -207,7 +206,7 @@ def test_slots_show_what_their_windows_do() -> None:
     watcher.start(first, 1)
     assert "■◪◪□" in drawn(frame(watcher), 80, 24)
     assert "#oo." in drawn(frame(watcher), 80, 24, encoding="ascii")
-    watcher.send(CancelRequested(batch_id="b", label=first.label))
+    watcher.send(ChangeRequested(verb="cancel", batch_id="b", label=first.label))
     assert "▣◪◪□" in drawn(frame(watcher), 80, 24)
 
 
@@ -263,7 +262,7 @@ def chosen_device(watcher: Watcher) -> Cursor:
 def test_what_is_tried_again_has_not_ended() -> None:
     watcher = scene()
     batch_id, window = watcher.overview.failures[-1]
-    watcher.send(RetryRequested(batch_id=batch_id, label=window.label))
+    watcher.send(ChangeRequested(verb="retry", batch_id=batch_id, label=window.label))
     found = rows(watcher.overview)
     assert [len(found[panel]) for panel in ("failed", "finished")] == [1, 10]
 

@@ -9,17 +9,8 @@ import msgspec
 import pytest
 
 from gpusched.client.drawing.details import device_details, window_details
-from gpusched.core.model import (
-    Finished,
-    PlannedWindow,
-    Queued,
-    Reading,
-    Slot,
-    Succeeded,
-    Usage,
-    Window,
-    WindowResult,
-)
+from gpusched.core.model import PlannedWindow, Reading, Slot, Window, WindowResult
+from gpusched.core.states import Finished, Queued, Succeeded, Usage
 from gpusched.protocol import AttemptLine, StoryLine, WindowDetail
 from tests.client.test_dashboard import pool
 from tests.client.test_windows import line

@@ -24,13 +24,13 @@ from gpusched.core.model import (
     DataNotes,
     Device,
     PlannedWindow,
-    Queued,
     Reading,
     Slot,
     Window,
     WindowKey,
     window_label,
 )
+from gpusched.core.states import Queued
 from gpusched.protocol import (
     BatchDetail,
     BatchStatus,

@@ -18,8 +18,9 @@ import pytest
 from gpusched.client.report import Report, page
 from gpusched.client.views.batch import BatchView
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import BatchSpec, DataNote, Finished, Queued, Slot, Starting, TimedOut, WindowKey, window_label
+from gpusched.core.model import BatchSpec, DataNote, Slot, WindowKey, window_label
 from gpusched.core.samples import Sample
+from gpusched.core.states import Finished, Queued, Starting, TimedOut
 from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -12,7 +12,7 @@ from rich.console import Console
 from gpusched.client.drawing import terminal as render
 from gpusched.client.drawing.terminal import LINES_A_FRAME, RunScreen, open_console
 from gpusched.client.views.batch import BatchView
-from gpusched.core.events import CancelRequested, DeviceLost, Event, HoldRequested, Update
+from gpusched.core.events import ChangeRequested, DeviceLost, Event, Update
 from gpusched.core.model import Device, Limits
 from gpusched.core.planning import Plan
 from tests.client.support import Onlooker, console, text
@@ -87,7 +87,7 @@ def test_a_hold_and_a_lost_device_are_said() -> None:
     out = console(terminal=False)
     with RunScreen(out, BatchView()) as screen:
         look = Shown(screen, gpu(0), gpu(1))
-        look.submit(batch(), ["A"]).send(HoldRequested(batch_id="b"))
+        look.submit(batch(), ["A"]).send(ChangeRequested(verb="hold", batch_id="b"))
         look.send(DeviceLost(device_id="GPU-1", reason="it fell off the bus"))
     assert text(out).splitlines() == [
         "Held: held by request",
@@ -99,7 +99,7 @@ def test_windows_cancelled_in_the_queue_are_counted_in_silence() -> None:
     out, view = console(terminal=False), BatchView()
     with RunScreen(out, view) as screen:
         look = Shown(screen)
-        look.submit(batch(), ["A", "B"]).send(CancelRequested(batch_id="b", label=label("B")))
+        look.submit(batch(), ["A", "B"]).send(ChangeRequested(verb="cancel", batch_id="b", label=label("B")))
     assert text(out) == ""
     assert view.counts["cancelled"] == 1
 

@@ -7,22 +7,12 @@ import time
 import msgspec
 import pytest
 
-from gpusched.client.drawing.reasons import general_reason
 from gpusched.client.views.batch import KEPT_FAILURES, BatchView
-from gpusched.core.events import CancelRequested, HoldRequested, ReleaseRequested, RetryRequested, WindowMoved
-from gpusched.core.model import (
-    OUTCOMES,
-    Failed,
-    Finished,
-    Limits,
-    Queued,
-    Running,
-    Slot,
-    Starting,
-    Succeeded,
-    TimedOut,
-    name_of,
-)
+from gpusched.client.views.reasons import general_reason
+from gpusched.core.events import ChangeRequested, WindowMoved
+from gpusched.core.model import Limits, Slot
+from gpusched.core.states import Failed, Finished, Queued, Running, Starting, Succeeded, TimedOut
+from gpusched.core.statuses import OUTCOMES, name_of
 from gpusched.protocol import BatchStatus, Snapshot
 from tests.client.support import TEACHER_METRICS, Onlooker
 from tests.client.test_windows import line
@@ -67,7 +57,7 @@ def test_progress_of_an_earlier_attempt_changes_nothing() -> None:
 
 def test_a_window_being_stopped_says_so_whatever_it_reports() -> None:
     look = Onlooker()
-    look.submit(batch(), ["A"]).start(key("A")).send(CancelRequested(batch_id="b"))
+    look.submit(batch(), ["A"]).start(key("A")).send(ChangeRequested(verb="cancel", batch_id="b"))
     look.progress("A", "training", 1, 2)
     assert look.view.running[0].phase == "stopping"
 
@@ -105,7 +95,7 @@ def test_a_retried_window_does_not_count_as_failed_any_more() -> None:
     look = Onlooker()
     look.submit(batch(), ["A"])
     look.fail("A")
-    look.send(RetryRequested(batch_id="b"))
+    look.send(ChangeRequested(verb="retry", batch_id="b"))
     assert look.view.totals()["failed"] == 0
     assert look.view.failures == []
     assert look.view.eta_s(look.at) is None
@@ -116,16 +106,16 @@ def test_a_retried_window_does_not_count_as_failed_any_more() -> None:
 
 def test_a_hold_and_its_release() -> None:
     look = Onlooker()
-    look.submit(batch(), ["A"]).send(HoldRequested(batch_id="b"))
+    look.submit(batch(), ["A"]).send(ChangeRequested(verb="hold", batch_id="b"))
     assert look.view.held_reason == "held by request"
     assert look.view.eta_s(look.at) is None
-    look.send(ReleaseRequested(batch_id="b"))
+    look.send(ChangeRequested(verb="release", batch_id="b"))
     assert look.view.held_reason is None
 
 
 def test_a_window_cancelled_in_the_queue_is_counted_but_did_not_finish_on_a_slot() -> None:
     look = Onlooker()
-    look.submit(batch(), ["A", "B"]).send(CancelRequested(batch_id="b", label=label("B")))
+    look.submit(batch(), ["A", "B"]).send(ChangeRequested(verb="cancel", batch_id="b", label=label("B")))
     assert look.view.counts["cancelled"] == 1
     assert look.view.last_finished is None
 

@@ -28,6 +28,7 @@ from gpusched.config import (
     workload_settings,
 )
 from gpusched.config.schema import Priority, bounds, range_of
+from gpusched.core.planning import digest
 from gpusched.core.terms import terms_of, with_terms
 from gpusched.errors import ConfigError
 from gpusched.service.submission import BadSubmission, check_terms
@@ -386,6 +387,18 @@ def test_a_batch_has_the_dates_and_limits_of_the_configuration(here: Path) -> No
     assert made.data_root == str(here / "data")
     assert (made.limits.memory_limit_bytes, made.limits.max_attempts, made.limits.grace_s) == (2 * 1024**2, 1, 10.0)
     assert made.settings["lightgbm"] == LIGHTGBM_DEFAULTS
+
+
+def test_settings_that_the_first_version_lacked_change_no_batch_that_does_not_use_them(here: Path) -> None:
+    dates = ("windows.start=2022-01-01", "windows.end=2022-12-31")
+    plain, given = (
+        spec(*dates),
+        spec(*dates, "windows.stride_days=0", "windows.anchored=false", "split.validation_days=0"),
+    )
+    assert digest(given, None) == digest(plain, None)
+    rolling = spec(*dates, "windows.stride_days=30", "windows.anchored=true", "split.validation_days=10")
+    assert (rolling.stride_days, rolling.anchored, rolling.settings["validation_days"]) == (30, True, 10)
+    assert digest(rolling, None) != digest(plain, None)
 
 
 TERMS = terms(load(path=Path("/dev/null"), environ={}).config)

@@ -28,21 +28,17 @@ from gpusched.core.model import (
     BatchSpec,
     Device,
     DeviceChoice,
-    Ending,
-    Failure,
-    FailureKind,
     HostReading,
     Instant,
     Limits,
     PlannedWindow,
     Reading,
-    State,
-    Usage,
     Window,
     WindowKey,
     WindowResult,
 )
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Ending, Failure, FailureKind, State, Usage
 
 GIB = 1 << 30
 DAY = dt.date(2022, 1, 1)

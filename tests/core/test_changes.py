@@ -7,18 +7,15 @@ from gpusched.core.events import (
     BatchFinished,
     BatchRecovered,
     BatchReopened,
-    CancelRequested,
     ChangeAdvanced,
     ChangeMade,
-    HoldRequested,
+    ChangeRequested,
     NodeJoined,
-    ReleaseRequested,
-    RetryRequested,
     SliceGranted,
     WindowMoved,
 )
-from gpusched.core.model import Cancelled, Finished, Held, Queued, Running, Stopping
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Cancelled, Finished, Held, Queued, Running, Stopping
 from tests.core.support import Driver, batch, cpu, key
 
 NAMES = [f"W{number}" for number in range(10)]
@@ -52,7 +49,7 @@ def go_on(made: Driver) -> int:
 
 def test_what_runs_is_told_at_once_and_nothing_new_starts() -> None:
     made = driver()
-    made.start(key("W0"), pid=1).start(key("W1"), pid=2).send(CancelRequested(batch_id="b"))
+    made.start(key("W0"), pid=1).start(key("W1"), pid=2).send(ChangeRequested(verb="cancel", batch_id="b"))
     assert states(made)[:2] == [Stopping, Stopping]
     assert isinstance(made.records[-1], ChangeAdvanced)
     assert made.records[-1] == ChangeAdvanced(
@@ -69,19 +66,19 @@ def test_what_runs_is_told_at_once_and_nothing_new_starts() -> None:
 
 
 def test_a_small_change_takes_no_second_turn() -> None:
-    made = driver(["W0", "W1", "W2"]).send(HoldRequested(batch_id="b", label=key("W2").label))
+    made = driver(["W0", "W1", "W2"]).send(ChangeRequested(verb="hold", batch_id="b", label=key("W2").label))
     assert not made.scheduler.changing
     change = Change(verb="hold", label=key("W2").label, done=1, windows=1)
     assert made.records[-1] == ChangeMade(batch_id="b", change=change, recorded=False, at=made.at + 1e9)
-    made.send(HoldRequested(batch_id="b", label=key("W2").label))
+    made.send(ChangeRequested(verb="hold", batch_id="b", label=key("W2").label))
     assert made.records == [], "nothing to do"
 
 
 def test_changes_of_a_batch_are_made_in_the_order_in_which_they_were_asked_for() -> None:
-    made = driver().send(HoldRequested(batch_id="b"))
-    made.send(CancelRequested(batch_id="b")).send(RetryRequested(batch_id="b"))
+    made = driver().send(ChangeRequested(verb="hold", batch_id="b"))
+    made.send(ChangeRequested(verb="cancel", batch_id="b")).send(ChangeRequested(verb="retry", batch_id="b"))
     assert isinstance(made.records[-1], ChangeAdvanced), "it is durable before its turn comes"
-    made.send(CancelRequested(batch_id="b", label=key("W9").label))
+    made.send(ChangeRequested(verb="cancel", batch_id="b", label=key("W9").label))
     assert made.scheduler.is_changing("b")
     go_on(made)
     assert states(made) == [Stopping] * 2 + [Queued] * 7 + [Finished], "two run, and are retried when they have ended"
@@ -89,11 +86,11 @@ def test_changes_of_a_batch_are_made_in_the_order_in_which_they_were_asked_for()
 
 def test_a_batch_is_finished_only_when_no_change_can_open_it_again() -> None:
     made = driver().end(key("W0")).end(key("W1"))
-    made.end(key("W2")).end(key("W3")).send(CancelRequested(batch_id="b"))
+    made.end(key("W2")).end(key("W3")).send(ChangeRequested(verb="cancel", batch_id="b"))
     made.end(key("W4")).end(key("W5"))
     go_on(made)
     assert isinstance(made.records[-1], BatchFinished)
-    made.send(RetryRequested(batch_id="b"))
+    made.send(ChangeRequested(verb="retry", batch_id="b"))
     records = list(made.records)
     while made.scheduler.changing:
         records += made.send(SliceGranted()).records
@@ -103,7 +100,7 @@ def test_a_batch_is_finished_only_when_no_change_can_open_it_again() -> None:
 
 def test_batches_take_turns() -> None:
     made = driver().submit(batch("other"), NAMES)
-    made.send(CancelRequested(batch_id="b")).send(CancelRequested(batch_id="other"))
+    made.send(ChangeRequested(verb="cancel", batch_id="b")).send(ChangeRequested(verb="cancel", batch_id="other"))
     seen = []
     while made.scheduler.changing:
         made.send(SliceGranted())
@@ -112,7 +109,13 @@ def test_batches_take_turns() -> None:
 
 
 def test_a_restart_goes_on_where_it_was() -> None:
-    made = driver().send(HoldRequested(batch_id="b")).end(key("W0")).end(key("W1")).send(CancelRequested(batch_id="b"))
+    made = (
+        driver()
+        .send(ChangeRequested(verb="hold", batch_id="b"))
+        .end(key("W0"))
+        .end(key("W1"))
+        .send(ChangeRequested(verb="cancel", batch_id="b"))
+    )
     made.send(SliceGranted())
     told = made.records[-1]
     assert isinstance(told, ChangeAdvanced)
@@ -131,9 +134,9 @@ def test_a_restart_goes_on_where_it_was() -> None:
 def test_windows_that_were_held_one_by_one_are_released_together() -> None:
     made = driver()
     for name in NAMES[2:]:
-        made.send(HoldRequested(batch_id="b", label=key(name).label))
+        made.send(ChangeRequested(verb="hold", batch_id="b", label=key(name).label))
     assert states(made)[2:] == [Held] * 8
-    made.send(ReleaseRequested(batch_id="b"))
+    made.send(ChangeRequested(verb="release", batch_id="b"))
     go_on(made)
     assert states(made)[2:] == [Queued] * 8
     assert not any(isinstance(made.state(key(name)), Running) for name in NAMES)

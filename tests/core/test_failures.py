@@ -20,24 +20,14 @@ from gpusched.core.failures import (
     last_words,
     signature,
 )
-from gpusched.core.model import (
-    Ending,
-    Failed,
-    Failure,
-    FailureKind,
-    Limits,
-    Lost,
-    Outcome,
-    Skipped,
-    TimedOut,
-    WindowResult,
-)
+from gpusched.core.model import Limits, WindowResult
+from gpusched.core.states import Ending, Failed, Failure, FailureKind, Lost, Outcome, Skipped, TimedOut
 from tests.core.support import RESULT, failure
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 #: nothing runs when it is noticed
 AFTERWARDS = {"missing"}
-FATAL = {"no_data", "bad_data", "bad_parameters", "memory"} | AFTERWARDS
+FATAL = {"no_data", "bad_data", "bad_parameters", "memory", "permanent"} | AFTERWARDS
 NOBODYS = {
     *("host_memory", "device_memory", "device_mismatch", "device_lost"),
     *("node_lost", "launch_refused", "launcher_lost", "interrupted"),

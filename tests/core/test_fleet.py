@@ -15,8 +15,9 @@ from gpusched.core.events import (
     TrialBegan,
     TrialEnded,
 )
-from gpusched.core.model import Device, DeviceChoice, Failure, Finished, Limits, Queued, Running, Slot, Stopping
+from gpusched.core.model import Device, DeviceChoice, Limits, Slot
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Failure, Finished, Queued, Running, Stopping
 from tests.core.support import Driver, batch, cpu, gpu, key, planned
 
 OPENCL = Device(id="GPU-0", name="a card", lightgbm_type="gpu", capacity=2)

@@ -10,7 +10,8 @@ from gpusched.core.estimates import Estimates
 from gpusched.core.events import WindowMoved
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.memory import LEAST_HOST_BYTES, Memory, Need
-from gpusched.core.model import Device, Failed, Finished, Limits, Queued, Running, Starting, Usage
+from gpusched.core.model import Device, Limits
+from gpusched.core.states import Failed, Finished, Queued, Running, Starting, Usage
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, host, key, planned, reading
 
 MIB = 1 << 20

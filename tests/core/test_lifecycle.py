@@ -9,19 +9,9 @@ import pytest
 
 from gpusched.core import lifecycle
 from gpusched.core.lifecycle import TRANSITIONS, IllegalMove, Move
-from gpusched.core.model import (
-    Cancelled,
-    Finished,
-    Held,
-    Queued,
-    Running,
-    Slot,
-    Starting,
-    State,
-    StateName,
-    Stopping,
-    name_of,
-)
+from gpusched.core.model import Slot
+from gpusched.core.states import Cancelled, Finished, Held, Queued, Running, Starting, State, Stopping
+from gpusched.core.statuses import StateName, name_of
 
 SLOT = Slot(0, "cpu")
 STATES: dict[StateName, State] = {

@@ -8,7 +8,7 @@ from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
     BatchReleased,
-    CancelRequested,
+    ChangeRequested,
     DeviceChanged,
     DeviceLost,
     DeviceRead,
@@ -21,18 +21,9 @@ from gpusched.core.events import (
     TrialEnded,
     WindowMoved,
 )
-from gpusched.core.model import (
-    Cancelled,
-    Device,
-    Finished,
-    HostReading,
-    Limits,
-    Queued,
-    Running,
-    Slot,
-    Starting,
-)
+from gpusched.core.model import Device, HostReading, Limits, Slot
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Cancelled, Finished, Queued, Running, Starting
 from gpusched.core.timers import TIDY
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, gpu, key, planned, reading
 
@@ -145,7 +136,7 @@ def test_a_device_of_a_silent_node_does_not_open(how: str) -> None:
 def test_the_windows_of_a_lost_node_go_elsewhere_and_no_try_is_used_up() -> None:
     made = nodes(gpu(0, 2, host="n1"), cpu(1, host="n1")).submit(batch(device="cuda", limits=ONCE), ["A", "B", "C"])
     made.start(A, pid=1).start(B, pid=2)
-    made.send(CancelRequested(batch_id="b", label=B.label))
+    made.send(ChangeRequested(verb="cancel", batch_id="b", label=B.label))
     made.send(NodeLost(host="n1", reason="no word for 12 s"))
     assert changes(made) == [("GPU-0", "gone", "no word for 12 s"), ("cpu@n1", "gone", "no word for 12 s")]
     assert made.state(A) == Queued(attempt=2)

@@ -11,8 +11,8 @@ from gpusched.core import planning
 from gpusched.core.events import (
     AttemptEnded,
     BatchAltered,
+    ChangeRequested,
     DeviceRead,
-    HoldRequested,
     ResultsChecked,
     ShutdownRequested,
     WindowsAdded,
@@ -21,29 +21,26 @@ from gpusched.core.events import (
 from gpusched.core.failures import missed, trained
 from gpusched.core.fastest import load
 from gpusched.core.memory import Memory, Need
-from gpusched.core.model import (
+from gpusched.core.model import Choice, DeviceChoice, Instant, Slot
+from gpusched.core.placement import types_for
+from gpusched.core.planning import Plan
+from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.states import (
     Cancelled,
-    Choice,
-    DeviceChoice,
     Failed,
     Finished,
-    Instant,
     Lost,
     Outcome,
     Queued,
     Reused,
     Running,
     Skipped,
-    Slot,
     Succeeded,
     TimedOut,
     Usage,
-    reason_of,
 )
-from gpusched.core.placement import types_for
-from gpusched.core.planning import Plan
-from gpusched.core.queue import BatchQueue, Entry
-from gpusched.core.totals import batch_object, device_object, totals
+from gpusched.core.statuses import reason_of, totals
+from gpusched.core.totals import batch_object, device_object
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, host, key, label, planned, reading
 
 SIZES = (("A", 200), ("B", 100))
@@ -195,7 +192,7 @@ def test_a_starved_pool_says_whose_memory_is_used(starve: Callable[[Driver], obj
 
 def test_a_held_batch_does_not_starve() -> None:
     driver = Driver(gpu()).send(DeviceRead(reading=reading(free=0, total=4 * GIB))).submit(batch(), ["A"])
-    driver.send(HoldRequested(batch_id="b", label=None))
+    driver.send(ChangeRequested(verb="hold", batch_id="b", label=None))
     assert driver.scheduler.starved() is None
 
 

@@ -19,58 +19,50 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     BatchSubmitted,
-    CancelRequested,
+    ChangeRequested,
     CheckResults,
     Command,
     DeviceLost,
     DeviceRead,
     DrainRequested,
     Event,
-    HoldRequested,
     Launch,
     NodeJoined,
     Record,
-    ReleaseRequested,
     ResultsChecked,
     ResumeRequested,
-    RetryRequested,
     ShutdownRequested,
     WindowMoved,
 )
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.lifecycle import IllegalMove
-from gpusched.core.model import (
-    CPU,
+from gpusched.core.model import CPU, HoldReason, Instant, Limits, Slot, WindowKey
+from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, STALE_S, Scheduler
+from gpusched.core.states import (
     Cancelled,
     Failed,
     FailureKind,
     Finished,
     Held,
-    HoldReason,
-    Instant,
-    Limits,
     Lost,
     Queued,
     Reused,
     Running,
     Skipped,
-    Slot,
     Starting,
     State,
     Stopping,
     Succeeded,
     TimedOut,
-    WindowKey,
 )
-from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, STALE_S, Scheduler
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, key, label, planned, reading
 
 ONCE = Limits(max_attempts=1, breaker_failures=0)
 A, B, C = (key(symbol) for symbol in "ABC")
-RETRY = RetryRequested(batch_id="b")
-CANCEL = CancelRequested(batch_id="b")
-HOLD = HoldRequested(batch_id="b")
-RELEASE = ReleaseRequested(batch_id="b")
+RETRY = ChangeRequested(verb="retry", batch_id="b")
+CANCEL = ChangeRequested(verb="cancel", batch_id="b")
+HOLD = ChangeRequested(verb="hold", batch_id="b")
+RELEASE = ChangeRequested(verb="release", batch_id="b")
 
 
 def names(count: int) -> list[str]:
@@ -176,6 +168,15 @@ def test_longest_first_and_ties_as_submitted() -> None:
     rows = {"A": 100, "B": 1000, "C": 0, "D": 110, "E": 3000, "F": 1001, "G": 100, "H": 3600, "I": 1, "J": 1150}
     driver = Driver().submit(batch(), [planned(name, n) for name, n in rows.items()])
     assert "".join(drain(driver)) == "HEJBFDAGIC"
+
+
+def test_priorities_and_durations_that_were_asked_for_order_the_windows_of_a_batch() -> None:
+    asked = {"A": (0, 0.0), "B": (0, 2.0), "C": (5, 0.0), "D": (0, 0.1), "E": (5, 1.0), "F": (-1, 9.0)}
+    windows = [
+        msgspec.structs.replace(plan, window=msgspec.structs.replace(plan.window, priority=one, expected_seconds=s))
+        for plan, (one, s) in ((planned(name, 3000), value) for name, value in asked.items())
+    ]
+    assert "".join(drain(Driver().submit(batch(), windows))) == "ECBADF"
 
 
 def test_equal_windows_go_as_submitted() -> None:
@@ -302,7 +303,7 @@ def test_attempts_that_are_tried_again_do_not_count() -> None:
 def test_a_retry_starts_the_count_anew() -> None:
     driver = Driver().submit(BREAKER, names(6))
     fail(fail(driver, "W00"), "W01")
-    driver.send(RetryRequested(batch_id="b", label=label("W00")))
+    driver.send(ChangeRequested(verb="retry", batch_id="b", label=label("W00")))
     # W00 was submitted first, so it comes before what has not run yet, but after what holds the slot.
     assert holds(fail(driver, "W02")) == []
     assert driver.launched == ["W00"]
@@ -312,7 +313,7 @@ def test_a_retry_starts_the_count_anew() -> None:
 
 def test_a_retry_of_nothing_leaves_the_count() -> None:
     driver = Driver().submit(BREAKER, names(6))
-    fail(fail(driver, "W00"), "W01").send(RetryRequested(batch_id="b", label=label("W05")))
+    fail(fail(driver, "W00"), "W01").send(ChangeRequested(verb="retry", batch_id="b", label=label("W05")))
     assert holds(fail(driver, "W02")) != []
 
 
@@ -372,7 +373,7 @@ def test_a_fork_that_takes_too_long_is_stopped_and_goes_back() -> None:
 @pytest.mark.parametrize("delay", [1.0, 50.0])
 def test_cancelled_while_starting_ends_once_started(delay: float) -> None:
     """However late the process is there, it is asked to end, and killed if it does not."""
-    driver = Driver().submit(TIMED, ["A", "B"]).send(CancelRequested(batch_id="b", label=A.label))
+    driver = Driver().submit(TIMED, ["A", "B"]).send(ChangeRequested(verb="cancel", batch_id="b", label=A.label))
     assert driver.commands == []
     assert driver.state(A) == Stopping(attempt=1, slot=Slot(0, "cpu"), pid=None, reason="cancelled")
     driver.wait(delay).start(A)
@@ -457,17 +458,19 @@ def test_hold_and_release_a_batch() -> None:
 
 def test_hold_and_release_a_window() -> None:
     driver = Driver().submit(batch(), ["A", "B", "C"])
-    driver.send(HoldRequested(batch_id="b", label=label("B"))).send(HoldRequested(batch_id="b", label=label("A")))
+    driver.send(ChangeRequested(verb="hold", batch_id="b", label=label("B"))).send(
+        ChangeRequested(verb="hold", batch_id="b", label=label("A"))
+    )
     assert driver.state(key("B")) == Held(attempt=1)
     assert isinstance(driver.state(A), Starting), "what runs is not held"
     assert driver.end(A).launched == ["C"]
     driver.end(key("C"))
-    assert driver.send(ReleaseRequested(batch_id="b", label=label("B"))).launched == ["B"]
+    assert driver.send(ChangeRequested(verb="release", batch_id="b", label=label("B"))).launched == ["B"]
 
 
 def test_a_window_released_while_it_would_wait_goes_at_once_and_once() -> None:
     driver = Driver(cpu(3)).submit(batch(), ["A"]).end(A, ending=failure())
-    driver.send(HoldRequested(batch_id="b", label=A.label)).send(RELEASE)
+    driver.send(ChangeRequested(verb="hold", batch_id="b", label=A.label)).send(RELEASE)
     assert driver.launched == ["A"]
     assert driver.wait(1.0).commands == []
 
@@ -479,7 +482,7 @@ def test_a_window_cancelled_while_held_batch_finishes() -> None:
 
 
 @pytest.mark.parametrize("event", [CANCEL, HOLD, RELEASE, RETRY])
-def test_requests_for_nobody(event: CancelRequested) -> None:
+def test_requests_for_nobody(event: ChangeRequested) -> None:
     for unknown in (event, msgspec.structs.replace(event, label="x")):
         driver = Driver().send(unknown)
         assert (driver.records, driver.commands) == ([], [])
@@ -532,16 +535,16 @@ def test_a_batch_that_no_device_is_left_for_is_held_until_one_is_opened() -> Non
     # so is the next one, and one that is released in vain
     driver.submit(batch("late"), ["A"])
     assert driver.held("late") == reason
-    driver.send(ReleaseRequested(batch_id="late"))
+    driver.send(ChangeRequested(verb="release", batch_id="late"))
     assert driver.held("late") == reason
-    driver.send(HoldRequested(batch_id="b"))
+    driver.send(ChangeRequested(verb="hold", batch_id="b"))
     driver.send(ResumeRequested(device_id="GPU-0"))
     assert driver.held("b") is driver.held("late") is None
     assert driver.launched == ["A"]
 
 
 def test_a_device_comes_back_and_what_people_hold_stays_held() -> None:
-    driver = Driver(gpu(0)).submit(batch(), ["A"]).send(HoldRequested(batch_id="b"))
+    driver = Driver(gpu(0)).submit(batch(), ["A"]).send(ChangeRequested(verb="hold", batch_id="b"))
     driver.send(DeviceLost(device_id="GPU-0", reason="lost")).send(ResumeRequested(device_id="GPU-0"))
     assert driver.held("b") == "held by request"
 

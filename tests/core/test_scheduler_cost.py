@@ -6,7 +6,7 @@ import time
 
 from benchmarks.event_cost import SLOTS, full, no_collections, of_scheduler
 from gpusched.core.changes import SLICE_WINDOWS
-from gpusched.core.events import CancelRequested, SliceGranted, WindowMoved
+from gpusched.core.events import ChangeRequested, SliceGranted, WindowMoved
 from gpusched.core.model import Instant
 
 FEW, MANY = 1_000, 100_000
@@ -23,7 +23,7 @@ def cancel(count: int) -> float:
         scheduler, launches = full(count)
         begun = time.perf_counter()
         now = Instant(monotonic=1.0, wall=1.0)
-        records, _ = scheduler.handle(CancelRequested(batch_id="b"), now)
+        records, _ = scheduler.handle(ChangeRequested(verb="cancel", batch_id="b"), now)
         while scheduler.changing:
             more, _ = scheduler.handle(SliceGranted(), now)
             assert len(more) <= SLICE_WINDOWS + 1

@@ -21,9 +21,9 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     BatchSubmitted,
-    CancelRequested,
     ChangeAdvanced,
     ChangeMade,
+    ChangeRequested,
     CheckResults,
     Command,
     DeviceChanged,
@@ -32,7 +32,6 @@ from gpusched.core.events import (
     DeviceVanished,
     DrainRequested,
     Event,
-    HoldRequested,
     HostRead,
     Kill,
     Launch,
@@ -41,10 +40,8 @@ from gpusched.core.events import (
     NodeSilent,
     ProcessStuck,
     Record,
-    ReleaseRequested,
     ResultsChecked,
     ResumeRequested,
-    RetryRequested,
     ShutdownRequested,
     SliceGranted,
     Terminate,
@@ -55,28 +52,21 @@ from gpusched.core.events import (
 )
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.model import (
-    Active,
     Batch,
     DeviceChoice,
-    Failure,
-    FailureKind,
-    Finished,
     HoldReason,
     HostReading,
     Instant,
     Limits,
     PlannedWindow,
-    Queued,
-    Running,
     Slot,
-    State,
-    Stopping,
     Window,
     WindowKey,
-    has_result,
 )
 from gpusched.core.placement import suits
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Active, Failure, FailureKind, Finished, Queued, Running, State, Stopping
+from gpusched.core.statuses import WindowVerb, has_result
 from tests.core.support import DAY, GIB, RESULT, batch, cpu, gpu, reading
 
 DEVICES = (cpu(2), gpu(0, 2), gpu(1, 1))
@@ -330,14 +320,14 @@ class Machine(RuleBasedStateMachine):
             assert (records, commands) == ([], [])
 
     @rule(
-        kind=st.sampled_from([CancelRequested, HoldRequested, ReleaseRequested, RetryRequested]),
+        verb=st.sampled_from(["cancel", "hold", "release", "retry"]),
         batch_id=batch_ids,
         whole=st.booleans(),
         n=which,
     )
-    def request(self, kind: type[CancelRequested], batch_id: str, whole: bool, n: int) -> None:
+    def request(self, verb: WindowVerb, batch_id: str, whole: bool, n: int) -> None:
         labels = sorted(self.stored.get(batch_id, ())) or ["none such"]
-        self.send(kind(batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
+        self.send(ChangeRequested(verb=verb, batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
 
     @rule()
     def slice(self) -> None:
@@ -539,7 +529,7 @@ class Machine(RuleBasedStateMachine):
             reading_of = HostReading(host=host, total_bytes=8 * GIB, free_bytes=8 * GIB, process_bytes={})
             self.send(HostRead(reading=reading_of))
         for batch_id in self.stored:
-            self.send(ReleaseRequested(batch_id=batch_id))
+            self.send(ChangeRequested(verb="release", batch_id=batch_id))
         for _ in range(400):
             while self.scheduler.changing:
                 self.send(SliceGranted())

@@ -7,8 +7,9 @@ import pytest
 from benchmarks.makespan import mixed
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import DeviceLost, Launch, NodeJoined
-from gpusched.core.model import Device, Slot, Starting
+from gpusched.core.model import Device, Slot
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Starting
 from tests.core.support import Driver, batch, cpu, gpu, key, planned
 
 #: rows of a window that a core trains faster than the GPU, of one that it trains a little slower, and of a large one

@@ -13,8 +13,9 @@ from hypothesis import Phase, given, settings
 
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import DeviceRead, Event, Launch, NodeJoined
-from gpusched.core.model import Device, Finished, Limits
+from gpusched.core.model import Device, Limits
 from gpusched.core.scheduler import Scheduler
+from gpusched.core.states import Finished
 from tests.core.support import GIB, RESULT, Driver, batch, failure, gpu, key, planned, reading
 
 ONCE = Limits(max_attempts=1)

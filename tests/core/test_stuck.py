@@ -6,7 +6,7 @@ import pytest
 
 from gpusched.core.events import (
     AttemptEnded,
-    CancelRequested,
+    ChangeRequested,
     DeviceChanged,
     DeviceLost,
     DrainRequested,
@@ -14,7 +14,8 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.failures import MAX_LOSSES
-from gpusched.core.model import Ending, Failure, Finished, Limits, Queued, Stopping
+from gpusched.core.model import Limits
+from gpusched.core.states import Ending, Failure, Finished, Queued, Stopping
 from tests.core.support import RESULT, Driver, batch, cpu, failure, gpu, key
 
 A, B, C = key("A"), key("B"), key("C")
@@ -24,7 +25,7 @@ WHY = "does not die (state D in nfs_wait)"
 def stuck(*devices: object) -> Driver:
     """A runs, was cancelled, and does not die; B and C wait."""
     driver = Driver(*devices).submit(batch(limits=Limits(backoff_s=0.0)), ["A", "B", "C"]).start(A)  # type: ignore[arg-type]
-    driver.send(CancelRequested(batch_id="b", label=A.label)).wait(10)
+    driver.send(ChangeRequested(verb="cancel", batch_id="b", label=A.label)).wait(10)
     return driver.send(ProcessStuck(key=A, attempt=1, reason=WHY))
 
 

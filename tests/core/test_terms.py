@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gpusched.core.events import BatchAltered, TermsRequested
-from gpusched.core.model import Limits, Running, Stopping
+from gpusched.core.model import Limits
+from gpusched.core.states import Running, Stopping
 from gpusched.core.terms import NAMES, differences, terms_of, with_terms
 from tests.core.support import Driver, batch, cpu, key
 

@@ -14,7 +14,8 @@ import pytest
 
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.ledger import DeviceState
-from gpusched.core.model import Limits, Queued, Reading, Running, Starting, WindowKey
+from gpusched.core.model import Limits, Reading, WindowKey
+from gpusched.core.states import Queued, Running, Starting
 from gpusched.devices.discovery import discover
 from gpusched.devices.nvidia.sampler import Sampler
 from tests.core.support import Driver, batch, failure, key

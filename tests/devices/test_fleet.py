@@ -54,7 +54,7 @@ class Machine(Driver):
     def deliver(self, event: DeviceRead | DeviceLost) -> None:
         self.post(event)
         if isinstance(event, DeviceRead):
-            self.fleet.read(event)
+            self.fleet.follow(event)
 
     @property
     def health(self) -> dict[str, str]:

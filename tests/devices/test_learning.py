@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from gpusched.core.events import DeviceLost, DeviceRead
-from gpusched.core.model import Running
+from gpusched.core.states import Running
 from gpusched.devices.discovery import discover
 from gpusched.devices.nvidia.sampler import Sampler
 from gpusched.store.store import Store

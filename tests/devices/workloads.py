@@ -120,7 +120,7 @@ def aborts_first(task: Task, directory: Path, report: Report) -> Result:
 
 def writes(task: Task, directory: Path, report: Report) -> Result:
     """Some of the files that training leaves, the same each time."""
-    for name in ("model.txt", "labels.csv.gz", "feature_importance.csv"):
+    for name in ("model.txt", "labels.csv.gz", "predictions.csv.gz", "feature_importance.csv"):
         (directory / name).write_text(task.label)
     return _seen(task)
 

@@ -16,7 +16,7 @@ from gpusched import artifacts
 REPOSITORY = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 #: the files of a window that must be the same, byte for byte, however it was trained
-REPRODUCIBLE = ("model.txt", "model.pkl", "labels.csv.gz", "feature_importance.csv")
+REPRODUCIBLE = ("model.txt", "model.pkl", "labels.csv.gz", "predictions.csv.gz", "feature_importance.csv")
 TIMEOUT_S = 100
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bars import write_batch
-from tests.end_to_end.support import Command, check_sound, hashes, index
+from gpusched import load_predictions
+from tests.end_to_end.support import REPRODUCIBLE, Command, check_sound, hashes, index
 
 #: the sample's batch: 4 symbols × 6 windows of 122 days
 WINDOWS = 24
@@ -42,6 +43,13 @@ def test_36_symbols_and_3_years_are_252_windows_of_which_36_are_too_short(tmp_pa
         if line["status"] == "success":
             assert line["metrics"]["validation"]["accuracy"] is not None
             assert Path(line["artifacts_path"]).name == line["window_label"]
+            predictions = load_predictions(line)
+            validated = predictions[predictions["split"] == "validation"]["probability"]
+            assert line["constant"] == (validated.nunique() == 1)
+    constant = sum(line.get("constant", False) for line in lines)
+    assert constant > 20
+    said = f"{constant} of 216 models predict a constant: too few rows for num_leaves 127, min_data_in_leaf 20?"
+    assert said in gpusched("run", *asked)
 
 
 def test_a_second_run_reuses_everything_and_another_configuration_nothing(gpusched: Command) -> None:
@@ -79,13 +87,13 @@ def test_a_model_is_the_same_bytes_however_it_was_trained(gpusched: Command) -> 
     (gpusched.directory / "backwards.txt").write_text(backwards)
     gpusched("run", "backwards.txt", "-o", "backwards", "--workers", "2")
     one = hashes(gpusched.directory / "one")
-    assert len(one) == WINDOWS * 4
+    assert len(one) == WINDOWS * len(REPRODUCIBLE)
     assert hashes(gpusched.directory / "four") == one
     assert hashes(gpusched.directory / "backwards") == one
     for start, end in (("2006-01-01", "2006-05-02"), ("2007-09-03", "2007-12-31")):
         gpusched("train", "IBM", start, end, "-o", "alone")
     alone = hashes(gpusched.directory / "alone")
-    assert len(alone) == 8
+    assert len(alone) == 2 * len(REPRODUCIBLE)
     assert alone.items() <= one.items()
 
 

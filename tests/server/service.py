@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 
 from gpusched.config import Cache, Config, Daemon, Devices, Hooks, Metrics, Run
-from gpusched.core.events import BatchAccepted, Update
+from gpusched.core.events import BatchAccepted
 from gpusched.engines.local import groups, leftovers, link, process
 from gpusched.errors import GpuschedError
 from gpusched.service import admission, clients, main, manager, server
 from gpusched.service.journal import Journal
+from gpusched.supervisor.followers import News
 
 
 def config(directory: Path, slots: int) -> Config:
@@ -54,9 +55,9 @@ def hang_with(batch_id: str) -> None:
     follow = Journal.follow
     manager_address = os.environ["NOTIFY_SOCKET"]
 
-    def follow_or_hang(self: Journal, update: Update) -> None:
-        follow(self, update)
-        if isinstance(update, BatchAccepted) and update.batch.id == batch_id:
+    def follow_or_hang(self: Journal, news: News) -> None:
+        follow(self, news)
+        if isinstance(news, BatchAccepted) and news.batch.id == batch_id:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
                 notices.sendto(b"hanging", manager_address)
             signal.pause()

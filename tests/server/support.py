@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from typing import Any
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.core.events import BatchFinished
 from gpusched.core.model import BatchSpec, Limits
-from gpusched.protocol import PROTOCOL, BatchStatus, Delta, Snapshot
+from gpusched.core.states import Running
+from gpusched.protocol import PROTOCOL, BatchStatus, Delta, Snapshot, WindowLine
 
 REPOSITORY = Path(__file__).parents[2]
 #: seconds; a longer wait means that something is broken
 PATIENCE_S = 20.0
+#: seconds in which an update that is waited for must come, however many others come before it
+UPDATE_S = 240.0
 #: variable in the environment of every process that a test's daemon leads to
 MARKER = "GPUSCHED_TEST_SERVICE"
 
@@ -201,11 +205,33 @@ def read_to_end(link: socket.socket) -> bytes:
 def until(subscription: Subscription, wanted: Callable[[Delta | Snapshot], bool]) -> list[Delta | Snapshot]:
     """Collect updates up to and including the first one that is wanted."""
     seen: list[Delta | Snapshot] = []
+    deadline = time.monotonic() + UPDATE_S
     for delta in subscription:
         seen.append(delta)
         if wanted(delta):
             return seen
+        # Readings come every second, so the connection's own limit never strikes.
+        assert time.monotonic() < deadline, f"not among {len(seen)} updates, of which the last are {seen[-3:]}"
     raise AssertionError("a subscription does not end")
+
+
+def running(service: Daemon, windows: int, grace_s: float = 10.0) -> list[WindowLine]:
+    """A batch of windows that wait for the test, and all of them running."""
+    with service.connect() as connection:
+        limits = Limits(backoff_s=0.0, grace_s=grace_s)
+        connection.submit(service.spec("FIFO", windows=windows, limits=limits), source="s", name="batch")
+        subscription = connection.subscribe("batch")
+        seen: set[str] = {line.key.label for line in subscription.snapshot.active if line.status == "running"}
+        while len(seen) < windows:
+            until(subscription, lambda d: isinstance(getattr(d, "new", None), Running))
+            seen.add(str(len(seen)))
+    with service.connect() as connection:
+        return list(connection.windows("batch"))
+
+
+def launcher_of(service: Daemon) -> int:
+    (pid,) = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+    return int(pid)
 
 
 def finished(daemon: Daemon, batch_id: str) -> BatchStatus:

@@ -13,7 +13,9 @@ import pytest
 
 from gpusched.client.connection import Connection
 from gpusched.core.events import BatchFinished, BatchHeld, BatchReleased, BatchReopened, DeviceChanged, WindowMoved
-from gpusched.core.model import BatchSpec, Finished, Limits, Running, WindowKey, name_of
+from gpusched.core.model import BatchSpec, Limits, WindowKey
+from gpusched.core.states import Finished, Running
+from gpusched.core.statuses import name_of
 from gpusched.errors import DaemonError, GpuschedError, InputError
 from gpusched.protocol import BatchAnnounced, Snapshot, Submitted
 from tests.server.support import Daemon, finished, frame, read_frame, until
@@ -177,7 +179,10 @@ for _ in range(50):
         ({"workload": "gpusched.teacher:train-window"}, "not of the form"),
         ({"window_days": 0}, "one day at least"),
         ({"window_days": 1 << 62}, "36,500 days at most"),
+        ({"stride_days": -1}, "a stride has 36,500 days at most"),
+        ({"start": "0001-01-01", "end": "9999-12-31", "stride_days": 1}, "more than 200,000 windows"),
         ({"start": "2023-01-01"}, "no window between"),
+        ({"windows": [{"symbol": "B", "start": "2022-01-01", "end": "2022-01-02"}]}, "of a symbol that the batch does"),
         ({"start": "0001-01-01", "end": "9999-12-31", "window_days": 1}, "more than 200,000 windows"),
         ({"settings": NESTED}, "nested"),
         ({"workers": -1}, "workers is out of range"),

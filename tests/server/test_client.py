@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.client import connection as client
-from gpusched.client.connection import NoDaemon, NotAllowed, connect, socket_paths
+from gpusched.client.connection import NoDaemon, NotAllowed, connect
 from gpusched.client.link import HungUp, NotADaemon, OtherVersion
 from gpusched.errors import DaemonError, InputError
-from gpusched.protocol import Welcome, encode
-from gpusched.service.listener import NoPlace, listening_path
+from gpusched.protocol import Welcome, encode, places
+from gpusched.protocol.places import NoPlace, listening_path, socket_paths
 from tests.server.support import Daemon
 
 
@@ -47,7 +46,7 @@ def test_daemons_listen_where_clients_look(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     assert listening_path(None) == socket_paths(None)[0]
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/gpusched:/run/other")
-    assert listening_path(None) == client.SYSTEM_SOCKET
+    assert listening_path(None) == places.SYSTEM_DIRECTORY / places.SOCKET_NAME
     assert listening_path(Path("/s")) == Path("/s")
     monkeypatch.delenv("RUNTIME_DIRECTORY")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
@@ -58,7 +57,8 @@ def test_daemons_listen_where_clients_look(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_first_that_answers_is_found(service: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(client, "SYSTEM_SOCKET", service.socket)
+    monkeypatch.setattr(places, "SYSTEM_DIRECTORY", service.socket.parent)
+    monkeypatch.setattr(places, "SOCKET_NAME", service.socket.name)
     service.start()
     with connect() as connection:
         assert connection.path == service.socket
@@ -67,7 +67,7 @@ def test_the_first_that_answers_is_found(service: Daemon, tmp_path: Path, monkey
     with pytest.raises(NoDaemon, match="gpusched daemon") as error:
         connect()
     assert str(service.socket) in str(error.value)
-    assert str(tmp_path / "gpusched" / "gpusched.sock") in str(error.value)
+    assert str(tmp_path / "gpusched" / service.socket.name) in str(error.value)
     assert error.value.exit_code == 3
 
 

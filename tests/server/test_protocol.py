@@ -20,23 +20,9 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import (
-    BatchSpec,
-    Device,
-    Failed,
-    Failure,
-    Finished,
-    PlannedWindow,
-    Queued,
-    Reading,
-    Running,
-    Skipped,
-    Slot,
-    Usage,
-    Window,
-    WindowKey,
-)
+from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, Window, WindowKey
 from gpusched.core.samples import Sample
+from gpusched.core.states import Failed, Failure, Finished, Queued, Running, Skipped, Usage
 from gpusched.protocol import (
     AttemptLine,
     BadFrame,

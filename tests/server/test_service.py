@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import Limits
+from gpusched.core.states import Running
 from gpusched.errors import BAD_INPUT, DaemonError
 from gpusched.protocol import Submit
 from gpusched.service.notify import Notifier
-from tests.server.support import REPOSITORY, Daemon, finished, until
+from tests.server.support import REPOSITORY, Daemon, finished, launcher_of, running, until
 
 
 def test_it_is_ready_soon_and_small(service: Daemon) -> None:
@@ -304,15 +304,17 @@ def test_a_full_disk(service: Daemon) -> None:
 
 def test_the_launcher_is_killed(service: Daemon) -> None:
     service.start()
-    with service.fifo() as release, service.connect() as connection:
-        spec = service.spec("FIFO", windows=2, limits=Limits(backoff_s=0.0))
-        connection.submit(spec, source="s", name="batch")
-        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
+    with service.fifo() as release, service.connect() as connection, service.connect() as follower:
+        running(service, 2)
+        subscription = follower.subscribe("batch")
+        os.kill(launcher_of(service), signal.SIGKILL)
+        # A killed process lives on for a moment, and its windows as well: they would take what is released meanwhile.
+        for _ in range(2):
+            until(subscription, lambda d: isinstance(getattr(d, "new", None), Running))
         release()
         release()
         assert finished(service, "batch").counts == {"succeeded": 2}
+        assert [line.attempts for line in connection.windows("batch")] == [2, 2]
     service.stop()
     assert not service.processes()
 

@@ -18,9 +18,8 @@ from gpusched import cli
 from gpusched.cli.commands import doctor
 from gpusched.client.drawing.trouble import remedy
 from gpusched.config import load
-from gpusched.core.model import Limits, Running
-from gpusched.protocol import Snapshot, Trouble, WindowLine
-from tests.server.support import PATIENCE_S, Daemon, finished, until
+from gpusched.protocol import Snapshot, Trouble
+from tests.server.support import PATIENCE_S, Daemon, finished, launcher_of, running, until
 from tests.worker.support import runs, undying
 
 
@@ -46,20 +45,6 @@ def full(directory: Path) -> Iterator[None]:
             pass
     yield
     filler.unlink()
-
-
-def running(service: Daemon, windows: int, grace_s: float = 10.0) -> list[WindowLine]:
-    """A batch of windows that wait for the test, and all of them running."""
-    with service.connect() as connection:
-        limits = Limits(backoff_s=0.0, grace_s=grace_s)
-        connection.submit(service.spec("FIFO", windows=windows, limits=limits), source="s", name="batch")
-        subscription = connection.subscribe("batch")
-        seen: set[str] = {line.key.label for line in subscription.snapshot.active if line.status == "running"}
-        while len(seen) < windows:
-            until(subscription, lambda d: isinstance(getattr(d, "new", None), Running))
-            seen.add(str(len(seen)))
-    with service.connect() as connection:
-        return list(connection.windows("batch"))
 
 
 def gone(pid: int) -> None:
@@ -89,11 +74,6 @@ def out_of_trouble(service: Daemon) -> None:
         subscription = connection.subscribe()
         if subscription.snapshot.troubles:
             until(subscription, lambda d: isinstance(d, Snapshot) and not d.troubles)
-
-
-def launcher_of(service: Daemon) -> int:
-    (pid,) = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
-    return int(pid)
 
 
 def check_shown(service: Daemon, trouble: Trouble, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,24 +5,8 @@ from __future__ import annotations
 import datetime as dt
 
 from gpusched.core.events import BatchAccepted, WindowMoved
-from gpusched.core.model import (
-    Batch,
-    BatchSpec,
-    Ending,
-    Failure,
-    Finished,
-    PlannedWindow,
-    Queued,
-    Running,
-    Slot,
-    Starting,
-    State,
-    Succeeded,
-    Usage,
-    Window,
-    WindowKey,
-    WindowResult,
-)
+from gpusched.core.model import Batch, BatchSpec, PlannedWindow, Slot, Window, WindowKey, WindowResult
+from gpusched.core.states import Ending, Failure, Finished, Queued, Running, Starting, State, Succeeded, Usage
 
 SLOT = Slot(1, "GPU-0")
 RESULT = WindowResult(

@@ -22,7 +22,7 @@ import pytest
 
 from gpusched import directories, files
 from gpusched.core.events import Record
-from gpusched.core.model import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
+from gpusched.core.states import Failed, Finished, Held, Queued, Running, Skipped, Succeeded
 from gpusched.errors import (
     StoreCorrupt,
     StoreFull,

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpusched.core.events import BatchAccepted, Record
-from gpusched.core.model import (
+from gpusched.core.model import Slot, WindowResult
+from gpusched.core.states import (
     Cancelled,
     Failed,
     Failure,
@@ -21,15 +22,13 @@ from gpusched.core.model import (
     Reused,
     Running,
     Skipped,
-    Slot,
     Starting,
     State,
     Stopping,
     Succeeded,
     TimedOut,
-    WindowResult,
 )
-from gpusched.store.rows import status_of
+from gpusched.core.statuses import status_of
 from gpusched.store.store import Store
 from tests.store.samples import FAILURE, RESULT, SLOT, accepted, batch, key, moved, plan, run
 

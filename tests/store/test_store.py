@@ -18,15 +18,14 @@ from gpusched.core.events import (
     DeviceChanged,
     WindowMoved,
 )
-from gpusched.core.model import (
+from gpusched.core.model import DataNote, DataNotes, HoldReason, WindowKey
+from gpusched.core.samples import Sample
+from gpusched.core.states import (
     Cancelled,
-    DataNote,
-    DataNotes,
     Failed,
     Failure,
     Finished,
     Held,
-    HoldReason,
     Queued,
     Reused,
     Running,
@@ -34,13 +33,13 @@ from gpusched.core.model import (
     Starting,
     State,
     Stopping,
+    Succeeded,
     TimedOut,
-    WindowKey,
 )
-from gpusched.core.samples import Sample
 from gpusched.core.terms import with_terms
+from gpusched.protocol import AttemptLine, BatchStatus, StoryLine
 from gpusched.store.rows import MAX_TEXT_BYTES
-from gpusched.store.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
+from gpusched.store.store import DeviceRow, Store, WindowRow
 from tests.store.samples import FAILURE, RESULT, SLOT, USAGE, accepted, batch, key, moved, plan, run
 
 
@@ -86,7 +85,7 @@ def test_a_new_store_is_empty(store: Store) -> None:
 
 def test_an_accepted_batch(store: Store) -> None:
     store.record([accepted("b", 3, at=5.0)])
-    row = BatchRow(
+    row = BatchStatus(
         id="b",
         output_dir="/out/b",
         submitted_at=5.0,
@@ -94,6 +93,7 @@ def test_an_accepted_batch(store: Store) -> None:
         held_reason=None,
         finished_at=None,
         counts={"queued": 3},
+        constants=0,
     )
     assert store.batches() == [row]
     assert store.batch("b") == row
@@ -102,6 +102,22 @@ def test_an_accepted_batch(store: Store) -> None:
     assert recovered.batch == batch("b", 5.0)
     assert recovered.windows == tuple((plan(number), Queued()) for number in range(3))
     assert recovered.held is None
+
+
+def test_models_that_predict_a_constant_are_counted(store: Store) -> None:
+    def counted(batch_id: str) -> int:
+        row = store.batch(batch_id)
+        assert row is not None
+        return row.constants
+
+    constant = msgspec.structs.replace(RESULT, constant=True)
+    store.record([accepted("b", 3), *run(key(0)), *run(key(1), ending=constant), *run(key(2), ending=constant)])
+    assert counted("b") == 2
+    ended = Finished(attempts=1, outcome=Succeeded(result=constant))
+    store.record([moved(key(2), ended, Queued(attempt=2)), *run(key(2), attempt=2)])
+    assert counted("b") == 1
+    store.record([accepted("again", 3, state=Finished(attempts=0, outcome=Reused(result=constant)))])
+    assert counted("again") == 3
 
 
 def test_batches_come_in_the_order_of_acceptance(store: Store) -> None:
@@ -117,7 +133,7 @@ def test_a_batch_without_windows(store: Store) -> None:
 
 
 def test_the_states_of_a_batch(store: Store) -> None:
-    def row() -> BatchRow:
+    def row() -> BatchStatus:
         found = store.batch("b")
         assert found is not None
         return found
@@ -156,7 +172,7 @@ def test_the_life_of_a_window(store: Store) -> None:
     store.record([accepted()])
     placed, started, ended = run(key(0))
     store.record([placed])
-    attempt = AttemptRow(
+    attempt = AttemptLine(
         attempt=1,
         slot=SLOT,
         placed_at=101.0,

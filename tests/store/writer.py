@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gpusched.core.events import Record
-from gpusched.core.model import Queued
+from gpusched.core.states import Queued
 from gpusched.store.store import Store
 from tests.store.samples import FAILURE, accepted, key, run
 

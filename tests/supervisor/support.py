@@ -10,24 +10,16 @@ from typing import Any
 
 import anyio
 
-from gpusched.core.events import BatchFinished, Update, WindowMoved
-from gpusched.core.model import (
-    Batch,
-    BatchSpec,
-    Device,
-    Finished,
-    Limits,
-    PlannedWindow,
-    State,
-    Window,
-    WindowKey,
-    name_of,
-)
+from gpusched.core.events import BatchFinished, DeviceLost, DeviceRead, Update, WindowMoved
+from gpusched.core.model import Batch, BatchSpec, Device, Limits, PlannedWindow, Window, WindowKey
+from gpusched.core.states import Finished, State
+from gpusched.core.statuses import name_of
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
-from gpusched.engines.condition import Condition
+from gpusched.engines.condition import Condition, TroubleChanged
 from gpusched.engines.local.launcher import Launcher
 from gpusched.store.store import Store
+from gpusched.supervisor.followers import Followers, News, Noted, TurnEnded
 from gpusched.supervisor.supervisor import Supervisor
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,12 +58,15 @@ class Bench:
         self.launcher: Launcher
         self.supervisor: Supervisor
 
-    def observe(self, update: Update) -> None:
-        self.updates.append(update)
-        self._more.set()
-
-    def turned(self) -> None:
-        self._turn.set()
+    def follow(self, news: News) -> None:
+        match news:
+            case TurnEnded():
+                self._turn.set()
+            case DeviceRead() | DeviceLost() | TroubleChanged() | Noted():
+                pass
+            case _:
+                self.updates.append(news)
+                self._more.set()
 
     async def when(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds at the end of a turn, committed or not."""
@@ -148,11 +143,10 @@ async def supervised(
                 devices=devices,
                 logs_dir=directory / "logs",
                 cache_dir=directory / "cache",
-                observe=bench.observe,
+                followers=Followers(bench),
                 account=(accountant or Accountant(())).account,
                 memory=memory,
                 condition=bench.condition,
-                on_turn=bench.turned,
             )
             if recover:
                 bench.supervisor.recover()

@@ -10,7 +10,7 @@ import pytest
 from gpusched import clock
 from gpusched.clock import Clock
 from gpusched.core.events import BatchFinished
-from gpusched.core.model import Running
+from gpusched.core.states import Running
 from tests.supervisor.support import make_batch, plan, supervised
 
 DAYS_3 = 3 * 86400.0

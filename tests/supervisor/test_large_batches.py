@@ -10,10 +10,9 @@ import pytest
 from gpusched.core.changes import LARGE
 from gpusched.core.events import (
     BatchAccepted,
-    CancelRequested,
     ChangeMade,
+    ChangeRequested,
     DrainRequested,
-    RetryRequested,
     WindowsAdded,
 )
 from gpusched.errors import StoreFull
@@ -34,14 +33,14 @@ async def test_it_arrives_in_slices_and_is_accepted_with_the_last(tmp_path: Path
         assert isinstance(accepted, BatchAccepted)
         assert (accepted.added, len(accepted.windows)) == (3 * SLICE_WINDOWS, WINDOWS)
         assert [p.window.symbol for p, _ in accepted.windows] == [f"S{number}" for number in range(WINDOWS)]
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.finished()
         assert len([update for update in bench.updates if isinstance(update, ChangeMade)]) == 1
         # another round takes its place
         bench.updates.clear()
         await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(WINDOWS))
         assert bench.supervisor.scheduler.unfinished == WINDOWS
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.finished()
     with Store.open(tmp_path / "state" / "state.db") as store:
         (row,) = store.batches()
@@ -54,24 +53,24 @@ async def test_its_index_is_whole_when_it_has_finished_again(tmp_path: Path) -> 
     async with supervised(tmp_path) as bench:
         bench.supervisor.post(DrainRequested(device_id="cpu"))
         await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(LARGE + 1))
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.finished()
         first = (tmp_path / "output" / "teacher_runs.json").read_text().splitlines()
         assert len(first) == LARGE + 1
         bench.updates.clear()
-        bench.supervisor.post(RetryRequested(batch_id="b"))
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="retry", batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.finished()
         again = (tmp_path / "output" / "teacher_runs.json").read_text().splitlines()
         assert sorted(again) == sorted(first)
         # so it is when a window moves while it is gathered
         bench.updates.clear()
-        bench.supervisor.post(RetryRequested(batch_id="b"))
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="retry", batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.until(lambda update: isinstance(update, ChangeMade) and update.change.verb == "cancel")
         label = "S0_2022-01-01_to_2022-06-30"
-        bench.supervisor.post(RetryRequested(batch_id="b", label=label))
-        bench.supervisor.post(CancelRequested(batch_id="b", label=label))
+        bench.supervisor.post(ChangeRequested(verb="retry", batch_id="b", label=label))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b", label=label))
         await bench.finished()
         again = (tmp_path / "output" / "teacher_runs.json").read_text().splitlines()
         assert sorted(again) == sorted(first)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from gpusched.core.events import CancelRequested, DeviceLost, DeviceRead
-from gpusched.core.model import Device, Queued, Reading
+from gpusched.core.events import ChangeRequested, DeviceLost, DeviceRead
+from gpusched.core.model import Device, Reading
+from gpusched.core.states import Queued
 from gpusched.devices.nvidia.accounting import UNKNOWN, Accountant, Accounted
 from gpusched.supervisor import attempts
 from tests.supervisor.support import Bench, make_batch, plan, supervised
@@ -107,6 +108,6 @@ async def test_a_window_that_was_told_to_end_is_gone_at_once(tmp_path: Path, fif
         batch = make_batch(tmp_path, "hangs", settings={"fifo": said.path}, max_attempts=1)
         await bench.supervisor.submit(batch, plan(1))
         await said.number()
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.finished()
         assert bench.outcomes() == ["cancelled"]

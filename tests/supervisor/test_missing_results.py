@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from gpusched.core.events import HoldRequested, ReleaseRequested, RetryRequested
-from gpusched.core.model import Finished, Held, Succeeded
+from gpusched.core.events import ChangeRequested
+from gpusched.core.states import Finished, Held, Succeeded
 from gpusched.store.store import Store
 from tests.supervisor.support import make_batch, plan, supervised
 
@@ -25,18 +25,18 @@ async def test_results_that_are_removed_while_their_batch_runs_are_lost_and_can_
     async with supervised(tmp_path, slots=1) as bench:
         supervisor = bench.supervisor
         await supervisor.submit(make_batch(tmp_path, "two_files"), plan(3))
-        supervisor.post(HoldRequested(batch_id="b", label=LABELS[2]))
+        supervisor.post(ChangeRequested(verb="hold", batch_id="b", label=LABELS[2]))
         await bench.moved_to(Held)
         for label in LABELS[:2]:
             await bench.moved_to(Finished, label)
         shutil.rmtree(output)
-        supervisor.post(ReleaseRequested(batch_id="b", label=LABELS[2]))
+        supervisor.post(ChangeRequested(verb="release", batch_id="b", label=LABELS[2]))
         await bench.finished()
         assert bench.outcomes() == ["lost", "lost", "succeeded"]
         assert index(output) == dict(zip(LABELS, ["failed", "failed", "success"], strict=True))
         assert sorted(path.name for path in output.iterdir()) == [".partial", LABELS[2], "teacher_runs.json"]
         bench.updates.clear()
-        supervisor.post(RetryRequested(batch_id="b"))
+        supervisor.post(ChangeRequested(verb="retry", batch_id="b"))
         await bench.finished()
         assert bench.outcomes() == ["succeeded"] * 3
         assert index(output) == dict.fromkeys(LABELS, "success")
@@ -71,13 +71,13 @@ async def test_a_result_that_was_linked_meanwhile_is_there(tmp_path: Path) -> No
     async with supervised(tmp_path, slots=1) as bench:
         supervisor = bench.supervisor
         await supervisor.submit(make_batch(tmp_path, "two_files"), plan(3))
-        supervisor.post(HoldRequested(batch_id="b", label=LABELS[2]))
+        supervisor.post(ChangeRequested(verb="hold", batch_id="b", label=LABELS[2]))
         await bench.moved_to(Held)
         moved = await bench.moved_to(Finished, LABELS[0])
         assert isinstance(moved.new, Finished)
         assert isinstance(moved.new.outcome, Succeeded)
         (tmp_path / "output" / LABELS[0]).rename(tmp_path / "bigger")
         (tmp_path / "output" / LABELS[0]).symlink_to(tmp_path / "bigger")
-        supervisor.post(ReleaseRequested(batch_id="b", label=LABELS[2]))
+        supervisor.post(ChangeRequested(verb="release", batch_id="b", label=LABELS[2]))
         await bench.finished()
         assert bench.outcomes() == ["succeeded"] * 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.events import Update, WindowMoved
-from gpusched.core.model import Failure, FailureKind, Queued, Running
+from gpusched.core.states import Failure, FailureKind, Queued, Running
 from gpusched.devices.memory import HostMemory
 from tests.supervisor.support import make_batch, plan, supervised
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.core.events import CancelRequested, WindowMoved
-from gpusched.core.model import Cancelled, Finished, Running
+from gpusched.core.events import ChangeRequested, WindowMoved
+from gpusched.core.states import Cancelled, Finished, Running
 from gpusched.engines.local import groups, link, process
 from gpusched.errors import StoreFull
 from gpusched.store.store import Store
@@ -40,13 +40,13 @@ async def test_with_a_full_disk_nothing_is_launched_and_what_is_cancelled_ends(t
         await b.supervisor.submit(make_batch(tmp_path, "hangs", settings={"fifo": said.path}), plan(2))
         pid = await said.number()
         with full(store):
-            b.supervisor.post(CancelRequested(batch_id="b", label=plan(1)[0].window.label))
+            b.supervisor.post(ChangeRequested(verb="cancel", batch_id="b", label=plan(1)[0].window.label))
             await b.when(lambda: b.supervisor.scheduler.state(b.key(0)) == Finished(attempts=1, outcome=Cancelled()))
             assert not runs(pid)
             assert b.supervisor.unwritten
             assert b.outcomes() == ["cancelled", "starting"], "it has the slot, and is not launched"
             assert not b.supervisor.attempts
-            b.supervisor.post(CancelRequested(batch_id="b"))
+            b.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
             await b.when(lambda: not b.supervisor.scheduler.active)
         await b.finished()
         assert b.outcomes() == ["cancelled", "cancelled"]

@@ -13,14 +13,12 @@ from gpusched import __version__, artifacts
 from gpusched.core.events import (
     BatchHeld,
     BatchReopened,
-    CancelRequested,
+    ChangeRequested,
     DeviceRead,
-    HoldRequested,
     ProgressReported,
-    ReleaseRequested,
-    RetryRequested,
 )
-from gpusched.core.model import Failed, Finished, Queued, Reading, Running, Stopping, TimedOut, WindowKey
+from gpusched.core.model import Reading, WindowKey
+from gpusched.core.states import Failed, Finished, Queued, Running, Stopping, TimedOut
 from gpusched.engines.local import launcher
 from gpusched.errors import StoreError
 from gpusched.store.learned import peek_learned
@@ -79,7 +77,7 @@ async def test_keeps_what_was_read_of_the_devices_while_a_batch_ran(tmp_path: Pa
         await said.number()
         for reading in readings[1:]:
             bench.supervisor.post(DeviceRead(reading=reading))
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.finished()
         bench.supervisor.post(DeviceRead(reading=readings[0]))
         await bench.supervisor.committed()
@@ -168,7 +166,7 @@ async def test_a_window_that_ignores_the_request_to_stop_is_killed_after_the_gra
         batch = make_batch(tmp_path, "ignores_term", settings={"fifo": said.path}, grace_s=0.2)
         await bench.supervisor.submit(batch, plan(1))
         pid = await said.number()
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.moved_to(Stopping)
         await bench.finished()
         assert not runs(pid)
@@ -180,7 +178,7 @@ async def test_cancel_ends_what_runs_and_what_waits(tmp_path: Path, fifo: Any) -
     async with supervised(tmp_path, slots=1) as bench:
         await bench.supervisor.submit(make_batch(tmp_path, "hangs", settings={"fifo": said.path}), plan(5))
         await said.number()
-        bench.supervisor.post(CancelRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.finished()
         assert bench.outcomes() == ["cancelled"] * 5
     assert {line["status"] for line in index(tmp_path)} == {"cancelled"}
@@ -188,13 +186,13 @@ async def test_cancel_ends_what_runs_and_what_waits(tmp_path: Path, fifo: Any) -
 
 async def test_a_held_batch_waits_and_goes_on_when_released(tmp_path: Path) -> None:
     async with supervised(tmp_path, slots=1) as bench:
-        bench.supervisor.post(HoldRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="hold", batch_id="b"))
         await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(30))
-        bench.supervisor.post(HoldRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="hold", batch_id="b"))
         await bench.until(lambda update: isinstance(update, BatchHeld))
         await bench.supervisor.committed()
         assert "queued" in bench.outcomes()
-        bench.supervisor.post(ReleaseRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="release", batch_id="b"))
         await bench.finished()
         assert bench.outcomes() == ["succeeded"] * 30
 
@@ -214,7 +212,7 @@ async def test_retry_runs_the_failed_windows_again(tmp_path: Path) -> None:
         await bench.supervisor.submit(make_batch(tmp_path, "raises", max_attempts=1), plan(2))
         await bench.finished()
         bench.updates.clear()
-        bench.supervisor.post(RetryRequested(batch_id="b"))
+        bench.supervisor.post(ChangeRequested(verb="retry", batch_id="b"))
         await bench.finished()
         assert set(map(tuple, bench.stories().values())) == {("queued", "starting", "running", "finished")}
     assert [line["attempts"] for line in index(tmp_path)] == [2, 2]
@@ -340,7 +338,7 @@ async def test_old_batches_are_forgotten_and_can_be_recalled(tmp_path: Path, mon
             await bench.finished(batch_id)
         assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["three"]
         bench.supervisor.recall("one")
-        bench.supervisor.post(RetryRequested(batch_id="one"))
+        bench.supervisor.post(ChangeRequested(verb="retry", batch_id="one"))
         await bench.until(lambda update: isinstance(update, BatchReopened))
         bench.updates.clear()
         await bench.finished("one")

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from gpusched.teacher import artifacts
-from gpusched.teacher.artifacts import LABEL_COLUMNS, labels_csv
+from gpusched.teacher.artifacts import LABEL_COLUMNS, PREDICTION_COLUMNS, tables
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
+from gpusched.teacher.metrics import metrics
 from gpusched.teacher.settings import parse_settings
 from gpusched.workload import Result
 from tests.teacher.support import START, bars, day, walk
@@ -32,6 +33,7 @@ def test_names(trained: Trained) -> None:
         "labels.csv.gz",
         "model.pkl",
         "model.txt",
+        "predictions.csv.gz",
     ]
 
 
@@ -57,28 +59,53 @@ def test_labels_table(trained: Trained) -> None:
             assert (row["label"], row["forward_return"]) == ("", "")
 
 
-def test_gzip_header_tells_neither_time_nor_name(trained: Trained) -> None:
-    header = (trained[0] / "artifacts" / "labels.csv.gz").read_bytes()[:8]
+def test_predictions_table(trained: Trained) -> None:
+    directory = trained[0] / "artifacts"
+    rows, labels = rows_of(directory / "predictions.csv.gz"), rows_of(directory / "labels.csv.gz")
+    assert tuple(rows[0]) == PREDICTION_COLUMNS
+    assert [row["ts"] for row in rows] == [row["ts"] for row in labels]
+    assert [row["label"] for row in rows] == [row["label"] for row in labels]
+    counts = trained[1].sample_counts
+    for name in ("train", "validation"):
+        chosen = [row for row in rows if row["split"] == name]
+        assert len(chosen) == counts[name]
+        expected = metrics(
+            np.array([row["label"] == "1" for row in chosen]), np.array([float(row["probability"]) for row in chosen])
+        )
+        assert trained[1].metrics[name] == expected
+    assert sum(row["split"] == "" for row in rows) == counts["bars"] - counts["train"] - counts["validation"]
+    model = lightgbm.Booster(model_file=directory / "model.txt")
+    predicted = np.asarray(model.predict(features(bars(walk(140)[:120]))))
+    assert [float(row["probability"]) for row in rows] == predicted.tolist()
+
+
+@pytest.mark.parametrize("name", ["labels.csv.gz", "predictions.csv.gz"])
+def test_gzip_header_tells_neither_time_nor_name(name: str, trained: Trained) -> None:
+    header = (trained[0] / "artifacts" / name).read_bytes()[:8]
     assert header[3] == 0  # no name
     assert header[4:8] == bytes(4)  # no time
 
 
-def test_symbols_are_quoted_where_they_must_be() -> None:
+def written(symbol: str, horizon: int) -> tuple[str, str]:
+    """The labels and the predictions of a window of forty bars."""
     history = bars(walk(40))
-    settings = parse_settings({"horizon": 1})
-    examples = window_examples(history, history, START, day(39), settings)
-    text = b"".join(labels_csv('A,"B', examples, features(history))).decode()
+    examples = window_examples(history, history, START, day(39), parse_settings({"horizon": horizon}))
+    pieces = [*tables(symbol, examples, features(history), np.linspace(0.1, 0.9, 40))]
+    labels, predictions = (b"".join(parts).decode() for parts in zip(*pieces, strict=True))
+    return labels, predictions
+
+
+def test_symbols_are_quoted_where_they_must_be() -> None:
+    text, _ = written('A,"B', 1)
     assert next(csv.DictReader(text.splitlines()))["symbol"] == 'A,"B'
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 3, 37, 38, 39, 40, 41])
-def test_the_pieces_of_the_table_leave_no_trace(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    history = bars(walk(40))
-    examples = window_examples(history, history, START, day(39), parse_settings({"horizon": 2}))
-    whole = b"".join(labels_csv("A", examples, features(history)))
+def test_the_pieces_of_a_table_leave_no_trace(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = written("A", 2)
     monkeypatch.setattr(artifacts, "_ROWS_AT_ONCE", rows_at_once)
-    assert b"".join(labels_csv("A", examples, features(history))) == whole
-    assert len(whole.splitlines()) == 41
+    assert written("A", 2) == whole
+    assert [len(table.splitlines()) for table in whole] == [41, 41]
 
 
 def test_importance_is_that_of_the_model(trained: Trained) -> None:

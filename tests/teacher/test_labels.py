@@ -53,6 +53,27 @@ def test_no_training_label_is_made_of_validation_prices(rows: int, horizon: int)
         assert parts.train[-1] + horizon + 1 == parts.validation[0]
 
 
+def test_the_last_days_validate_and_what_reaches_into_them_is_purged() -> None:
+    parts = examples_of(*(100 + 10 * (n % 5) for n in range(40)), horizon=3, validation_days=10).split
+    assert parts.validation.tolist() == list(range(30, 37)), "the last three of the ten days have no label"
+    assert parts.train.tolist() == list(range(27))
+    moved = examples_of(*(100 + 10 * (n % 5) for n in range(40)), horizon=3, validation_days=12).split
+    assert (moved.validation[0], moved.train[-1]) == (28, 24)
+
+
+@pytest.mark.parametrize(
+    ("days", "says"),
+    [
+        (3, r"36 leave 32 to train on and 0 to validate with \(the 3 days from 2024-02-07 validate, horizon 4\)"),
+        (36_500, "36 leave 0 to train on and 36 to validate with"),
+    ],
+)
+def test_days_that_leave_nothing_to_train_on_or_to_validate_with(days: int, says: str) -> None:
+    with pytest.raises(NoData, match=says) as refused:
+        examples_of(*(100 + 10 * (n % 5) for n in range(40)), horizon=4, validation_days=days)
+    assert ("more days that validate" in refused.value.remedy) == (days == 3)
+
+
 def test_random_split_keeps_the_share_of_each_label() -> None:
     known = np.arange(100) % 4 == 0
     one, again, other = (split.random(known, 0.2, seed) for seed in (1, 1, 2))

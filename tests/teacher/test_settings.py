@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpusched.teacher.settings import LIGHTGBM_DEFAULTS, parse_settings, validate_lightgbm
+from gpusched.teacher.settings import LIGHTGBM_DEFAULTS, parse_settings, validate_lightgbm, written
 from gpusched.workload import BadParameters
 
 
@@ -31,6 +31,12 @@ def test_an_alias_overrides_the_default_of_another_name(given: dict[str, Any], n
     assert merged == LIGHTGBM_DEFAULTS | {name: value}
 
 
+def test_a_later_setting_is_written_only_where_it_is_given() -> None:
+    """Fingerprints and ids of batches made before it existed stay valid."""
+    assert "validation_days" not in written(parse_settings({}))
+    assert written(parse_settings({"validation_days": 30}))["validation_days"] == 30
+
+
 def test_whole_numbers_are_good_for_real_ones() -> None:
     assert parse_settings({"threshold": 0}).threshold == 0.0
 
@@ -38,6 +44,7 @@ def test_whole_numbers_are_good_for_real_ones() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
+        ({"split": "random", "validation_days": 5}, "setting validation_days: the last days validate only"),
         ({"horizn": 3}, "there is no setting 'horizn'; did you mean 'horizon'?"),
         ({"zzzzzz": 3}, "there is no setting 'zzzzzz'"),
         ({"horizon": 0}, "setting horizon: expected int >= 1 (it is 0)"),

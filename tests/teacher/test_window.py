@@ -114,6 +114,7 @@ def test_settings_that_come_from_json_give_the_same_bytes(trained: Trained, root
         {"threshold": 0.01},
         {"split": "random"},
         {"validation_fraction": 0.3},
+        {"validation_days": 50},
         {"lightgbm": {"num_leaves": 4}},
     ],
 )

@@ -73,17 +73,8 @@ def test_metadata_is_indented_json_in_a_fixed_order(tmp_path: Path) -> None:
     assert text == (other / "metadata.json").read_text()
     assert list(json.loads(text)) == [
         *("schema", "label", "symbol", "start", "end", "workload", "device_type", "device"),
-        *(
-            "device_seen",
-            "fingerprint",
-            "metrics",
-            "sample_counts",
-            "phases",
-            "seconds",
-            "trained_at",
-            "versions",
-            "files",
-        ),
+        *("device_seen", "fingerprint", "metrics", "sample_counts", "constant"),
+        *("phases", "seconds", "trained_at", "versions", "files"),
     ]
     assert text.startswith('{\n  "schema": 1,\n  "label": "SYM_2022-01-01_to_2022-06-30",\n')
     assert '"trained_at": "2026-01-02T03:04:05Z"' in text
@@ -141,7 +132,7 @@ def test_a_file_list_that_leads_out_is_not_followed(tmp_path: Path) -> None:
 def test_a_link_is_not_committed(tmp_path: Path) -> None:
     partial = write(tmp_path, NEW)
     (partial.path / "link").symlink_to("/etc/passwd")
-    with pytest.raises(ValueError, match="link is neither a file nor a directory"):
+    with pytest.raises(artifacts.NotCommittable, match="link is a link, and only files are kept"):
         partial.commit(metadata(NEW))
     partial.discard()
     assert list((tmp_path / ".partial").iterdir()) == []

@@ -123,7 +123,7 @@ async def test_a_launcher_that_hangs_is_replaced(tmp_path: Path, fifo: MakeFifo)
     said, back = fifo("said"), fifo("back")
     condition = Condition()
     told: list[tuple[Trouble, bool]] = []
-    condition.follow(lambda trouble, present: told.append((trouble, present)))
+    condition.heard_by(lambda change: told.append((change.trouble, change.present)))
     async with bench(tmp_path, condition=condition) as b:
         window = await b.fork("waits", fifo=said.path, back=back.path)
         await said.number()
@@ -246,7 +246,7 @@ async def test_one_that_nobody_waits_for_any_more_is_trouble_until_it_is_gone(tm
     said = fifo("said")
     condition = Condition()
     told = anyio.Event()
-    condition.follow(lambda trouble, present: told.set())
+    condition.heard_by(lambda change: told.set())
     async with bench(tmp_path, condition=condition) as b:
         window = await b.fork("hangs", fifo=said.path)
         with undying(await said.number()):

@@ -17,7 +17,8 @@ from gpusched.cli.verdict import NothingToTrain
 from gpusched.client.drawing.listing import print_json
 from gpusched.config import Config
 from gpusched.core.events import BatchAccepted, Update, WindowMoved
-from gpusched.core.model import Active, BatchSpec, DeviceChoice, Finished, Running, Starting, Succeeded
+from gpusched.core.model import BatchSpec, DeviceChoice
+from gpusched.core.states import Active, Finished, Running, Starting, Succeeded
 from gpusched.devices.slots import build_pool, find_gpus
 from gpusched.errors import DONE, INTERRUPTED, UsageError
 from gpusched.runs.run import RunSummary, run_batch

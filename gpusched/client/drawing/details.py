@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gpusched.client.drawing.listing import iso
 from gpusched.client.drawing.text import clean, duration, key_metrics
-from gpusched.core.model import Finished, Reused, Succeeded, WindowResult
+from gpusched.core.model import WindowResult
+from gpusched.core.states import Finished, Reused, Succeeded
 from gpusched.protocol import DeviceStatus, WindowDetail
 
 

@@ -6,19 +6,23 @@ many lines as the batch has windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from gpusched.client.drawing.reasons import Reasons, refusals_of, skips_of
-from gpusched.client.drawing.text import STYLES, Glyphs, clean, duration, glyphs, per_second
+from gpusched.client.drawing.palette import STYLES
+from gpusched.client.drawing.text import Glyphs, clean, duration, glyphs, per_second
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.views.window import FinishedWindow
-from gpusched.core.model import OUTCOMES, DataNotes
+from gpusched.core.model import DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
+from gpusched.core.statuses import OUTCOMES, words
+from gpusched.core.worth import constants_note
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
@@ -28,7 +32,7 @@ SHOWN_NOTES = 20
 #: characters of a message that are shown
 MESSAGE_CHARS = 600
 
-_ACTION_STYLES = {"train": "green", "reuse": "cyan", "skip": "yellow", "fail": "bold red"}
+_OUTCOME_OF = {"train": "succeeded", "reuse": "reused", "skip": "skipped", "fail": "failed"}
 
 
 def plan_rows(plan: Plan) -> Iterator[str]:
@@ -77,10 +81,20 @@ def plan_table(plan: Plan) -> RenderableType:
 
 
 def summary(
-    view: BatchView, seconds: float, *, held_reason: str | None, interrupted: bool, logs_dir: Path
+    view: BatchView,
+    seconds: float,
+    *,
+    held_reason: str | None,
+    interrupted: bool,
+    logs_dir: Path,
+    settings: Mapping[str, Any],
 ) -> RenderableType:
-    """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips."""
-    return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir)
+    """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips.
+
+    `settings` are the workload's: they may be the cause of models that are worth nothing.
+    """
+    note = constants_note(view.constants, view.counts["succeeded"] + view.counts["reused"], settings)
+    return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir, note=note)
 
 
 class _PlanTable:
@@ -99,7 +113,7 @@ class _PlanTable:
             act = action(planned)
             label = draw.crop_middle(draw.clean(planned.window.label), width)
             line = Text(f"{label}  {planned.bars:>8}  {planned.usable_rows:>8}  ", no_wrap=True, overflow="crop")
-            line.append(act, _ACTION_STYLES[act])
+            line.append(act, STYLES[_OUTCOME_OF[act]])
             if (why := reason_of_plan(planned)) and room > 4:
                 reason = draw.crop(draw.clean(why), room).rstrip()
                 line.append(" " * (8 - len(act)) + reason)
@@ -119,13 +133,21 @@ class _PlanTable:
 
 class _Summary:
     def __init__(
-        self, view: BatchView, seconds: float, *, held_reason: str | None, interrupted: bool, logs_dir: Path
+        self,
+        view: BatchView,
+        seconds: float,
+        *,
+        held_reason: str | None,
+        interrupted: bool,
+        logs_dir: Path,
+        note: str,
     ) -> None:
         self._view = view
         self._seconds = seconds
         self._held_reason = held_reason
         self._interrupted = interrupted
         self._logs_dir = logs_dir
+        self._note = note
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         draw, view = glyphs(ascii_only=options.ascii_only), self._view
@@ -134,9 +156,11 @@ class _Summary:
         for name in OUTCOMES:
             if view.counts[name]:
                 count = f"{view.counts[name]:>{widest}}"
-                yield Text(f"  {count}  {name.replace('_', ' ')}", STYLES[name])
+                yield Text(f"  {count}  {words(name)}", STYLES[name])
         if left := view.total - view.done:
             yield Text(f"  {left:>{widest}}  not finished; the same command goes on with them")
+        if self._note:
+            yield Text(draw.clean(self._note), "yellow")
         if failures := view.failures:
             yield Text()
             yield Text("What failed", "bold")
@@ -176,9 +200,9 @@ class _Summary:
 
 def failure_line(window: FinishedWindow, draw: Glyphs) -> Text:
     """A window, how it ended and why; wraps where it must."""
-    how = window.outcome.replace("_", " ")
+    how = words(window.outcome)
     if window.kind and window.kind not in (window.outcome, "raised"):
-        how += f" ({window.kind.replace('_', ' ')})"
+        how += f" ({words(window.kind)})"
     if window.attempts > 1:
         how += f" after {window.attempts} attempts"
     line = Text(overflow="fold")

@@ -11,8 +11,8 @@ import statistics
 from collections import deque
 from collections.abc import Collection, Iterable
 
-from gpusched.client.drawing.reasons import Reasons, bare_reason
-from gpusched.client.views.window import FAILURES, FinishedWindow, RunningWindow, ended_window
+from gpusched.client.views.reasons import Reasons, bare_reason
+from gpusched.client.views.window import FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchAccepted,
     BatchFinished,
@@ -25,21 +25,11 @@ from gpusched.core.events import (
     Update,
     WindowMoved,
 )
-from gpusched.core.model import (
-    OUTCOMES,
-    Active,
-    Failed,
-    Failure,
-    Finished,
-    Outcome,
-    Queued,
-    Running,
-    Skipped,
-    Slot,
-    Starting,
-    name_of,
-)
+from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
+from gpusched.core.states import Active, Failed, Failure, Finished, Outcome, Queued, Running, Skipped, Starting
+from gpusched.core.statuses import FAILURES, OUTCOMES, name_of, tally, totals
+from gpusched.core.worth import is_constant
 from gpusched.protocol import Snapshot, WindowLine
 
 #: failures that are kept in full; the first ones, since the later ones mostly say the same
@@ -78,6 +68,8 @@ class BatchView:
         self._unlaunched: dict[str, tuple[str, str]] = {}
         #: of the first windows that were skipped when they ran, the reason by label
         self._skipped: dict[str, str] = {}
+        #: models that predict a constant
+        self.constants = 0
         #: windows that have failed for their data, launched or not
         self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
@@ -127,7 +119,7 @@ class BatchView:
                 self.output_dir, self.held_reason = batch.output_dir, batch.held_reason
                 self.total = sum(batch.counts.values())
                 self.counts = {name: batch.counts.get(name, 0) for name in OUTCOMES}
-                self.finished = batch.state == "finished"
+                self.finished, self.constants = batch.state == "finished", batch.constants
         for window in snapshot.active:
             if window.key.batch_id == batch_id and window.slot is not None:
                 since = monotonic - max(0.0, snapshot.at - (window.started_at or window.moved_at))
@@ -221,20 +213,11 @@ class BatchView:
     @property
     def trained(self) -> int:
         """Windows that went through a slot to their end, well or not."""
-        counts = self.counts
-        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"] - self.unlaunched
+        return tally(self.counts, ("succeeded", *FAILURES)) - self.unlaunched
 
     def totals(self) -> dict[str, int]:
         """Counts as the command's JSON has them: windows that timed out or were lost have failed."""
-        counts = self.counts
-        return {
-            "total": self.total,
-            "succeeded": counts["succeeded"],
-            "reused": counts["reused"],
-            "skipped": counts["skipped"],
-            "failed": sum(counts[name] for name in FAILURES),
-            "cancelled": counts["cancelled"],
-        }
+        return totals(self.counts) | {"total": self.total}
 
     def rate(self, monotonic: float) -> float:
         """Windows per second that left their slots lately; 0 while none has."""
@@ -279,11 +262,12 @@ class BatchView:
         self.counts = dict.fromkeys(OUTCOMES, 0)
         self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
         self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
-        self.skips, self._skipped = Reasons(), {}
+        self.skips, self._skipped, self.constants = Reasons(), {}, 0
         self.recent.clear()
         self._seconds.clear()
         self._restart_rate()
         for planned, state in update.windows:
+            self.constants += is_constant(state)
             if isinstance(state, Finished):
                 self.counts[name_of(state.outcome)] += 1
                 if isinstance(state.outcome, Skipped):
@@ -296,6 +280,7 @@ class BatchView:
     def _moved(self, update: WindowMoved, monotonic: float) -> None:
         label, old, new = update.key.label, update.old, update.new
         ran = None
+        self.constants += is_constant(new) - is_constant(old)
         if isinstance(old, Active) and not isinstance(new, Active):
             self._slot_of.pop(label, None)
             ran = self.running.pop(old.slot.index, None)

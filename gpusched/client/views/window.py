@@ -7,22 +7,8 @@ from typing import Any
 import msgspec
 
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import (
-    Active,
-    Failed,
-    Failure,
-    Finished,
-    Lost,
-    Outcome,
-    Reused,
-    Running,
-    Succeeded,
-    TimedOut,
-    name_of,
-)
-
-#: outcomes that count as failed in totals
-FAILURES = ("failed", "timed_out", "lost")
+from gpusched.core.states import Active, Failed, Failure, Finished, Lost, Outcome, Reused, Running, Succeeded, TimedOut
+from gpusched.core.statuses import name_of
 
 
 class RunningWindow(msgspec.Struct, kw_only=True):

@@ -1,0 +1,147 @@
+"""The states of a window, its outcomes, and how its attempts end.
+
+A state carries exactly the data that is true in it, so that no field's meaning depends on another's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gpusched.core.model import Slot, WindowResult
+
+# -- how an attempt ends -----------------------------------------------------------------------------------------------
+
+FailureKind = Literal[
+    "no_data",
+    "bad_data",
+    "bad_parameters",
+    "permanent",
+    "raised",
+    "exited",
+    "killed",
+    "crashed",
+    "protocol",
+    "memory",
+    "host_memory",
+    "device_memory",
+    "device_mismatch",
+    "device_lost",
+    "node_lost",
+    "launch_refused",
+    "launcher_lost",
+    "interrupted",
+    "timed_out",
+    "missing",
+]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
+    """Why an attempt has no result."""
+
+    kind: FailureKind
+    message: str
+    traceback: str = ""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """The resources that an attempt used, as the kernel and the driver account for them."""
+
+    cpu_seconds: float = 0.0
+    #: peak resident memory, including the part shared with the launcher
+    peak_memory_bytes: int = 0
+    #: peak GPU memory, by the driver's account or the readings; None: neither has it
+    device_memory_bytes: int | None = None
+    #: time during which its kernels were executing on a GPU; None: the driver does not count that
+    device_seconds: float | None = None
+    #: peak memory without the part shared with the launcher; None: not known
+    own_memory_bytes: int | None = None
+
+
+Ending = WindowResult | Failure
+
+
+# -- states ------------------------------------------------------------------------------------------------------------
+
+StopReason = Literal["cancelled", "timed_out", "interrupted"]
+
+
+class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
+    """Waits for a slot; `attempt` is the number that its next launch will have."""
+
+    attempt: int = 1
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
+    """Waits for a release."""
+
+    attempt: int = 1
+
+
+class Starting(msgspec.Struct, frozen=True, kw_only=True, tag="starting"):
+    """Holds a slot; its process is being forked."""
+
+    attempt: int
+    slot: Slot
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
+    attempt: int
+    slot: Slot
+    pid: int
+    started_at: float
+
+
+class Stopping(msgspec.Struct, frozen=True, kw_only=True, tag="stopping"):
+    """Told to end, still holds its slot. `pid` is None until the fork is confirmed."""
+
+    attempt: int
+    slot: Slot
+    pid: int | None
+    reason: StopReason
+
+
+class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
+    result: WindowResult
+
+
+class Reused(msgspec.Struct, frozen=True, kw_only=True, tag="reused"):
+    result: WindowResult
+
+
+class Skipped(msgspec.Struct, frozen=True, kw_only=True, tag="skipped"):
+    reason: str
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    failure: Failure
+
+
+class TimedOut(msgspec.Struct, frozen=True, kw_only=True, tag="timed_out"):
+    seconds: float
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
+    pass
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
+    """Given up after its processes kept disappearing by no fault of its own, or finished but its result is gone."""
+
+    failure: Failure
+
+
+Outcome = Succeeded | Reused | Skipped | Failed | TimedOut | Cancelled | Lost
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+    """Finished after `attempts` launches; 0 for a window that needed none."""
+
+    attempts: int
+    outcome: Outcome
+
+
+State = Queued | Held | Starting | Running | Stopping | Finished
+#: states that hold a slot
+Active = Starting | Running | Stopping

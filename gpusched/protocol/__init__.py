@@ -1,0 +1,133 @@
+"""The socket protocol between clients and the daemon: one JSON object per line, over a unix socket.
+
+A client opens with `Hello` and the daemon answers with `Welcome`. Then the client sends requests, each answered before
+the next one is read: by one reply, by several of which the last is `End`, or by `Problem`. After `Subscribe` the
+connection carries only updates: a `Snapshot`, then deltas. A further `Snapshot` may follow at any time; it replaces
+everything received before.
+
+Fields that a side does not know are ignored, and new fields have defaults, so that versions can differ; `PROTOCOL`
+is raised only when that is not enough. `Hello`, `Welcome` and `Problem` never change.
+
+`requests` and `replies` are the messages, `listings` the lines in them, `frames` their form on the wire, and `places`
+where the socket is. Nothing here opens a connection or knows how a request is answered. Start with `requests`.
+"""
+
+from gpusched.protocol.frames import (
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    PROTOCOL,
+    BadFrame,
+    decode_hello,
+    decode_reply,
+    decode_request,
+    encode,
+)
+from gpusched.protocol.listings import (
+    AttemptLine,
+    BatchStatus,
+    DeviceStatus,
+    ResultLine,
+    StoryLine,
+    Trouble,
+    TroubleKind,
+    WindowLine,
+)
+from gpusched.protocol.replies import (
+    BatchAnnounced,
+    BatchDetail,
+    Batches,
+    Changed,
+    Delta,
+    DeviceReported,
+    Devices,
+    End,
+    Forgotten,
+    History,
+    LogChunk,
+    Pong,
+    Problem,
+    Reply,
+    ResultPage,
+    Snapshot,
+    Submitted,
+    Surveyed,
+    Welcome,
+    WindowDetail,
+    WindowPage,
+    summed,
+)
+from gpusched.protocol.requests import (
+    Change,
+    ChangeDevice,
+    Forget,
+    GetBatch,
+    GetHistory,
+    GetResults,
+    GetWindow,
+    Hello,
+    ListBatches,
+    ListDevices,
+    ListWindows,
+    Ping,
+    ReadLog,
+    Request,
+    Submit,
+    Subscribe,
+)
+
+__all__ = [
+    "MAX_REPLY_BYTES",
+    "MAX_REQUEST_BYTES",
+    "PROTOCOL",
+    "AttemptLine",
+    "BadFrame",
+    "BatchAnnounced",
+    "BatchDetail",
+    "BatchStatus",
+    "Batches",
+    "Change",
+    "ChangeDevice",
+    "Changed",
+    "Delta",
+    "DeviceReported",
+    "DeviceStatus",
+    "Devices",
+    "End",
+    "Forget",
+    "Forgotten",
+    "GetBatch",
+    "GetHistory",
+    "GetResults",
+    "GetWindow",
+    "Hello",
+    "History",
+    "ListBatches",
+    "ListDevices",
+    "ListWindows",
+    "LogChunk",
+    "Ping",
+    "Pong",
+    "Problem",
+    "ReadLog",
+    "Reply",
+    "Request",
+    "ResultLine",
+    "ResultPage",
+    "Snapshot",
+    "StoryLine",
+    "Submit",
+    "Submitted",
+    "Subscribe",
+    "Surveyed",
+    "Trouble",
+    "TroubleKind",
+    "Welcome",
+    "WindowDetail",
+    "WindowLine",
+    "WindowPage",
+    "decode_hello",
+    "decode_reply",
+    "decode_request",
+    "encode",
+    "summed",
+]
