@@ -14,14 +14,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gpusched.core.model import DeviceChoice, Limits
-from gpusched.teacher.settings import Fraction, Horizon, MinRows, Threshold, ValidationDays
+from gpusched.teacher.schema import Fraction, Horizon, MinRows, Threshold, ValidationDays
 from gpusched.workload import ENTRY_POINT
 
 #: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
 BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
-#: the section whose keys the workload checks: it has no struct
+#: the sections whose keys a workload checks, LightGBM's parameters and those of a user's workload: they have no struct
 LIGHTGBM = "lightgbm"
+WORKLOAD = "workload"
+OPEN_SECTIONS = (LIGHTGBM, WORKLOAD)
 #: bytes of the unit of settings `_mb`
 MEGABYTE = 1024 * 1024
 #: the defaults of a batch's limits
@@ -153,6 +155,8 @@ class Config(Struct, frozen=True, kw_only=True):
     training: Training = Training()
     #: LightGBM's parameters, which override the workload's defaults
     lightgbm: dict[str, Any] = {}
+    #: the settings of a user's workload, JSON-compatible
+    workload: dict[str, Any] = {}
     run: Run = Run()
     devices: Devices = Devices()
     cache: Cache = msgspec.field(default_factory=Cache)
@@ -188,5 +192,5 @@ def range_of(number: Any) -> tuple[float, float]:
 
 
 def keys() -> list[str]:
-    """Every `section.key` except LightGBM's."""
+    """Every `section.key` of the sections that have a struct."""
     return [f"{section}.{key}" for section, struct in SECTIONS.items() for key in struct.__struct_fields__]
