@@ -23,14 +23,8 @@ import msgspec
 
 from benchmarks.makespan import BATCH, RESULT
 from benchmarks.throughput import plan
-from gpusched.core.events import (
-    AttemptEnded,
-    AttemptStarted,
-    BatchSubmitted,
-    Launch,
-    NodeJoined,
-    WindowMoved,
-)
+from gpusched.core.commands import Launch
+from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, NodeJoined, WindowMoved
 from gpusched.core.model import Device, Instant
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Finished

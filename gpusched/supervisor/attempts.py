@@ -17,13 +17,13 @@ import msgspec
 
 from gpusched import artifacts
 from gpusched.command import imports
+from gpusched.core.commands import Launch
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     DeviceLost,
     DeviceRead,
     Event,
-    Launch,
     ProcessStuck,
     ProgressReported,
 )
