@@ -14,9 +14,10 @@ import msgspec
 
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir, terms
+from gpusched.client.batches import given_terms, require_name
+from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gpusched.runs.forecast import Forecast
-
-
-class BadName(UsageError):
-    problem = "--name {name!r} cannot name a batch: {why}"
-    remedy = "give another name"
 
 
 class BadPath(UsageError):
@@ -105,11 +101,9 @@ def ask(options: argparse.Namespace) -> Ask:
     """Read the configuration and the symbols. Raises GpuschedError."""
     loaded = load_config(options)
     config = loaded.config
-    named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
-    if options.name is not None and (why := planning.name_problem(options.name)):
-        raise BadName(name=options.name, why=why)
+    named = _symbols(options)
+    require_name(options.name, place="--name")
     spec = batch_spec(config, named.symbols, priority=options.priority or 0)
-    given = [name for key, (name, _) in terms(config).items() if key in loaded.origins]
     return Ask(
         config=config,
         spec=spec,
@@ -117,7 +111,7 @@ def ask(options: argparse.Namespace) -> Ask:
         name=options.name,
         output=given_path(options.output) if options.output else None,
         notes=(*named.notes, *_notes_on_settings(spec)),
-        terms=(*given, *(["priority"] if options.priority is not None else [])),
+        terms=given_terms(loaded, options.priority),
     )
 
 
@@ -130,8 +124,11 @@ def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
     return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
 
 
-def _names_file(options: argparse.Namespace) -> bool:
-    return options.symbols_file not in (None, STDIN)
+def _symbols(options: argparse.Namespace) -> Named:
+    """The symbols of `--symbols`, of stdin or of the symbols file."""
+    if (typed := getattr(options, "symbols", None)) is not None:
+        return typed_symbols(typed)
+    return read_symbols(None if options.symbols_file == STDIN else given_path(options.symbols_file))
 
 
 def check_data_root(spec: BatchSpec) -> None:

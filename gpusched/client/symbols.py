@@ -1,15 +1,15 @@
-"""The symbols of a batch: from a file, from stdin, or from `--symbols`."""
+"""The symbols of a batch: from a file, from stdin, or named one by one."""
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, parse_symbols
+from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, named, parse_symbols
 from gpusched.errors import InputError
 
 #: a longer file cannot be a list of symbols: a batch may have 200,000 windows at most
@@ -44,20 +44,30 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def named_symbols(options: argparse.Namespace, path: Path | None) -> Named:
-    """The symbols of `--symbols`, of stdin or of the file at `path`. Raises InputError."""
-    typed = getattr(options, "symbols", None)
-    if typed is not None:
-        parsed, place, source = listed_symbols(typed), "--symbols", re.sub(r"[,\s]+", "-", typed)
-    elif path is None:
+def typed_symbols(text: str) -> Named:
+    """The symbols of `--symbols`: `AAPL,MSFT`. Raises InputError."""
+    return _checked(listed_symbols(text), "--symbols", re.sub(r"[,\s]+", "-", text), has_lines=False)
+
+
+def given_symbols(symbols: Iterable[str]) -> Named:
+    """The symbols of a program. Raises InputError."""
+    several = list(symbols)
+    return _checked(named(several), "symbols", "-".join(several), has_lines=False)
+
+
+def read_symbols(path: Path | None) -> Named:
+    """The symbols of the file at `path`, or of stdin (None). Raises InputError."""
+    if path is None:
         content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""  # None: it is closed
-        parsed, place, source = parse_symbols(_text(content, "stdin")), "stdin", "stdin"
-    else:
-        parsed, place, source = parse_symbols(_text(_read(path), str(path))), str(path), path.stem
+        return _checked(parse_symbols(_text(content, "stdin")), "stdin", "stdin")
+    return _checked(parse_symbols(_text(_read(path), str(path))), str(path), path.stem)
+
+
+def _checked(parsed: Symbols, place: str, source: str, *, has_lines: bool = True) -> Named:
     if parsed.refused:
         line, more = parsed.refused[0], len(parsed.refused) - 1
         others = f"; {more:,} more {'line' if more == 1 else 'lines'} like it" if more else ""
-        where = place if typed is not None else f"{place}:{line.line}"
+        where = f"{place}:{line.line}" if has_lines else place
         raise BadSymbol(place=where, symbol=line.text, why=line.why, more=others)
     if not parsed.symbols:
         raise NoSymbols(place=place, why=_why_none(parsed))
