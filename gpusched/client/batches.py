@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gpusched
 from gpusched.client.connection import Connection, connect
 from gpusched.client.following import follow
-from gpusched.client.symbols import given_symbols, read_symbols, typed_symbols
+from gpusched.client.symbols import Named, given_symbols, read_symbols, typed_symbols
 from gpusched.config import Loaded, batch_spec, load, terms
 from gpusched.core.planning import name_problem
 from gpusched.core.statuses import UNFINISHED, tally
@@ -36,8 +36,13 @@ class TheDaemons(UsageError):
 
 
 class BadName(UsageError):
-    problem = "{name!r} cannot name a batch: {why}"
+    problem = "{option} {name!r} cannot name a batch: {why}"
     remedy = "give another name"
+
+
+class DatesTwice(UsageError):
+    problem = "{flag} does not go with {file}, which has the dates of each window"
+    remedy = "leave it out, or give a file of symbols, one a line"
 
 
 class WaitedTooLong(GpuschedError):
@@ -55,10 +60,16 @@ def refuse_the_daemons(keys: Iterable[str]) -> None:
             raise TheDaemons(key=key, otherwise="`gpusched run` uses it for a batch of its own")
 
 
-def require_name(name: str | None, *, place: str | None = None) -> None:
-    """Raise BadName if a batch cannot have the name; `place` is where it was given."""
+def require_name(name: str | None, *, option: str = "name") -> None:
+    """Raise BadName if a batch cannot have the name; `option` is how it was given."""
     if name is not None and (why := name_problem(name)):
-        raise BadName(place=place, name=name, why=why)
+        raise BadName(option=option, name=name, why=why)
+
+
+def refuse_dates_twice(named: Named, given: Iterable[tuple[str, str]]) -> None:
+    """Raise DatesTwice for a setting of dates beside a windows file. `given` are keys, and where each was given."""
+    if named.windows and (flag := next((flag for key, flag in given if key.startswith("windows.")), None)):
+        raise DatesTwice(flag=flag, file=f"{named.source}, a windows file")
 
 
 def given_terms(loaded: Loaded, priority: int | None) -> tuple[str, ...]:
@@ -103,10 +114,11 @@ def submit(
         named = read_symbols(Path(symbols).absolute())
     else:
         named = given_symbols(symbols)
+    refuse_dates_twice(named, [(key, flag) for key, _, flag in flags])
     place = loaded.config.daemon.socket if socket is None else Path(socket).absolute()
     with connect(place) as daemon:
         submitted = daemon.submit(
-            batch_spec(loaded.config, named.symbols, priority=priority or 0),
+            batch_spec(loaded.config, named.symbols, windows=named.windows, priority=priority or 0),
             source=named.source,
             name=name,
             output_dir=None if output is None else Path(output).absolute(),
@@ -147,7 +159,9 @@ class Batch:
         status = self.status()
         if not ended and status.state == "open":
             total = sum(status.counts.values())
-            raise WaitedTooLong(batch_id=self.id, seconds=f"{timeout:g}", left=tally(status.counts, UNFINISHED), total=total)
+            raise WaitedTooLong(
+                batch_id=self.id, seconds=f"{timeout:g}", left=tally(status.counts, UNFINISHED), total=total
+            )
         return status
 
     def results(self) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The symbols of a batch: from a file, from stdin, or named one by one."""
+"""The symbols of a batch, or its windows one by one: from a file, from stdin, or named in a list."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from gpusched.client.windows_file import is_windows_file, parse_windows
+from gpusched.core.model import Window
 from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, named, parse_symbols
 from gpusched.errors import InputError
 
-#: a longer file cannot be a list of symbols: a batch may have 200,000 windows at most
-MAX_BYTES = 4 * 1024 * 1024
+#: a longer file cannot be a list of symbols or windows: a batch may have 200,000 windows at most
+MAX_BYTES = 32 * 1024 * 1024
 #: how many repeated symbols are shown; the others are only counted
 SHOWN_DUPLICATES = 5
 STDIN = "-"
@@ -38,6 +40,8 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     """The symbols of a command."""
 
     symbols: tuple[str, ...]
+    #: the windows of a windows file; empty: it was a symbols file
+    windows: tuple[Window, ...] = ()
     #: name that the batch id is made from
     source: str
     #: sentences for people
@@ -46,28 +50,36 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 
 def typed_symbols(text: str) -> Named:
     """The symbols of `--symbols`: `AAPL,MSFT`. Raises InputError."""
-    return _checked(listed_symbols(text), "--symbols", re.sub(r"[,\s]+", "-", text), has_lines=False)
+    return _of_lines(listed_symbols(text), "--symbols", re.sub(r"[,\s]+", "-", text), typed=True)
 
 
 def given_symbols(symbols: Iterable[str]) -> Named:
     """The symbols of a program. Raises InputError."""
     several = list(symbols)
-    return _checked(named(several), "symbols", "-".join(several), has_lines=False)
+    return _of_lines(named(several), "symbols", "-".join(several), typed=True)
 
 
 def read_symbols(path: Path | None) -> Named:
-    """The symbols of the file at `path`, or of stdin (None). Raises InputError."""
+    """The symbols of the file at `path` or of stdin (None), which may be a windows file. Raises InputError."""
     if path is None:
+        place, source = "stdin", "stdin"
         content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""  # None: it is closed
-        return _checked(parse_symbols(_text(content, "stdin")), "stdin", "stdin")
-    return _checked(parse_symbols(_text(_read(path), str(path))), str(path), path.stem)
+    else:
+        place, source, content = str(path), path.stem, _read(path)
+    text = _text(content, place)
+    if is_windows_file(text):
+        windows = parse_windows(text, place)
+        return Named(
+            symbols=tuple(dict.fromkeys(one.symbol for one in windows)), windows=windows, source=source, notes=()
+        )
+    return _of_lines(parse_symbols(text), place, source, typed=False)
 
 
-def _checked(parsed: Symbols, place: str, source: str, *, has_lines: bool = True) -> Named:
+def _of_lines(parsed: Symbols, place: str, source: str, *, typed: bool) -> Named:
     if parsed.refused:
         line, more = parsed.refused[0], len(parsed.refused) - 1
         others = f"; {more:,} more {'line' if more == 1 else 'lines'} like it" if more else ""
-        where = f"{place}:{line.line}" if has_lines else place
+        where = place if typed else f"{place}:{line.line}"
         raise BadSymbol(place=where, symbol=line.text, why=line.why, more=others)
     if not parsed.symbols:
         raise NoSymbols(place=place, why=_why_none(parsed))

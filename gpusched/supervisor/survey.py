@@ -7,8 +7,7 @@ kill a process again are not judged here: they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import anyio
@@ -16,16 +15,25 @@ import msgspec
 
 from gpusched.command import imports
 from gpusched.core import planning
-from gpusched.core.calendar import Days, missing_days, sentence
+from gpusched.core.calendar import missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
 from gpusched.engines.local.launcher import Launcher
 from gpusched.errors import InputError
-from gpusched.worker.messages import Error, PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SurveyJob
-from gpusched.workload import DateRange, SurveyTask
+from gpusched.worker.messages import (
+    Error,
+    PipeMessage,
+    SurveyedSymbol,
+    SurveyedWindow,
+    SurveyFailed,
+    SurveyJob,
+    SymbolWindows,
+)
 
 #: windows in a group, so that its process's findings, of 2 KB each at most, stay well below `MAX_STREAM_BYTES`
 MOST_WINDOWS = 10_000
+#: windows of one symbol that are not shared among processes: each would have to load its bars
+LEAST_WINDOWS = 200
 STRICT_REMEDY = "complete the files, or leave out data.strict"
 
 
@@ -54,16 +62,20 @@ async def survey(
     # Imported once by the launcher, not once by each survey process.
     preloaded = imports(spec.workload, spec.settings)
     await launcher.preload(spec.workload, "survey", preloaded)
-    tasks = survey_tasks(spec, cache_dir)
-    findings = Findings(tasks)
+    pieces = pieces_of(spec, processes)
+    findings = Findings(pieces)
+    settings = {"": spec.settings}
     reported = 0
     unusable: list[str] = []
 
-    async def run(group: tuple[SurveyTask, ...]) -> str:
+    async def run(group: tuple[SymbolWindows, ...]) -> str:
         """Survey a group of symbols; return a phrase on how its process ended."""
         job = SurveyJob(
             workload=spec.workload,
-            tasks=group,
+            data_root=spec.data_root,
+            cache_dir=str(cache_dir),
+            settings=settings,
+            symbols=group,
             output_dir=str(output_dir),
             device_types=device_types,
             imports=preloaded,
@@ -78,23 +90,23 @@ async def survey(
                 case Error(message=why):  # an error of this process, not of the workload
                     errors.append(why)
             findings.take(message)
-            if reported < findings.symbols:
-                reported = findings.symbols
-                on_progress(reported, len(tasks))
+            if reported < findings.answered:
+                reported = findings.answered
+                on_progress(reported, findings.symbols)
 
         process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
         end = await process.wait(on_message)
         how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
         return errors[-1] if errors else f"the process ended with {end.violation or how}"
 
-    async def work(groups: Iterable[tuple[SurveyTask, ...]], endings: dict[str, str]) -> None:
+    async def work(groups: Iterable[tuple[SymbolWindows, ...]], endings: dict[str, str]) -> None:
         for group in groups:
             if unusable:
                 return
             ending = await run(group)
-            endings.update((task.symbol, ending) for task in group)
+            endings.update((piece.symbol, ending) for piece in group)
 
-    async def run_all(groups: list[tuple[SurveyTask, ...]]) -> dict[str, str]:
+    async def run_all(groups: list[tuple[SymbolWindows, ...]]) -> dict[str, str]:
         endings: dict[str, str] = {}
         shared = iter(groups)
         async with anyio.create_task_group() as workers:
@@ -104,88 +116,111 @@ async def survey(
             workers.start_soon(launcher.preload, spec.workload, "window", preloaded)
         return endings
 
-    endings = await run_all(_grouped(tasks, processes))
+    endings = await run_all(_grouped(pieces, processes))
     if not unusable and (missing := findings.missing()):
-        endings = await run_all([(task,) for task in missing])
+        endings = await run_all([(piece,) for piece in missing])
     if unusable:
         raise WorkloadUnusable(why=unusable[0], log_path=log_path)
-    for task in findings.missing():
-        why = f"its data could not be looked at: {endings[task.symbol]}, see {log_path}"
-        findings.take(SurveyFailed(symbol=task.symbol, what="unknown", reason=why))
+    for piece in findings.missing():
+        why = f"its data could not be looked at: {endings[piece.symbol]}, see {log_path}"
+        findings.take(SurveyFailed(symbol=piece.symbol, what="unknown", reason=why))
     return findings.plan()
 
 
-def survey_tasks(spec: BatchSpec, cache_dir: Path) -> list[SurveyTask]:
-    """A task for each symbol of a batch."""
+def pieces_of(spec: BatchSpec, processes: int) -> list[SymbolWindows]:
+    """The windows of a batch by symbol; those of a symbol with very many are in several pieces."""
+    by_symbol: dict[str, list[Window]] = {}
+    for window in planning.windows(spec):
+        by_symbol.setdefault(window.symbol, []).append(window)
+    total = sum(map(len, by_symbol.values()))
+    most = min(MOST_WINDOWS, max(LEAST_WINDOWS, -(-total // processes)))
     return [
-        SurveyTask(
-            symbol=symbol,
-            windows=tuple(DateRange(window.start, window.end) for window in windows),
-            data_root=spec.data_root,
-            cache_dir=str(cache_dir),
-            settings=spec.settings,
-        )
-        for symbol, windows in groupby(planning.windows(spec), key=lambda window: window.symbol)
+        SymbolWindows(symbol, tuple(windows[first : first + most]))
+        for symbol, windows in by_symbol.items()
+        for first in range(0, len(windows), most)
     ]
 
 
 class Findings:
     """Collects the answers of a survey's processes, and makes the plan from them."""
 
-    def __init__(self, tasks: Sequence[SurveyTask]) -> None:
-        self._tasks = {task.symbol: task for task in tasks}
+    def __init__(self, pieces: Sequence[SymbolWindows]) -> None:
+        self._asked: dict[str, list[Window]] = {}
+        for piece in pieces:
+            self._asked.setdefault(piece.symbol, []).extend(piece.windows)
+        self._pieces = tuple(pieces)
         self._windows: dict[Window, PlannedWindow] = {}
         self._data: dict[str, SurveyedSymbol] = {}
         self._answered: set[str] = set()
 
     @property
     def symbols(self) -> int:
+        """The number of symbols."""
+        return len(self._asked)
+
+    @property
+    def answered(self) -> int:
         """The number of symbols that have been answered."""
         return len(self._answered)
 
     def take(self, message: PipeMessage) -> None:
         """Add an answer about a symbol; answers about symbols outside the survey are ignored."""
         match message:
-            case SurveyedSymbol(symbol=symbol) if symbol in self._tasks:
-                self._data[symbol] = message
-            case SurveyedWindow(symbol=symbol) if symbol in self._tasks:
-                planned = _planned(message)
+            case SurveyedSymbol(symbol=symbol) if symbol in self._asked:
+                self._data[symbol] = self._joined(message)
+            case SurveyedWindow(planned=planned) if planned.window.symbol in self._asked:
+                symbol = planned.window.symbol
                 self._windows[planned.window] = planned
-            case SurveyFailed(symbol=symbol) if symbol in self._tasks:
-                self._windows |= {planned.window: planned for planned in _undone(message, self._tasks[symbol])}
+            case SurveyFailed(symbol=symbol, point=point) if symbol in self._asked:
+                for window in self._asked[symbol]:
+                    if window not in self._windows and point in (None, window.point):
+                        self._windows[window] = _undone(message, window)
             case _:
                 return
         self._answered.add(symbol)
 
-    def missing(self) -> list[SurveyTask]:
-        """The tasks of the symbols with unanswered windows."""
-        return [task for task in self._tasks.values() if not all(window in self._windows for window in _windows(task))]
+    def missing(self) -> list[SymbolWindows]:
+        """The windows without an answer, in the pieces in which they were asked about."""
+        missing = [
+            SymbolWindows(piece.symbol, tuple(window for window in piece.windows if window not in self._windows))
+            for piece in self._pieces
+        ]
+        return [piece for piece in missing if piece.windows]
 
     def plan(self) -> Plan:
         """The plan, with notes on gaps from a comparison of the symbols. Call only when nothing is `missing`."""
         notes = {symbol: data.notes for symbol, data in self._data.items() if data.notes}
-        for symbol, days in missing_days(self._days()).items():
-            notes[symbol] = (*notes.get(symbol, ()), DataNote("gaps", sentence(days)))
+        days = {symbol: data.days for symbol, data in self._data.items() if data.days is not None}
+        for symbol, missing in missing_days(days).items():
+            notes[symbol] = (*notes.get(symbol, ()), DataNote("gaps", sentence(missing)))
             if self._data[symbol].strict:
-                self._refuse(symbol, sentence(days))
+                self._refuse(symbol, sentence(missing))
         return Plan(
-            windows=tuple(self._windows[window] for task in self._tasks.values() for window in _windows(task)),
-            notes={symbol: notes[symbol] for symbol in self._tasks if symbol in notes},
+            windows=tuple(self._windows[window] for windows in self._asked.values() for window in windows),
+            notes={symbol: notes[symbol] for symbol in self._asked if symbol in notes},
         )
 
-    def _days(self) -> dict[str, Days]:
-        """The days that each symbol has; answers with days outside the symbol's windows are wrong, and left out."""
-        by_symbol = {}
-        for symbol, data in self._data.items():
-            windows = self._tasks[symbol].windows
-            start, end = min(window.start for window in windows), max(window.end for window in windows)
-            if data.days is not None and data.days.lie_within(start, end):
-                by_symbol[symbol] = data.days
-        return by_symbol
+    def _joined(self, data: SurveyedSymbol) -> SurveyedSymbol:
+        """What is told of a symbol, together with what was told of it before, about other windows or points.
+
+        Days outside the symbol's windows are wrong, and left out.
+        """
+        windows, days, known = self._asked[data.symbol], data.days, self._data.get(data.symbol)
+        start, end = min(window.start for window in windows), max(window.end for window in windows)
+        if days is not None and not days.lie_within(start, end):
+            days = None
+        if known is None:
+            return msgspec.structs.replace(data, days=days)
+        return SurveyedSymbol(
+            symbol=data.symbol,
+            notes=tuple(dict.fromkeys((*known.notes, *data.notes))),
+            days=known.days.union(days) if known.days is not None and days is not None else known.days or days,
+            strict=known.strict or data.strict,
+        )
 
     def _refuse(self, symbol: str, why: str) -> None:
         """Refuse all windows of a symbol that would be trained or reused: models of one symbol belong together."""
-        for window in _windows(self._tasks[symbol]):
+        for window in self._asked[symbol]:
             planned = self._windows[window]
             if planned.skip_reason is None and planned.refusal is None:
                 self._windows[window] = msgspec.structs.replace(
@@ -193,39 +228,19 @@ class Findings:
                 )
 
 
-def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, ...]]:
-    """Groups of tasks, one for each process, or more if there are many windows; neighbours, which are alike, apart."""
-    windows = sum(len(task.windows) for task in tasks)
-    count = min(len(tasks), max(processes, -(-windows // MOST_WINDOWS)))
-    return [tuple(tasks[first::count]) for first in range(count)]
+def _grouped(pieces: list[SymbolWindows], processes: int) -> list[tuple[SymbolWindows, ...]]:
+    """Groups of pieces, one for each process, or more if there are many windows; neighbours, which are alike, apart."""
+    windows = sum(len(piece.windows) for piece in pieces)
+    count = min(len(pieces), max(processes, -(-windows // MOST_WINDOWS)))
+    return [tuple(pieces[first::count]) for first in range(count)]
 
 
-def _windows(task: SurveyTask) -> Iterator[Window]:
-    return (Window(task.symbol, dates.start, dates.end) for dates in task.windows)
-
-
-def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
-    return PlannedWindow(
-        window=Window(surveyed.symbol, surveyed.start, surveyed.end),
-        bars=surveyed.bars,
-        usable_rows=surveyed.usable_rows,
-        skip_reason=surveyed.skip_reason,
-        refusal=surveyed.refusal,
-        remedy=surveyed.remedy,
-        fingerprint=surveyed.fingerprint,
-        committed=surveyed.committed,
-        replaces=surveyed.replaces,
-    )
-
-
-def _undone(failed: SurveyFailed, task: SurveyTask) -> Iterator[PlannedWindow]:
-    """The planned windows of a symbol whose data could not be inspected."""
-    reason = failed.reason
-    for window in _windows(task):
-        match failed.what:
-            case "no_data":
-                yield PlannedWindow(window=window, skip_reason=reason, remedy=failed.remedy)
-            case "bad_data":
-                yield PlannedWindow(window=window, refusal=reason, remedy=failed.remedy)
-            case "unknown":
-                yield PlannedWindow(window=window, doubt=reason)
+def _undone(failed: SurveyFailed, window: Window) -> PlannedWindow:
+    """A planned window whose data could not be inspected."""
+    match failed.what:
+        case "no_data":
+            return PlannedWindow(window=window, skip_reason=failed.reason, remedy=failed.remedy)
+        case "bad_data":
+            return PlannedWindow(window=window, refusal=failed.reason, remedy=failed.remedy)
+        case "unknown":
+            return PlannedWindow(window=window, doubt=failed.reason)

@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpusched.worker.child import PIPE
-from gpusched.workload import BadData, BadParameters, DeviceMismatch, Report, Result, SurveyTask, Task, WindowSurvey
+from gpusched.workload import (
+    BadData,
+    BadParameters,
+    DeviceMismatch,
+    NoData,
+    Report,
+    Result,
+    SurveyTask,
+    Task,
+    WindowSurvey,
+)
 
 _RESULT = Result(
     metrics={"auc": 0.5, "undefined": float("nan")},
@@ -32,8 +42,12 @@ _RESULT = Result(
 
 
 def preload() -> None:
-    """Leaves a mark by which a window can tell that it was forked from a preloaded launcher."""
+    """Leaves a mark by which a window can tell that it was forked from a preloaded launcher.
+
+    SIGUSR1 makes the launcher hang.
+    """
     sys.preloaded_by = os.getpid()  # type: ignore[attr-defined]
+    signal.signal(signal.SIGUSR1, lambda number, frame: signal.pause())
 
 
 def survey(task: SurveyTask) -> list[WindowSurvey]:
@@ -47,6 +61,8 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
         raise MemoryError("no room")
     if task.symbol == "DISK":
         raise OSError(errno.EIO, os.strerror(errno.EIO))
+    if task.symbol == "POINTS" and task.shared.setdefault("first", task.settings["point"]) != task.settings["point"]:
+        raise NoData(f"not at {task.settings['point']}, after {task.shared['first']}")
     windows = task.windows[1:] if task.symbol == "SHORT" else task.windows
     return [
         WindowSurvey(

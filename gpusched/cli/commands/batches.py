@@ -15,7 +15,7 @@ import msgspec
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.client.batches import given_terms, require_name
+from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir
 from gpusched.core import planning
@@ -102,8 +102,9 @@ def ask(options: argparse.Namespace) -> Ask:
     loaded = load_config(options)
     config = loaded.config
     named = _symbols(options)
-    require_name(options.name, place="--name")
-    spec = batch_spec(config, named.symbols, priority=options.priority or 0)
+    require_name(options.name, option="--name")
+    refuse_dates_twice(named, [(key, flag) for key, _, flag in options.flags])
+    spec = batch_spec(config, named.symbols, windows=named.windows, priority=options.priority or 0)
     return Ask(
         config=config,
         spec=spec,

@@ -16,8 +16,8 @@ from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_tr
 from gpusched.client.batches import refuse_the_daemons
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import print_json
-from gpusched.client.drawing.reasons import Reasons, bare_reason
 from gpusched.client.following import follow
+from gpusched.client.views.reasons import Reasons, bare_reason
 from gpusched.core.planning import replacing
 from gpusched.core.statuses import ACTIVE, WAITING, tally, totals
 from gpusched.core.totals import batch_object, worth_object
