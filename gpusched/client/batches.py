@@ -17,7 +17,7 @@ import gpusched
 from gpusched.client.connection import Connection, connect
 from gpusched.client.following import follow
 from gpusched.client.symbols import Named, given_symbols, read_symbols, typed_symbols
-from gpusched.config import Loaded, batch_spec, load, terms
+from gpusched.config import Loaded, batch_spec, load, origins_of, terms
 from gpusched.core.planning import name_problem
 from gpusched.core.statuses import UNFINISHED, tally
 from gpusched.errors import TOO_MANY_FAILURES, GpuschedError, UsageError
@@ -117,12 +117,14 @@ def submit(
     refuse_dates_twice(named, [(key, flag) for key, _, flag in flags])
     place = loaded.config.daemon.socket if socket is None else Path(socket).absolute()
     with connect(place) as daemon:
+        spec = batch_spec(loaded.config, named.symbols, windows=named.windows, priority=priority or 0)
         submitted = daemon.submit(
-            batch_spec(loaded.config, named.symbols, windows=named.windows, priority=priority or 0),
+            spec,
             source=named.source,
             name=name,
             output_dir=None if output is None else Path(output).absolute(),
             terms=given_terms(loaded, priority),
+            origins=origins_of(spec.workload, loaded.origins),
         )
         return Batch(submitted.batch.id, socket=daemon.path, notes=(*named.notes, *submitted.notes))
 

@@ -147,7 +147,7 @@ class Admission:
             if place.guarded:
                 output_dir = place.path
             async with self._claimed(batch_id, output_dir, guarded=place.guarded):
-                plan, choice = await self._planned(spec, batch_id, output_dir, on_progress)
+                plan, choice = await self._planned(request, batch_id, output_dir, on_progress)
                 async with self.changing:
                     # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
                     # another batch may have taken the directory.
@@ -177,8 +177,9 @@ class Admission:
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
 
     async def _planned(
-        self, spec: BatchSpec, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
+        self, request: Submit, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
     ) -> tuple[Plan, Choice | None]:
+        spec = request.spec
         async with self._surveys:
             with one_error():
                 plan = await survey(
@@ -189,6 +190,7 @@ class Admission:
                     log_path=self._logs_dir / batch_id / "survey.log",
                     device_types=self.fleet.device_types(spec.device),
                     processes=self.fleet.pool.cores,
+                    origins=request.origins,
                     on_progress=on_progress,
                 )
             return await self._chooser.settle(spec, plan)
