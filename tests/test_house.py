@@ -19,7 +19,6 @@ FILE_LINES, CLASS_LINES, FUNCTION_LINES = 400, 300, 60
 LONGER = {
     "gpusched/engines/local/link.py",
     "gpusched/cli/commands/batches.py run_request",
-    "gpusched/client/views/batch.py BatchView",
     "gpusched/runs/run.py run_batch",
     "gpusched/service/main.py _serve",
     "gpusched/supervisor/survey.py survey",

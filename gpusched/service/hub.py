@@ -24,7 +24,7 @@ from gpusched.core.events import (
     WindowsAdded,
 )
 from gpusched.core.model import Reading, WindowKey
-from gpusched.core.placement import Pool
+from gpusched.core.pool import Pool
 from gpusched.core.states import Running
 from gpusched.core.statuses import ACTIVE
 from gpusched.engines.condition import Condition, TroubleChanged

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gpusched.config.batch import term_out_of_range
+from gpusched.config.batch import term_problem
 from gpusched.config.schema import Windows, bounds
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import InputError
 from gpusched.protocol import Submit
+from gpusched.workload import ENTRY_POINT
 
 #: windows of a batch: all of them are kept in memory, about 2 KB each
 MAX_WINDOWS = 200_000
@@ -23,8 +24,6 @@ MAX_WINDOWS = 200_000
 MAX_DEPTH = 16
 #: the smallest log limit: a log cut to less would only consist of the mark of the cut
 LEAST_LOG_BYTES = 64 * 1024
-
-_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 class BadSubmission(InputError):
@@ -53,7 +52,7 @@ def _why_not(request: Submit) -> str | None:
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
         return "it names a symbol twice"
-    if not _ENTRY_POINT.fullmatch(spec.workload):
+    if not re.fullmatch(ENTRY_POINT, spec.workload):
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
     if problem := _problem_of_windows(spec):
         return problem
@@ -82,10 +81,9 @@ def check_terms(spec: BatchSpec) -> None:
 
 
 def _out_of_range(spec: BatchSpec) -> str | None:
-    name = term_out_of_range(spec)
-    if name is None and 0 < spec.limits.log_limit_bytes < LEAST_LOG_BYTES:
-        name = "log_limit_bytes"
-    return None if name is None else f"{name} is out of range"
+    if 0 < spec.limits.log_limit_bytes < LEAST_LOG_BYTES:
+        return f"log_limit_bytes is out of range: 0, or at least {LEAST_LOG_BYTES:,}"
+    return term_problem(spec)
 
 
 def _deeper_than(value: Any, levels: int) -> bool:

@@ -32,10 +32,10 @@ from gpusched.core.events import (
     Command,
     DeviceLost,
     DeviceRead,
-    DevicesFound,
     Event,
     Kill,
     Launch,
+    NodeJoined,
     Record,
     ResultsChecked,
     ShutdownRequested,
@@ -110,14 +110,14 @@ class Supervisor:
         means = Means(launcher=launcher, logs_dir=logs_dir, cache_dir=cache_dir, memory=memory, account=account)
         self.attempts = Attempts(self.scheduler, means, self._condition, post=self.post, followers=followers)
         self._index = Index(store, self.attempts.log_path)
-        pool = DevicesFound(devices=devices, trying=frozenset(untried))
+        pool = NodeJoined(devices=devices, trying=frozenset(untried))
         self._events: deque[Event] = deque([pool, memory.read()])
         #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
         self._wakeup = anyio.Event()
         self._records: list[Record] = []
         self._commands: list[Command] = []
-        self._histories = Histories(self.scheduler.pool, store.history)
+        self._histories = Histories(self.scheduler.running_batches, store.history)
         self._kept = Kept(self.scheduler)
         #: the index first: a hook that is called reads it
         self._followers = Followers(self._index, self.claims, self.attempts, followers, self._kept, self._histories)

@@ -14,8 +14,8 @@ import anyio.to_thread
 import pytest
 
 from gpusched.config import Config
-from gpusched.core.events import DeviceChanged, DeviceLost, DeviceRead, DevicesFound, Event
-from gpusched.core.placement import DeviceState
+from gpusched.core.events import DeviceChanged, DeviceLost, DeviceRead, Event, NodeJoined
+from gpusched.core.ledger import DeviceState
 from gpusched.devices.discovery import Discovery, discover
 from gpusched.devices.nvidia import inventory
 from gpusched.devices.nvidia.inventory import Inventory
@@ -111,7 +111,7 @@ async def working(directory: Path, fake: FakeNvml, root: Path | None = None) -> 
     config, found = Config(), discover(None)
     async with Launcher(search_path=REPOSITORY, log_path=directory / "log", environment=environment) as launcher:
         pool = build_pool(config, choose(config, found))
-        machine.send(DevicesFound(devices=pool.devices, trying=frozenset(pool.gpus)))
+        machine.send(NodeJoined(devices=pool.devices, trying=frozenset(pool.gpus)))
         looking = Inventory(machine.look, found, look_s=0.02, root=root or directory / "root")
         machine.sampler = Sampler(pool.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
         machine.fleet = Fleet(

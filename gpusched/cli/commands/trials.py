@@ -19,6 +19,7 @@ import msgspec
 from gpusched.cli.commands.findings import Imported
 from gpusched.core.failures import last_words
 from gpusched.core.model import DeviceType
+from gpusched.worker.threads import capped
 from gpusched.workload import Trial
 
 #: bytes read at the end of a process's output
@@ -73,7 +74,7 @@ class _Trying:
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
-            env={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**environment, **capped(1)},
             start_new_session=True,
         )
 
