@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gpusched
 from gpusched.client.connection import Connection, connect
 from gpusched.client.following import follow
+from gpusched.client.programs import with_command
 from gpusched.client.symbols import Named, given_symbols, read_symbols, typed_symbols
 from gpusched.config import Loaded, batch_spec, load, origins_of, terms
 from gpusched.core.planning import name_problem
@@ -118,6 +119,7 @@ def submit(
     place = loaded.config.daemon.socket if socket is None else Path(socket).absolute()
     with connect(place) as daemon:
         spec = batch_spec(loaded.config, named.symbols, windows=named.windows, priority=priority or 0)
+        spec, notes = with_command(spec, loaded)
         submitted = daemon.submit(
             spec,
             source=named.source,
@@ -126,7 +128,7 @@ def submit(
             terms=given_terms(loaded, priority),
             origins=origins_of(spec.workload, loaded.origins),
         )
-        return Batch(submitted.batch.id, socket=daemon.path, notes=(*named.notes, *submitted.notes))
+        return Batch(submitted.batch.id, socket=daemon.path, notes=(*named.notes, *notes, *submitted.notes))
 
 
 class Batch:

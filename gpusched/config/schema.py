@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from gpusched.command.schema import ExitCodes
 from gpusched.core.model import DeviceChoice, Limits
 from gpusched.teacher.schema import Fraction, Horizon, MinRows, Threshold, ValidationDays
 from gpusched.workload import ENTRY_POINT
@@ -106,6 +107,16 @@ class Run(Struct, frozen=True, kw_only=True):
     breaker_failures: Count = _LIMITS.breaker_failures
 
 
+class Command(Struct, frozen=True, kw_only=True):
+    #: a program and its arguments, as one text or as a list of words
+    line: str | tuple[str, ...] = ()
+    exit_codes: Annotated[
+        ExitCodes,
+        Meta(description="a table such as {success = [0], skip = [2], permanent = [3]} of codes from 0 to 255"),
+    ] = ExitCodes()
+    preload: tuple[str, ...] = ()
+
+
 class Devices(Struct, frozen=True, kw_only=True):
     fallback: Literal["cpu", "none"] = "cpu"
     slots: Slots = "auto"
@@ -158,6 +169,7 @@ class Config(Struct, frozen=True, kw_only=True):
     #: the settings of a user's workload, JSON-compatible
     workload: dict[str, Any] = {}
     run: Run = Run()
+    command: Command = Command()
     devices: Devices = Devices()
     cache: Cache = msgspec.field(default_factory=Cache)
     daemon: Daemon = msgspec.field(default_factory=Daemon)
@@ -172,6 +184,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "split": Split,
     "training": Training,
     "run": Run,
+    "command": Command,
     "devices": Devices,
     "cache": Cache,
     "daemon": Daemon,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from gpusched.command import WORKLOAD as COMMAND
+from gpusched.command.schema import parse_settings
 from gpusched.config.batch import term_problem
 from gpusched.config.schema import Windows, bounds
 from gpusched.core import planning
@@ -16,7 +18,7 @@ from gpusched.core.model import BatchSpec
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import InputError
 from gpusched.protocol import Submit
-from gpusched.workload import ENTRY_POINT
+from gpusched.workload import ENTRY_POINT, BadParameters
 
 #: windows of a batch: all of them are kept in memory, about 2 KB each
 MAX_WINDOWS = 200_000
@@ -42,7 +44,8 @@ def _why_not(request: Submit) -> str | None:
     spec = request.spec
     if request.name is not None and (problem := planning.name_problem(request.name)):
         return f"its name {request.name[:100]!r} is not one: {problem}"
-    for role, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
+    data_root = None if spec.workload == COMMAND and not spec.data_root else spec.data_root
+    for role, path in (("data root", data_root), ("output directory", request.output_dir)):
         if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
             return f"its {role} {path[:200]!r} is not an absolute path"
     if not spec.symbols:
@@ -58,7 +61,7 @@ def _why_not(request: Submit) -> str | None:
         return problem
     if _deeper_than(spec.settings, MAX_DEPTH):
         return f"its settings are nested more than {MAX_DEPTH} levels deep"
-    return _out_of_range(spec)
+    return _command_problem(spec) or _out_of_range(spec)
 
 
 def _problem_of_windows(spec: BatchSpec) -> str | None:
@@ -72,6 +75,16 @@ def _problem_of_windows(spec: BatchSpec) -> str | None:
     if spec.windows:
         return planning.windows_problem(spec)
     return None if planning.ranges_of(spec) else f"there is no window between {spec.start} and {spec.end}"
+
+
+def _command_problem(spec: BatchSpec) -> str | None:
+    """The reason why the settings of a command cannot be used, or None."""
+    if spec.workload == COMMAND:
+        try:
+            parse_settings(spec.settings)
+        except BadParameters as error:
+            return str(error)
+    return None
 
 
 def check_terms(spec: BatchSpec) -> None:

@@ -16,6 +16,7 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
+from gpusched.client.programs import with_command
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
 from gpusched.config import (
     BUILT_IN_WORKLOAD,
@@ -116,13 +117,14 @@ def ask(options: argparse.Namespace) -> Ask:
     require_name(options.name, option="--name")
     refuse_dates_twice(named, [(key, flag) for key, _, flag in options.flags])
     spec = batch_spec(config, named.symbols, windows=named.windows, priority=options.priority or 0)
+    spec, notes = with_command(spec, loaded)
     return Ask(
         config=config,
         spec=spec,
         source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=(*named.notes, *_notes_on_settings(spec)),
+        notes=(*named.notes, *_notes_on_settings(spec), *notes),
         terms=given_terms(loaded, options.priority),
         origins=origins_of(spec.workload, loaded.origins),
     )
@@ -145,7 +147,9 @@ def _symbols(options: argparse.Namespace) -> Named:
 
 
 def check_data_root(spec: BatchSpec) -> None:
-    """Raise NoDataRoot unless the data root can be listed."""
+    """Raise NoDataRoot unless the data root can be listed, or there is none, as for a command."""
+    if not spec.data_root:
+        return
     try:
         os.scandir(spec.data_root).close()
     except OSError as error:
