@@ -18,7 +18,7 @@ from gpusched.core import planning
 from gpusched.core.calendar import Days, missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.engine import Engine
 from gpusched.errors import InputError
 from gpusched.worker.messages import Error, PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SurveyJob
 from gpusched.workload import DateRange, SurveyTask
@@ -34,12 +34,11 @@ class WorkloadUnusable(InputError):
 
 
 async def survey(
-    launcher: Launcher,
+    engine: Engine,
     spec: BatchSpec,
-    *,
     output_dir: Path,
-    cache_dir: Path,
-    log_path: Path,
+    *,
+    log: str,
     device_types: tuple[DeviceType, ...],
     processes: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -47,12 +46,12 @@ async def survey(
     """Make the plan of a batch. Committed results that were trained on one of `device_types` are planned to be reused.
 
     `on_progress` is called with the numbers of surveyed symbols and of all symbols. Raises WorkloadNotLoadable or
-    WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if `log_path`
+    WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if the log
     cannot be written.
     """
     # Imported once by the launcher, not once by each survey process.
-    await launcher.preload(spec.workload, "survey")
-    tasks = survey_tasks(spec, cache_dir)
+    await engine.preload(spec.workload, "survey")
+    tasks = survey_tasks(spec, engine.cache_dir)
     findings = Findings(tasks)
     reported = 0
     unusable: list[str] = []
@@ -74,10 +73,8 @@ async def survey(
                 reported = findings.symbols
                 on_progress(reported, len(tasks))
 
-        process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
-        end = await process.wait(on_message)
-        how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
-        return errors[-1] if errors else f"the process ended with {end.violation or how}"
+        how = await engine.survey(job, on_message, log=log)
+        return errors[-1] if errors else f"the process ended with {how}"
 
     async def work(groups: Iterable[tuple[SurveyTask, ...]], endings: dict[str, str]) -> None:
         for group in groups:
@@ -93,16 +90,16 @@ async def survey(
             for _ in range(min(processes, len(groups))):
                 workers.start_soon(work, shared, endings)
             # Requested after the forks on the same socket, so that they come first; instant if it has been imported.
-            workers.start_soon(launcher.preload, spec.workload)
+            workers.start_soon(engine.preload, spec.workload)
         return endings
 
     endings = await run_all(_grouped(tasks, processes))
     if not unusable and (missing := findings.missing()):
         endings = await run_all([(task,) for task in missing])
     if unusable:
-        raise WorkloadUnusable(why=unusable[0], log_path=log_path)
+        raise WorkloadUnusable(why=unusable[0], log_path=engine.log_path(log))
     for task in findings.missing():
-        why = f"its data could not be looked at: {endings[task.symbol]}, see {log_path}"
+        why = f"its data could not be looked at: {endings[task.symbol]}, see {engine.log_path(log)}"
         findings.take(SurveyFailed(symbol=task.symbol, what="unknown", reason=why))
     return findings.plan()
 
