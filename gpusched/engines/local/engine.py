@@ -17,7 +17,7 @@ from gpusched import artifacts, directories
 from gpusched.config import Config
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit, Killer
-from gpusched.core.model import CPU, Batch, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
+from gpusched.core.model import Batch, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.placement import types_for
 from gpusched.core.states import Usage
 from gpusched.devices.discovery import Discovery
@@ -29,8 +29,8 @@ from gpusched.devices.nvidia.sampler import Noticed, Sampler
 from gpusched.devices.slots import look
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import End, LeftBehind, LogPiece, OnMessage, OnStuck, Verdict
-from gpusched.engines.local.jobs import environment, window_job
 from gpusched.engines.local import leftovers, proc
+from gpusched.engines.local.jobs import environment, window_job
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
@@ -225,7 +225,7 @@ class LocalWindow:
             exit_code=end.exit_code,
             signal=end.signal,
             killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
-            on_cpu=self._device.id == CPU,
+            on_cpu=self._device.kind == "host",
             memory_limited=self._limited or self._engine.memory.limited,
             log_end=end_of_log(self._log) if end.signal == signal.SIGABRT else "",
         )
