@@ -13,7 +13,7 @@ import msgspec
 from benchmarks.makespan import RESULT
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
-from gpusched.core.model import Batch, Device, DeviceChoice, HostReading, PlannedWindow, WindowResult
+from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, HostReading, PlannedWindow, WindowResult
 from gpusched.devices.discovery import Discovery
 from gpusched.devices.nvidia.sampler import Noticed
 from gpusched.engines.condition import Condition
@@ -56,8 +56,8 @@ class InstantEngine:
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
-    async def preload(self, workload: str, needed_by: Needs = "window") -> None:
-        if workload == NOWHERE:
+    async def preload(self, spec: BatchSpec, needed_by: Needs = "window") -> None:
+        if spec.workload == NOWHERE:
             raise WorkloadNotLoadable(message="there is no module 'nowhere'", traceback="")
 
     async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> InstantWindow:
@@ -83,7 +83,7 @@ class InstantEngine:
                 )
         return "exit code 0"
 
-    def interrupt(self, workload: str) -> None:
+    def interrupt(self, spec: BatchSpec) -> None:
         pass
 
     async def abandon(self) -> list[LeftBehind]:

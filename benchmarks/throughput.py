@@ -84,10 +84,11 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
         async with LocalEngine(config, directory, Discovery(devices=(), notes=())) as engine:
             runtime = Runtime(PoolRules(config), store, engine, seen)
             supervisor = runtime.supervisor
-            await engine.preload(workload)
+            batch = _batch(directory, workload, stamps)
+            await engine.preload(batch.spec)
             async with runtime.working():
                 began = time.perf_counter()
-                await supervisor.submit(_batch(directory, workload, stamps), plan(windows))
+                await supervisor.submit(batch, plan(windows))
                 before = store.commits
                 await seen.finished.wait()
                 seconds = time.perf_counter() - began

@@ -41,10 +41,15 @@ ASIDE = "not-a-result"
 #: a larger metadata.json was not written by gpusched
 MAX_METADATA_BYTES = 64 * 1024 * 1024
 
+_KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 #: name of a partial directory (label, number, pid), or, with `.old`, of the result that it replaces
 PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
 #: how often the move of a result is tried again because another entry has taken its name meanwhile
 _MOST_STRANGERS = 100
+
+
+class NotCommittable(Exception):
+    """The directory holds something that is no file, or is not there any more: the same attempt would end the same."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -132,8 +137,12 @@ class Partial:
     def commit(self, metadata: Metadata) -> Path:
         """Make the directory durable and visible as `<output_dir>/<label>`; return that path.
 
-        Raises OSError when it cannot be written, ValueError when it holds something other than files and directories.
+        Raises OSError when it cannot be written, NotCommittable when it holds something other than files and
+        directories, or was removed.
         """
+        assert self._name is not None
+        if not directories.same(self._directory, self._name, self._parent):
+            raise NotCommittable("its output directory was removed or replaced: write into the one that is there")
         committed: dict[str, File] = {}
         _sync_files(self._directory, "", committed)
         metadata = msgspec.structs.replace(metadata, files=dict(sorted(committed.items())))
@@ -283,7 +292,7 @@ def _sync_files(directory: int, prefix: str, committed: dict[str, File]) -> None
                     _sync_files(below, f"{name}/", committed)
                     os.fsync(below)
             elif not stat.S_ISREG(mode):
-                raise ValueError(f"{name} is neither a file nor a directory")
+                raise NotCommittable(f"{name} is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, and only files are kept")
             elif name != METADATA:
                 committed[name] = _hash_and_sync(entry.name, directory)
 

@@ -17,6 +17,7 @@ Its module may also define
 - `warm_up(device_type: DeviceType) -> Trial`: try whether windows can be trained on the one GPU that the process sees.
   It is called in a separate process, once for each model of GPU, before its slots open; kernels that it leaves in the
   driver's cache are ready for the windows. Without this function, a GPU is assumed to work;
+- `OPENS_DEVICE = False`: a window's own process leaves the GPU alone, since it starts a program that uses it;
 - `preload_survey() -> None`, `preload() -> None`: import the modules that surveys need, and those that windows need.
   Each is called once in the launcher, before the first process of its kind is forked from it, and must neither start
   threads nor touch a GPU.
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -34,6 +35,9 @@ from gpusched.core.calendar import Days as Days
 from gpusched.core.model import DataNote as DataNote
 from gpusched.core.model import DeviceType as DeviceType
 from gpusched.core.model import window_label as window_label
+
+#: kinds of failure of a program; "exited": another attempt may help
+ProgramFault = Literal["exited", "permanent", "memory", "device_memory", "device_lost"]
 
 
 class DateRange(msgspec.Struct, frozen=True):
@@ -162,6 +166,33 @@ class BadData(Exception):
 
 class BadParameters(Exception):
     """The workload's settings are wrong, and a retry will not change that."""
+
+
+class ProgramSkipped(NoData):
+    """The program of a window has said that there is nothing to train on."""
+
+    def __init__(self, why: str, output: str = "") -> None:
+        """`output` is the end of the program's output, which is in the log already."""
+        super().__init__(why)
+        self.output = output
+
+
+class ProgramFailed(Exception):
+    """The program of a window has failed."""
+
+    def __init__(self, why: str, kind: ProgramFault, output: str = "") -> None:
+        """`output` as for `ProgramSkipped`."""
+        super().__init__(why)
+        self.kind = kind
+        self.output = output
+
+
+class ProgramKilled(Exception):
+    """The program of a window has died of a signal; the window's process dies of the same."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"killed by signal {signal}")
+        self.signal = signal
 
 
 class DeviceMismatch(Exception):

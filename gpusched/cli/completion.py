@@ -18,7 +18,7 @@ from gpusched.cli import parser
 from gpusched.client.connection import Connection, connect
 from gpusched.config import SECTIONS, load
 from gpusched.core.model import DeviceChoice
-from gpusched.core.statuses import OUTCOMES, StateName
+from gpusched.core.statuses import STATUSES
 from gpusched.errors import DONE
 
 #: seconds that the daemon has to answer, and the most words that are offered
@@ -148,5 +148,5 @@ _COMPLETERS: dict[str, Callable[..., Any]] = {
     "sort": _columns,
     "metric": _metrics,
     "device": _fixed(*get_args(DeviceChoice)),
-    "status": _fixed(*get_args(StateName), *OUTCOMES),
+    "status": _fixed(*STATUSES),
 }

@@ -16,6 +16,7 @@ from typing import Literal, Self, TypeVar, cast
 from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
 from gpusched.core.model import BatchSpec
 from gpusched.core.samples import Sample
+from gpusched.core.statuses import Verb
 from gpusched.core.terms import NO_TERMS, Terms
 from gpusched.errors import DaemonError
 from gpusched.protocol import (
@@ -53,7 +54,6 @@ from gpusched.protocol import (
     Submitted,
     Subscribe,
     Surveyed,
-    Verb,
     WindowDetail,
     WindowLine,
     WindowPage,

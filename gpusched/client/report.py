@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gpusched.client.drawing.palette import COLOURS, RETRIED
 from gpusched.client.drawing.reasons import general_reason
 from gpusched.client.drawing.report_frame import PAGE, STYLE
 from gpusched.client.drawing.text import clean, device_name, duration
@@ -23,24 +24,13 @@ from gpusched.core.events import WindowMoved
 from gpusched.core.model import BatchSpec, DataNotes, Slot
 from gpusched.core.samples import Sample
 from gpusched.core.states import Cancelled, Finished, Queued, Skipped, Starting
-from gpusched.core.statuses import OUTCOMES
+from gpusched.core.statuses import OUTCOMES, words
 from gpusched.errors import InputError
 from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 
-COLOURS = {
-    "succeeded": "#2f9e6e",
-    "reused": "#3aa5c4",
-    "skipped": "#c9a227",
-    "failed": "#d64545",
-    "timed_out": "#e07b39",
-    "cancelled": "#8a8f98",
-    "lost": "#a04fb0",
-    "retried": "#efb0b0",
-}
 #: reasons that the table of failures and skips lists
 MOST_REASONS = 50
 #: an attempt that failed and was followed by another one, among the outcomes of windows
-RETRIED = "retried"
 #: a line is broken where nothing was read for so many times as long as a sample covers
 GAP = 3
 #: characters of a reason that are shown at a bar
@@ -135,7 +125,7 @@ def _timeline(report: Report) -> str:
                 row=1,
                 col=1,
                 orientation="h",
-                name=kind.replace("_", " "),
+                name=words(kind),
                 y=[names[bar.slot] for bar in drawn],
                 base=[_instant(bar.began) for bar in drawn],
                 x=[1000 * bar.seconds for bar in drawn],  # milliseconds, on an axis of dates
@@ -303,7 +293,7 @@ def _drawn(figure: Any, height: int) -> str:
 def _head(report: Report) -> str:
     batch, counts = report.batch, report.batch.counts
     parts = [
-        f'<span style="color:{COLOURS[name]}"><b>{counts[name]}</b> {name.replace("_", " ")}</span>'
+        f'<span style="color:{COLOURS[name]}"><b>{counts[name]}</b> {words(name)}</span>'
         for name in OUTCOMES
         if counts.get(name)
     ]
@@ -325,7 +315,7 @@ def _reasons(results: Iterable[ResultLine]) -> str:
     )
     if not reasons:
         return ""
-    rows = [(count, status.replace("_", " "), reason) for (status, reason), count in reasons.most_common(MOST_REASONS)]
+    rows = [(count, words(status), reason) for (status, reason), count in reasons.most_common(MOST_REASONS)]
     left_out = len(reasons) - len(rows)
     table = _table(("windows", "outcome", "reason"), rows, "reasons")
     return table + (f"<p>and {left_out} other reasons</p>" if left_out else "")

@@ -7,11 +7,9 @@ so that the next supervisor continues where this one died. A change that fits in
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
-Verb = Literal["cancel", "hold", "release", "retry"]
+from gpusched.core.statuses import WindowVerb
 
 #: windows that a turn changes at most: 20 ms on a slow machine
 SLICE_WINDOWS = 100
@@ -24,7 +22,7 @@ LOOKED_AT = 100
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Do `verb` to one window, or to all windows of a batch that it applies to."""
 
-    verb: Verb
+    verb: WindowVerb
     #: None: all windows of the batch
     label: str | None = None
     #: identifies the change within its batch; changes are made in this order

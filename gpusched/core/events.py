@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.changes import Change, Verb
+from gpusched.core.changes import Change
 from gpusched.core.model import (
     Batch,
     DataNotes,
@@ -26,6 +26,7 @@ from gpusched.core.model import (
 )
 from gpusched.core.placement import Health
 from gpusched.core.states import Ending, State, Usage
+from gpusched.core.statuses import WindowVerb
 from gpusched.core.terms import Terms
 
 # -- events: work ------------------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
 class ChangeRequested(msgspec.Struct, frozen=True, kw_only=True):
     """Do `verb` to the windows of a batch that it applies to (`gpusched.core.statuses`)."""
 
-    verb: Verb
+    verb: WindowVerb
     batch_id: str
     #: None: the whole batch
     label: str | None = None

@@ -47,6 +47,8 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "bad_data": Treatment(retry=False),
     "bad_parameters": Treatment(retry=False),
     "memory": Treatment(retry=False),
+    # The program says so, or leaves what cannot be committed.
+    "permanent": Treatment(retry=False),
     # The cause may have been temporary.
     "raised": Treatment(retry=True),
     "exited": Treatment(retry=True),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import msgspec
 
 from gpusched.core.books import Books
-from gpusched.core.changes import Verb
 from gpusched.core.events import (
     BatchAltered,
     ChangeRequested,
@@ -17,11 +16,9 @@ from gpusched.core.events import (
 from gpusched.core.model import HoldReason, Instant
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.slices import Slices
-from gpusched.core.states import Cancelled, Failed, Finished, Held, Lost, Queued, Running, Starting, Stopping, TimedOut
+from gpusched.core.states import Cancelled, Finished, Held, Queued, Running
+from gpusched.core.statuses import WindowVerb, applies
 from gpusched.core.terms import differences, with_terms
-
-#: outcomes that `retry` runs again
-RETRIABLE = (Failed, TimedOut, Cancelled, Lost)
 
 
 class Requests:
@@ -75,21 +72,23 @@ class Requests:
             if entry.key.batch_id == event.batch_id and isinstance(entry.state, Running):
                 self._books.limit_time(entry, spec.limits)
 
-    def _apply(self, verb: Verb, entry: Entry, now: Instant) -> bool:
-        """Change one window; return whether `verb` applied to it."""
+    def _apply(self, verb: WindowVerb, entry: Entry, now: Instant) -> bool:
+        """Change one window; return whether `verb` has changed it."""
         before = entry.state
-        match verb, before:
-            case "cancel", Queued(attempt=attempt) | Held(attempt=attempt):
-                done = Finished(attempts=attempt - 1, outcome=Cancelled())
-                self._books.move(entry, "cancelled", done, "cancelled by request", now)
-            case "cancel", Starting() | Running() | Stopping():
-                self._books.stop(entry, "cancelled", "cancelled by request", now)
-            case "hold", Queued(attempt=attempt):
-                self._books.move(entry, "held", Held(attempt=attempt), "held by request", now)
-            case "release", Held(attempt=attempt):
-                self._books.requeue(entry, "released", attempt, "released by request", now)
-            case "retry", Finished(attempts=attempts, outcome=outcome) if isinstance(outcome, RETRIABLE):
+        if not applies(verb, before):
+            return False
+        match before:
+            case Finished(attempts=attempts):
                 self._books.reopen(self._books.batches[entry.key.batch_id], now)
                 entry.failures = entry.losses = 0
                 self._books.requeue(entry, "retried", attempts + 1, "retried by request", now)
+            case Held(attempt=attempt) if verb == "release":
+                self._books.requeue(entry, "released", attempt, "released by request", now)
+            case Queued(attempt=attempt) if verb == "hold":
+                self._books.move(entry, "held", Held(attempt=attempt), "held by request", now)
+            case Queued(attempt=attempt) | Held(attempt=attempt):
+                done = Finished(attempts=attempt - 1, outcome=Cancelled())
+                self._books.move(entry, "cancelled", done, "cancelled by request", now)
+            case _:
+                self._books.stop(entry, "cancelled", "cancelled by request", now)
         return entry.state is not before

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gpusched.core.changes import LOOKED_AT, Change, Verb
+from gpusched.core.changes import LOOKED_AT, Change
 from gpusched.core.events import ChangeAdvanced, ChangeMade
 from gpusched.core.model import Instant
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.statuses import WindowVerb
 
 #: makes a change to one window; returns whether the verb applied to it
-Apply = Callable[[Verb, Entry, Instant], bool]
+Apply = Callable[[WindowVerb, Entry, Instant], bool]
 
 
 class Slices:
@@ -42,7 +43,7 @@ class Slices:
         if batch.changes:
             self._waiting[batch.batch.id] = batch
 
-    def ask(self, batch: BatchQueue, verb: Verb, label: str | None, now: Instant) -> ChangeAdvanced | None:
+    def ask(self, batch: BatchQueue, verb: WindowVerb, label: str | None, now: Instant) -> ChangeAdvanced | None:
         """Queue a change behind earlier ones; return the record to store if it has to wait."""
         number = batch.changes[-1].number + 1 if batch.changes else 1
         change = Change(verb=verb, label=label, number=number)

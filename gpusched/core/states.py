@@ -17,6 +17,7 @@ FailureKind = Literal[
     "no_data",
     "bad_data",
     "bad_parameters",
+    "permanent",
     "raised",
     "exited",
     "killed",

@@ -9,18 +9,6 @@ import msgspec
 from gpusched.core.model import Choice, DeviceChoice
 
 
-def totals(counts: dict[str, int]) -> dict[str, int]:
-    """Sum up a batch's windows by status; those that timed out or were lost count as failed."""
-    return {
-        "total": sum(counts.values()),
-        "succeeded": counts.get("succeeded", 0),
-        "reused": counts.get("reused", 0),
-        "skipped": counts.get("skipped", 0),
-        "failed": sum(counts.get(name, 0) for name in ("failed", "timed_out", "lost")),
-        "cancelled": counts.get("cancelled", 0),
-    }
-
-
 def batch_object(batch_id: str, output_dir: str, totals: dict[str, int], seconds: float) -> dict[str, Any]:
     """The object with which the output of `run --json` and `status BATCH --json` ends."""
     done = sum(totals.values()) - totals["total"]

@@ -14,7 +14,7 @@ import msgspec
 
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
-from gpusched.core.model import Batch, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
+from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.states import Usage
 from gpusched.devices.discovery import Discovery
 from gpusched.devices.naming import Selected
@@ -157,8 +157,8 @@ class Engine(Protocol):
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
-    async def preload(self, workload: str, needed_by: Needs = "window") -> None:
-        """Import what windows or surveys of a workload need, once. Raises WorkloadNotLoadable, LaunchError."""
+    async def preload(self, spec: BatchSpec, needed_by: Needs = "window") -> None:
+        """Import what windows or surveys of a batch need, once. Raises WorkloadNotLoadable, LaunchError."""
 
     async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> Launched:
         """Start the process that trains a window on a device.
@@ -170,7 +170,7 @@ class Engine(Protocol):
     async def survey(self, job: SurveyJob, on_message: OnMessage, *, log: str) -> str:
         """Survey symbols in one process, to its end; return a phrase on how it ended. Raises as `launch`."""
 
-    def interrupt(self, workload: str) -> None:
+    def interrupt(self, spec: BatchSpec) -> None:
         """End launches of a workload that hang: each raises LaunchError, and its windows end with it."""
 
     async def abandon(self) -> list[LeftBehind]:

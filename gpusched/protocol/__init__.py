@@ -73,7 +73,6 @@ from gpusched.protocol.requests import (
     Request,
     Submit,
     Subscribe,
-    Verb,
 )
 
 __all__ = [
@@ -122,7 +121,6 @@ __all__ = [
     "Surveyed",
     "Trouble",
     "TroubleKind",
-    "Verb",
     "Welcome",
     "WindowDetail",
     "WindowLine",

@@ -10,6 +10,7 @@ import msgspec
 from gpusched.core.model import Device, Reading, Slot, WindowKey
 from gpusched.core.placement import Health
 from gpusched.core.states import FailureKind, Usage
+from gpusched.core.statuses import BatchState
 
 
 class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +19,7 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     output_dir: str
     submitted_at: float
-    state: Literal["open", "held", "finished"]
+    state: BatchState
     held_reason: str | None
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from gpusched.core.model import BatchSpec
+from gpusched.core.statuses import Verb
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -81,10 +82,6 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
     """Answered with `History`."""
 
     batch_id: str
-
-
-#: `alter` only changes terms
-Verb = Literal["cancel", "hold", "release", "retry", "alter"]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):

@@ -10,9 +10,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.abc
@@ -33,12 +32,11 @@ from gpusched.service.territory import OutputUnwritable, refuse_within, user_nam
 from gpusched.supervisor.followers import News, Noted
 from gpusched.supervisor.runtime import Runtime, opened
 
+if TYPE_CHECKING:
+    from gpusched.runs.watched import Watch
+
 #: seconds until a run stops waiting for processes that hang, by number of signals received; after a third, at once
 _PATIENCE_S = {1: float("inf"), 2: LAST_S}
-
-#: Called with the path of the run's socket and an event that ends the run; returns when its user leaves, or soon after
-#: the event is set.
-Watch = Callable[[Path, anyio.Event], Awaitable[None]]
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

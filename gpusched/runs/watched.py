@@ -20,10 +20,12 @@ from gpusched.service.server import Server
 from gpusched.service.territory import Territory
 from gpusched.supervisor.runtime import Runtime
 
+#: Called with the path of the run's socket and an event that ends the run; returns when its user leaves, or soon after
+#: the event is set.
+Watch = Callable[[Path, anyio.Event], Awaitable[None]]
 
-async def be_watched(
-    runtime: Runtime, output_dir: Path, watch: Callable[[Path, anyio.Event], Awaitable[None]], over: anyio.Event
-) -> None:
+
+async def be_watched(runtime: Runtime, output_dir: Path, watch: Watch, over: anyio.Event) -> None:
     """Serve `watch` until it returns. Raises SocketUnusable."""
     runtime.condition.draining = True  # a run has but one batch
     hub = Hub(runtime)

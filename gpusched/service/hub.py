@@ -25,6 +25,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Reading, WindowKey
 from gpusched.core.states import Running
+from gpusched.core.statuses import ACTIVE
 from gpusched.engines.condition import TroubleChanged
 from gpusched.protocol import DeviceReported, Snapshot, encode
 from gpusched.service import views
@@ -40,8 +41,6 @@ FLOOD = 2000
 RECENT_BATCHES = 50
 #: windows in a snapshot that have left their slots for good, and, separately, windows that have failed
 RECENT_WINDOWS = 64
-
-_ACTIVE = ("starting", "running", "stopping")
 
 
 class Subscriber(Protocol):
@@ -128,7 +127,7 @@ class Hub:
         active = [
             views.window_line(row)
             for batch in batches
-            for status in _ACTIVE
+            for status in ACTIVE
             if batch.counts.get(status)
             for row in self._store.windows(batch.id, status=status)
         ]

@@ -18,7 +18,7 @@ from gpusched.core.events import BatchAccepted, WindowMoved
 from gpusched.core.model import Reading, WindowResult
 from gpusched.core.placement import Health
 from gpusched.core.states import Active, Failure, Finished, Running
-from gpusched.core.statuses import name_of
+from gpusched.core.statuses import UNFINISHED, name_of
 from gpusched.errors import ConfigError
 from gpusched.protocol import TroubleKind
 from gpusched.service import views
@@ -143,7 +143,7 @@ class Metrics:
         for batch in open_batches:
             states.update(batch.counts)
         windows = gauge("windows", "Windows of batches that are not finished.", "state")
-        for state in ("queued", "held", "starting", "running", "stopping"):
+        for state in UNFINISHED:
             windows.add_metric([state], states[state])
         batches = gauge("batches", "Batches that are not finished.", "state")
         for state in ("open", "held"):

@@ -8,7 +8,7 @@ from itertools import islice
 from gpusched.core import planning
 from gpusched.core.model import Batch, BatchSpec, WindowKey, window_label
 from gpusched.core.placement import Pool
-from gpusched.core.statuses import OUTCOMES
+from gpusched.core.statuses import STATUSES
 from gpusched.devices.naming import named
 from gpusched.errors import InputError, similar
 from gpusched.protocol import BatchStatus, DeviceStatus
@@ -16,7 +16,6 @@ from gpusched.service import views
 from gpusched.store.rows import WindowRow
 from gpusched.store.store import Store
 
-STATUSES = ("queued", "held", "starting", "running", "stopping", *OUTCOMES)
 #: how many names are searched for ones similar to an unknown name
 _MANY_NAMES = 2000
 

@@ -17,6 +17,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import WindowKey
 from gpusched.core.states import Finished, Held, Queued, State
+from gpusched.core.statuses import APPLIES_TO, Verb, applies, attempt_of, tally
 from gpusched.errors import InputError
 from gpusched.protocol import (
     BatchDetail,
@@ -46,17 +47,15 @@ from gpusched.protocol import (
     Submitted,
     Subscribe,
     Surveyed,
-    Verb,
     WindowPage,
 )
 from gpusched.service import views
 from gpusched.service.admission import Admission, NotYetDurable
-from gpusched.service.changes import APPLIES_TO, NothingToAlter, TermsOfAWindow, applies
 from gpusched.service.clients import Peer
 from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
 from gpusched.service.names import Names, devices
-from gpusched.store.rows import WindowRow, attempt_of
+from gpusched.store.rows import WindowRow
 from gpusched.supervisor.attempts import log_of
 from gpusched.supervisor.runtime import Runtime
 
@@ -64,6 +63,16 @@ from gpusched.supervisor.runtime import Runtime
 PAGE_WINDOWS = 250
 #: seconds between reads of a log that a client follows: polling works on every file system, unlike inotify
 FOLLOW_S = 0.2
+
+
+class TermsOfAWindow(InputError):
+    problem = "limits, workers and priority are those of a whole batch"
+    remedy = "name the batch alone: `gpusched {verb} {batch} --set …`"
+
+
+class NothingToAlter(InputError):
+    problem = "batch {batch} is finished, and none of its windows would run on other terms"
+    remedy = "submit it again with them: what is finished and unchanged is reused"
 
 
 class ForgottenNowhere(InputError):
@@ -214,10 +223,9 @@ class Requests:
             if label is not None:
                 windows = int(applies(request.verb, self._names.window(WindowKey(batch_id, label)).state))
             else:
-                names = APPLIES_TO[request.verb]
+                windows = tally(status.counts, APPLIES_TO[request.verb])
                 if request.verb == "release" and status.state == "held":
-                    names = ("queued", *names)
-                windows = sum(status.counts.get(name, 0) for name in names)
+                    windows += tally(status.counts, ("queued",))
             if request.verb in ("retry", "release") and windows:
                 await admission.claim(batch_id)
             if request.verb == "retry" and windows:

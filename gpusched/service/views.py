@@ -19,7 +19,7 @@ from gpusched.core.events import (
 from gpusched.core.model import Batch, DataNote
 from gpusched.core.placement import Pool
 from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
-from gpusched.core.statuses import name_of, reason_of
+from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
 from gpusched.protocol import (
     AttemptLine,
     BatchAnnounced,
@@ -31,7 +31,7 @@ from gpusched.protocol import (
     WindowLine,
 )
 from gpusched.protocol import StoryLine as StoryView
-from gpusched.store.rows import AttemptRow, BatchRow, StoryLine, WindowRow, attempt_of, bounded, status_of
+from gpusched.store.rows import AttemptRow, BatchRow, StoryLine, WindowRow, bounded
 
 #: characters of a reason in a listing; the window's details have all of it
 REASON_CHARS = 500
@@ -169,7 +169,6 @@ def delta(update: Update) -> Delta | None:
 
 
 def _announced(record: BatchAccepted) -> BatchStatus:
-    types = Counter(type(s.outcome) if isinstance(s, Finished) else type(s) for _, s in record.windows)
     return BatchStatus(
         id=record.batch.id,
         output_dir=record.batch.output_dir,
@@ -177,7 +176,7 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         state="open",
         held_reason=None,
         finished_at=None,
-        counts={str(kind.__struct_config__.tag): count for kind, count in types.items()},
+        counts=dict(Counter(status_of(state) for _, state in record.windows)),
     )
 
 

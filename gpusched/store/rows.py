@@ -11,7 +11,7 @@ from gpusched.core.events import WindowMoved
 from gpusched.core.model import Batch, DataNote, PlannedWindow, Slot, WindowKey, WindowResult
 from gpusched.core.samples import Sample
 from gpusched.core.states import Failed, Failure, Finished, Lost, State, Usage
-from gpusched.core.statuses import name_of
+from gpusched.core.statuses import BatchState
 
 #: a failure's message and traceback keep this many bytes each: the end, where the cause is
 MAX_TEXT_BYTES = 64 * 1024
@@ -25,7 +25,7 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     output_dir: str
     submitted_at: float
-    state: Literal["open", "held", "finished"]
+    state: BatchState
     held_reason: str | None
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
@@ -88,14 +88,6 @@ decode_samples = msgspec.json.Decoder(list[Sample]).decode
 
 def to_json(value: object) -> str:
     return _encode(value).decode()
-
-
-def status_of(state: State) -> str:
-    return name_of(state.outcome) if isinstance(state, Finished) else name_of(state)
-
-
-def attempt_of(state: State) -> int:
-    return state.attempts if isinstance(state, Finished) else state.attempt
 
 
 def bounded(state: State) -> State:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from gpusched.core.statuses import ACTIVE, FAILURES, UNFINISHED
+
+
+def _listed(statuses: tuple[str, ...]) -> str:
+    return ", ".join(f"'{status}'" for status in statuses)
+
+
 ACCEPT = "INSERT INTO batches (id, batch, output_dir, submitted_at, accepted_at) VALUES (?, ?, ?, ?, ?)"
 INSERT_WINDOW = (
     "INSERT INTO windows (batch_id, label, symbol, status, attempt, moved_at, finishing, plan, state)"
@@ -43,7 +50,7 @@ KEEP_HISTORY = "INSERT OR REPLACE INTO histories SELECT id, ? FROM batches WHERE
 ADVANCE = "INSERT OR REPLACE INTO changes (batch_id, verb, label, number, done, windows) VALUES (?, ?, ?, ?, ?, ?)"
 CHANGES = "SELECT verb, label, number, done, windows FROM changes WHERE batch_id = ? ORDER BY number"
 #: batches to take up after a restart; a finished one with a pending change is among them: the change may reopen it
-UNFINISHED = """
+TO_TAKE_UP = """
     SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
     ORDER BY number
 """
@@ -89,19 +96,19 @@ ENDINGS = (
     " FROM (SELECT id, window, old, reason FROM story ORDER BY id DESC LIMIT :lines) s"
     " CROSS JOIN windows w ON w.id = s.window AND w.finishing = s.id"
     " JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
-    " WHERE (s.old IN ('starting', 'running', 'stopping') OR w.status = 'lost')"
+    f" WHERE (s.old IN ({_listed(ACTIVE)}) OR w.status = 'lost')"
     " AND (:batch_id IS NULL OR w.batch_id = :batch_id)"
-    " AND (NOT :failed OR w.status IN ('failed', 'timed_out', 'lost')) ORDER BY s.id DESC LIMIT :windows"
+    f" AND (NOT :failed OR w.status IN ({_listed(FAILURES)})) ORDER BY s.id DESC LIMIT :windows"
 )
 
 #: for each active window of a batch: its attempts since it last finished that began and were interrupted or never ended
-LOSSES = """
+LOSSES = f"""
     SELECT w.label, count(*) FROM windows w JOIN attempts a ON a.window = w.id
-    WHERE w.batch_id = ? AND w.status IN ('starting', 'running', 'stopping')
+    WHERE w.batch_id = ? AND w.status IN ({_listed(ACTIVE)})
       AND a.started_at IS NOT NULL AND (a.ending IS NULL OR a.ending = 'interrupted')
       AND a.attempt > coalesce((
           SELECT max(s.attempt) FROM story s
-          WHERE s.window = w.id AND s.new NOT IN ('queued', 'held', 'starting', 'running', 'stopping')
+          WHERE s.window = w.id AND s.new NOT IN ({_listed(UNFINISHED)})
       ), 0)
     GROUP BY w.id
-"""
+"""  # noqa: S608

@@ -149,7 +149,7 @@ class Store:
 
     def unfinished(self) -> Iterator[BatchRecovered]:
         """Every unfinished batch, in the order of acceptance, with all of its windows as last recorded."""
-        for (batch_id,) in self._query(statements.UNFINISHED):
+        for (batch_id,) in self._query(statements.TO_TAKE_UP):
             recovered = self.recovered(batch_id)
             if recovered is not None:
                 yield recovered

@@ -25,9 +25,10 @@ from gpusched.core.events import (
 from gpusched.core.model import Batch, PlannedWindow
 from gpusched.core.samples import Sample
 from gpusched.core.states import Active, Finished, Running, Starting, State, Stopping
+from gpusched.core.statuses import attempt_of, status_of
 from gpusched.store import statements
 from gpusched.store.database import Database
-from gpusched.store.rows import attempt_of, bounded, ending_columns, status_of, to_json
+from gpusched.store.rows import bounded, ending_columns, to_json
 
 
 class TurnWriter:

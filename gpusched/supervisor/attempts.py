@@ -111,7 +111,7 @@ class Attempts:
         elif signum == signal.SIGKILL:
             batch = self._scheduler.batch(key.batch_id)
             assert batch is not None
-            self._engine.interrupt(batch.spec.workload)
+            self._engine.interrupt(batch.spec)
 
     def follow(self, news: News) -> None:
         """Wake the attempts that doubt a device, if it was read or lost."""

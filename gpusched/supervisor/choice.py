@@ -167,7 +167,7 @@ class Chooser:
         at_once = max(1, min(MOST_AT_ONCE, device.tuned_from or device.capacity, kind.slots))
         took: list[float] = []
         with contextlib.suppress(LaunchError):  # the following fork reports the error
-            await self._engine.preload(spec.workload)
+            await self._engine.preload(spec)
         with tempfile.TemporaryDirectory(prefix="timing-", dir=self._scratch, ignore_cleanup_errors=True) as directory:
 
             async def train(number: int) -> None:

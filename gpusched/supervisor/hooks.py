@@ -17,7 +17,8 @@ import anyio
 
 from gpusched import config, programs
 from gpusched.core.events import BatchFinished, BatchHeld
-from gpusched.core.totals import batch_object, totals
+from gpusched.core.statuses import totals
+from gpusched.core.totals import batch_object
 from gpusched.store.rows import BatchRow
 from gpusched.supervisor.followers import News
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from gpusched.command import imports
 from gpusched.core import planning
 from gpusched.core.calendar import Days, missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
@@ -50,7 +51,7 @@ async def survey(
     cannot be written.
     """
     # Imported once by the launcher, not once by each survey process.
-    await engine.preload(spec.workload, "survey")
+    await engine.preload(spec, "survey")
     tasks = survey_tasks(spec, engine.cache_dir)
     findings = Findings(tasks)
     reported = 0
@@ -58,7 +59,13 @@ async def survey(
 
     async def run(group: tuple[SurveyTask, ...]) -> str:
         """Survey a group of symbols; return a phrase on how its process ended."""
-        job = SurveyJob(workload=spec.workload, tasks=group, output_dir=str(output_dir), device_types=device_types)
+        job = SurveyJob(
+            workload=spec.workload,
+            tasks=group,
+            output_dir=str(output_dir),
+            device_types=device_types,
+            imports=imports(spec.workload, spec.settings),
+        )
         errors: list[str] = []
 
         def on_message(message: PipeMessage) -> None:
@@ -90,7 +97,7 @@ async def survey(
             for _ in range(min(processes, len(groups))):
                 workers.start_soon(work, shared, endings)
             # Requested after the forks on the same socket, so that they come first; instant if it has been imported.
-            workers.start_soon(engine.preload, spec.workload)
+            workers.start_soon(engine.preload, spec)
         return endings
 
     endings = await run_all(_grouped(tasks, processes))

@@ -56,9 +56,11 @@ from gpusched.worker.messages import (
     PreloadFailed,
     Refused,
     SurveyJob,
+    WindowJob,
 )
 from gpusched.worker.stream import error_message
 from gpusched.worker.window import load_function, load_module
+from gpusched.workload import BadParameters
 
 _DESCRIPTORS = array.array("i")
 
@@ -135,12 +137,14 @@ class Launcher:
                 self._fork(request, descriptors[0], descriptors[1])
             case Preload():
                 began = time.monotonic()
-                if self._preload(request.workload, request.needed_by):
+                if self._preload(request.workload, request.needed_by, request.imports):
                     seconds = time.monotonic() - began
                     self._send(Preloaded(workload=request.workload, needed_by=request.needed_by, seconds=seconds))
 
-    def _preload(self, workload: str, needed_by: Needs, fork_id: int | None = None) -> bool:
-        """Import the parts of `workload` that `needed_by` stands for.
+    def _preload(
+        self, workload: str, needed_by: Needs, imports: tuple[str, ...] = (), fork_id: int | None = None
+    ) -> bool:
+        """Import the parts of `workload` that `needed_by` stands for, and for windows the modules `imports`.
 
         A failure is not remembered: the next call tries again, since the cause may have been mended.
         """
@@ -151,6 +155,8 @@ class Launcher:
             preload = getattr(load_module(workload), "preload" if needed_by == "window" else "preload_survey", None)
             if preload is not None:
                 preload()
+            for name in imports if needed_by == "window" else ():
+                _import(name)
         except Exception as error:  # a user's module can raise anything
             failure = error_message("bad_parameters", error)
             self._send(
@@ -173,7 +179,9 @@ class Launcher:
         return True
 
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
-        if not isinstance(request.job, SurveyJob) and not self._preload(request.job.workload, "window", request.id):
+        job = request.job
+        imports = job.imports if isinstance(job, WindowJob) else ()
+        if not isinstance(job, SurveyJob) and not self._preload(job.workload, "window", imports, request.id):
             return
         if linux.thread_count() != 1:
             names = ", ".join(linux.thread_names()[1:])
@@ -270,6 +278,14 @@ class Launcher:
                 os.waitpid(exited.si_pid, 0)
         for leaving in self._leaving.values():
             self._send(leaving.gone)
+
+
+def _import(name: str) -> None:
+    """Import a module that a command's settings name. Raises BadParameters."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        raise BadParameters(f"command.preload: importing {name} failed: {type(error).__name__}: {error}") from error
 
 
 def prepare_to_fork() -> None:

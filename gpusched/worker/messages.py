@@ -14,7 +14,7 @@ import msgspec
 
 from gpusched.core.calendar import Days
 from gpusched.core.model import DataNote, DeviceType, Standing, WindowResult
-from gpusched.workload import SurveyTask, Task, Trial
+from gpusched.workload import ProgramFault, SurveyTask, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
 MAX_PACKET_BYTES = 64 * 1024
@@ -39,6 +39,8 @@ class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     output_dir: str
     #: no link may lead to `output_dir`
     guarded: bool = False
+    #: modules that the launcher has imported for it, beside those of the workload
+    imports: tuple[str, ...] = ()
 
 
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
@@ -49,6 +51,8 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
     output_dir: str
     #: a committed result is reusable if it was trained on one of these
     device_types: tuple[DeviceType, ...]
+    #: as in `WindowJob`: the same launcher serves both
+    imports: tuple[str, ...] = ()
 
 
 class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
@@ -73,6 +77,8 @@ class Preload(msgspec.Struct, frozen=True, kw_only=True, tag="preload"):
 
     workload: str
     needed_by: Needs
+    #: further modules that windows need
+    imports: tuple[str, ...] = ()
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
@@ -207,9 +213,7 @@ class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
     pass
 
 
-ErrorKind = Literal[
-    "no_data", "bad_data", "bad_parameters", "memory", "device_memory", "device_mismatch", "device_lost", "raised"
-]
+ErrorKind = ProgramFault | Literal["no_data", "bad_data", "bad_parameters", "device_mismatch", "raised"]
 
 
 class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):

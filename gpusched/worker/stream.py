@@ -11,6 +11,7 @@ from types import FrameType
 import msgspec
 
 from gpusched.worker.messages import Error, ErrorKind, PipeMessage, Progress
+from gpusched.workload import ProgramFailed, ProgramSkipped
 
 #: seconds between progress messages, at least
 PROGRESS_INTERVAL_S = 0.2
@@ -87,14 +88,21 @@ class MergedProgress:
 
 def error_message(kind: ErrorKind, error: BaseException) -> Error:
     """Make the message for an exception; of a long traceback it keeps the end, where the cause is."""
+    if isinstance(error, ProgramFailed | ProgramSkipped):
+        # The program's own words. What it wrote is the only traceback there is.
+        return Error(
+            kind=kind,
+            message=encodable(str(error)[:MAX_MESSAGE_CHARS]),
+            traceback=encodable(error.output[-MAX_TRACEBACK_CHARS:]),
+        )
     text, remedy = str(error), getattr(error, "remedy", "")
     if remedy:
         text = f"{text}; {remedy}"
     name = type(error).__name__
     # Messages of these kinds were written for people, so they need no class name before them.
-    message = (
-        (text or name) if kind in ("no_data", "bad_data", "bad_parameters") else (f"{name}: {text}" if text else name)
-    )
+    if text and kind not in ("no_data", "bad_data", "bad_parameters", "permanent"):
+        text = f"{name}: {text}"
+    message = text or name
     return Error(
         kind=kind,
         message=encodable(message[:MAX_MESSAGE_CHARS]),

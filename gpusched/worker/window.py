@@ -20,10 +20,11 @@ from typing import Any, cast
 
 import msgspec
 
-from gpusched.artifacts import OWN_ENTRIES, Metadata, Partial
+from gpusched.artifacts import OWN_ENTRIES, Metadata, NotCommittable, Partial
 from gpusched.core.failures import kind_of_words
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.directories import NotOurs
+from gpusched.worker import linux
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
 from gpusched.worker.stream import MergedProgress, Stream, error_message
@@ -32,6 +33,9 @@ from gpusched.workload import (
     BadParameters,
     DeviceMismatch,
     NoData,
+    ProgramFailed,
+    ProgramKilled,
+    ProgramSkipped,
     Report,
     Result,
     Task,
@@ -69,7 +73,8 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
     began = time.monotonic()
     task = job.task
     function = load_function(job.workload)
-    device_seen = require_device(task.device, task.device_type)
+    opens_device = getattr(load_module(job.workload), "OPENS_DEVICE", True)
+    device_seen = require_device(task.device, task.device_type) if opens_device else None
     partial = Partial(Path(job.output_dir), task.label, guarded=job.guarded)
     try:
         result = function(task, partial.path, report)
@@ -91,11 +96,15 @@ def serve(job: WindowJob, pipe: int) -> int:
     report = MergedProgress(stream)
     try:
         result = run_window(job, report)
+    except ProgramKilled as end:
+        report.stop()
+        linux.die_of(end.signal)
     except Exception as error:  # any error of the workload fails its own window only
         report.stop()
         _lift_memory_limit()
         message = error_message(error_kind(error, job.task.device_type), error)
-        print(message.traceback, file=sys.stderr, flush=True)  # noqa: T201  # stderr is the attempt's log
+        if not isinstance(error, ProgramFailed | ProgramSkipped):  # theirs is in the log already
+            print(message.traceback, file=sys.stderr, flush=True)  # noqa: T201  # stderr is the attempt's log
         stream.send(message)
         return 1
     report.stop()
@@ -114,7 +123,9 @@ def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
             return "bad_parameters"
         case DeviceMismatch():
             return "device_mismatch"
-        case CudaError():
+        case NotCommittable():
+            return "permanent"
+        case CudaError() | ProgramFailed():
             return error.kind
         case MemoryError():
             return "memory"

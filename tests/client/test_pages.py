@@ -141,17 +141,18 @@ async def test_a_device(width: int, height: int) -> None:
 
 @SIZES
 async def test_help(width: int, height: int) -> None:
-    check("help", width, await shown(Help(), width, height))
+    check("help", width, await shown(Help(plain=False), width, height))
 
 
 @SIZES
 async def test_a_question(width: int, height: int) -> None:
-    check("question", width, await shown(Question("Cancel newer?"), width, height))
+    check("question", width, await shown(Question("Cancel newer?", plain=False), width, height))
 
 
 @SIZES
 async def test_all_of_them_in_ascii(width: int, height: int) -> None:
-    for screen in (WindowPage("newer", key("東京").label), DevicePage("GPU-0"), Help(), Question("Cancel “東京”?")):
+    boxes = (Help(plain=True), Question("Cancel “東京”?", plain=True))
+    for screen in (WindowPage("newer", key("東京").label), DevicePage("GPU-0"), *boxes):
         drawn = await shown(screen, width, height, "ascii")
         assert drawn.isascii()
         assert max(cell_len(text) for text in drawn.split("\n")) <= width

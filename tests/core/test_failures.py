@@ -27,7 +27,7 @@ from tests.core.support import RESULT, failure
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 #: nothing runs when it is noticed
 AFTERWARDS = {"missing"}
-FATAL = {"no_data", "bad_data", "bad_parameters", "memory"} | AFTERWARDS
+FATAL = {"no_data", "bad_data", "bad_parameters", "memory", "permanent"} | AFTERWARDS
 NOBODYS = {
     *("host_memory", "device_memory", "device_mismatch", "device_lost"),
     *("launch_refused", "launcher_lost", "interrupted"),

@@ -39,8 +39,8 @@ from gpusched.core.states import (
     TimedOut,
     Usage,
 )
-from gpusched.core.statuses import reason_of
-from gpusched.core.totals import batch_object, device_object, totals
+from gpusched.core.statuses import reason_of, totals
+from gpusched.core.totals import batch_object, device_object
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, failure, gpu, host, key, label, planned, reading
 
 SIZES = (("A", 200), ("B", 100))

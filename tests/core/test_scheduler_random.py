@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gpusched.core.changes import Change, Verb
+from gpusched.core.changes import Change
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -65,7 +65,7 @@ from gpusched.core.model import (
 from gpusched.core.placement import suits
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Active, Failure, FailureKind, Finished, Queued, Running, State, Stopping
-from gpusched.core.statuses import has_result
+from gpusched.core.statuses import WindowVerb, has_result
 from tests.core.support import DAY, GIB, RESULT, batch, cpu, gpu, reading
 
 DEVICES = (cpu(2), gpu(0, 2), gpu(1, 1))
@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
         whole=st.booleans(),
         n=which,
     )
-    def request(self, verb: Verb, batch_id: str, whole: bool, n: int) -> None:
+    def request(self, verb: WindowVerb, batch_id: str, whole: bool, n: int) -> None:
         labels = sorted(self.stored.get(batch_id, ())) or ["none such"]
         self.send(ChangeRequested(verb=verb, batch_id=batch_id, label=None if whole else labels[n % len(labels)]))
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from benchmarks.instant import ENDLESS, NOWHERE, InstantEngine
@@ -154,7 +155,7 @@ async def test_abandoned_windows_count_as_gone(bench: Bench) -> None:
 
 async def test_a_workload_that_cannot_be_loaded_is_refused(bench: Bench) -> None:
     with pytest.raises(WorkloadNotLoadable):
-        await bench.engine.preload(NOWHERE)
+        await bench.engine.preload(msgspec.structs.replace(bench.batch.spec, workload=NOWHERE))
 
 
 async def test_a_survey_answers_for_every_window(bench: Bench, tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ async def test_a_survey_answers_for_every_window(bench: Bench, tmp_path: Path) -
         for symbol in ("A", "B")
     )
     job = SurveyJob(workload=WORKLOAD, tasks=tasks, output_dir=bench.batch.output_dir, device_types=("cpu",))
-    await bench.engine.preload(WORKLOAD, "survey")
+    await bench.engine.preload(bench.batch.spec, "survey")
     assert await bench.engine.survey(job, bench.hear, log="b/survey.log") == "exit code 0"
     answers = [message for message in bench.messages if isinstance(message, SurveyedWindow)]
     assert [(answer.symbol, answer.start) for answer in answers] == [

@@ -28,7 +28,7 @@ from gpusched.core.states import (
     Succeeded,
     TimedOut,
 )
-from gpusched.store.rows import status_of
+from gpusched.core.statuses import status_of
 from gpusched.store.store import Store
 from tests.store.samples import FAILURE, RESULT, SLOT, accepted, batch, key, moved, plan, run
 

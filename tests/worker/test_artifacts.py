@@ -141,7 +141,7 @@ def test_a_file_list_that_leads_out_is_not_followed(tmp_path: Path) -> None:
 def test_a_link_is_not_committed(tmp_path: Path) -> None:
     partial = write(tmp_path, NEW)
     (partial.path / "link").symlink_to("/etc/passwd")
-    with pytest.raises(ValueError, match="link is neither a file nor a directory"):
+    with pytest.raises(artifacts.NotCommittable, match="link is a link, and only files are kept"):
         partial.commit(metadata(NEW))
     partial.discard()
     assert list((tmp_path / ".partial").iterdir()) == []

@@ -16,6 +16,7 @@ from gpusched.cli.commands.service import status_object
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.config import terms
+from gpusched.core.statuses import PARTICIPLES, WindowVerb
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import Changed
 
@@ -37,23 +38,23 @@ class NoSettingHere(UsageError):
 def cancel(options: argparse.Namespace) -> int:
     """End the running windows of a batch (or one window), and drop the waiting ones."""
     refuse_settings(options)
-    return _change(options, Connection.cancel, "cancelled")
+    return _change(options, Connection.cancel, "cancel")
 
 
 def hold(options: argparse.Namespace) -> int:
     """Start nothing more of a batch or window."""
     refuse_settings(options)
-    return _change(options, Connection.hold, "held")
+    return _change(options, Connection.hold, "hold")
 
 
 def release(options: argparse.Namespace) -> int:
     """Let a held batch or window go on, maybe on other terms."""
-    return _change(options, partial(Connection.release, terms=_terms(options)), "released")
+    return _change(options, partial(Connection.release, terms=_terms(options)), "release")
 
 
 def retry(options: argparse.Namespace) -> int:
     """Run windows again that failed, timed out, were lost or cancelled, maybe on other terms."""
-    return _change(options, partial(Connection.retry, terms=_terms(options)), "queued again")
+    return _change(options, partial(Connection.retry, terms=_terms(options)), "retry")
 
 
 def priority(options: argparse.Namespace) -> int:
@@ -89,7 +90,7 @@ def _terms(options: argparse.Namespace) -> dict[str, Any]:
     return dict(term_of[key] for key in given)
 
 
-def _change(options: argparse.Namespace, change: _Change, done: str) -> int:
+def _change(options: argparse.Namespace, change: _Change, verb: WindowVerb) -> int:
     batch_id, _, label = options.target.partition("/")
     with to_daemon(options) as daemon:
         changed = change(daemon, batch_id, label or None)
@@ -103,7 +104,7 @@ def _change(options: argparse.Namespace, change: _Change, done: str) -> int:
     if changed.changes:
         print(f"{batch_id}: {'; '.join(changed.changes)}")  # noqa: T201
     noun = "window" if changed.windows == 1 else "windows"
-    print(f"{batch_id}: {changed.windows} {noun} {done}; the batch is {changed.batch.state}")  # noqa: T201
+    print(f"{batch_id}: {changed.windows} {noun} {PARTICIPLES[verb]}; the batch is {changed.batch.state}")  # noqa: T201
     return DONE
 
 

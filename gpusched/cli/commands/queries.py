@@ -16,33 +16,18 @@ from gpusched.cli.commands.service import reach, status_object
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
+from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import clean
 from gpusched.client.drawing.trouble import remedy
 from gpusched.client.link import HungUp
-from gpusched.core.totals import device_object, totals
+from gpusched.core.statuses import totals
+from gpusched.core.totals import device_object
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, WindowLine
 from gpusched.streams import when_gone
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-#: styles of statuses and states, as in the live screen
-STATUS_STYLES = {
-    "succeeded": "green",
-    "finished": "green",
-    "reused": "cyan",
-    "skipped": "yellow",
-    "held": "yellow",
-    "cancelled": "yellow",
-    "draining": "yellow",
-    "trying": "yellow",
-    "failed": "bold red",
-    "timed_out": "bold red",
-    "lost": "bold red",
-    "quarantined": "bold red",
-    "running": "bold",
-}
 
 
 class NotAWindow(UsageError):
@@ -119,15 +104,16 @@ def _print_troubles(troubles: tuple[Trouble, ...]) -> None:
 
 def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None:
     rows: list[list[Cell]] = []
+    _, *outcomes = totals({})
     for batch in batches:
         sums, counts = totals(batch.counts), status_object(batch)
         ended = sums["total"] - counts["waiting"] - counts["running"]
-        numbers = [sums[name] for name in ("succeeded", "reused", "skipped", "failed", "cancelled")]
         submitted = ago(batch.submitted_at, batch.at) if on_terminal() else iso(batch.submitted_at)
         done = f"{ended}/{sums['total']}"
-        rows.append([batch.id, batch.state, done, counts["running"], *numbers, submitted, batch.output_dir])
-    columns = ["batch", "state", "done", "running", "succeeded", "reused", "skipped", "failed", "cancelled"]
-    print_listing([*columns, "submitted", "output"], rows, styles=STATUS_STYLES)
+        rows.append(
+            [batch.id, batch.state, done, counts["running"], *map(sums.get, outcomes), submitted, batch.output_dir]
+        )
+    print_listing(["batch", "state", "done", "running", *outcomes, "submitted", "output"], rows, styles=STYLES)
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -152,7 +138,7 @@ def windows(options: argparse.Namespace) -> int:
             ]
             for line in lines
         ]
-    print_listing(["window", "status", "attempts", "slot", "device", "seconds", "reason"], rows, styles=STATUS_STYLES)
+    print_listing(["window", "status", "attempts", "slot", "device", "seconds", "reason"], rows, styles=STYLES)
     return DONE
 
 
@@ -277,7 +263,7 @@ def print_devices(statuses: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         "reason",
         "running",
     ]
-    print_listing(columns, rows, styles=STATUS_STYLES)
+    print_listing(columns, rows, styles=STYLES)
 
 
 def _device_object(device: DeviceStatus) -> dict[str, Any]:

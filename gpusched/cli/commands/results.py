@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from gpusched.cli.commands.queries import STATUS_STYLES, to_daemon
+from gpusched.cli.commands.queries import to_daemon
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
+from gpusched.client.drawing.palette import STYLES
 from gpusched.errors import DONE, InputError, UsageError, did_you_mean
 from gpusched.protocol import ResultLine
 
@@ -143,7 +144,7 @@ def _print(rows: list[Row], names: Sequence[str], options: argparse.Namespace) -
     if on_terminal() and not options.by_symbol:
         metrics = [name for name in SHOWN if name in names] or [name for name in names if name not in COLUMNS][:4]
         names = ["window_label", "status", "seconds", *metrics, "reason"]
-    print_listing(names, [[row.get(name) for name in names] for row in rows], styles=STATUS_STYLES)
+    print_listing(names, [[row.get(name) for name in names] for row in rows], styles=STYLES)
 
 
 def _write_parquet(rows: list[Row], names: Sequence[str], path: Path) -> None:

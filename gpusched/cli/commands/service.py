@@ -19,7 +19,8 @@ from gpusched.client.drawing.listing import print_json
 from gpusched.client.drawing.reasons import Reasons, bare_reason
 from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.planning import replacing
-from gpusched.core.totals import batch_object, totals
+from gpusched.core.statuses import ACTIVE, WAITING, tally, totals
+from gpusched.core.totals import batch_object
 from gpusched.errors import DONE, INTERRUPTED, UsageError
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
 
@@ -155,8 +156,8 @@ def status_object(batch: BatchStatus) -> dict[str, Any]:
     return batch_object(batch.id, batch.output_dir, totals(batch.counts), seconds) | {
         "state": batch.state,
         "held_reason": batch.held_reason,
-        "waiting": batch.counts.get("queued", 0) + batch.counts.get("held", 0),
-        "running": sum(batch.counts.get(name, 0) for name in ("starting", "running", "stopping")),
+        "waiting": tally(batch.counts, WAITING),
+        "running": tally(batch.counts, ACTIVE),
         "submitted_at": batch.submitted_at,
         "finished_at": batch.finished_at,
     }

@@ -12,12 +12,14 @@ from rich.text import Text
 
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.details import health
+from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.summary import failure_line
-from gpusched.client.drawing.text import STYLES, Glyphs, device_name, duration, glyphs, key_metrics, marked, per_second
+from gpusched.client.drawing.text import Glyphs, device_name, duration, glyphs, key_metrics, marked, per_second
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.overview import DeviceView, Overview
 from gpusched.client.views.panels import PANELS, Cursor, Order, Panel, Row, rows
-from gpusched.client.views.window import FAILURES, FinishedWindow, RunningWindow
+from gpusched.client.views.window import FinishedWindow, RunningWindow
+from gpusched.core.statuses import FAILURES, words
 from gpusched.protocol import DeviceStatus
 
 KEYS = "tab panel  ⏎ open  c cancel  h hold  r retry  d drain  f filter  ? help  q quit"
@@ -289,7 +291,7 @@ class _Drawing:
         # The reason of a hold first, then failures: there may not be room for both.
         parts = [] if view.held_reason is None else [(draw.clean(view.held_reason), "yellow")]
         worst = sorted(filter(view.counts.get, view.counts), key=lambda name: name not in FAILURES)
-        parts += [(f"{view.counts[name]} {name.replace('_', ' ')}", STYLES[name]) for name in worst]
+        parts += [(f"{view.counts[name]} {words(name)}", STYLES[name]) for name in worst]
         return self._filled(line, parts, "  ", self._draw.ellipsis)
 
     # -- windows -------------------------------------------------------------------------------------------------------
@@ -314,13 +316,13 @@ class _Drawing:
             text += f" {'' if expected is None else duration(expected):>8}"
             text += f"  {draw.crop(draw.clean(device_name(window.device)), self._device_width)}"
         text += f"  {draw.crop_middle(draw.clean(name), max(0, self._width - cell_len(text) - 2))}"
-        return self._line(text, "yellow" if window.phase == "stopping" else "")
+        return self._line(text, STYLES["stopping"] if window.phase == "stopping" else "")
 
     def _finished(self, name: str, window: FinishedWindow) -> Text:
         draw = self._draw
         line = Text("       ", no_wrap=True, overflow="crop")
         line.append(draw.crop_middle(draw.clean(window.label), self._label_width))
-        line.append(f" {window.outcome.replace('_', ' '):<10} ", STYLES[window.outcome])
+        line.append(f" {words(window.outcome):<10} ", STYLES[window.outcome])
         line.append(f"{duration(window.seconds):>6}  ")
         numbers = [(draw.clean(f"{metric} {number}"), "") for metric, number in key_metrics(window.metrics, 2)]
         line = self._filled(line, [(draw.clean(window.reason), "")] if window.reason else numbers, "  ")

@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import (
-    STYLES,
     Glyphs,
     device_name,
     duration,
@@ -23,7 +23,7 @@ from gpusched.client.drawing.text import (
 )
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import FinishedWindow, RunningWindow
-from gpusched.core.statuses import OUTCOMES
+from gpusched.core.statuses import OUTCOMES, words
 
 #: finished windows shown at most, and at least where there is little room
 RECENT_ROWS = (3, 10)
@@ -106,7 +106,7 @@ class _Layout:
     def _counts(self) -> list[Text]:
         view = self._view
         parts = [
-            (f"{view.counts[name]} {name.replace('_', ' ')}", STYLES[name])
+            (f"{view.counts[name]} {words(name)}", STYLES[name])
             for name in OUTCOMES
             if view.counts[name] or name in ("succeeded", "failed")
         ]
@@ -167,7 +167,7 @@ class _Layout:
         if running.rounds:
             rounds = f"{running.round}/{running.rounds}"
         elapsed = duration(self._now - running.since)
-        style = "yellow" if running.phase == "stopping" else ""
+        style = STYLES["stopping"] if running.phase == "stopping" else ""
         row = self._slot_row(str(index), device, device_width, label, phase, rounds, elapsed, width)
         bar = min(BAR_CELLS, width - cell_len(row.rstrip()) - _GAP)
         if running.rounds > 0 and bar > 4:
@@ -213,7 +213,7 @@ class _Layout:
                 numbers = key_metrics(window.metrics, 5 if wide else 2)
                 rest = "  ".join(f"{name} {number}" for name, number in numbers)
             else:
-                line.append(window.outcome.replace("_", " "), STYLES[window.outcome])
+                line.append(words(window.outcome), STYLES[window.outcome])
                 rest = f"  {window.reason}" if window.reason else ""
             room = max(0, self._width - line.cell_len)
             line.append(self._draw.crop(self._draw.clean(rest), room).rstrip())

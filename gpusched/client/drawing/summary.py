@@ -13,13 +13,14 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
+from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.reasons import Reasons, refusals_of, skips_of
-from gpusched.client.drawing.text import STYLES, Glyphs, clean, duration, glyphs, per_second
+from gpusched.client.drawing.text import Glyphs, clean, duration, glyphs, per_second
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import FinishedWindow
 from gpusched.core.model import DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
-from gpusched.core.statuses import OUTCOMES
+from gpusched.core.statuses import OUTCOMES, words
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
@@ -29,7 +30,7 @@ SHOWN_NOTES = 20
 #: characters of a message that are shown
 MESSAGE_CHARS = 600
 
-_ACTION_STYLES = {"train": "green", "reuse": "cyan", "skip": "yellow", "fail": "bold red"}
+_OUTCOME_OF = {"train": "succeeded", "reuse": "reused", "skip": "skipped", "fail": "failed"}
 
 
 def plan_rows(plan: Plan) -> Iterator[str]:
@@ -100,7 +101,7 @@ class _PlanTable:
             act = action(planned)
             label = draw.crop_middle(draw.clean(planned.window.label), width)
             line = Text(f"{label}  {planned.bars:>8}  {planned.usable_rows:>8}  ", no_wrap=True, overflow="crop")
-            line.append(act, _ACTION_STYLES[act])
+            line.append(act, STYLES[_OUTCOME_OF[act]])
             if (why := reason_of_plan(planned)) and room > 4:
                 reason = draw.crop(draw.clean(why), room).rstrip()
                 line.append(" " * (8 - len(act)) + reason)
@@ -135,7 +136,7 @@ class _Summary:
         for name in OUTCOMES:
             if view.counts[name]:
                 count = f"{view.counts[name]:>{widest}}"
-                yield Text(f"  {count}  {name.replace('_', ' ')}", STYLES[name])
+                yield Text(f"  {count}  {words(name)}", STYLES[name])
         if left := view.total - view.done:
             yield Text(f"  {left:>{widest}}  not finished; the same command goes on with them")
         if failures := view.failures:
@@ -177,9 +178,9 @@ class _Summary:
 
 def failure_line(window: FinishedWindow, draw: Glyphs) -> Text:
     """A window, how it ended and why; wraps where it must."""
-    how = window.outcome.replace("_", " ")
+    how = words(window.outcome)
     if window.kind and window.kind not in (window.outcome, "raised"):
-        how += f" ({window.kind.replace('_', ' ')})"
+        how += f" ({words(window.kind)})"
     if window.attempts > 1:
         how += f" after {window.attempts} attempts"
     line = Text(overflow="fold")

@@ -27,10 +27,11 @@ from gpusched.client.drawing.run import Frame
 from gpusched.client.drawing.summary import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
 from gpusched.client.drawing.text import ASCII, FANCY, clean, device_name, duration, key_metrics
 from gpusched.client.views.batch import BatchView
-from gpusched.client.views.window import FAILURES, FinishedWindow
+from gpusched.client.views.window import FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
 from gpusched.core.planning import Plan
 from gpusched.core.states import Finished, Held, Queued, Succeeded
+from gpusched.core.statuses import FAILURES
 from gpusched.protocol import Snapshot
 from gpusched.streams import Outbox, lost
 

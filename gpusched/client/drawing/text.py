@@ -32,17 +32,6 @@ _PLAIN = {
 
 TOLD_LINES = 4
 
-#: how outcomes and failures are coloured
-STYLES = {
-    "succeeded": "green",
-    "reused": "cyan",
-    "skipped": "yellow",
-    "failed": "bold red",
-    "timed_out": "bold red",
-    "cancelled": "yellow",
-    "lost": "bold magenta",
-}
-
 
 class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
     """The characters that frames are made of: all ASCII where the terminal may know nothing else."""

@@ -20,6 +20,7 @@ from typing import ClassVar
 from rich.console import Console
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.drawing.dashboard import title
@@ -103,7 +104,7 @@ class Top(App[None]):
                 signal.signal(number, handler)
 
     def on_mount(self) -> None:
-        self.set_class(self.console_of_terminal.options.ascii_only, "plain")
+        self.set_class(self._plain, "plain")
         self.push_screen(Dashboard())
         self.set_interval(1 / FRAMES_PER_S, self._draw)
         # Everything drawn before a Ctrl-Z is gone; Textual itself would write only changed lines.
@@ -199,7 +200,12 @@ class Top(App[None]):
         self._answer = answer
         self.changed = True
 
-    def open(self, page: Page) -> None:
+    @property
+    def _plain(self) -> bool:
+        """Whether the terminal shows ASCII alone."""
+        return bool(self.console_of_terminal.options.ascii_only)
+
+    def open(self, page: Screen[None]) -> None:
         self.say("")
         self.push_screen(page)
 
@@ -207,7 +213,7 @@ class Top(App[None]):
 
     def ask(self, question: str, action: Callable[[Connection], str]) -> None:
         """Do it if the answer is yes."""
-        self.push_screen(Question(question), lambda yes: self.do(action) if yes else None)
+        self.push_screen(Question(question, plain=self._plain), lambda yes: self.do(action) if yes else None)
 
     def do(self, action: Callable[[Connection], str]) -> None:
         """Have the daemon do something, and show its answer."""
@@ -226,4 +232,4 @@ class Top(App[None]):
         self.exit()
 
     def action_help(self) -> None:
-        self.push_screen(Help())
+        self.push_screen(Help(plain=self._plain))

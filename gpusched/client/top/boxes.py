@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -12,10 +12,6 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from gpusched.client.drawing.text import clean
-
-if TYPE_CHECKING:
-    from gpusched.client.top.app import Top
-
 
 HELP = (
     ("tab, shift+tab", "next or previous panel; a window's story or its log"),
@@ -40,13 +36,13 @@ class Question(ModalScreen[bool]):
         Binding("n,N,escape,enter", "answer(False)"),
     ]
 
-    def __init__(self, question: str) -> None:
+    def __init__(self, question: str, *, plain: bool) -> None:
+        """`plain`: the terminal shows ASCII alone."""
         super().__init__()
-        self._question = question
+        self._question = clean(question, ascii_only=plain)
 
     def compose(self) -> ComposeResult:
-        plain = cast("Top", self.app).console_of_terminal.options.ascii_only
-        yield Static(Text(f"{clean(self._question, ascii_only=plain)} y/n", "bold yellow"))
+        yield Static(Text(f"{self._question} y/n", "bold yellow"))
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)
@@ -61,13 +57,16 @@ class Help(ModalScreen[None]):
         Binding("up,k,pageup", "scroll(-1)"),
     ]
 
+    def __init__(self, *, plain: bool) -> None:
+        super().__init__()
+        self._plain = plain
+
     def compose(self) -> ComposeResult:
-        plain = cast("Top", self.app).console_of_terminal.options.ascii_only
         with VerticalScroll(can_focus=False):
             # The keys of each line beside its words, however often those wrap.
             for keys, words in HELP:
                 with Horizontal():
-                    yield Static(Text(clean(keys, ascii_only=plain)), classes="keys")
+                    yield Static(Text(clean(keys, ascii_only=self._plain)), classes="keys")
                     yield Static(Text(words))
 
     def action_scroll(self, lines: int) -> None:

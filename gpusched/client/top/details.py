@@ -72,11 +72,11 @@ class WindowPage(Page):
             with connect(self.top.socket) as link:
                 detail = link.window(self._batch_id, self._label)
         except GpuschedError as error:
-            self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
+            self.app.call_from_thread(self.top.say, str(error).partition("\n")[0])
         else:
             self._status = detail.window.status
             page = "\n".join(window_details(detail, self.top.state_dir / "logs" / self._batch_id))
-            self.top.call_from_thread(self._tell, page)
+            self.app.call_from_thread(self._tell, page)
 
     def _tell(self, page: str) -> None:
         if self.is_mounted:
@@ -102,12 +102,12 @@ class WindowPage(Page):
         try:
             with connect(self.top.socket) as self._following:
                 for chunk in self._following.log(self._batch_id, self._label, follow=True):
-                    self.top.call_from_thread(self._write, chunk)
+                    self.app.call_from_thread(self._write, chunk)
         except GpuschedError as error:
             if self.is_mounted:
-                self.top.call_from_thread(self._followed, str(error).partition("\n")[0])
+                self.app.call_from_thread(self._followed, str(error).partition("\n")[0])
         else:
-            self.top.call_from_thread(self._followed, "The window has finished")
+            self.app.call_from_thread(self._followed, "The window has finished")
 
     def _write(self, chunk: LogChunk) -> None:
         if not self.is_mounted:
@@ -193,7 +193,7 @@ class DevicePage(Page):
             with connect(self.top.socket) as link:
                 found = [status for status in link.devices() if status.device.id == self._device_id]
         except GpuschedError as error:
-            self.top.call_from_thread(self.top.say, str(error).partition("\n")[0])
+            self.app.call_from_thread(self.top.say, str(error).partition("\n")[0])
         else:
             self._lines = list(device_details(found[0], self.top.overview.unix(time.monotonic()))) if found else []
             self.top.changed = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 from rich.console import RenderableType
 from textual.app import ComposeResult
@@ -12,11 +12,10 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from gpusched.client.top.canvas import Canvas
-from gpusched.client.top.verbs import CHANGES, cancel, hold_or_release, retry, said
-from gpusched.protocol import Delta, Snapshot, Verb
-
-if TYPE_CHECKING:
-    from gpusched.client.top.app import Top
+from gpusched.client.top.desk import Desk
+from gpusched.client.top.verbs import cancel, hold_or_release, retry, said
+from gpusched.core.statuses import APPLIES_TO, PARTICIPLES, WindowVerb
+from gpusched.protocol import Delta, Snapshot
 
 
 class Page(Screen[None]):
@@ -43,8 +42,8 @@ class Page(Screen[None]):
     AUTO_FOCUS = ""
 
     @property
-    def top(self) -> Top:
-        return cast("Top", self.app)
+    def top(self) -> Desk:
+        return cast("Desk", self.app)
 
     def compose(self) -> ComposeResult:
         self.canvas = Canvas(self.top.console_of_terminal)
@@ -99,7 +98,7 @@ class Page(Screen[None]):
     def action_back(self) -> None:
         self.top.say("")
         if not self._end_search():
-            self.top.pop_screen()
+            self.app.pop_screen()
 
     def action_sort(self) -> None:
         """Show it in another order."""
@@ -130,14 +129,14 @@ class Page(Screen[None]):
         self.set_focus(None)
         return open_now
 
-    def action_change(self, verb: Verb) -> None:
+    def action_change(self, verb: WindowVerb) -> None:
         target = self.target()
         if target is None:
             self.top.say("c, h and r act upon a batch or a window, and none is chosen")
             return
         statuses = self.statuses()
-        if verb in CHANGES and statuses and not statuses & CHANGES[verb].possible:
-            self.top.say(said(0, CHANGES[verb].done))
+        if verb in ("cancel", "retry") and statuses and statuses.isdisjoint(APPLIES_TO[verb]):
+            self.top.say(said(0, PARTICIPLES[verb]))
             return
         batch_id, label = target
         name = f"{batch_id}/{label}" if label else batch_id

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from gpusched.client.connection import Connection
-
-
-class Change(msgspec.Struct, frozen=True):
-    """The effect on windows of a key that asks first."""
-
-    #: the states or outcomes in which it can be done
-    possible: set[str]
-    #: their past participle: "cancelled"
-    done: str
-
-
-CHANGES = {
-    "cancel": Change({"queued", "held", "starting", "running", "stopping"}, "cancelled"),
-    "retry": Change({"failed", "timed_out", "cancelled", "lost"}, "queued again"),
-}
+from gpusched.core.statuses import PARTICIPLES
 
 
 def cancel(batch_id: str, label: str | None, link: Connection) -> str:
-    return said(link.cancel(batch_id, label).windows, CHANGES["cancel"].done)
+    return said(link.cancel(batch_id, label).windows, PARTICIPLES["cancel"])
 
 
 def retry(batch_id: str, label: str | None, link: Connection) -> str:
-    return said(link.retry(batch_id, label).windows, CHANGES["retry"].done)
+    return said(link.retry(batch_id, label).windows, PARTICIPLES["retry"])
 
 
 def hold_or_release(batch_id: str, label: str | None, link: Connection) -> str:
@@ -37,8 +21,8 @@ def hold_or_release(batch_id: str, label: str | None, link: Connection) -> str:
         else link.window(batch_id, label).window.status == "held"
     )
     if held:
-        return said(link.release(batch_id, label).windows, "released")
-    return said(link.hold(batch_id, label).windows, "held")
+        return said(link.release(batch_id, label).windows, PARTICIPLES["release"])
+    return said(link.hold(batch_id, label).windows, PARTICIPLES["hold"])
 
 
 def said(windows: int, done: str) -> str:

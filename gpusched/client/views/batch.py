@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 
 from gpusched.client.drawing.reasons import Reasons, bare_reason
-from gpusched.client.views.window import FAILURES, FinishedWindow, RunningWindow, ended_window
+from gpusched.client.views.window import FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchAccepted,
     BatchFinished,
@@ -28,7 +28,7 @@ from gpusched.core.events import (
 from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
 from gpusched.core.states import Active, Failed, Failure, Finished, Outcome, Queued, Running, Skipped, Starting
-from gpusched.core.statuses import OUTCOMES, name_of
+from gpusched.core.statuses import FAILURES, OUTCOMES, name_of, tally, totals
 from gpusched.protocol import Snapshot, WindowLine
 
 #: failures that are kept in full; the first ones, since the later ones mostly say the same
@@ -210,20 +210,11 @@ class BatchView:
     @property
     def trained(self) -> int:
         """Windows that went through a slot to their end, well or not."""
-        counts = self.counts
-        return counts["succeeded"] + counts["failed"] + counts["timed_out"] + counts["lost"] - self.unlaunched
+        return tally(self.counts, ("succeeded", *FAILURES)) - self.unlaunched
 
     def totals(self) -> dict[str, int]:
         """Counts as the command's JSON has them: windows that timed out or were lost have failed."""
-        counts = self.counts
-        return {
-            "total": self.total,
-            "succeeded": counts["succeeded"],
-            "reused": counts["reused"],
-            "skipped": counts["skipped"],
-            "failed": sum(counts[name] for name in FAILURES),
-            "cancelled": counts["cancelled"],
-        }
+        return totals(self.counts) | {"total": self.total}
 
     def rate(self, monotonic: float) -> float:
         """Windows per second that left their slots lately; 0 while none has."""

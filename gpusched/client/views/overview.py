@@ -7,7 +7,7 @@ from collections import deque
 import msgspec
 
 from gpusched.client.views.batch import BatchView
-from gpusched.client.views.window import FAILURES, FinishedWindow, RunningWindow, ended_window
+from gpusched.client.views.window import FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchFinished,
     BatchHeld,
@@ -20,6 +20,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Reading
 from gpusched.core.states import Active, Finished, Held, Queued
+from gpusched.core.statuses import FAILURES
 from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot, Trouble
 
 #: readings of a device that are kept for its sparkline

@@ -8,7 +8,8 @@ import msgspec
 
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.overview import DeviceView, Overview
-from gpusched.client.views.window import FAILURES, FinishedWindow, RunningWindow
+from gpusched.client.views.window import FinishedWindow, RunningWindow
+from gpusched.core.statuses import FAILURES
 
 Panel = Literal["devices", "batches", "running", "failed", "finished"]
 PANELS: tuple[Panel, ...] = get_args(Panel)

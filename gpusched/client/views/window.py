@@ -10,9 +10,6 @@ from gpusched.core.events import WindowMoved
 from gpusched.core.states import Active, Failed, Failure, Finished, Lost, Outcome, Reused, Running, Succeeded, TimedOut
 from gpusched.core.statuses import name_of
 
-#: outcomes that count as failed in totals
-FAILURES = ("failed", "timed_out", "lost")
-
 
 class RunningWindow(msgspec.Struct, kw_only=True):
     """A window that holds a slot."""

@@ -9,12 +9,13 @@ import msgspec
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from gpusched.client.drawing.text import STYLES, Glyphs, device_name, duration, glyphs, marked
+from gpusched.client.drawing.palette import STYLES
+from gpusched.client.drawing.text import Glyphs, device_name, duration, glyphs, marked
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import RunningWindow
 from gpusched.core.events import WindowMoved
 from gpusched.core.states import Active, Finished, Running, Starting, Stopping
-from gpusched.core.statuses import name_of, reason_of
+from gpusched.core.statuses import BY_URGENCY, name_of, reason_of, words
 from gpusched.protocol import WindowLine
 
 Order = Literal["submitted", "status", "time", "window"]
@@ -26,16 +27,8 @@ _MOVING = ("status", "time")
 #: seconds between two looks at the order of windows that move
 ARRANGE_S = 1.0
 
-#: statuses that people look for come first
-_BY_STATUS = (
-    "failed", "timed_out", "lost", "stopping", "running", "starting", "held", "queued",
-    "cancelled", "skipped", "succeeded", "reused",
-)  # fmt: skip
-
 KEYS = "⏎ log  c cancel  h hold  r retry  f filter  s sort  esc back  ? help  q quit"
 _PLAIN_KEYS = "enter log  c cancel  h hold  r retry  f filter  s sort  esc back  ? help  q quit"
-
-_STYLES = STYLES | {"running": "bold", "starting": "bold", "stopping": "yellow", "held": "yellow", "queued": "dim"}
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,7 +135,7 @@ class WindowList:
         found = [line for line in self._lines.values() if not words or _has(line, words)]
         match self.order:
             case "status":
-                found.sort(key=lambda line: (_BY_STATUS.index(line.status), line.number))
+                found.sort(key=lambda line: (BY_URGENCY.index(line.status), line.number))
             case "time":
                 # Of those that run, the ones that began first take longest.
                 found.sort(key=lambda line: line.began - (line.ended or 1e12) if line.began is not None else 0.0)
@@ -245,7 +238,7 @@ class _Drawing:
         windows, view, dot = self._frame.windows, self._frame.view, self._draw.dot
         parts = [f"{shown} of {len(windows)} windows"]
         if view is not None:
-            parts += [f"{count} {name.replace('_', ' ')}" for name, count in view.counts.items() if count]
+            parts += [f"{count} {words(name)}" for name, count in view.counts.items() if count]
             parts += ["held"] if view.held_reason is not None else []
         parts.append(f"by {windows.order}")
         if windows.words:
@@ -262,7 +255,7 @@ class _Drawing:
         seconds = window.seconds(self._frame.wall)
         line = Text("  ", no_wrap=True, overflow="crop")
         line.append(draw.crop_middle(draw.clean(window.label), self._label_width) + " ")
-        line.append(f"{window.status.replace('_', ' '):<10}", _STYLES.get(window.status, ""))
+        line.append(f"{words(window.status):<10}", STYLES.get(window.status, ""))
         line.append(f" {window.attempts or '':>5} {'' if window.slot is None else window.slot:>4}")
         line.append(f" {'' if seconds is None else duration(seconds):>6}  ")
         if running is not None:

@@ -14,10 +14,11 @@ import anyio
 import anyio.to_thread
 
 from gpusched import artifacts, directories
+from gpusched.command import imports
 from gpusched.config import Config
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit, Killer
-from gpusched.core.model import Batch, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
+from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.placement import types_for
 from gpusched.core.states import Usage
 from gpusched.devices.discovery import Discovery
@@ -106,8 +107,8 @@ class LocalEngine:
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
-    async def preload(self, workload: str, needed_by: Needs = "window") -> None:
-        await self.launcher.preload(workload, needed_by)
+    async def preload(self, spec: BatchSpec, needed_by: Needs = "window") -> None:
+        await self.launcher.preload(spec.workload, needed_by, imports(spec.workload, spec.settings))
 
     async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> LocalWindow:
         limits = batch.spec.limits
@@ -134,8 +135,8 @@ class LocalEngine:
         end = await process.wait(on_message)
         return end.violation or (f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}")
 
-    def interrupt(self, workload: str) -> None:
-        self.launcher.kill(workload)
+    def interrupt(self, spec: BatchSpec) -> None:
+        self.launcher.kill(spec.workload, imports(spec.workload, spec.settings))
 
     async def abandon(self) -> list[LeftBehind]:
         windows = dict(self._windows)

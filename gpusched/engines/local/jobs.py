@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpusched.command import imports
 from gpusched.core.model import Batch, Device, PlannedWindow
 from gpusched.core.placement import type_on
 from gpusched.devices.discovery import pinning
@@ -25,7 +26,13 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         device=device.id,
         threads=device.threads,
     )
-    return WindowJob(workload=spec.workload, task=task, output_dir=batch.output_dir, guarded=batch.guarded)
+    return WindowJob(
+        workload=spec.workload,
+        task=task,
+        output_dir=batch.output_dir,
+        guarded=batch.guarded,
+        imports=imports(spec.workload, spec.settings),
+    )
 
 
 def environment(device: Device) -> dict[str, str | None]:

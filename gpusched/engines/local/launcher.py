@@ -1,10 +1,11 @@
 """The supervisor's side of the launcher.
 
 `Launcher.fork` starts a window's process, and `Process.wait` follows it to its end. The processes are forked from a
-launcher process, one for each workload module, since the side effects of importing one module (a thread, a blocked
-package) must not reach another's windows. A launcher process is started on first use, replaced when it has died, and
-exits when idle. `link` is the connection to one launcher process, `process` one process that it has forked. Everything
-here runs in asyncio's event loop, whose readers cost less per window than a task would.
+launcher process, one for each workload module (and each set of modules that commands have preloaded), since the side
+effects of importing one module (a thread, a blocked package) must not reach another's windows. A launcher process is
+started on first use, replaced when it has died, and exits when idle. `link` is the connection to one launcher process,
+`process` one process that it has forked. Everything here runs in asyncio's event loop, whose readers cost less per
+window than a task would.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gpusched.engines.local.logs import Logs, end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
 from gpusched.programs import Program
-from gpusched.worker.messages import Fork, Job, Needs
+from gpusched.worker.messages import Fork, Job, Needs, TrialJob
 
 #: seconds that `aclose` waits at most for processes that do not die
 CLOSE_LIMIT_S = 15.0
@@ -99,8 +100,8 @@ class Launcher:
         self._mark = f"{mark or 'none'}/{os.getpid()}-{secrets.token_hex(4)}"
         self._condition = condition or Condition()
         self.logs = Logs()
-        #: open connections by workload module
-        self._links: dict[str, Link] = {}
+        #: open connections by workload module, and the modules that are imported beside it
+        self._links: dict[tuple[str, tuple[str, ...]], Link] = {}
         self._tending: dict[Link, asyncio.Task[None]] = {}
         self._last_id = 0
         #: number of launcher processes started so far
@@ -143,22 +144,22 @@ class Launcher:
             link.reap()
         return left
 
-    def kill(self, workload: str) -> None:
+    def kill(self, workload: str, imports: tuple[str, ...] = ()) -> None:
         """Kill a launcher process that hangs: open requests end with LauncherLost, and the next fork starts another."""
-        if link := self._links.get(_module(workload)):
+        if link := self._links.get((_module(workload), imports)):
             link.kill()
 
-    def pid(self, workload: str) -> int | None:
+    def pid(self, workload: str, imports: tuple[str, ...] = ()) -> int | None:
         """The pid of the launcher process that the next fork of `workload` would use; None if it would start one."""
-        link = self._links.get(_module(workload))
+        link = self._links.get((_module(workload), imports))
         return None if link is None or link.closed else link.pid
 
-    async def preload(self, workload: str, needed_by: Needs = "window") -> float:
+    async def preload(self, workload: str, needed_by: Needs = "window", imports: tuple[str, ...] = ()) -> float:
         """Import the workload's modules that `needed_by` needs into its launcher process; return the seconds it took.
 
-        Raises WorkloadNotLoadable, LauncherLost.
+        A window also needs `imports`. Raises WorkloadNotLoadable, LauncherLost.
         """
-        return await self._connected(workload).preload(workload, needed_by)
+        return await self._connected(workload, imports).preload(workload, needed_by, imports)
 
     async def fork(
         self,
@@ -180,7 +181,7 @@ class Launcher:
         request = Fork(id=self._last_id, job=job, env=env, cpus=cpus, memory_limit_bytes=memory_limit_bytes)
         log = self.logs.open(log_path, log_limit_bytes)
         try:
-            link = self._connected(job.workload)
+            link = self._connected(job.workload, () if isinstance(job, TrialJob) else job.imports)
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
         except OSError:
             os.close(log)
@@ -203,13 +204,13 @@ class Launcher:
 
     # -- the launcher process ------------------------------------------------------------------------------------------
 
-    def _connected(self, workload: str) -> Link:
-        module = _module(workload)
-        link = self._links.get(module)
+    def _connected(self, workload: str, imports: tuple[str, ...]) -> Link:
+        key = (_module(workload), imports)
+        link = self._links.get(key)
         if link is None or link.closed:
             mark = f"{self._mark}/{self.starts + 1}"
-            link = self._links[module] = Link(self._spawn, mark, self._idle_timeout_s, self._condition)
-            self._tending[link] = asyncio.get_running_loop().create_task(self._tend(module, link))
+            link = self._links[key] = Link(self._spawn, mark, self._idle_timeout_s, self._condition)
+            self._tending[link] = asyncio.get_running_loop().create_task(self._tend(key, link))
         return link
 
     def _spawn(self, descriptor: int, mark: str) -> Program:
@@ -235,15 +236,15 @@ class Launcher:
         finally:
             os.close(log)
 
-    async def _tend(self, module: str, link: Link) -> None:
+    async def _tend(self, key: tuple[str, tuple[str, ...]], link: Link) -> None:
         """Follow a launcher process to its end, and clean up after it."""
         await link.closing()
         status = await link.bury()
         await link.bereave(LauncherLost(status=status, log=_end_of_log(self._log_path)))
         self.logs.close(self._log_path or Path(os.devnull))
         del self._tending[link]
-        if self._links.get(module) is link:
-            del self._links[module]
+        if self._links.get(key) is link:
+            del self._links[key]
 
 
 def _module(workload: str) -> str:

@@ -115,12 +115,12 @@ class Link:
         self.processes[request.id] = process
         self.send(request, descriptors)
 
-    async def preload(self, workload: str, needed_by: Needs) -> float:
+    async def preload(self, workload: str, needed_by: Needs, imports: tuple[str, ...]) -> float:
         answer = self._preloads.get((workload, needed_by))
         if answer is None:
             answer = self._preloads[workload, needed_by] = self._loop.create_future()
             answer.add_done_callback(_retrieve)
-            self.send(Preload(workload=workload, needed_by=needed_by))
+            self.send(Preload(workload=workload, needed_by=needed_by, imports=imports))
         return await asyncio.shield(answer)
 
     def retire(self) -> None:

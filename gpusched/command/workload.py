@@ -1,0 +1,78 @@
+"""A window of a command: the program is run in the window's directory, and what it leaves there is the result."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from pathlib import Path
+
+import gpusched
+from gpusched.command import ending, identity, lookup, placeholders, process, script
+from gpusched.command.schema import parse_settings
+from gpusched.workload import DateRange, Report, Result, SurveyTask, SymbolSurvey, Task, WindowSurvey
+
+METADATA = "metadata.json"
+#: the name under which a program's own metadata.json is kept
+THEIRS = "program_metadata.json"
+
+
+def run_command(task: Task, directory: Path, report: Report) -> Result:
+    """See `gpusched.command.run_command`."""
+    settings = parse_settings(task.settings)
+    name = lookup.name(settings)
+    code = identity.code(settings)
+    window = DateRange(task.start, task.end)
+    (fingerprint,) = identity.fingerprints(settings, code, task.symbol, [window], task.data_root)
+    values = placeholders.values(task, str(directory))
+    argv = [settings.argv[0], *placeholders.fill(settings.argv[1:], values)]
+    began = time.monotonic()
+    if settings.preload:
+        ended = script.run(argv, settings.directory, *lookup.entry(settings))
+    else:
+        report(name)
+        ended = process.run(argv, settings.directory)
+    seconds = time.monotonic() - began
+    found = ending.judge(ended, settings.exit_codes, directory, name, task.device_type)
+    _make_way(directory)
+    return Result(
+        metrics=found.metrics,
+        sample_counts=found.sample_counts,
+        metadata=found.metadata
+        | {
+            "command": {
+                "argv": [settings.argv[0], *settings.argv[1:]],
+                "directory": settings.directory,
+                "preload": settings.preload,
+                "exit_code": ended.exit_code,
+                "code": code,
+            },
+            "versions": {"gpusched": gpusched.__version__},
+        },
+        phases={"command": round(seconds, 6)},
+        fingerprint=fingerprint,
+    )
+
+
+def survey(task: SurveyTask) -> SymbolSurvey:
+    """See `gpusched.command.survey`."""
+    settings = parse_settings(task.settings)
+    fingerprints = identity.fingerprints(settings, identity.code(settings), task.symbol, task.windows, task.data_root)
+    return SymbolSurvey(
+        windows=tuple(
+            WindowSurvey(start=window.start, end=window.end, bars=0, usable_rows=0, fingerprint=fingerprint)
+            for window, fingerprint in zip(task.windows, fingerprints, strict=True)
+        )
+    )
+
+
+def rehearse() -> None:
+    """Do once what every window does first, so that it inherits what msgspec and others remember of their types."""
+    settings = parse_settings({"argv": ["/bin/sh"], "directory": "/"})
+    identity.fingerprints(settings, identity.code(settings), "", [DateRange(dt.date.min, dt.date.max)], "")
+
+
+def _make_way(directory: Path) -> None:
+    """Rename a metadata.json of the program's own, whose name gpusched needs."""
+    if os.path.lexists(directory / METADATA):
+        (directory / METADATA).rename(directory / THEIRS)

@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from tests.worker.conftest import fifo as fifo
