@@ -1,4 +1,4 @@
-"""Other programs: the only module that starts processes. (Windows are forked by their launcher, `gpusched.worker`.)
+"""Other programs: the only module that starts processes, besides launchers and windows, which fork.
 
 Each program leads a session of its own: a Ctrl-C meant for gpusched does not reach it, and a signal to its group
 reaches its children, too.
