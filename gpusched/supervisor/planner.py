@@ -11,7 +11,7 @@ from gpusched.core.planning import Plan
 from gpusched.engines.engine import Engine
 from gpusched.supervisor.choice import Chooser, Timings
 from gpusched.supervisor.fleet import Fleet
-from gpusched.supervisor.survey import survey
+from gpusched.supervisor.survey import Survey
 
 
 class Planner:
@@ -31,14 +31,7 @@ class Planner:
         log: str,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[Plan, Choice | None]:
-        """Survey the data of a batch and choose its device type, if it asks for `auto`. Raises as `survey`."""
-        plan = await survey(
-            self._engine,
-            spec,
-            output_dir,
-            log=log,
-            device_types=self._fleet.device_types(spec.device),
-            processes=self._fleet.pool.cores,
-            on_progress=on_progress,
-        )
+        """Survey the data of a batch and choose its device type, if it asks for `auto`. Raises as `Survey.plan`."""
+        survey = Survey(self._engine, spec, output_dir, self._fleet.device_types(spec.device), log=log)
+        plan = await survey.plan(self._fleet.pool.cores, on_progress)
         return await self._chooser.settle(spec, plan)

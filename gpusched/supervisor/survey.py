@@ -7,7 +7,7 @@ kill a process again are not judged here: they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -34,81 +34,87 @@ class WorkloadUnusable(InputError):
     remedy = "check run.workload and its settings; the traceback is in {log_path}"
 
 
-async def survey(
-    engine: Engine,
-    spec: BatchSpec,
-    output_dir: Path,
-    *,
-    log: str,
-    device_types: tuple[DeviceType, ...],
-    processes: int,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Plan:
-    """Make the plan of a batch. Committed results that were trained on one of `device_types` are planned to be reused.
+class Survey:
+    """The survey of a batch. Results that were trained on one of `device_types` are planned to be reused."""
 
-    `on_progress` is called with the numbers of surveyed symbols and of all symbols. Raises WorkloadNotLoadable or
-    WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if the log
-    cannot be written.
-    """
-    # Imported once by the launcher, not once by each survey process.
-    await engine.preload(spec, "survey")
-    tasks = survey_tasks(spec, engine.cache_dir)
-    findings = Findings(tasks)
-    reported = 0
-    unusable: list[str] = []
-
-    async def run(group: tuple[SurveyTask, ...]) -> str:
-        """Survey a group of symbols; return a phrase on how its process ended."""
-        job = SurveyJob(
+    def __init__(
+        self, engine: Engine, spec: BatchSpec, output_dir: Path, device_types: tuple[DeviceType, ...], *, log: str
+    ) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._log = log
+        self._tasks = survey_tasks(spec, engine.cache_dir)
+        self._findings = Findings(self._tasks)
+        #: the job of every process, but for its symbols
+        self._job = SurveyJob(
             workload=spec.workload,
-            tasks=group,
+            tasks=(),
             output_dir=str(output_dir),
             device_types=device_types,
             imports=imports(spec.workload, spec.settings),
         )
+        #: why no window can be trained, as the workload says
+        self._unusable: list[str] = []
+        self._reported = 0
+
+    async def plan(self, processes: int, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Plan:
+        """Survey in so many processes at a time, and make the plan.
+
+        `on_progress` is called with the numbers of surveyed symbols and of all symbols. Raises WorkloadNotLoadable or
+        WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if the log
+        cannot be written.
+        """
+        # Imported once by the launcher, not once by each survey process.
+        await self._engine.preload(self._spec, "survey")
+        endings = await self._run_all(_grouped(self._tasks, processes), processes, on_progress)
+        if not self._unusable and (missing := self._findings.missing()):
+            endings = await self._run_all([(task,) for task in missing], processes, on_progress)
+        log_path = self._engine.log_path(self._log)
+        if self._unusable:
+            raise WorkloadUnusable(why=self._unusable[0], log_path=log_path)
+        for task in self._findings.missing():
+            why = f"its data could not be looked at: {endings[task.symbol]}, see {log_path}"
+            self._findings.take(SurveyFailed(symbol=task.symbol, what="unknown", reason=why))
+        return self._findings.plan()
+
+    async def _run_all(
+        self, groups: list[tuple[SurveyTask, ...]], processes: int, on_progress: Callable[[int, int], None]
+    ) -> dict[str, str]:
+        """Survey groups of symbols; return a phrase for each symbol on how its process ended."""
+        endings: dict[str, str] = {}
+        shared = iter(groups)
+
+        async def work() -> None:
+            for group in shared:
+                if self._unusable:
+                    return
+                ending = await self._run(group, on_progress)
+                endings.update((task.symbol, ending) for task in group)
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(min(processes, len(groups))):
+                workers.start_soon(work)
+            # Requested after the forks on the same socket, so that they come first; instant if it has been imported.
+            workers.start_soon(self._engine.preload, self._spec)
+        return endings
+
+    async def _run(self, group: tuple[SurveyTask, ...], on_progress: Callable[[int, int], None]) -> str:
         errors: list[str] = []
 
         def on_message(message: PipeMessage) -> None:
-            nonlocal reported
             match message:
                 case Error(kind="bad_parameters", message=why):
-                    unusable.append(why)
+                    self._unusable.append(why)
                 case Error(message=why):  # an error of this process, not of the workload
                     errors.append(why)
-            findings.take(message)
-            if reported < findings.symbols:
-                reported = findings.symbols
-                on_progress(reported, len(tasks))
+            self._findings.take(message)
+            if self._reported < self._findings.symbols:
+                self._reported = self._findings.symbols
+                on_progress(self._reported, len(self._tasks))
 
-        how = await engine.survey(job, on_message, log=log)
+        job = msgspec.structs.replace(self._job, tasks=group)
+        how = await self._engine.survey(job, on_message, log=self._log)
         return errors[-1] if errors else f"the process ended with {how}"
-
-    async def work(groups: Iterable[tuple[SurveyTask, ...]], endings: dict[str, str]) -> None:
-        for group in groups:
-            if unusable:
-                return
-            ending = await run(group)
-            endings.update((task.symbol, ending) for task in group)
-
-    async def run_all(groups: list[tuple[SurveyTask, ...]]) -> dict[str, str]:
-        endings: dict[str, str] = {}
-        shared = iter(groups)
-        async with anyio.create_task_group() as workers:
-            for _ in range(min(processes, len(groups))):
-                workers.start_soon(work, shared, endings)
-            # Requested after the forks on the same socket, so that they come first; instant if it has been imported.
-            workers.start_soon(engine.preload, spec)
-        return endings
-
-    endings = await run_all(_grouped(tasks, processes))
-    if not unusable and (missing := findings.missing()):
-        endings = await run_all([(task,) for task in missing])
-    if unusable:
-        raise WorkloadUnusable(why=unusable[0], log_path=engine.log_path(log))
-    for task in findings.missing():
-        why = f"its data could not be looked at: {endings[task.symbol]}, see {engine.log_path(log)}"
-        findings.take(SurveyFailed(symbol=task.symbol, what="unknown", reason=why))
-    return findings.plan()
 
 
 def survey_tasks(spec: BatchSpec, cache_dir: Path) -> list[SurveyTask]:

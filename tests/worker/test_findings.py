@@ -13,7 +13,7 @@ from gpusched.core.model import BatchSpec, DataNote
 from gpusched.core.planning import Plan, action
 from gpusched.devices.discovery import Discovery
 from gpusched.engines.local.engine import LocalEngine
-from gpusched.supervisor.survey import Findings, survey
+from gpusched.supervisor.survey import Findings, Survey
 from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed
 from gpusched.workload import DateRange, Days, SurveyTask
 
@@ -114,7 +114,7 @@ async def surveyed(directory: Path, *symbols: str) -> Plan:
         settings={},
     )
     async with LocalEngine(Config(cache=Cache(dir=directory)), directory, Discovery(devices=(), notes=())) as engine:
-        return await survey(engine, spec, directory / "output", log="survey.log", device_types=("cpu",), processes=2)
+        return await Survey(engine, spec, directory / "output", ("cpu",), log="survey.log").plan(processes=2)
 
 
 @pytest.mark.parametrize(
