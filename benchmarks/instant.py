@@ -76,11 +76,9 @@ class InstantEngine:
         return window
 
     async def survey(self, job: SurveyJob, on_message: OnMessage, *, log: str) -> str:
-        for task in job.tasks:
-            for dates in task.windows:
-                on_message(
-                    SurveyedWindow(symbol=task.symbol, start=dates.start, end=dates.end, bars=100, usable_rows=100)
-                )
+        for piece in job.symbols:
+            for window in piece.windows:
+                on_message(SurveyedWindow(window=window, bars=100, usable_rows=100))
         return "exit code 0"
 
     def interrupt(self, spec: BatchSpec) -> None:

@@ -5,16 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gpusched.results import load_labels as load_labels
+    from gpusched.results import load_model as load_model
+    from gpusched.results import load_predictions as load_predictions
     from gpusched.results import load_results as load_results
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_results"]
+
+#: public name → the module that defines it, which is imported on first use: the commands start without pandas
+_HOMES = {
+    "load_labels": "gpusched.results",
+    "load_model": "gpusched.results",
+    "load_predictions": "gpusched.results",
+    "load_results": "gpusched.results",
+}
+__all__ = ["__version__", "load_labels", "load_model", "load_predictions", "load_results"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load_results` on first use: the commands start without it."""
-    if name == "load_results":
-        from gpusched.results import load_results
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return load_results
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -78,6 +78,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     #: undefined values are None
     metrics: dict[str, Any]
     sample_counts: dict[str, int]
+    #: whether the model gives every row of the validation the same prediction; None: not told
+    constant: bool | None = None
     #: seconds by phase, in order
     phases: dict[str, float]
     seconds: float
@@ -99,6 +101,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
             device=self.device,
             phases=self.phases,
             seconds=self.seconds,
+            constant=self.constant,
         )
 
 

@@ -1,46 +1,68 @@
-"""`load_results`: the results of a batch as a data frame, for notebooks."""
+"""Results in notebooks: `load_results` as a data frame, and what a row of it stands for.
+
+load_results(…) → a row per window → load_model(row), load_labels(row), load_predictions(row)
+"""
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpusched import artifacts
 from gpusched.errors import InputError
 
 if TYPE_CHECKING:
+    import lightgbm
     import pandas as pd
 
 INDEX = "teacher_runs.json"
+Source = str | os.PathLike[str]
+
+#: entries of `requested` in metadata.json that are settings → their names in config.toml
+_SETTINGS = {
+    "interval": "data.interval",
+    "horizon": "labels.horizon",
+    "threshold": "labels.threshold",
+    "split": "split.method",
+    "validation_fraction": "split.validation_fraction",
+    "validation_days": "split.validation_days",
+    "min_rows": "training.min_rows",
+}
+#: entries of metadata.json that become columns of their own
+_TRAINING = ("rounds", "best_iteration")
 
 
 class NoResults(InputError):
     problem = "there are no results in {path}: {why}"
-    remedy = "name a batch directory, which `gpusched run` prints, or its teacher_runs.json"
+    remedy = "name a batch directory, which `gpusched run` prints, its teacher_runs.json, or a directory of such"
 
 
-def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The windows of a batch, one row each, in the order in which they finished.
+class NoArtifact(InputError):
+    problem = "{window} has no {name}: {why}"
+    remedy = (
+        "choose a row with status `success`; where another version trained it, or files were removed, the same"
+        " `gpusched run` trains it again"
+    )
 
-    `path` is the batch's directory or its `teacher_runs.json`. Columns are those of the index, with nested ones
-    flattened: `start` and `end` (datetime64), `validation_auc` and the other metrics, `train_rows` and the other
-    counts. Missing values are NaN, NaT or None. An incomplete last line is left out. Raises NoResults.
+
+def load_results(paths: Source | Iterable[Source]) -> pd.DataFrame:
+    """The windows of batches, one row each, in the order in which they finished.
+
+    `paths` is one or several of: a batch's directory, its `teacher_runs.json`, a pattern such as `runs/nifty-*`, or a
+    directory below which there are batches' directories. Columns are those of the index, with nested ones flattened:
+    `start` and `end` (datetime64), `validation_auc` and the other metrics, `train_rows` and the other counts. Successes
+    also have `constant` (whether the model gives every row of the validation the same probability), `rounds`,
+    `best_iteration`, `<phase>_seconds`, and the settings under their names in config.toml, such as
+    `lightgbm.num_leaves`. Missing values are NaN, NaT or None. An incomplete last line is left out. Raises NoResults.
     """
     import pandas as pd
 
-    index = Path(path)
-    if index.is_dir():
-        index /= INDEX
-    try:
-        text = index.read_text(encoding="utf-8")
-    except OSError as error:
-        raise NoResults(path=path, why=error.strerror or error) from None
-    whole, _, _ = text.rpartition("\n")
-    try:
-        rows = [_flat(json.loads(line)) for line in whole.splitlines()]
-    except (ValueError, AttributeError) as error:
-        raise NoResults(path=path, why=f"it is not an index ({error})") from None
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    rows = [row for path in several for index in _indexes(path) for row in _rows(index)]
     frame = pd.DataFrame(rows)
     for name in ("start", "end", "started_at"):
         if name in frame:
@@ -48,23 +70,86 @@ def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
+def load_model(row: object) -> lightgbm.Booster:
+    """The model of a window: a row of `load_results`, or a result's directory. Raises NoArtifact."""
+    import lightgbm
+
+    path = _artifact(row, "model.txt")
+    return lightgbm.Booster(model_file=path)
+
+
+def load_labels(row: object) -> pd.DataFrame:
+    """The bars of a window with features, label and forward return: a row for each bar, `ts` as datetime64.
+
+    `row` is as in `load_model`. Timestamps have the offset of the data, or are in UTC if that changes. Raises
+    NoArtifact.
+    """
+    return _table(_artifact(row, "labels.csv.gz"))
+
+
+def load_predictions(row: object) -> pd.DataFrame:
+    """`ts`, `split`, `label` and `probability` of each row of `load_labels`.
+
+    `split` is `train`, `validation`, or empty for a row in neither. Raises NoArtifact.
+    """
+    frame = _table(_artifact(row, "predictions.csv.gz"))
+    frame["split"] = frame["split"].fillna("")
+    return frame
+
+
+# -- from paths to rows ------------------------------------------------------------------------------------------------
+
+
+def _indexes(source: Source) -> Iterator[Path]:
+    """The index files that a path stands for. Raises NoResults if there are none."""
+    path = Path(source)
+    if path.exists():
+        found = [*_below(path)] if path.is_dir() else [path]
+    else:
+        matches = sorted(glob.glob(str(path)))  # noqa: PTH207 - of an absolute pattern, too
+        if not matches:
+            raise NoResults(path=path, why="No such file or directory")
+        found = [index for match in map(Path, matches) for index in (_below(match) if match.is_dir() else [match])]
+    if not found:
+        raise NoResults(path=path, why=f"neither it nor a directory below it has a {INDEX}")
+    yield from found
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """The index of a batch's directory, or those of the batches' directories below it; no window's is looked into."""
+    for parent, directories, names in os.walk(directory):
+        if INDEX in names:
+            directories.clear()
+            yield Path(parent, INDEX)
+        directories.sort()
+
+
+def _rows(index: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = index.read_text(encoding="utf-8")
+    except OSError as error:
+        raise NoResults(path=index, why=error.strerror or error) from None
+    whole, _, _ = text.rpartition("\n")
+    try:
+        lines = [_flat(json.loads(line)) for line in whole.splitlines()]
+    except (ValueError, AttributeError) as error:
+        raise NoResults(path=index, why=f"it is not an index ({error})") from None
+    for row in lines:
+        yield row | _details(row, index.parent)
+
+
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
     """Flatten a line of the index: metrics become `<part>_<name>`, counts `<part>_rows`."""
     row: dict[str, Any] = {}
     for name, value in line.items():
         match name, value:
-            case "date_range", dict():
+            case (("date_range" | "parameters"), dict()):
                 row |= value
             case "metrics", dict():
-                for part, metric in value.items():
-                    row |= (
-                        {f"{part}_{key}": v for key, v in metric.items()}
-                        if isinstance(metric, dict)
-                        else {part: metric}
-                    )
+                row |= flat_metrics(value)
             case "sample_counts", dict():
                 row |= {f"{part}_rows": count for part, count in value.items()}
-            case (("date_range" | "metrics" | "sample_counts"), _):
+            case (("date_range" | "metrics" | "sample_counts" | "parameters"), _):
                 pass
             case "data_notes", list():
                 row[name] = "; ".join(note["text"] for note in value)
@@ -73,3 +158,61 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
             case _:
                 row[name] = value
     return row
+
+
+def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics on one level: `validation_auc` for `{"validation": {"auc": …}}`."""
+    flat: dict[str, Any] = {}
+    for part, metric in metrics.items():
+        named = {f"{part}_{name}": value for name, value in metric.items()} if isinstance(metric, dict) else None
+        flat |= {part: metric} if named is None else named
+    return flat
+
+
+def _details(row: Mapping[str, Any], batch: Path) -> dict[str, Any]:
+    """What metadata.json adds to a success. A batch's directory may have been moved since its index was written."""
+    if row.get("status") != "success":
+        return {}
+    moved = batch / str(row.get("window_label"))
+    metadata = artifacts.read_metadata(moved)
+    if metadata is None:
+        moved = Path(row.get("artifacts_path") or moved)
+        metadata = artifacts.read_metadata(moved)
+    if metadata is None:
+        return {}
+    requested, parameters = (metadata.details.get(name) or {} for name in ("requested", "requested_parameters"))
+    return {
+        "artifacts_path": str(moved),
+        "constant": metadata.constant,
+        **{name: metadata.details.get(name) for name in _TRAINING},
+        **{f"{phase}_seconds": seconds for phase, seconds in metadata.phases.items()},
+        **{_SETTINGS[name]: value for name, value in requested.items() if name in _SETTINGS},
+        **{f"lightgbm.{name}": value for name, value in parameters.items()},
+    }
+
+
+# -- from a row to its files -------------------------------------------------------------------------------------------
+
+
+def _artifact(row: object, name: str) -> Path:
+    """The path of a file of a window's result."""
+    place: object = row
+    if not isinstance(row, str | os.PathLike):
+        place = row.get("artifacts_path") if hasattr(row, "get") else getattr(row, "artifacts_path", None)
+    if not isinstance(place, str | os.PathLike):  # None, or NaN
+        label = row.get("window_label") if hasattr(row, "get") else getattr(row, "window_label", None)
+        raise NoArtifact(window=label or "this row", name=name, why="it has no result")
+    path = Path(place, name)
+    if not path.is_file():
+        raise NoArtifact(window=path.parent.name, name=name, why=f"{path} is missing")
+    return path
+
+
+def _table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    # NA is a symbol, too: only an empty field is a missing value.
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"ts": str, "symbol": str, "split": str})
+    offsets = frame["ts"].str.extract(r"([+-]\d\d:\d\d(?::\d\d)?)$")[0].unique()
+    frame["ts"] = pd.to_datetime(frame["ts"], format="ISO8601", utc=len(offsets) > 1)
+    return frame

@@ -65,20 +65,24 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     #: threads that the window may use: its share of the cores
     threads: int = 1
+    #: the label, where it is not made of the symbol and the dates alone
+    name: str = ""
 
     @property
     def label(self) -> str:
-        return window_label(self.symbol, self.start, self.end)
+        return self.name or window_label(self.symbol, self.start, self.end)
 
 
 class SurveyTask(msgspec.Struct, frozen=True, kw_only=True):
-    """The windows of one symbol, to be looked at but not trained."""
+    """The windows of one symbol at one point of a sweep, to be looked at but not trained."""
 
     symbol: str
     windows: tuple[DateRange, ...]
     data_root: str
     cache_dir: str
     settings: dict[str, Any]
+    #: kept for the next points of the same symbol: a place for what does not depend on the point
+    shared: dict[Any, Any] = {}
 
 
 class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +130,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     phases: dict[str, float]
     #: as in `WindowSurvey`
     fingerprint: str | None = None
+    #: whether the model gives every row of the validation the same prediction: such models are counted; None: not told
+    constant: bool | None = None
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):

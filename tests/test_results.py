@@ -1,15 +1,21 @@
-"""`load_results`, the one public function."""
+"""`load_results`, and what is loaded by a row of it."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import gpusched
-from gpusched.results import NoResults
+from gpusched.results import NoArtifact, NoResults
+from gpusched.worker.messages import WindowJob
+from gpusched.worker.window import run_window
+from tests.teacher.support import ignore, walk, window_task, write_daily
 
 SUCCESS: dict[str, Any] = {
     "batch_id": "b",
@@ -62,6 +68,89 @@ def test_what_is_no_index_is_refused(tmp_path: Path, content: str | None) -> Non
         gpusched.load_results(tmp_path)
 
 
-def test_nothing_else_is_public() -> None:
+def test_several_batches_are_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "more").mkdir(parents=True)
+    for name in ("runs/a", "runs/b", "runs/more/c"):
+        write(tmp_path / name, SUCCESS | {"batch_id": name})
+
+    def batches(paths: Any) -> list[str]:
+        return [*gpusched.load_results(paths)["batch_id"]]
+
+    assert batches(tmp_path) == ["runs/a", "runs/b", "runs/more/c"]
+    assert batches([tmp_path / "runs" / "b", str(tmp_path / "runs" / "a")]) == ["runs/b", "runs/a"]
+    assert batches(str(tmp_path / "runs" / "[ab]")) == ["runs/a", "runs/b"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert batches("runs/*/c") == ["runs/more/c"]
+    with pytest.raises(NoResults, match="nor a directory below it"):
+        batches([tmp_path / "runs", tmp_path / "empty"])
+    with pytest.raises(NoResults, match="No such file"):
+        batches("runs/nothing-*")
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> pd.DataFrame:
+    """One trained window, written by an index that remembers another place of it."""
+    directory = tmp_path / "data"
+    write_daily(directory, "NA", walk(120))
+    task = window_task(tmp_path, symbol="NA", horizon=5, lightgbm={"num_leaves": 7, "min_data_in_leaf": 5})
+    job = WindowJob(workload="gpusched.teacher:train_window", task=task, output_dir=str(tmp_path / "out"))
+    result = run_window(job, ignore)
+    line = SUCCESS | {
+        "symbol": "NA",
+        "window_label": task.label,
+        "artifacts_path": "/moved/away",
+        "metrics": result.metrics,
+        "sample_counts": result.sample_counts,
+        "peak_memory_bytes": 1 << 20,
+    }
+    return gpusched.load_results(write(tmp_path / "out", line, FAILED))
+
+
+def test_a_row_says_how_it_was_trained(trained: pd.DataFrame) -> None:
+    row = trained.iloc[0]
+    assert (row["lightgbm.num_leaves"], row["lightgbm.learning_rate"]) == (7, 0.01)
+    assert (row["labels.horizon"], row["split.method"], row["training.min_rows"]) == (5, "chronological", 20)
+    assert row["rounds"] >= row["best_iteration"] >= 1
+    assert row["boosting_seconds"] > 0
+    assert row["peak_memory_bytes"] == 1 << 20
+    assert bool(row["constant"]) is False
+    assert pd.isna(trained.iloc[1]["lightgbm.num_leaves"])
+
+
+def test_a_row_leads_to_its_files(trained: pd.DataFrame) -> None:
+    row = trained.iloc[0]
+    model, labels, predictions = gpusched.load_model(row), gpusched.load_labels(row), gpusched.load_predictions(row)
+    assert list(labels["symbol"].unique()) == ["NA"]
+    assert str(labels["ts"].dt.tz) == "UTC+05:30"
+    assert list(predictions.columns) == ["ts", "split", "label", "probability"]
+    assert predictions["ts"].equals(labels["ts"])
+    assert dict(predictions["split"].value_counts()) == {"train": row["train_rows"], "validation": 23, "": 10}
+    expected = model.predict(labels[model.feature_name()])
+    assert predictions["probability"].tolist() == np.asarray(expected).tolist()
+    (tuple_row,) = trained.head(1).itertuples()
+    assert gpusched.load_model(tuple_row).num_trees() == model.num_trees() == row["rounds"]
+    assert gpusched.load_model(Path(row["artifacts_path"])).num_trees() == row["rounds"]
+
+
+def test_what_has_no_result_is_refused(trained: pd.DataFrame) -> None:
+    with pytest.raises(NoArtifact, match=r"has no model\.txt: it has no result"):
+        gpusched.load_model(trained.iloc[1])
+    row = trained.iloc[0]
+    Path(row["artifacts_path"], "predictions.csv.gz").unlink()
+    with pytest.raises(NoArtifact, match=r"is missing\n.*trains it again"):
+        gpusched.load_predictions(row)
+
+
+def test_timestamps_whose_offset_changes_are_utc(tmp_path: Path) -> None:
+    rows = b"ts,split,label,probability\n2024-01-01T00:00:00-05:00,train,0,0.5\n2024-07-01T00:00:00-04:00,,,0.5\n"
+    (tmp_path / "predictions.csv.gz").write_bytes(gzip.compress(rows))
+    frame = gpusched.load_predictions(tmp_path)
+    assert [str(ts) for ts in frame["ts"]] == ["2024-01-01 05:00:00+00:00", "2024-07-01 04:00:00+00:00"]
+
+
+def test_what_is_public() -> None:
+    assert dir(gpusched) == gpusched.__all__
+    assert all(getattr(gpusched, name) for name in gpusched.__all__)
     with pytest.raises(AttributeError):
         gpusched.save_results  # noqa: B018

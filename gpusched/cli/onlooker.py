@@ -75,7 +75,14 @@ class Onlooker:
         else:
             logs_dir = run_state_dir(self._run.config, ended.output_dir) / "logs"
             reason, stopped = ended.held_reason, ended.interrupted
-            text = summary(view, ended.seconds, held_reason=reason, interrupted=stopped, logs_dir=logs_dir)
+            text = summary(
+                view,
+                ended.seconds,
+                held_reason=reason,
+                interrupted=stopped,
+                logs_dir=logs_dir,
+                settings=self._run.spec.settings,
+            )
             self._console.print(text)
         if ended.interrupted:
             return INTERRUPTED

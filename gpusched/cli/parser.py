@@ -137,7 +137,10 @@ def _top(command: argparse.ArgumentParser) -> None:
 
 def _symbols(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "symbols_file", nargs="?", metavar="SYMBOLS_FILE", help="one symbol a line, # starts a comment; - is stdin"
+        "symbols_file",
+        nargs="?",
+        metavar="SYMBOLS_FILE",
+        help="one symbol a line, # starts a comment; or windows, one JSON object a line; - is stdin",
     )
     command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of a file")
 

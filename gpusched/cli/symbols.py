@@ -1,4 +1,4 @@
-"""The symbols of a batch: from a file, from stdin, or from `--symbols`."""
+"""The symbols of a batch, or its windows one by one: from a file, from stdin, or from `--symbols`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from gpusched.cli.windows_file import is_windows_file, parse_windows
+from gpusched.core.model import Window
 from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, parse_symbols
 from gpusched.errors import InputError
 
-#: a longer file cannot be a list of symbols: a batch may have 200,000 windows at most
-MAX_BYTES = 4 * 1024 * 1024
+#: a longer file cannot be a list of symbols or windows: a batch may have 200,000 windows at most
+MAX_BYTES = 32 * 1024 * 1024
 #: how many repeated symbols are shown; the others are only counted
 SHOWN_DUPLICATES = 5
 STDIN = "-"
@@ -38,6 +40,8 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     """The symbols of a command."""
 
     symbols: tuple[str, ...]
+    #: the windows of a windows file; empty: it was a symbols file
+    windows: tuple[Window, ...] = ()
     #: name that the batch id is made from
     source: str
     #: sentences for people
@@ -45,19 +49,30 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def named_symbols(options: argparse.Namespace, path: Path | None) -> Named:
-    """The symbols of `--symbols`, of stdin or of the file at `path`. Raises InputError."""
+    """The symbols of `--symbols`, of stdin or of the file at `path`, which may be a windows file. Raises InputError."""
     typed = getattr(options, "symbols", None)
     if typed is not None:
-        parsed, place, source = listed_symbols(typed), "--symbols", re.sub(r"[,\s]+", "-", typed)
-    elif path is None:
+        place, source = "--symbols", re.sub(r"[,\s]+", "-", typed)
+        return _of_lines(listed_symbols(typed), place, source, typed=True)
+    if path is None:
+        place, source = "stdin", "stdin"
         content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""  # None: it is closed
-        parsed, place, source = parse_symbols(_text(content, "stdin")), "stdin", "stdin"
     else:
-        parsed, place, source = parse_symbols(_text(_read(path), str(path))), str(path), path.stem
+        place, source, content = str(path), path.stem, _read(path)
+    text = _text(content, place)
+    if is_windows_file(text):
+        windows = parse_windows(text, place)
+        return Named(
+            symbols=tuple(dict.fromkeys(one.symbol for one in windows)), windows=windows, source=source, notes=()
+        )
+    return _of_lines(parse_symbols(text), place, source, typed=False)
+
+
+def _of_lines(parsed: Symbols, place: str, source: str, *, typed: bool) -> Named:
     if parsed.refused:
         line, more = parsed.refused[0], len(parsed.refused) - 1
         others = f"; {more:,} more {'line' if more == 1 else 'lines'} like it" if more else ""
-        where = place if typed is not None else f"{place}:{line.line}"
+        where = place if typed else f"{place}:{line.line}"
         raise BadSymbol(place=where, symbol=line.text, why=line.why, more=others)
     if not parsed.symbols:
         raise NoSymbols(place=place, why=_why_none(parsed))

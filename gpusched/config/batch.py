@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gpusched.config.schema import BUILT_IN_WORKLOAD, STATE_DIR, Config, Priority, Run, bounds, range_of
-from gpusched.core.model import BatchSpec, Limits
+from gpusched.core.model import BatchSpec, Limits, Window
 from gpusched.core.terms import terms_of
 from gpusched.errors import UsageError
 from gpusched.teacher.settings import READING, parse_settings, written
@@ -48,9 +48,13 @@ def workload_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
-def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -> BatchSpec:
-    """The specification of a batch of `symbols`. Raises NoDates, DatesReversed."""
+def batch_spec(
+    config: Config, symbols: tuple[str, ...], *, windows: tuple[Window, ...] = (), priority: int = 0
+) -> BatchSpec:
+    """The specification of a batch of `symbols`, or of `windows` one by one. Raises NoDates, DatesReversed."""
     start, end = config.windows.start, config.windows.end
+    if windows:
+        start, end = min(window.start for window in windows), max(window.end for window in windows)
     if start is None or end is None:
         missing = " and no ".join(name for name, date in (("start", start), ("end", end)) if date is None)
         raise NoDates(missing=missing)
@@ -64,6 +68,7 @@ def batch_spec(config: Config, symbols: tuple[str, ...], *, priority: int = 0) -
         window_days=config.windows.days,
         stride_days=config.windows.stride_days,
         anchored=config.windows.anchored,
+        windows=windows,
         data_root=str(config.data.root),
         workload=run.workload,
         settings=workload_settings(config),

@@ -38,6 +38,12 @@ class Days(msgspec.Struct, frozen=True):
             bits[(number - first) // 8] |= 1 << (number - first) % 8
         return cls(dt.date.fromordinal(first), bytes(bits))
 
+    def union(self, other: Days) -> Days:
+        """The days that are in either set."""
+        first = min(self.first, other.first)
+        bits = _bits(self, first) | _bits(other, first)
+        return Days(first, bits.to_bytes((bits.bit_length() + 7) // 8, "little"))
+
     def lie_within(self, start: dt.date, end: dt.date) -> bool:
         """Whether all days are from `start` to `end`, both included."""
         length = 8 * len(self.bits) - (8 - self.bits[-1].bit_length()) if self.bits else 0

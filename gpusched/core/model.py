@@ -41,21 +41,39 @@ class WindowKey(msgspec.Struct, frozen=True, order=True):
         return f"{self.batch_id}/{self.label}"
 
 
-class Window(msgspec.Struct, frozen=True):
-    """One symbol × one date range, both dates inclusive: the unit of work."""
+class Window(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One symbol × one date range, both dates inclusive, × one point of a sweep: the unit of work."""
 
     symbol: str
     start: dt.date
     end: dt.date
+    #: key in `BatchSpec.points`; empty: the settings of the batch
+    point: str = ""
+    #: the label, where one was asked for
+    name: str = ""
+    #: those with a higher one go first in their batch
+    priority: int = 0
+    #: estimates of whoever asked for it, 0: none: its duration, and its memory on the GPU, or on the host for the CPU
+    expected_seconds: float = 0.0
+    expected_memory_bytes: int = 0
 
     @property
     def label(self) -> str:
-        return window_label(self.symbol, self.start, self.end)
+        return self.name or window_label(self.symbol, self.start, self.end, self.point)
 
 
-def window_label(symbol: str, start: dt.date, end: dt.date) -> str:
-    """`SYMBOL_2022-01-01_to_2022-06-30`: a window's name within its batch and that of its artifacts directory."""
-    return f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
+def window_label(symbol: str, start: dt.date, end: dt.date, point: str = "") -> str:
+    """A window's name within its batch, and that of its artifacts directory.
+
+    `SYMBOL_2022-01-01_to_2022-06-30`, and in a sweep also the name of the point:
+    `SYMBOL_2022-01-01_to_2022-06-30_horizon=5,num_leaves=31`.
+    """
+    label = f"{symbol}_{start.isoformat()}_to_{end.isoformat()}"
+    return f"{label}_{point}" if point else label
+
+
+#: a point of a sweep: `section.key` → value; they replace the settings of the batch
+Parameters = dict[str, Any]
 
 
 class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit_defaults=True):
@@ -74,6 +92,8 @@ class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit
     seconds: float
     #: the new name, in the same directory, of something else that stood at `artifacts_path` and was moved aside
     moved_aside: str | None = None
+    #: whether the model gives every row of the validation the same prediction; None: not told
+    constant: bool | None = None
 
 
 class DataNote(msgspec.Struct, frozen=True):
@@ -160,6 +180,10 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
     stride_days: int = 0
     #: all windows begin at `start`, and each ends a stride later than the one before it
     anchored: bool = False
+    #: the points of a sweep by name; every symbol and date range is trained at each
+    points: dict[str, Parameters] = {}
+    #: the windows one by one; empty: they are made of the symbols, the dates and the points
+    windows: tuple[Window, ...] = ()
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):

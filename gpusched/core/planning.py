@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -16,7 +17,11 @@ from gpusched.core.states import Failed, Failure, Outcome, Reused, Skipped
 #: a tail of the date range that is shorter than this is not a window of its own
 MIN_TAIL_DAYS = 7
 
+#: name of the index in a batch's output directory
+INDEX = "teacher_runs.json"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+&-]{0,159}")
 
 
 def name_problem(name: str) -> str | None:
@@ -24,6 +29,15 @@ def name_problem(name: str) -> str | None:
     if _NAME.fullmatch(name):
         return None
     return "a name has 1 to 80 letters, digits, dots, dashes and underscores, and starts with a letter or a digit"
+
+
+def label_problem(label: str) -> str | None:
+    """The reason why `label` cannot be a window's label, which is also a directory's name; None if it can."""
+    if label.startswith(INDEX):
+        return f"{INDEX} is the index of the batch"
+    if _LABEL.fullmatch(label):
+        return None
+    return "a label has 1 to 160 letters, digits and characters of . _ - = , + &, and starts with a letter or a digit"
 
 
 def date_ranges(
@@ -55,17 +69,43 @@ def ranges_of(spec: BatchSpec) -> list[tuple[dt.date, dt.date]]:
 
 
 def windows(spec: BatchSpec) -> Iterator[Window]:
-    """The windows of a batch, symbol-major."""
+    """The windows of a batch: symbol-major, and by date before by point, unless they were asked for one by one."""
+    if spec.windows:
+        yield from spec.windows
+        return
     ranges = ranges_of(spec)
     for symbol in spec.symbols:
         for first, last in ranges:
-            yield Window(symbol, first, last)
+            for point in spec.points or ("",):
+                yield Window(symbol, first, last, point)
+
+
+def windows_problem(spec: BatchSpec) -> str | None:
+    """The reason why the windows that a batch asks for one by one cannot be; None if they can."""
+    symbols, labels = frozenset(spec.symbols), set[str]()
+    for window in spec.windows:
+        label = window.label
+        if window.symbol not in symbols:
+            return f"window {label[:200]!r} is of a symbol that the batch does not name"
+        if window.name and (problem := label_problem(window.name)):
+            return f"{window.name[:200]!r} is not a label: {problem}"
+        if window.end < window.start:
+            return f"window {label} ends on {window.end}, before it starts on {window.start}"
+        if window.point and window.point not in spec.points:
+            return f"window {label} is at a point {window.point[:200]!r} that the batch does not have"
+        if not (0 <= window.expected_seconds < math.inf and window.expected_memory_bytes >= 0):
+            return f"window {label} expects a duration or a memory that cannot be"
+        if label in labels:
+            return f"two windows have the label {label}"
+        labels.add(label)
+    return None
 
 
 def most_windows(spec: BatchSpec) -> int:
     """An upper bound of the number of a batch's windows, found without making them."""
     days = (spec.end - spec.start).days + 1
-    return -(-days // (spec.stride_days or spec.window_days)) * len(spec.symbols)
+    strides = -(-days // (spec.stride_days or spec.window_days))
+    return len(spec.windows) or strides * len(spec.symbols) * max(1, len(spec.points))
 
 
 #: the fields of a request in version 0.1, and of its limits. Later ones count only where they differ from their

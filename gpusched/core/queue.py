@@ -7,6 +7,7 @@ import math
 from collections import deque
 
 from gpusched.core.changes import Change
+from gpusched.core.estimates import GUESSED_SECONDS_PER_ROW
 from gpusched.core.memory import NOTHING
 from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
 from gpusched.core.states import Finished, Queued, State
@@ -14,6 +15,10 @@ from gpusched.core.statuses import has_result
 
 #: lines of a window's story that are kept in memory for error messages; the store keeps them all
 STORY_LINES = 12
+
+
+#: priority, length and number of a window, each so that the smallest goes first
+Order = tuple[int, int, int]
 
 
 class Entry:
@@ -28,8 +33,8 @@ class Entry:
         self.key = key
         self.planned = planned
         self.state = state
-        #: place in the queue of its batch: most rows first (in steps of about 20 %), then as submitted
-        self.order = (-int(math.log2(planned.usable_rows + 1) * 4), number)
+        #: place in the queue of its batch: as asked for, the longest first (in steps of about 20 %), as submitted
+        self.order: Order = (-planned.window.priority, -int(math.log2(_rows(planned) + 1) * 4), number)
         #: attempts that failed by the window's own fault, and by other causes
         self.failures = 0
         self.losses = 0
@@ -67,9 +72,9 @@ class BatchQueue:
         #: the common signature of the latest failed windows, and their number
         self.streak: tuple[str, int] = ("", 0)
         #: heap of (order, label); items of windows that are no longer ready are dropped when they come up
-        self._ready: list[tuple[tuple[int, int], str]] = []
-        #: heap in the opposite order; None: not needed so far
-        self._shortest: list[tuple[tuple[int, int], str]] | None = None
+        self._ready: list[tuple[Order, str]] = []
+        #: heap in the opposite order of length; None: not needed so far
+        self._shortest: list[tuple[Order, str]] | None = None
 
     def push(self, entry: Entry) -> None:
         heapq.heappush(self._ready, (entry.order, entry.key.label))
@@ -125,6 +130,11 @@ class BatchQueue:
             self.push(entry)
 
 
-def _from_the_end(entry: Entry) -> tuple[tuple[int, int], str]:
-    rows, number = entry.order
-    return (-rows, -number), entry.key.label
+def _from_the_end(entry: Entry) -> tuple[Order, str]:
+    priority, length, number = entry.order
+    return (priority, -length, -number), entry.key.label
+
+
+def _rows(planned: PlannedWindow) -> float:
+    """The length of a window in rows: those that it has, or as many as take the seconds that were asked for."""
+    return planned.window.expected_seconds / GUESSED_SECONDS_PER_ROW or planned.usable_rows

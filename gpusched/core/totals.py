@@ -21,6 +21,11 @@ def batch_object(batch_id: str, output_dir: str, totals: dict[str, int], seconds
     }
 
 
+def worth_object(constants: int) -> dict[str, int]:
+    """The number of models that predict a constant, as an entry of that object; empty if there are none."""
+    return {"constant_models": constants} if constants else {}
+
+
 def device_object(device: DeviceChoice, choice: Choice | None) -> dict[str, Any]:
     """The device of a batch, and the choice of `auto`: its reason, and the expected duration on each device type."""
     about: dict[str, Any] | None = None if choice is None else msgspec.to_builtins(choice)

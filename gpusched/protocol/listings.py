@@ -26,6 +26,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     #: time of this status by the daemon's clock, the only one to compare the other times with; None: from a 0.1 daemon
     at: float | None = None
+    #: models that predict a constant, among those of succeeded and reused windows
+    constants: int = 0
 
 
 class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +85,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     device_memory_bytes: int | None = None
     #: seconds in which its kernels were executing on a GPU; None where the driver does not count them
     device_seconds: float | None = None
+    #: whether its model gives every row of the validation the same prediction; None: not told
+    constant: bool | None = None
     #: why it was skipped or failed
     reason: str | None
     #: kind of the failure, if it failed

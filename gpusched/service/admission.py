@@ -105,11 +105,11 @@ class Admission:
         the first, and the others wait for that. A batch that is already at work adopts the terms of this request.
         """
         self._refuse_if_draining()
-        check(request)
+        await anyio.to_thread.run_sync(check, request)  # it may have 100,000 windows
         spec = request.spec
         self._territory.check_workload(spec.workload)
         await self._require(spec.device, on_trial)
-        digest = planning.digest(spec, request.output_dir)
+        digest = await anyio.to_thread.run_sync(planning.digest, spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
         output_dir = Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id
         async with self.one_at_a_time(batch_id):

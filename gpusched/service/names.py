@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
+import msgspec
+
 from gpusched.core import planning
-from gpusched.core.model import Batch, BatchSpec, WindowKey, window_label
+from gpusched.core.model import Batch, BatchSpec, WindowKey
 from gpusched.core.placement import Pool
 from gpusched.core.statuses import STATUSES
 from gpusched.devices.naming import named
@@ -102,5 +104,5 @@ def _labels_like(label: str, spec: BatchSpec) -> list[str]:
     """The labels of the windows of symbols similar to the one in `label`."""
     symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
     nearest = similar(label.partition("_")[0], symbols[:_MANY_NAMES], most=3, cutoff=0.4)
-    ranges = planning.ranges_of(spec)
-    return [window_label(symbol, start, end) for symbol in nearest for start, end in ranges]
+    alike = msgspec.structs.replace(spec, symbols=tuple(nearest))
+    return [window.label for window in islice(planning.windows(alike), _MANY_NAMES)]

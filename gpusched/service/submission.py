@@ -55,6 +55,14 @@ def _why_not(request: Submit) -> str | None:
         return "it names a symbol twice"
     if not _ENTRY_POINT.fullmatch(spec.workload):
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
+    if problem := _problem_of_windows(spec):
+        return problem
+    if _deeper_than(spec.settings, MAX_DEPTH):
+        return f"its settings are nested more than {MAX_DEPTH} levels deep"
+    return _out_of_range(spec)
+
+
+def _problem_of_windows(spec: BatchSpec) -> str | None:
     least, most = bounds(Windows, "days")
     if not least <= spec.window_days <= most:
         return f"a window must have one day at least, and {most:,} days at most"
@@ -62,11 +70,9 @@ def _why_not(request: Submit) -> str | None:
         return f"a stride has {most:,} days at most"
     if planning.most_windows(spec) > MAX_WINDOWS:
         return f"it has more than {MAX_WINDOWS:,} windows"
-    if not planning.ranges_of(spec):
-        return f"there is no window between {spec.start} and {spec.end}"
-    if _deeper_than(spec.settings, MAX_DEPTH):
-        return f"its settings are nested more than {MAX_DEPTH} levels deep"
-    return _out_of_range(spec)
+    if spec.windows:
+        return planning.windows_problem(spec)
+    return None if planning.ranges_of(spec) else f"there is no window between {spec.start} and {spec.end}"
 
 
 def check_terms(spec: BatchSpec) -> None:

@@ -20,6 +20,7 @@ from gpusched.core.model import Batch, DataNote
 from gpusched.core.placement import Pool
 from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
 from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
+from gpusched.core.worth import is_constant
 from gpusched.protocol import (
     AttemptLine,
     BatchAnnounced,
@@ -90,6 +91,7 @@ def result_line(row: WindowRow) -> ResultLine:
         artifacts_path=result.artifacts_path if result else None,
         metrics=result.metrics if result else None,
         sample_counts=result.sample_counts if result else None,
+        constant=result.constant if result else None,
         started_at=attempt.started_at if attempt else None,
         ended_at=attempt.ended_at if attempt else None,
         phases=result.phases if result else None,
@@ -176,6 +178,7 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         state="open",
         held_reason=None,
         finished_at=None,
+        constants=sum(is_constant(state) for _, state in record.windows),
         counts=dict(Counter(status_of(state) for _, state in record.windows)),
     )
 

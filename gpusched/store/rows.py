@@ -30,6 +30,8 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
     counts: dict[str, int]
+    #: models that predict a constant, among those of succeeded and reused windows
+    constants: int
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +118,7 @@ def ending_columns(record: WindowMoved) -> tuple[object, ...]:
 
 
 def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchRow:
-    batch_id, output_dir, submitted_at, held_reason, finished_at = row
+    batch_id, output_dir, submitted_at, held_reason, finished_at, constants = row
     return BatchRow(
         id=batch_id,
         output_dir=output_dir,
@@ -125,6 +127,7 @@ def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchRow:
         held_reason=held_reason,
         finished_at=finished_at,
         counts=counts,
+        constants=constants,
     )
 
 

@@ -11,14 +11,17 @@ def _listed(statuses: tuple[str, ...]) -> str:
 
 ACCEPT = "INSERT INTO batches (id, batch, output_dir, submitted_at, accepted_at) VALUES (?, ?, ?, ?, ?)"
 INSERT_WINDOW = (
-    "INSERT INTO windows (batch_id, label, symbol, status, attempt, moved_at, finishing, plan, state)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO windows (batch_id, label, symbol, status, attempt, moved_at, finishing, plan, state, constant)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 MOVE = (
-    "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?"
+    "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?, constant = ?"
     " WHERE batch_id = ? AND label = ? RETURNING id"
 )
 COUNT = "INSERT INTO counts SELECT batch_id, status, count(*) FROM windows WHERE batch_id = ? GROUP BY status"
+COUNT_CONSTANTS = (
+    "UPDATE batches SET constants = (SELECT count(*) FROM windows WHERE batch_id = :id AND constant) WHERE id = :id"
+)
 TELL = "INSERT INTO story (id, window, at, old, new, attempt, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
 PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_at) VALUES (?, ?, ?, ?, ?)"
 START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"
@@ -62,7 +65,9 @@ NOTES = (
     "SELECT symbol, notes FROM notes WHERE batch_id = :batch_id AND (:symbol IS NULL OR symbol = :symbol)"
     " ORDER BY number LIMIT :symbols"
 )
-BATCHES = "SELECT id, output_dir, submitted_at, held_reason, finished_at FROM batches WHERE forgetting IS NULL"
+BATCHES = (
+    "SELECT id, output_dir, submitted_at, held_reason, finished_at, constants FROM batches WHERE forgetting IS NULL"
+)
 REMOVE_FORGOTTEN = (
     "DELETE FROM windows WHERE id IN ("
     "SELECT w.id FROM windows w JOIN batches b ON b.id = w.batch_id"

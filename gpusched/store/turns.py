@@ -26,6 +26,7 @@ from gpusched.core.model import Batch, PlannedWindow
 from gpusched.core.samples import Sample
 from gpusched.core.states import Active, Finished, Running, Starting, State, Stopping
 from gpusched.core.statuses import attempt_of, status_of
+from gpusched.core.worth import is_constant
 from gpusched.store import statements
 from gpusched.store.database import Database
 from gpusched.store.rows import bounded, ending_columns, to_json
@@ -102,6 +103,7 @@ class TurnWriter:
         self._insert(batch.id, record.windows[record.added :], record.at)
         self._execute("UPDATE batches SET accepted_at = ?, forgetting = NULL WHERE id = ?", (record.at, batch.id))
         self._execute(statements.COUNT, (batch.id,))
+        self._execute(statements.COUNT_CONSTANTS, {"id": batch.id})
         self._database.execute_many(
             "INSERT INTO notes VALUES (?, ?, ?, ?)",
             [(batch.id, n, symbol, to_json(notes)) for n, (symbol, notes) in enumerate(record.notes.items())],
@@ -116,7 +118,12 @@ class TurnWriter:
         rows = (
             (
                 *(batch_id, plan.window.label, plan.window.symbol, status_of(state), attempt_of(state), at),
-                *(0 if isinstance(state, Finished) else None, to_json(plan), to_json(bounded(state))),
+                *(
+                    0 if isinstance(state, Finished) else None,
+                    to_json(plan),
+                    to_json(bounded(state)),
+                    is_constant(state),
+                ),
             )
             for plan, state in windows
         )
@@ -133,9 +140,8 @@ class TurnWriter:
         self._line += 1
         status, attempt = status_of(new), attempt_of(new)
         finishing = self._line if isinstance(new, Finished) else None
-        moved = self._execute(
-            statements.MOVE, (status, attempt, at, finishing, to_json(bounded(new)), key.batch_id, key.label)
-        ).fetchall()
+        row = (status, attempt, at, finishing, to_json(bounded(new)), is_constant(new), key.batch_id, key.label)
+        moved = self._execute(statements.MOVE, row).fetchall()
         if not moved:
             raise LookupError(f"{key}: the store has no such window")
         ((window,),) = moved

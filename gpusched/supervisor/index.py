@@ -25,12 +25,12 @@ from gpusched import directories, files
 from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
 from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
+from gpusched.core.planning import INDEX
 from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
 from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
 from gpusched.supervisor.followers import News
 
-NAME = "teacher_runs.json"
 #: suffix for the name of a file that was moved aside
 ASIDE = "not-an-index"
 #: bytes of a file's first line that are read to recognise an index
@@ -147,7 +147,7 @@ class Index:
             self._rewrite(batch_id)
 
     def _path(self, batch_id: str) -> Path:
-        return self._outputs[batch_id][0] / NAME
+        return self._outputs[batch_id][0] / INDEX
 
     def _opened(self, batch_id: str, *, make: bool) -> AbstractContextManager[int]:
         path, guarded = self._outputs[batch_id]
@@ -159,7 +159,7 @@ class Index:
         if file is None:
             return False
         with contextlib.suppress(OSError, directories.NotOurs), self._opened(batch_id, make=False) as directory:
-            if directories.same(file.fileno(), NAME, directory):
+            if directories.same(file.fileno(), INDEX, directory):
                 return False
         log.warning("the index was replaced while its batch ran, and is written anew path=%s", self._path(batch_id))
         return True
@@ -171,12 +171,12 @@ class Index:
         try:
             with self._opened(batch_id, make=True) as directory:
                 if not _may_be_replaced(directory):
-                    kept = directories.move_aside(NAME, directory, ASIDE)
+                    kept = directories.move_aside(INDEX, directory, ASIDE)
                     log.warning("another file of the index's name was moved aside path=%s", path.with_name(kept))
                 gathered = self._gathered.get(batch_id)
                 lines = (self._line(row) for row in self._store.finished_windows(batch_id))
                 chunks = lines if gathered is None else iter(lambda: gathered.read(_CHUNK_BYTES), b"")
-                self._files[batch_id] = files.create_whole(NAME, directory, chunks)
+                self._files[batch_id] = files.create_whole(INDEX, directory, chunks)
             self._incomplete.discard(batch_id)
         except (OSError, directories.NotOurs):
             self._incomplete.add(batch_id)
@@ -201,12 +201,12 @@ def remove(output_dir: Path, batch_id: str, *, guarded: bool = False) -> bool:
     """Remove the index if all its lines are of this batch; return whether it did. Raises OSError, NotOurs."""
     try:
         with directories.opened_output(output_dir, guarded=guarded, make=False) as directory:
-            with files.regular(NAME, directory) as file:
+            with files.regular(INDEX, directory) as file:
                 if any(_batch_of(line) != batch_id for line in file):
                     return False
-                if not directories.same(file.fileno(), NAME, directory):
+                if not directories.same(file.fileno(), INDEX, directory):
                     return False
-            os.unlink(NAME, dir_fd=directory)
+            os.unlink(INDEX, dir_fd=directory)
             return True
     except FileNotFoundError:
         return False
@@ -226,7 +226,7 @@ class _Line(msgspec.Struct):
 def _may_be_replaced(directory: int) -> bool:
     """Whether there is no file of the index's name, or it is an index: empty, or with a window in its first line."""
     try:
-        with files.regular(NAME, directory) as file:
+        with files.regular(INDEX, directory) as file:
             first = file.readline(_MOST_BYTES)
     except FileNotFoundError:
         return True
@@ -261,6 +261,9 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
         "seconds": 0.0,
         "log": None if log is None else str(log),
     }
+    if attempt and attempt.usage:
+        fields["peak_memory_bytes"] = attempt.usage.peak_memory_bytes
+        fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
     if attempt and attempt.ended_at is not None:
         fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
     match row.state.outcome:
@@ -271,6 +274,8 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
                 "metrics": result.metrics,
                 "sample_counts": result.sample_counts,
             }
+            if result.constant is not None:
+                fields["constant"] = result.constant
             if isinstance(row.state.outcome, Reused):
                 fields |= {"reused": True, "device": result.device}
         case Skipped(reason=reason):

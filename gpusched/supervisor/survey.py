@@ -7,8 +7,7 @@ kill a process again are not judged here: they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
@@ -16,16 +15,25 @@ import msgspec
 
 from gpusched.command import imports
 from gpusched.core import planning
-from gpusched.core.calendar import Days, missing_days, sentence
+from gpusched.core.calendar import missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
 from gpusched.engines.engine import Engine
 from gpusched.errors import InputError
-from gpusched.worker.messages import Error, PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SurveyJob
-from gpusched.workload import DateRange, SurveyTask
+from gpusched.worker.messages import (
+    Error,
+    PipeMessage,
+    SurveyedSymbol,
+    SurveyedWindow,
+    SurveyFailed,
+    SurveyJob,
+    SymbolWindows,
+)
 
 #: windows in a group, so that its process's findings, of 2 KB each at most, stay well below `MAX_STREAM_BYTES`
 MOST_WINDOWS = 10_000
+#: windows of one symbol that are not shared among processes: each would have to load its bars
+LEAST_WINDOWS = 200
 STRICT_REMEDY = "complete the files, or leave out data.strict"
 
 
@@ -43,12 +51,13 @@ class Survey:
         self._engine = engine
         self._spec = spec
         self._log = log
-        self._tasks = survey_tasks(spec, engine.cache_dir)
-        self._findings = Findings(self._tasks)
         #: the job of every process, but for its symbols
         self._job = SurveyJob(
             workload=spec.workload,
-            tasks=(),
+            data_root=spec.data_root,
+            cache_dir=str(engine.cache_dir),
+            settings={"": spec.settings},
+            symbols=(),
             output_dir=str(output_dir),
             device_types=device_types,
             imports=imports(spec.workload, spec.settings),
@@ -66,19 +75,28 @@ class Survey:
         """
         # Imported once by the launcher, not once by each survey process.
         await self._engine.preload(self._spec, "survey")
-        endings = await self._run_all(_grouped(self._tasks, processes), processes, on_progress)
-        if not self._unusable and (missing := self._findings.missing()):
-            endings = await self._run_all([(task,) for task in missing], processes, on_progress)
+        pieces = pieces_of(self._spec, processes)
+        findings = Findings(pieces)
+
+        def take(message: PipeMessage) -> None:
+            findings.take(message)
+            if self._reported < findings.answered:
+                self._reported = findings.answered
+                on_progress(self._reported, findings.symbols)
+
+        endings = await self._run_all(_grouped(pieces, processes), processes, take)
+        if not self._unusable and (missing := findings.missing()):
+            endings = await self._run_all([(piece,) for piece in missing], processes, take)
         log_path = self._engine.log_path(self._log)
         if self._unusable:
             raise WorkloadUnusable(why=self._unusable[0], log_path=log_path)
-        for task in self._findings.missing():
-            why = f"its data could not be looked at: {endings[task.symbol]}, see {log_path}"
-            self._findings.take(SurveyFailed(symbol=task.symbol, what="unknown", reason=why))
-        return self._findings.plan()
+        for piece in findings.missing():
+            why = f"its data could not be looked at: {endings[piece.symbol]}, see {log_path}"
+            findings.take(SurveyFailed(symbol=piece.symbol, what="unknown", reason=why))
+        return findings.plan()
 
     async def _run_all(
-        self, groups: list[tuple[SurveyTask, ...]], processes: int, on_progress: Callable[[int, int], None]
+        self, groups: list[tuple[SymbolWindows, ...]], processes: int, take: Callable[[PipeMessage], None]
     ) -> dict[str, str]:
         """Survey groups of symbols; return a phrase for each symbol on how its process ended."""
         endings: dict[str, str] = {}
@@ -88,8 +106,8 @@ class Survey:
             for group in shared:
                 if self._unusable:
                     return
-                ending = await self._run(group, on_progress)
-                endings.update((task.symbol, ending) for task in group)
+                ending = await self._run(group, take)
+                endings.update((piece.symbol, ending) for piece in group)
 
         async with anyio.create_task_group() as workers:
             for _ in range(min(processes, len(groups))):
@@ -98,7 +116,7 @@ class Survey:
             workers.start_soon(self._engine.preload, self._spec)
         return endings
 
-    async def _run(self, group: tuple[SurveyTask, ...], on_progress: Callable[[int, int], None]) -> str:
+    async def _run(self, group: tuple[SymbolWindows, ...], take: Callable[[PipeMessage], None]) -> str:
         errors: list[str] = []
 
         def on_message(message: PipeMessage) -> None:
@@ -107,87 +125,105 @@ class Survey:
                     self._unusable.append(why)
                 case Error(message=why):  # an error of this process, not of the workload
                     errors.append(why)
-            self._findings.take(message)
-            if self._reported < self._findings.symbols:
-                self._reported = self._findings.symbols
-                on_progress(self._reported, len(self._tasks))
+            take(message)
 
-        job = msgspec.structs.replace(self._job, tasks=group)
-        how = await self._engine.survey(job, on_message, log=self._log)
+        how = await self._engine.survey(msgspec.structs.replace(self._job, symbols=group), on_message, log=self._log)
         return errors[-1] if errors else f"the process ended with {how}"
 
 
-def survey_tasks(spec: BatchSpec, cache_dir: Path) -> list[SurveyTask]:
-    """A task for each symbol of a batch."""
+def pieces_of(spec: BatchSpec, processes: int) -> list[SymbolWindows]:
+    """The windows of a batch by symbol; those of a symbol with very many are in several pieces."""
+    by_symbol: dict[str, list[Window]] = {}
+    for window in planning.windows(spec):
+        by_symbol.setdefault(window.symbol, []).append(window)
+    total = sum(map(len, by_symbol.values()))
+    most = min(MOST_WINDOWS, max(LEAST_WINDOWS, -(-total // processes)))
     return [
-        SurveyTask(
-            symbol=symbol,
-            windows=tuple(DateRange(window.start, window.end) for window in windows),
-            data_root=spec.data_root,
-            cache_dir=str(cache_dir),
-            settings=spec.settings,
-        )
-        for symbol, windows in groupby(planning.windows(spec), key=lambda window: window.symbol)
+        SymbolWindows(symbol, tuple(windows[first : first + most]))
+        for symbol, windows in by_symbol.items()
+        for first in range(0, len(windows), most)
     ]
 
 
 class Findings:
     """Collects the answers of a survey's processes, and makes the plan from them."""
 
-    def __init__(self, tasks: Sequence[SurveyTask]) -> None:
-        self._tasks = {task.symbol: task for task in tasks}
+    def __init__(self, pieces: Sequence[SymbolWindows]) -> None:
+        self._asked: dict[str, list[Window]] = {}
+        for piece in pieces:
+            self._asked.setdefault(piece.symbol, []).extend(piece.windows)
+        self._pieces = tuple(pieces)
         self._windows: dict[Window, PlannedWindow] = {}
         self._data: dict[str, SurveyedSymbol] = {}
         self._answered: set[str] = set()
 
     @property
     def symbols(self) -> int:
+        """The number of symbols."""
+        return len(self._asked)
+
+    @property
+    def answered(self) -> int:
         """The number of symbols that have been answered."""
         return len(self._answered)
 
     def take(self, message: PipeMessage) -> None:
         """Add an answer about a symbol; answers about symbols outside the survey are ignored."""
         match message:
-            case SurveyedSymbol(symbol=symbol) if symbol in self._tasks:
-                self._data[symbol] = message
-            case SurveyedWindow(symbol=symbol) if symbol in self._tasks:
-                planned = _planned(message)
-                self._windows[planned.window] = planned
-            case SurveyFailed(symbol=symbol) if symbol in self._tasks:
-                self._windows |= {planned.window: planned for planned in _undone(message, self._tasks[symbol])}
+            case SurveyedSymbol(symbol=symbol) if symbol in self._asked:
+                self._data[symbol] = self._joined(message)
+            case SurveyedWindow(window=Window(symbol=symbol) as window) if symbol in self._asked:
+                self._windows[window] = _planned(message)
+            case SurveyFailed(symbol=symbol, point=point) if symbol in self._asked:
+                for window in self._asked[symbol]:
+                    if window not in self._windows and point in (None, window.point):
+                        self._windows[window] = _undone(message, window)
             case _:
                 return
         self._answered.add(symbol)
 
-    def missing(self) -> list[SurveyTask]:
-        """The tasks of the symbols with unanswered windows."""
-        return [task for task in self._tasks.values() if not all(window in self._windows for window in _windows(task))]
+    def missing(self) -> list[SymbolWindows]:
+        """The windows without an answer, in the pieces in which they were asked about."""
+        missing = [
+            SymbolWindows(piece.symbol, tuple(window for window in piece.windows if window not in self._windows))
+            for piece in self._pieces
+        ]
+        return [piece for piece in missing if piece.windows]
 
     def plan(self) -> Plan:
         """The plan, with notes on gaps from a comparison of the symbols. Call only when nothing is `missing`."""
         notes = {symbol: data.notes for symbol, data in self._data.items() if data.notes}
-        for symbol, days in missing_days(self._days()).items():
-            notes[symbol] = (*notes.get(symbol, ()), DataNote("gaps", sentence(days)))
+        days = {symbol: data.days for symbol, data in self._data.items() if data.days is not None}
+        for symbol, missing in missing_days(days).items():
+            notes[symbol] = (*notes.get(symbol, ()), DataNote("gaps", sentence(missing)))
             if self._data[symbol].strict:
-                self._refuse(symbol, sentence(days))
+                self._refuse(symbol, sentence(missing))
         return Plan(
-            windows=tuple(self._windows[window] for task in self._tasks.values() for window in _windows(task)),
-            notes={symbol: notes[symbol] for symbol in self._tasks if symbol in notes},
+            windows=tuple(self._windows[window] for windows in self._asked.values() for window in windows),
+            notes={symbol: notes[symbol] for symbol in self._asked if symbol in notes},
         )
 
-    def _days(self) -> dict[str, Days]:
-        """The days that each symbol has; answers with days outside the symbol's windows are wrong, and left out."""
-        by_symbol = {}
-        for symbol, data in self._data.items():
-            windows = self._tasks[symbol].windows
-            start, end = min(window.start for window in windows), max(window.end for window in windows)
-            if data.days is not None and data.days.lie_within(start, end):
-                by_symbol[symbol] = data.days
-        return by_symbol
+    def _joined(self, data: SurveyedSymbol) -> SurveyedSymbol:
+        """What is told of a symbol, together with what was told of it before, about other windows or points.
+
+        Days outside the symbol's windows are wrong, and left out.
+        """
+        windows, days, known = self._asked[data.symbol], data.days, self._data.get(data.symbol)
+        start, end = min(window.start for window in windows), max(window.end for window in windows)
+        if days is not None and not days.lie_within(start, end):
+            days = None
+        if known is None:
+            return msgspec.structs.replace(data, days=days)
+        return SurveyedSymbol(
+            symbol=data.symbol,
+            notes=tuple(dict.fromkeys((*known.notes, *data.notes))),
+            days=known.days.union(days) if known.days is not None and days is not None else known.days or days,
+            strict=known.strict or data.strict,
+        )
 
     def _refuse(self, symbol: str, why: str) -> None:
         """Refuse all windows of a symbol that would be trained or reused: models of one symbol belong together."""
-        for window in _windows(self._tasks[symbol]):
+        for window in self._asked[symbol]:
             planned = self._windows[window]
             if planned.skip_reason is None and planned.refusal is None:
                 self._windows[window] = msgspec.structs.replace(
@@ -195,20 +231,16 @@ class Findings:
                 )
 
 
-def _grouped(tasks: list[SurveyTask], processes: int) -> list[tuple[SurveyTask, ...]]:
-    """Groups of tasks, one for each process, or more if there are many windows; neighbours, which are alike, apart."""
-    windows = sum(len(task.windows) for task in tasks)
-    count = min(len(tasks), max(processes, -(-windows // MOST_WINDOWS)))
-    return [tuple(tasks[first::count]) for first in range(count)]
-
-
-def _windows(task: SurveyTask) -> Iterator[Window]:
-    return (Window(task.symbol, dates.start, dates.end) for dates in task.windows)
+def _grouped(pieces: list[SymbolWindows], processes: int) -> list[tuple[SymbolWindows, ...]]:
+    """Groups of pieces, one for each process, or more if there are many windows; neighbours, which are alike, apart."""
+    windows = sum(len(piece.windows) for piece in pieces)
+    count = min(len(pieces), max(processes, -(-windows // MOST_WINDOWS)))
+    return [tuple(pieces[first::count]) for first in range(count)]
 
 
 def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
     return PlannedWindow(
-        window=Window(surveyed.symbol, surveyed.start, surveyed.end),
+        window=surveyed.window,
         bars=surveyed.bars,
         usable_rows=surveyed.usable_rows,
         skip_reason=surveyed.skip_reason,
@@ -220,14 +252,12 @@ def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
     )
 
 
-def _undone(failed: SurveyFailed, task: SurveyTask) -> Iterator[PlannedWindow]:
-    """The planned windows of a symbol whose data could not be inspected."""
-    reason = failed.reason
-    for window in _windows(task):
-        match failed.what:
-            case "no_data":
-                yield PlannedWindow(window=window, skip_reason=reason, remedy=failed.remedy)
-            case "bad_data":
-                yield PlannedWindow(window=window, refusal=reason, remedy=failed.remedy)
-            case "unknown":
-                yield PlannedWindow(window=window, doubt=reason)
+def _undone(failed: SurveyFailed, window: Window) -> PlannedWindow:
+    """A planned window whose data could not be inspected."""
+    match failed.what:
+        case "no_data":
+            return PlannedWindow(window=window, skip_reason=failed.reason, remedy=failed.remedy)
+        case "bad_data":
+            return PlannedWindow(window=window, refusal=failed.reason, remedy=failed.remedy)
+        case "unknown":
+            return PlannedWindow(window=window, doubt=failed.reason)

@@ -79,6 +79,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
         metadata=_metadata(task, settings, trained, digest, bars.quality()),
         phases=phase.seconds,
         fingerprint=digest,
+        constant=len(np.unique(probabilities[examples.split.validation])) == 1,
     )
 
 

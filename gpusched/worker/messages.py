@@ -7,14 +7,13 @@ line.
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from gpusched.core.calendar import Days
-from gpusched.core.model import DataNote, DeviceType, Standing, WindowResult
-from gpusched.workload import ProgramFault, SurveyTask, Task, Trial
+from gpusched.core.model import DataNote, DeviceType, Standing, Window, WindowResult
+from gpusched.workload import ProgramFault, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
 MAX_PACKET_BYTES = 64 * 1024
@@ -43,11 +42,22 @@ class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     imports: tuple[str, ...] = ()
 
 
+class SymbolWindows(msgspec.Struct, frozen=True):
+    """Windows of one symbol that are to be looked at."""
+
+    symbol: str
+    windows: tuple[Window, ...]
+
+
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
     """Look at the windows of some symbols, and at results already committed for them."""
 
     workload: str
-    tasks: tuple[SurveyTask, ...]
+    data_root: str
+    cache_dir: str
+    #: `Task.settings` by point
+    settings: dict[str, dict[str, Any]]
+    symbols: tuple[SymbolWindows, ...]
     output_dir: str
     #: a committed result is reusable if it was trained on one of these
     device_types: tuple[DeviceType, ...]
@@ -175,9 +185,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
     """One window of a survey; `committed` is a verified result that can be reused instead of training."""
 
-    symbol: str
-    start: dt.date
-    end: dt.date
+    window: Window
     bars: int
     usable_rows: int
     skip_reason: str | None = None
@@ -189,7 +197,10 @@ class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
 
 
 class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):
-    """The notes on a symbol's data, and its days with bars, sent before its windows; see `SymbolSurvey`."""
+    """The notes on a symbol's data, and its days with bars, sent before its windows; see `SymbolSurvey`.
+
+    It is sent again for a point that finds others.
+    """
 
     symbol: str
     notes: tuple[DataNote, ...]
@@ -198,7 +209,7 @@ class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_sy
 
 
 class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed"):
-    """No window of a symbol can be trained.
+    """No window of a symbol, or none at one point of a sweep, can be trained.
 
     It has no data, or its data cannot be used, or the survey failed (`unknown`), which says nothing about the data.
     """
@@ -207,6 +218,8 @@ class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed
     what: Literal["no_data", "bad_data", "unknown"]
     reason: str
     remedy: str = ""
+    #: None: all points
+    point: str | None = None
 
 
 class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):

@@ -7,10 +7,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gpusched import artifacts
-from gpusched.core.model import WindowResult
+from gpusched.core.model import Window, WindowResult
 from gpusched.worker.messages import (
     Started,
     SurveyDone,
@@ -25,12 +25,12 @@ from gpusched.workload import (
     BadData,
     BadParameters,
     DataNote,
+    DateRange,
     NoData,
     SurveyTask,
     SymbolSurvey,
     WindowSurvey,
     device_fingerprint,
-    window_label,
 )
 
 #: most characters of a reason and of a remedy: a plan of 200,000 windows holds as many
@@ -46,22 +46,43 @@ def run_survey(job: SurveyJob, send: Send) -> None:
     """Survey each symbol; the failure of one does not stop the others. Raises BadParameters."""
     load_function(job.workload)
     survey: Survey = getattr(load_module(job.workload), "survey", _all_trainable)
-    for task in job.tasks:
-        try:
-            result = _complete(task, survey(task))
-        except BadParameters:
-            raise  # no symbol would fare better
-        except NoData as error:
-            send(_failed(task, "no_data", error, error.remedy))
-        except BadData as error:
-            send(_failed(task, "bad_data", error, error.remedy))
-        except Exception as error:  # a disk error, lack of memory, or a bug: the data may be sound
-            traceback.print_exc(file=sys.stderr)
-            send(_failed(task, "unknown", f"{type(error).__name__}: {error}"))
-        else:
-            send(_surveyed_symbol(task, result))
-            for window in result.windows:
-                send(_surveyed(job, task.symbol, window))
+    for one in job.symbols:
+        shared: dict[Any, Any] = {}
+        told: SurveyedSymbol | None = None
+        for point, windows in _by_point(one.windows).items():
+            task = SurveyTask(
+                symbol=one.symbol,
+                windows=tuple(DateRange(window.start, window.end) for window in windows),
+                data_root=job.data_root,
+                cache_dir=job.cache_dir,
+                settings=job.settings[point],
+                shared=shared,
+            )
+            try:
+                result = _complete(task, survey(task))
+            except BadParameters:
+                raise  # no symbol would fare better
+            except NoData as error:
+                send(_failed(one.symbol, point, "no_data", error, error.remedy))
+            except BadData as error:
+                send(_failed(one.symbol, point, "bad_data", error, error.remedy))
+            except Exception as error:  # a disk error, lack of memory, or a bug: the data may be sound
+                traceback.print_exc(file=sys.stderr)
+                send(_failed(one.symbol, point, "unknown", f"{type(error).__name__}: {error}"))
+            else:
+                about = _surveyed_symbol(task, result)
+                if about != told:
+                    send(about)
+                    told = about
+                for window, seen in zip(windows, result.windows, strict=True):
+                    send(_surveyed(job, window, seen))
+
+
+def _by_point(windows: Sequence[Window]) -> dict[str, list[Window]]:
+    by_point: dict[str, list[Window]] = {}
+    for window in windows:
+        by_point.setdefault(window.point, []).append(window)
+    return by_point
 
 
 def serve(job: SurveyJob, pipe: int) -> int:
@@ -94,9 +115,9 @@ def _complete(task: SurveyTask, result: SymbolSurvey | Sequence[WindowSurvey]) -
 
 
 def _failed(
-    task: SurveyTask, kind: Literal["no_data", "bad_data", "unknown"], why: object, remedy: str = ""
+    symbol: str, point: str, kind: Literal["no_data", "bad_data", "unknown"], why: object, remedy: str = ""
 ) -> SurveyFailed:
-    return SurveyFailed(symbol=task.symbol, what=kind, reason=_bounded(str(why)), remedy=_bounded(remedy))
+    return SurveyFailed(symbol=symbol, point=point, what=kind, reason=_bounded(str(why)), remedy=_bounded(remedy))
 
 
 def _bounded(text: str) -> str:
@@ -109,23 +130,20 @@ def _surveyed_symbol(task: SurveyTask, survey: SymbolSurvey) -> SurveyedSymbol:
     return SurveyedSymbol(symbol=task.symbol, notes=notes, days=survey.days, strict=survey.strict)
 
 
-def _surveyed(job: SurveyJob, symbol: str, window: WindowSurvey) -> SurveyedWindow:
-    is_wanted = window.skip_reason is None and window.refusal is None
-    label = window_label(symbol, window.start, window.end)
-    committed = _committed(job, label, window) if is_wanted else None
+def _surveyed(job: SurveyJob, window: Window, seen: WindowSurvey) -> SurveyedWindow:
+    is_wanted = seen.skip_reason is None and seen.refusal is None
+    committed = _committed(job, window.label, seen) if is_wanted else None
     is_trained = is_wanted and committed is None
     return SurveyedWindow(
-        symbol=symbol,
-        start=window.start,
-        end=window.end,
-        bars=window.bars,
-        usable_rows=window.usable_rows,
-        skip_reason=window.skip_reason and _bounded(window.skip_reason),
-        refusal=window.refusal and _bounded(window.refusal),
-        remedy=_bounded(window.remedy),
-        fingerprint=window.fingerprint,
+        window=window,
+        bars=seen.bars,
+        usable_rows=seen.usable_rows,
+        skip_reason=seen.skip_reason and _bounded(seen.skip_reason),
+        refusal=seen.refusal and _bounded(seen.refusal),
+        remedy=_bounded(seen.remedy),
+        fingerprint=seen.fingerprint,
         committed=committed,
-        replaces=artifacts.standing(Path(job.output_dir), label) if is_trained else "nothing",
+        replaces=artifacts.standing(Path(job.output_dir), window.label) if is_trained else "nothing",
     )
 
 

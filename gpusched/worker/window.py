@@ -154,6 +154,7 @@ def _metadata(job: WindowJob, result: Result, device_seen: str | None, seconds: 
         fingerprint=None if result.fingerprint is None else device_fingerprint(result.fingerprint, task.device_type),
         metrics=plain["metrics"],
         sample_counts=plain["sample_counts"],
+        constant=plain["constant"],
         phases=plain["phases"],
         seconds=round(seconds, 6),
         trained_at=dt.datetime.now(dt.UTC),

@@ -15,7 +15,7 @@ from gpusched.cli.commands.batches import ask
 from gpusched.cli.parser import parse
 from gpusched.core.planning import Plan, action, reason_of_plan
 from gpusched.errors import GpuschedError
-from gpusched.supervisor.survey import Findings, survey_tasks
+from gpusched.supervisor.survey import Findings, pieces_of
 from gpusched.worker.messages import SurveyJob
 from gpusched.worker.survey import run_survey
 
@@ -38,12 +38,18 @@ def look(case: Path, cache_dir: Path) -> Seen:
         asked = ask(parse(arguments))
     except GpuschedError as error:
         return Seen(actions=("refused",), said=str(error))
-    tasks = tuple(survey_tasks(asked.spec, cache_dir))
-    findings = Findings(tasks)
-    run_survey(
-        SurveyJob(workload=asked.spec.workload, tasks=tasks, output_dir=str(asked.output_dir), device_types=("cpu",)),
-        findings.take,
+    spec, pieces = asked.spec, tuple(pieces_of(asked.spec, 1))
+    findings = Findings(pieces)
+    job = SurveyJob(
+        workload=spec.workload,
+        data_root=spec.data_root,
+        cache_dir=str(cache_dir),
+        settings={"": spec.settings},
+        symbols=pieces,
+        output_dir=str(asked.output_dir),
+        device_types=("cpu",),
     )
+    run_survey(job, findings.take)
     assert not findings.missing()
     return _seen(findings.plan(), asked.notes)
 

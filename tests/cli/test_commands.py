@@ -170,6 +170,39 @@ def test_a_bad_line_of_a_symbols_file_has_its_number(
     assert says in error
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"symbol": "ABC"', "Input data was truncated"),
+        ("ABC", "JSON is malformed"),
+        ('["ABC"]', "Expected object, got array"),
+        ('{"symbol": "ABC", "start": "2022-01-01"}', "Object missing required field end"),
+        ('{"symbol": "../ABC", %s}', "'../ABC' cannot be a symbol: it starts with a dot"),
+        ('{"symbol": "ABC", "start": "2022-01-01", "end": "2022-31-12"}', "end: invalid RFC3339 encoded date"),
+        ('{"symbol": "ABC", "start": "2022-01-02", "end": "2022-01-01"}', "ends on 2022-01-01, before it starts on"),
+        ('{"symbol": "ABC", %s, "lable": "x"}', "a window has no field 'lable'; did you mean 'label'?"),
+        ('{"symbol": "ABC", %s, "label": "../x"}', "'../x' cannot be a label: a label has 1 to 160 letters"),
+        ('{"symbol": "ABC", %s, "label": ""}', "'' cannot be a label"),
+        ('{"symbol": "ABC", %s, "label": "teacher_runs.json"}', "teacher_runs.json is the index of the batch"),
+        ('{"symbol": "ABC", %s, "priority": 1e3}', "priority: expected int, got float"),
+        ('{"symbol": "ABC", %s, "expected_seconds": -1}', "expected_seconds: expected float >= 0.0"),
+        ('{"symbol": "ABC", %s}', "line 1 has the label ABC_2022-01-01_to_2022-06-30, too"),
+        ('{"symbol": ' + "[" * 100_000, "recursion"),
+    ],
+)
+def test_a_bad_line_of_a_windows_file_has_its_number(shell: Shell, line: str, says: str) -> None:
+    dates = '"start": "2022-01-01", "end": "2022-06-30"'
+    first = f'{{"symbol": "ABC", {dates}}}'
+    error = shell.refused("plan", shell.file("windows.jsonl", f"{first}\n\n{line.replace('%s', dates)}\n"), code=4)
+    assert f"{shell.directory}{os.sep}windows.jsonl:3: " in error
+    assert says in error
+
+
+def test_a_windows_file_has_the_dates(shell: Shell) -> None:
+    file = shell.file("windows.jsonl", '{"symbol": "ABC", "start": "2022-01-01", "end": "2022-06-30"}\n')
+    assert "--end does not go with" in shell.refused("plan", file, "--end", "2022-06-30", code=2)
+
+
 @pytest.mark.parametrize("typed", ["plan symbols.txt", "run symbols.txt", "train ABC 2022-01-01 2022-12-31 -o x"])
 def test_a_data_root_that_is_missing(shell: Shell, typed: str) -> None:
     dates = () if typed.startswith("train") else DATES
@@ -300,6 +333,27 @@ def test_a_plan_of_rolling_and_of_expanding_windows(gpusched: Command) -> None:
         "ABC_2022-01-01_to_2022-10-07",
         "ABC_2022-01-01_to_2022-12-31",
     ]
+
+
+def test_windows_one_by_one(gpusched: Command) -> None:
+    dates = {"start": "2022-01-01", "end": "2022-12-31"}
+    windows = (
+        {"symbol": "ABC", "label": "whole", "priority": 2, "expected_seconds": 3.5, "expected_memory_mb": 64, **dates},
+        {"symbol": "NONE", **dates},
+        {"symbol": "ABC", "start": "2022-03-01", "end": "2022-08-31"},
+    )
+    (gpusched.directory / "windows.jsonl").write_text("".join(json.dumps(window) + "\n" for window in windows))
+    found = ended(gpusched, "run", "windows.jsonl", "--device", "cpu", "--json", "-o", "out")
+    assert (found.code, json.loads(found.out)["windows"]["succeeded"]) == (0, 2)
+    index = [json.loads(line) for line in (gpusched.directory / "out" / "teacher_runs.json").read_text().splitlines()]
+    assert {line["window_label"]: line["status"] for line in index} == {
+        "whole": "success",
+        "ABC_2022-03-01_to_2022-08-31": "success",
+        "NONE_2022-01-01_to_2022-12-31": "skipped",
+    }
+    assert json.loads((gpusched.directory / "out" / "whole" / "metadata.json").read_text())["label"] == "whole"
+    again = ended(gpusched, "run", "-", "--device", "cpu", "--json", "-o", "out", stdin=json.dumps(windows[0]))
+    assert json.loads(again.out)["windows"] | {"total": 1, "reused": 1} == json.loads(again.out)["windows"]
 
 
 def test_a_plan_says_that_single_precision_makes_another_model_each_time(gpusched: Command) -> None:

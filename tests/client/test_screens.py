@@ -73,7 +73,7 @@ def test_a_running_batch(width: int, height: int, slots: int) -> None:
 @SIZES
 def test_a_batch_that_ended(width: int, height: int) -> None:
     look = busy(4)
-    what = summary(look.view, 3912.4, held_reason=None, interrupted=True, logs_dir=LOGS)
+    what = summary(look.view, 3912.4, held_reason=None, interrupted=True, logs_dir=LOGS, settings={})
     check("summary", width, drawn(what, width, height))
 
 
@@ -104,7 +104,7 @@ def renderables() -> list[RenderableType]:
     return [
         Frame(view=look.view, began=1000.0, monotonic=look.at),
         Frame(view=BatchView(), began=1000.0, monotonic=1001.0, waiting="Looking at the data: 1/2 symbols – …"),
-        summary(look.view, 12.0, held_reason="“so” it goes…", interrupted=False, logs_dir=LOGS),
+        summary(look.view, 12.0, held_reason="“so” it goes…", interrupted=False, logs_dir=LOGS, settings={}),
         plan_table(plan()),
     ]
 
@@ -154,7 +154,11 @@ def test_foreign_text_is_shown_and_not_obeyed(encoding: str) -> None:
     look.end(key(HOSTILE, HOSTILE), ending=failure("bad_data", HOSTILE))
     ended = [drawn(frame, 200, encoding=encoding)]
     ended.append(
-        drawn(summary(look.view, 1.0, held_reason=HOSTILE, interrupted=True, logs_dir=LOGS), 400, encoding=encoding)
+        drawn(
+            summary(look.view, 1.0, held_reason=HOSTILE, interrupted=True, logs_dir=LOGS, settings={}),
+            400,
+            encoding=encoding,
+        )
     )
     windows = (planned(HOSTILE), planned("SKIPPED", skip=HOSTILE))
     ended.append(drawn(plan_table(Plan(windows=windows)), 400, encoding=encoding))

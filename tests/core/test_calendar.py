@@ -35,6 +35,11 @@ def test_a_set_of_days_is_small() -> None:
     assert days([START]) == Days(START, b"\1")
 
 
+@given(st.sets(st.dates(START, dt.date(2023, 1, 1)), min_size=1), st.sets(st.dates(START, FRIDAY), min_size=1))
+def test_a_union_has_the_days_of_both(one: set[dt.date], other: set[dt.date]) -> None:
+    assert days(list(one)).union(days(list(other))) == days(list(one | other))
+
+
 def test_days_lie_within_a_range_or_do_not() -> None:
     found = days([START, START + dt.timedelta(days=9)])
     last = START + dt.timedelta(days=9)

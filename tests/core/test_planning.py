@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from gpusched.core.model import BatchSpec, Limits, Window
+from gpusched.core.model import BatchSpec, Limits, Parameters, Window
 from gpusched.core.planning import (
     Plan,
     batch_id,
@@ -19,6 +19,7 @@ from gpusched.core.planning import (
     most_windows,
     name_problem,
     windows,
+    windows_problem,
 )
 from tests.core.support import batch, planned
 
@@ -133,6 +134,46 @@ def test_windows_are_symbol_major() -> None:
     assert next(windows(spec)).label == "B_2022-01-01_to_2022-01-01"
 
 
+def test_a_sweep_has_each_range_at_each_point() -> None:
+    points: dict[str, Parameters] = {"x=1": {"workload.x": 1}, "x=2": {"workload.x": 2}}
+    spec = msgspec.structs.replace(SPEC, symbols=("B", "A"), end=dt.date(2022, 1, 2), points=points)
+    found = [window.label for window in windows(spec)]
+    assert found[:2] == ["B_2022-01-01_to_2022-01-01_x=1", "B_2022-01-01_to_2022-01-01_x=2"]
+    assert found[2] == "B_2022-01-02_to_2022-01-02_x=1"
+    assert len(found) == most_windows(spec) == 8
+
+
+DAY = dt.date(2022, 1, 1)
+
+
+def test_windows_that_are_asked_for_one_by_one_are_the_windows() -> None:
+    asked = (Window("A", DAY, DAY, name="first"), Window("A", DAY, DAY), Window("A", DAY, DAY, "x=1"))
+    spec = msgspec.structs.replace(SPEC, symbols=("A",), windows=asked, points={"x=1": {}})
+    assert tuple(windows(spec)) == asked
+    assert most_windows(spec) == 3
+    assert windows_problem(spec) is None
+    dates = "2022-01-01_to_2022-01-01"
+    assert [window.label for window in asked] == ["first", f"A_{dates}", f"A_{dates}_x=1"]
+
+
+@pytest.mark.parametrize(
+    ("window", "why"),
+    [
+        (Window("B", DAY, DAY), "of a symbol that the batch does not name"),
+        (Window("A", DAY, DAY, name="../up"), "'../up' is not a label: a label has 1 to 160 letters"),
+        (Window("A", DAY, DAY, name="teacher_runs.json"), "teacher_runs.json is the index of the batch"),
+        (Window("A", DAY, dt.date(2021, 1, 1)), "ends on 2021-01-01, before it starts on 2022-01-01"),
+        (Window("A", DAY, DAY, "y=1"), "is at a point 'y=1' that the batch does not have"),
+        (Window("A", DAY, DAY, expected_seconds=-1.0), "expects a duration or a memory that cannot be"),
+        (Window("A", DAY, DAY, expected_memory_bytes=-1), "expects a duration or a memory that cannot be"),
+        (Window("A", DAY, DAY, name="first"), "two windows have the label first"),
+    ],
+)
+def test_windows_that_cannot_be(window: Window, why: str) -> None:
+    spec = msgspec.structs.replace(SPEC, symbols=("A",), windows=(Window("A", DAY, DAY, name="first"), window))
+    assert why in (windows_problem(spec) or "")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -143,6 +184,8 @@ def test_windows_are_symbol_major() -> None:
         {"window_days": 2},
         {"stride_days": 1},
         {"anchored": True},
+        {"points": {"x=1": {"workload.x": 1}}},
+        {"windows": (Window("A", dt.date(2022, 1, 1), dt.date(2022, 1, 1)),)},
         {"data_root": "/other"},
         {"workload": "w:other"},
         {"settings": {"x": 1}},

@@ -170,6 +170,15 @@ def test_longest_first_and_ties_as_submitted() -> None:
     assert "".join(drain(driver)) == "HEJBFDAGIC"
 
 
+def test_priorities_and_durations_that_were_asked_for_order_the_windows_of_a_batch() -> None:
+    asked = {"A": (0, 0.0), "B": (0, 2.0), "C": (5, 0.0), "D": (0, 0.1), "E": (5, 1.0), "F": (-1, 9.0)}
+    windows = [
+        msgspec.structs.replace(plan, window=msgspec.structs.replace(plan.window, priority=one, expected_seconds=s))
+        for plan, (one, s) in ((planned(name, 3000), value) for name, value in asked.items())
+    ]
+    assert "".join(drain(Driver().submit(batch(), windows))) == "ECBADF"
+
+
 def test_equal_windows_go_as_submitted() -> None:
     assert drain(Driver().submit(batch(), names(30))) == names(30)
 

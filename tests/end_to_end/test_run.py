@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bars import write_batch
+from gpusched import load_predictions
 from tests.end_to_end.support import REPRODUCIBLE, Command, check_sound, hashes, index
 
 #: the sample's batch: 4 symbols × 6 windows of 122 days
@@ -42,6 +43,13 @@ def test_36_symbols_and_3_years_are_252_windows_of_which_36_are_too_short(tmp_pa
         if line["status"] == "success":
             assert line["metrics"]["validation"]["accuracy"] is not None
             assert Path(line["artifacts_path"]).name == line["window_label"]
+            predictions = load_predictions(line)
+            validated = predictions[predictions["split"] == "validation"]["probability"]
+            assert line["constant"] == (validated.nunique() == 1)
+    constant = sum(line.get("constant", False) for line in lines)
+    assert constant > 20
+    said = f"{constant} of 216 models predict a constant: too few rows for num_leaves 127, min_data_in_leaf 20?"
+    assert said in gpusched("run", *asked)
 
 
 def test_a_second_run_reuses_everything_and_another_configuration_nothing(gpusched: Command) -> None:

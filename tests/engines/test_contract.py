@@ -18,8 +18,7 @@ from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window,
 from gpusched.devices.discovery import Discovery
 from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable
 from gpusched.engines.local.engine import LocalEngine
-from gpusched.worker.messages import PipeMessage, Progress, SurveyedWindow, SurveyJob
-from gpusched.workload import DateRange, SurveyTask
+from gpusched.worker.messages import PipeMessage, Progress, SurveyedWindow, SurveyJob, SymbolWindows
 from tests.engines.workloads import FINGERPRINT
 
 WORKLOAD = "tests.engines.workloads:train"
@@ -159,19 +158,21 @@ async def test_a_workload_that_cannot_be_loaded_is_refused(bench: Bench) -> None
 
 
 async def test_a_survey_answers_for_every_window(bench: Bench, tmp_path: Path) -> None:
-    dates = (DateRange(START, END), DateRange(dt.date(2022, 7, 1), dt.date(2022, 12, 27)))
-    cache = str(bench.engine.cache_dir)
-    tasks = tuple(
-        SurveyTask(symbol=symbol, windows=dates, data_root=str(tmp_path), cache_dir=cache, settings={})
-        for symbol in ("A", "B")
+    dates = ((START, END), (dt.date(2022, 7, 1), dt.date(2022, 12, 27)))
+    windows = {symbol: tuple(Window(symbol, start, end) for start, end in dates) for symbol in ("A", "B")}
+    job = SurveyJob(
+        workload=WORKLOAD,
+        data_root=str(tmp_path),
+        cache_dir=str(bench.engine.cache_dir),
+        settings={"": {}},
+        symbols=tuple(SymbolWindows(symbol, of_symbol) for symbol, of_symbol in windows.items()),
+        output_dir=bench.batch.output_dir,
+        device_types=("cpu",),
     )
-    job = SurveyJob(workload=WORKLOAD, tasks=tasks, output_dir=bench.batch.output_dir, device_types=("cpu",))
     await bench.engine.preload(bench.batch.spec, "survey")
     assert await bench.engine.survey(job, bench.hear, log="b/survey.log") == "exit code 0"
-    answers = [message for message in bench.messages if isinstance(message, SurveyedWindow)]
-    assert [(answer.symbol, answer.start) for answer in answers] == [
-        (symbol, window.start) for symbol in ("A", "B") for window in dates
-    ]
+    answers = [message.window for message in bench.messages if isinstance(message, SurveyedWindow)]
+    assert answers == [*windows["A"], *windows["B"]]
 
 
 async def test_a_log_is_read_from_any_byte_on(bench: Bench) -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from gpusched.core.events import BatchFinished, Record
 from gpusched.core.model import DataNote, WindowKey
+from gpusched.core.planning import INDEX
 from gpusched.core.states import Failed, Finished, Queued
 from gpusched.store.store import Store
-from gpusched.supervisor.index import NAME, Index
+from gpusched.supervisor.index import Index
+from gpusched.supervisor.index import line as index_line
 from tests.store.samples import FAILURE, RESULT, accepted, batch, key, moved, run
 
 
@@ -23,6 +25,14 @@ def log_path(window: WindowKey, attempt: int) -> Path:
 
 
 FAILED = Finished(attempts=1, outcome=Failed(failure=FAILURE))
+
+
+def test_a_line_has_the_memory_of_the_last_attempt(store: Store) -> None:
+    store.record([accepted(windows=1), *run(key())])
+    row = store.window(key())
+    assert row is not None
+    found = json.loads(index_line(row, None))
+    assert (found["peak_memory_bytes"], found["device_memory_bytes"]) == (1 << 20, 1 << 30)
 
 
 def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_path: Path) -> None:
@@ -38,7 +48,7 @@ def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_pat
             index.follow(record)
 
     def lines() -> list[tuple[str, str]]:
-        found = [json.loads(line) for line in (tmp_path / NAME).read_text().splitlines()]
+        found = [json.loads(line) for line in (tmp_path / INDEX).read_text().splitlines()]
         return [(line["window_label"], line["status"]) for line in found]
 
     happen(submitted)
@@ -64,7 +74,7 @@ class Indexed:
     def __init__(self, store: Store, output: Path, windows: int = 2) -> None:
         self._store = store
         self._index = Index(store, log_path)
-        self.path = output / NAME
+        self.path = output / INDEX
         self.happen(
             msgspec.structs.replace(
                 accepted(windows=windows), batch=msgspec.structs.replace(batch(), output_dir=str(output))
@@ -96,7 +106,7 @@ def test_an_index_that_is_removed_comes_back(store: Store, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("there", ["text of somebody else's", "a link", "a link to an index", "a directory", "a pipe"])
 def test_what_is_no_index_is_moved_aside(store: Store, tmp_path: Path, there: str) -> None:
-    elsewhere, path = tmp_path / "elsewhere", tmp_path / "output" / NAME
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "output" / INDEX
     path.parent.mkdir()
     elsewhere.write_text('{"batch_id": "a", "window_label": "b"}\n' if there == "a link to an index" else "mine")
     before = elsewhere.read_text()
@@ -113,16 +123,16 @@ def test_what_is_no_index_is_moved_aside(store: Store, tmp_path: Path, there: st
     index = Indexed(store, tmp_path / "output")
     index.happen(*run(key(0)))
     assert index.labels() == [key(0).label]
-    assert path.with_name(f"{NAME}.not-an-index").lstat().st_mode == kind
+    assert path.with_name(f"{INDEX}.not-an-index").lstat().st_mode == kind
     assert elsewhere.read_text() == before
     index.close()
 
 
 def test_the_index_of_another_batch_is_replaced(store: Store, tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text('{"batch_id": "another", "window_label": "A"}\n')
+    (tmp_path / INDEX).write_text('{"batch_id": "another", "window_label": "A"}\n')
     index = Indexed(store, tmp_path)
     assert index.labels() == []
-    assert [path.name for path in tmp_path.iterdir() if NAME in path.name] == [NAME]
+    assert [path.name for path in tmp_path.iterdir() if INDEX in path.name] == [INDEX]
     index.close()
 
 
@@ -130,7 +140,7 @@ def test_the_temporary_file_of_an_index_follows_no_link(store: Store, tmp_path: 
     elsewhere = tmp_path / "state.db"
     elsewhere.write_text("mine")
     (tmp_path / "output").mkdir()
-    (tmp_path / "output" / f".{NAME}.tmp").symlink_to(elsewhere)
+    (tmp_path / "output" / f".{INDEX}.tmp").symlink_to(elsewhere)
     index = Indexed(store, tmp_path / "output")
     index.happen(*run(key(0)))
     index.close()
@@ -150,5 +160,5 @@ def test_a_line_tells_of_the_data(store: Store, tmp_path: Path) -> None:
         for record in records:
             index.follow(record)
     index.close()
-    (line,) = map(json.loads, (tmp_path / NAME).read_text().splitlines())
+    (line,) = map(json.loads, (tmp_path / INDEX).read_text().splitlines())
     assert line["data_notes"] == [{"kind": "jumps", "text": "÷ 4"}]

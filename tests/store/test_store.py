@@ -33,6 +33,7 @@ from gpusched.core.states import (
     Starting,
     State,
     Stopping,
+    Succeeded,
     TimedOut,
 )
 from gpusched.core.terms import with_terms
@@ -91,6 +92,7 @@ def test_an_accepted_batch(store: Store) -> None:
         held_reason=None,
         finished_at=None,
         counts={"queued": 3},
+        constants=0,
     )
     assert store.batches() == [row]
     assert store.batch("b") == row
@@ -99,6 +101,22 @@ def test_an_accepted_batch(store: Store) -> None:
     assert recovered.batch == batch("b", 5.0)
     assert recovered.windows == tuple((plan(number), Queued()) for number in range(3))
     assert recovered.held is None
+
+
+def test_models_that_predict_a_constant_are_counted(store: Store) -> None:
+    def counted(batch_id: str) -> int:
+        row = store.batch(batch_id)
+        assert row is not None
+        return row.constants
+
+    constant = msgspec.structs.replace(RESULT, constant=True)
+    store.record([accepted("b", 3), *run(key(0)), *run(key(1), ending=constant), *run(key(2), ending=constant)])
+    assert counted("b") == 2
+    ended = Finished(attempts=1, outcome=Succeeded(result=constant))
+    store.record([moved(key(2), ended, Queued(attempt=2)), *run(key(2), attempt=2)])
+    assert counted("b") == 1
+    store.record([accepted("again", 3, state=Finished(attempts=0, outcome=Reused(result=constant)))])
+    assert counted("again") == 3
 
 
 def test_batches_come_in_the_order_of_acceptance(store: Store) -> None:

@@ -47,7 +47,8 @@ def test_writing_it_again_replaces_it(tmp_path: Path) -> None:
 def test_it_can_be_trained_on(tmp_path: Path) -> None:
     write_sample(tmp_path)
     year = DateRange(dt.date(2012, 1, 1), dt.date(2012, 12, 31))
-    places = {"data_root": str(tmp_path / "data"), "cache_dir": str(tmp_path / "cache")}
+    root, cache = str(tmp_path / "data"), str(tmp_path / "cache")
     for symbol in SYMBOLS:
-        (seen,) = survey(SurveyTask(symbol=symbol, windows=(year,), settings={}, **places)).windows
+        task = SurveyTask(symbol=symbol, windows=(year,), data_root=root, cache_dir=cache, settings={})
+        (seen,) = survey(task).windows
         assert seen.skip_reason is None

@@ -73,17 +73,8 @@ def test_metadata_is_indented_json_in_a_fixed_order(tmp_path: Path) -> None:
     assert text == (other / "metadata.json").read_text()
     assert list(json.loads(text)) == [
         *("schema", "label", "symbol", "start", "end", "workload", "device_type", "device"),
-        *(
-            "device_seen",
-            "fingerprint",
-            "metrics",
-            "sample_counts",
-            "phases",
-            "seconds",
-            "trained_at",
-            "versions",
-            "files",
-        ),
+        *("device_seen", "fingerprint", "metrics", "sample_counts", "constant"),
+        *("phases", "seconds", "trained_at", "versions", "files"),
     ]
     assert text.startswith('{\n  "schema": 1,\n  "label": "SYM_2022-01-01_to_2022-06-30",\n')
     assert '"trained_at": "2026-01-02T03:04:05Z"' in text

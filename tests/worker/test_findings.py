@@ -9,37 +9,37 @@ import anyio
 import pytest
 
 from gpusched.config import Cache, Config
-from gpusched.core.model import BatchSpec, DataNote
+from gpusched.core.model import BatchSpec, DataNote, Window
 from gpusched.core.planning import Plan, action
 from gpusched.devices.discovery import Discovery
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor.survey import Findings, Survey
-from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed
-from gpusched.workload import DateRange, Days, SurveyTask
+from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SymbolWindows
+from gpusched.workload import Days
 
 START = dt.date(2022, 1, 3)
-RANGES = (DateRange(START, dt.date(2022, 1, 31)), DateRange(dt.date(2022, 2, 1), dt.date(2022, 2, 28)))
+RANGES = ((START, dt.date(2022, 1, 31)), (dt.date(2022, 2, 1), dt.date(2022, 2, 28)))
 #: of four weeks, the days but one
 WHOLE = [START.toordinal() + number for number in range(28)]
 HOLE = dt.date(2022, 1, 12)
 
 
-def task(symbol: str) -> SurveyTask:
-    return SurveyTask(symbol=symbol, windows=RANGES, data_root="/", cache_dir="/", settings={})
+def piece(symbol: str, *points: str) -> SymbolWindows:
+    return SymbolWindows(symbol, tuple(Window(symbol, *dates, point) for dates in RANGES for point in points or ("",)))
 
 
 def said(symbol: str, *notes: DataNote, hole: bool = False, strict: bool = False) -> list[PipeMessage]:
     """What a process says of a symbol: its second window has no bars."""
     days = Days.of(day for day in WHOLE if not hole or day != HOLE.toordinal())
     first, second = (
-        SurveyedWindow(symbol=symbol, start=dates.start, end=dates.end, bars=bars, usable_rows=bars, skip_reason=why)
+        SurveyedWindow(window=Window(symbol, *dates), bars=bars, usable_rows=bars, skip_reason=why)
         for dates, bars, why in zip(RANGES, (28, 0), (None, "no data: none"), strict=True)
     )
     return [SurveyedSymbol(symbol=symbol, notes=notes, days=days, strict=strict), first, second]
 
 
 def plan(*messages: list[PipeMessage]) -> Plan:
-    findings = Findings([task(symbol) for symbol in ("A", "B", "C")])
+    findings = Findings([piece(symbol) for symbol in ("A", "B", "C")])
     for message in [message for several in messages for message in several]:
         findings.take(message)
     assert findings.missing() == []
@@ -87,11 +87,31 @@ def test_what_failed_is_skipped_refused_or_unknown() -> None:
 
 
 def test_what_is_missing_is_known() -> None:
-    findings = Findings([task("A"), task("B")])
+    findings = Findings([piece("A"), piece("B")])
     for message in said("A")[:2]:
         findings.take(message)
-    assert [missing.symbol for missing in findings.missing()] == ["A", "B"]
-    assert findings.symbols == 1
+    assert findings.missing() == [SymbolWindows("A", piece("A").windows[1:]), piece("B")]
+    assert (findings.answered, findings.symbols) == (1, 2)
+
+
+def test_what_is_told_of_a_symbol_in_pieces_is_put_together() -> None:
+    one, other = DataNote("jumps", "÷ 4"), DataNote("dropped", "1 of 3 rows")
+    findings = Findings([SymbolWindows("A", piece("A").windows[:1]), SymbolWindows("A", piece("A").windows[1:])])
+    half = len(WHOLE) // 2
+    for notes, days in (((one,), WHOLE[half:]), ((one, other), WHOLE[:half]), ((), [])):
+        findings.take(SurveyedSymbol(symbol="A", notes=notes, days=Days.of(days), strict=False))
+    known = findings._data["A"]
+    assert (known.notes, known.days) == ((one, other), Days.of(WHOLE))
+
+
+def test_a_point_that_cannot_be_trained_leaves_the_others() -> None:
+    findings = Findings([piece("A", "p", "q")])
+    sound = [SurveyedWindow(window=Window("A", *dates, "q"), bars=9, usable_rows=9) for dates in RANGES]
+    findings.take(SurveyFailed(symbol="A", point="p", what="no_data", reason="no"))
+    for message in sound:
+        findings.take(message)
+    assert findings.missing() == []
+    assert actions(findings.plan()) == ["skip", "train"] * 2
 
 
 def test_what_nobody_asked_about_is_passed_over() -> None:

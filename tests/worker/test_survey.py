@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from gpusched.core.model import DeviceType
+from gpusched.core.model import BatchSpec, DeviceType, Parameters, Window
 from gpusched.supervisor import survey as daemon_survey
 from gpusched.worker.messages import (
     Error,
@@ -18,11 +19,11 @@ from gpusched.worker.messages import (
     SurveyedWindow,
     SurveyFailed,
     SurveyJob,
+    SymbolWindows,
 )
-from gpusched.workload import DateRange, SurveyTask
 from tests.worker.support import END, START, Bench, bench
 
-SECOND = DateRange(dt.date(2022, 7, 1), dt.date(2022, 12, 31))
+SECOND = (dt.date(2022, 7, 1), dt.date(2022, 12, 31))
 
 
 async def survey(
@@ -30,18 +31,22 @@ async def survey(
     *symbols: str,
     workload: str = "tests.worker.workloads:nothing",
     device_types: tuple[DeviceType, ...] = ("cpu",),
+    points: tuple[str, ...] = ("",),
 ) -> list[PipeMessage]:
-    tasks = tuple(
-        SurveyTask(
-            symbol=symbol,
-            windows=(DateRange(START, END), SECOND),
-            data_root=str(b.directory),
-            cache_dir=str(b.directory),
-            settings={},
-        )
-        for symbol in symbols
+    job = SurveyJob(
+        workload=workload,
+        data_root=str(b.directory),
+        cache_dir=str(b.directory),
+        settings={point: {"point": point} for point in points},
+        symbols=tuple(
+            SymbolWindows(
+                symbol, tuple(Window(symbol, *dates, point) for dates in ((START, END), SECOND) for point in points)
+            )
+            for symbol in symbols
+        ),
+        output_dir=str(b.output),
+        device_types=device_types,
     )
-    job = SurveyJob(workload=workload, tasks=tasks, output_dir=str(b.output), device_types=device_types)
     process = await b.launcher.fork(job, log_path=b.log, env={})
     messages: list[PipeMessage] = []
     end = await process.wait(messages.append)
@@ -57,7 +62,7 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
         about, first, second, done = await survey(b, "SYM", device_types=("cuda", "cpu"))
         assert about == SurveyedSymbol(symbol="SYM", notes=(), days=None, strict=False)
         assert isinstance(first, SurveyedWindow)
-        assert (first.symbol, first.start, first.end) == ("SYM", START, END)
+        assert first.window == Window("SYM", START, END)
         assert (first.bars, first.usable_rows, first.skip_reason) == (100, 90, None)
         assert first.committed == result
         assert isinstance(second, SurveyedWindow)
@@ -77,11 +82,11 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
 async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         bad, bug, short, *windows, done = await survey(b, "BAD", "BUG", "SHORT", "SYM")
-        assert bad == SurveyFailed(symbol="BAD", what="bad_data", reason="no bars at all")
-        assert bug == SurveyFailed(symbol="BUG", what="unknown", reason="ZeroDivisionError: division by zero")
+        assert bad == SurveyFailed(symbol="BAD", point="", what="bad_data", reason="no bars at all")
+        assert bug == SurveyFailed(symbol="BUG", point="", what="unknown", reason="ZeroDivisionError: division by zero")
         assert isinstance(short, SurveyFailed)
         assert "did not return its windows one by one" in short.reason
-        assert [window.symbol for window in windows if isinstance(window, SurveyedWindow)] == ["SYM", "SYM"]
+        assert [one.window.symbol for one in windows if isinstance(one, SurveyedWindow)] == ["SYM", "SYM"]
         assert isinstance(done, SurveyDone)
         assert 'raise ZeroDivisionError("division by zero")' in b.log.read_text()
 
@@ -89,7 +94,7 @@ async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_pat
 async def test_a_workload_without_a_survey(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         _, first, second, _ = await survey(b, "SYM", workload="os.path:join")
-        assert first == SurveyedWindow(symbol="SYM", start=START, end=END, bars=0, usable_rows=0)
+        assert first == SurveyedWindow(window=Window("SYM", START, END), bars=0, usable_rows=0)
         assert isinstance(second, SurveyedWindow)
 
 
@@ -112,11 +117,40 @@ async def test_a_workload_that_does_not_exist(tmp_path: Path) -> None:
 def test_groups_are_as_many_as_processes_unless_there_are_very_many_windows(
     symbols: int, windows: int, processes: int, sizes: list[int]
 ) -> None:
-    dates = (DateRange(START, END),) * windows
-    tasks = [
-        SurveyTask(symbol=f"S{number}", windows=dates, data_root="/", cache_dir="/", settings={})
-        for number in range(symbols)
-    ]
-    groups = daemon_survey._grouped(tasks, processes)
+    pieces = [SymbolWindows(f"S{n}", (Window(f"S{n}", START, END),) * windows) for n in range(symbols)]
+    groups = daemon_survey._grouped(pieces, processes)
     assert [len(group) for group in groups] == sizes
-    assert sorted(task.symbol for group in groups for task in group) == [task.symbol for task in tasks]
+    assert sorted(piece.symbol for group in groups for piece in group) == [piece.symbol for piece in pieces]
+
+
+def test_the_points_of_one_symbol_are_shared_among_processes() -> None:
+    points: dict[str, Parameters] = {f"p{number}": {} for number in range(1000)}
+    spec = BatchSpec(
+        symbols=("A", "B"),
+        start=START,
+        end=END,
+        window_days=400,
+        data_root="/",
+        workload="w:w",
+        settings={},
+        points=points,
+    )
+    pieces = daemon_survey.pieces_of(spec, 4)
+    assert [(piece.symbol, len(piece.windows)) for piece in pieces] == [*[("A", 500)] * 2, *[("B", 500)] * 2]
+    few = daemon_survey.pieces_of(msgspec.structs.replace(spec, points={}), 4)
+    assert [(piece.symbol, len(piece.windows)) for piece in few] == [("A", 1), ("B", 1)]
+
+
+async def test_each_point_is_looked_at_with_its_settings_and_its_labels(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        about, *windows, _ = await survey(b, "SYM", "POINTS", points=("p=1", "p=2"))
+        assert isinstance(about, SurveyedSymbol), "the first of a symbol says it for all of its points"
+        assert [one.window.label for one in windows if isinstance(one, SurveyedWindow)] == [
+            "SYM_2022-01-01_to_2022-06-30_p=1",
+            "SYM_2022-07-01_to_2022-12-31_p=1",
+            "SYM_2022-01-01_to_2022-06-30_p=2",
+            "SYM_2022-07-01_to_2022-12-31_p=2",
+            "POINTS_2022-01-01_to_2022-06-30_p=1",
+            "POINTS_2022-07-01_to_2022-12-31_p=1",
+        ]
+        assert windows[-1] == SurveyFailed(symbol="POINTS", point="p=2", what="no_data", reason="not at p=2, after p=1")

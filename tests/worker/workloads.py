@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpusched.worker.child import PIPE
-from gpusched.workload import BadData, BadParameters, DeviceMismatch, Report, Result, SurveyTask, Task, WindowSurvey
+from gpusched.workload import (
+    BadData,
+    BadParameters,
+    DeviceMismatch,
+    NoData,
+    Report,
+    Result,
+    SurveyTask,
+    Task,
+    WindowSurvey,
+)
 
 _RESULT = Result(
     metrics={"auc": 0.5, "undefined": float("nan")},
@@ -47,6 +57,8 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
         raise MemoryError("no room")
     if task.symbol == "DISK":
         raise OSError(errno.EIO, os.strerror(errno.EIO))
+    if task.symbol == "POINTS" and task.shared.setdefault("first", task.settings["point"]) != task.settings["point"]:
+        raise NoData(f"not at {task.settings['point']}, after {task.shared['first']}")
     windows = task.windows[1:] if task.symbol == "SHORT" else task.windows
     return [
         WindowSurvey(

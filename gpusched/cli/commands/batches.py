@@ -37,6 +37,11 @@ class BadPath(UsageError):
     remedy = "give another path"
 
 
+class DatesTwice(UsageError):
+    problem = "{flag} does not go with {file}, which has the dates of each window"
+    remedy = "leave it out, or give a file of symbols, one a line"
+
+
 class NoDataRoot(InputError):
     problem = "the data root {path} cannot be read: {why}"
     remedy = "give --data-root, or set data.root in config.toml"
@@ -106,7 +111,9 @@ def ask(options: argparse.Namespace) -> Ask:
     named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
-    spec = batch_spec(config, named.symbols, priority=options.priority or 0)
+    if named.windows and (flag := next((flag for key, _, flag in options.flags if key.startswith("windows.")), None)):
+        raise DatesTwice(flag=flag, file=options.symbols_file)
+    spec = batch_spec(config, named.symbols, windows=named.windows, priority=options.priority or 0)
     given = [name for key, (name, _) in terms(config).items() if key in loaded.origins]
     return Ask(
         config=config,

@@ -13,7 +13,7 @@ import msgspec
 
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.commands.service import reach, status_object
-from gpusched.cli.notes import notes_object, print_notes
+from gpusched.cli.notes import notes_object, print_notes, print_worth
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
@@ -67,6 +67,7 @@ def status(options: argparse.Namespace) -> int:
             else:
                 _print_batches([batch])
                 print_notes(detail.notes)
+                print_worth(detail)
                 if choice is not None and choice.reason:
                     print(choice.reason, file=sys.stderr)  # noqa: T201
                 if batch.held_reason is not None:

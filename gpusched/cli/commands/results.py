@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from gpusched.cli.commands.queries import to_daemon
-from gpusched.cli.notes import notes_object, print_notes
+from gpusched.cli.notes import notes_object, print_notes, print_worth
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
+from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError, UsageError, did_you_mean
 from gpusched.protocol import ResultLine
 
@@ -46,7 +47,8 @@ def results(options: argparse.Namespace) -> int:
     """Print the finished windows of a batch and their metrics."""
     with to_daemon(options) as daemon:
         finished = list(daemon.results(options.batch))
-        notes = daemon.batch(options.batch, notes=True).notes
+        detail = daemon.batch(options.batch, notes=True)
+    about = worth_object(detail.batch.constants) | notes_object(detail.notes)
     # `arguments` are those of the `results` that prints this table, for the remedy of UnknownColumn.
     rows, arguments = [flat(line) for line in finished], options.batch
     names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
@@ -65,12 +67,13 @@ def results(options: argparse.Namespace) -> int:
     elif not options.json:
         _print(rows, names, options)
     elif options.by_symbol:
-        print_json({"batch_id": options.batch, "symbols": rows} | notes_object(notes))
+        print_json({"batch_id": options.batch, "symbols": rows} | about)
     else:
         lines = [result_object(finished[number]) for number in order]
-        print_json({"batch_id": options.batch, "results": lines} | notes_object(notes))
+        print_json({"batch_id": options.batch, "results": lines} | about)
     if not options.json:
-        print_notes(notes)
+        print_notes(detail.notes)
+        print_worth(detail)
     return DONE
 
 
@@ -85,6 +88,7 @@ def flat(line: ResultLine) -> Row:
     """A flat row: the columns that every result has, then `validation_auc`, `train_rows` and so on."""
     fields = result_object(line)
     metrics, counts = fields.pop("metrics") or {}, fields.pop("sample_counts") or {}
+    constant = fields.pop("constant")
     fields["finished_at"] = iso(line.finished_at)
     row: Row = {name: fields[name] for name in COLUMNS}
     for name, value in metrics.items():
@@ -92,7 +96,8 @@ def flat(line: ResultLine) -> Row:
             row |= {f"{name}_{inner}": number for inner, number in value.items()}
         else:
             row[name] = value
-    return row | {f"{name}_rows": count for name, count in counts.items()}
+    row |= {f"{name}_rows": count for name, count in counts.items()}
+    return row | ({} if constant is None else {"constant": constant})
 
 
 def by_symbol(rows: list[Row], metric: str) -> list[Row]:

@@ -20,7 +20,7 @@ from gpusched.client.drawing.reasons import Reasons, bare_reason
 from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.planning import replacing
 from gpusched.core.statuses import ACTIVE, WAITING, tally, totals
-from gpusched.core.totals import batch_object
+from gpusched.core.totals import batch_object, worth_object
 from gpusched.errors import DONE, INTERRUPTED, UsageError
 from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
 
@@ -160,6 +160,7 @@ def status_object(batch: BatchStatus) -> dict[str, Any]:
         "running": tally(batch.counts, ACTIVE),
         "submitted_at": batch.submitted_at,
         "finished_at": batch.finished_at,
+        **worth_object(batch.constants),
     }
 
 
@@ -206,6 +207,7 @@ def _wait(daemon: Connection, request: Ask, submitted: Submitted, *, as_json: bo
                 held_reason=batch.held_reason,
                 interrupted=False,
                 logs_dir=Path(daemon.daemon.state_dir) / "logs",
+                settings=detail.spec.settings,
             )
             render.open_console().print(summary)
             print_notes(detail.notes)

@@ -6,8 +6,9 @@ many lines as the batch has windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -21,6 +22,7 @@ from gpusched.client.views.window import FinishedWindow
 from gpusched.core.model import DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
 from gpusched.core.statuses import OUTCOMES, words
+from gpusched.core.worth import constants_note
 
 #: the summary shows so many failures and skip reasons, and counts the rest
 SHOWN_FAILURES = 20
@@ -79,10 +81,20 @@ def plan_table(plan: Plan) -> RenderableType:
 
 
 def summary(
-    view: BatchView, seconds: float, *, held_reason: str | None, interrupted: bool, logs_dir: Path
+    view: BatchView,
+    seconds: float,
+    *,
+    held_reason: str | None,
+    interrupted: bool,
+    logs_dir: Path,
+    settings: Mapping[str, Any],
 ) -> RenderableType:
-    """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips."""
-    return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir)
+    """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips.
+
+    `settings` are the workload's: they may be the cause of models that are worth nothing.
+    """
+    note = constants_note(view.constants, view.counts["succeeded"] + view.counts["reused"], settings)
+    return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir, note=note)
 
 
 class _PlanTable:
@@ -121,13 +133,21 @@ class _PlanTable:
 
 class _Summary:
     def __init__(
-        self, view: BatchView, seconds: float, *, held_reason: str | None, interrupted: bool, logs_dir: Path
+        self,
+        view: BatchView,
+        seconds: float,
+        *,
+        held_reason: str | None,
+        interrupted: bool,
+        logs_dir: Path,
+        note: str,
     ) -> None:
         self._view = view
         self._seconds = seconds
         self._held_reason = held_reason
         self._interrupted = interrupted
         self._logs_dir = logs_dir
+        self._note = note
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         draw, view = glyphs(ascii_only=options.ascii_only), self._view
@@ -139,6 +159,8 @@ class _Summary:
                 yield Text(f"  {count}  {words(name)}", STYLES[name])
         if left := view.total - view.done:
             yield Text(f"  {left:>{widest}}  not finished; the same command goes on with them")
+        if self._note:
+            yield Text(draw.clean(self._note), "yellow")
         if failures := view.failures:
             yield Text()
             yield Text("What failed", "bold")

@@ -29,6 +29,7 @@ from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
 from gpusched.core.states import Active, Failed, Failure, Finished, Outcome, Queued, Running, Skipped, Starting
 from gpusched.core.statuses import FAILURES, OUTCOMES, name_of, tally, totals
+from gpusched.core.worth import is_constant
 from gpusched.protocol import Snapshot, WindowLine
 
 #: failures that are kept in full; the first ones, since the later ones mostly say the same
@@ -67,6 +68,8 @@ class BatchView:
         self._unlaunched: dict[str, tuple[str, str]] = {}
         #: of the first windows that were skipped when they ran, the reason by label
         self._skipped: dict[str, str] = {}
+        #: models that predict a constant
+        self.constants = 0
         #: windows that have failed for their data, launched or not
         self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
@@ -116,7 +119,7 @@ class BatchView:
                 self.output_dir, self.held_reason = batch.output_dir, batch.held_reason
                 self.total = sum(batch.counts.values())
                 self.counts = {name: batch.counts.get(name, 0) for name in OUTCOMES}
-                self.finished = batch.state == "finished"
+                self.finished, self.constants = batch.state == "finished", batch.constants
         for window in snapshot.active:
             if window.key.batch_id == batch_id and window.slot is not None:
                 since = monotonic - max(0.0, snapshot.at - (window.started_at or window.moved_at))
@@ -259,11 +262,12 @@ class BatchView:
         self.counts = dict.fromkeys(OUTCOMES, 0)
         self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
         self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
-        self.skips, self._skipped = Reasons(), {}
+        self.skips, self._skipped, self.constants = Reasons(), {}, 0
         self.recent.clear()
         self._seconds.clear()
         self._restart_rate()
         for planned, state in update.windows:
+            self.constants += is_constant(state)
             if isinstance(state, Finished):
                 self.counts[name_of(state.outcome)] += 1
                 if isinstance(state.outcome, Skipped):
@@ -276,6 +280,7 @@ class BatchView:
     def _moved(self, update: WindowMoved, monotonic: float) -> None:
         label, old, new = update.key.label, update.old, update.new
         ran = None
+        self.constants += is_constant(new) - is_constant(old)
         if isinstance(old, Active) and not isinstance(new, Active):
             self._slot_of.pop(label, None)
             ran = self.running.pop(old.slot.index, None)

@@ -25,6 +25,7 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         device_type=type_on(device, batch.device),
         device=device.id,
         threads=device.threads,
+        name=window.label,
     )
     return WindowJob(
         workload=spec.workload,

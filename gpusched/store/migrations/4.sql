@@ -54,3 +54,10 @@ UPDATE batches SET held_kind = CASE
     WHEN held_reason LIKE 'the last % windows failed in the same way%' THEN 'breaker'
     ELSE 'request'
 END WHERE held_reason IS NOT NULL;
+
+-- 1: the model of the window predicts a constant (gpusched.core.worth). A batch counts its own, for listings.
+ALTER TABLE windows ADD COLUMN constant INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batches ADD COLUMN constants INTEGER NOT NULL DEFAULT 0;
+CREATE TRIGGER windows_constant AFTER UPDATE OF constant ON windows WHEN OLD.constant <> NEW.constant BEGIN
+    UPDATE batches SET constants = constants + NEW.constant - OLD.constant WHERE id = NEW.batch_id;
+END;

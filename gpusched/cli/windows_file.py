@@ -1,0 +1,97 @@
+"""A windows file: the windows of a batch one by one, each a JSON object in a line of its own."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+
+from gpusched.config.batch import MEGABYTE
+from gpusched.config.schema import Count, Priority, Seconds
+from gpusched.core.model import Window
+from gpusched.core.planning import label_problem
+from gpusched.core.symbols import symbol_problem
+from gpusched.errors import InputError, did_you_mean
+
+
+class BadWindow(InputError):
+    problem = "{why}"
+    remedy = 'mend or remove that line: {{"symbol": "AAPL", "start": "2022-01-01", "end": "2022-06-30"}} is one'
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a line; the other fields of `Window` follow from them."""
+
+    symbol: str
+    start: dt.date
+    end: dt.date
+    label: str | None = None
+    priority: Priority = 0
+    expected_seconds: Seconds = 0.0
+    expected_memory_mb: Count = 0
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+def is_windows_file(text: str) -> bool:
+    """Whether a text is that of a windows file: no symbol starts with a brace."""
+    return text.lstrip("\ufeff \t\r\n").startswith("{")
+
+
+def parse_windows(text: str, place: str) -> tuple[Window, ...]:
+    """The windows of a file, in the order of their symbols; `place` names it in errors.
+
+    Raises BadWindow for the first line that cannot be used.
+    """
+    by_symbol: dict[str, list[Window]] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{place}:{number}"
+        asked = _decoded(line, where)
+        window = _window(asked)
+        if why := _problem(asked):
+            raise BadWindow(place=where, why=why)
+        if window.label in lines:
+            raise BadWindow(place=where, why=f"line {lines[window.label]} has the label {window.label}, too")
+        lines[window.label] = number
+        by_symbol.setdefault(window.symbol, []).append(window)
+    return tuple(window for windows in by_symbol.values() for window in windows)
+
+
+def _decoded(line: str, where: str) -> _Line:
+    try:
+        for name in msgspec.json.decode(line, type=dict[str, Any]):
+            if name not in _Line.__struct_fields__:
+                nearest = did_you_mean(name, _Line.__struct_fields__)
+                raise BadWindow(place=where, why=f"a window has no field {name!r}{nearest}")
+        return _decode(line)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        expected, _, field = str(error).replace("`", "").partition(" - at $.")
+        why = f"{field}: {expected[:1].lower()}{expected[1:]}" if field else expected
+        raise BadWindow(place=where, why=why) from None
+
+
+def _window(asked: _Line) -> Window:
+    return Window(
+        symbol=asked.symbol,
+        start=asked.start,
+        end=asked.end,
+        name=asked.label or "",
+        priority=asked.priority,
+        expected_seconds=float(asked.expected_seconds),
+        expected_memory_bytes=asked.expected_memory_mb * MEGABYTE,
+    )
+
+
+def _problem(asked: _Line) -> str | None:
+    if why := symbol_problem(asked.symbol):
+        return f"{asked.symbol!r} cannot be a symbol: {why}"
+    if asked.label is not None and (why := label_problem(asked.label)):
+        return f"{asked.label!r} cannot be a label: {why}"
+    if asked.end < asked.start:
+        return f"the window ends on {asked.end}, before it starts on {asked.start}"
+    return None

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpusched.core.model import WindowResult
+from gpusched.core.states import Cancelled, Finished, Queued, Reused, State, Succeeded
+from gpusched.core.worth import constants_note, is_constant
+
+
+def result(constant: bool | None) -> WindowResult:
+    return WindowResult(
+        artifacts_path="/out/w",
+        metrics={},
+        sample_counts={},
+        fingerprint=None,
+        device_type="cpu",
+        device="cpu",
+        phases={},
+        seconds=1.0,
+        constant=constant,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "constant"),
+    [
+        (Finished(attempts=1, outcome=Succeeded(result=result(True))), True),
+        (Finished(attempts=0, outcome=Reused(result=result(True))), True),
+        (Finished(attempts=1, outcome=Succeeded(result=result(False))), False),
+        (Finished(attempts=1, outcome=Succeeded(result=result(None))), False),
+        (Finished(attempts=1, outcome=Cancelled()), False),
+        (Queued(), False),
+    ],
+)
+def test_only_a_model_can_predict_a_constant(state: State, constant: bool) -> None:
+    assert is_constant(state) is constant
+
+
+@pytest.mark.parametrize(
+    ("constants", "settings", "note"),
+    [
+        (0, {}, ""),
+        (1, {}, "1 of 215 models predicts a constant"),
+        (48, {"lightgbm": {}}, "48 of 215 models predict a constant"),
+        (
+            48,
+            {"lightgbm": {"num_leaves": 127, "min_data_in_leaf": 20}},
+            "48 of 215 models predict a constant: too few rows for num_leaves 127, min_data_in_leaf 20?",
+        ),
+    ],
+)
+def test_the_settings_that_are_the_usual_cause_are_named(constants: int, settings: dict[str, Any], note: str) -> None:
+    assert constants_note(constants, 215, settings) == note
