@@ -78,7 +78,7 @@ class InstantEngine:
     async def survey(self, job: SurveyJob, on_message: OnMessage, *, log: str) -> str:
         for piece in job.symbols:
             for window in piece.windows:
-                on_message(SurveyedWindow(window=window, bars=100, usable_rows=100))
+                on_message(SurveyedWindow(planned=PlannedWindow(window=window, bars=100, usable_rows=100)))
         return "exit code 0"
 
     def interrupt(self, spec: BatchSpec) -> None:

@@ -19,7 +19,7 @@ from gpusched import config, programs
 from gpusched.core.events import BatchFinished, BatchHeld
 from gpusched.core.statuses import totals
 from gpusched.core.totals import batch_object
-from gpusched.store.rows import BatchRow
+from gpusched.protocol import BatchStatus
 from gpusched.supervisor.followers import News
 
 #: calls that may wait for the one that runs
@@ -31,7 +31,7 @@ log = logging.getLogger("gpusched.daemon")
 class Hooks:
     """Calls the configured command for the news that it follows. `batch` reads a batch from the store."""
 
-    def __init__(self, settings: config.Hooks, batch: Callable[[str], BatchRow | None]) -> None:
+    def __init__(self, settings: config.Hooks, batch: Callable[[str], BatchStatus | None]) -> None:
         self._command = settings.command
         self._timeout_s = settings.timeout_s
         self._batch = batch

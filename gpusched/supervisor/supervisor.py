@@ -80,7 +80,7 @@ class Supervisor:
         self._learning = Learning(self.estimates, self.scheduler)
         self._store = store
         self._engine = engine
-        self.claims = Claims()
+        self.claims = Claims(lambda batch_id: batch_id in self.arrivals or self.scheduler.is_at_work(batch_id))
         self.attempts = Attempts(self.scheduler, engine, followers, post=self.post)
         self._index = Index(store, self.attempts.log_path)
         self._histories = Histories(self.scheduler.pool, store.history)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from gpusched.config import Cache, Config, Run
@@ -43,12 +43,19 @@ class Machine(Driver):
         self.notes: list[str] = []
         self.changes: list[tuple[str, str]] = []
         self._more = anyio.Event()
+        #: released after each look for GPUs
+        self.looked = threading.Semaphore(0)
         self.fleet: Fleet
 
     def post(self, event: Event) -> None:
         self.send(event)
         self.changes += [(r.device_id, r.health) for r in self.records if isinstance(r, DeviceChanged)]
         self._more.set()
+
+    def look(self) -> Discovery:
+        found = discover(None)
+        self.looked.release()
+        return found
 
     def deliver(self, event: Event) -> None:
         self.post(event)
@@ -101,7 +108,7 @@ async def working(directory: Path, fake: FakeNvml, root: Path | None = None) -> 
     with patch.dict(os.environ, answers):
         engine = LocalEngine(config, directory, found)
     async with engine:
-        looking = Inventory(partial(discover, None), found, look_s=0.02, root=root or directory / "root")
+        looking = Inventory(machine.look, found, look_s=0.02, root=root or directory / "root")
         engine.sampler = Sampler(found.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
         machine.fleet = Fleet(PoolRules(config), engine, post=machine.post, on_note=machine.notes.append)
         async with anyio.create_task_group() as tasks:
@@ -271,7 +278,8 @@ async def test_a_driver_that_does_not_answer_takes_nothing_away(tmp_path: Path, 
         await machine.until_health(g0="open", g1="open")
         fake.fail("nvmlDeviceGetCount_v2", UNKNOWN).fail("nvmlDeviceGetHandleByUUID", UNKNOWN)
         fake.fail("nvmlDeviceGetMemoryInfo", UNKNOWN)
-        await asyncio.sleep(0.2)  # several looks
+        for _ in range(3):
+            await anyio.to_thread.run_sync(machine.looked.acquire)
         assert set(machine.health.values()) == {"open"}
         fake.fail("nvmlDeviceGetCount_v2", None).fail("nvmlDeviceGetHandleByUUID", None)
         fake.fail("nvmlDeviceGetMemoryInfo", None)
