@@ -21,7 +21,7 @@ from gpusched.devices.naming import Selected
 from gpusched.devices.nvidia.sampler import Noticed
 from gpusched.engines.condition import Condition
 from gpusched.errors import LaunchError
-from gpusched.worker.messages import Needs, PipeMessage, SurveyJob
+from gpusched.worker.messages import Needs, PipeMessage, SettingsJob, SurveyJob
 
 OnMessage = Callable[[PipeMessage], None]
 OnStuck = Callable[[str], None]
@@ -167,8 +167,8 @@ class Engine(Protocol):
         opened.
         """
 
-    async def survey(self, job: SurveyJob, on_message: OnMessage, *, log: str) -> str:
-        """Survey symbols in one process, to its end; return a phrase on how it ended. Raises as `launch`."""
+    async def inspect(self, job: SurveyJob | SettingsJob, on_message: OnMessage, *, log: str) -> str:
+        """Look at data or settings in a process; return a phrase on how it ended. Raises as `launch`."""
 
     def interrupt(self, spec: BatchSpec) -> None:
         """End launches of a workload that hang: each raises LaunchError, and its windows end with it."""

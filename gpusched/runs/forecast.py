@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from gpusched.config import Config, run_state_dir
+from gpusched.config import run_state_dir
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.fastest import Timing
 from gpusched.core.model import BatchSpec, Choice, DeviceType
@@ -19,6 +19,7 @@ from gpusched.core.planning import Plan
 from gpusched.devices.slots import PoolPlan, PoolRules, look
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.errors import one_error
+from gpusched.runs.run import Run
 from gpusched.store.learned import peek_learned, peek_timings
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.planner import Planner
@@ -48,17 +49,12 @@ class _Peeked:
         pass
 
 
-async def forecast(
-    config: Config,
-    spec: BatchSpec,
-    output_dir: Path,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> Forecast:
+async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None) -> Forecast:
     """Plan a run. Writes the bars cache and logs, and keeps nothing that it trains. `on_note` gets notes on devices.
 
     Raises GpuschedError.
     """
+    config, spec, output_dir = run.config, run.spec, run.output_dir
     found, rules = look(spec.device), PoolRules(config, spec.device, spec.workers)
     pool = rules.pool(rules.select(found))
     pool.require(spec.device)
@@ -72,7 +68,7 @@ async def forecast(
             tasks.start_soon(fleet.run)
             await fleet.require(spec.device)
             planner = Planner(engine, fleet, estimates, _Peeked(store), logs)
-            plan, choice = await planner.plan(spec, output_dir, log="survey.log", on_progress=on_progress)
+            plan, choice = await planner.plan(spec, output_dir, log="survey.log", origins=run.origins)
             pool = fleet.pool
             tasks.cancel_scope.cancel()
     return _foreseen(spec, plan, choice, pool, estimates)

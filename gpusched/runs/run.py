@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +20,7 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import clock, directories, files
-from gpusched.config import Config, run_state_dir
+from gpusched.config import NO_ORIGINS, Config, run_state_dir
 from gpusched.core.model import Batch, BatchSpec
 from gpusched.core.planning import Plan
 from gpusched.devices.slots import PoolRules, look
@@ -47,6 +48,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str
     digest: str
     output_dir: Path
+    #: `section.key` of the workload's settings → where the value was given
+    origins: Mapping[str, str] = NO_ORIGINS
 
 
 class Surveyed(msgspec.Struct, frozen=True):
@@ -150,6 +153,7 @@ class _Running:
                 spec,
                 self._run.output_dir,
                 log=f"{self._run.batch_id}/survey.log",
+                origins=self._run.origins,
                 on_progress=lambda done, total: self._follower.follow(Surveyed(done, total)),
             )
             self._follower.follow(Planned(plan))

@@ -124,7 +124,7 @@ class Admission:
             if place.guarded:
                 output_dir = place.path
             async with self._claimed(batch_id, output_dir, guarded=place.guarded):
-                plan, choice = await self._planned(spec, batch_id, output_dir, on_progress)
+                plan, choice = await self._planned(request, batch_id, output_dir, on_progress)
                 async with self.changing:
                     # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
                     # another batch may have taken the directory.
@@ -154,12 +154,14 @@ class Admission:
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
 
     async def _planned(
-        self, spec: BatchSpec, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
+        self, request: Submit, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
     ) -> tuple[Plan, Choice | None]:
         async with self._surveys:
             with one_error():
                 log = f"{batch_id}/survey.log"
-                return await self._runtime.planner.plan(spec, output_dir, log=log, on_progress=on_progress)
+                return await self._runtime.planner.plan(
+                    request.spec, output_dir, log=log, origins=request.origins, on_progress=on_progress
+                )
 
     async def _make_way(self, batch_id: str, windows: int) -> None:
         """Remove the records of a large earlier round in pieces.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gpusched.config import NO_ORIGINS
 from gpusched.core.estimates import Estimates
 from gpusched.core.model import BatchSpec, Choice
 from gpusched.core.planning import Plan
@@ -29,9 +30,10 @@ class Planner:
         output_dir: Path,
         *,
         log: str,
+        origins: Mapping[str, str] = NO_ORIGINS,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[Plan, Choice | None]:
         """Survey the data of a batch and choose its device type, if it asks for `auto`. Raises as `Survey.plan`."""
         survey = Survey(self._engine, spec, output_dir, self._fleet.device_types(spec.device), log=log)
-        plan = await survey.plan(self._fleet.pool.cores, on_progress)
+        plan = await survey.plan(self._fleet.pool.cores, origins=origins, on_progress=on_progress)
         return await self._chooser.settle(spec, plan)

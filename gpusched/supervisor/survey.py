@@ -7,19 +7,22 @@ kill a process again are not judged here: they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
 
 from gpusched.command import imports
+from gpusched.config.workloads import NO_ORIGINS
 from gpusched.core import planning
 from gpusched.core.calendar import missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
 from gpusched.engines.engine import Engine
 from gpusched.errors import InputError
+from gpusched.supervisor.settings import check_settings
 from gpusched.worker.messages import (
     Error,
     PipeMessage,
@@ -66,10 +69,17 @@ class Survey:
         self._unusable: list[str] = []
         self._reported = 0
 
-    async def plan(self, processes: int, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Plan:
+    async def plan(
+        self,
+        processes: int,
+        *,
+        origins: Mapping[str, str] = NO_ORIGINS,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Plan:
         """Survey in so many processes at a time, and make the plan.
 
-        `on_progress` is called with the numbers of surveyed symbols and of all symbols. Raises WorkloadNotLoadable or
+        `origins` tells where the workload's settings were given, `on_progress` is called with the numbers of surveyed
+        symbols and of all symbols. Raises BadValue for a setting that the workload refuses, WorkloadNotLoadable or
         WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if the log
         cannot be written.
         """
@@ -84,7 +94,12 @@ class Survey:
                 self._reported = findings.answered
                 on_progress(self._reported, findings.symbols)
 
-        endings = await self._run_all(_grouped(pieces, processes), processes, take)
+        async def prepare() -> None:
+            await self._engine.preload(self._spec)
+            settings = [self._spec.settings]
+            await check_settings(self._engine, self._spec.workload, settings, log=self._log, origins=origins)
+
+        endings = await self._run_all(_grouped(pieces, processes), processes, take, prepare)
         if not self._unusable and (missing := findings.missing()):
             endings = await self._run_all([(piece,) for piece in missing], processes, take)
         log_path = self._engine.log_path(self._log)
@@ -96,7 +111,11 @@ class Survey:
         return findings.plan()
 
     async def _run_all(
-        self, groups: list[tuple[SymbolWindows, ...]], processes: int, take: Callable[[PipeMessage], None]
+        self,
+        groups: list[tuple[SymbolWindows, ...]],
+        processes: int,
+        take: Callable[[PipeMessage], None],
+        *besides: Callable[[], Coroutine[Any, Any, None]],
     ) -> dict[str, str]:
         """Survey groups of symbols; return a phrase for each symbol on how its process ended."""
         endings: dict[str, str] = {}
@@ -112,8 +131,9 @@ class Survey:
         async with anyio.create_task_group() as workers:
             for _ in range(min(processes, len(groups))):
                 workers.start_soon(work)
-            # Requested after the forks on the same socket, so that they come first; instant if it has been imported.
-            workers.start_soon(self._engine.preload, self._spec)
+            # Their requests go to the same socket after the forks, so that those come first.
+            for other in besides:
+                workers.start_soon(other)
         return endings
 
     async def _run(self, group: tuple[SymbolWindows, ...], take: Callable[[PipeMessage], None]) -> str:
@@ -127,7 +147,7 @@ class Survey:
                     errors.append(why)
             take(message)
 
-        how = await self._engine.survey(msgspec.structs.replace(self._job, symbols=group), on_message, log=self._log)
+        how = await self._engine.inspect(msgspec.structs.replace(self._job, symbols=group), on_message, log=self._log)
         return errors[-1] if errors else f"the process ended with {how}"
 
 

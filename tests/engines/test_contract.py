@@ -170,7 +170,7 @@ async def test_a_survey_answers_for_every_window(bench: Bench, tmp_path: Path) -
         device_types=("cpu",),
     )
     await bench.engine.preload(bench.batch.spec, "survey")
-    assert await bench.engine.survey(job, bench.hear, log="b/survey.log") == "exit code 0"
+    assert await bench.engine.inspect(job, bench.hear, log="b/survey.log") == "exit code 0"
     answers = [message.planned.window for message in bench.messages if isinstance(message, SurveyedWindow)]
     assert answers == [*windows["A"], *windows["B"]]
 

@@ -15,7 +15,7 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
-from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, terms
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem, terms
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.totals import device_object
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gpusched.runs.forecast import Forecast
+    from gpusched.runs.run import Run
 
 
 class BadName(UsageError):
@@ -71,6 +72,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: names of the terms that are not defaults: given by a flag, the environment or a file
     terms: tuple[str, ...] = ()
+    #: `section.key` of the workload's settings → where the value was given
+    origins: dict[str, str] = {}
 
     def say_notes(self, console: Console) -> None:
         """Print the notes, without control characters: they contain file names."""
@@ -90,6 +93,20 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def output_dir(self) -> Path:
         return self.output or self.config.run.output / self.batch_id
+
+    @property
+    def run(self) -> Run:
+        """What is asked for, to be run or forecast without a daemon."""
+        from gpusched.runs.run import Run
+
+        return Run(
+            config=self.config,
+            spec=self.spec,
+            batch_id=self.batch_id,
+            digest=self.digest,
+            output_dir=self.output_dir,
+            origins=self.origins,
+        )
 
 
 def load_config(options: argparse.Namespace) -> Loaded:
@@ -123,6 +140,7 @@ def ask(options: argparse.Namespace) -> Ask:
         output=given_path(options.output) if options.output else None,
         notes=(*named.notes, *_notes_on_settings(spec)),
         terms=(*given, *(["priority"] if options.priority is not None else [])),
+        origins=origins_of(spec.workload, loaded.origins),
     )
 
 
@@ -130,7 +148,7 @@ def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
     """Notes on settings that are allowed, but perhaps unintended."""
     if spec.workload != BUILT_IN_WORKLOAD or spec.device == "cpu":
         return ()
-    from gpusched.teacher.settings import DIFFERS, differs_on_gpus
+    from gpusched.teacher.schema import DIFFERS, differs_on_gpus
 
     return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
 
@@ -169,7 +187,7 @@ def plan(options: argparse.Namespace) -> int:
     console, errors = render.open_console(), render.open_console(stderr=True)
     request.say_notes(errors)
     on_note = partial(errors.print, soft_wrap=True)
-    foreseen = anyio.run(partial(forecast, request.config, request.spec, request.output_dir, on_note=on_note))
+    foreseen = anyio.run(forecast, request.run, on_note)
     made = foreseen.plan
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
@@ -248,7 +266,7 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
 
     from gpusched.cli.onlooker import Onlooker
     from gpusched.client.drawing import terminal as render
-    from gpusched.runs.run import Run, run_batch
+    from gpusched.runs.run import run_batch
 
     console, errors = render.open_console(), render.open_console(stderr=True)
     if in_top and (as_json or not render.takes_keys(console)):
@@ -256,13 +274,7 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
     check_libraries(request.spec.workload)
     check_data_root(request.spec)
     request.say_notes(errors)
-    run = Run(
-        config=request.config,
-        spec=request.spec,
-        batch_id=request.batch_id,
-        digest=request.digest,
-        output_dir=request.output_dir,
-    )
+    run = request.run
     onlooker = Onlooker(run, console, errors, as_json=as_json)
     if not as_json:
         console.print(f"Batch directory: {run.output_dir}", soft_wrap=True)

@@ -36,7 +36,7 @@ from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
-from gpusched.worker.messages import Needs, ProcessEnd, SurveyJob
+from gpusched.worker.messages import Needs, ProcessEnd, SettingsJob, SurveyJob
 from gpusched.workload import device_fingerprint
 
 #: bytes in a piece of a log
@@ -130,7 +130,7 @@ class LocalEngine:
         self._windows.pop(window.pid, None)
         self.memory.forget(window.pid)
 
-    async def survey(self, job: SurveyJob, on_message: OnMessage, *, log: str) -> str:
+    async def inspect(self, job: SurveyJob | SettingsJob, on_message: OnMessage, *, log: str) -> str:
         process = await self.launcher.fork(job, log_path=self.log_path(log), env={"CUDA_VISIBLE_DEVICES": ""})
         end = await process.wait(on_message)
         return end.violation or (f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}")
