@@ -28,8 +28,8 @@ from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchSubmitted,
-    DevicesFound,
     Launch,
+    NodeJoined,
     WindowMoved,
 )
 from gpusched.core.model import Device, Instant
@@ -52,7 +52,7 @@ def full(count: int) -> tuple[Scheduler, list[Launch]]:
     """A scheduler of eight busy slots and `count` windows that wait."""
     scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
     cards = (Device(id=f"GPU-{n}", name="", lightgbm_type="cuda", capacity=1) for n in range(SLOTS))
-    scheduler.handle(DevicesFound(devices=tuple(cards)), now)
+    scheduler.handle(NodeJoined(devices=tuple(cards)), now)
     _, commands = scheduler.handle(BatchSubmitted(batch=BATCH, windows=plan(count + SLOTS)), now)
     return scheduler, [command for command in commands if isinstance(command, Launch)]
 

@@ -17,6 +17,9 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import clock
+from gpusched.command import WORKLOAD as COMMAND
+from gpusched.command.lookup import check_here
+from gpusched.command.schema import parse_settings
 from gpusched.core import planning
 from gpusched.core.events import TermsRequested
 from gpusched.core.model import Batch, BatchSpec, Choice, DeviceChoice
@@ -29,7 +32,7 @@ from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 from gpusched.service.clients import Peer
 from gpusched.service.submission import BadSubmission, check, check_terms
-from gpusched.service.territory import Place, Territory, is_same
+from gpusched.service.territory import Place, Territory, is_same, user_name
 from gpusched.supervisor.arrivals import SLICE_WINDOWS
 from gpusched.supervisor.runtime import Runtime
 
@@ -107,7 +110,7 @@ class Admission:
         self._refuse_if_draining()
         await anyio.to_thread.run_sync(check, request)  # it may have 100,000 windows
         spec = request.spec
-        self._territory.check_workload(spec.workload)
+        await self._check_workload(spec)
         await self._require(spec.device, on_trial)
         digest = await anyio.to_thread.run_sync(planning.digest, spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
@@ -119,7 +122,7 @@ class Admission:
             await self._check_output(batch_id, place.path)
             is_theirs = request.output_dir is None or self._has_written(place)
             await anyio.to_thread.run_sync(
-                partial(self._territory.prepare, peer, Path(spec.data_root), place, is_theirs=is_theirs)
+                partial(self._territory.prepare, peer, _path(spec.data_root), place, is_theirs=is_theirs)
             )
             if place.guarded:
                 output_dir = place.path
@@ -152,6 +155,12 @@ class Admission:
             while batch_id in self._supervisor.arrivals:
                 await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
+
+    async def _check_workload(self, spec: BatchSpec) -> None:
+        """Raise WorkloadRefused, or ProgramUnusable for a command that the daemon's user cannot run."""
+        self._territory.check_workload(spec.workload)
+        if spec.workload == COMMAND:
+            await anyio.to_thread.run_sync(check_here, parse_settings(spec.settings), user_name())
 
     async def _planned(
         self, request: Submit, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
@@ -307,3 +316,8 @@ class Admission:
         finally:
             if not lock.locked():
                 self._submitting.pop(batch_id, None)
+
+
+def _path(text: str) -> Path | None:
+    """A path that may be left out."""
+    return Path(text) if text else None

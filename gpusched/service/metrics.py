@@ -15,8 +15,7 @@ from typing import Any, get_args
 
 from gpusched import __version__
 from gpusched.core.events import BatchAccepted, WindowMoved
-from gpusched.core.model import Reading, WindowResult
-from gpusched.core.placement import Health
+from gpusched.core.model import Health, Reading, WindowResult
 from gpusched.core.states import Active, Failure, Finished, Running
 from gpusched.core.statuses import UNFINISHED, name_of
 from gpusched.errors import ConfigError

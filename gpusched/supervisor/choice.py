@@ -21,6 +21,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from gpusched.command import WORKLOAD as COMMAND
 from gpusched.core import fastest
 from gpusched.core.estimates import Estimates, bucket_of
 from gpusched.core.fastest import Kind, Load, Timing
@@ -100,6 +101,8 @@ class Chooser:
         return None
 
     async def _choose(self, spec: BatchSpec, plan: Plan) -> Choice:
+        if spec.workload == COMMAND:
+            return await self._for_command(spec)
         kinds = self._kinds(spec)
         windows = plan.to_train
         if len({kind.device_type for kind in kinds}) <= 1 and not self._fleet.untried:
@@ -108,6 +111,16 @@ class Chooser:
             return Choice(device=fastest.preferred(kinds))
         async with self._timing:
             return await self._time_all(spec, windows)
+
+    async def _for_command(self, spec: BatchSpec) -> Choice:
+        """GPUs where there are any: a program may do what gpusched cannot undo, so it is not run to be timed."""
+        await self._fleet.settled()
+        kinds = self._kinds(spec)
+        choice = Choice(device=fastest.preferred(kinds))
+        if len({kind.device_type for kind in kinds}) > 1:
+            reason = "a command is not timed: it gets the GPUs; --device cpu and --device mixed say otherwise"
+            choice = msgspec.structs.replace(choice, reason=reason)
+        return choice
 
     def _kinds(self, spec: BatchSpec) -> tuple[Kind, ...]:
         return fastest.kinds((one for one in self._fleet.pool.devices if suits(one, "auto")), spec.workers)

@@ -16,7 +16,7 @@ from typing import Literal
 import anyio
 import anyio.abc
 
-from gpusched.core.events import DeviceRead, DevicesFound, DeviceVanished, Event, TrialBegan, TrialEnded
+from gpusched.core.events import DeviceRead, DeviceVanished, Event, NodeJoined, TrialBegan, TrialEnded
 from gpusched.core.memory import LEAST_DEVICE_BYTES
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.devices.discovery import Discovery
@@ -67,7 +67,7 @@ class Fleet:
         self._gpus = {device.id: _Gpu(device) for device in plan.devices if device.kind != "host"}
         for note in plan.notes:
             on_note(note)
-        post(DevicesFound(devices=plan.devices, trying=frozenset(plan.gpus)))
+        post(NodeJoined(devices=plan.devices, trying=frozenset(plan.gpus)))
         self._nudge = anyio.Event()
         #: set and replaced whenever a trial has ended
         self._ended = anyio.Event()

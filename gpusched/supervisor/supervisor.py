@@ -83,7 +83,7 @@ class Supervisor:
         self.claims = Claims(lambda batch_id: batch_id in self.arrivals or self.scheduler.is_at_work(batch_id))
         self.attempts = Attempts(self.scheduler, engine, followers, post=self.post)
         self._index = Index(store, self.attempts.log_path)
-        self._histories = Histories(self.scheduler.pool, store.history)
+        self._histories = Histories(self.scheduler.running_batches, store.history)
         self._kept = Kept(self.scheduler)
         #: the index first: a hook that is called reads it
         self._followers = Followers(self._index, self.claims, self.attempts, followers, self._kept, self._histories)

@@ -17,7 +17,7 @@ import pytest
 
 from gpusched.config import Cache, Config, Run
 from gpusched.core.events import DeviceChanged, DeviceRead, Event
-from gpusched.core.placement import DeviceState
+from gpusched.core.ledger import DeviceState
 from gpusched.devices.discovery import Discovery, discover
 from gpusched.devices.nvidia import inventory
 from gpusched.devices.nvidia.inventory import Inventory

@@ -13,6 +13,7 @@ import msgspec
 
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.programs import with_command
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem, terms
@@ -131,6 +132,7 @@ def ask(options: argparse.Namespace) -> Ask:
     if named.windows and (flag := next((flag for key, _, flag in options.flags if key.startswith("windows.")), None)):
         raise DatesTwice(flag=flag, file=options.symbols_file)
     spec = batch_spec(config, named.symbols, windows=named.windows, priority=options.priority or 0)
+    spec, notes = with_command(spec, loaded)
     given = [name for key, (name, _) in terms(config).items() if key in loaded.origins]
     return Ask(
         config=config,
@@ -138,7 +140,7 @@ def ask(options: argparse.Namespace) -> Ask:
         source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=(*named.notes, *_notes_on_settings(spec)),
+        notes=(*named.notes, *_notes_on_settings(spec), *notes),
         terms=(*given, *(["priority"] if options.priority is not None else [])),
         origins=origins_of(spec.workload, loaded.origins),
     )
@@ -158,7 +160,9 @@ def _names_file(options: argparse.Namespace) -> bool:
 
 
 def check_data_root(spec: BatchSpec) -> None:
-    """Raise NoDataRoot unless the data root can be listed."""
+    """Raise NoDataRoot unless the data root can be listed, or there is none, as for a command."""
+    if not spec.data_root:
+        return
     try:
         os.scandir(spec.data_root).close()
     except OSError as error:

@@ -19,6 +19,7 @@ from gpusched import programs
 from gpusched.cli.commands.findings import Imported
 from gpusched.core.failures import last_words
 from gpusched.core.model import DeviceType
+from gpusched.worker.threads import capped
 from gpusched.workload import Trial
 
 #: bytes read at the end of a process's output
@@ -72,7 +73,7 @@ class _Trying:
             [sys.executable, "-P", *arguments],
             stdout=self._out,
             stderr=self._err,
-            environment={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            environment={**environment, **capped(1)},
         )
 
     def __enter__(self) -> Self:

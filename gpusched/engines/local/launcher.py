@@ -33,6 +33,7 @@ from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
 from gpusched.programs import Program
 from gpusched.worker.messages import Fork, Job, Needs, TrialJob
+from gpusched.worker.threads import capped
 
 #: seconds that `aclose` waits at most for processes that do not die
 CLOSE_LIMIT_S = 15.0
@@ -44,10 +45,7 @@ LOG_LIMIT_BYTES = 10 << 20
 _LOG_CHARS = 2000
 #: environment of the launcher process: no thread pools, since a fork would copy their locks but not their threads
 _SINGLE_THREADED = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    **capped(1),
     # where pyarrow is installed, pandas imports it, and its allocator would start a thread
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
