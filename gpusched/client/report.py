@@ -25,7 +25,7 @@ from gpusched.core.model import BatchSpec, DataNotes, Slot
 from gpusched.core.samples import Sample
 from gpusched.core.states import Cancelled, Finished, Queued, Skipped, Starting
 from gpusched.core.statuses import OUTCOMES, words
-from gpusched.errors import InputError
+from gpusched.errors import InputError, UsageError, did_you_mean
 from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
 
 #: reasons that the table of failures and skips lists
@@ -58,6 +58,11 @@ class _Bar(msgspec.Struct, frozen=True):
     text: str
 
 
+class UnknownMetric(UsageError):
+    problem = "no result has a metric {name!r}{nearest}"
+    remedy = "{instead}"
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All that a report is made of."""
 
@@ -77,7 +82,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def page(report: Report) -> str:
-    """The HTML file. Raises NoPlotly."""
+    """The HTML file. Raises NoPlotly, UnknownMetric."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
@@ -206,11 +211,15 @@ def _phases(results: Sequence[ResultLine]) -> str:
 
 
 def _heat_map(results: Sequence[ResultLine], metric: str | None) -> tuple[str, str]:
-    """A metric by symbol and window: title and drawing."""
+    """A metric by symbol and window: title and drawing. Raises UnknownMetric."""
     import plotly.graph_objects as go
 
     values = {(line.symbol, line.start.isoformat()): _numbers(line.metrics) for line in results if line.metrics}
     known = list(dict.fromkeys(name for numbers in values.values() for name in numbers))
+    named = {name.replace(".", "_") for line in results for name, _ in _flat(line.metrics or {})}
+    if metric is not None and metric not in named:
+        instead = f"give one of: {', '.join(known)}" if known else "leave out --metric: no window has any"
+        raise UnknownMetric(name=metric, nearest=did_you_mean(metric, known), instead=instead)
     name = metric or next((n for n in ("validation_auc", "validation_accuracy") if n in known), next(iter(known), None))
     if name is None:
         return "", ""

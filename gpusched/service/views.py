@@ -175,6 +175,7 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         held_reason=None,
         finished_at=None,
         constants=sum(is_constant(state) for _, state in record.windows),
+        owner=record.batch.owner,
         counts=dict(Counter(status_of(state) for _, state in record.windows)),
     )
 

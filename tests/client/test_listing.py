@@ -181,7 +181,6 @@ OPTIONS = argparse.Namespace(
     batch=None, json=False, status=None, sort=None, reverse=False, by_symbol=False, metric=None, csv=False, parquet=None
 )
 LISTINGS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, object]]] = {
-    "status": (queries.status, {}),
     "windows": (queries.windows, {"batch": "nifty"}),
     "devices": (queries.devices, {}),
     "results": (results.results, {"batch": "nifty"}),

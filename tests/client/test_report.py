@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpusched.client.report import Report, page
+from gpusched.client.report import Report, UnknownMetric, page
 from gpusched.client.views.batch import BatchView
 from gpusched.core.events import WindowMoved
 from gpusched.core.model import BatchSpec, DataNote, Slot, WindowKey, window_label
@@ -263,6 +263,15 @@ def test_a_reason_that_names_the_symbol_is_one_row() -> None:
 
 def test_another_metric() -> None:
     assert "<h2>validation_f1 by symbol" in page(report(RESULTS, metric="validation_f1"))
+
+
+def test_a_metric_that_no_result_has() -> None:
+    with pytest.raises(UnknownMetric) as error:
+        page(report(RESULTS, metric="validation_acu"))
+    assert error.value.sentence == "no result has a metric 'validation_acu'; did you mean 'validation_auc'?"
+    assert error.value.hint.startswith("give one of: validation_")
+    with pytest.raises(UnknownMetric, match="no window has any"):
+        page(report([], metric="validation_auc"))
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

@@ -1,4 +1,4 @@
-"""Queries to the daemon: `status`, `windows`, `show`, `logs`, `devices`, `top`."""
+"""Queries to the daemon: `windows`, `show`, `logs`, `devices`, `top`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gpusched.cli.commands.batches import load_config
-from gpusched.cli.commands.service import reach, status_object
-from gpusched.cli.notes import notes_object, print_notes, print_worth
+from gpusched.cli.commands.service import reach
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
-from gpusched.client.drawing.text import clean
-from gpusched.client.drawing.trouble import remedy
 from gpusched.client.link import HungUp
-from gpusched.core.statuses import totals
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE, UsageError
-from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, WindowLine
+from gpusched.protocol import DeviceStatus, WindowLine
 from gpusched.streams import when_gone
 
 if TYPE_CHECKING:
@@ -50,71 +46,6 @@ def window_name(name: str) -> tuple[str, str]:
     if not (batch_id and slash and label):
         raise NotAWindow(name=name)
     return batch_id, label
-
-
-# -- batches -----------------------------------------------------------------------------------------------------------
-
-
-def status(options: argparse.Namespace) -> int:
-    """Print the status of one batch, or of all."""
-    with to_daemon(options) as daemon:
-        if options.batch is not None:
-            detail = daemon.batch(options.batch, notes=True)
-            batch, choice = detail.batch, detail.choice
-            if options.json:
-                where = device_object(choice.device if choice else detail.spec.device, choice)
-                print_json(status_object(batch) | where | notes_object(detail.notes))
-            else:
-                _print_batches([batch])
-                print_notes(detail.notes)
-                print_worth(detail)
-                if choice is not None and choice.reason:
-                    print(choice.reason, file=sys.stderr)  # noqa: T201
-                if batch.held_reason is not None:
-                    print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
-            _print_troubles(daemon.ping().troubles)
-            return DONE
-        batches = daemon.batches()
-        if options.json:
-            about = {
-                "socket": str(daemon.path),
-                "pid": daemon.daemon.pid,
-                "version": daemon.daemon.version,
-                "started_at": daemon.daemon.started_at,
-            }
-            print_json(
-                {
-                    "daemon": about | msgspec.structs.asdict(daemon.ping()),
-                    "batches": [status_object(batch) for batch in batches],
-                }
-            )
-        else:
-            _print_batches(batches)
-            pong = daemon.ping()
-            if pong.trying:
-                print(f"trying {pong.trying}", file=sys.stderr)  # noqa: T201
-            _print_troubles(pong.troubles)
-        return DONE
-
-
-def _print_troubles(troubles: tuple[Trouble, ...]) -> None:
-    """Print the troubles on stderr, so that programs can still parse the listing on stdout."""
-    for trouble in troubles:
-        print(f"Trouble: {clean(trouble.text)}\n  {remedy(trouble)}".rstrip(), file=sys.stderr)  # noqa: T201
-
-
-def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None:
-    rows: list[list[Cell]] = []
-    _, *outcomes = totals({})
-    for batch in batches:
-        sums, counts = totals(batch.counts), status_object(batch)
-        ended = sums["total"] - counts["waiting"] - counts["running"]
-        submitted = ago(batch.submitted_at, batch.at) if on_terminal() else iso(batch.submitted_at)
-        done = f"{ended}/{sums['total']}"
-        rows.append(
-            [batch.id, batch.state, done, counts["running"], *map(sums.get, outcomes), submitted, batch.output_dir]
-        )
-    print_listing(["batch", "state", "done", "running", *outcomes, "submitted", "output"], rows, styles=STYLES)
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -185,6 +116,7 @@ def logs(options: argparse.Namespace) -> int:
     """Print the stdout and stderr of a window's process."""
     batch_id, label = window_name(options.window)
     left: list[bool] = []
+    silent = True
     with to_daemon(options) as daemon:
 
         def leave() -> None:
@@ -196,9 +128,12 @@ def logs(options: argparse.Namespace) -> int:
         try:
             for chunk in daemon.log(batch_id, label, attempt=options.attempt, follow=options.follow):
                 _write(chunk.data)
+                silent = silent and not chunk.data
         except HungUp:
             if not left:
                 raise
+    if silent and not left:
+        print(f"{options.window} has written nothing to stdout or stderr", file=sys.stderr)  # noqa: T201
     return DONE
 
 
@@ -299,6 +234,10 @@ def top(options: argparse.Namespace) -> int:
 
     console = open_console()
     socket = load_config(options).config.daemon.socket
+    if options.json:
+        with reach(socket) as daemon:
+            print_json(daemon.subscribe().snapshot)
+        return DONE
     if options.once:
         with reach(socket) as daemon:
             console.print(_one_frame(daemon), end="")
