@@ -395,6 +395,34 @@ def test_devices_are_drained_and_opened_again(client: Client) -> None:
     assert client.table("resume")[0]["health"] == "open"
 
 
+def test_why_a_window_waits(client: Client) -> None:
+    client("drain", "cpu")
+    try:
+        client.submit("waits", "S0", more=("--priority", "1"))
+        client.submit("behind", "S1")
+        window = next(line["window"] for line in client.json("windows", "behind")["windows"])
+        assert client("explain", window).splitlines() == [
+            "queued: waits for attempt 1",
+            "waits (priority 1, here 0) goes first; `gpusched priority behind N` changes that",
+            "cpu: draining: drained by request",
+        ]
+        assert client.json("explain", window) == {
+            "window": window,
+            "status": "queued",
+            "summary": "waits for attempt 1",
+            "hindrances": [{"kind": "turn", "text": "waits (priority 1, here 0) goes first"}],
+            "devices": [{"device_id": "cpu", "reason": "draining: drained by request"}],
+        }
+        client("hold", "behind")
+        told = client("explain", window).splitlines()
+        assert "its batch is held: held by request; `gpusched release behind` lets it go on" in told
+        client("release", "behind")
+    finally:
+        client("resume", "cpu")
+    finished(client.daemon, "behind")
+    assert client("explain", window) == "succeeded: finished after 1 attempt\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [
@@ -403,6 +431,8 @@ def test_devices_are_drained_and_opened_again(client: Client) -> None:
         (("show", "nosuch"), 2, "BATCH/LABEL"),
         (("show", f"nosuch/{LABEL}"), 4, "nosuch"),
         (("logs", "a/"), 2, "BATCH/LABEL"),
+        (("explain", "nosuch"), 2, "BATCH/LABEL"),
+        (("explain", f"nosuch/{LABEL}"), 4, "nosuch"),
         (("cancel", "nosuch"), 4, "there is no batch nosuch"),
         (("drain", "GPU-1"), 4, "there is no device GPU-1"),
         (("drain", "cpuu"), 4, "did you mean cpu?"),
