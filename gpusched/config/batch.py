@@ -9,14 +9,11 @@ from typing import Any
 
 import msgspec
 
-from gpusched.config.schema import STATE_DIR, Config, Priority, Run, bounds, range_of
+from gpusched.config.schema import MEGABYTE, STATE_DIR, Config, Priority, Run, bounds, range_of
 from gpusched.config.workloads import workload_settings
 from gpusched.core.model import BatchSpec, Limits, Window
 from gpusched.core.terms import terms_of
 from gpusched.errors import UsageError
-
-#: bytes in a setting's `_mb`
-MEGABYTE = 1024 * 1024
 
 
 class NoDates(UsageError):
@@ -88,13 +85,13 @@ def terms(config: Config) -> dict[str, tuple[str, Any]]:
     return {f"run.{_key(name)}": (name, value) for name, value in of_run.items()}
 
 
-def term_out_of_range(spec: BatchSpec) -> str | None:
-    """The name of a term of a batch that is outside of the bounds of its setting, or None."""
+def term_problem(spec: BatchSpec) -> str | None:
+    """Why a term of a batch is outside of the bounds of its setting, or None."""
     for name, value in terms_of(spec).items():
         least, most = range_of(Priority) if name == "priority" else bounds(Run, _key(name))
         unit = MEGABYTE if name.endswith("_bytes") else 1
         if not least * unit <= value <= most * unit:
-            return name
+            return f"{name} is out of range: at least {least * unit:,.12g} and at most {most * unit:,.12g}"
     return None
 
 

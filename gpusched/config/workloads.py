@@ -1,4 +1,4 @@
-"""The settings of a workload: the built-in one has sections of its own, any other has `[workload]`.
+"""The settings of a workload: the built-in one has sections of its own, commands have one, any other has `[workload]`.
 
 `Task.settings` of a workload of the user's is its `[workload]` table as given: its own function checks it, in a process
 forked for that. The built-in workload's is complete and has been checked when the configuration is loaded.
@@ -7,11 +7,14 @@ forked for that. The built-in workload's is complete and has been checked when t
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from gpusched.command import WORKLOAD as COMMAND
+from gpusched.command.placeholders import PARAMETER
 from gpusched.config.schema import BUILT_IN_WORKLOAD, LIGHTGBM, WORKLOAD, Config
 from gpusched.config.values import BadValue
 from gpusched.teacher.parameters import CANONICAL
@@ -36,6 +39,8 @@ NO_ORIGINS: Mapping[str, str] = {}
 
 def workload_settings(config: Config) -> dict[str, Any]:
     """The value of `Task.settings`. Raises BadParameters for settings that the built-in workload refuses."""
+    if config.run.workload == COMMAND:
+        return {}  # the command is looked up when a batch is asked for
     if config.run.workload != BUILT_IN_WORKLOAD:
         return config.workload
     settings = {name: _value(config, key) for key, name in BUILT_IN_KEYS.items()}
@@ -51,16 +56,22 @@ def is_of(workload: str, key: str) -> bool:
     """Whether `section.key` is a setting of this workload; those of gpusched itself are of none."""
     if workload == BUILT_IN_WORKLOAD:
         return key in BUILT_IN_KEYS or key.startswith(f"{LIGHTGBM}.")
+    if workload == COMMAND:
+        return key.startswith(("command.", PARAMETER))
     return key.startswith(f"{WORKLOAD}.")
 
 
 def is_of_any(key: str) -> bool:
     """Whether `section.key` is a setting of some workload."""
-    return key.startswith(f"{WORKLOAD}.") or is_of(BUILT_IN_WORKLOAD, key)
+    return key.startswith(f"{WORKLOAD}.") or is_of(BUILT_IN_WORKLOAD, key) or is_of(COMMAND, key)
 
 
 def wrong_workload(workload: str, key: str) -> str:
     """The reason why `section.key` cannot be given for this workload."""
+    if is_of(COMMAND, key):
+        return "it is a setting of commands: give one with --command, or behind `--`"
+    if workload == COMMAND:
+        return "a command does not see it: write it into the command"
     if workload == BUILT_IN_WORKLOAD:
         return f"{workload} has no settings in [{WORKLOAD}]: name the workload that has with run.workload"
     return f"it is a setting of {BUILT_IN_WORKLOAD}, and not of {workload}, whose settings are {WORKLOAD}.KEY"
@@ -76,6 +87,8 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
         if not is_of(workload, key):
             why = wrong_workload(workload, key) if is_of_any(key) else f"it is not a setting of {workload}"
             raise BadValue(key=key, why=why)
+    if workload == COMMAND:
+        return with_parameters_of_command(settings, parameters)
     if workload != BUILT_IN_WORKLOAD:
         return dict(settings) | {key.partition(".")[2]: value for key, value in parameters.items()}
     lightgbm, given = dict(settings[LIGHTGBM]), dict[str, Any]()
@@ -91,8 +104,20 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
         raise refused(workload, str(error), dict.fromkeys(parameters, "")) from None
 
 
+def with_parameters_of_command(settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a command with other values of its `{param.NAME}`. Raises BadValue for any other setting."""
+    for key in parameters:
+        if not key.startswith(PARAMETER):
+            raise BadValue(key=key, why="a sweep changes the {param.NAME} of a command, and nothing else of it")
+    given = {key.removeprefix(PARAMETER): value for key, value in parameters.items()}
+    return {**settings, "param": {**settings.get("param", {}), **given}}
+
+
 def given_settings(workload: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a batch by `section.key`: all those of a user's workload, the built-in one's without defaults."""
+    if workload == COMMAND:
+        given = {f"{PARAMETER}{name}": value for name, value in settings.get("param", {}).items()}
+        return {"command.line": shlex.join(settings["argv"])} | given
     if workload != BUILT_IN_WORKLOAD:
         return {f"{WORKLOAD}.{name}": value for name, value in settings.items()}
     defaults = _defaults()
@@ -123,7 +148,7 @@ def refused(workload: str, why: str, origins: Mapping[str, str], names: Iterable
 
     `origins`: `section.key` → where its value was given; `names`: further settings of the workload.
     """
-    section = LIGHTGBM if workload == BUILT_IN_WORKLOAD else WORKLOAD
+    section = {BUILT_IN_WORKLOAD: LIGHTGBM, COMMAND: "command"}.get(workload, WORKLOAD)
     candidates = [*(key for key in origins if is_of(workload, key)), *(f"{section}.{name}" for name in names)]
     key = _named_first(why, candidates)
     return BadValue(place=origins.get(key or "") or None, key=key or section, why=why)

@@ -17,6 +17,7 @@ from typing import assert_never
 from gpusched.core.attempts import Attempts
 from gpusched.core.books import Books
 from gpusched.core.changes import LARGE, SLICE_WINDOWS
+from gpusched.core.commands import Command, Kill, Launch
 from gpusched.core.devices import Devices
 from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates
@@ -27,15 +28,12 @@ from gpusched.core.events import (
     BatchRecovered,
     BatchSubmitted,
     ChangeRequested,
-    Command,
     DeviceLost,
     DeviceRead,
     DeviceVanished,
     DrainRequested,
     Event,
     HostRead,
-    Kill,
-    Launch,
     NodeJoined,
     NodeLost,
     NodeSilent,

@@ -8,6 +8,7 @@ import time
 import msgspec
 import pytest
 
+from gpusched.core.commands import CheckResults, Command, Launch
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
@@ -20,13 +21,10 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     ChangeRequested,
-    CheckResults,
-    Command,
     DeviceLost,
     DeviceRead,
     DrainRequested,
     Event,
-    Launch,
     NodeJoined,
     Record,
     ResultsChecked,

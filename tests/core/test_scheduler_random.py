@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gpusched.core.changes import Change
+from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminate
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -24,8 +25,6 @@ from gpusched.core.events import (
     ChangeAdvanced,
     ChangeMade,
     ChangeRequested,
-    CheckResults,
-    Command,
     DeviceChanged,
     DeviceLost,
     DeviceRead,
@@ -33,8 +32,6 @@ from gpusched.core.events import (
     DrainRequested,
     Event,
     HostRead,
-    Kill,
-    Launch,
     NodeJoined,
     NodeLost,
     NodeSilent,
@@ -44,7 +41,6 @@ from gpusched.core.events import (
     ResumeRequested,
     ShutdownRequested,
     SliceGranted,
-    Terminate,
     TimePassed,
     TrialBegan,
     TrialEnded,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.makespan import mixed
+from gpusched.core.commands import Launch
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import DeviceLost, Launch, NodeJoined
+from gpusched.core.events import DeviceLost, NodeJoined
 from gpusched.core.model import Device, Slot
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Starting

@@ -11,8 +11,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import Phase, given, settings
 
+from gpusched.core.commands import Launch
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import DeviceRead, Event, Launch, NodeJoined
+from gpusched.core.events import DeviceRead, Event, NodeJoined
 from gpusched.core.model import Device, Limits
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Finished
