@@ -1,4 +1,4 @@
-"""The scheduler's commands, carried out by the shell once the records that came with them are committed."""
+"""The scheduler's commands (imperative), which are carried out once the records of their turn are committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler's inputs, events (past tense), and its records, which are stored before anything is done upon them.
+"""The scheduler's inputs, events (past tense), and the records that it has stored; its commands are `core.commands`.
 
 `Scheduler.handle(event, now)` answers each event with records and commands. The records are committed first; only then
 are the commands carried out. Every event about a process carries the number of its attempt, so that a late exit of

@@ -122,7 +122,7 @@ def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client
     assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number; set data.decimal")
     _, err = client.said(*asked[:-1])
     assert "Nothing to train: `gpusched windows nothing` has the reasons" in err
-    # Mended, the same question is asked anew; and a retry runs what was refused.
+    # Mended, the same question is asked anew; and a retry runs the refused windows.
     data = client.daemon.data
     (data / "REFUSED").touch()
     assert client.json(*asked)["windows"]["succeeded"] == 2
@@ -347,7 +347,7 @@ def test_other_limits_of_a_batch_at_work_are_applied_and_told(client: Client) ->
 
 
 def test_terms_that_nobody_asks_for_stay_as_they_are(client: Client) -> None:
-    """Whoever submits it again only to wait for it does not reset what others have set."""
+    """Whoever submits it again only to wait for it does not reset the terms that others have set."""
     with client.daemon.fifo():
         client.submit("steady", "FIFO", more=("--set", "run.timeout_s=1000", "--priority", "3"))
         again = ("submit", client.symbols("FIFO"), "--name", "steady", *ASKED)

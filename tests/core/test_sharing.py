@@ -32,7 +32,7 @@ def driver(*devices: Device, estimates: Estimates | None = None) -> Driver:
 
 
 def placed(made: Driver) -> list[str]:
-    """What the last event launched, as `window on device`."""
+    """The launches of the last event, as `window on device`."""
     launches = [command for command in made.commands if isinstance(command, Launch)]
     return [f"{launch.key.label.partition('_')[0]} on {launch.slot.device_id}" for launch in launches]
 

@@ -1,4 +1,4 @@
-"""Frames: what is encoded is decoded, what an older version wrote is understood, what is no frame is refused."""
+"""Frames: each survives encoding and decoding, those of an older version are understood, other bytes are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A survey says what windows would find, and which results are there already."""
+"""A survey foretells the windows of a batch, and finds the results that are there."""
 
 from __future__ import annotations
 
