@@ -320,6 +320,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "status": ("commands.queries:status", "the state of batches", (_maybe_batch, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
     "show": ("commands.queries:show", "all details of a window", (_one_window, _json)),
+    "explain": ("commands.queries:explain", "why a window waits, device by device", (_one_window, _json)),
     "logs": ("commands.queries:logs", "the output of a window", (_one_window, _log)),
     "results": ("commands.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
     "report": ("commands.report:report", "a batch as one HTML file: timeline, devices, metrics", (_report, _json)),
