@@ -120,7 +120,7 @@ class BatchQueue:
 
     def with_result(self) -> tuple[str, ...]:
         """The labels of the windows that should have a result."""
-        return tuple(label for label, entry in self.entries.items() if has_result(entry.state))
+        return tuple([label for label, entry in self.entries.items() if has_result(entry.state)])
 
     def add(self, entry: Entry) -> None:
         self.entries[entry.key.label] = entry
