@@ -18,7 +18,7 @@ from gpusched.core.events import BatchAccepted, WindowMoved
 from gpusched.core.model import Reading, WindowResult
 from gpusched.core.placement import Health
 from gpusched.core.states import Active, Failure, Finished, Running
-from gpusched.core.statuses import UNFINISHED, name_of
+from gpusched.core.statuses import OUTCOMES, UNFINISHED, name_of
 from gpusched.errors import ConfigError
 from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, TroubleKind
 from gpusched.supervisor.followers import News
@@ -80,11 +80,10 @@ class Metrics:
 
     def follow(self, news: News) -> None:
         match news:
-            case BatchAccepted(windows=windows):
+            case BatchAccepted(counts=counts):
                 # Skipped and reused windows are finished from the start, and never move.
-                for _, state in windows:
-                    if isinstance(state, Finished):
-                        self._finished.labels(name_of(state.outcome)).inc()
+                for outcome in counts.keys() & OUTCOMES:
+                    self._finished.labels(outcome).inc(counts[outcome])
             case WindowMoved():
                 self._count(news)
 

@@ -27,6 +27,7 @@ from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, Wi
 from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
 from gpusched.core.planning import INDEX
 from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
+from gpusched.core.statuses import OUTCOMES, tally
 from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
 from gpusched.supervisor.followers import News
@@ -110,14 +111,13 @@ class Index:
 
     def follow(self, news: News) -> None:
         match news:
-            case BatchAccepted(batch=batch, windows=windows):
-                finished = sum(isinstance(state, Finished) for _, state in windows)
-                if finished <= LARGE:
+            case BatchAccepted(batch=batch, counts=counts):
+                if tally(counts, OUTCOMES) <= LARGE:
                     self.rewrite(batch)
                     return
                 self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
                 self._incomplete.add(batch.id)
-                if finished < len(windows):  # otherwise it is gathered when its results have been checked
+                if counts.get("queued"):  # otherwise it is gathered when its results have been checked
                     self._behind.append(batch.id)
             case BatchReopened(batch_id=batch_id):
                 row = self._store.batch(batch_id)
