@@ -23,6 +23,7 @@ from gpusched.client.drawing import run as live
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.overview import Overview
 from gpusched.client.views.panels import Cursor
+from gpusched.core.commands import Command, Launch
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -31,10 +32,8 @@ from gpusched.core.events import (
     BatchSubmitted,
     ChangeAdvanced,
     ChangeMade,
-    Command,
-    DevicesFound,
     Event,
-    Launch,
+    NodeJoined,
     ProgressReported,
     WindowsAdded,
 )
@@ -64,7 +63,7 @@ def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
             if not isinstance(record, BatchAccepted | BatchAltered | ChangeAdvanced | ChangeMade | WindowsAdded):
                 seen.apply(record, now)
 
-    send(DevicesFound(devices=cards))
+    send(NodeJoined(devices=cards))
     seen.apply(BatchAnnounced(batch=_status(windows)), now)
     send(BatchSubmitted(batch=BATCH, windows=plan(windows)))
     for number in range(ENDED + GPUS * SLOTS):

@@ -18,18 +18,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from gpusched.core.commands import CheckResults, Command, Launch
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import (
-    AttemptEnded,
-    AttemptStarted,
-    BatchSubmitted,
-    CheckResults,
-    Command,
-    DevicesFound,
-    Event,
-    Launch,
-    ResultsChecked,
-)
+from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, Event, NodeJoined, ResultsChecked
 from gpusched.core.model import CPU, Batch, BatchSpec, Device, Instant, PlannedWindow, Window, WindowKey, WindowResult
 from gpusched.core.scheduler import Scheduler
 
@@ -120,7 +111,7 @@ def simulate(
         heapq.heappush(running, (now + seconds(number, command.slot.device_id), command.key))
         send(AttemptStarted(key=command.key, attempt=1, pid=1))
 
-    send(DevicesFound(devices=devices))
+    send(NodeJoined(devices=devices))
     windows = (
         PlannedWindow(window=Window(symbol, _DAY, _DAY), usable_rows=count)
         for symbol, count in zip(numbers, rows, strict=True)

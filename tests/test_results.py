@@ -1,4 +1,4 @@
-"""`load_results`, and what is loaded by a row of it."""
+"""`load_results`, and loading from a row of it."""
 
 from __future__ import annotations
 
@@ -53,6 +53,12 @@ def test_what_is_told_of_the_data_is_text(tmp_path: Path) -> None:
     frame = gpusched.load_results(write(tmp_path, SUCCESS | {"data_notes": notes}, SUCCESS))
     assert frame["data_notes"].iloc[0] == "÷ 4; 1 day missing"
     assert frame["data_notes"].isna().iloc[1]
+
+
+def test_settings_are_columns(tmp_path: Path) -> None:
+    frame = gpusched.load_results(write(tmp_path, SUCCESS | {"settings": {"workload.alpha": 0.1}}, SUCCESS))
+    assert frame["workload.alpha"].iloc[0] == 0.1
+    assert frame["workload.alpha"].isna().iloc[1]
 
 
 def test_the_file_itself_may_be_named_and_may_be_growing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The scheduler's inputs, events (past tense), and its outputs: records to be stored and commands to be carried out.
+"""The scheduler's inputs, events (past tense), and the records that it has stored; its commands are `core.commands`.
 
 `Scheduler.handle(event, now)` answers each event with records and commands. The records are committed first; only then
 are the commands carried out. Every event about a process carries the number of its attempt, so that a late exit of
@@ -16,15 +16,14 @@ from gpusched.core.model import (
     Batch,
     DataNotes,
     Device,
+    Health,
     HoldKind,
     HoldReason,
     HostReading,
     PlannedWindow,
     Reading,
-    Slot,
     WindowKey,
 )
-from gpusched.core.placement import Health
 from gpusched.core.states import Ending, State, Usage
 from gpusched.core.statuses import WindowVerb
 from gpusched.core.terms import Terms
@@ -132,12 +131,28 @@ class ShutdownRequested(msgspec.Struct, frozen=True, kw_only=True):
 # -- events: devices and time ------------------------------------------------------------------------------------------
 
 
-class DevicesFound(msgspec.Struct, frozen=True, kw_only=True):
-    """The devices of the pool. Sent once, before any batch."""
+class NodeJoined(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine's devices are in the pool, for the first time or again: a node that was silent has answered."""
 
+    #: name of the node; empty: this machine
+    host: str = ""
     devices: tuple[Device, ...]
     #: ids of the devices whose trial has not ended yet: nothing is placed there
     trying: frozenset[str] = frozenset()
+
+
+class NodeSilent(msgspec.Struct, frozen=True, kw_only=True):
+    """A node does not answer: nothing is placed there until it joins again, and its windows go on."""
+
+    host: str
+    reason: str
+
+
+class NodeLost(msgspec.Struct, frozen=True, kw_only=True):
+    """A node is gone, and every process on it has ended: its devices leave the pool, its windows go elsewhere."""
+
+    host: str
+    reason: str
 
 
 class TrialBegan(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,7 +216,9 @@ Event = (
     | SliceGranted
     | TermsRequested
     | ShutdownRequested
-    | DevicesFound
+    | NodeJoined
+    | NodeSilent
+    | NodeLost
     | TrialBegan
     | TrialEnded
     | DeviceVanished
@@ -358,39 +375,3 @@ Record = (
 )
 #: an entry of the stream that followers receive, in order
 Update = Record | ProgressReported
-
-# -- commands: carried out once the records are committed --------------------------------------------------------------
-
-
-class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """Fork the process of an attempt. Answered by `AttemptStarted` and `AttemptEnded`, or by the latter alone."""
-
-    key: WindowKey
-    attempt: int
-    slot: Slot
-
-
-class Terminate(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask the process group of a running attempt to end (SIGTERM)."""
-
-    key: WindowKey
-    attempt: int
-
-
-class CheckResults(msgspec.Struct, frozen=True, kw_only=True):
-    """Check that the results of a batch, all of whose windows are finished, exist. Answered by `ResultsChecked`."""
-
-    batch_id: str
-    #: unique number of the check
-    check: int
-    labels: tuple[str, ...]
-
-
-class Kill(msgspec.Struct, frozen=True, kw_only=True):
-    """End the process group of a running attempt (SIGKILL)."""
-
-    key: WindowKey
-    attempt: int
-
-
-Command = Launch | Terminate | Kill | CheckResults

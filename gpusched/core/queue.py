@@ -46,7 +46,12 @@ class Entry:
         self.device = self.host = NOTHING
         #: it ran out of memory on a GPU that it had to itself, and the batch may use the CPU: it runs there next
         self.on_cpu = False
-        self.story: deque[str] = deque(maxlen=STORY_LINES)
+        #: the latest lines of its story; a deque of its own would be most of the memory of a window that waits
+        self.story: tuple[str, ...] = ()
+
+    def tell(self, line: str) -> None:
+        """Add a line to its story, and drop the oldest of too many."""
+        self.story = (*self.story[1 - STORY_LINES :], line)
 
 
 class BatchQueue:
@@ -106,7 +111,17 @@ class BatchQueue:
 
     @property
     def may_have_ready(self) -> bool:
-        return bool(self._ready) and self.held is None and not self._is_being_cancelled
+        return bool(self._ready) and self.held is None and not self.is_being_cancelled
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether as many windows run as may run at once."""
+        return 0 < self.batch.spec.workers <= self.active
+
+    def ahead_of(self, entry: Entry, now: Instant) -> int:
+        """The number of windows that may be placed now and go before `entry`."""
+        others = (one for one in self.windows if one.order < entry.order)
+        return sum(isinstance(one.state, Queued) and one.ready_at <= now.monotonic for one in others)
 
     def none_is_queued(self) -> None:
         """Clear the heaps at once, after all windows were cancelled, instead of dropping their items one by one."""
@@ -120,7 +135,7 @@ class BatchQueue:
             self.with_result.pop(entry.key.label, None)
 
     @property
-    def _is_being_cancelled(self) -> bool:
+    def is_being_cancelled(self) -> bool:
         return any(change.verb == "cancel" and change.label is None for change in self.changes)
 
     @property

@@ -18,6 +18,7 @@ from typing import assert_never
 from gpusched.core.attempts import Attempts
 from gpusched.core.books import Books
 from gpusched.core.changes import LARGE, SLICE_WINDOWS
+from gpusched.core.commands import Command, Kill, Launch
 from gpusched.core.devices import Devices
 from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates
@@ -28,16 +29,15 @@ from gpusched.core.events import (
     BatchRecovered,
     BatchSubmitted,
     ChangeRequested,
-    Command,
     DeviceLost,
     DeviceRead,
-    DevicesFound,
     DeviceVanished,
     DrainRequested,
     Event,
     HostRead,
-    Kill,
-    Launch,
+    NodeJoined,
+    NodeLost,
+    NodeSilent,
     ProcessStuck,
     Record,
     ResultsChecked,
@@ -51,10 +51,12 @@ from gpusched.core.events import (
     WindowsAdded,
     WindowsArrived,
 )
+from gpusched.core.explain import explain
 from gpusched.core.failures import TREATMENTS, missed
 from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.reasons import Explanation
 from gpusched.core.requests import Requests
 from gpusched.core.states import Active, Failure, Finished, Queued, Starting, State, Stopping
 from gpusched.core.statuses import status_of
@@ -128,8 +130,12 @@ class Scheduler:
                 self._requests.make_slice(now)
             case TermsRequested():
                 self._requests.change_terms(event, now)
-            case DevicesFound():
-                self._devices.found(event, now)
+            case NodeJoined():
+                self._devices.joined(event, now)
+            case NodeSilent():
+                self._devices.silent(event, now)
+            case NodeLost():
+                self._node_lost(event, now)
             case TrialBegan():
                 self._devices.trial_began(event, now)
             case TrialEnded():
@@ -139,7 +145,7 @@ class Scheduler:
             case DeviceRead():
                 self._devices.read(event.reading, now)
             case HostRead():
-                self.pool.observe_host(event.reading, self._books.pids(self.pool.allocations()), now.monotonic)
+                self.pool.observe_host(event.reading, now.monotonic)
             case DeviceLost():
                 self._devices.close(event.device_id, "quarantined", event.reason, now)
             case DrainRequested():
@@ -194,7 +200,7 @@ class Scheduler:
         """Why nothing runs although there is work: other programs use the memory of every device. None: not starved."""
         if self.active == 0 and not self._shutdown:
             for batch in self._books.open.values():
-                if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
+                if batch.may_have_ready and (full := self.pool.offers.full(batch.batch.device)):
                     return full
         return None
 
@@ -214,6 +220,14 @@ class Scheduler:
 
     def state(self, key: WindowKey) -> State:
         return self._books.batches[key.batch_id].entries[key.label].state
+
+    def explain(self, key: WindowKey, now: Instant) -> Explanation | None:
+        """What a window does, and why it waits if it does; None if the scheduler does not know its batch."""
+        batch = self._books.batches.get(key.batch_id)
+        if batch is None or key.label not in batch.entries:
+            return None
+        entry, dispatcher = batch.entries[key.label], self._dispatcher
+        return explain(entry, batch, dispatcher=dispatcher, pool=self.pool, shutdown=self._shutdown, now=now)
 
     def blames(self, key: WindowKey, failure: Failure) -> bool:
         """Whether `failure` would use up one of the window's attempts, although its device may be the cause.
@@ -239,6 +253,10 @@ class Scheduler:
 
     def batches(self) -> tuple[Batch, ...]:
         return tuple(queue.batch for queue in self._books.batches.values())
+
+    def running_batches(self) -> tuple[str, ...]:
+        """The ids of the batches whose windows hold slots."""
+        return tuple(batch.batch.id for batch in self._books.open.values() if batch.active)
 
     def open_batches(self) -> tuple[Batch, ...]:
         """The unfinished batches."""
@@ -323,11 +341,20 @@ class Scheduler:
             entry, slot = placement.entry, placement.slot
             assert isinstance(entry.state, Queued)
             attempt = entry.state.attempt
-            self.pool.allocate(slot, entry.key, placement.device, placement.host)
+            demand, ends_at = placement.demand, placement.ends_at
+            self.pool.allocate(slot, entry.key, demand.device, demand.host, ends_at=ends_at)
             self._dispatcher.served(self._books.batches[entry.key.batch_id])
             self._books.move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
             self._books.commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
             self._books.timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
+
+    def _node_lost(self, event: NodeLost, now: Instant) -> None:
+        """End the attempts on a lost node: their processes are gone, and nobody is left there to say so."""
+        for entry in self._devices.node_lost(event, now):
+            assert isinstance(entry.state, Active)
+            lost = Failure(kind="node_lost", message=f"node {event.host} was lost: {event.reason}")
+            self._attempts.ended(AttemptEnded(key=entry.key, attempt=entry.state.attempt, ending=lost), now)
+        self._devices.hold_stranded(now)
 
     def _shut_down(self, event: ShutdownRequested, now: Instant) -> None:
         self._shutdown = True

@@ -9,7 +9,7 @@ import msgspec
 
 from gpusched.core import planning
 from gpusched.core.model import Batch, BatchSpec, WindowKey
-from gpusched.core.placement import Pool
+from gpusched.core.pool import Pool
 from gpusched.core.statuses import STATUSES
 from gpusched.devices.naming import named
 from gpusched.errors import InputError, similar

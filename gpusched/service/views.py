@@ -15,7 +15,8 @@ from gpusched.core.events import (
     WindowsAdded,
 )
 from gpusched.core.model import Batch, DataNote
-from gpusched.core.placement import Pool
+from gpusched.core.pool import Pool
+from gpusched.core.reasons import Explanation, Hindrance, summary
 from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
 from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
 from gpusched.core.worth import is_constant
@@ -25,6 +26,7 @@ from gpusched.protocol import (
     BatchStatus,
     Delta,
     DeviceStatus,
+    Explained,
     ResultLine,
     StoryLine,
     WindowDetail,
@@ -117,6 +119,19 @@ def window_detail(
     )
 
 
+def explained(row: WindowRow, told: Explanation | None, unwritable: str | None) -> Explained:
+    """What a window does. `told` by the scheduler; None: only the store remembers it, so its batch is finished.
+
+    `unwritable`: why the store cannot be written.
+    """
+    if told is None:
+        told = Explanation(status=status_of(row.state), summary=summary(row.state))
+    if unwritable is not None and not isinstance(row.state, Finished):
+        store = Hindrance("store", f"nothing is launched while the store cannot be written: {unwritable}")
+        told = msgspec.structs.replace(told, hindrances=(store, *told.hindrances))
+    return Explained(key=row.key, explanation=told)
+
+
 def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
     """The devices of the pool, in its order."""
     return tuple(
@@ -128,7 +143,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             width=state.width,
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
-            reserved_bytes=(pool.host if state.device.kind == "host" else state.memory).reserved_bytes,
+            reserved_bytes=(state.host.memory if state.device.kind == "host" else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
             since_at=state.since,
         )

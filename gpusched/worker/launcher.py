@@ -43,11 +43,14 @@ import msgspec
 
 from gpusched.worker import linux
 from gpusched.worker.child import BLOCKED_SIGNALS, become_window
+from gpusched.worker.code import imported_files
+from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
     Forked,
     Gone,
+    Imported,
     LauncherReply,
     LauncherRequest,
     Needs,
@@ -55,11 +58,11 @@ from gpusched.worker.messages import (
     Preloaded,
     PreloadFailed,
     Refused,
+    SettingsJob,
     SurveyJob,
     WindowJob,
 )
 from gpusched.worker.stream import error_message
-from gpusched.worker.window import load_function, load_module
 from gpusched.workload import BadParameters
 
 _DESCRIPTORS = array.array("i")
@@ -158,6 +161,7 @@ class Launcher:
             for name in imports if needed_by == "window" else ():
                 _import(name)
         except Exception as error:  # a user's module can raise anything
+            self._send(Imported(files=imported_files(code_of(workload))))
             failure = error_message("bad_parameters", error)
             self._send(
                 PreloadFailed(
@@ -171,6 +175,8 @@ class Launcher:
             importlib.invalidate_caches()
             return False
         self._preloaded.add((workload, needed_by))
+        if files := imported_files(code_of(workload)):
+            self._send(Imported(files=files))
         if needed_by == "window":
             prepare_to_fork()
             self._shared_bytes = linux.own_bytes()
@@ -180,7 +186,7 @@ class Launcher:
 
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
         job = request.job
-        imports = job.imports if isinstance(job, WindowJob) else ()
+        imports = job.imports if isinstance(job, WindowJob | SettingsJob) else ()
         if not isinstance(job, SurveyJob) and not self._preload(job.workload, "window", imports, request.id):
             return
         if linux.thread_count() != 1:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
+from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminate
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchSubmitted,
-    CheckResults,
-    Command,
-    DevicesFound,
     Event,
     HostRead,
-    Kill,
-    Launch,
+    NodeJoined,
     Record,
     ResultsChecked,
-    Terminate,
     TimePassed,
 )
 from gpusched.core.model import (
@@ -54,12 +50,15 @@ RESULT = WindowResult(
 )
 
 
-def cpu(capacity: int = 1, *, auto: bool = True) -> Device:
-    return Device(id=CPU, name="the processors", kind="host", lightgbm_type="cpu", capacity=capacity, auto=auto)
+def cpu(capacity: int = 1, *, auto: bool = True, host: str = "") -> Device:
+    id_ = f"{CPU}@{host}" if host else CPU
+    return Device(
+        id=id_, host=host, name="the processors", kind="host", lightgbm_type="cpu", capacity=capacity, auto=auto
+    )
 
 
-def gpu(number: int = 0, capacity: int = 1) -> Device:
-    return Device(id=f"GPU-{number}", name="a card", lightgbm_type="cuda", capacity=capacity)
+def gpu(number: int = 0, capacity: int = 1, *, host: str = "") -> Device:
+    return Device(id=f"GPU-{number}", host=host, name="a card", lightgbm_type="cuda", capacity=capacity)
 
 
 def reading(
@@ -143,7 +142,7 @@ class Driver:
         self.commands: list[Command] = []
         #: labels of the windows whose results are missing at the end of their batch
         self.missing: tuple[str, ...] = ()
-        self.send(DevicesFound(devices=devices or (cpu(),)))
+        self.send(NodeJoined(devices=devices or (cpu(),)))
 
     def send(self, event: Event) -> Driver:
         now = Instant(monotonic=self.at, wall=self.at + 1e9)

@@ -1,4 +1,4 @@
-"""The host's memory is shared out as a GPU's is: what is expected is set aside, and what ran out costs no try."""
+"""The host's memory is shared out as a GPU's is: expected memory is set aside, and running out costs no try."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_window_that_ran_out_gets_more_and_then_all_and_loses_no_try() -> None
     moved = next(r for r in driver.records if isinstance(r, WindowMoved))
     assert moved.reason == f"{OUT.message}; next with 300 MiB set aside"
     assert isinstance(driver.state(A), Starting), "at once"
-    assert driver.scheduler.pool.host.promised[0] == Need(300 * MIB)
+    assert driver.scheduler.pool.hosts[""].memory.promised[0] == Need(300 * MIB)
     driver.end(A, 2, OUT, Usage(own_memory_bytes=250 * MIB))
     moved = next(r for r in driver.records if isinstance(r, WindowMoved))
     assert moved.reason == f"{OUT.message}; next alone"

@@ -1,4 +1,4 @@
-"""What the scheduler does, story by story."""
+"""The scheduler, story by story."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 import msgspec
 import pytest
 
+from gpusched.core.commands import CheckResults, Command, Launch
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
@@ -20,14 +21,11 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     ChangeRequested,
-    CheckResults,
-    Command,
     DeviceLost,
     DeviceRead,
-    DevicesFound,
     DrainRequested,
     Event,
-    Launch,
+    NodeJoined,
     Record,
     ResultsChecked,
     ResumeRequested,
@@ -184,7 +182,7 @@ def test_equal_windows_go_as_submitted() -> None:
 
 
 def busy() -> Driver:
-    """One slot, and a window on it, so that what is submitted next has to wait."""
+    """One slot, and a window on it, so that the next batch has to wait."""
     return Driver().submit(batch("first"), ["X"])
 
 
@@ -304,7 +302,7 @@ def test_a_retry_starts_the_count_anew() -> None:
     driver = Driver().submit(BREAKER, names(6))
     fail(fail(driver, "W00"), "W01")
     driver.send(ChangeRequested(verb="retry", batch_id="b", label=label("W00")))
-    # W00 was submitted first, so it comes before what has not run yet, but after what holds the slot.
+    # W00 was submitted first, so it comes before windows that have not run yet, but after the one that holds the slot.
     assert holds(fail(driver, "W02")) == []
     assert driver.launched == ["W00"]
     assert holds(driver.end(key("W00"), 2, failure())) == []
@@ -574,7 +572,7 @@ def test_device_memory_asks_for_more_and_then_for_a_device_alone(learned: int, f
     estimates.observe("w:train", "cuda", 100, 1.0, learned or None)
     driver = Driver()
     driver.scheduler = Scheduler(estimates)
-    driver.send(DevicesFound(devices=(gpu(0, 2),))).submit(batch(limits=ONCE), ["A", "B"])
+    driver.send(NodeJoined(devices=(gpu(0, 2),))).submit(batch(limits=ONCE), ["A", "B"])
     driver.send(DeviceRead(reading=reading(free=40 * GIB, total=48 * GIB)))
     driver.end(A, 1, failure("device_memory"))
     state = driver.scheduler.pool.devices["GPU-0"]
@@ -639,10 +637,10 @@ def test_what_was_learned_is_set_aside_before_anything_is_used() -> None:
     estimates.observe("w:train", "cpu", 100, 1.0, 9 * GIB)
     driver = Driver(gpu(0, 3), cpu(auto=False))
     driver.scheduler = Scheduler(estimates)
-    driver.send(DevicesFound(devices=(gpu(0, 3), cpu(auto=False))))
+    driver.send(NodeJoined(devices=(gpu(0, 3), cpu(auto=False))))
     driver.send(DeviceRead(reading=reading(free=10 * GIB, total=16 * GIB))).submit(batch(limits=ONCE), ["A", "B", "C"])
     assert driver.launched == ["A", "B"]
-    # both use what was promised to them, and somebody else has gone
+    # both use the memory promised to them, and somebody else has gone
     processes = {11: 4 * GIB, 22: 4 * GIB}
     driver.start(A, pid=11).start(B, pid=22)
     assert driver.send(DeviceRead(reading=reading(free=3 * GIB, total=16 * GIB, processes=processes))).launched == []
@@ -835,7 +833,7 @@ def test_an_answer_of_before_a_retry_finishes_nothing() -> None:
     def send(event: Event) -> tuple[list[Record], list[Command]]:
         return scheduler.handle(event, now)
 
-    send(DevicesFound(devices=(cpu(2),)))
+    send(NodeJoined(devices=(cpu(2),)))
     send(BatchSubmitted(batch=batch(limits=Limits(max_attempts=1)), windows=(planned("A"), planned("B"))))
     send(AttemptEnded(key=A, attempt=1, ending=failure()))
     _, (asked,) = send(AttemptEnded(key=B, attempt=1, ending=RESULT))
@@ -858,7 +856,7 @@ def test_remembered_batches_cost_others_nothing() -> None:
 
     def least_seconds(remembered: int) -> float:
         scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
-        scheduler.handle(DevicesFound(devices=(cpu(),)), now)
+        scheduler.handle(NodeJoined(devices=(cpu(),)), now)
         for number in range(remembered):
             windows = (planned("A", skip="no data"),)
             scheduler.handle(BatchSubmitted(batch=batch(f"old{number}"), windows=windows), now)

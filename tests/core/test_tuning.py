@@ -12,15 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusched.core.events import (
-    AttemptEnded,
-    AttemptStarted,
-    BatchSubmitted,
-    DevicesFound,
-    DeviceTuned,
-    Event,
-    Launch,
-)
+from gpusched.core.commands import Launch
+from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, DeviceTuned, Event, NodeJoined
 from gpusched.core.model import Device, Instant, WindowKey
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.tuning import Tuner
@@ -117,7 +110,7 @@ class Machine:
         self.tuned: list[DeviceTuned] = []
         self._running: list[tuple[float, int, WindowKey]] = []
         self._launches = 0
-        self.send(DevicesFound(devices=devices))
+        self.send(NodeJoined(devices=devices))
 
     def send(self, event: Event) -> None:
         records, commands = self.scheduler.handle(event, Instant(monotonic=self.now, wall=self.now))

@@ -95,7 +95,7 @@ def test_the_same_batch_again(daemon: Daemon, name: str) -> None:
         again = connection.submit(spec, source="other", name=name)
         assert again.how == "known"
         assert again.batch.id == name
-        # How a batch is run is not what it is.
+        # Terms are not part of a batch's identity.
         patient = msgspec.structs.replace(spec, limits=Limits(max_attempts=7), workers=1, priority=3)
         assert connection.submit(patient, source="s", name=name).how == "known"
         release()
@@ -188,9 +188,9 @@ for _ in range(50):
         ({"workers": -1}, "workers is out of range"),
         ({"priority": 1 << 62}, "priority is out of range"),
         ({"limits": {"max_attempts": 0}}, "max_attempts is out of range"),
-        ({"limits": {"grace_s": -1}}, "grace_s is out of range"),
+        ({"limits": {"grace_s": -1}}, "grace_s is out of range: at least 0 and at most 10,000,000"),
         ({"limits": {"memory_limit_bytes": 1 << 62}}, "memory_limit_bytes is out of range"),
-        ({"limits": {"log_limit_bytes": 1}}, "log_limit_bytes is out of range"),
+        ({"limits": {"log_limit_bytes": 1}}, "log_limit_bytes is out of range: 0, or at least 65,536"),
         ({"device": "cuda"}, "no cuda device"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -338,7 +338,7 @@ def test_a_snapshot_and_its_deltas_have_no_gap(daemon: Daemon, name: str) -> Non
 
 
 def counted(counts: dict[str, int], deltas: Sequence[object], name: str) -> dict[str, int]:
-    """The counts of a snapshot, carried on by what followed."""
+    """The counts of a snapshot, carried on by the deltas."""
     for delta in deltas:
         if isinstance(delta, WindowMoved) and delta.key.batch_id == name:
             for state, change in ((delta.old, -1), (delta.new, 1)):

@@ -1,20 +1,20 @@
-"""The supervisor's side of the launcher: the only module that starts processes.
+"""The supervisor's side of the launcher.
 
 `Launcher.fork` starts a window's process, and `Process.wait` follows it to its end. The processes are forked from a
 launcher process, one for each workload module (and each set of modules that commands have preloaded), since the side
 effects of importing one module (a thread, a blocked package) must not reach another's windows. A launcher process is
-started on first use, replaced when it has died, and exits when idle. `link` is the connection to one launcher process,
-`process` one process that it has forked. Everything here runs in asyncio's event loop, whose readers cost less per
-window than a task would.
+started on first use, replaced when it has died or the workload's code has changed, and exits when idle. `link` is the
+connection to one launcher process, `process` one process that it has forked. Everything here runs in asyncio's event
+loop, whose readers cost less per window than a task would.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import secrets
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,14 +24,19 @@ from typing import Self
 import anyio
 
 import gpusched
-from gpusched import __version__
+from gpusched import __version__, programs
 from gpusched.engines.condition import Condition
+from gpusched.engines.engine import Upgraded
 from gpusched.engines.local import leftovers
 from gpusched.engines.local.link import Link
 from gpusched.engines.local.logs import Logs, end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
+from gpusched.programs import Program
 from gpusched.worker.messages import Fork, Job, Needs, TrialJob
+from gpusched.worker.threads import capped
+
+log = logging.getLogger("gpusched.daemon")
 
 #: seconds that `aclose` waits at most for processes that do not die
 CLOSE_LIMIT_S = 15.0
@@ -43,10 +48,7 @@ LOG_LIMIT_BYTES = 10 << 20
 _LOG_CHARS = 2000
 #: environment of the launcher process: no thread pools, since a fork would copy their locks but not their threads
 _SINGLE_THREADED = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    **capped(1),
     # where pyarrow is installed, pandas imports it, and its allocator would start a thread
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
@@ -60,13 +62,6 @@ class LauncherLost(LaunchError):
 
     problem = "the launcher process died (exit status {status}); the end of its log:\n{log}"
     remedy = "the next window starts a new one; if this repeats, run `gpusched doctor`"
-
-
-class Upgraded(LaunchError):
-    """The files of gpusched belong to another version than the running one, and a new launcher would be of that."""
-
-    problem = "gpusched {running} was replaced by {installed} while it ran"
-    remedy = "restart the daemon (`systemctl restart gpusched`): it takes up its batches as the new version"
 
 
 class LauncherAbandoned(LaunchError):
@@ -213,13 +208,17 @@ class Launcher:
     def _connected(self, workload: str, imports: tuple[str, ...]) -> Link:
         key = (_module(workload), imports)
         link = self._links.get(key)
+        if link is not None and not link.closed and link.is_outdated:
+            log.info("its code has changed, so a new launcher takes over workload=%s", workload)
+            link.leave_when_idle()
+            link = None
         if link is None or link.closed:
             mark = f"{self._mark}/{self.starts + 1}"
             link = self._links[key] = Link(self._spawn, mark, self._idle_timeout_s, self._condition)
             self._tending[link] = asyncio.get_running_loop().create_task(self._tend(key, link))
         return link
 
-    def _spawn(self, descriptor: int, mark: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, descriptor: int, mark: str) -> Program:
         if (installed := _installed_version()) not in (None, __version__):
             raise Upgraded(running=__version__, installed=installed)
         arguments = [sys.executable, "-P", "-m", "gpusched.worker.launcher", str(descriptor), str(os.getpid())]
@@ -229,14 +228,12 @@ class Launcher:
         log = self.logs.open(log_path, LOG_LIMIT_BYTES)
         try:
             self.starts += 1
-            return subprocess.Popen(
+            return programs.start(
                 arguments,
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment | _SINGLE_THREADED | {leftovers.VARIABLE: mark},
-                pass_fds=(descriptor,),
-                start_new_session=True,
+                environment=self._environment | _SINGLE_THREADED | {leftovers.VARIABLE: mark},
+                kept_open=(descriptor,),
             )
         except BaseException:
             self.logs.close(log_path)
@@ -256,8 +253,8 @@ class Launcher:
 
 
 def _module(workload: str) -> str:
-    """The module of an entry point `package.module:function`."""
-    return workload.partition(":")[0]
+    """The module of an entry point `package.module:function`, with the directory that it may name."""
+    return workload.rpartition(":")[0]
 
 
 def _installed_version() -> str | None:

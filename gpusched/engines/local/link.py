@@ -10,21 +10,24 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Protocol
 
 import anyio
 import msgspec
 
 from gpusched.engines.condition import Condition
+from gpusched.engines.engine import LaunchRefused, LibraryNotLoadable, NoMemoryToFork, WorkloadNotLoadable
 from gpusched.engines.local import groups, leftovers, proc
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
+from gpusched.programs import Program
 from gpusched.teacher.runtime import remedy_for
+from gpusched.worker.code import stamp_of
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
     Forked,
     Gone,
+    Imported,
     LauncherReply,
     LauncherRequest,
     Needs,
@@ -33,6 +36,7 @@ from gpusched.worker.messages import (
     PreloadFailed,
     ProcessEnd,
     Refused,
+    Stamp,
 )
 
 #: seconds that a launcher may take to kill and reap its windows before it is killed itself
@@ -50,56 +54,11 @@ _encoder = msgspec.json.Encoder()
 _reply_decoder = msgspec.json.Decoder(LauncherReply)
 
 
-class LaunchRefused(LaunchError):
-    """The launcher is alive but could not fork."""
-
-    problem = "the window process could not be started: {reason}"
-    remedy = "free memory or processes, or mend the workload's imports, then retry the window"
-
-
-class NoMemoryToFork(LaunchError):
-    """The launcher is alive, but the kernel has no memory for another process."""
-
-    problem = "out of host memory: a window process could not be forked"
-    remedy = "it is tried again when there is more room; free memory, or give the service more"
-
-
-class WorkloadNotLoadable(LaunchError):
-    """The workload's module cannot be imported or has no such function: no window of it can run."""
-
-    problem = "{message}"
-    remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
-
-    def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
-        self.traceback = traceback
-        super().__init__(message=message, first=first)
-
-
-class LibraryNotLoadable(WorkloadNotLoadable):
-    """The machine lacks a library that the workload's module needs."""
-
-    problem = "{message}"
-    remedy = "{first}, then retry"
-
-
 def _not_loadable(message: str, traceback: str) -> WorkloadNotLoadable:
     first = remedy_for(message)
     if first is not None:
         return LibraryNotLoadable(message=message, traceback=traceback, first=first)
     return WorkloadNotLoadable(message=message, traceback=traceback)
-
-
-class Started(Protocol):
-    """A launcher process that was started: the part of `subprocess.Popen` that is used here."""
-
-    @property
-    def pid(self) -> int: ...
-
-    def poll(self) -> int | None:
-        """Reap the process if it has exited; return its exit status, or None."""
-
-    def wait(self) -> int:
-        """Wait until the process has exited, and reap it; return its exit status."""
 
 
 class Link:
@@ -109,7 +68,7 @@ class Link:
     """
 
     def __init__(
-        self, spawn: Callable[[int, str], Started], mark: str, idle_timeout_s: float | None, condition: Condition
+        self, spawn: Callable[[int, str], Program], mark: str, idle_timeout_s: float | None, condition: Condition
     ) -> None:
         """`spawn` starts a launcher process, given its end of the socket and the mark for its environment."""
         self._loop = asyncio.get_running_loop()
@@ -133,6 +92,8 @@ class Link:
         self._hung_up = False
         self._outgoing: collections.deque[tuple[bytes, tuple[int, ...]]] = collections.deque()
         self.processes: dict[int, Process] = {}
+        #: files of the workload, as they were when the launcher imported them
+        self._files: tuple[Stamp, ...] = ()
         self._preloads: dict[tuple[str, Needs], asyncio.Future[float]] = {}
         self._watch_timer: asyncio.TimerHandle | None = None
         #: loop time since which the launcher has owed an answer and said nothing
@@ -232,6 +193,8 @@ class Link:
                 self.processes.pop(reply.id).set_refused(
                     NoMemoryToFork() if reply.out_of_memory else LaunchRefused(reason=reply.reason)
                 )
+            case Imported(files=files):
+                self._files = files
             case Preloaded():
                 self._preloads.pop((reply.workload, reply.needed_by)).set_result(reply.seconds)
             case PreloadFailed():
@@ -240,6 +203,17 @@ class Link:
                     self._preloads.pop((reply.workload, reply.needed_by)).set_exception(failure)
                 else:
                     self.processes.pop(reply.id).set_refused(failure)
+        if self._idle:
+            self._leave_later()
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a file that the launcher has imported is not as it was then."""
+        return any(stamp_of(stamp.path) != stamp for stamp in self._files)
+
+    def leave_when_idle(self) -> None:
+        """Retire as soon as the processes that it has forked are gone."""
+        self._idle_timeout_s = 0.0
         if self._idle:
             self._leave_later()
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.config.batch import MEGABYTE
-from gpusched.config.schema import Count, Priority, Seconds
+from gpusched.config.schema import MEGABYTE, Count, Priority, Seconds
 from gpusched.core.model import Window
 from gpusched.core.planning import label_problem
 from gpusched.core.symbols import symbol_problem
