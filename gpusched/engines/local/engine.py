@@ -69,7 +69,11 @@ class LocalEngine:
             condition=self.condition,
         )
         self._warm_up = WarmUp(self.launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        self.sampler = Sampler(found.devices, inventory=Inventory(look, found) if standing or found.devices else None)
+        self.sampler = Sampler(
+            found.devices,
+            inventory=Inventory(look, found) if standing or found.devices else None,
+            windows=self.memory.windows,
+        )
         self._logs_dir = state_dir / "logs"
         self._mark = mark
         #: processes that an earlier supervisor has left and that do not die
