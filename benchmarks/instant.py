@@ -14,7 +14,7 @@ from benchmarks.makespan import RESULT
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, HostReading, PlannedWindow, WindowResult
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.nvidia.sampler import Noticed
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import End, LeftBehind, LogPiece, OnMessage, OnStuck, Verdict, WorkloadNotLoadable

@@ -12,8 +12,10 @@ from gpusched.core.estimates import Estimate
 from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES
 from gpusched.core.model import BatchSpec, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
-from gpusched.devices import discovery as discovery
+from gpusched.devices import processors
 from gpusched.devices.naming import Selected, by_device, select
+from gpusched.devices.nvidia import cards
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.errors import ConfigError
 
 #: GPU memory that one slot is assumed to need until windows have been observed
@@ -84,7 +86,7 @@ class PoolRules(msgspec.Struct, frozen=True):
     #: the costs of earlier windows
     learned: tuple[Estimate, ...] = ()
 
-    def select(self, discovered: discovery.Discovery) -> Selected:
+    def select(self, discovered: Discovery) -> Selected:
         """The discovered GPUs that the configuration allows."""
         return choose(self.config, discovered)
 
@@ -98,16 +100,16 @@ def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
     return choose(config, look(wanted))
 
 
-def look(wanted: DeviceChoice = "auto") -> discovery.Discovery:
+def look(wanted: DeviceChoice = "auto") -> Discovery:
     """Find the GPUs that the operator's mask allows, for batches which ask for `wanted`. May block for seconds."""
     if wanted == "cpu":
-        return discovery.Discovery(devices=(), notes=())
+        return Discovery(devices=(), notes=())
     # The warm-up finds the real one.
     presumed: DeviceType = "cuda" if wanted == "cuda" else "gpu"
-    return discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), lightgbm_type=presumed)
+    return cards.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), lightgbm_type=presumed)
 
 
-def choose(config: Config, discovered: discovery.Discovery) -> Selected:
+def choose(config: Config, discovered: Discovery) -> Selected:
     """The discovered GPUs that `devices.include` and `devices.exclude` allow."""
     if not discovered.devices:
         return Selected((), discovered.notes)
@@ -126,7 +128,7 @@ def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned:
     """
     gpus, notes = selected.devices, selected.notes
     settings = config.devices
-    cores = discovery.usable_cores()
+    cores = processors.usable_cores()
     own_slots: dict[str, Slots] = {}
     if gpus:
         own_slots, more = by_device("devices.slots_by_device", settings.slots_by_device, gpus)
@@ -138,7 +140,7 @@ def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned:
     if workers and not gpus:
         cpu_slots = workers
     offered = settings.cpu_slots != "auto" or settings.fallback == "cpu"
-    cpu = discovery.cpu_device(cpu_slots, max(1, cores // max(1, cpu_slots)), auto=offered)
+    cpu = processors.cpu_device(cpu_slots, max(1, cores // max(1, cpu_slots)), auto=offered)
     return PoolPlan(
         devices=(
             *(

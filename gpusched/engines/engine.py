@@ -16,8 +16,8 @@ from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.states import Usage
-from gpusched.devices.discovery import Discovery
 from gpusched.devices.naming import Selected
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.nvidia.sampler import Noticed
 from gpusched.engines.condition import Condition
 from gpusched.errors import LaunchError

@@ -19,8 +19,8 @@ import anyio.abc
 from gpusched.core.events import DeviceRead, DeviceVanished, Event, NodeJoined, TrialBegan, TrialEnded
 from gpusched.core.memory import LEAST_DEVICE_BYTES
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.devices.discovery import Discovery
 from gpusched.devices.naming import Selected
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.nvidia.sampler import Answers, Noticed
 from gpusched.devices.slots import PoolPlan, PoolRules
 from gpusched.engines.engine import Engine, Verdict, name_among

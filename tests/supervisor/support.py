@@ -15,9 +15,9 @@ from gpusched.core.events import BatchFinished, DeviceLost, DeviceRead, Event, U
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, Limits, PlannedWindow, Window, WindowKey
 from gpusched.core.states import Finished, State
 from gpusched.core.statuses import name_of
-from gpusched.devices.discovery import Discovery
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.nvidia.sampler import Noticed
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.condition import TroubleChanged

@@ -21,17 +21,18 @@ from gpusched.core.failures import Exit, Killer
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.placement import types_for
 from gpusched.core.states import Usage
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.environment import environment
 from gpusched.devices.host import read_host
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.sampler import Noticed, Sampler
 from gpusched.devices.slots import look
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import End, LeftBehind, LogPiece, OnMessage, OnStuck, Verdict
 from gpusched.engines.local import leftovers, proc
-from gpusched.engines.local.jobs import environment, window_job
+from gpusched.engines.local.jobs import window_job
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
