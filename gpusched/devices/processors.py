@@ -1,4 +1,4 @@
-"""The processors of this machine: as a device with slots, and how many of its cores may be kept busy."""
+"""The processors of a machine: as a device with slots, and how many of its cores may be kept busy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,39 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from gpusched.core.model import CPU, Device
 from gpusched.teacher.opencl import processor_name
 
 
-def cpu_device(slots: int, threads: int, *, auto: bool = True) -> Device:
-    """The host's processors as a device of `slots` slots with `threads` threads each."""
-    name = processor_name() or os.uname().machine
-    return Device(id=CPU, name=name, kind="host", lightgbm_type="cpu", capacity=slots, auto=auto, threads=threads)
+class Machine(msgspec.Struct, frozen=True):
+    """A machine on which windows may run."""
+
+    #: cores that they may keep busy
+    cores: int
+    #: name of its processors
+    processor: str
+    #: name of the node; empty: this machine
+    host: str = ""
+
+
+def this_machine() -> Machine:
+    return Machine(cores=usable_cores(), processor=processor_name() or os.uname().machine)
+
+
+def cpu_device(machine: Machine, slots: int, *, auto: bool = True) -> Device:
+    """The processors of a machine as a device of `slots` slots, each with its share of the cores."""
+    return Device(
+        id=f"{CPU}@{machine.host}" if machine.host else CPU,
+        name=machine.processor,
+        kind="host",
+        host=machine.host,
+        lightgbm_type="cpu",
+        capacity=slots,
+        auto=auto,
+        threads=max(1, machine.cores // max(1, slots)),
+    )
 
 
 def usable_cores(root: Path = Path("/")) -> int:

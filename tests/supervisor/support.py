@@ -18,10 +18,9 @@ from gpusched.core.statuses import name_of
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
 from gpusched.devices.nvidia.cards import Discovery
-from gpusched.devices.nvidia.sampler import Noticed
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.condition import TroubleChanged
-from gpusched.engines.engine import Verdict
+from gpusched.engines.engine import Noticed, Verdict
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.store.store import Store
 from gpusched.supervisor.followers import News, Noted, TurnEnded
