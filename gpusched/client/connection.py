@@ -7,7 +7,9 @@ more than the question. Whoever waits for other things too (a live view) selects
 from __future__ import annotations
 
 import errno
+import select
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,7 @@ from typing import Literal, Self, TypeVar, cast
 from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
 from gpusched.config import NO_ORIGINS
 from gpusched.core.model import BatchSpec
+from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.statuses import Verb
 from gpusched.core.terms import NO_TERMS, Terms
@@ -31,6 +34,8 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Explained,
+    ExplainWindow,
     Forget,
     Forgotten,
     GetBatch,
@@ -217,6 +222,10 @@ class Connection:
     def window(self, batch_id: str, label: str) -> WindowDetail:
         return self._one(GetWindow(batch_id=batch_id, label=label), WindowDetail)
 
+    def explain(self, batch_id: str, label: str) -> Explanation:
+        """What a window does, and why it waits if it does."""
+        return self._one(ExplainWindow(batch_id=batch_id, label=label), Explained).explanation
+
     def log(
         self, batch_id: str, label: str, *, attempt: int | None = None, offset: int = 0, follow: bool = False
     ) -> Iterator[LogChunk]:
@@ -309,6 +318,15 @@ class Subscription:
     def __iter__(self) -> Iterator[Delta | Snapshot]:
         while True:
             yield self._checked(self._link.receive())
+
+    def until(self, deadline: float) -> Iterator[Delta | Snapshot]:
+        """As iterating, up to an instant of the monotonic clock."""
+        while True:
+            yield from self.pending()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            select.select([self], [], [], left)
 
     def pending(self) -> list[Delta | Snapshot]:
         """Deltas that have arrived, without waiting. Call it before the first wait too: some may have come already."""

@@ -10,17 +10,8 @@ from collections.abc import Iterable
 
 from gpusched.core import lifecycle
 from gpusched.core.changes import LARGE
-from gpusched.core.events import (
-    BatchFinished,
-    BatchHeld,
-    BatchReleased,
-    BatchReopened,
-    CheckResults,
-    Command,
-    Record,
-    Terminate,
-    WindowMoved,
-)
+from gpusched.core.commands import CheckResults, Command, Terminate
+from gpusched.core.events import BatchFinished, BatchHeld, BatchReleased, BatchReopened, Record, WindowMoved
 from gpusched.core.ledger import DeviceState
 from gpusched.core.model import HoldReason, Instant, Limits, WindowKey
 from gpusched.core.pool import Pool

@@ -109,14 +109,24 @@ class BatchQueue:
 
     @property
     def may_have_ready(self) -> bool:
-        return bool(self._ready) and self.held is None and not self._is_being_cancelled
+        return bool(self._ready) and self.held is None and not self.is_being_cancelled
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether as many windows run as may run at once."""
+        return 0 < self.batch.spec.workers <= self.active
+
+    def ahead_of(self, entry: Entry, now: Instant) -> int:
+        """The number of windows that may be placed now and go before `entry`."""
+        others = (one for one in self.windows if one.order < entry.order)
+        return sum(isinstance(one.state, Queued) and one.ready_at <= now.monotonic for one in others)
 
     def none_is_queued(self) -> None:
         """Clear the heaps at once, after all windows were cancelled, instead of dropping their items one by one."""
         self._ready, self._shortest = [], None
 
     @property
-    def _is_being_cancelled(self) -> bool:
+    def is_being_cancelled(self) -> bool:
         return any(change.verb == "cancel" and change.label is None for change in self.changes)
 
     @property

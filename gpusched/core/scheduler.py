@@ -17,6 +17,7 @@ from typing import assert_never
 from gpusched.core.attempts import Attempts
 from gpusched.core.books import Books
 from gpusched.core.changes import LARGE, SLICE_WINDOWS
+from gpusched.core.commands import Command, Kill, Launch
 from gpusched.core.devices import Devices
 from gpusched.core.dispatch import Dispatcher
 from gpusched.core.estimates import Estimates
@@ -27,15 +28,12 @@ from gpusched.core.events import (
     BatchRecovered,
     BatchSubmitted,
     ChangeRequested,
-    Command,
     DeviceLost,
     DeviceRead,
     DeviceVanished,
     DrainRequested,
     Event,
     HostRead,
-    Kill,
-    Launch,
     NodeJoined,
     NodeLost,
     NodeSilent,
@@ -52,10 +50,12 @@ from gpusched.core.events import (
     WindowsAdded,
     WindowsArrived,
 )
+from gpusched.core.explain import explain
 from gpusched.core.failures import TREATMENTS, missed
 from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.reasons import Explanation
 from gpusched.core.requests import Requests
 from gpusched.core.states import Active, Failure, Finished, Queued, Starting, State, Stopping
 from gpusched.core.timers import Timer
@@ -204,6 +204,14 @@ class Scheduler:
 
     def state(self, key: WindowKey) -> State:
         return self._books.batches[key.batch_id].entries[key.label].state
+
+    def explain(self, key: WindowKey, now: Instant) -> Explanation | None:
+        """What a window does, and why it waits if it does; None if the scheduler does not know its batch."""
+        batch = self._books.batches.get(key.batch_id)
+        if batch is None or key.label not in batch.entries:
+            return None
+        entry, dispatcher = batch.entries[key.label], self._dispatcher
+        return explain(entry, batch, dispatcher=dispatcher, pool=self.pool, shutdown=self._shutdown, now=now)
 
     def blames(self, key: WindowKey, failure: Failure) -> bool:
         """Whether `failure` would use up one of the window's attempts, although its device may be the cause.

@@ -23,22 +23,18 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import clock, outputs
+from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminate
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
     BatchRecovered,
-    CheckResults,
-    Command,
     DeviceLost,
     DeviceRead,
     Event,
-    Kill,
-    Launch,
     Record,
     ResultsChecked,
     ShutdownRequested,
     SliceGranted,
-    Terminate,
     TimePassed,
 )
 from gpusched.core.model import Batch, DataNotes, Instant, PlannedWindow, WindowKey

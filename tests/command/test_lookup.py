@@ -1,4 +1,4 @@
-"""Where programs are found, and what is refused before anything starts."""
+"""Where programs are found, and refusals before anything starts."""
 
 from __future__ import annotations
 

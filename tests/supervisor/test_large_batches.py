@@ -49,7 +49,7 @@ async def test_it_arrives_in_slices_and_is_accepted_with_the_last(tmp_path: Path
 
 
 async def test_its_index_is_whole_when_it_has_finished_again(tmp_path: Path) -> None:
-    """It is gathered between the turns; what had the old lines is never half written."""
+    """It is gathered between the turns; a file with the old lines is never half written."""
     async with supervised(tmp_path) as bench:
         bench.supervisor.post(DrainRequested(device_id="cpu"))
         await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(LARGE + 1))

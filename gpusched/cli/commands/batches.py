@@ -13,10 +13,11 @@ import msgspec
 
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.cli.programs import with_command
-from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
-from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem, terms
+from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
+from gpusched.client.programs import with_command
+from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.totals import device_object
@@ -29,19 +30,9 @@ if TYPE_CHECKING:
     from gpusched.runs.run import Run
 
 
-class BadName(UsageError):
-    problem = "--name {name!r} cannot name a batch: {why}"
-    remedy = "give another name"
-
-
 class BadPath(UsageError):
     problem = "{text!r} cannot be used: {why}"
     remedy = "give another path"
-
-
-class DatesTwice(UsageError):
-    problem = "{flag} does not go with {file}, which has the dates of each window"
-    remedy = "leave it out, or give a file of symbols, one a line"
 
 
 class NoDataRoot(InputError):
@@ -126,14 +117,11 @@ def ask(options: argparse.Namespace) -> Ask:
     """Read the configuration and the symbols. Raises GpuschedError."""
     loaded = load_config(options)
     config = loaded.config
-    named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
-    if options.name is not None and (why := planning.name_problem(options.name)):
-        raise BadName(name=options.name, why=why)
-    if named.windows and (flag := next((flag for key, _, flag in options.flags if key.startswith("windows.")), None)):
-        raise DatesTwice(flag=flag, file=options.symbols_file)
+    named = _symbols(options)
+    require_name(options.name, option="--name")
+    refuse_dates_twice(named, [(key, flag) for key, _, flag in options.flags])
     spec = batch_spec(config, named.symbols, windows=named.windows, priority=options.priority or 0)
     spec, notes = with_command(spec, loaded)
-    given = [name for key, (name, _) in terms(config).items() if key in loaded.origins]
     return Ask(
         config=config,
         spec=spec,
@@ -141,7 +129,7 @@ def ask(options: argparse.Namespace) -> Ask:
         name=options.name,
         output=given_path(options.output) if options.output else None,
         notes=(*named.notes, *_notes_on_settings(spec), *notes),
-        terms=(*given, *(["priority"] if options.priority is not None else [])),
+        terms=given_terms(loaded, options.priority),
         origins=origins_of(spec.workload, loaded.origins),
     )
 
@@ -155,8 +143,11 @@ def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
     return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
 
 
-def _names_file(options: argparse.Namespace) -> bool:
-    return options.symbols_file not in (None, STDIN)
+def _symbols(options: argparse.Namespace) -> Named:
+    """The symbols of `--symbols`, of stdin or of the symbols file."""
+    if (typed := getattr(options, "symbols", None)) is not None:
+        return typed_symbols(typed)
+    return read_symbols(None if options.symbols_file == STDIN else given_path(options.symbols_file))
 
 
 def check_data_root(spec: BatchSpec) -> None:
