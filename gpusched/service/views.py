@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import msgspec
 
 from gpusched import clock
@@ -189,8 +187,8 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         state="open",
         held_reason=None,
         finished_at=None,
-        constants=sum(is_constant(state) for _, state in record.windows),
-        counts=dict(Counter(status_of(state) for _, state in record.windows)),
+        constants=sum(is_constant(state) for _, state in record.windows) if record.counts.get("reused") else 0,
+        counts=record.counts,
     )
 
 
