@@ -1,4 +1,4 @@
-"""Who may import whom: the contracts of `pyproject.toml`, and what they cannot say."""
+"""Who may import whom: the contracts of `pyproject.toml`, and rules that they cannot express."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
 @pytest.mark.parametrize(
     ("module", "owners"),
     [
-        ("pynvml", {"devices/discovery.py"}),
+        ("pynvml", {"devices/nvidia/binding.py"}),
         ("sqlite3", {"store/database.py", "store/opening.py", "store/sqlite_errors.py"}),
         ("subprocess", {"programs.py"}),
         (
@@ -97,6 +97,16 @@ def test_one_module_starts_programs_and_windows_fork() -> None:
         if any(_STARTERS.fullmatch(name) for name in used(path))
     }
     assert starting == {"programs.py", "worker/launcher.py", "command/process.py"}
+
+
+def test_one_room_calls_nvml() -> None:
+    """By what is called: whoever got hold of the library by another way would show."""
+    calling = {
+        path.relative_to(PACKAGE).parent.as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(name.partition(".")[2].startswith(("nvml", "_nvml", "NVML")) for name in used(path))
+    }
+    assert calling == {"devices/nvidia"}
 
 
 def test_client_and_service_never_meet() -> None:
@@ -141,7 +151,7 @@ def test_what_starts_often_is_light(module: str) -> None:
 
 
 def test_a_client_is_lighter_than_a_daemon() -> None:
-    """What answers within a quarter of a second has no time for an event loop, a database or a user interface."""
+    """A command of a quarter of a second has no time for an event loop, a database or a user interface."""
     done = run("-c", "import sys, gpusched.client.connection; print(*sys.modules)")
     assert sorted({"anyio", "asyncio", "sqlite3", "pynvml", "rich"} & set(done.stdout.split())) == []
 

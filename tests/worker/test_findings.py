@@ -1,4 +1,4 @@
-"""What the processes of a survey said, put together into a plan."""
+"""The answers of a survey's processes, put together into a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from gpusched.config import Cache, Config
 from gpusched.core.model import BatchSpec, DataNote, PlannedWindow, Window
 from gpusched.core.planning import Plan, action
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor.survey import Findings, Survey
 from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SymbolWindows
@@ -33,7 +33,7 @@ def _surveyed(window: Window, bars: int, why: str | None = None) -> SurveyedWind
 
 
 def said(symbol: str, *notes: DataNote, hole: bool = False, strict: bool = False) -> list[PipeMessage]:
-    """What a process says of a symbol: its second window has no bars."""
+    """A process's answers about a symbol: its second window has no bars."""
     days = Days.of(day for day in WHOLE if not hole or day != HOLE.toordinal())
     first, second = (
         _surveyed(Window(symbol, *dates), bars, why)

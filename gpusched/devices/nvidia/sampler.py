@@ -18,7 +18,7 @@ import msgspec
 from gpusched import clock
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import Device
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.readings import Corrupt, Gone, Reader, Unreadable, in_initial_pid_namespace
 
