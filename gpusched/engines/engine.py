@@ -46,7 +46,9 @@ class WorkloadNotLoadable(LaunchError):
     """The workload's module cannot be imported or has no such function: no window of it can run."""
 
     problem = "{message}"
-    remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
+    remedy = (
+        "name it as ./file.py:function or submit from its directory, or put it on the daemon's PYTHONPATH; then retry"
+    )
 
     def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
         self.traceback = traceback
