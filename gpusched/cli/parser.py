@@ -145,6 +145,10 @@ def _symbols(command: argparse.ArgumentParser) -> None:
     command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of a file")
 
 
+def _timeline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--timeline", action="store_true", help="draw the windows as bars over time, not as a list")
+
+
 def _sweep(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("sweep: every window at each point")
     group.add_argument(
@@ -270,7 +274,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _output, _name, _ALL_SETTINGS, _sweep, _json),
+        (_symbols, _output, _name, _ALL_SETTINGS, _sweep, _timeline, _json),
     ),
     "run": (
         "commands.batches:run",

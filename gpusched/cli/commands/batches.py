@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,11 @@ class BadName(UsageError):
 class BadPath(UsageError):
     problem = "{text!r} cannot be used: {why}"
     remedy = "give another path"
+
+
+class NoTimelineHere(UsageError):
+    problem = "--timeline does not go with --json, which has the dates of all windows"
+    remedy = "leave one of them out"
 
 
 class DatesTwice(UsageError):
@@ -165,6 +170,8 @@ def plan(options: argparse.Namespace) -> int:
     from gpusched.client.drawing import terminal as render
     from gpusched.runs.forecast import forecast
 
+    if options.timeline and options.json:
+        raise NoTimelineHere
     request = ask(options)
     check_libraries(request.spec.workload)
     check_data_root(request.spec)
@@ -176,7 +183,7 @@ def plan(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
     else:
-        _print_plan(foreseen, console, errors)
+        _print_plan(foreseen, console, errors, request.spec.settings if options.timeline else None)
     if not made.to_train and not made.to_reuse:
         raise nothing_to_train(map(Untrained.planned, made.windows))
     # Refused windows count as failed: a run would end with this exit code even if all others succeeded.
@@ -184,18 +191,26 @@ def plan(options: argparse.Namespace) -> int:
     return exit_code(expected, request.spec.limits.max_failure_rate, held=False)
 
 
-def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
+def _print_plan(
+    foreseen: Forecast, console: Console, errors: Console, drawn_by: Mapping[str, Any] | None = None
+) -> None:
+    """Print a plan window by window, or as a timeline by the settings `drawn_by`."""
     from gpusched.client.drawing import terminal as render
+    from gpusched.client.drawing.timeline import boundary, timeline
+
+    bars = None if drawn_by is None else timeline(foreseen.plan, boundary(drawn_by))
 
     if foreseen.choice is not None and foreseen.choice.reason:
         errors.print(foreseen.choice.reason, soft_wrap=True)
     by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
     estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
     if console.is_terminal:
-        console.print(render.plan_table(foreseen.plan))
+        console.print(render.plan_table(foreseen.plan, bars))
         console.print(estimate)
     else:
-        for row in render.plan_rows(foreseen.plan):
+        if bars is not None:
+            console.print(bars, soft_wrap=False)
+        for row in render.plan_rows(foreseen.plan) if bars is None else ():
             print(row)  # noqa: T201
         errors.print(render.plan_line(foreseen.plan))
         for line in render.notes_lines(foreseen.plan.notes):
