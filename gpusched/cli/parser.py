@@ -212,7 +212,10 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
     command.add_argument("--reverse", action="store_true", help="reverse the order; rows without a value stay last")
     command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
-    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
+    command.add_argument("--by", metavar="COLUMN,…", help="mean, median and spread of a metric by values of parameters")
+    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by and --by-symbol (validation_auc)")
+    command.add_argument("--best", metavar="COLUMN", help="only the windows where it is largest (--reverse: least)")
+    command.add_argument("--per", metavar="COLUMN,…", help="the best one for each value of these, such as symbol")
 
 
 def _report(command: argparse.ArgumentParser) -> None:
