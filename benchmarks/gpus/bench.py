@@ -22,7 +22,8 @@ from benchmarks.settings import END, START, WINDOW_DAYS, settings
 from gpusched.config import STATE_DIR, load
 from gpusched.core.model import Device, DeviceChoice
 from gpusched.engines.local.warm_up import launcher_environment
-from gpusched.store.store import AttemptRow, Store
+from gpusched.protocol import AttemptLine
+from gpusched.store.store import Store
 
 Interval = Literal["1d", "5m"]
 #: number of symbols with data, and bars a day
@@ -170,7 +171,7 @@ class Bench:
         return _measured(found, attempts) if attempts else found
 
 
-def attempts_of(output: Path) -> list[AttemptRow]:
+def attempts_of(output: Path) -> list[AttemptLine]:
     """Every attempt that ended, in the order of placement; none if there is no store."""
     path = output / STATE_DIR / "state.db"
     if not path.exists():
@@ -186,12 +187,12 @@ def attempts_of(output: Path) -> list[AttemptRow]:
     return sorted(rows, key=lambda row: row.placed_at)
 
 
-def _measured(run: Run, attempts: Sequence[AttemptRow]) -> Run:
+def _measured(run: Run, attempts: Sequence[AttemptLine]) -> Run:
     good = [row for row in attempts if row.ending == "result" and row.ended_at is not None]
     failures = Counter(f"{row.ending}: {(row.message or '')[:120]}" for row in attempts if row.ending != "result")
     if not good:
         return replace(run, failures=dict(failures))
-    by_slot: dict[int, list[AttemptRow]] = {}
+    by_slot: dict[int, list[AttemptLine]] = {}
     for row in attempts:
         by_slot.setdefault(row.slot.index, []).append(row)
     refills = sorted(

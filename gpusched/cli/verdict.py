@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.client.drawing.reasons import Reasons
+from gpusched.client.views.reasons import Reasons
 from gpusched.core.model import PlannedWindow
 from gpusched.core.planning import reason_of_plan
 from gpusched.errors import DONE, NOTHING_TO_TRAIN, TOO_MANY_FAILURES, GpuschedError

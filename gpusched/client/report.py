@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from gpusched.client.drawing.palette import COLOURS, RETRIED
-from gpusched.client.drawing.reasons import general_reason
 from gpusched.client.drawing.report_frame import PAGE, STYLE
 from gpusched.client.drawing.text import clean, device_name, duration
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.reasons import general_reason
 from gpusched.core.events import WindowMoved
 from gpusched.core.model import BatchSpec, DataNotes, Slot
 from gpusched.core.samples import Sample

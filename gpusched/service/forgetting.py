@@ -27,12 +27,11 @@ from gpusched import directories, outputs
 from gpusched.config import Cache
 from gpusched.core.states import Reused, Succeeded
 from gpusched.errors import GpuschedError, InputError
-from gpusched.protocol import Forgotten, summed
+from gpusched.protocol import BatchStatus, Forgotten, summed
 from gpusched.service.admission import Admission
 from gpusched.service.clients import Peer
 from gpusched.service.pruning import DAY_S, prune_bars
 from gpusched.service.territory import foreign
-from gpusched.store.rows import BatchRow
 from gpusched.store.store import Store
 from gpusched.supervisor import index
 from gpusched.supervisor.supervisor import Supervisor
@@ -119,7 +118,7 @@ class Forgetting:
             log.info("batch forgotten batch=%s results=%s", batch_id, results)
             return await self._remove(batch_id, Path(row.output_dir), results=results)
 
-    def _older_than(self, wall: float) -> list[BatchRow]:
+    def _older_than(self, wall: float) -> list[BatchStatus]:
         return [row for row in self._store.batches() if row.finished_at is not None and row.finished_at < wall]
 
     async def _places(self) -> dict[str, set[str]]:

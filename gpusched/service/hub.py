@@ -28,9 +28,8 @@ from gpusched.core.placement import Pool
 from gpusched.core.states import Running
 from gpusched.core.statuses import ACTIVE
 from gpusched.engines.condition import Condition, TroubleChanged
-from gpusched.protocol import DeviceReported, Snapshot, encode
+from gpusched.protocol import BatchStatus, DeviceReported, Snapshot, encode
 from gpusched.service import views
-from gpusched.store.rows import BatchRow
 from gpusched.store.store import Store
 from gpusched.supervisor.followers import News, Noted, TurnEnded
 
@@ -143,7 +142,7 @@ class Hub:
             troubles=self._condition.troubles,
         )
 
-    def _batches(self, batch_id: str | None) -> Iterator[BatchRow]:
+    def _batches(self, batch_id: str | None) -> Iterator[BatchStatus]:
         if batch_id is not None:
             batch = self._store.batch(batch_id)
             if batch is not None:

@@ -20,8 +20,7 @@ from gpusched.core.placement import Health
 from gpusched.core.states import Active, Failure, Finished, Running
 from gpusched.core.statuses import UNFINISHED, name_of
 from gpusched.errors import ConfigError
-from gpusched.protocol import DeviceStatus, Trouble, TroubleKind
-from gpusched.store.rows import BatchRow
+from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, TroubleKind
 from gpusched.supervisor.followers import News
 
 #: upper bounds of the histogram's buckets in seconds, each twice the one before
@@ -48,7 +47,7 @@ class Metrics:
     def __init__(
         self,
         *,
-        batches: Callable[[], Iterable[BatchRow]],
+        batches: Callable[[], Iterable[BatchStatus]],
         devices: Callable[[], Iterable[DeviceStatus]],
         launcher_starts: Callable[[], int],
         troubles: Callable[[], Iterable[Trouble]],

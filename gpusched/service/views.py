@@ -28,23 +28,19 @@ from gpusched.protocol import (
     Delta,
     DeviceStatus,
     ResultLine,
+    StoryLine,
     WindowDetail,
     WindowLine,
 )
-from gpusched.protocol import StoryLine as StoryView
-from gpusched.store.rows import AttemptRow, BatchRow, StoryLine, WindowRow, bounded
+from gpusched.store.rows import WindowRow, bounded
 
 #: characters of a reason in a listing; the window's details have all of it
 REASON_CHARS = 500
 
 
-def batch_status(row: BatchRow) -> BatchStatus:
-    status = msgspec.convert(row, BatchStatus, from_attributes=True)
-    return msgspec.structs.replace(status, at=clock.wall())
-
-
-def attempt_line(row: AttemptRow) -> AttemptLine:
-    return msgspec.convert(row, AttemptLine, from_attributes=True)
+def batch_status(batch: BatchStatus) -> BatchStatus:
+    """The batch with the time by the daemon's clock."""
+    return msgspec.structs.replace(batch, at=clock.wall())
 
 
 def window_line(row: WindowRow) -> WindowLine:
@@ -109,7 +105,7 @@ def result_line(row: WindowRow) -> ResultLine:
 def window_detail(
     row: WindowRow,
     story: list[StoryLine],
-    attempts: list[AttemptRow],
+    attempts: list[AttemptLine],
     notes: tuple[DataNote, ...],
     batch: Batch,
 ) -> WindowDetail:
@@ -117,8 +113,8 @@ def window_detail(
         window=window_line(row),
         plan=row.plan,
         state=row.state,
-        story=tuple(msgspec.convert(line, StoryView, from_attributes=True) for line in story),
-        attempts=tuple(map(attempt_line, attempts)),
+        story=tuple(story),
+        attempts=tuple(attempts),
         device=batch.device,
         choice=batch.choice,
         notes=notes,

@@ -1,4 +1,7 @@
-"""The rows that the store returns, and the translation of states to columns and of columns to rows. Without sqlite."""
+"""Columns as the structs of the protocol and the model, and states as columns. Without sqlite.
+
+The store returns the protocol's own lines where a row has no more than they show.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,12 @@ from gpusched.core.events import WindowMoved
 from gpusched.core.model import Batch, DataNote, PlannedWindow, Slot, WindowKey, WindowResult
 from gpusched.core.samples import Sample
 from gpusched.core.states import Failed, Failure, Finished, Lost, State, Usage
-from gpusched.core.statuses import BatchState
+from gpusched.protocol import AttemptLine, BatchStatus
 
 #: a failure's message and traceback keep this many bytes each: the end, where the cause is
 MAX_TEXT_BYTES = 64 * 1024
 
 _UNKNOWN_USAGE = (None,) * len(Usage.__struct_fields__)
-
-
-class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch as a listing shows it."""
-
-    id: str
-    output_dir: str
-    submitted_at: float
-    state: BatchState
-    held_reason: str | None
-    finished_at: float | None
-    #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
-    counts: dict[str, int]
-    #: models that predict a constant, among those of succeeded and reused windows
-    constants: int
-
-
-class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One launch of a window. Fields of events that have not happened yet are None."""
-
-    attempt: int
-    slot: Slot
-    placed_at: float
-    pid: int | None
-    started_at: float | None
-    ended_at: float | None
-    #: "result", or the kind of failure
-    ending: str | None
-    message: str | None
-    traceback: str | None
-    usage: Usage | None
 
 
 class WindowRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,17 +29,7 @@ class WindowRow(msgspec.Struct, frozen=True, kw_only=True):
     plan: PlannedWindow
     state: State
     moved_at: float
-    last_attempt: AttemptRow | None
-
-
-class StoryLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One move of a window, in words: `old` and `new` name states, or outcomes where the window is finished."""
-
-    at: float
-    old: str
-    new: str
-    attempt: int
-    reason: str
+    last_attempt: AttemptLine | None
 
 
 class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +79,9 @@ def ending_columns(record: WindowMoved) -> tuple[object, ...]:
             return record.at, None, None, None, *usage
 
 
-def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchRow:
+def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchStatus:
     batch_id, output_dir, submitted_at, held_reason, finished_at, constants = row
-    return BatchRow(
+    return BatchStatus(
         id=batch_id,
         output_dir=output_dir,
         submitted_at=submitted_at,
@@ -131,9 +93,9 @@ def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchRow:
     )
 
 
-def attempt_row(row: Sequence[Any]) -> AttemptRow:
+def attempt_row(row: Sequence[Any]) -> AttemptLine:
     attempt, slot, device, placed_at, pid, started_at, ended_at, ending, message, traceback, *usage = row
-    return AttemptRow(
+    return AttemptLine(
         attempt=attempt,
         slot=Slot(slot, device),
         placed_at=placed_at,

@@ -25,13 +25,11 @@ from gpusched.core.model import Batch, DataNotes, HoldReason, WindowKey
 from gpusched.core.samples import Sample
 from gpusched.core.states import Running, Starting, State
 from gpusched.errors import StoreCorrupt
+from gpusched.protocol import AttemptLine, BatchStatus, StoryLine
 from gpusched.store import learned, statements
 from gpusched.store.database import Database
 from gpusched.store.rows import (
-    AttemptRow,
-    BatchRow,
     DeviceRow,
-    StoryLine,
     WindowRow,
     attempt_row,
     batch_row,
@@ -44,7 +42,7 @@ from gpusched.store.rows import (
 from gpusched.store.sqlite_errors import translated
 from gpusched.store.turns import TurnWriter
 
-__all__ = ["AttemptRow", "BatchRow", "DeviceRow", "Store", "StoryLine", "WindowRow"]
+__all__ = ["DeviceRow", "Store", "WindowRow"]
 
 _PAGE_WINDOWS = 1000
 #: symbols whose notes one answer contains at most
@@ -171,14 +169,14 @@ class Store:
                 )
         return None
 
-    def batches(self) -> list[BatchRow]:
+    def batches(self) -> list[BatchStatus]:
         """All batches, in the order of acceptance."""
         counts: dict[str, dict[str, int]] = {}
         for batch_id, status, windows in self._query("SELECT batch_id, status, windows FROM counts WHERE windows > 0"):
             counts.setdefault(batch_id, {})[status] = windows
         return [batch_row(row, counts.get(row[0], {})) for row in self._query(f"{statements.BATCHES} ORDER BY number")]
 
-    def batch(self, batch_id: str) -> BatchRow | None:
+    def batch(self, batch_id: str) -> BatchStatus | None:
         for row in self._query(f"{statements.BATCHES} AND id = ?", (batch_id,)):
             counts = self._query("SELECT status, windows FROM counts WHERE batch_id = ? AND windows > 0", (batch_id,))
             return batch_row(row, dict(counts))
@@ -268,7 +266,7 @@ class Store:
             lines.append(StoryLine(at=at, old=old or state, new=state, attempt=attempt, reason=reason))
         return lines
 
-    def attempts(self, key: WindowKey) -> list[AttemptRow]:
+    def attempts(self, key: WindowKey) -> list[AttemptLine]:
         """Every launch of a window, in order."""
         rows = self._query(
             f"SELECT {statements.ATTEMPT_COLUMNS} FROM attempts a JOIN windows w ON w.id = a.window"  # noqa: S608

@@ -22,7 +22,7 @@ import anyio.abc
 from gpusched.core.events import BatchFinished, BatchHeld
 from gpusched.core.statuses import totals
 from gpusched.core.totals import batch_object
-from gpusched.store.rows import BatchRow
+from gpusched.protocol import BatchStatus
 from gpusched.supervisor.followers import News
 
 #: calls that may wait for the one that runs
@@ -36,7 +36,7 @@ log = logging.getLogger("gpusched.daemon")
 class Hooks:
     """Calls `command` (program and arguments) for the updates that it follows, each for at most `timeout_s` seconds."""
 
-    def __init__(self, command: Sequence[str], timeout_s: float, batch: Callable[[str], BatchRow | None]) -> None:
+    def __init__(self, command: Sequence[str], timeout_s: float, batch: Callable[[str], BatchStatus | None]) -> None:
         self._command = tuple(command)
         self._timeout_s = timeout_s
         self._batch = batch

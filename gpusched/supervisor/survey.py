@@ -168,8 +168,9 @@ class Findings:
         match message:
             case SurveyedSymbol(symbol=symbol) if symbol in self._asked:
                 self._data[symbol] = self._joined(message)
-            case SurveyedWindow(window=Window(symbol=symbol) as window) if symbol in self._asked:
-                self._windows[window] = _planned(message)
+            case SurveyedWindow(planned=planned) if planned.window.symbol in self._asked:
+                symbol = planned.window.symbol
+                self._windows[planned.window] = planned
             case SurveyFailed(symbol=symbol, point=point) if symbol in self._asked:
                 for window in self._asked[symbol]:
                     if window not in self._windows and point in (None, window.point):
@@ -232,20 +233,6 @@ def _grouped(pieces: list[SymbolWindows], processes: int) -> list[tuple[SymbolWi
     windows = sum(len(piece.windows) for piece in pieces)
     count = min(len(pieces), max(processes, -(-windows // MOST_WINDOWS)))
     return [tuple(pieces[first::count]) for first in range(count)]
-
-
-def _planned(surveyed: SurveyedWindow) -> PlannedWindow:
-    return PlannedWindow(
-        window=surveyed.window,
-        bars=surveyed.bars,
-        usable_rows=surveyed.usable_rows,
-        skip_reason=surveyed.skip_reason,
-        refusal=surveyed.refusal,
-        remedy=surveyed.remedy,
-        fingerprint=surveyed.fingerprint,
-        committed=surveyed.committed,
-        replaces=surveyed.replaces,
-    )
 
 
 def _undone(failed: SurveyFailed, window: Window) -> PlannedWindow:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from gpusched.core.calendar import Days
-from gpusched.core.model import DataNote, DeviceType, Standing, Window, WindowResult
+from gpusched.core.model import DataNote, DeviceType, PlannedWindow, Window, WindowResult
 from gpusched.workload import ProgramFault, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
@@ -183,17 +183,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class SurveyedWindow(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed"):
-    """One window of a survey; `committed` is a verified result that can be reused instead of training."""
+    """The plan of one window, as the survey found its data; `committed` can be reused instead of training."""
 
-    window: Window
-    bars: int
-    usable_rows: int
-    skip_reason: str | None = None
-    refusal: str | None = None
-    remedy: str = ""
-    fingerprint: str | None = None
-    committed: WindowResult | None = None
-    replaces: Standing = "nothing"
+    planned: PlannedWindow
 
 
 class SurveyedSymbol(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed_symbol"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpusched import artifacts
-from gpusched.core.model import Window, WindowResult
+from gpusched.core.model import PlannedWindow, Window, WindowResult
 from gpusched.worker.messages import (
     Started,
     SurveyDone,
@@ -134,7 +134,7 @@ def _surveyed(job: SurveyJob, window: Window, seen: WindowSurvey) -> SurveyedWin
     is_wanted = seen.skip_reason is None and seen.refusal is None
     committed = _committed(job, window.label, seen) if is_wanted else None
     is_trained = is_wanted and committed is None
-    return SurveyedWindow(
+    planned = PlannedWindow(
         window=window,
         bars=seen.bars,
         usable_rows=seen.usable_rows,
@@ -145,6 +145,7 @@ def _surveyed(job: SurveyJob, window: Window, seen: WindowSurvey) -> SurveyedWin
         committed=committed,
         replaces=artifacts.standing(Path(job.output_dir), window.label) if is_trained else "nothing",
     )
+    return SurveyedWindow(planned=planned)
 
 
 def _committed(job: SurveyJob, label: str, window: WindowSurvey) -> WindowResult | None:

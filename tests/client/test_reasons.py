@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gpusched.client.drawing.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.drawing.summary import SHOWN_NOTES, notes_lines
+from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
 from gpusched.core.model import DataNote, DataNotes
 from tests.client.support import Onlooker
 from tests.core.support import batch, failure, key, planned

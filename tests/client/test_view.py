@@ -7,8 +7,8 @@ import time
 import msgspec
 import pytest
 
-from gpusched.client.drawing.reasons import general_reason
 from gpusched.client.views.batch import KEPT_FAILURES, BatchView
+from gpusched.client.views.reasons import general_reason
 from gpusched.core.events import ChangeRequested, WindowMoved
 from gpusched.core.model import Limits, Slot
 from gpusched.core.states import Failed, Finished, Queued, Running, Starting, Succeeded, TimedOut

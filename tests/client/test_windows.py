@@ -7,8 +7,9 @@ import datetime as dt
 import pytest
 from rich.cells import cell_len
 
+from gpusched.client.drawing.windows import WindowsFrame
 from gpusched.client.views.batch import BatchView
-from gpusched.client.views.windows import ORDERS, WindowList, WindowsFrame
+from gpusched.client.views.windows import ORDERS, WindowList, seconds
 from gpusched.core.events import ChangeRequested, ProgressReported, WindowMoved
 from gpusched.core.model import Slot, WindowKey
 from gpusched.core.states import Ending
@@ -56,7 +57,7 @@ class Lister(Onlooker):
 
     def statuses(self) -> dict[str, str]:
         self.windows.shown(self.at)
-        return {found.label[:5]: found.status for found in self.windows.lines(0, 100)}
+        return {found.key.label[:5]: found.status for found in self.windows.lines(0, 100)}
 
 
 def scene() -> Lister:
@@ -104,12 +105,12 @@ def test_it_follows_every_move() -> None:
         "SYM00": "succeeded", "SYM01": "failed", "SYM02": "succeeded", "SYM03": "running", "SYM04": "starting",
         "SYM05": "queued", "SYM06": "held", "SYM07": "cancelled",
     }  # fmt: skip
-    found = {window.label[:5]: window for window in lister.windows.lines(0, 8)}
+    found = {window.key.label[:5]: window for window in lister.windows.lines(0, 8)}
     assert found["SYM01"].reason == "bad_data: 3 gaps in 'close'"
     assert found["SYM03"].slot is not None
-    assert found["SYM05"].seconds(lister.wall) is None
-    assert found["SYM00"].seconds(lister.wall) == found["SYM00"].seconds(lister.wall + 100)
-    assert (found["SYM03"].seconds(lister.wall + 100) or 0) > 100
+    assert seconds(found["SYM05"], lister.wall) is None
+    assert seconds(found["SYM00"], lister.wall) == seconds(found["SYM00"], lister.wall + 100)
+    assert (seconds(found["SYM03"], lister.wall + 100) or 0) > 100
 
 
 def test_moves_that_come_before_the_list_win() -> None:
@@ -120,7 +121,7 @@ def test_moves_that_come_before_the_list_win() -> None:
     assert len(late) == 0
     late.load(line(f"SYM{number:02}") for number in range(8))
     late.shown(0.0)
-    assert {found.label[:5]: found.status for found in late.lines(0, 8)} == lister.statuses()
+    assert {found.key.label[:5]: found.status for found in late.lines(0, 8)} == lister.statuses()
 
 
 def test_other_batches_and_unknown_windows_are_passed_over() -> None:
@@ -159,7 +160,7 @@ def test_what_was_chosen_stays_chosen_unless_windows_change_places() -> None:
     lister = Lister()
     windows = lister.windows
     windows.move(4, 0.0)
-    assert windows.chosen(0.0)[1].label.startswith("SYM04")  # type: ignore[index]
+    assert windows.chosen(0.0)[1].key.label.startswith("SYM04")  # type: ignore[index]
     windows.look_for("04")
     assert windows.chosen(0.0)[0] == 0  # type: ignore[index]
     windows.look_for("")

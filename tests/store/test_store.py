@@ -37,8 +37,9 @@ from gpusched.core.states import (
     TimedOut,
 )
 from gpusched.core.terms import with_terms
+from gpusched.protocol import AttemptLine, BatchStatus, StoryLine
 from gpusched.store.rows import MAX_TEXT_BYTES
-from gpusched.store.store import AttemptRow, BatchRow, DeviceRow, Store, StoryLine, WindowRow
+from gpusched.store.store import DeviceRow, Store, WindowRow
 from tests.store.samples import FAILURE, RESULT, SLOT, USAGE, accepted, batch, key, moved, plan, run
 
 
@@ -84,7 +85,7 @@ def test_a_new_store_is_empty(store: Store) -> None:
 
 def test_an_accepted_batch(store: Store) -> None:
     store.record([accepted("b", 3, at=5.0)])
-    row = BatchRow(
+    row = BatchStatus(
         id="b",
         output_dir="/out/b",
         submitted_at=5.0,
@@ -132,7 +133,7 @@ def test_a_batch_without_windows(store: Store) -> None:
 
 
 def test_the_states_of_a_batch(store: Store) -> None:
-    def row() -> BatchRow:
+    def row() -> BatchStatus:
         found = store.batch("b")
         assert found is not None
         return found
@@ -171,7 +172,7 @@ def test_the_life_of_a_window(store: Store) -> None:
     store.record([accepted()])
     placed, started, ended = run(key(0))
     store.record([placed])
-    attempt = AttemptRow(
+    attempt = AttemptLine(
         attempt=1,
         slot=SLOT,
         placed_at=101.0,

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gpusched.core.model import BatchSpec, DataNote, Window
+from gpusched.core.model import BatchSpec, DataNote, PlannedWindow, Window
 from gpusched.core.planning import Plan, action
 from gpusched.supervisor.survey import Findings, survey
 from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SymbolWindows
@@ -26,11 +26,15 @@ def piece(symbol: str, *points: str) -> SymbolWindows:
     return SymbolWindows(symbol, tuple(Window(symbol, *dates, point) for dates in RANGES for point in points or ("",)))
 
 
+def _surveyed(window: Window, bars: int, why: str | None = None) -> SurveyedWindow:
+    return SurveyedWindow(planned=PlannedWindow(window=window, bars=bars, usable_rows=bars, skip_reason=why))
+
+
 def said(symbol: str, *notes: DataNote, hole: bool = False, strict: bool = False) -> list[PipeMessage]:
     """What a process says of a symbol: its second window has no bars."""
     days = Days.of(day for day in WHOLE if not hole or day != HOLE.toordinal())
     first, second = (
-        SurveyedWindow(window=Window(symbol, *dates), bars=bars, usable_rows=bars, skip_reason=why)
+        _surveyed(Window(symbol, *dates), bars, why)
         for dates, bars, why in zip(RANGES, (28, 0), (None, "no data: none"), strict=True)
     )
     return [SurveyedSymbol(symbol=symbol, notes=notes, days=days, strict=strict), first, second]
@@ -104,7 +108,7 @@ def test_what_is_told_of_a_symbol_in_pieces_is_put_together() -> None:
 
 def test_a_point_that_cannot_be_trained_leaves_the_others() -> None:
     findings = Findings([piece("A", "p", "q")])
-    sound = [SurveyedWindow(window=Window("A", *dates, "q"), bars=9, usable_rows=9) for dates in RANGES]
+    sound = [_surveyed(Window("A", *dates, "q"), 9) for dates in RANGES]
     findings.take(SurveyFailed(symbol="A", point="p", what="no_data", reason="no"))
     for message in sound:
         findings.take(message)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpusched.core.model import BatchSpec, DeviceType, Parameters, Window
+from gpusched.core.model import BatchSpec, DeviceType, Parameters, PlannedWindow, Window
 from gpusched.supervisor import survey as daemon_survey
 from gpusched.worker.messages import (
     Error,
@@ -62,21 +62,21 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
         about, first, second, done = await survey(b, "SYM", device_types=("cuda", "cpu"))
         assert about == SurveyedSymbol(symbol="SYM", notes=(), days=None, strict=False)
         assert isinstance(first, SurveyedWindow)
-        assert first.window == Window("SYM", START, END)
-        assert (first.bars, first.usable_rows, first.skip_reason) == (100, 90, None)
-        assert first.committed == result
+        assert first.planned.window == Window("SYM", START, END)
+        assert (first.planned.bars, first.planned.usable_rows, first.planned.skip_reason) == (100, 90, None)
+        assert first.planned.committed == result
         assert isinstance(second, SurveyedWindow)
-        assert second.committed is None
+        assert second.planned.committed is None
         assert isinstance(done, SurveyDone)
 
         _, first, *_ = await survey(b, "SYM", device_types=("cuda",))
         assert isinstance(first, SurveyedWindow)
-        assert first.committed is None
+        assert first.planned.committed is None
 
         (b.output / "SYM_2022-01-01_to_2022-06-30" / "model.txt").write_text("damaged")
         _, first, *_ = await survey(b, "SYM")
         assert isinstance(first, SurveyedWindow)
-        assert first.committed is None
+        assert first.planned.committed is None
 
 
 async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_pat
         assert bug == SurveyFailed(symbol="BUG", point="", what="unknown", reason="ZeroDivisionError: division by zero")
         assert isinstance(short, SurveyFailed)
         assert "did not return its windows one by one" in short.reason
-        assert [one.window.symbol for one in windows if isinstance(one, SurveyedWindow)] == ["SYM", "SYM"]
+        assert [one.planned.window.symbol for one in windows if isinstance(one, SurveyedWindow)] == ["SYM", "SYM"]
         assert isinstance(done, SurveyDone)
         assert 'raise ZeroDivisionError("division by zero")' in b.log.read_text()
 
@@ -94,7 +94,7 @@ async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_pat
 async def test_a_workload_without_a_survey(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         _, first, second, _ = await survey(b, "SYM", workload="os.path:join")
-        assert first == SurveyedWindow(window=Window("SYM", START, END), bars=0, usable_rows=0)
+        assert first == SurveyedWindow(planned=PlannedWindow(window=Window("SYM", START, END)))
         assert isinstance(second, SurveyedWindow)
 
 
@@ -145,7 +145,7 @@ async def test_each_point_is_looked_at_with_its_settings_and_its_labels(tmp_path
     async with bench(tmp_path) as b:
         about, *windows, _ = await survey(b, "SYM", "POINTS", points=("p=1", "p=2"))
         assert isinstance(about, SurveyedSymbol), "the first of a symbol says it for all of its points"
-        assert [one.window.label for one in windows if isinstance(one, SurveyedWindow)] == [
+        assert [one.planned.window.label for one in windows if isinstance(one, SurveyedWindow)] == [
             "SYM_2022-01-01_to_2022-06-30_p=1",
             "SYM_2022-07-01_to_2022-12-31_p=1",
             "SYM_2022-01-01_to_2022-06-30_p=2",

@@ -87,7 +87,7 @@ def _of_run(config: Config, directory: Path, metric: str | None) -> Report:
             results=results,
             samples=store.history(accepted.id),
             retried=[
-                (line.key.label, views.attempt_line(attempt))
+                (line.key.label, attempt)
                 for line in results
                 if line.attempts > 1
                 for attempt in store.attempts(line.key)[:-1]

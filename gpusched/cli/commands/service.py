@@ -16,7 +16,7 @@ from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.drawing.listing import print_json
-from gpusched.client.drawing.reasons import Reasons, bare_reason
+from gpusched.client.views.reasons import Reasons, bare_reason
 from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.planning import replacing
 from gpusched.core.statuses import ACTIVE, WAITING, tally, totals

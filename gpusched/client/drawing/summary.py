@@ -15,9 +15,9 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from gpusched.client.drawing.palette import STYLES
-from gpusched.client.drawing.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.drawing.text import Glyphs, clean, duration, glyphs, per_second
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.views.window import FinishedWindow
 from gpusched.core.model import DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy

@@ -6,6 +6,7 @@ from functools import partial
 
 from gpusched.client.connection import connect
 from gpusched.client.drawing.dashboard import Frame
+from gpusched.client.drawing.windows import WindowsFrame
 from gpusched.client.top.details import DevicePage, WindowPage
 from gpusched.client.top.page import Page
 from gpusched.client.top.verbs import drain, resume
@@ -13,7 +14,7 @@ from gpusched.client.views.batch import BatchView
 from gpusched.client.views.overview import DeviceView
 from gpusched.client.views.panels import ORDERS, Cursor, Panel, Row, rows
 from gpusched.client.views.window import FinishedWindow, RunningWindow
-from gpusched.client.views.windows import WindowList, WindowsFrame
+from gpusched.client.views.windows import WindowList
 from gpusched.core.events import WindowMoved
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, Snapshot
@@ -140,7 +141,7 @@ class WindowsPage(Page):
 
     def target(self) -> tuple[str, str | None] | None:
         chosen = self._windows.chosen(self.top.monotonic)
-        return None if chosen is None else (self._windows.batch_id, chosen[1].label)
+        return None if chosen is None else (self._windows.batch_id, chosen[1].key.label)
 
     def statuses(self) -> set[str]:
         chosen = self._windows.chosen(self.top.monotonic)

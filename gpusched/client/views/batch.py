@@ -11,7 +11,7 @@ import statistics
 from collections import deque
 from collections.abc import Collection, Iterable
 
-from gpusched.client.drawing.reasons import Reasons, bare_reason
+from gpusched.client.views.reasons import Reasons, bare_reason
 from gpusched.client.views.window import FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchAccepted,
