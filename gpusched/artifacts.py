@@ -68,6 +68,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     start: dt.date
     end: dt.date
     workload: str
+    #: the settings that the workload got, its own defaults included
+    workload_settings: Any = None
     device_type: DeviceType
     #: UUID of the GPU, or "cpu"
     device: str

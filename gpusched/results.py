@@ -151,6 +151,8 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
                 row |= {f"{part}_rows": count for part, count in value.items()}
             case (("date_range" | "metrics" | "sample_counts" | "parameters"), _):
                 pass
+            case "settings", dict():
+                row |= value
             case "data_notes", list():
                 row[name] = "; ".join(note["text"] for note in value)
             case "error", dict():

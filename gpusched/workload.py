@@ -11,6 +11,13 @@ retried.
 
 Its module may also define
 
+- `settings(raw: dict[str, Any]) -> Any`: check the settings that a user gave (the table `[workload]` of config.toml and
+  `--set workload.alpha=0.1`), and return them as `Task.settings` shall have them. It may be a dataclass or a
+  `msgspec.Struct` itself: then keys that it lacks and values of other types are refused. A ValueError, a TypeError or
+  `BadParameters` refuses the batch before anything starts; best name the setting in its message. It is called in each
+  process, so it should be quick. Without it any settings are taken as they are;
+- `check_settings(settings: Any) -> None`: checks that take longer, called once before a batch starts with what
+  `settings` returned, in a process of its own;
 - `survey(task: SurveyTask) -> SymbolSurvey`: inspect the data of a symbol's windows before anything is trained. It
   raises `NoData` or `BadData` for a symbol none of whose windows can be trained; any other exception says nothing about
   the data, and the windows run. It may also return a list of `WindowSurvey`;
@@ -57,8 +64,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     data_root: str
     #: absolute path of a directory for caches shared by all windows
     cache_dir: str
-    #: the workload's own settings, opaque to gpusched
-    settings: dict[str, Any]
+    #: the workload's own settings: the table `[workload]`, or what its `settings` made of that
+    settings: Any
     #: LightGBM's device type, already resolved for the slot
     device_type: DeviceType = "cpu"
     #: UUID of the GPU that the process is pinned to (it is device 0 inside), or "cpu"
@@ -80,7 +87,8 @@ class SurveyTask(msgspec.Struct, frozen=True, kw_only=True):
     windows: tuple[DateRange, ...]
     data_root: str
     cache_dir: str
-    settings: dict[str, Any]
+    #: as in `Task`
+    settings: Any
     #: kept for the next points of the same symbol: a place for what does not depend on the point
     shared: dict[Any, Any] = {}
 

@@ -55,6 +55,12 @@ def test_what_is_told_of_the_data_is_text(tmp_path: Path) -> None:
     assert frame["data_notes"].isna().iloc[1]
 
 
+def test_settings_are_columns(tmp_path: Path) -> None:
+    frame = gpusched.load_results(write(tmp_path, SUCCESS | {"settings": {"workload.alpha": 0.1}}, SUCCESS))
+    assert frame["workload.alpha"].iloc[0] == 0.1
+    assert frame["workload.alpha"].isna().iloc[1]
+
+
 def test_the_file_itself_may_be_named_and_may_be_growing(tmp_path: Path) -> None:
     write(tmp_path, SUCCESS, more='{"batch_id": "b", "sym')
     assert len(gpusched.load_results(str(tmp_path / "teacher_runs.json"))) == 1

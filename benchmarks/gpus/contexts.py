@@ -25,8 +25,9 @@ import msgspec
 
 from gpusched.core.model import DeviceType
 from gpusched.worker.launcher import prepare_to_fork
+from gpusched.worker.loading import load_module
 from gpusched.worker.messages import WindowJob
-from gpusched.worker.window import load_module, run_window
+from gpusched.worker.window import run_window
 
 #: seconds after which a process that hangs is ended
 ALARM_S = 60

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
 from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
+from gpusched.config import NO_ORIGINS
 from gpusched.core.model import BatchSpec
 from gpusched.core.samples import Sample
 from gpusched.core.statuses import Verb
@@ -148,18 +149,21 @@ class Connection:
         name: str | None = None,
         output_dir: Path | None = None,
         terms: tuple[str, ...] | None = None,
+        origins: Mapping[str, str] = NO_ORIGINS,
         on_survey: Callable[[int, int], None] = lambda done, total: None,
         on_trial: Callable[[str], None] = lambda trying: None,
     ) -> Submitted:
         """Have a batch accepted; it is durable when this returns. `source` is the stem of the symbols file.
 
         One that is at work goes on with those limits, workers and priority that `terms` names; None: all.
+        `origins` tells where the workload's settings were given.
 
         `on_survey` is told how many symbols of how many have been looked at, `on_trial` which GPUs are being tried if
         the batch has to wait for that.
         """
         output = None if output_dir is None else str(output_dir)
-        self._ask(Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms))
+        told = dict(origins)
+        self._ask(Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms, origins=told))
         while True:
             match self._answer(Surveyed, Submitted):
                 case Surveyed(trying=trying) if trying:

@@ -1,11 +1,12 @@
 """The configuration: every setting, the origin of each value, and the errors of wrong values.
 
 `schema` has the settings with their defaults and bounds, `sources` the places that a value may come from, `values` the
-check of each, `wording` what a setting accepts in words, and `batch` what a batch takes from the settings. Nothing here
-opens what a setting names: those who use a path or a device find out whether it exists. Start with `sources.load`.
+check of each, `wording` what a setting accepts in words, `workloads` the settings of each workload, and `batch` what a
+batch takes from the settings. Nothing here opens what a setting names: those who use a path or a device find out
+whether it exists. Start with `sources.load`.
 """
 
-from gpusched.config.batch import DatesReversed, NoDates, batch_spec, run_state_dir, terms, workload_settings
+from gpusched.config.batch import DatesReversed, NoDates, batch_spec, run_state_dir, terms
 from gpusched.config.schema import (
     BUILT_IN_WORKLOAD,
     SECTIONS,
@@ -21,9 +22,18 @@ from gpusched.config.schema import (
 )
 from gpusched.config.sources import BadToml, Loaded, NoConfigFile, UnknownKey, load
 from gpusched.config.values import BadValue, path_problem
+from gpusched.config.workloads import (
+    NO_ORIGINS,
+    given_settings,
+    origins_of,
+    refused,
+    with_parameters,
+    workload_settings,
+)
 
 __all__ = [
     "BUILT_IN_WORKLOAD",
+    "NO_ORIGINS",
     "SECTIONS",
     "STATE_DIR",
     "BadToml",
@@ -42,9 +52,13 @@ __all__ = [
     "Slots",
     "UnknownKey",
     "batch_spec",
+    "given_settings",
     "load",
+    "origins_of",
     "path_problem",
+    "refused",
     "run_state_dir",
     "terms",
+    "with_parameters",
     "workload_settings",
 ]

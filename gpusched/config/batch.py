@@ -1,4 +1,4 @@
-"""What a batch takes from the settings: its specification, its terms, and the settings of its workload."""
+"""What a batch takes from the settings: its specification, and its terms."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from gpusched.config.schema import BUILT_IN_WORKLOAD, STATE_DIR, Config, Priority, Run, bounds, range_of
+from gpusched.config.schema import STATE_DIR, Config, Priority, Run, bounds, range_of
+from gpusched.config.workloads import workload_settings
 from gpusched.core.model import BatchSpec, Limits, Window
 from gpusched.core.terms import terms_of
 from gpusched.errors import UsageError
-from gpusched.teacher.settings import READING, parse_settings, written
 
 #: bytes in a setting's `_mb`
 MEGABYTE = 1024 * 1024
@@ -27,25 +27,6 @@ class NoDates(UsageError):
 class DatesReversed(UsageError):
     problem = "the windows end on {end}, before they start on {start}"
     remedy = "swap --start and --end"
-
-
-def workload_settings(config: Config) -> dict[str, Any]:
-    """The value of `Task.settings`. For the built-in workload it is complete, LightGBM's defaults included."""
-    settings: dict[str, Any] = {
-        "interval": config.data.interval or ("" if config.run.workload == BUILT_IN_WORKLOAD else "1d"),
-        "horizon": config.labels.horizon,
-        "threshold": config.labels.threshold,
-        "split": config.split.method,
-        "validation_fraction": config.split.validation_fraction,
-        "min_rows": config.training.min_rows,
-        "lightgbm": config.lightgbm,
-    }
-    if config.split.validation_days:
-        settings["validation_days"] = config.split.validation_days
-    if config.run.workload == BUILT_IN_WORKLOAD:
-        settings |= {name: getattr(config.data, name) for name in READING}
-        settings = written(parse_settings(settings))
-    return settings
 
 
 def batch_spec(

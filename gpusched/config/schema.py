@@ -14,13 +14,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gpusched.core.model import DeviceChoice
-from gpusched.teacher.settings import Fraction, Horizon, MinRows, Threshold, ValidationDays
+from gpusched.teacher.schema import Fraction, Horizon, MinRows, Threshold, ValidationDays
 
 #: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
 BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
-#: the section whose keys the workload checks: it has no struct
+#: the sections whose keys a workload checks, LightGBM's parameters and those of a user's workload: they have no struct
 LIGHTGBM = "lightgbm"
+WORKLOAD = "workload"
+OPEN_SECTIONS = (LIGHTGBM, WORKLOAD)
 
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
@@ -150,6 +152,8 @@ class Config(Struct, frozen=True, kw_only=True):
     training: Training = Training()
     #: LightGBM's parameters, which override the workload's defaults
     lightgbm: dict[str, Any] = {}
+    #: the settings of a user's workload, JSON-compatible
+    workload: dict[str, Any] = {}
     run: Run = Run()
     devices: Devices = Devices()
     cache: Cache = msgspec.field(default_factory=Cache)
@@ -185,5 +189,5 @@ def range_of(number: Any) -> tuple[float, float]:
 
 
 def keys() -> list[str]:
-    """Every `section.key` except LightGBM's."""
+    """Every `section.key` of the sections that have a struct."""
     return [f"{section}.{key}" for section, struct in SECTIONS.items() for key in struct.__struct_fields__]

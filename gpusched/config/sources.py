@@ -16,9 +16,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from gpusched.config.batch import workload_settings
-from gpusched.config.schema import LIGHTGBM, SECTIONS, Config, keys
+from gpusched.config.schema import OPEN_SECTIONS, SECTIONS, Config, keys
 from gpusched.config.values import BadValue, Setting, built
+from gpusched.config.workloads import is_of, is_of_any, refused, workload_settings, wrong_workload
 from gpusched.errors import ConfigError, did_you_mean
 from gpusched.teacher.parameters import CANONICAL
 from gpusched.workload import BadParameters
@@ -110,16 +110,16 @@ def _from_file(path: Path) -> dict[str, Setting]:
     for section, table in tables.items():
         if not isinstance(table, dict):
             place = f"{path}:{_line(text, None, section)}"
-            if section in {*SECTIONS, LIGHTGBM}:
+            if section in {*SECTIONS, *OPEN_SECTIONS}:
                 raise BadValue(place=place, key=section, why=f"expected a section [{section}], got {table!r}")
             raise UnknownKey(place=place, key=section, nearest=_nearest(section, keys()))
         for key, value in table.items():
             place = f"{path}:{_line(text, section, key)}"
             _require_known(f"{section}.{key}", place)
             given[f"{section}.{key}"] = Setting(value, place, path.parent)
-        if section not in {*SECTIONS, LIGHTGBM}:  # and empty
+        if section not in {*SECTIONS, *OPEN_SECTIONS}:  # and empty
             place = f"{path}:{_line(text, None, section)}"
-            raise UnknownKey(place=place, key=section, nearest=_nearest(section, [*SECTIONS, LIGHTGBM]))
+            raise UnknownKey(place=place, key=section, nearest=_nearest(section, [*SECTIONS, *OPEN_SECTIONS]))
     return given
 
 
@@ -129,16 +129,16 @@ def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Settin
         given["daemon.socket"] = Setting(socket, SOCKET_VARIABLE, cwd)
     for name, text in sorted(environ.items()):
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
-        if name.startswith(ENVIRONMENT_PREFIX) and key and section in {*SECTIONS, LIGHTGBM}:
+        if name.startswith(ENVIRONMENT_PREFIX) and key and section in {*SECTIONS, *OPEN_SECTIONS}:
             _require_known(f"{section}.{key}", name)
             given[f"{section}.{key}"] = Setting(text, name, cwd)
     return given
 
 
 def _require_known(key: str, place: str) -> None:
-    """Raise UnknownKey unless the setting exists. LightGBM's parameters are checked by the workload."""
+    """Raise UnknownKey unless the setting exists. Those of the open sections are checked by the workload."""
     head, _, tail = key.partition(".")
-    if (head == LIGHTGBM and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__):
+    if (head in OPEN_SECTIONS and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__):
         return
     raise UnknownKey(place=place, key=key, nearest=_nearest(key, keys()))
 
@@ -168,16 +168,15 @@ def _line(text: str, section: str | None, key: str) -> int:
 
 
 def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
-    """Raise BadValue for settings that the built-in workload refuses, including LightGBM's parameters."""
+    """Raise BadValue for settings that the built-in workload refuses, and for flags that are of another workload.
+
+    A file may have the settings of several workloads, of which the others' are ignored.
+    """
+    workload = config.run.workload
+    for key, setting in given.items():
+        if setting.origin.startswith("--") and is_of_any(key) and not is_of(workload, key):
+            raise BadValue(place=setting.origin, key=key, why=wrong_workload(workload, key))
     try:
         workload_settings(config)
     except BadParameters as error:
-        key = _named_first(str(error), [key for key in given if key.startswith(("lightgbm.", "data."))])
-        raise BadValue(place=given[key].origin if key else None, key=key or "lightgbm", why=error) from None
-
-
-def _named_first(sentence: str, candidates: Iterable[str]) -> str | None:
-    """The `section.key` whose key comes first in a sentence."""
-    matches = {key: re.search(rf"(?<!\w){re.escape(key.partition('.')[2])}(?!\w)", sentence) for key in candidates}
-    positions = {key: match.start() for key, match in matches.items() if match}
-    return min(positions, key=lambda key: positions[key], default=None)
+        raise refused(workload, str(error), {key: setting.origin for key, setting in given.items()}) from None

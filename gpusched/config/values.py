@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from gpusched.config.schema import SECTIONS, Config
+from gpusched.config.schema import OPEN_SECTIONS, SECTIONS, Config
 from gpusched.config.wording import wanted
 from gpusched.errors import ConfigError
 
@@ -47,10 +48,25 @@ def built(given: Mapping[str, Setting], cwd: Path) -> Config:
             else:
                 values[key] = _convert(f"{section}.{key}", setting, hints[key])
         sections[section] = struct(**values)
-    lightgbm = {
-        key.partition(".")[2]: _parsed(setting.value) for key, setting in given.items() if key.startswith("lightgbm.")
-    }
-    return Config(lightgbm=lightgbm, **sections)
+    for section in OPEN_SECTIONS:
+        settings = {key.partition(".")[2]: (key, one) for key, one in given.items() if key.startswith(f"{section}.")}
+        sections[section] = {name: _open_value(key, one) for name, (key, one) in settings.items()}
+    return Config(**sections)
+
+
+def _open_value(key: str, setting: Setting) -> Any:
+    """The value of a setting that a workload checks, as JSON has it: dates become text. Raises BadValue."""
+    name = key.partition(".")[2]
+    if "." in name:
+        why = f"a workload's settings have one level, and a table is a value: {key.rpartition('.')[0]} = {{…}}"
+        raise BadValue(place=setting.origin, key=key, why=why)
+    value = msgspec.to_builtins(_parsed(setting.value))
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        why = f"expected a value without nan and inf, which have no place in metadata.json, got {setting.value!r}"
+        raise BadValue(place=setting.origin, key=key, why=why) from None
+    return value
 
 
 def _convert(key: str, setting: Setting, hint: Any) -> Any:

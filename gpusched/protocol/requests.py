@@ -29,6 +29,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     output_dir: str | None = None
     #: names of the terms (`gpusched.core.terms`) that were given explicitly, which a batch at work adopts; None: all
     terms: tuple[str, ...] | None = None
+    #: `section.key` of the workload's settings → where the value was given, for errors about it
+    origins: dict[str, str] = {}
 
 
 class ListBatches(msgspec.Struct, frozen=True, kw_only=True, tag="list_batches"):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import anyio
 import msgspec
 
-from gpusched.config import Config, run_state_dir
+from gpusched.config import NO_ORIGINS, Config, run_state_dir
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.model import BatchSpec, Choice, DeviceType
 from gpusched.core.planning import Plan
@@ -41,12 +41,13 @@ async def forecast(
     config: Config,
     spec: BatchSpec,
     output_dir: Path,
+    origins: Mapping[str, str] = NO_ORIGINS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Forecast:
-    """Plan a run. Writes the bars cache and logs, and keeps nothing that it trains. `on_note` as for `run_batch`.
+    """Plan a run. Writes the bars cache and logs, and keeps nothing that it trains.
 
-    Raises GpuschedError.
+    `origins` and `on_note` as for `run_batch`. Raises GpuschedError.
     """
     planned = build_pool(config, find_gpus(config, spec.device), workers=spec.workers)
     planned.require(spec.device)
@@ -80,6 +81,7 @@ async def forecast(
                 log_path=logs / "survey.log",
                 device_types=fleet.device_types(spec.device),
                 processes=planned.cores,
+                origins=origins,
                 on_progress=on_progress,
             )
             chooser = Chooser(

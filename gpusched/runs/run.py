@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import clock, directories, files
-from gpusched.config import Config, run_state_dir
+from gpusched.config import NO_ORIGINS, Config, run_state_dir
 from gpusched.core.events import DeviceLost, DeviceRead, DeviceTuned, Update
 from gpusched.core.model import Batch, BatchSpec, Reading
 from gpusched.core.planning import Plan
@@ -129,6 +129,7 @@ async def run_batch(
     batch_id: str,
     digest: str,
     output_dir: Path,
+    origins: Mapping[str, str] = NO_ORIGINS,
     observe: Callable[[Update], None],
     on_plan: Callable[[Plan], None],
     on_interrupt: Callable[[int], None],
@@ -139,8 +140,9 @@ async def run_batch(
     """Plan a batch, run it, and return when all of its windows are finished, or it is held, or a signal stopped it.
 
     After the first SIGINT, SIGTERM or SIGHUP the running windows may finish; a second SIGINT or SIGTERM stops them.
-    `on_interrupt` gets the number of the signal, `on_note` notes on the devices. `watch` may observe the run and hold,
-    release, cancel and retry its windows; until it returns, held windows do not end the run. Raises GpuschedError.
+    `origins` tells where the workload's settings were given, `on_interrupt` gets the number of the signal, `on_note`
+    notes on the devices. `watch` may observe the run and hold, release, cancel and retry its windows; until it returns,
+    held windows do not end the run. Raises GpuschedError.
     """
     began = time.monotonic()
     discovery = look(spec.device)
@@ -271,6 +273,7 @@ async def run_batch(
                     log_path=state_dir / "survey.log",
                     device_types=fleet.device_types(spec.device),
                     processes=pool.cores,
+                    origins=origins,
                     on_progress=on_survey,
                 )
                 plan, choice = await chooser.settle(spec, plan)

@@ -147,7 +147,7 @@ class Admission:
             if place.guarded:
                 output_dir = place.path
             async with self._claimed(batch_id, output_dir, guarded=place.guarded):
-                plan, choice = await self._planned(spec, batch_id, output_dir, on_progress)
+                plan, choice = await self._planned(request, batch_id, output_dir, on_progress)
                 async with self.changing:
                     # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
                     # another batch may have taken the directory.
@@ -167,6 +167,8 @@ class Admission:
                         choice=choice,
                     )
                     await self._make_way(batch_id, len(plan.windows))
+                    # Again: the last round may have been finishing, and have given the claim back since.
+                    await self._supervisor.claims.take(batch_id, output_dir, guarded=place.guarded)
                     self._supervisor.hand_over(batch, plan.windows, plan.notes)
             # Without `changing`: other batches can be changed while this one becomes durable.
             await self.durable()
@@ -175,8 +177,9 @@ class Admission:
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
 
     async def _planned(
-        self, spec: BatchSpec, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
+        self, request: Submit, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
     ) -> tuple[Plan, Choice | None]:
+        spec = request.spec
         async with self._surveys:
             with one_error():
                 plan = await survey(
@@ -187,6 +190,7 @@ class Admission:
                     log_path=self._logs_dir / batch_id / "survey.log",
                     device_types=self.fleet.device_types(spec.device),
                     processes=self.fleet.pool.cores,
+                    origins=request.origins,
                     on_progress=on_progress,
                 )
             return await self._chooser.settle(spec, plan)
@@ -208,18 +212,17 @@ class Admission:
         """Apply the terms of a request to the batch, which is already at work."""
         names = NAMES if request.terms is None else request.terms
         terms = {name: value for name, value in terms_of(request.spec).items() if name in names}
-        return Admitted(batch_id=batch_id, how="known", changes=await self.alter(batch_id, terms))
+        changes = self.alter(batch_id, terms)
+        await self.durable()
+        return Admitted(batch_id=batch_id, how="known", changes=changes)
 
     def notes(self, spec: BatchSpec) -> tuple[str, ...]:
         """Notes on settings that are accepted, but perhaps unintended."""
         note = self.fleet.pool.too_many_threads(spec)
         return () if note is None else (note,)
 
-    async def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
-        """Change the terms of a batch; return the changes in words. They are durable when this returns.
-
-        Raises BadSubmission for invalid terms.
-        """
+    def alter(self, batch_id: str, terms: Terms) -> tuple[str, ...]:
+        """Change the terms of a batch; return the changes in words. Raises BadSubmission for invalid terms."""
         batch = self._supervisor.scheduler.batch(batch_id) or self._store.accepted(batch_id)
         assert batch is not None
         try:
@@ -230,7 +233,6 @@ class Admission:
         changes = differences(batch.spec, spec)
         if changes:
             self._supervisor.post(TermsRequested(batch_id=batch_id, terms=terms))
-        await self.durable()
         return changes
 
     async def _require(self, wanted: DeviceChoice, on_trial: Callable[[str], None]) -> None:
@@ -304,8 +306,7 @@ class Admission:
         try:
             yield
         finally:
-            if batch_id not in self._supervisor.arrivals and not self.at_work(batch_id):
-                self._supervisor.claims.release(batch_id)
+            self._supervisor.claims.give_back(batch_id)
 
     @contextlib.asynccontextmanager
     async def clearing(self, batch_id: str, output_dir: Path) -> AsyncIterator[None]:
@@ -321,7 +322,7 @@ class Admission:
                 await self._supervisor.claims.take(batch_id, output_dir, guarded=guarded, make=False)
             yield
         finally:
-            self._supervisor.claims.release(batch_id)
+            self._supervisor.claims.give_back(batch_id)
             self._cleared.discard(place)
 
     def _refuse_if_draining(self) -> None:

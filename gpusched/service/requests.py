@@ -237,10 +237,10 @@ class Requests:
                 if request.verb == "release" and status.state == "held":
                     windows += tally(status.counts, ("queued",))
             if request.verb in ("retry", "release") and windows:
-                await admission.claim(batch_id)
+                await admission.claim(batch_id)  # nothing is awaited from here until the change is posted
             if request.verb == "retry" and windows:
                 self._supervisor.recall(batch_id)
-            changes = await self._alter(request, windows)
+            changes = self._alter(request, windows)
             if request.verb != "alter":
                 self._supervisor.post(ChangeRequested(verb=request.verb, batch_id=batch_id, label=label))
             not_durable = await self._taken_effect(request.verb)
@@ -265,7 +265,7 @@ class Requests:
             return cause
         return None
 
-    async def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
+    def _alter(self, request: Change, windows: int) -> tuple[str, ...]:
         """Change the terms that a request names; return the changes in words."""
         if not request.terms:
             return ()
@@ -273,7 +273,7 @@ class Requests:
             raise TermsOfAWindow(batch=request.batch_id, verb=request.verb)
         if not windows and not self._admission.at_work(request.batch_id):
             raise NothingToAlter(batch=request.batch_id)
-        return await self._admission.alter(request.batch_id, request.terms)
+        return self._admission.alter(request.batch_id, request.terms)
 
     async def _forget(self, request: Forget, client: Client) -> None:
         if self._forgetting is None:

@@ -8,9 +8,12 @@ by a lock on it, which ends with the process. No file is written for this. On fi
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
+import anyio
 import anyio.to_thread
 
 from gpusched import outputs
@@ -23,16 +26,25 @@ from gpusched.supervisor.followers import News
 class Claims:
     """The claimed directories, by batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_needed: Callable[[str], bool]) -> None:
+        """`is_needed` says whether a batch, named by its id, is at work or about to be."""
+        self._is_needed = is_needed
         self._locks: dict[str, int] = {}
+        #: by batch: held while its directory is being claimed
+        self._taking: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def take(self, batch_id: str, output_dir: Path, *, guarded: bool = False, make: bool = True) -> None:
-        """Claim a directory; `make` it if missing. Raises OutputInUse, OSError, `directories.NotOurs`."""
-        if batch_id in self._locks:
-            return
-        # In a thread: the call may hang with its file system.
-        claim = partial(outputs.claim, output_dir, guarded=guarded, make=make)
-        self._locks[batch_id] = await anyio.to_thread.run_sync(claim)
+        """Claim a directory; `make` it if missing. Raises OutputInUse, OSError, `directories.NotOurs`.
+
+        A batch that is finishing may give back a directory that it already has: whoever relies on the claim makes the
+        batch needed before anything else is awaited.
+        """
+        # The lock excludes this process, too, so that a second call would be refused because of the first.
+        async with self._taking.setdefault(batch_id, anyio.Lock()):
+            if batch_id not in self._locks:
+                # In a thread: the call may hang with its file system.
+                claim = partial(outputs.claim, output_dir, guarded=guarded, make=make)
+                self._locks[batch_id] = await anyio.to_thread.run_sync(claim)
 
     def retake(self, batch: Batch) -> str | None:
         """Claim the directory of a batch that is taken up again; return a sentence if another supervisor has it.
@@ -49,13 +61,18 @@ class Claims:
 
     def follow(self, news: News) -> None:
         if isinstance(news, BatchFinished):
-            self.release(news.batch_id)
+            self.give_back(news.batch_id)
 
-    def release(self, batch_id: str) -> None:
-        lock = self._locks.pop(batch_id, None)
-        if lock is not None:
-            os.close(lock)
+    def give_back(self, batch_id: str) -> None:
+        """Let others claim the directory of a batch, unless it is needed: a finished one may have been retried."""
+        if not self._is_needed(batch_id):
+            self._release(batch_id)
 
     def close(self) -> None:
         for batch_id in tuple(self._locks):
-            self.release(batch_id)
+            self._release(batch_id)
+
+    def _release(self, batch_id: str) -> None:
+        lock = self._locks.pop(batch_id, None)
+        if lock is not None:
+            os.close(lock)

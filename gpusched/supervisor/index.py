@@ -22,6 +22,7 @@ import anyio.lowlevel
 import msgspec
 
 from gpusched import directories, files
+from gpusched.config import given_settings
 from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
 from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
@@ -55,6 +56,8 @@ class Index:
         self._files: dict[str, IO[bytes]] = {}
         #: by batch: output directory, and whether to guard against links in its path
         self._outputs: dict[str, tuple[Path, bool]] = {}
+        #: by batch: the settings of its workload, by `section.key`
+        self._settings: dict[str, dict[str, Any]] = {}
         self._incomplete: set[str] = set()
         #: temporary files with the lines of indexes that are about to be written anew: complete, and still growing
         self._gathered: dict[str, IO[bytes]] = {}
@@ -65,6 +68,7 @@ class Index:
     def rewrite(self, batch: Batch) -> None:
         """Write the index of a batch from the store, and keep it open for more lines."""
         self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
+        self._settings[batch.id] = given_settings(batch.spec.workload, batch.spec.settings)
         self._rewrite(batch.id)
 
     async def gather(self, batch_id: str) -> None:
@@ -128,7 +132,8 @@ class Index:
         attempt = row.last_attempt
         log_path = self._log_path(row.key, attempt.attempt) if attempt else None
         notes = self._notes.get(row.key.batch_id, {}).get(row.plan.window.symbol, ())
-        return line(row, log_path if log_path is not None and log_path.exists() else None, notes)
+        log = log_path if log_path is not None and log_path.exists() else None
+        return line(row, log, notes, self._settings.get(row.key.batch_id))
 
     def _append(self, batch_id: str, text: bytes) -> None:
         file = self._files.get(batch_id)
@@ -238,10 +243,13 @@ def _may_be_replaced(directory: int) -> bool:
         return False
 
 
-def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> bytes:
+def line(
+    row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = (), settings: dict[str, Any] | None = None
+) -> bytes:
     """The line of a finished window, for programs that read the index.
 
-    `log` is the log of its last attempt, if there is one; `notes` are about its symbol's data.
+    `log` is the log of its last attempt, if there is one; `notes` are about its symbol's data, and `settings` those of
+    the workload that were given, by `section.key`.
     """
     assert isinstance(row.state, Finished)
     window, attempt = row.plan.window, row.last_attempt
@@ -286,6 +294,8 @@ def line(row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = ()) -> 
             fields["error"] = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
         case Cancelled():
             fields["status"] = "cancelled"
+    if settings:
+        fields["settings"] = settings
     if notes:
         fields["data_notes"] = notes
     return msgspec.json.encode(fields) + b"\n"

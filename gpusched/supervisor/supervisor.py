@@ -105,7 +105,7 @@ class Supervisor:
         self._learning = Learning(self.estimates, self.scheduler)
         self._store = store
         self._condition = condition or Condition()
-        self.claims = Claims()
+        self.claims = Claims(lambda batch_id: batch_id in self.arrivals or self.scheduler.is_at_work(batch_id))
         memory = HostMemory() if memory is None else memory
         means = Means(launcher=launcher, logs_dir=logs_dir, cache_dir=cache_dir, memory=memory, account=account)
         self.attempts = Attempts(self.scheduler, means, self._condition, post=self.post, followers=followers)

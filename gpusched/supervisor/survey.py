@@ -7,19 +7,22 @@ kill a process again are not judged here: they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
 
 from gpusched.command import imports
+from gpusched.config.workloads import NO_ORIGINS
 from gpusched.core import planning
 from gpusched.core.calendar import missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
 from gpusched.engines.local.launcher import Launcher
 from gpusched.errors import InputError
+from gpusched.supervisor.settings import check_settings
 from gpusched.worker.messages import (
     Error,
     PipeMessage,
@@ -51,11 +54,13 @@ async def survey(
     log_path: Path,
     device_types: tuple[DeviceType, ...],
     processes: int,
+    origins: Mapping[str, str] = NO_ORIGINS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
     """Make the plan of a batch. Committed results that were trained on one of `device_types` are planned to be reused.
 
-    `on_progress` is called with the numbers of surveyed symbols and of all symbols. Raises WorkloadNotLoadable or
+    `origins` tells where the workload's settings were given, `on_progress` is called with the numbers of surveyed
+    symbols and of all symbols. Raises BadValue for a setting that the workload refuses, WorkloadNotLoadable or
     WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if `log_path`
     cannot be written.
     """
@@ -106,17 +111,24 @@ async def survey(
             ending = await run(group)
             endings.update((piece.symbol, ending) for piece in group)
 
-    async def run_all(groups: list[tuple[SymbolWindows, ...]]) -> dict[str, str]:
+    async def run_all(
+        groups: list[tuple[SymbolWindows, ...]], *besides: Callable[[], Coroutine[Any, Any, None]]
+    ) -> dict[str, str]:
         endings: dict[str, str] = {}
         shared = iter(groups)
         async with anyio.create_task_group() as workers:
             for _ in range(min(processes, len(groups))):
                 workers.start_soon(work, shared, endings)
-            # Requested after the forks on the same socket, so that they come first; instant if it has been imported.
-            workers.start_soon(launcher.preload, spec.workload, "window", preloaded)
+            # Their requests go to the same socket after the forks, so that those come first.
+            for other in besides:
+                workers.start_soon(other)
         return endings
 
-    endings = await run_all(_grouped(pieces, processes))
+    async def prepare() -> None:
+        await launcher.preload(spec.workload, "window", preloaded)
+        await check_settings(launcher, spec.workload, [spec.settings], log_path=log_path, origins=origins)
+
+    endings = await run_all(_grouped(pieces, processes), prepare)
     if not unusable and (missing := findings.missing()):
         endings = await run_all([(piece,) for piece in missing])
     if unusable:

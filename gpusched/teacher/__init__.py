@@ -11,9 +11,14 @@ libraries when it is called, so that a client can check settings without numpy a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gpusched.workload import DeviceType, Report, Result, SurveyTask, SymbolSurvey, Task, Trial
+
+if TYPE_CHECKING:
+    from gpusched.teacher.schema import Settings
 
 
 def train_window(task: Task, directory: Path, report: Report) -> Result:
@@ -27,13 +32,31 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     return train_window(task, directory, report)
 
 
+def settings(raw: Mapping[str, Any]) -> Settings:
+    """The settings of a batch, complete. Raises BadParameters."""
+    # The module is not named `settings`: importing it would put the module in the place of this function.
+    from gpusched.teacher.schema import parse_settings
+
+    return parse_settings(raw)
+
+
+def check_settings(settings: Settings) -> None:
+    """Have LightGBM try its parameters, if they are not the defaults. Raises BadParameters for one that it refuses."""
+    from gpusched.teacher.schema import LIGHTGBM_DEFAULTS
+
+    if settings.lightgbm != LIGHTGBM_DEFAULTS:
+        from gpusched.teacher.training import try_parameters
+
+        try_parameters(settings.lightgbm)
+
+
 def survey(task: SurveyTask) -> SymbolSurvey:
     """Look at the windows of a symbol, in the order of the task, without training them; needs no LightGBM.
 
     A window has a `skip_reason` if and only if `train_window` would raise NoData. Raises NoData for a symbol without
     files, BadData for files that cannot be used, BadParameters for settings that cannot be used.
     """
-    # The module is not named `survey`: importing it would put the module in the place of this function.
+    # As with `settings`, the module has another name.
     from gpusched.teacher.surveyor import survey
 
     return survey(task)

@@ -10,7 +10,7 @@ import numpy as np
 from gpusched.teacher import split
 from gpusched.teacher.bars import Bars, Floats, drop_reason
 from gpusched.teacher.labels import Labels, forward_returns, labels, usable_rows
-from gpusched.teacher.settings import Settings
+from gpusched.teacher.schema import Settings
 from gpusched.workload import NoData
 
 #: remedy for too few rows

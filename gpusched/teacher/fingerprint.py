@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from gpusched.teacher.bars import Bars
-from gpusched.teacher.settings import READING, Settings, written
+from gpusched.teacher.schema import READING, Settings, written
 
 #: Increase it with every change that makes a different model or different artifacts of the same bars and settings.
 WORKLOAD_VERSION = 4

@@ -9,7 +9,7 @@ from gpusched.teacher.examples import window_examples
 from gpusched.teacher.fingerprint import fingerprint
 from gpusched.teacher.history import load_history
 from gpusched.teacher.labels import usable_rows
-from gpusched.teacher.settings import READING, Settings, parse_settings
+from gpusched.teacher.schema import READING, Settings, parse_settings
 from gpusched.workload import DateRange, Days, NoData, SurveyTask, SymbolSurvey, WindowSurvey
 
 

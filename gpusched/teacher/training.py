@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import lightgbm
 import msgspec
+import numpy as np
 from lightgbm import basic
 from lightgbm.libpath import _LIB
 
@@ -16,7 +18,9 @@ from gpusched.teacher import opencl
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
-from gpusched.teacher.settings import GPU_DEFAULTS, differs_on_gpus
+from gpusched.teacher.labels import Labels
+from gpusched.teacher.schema import GPU_DEFAULTS, differs_on_gpus
+from gpusched.teacher.split import Split
 from gpusched.workload import BadParameters, Report
 
 #: A thread with fewer rows costs more than it saves. 100 rounds on 90 rows take 10 ms with one thread and 80 ms with
@@ -25,6 +29,8 @@ ROWS_PER_THREAD = 10_000
 
 #: messages with which LightGBM refuses a parameter: the source files that they name, or their words
 _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (set|use) |not enabled in this build")
+#: the place in LightGBM's sources that such a message may end with
+_PLACE = re.compile(r" at \S+, line \d+ *\.\s*$")
 #: part of LightGBM's warning that a GPU's sums, and so the model, may differ each time
 _DIFFERS = "may be non-deterministic"
 _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
@@ -95,14 +101,8 @@ def train(
         params["verbosity"] = max(1 if device_type == "gpu" else 0, params["verbosity"])
         lightgbm.register_logger(log)
     try:
-        booster = _boost(examples, matrix, params, log, report)
-    except basic.LightGBMError as error:
-        # On the CPU every error except lack of memory would come again, so the parameters are the cause.
-        if _REFUSED.search(str(error)) or (device_type == "cpu" and not _MEMORY.search(str(error))):
-            raise BadParameters(f"LightGBM refuses its parameters: {str(error).strip()}") from error
-        raise
-    except (ValueError, TypeError) as error:  # from LightGBM's Python package
-        raise BadParameters(f"LightGBM refuses its parameters: {error}") from error
+        with _refusals(device_type):
+            booster = _boost(examples.labels, examples.split, matrix, params, log, report)
     finally:
         if log is not None:
             lightgbm.register_logger(basic._DummyLogger())
@@ -125,11 +125,36 @@ def train(
     )
 
 
+def try_parameters(params: dict[str, Any]) -> None:
+    """Train two rounds on random numbers. Raises BadParameters for a value that LightGBM refuses on the CPU."""
+    rows, train = 250, 200
+    matrix = np.random.default_rng(0).normal(size=(rows, len(FEATURES)))
+    split = Split(np.arange(train), np.arange(train, rows))
+    few = params | {"num_iterations": min(2, params["num_iterations"]), "device_type": "cpu"}
+    _set_threads(1)
+    with _refusals("cpu"):
+        _boost(matrix[:, 0] > 0, split, matrix, few, None, lambda phase, round=0, rounds=0: None)
+
+
+@contextlib.contextmanager
+def _refusals(device_type: DeviceType) -> Iterator[None]:
+    """Raise BadParameters for an error of LightGBM that would come again with these parameters."""
+    try:
+        yield
+    except basic.LightGBMError as error:
+        # On the CPU every error except lack of memory would come again, so the parameters are the cause.
+        if _REFUSED.search(str(error)) or (device_type == "cpu" and not _MEMORY.search(str(error))):
+            why = _PLACE.sub("", str(error)).strip()
+            raise BadParameters(f"LightGBM refuses its parameters: {why}") from error
+        raise
+    except (ValueError, TypeError) as error:  # from LightGBM's Python package
+        raise BadParameters(f"LightGBM refuses its parameters: {error}") from error
+
+
 def _boost(
-    examples: Examples, matrix: Floats, params: dict[str, Any], log: _Log | None, report: Report
+    labels: Labels, split: Split, matrix: Floats, params: dict[str, Any], log: _Log | None, report: Report
 ) -> lightgbm.Booster:
     report("dataset")
-    labels, split = examples.labels, examples.split
     train_set, validation_set = (
         lightgbm.Dataset(matrix[rows], labels[rows], feature_name=list(FEATURES), params=params)
         for rows in (split.train, split.validation)

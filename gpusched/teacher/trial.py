@@ -10,7 +10,7 @@ import msgspec
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl
 from gpusched.teacher.features import FEATURES
-from gpusched.teacher.settings import GPU_DEFAULTS
+from gpusched.teacher.schema import GPU_DEFAULTS
 from gpusched.workload import DeviceMismatch, Trial
 
 #: numbers of rows: LightGBM compiles different OpenCL kernels for up to 64 bins (the first) and for up to 256 (the

@@ -19,7 +19,7 @@ from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.fingerprint import WORKLOAD_VERSION, fingerprint, lightgbm_version
 from gpusched.teacher.history import load_history
 from gpusched.teacher.metrics import metrics
-from gpusched.teacher.settings import READING, Settings, parse_settings, written
+from gpusched.teacher.schema import READING, Settings, parse_settings, written
 from gpusched.teacher.training import Trained, train
 from gpusched.workload import Report, Result, Task
 

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Set
 from typing import NoReturn
 
-from gpusched.worker import linux, survey, trial, window
-from gpusched.worker.messages import Fork, SurveyJob, WindowJob
+from gpusched.worker import linux, settings, survey, trial, window
+from gpusched.worker.messages import Fork, SettingsJob, SurveyJob, WindowJob
 from gpusched.worker.stream import ORPHANED
 
 #: descriptor of the pipe in every window process: the first after the standard ones
@@ -39,6 +39,8 @@ def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpu
                 exit_code = window.serve(job, PIPE)
             case SurveyJob() as job:
                 exit_code = survey.serve(job, PIPE)
+            case SettingsJob() as job:
+                exit_code = settings.serve(job, PIPE)
             case job:
                 exit_code = trial.serve(job, PIPE)
     except SystemExit as stop:

@@ -43,6 +43,7 @@ import msgspec
 
 from gpusched.worker import linux
 from gpusched.worker.child import BLOCKED_SIGNALS, become_window
+from gpusched.worker.loading import load_function, load_module
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
@@ -55,11 +56,11 @@ from gpusched.worker.messages import (
     Preloaded,
     PreloadFailed,
     Refused,
+    SettingsJob,
     SurveyJob,
     WindowJob,
 )
 from gpusched.worker.stream import error_message
-from gpusched.worker.window import load_function, load_module
 from gpusched.workload import BadParameters
 
 _DESCRIPTORS = array.array("i")
@@ -180,7 +181,7 @@ class Launcher:
 
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
         job = request.job
-        imports = job.imports if isinstance(job, WindowJob) else ()
+        imports = job.imports if isinstance(job, WindowJob | SettingsJob) else ()
         if not isinstance(job, SurveyJob) and not self._preload(job.workload, "window", imports, request.id):
             return
         if linux.thread_count() != 1:

@@ -65,6 +65,15 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
     imports: tuple[str, ...] = ()
 
 
+class SettingsJob(msgspec.Struct, frozen=True, kw_only=True, tag="settings"):
+    """Check settings by the workload's own functions, each as `Task.settings` has them."""
+
+    workload: str
+    settings: tuple[dict[str, Any], ...]
+    #: as in `WindowJob`
+    imports: tuple[str, ...] = ()
+
+
 class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     """Try the workload on the device that the process is pinned to."""
 
@@ -74,7 +83,7 @@ class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     device: str
 
 
-Job = WindowJob | SurveyJob | TrialJob
+Job = WindowJob | SurveyJob | SettingsJob | TrialJob
 #: a survey needs less of the workload than a window does
 Needs = Literal["survey", "window"]
 
@@ -94,8 +103,8 @@ class Preload(msgspec.Struct, frozen=True, kw_only=True, tag="preload"):
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     """Fork a process for `job`. The packet carries two descriptors: the pipe's write end and the log file.
 
-    Answered with `Forked`, `Refused` or `PreloadFailed`. The workload of a window or a trial is loaded first if it is
-    not yet; a survey imports the modules that were not preloaded for it in its own process.
+    Answered with `Forked`, `Refused` or `PreloadFailed`. The workload is loaded first if it is not yet; only a survey
+    imports the modules that were not preloaded for it in its own process.
     """
 
     id: int
@@ -218,6 +227,12 @@ class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
     pass
 
 
+class SettingsChecked(msgspec.Struct, frozen=True, kw_only=True, tag="settings_checked"):
+    """The reasons why settings are refused, by their place in the job; after the first 20 no others are checked."""
+
+    refusals: dict[int, str]
+
+
 ErrorKind = ProgramFault | Literal["no_data", "bad_data", "bad_parameters", "device_mismatch", "raised"]
 
 
@@ -230,7 +245,16 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 
 
 PipeMessage = (
-    Started | Progress | WindowResult | SurveyedSymbol | SurveyedWindow | SurveyFailed | SurveyDone | Trial | Error
+    Started
+    | Progress
+    | WindowResult
+    | SurveyedSymbol
+    | SurveyedWindow
+    | SurveyFailed
+    | SurveyDone
+    | SettingsChecked
+    | Trial
+    | Error
 )
 
 

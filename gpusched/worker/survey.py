@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from gpusched import artifacts
 from gpusched.core.model import PlannedWindow, Window, WindowResult
+from gpusched.worker.loading import load_function, load_module
 from gpusched.worker.messages import (
     Started,
     SurveyDone,
@@ -19,8 +20,9 @@ from gpusched.worker.messages import (
     SurveyFailed,
     SurveyJob,
 )
+from gpusched.worker.settings import made_settings
 from gpusched.worker.stream import Stream, encodable, error_message
-from gpusched.worker.window import error_kind, load_function, load_module
+from gpusched.worker.window import error_kind
 from gpusched.workload import (
     BadData,
     BadParameters,
@@ -50,15 +52,15 @@ def run_survey(job: SurveyJob, send: Send) -> None:
         shared: dict[Any, Any] = {}
         told: SurveyedSymbol | None = None
         for point, windows in _by_point(one.windows).items():
-            task = SurveyTask(
-                symbol=one.symbol,
-                windows=tuple(DateRange(window.start, window.end) for window in windows),
-                data_root=job.data_root,
-                cache_dir=job.cache_dir,
-                settings=job.settings[point],
-                shared=shared,
-            )
             try:
+                task = SurveyTask(
+                    symbol=one.symbol,
+                    windows=tuple(DateRange(window.start, window.end) for window in windows),
+                    data_root=job.data_root,
+                    cache_dir=job.cache_dir,
+                    settings=made_settings(job.workload, job.settings[point]),
+                    shared=shared,
+                )
                 result = _complete(task, survey(task))
             except BadParameters:
                 raise  # no symbol would fare better

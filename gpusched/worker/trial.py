@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from gpusched.core.model import DeviceType
 from gpusched.worker.cuda import CudaError, require_device
+from gpusched.worker.loading import load_module
 from gpusched.worker.messages import Started, TrialJob
 from gpusched.worker.stream import Stream, error_message
-from gpusched.worker.window import error_kind, load_module
+from gpusched.worker.window import error_kind
 from gpusched.workload import Trial
 
 WarmUp = Callable[[DeviceType], Trial]

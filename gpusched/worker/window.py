@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
 
 import msgspec
 
@@ -26,7 +22,9 @@ from gpusched.core.model import DeviceType, WindowResult
 from gpusched.directories import NotOurs
 from gpusched.worker import linux
 from gpusched.worker.cuda import CudaError, require_device
+from gpusched.worker.loading import load_function, load_module
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
+from gpusched.worker.settings import made_settings, plain_settings
 from gpusched.worker.stream import MergedProgress, Stream, error_message
 from gpusched.workload import (
     BadData,
@@ -42,37 +40,12 @@ from gpusched.workload import (
     device_fingerprint,
 )
 
-WorkloadFunction = Callable[[Task, Path, Report], Result]
-
-
-def load_module(workload: str) -> ModuleType:
-    """The module of an entry point `package.module:function`. Raises BadParameters."""
-    name, _, function = workload.partition(":")
-    if not name or not function:
-        raise BadParameters(f"workload {workload!r} is not of the form package.module:function")
-    try:
-        return sys.modules.get(name) or importlib.import_module(name)
-    except Exception as error:
-        raise BadParameters(
-            f"workload {workload!r}: importing {name} failed: {type(error).__name__}: {error}"
-        ) from error
-
-
-def load_function(workload: str) -> WorkloadFunction:
-    """The function of an entry point. Raises BadParameters."""
-    function: Any = load_module(workload)
-    for name in workload.partition(":")[2].split("."):
-        function = getattr(function, name, None)
-    if not callable(function):
-        raise BadParameters(f"workload {workload!r}: the module has no such function")
-    return cast(WorkloadFunction, function)
-
 
 def run_window(job: WindowJob, report: Report) -> WindowResult:
     """Train one window and commit its artifacts. Passes on the workload's exceptions."""
     began = time.monotonic()
-    task = job.task
     function = load_function(job.workload)
+    task = msgspec.structs.replace(job.task, settings=made_settings(job.workload, job.task.settings))
     opens_device = getattr(load_module(job.workload), "OPENS_DEVICE", True)
     device_seen = require_device(task.device, task.device_type) if opens_device else None
     partial = Partial(Path(job.output_dir), task.label, guarded=job.guarded)
@@ -80,7 +53,7 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
         result = function(task, partial.path, report)
         _check_type(job, result)
         report("commit")
-        metadata = _metadata(job, result, device_seen, time.monotonic() - began)
+        metadata = _metadata(job, task, result, device_seen, time.monotonic() - began)
         path = partial.commit(metadata)
     except BaseException:
         with contextlib.suppress(OSError):  # it is swept later
@@ -139,8 +112,7 @@ def _check_type(job: WindowJob, result: object) -> None:
         raise BadParameters(f"workload {job.workload!r} returned metadata that gpusched writes: {', '.join(taken)}")
 
 
-def _metadata(job: WindowJob, result: Result, device_seen: str | None, seconds: float) -> Metadata:
-    task = job.task
+def _metadata(job: WindowJob, task: Task, result: Result, device_seen: str | None, seconds: float) -> Metadata:
     plain = msgspec.to_builtins(result, enc_hook=_plain)
     return Metadata(
         label=task.label,
@@ -148,6 +120,7 @@ def _metadata(job: WindowJob, result: Result, device_seen: str | None, seconds: 
         start=task.start,
         end=task.end,
         workload=job.workload,
+        workload_settings=plain_settings(task.settings),
         device_type=task.device_type,
         device=task.device,
         device_seen=device_seen,

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from gpusched.config import (
+    BUILT_IN_WORKLOAD,
     SECTIONS,
     BadToml,
     BadValue,
@@ -23,8 +24,10 @@ from gpusched.config import (
     Run,
     UnknownKey,
     batch_spec,
+    given_settings,
     load,
     terms,
+    with_parameters,
     workload_settings,
 )
 from gpusched.config.schema import Priority, bounds, range_of
@@ -32,7 +35,7 @@ from gpusched.core.planning import digest
 from gpusched.core.terms import terms_of, with_terms
 from gpusched.errors import ConfigError
 from gpusched.service.submission import BadSubmission, check_terms
-from gpusched.teacher.settings import LIGHTGBM_DEFAULTS
+from gpusched.teacher.schema import LIGHTGBM_DEFAULTS
 
 SHIPPED = Path(__file__).parents[2] / "config.toml"
 
@@ -338,9 +341,76 @@ def test_the_rest_of_the_parameters_are_defaults() -> None:
     assert parameters == {**LIGHTGBM_DEFAULTS, "learning_rate": 0.5}
 
 
-def test_a_workload_of_ones_own_takes_what_it_is_given() -> None:
-    found = loaded("run.workload=my.package:train", "lightgbm.anything=1")
-    assert workload_settings(found.config)["lightgbm"] == {"anything": 1}
+OWN = "run.workload=my.package:train"
+
+
+def test_a_workload_of_ones_own_has_a_table_of_its_own() -> None:
+    text = "[workload]\nalpha = 0.1\nfrom = 2022-01-01\ngrid = {depth = [1, 2]}\n[lightgbm]\nno_such = 1\n"
+    found = loaded(
+        OWN, "workload.beta=1e-3", "workload.kind=ridge", text=text, environ={"GPUSCHED_WORKLOAD_ALPHA": "2"}
+    )
+    expected = {"alpha": 2, "from": "2022-01-01", "grid": {"depth": [1, 2]}, "beta": 1e-3, "kind": "ridge"}
+    assert workload_settings(found.config) == expected
+    assert found.origins["workload.grid"] == f"{found.path}:4"
+    assert found.origins["workload.alpha"] == "GPUSCHED_WORKLOAD_ALPHA"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            (OWN, "lightgbm.seed=1"),
+            "--set: lightgbm.seed: it is a setting of gpusched.teacher:train_window, and not of my",
+        ),
+        ((OWN, "labels.horizon=5"), "--set: labels.horizon: it is a setting of gpusched.teacher:train_window"),
+        ((OWN, "data.strict=true"), "--set: data.strict: it is a setting of gpusched.teacher:train_window"),
+        (
+            ("workload.alpha=1",),
+            "gpusched.teacher:train_window has no settings in [workload]: name the workload that has",
+        ),
+        ((OWN, "workload.grid.depth=1"), "one level, and a table is a value: workload.grid = {…}"),
+        ((OWN, "workload.alpha=nan"), "--set: workload.alpha: expected a value without nan"),
+        ((OWN, "workload.grid={alpha = [inf]}"), "--set: workload.grid: expected a value without nan"),
+        ((OWN, "workload="), "there is no setting 'workload'"),
+    ],
+)
+def test_settings_of_another_workload_are_refused(flags: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        loaded(*flags)
+
+
+def test_a_file_may_have_the_settings_of_several_workloads() -> None:
+    found = loaded(text="[workload]\nalpha = 1\n")
+    assert workload_settings(found.config) == workload_settings(load(path=Path("/dev/null"), environ={}).config)
+
+
+# -- settings of a batch -----------------------------------------------------------------------------------------------
+
+
+def test_parameters_take_the_place_of_settings() -> None:
+    settings = workload_settings(loaded("lightgbm.num_leaves=31").config)
+    changed = with_parameters(BUILT_IN_WORKLOAD, settings, {"lightgbm.max_leaves": 15, "labels.horizon": 3})
+    assert (changed["lightgbm"]["num_leaves"], changed["horizon"]) == (15, 3)
+    assert settings["lightgbm"]["num_leaves"] == 31
+    assert given_settings(BUILT_IN_WORKLOAD, changed) == {"labels.horizon": 3, "lightgbm.num_leaves": 15}
+    assert with_parameters("my:train", {"alpha": 1}, {"workload.beta": [1]}) == {"alpha": 1, "beta": [1]}
+    assert given_settings("my:train", {"alpha": 1}) == {"workload.alpha": 1}
+
+
+@pytest.mark.parametrize(
+    ("workload", "parameters", "says"),
+    [
+        (BUILT_IN_WORKLOAD, {"labels.horizon": 0}, "labels.horizon: setting horizon: expected int >= 1"),
+        (BUILT_IN_WORKLOAD, {"lightgbm.num_leafs": 3}, "lightgbm.num_leafs: LightGBM has no parameter 'num_leafs'"),
+        (BUILT_IN_WORKLOAD, {"run.workers": 3}, "run.workers: it is not a setting of gpusched.teacher:train_window"),
+        (BUILT_IN_WORKLOAD, {"workload.alpha": 3}, "has no settings in [workload]"),
+        ("my:train", {"labels.horizon": 3}, "labels.horizon: it is a setting of gpusched.teacher:train_window"),
+    ],
+)
+def test_parameters_that_are_refused(workload: str, parameters: dict[str, Any], says: str) -> None:
+    settings = workload_settings(loaded().config) if workload == BUILT_IN_WORKLOAD else {}
+    with pytest.raises(BadValue, match=re.escape(says)):
+        with_parameters(workload, settings, parameters)
 
 
 def test_a_parameter_that_is_a_list() -> None:
@@ -457,5 +527,5 @@ def test_how_files_are_read_goes_to_the_built_in_workload_only() -> None:
     flags = ("data.decimal=,", "data.strict=true")
     built_in = workload_settings(loaded(*flags).config)
     assert (built_in["interval"], built_in["decimal"], built_in["strict"], built_in["columns"]) == ("", ",", True, {})
-    own = workload_settings(loaded(*flags, "run.workload=mine:train").config)
-    assert (own["interval"], "decimal" in own) == ("1d", False)
+    own = loaded("run.workload=mine:train", text='[data]\ndecimal = ","\n')
+    assert workload_settings(own.config) == {}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from gpusched.config import Config
@@ -43,6 +43,8 @@ class Machine(Driver):
         self.notes: list[str] = []
         self.changes: list[tuple[str, str]] = []
         self._more = anyio.Event()
+        #: released after each look for GPUs
+        self.looked = threading.Semaphore(0)
         self.fleet: Fleet
         self.sampler: Sampler
 
@@ -50,6 +52,11 @@ class Machine(Driver):
         self.send(event)
         self.changes += [(r.device_id, r.health) for r in self.records if isinstance(r, DeviceChanged)]
         self._more.set()
+
+    def look(self) -> Discovery:
+        found = discover(None)
+        self.looked.release()
+        return found
 
     def deliver(self, event: DeviceRead | DeviceLost) -> None:
         self.post(event)
@@ -105,7 +112,7 @@ async def working(directory: Path, fake: FakeNvml, root: Path | None = None) -> 
     async with Launcher(search_path=REPOSITORY, log_path=directory / "log", environment=environment) as launcher:
         pool = build_pool(config, choose(config, found))
         machine.send(DevicesFound(devices=pool.devices, trying=frozenset(pool.gpus)))
-        looking = Inventory(partial(discover, None), found, look_s=0.02, root=root or directory / "root")
+        looking = Inventory(machine.look, found, look_s=0.02, root=root or directory / "root")
         machine.sampler = Sampler(pool.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
         machine.fleet = Fleet(
             config,
@@ -282,7 +289,8 @@ async def test_a_driver_that_does_not_answer_takes_nothing_away(tmp_path: Path, 
         await machine.until_health(g0="open", g1="open")
         fake.fail("nvmlDeviceGetCount_v2", UNKNOWN).fail("nvmlDeviceGetHandleByUUID", UNKNOWN)
         fake.fail("nvmlDeviceGetMemoryInfo", UNKNOWN)
-        await asyncio.sleep(0.2)  # several looks
+        for _ in range(3):
+            await anyio.to_thread.run_sync(machine.looked.acquire)
         assert set(machine.health.values()) == {"open"}
         fake.fail("nvmlDeviceGetCount_v2", None).fail("nvmlDeviceGetHandleByUUID", None)
         fake.fail("nvmlDeviceGetMemoryInfo", None)

@@ -68,6 +68,38 @@ def test_a_second_run_reuses_everything_and_another_configuration_nothing(gpusch
     assert metadata["parameters"]["num_leaves"] == 7
 
 
+def test_settings_that_the_workload_refuses_end_a_run_before_the_plan(gpusched: Command) -> None:
+    _, refused = gpusched.said("run", "symbols.txt", "-o", "out", "--set", "lightgbm.num_leaves=1", code=4)
+    assert "--set: lightgbm.num_leaves: LightGBM refuses its parameters: Check failed: (num_leaves) > (1)" in refused
+    assert not (gpusched.directory / "out" / "teacher_runs.json").exists()
+
+
+def test_settings_of_ones_own_are_recorded(gpusched: Command) -> None:
+    (gpusched.directory / "mine.py").write_text(OWN)
+    asked = ("run", "--symbols", "A", "-o", "out", "--set", "run.workload=mine:train")
+    _, refused = gpusched.said(*asked, "--set", "workload.alpa=1", code=4)
+    assert "--set: workload.alpa: there is no setting 'alpa'; did you mean 'alpha'?" in refused
+    gpusched.json(*asked, "--set", "workload.alpha=0.1")
+    line = index(gpusched.directory / "out")[0]
+    assert line["settings"] == {"workload.alpha": 0.1}
+    metadata = json.loads(Path(line["artifacts_path"], "metadata.json").read_text())
+    assert metadata["workload_settings"] == {"alpha": 0.1, "kind": "ridge"}
+
+
+OWN = """
+from dataclasses import dataclass
+from gpusched.workload import Result
+
+@dataclass
+class settings:
+    alpha: float = 0.5
+    kind: str = "ridge"
+
+def train(task, directory, report):
+    return Result(metrics={"alpha": task.settings.alpha}, sample_counts={}, metadata={}, phases={})
+"""
+
+
 def test_a_damaged_result_is_trained_again(gpusched: Command) -> None:
     gpusched("run", "symbols.txt", "-o", "out")
     before = hashes(gpusched.directory / "out")

@@ -15,7 +15,7 @@ from gpusched.teacher.artifacts import LABEL_COLUMNS, PREDICTION_COLUMNS, tables
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.metrics import metrics
-from gpusched.teacher.settings import parse_settings
+from gpusched.teacher.schema import parse_settings
 from gpusched.workload import Result
 from tests.teacher.support import START, bars, day, walk
 

@@ -17,7 +17,7 @@ from gpusched.teacher import cache, parsing
 from gpusched.teacher.bars import Bars, History
 from gpusched.teacher.history import load_history
 from gpusched.teacher.rows import Reading, Rows
-from gpusched.teacher.settings import Settings
+from gpusched.teacher.schema import Settings
 from gpusched.workload import BadData
 from tests.teacher.support import bars, walk, write_csv, write_daily
 

@@ -8,7 +8,7 @@ import pytest
 from gpusched.teacher import split
 from gpusched.teacher.examples import Examples, window_examples
 from gpusched.teacher.labels import forward_returns, labels
-from gpusched.teacher.settings import parse_settings
+from gpusched.teacher.schema import parse_settings
 from gpusched.workload import NoData
 from tests.teacher.support import START, bars, day
 

@@ -14,7 +14,7 @@ from lightgbm.libpath import _LIB
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl, train_window, training, warm_up
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, require_gpu
-from gpusched.teacher.settings import DIFFERS
+from gpusched.teacher.schema import DIFFERS
 from gpusched.teacher.training import _Log
 from gpusched.workload import BadParameters, DeviceMismatch
 from tests.teacher.support import ignore, window_task

@@ -5,7 +5,7 @@ import pytest
 from lightgbm.basic import _ConfigAliases
 
 from gpusched.teacher.parameters import ALIASES, CANONICAL, LIGHTGBM_VERSION
-from gpusched.teacher.settings import _OWNED, LIGHTGBM_DEFAULTS
+from gpusched.teacher.schema import _OWNED, LIGHTGBM_DEFAULTS
 
 
 def test_the_table_is_what_lightgbm_says_of_itself() -> None:

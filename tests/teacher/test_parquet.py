@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from gpusched.teacher.history import load_history
-from gpusched.teacher.settings import Settings
+from gpusched.teacher.schema import Settings
 from gpusched.workload import BadData
 
 COLUMNS = {"Open": [1.0, 2.0], "High": [2.0, 3.0], "Low": [0.5, 1.5], "Close": [1.5, 2.5], "Volume": [10, 20]}

@@ -14,7 +14,7 @@ from gpusched.core.planning import with_remedy
 from gpusched.sample import SYMBOLS, write_sample
 from gpusched.teacher.bars import History
 from gpusched.teacher.history import load_history
-from gpusched.teacher.settings import Settings
+from gpusched.teacher.schema import Settings
 from gpusched.workload import BadData
 from tests.teacher.support import HEADER, write_csv
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from gpusched.sample import SYMBOLS, write_sample
 from gpusched.teacher import survey
 from gpusched.teacher.history import load_history
-from gpusched.teacher.settings import Settings
+from gpusched.teacher.schema import Settings
 from gpusched.workload import DateRange, SurveyTask
 
 

@@ -12,7 +12,7 @@ import pytest
 from gpusched.core.planning import with_remedy
 from gpusched.teacher.bars import History
 from gpusched.teacher.history import load_history
-from gpusched.teacher.settings import parse_settings
+from gpusched.teacher.schema import parse_settings
 from gpusched.workload import BadData, NoData
 from tests.teacher.support import HEADER, walk, write_csv
 

@@ -17,7 +17,7 @@ import gpusched
 from gpusched import teacher
 from gpusched.teacher import training
 from gpusched.teacher.metrics import metrics
-from gpusched.teacher.settings import LIGHTGBM_DEFAULTS
+from gpusched.teacher.schema import LIGHTGBM_DEFAULTS
 from gpusched.teacher.training import trained_parameters
 from gpusched.workload import BadData, BadParameters, DateRange, NoData, Result, SymbolSurvey, Task
 from tests.teacher.support import START, day, ignore, survey_task, walk, window_task, write_csv, write_daily
@@ -259,7 +259,7 @@ def test_progress(root: Path) -> None:
 
 def test_nothing_is_imported_before_it_is_needed() -> None:
     program = (
-        "import sys, gpusched.teacher, gpusched.teacher.settings as s; s.parse_settings({});"
+        "import sys, gpusched.teacher, gpusched.teacher.schema as s; s.parse_settings({});"
         "print(sorted({'numpy', 'pandas', 'lightgbm', 'talib'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

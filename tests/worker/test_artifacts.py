@@ -72,7 +72,7 @@ def test_metadata_is_indented_json_in_a_fixed_order(tmp_path: Path) -> None:
     text = (one / "metadata.json").read_text()
     assert text == (other / "metadata.json").read_text()
     assert list(json.loads(text)) == [
-        *("schema", "label", "symbol", "start", "end", "workload", "device_type", "device"),
+        *("schema", "label", "symbol", "start", "end", "workload", "workload_settings", "device_type", "device"),
         *("device_seen", "fingerprint", "metrics", "sample_counts", "constant"),
         *("phases", "seconds", "trained_at", "versions", "files"),
     ]

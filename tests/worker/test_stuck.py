@@ -33,6 +33,34 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "KILL_GRACE_S", 0.5)
 
 
+class Looks:
+    """Waits for looks at processes by the supervisor's watch over their launcher."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._count = 0
+        self._more = anyio.Event()
+        look = process.Process.look
+
+        def counted(self_: process.Process, strays: Callable[[], list[int]], *, launcher_stopped: bool) -> bool:
+            self._count += 1
+            self._more.set()
+            return look(self_, strays, launcher_stopped=launcher_stopped)
+
+        monkeypatch.setattr(process.Process, "look", counted)
+
+    async def several(self) -> None:
+        """Wait until there have been twice as many as fit into `STOPPED_S`."""
+        last = self._count + 2 * int(link.STOPPED_S / link.WATCH_S)
+        while self._count < last:
+            self._more = anyio.Event()
+            await self._more.wait()
+
+
+@pytest.fixture
+def looks(impatient: None, monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(monkeypatch)
+
+
 async def test_a_signal_needs_no_launcher_that_answers(tmp_path: Path, fifo: MakeFifo) -> None:
     said = fifo("said")
     async with bench(tmp_path) as b:
@@ -67,8 +95,9 @@ def test_a_signal_does_not_reach_a_stranger() -> None:
         groups.signal_group(stranger.pid, os.getpid(), signal.SIGKILL)  # there is none any more
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_window_that_does_not_die_is_told_of_and_waited_for(tmp_path: Path, fifo: MakeFifo) -> None:
+async def test_a_window_that_does_not_die_is_told_of_and_waited_for(
+    tmp_path: Path, fifo: MakeFifo, looks: Looks
+) -> None:
     said = fifo("said")
     told: list[str] = []
     heard = anyio.Event()
@@ -90,7 +119,7 @@ async def test_a_window_that_does_not_die_is_told_of_and_waited_for(tmp_path: Pa
                 window.signal(signal.SIGKILL)
                 await heard.wait()
                 assert (await b.run("nothing")).exit_code == 0, "the launcher goes on"
-                await anyio.sleep(0.1)
+                await looks.several()
                 assert not ends
     assert told == ["does not die (state t in ptrace_stop)"]
     assert ends[0].signal == signal.SIGKILL
@@ -168,8 +197,30 @@ async def test_so_is_one_that_was_stopped_before_it_could_kill_the_rest(
     assert told == []
 
 
+@pytest.mark.parametrize("name", ["has_daemon", "has_child"])
 @pytest.mark.usefixtures("impatient")
-async def test_a_launcher_that_is_stopped_and_owes_nothing_is_left_alone(tmp_path: Path, fifo: MakeFifo) -> None:
+async def test_so_is_one_that_says_nothing_while_the_rest_of_a_window_lives(
+    tmp_path: Path, fifo: MakeFifo, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its windows' processes were taken for what does not die, although nobody had killed them."""
+    monkeypatch.setattr(link, "HANG_S", 0.1)
+    said = fifo("said")
+    told: list[str] = []
+    async with bench(tmp_path) as b:
+        window = await b.fork(name, fifo=said.path)
+        (rest,) = {await said.number(), await said.number()} - {window.pid}
+        watched = os.pidfd_open(rest)
+        assert b.launcher_pid is not None
+        os.kill(b.launcher_pid, signal.SIGUSR1)
+        os.kill(window.pid, signal.SIGKILL)
+        assert (await window.wait(b.messages.append, told.append)).launcher_lost
+        await exited(watched)
+    assert told == []
+
+
+async def test_a_launcher_that_is_stopped_and_owes_nothing_is_left_alone(
+    tmp_path: Path, fifo: MakeFifo, looks: Looks
+) -> None:
     said = fifo("said")
     async with bench(tmp_path) as b:
         window = await b.fork("hangs", fifo=said.path)
@@ -177,7 +228,7 @@ async def test_a_launcher_that_is_stopped_and_owes_nothing_is_left_alone(tmp_pat
         launcher = b.launcher_pid
         assert launcher is not None
         os.kill(launcher, signal.SIGSTOP)
-        await anyio.sleep(0.3)
+        await looks.several()
         assert b.launcher_pid == launcher
         os.kill(launcher, signal.SIGCONT)
         window.signal(signal.SIGKILL)

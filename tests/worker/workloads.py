@@ -42,8 +42,12 @@ _RESULT = Result(
 
 
 def preload() -> None:
-    """Leaves a mark by which a window can tell that it was forked from a preloaded launcher."""
+    """Leaves a mark by which a window can tell that it was forked from a preloaded launcher.
+
+    SIGUSR1 makes the launcher hang.
+    """
     sys.preloaded_by = os.getpid()  # type: ignore[attr-defined]
+    signal.signal(signal.SIGUSR1, lambda number, frame: signal.pause())
 
 
 def survey(task: SurveyTask) -> list[WindowSurvey]:

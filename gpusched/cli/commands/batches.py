@@ -16,7 +16,17 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, path_problem, run_state_dir, terms
+from gpusched.config import (
+    BUILT_IN_WORKLOAD,
+    Config,
+    Loaded,
+    batch_spec,
+    load,
+    origins_of,
+    path_problem,
+    run_state_dir,
+    terms,
+)
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.planning import Plan
@@ -78,6 +88,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: names of the terms that are not defaults: given by a flag, the environment or a file
     terms: tuple[str, ...] = ()
+    #: `section.key` of the workload's settings → where the value was given
+    origins: dict[str, str] = {}
 
     def say_notes(self, console: Console) -> None:
         """Print the notes, without control characters: they contain file names."""
@@ -130,6 +142,7 @@ def ask(options: argparse.Namespace) -> Ask:
         output=given_path(options.output) if options.output else None,
         notes=(*named.notes, *_notes_on_settings(spec)),
         terms=(*given, *(["priority"] if options.priority is not None else [])),
+        origins=origins_of(spec.workload, loaded.origins),
     )
 
 
@@ -137,7 +150,7 @@ def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
     """Notes on settings that are allowed, but perhaps unintended."""
     if spec.workload != BUILT_IN_WORKLOAD or spec.device == "cpu":
         return ()
-    from gpusched.teacher.settings import DIFFERS, differs_on_gpus
+    from gpusched.teacher.schema import DIFFERS, differs_on_gpus
 
     return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
 
@@ -178,7 +191,9 @@ def plan(options: argparse.Namespace) -> int:
     console, errors = render.open_console(), render.open_console(stderr=True)
     request.say_notes(errors)
     on_note = partial(errors.print, soft_wrap=True)
-    foreseen = anyio.run(partial(forecast, request.config, request.spec, request.output_dir, on_note=on_note))
+    foreseen = anyio.run(
+        partial(forecast, request.config, request.spec, request.output_dir, origins=request.origins, on_note=on_note)
+    )
     made = foreseen.plan
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
@@ -294,6 +309,7 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
             batch_id=request.batch_id,
             digest=request.digest,
             output_dir=request.output_dir,
+            origins=request.origins,
             observe=screen.update,
             on_plan=planned,
             on_interrupt=interrupted,

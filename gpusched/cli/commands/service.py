@@ -98,6 +98,7 @@ def submit(options: argparse.Namespace) -> int:
             name=request.name,
             output_dir=request.output,
             terms=request.terms,
+            origins=request.origins,
             on_survey=on_survey,
             on_trial=on_trial,
         )

@@ -10,8 +10,9 @@ import msgspec
 
 from gpusched.cli.commands.batches import load_config
 from gpusched.client.drawing.listing import on_terminal, print_listing
-from gpusched.config import SECTIONS, Loaded, workload_settings
+from gpusched.config import BUILT_IN_WORKLOAD, SECTIONS, Loaded, origins_of
 from gpusched.errors import DONE
+from gpusched.teacher.schema import lightgbm_parameters
 
 
 def show(options: argparse.Namespace) -> int:
@@ -46,22 +47,12 @@ def settings(loaded: Loaded) -> list[tuple[str, Any, str]]:
         for section, struct in SECTIONS.items()
         for key in struct.__struct_fields__
     ]
-    rows += [
-        (f"lightgbm.{name}", value, _lightgbm_origin(loaded, name))
-        for name, value in workload_settings(loaded.config)["lightgbm"].items()
-    ]
+    origins = origins_of(BUILT_IN_WORKLOAD, loaded.origins)  # a parameter may have been given by an alias
+    lightgbm = {f"lightgbm.{name}": value for name, value in lightgbm_parameters(loaded.config.lightgbm).items()}
+    rows += [(key, value, origins.get(key)) for key, value in lightgbm.items()]
+    own = {f"workload.{name}": value for name, value in loaded.config.workload.items()}
+    rows += [(key, value, loaded.origins.get(key)) for key, value in own.items()]
     return [(key, value, origin or "default") for key, value, origin in rows]
-
-
-def _lightgbm_origin(loaded: Loaded, name: str) -> str | None:
-    """The origin of a LightGBM parameter, which may have been given by an alias."""
-    from gpusched.teacher.parameters import CANONICAL
-
-    for key, origin in loaded.origins.items():
-        section, _, given = key.partition(".")
-        if section == "lightgbm" and CANONICAL.get(given, given) == name:
-            return origin
-    return None
 
 
 def _plain(value: Any) -> Any:

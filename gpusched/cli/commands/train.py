@@ -53,8 +53,9 @@ def train(options: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gpusched.engines.local.warm_up import launcher_environment
     from gpusched.worker.cuda import CudaError
+    from gpusched.worker.loading import load_module
     from gpusched.worker.messages import WindowJob
-    from gpusched.worker.window import load_module, run_window
+    from gpusched.worker.window import run_window
     from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData, Task
 
     if why := symbol_problem(options.symbol):

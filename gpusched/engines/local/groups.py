@@ -19,7 +19,7 @@ _PROCESS_GROUP = 1 << 2
 
 
 def signal_group(leader: int, parent: int, signum: int) -> None:
-    """Signal the group that a child of `parent` leads. Nothing happens if the child has been reaped.
+    """Signal the group that a child of `parent` leads, or the child alone if it leads none; nothing if it is reaped.
 
     This works even if `parent` hangs. A pidfd is opened before the process is inspected and then signalled, so that the
     signal cannot reach a stranger that was given the same number.
@@ -46,7 +46,7 @@ def _send(descriptor: int, leader: int, signum: int) -> None:
             os.killpg(leader, signum)
     except ProcessLookupError:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(descriptor, signum)  # it has not called setsid yet
+            signal.pidfd_send_signal(descriptor, signum)  # a window that has not called setsid yet, or a stray
     except PermissionError:
         pass  # it runs as another user by now, and will be reported as stuck
 

@@ -274,6 +274,8 @@ class Link:
     def _strays(self) -> list[int]:
         """The launcher's living children that are neither windows nor in the session of a window."""
         leaders = {process.pid for process in self.processes.values()}
+        if 0 in leaders:
+            return []  # one of its children may be a window that it has not reported yet
         children = ((pid, seen) for pid, seen in proc.living() if seen.parent == self.pid)
         return [pid for pid, seen in children if pid not in leaders and seen.session not in leaders]
 

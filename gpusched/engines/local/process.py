@@ -66,6 +66,8 @@ class Process:
         self._killed_at: float | None = None
         #: loop time at which it was first seen to have ended
         self._ended_at: float | None = None
+        #: what was left of its group and of the launcher's strays when it was overdue has been sent SIGKILL
+        self._rest_killed = False
         self._is_stuck = False
 
     def signal(self, signum: int) -> None:
@@ -154,8 +156,17 @@ class Process:
             return False
         left = proc.members(self.pid) or strays()
         if left and overdue:
-            self.be_stuck(left[0])
+            if self._rest_killed:
+                self.be_stuck(left[0])
+            else:
+                self._kill_rest(strays())
         return not left
+
+    def _kill_rest(self, strays: list[int]) -> None:
+        """Kill what its launcher should have killed by now: only what outlives this does not die."""
+        self._rest_killed = True
+        for pid in (self.pid, *strays):
+            groups.signal_group(pid, self._launcher_pid, signal.SIGKILL)
 
     def be_stuck(self, pid: int) -> None:
         """Report, once, that the group was killed but its process `pid` does not die."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpusched.teacher.settings import LIGHTGBM_DEFAULTS, parse_settings, validate_lightgbm, written
+from gpusched.teacher.schema import LIGHTGBM_DEFAULTS, parse_settings, validate_lightgbm, written
 from gpusched.workload import BadParameters
 
 

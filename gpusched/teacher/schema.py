@@ -114,8 +114,13 @@ _LATER = {"validation_days": 0}
 READING = ("columns", "timezone", "date_format", "decimal", "strict")
 
 
-def parse_settings(raw: Mapping[str, Any]) -> Settings:
-    """Check settings; `lightgbm` becomes complete, with canonical names. Raises BadParameters."""
+def parse_settings(raw: Mapping[str, Any] | Settings) -> Settings:
+    """Check settings, unless they were parsed; `lightgbm` becomes complete, with canonical names.
+
+    Raises BadParameters.
+    """
+    if isinstance(raw, Settings):
+        return raw
     for name in raw:
         if name not in Settings.__struct_fields__:
             raise BadParameters(f"there is no setting {name!r}{did_you_mean(name, Settings.__struct_fields__)}")

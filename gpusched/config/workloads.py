@@ -1,0 +1,136 @@
+"""The settings of a workload: the built-in one has sections of its own, any other has `[workload]`.
+
+`Task.settings` of a workload of the user's is its `[workload]` table as given: its own function checks it, in a process
+forked for that. The built-in workload's is complete and has been checked when the configuration is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from gpusched.config.schema import BUILT_IN_WORKLOAD, LIGHTGBM, WORKLOAD, Config
+from gpusched.config.values import BadValue
+from gpusched.teacher.parameters import CANONICAL
+from gpusched.teacher.schema import READING, parse_settings, written
+from gpusched.workload import BadParameters
+
+#: `section.key` → name in the settings of the built-in workload; LightGBM's parameters are a table in them
+BUILT_IN_KEYS = {
+    "data.interval": "interval",
+    **{f"data.{name}": name for name in READING},
+    "labels.horizon": "horizon",
+    "labels.threshold": "threshold",
+    "split.method": "split",
+    "split.validation_fraction": "validation_fraction",
+    "split.validation_days": "validation_days",
+    "training.min_rows": "min_rows",
+}
+
+#: where no setting has been given
+NO_ORIGINS: Mapping[str, str] = {}
+
+
+def workload_settings(config: Config) -> dict[str, Any]:
+    """The value of `Task.settings`. Raises BadParameters for settings that the built-in workload refuses."""
+    if config.run.workload != BUILT_IN_WORKLOAD:
+        return config.workload
+    settings = {name: _value(config, key) for key, name in BUILT_IN_KEYS.items()}
+    return written(parse_settings(settings | {LIGHTGBM: config.lightgbm}))
+
+
+def _value(config: Config, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
+
+
+def is_of(workload: str, key: str) -> bool:
+    """Whether `section.key` is a setting of this workload; those of gpusched itself are of none."""
+    if workload == BUILT_IN_WORKLOAD:
+        return key in BUILT_IN_KEYS or key.startswith(f"{LIGHTGBM}.")
+    return key.startswith(f"{WORKLOAD}.")
+
+
+def is_of_any(key: str) -> bool:
+    """Whether `section.key` is a setting of some workload."""
+    return key.startswith(f"{WORKLOAD}.") or is_of(BUILT_IN_WORKLOAD, key)
+
+
+def wrong_workload(workload: str, key: str) -> str:
+    """The reason why `section.key` cannot be given for this workload."""
+    if workload == BUILT_IN_WORKLOAD:
+        return f"{workload} has no settings in [{WORKLOAD}]: name the workload that has with run.workload"
+    return f"it is a setting of {BUILT_IN_WORKLOAD}, and not of {workload}, whose settings are {WORKLOAD}.KEY"
+
+
+def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a batch with some of them replaced: `section.key` → value, such as `lightgbm.num_leaves` → 31.
+
+    Raises BadValue for a key that is no setting of the workload, and for a value that the built-in one refuses. The
+    values of other workloads are checked by `gpusched.supervisor.settings`.
+    """
+    for key in parameters:
+        if not is_of(workload, key):
+            why = wrong_workload(workload, key) if is_of_any(key) else f"it is not a setting of {workload}"
+            raise BadValue(key=key, why=why)
+    if workload != BUILT_IN_WORKLOAD:
+        return dict(settings) | {key.partition(".")[2]: value for key, value in parameters.items()}
+    lightgbm, given = dict(settings[LIGHTGBM]), dict[str, Any]()
+    for key, value in parameters.items():
+        name = key.partition(".")[2]
+        if key in BUILT_IN_KEYS:
+            given[BUILT_IN_KEYS[key]] = value
+        else:
+            lightgbm[CANONICAL.get(name, name)] = value
+    try:
+        return written(parse_settings({**settings, **given, LIGHTGBM: lightgbm}))
+    except BadParameters as error:
+        raise refused(workload, str(error), dict.fromkeys(parameters, "")) from None
+
+
+def given_settings(workload: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a batch by `section.key`: all those of a user's workload, the built-in one's without defaults."""
+    if workload != BUILT_IN_WORKLOAD:
+        return {f"{WORKLOAD}.{name}": value for name, value in settings.items()}
+    defaults = _defaults()
+    given = {key: settings.get(name, defaults[name]) for key, name in BUILT_IN_KEYS.items()}
+    return {key: value for key, value in given.items() if value != defaults[BUILT_IN_KEYS[key]]} | {
+        f"{LIGHTGBM}.{name}": value
+        for name, value in settings.get(LIGHTGBM, {}).items()
+        if name not in defaults[LIGHTGBM] or value != defaults[LIGHTGBM][name]
+    }
+
+
+def _defaults() -> dict[str, Any]:
+    return msgspec.structs.asdict(parse_settings({}))
+
+
+def origins_of(workload: str, origins: Mapping[str, str]) -> dict[str, str]:
+    """The origins of a workload's settings, LightGBM's parameters by their canonical names."""
+    return {_canonical(key): origin for key, origin in origins.items() if is_of(workload, key)}
+
+
+def _canonical(key: str) -> str:
+    section, _, name = key.partition(".")
+    return f"{section}.{CANONICAL.get(name, name)}" if section == LIGHTGBM else key
+
+
+def refused(workload: str, why: str, origins: Mapping[str, str], names: Iterable[str] = ()) -> BadValue:
+    """The error for settings that their workload refuses, with the setting that the reason is about and its origin.
+
+    `origins`: `section.key` → where its value was given; `names`: further settings of the workload.
+    """
+    section = LIGHTGBM if workload == BUILT_IN_WORKLOAD else WORKLOAD
+    candidates = [*(key for key in origins if is_of(workload, key)), *(f"{section}.{name}" for name in names)]
+    key = _named_first(why, candidates)
+    return BadValue(place=origins.get(key or "") or None, key=key or section, why=why)
+
+
+def _named_first(sentence: str, candidates: Iterable[str]) -> str | None:
+    """The `section.key` whose key comes first in a sentence."""
+    matches = {key: re.search(rf"(?<!\w){re.escape(key.partition('.')[2])}(?!\w)", sentence) for key in candidates}
+    positions = {key: match.start() for key, match in matches.items() if match}
+    return min(positions, key=lambda key: positions[key], default=None)

@@ -1,0 +1,99 @@
+"""The settings of a workload: made and checked by the workload's own functions, in a process forked for that."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gpusched.errors import did_you_mean
+from gpusched.worker.loading import load_function, load_module
+from gpusched.worker.messages import SettingsChecked, SettingsJob, Started
+from gpusched.worker.stream import Stream, encodable
+from gpusched.workload import BadParameters
+
+#: characters of a refusal, and refusals that are sent
+MOST_CHARS = 1000
+MOST_REFUSALS = 20
+
+
+def made_settings(workload: str, raw: Any) -> Any:
+    """The settings that the workload gets: `raw`, or what its `settings` makes of that. Raises BadParameters."""
+    make = getattr(load_module(workload), "settings", None)
+    if not callable(make):
+        return raw
+    try:
+        return _converted(raw, make) if isinstance(make, type) else make(raw)
+    except BadParameters:
+        raise
+    except (ValueError, TypeError, KeyError) as error:  # in the words of the workload, of msgspec or of Python
+        text = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+        raise BadParameters(text) from error
+
+
+def plain_settings(settings: Any) -> Any:
+    """Settings as JSON has them, for metadata and fingerprints: the attributes of an object of a class."""
+    # msgspec leaves out those fields of a dataclass that it has not been given.
+    fields = getattr(settings, "__dataclass_fields__", None)
+    return msgspec.to_builtins(
+        settings if fields is None else {name: getattr(settings, name) for name in fields}, enc_hook=_plain
+    )
+
+
+def serve(job: SettingsJob, pipe: int) -> int:
+    """Check settings for the supervisor at the other end of `pipe`; return the exit code."""
+    stream = Stream(pipe)
+    stream.send(Started(pid=os.getpid()))
+    refusals: dict[int, str] = {}
+    for number, raw in enumerate(job.settings):
+        try:
+            _check(job.workload, raw)
+        except Exception as error:  # a workload can raise anything, and its windows would fail, too
+            traceback.print_exc(file=sys.stderr)
+            why = str(error) if isinstance(error, BadParameters) else f"{type(error).__name__}: {error}"
+            refusals[number] = encodable(why[:MOST_CHARS])
+            if len(refusals) == MOST_REFUSALS:
+                break
+    stream.send(SettingsChecked(refusals=refusals))
+    return 0
+
+
+def _check(workload: str, raw: Any) -> None:
+    load_function(workload)
+    settings = made_settings(workload, raw)
+    check = getattr(load_module(workload), "check_settings", None)
+    if callable(check):
+        check(settings)
+    try:
+        plain_settings(settings)
+    except (TypeError, NotImplementedError) as error:
+        raise BadParameters(f"the settings cannot be recorded: {error}") from error
+
+
+def _converted(raw: Mapping[str, Any], type_: type[Any]) -> Any:
+    """Convert settings to a dataclass or a msgspec.Struct, which would ignore keys that it does not know."""
+    import dataclasses  # few workloads come to this
+
+    if dataclasses.is_dataclass(type_):
+        names: Sequence[str] = [field.name for field in dataclasses.fields(type_)]
+    elif issubclass(type_, msgspec.Struct):
+        names = type_.__struct_fields__
+    else:
+        return type_(raw)
+    for name in raw:
+        if name not in names:
+            raise BadParameters(f"there is no setting {name!r}{did_you_mean(name, names)}")
+    try:
+        return msgspec.convert(raw, type_)
+    except msgspec.ValidationError as error:
+        expected, _, place = str(error).replace("`", "").partition(" - at $.")
+        raise BadParameters(f"{place}: {expected[:1].lower()}{expected[1:]}" if place else expected) from None
+
+
+def _plain(value: object) -> Any:
+    to_list = getattr(value, "tolist", None)  # numpy's scalars and arrays
+    return to_list() if to_list is not None else vars(value) if hasattr(value, "__dict__") else str(value)
