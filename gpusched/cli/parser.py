@@ -149,6 +149,16 @@ def _timeline(command: argparse.ArgumentParser) -> None:
     command.add_argument("--timeline", action="store_true", help="draw the windows as bars over time, not as a list")
 
 
+def _sweep(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("sweep: every window at each point")
+    group.add_argument(
+        "--param", action="append", metavar="KEY=V1,V2", help="values of a setting, such as lightgbm.num_leaves=15,31"
+    )
+    group.add_argument("--params", metavar="FILE", help="points one by one: CSV with a heading, or JSON lines")
+    group.add_argument("--sample", type=int, metavar="N", help="so many points of the grid, drawn at random (all)")
+    group.add_argument("--seed", type=int, metavar="N", help="the draw of --sample (0)")
+
+
 def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", metavar="DIR", help="where the artifacts go (<run.output>/<batch id>)")
 
@@ -267,17 +277,17 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _output, _name, _ALL_SETTINGS, _timeline, _json),
+        (_symbols, _output, _name, _ALL_SETTINGS, _sweep, _timeline, _json),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _output, _name, _top, _ALL_SETTINGS, _json),
+        (_symbols, _output, _name, _top, _ALL_SETTINGS, _sweep, _json),
     ),
     "bench": (
         "commands.bench:bench",
         "time the same windows with one slot and with all, and name the limit",
-        (_symbols, _ALL_SETTINGS, _repeat, _json),
+        (_symbols, _ALL_SETTINGS, _sweep, _repeat, _json),
     ),
     "train": (
         "commands.train:train",
@@ -288,7 +298,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "submit": (
         "commands.service:submit",
         "hand a batch to the daemon, and print its id",
-        (_symbols, _output, _name, _wait, _ALL_SETTINGS, _json),
+        (_symbols, _output, _name, _wait, _ALL_SETTINGS, _sweep, _json),
     ),
     "status": ("commands.queries:status", "the state of batches", (_maybe_batch, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),

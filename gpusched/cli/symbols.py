@@ -9,9 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.cli.text_files import MAX_BYTES, decoded, read_text
-from gpusched.cli.windows_file import is_windows_file, parse_windows
-from gpusched.core.model import Window
+from gpusched.cli.text_files import MAX_BYTES, NotText, decoded, read_text
+from gpusched.cli.windows_file import Asked, is_windows_file, parse_windows
 from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, parse_symbols
 from gpusched.errors import InputError
 
@@ -39,8 +38,8 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     """The symbols of a command."""
 
     symbols: tuple[str, ...]
-    #: the windows of a windows file; empty: it was a symbols file
-    windows: tuple[Window, ...] = ()
+    #: what a windows file asks for; nothing: it was a symbols file
+    asked: Asked = Asked()
     #: name that the batch id is made from
     source: str
     #: sentences for people
@@ -53,18 +52,21 @@ def named_symbols(options: argparse.Namespace, path: Path | None) -> Named:
     if typed is not None:
         place, source = "--symbols", re.sub(r"[,\s]+", "-", typed)
         return _of_lines(listed_symbols(typed), place, source, typed=True)
-    if path is None:
-        place, source = "stdin", "stdin"
-        content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""  # None: it is closed
-        text = decoded(content, place, BadSymbolsFile)
-    else:
-        place, source, text = str(path), path.stem, read_text(path, BadSymbolsFile)
+    place, source = ("stdin", "stdin") if path is None else (str(path), path.stem)
+    try:
+        text = _stdin() if path is None else read_text(path)
+    except NotText as error:
+        raise BadSymbolsFile(place=place, why=error) from None
     if is_windows_file(text):
-        windows = parse_windows(text, place)
+        asked = parse_windows(text, place)
         return Named(
-            symbols=tuple(dict.fromkeys(one.symbol for one in windows)), windows=windows, source=source, notes=()
+            symbols=tuple(dict.fromkeys(one.symbol for one in asked.windows)), asked=asked, source=source, notes=()
         )
     return _of_lines(parse_symbols(text), place, source, typed=False)
+
+
+def _stdin() -> str:
+    return decoded(sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b"")  # None: it is closed
 
 
 def _of_lines(parsed: Symbols, place: str, source: str, *, typed: bool) -> Named:

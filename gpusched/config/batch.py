@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gpusched.config.schema import STATE_DIR, Config, Priority, Run, bounds, range_of
-from gpusched.config.workloads import workload_settings
-from gpusched.core.model import BatchSpec, Limits, Window
+from gpusched.config.workloads import settings_at, workload_settings
+from gpusched.core.model import NO_POINTS, BatchSpec, Limits, Parameters, Window
 from gpusched.core.terms import terms_of
 from gpusched.errors import UsageError
 
@@ -30,9 +31,17 @@ class DatesReversed(UsageError):
 
 
 def batch_spec(
-    config: Config, symbols: tuple[str, ...], *, windows: tuple[Window, ...] = (), priority: int = 0
+    config: Config,
+    symbols: tuple[str, ...],
+    *,
+    windows: tuple[Window, ...] = (),
+    points: Mapping[str, Parameters] = NO_POINTS,
+    priority: int = 0,
 ) -> BatchSpec:
-    """The specification of a batch of `symbols`, or of `windows` one by one. Raises NoDates, DatesReversed."""
+    """The specification of a batch of `symbols`, or of `windows` one by one, at the points of a sweep.
+
+    Raises NoDates, DatesReversed, and BadValue for a parameter that the workload does not have or refuses.
+    """
     start, end = config.windows.start, config.windows.end
     if windows:
         start, end = min(window.start for window in windows), max(window.end for window in windows)
@@ -42,13 +51,14 @@ def batch_spec(
     if end < start:
         raise DatesReversed(start=start, end=end)
     run = config.run
-    return BatchSpec(
+    spec = BatchSpec(
         symbols=symbols,
         start=start,
         end=end,
         window_days=config.windows.days,
         stride_days=config.windows.stride_days,
         anchored=config.windows.anchored,
+        points=dict(points),
         windows=windows,
         data_root=str(config.data.root),
         workload=run.workload,
@@ -58,6 +68,9 @@ def batch_spec(
         priority=priority,
         limits=_limits(run),
     )
+    for point in points:
+        settings_at(spec, point)
+    return spec
 
 
 def run_state_dir(config: Config, output_dir: Path) -> Path:

@@ -14,6 +14,8 @@ import msgspec
 
 from gpusched.config.schema import BUILT_IN_WORKLOAD, LIGHTGBM, WORKLOAD, Config
 from gpusched.config.values import BadValue
+from gpusched.core.model import BatchSpec
+from gpusched.errors import did_you_mean
 from gpusched.teacher.parameters import CANONICAL
 from gpusched.teacher.schema import READING, parse_settings, written
 from gpusched.workload import BadParameters
@@ -74,8 +76,7 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
     """
     for key in parameters:
         if not is_of(workload, key):
-            why = wrong_workload(workload, key) if is_of_any(key) else f"it is not a setting of {workload}"
-            raise BadValue(key=key, why=why)
+            raise BadValue(key=key, why=wrong_workload(workload, key) if is_of_any(key) else _unknown(workload, key))
     if workload != BUILT_IN_WORKLOAD:
         return dict(settings) | {key.partition(".")[2]: value for key, value in parameters.items()}
     lightgbm, given = dict(settings[LIGHTGBM]), dict[str, Any]()
@@ -89,6 +90,22 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
         return written(parse_settings({**settings, **given, LIGHTGBM: lightgbm}))
     except BadParameters as error:
         raise refused(workload, str(error), dict.fromkeys(parameters, "")) from None
+
+
+def settings_at(spec: BatchSpec, point: str) -> dict[str, Any]:
+    """`Task.settings` of the windows at a point of a sweep, or of a batch without one. Raises BadValue."""
+    if not point:
+        return spec.settings
+    return with_parameters(spec.workload, spec.settings, spec.points[point])
+
+
+def _unknown(workload: str, key: str) -> str:
+    defaults = _defaults()[LIGHTGBM] if workload == BUILT_IN_WORKLOAD else ()
+    known = [*BUILT_IN_KEYS, *(f"{LIGHTGBM}.{name}" for name in defaults)] if defaults else []
+    if near := did_you_mean(key, known, cutoff=0.5):
+        return f"there is no setting of that name{near}"
+    example = f"{LIGHTGBM}.num_leaves" if defaults else f"{WORKLOAD}.alpha"
+    return f"it is not a setting of {workload}, as {example} is"
 
 
 def given_settings(workload: str, settings: Mapping[str, Any]) -> dict[str, Any]:

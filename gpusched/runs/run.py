@@ -23,7 +23,7 @@ from gpusched import clock, directories, files
 from gpusched.config import NO_ORIGINS, Config, run_state_dir
 from gpusched.core.events import DeviceLost, DeviceRead, DeviceTuned, Update
 from gpusched.core.model import Batch, BatchSpec, Reading
-from gpusched.core.planning import Plan
+from gpusched.core.planning import Plan, accepted
 from gpusched.core.scheduler import Scheduler
 from gpusched.devices.host import read_host
 from gpusched.devices.memory import HostMemory
@@ -287,7 +287,7 @@ async def run_batch(
                     digest=digest,
                     output_dir=str(output_dir),
                     submitted_at=clock.wall(),
-                    spec=spec,
+                    spec=accepted(spec),
                     choice=choice,
                 )
                 if batch.device != "cpu":

@@ -14,6 +14,7 @@ import msgspec
 
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.sweep import asked_points, at_points, origins_of_points
 from gpusched.cli.symbols import STDIN, named_symbols
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.config import (
@@ -130,9 +131,12 @@ def ask(options: argparse.Namespace) -> Ask:
     named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
     if options.name is not None and (why := planning.name_problem(options.name)):
         raise BadName(name=options.name, why=why)
-    if named.windows and (flag := next((flag for key, _, flag in options.flags if key.startswith("windows.")), None)):
-        raise DatesTwice(flag=flag, file=options.symbols_file)
-    spec = batch_spec(config, named.symbols, windows=named.windows, priority=options.priority or 0)
+    windows, points = named.asked.windows, asked_points(options)
+    if windows:
+        if flag := next((flag for key, _, flag in options.flags if key.startswith("windows.")), None):
+            raise DatesTwice(flag=flag, file=options.symbols_file)
+        windows, points = at_points(windows, named.asked.points, points, options.symbols_file)
+    spec = batch_spec(config, named.symbols, windows=windows, points=points, priority=options.priority or 0)
     given = [name for key, (name, _) in terms(config).items() if key in loaded.origins]
     return Ask(
         config=config,
@@ -142,7 +146,7 @@ def ask(options: argparse.Namespace) -> Ask:
         output=given_path(options.output) if options.output else None,
         notes=(*named.notes, *_notes_on_settings(spec)),
         terms=(*given, *(["priority"] if options.priority is not None else [])),
-        origins=origins_of(spec.workload, loaded.origins),
+        origins=origins_of(spec.workload, loaded.origins | origins_of_points(options, points)),
     )
 
 

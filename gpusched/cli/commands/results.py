@@ -16,7 +16,7 @@ from gpusched.cli.notes import notes_object, print_notes, print_worth
 from gpusched.cli.summaries import SYMBOL_COLUMNS, VALUE_COLUMNS, Row, best, by_symbol, by_values
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
-from gpusched.core.model import Parameters
+from gpusched.core.model import NO_POINTS, Parameters
 from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError, UsageError, did_you_mean
 from gpusched.protocol import ResultLine
@@ -28,8 +28,6 @@ COLUMNS = (
 )
 #: the metrics that a terminal shows, if the results have them; the first of these is the default of `--by-symbol`
 SHOWN = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
-#: the points of a batch that is no sweep
-NO_POINTS: Mapping[str, Parameters] = {}
 
 
 class UnknownColumn(UsageError):
