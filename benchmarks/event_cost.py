@@ -16,30 +16,29 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import anyio
 import msgspec
 
+from benchmarks.instant import InstantEngine
 from benchmarks.makespan import BATCH, RESULT
 from benchmarks.throughput import plan
+from gpusched.config import Config, Devices
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchSubmitted,
-    DevicesFound,
     Launch,
+    NodeJoined,
     WindowMoved,
 )
 from gpusched.core.model import Device, Instant
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Finished
-from gpusched.engines.local.launcher import Launcher
-from gpusched.engines.local.process import OnMessage, OnStuck
+from gpusched.devices.slots import PoolRules
 from gpusched.store.store import Store
-from gpusched.supervisor.followers import Followers, News
-from gpusched.supervisor.supervisor import Supervisor
-from gpusched.worker.messages import ProcessEnd, WindowJob
+from gpusched.supervisor.followers import News
+from gpusched.supervisor.runtime import Runtime
 
 SIZES = (1_000, 10_000, 100_000)
 #: windows that are launched and end in one measurement
@@ -53,7 +52,7 @@ def full(count: int) -> tuple[Scheduler, list[Launch]]:
     """A scheduler of eight busy slots and `count` windows that wait."""
     scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
     cards = (Device(id=f"GPU-{n}", name="", lightgbm_type="cuda", capacity=1) for n in range(SLOTS))
-    scheduler.handle(DevicesFound(devices=tuple(cards)), now)
+    scheduler.handle(NodeJoined(devices=tuple(cards)), now)
     _, commands = scheduler.handle(BatchSubmitted(batch=BATCH, windows=plan(count + SLOTS)), now)
     return scheduler, [command for command in commands if isinstance(command, Launch)]
 
@@ -87,20 +86,14 @@ def of_supervisor(count: int) -> float:
 async def _of_supervisor(count: int, directory: Path) -> float:
     ends = _Ends()
     with Store.open(directory / "state" / "state.db") as store:
-        supervisor = Supervisor(
-            store=store,
-            launcher=cast(Launcher, _NoProcess()),
-            devices=(Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=1),),
-            logs_dir=directory / "logs",
-            cache_dir=directory / "cache",
-            followers=Followers(ends),
-        )
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(supervisor.run)
+        runtime = Runtime(PoolRules(Config(devices=Devices(cpu_slots=1))), store, InstantEngine(), ends)
+        supervisor = runtime.supervisor
+        async with runtime.working():
             batch = msgspec.structs.replace(BATCH, output_dir=str(directory / "output"))
             await supervisor.submit(batch, plan(count + EVENTS))
             await ends.enough.wait()
             supervisor.shut_down(drain=False)
+            await supervisor.stopped()
     return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends.instants))
 
 
@@ -116,26 +109,6 @@ class _Ends:
             self.instants.append(time.thread_time())
             if len(self.instants) == EVENTS:
                 self.enough.set()
-
-
-class _NoProcess:
-    """A launcher, and its processes, which succeed at once."""
-
-    pid = 1
-    shared_bytes = 0
-
-    async def fork(self, job: WindowJob, **_: object) -> _NoProcess:
-        await anyio.lowlevel.checkpoint()
-        self._result = msgspec.structs.replace(RESULT, artifacts_path=f"{job.output_dir}/{job.task.label}")
-        return self
-
-    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> ProcessEnd:
-        await anyio.lowlevel.checkpoint()
-        on_message(self._result)
-        return ProcessEnd(exit_code=0, signal=None, cpu_seconds=0.0, peak_memory_bytes=0)
-
-    def signal(self, signum: int) -> None:
-        pass
 
 
 @contextlib.contextmanager

@@ -32,9 +32,9 @@ from gpusched.core.events import (
     ChangeAdvanced,
     ChangeMade,
     Command,
-    DevicesFound,
     Event,
     Launch,
+    NodeJoined,
     ProgressReported,
     WindowsAdded,
 )
@@ -64,7 +64,7 @@ def overview(windows: int = WINDOWS) -> tuple[Overview, BatchView, float]:
             if not isinstance(record, BatchAccepted | BatchAltered | ChangeAdvanced | ChangeMade | WindowsAdded):
                 seen.apply(record, now)
 
-    send(DevicesFound(devices=cards))
+    send(NodeJoined(devices=cards))
     seen.apply(BatchAnnounced(batch=_status(windows)), now)
     send(BatchSubmitted(batch=BATCH, windows=plan(windows)))
     for number in range(ENDED + GPUS * SLOTS):

@@ -25,9 +25,9 @@ from gpusched.core.events import (
     BatchSubmitted,
     CheckResults,
     Command,
-    DevicesFound,
     Event,
     Launch,
+    NodeJoined,
     ResultsChecked,
 )
 from gpusched.core.model import CPU, Batch, BatchSpec, Device, Instant, PlannedWindow, Window, WindowKey, WindowResult
@@ -120,7 +120,7 @@ def simulate(
         heapq.heappush(running, (now + seconds(number, command.slot.device_id), command.key))
         send(AttemptStarted(key=command.key, attempt=1, pid=1))
 
-    send(DevicesFound(devices=devices))
+    send(NodeJoined(devices=devices))
     windows = (
         PlannedWindow(window=Window(symbol, _DAY, _DAY), usable_rows=count)
         for symbol, count in zip(numbers, rows, strict=True)

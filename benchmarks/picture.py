@@ -27,7 +27,7 @@ from gpusched.client.views.panels import Cursor
 from gpusched.config import batch_spec, load
 from gpusched.core.events import Update
 from gpusched.core.planning import batch_id, digest
-from gpusched.runs.run import run_batch
+from gpusched.runs.run import Run, run_batch
 
 PICTURES = Path(__file__).parents[1] / ".pictures"
 WIDTH, RUN_HEIGHT, TOP_HEIGHT = 110, 20, 28
@@ -52,20 +52,18 @@ def run_picture() -> str:
         #: number of windows that show their rounds → a frame
         frames: dict[int, str] = {}
 
-        def observe(update: Update) -> None:
-            view.apply(update, time.monotonic())
-            at_work = sum(running.rounds > 0 for running in view.running.values())
-            if 2 * view.done >= view.total and at_work not in frames:
-                frame = Frame(view=view, began=began, monotonic=time.monotonic())
-                frames[at_work] = _drawn(frame, "gpusched run nifty12.txt", RUN_HEIGHT)
+        class Camera:
+            def follow(self, news: object) -> None:
+                if not isinstance(news, Update):
+                    return
+                view.apply(news, time.monotonic())
+                at_work = sum(running.rounds > 0 for running in view.running.values())
+                if 2 * view.done >= view.total and at_work not in frames:
+                    frame = Frame(view=view, began=began, monotonic=time.monotonic())
+                    frames[at_work] = _drawn(frame, "gpusched run nifty12.txt", RUN_HEIGHT)
 
-        async def train() -> None:
-            await run_batch(
-                config, spec, batch_id=name, digest="", output_dir=directory / "out",
-                observe=observe, on_plan=lambda plan: None, on_interrupt=lambda count: None,
-            )  # fmt: skip
-
-        anyio.run(train)
+        run = Run(config=config, spec=spec, batch_id=name, digest="", output_dir=directory / "out")
+        anyio.run(run_batch, run, Camera())
     return frames[max(frames)]
 
 

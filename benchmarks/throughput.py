@@ -21,15 +21,18 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from gpusched.config import Cache, Config, Devices
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchFinished, Record, WindowMoved
-from gpusched.core.model import Batch, BatchSpec, Device, Limits, PlannedWindow, Window
+from gpusched.core.model import Batch, BatchSpec, Limits, PlannedWindow, Window
 from gpusched.core.samples import Sample
 from gpusched.core.states import Finished, Starting, Succeeded
-from gpusched.engines.local.launcher import Launcher
+from gpusched.devices.discovery import Discovery
+from gpusched.devices.slots import PoolRules
+from gpusched.engines.local.engine import LocalEngine
 from gpusched.store.store import Store
-from gpusched.supervisor.followers import Followers, News
-from gpusched.supervisor.supervisor import Supervisor
+from gpusched.supervisor.followers import News
+from gpusched.supervisor.runtime import Runtime
 
 REPOSITORY = Path(__file__).parents[1]
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 29)
@@ -77,25 +80,21 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
     stamps = directory / "stamps"
     seen = _Seen()
     with anyio.fail_after(TIMEOUT_S), CountingStore.open(directory / "state" / "state.db") as store:
-        async with Launcher(search_path=REPOSITORY, log_path=directory / "launcher.log") as launcher:
-            supervisor = Supervisor(
-                store=store,
-                launcher=launcher,
-                devices=(Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=slots),),
-                logs_dir=directory / "logs",
-                cache_dir=directory / "cache",
-                followers=Followers(seen),
-            )
-            await launcher.preload(workload)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(supervisor.run)
+        config = Config(devices=Devices(cpu_slots=slots), cache=Cache(dir=directory / "cache"))
+        async with LocalEngine(config, directory, Discovery(devices=(), notes=())) as engine:
+            runtime = Runtime(PoolRules(config), store, engine, seen)
+            supervisor = runtime.supervisor
+            batch = _batch(directory, workload, stamps)
+            await engine.preload(batch.spec)
+            async with runtime.working():
                 began = time.perf_counter()
-                await supervisor.submit(_batch(directory, workload, stamps), plan(windows))
+                await supervisor.submit(batch, plan(windows))
                 before = store.commits
                 await seen.finished.wait()
                 seconds = time.perf_counter() - began
                 commits = store.commits - before
                 supervisor.shut_down(drain=True)
+                await supervisor.stopped()
     assert seen.succeeded == windows, f"{seen.succeeded} of {windows} windows succeeded"
     processes = [(label, float(start), float(end)) for label, start, end in map(str.split, stamps.open())]
     gaps = refills(processes, seen.slot_of)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gpusched.client.batches import Batch as Batch
+    from gpusched.client.batches import submit as submit
+    from gpusched.errors import GpuschedError as GpuschedError
     from gpusched.results import load_labels as load_labels
     from gpusched.results import load_model as load_model
     from gpusched.results import load_predictions as load_predictions
@@ -14,12 +17,24 @@ __version__ = "0.1.0"
 
 #: public name → the module that defines it, which is imported on first use: the commands start without pandas
 _HOMES = {
+    "Batch": "gpusched.client.batches",
+    "GpuschedError": "gpusched.errors",
     "load_labels": "gpusched.results",
     "load_model": "gpusched.results",
     "load_predictions": "gpusched.results",
     "load_results": "gpusched.results",
+    "submit": "gpusched.client.batches",
 }
-__all__ = ["__version__", "load_labels", "load_model", "load_predictions", "load_results"]
+__all__ = [
+    "Batch",
+    "GpuschedError",
+    "__version__",
+    "load_labels",
+    "load_model",
+    "load_predictions",
+    "load_results",
+    "submit",
+]
 
 
 def __getattr__(name: str) -> Any:

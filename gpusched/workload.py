@@ -47,6 +47,10 @@ from gpusched.core.model import window_label as window_label
 ProgramFault = Literal["exited", "permanent", "memory", "device_memory", "device_lost"]
 
 
+#: pattern of an entry point, `package.module:function`
+ENTRY_POINT = r"(?a)^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+
+
 class DateRange(msgspec.Struct, frozen=True):
     """Calendar dates, both ends inclusive."""
 

@@ -16,14 +16,7 @@ REPOSITORY = PACKAGE.parent
 FILE_LINES, CLASS_LINES, FUNCTION_LINES = 400, 300, 60
 
 #: to be split: files, classes and functions that are longer
-LONGER = {
-    "gpusched/engines/local/link.py",
-    "gpusched/cli/commands/batches.py run_request",
-    "gpusched/client/views/batch.py BatchView",
-    "gpusched/runs/run.py run_batch",
-    "gpusched/service/main.py _serve",
-    "gpusched/supervisor/survey.py survey",
-}
+LONGER: set[str] = set()
 #: files that may name several statuses in a row: the names themselves, the table of moves, the colours
 NAMES_STATUSES = {"core/statuses.py", "core/lifecycle.py", "client/drawing/palette.py"}
 

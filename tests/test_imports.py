@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
     [
         ("pynvml", {"devices/discovery.py"}),
         ("sqlite3", {"store/database.py", "store/opening.py", "store/sqlite_errors.py"}),
-        ("subprocess", {"engines/local/launcher.py", "cli/commands/trials.py", "cli/cuda_build/programs.py"}),
+        ("subprocess", {"programs.py"}),
         (
             "gpusched.core.books",
             {"core/scheduler.py", "core/attempts.py", "core/devices.py", "core/requests.py"},
@@ -67,6 +68,35 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_what_has_one_owner(module: str, owners: set[str]) -> None:
     """Not only that nobody else imports it, which the contracts say, but that the owner still does."""
     assert importers(module) == owners
+
+
+#: functions that start a process, or replace this one by another program
+_STARTERS = re.compile(
+    r"(os|pty)\.(fork|forkpty|system|popen|posix_spawnp?|spawn[lv]?p?e?|exec[lv]p?e?)"
+    r"|subprocess\..*|multiprocessing\..*|(anyio|asyncio)\.(open_process|run_process|create_subprocess_(exec|shell))"
+)
+
+
+def used(path: Path) -> Iterator[str]:
+    """The functions of modules that a file uses, as `module.function`, also if it imports them by their names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_one_module_starts_programs_and_windows_fork() -> None:
+    """By what is called, not by what is imported: os and anyio can start processes, too.
+
+    The other two run beyond the daemon: a launcher forks windows, and a window may start the program that it is for.
+    """
+    starting = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any(_STARTERS.fullmatch(name) for name in used(path))
+    }
+    assert starting == {"programs.py", "worker/launcher.py", "command/process.py"}
 
 
 def test_client_and_service_never_meet() -> None:

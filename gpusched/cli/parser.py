@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpusched import __version__
+from gpusched.command import WORKLOAD as COMMAND
 from gpusched.errors import UsageError, did_you_mean
 
 #: options for single settings of `config.toml`: option → (setting, metavar or empty for a switch, help)
@@ -81,6 +82,7 @@ def build() -> tuple[Parser, Any]:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command; `handler` names its function, `flags` are the settings it gave. Raises UsageError."""
     parser, commands = build()
+    arguments, words = _split(list(arguments))
     options, rest = parser.parse_known_args(arguments)
     if rest:
         commands.choices[options.command].error(f"unrecognized arguments: {rest[0]}")
@@ -90,8 +92,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             command.error("the following arguments are required: SYMBOLS_FILE")
         if options.symbols_file is not None and options.symbols is not None:
             command.error("give SYMBOLS_FILE or --symbols, not both")
+    if words:
+        if "command_line" not in options:
+            command.error(f"there is nothing to run behind `--`: {words[0]!r}")
+        if options.command_line is not None:
+            command.error("give the command with --command or behind `--`, not both")
+        options.command_line = tuple(words)
     options.flags = _flags(options, command)
     return options
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments before the first `--`, and the words of a command behind it."""
+    if "--" not in arguments:
+        return arguments, []
+    index = arguments.index("--")
+    return arguments[:index], arguments[index + 1 :]
 
 
 def _flags(options: argparse.Namespace, command: argparse.ArgumentParser) -> list[tuple[str, Any, str]]:
@@ -106,6 +122,8 @@ def _flags(options: argparse.Namespace, command: argparse.ArgumentParser) -> lis
         value = getattr(options, name, None)
         if value is not None:
             flags.append((key, value, f"--{name.replace('_', '-')}"))
+    if getattr(options, "command_line", None) is not None:
+        flags += [("run.workload", COMMAND, "--command"), ("command.line", options.command_line, "--command")]
     if getattr(options, "socket", None):
         flags.append(("daemon.socket", options.socket, "--socket"))
     return flags
@@ -161,6 +179,15 @@ def _sweep(command: argparse.ArgumentParser) -> None:
 
 def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", metavar="DIR", help="where the artifacts go (<run.output>/<batch id>)")
+
+
+def _command(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--command",
+        dest="command_line",
+        metavar="'PROGRAM …'",
+        help="what a window runs, with {symbol}, {start}, {end}, {output_dir}, …; also behind `--` (run.workload)",
+    )
 
 
 def _name(command: argparse.ArgumentParser) -> None:
@@ -277,12 +304,12 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _output, _name, _ALL_SETTINGS, _sweep, _timeline, _json),
+        (_symbols, _command, _output, _name, _ALL_SETTINGS, _sweep, _timeline, _json),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _output, _name, _top, _ALL_SETTINGS, _sweep, _json),
+        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _sweep, _json),
     ),
     "bench": (
         "commands.bench:bench",
@@ -298,7 +325,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "submit": (
         "commands.service:submit",
         "hand a batch to the daemon, and print its id",
-        (_symbols, _output, _name, _wait, _ALL_SETTINGS, _sweep, _json),
+        (_symbols, _command, _output, _name, _wait, _ALL_SETTINGS, _sweep, _json),
     ),
     "status": ("commands.queries:status", "the state of batches", (_maybe_batch, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),

@@ -7,7 +7,9 @@ more than the question. Whoever waits for other things too (a live view) selects
 from __future__ import annotations
 
 import errno
+import select
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -309,6 +311,15 @@ class Subscription:
     def __iter__(self) -> Iterator[Delta | Snapshot]:
         while True:
             yield self._checked(self._link.receive())
+
+    def until(self, deadline: float) -> Iterator[Delta | Snapshot]:
+        """As iterating, up to an instant of the monotonic clock."""
+        while True:
+            yield from self.pending()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            select.select([self], [], [], left)
 
     def pending(self) -> list[Delta | Snapshot]:
         """Deltas that have arrived, without waiting. Call it before the first wait too: some may have come already."""

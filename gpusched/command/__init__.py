@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gpusched.command.schema import Settings
     from gpusched.workload import Report, Result, SurveyTask, SymbolSurvey, Task
 
 WORKLOAD = "gpusched.command:run_command"
@@ -29,6 +30,13 @@ OPENS_DEVICE = False
 def imports(workload: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The modules that a batch has preloaded into its launcher, beside those of its workload."""
     return tuple(settings.get("preload", ())) if workload == WORKLOAD else ()
+
+
+def settings(raw: Mapping[str, Any]) -> Settings:
+    """The settings of a command, checked. Raises BadParameters."""
+    from gpusched.command.schema import parse_settings
+
+    return parse_settings(raw)
 
 
 def run_command(task: Task, directory: Path, report: Report) -> Result:

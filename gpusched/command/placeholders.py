@@ -45,13 +45,21 @@ def used(arguments: tuple[str, ...]) -> set[str]:
 
 
 def fill(arguments: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
-    """The arguments with `values` in the place of their placeholders. Raises BadParameters for one without a value."""
+    """The checked arguments with `values` in the place of their placeholders."""
     return ["".join(_filled(argument, values)) for argument in arguments]
 
 
-def values(task: Task, output_dir: str) -> dict[str, Any]:
+def require_parameters(arguments: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
+    """Raise BadParameters for a `{param.NAME}` without a value."""
+    for field in sorted(used(arguments)):
+        name = field.removeprefix(PARAMETER)
+        if name != field and name not in parameters:
+            raise BadParameters(f"{{{field}}} has no value: give it with --param {field}=…")
+
+
+def values(task: Task, output_dir: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The values of all placeholders for a window."""
-    return {
+    return {f"{PARAMETER}{name}": value for name, value in parameters.items()} | {
         "symbol": task.symbol,
         "start": task.start,
         "end": task.end,
@@ -67,10 +75,6 @@ def _filled(argument: str, values: Mapping[str, Any]) -> Iterator[str]:
     for literal, field, spec, _ in _parsed(argument):
         yield literal
         if field is not None:
-            if field not in values:
-                raise BadParameters(
-                    f"there is no value for {{{field}}}; give it with --param {field[len(PARAMETER) :]}=…"
-                )
             yield format(values[field], spec or "")
 
 

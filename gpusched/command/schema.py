@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     exit_codes: ExitCodes = ExitCodes()
     #: modules that the launcher imports; the script then runs in a fork of it
     preload: tuple[Module, ...] = ()
+    #: values of `{param.NAME}` by their names
+    param: dict[str, bool | int | float | str] = {}
 
 
 def split(line: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -59,7 +61,7 @@ def split(line: str | tuple[str, ...]) -> tuple[str, ...]:
 def check(argv: tuple[str, ...], codes: ExitCodes) -> None:
     """Raise BadParameters for words or exit codes that cannot be used."""
     if not argv or not argv[0]:
-        raise BadParameters("there is no command")
+        raise BadParameters("there is no command: give it with --command, or behind `--`")
     if any("\0" in word for word in argv):
         raise BadParameters("a command has no null characters")
     if "{" in argv[0] or "}" in argv[0]:

@@ -6,10 +6,11 @@ import datetime as dt
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import gpusched
 from gpusched.command import ending, identity, lookup, placeholders, process, script
-from gpusched.command.schema import parse_settings
+from gpusched.command.schema import Settings, parse_settings
 from gpusched.workload import DateRange, Report, Result, SurveyTask, SymbolSurvey, Task, WindowSurvey
 
 METADATA = "metadata.json"
@@ -19,13 +20,14 @@ THEIRS = "program_metadata.json"
 
 def run_command(task: Task, directory: Path, report: Report) -> Result:
     """See `gpusched.command.run_command`."""
-    settings = parse_settings(task.settings)
+    settings = _settings(task.settings)
     name = lookup.name(settings)
     code = identity.code(settings)
     window = DateRange(task.start, task.end)
     (fingerprint,) = identity.fingerprints(settings, code, task.symbol, [window], task.data_root)
-    values = placeholders.values(task, str(directory))
+    values = placeholders.values(task, str(directory), settings.param)
     argv = [settings.argv[0], *placeholders.fill(settings.argv[1:], values)]
+    shown = placeholders.fill(settings.argv[1:], values | {"output_dir": "{output_dir}"})
     began = time.monotonic()
     if settings.preload:
         ended = script.run(argv, settings.directory, *lookup.entry(settings))
@@ -41,9 +43,7 @@ def run_command(task: Task, directory: Path, report: Report) -> Result:
         metadata=found.metadata
         | {
             "command": {
-                "argv": [settings.argv[0], *settings.argv[1:]],
-                "directory": settings.directory,
-                "preload": settings.preload,
+                "argv": [settings.argv[0], *shown],
                 "exit_code": ended.exit_code,
                 "code": code,
             },
@@ -56,7 +56,7 @@ def run_command(task: Task, directory: Path, report: Report) -> Result:
 
 def survey(task: SurveyTask) -> SymbolSurvey:
     """See `gpusched.command.survey`."""
-    settings = parse_settings(task.settings)
+    settings = _settings(task.settings)
     fingerprints = identity.fingerprints(settings, identity.code(settings), task.symbol, task.windows, task.data_root)
     return SymbolSurvey(
         windows=tuple(
@@ -64,6 +64,13 @@ def survey(task: SurveyTask) -> SymbolSurvey:
             for window, fingerprint in zip(task.windows, fingerprints, strict=True)
         )
     )
+
+
+def _settings(given: Any) -> Settings:
+    """The settings of a task, checked. Raises BadParameters."""
+    settings = given if isinstance(given, Settings) else parse_settings(given)
+    placeholders.require_parameters(settings.argv[1:], settings.param)
+    return settings
 
 
 def rehearse() -> None:

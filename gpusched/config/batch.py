@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from gpusched.config.schema import STATE_DIR, Config, Priority, Run, bounds, range_of
-from gpusched.config.workloads import settings_at, workload_settings
-from gpusched.core.model import NO_POINTS, BatchSpec, Limits, Parameters, Window
+from gpusched.config.schema import MEGABYTE, STATE_DIR, Config, Priority, Run, bounds, range_of
+from gpusched.config.workloads import workload_settings
+from gpusched.core.model import BatchSpec, Limits, Window
 from gpusched.core.terms import terms_of
 from gpusched.errors import UsageError
-
-#: bytes in a setting's `_mb`
-MEGABYTE = 1024 * 1024
 
 
 class NoDates(UsageError):
@@ -31,17 +27,9 @@ class DatesReversed(UsageError):
 
 
 def batch_spec(
-    config: Config,
-    symbols: tuple[str, ...],
-    *,
-    windows: tuple[Window, ...] = (),
-    points: Mapping[str, Parameters] = NO_POINTS,
-    priority: int = 0,
+    config: Config, symbols: tuple[str, ...], *, windows: tuple[Window, ...] = (), priority: int = 0
 ) -> BatchSpec:
-    """The specification of a batch of `symbols`, or of `windows` one by one, at the points of a sweep.
-
-    Raises NoDates, DatesReversed, and BadValue for a parameter that the workload does not have or refuses.
-    """
+    """The specification of a batch of `symbols`, or of `windows` one by one. Raises NoDates, DatesReversed."""
     start, end = config.windows.start, config.windows.end
     if windows:
         start, end = min(window.start for window in windows), max(window.end for window in windows)
@@ -51,14 +39,13 @@ def batch_spec(
     if end < start:
         raise DatesReversed(start=start, end=end)
     run = config.run
-    spec = BatchSpec(
+    return BatchSpec(
         symbols=symbols,
         start=start,
         end=end,
         window_days=config.windows.days,
         stride_days=config.windows.stride_days,
         anchored=config.windows.anchored,
-        points=dict(points),
         windows=windows,
         data_root=str(config.data.root),
         workload=run.workload,
@@ -68,9 +55,6 @@ def batch_spec(
         priority=priority,
         limits=_limits(run),
     )
-    for point in points:
-        settings_at(spec, point)
-    return spec
 
 
 def run_state_dir(config: Config, output_dir: Path) -> Path:
@@ -101,13 +85,13 @@ def terms(config: Config) -> dict[str, tuple[str, Any]]:
     return {f"run.{_key(name)}": (name, value) for name, value in of_run.items()}
 
 
-def term_out_of_range(spec: BatchSpec) -> str | None:
-    """The name of a term of a batch that is outside of the bounds of its setting, or None."""
+def term_problem(spec: BatchSpec) -> str | None:
+    """Why a term of a batch is outside of the bounds of its setting, or None."""
     for name, value in terms_of(spec).items():
         least, most = range_of(Priority) if name == "priority" else bounds(Run, _key(name))
         unit = MEGABYTE if name.endswith("_bytes") else 1
         if not least * unit <= value <= most * unit:
-            return name
+            return f"{name} is out of range: at least {least * unit:,.12g} and at most {most * unit:,.12g}"
     return None
 
 

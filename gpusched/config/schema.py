@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from gpusched.core.model import DeviceChoice
+from gpusched.command.schema import ExitCodes
+from gpusched.core.model import DeviceChoice, Limits
 from gpusched.teacher.schema import Fraction, Horizon, MinRows, Threshold, ValidationDays
+from gpusched.workload import ENTRY_POINT
 
 #: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
@@ -23,6 +25,10 @@ BUILT_IN_WORKLOAD = "gpusched.teacher:train_window"
 LIGHTGBM = "lightgbm"
 WORKLOAD = "workload"
 OPEN_SECTIONS = (LIGHTGBM, WORKLOAD)
+#: bytes of the unit of settings `_mb`
+MEGABYTE = 1024 * 1024
+#: the defaults of a batch's limits
+_LIMITS = Limits()
 
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
@@ -87,20 +93,28 @@ class Run(Struct, frozen=True, kw_only=True):
     output: Path = Path("gpusched-runs")
     #: None: within the output directory
     state_dir: Path | None = None
-    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function")] = (
-        BUILT_IN_WORKLOAD
-    )
+    workload: Annotated[str, Meta(pattern=ENTRY_POINT, description="package.module:function")] = BUILT_IN_WORKLOAD
     device: DeviceChoice = "auto"
     workers: Count = 0
-    max_failure_rate: Share = 0.0
-    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 3
-    timeout_s: Seconds = 3600.0
-    grace_s: Seconds = 10.0
-    backoff_s: Seconds = 1.0
-    backoff_max_s: Seconds = 60.0
-    memory_limit_mb: Count = 0
-    log_limit_mb: Count = 10
-    breaker_failures: Count = 10
+    max_failure_rate: Share = _LIMITS.max_failure_rate
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] = _LIMITS.max_attempts
+    timeout_s: Seconds = _LIMITS.timeout_s
+    grace_s: Seconds = _LIMITS.grace_s
+    backoff_s: Seconds = _LIMITS.backoff_s
+    backoff_max_s: Seconds = _LIMITS.backoff_max_s
+    memory_limit_mb: Count = _LIMITS.memory_limit_bytes // MEGABYTE
+    log_limit_mb: Count = _LIMITS.log_limit_bytes // MEGABYTE
+    breaker_failures: Count = _LIMITS.breaker_failures
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    #: a program and its arguments, as one text or as a list of words
+    line: str | tuple[str, ...] = ()
+    exit_codes: Annotated[
+        ExitCodes,
+        Meta(description="a table such as {success = [0], skip = [2], permanent = [3]} of codes from 0 to 255"),
+    ] = ExitCodes()
+    preload: tuple[str, ...] = ()
 
 
 class Devices(Struct, frozen=True, kw_only=True):
@@ -155,6 +169,7 @@ class Config(Struct, frozen=True, kw_only=True):
     #: the settings of a user's workload, JSON-compatible
     workload: dict[str, Any] = {}
     run: Run = Run()
+    command: Command = Command()
     devices: Devices = Devices()
     cache: Cache = msgspec.field(default_factory=Cache)
     daemon: Daemon = msgspec.field(default_factory=Daemon)
@@ -169,6 +184,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "split": Split,
     "training": Training,
     "run": Run,
+    "command": Command,
     "devices": Devices,
     "cache": Cache,
     "daemon": Daemon,

@@ -1,4 +1,4 @@
-"""The settings of a workload: the built-in one has sections of its own, any other has `[workload]`.
+"""The settings of a workload: the built-in one has sections of its own, commands have one, any other has `[workload]`.
 
 `Task.settings` of a workload of the user's is its `[workload]` table as given: its own function checks it, in a process
 forked for that. The built-in workload's is complete and has been checked when the configuration is loaded.
@@ -7,11 +7,14 @@ forked for that. The built-in workload's is complete and has been checked when t
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from gpusched.command import WORKLOAD as COMMAND
+from gpusched.command.placeholders import PARAMETER
 from gpusched.config.schema import BUILT_IN_WORKLOAD, LIGHTGBM, WORKLOAD, Config
 from gpusched.config.values import BadValue
 from gpusched.core.model import BatchSpec
@@ -38,6 +41,8 @@ NO_ORIGINS: Mapping[str, str] = {}
 
 def workload_settings(config: Config) -> dict[str, Any]:
     """The value of `Task.settings`. Raises BadParameters for settings that the built-in workload refuses."""
+    if config.run.workload == COMMAND:
+        return {}  # the command is looked up when a batch is asked for
     if config.run.workload != BUILT_IN_WORKLOAD:
         return config.workload
     settings = {name: _value(config, key) for key, name in BUILT_IN_KEYS.items()}
@@ -53,16 +58,22 @@ def is_of(workload: str, key: str) -> bool:
     """Whether `section.key` is a setting of this workload; those of gpusched itself are of none."""
     if workload == BUILT_IN_WORKLOAD:
         return key in BUILT_IN_KEYS or key.startswith(f"{LIGHTGBM}.")
+    if workload == COMMAND:
+        return key.startswith(("command.", PARAMETER))
     return key.startswith(f"{WORKLOAD}.")
 
 
 def is_of_any(key: str) -> bool:
     """Whether `section.key` is a setting of some workload."""
-    return key.startswith(f"{WORKLOAD}.") or is_of(BUILT_IN_WORKLOAD, key)
+    return key.startswith(f"{WORKLOAD}.") or is_of(BUILT_IN_WORKLOAD, key) or is_of(COMMAND, key)
 
 
 def wrong_workload(workload: str, key: str) -> str:
     """The reason why `section.key` cannot be given for this workload."""
+    if is_of(COMMAND, key):
+        return "it is a setting of commands: give one with --command, or behind `--`"
+    if workload == COMMAND:
+        return "a command does not see it: write it into the command"
     if workload == BUILT_IN_WORKLOAD:
         return f"{workload} has no settings in [{WORKLOAD}]: name the workload that has with run.workload"
     return f"it is a setting of {BUILT_IN_WORKLOAD}, and not of {workload}, whose settings are {WORKLOAD}.KEY"
@@ -77,6 +88,8 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
     for key in parameters:
         if not is_of(workload, key):
             raise BadValue(key=key, why=wrong_workload(workload, key) if is_of_any(key) else _unknown(workload, key))
+    if workload == COMMAND:
+        return with_parameters_of_command(settings, parameters)
     if workload != BUILT_IN_WORKLOAD:
         return dict(settings) | {key.partition(".")[2]: value for key, value in parameters.items()}
     lightgbm, given = dict(settings[LIGHTGBM]), dict[str, Any]()
@@ -100,16 +113,28 @@ def settings_at(spec: BatchSpec, point: str) -> dict[str, Any]:
 
 
 def _unknown(workload: str, key: str) -> str:
-    defaults = _defaults()[LIGHTGBM] if workload == BUILT_IN_WORKLOAD else ()
-    known = [*BUILT_IN_KEYS, *(f"{LIGHTGBM}.{name}" for name in defaults)] if defaults else []
-    if near := did_you_mean(key, known, cutoff=0.5):
-        return f"there is no setting of that name{near}"
-    example = f"{LIGHTGBM}.num_leaves" if defaults else f"{WORKLOAD}.alpha"
-    return f"it is not a setting of {workload}, as {example} is"
+    """The reason why a key that no workload has cannot be a parameter."""
+    if workload != BUILT_IN_WORKLOAD:
+        example = f"{PARAMETER}depth" if workload == COMMAND else f"{WORKLOAD}.alpha"
+        return f"it is not a setting of {workload}, as {example} is"
+    known = [*BUILT_IN_KEYS, *(f"{LIGHTGBM}.{name}" for name in _defaults()[LIGHTGBM])]
+    return f"there is no setting of that name{did_you_mean(key, known, cutoff=0.5)}"
+
+
+def with_parameters_of_command(settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a command with other values of its `{param.NAME}`. Raises BadValue for any other setting."""
+    for key in parameters:
+        if not key.startswith(PARAMETER):
+            raise BadValue(key=key, why="a sweep changes the {param.NAME} of a command, and nothing else of it")
+    given = {key.removeprefix(PARAMETER): value for key, value in parameters.items()}
+    return {**settings, "param": {**settings.get("param", {}), **given}}
 
 
 def given_settings(workload: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a batch by `section.key`: all those of a user's workload, the built-in one's without defaults."""
+    if workload == COMMAND:
+        given = {f"{PARAMETER}{name}": value for name, value in settings.get("param", {}).items()}
+        return {"command.line": shlex.join(settings["argv"])} | given
     if workload != BUILT_IN_WORKLOAD:
         return {f"{WORKLOAD}.{name}": value for name, value in settings.items()}
     defaults = _defaults()
@@ -140,7 +165,7 @@ def refused(workload: str, why: str, origins: Mapping[str, str], names: Iterable
 
     `origins`: `section.key` → where its value was given; `names`: further settings of the workload.
     """
-    section = LIGHTGBM if workload == BUILT_IN_WORKLOAD else WORKLOAD
+    section = {BUILT_IN_WORKLOAD: LIGHTGBM, COMMAND: "command"}.get(workload, WORKLOAD)
     candidates = [*(key for key in origins if is_of(workload, key)), *(f"{section}.{name}" for name in names)]
     key = _named_first(why, candidates)
     return BadValue(place=origins.get(key or "") or None, key=key or section, why=why)

@@ -50,10 +50,12 @@ class Attempts:
         match entry.state:
             case Starting(attempt=attempt, slot=slot):
                 running = Running(attempt=attempt, slot=slot, pid=event.pid, started_at=now.wall)
+                self._books.pool.started(slot, event.pid)
                 self._books.move(entry, "started", running, f"as process {event.pid}", now)
                 entry.began = now.monotonic
                 self._books.limit_time(entry, limits)
             case Stopping(attempt=attempt, slot=slot, reason=reason):
+                self._books.pool.started(slot, event.pid)
                 stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
                 self._books.move(entry, "started", stopping, f"as process {event.pid}, to be stopped", now)
                 self._books.commands.append(Terminate(key=entry.key, attempt=attempt))
@@ -67,8 +69,8 @@ class Attempts:
         state, batch = entry.state, self._books.batches[entry.key.batch_id]
         assert isinstance(state, Active)
         usage = event.usage
-        if usage.device_memory_bytes is None:
-            usage = msgspec.structs.replace(usage, device_memory_bytes=self._books.pool.peak_bytes(state.slot))
+        if usage.device_memory_bytes is None and (peak := self._books.pool.peak_bytes(state.slot)) is not None:
+            usage = msgspec.structs.replace(usage, device_memory_bytes=peak)
         device = self._books.pool.devices[state.slot.device_id].device
         self._devices.tune(device.id, entry.planned, event.ending, now)
         allocation = self._books.pool.release(state.slot)

@@ -21,8 +21,9 @@ from gpusched.core.events import (
     Terminate,
     WindowMoved,
 )
+from gpusched.core.ledger import DeviceState
 from gpusched.core.model import HoldReason, Instant, Limits, WindowKey
-from gpusched.core.placement import Allocation, Pool
+from gpusched.core.pool import Pool
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.states import Active, Ending, Finished, Queued, Running, Starting, State, Stopping, StopReason, Usage
 from gpusched.core.statuses import name_of
@@ -122,27 +123,18 @@ class Books:
 
     def active(self) -> list[Entry]:
         """The windows that hold a slot."""
-        keys = [allocation.key for allocation in self.pool.allocations()]
+        return self.on(self.pool.devices.values())
+
+    def on(self, devices: Iterable[DeviceState]) -> list[Entry]:
+        """The windows that hold a slot of these devices."""
+        keys = [allocation.key for state in devices for allocation in state.allocations.values()]
         return [self.batches[key.batch_id].entries[key.label] for key in keys]
-
-    def pids_on(self, device_id: str) -> dict[int, int]:
-        """Slot indexes by PID of the windows that run on a device."""
-        state = self.pool.devices.get(device_id)
-        return self.pids(state.allocations.values()) if state else {}
-
-    def pids(self, allocations: Iterable[Allocation]) -> dict[int, int]:
-        """Slot indexes by PID of the windows that run on allocated slots."""
-        pids: dict[int, int] = {}
-        for allocation in allocations:
-            window = self.batches[allocation.key.batch_id].entries[allocation.key.label].state
-            if isinstance(window, Running):
-                pids[window.pid] = allocation.slot.index
-        return pids
 
     def validate(self) -> None:
         """Raise AssertionError unless every invariant holds."""
         self.pool.validate()
         held: dict[int, WindowKey] = {}
+        pids: dict[int, int] = {}
         for batch in self.batches.values():
             states = [entry.state for entry in batch.entries.values()]
             assert batch.unfinished == sum(not isinstance(s, Finished) for s in states), batch.batch.id
@@ -152,9 +144,12 @@ class Books:
                     index = entry.state.slot.index
                     assert index not in held, f"slot {index} is held by {held[index]} and {entry.key}"
                     held[index] = entry.key
+                    if (pid := None if isinstance(entry.state, Starting) else entry.state.pid) is not None:
+                        pids[index] = pid
         assert self.open == {id_: batch for id_, batch in self.batches.items() if not batch.finished}
         allocated = {i: a.key for state in self.pool.devices.values() for i, a in state.allocations.items()}
         assert allocated == held, f"the ledger says {allocated}, the windows say {held}"
+        assert pids == {index: pid for state in self.pool.devices.values() for index, pid in state.pids.items()}
 
     def move(
         self,
@@ -186,7 +181,7 @@ class Books:
     ) -> None:
         """Change the state of a window to one that counts alike, if the table of moves allows it."""
         lifecycle.check(str(entry.key), entry.state, move, new, entry.story)
-        entry.story.append(f"{name_of(entry.state)} → {name_of(new)}: {move}, {reason}")
+        entry.tell(f"{name_of(entry.state)} → {name_of(new)}: {move}, {reason}")
         self.records.append(
             WindowMoved(key=entry.key, old=entry.state, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
         )

@@ -11,14 +11,17 @@ from gpusched.core.books import Books
 from gpusched.core.estimates import guessed_seconds
 from gpusched.core.events import (
     DeviceChanged,
-    DevicesFound,
     DeviceTuned,
+    NodeJoined,
+    NodeLost,
+    NodeSilent,
     ProcessStuck,
     TrialBegan,
     TrialEnded,
 )
 from gpusched.core.model import HoldReason, Instant, PlannedWindow, Reading, WindowKey
-from gpusched.core.states import Active, Ending, Failure, Running, Stopping
+from gpusched.core.queue import Entry
+from gpusched.core.states import Ending, Failure, Running, Stopping
 
 
 class Devices:
@@ -29,11 +32,34 @@ class Devices:
         #: windows that were killed but do not die, by device
         self._suspected: dict[str, set[WindowKey]] = {}
 
-    def found(self, event: DevicesFound, now: Instant) -> None:
-        for device in event.devices:
-            self._books.pool.add(device, now.wall)
+    def joined(self, event: NodeJoined, now: Instant) -> None:
+        """Take in the devices of a machine that are new, and open those that were silent."""
+        pool = self._books.pool
+        for device_id in pool.hear(event.host, "", now.wall):
+            self._device_changed(device_id, now)
+        for device in [device for device in event.devices if device.id not in pool.devices]:
+            pool.add(device, now.wall)
             if device.id in event.trying:
-                self._books.pool.begin_trial(device, now.wall)
+                pool.begin_trial(device, now.wall)
+            if event.host and device.id in pool.devices:
+                self._device_changed(device.id, now)
+        self.release_stranded(now)
+
+    def silent(self, event: NodeSilent, now: Instant) -> None:
+        for device_id in self._books.pool.hear(event.host, event.reason, now.wall):
+            self._device_changed(device_id, now)
+
+    def node_lost(self, event: NodeLost, now: Instant) -> list[Entry]:
+        """Close the devices of a lost node for good; return their windows. The devices leave the pool with these."""
+        pool = self._books.pool
+        host = pool.hosts.get(event.host)
+        states = [] if host is None else list(host.devices.values())
+        windows = self._books.on(states)
+        for state in states:
+            if pool.set_health(state.device.id, "gone", event.reason, now.wall):
+                self._device_changed(state.device.id, now)
+            pool.remove(state.device.id)
+        return windows
 
     def trial_began(self, event: TrialBegan, now: Instant) -> None:
         if self._books.pool.begin_trial(event.device, now.wall):
@@ -46,7 +72,7 @@ class Devices:
             self.hold_stranded(now)
 
     def read(self, reading: Reading, now: Instant) -> None:
-        self._books.pool.observe(reading, self._books.pids_on(reading.device_id), now.monotonic)
+        self._books.pool.observe(reading, now.monotonic)
         self._look_for_strangers(reading, now)
 
     def close(
@@ -57,9 +83,8 @@ class Devices:
             return
         self._device_changed(device_id, now)
         if health not in ("draining", "suspect"):
-            for entry in self._books.active():
-                if isinstance(entry.state, Active) and entry.state.slot.device_id == device_id:
-                    self._books.stop(entry, "interrupted", f"device {device_id}: {reason}", now)
+            for entry in self._books.on([self._books.pool.devices[device_id]]):
+                self._books.stop(entry, "interrupted", f"device {device_id}: {reason}", now)
             if health == "gone":
                 self._books.pool.remove(device_id)
             self.hold_stranded(now)
@@ -98,12 +123,16 @@ class Devices:
 
     def _look_for_strangers(self, reading: Reading, now: Instant) -> None:
         """Close the devices whose windows show up in the reading of another one: pinning does not work there."""
-        seen = (reading.process_memory_bytes or {}).keys()
-        for device_id, state in self._books.pool.devices.items() if seen else ():
-            if device_id != reading.device_id and state.device.kind != "host":
-                for pid in sorted(self._books.pids_on(device_id).keys() & seen):
-                    reason = f"process {pid} was placed here, but runs on {reading.device_id}"
-                    self.close(device_id, "quarantined", reason, now)
+        pool = self._books.pool
+        read = pool.devices.get(reading.device_id)
+        if read is None or not reading.process_memory_bytes:
+            return
+        ours = read.host.pids
+        for pid in sorted(ours.keys() & reading.process_memory_bytes.keys()):
+            placed = pool.devices[ours[pid].device_id]
+            if placed is not read and placed.device.kind != "host":
+                reason = f"process {pid} was placed here, but runs on {reading.device_id}"
+                self.close(placed.device.id, "quarantined", reason, now)
 
     def release_stranded(self, now: Instant) -> None:
         """Release the batches that were stranded and have a device again."""

@@ -7,16 +7,16 @@ at about the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from gpusched.core.estimates import Estimates
-from gpusched.core.memory import Need
+from gpusched.core.memory import LEAST_HOST_BYTES, Need
 from gpusched.core.model import Batch, DeviceChoice, DeviceType, Instant, Slot
-from gpusched.core.placement import Pool
+from gpusched.core.placement import Demand, type_on
+from gpusched.core.pool import Pool
 from gpusched.core.queue import BatchQueue, Entry
-from gpusched.core.states import Running
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -24,8 +24,9 @@ class Placement(msgspec.Struct, frozen=True):
 
     entry: Entry
     slot: Slot
-    device: Need
-    host: Need
+    demand: Demand
+    #: wall instant at which it is expected to end
+    ends_at: float
 
 
 class Dispatcher:
@@ -39,7 +40,7 @@ class Dispatcher:
 
     def next(self, now: Instant) -> Placement | None:
         """The next window and its slot, or None if nothing can be placed now."""
-        if not self._pool.has_free:
+        if not self._pool.offers.has_free:
             return None
         candidates = sorted(
             (batch for batch in self._batches.values() if batch.may_have_ready),
@@ -59,27 +60,38 @@ class Dispatcher:
 
         `kept` are the devices for which earlier batches wait. If this batch has to wait until the windows of a device
         leave, that device is added: later batches, which need less, would take every slot that becomes free there. If
-        it waits for the host's memory, all devices are added.
+        it waits for the memory of a host, all devices of that host are added.
         """
         spec = batch.batch.spec
         entry = batch.peek(now)
         if entry is None or (spec.workers and batch.active >= spec.workers):
             return None
         wanted = "cpu" if entry.on_cpu else batch.batch.device
-        if self._pool.shares(wanted) and not entry.device.alone:
+        if self._pool.offers.shares(wanted) and not entry.device.alone:
             entry, wanted = self._share(batch, entry, kept, now)
-        device, host = self._device_need(entry, batch.batch), self._host_need(entry, batch.batch)
-        if not self._pool.host.room_for(host):
-            if self._pool.host.room_when_empty(host):
-                kept.update(self._pool.devices)
+        demand = self.demand(entry, batch.batch, wanted)
+        slot = self._pool.choose(demand, without=kept)
+        if slot is None:
+            kept |= self._pool.offers.kept_for(demand, without=kept)
             return None
-        slot = self._pool.choose(wanted, device, without=kept)
-        if slot is not None:
-            return Placement(entry, slot, device, host)
-        soonest = self._pool.soonest(wanted, device, without=kept)
-        if soonest is not None:
-            kept.add(soonest)
-        return None
+        return Placement(entry, slot, demand, now.wall + self._expected_on(slot, entry, batch.batch))
+
+    def demand(self, entry: Entry, batch: Batch, wanted: DeviceChoice) -> Demand:
+        """The needs of a window that is to run on the devices that `wanted` names."""
+        rows, types = entry.planned.usable_rows, self._pool.offers.device_types(batch.device)
+        device = _most(self._estimates.memory_bytes, batch.spec.workload, types, rows)
+        host = _most(self._estimates.host_memory_bytes, batch.spec.workload, types, rows)
+        return Demand(
+            wanted=wanted,
+            device=Need(max(entry.device.memory_bytes, device), entry.device.alone),
+            host=Need(max(entry.host.memory_bytes, host, LEAST_HOST_BYTES), entry.host.alone),
+        )
+
+    def _expected_on(self, slot: Slot, entry: Entry, batch: Batch) -> float:
+        """Expected seconds of a window on a slot; 0 where nothing is known."""
+        device = self._pool.devices[slot.device_id].device
+        rows, device_type = entry.planned.usable_rows, type_on(device, batch.device)
+        return self._estimates.seconds(batch.spec.workload, device_type, rows) or 0.0
 
     def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
         """The next window of a batch that shares CPU and GPU slots, and where it is expected to end first.
@@ -87,9 +99,9 @@ class Dispatcher:
         A window waits for a GPU that will finish it before the CPU would. Meanwhile the CPU takes small windows, which
         suit it, from the other end of the queue, as long as it finishes them before the GPUs finish the rest.
         """
-        need = self._device_need(first, batch.batch)
-        gpu_free = self._pool.choose("gpu", need, without=kept) is not None
-        if self._pool.choose("cpu", without=kept) is None:
+        demand = self.demand(first, batch.batch, "gpu")
+        gpu_free = self._pool.choose(demand, without=kept) is not None
+        if self._pool.choose(msgspec.structs.replace(demand, wanted="cpu"), without=kept) is None:
             return first, "gpu"
         on_cpu, on_gpu = self._expected_seconds(batch, first)
         wait = 0.0 if gpu_free else self._seconds_to_next_gpu(now)
@@ -103,37 +115,23 @@ class Dispatcher:
             # Learn the CPU's speed from the window that costs least.
             return last, "cpu"
         # A lower bound on the time that the GPUs need for the rest, since `last` is its shortest window.
-        left = wait + (batch.unfinished - batch.active) / self._pool.gpu_slots * on_gpu
+        left = wait + (batch.unfinished - batch.active) / self._pool.offers.gpu_slots * on_gpu
         return last, "cpu" if on_cpu < left else "gpu"
 
     def _expected_seconds(self, batch: BatchQueue, entry: Entry) -> tuple[float | None, float | None]:
         """Expected seconds of a window on the CPU, and on a GPU."""
         workload, rows = batch.batch.spec.workload, entry.planned.usable_rows
-        gpu_type = self._pool.gpu_type
+        gpu_type = self._pool.offers.gpu_type
         on_gpu = None if gpu_type is None else self._estimates.seconds(workload, gpu_type, rows)
         return self._estimates.seconds(workload, "cpu", rows), on_gpu
 
     def _seconds_to_next_gpu(self, now: Instant) -> float:
-        """Seconds until the first window that runs on a GPU is expected to end."""
-        left = []
-        for state in self._pool.devices.values():
-            for allocation in state.allocations.values() if state.device.kind != "host" else ():
-                batch = self._batches[allocation.key.batch_id]
-                window = batch.entries[allocation.key.label]
-                expected = self._expected_seconds(batch, window)[1] or 0.0
-                ran = now.wall - window.state.started_at if isinstance(window.state, Running) else 0.0
-                left.append(max(0.0, expected - ran))
-        return min(left, default=0.0)
+        """Seconds until the first window that holds a slot of a GPU is expected to end."""
+        return 0.0 if self._pool.first_end is None else max(0.0, self._pool.first_end - now.wall)
 
-    def _device_need(self, entry: Entry, batch: Batch) -> Need:
-        learned = self._learned(entry, batch, self._estimates.memory_bytes)
-        return Need(max(entry.device.memory_bytes, learned), entry.device.alone)
 
-    def _host_need(self, entry: Entry, batch: Batch) -> Need:
-        learned = self._learned(entry, batch, self._estimates.host_memory_bytes)
-        return Need(self._pool.host.least(max(entry.host.memory_bytes, learned)), entry.host.alone)
-
-    def _learned(self, entry: Entry, batch: Batch, learned: Callable[[str, DeviceType, int], int | None]) -> int:
-        """The most memory that similar windows took on any device type that this one may get; 0: not known."""
-        rows, types = entry.planned.usable_rows, self._pool.device_types(batch.device)
-        return max((learned(batch.spec.workload, device_type, rows) or 0 for device_type in types), default=0)
+def _most(
+    learned: Callable[[str, DeviceType, int], int | None], workload: str, types: Iterable[DeviceType], rows: int
+) -> int:
+    """The most memory that similar windows took on any of the device types; 0: not known."""
+    return max((learned(workload, device_type, rows) or 0 for device_type in types), default=0)

@@ -123,7 +123,9 @@ class Estimates:
     def _nearest(
         self, workload: str, device_type: DeviceType, rows: int, knows: Callable[[Estimate], int]
     ) -> Estimate | None:
-        candidates = [e for e in self._rows.get((workload, device_type), {}).values() if knows(e)]
+        if (buckets := self._rows.get((workload, device_type))) is None:
+            return None
+        candidates = [e for e in buckets.values() if knows(e)]
         wanted = bucket_of(rows)
         # of two at the same distance the larger: an estimate that is too high costs a slot, one too low an attempt
         return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket), default=None)

@@ -16,6 +16,7 @@ from gpusched.core.model import (
     Batch,
     DataNotes,
     Device,
+    Health,
     HoldKind,
     HoldReason,
     HostReading,
@@ -24,7 +25,6 @@ from gpusched.core.model import (
     Slot,
     WindowKey,
 )
-from gpusched.core.placement import Health
 from gpusched.core.states import Ending, State, Usage
 from gpusched.core.statuses import WindowVerb
 from gpusched.core.terms import Terms
@@ -132,12 +132,28 @@ class ShutdownRequested(msgspec.Struct, frozen=True, kw_only=True):
 # -- events: devices and time ------------------------------------------------------------------------------------------
 
 
-class DevicesFound(msgspec.Struct, frozen=True, kw_only=True):
-    """The devices of the pool. Sent once, before any batch."""
+class NodeJoined(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine's devices are in the pool, for the first time or again: a node that was silent has answered."""
 
+    #: name of the node; empty: this machine
+    host: str = ""
     devices: tuple[Device, ...]
     #: ids of the devices whose trial has not ended yet: nothing is placed there
     trying: frozenset[str] = frozenset()
+
+
+class NodeSilent(msgspec.Struct, frozen=True, kw_only=True):
+    """A node does not answer: nothing is placed there until it joins again, and its windows go on."""
+
+    host: str
+    reason: str
+
+
+class NodeLost(msgspec.Struct, frozen=True, kw_only=True):
+    """A node is gone, and every process on it has ended: its devices leave the pool, its windows go elsewhere."""
+
+    host: str
+    reason: str
 
 
 class TrialBegan(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,7 +217,9 @@ Event = (
     | SliceGranted
     | TermsRequested
     | ShutdownRequested
-    | DevicesFound
+    | NodeJoined
+    | NodeSilent
+    | NodeLost
     | TrialBegan
     | TrialEnded
     | DeviceVanished

@@ -61,6 +61,7 @@ TREATMENTS: dict[FailureKind, Treatment] = {
     "device_memory": Treatment(retry=True, counts=False),
     "device_mismatch": Treatment(retry=True, counts=False),
     "device_lost": Treatment(retry=True, counts=False),
+    "node_lost": Treatment(retry=True, counts=False),
     "launch_refused": Treatment(retry=True, counts=False),
     "launcher_lost": Treatment(retry=True, counts=False),
     "interrupted": Treatment(retry=True, counts=False),

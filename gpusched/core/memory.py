@@ -71,12 +71,16 @@ class Memory:
         self._total_bytes, self._free_bytes = total_bytes, free_bytes
         if used is not None or not self.promised:
             self._empty_bytes = free_bytes
-        for index, bytes_ in (used or {}).items():
+        if not used:
+            return
+        for index, bytes_ in used.items():
             # A window that uses nothing now keeps its promise, since it may still allocate.
-            self._see(index, bytes_)
-            self._peaks[index] = max(bytes_, self._peaks.get(index, 0))
-            if self._empty_bytes is not None:
-                self._empty_bytes += bytes_
+            if bytes_ != self._seen.get(index):
+                self._see(index, bytes_)
+            if bytes_ > self._peaks.get(index, 0):
+                self._peaks[index] = bytes_
+        if self._empty_bytes is not None:
+            self._empty_bytes += sum(used.values())
 
     def forget_reading(self) -> None:
         """Drop the last reading, which is too old to veto a placement."""
@@ -104,6 +108,15 @@ class Memory:
             return False
         return self._is_enough(self.free_bytes(), need.memory_bytes)
 
+    def lack(self, need: Need) -> str:
+        """Why there is no room for a window with this need, in words for people."""
+        if self._is_taken_alone:
+            return "a window there needs all of it"
+        if need.alone and self.promised:
+            return "the window needs all of it, and others are there"
+        free = max(0, self.free_bytes() or 0)
+        return f"{free / 2**20:.0f} MiB free, {self._needed(need.memory_bytes) / 2**20:.0f} MiB needed"
+
     @property
     def _is_taken_alone(self) -> bool:
         return len(self.promised) == 1 and next(iter(self.promised.values())).alone
@@ -117,11 +130,13 @@ class Memory:
         return max(memory_bytes, self._least_bytes)
 
     def _is_enough(self, free: int | None, memory_bytes: int) -> bool:
-        if free is None:
-            return True
+        return free is None or free >= self._needed(memory_bytes)
+
+    def _needed(self, memory_bytes: int) -> int:
+        """The free memory that a window with this need waits for."""
         most = self._empty_bytes if self._lasting else self._total_bytes
         needed = memory_bytes if most is None else min(memory_bytes, int(most * LARGEST_SHARE))
-        return free >= max(needed, self._least_bytes)
+        return max(needed, self._least_bytes)
 
     def validate(self) -> None:
         """Raise AssertionError unless the sums are right, and a window that is to be alone is alone."""

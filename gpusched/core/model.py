@@ -250,6 +250,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 # -- devices ---------------------------------------------------------------------------------------------------------
 
 
+#: `trying`: a trial is under way; `suspect`: a window on it was killed but does not die; `silent`: its node does not
+#: answer; `gone`: the device has vanished, and leaves the pool after its windows
+Health = Literal["open", "trying", "draining", "suspect", "quarantined", "silent", "gone"]
+
+
 class Device(msgspec.Struct, frozen=True, kw_only=True, rename={"lightgbm_type": "device_type"}):
     """A GPU, a MIG instance, or the processors of a machine."""
 
@@ -301,7 +306,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostReading(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample of the host's memory, or of the part that this service is limited to. None: not known."""
+    """One sample of a host's memory, or of the part that this service is limited to. None: not known."""
+
+    #: name of the node; empty: this machine
+    host: str = ""
 
     total_bytes: int | None = None
     #: memory that could be used without swapping

@@ -46,7 +46,12 @@ class Entry:
         self.device = self.host = NOTHING
         #: it ran out of memory on a GPU that it had to itself, and the batch may use the CPU: it runs there next
         self.on_cpu = False
-        self.story: deque[str] = deque(maxlen=STORY_LINES)
+        #: the latest lines of its story; a deque of its own would be most of the memory of a window that waits
+        self.story: tuple[str, ...] = ()
+
+    def tell(self, line: str) -> None:
+        """Add a line to its story, and drop the oldest of too many."""
+        self.story = (*self.story[1 - STORY_LINES :], line)
 
 
 class BatchQueue:

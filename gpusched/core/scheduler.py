@@ -30,13 +30,15 @@ from gpusched.core.events import (
     Command,
     DeviceLost,
     DeviceRead,
-    DevicesFound,
     DeviceVanished,
     DrainRequested,
     Event,
     HostRead,
     Kill,
     Launch,
+    NodeJoined,
+    NodeLost,
+    NodeSilent,
     ProcessStuck,
     Record,
     ResultsChecked,
@@ -112,8 +114,12 @@ class Scheduler:
                 self._requests.make_slice(now)
             case TermsRequested():
                 self._requests.change_terms(event, now)
-            case DevicesFound():
-                self._devices.found(event, now)
+            case NodeJoined():
+                self._devices.joined(event, now)
+            case NodeSilent():
+                self._devices.silent(event, now)
+            case NodeLost():
+                self._node_lost(event, now)
             case TrialBegan():
                 self._devices.trial_began(event, now)
             case TrialEnded():
@@ -123,7 +129,7 @@ class Scheduler:
             case DeviceRead():
                 self._devices.read(event.reading, now)
             case HostRead():
-                self.pool.observe_host(event.reading, self._books.pids(self.pool.allocations()), now.monotonic)
+                self.pool.observe_host(event.reading, now.monotonic)
             case DeviceLost():
                 self._devices.close(event.device_id, "quarantined", event.reason, now)
             case DrainRequested():
@@ -178,7 +184,7 @@ class Scheduler:
         """Why nothing runs although there is work: other programs use the memory of every device. None: not starved."""
         if self.active == 0 and not self._shutdown:
             for batch in self._books.open.values():
-                if batch.may_have_ready and (full := self.pool.full(batch.batch.device)):
+                if batch.may_have_ready and (full := self.pool.offers.full(batch.batch.device)):
                     return full
         return None
 
@@ -223,6 +229,10 @@ class Scheduler:
 
     def batches(self) -> tuple[Batch, ...]:
         return tuple(queue.batch for queue in self._books.batches.values())
+
+    def running_batches(self) -> tuple[str, ...]:
+        """The ids of the batches whose windows hold slots."""
+        return tuple(batch.batch.id for batch in self._books.open.values() if batch.active)
 
     def open_batches(self) -> tuple[Batch, ...]:
         """The unfinished batches."""
@@ -294,11 +304,20 @@ class Scheduler:
             entry, slot = placement.entry, placement.slot
             assert isinstance(entry.state, Queued)
             attempt = entry.state.attempt
-            self.pool.allocate(slot, entry.key, placement.device, placement.host)
+            demand, ends_at = placement.demand, placement.ends_at
+            self.pool.allocate(slot, entry.key, demand.device, demand.host, ends_at=ends_at)
             self._dispatcher.served(self._books.batches[entry.key.batch_id])
             self._books.move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
             self._books.commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
             self._books.timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
+
+    def _node_lost(self, event: NodeLost, now: Instant) -> None:
+        """End the attempts on a lost node: their processes are gone, and nobody is left there to say so."""
+        for entry in self._devices.node_lost(event, now):
+            assert isinstance(entry.state, Active)
+            lost = Failure(kind="node_lost", message=f"node {event.host} was lost: {event.reason}")
+            self._attempts.ended(AttemptEnded(key=entry.key, attempt=entry.state.attempt, ending=lost), now)
+        self._devices.hold_stranded(now)
 
     def _shut_down(self, event: ShutdownRequested, now: Instant) -> None:
         self._shutdown = True

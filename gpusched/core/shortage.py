@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from gpusched.core.ledger import Allocation
 from gpusched.core.memory import Need
-from gpusched.core.model import CPU, DeviceChoice
-from gpusched.core.placement import Allocation, Pool, suits
+from gpusched.core.model import DeviceChoice
+from gpusched.core.placement import suits
+from gpusched.core.pool import Pool
 from gpusched.core.queue import Entry
 from gpusched.core.states import FailureKind, Usage
 
@@ -21,8 +23,8 @@ def ask_for_more(
     next, if its batch may use them. Other kinds of failures change nothing.
     """
     if kind == "device_memory":
-        cpu = pool.devices.get(CPU)
-        entry.on_cpu = entry.device.alone and cpu is not None and suits(cpu.device, wanted)
+        processors = any(s.device.kind == "host" and suits(s.device, wanted) for s in pool.devices.values())
+        entry.on_cpu = entry.device.alone and processors
         more = max(2 * had.device.memory_bytes, LEAST_RETRY_BYTES)
         entry.device = Need(more, alone=entry.device.memory_bytes > 0 and not entry.on_cpu)
         return "; next on the processors" if entry.on_cpu else _phrase(entry.device)

@@ -28,6 +28,7 @@ FailureKind = Literal[
     "device_memory",
     "device_mismatch",
     "device_lost",
+    "node_lost",
     "launch_refused",
     "launcher_lost",
     "interrupted",

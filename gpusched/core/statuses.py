@@ -7,7 +7,7 @@ on screen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from gpusched.core.states import Failed, Finished, Lost, Outcome, Reused, Skipped, State, Succeeded, TimedOut
 
@@ -53,9 +53,12 @@ PARTICIPLES: Mapping[WindowVerb, str] = {
 
 def name_of(state: State | Outcome) -> str:
     """The tag of a state or an outcome."""
-    tag = type(state).__struct_config__.tag
-    assert isinstance(tag, str)
-    return tag
+    return _TAGS[type(state)]
+
+
+_TAGS: Mapping[type[Any], str] = {
+    kind: str(kind.__struct_config__.tag) for union in (State, Outcome) for kind in get_args(union)
+}
 
 
 def status_of(state: State) -> str:

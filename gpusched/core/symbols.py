@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 import msgspec
 
@@ -80,8 +81,12 @@ def parse_symbols(text: str) -> Symbols:
 
 def listed_symbols(text: str) -> Symbols:
     """Parse symbols separated by commas or blanks, as on a command line; positions stand in for line numbers."""
-    words = [word for word in _BETWEEN.split(text) if word]
-    return _sorted_out([SymbolLine(word, number) for number, word in enumerate(words, start=1)], [], 0)
+    return named(word for word in _BETWEEN.split(text) if word)
+
+
+def named(symbols: Iterable[str]) -> Symbols:
+    """Check symbols that are named one by one, as in a program; positions stand in for line numbers."""
+    return _sorted_out([SymbolLine(symbol, number) for number, symbol in enumerate(symbols, start=1)], [], 0)
 
 
 def _sorted_out(named: list[SymbolLine], refused: list[Refused], comments: int) -> Symbols:

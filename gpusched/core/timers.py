@@ -9,6 +9,9 @@ from typing import Literal, NamedTuple, assert_never
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.states import Queued, Running, Starting, State, Stopping
 
+#: the least number of timers that is worth tidying
+TIDY = 1024
+
 Purpose = Literal["backoff", "launch", "timeout", "grace", "launch_grace"]
 
 
@@ -23,16 +26,23 @@ class Timer(NamedTuple):
 
 
 class Timers:
-    """A heap of timers. They are never cancelled: the scheduler drops those that no longer apply."""
+    """A heap of timers. They are not cancelled: those that do not apply any more are dropped when due, or too many."""
 
     def __init__(self, batches: Mapping[str, BatchQueue]) -> None:
         self._batches = batches
         self._heap: list[Timer] = []
         self._count = 0
+        #: number of timers at which those that do not apply any more are dropped
+        self._tidy_at = TIDY
 
     def set(self, at: float, entry: Entry, attempt: int, purpose: Purpose) -> None:
         self._count += 1
         heapq.heappush(self._heap, Timer(at, self._count, entry, attempt, purpose))
+        if len(self._heap) >= self._tidy_at:
+            # Windows of a second with a timeout of an hour would leave millions of timers behind.
+            self._heap = [timer for timer in self._heap if self.applies(timer)]
+            heapq.heapify(self._heap)
+            self._tidy_at = max(TIDY, 2 * len(self._heap))
 
     @property
     def first(self) -> Timer | None:

@@ -73,6 +73,26 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+class PoolRules(msgspec.Struct, frozen=True):
+    """What decides about the devices of a pool and their slots."""
+
+    config: Config
+    #: the device that a run's one batch asks for
+    wanted: DeviceChoice = "auto"
+    #: the limit of a run's one batch; 0: none
+    workers: int = 0
+    #: the costs of earlier windows
+    learned: tuple[Estimate, ...] = ()
+
+    def select(self, discovered: discovery.Discovery) -> Selected:
+        """The discovered GPUs that the configuration allows."""
+        return choose(self.config, discovered)
+
+    def pool(self, selected: Selected) -> PoolPlan:
+        """The selected GPUs and the processors, with their slots."""
+        return build_pool(self.config, selected, workers=self.workers, learned=self.learned)
+
+
 def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
     """Find the GPUs that the operator's mask and the configuration allow, with sentences for people."""
     return choose(config, look(wanted))

@@ -1,5 +1,5 @@
-"""The engines that run windows. The local engine forks them on this machine.
+"""The engines that run windows: `engine.Engine` is their contract, and the local engine forks them on this machine.
 
 Not here: the choice of the next window, and the meaning of an end.
-Start with `local/launcher.Launcher.fork`; `condition` is the list of troubles that everybody shows.
+Start with `engine.Engine`; `condition` is the list of troubles that everybody shows.
 """

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gpusched.core.model import Device, Reading, Slot, WindowKey
-from gpusched.core.placement import Health
+from gpusched.core.model import Device, Health, Reading, Slot, WindowKey
 from gpusched.core.states import FailureKind, Usage
 from gpusched.core.statuses import BatchState
 

@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import msgspec
 
-from gpusched.config import NO_ORIGINS, Config, run_state_dir
+from gpusched.config import run_state_dir
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan
+from gpusched.core.fastest import Timing
 from gpusched.core.model import BatchSpec, Choice, DeviceType
 from gpusched.core.planning import Plan
-from gpusched.devices.slots import PoolPlan, build_pool, find_gpus
-from gpusched.engines.local.launcher import Launcher
-from gpusched.engines.local.warm_up import WarmUp, launcher_environment
+from gpusched.devices.slots import PoolPlan, PoolRules, look
+from gpusched.engines.local.engine import LocalEngine
 from gpusched.errors import one_error
+from gpusched.runs.run import Run
 from gpusched.store.learned import peek_learned, peek_timings
-from gpusched.supervisor.choice import Chooser
 from gpusched.supervisor.fleet import Fleet
-from gpusched.supervisor.survey import survey
+from gpusched.supervisor.planner import Planner
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,63 +36,39 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     choice: Choice | None
 
 
-async def forecast(
-    config: Config,
-    spec: BatchSpec,
-    output_dir: Path,
-    origins: Mapping[str, str] = NO_ORIGINS,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> Forecast:
-    """Plan a run. Writes the bars cache and logs, and keeps nothing that it trains.
+class _Peeked:
+    """The timings of a store that another process may be writing to; new ones are not kept."""
 
-    `origins` and `on_note` as for `run_batch`. Raises GpuschedError.
+    def __init__(self, store: Path) -> None:
+        self._store = store
+
+    def timings(self, workload: str, settings: str) -> list[Timing]:
+        return peek_timings(self._store, workload, settings)
+
+    def keep_timing(self, timing: Timing) -> None:
+        pass
+
+
+async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None) -> Forecast:
+    """Plan a run. Writes the bars cache and logs, and keeps nothing that it trains. `on_note` gets notes on devices.
+
+    Raises GpuschedError.
     """
-    planned = build_pool(config, find_gpus(config, spec.device), workers=spec.workers)
-    planned.require(spec.device)
-    for note in (*planned.notes, planned.too_many_threads(spec)):
-        if note is not None:
-            on_note(note)
+    config, spec, output_dir = run.config, run.spec, run.output_dir
+    found, rules = look(spec.device), PoolRules(config, spec.device, spec.workers)
+    pool = rules.pool(rules.select(found))
+    pool.require(spec.device)
+    if (crowded := pool.too_many_threads(spec)) is not None:
+        on_note(crowded)
     logs, store = _plan_logs(config.cache.dir), run_state_dir(config, output_dir) / "state.db"
     estimates = Estimates(peek_learned(store))
     with one_error():
-        async with (
-            Launcher(
-                log_path=logs / "launcher.log", search_path=Path.cwd(), environment=launcher_environment(config)
-            ) as launcher,
-            anyio.create_task_group() as tasks,
-        ):
-            fleet = Fleet(
-                config,
-                planned,
-                WarmUp(launcher, workload=spec.workload, log_path=logs / "warm_up.log"),
-                wanted=spec.device,
-                post=lambda event: None,
-                on_note=on_note,
-            )
+        async with LocalEngine(config, logs, found) as engine, anyio.create_task_group() as tasks:
+            fleet = Fleet(rules, engine, post=lambda event: None, on_note=on_note)
             tasks.start_soon(fleet.run)
             await fleet.require(spec.device)
-            plan = await survey(
-                launcher,
-                spec,
-                output_dir=output_dir,
-                cache_dir=config.cache.dir,
-                log_path=logs / "survey.log",
-                device_types=fleet.device_types(spec.device),
-                processes=planned.cores,
-                origins=origins,
-                on_progress=on_progress,
-            )
-            chooser = Chooser(
-                launcher,
-                fleet,
-                estimates,
-                remembered=partial(peek_timings, store),
-                keep=lambda timing: None,
-                scratch=logs,
-                cache_dir=config.cache.dir,
-            )
-            plan, choice = await chooser.settle(spec, plan)
+            planner = Planner(engine, fleet, estimates, _Peeked(store), logs)
+            plan, choice = await planner.plan(spec, output_dir, log="survey.log", origins=run.origins)
             pool = fleet.pool
             tasks.cancel_scope.cancel()
     return _foreseen(spec, plan, choice, pool, estimates)

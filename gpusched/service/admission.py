@@ -17,6 +17,9 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import clock
+from gpusched.command import WORKLOAD as COMMAND
+from gpusched.command.lookup import check_here
+from gpusched.command.schema import parse_settings
 from gpusched.core import planning
 from gpusched.core.events import TermsRequested
 from gpusched.core.model import Batch, BatchSpec, Choice, DeviceChoice
@@ -24,20 +27,14 @@ from gpusched.core.planning import Plan
 from gpusched.core.terms import NAMES, Terms, differences, terms_of, with_terms
 from gpusched.devices.naming import Selected
 from gpusched.directories import NotOurs
-from gpusched.engines.condition import Condition
-from gpusched.engines.local.launcher import Launcher
-from gpusched.engines.local.warm_up import WarmUp
+from gpusched.engines.engine import resolve
 from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 from gpusched.service.clients import Peer
 from gpusched.service.submission import BadSubmission, check, check_terms
-from gpusched.service.territory import Place, Territory, is_same
-from gpusched.store.store import Store
+from gpusched.service.territory import Place, Territory, is_same, user_name
 from gpusched.supervisor.arrivals import SLICE_WINDOWS
-from gpusched.supervisor.choice import Chooser
-from gpusched.supervisor.fleet import Fleet
-from gpusched.supervisor.supervisor import Supervisor
-from gpusched.supervisor.survey import survey
+from gpusched.supervisor.runtime import Runtime
 
 #: surveys at a time, each with one process per core
 MAX_SURVEYS = 4
@@ -84,30 +81,13 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
 class Admission:
     """Accepts batches."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        supervisor: Supervisor,
-        launcher: Launcher,
-        warm_up: WarmUp,
-        fleet: Fleet,
-        chooser: Chooser,
-        territory: Territory,
-        cache_dir: Path,
-        logs_dir: Path,
-        condition: Condition,
-    ) -> None:
-        self._store = store
-        self._supervisor = supervisor
-        self._launcher = launcher
-        self._warm_up = warm_up
-        self.fleet = fleet
-        self._chooser = chooser
+    def __init__(self, runtime: Runtime, territory: Territory) -> None:
+        self._runtime = runtime
+        self._store = runtime.store
+        self._supervisor = runtime.supervisor
         self._territory = territory
-        self._cache_dir = cache_dir
-        self._logs_dir = logs_dir
-        self.condition = condition
+        self.fleet = runtime.fleet
+        self.condition = runtime.condition
         #: held from reading a batch's state until the event that relies on it is handled
         self.changing = anyio.Lock()
         self._submitting: dict[str, anyio.Lock] = {}
@@ -130,7 +110,7 @@ class Admission:
         self._refuse_if_draining()
         await anyio.to_thread.run_sync(check, request)  # it may have 100,000 windows
         spec = request.spec
-        self._territory.check_workload(spec.workload)
+        await self._check_workload(spec)
         await self._require(spec.device, on_trial)
         digest = await anyio.to_thread.run_sync(planning.digest, spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
@@ -142,7 +122,7 @@ class Admission:
             await self._check_output(batch_id, place.path)
             is_theirs = request.output_dir is None or self._has_written(place)
             await anyio.to_thread.run_sync(
-                partial(self._territory.prepare, peer, Path(spec.data_root), place, is_theirs=is_theirs)
+                partial(self._territory.prepare, peer, _path(spec.data_root), place, is_theirs=is_theirs)
             )
             if place.guarded:
                 output_dir = place.path
@@ -176,24 +156,21 @@ class Admission:
                 await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
 
+    async def _check_workload(self, spec: BatchSpec) -> None:
+        """Raise WorkloadRefused, or ProgramUnusable for a command that the daemon's user cannot run."""
+        self._territory.check_workload(spec.workload)
+        if spec.workload == COMMAND:
+            await anyio.to_thread.run_sync(check_here, parse_settings(spec.settings), user_name())
+
     async def _planned(
         self, request: Submit, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
     ) -> tuple[Plan, Choice | None]:
-        spec = request.spec
         async with self._surveys:
             with one_error():
-                plan = await survey(
-                    self._launcher,
-                    spec,
-                    output_dir=output_dir,
-                    cache_dir=self._cache_dir,
-                    log_path=self._logs_dir / batch_id / "survey.log",
-                    device_types=self.fleet.device_types(spec.device),
-                    processes=self.fleet.pool.cores,
-                    origins=request.origins,
-                    on_progress=on_progress,
+                log = f"{batch_id}/survey.log"
+                return await self._runtime.planner.plan(
+                    request.spec, output_dir, log=log, origins=request.origins, on_progress=on_progress
                 )
-            return await self._chooser.settle(spec, plan)
 
     async def _make_way(self, batch_id: str, windows: int) -> None:
         """Remove the records of a large earlier round in pieces.
@@ -247,7 +224,7 @@ class Admission:
         lost = {id_ for id_, state in self._supervisor.scheduler.pool.devices.items() if state.health == "quarantined"}
         gpus = tuple(device for device in pool.devices if device.kind != "host" and device.id not in lost)
         if gpus and wanted in ("gpu", "cuda"):
-            usable = await self._warm_up.resolve(Selected(gpus, pool.notes), wanted)
+            usable = await resolve(self._runtime.engine.judge, Selected(gpus, pool.notes), wanted)
             msgspec.structs.replace(pool, devices=usable.devices, notes=usable.notes).require(wanted)
 
     async def durable(self) -> None:
@@ -339,3 +316,8 @@ class Admission:
         finally:
             if not lock.locked():
                 self._submitting.pop(batch_id, None)
+
+
+def _path(text: str) -> Path | None:
+    """A path that may be left out."""
+    return Path(text) if text else None

@@ -23,8 +23,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import directories, outputs
-from gpusched.config import Cache
+from gpusched import outputs
 from gpusched.core.states import Reused, Succeeded
 from gpusched.errors import GpuschedError, InputError
 from gpusched.protocol import BatchStatus, Forgotten, summed
@@ -32,9 +31,8 @@ from gpusched.service.admission import Admission
 from gpusched.service.clients import Peer
 from gpusched.service.pruning import DAY_S, prune_bars
 from gpusched.service.territory import foreign
-from gpusched.store.store import Store
 from gpusched.supervisor import index
-from gpusched.supervisor.supervisor import Supervisor
+from gpusched.supervisor.runtime import Runtime
 
 #: seconds between searches for old batches and bars, and before the first search
 LOOK_S = 3600.0
@@ -60,16 +58,15 @@ class ResultsOfAnother(InputError):
 
 
 class Forgetting:
-    """Removes batches by request, or when they are `keep_days` old (0: never)."""
+    """Removes batches by request, or when they are `daemon.keep_days` old (0: never)."""
 
-    def __init__(
-        self, *, store: Store, supervisor: Supervisor, admission: Admission, logs_dir: Path, keep_days: float
-    ) -> None:
-        self._store = store
-        self._supervisor = supervisor
+    def __init__(self, runtime: Runtime, admission: Admission) -> None:
+        self._engine = runtime.engine
+        self._store = runtime.store
+        self._supervisor = runtime.supervisor
         self._admission = admission
-        self._logs_dir = logs_dir
-        self._keep_s = keep_days * DAY_S
+        self._cache = runtime.config.cache
+        self._keep_s = runtime.config.daemon.keep_days * DAY_S
 
     # -- by request --------------------------------------------------------------------------------------------------
 
@@ -128,7 +125,7 @@ class Forgetting:
 
     # -- by age ------------------------------------------------------------------------------------------------------
 
-    async def run(self, cache: Cache) -> None:
+    async def run(self) -> None:
         """Complete interrupted removals, then search for old batches and bars every `LOOK_S`."""
         while True:
             for batch_id, output_dir, results in self._store.forgotten():
@@ -140,7 +137,7 @@ class Forgetting:
             wall, began = time.time(), time.monotonic()
             await anyio.sleep(LOOK_S)
             with self._logged():
-                await anyio.to_thread.run_sync(prune_bars, cache)
+                await anyio.to_thread.run_sync(prune_bars, self._cache)
                 # After a jump of the clock all batches may look too old, or too young.
                 steady = abs((time.time() - wall) - (time.monotonic() - began)) < LOOK_S
                 if self._keep_s and steady:
@@ -165,7 +162,7 @@ class Forgetting:
                 removed += gone
                 kept += [str(output_dir / label) for label in stays]
             await anyio.to_thread.run_sync(partial(index.remove, output_dir, batch_id, guarded=guarded))
-        await anyio.to_thread.run_sync(_remove_logs, self._logs_dir, batch_id)
+        await self._engine.remove_logs(batch_id)
         windows = 0
         while piece_windows := self._store.remove_forgotten(batch_id, PIECE_WINDOWS):
             windows += piece_windows
@@ -183,11 +180,6 @@ class Forgetting:
                 yield piece
                 piece = {}
         yield piece
-
-
-def _remove_logs(logs_dir: Path, batch_id: str) -> None:
-    with contextlib.suppress(FileNotFoundError), directories.opened(logs_dir) as logs:
-        directories.remove(batch_id, logs)
 
 
 def _by_place(outputs: list[tuple[str, str]]) -> dict[str, set[str]]:

@@ -24,14 +24,13 @@ from gpusched.core.events import (
     WindowsAdded,
 )
 from gpusched.core.model import Reading, WindowKey
-from gpusched.core.placement import Pool
 from gpusched.core.states import Running
 from gpusched.core.statuses import ACTIVE
-from gpusched.engines.condition import Condition, TroubleChanged
+from gpusched.engines.condition import TroubleChanged
 from gpusched.protocol import BatchStatus, DeviceReported, Snapshot, encode
 from gpusched.service import views
-from gpusched.store.store import Store
 from gpusched.supervisor.followers import News, Noted, TurnEnded
+from gpusched.supervisor.runtime import Runtime
 
 #: seconds for which updates are gathered
 GATHER_S = 0.05
@@ -49,12 +48,12 @@ class Subscriber(Protocol):
 
 
 class Hub:
-    """Distributes updates of the batches in `store` and the devices of `pool`, and the troubles of `condition`."""
+    """Distributes the updates of a runtime."""
 
-    def __init__(self, store: Store, condition: Condition, pool: Pool) -> None:
-        self._store = store
-        self._condition = condition
-        self._pool = pool
+    def __init__(self, runtime: Runtime) -> None:
+        self._store = runtime.store
+        self._condition = runtime.condition
+        self._pool = runtime.supervisor.scheduler.pool
         #: the next push must be a new snapshot
         self._anew = False
         #: the batch that a subscriber follows; None: all

@@ -16,16 +16,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 
 import anyio
 
 from gpusched.core.events import TimePassed
-from gpusched.engines.condition import Condition
-from gpusched.engines.local import proc
 from gpusched.service.notify import Notifier
 from gpusched.supervisor.followers import News, TurnEnded
-from gpusched.supervisor.supervisor import Supervisor
+from gpusched.supervisor.runtime import Runtime
 
 #: seconds of extension that a stopping daemon asks the manager for at a time, repeatedly
 EXTENSION_S = 30.0
@@ -47,22 +44,13 @@ log = logging.getLogger("gpusched.daemon")
 class Service:
     """Obeys signals and keeps the service manager informed; the module docstring describes the stages of a stop."""
 
-    def __init__(
-        self,
-        notifier: Notifier,
-        supervisor: Supervisor,
-        condition: Condition,
-        stop_limit_s: float,
-        *,
-        trying: Callable[[], str],
-    ) -> None:
-        """`trying` returns the devices that are being tried, in words; empty if none is."""
+    def __init__(self, notifier: Notifier, runtime: Runtime) -> None:
         self._notifier = notifier
-        self._supervisor = supervisor
-        self._condition = condition
-        self._limit_s = stop_limit_s
-        self._trying = trying
-        self._last_s = min(LAST_S, stop_limit_s / 2)
+        self._supervisor = runtime.supervisor
+        self._condition = runtime.condition
+        self._fleet = runtime.fleet
+        self._limit_s = runtime.config.daemon.stop_limit_s
+        self._last_s = min(LAST_S, self._limit_s / 2)
         #: monotonic time by which the daemon must have exited
         self.deadline = float("inf")
         self._stopping = False
@@ -88,7 +76,7 @@ class Service:
         """The state of the daemon in one line."""
         scheduler = self._supervisor.scheduler
         text = f"{scheduler.active} windows running, {scheduler.unfinished} not finished"
-        if trying := self._trying():
+        if trying := self._fleet.trying():
             text = f"{text}; trying {trying}"
         if self._condition.draining:
             text = f"stopping: {text}"
@@ -126,13 +114,13 @@ class Service:
     def report(self) -> None:
         """After the supervisor has returned, log unwritten records and the processes left behind."""
         supervisor = self._supervisor
-        for pid, key in supervisor.left_behind.items():
-            log.error("left behind pid=%d window=%s doing=%r", pid, key or "?", proc.doing(pid))
+        for left in supervisor.left_behind:
+            log.error("left behind pid=%d window=%s doing=%r", left.pid, left.window or "?", left.doing)
         if supervisor.unwritten:
             log.error("left with records that could not be written records=%d", supervisor.unwritten)
         log.info("stopped unfinished=%d left_behind=%d", supervisor.scheduler.unfinished, len(supervisor.left_behind))
         if supervisor.left_behind:
-            pids = ", ".join(map(str, supervisor.left_behind))
+            pids = ", ".join(str(left.pid) for left in supervisor.left_behind)
             self._notifier.status(f"left; processes that did not die, and which the next start ends: {pids}")
 
     # -- the stages of a stop ------------------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ from typing import Any, get_args
 
 from gpusched import __version__
 from gpusched.core.events import BatchAccepted, WindowMoved
-from gpusched.core.model import Reading, WindowResult
-from gpusched.core.placement import Health
+from gpusched.core.model import Health, Reading, WindowResult
 from gpusched.core.states import Active, Failure, Finished, Running
 from gpusched.core.statuses import UNFINISHED, name_of
 from gpusched.errors import ConfigError
-from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, TroubleKind
+from gpusched.protocol import TroubleKind
+from gpusched.service import views
 from gpusched.supervisor.followers import News
+from gpusched.supervisor.runtime import Runtime
 
 #: upper bounds of the histogram's buckets in seconds, each twice the one before
 BUCKETS = tuple(0.01 * 2**step for step in range(18))
@@ -42,23 +43,15 @@ class CannotListen(ConfigError):
 
 
 class Metrics:
-    """The daemon's metrics. The callables and `follow` are called on the event loop's thread."""
+    """The metrics of a daemon's runtime. `follow` is called on the event loop's thread."""
 
-    def __init__(
-        self,
-        *,
-        batches: Callable[[], Iterable[BatchStatus]],
-        devices: Callable[[], Iterable[DeviceStatus]],
-        launcher_starts: Callable[[], int],
-        troubles: Callable[[], Iterable[Trouble]],
-    ) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         """Raises NoPrometheus."""
         try:
             import prometheus_client
         except ImportError:
             raise NoPrometheus from None
-        self._batches, self._devices, self._troubles = batches, devices, troubles
-        self._launcher_starts = launcher_starts
+        self._runtime = runtime
         self._loop = asyncio.get_running_loop()
         self._registry = registry = prometheus_client.CollectorRegistry()
         self._finished = prometheus_client.Counter(
@@ -144,7 +137,7 @@ class Metrics:
             return families[-1]
 
         families: list[Any] = []
-        open_batches = [batch for batch in self._batches() if batch.state != "finished"]
+        open_batches = [batch for batch in self._runtime.store.batches() if batch.state != "finished"]
         states: Counts[str] = Counts()
         for batch in open_batches:
             states.update(batch.counts)
@@ -154,7 +147,7 @@ class Metrics:
         batches = gauge("batches", "Batches that are not finished.", "state")
         for state in ("open", "held"):
             batches.add_metric([state], sum(batch.state == state for batch in open_batches))
-        troubles = Counts(trouble.kind for trouble in self._troubles())
+        troubles = Counts(trouble.kind for trouble in self._runtime.condition.troubles)
         gauge("store_writable", "0 while nothing moves since the store cannot be written.").add_metric(
             [], int("store" not in troubles)
         )
@@ -162,7 +155,7 @@ class Metrics:
         for kind in get_args(TroubleKind):
             wrong.add_metric([kind], troubles[kind])
         starts = families_of.CounterMetricFamily("gpusched_launcher_starts", "Launchers started since the start.")
-        starts.add_metric([], self._launcher_starts())
+        starts.add_metric([], self._runtime.engine.starts)
         families.append(starts)
         self._add_devices(gauge)
         return families
@@ -177,7 +170,7 @@ class Metrics:
             (gauge("device_temperature_celsius", "Temperature.", "device"), lambda r: r.temperature_c),
             (gauge("device_power_watts", "Power draw.", "device"), lambda r: r.power_w),
         ]
-        for device in self._devices():
+        for device in views.devices(self._runtime.supervisor.scheduler.pool):
             name, busy = device.device.id, len(device.allocations)
             slots.add_metric([name, "busy"], busy)
             slots.add_metric([name, "free"], max(0, device.width - busy))

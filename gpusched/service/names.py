@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from gpusched.core.model import Batch, WindowKey
-from gpusched.core.placement import Pool
+from gpusched.core.pool import Pool
 from gpusched.core.statuses import STATUSES
 from gpusched.devices.naming import named
 from gpusched.errors import InputError, similar

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -57,13 +56,11 @@ from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
 from gpusched.service.names import Names, devices
 from gpusched.store.rows import WindowRow
-from gpusched.store.store import Store
-from gpusched.supervisor.supervisor import Supervisor
+from gpusched.supervisor.attempts import log_of
+from gpusched.supervisor.runtime import Runtime
 
 #: windows in a page: read, converted and encoded without a break, in less than 20 ms
 PAGE_WINDOWS = 250
-#: bytes in a piece of a log
-CHUNK_BYTES = 128 * 1024
 #: seconds between reads of a log that a client follows: polling works on every file system, unlike inotify
 FOLLOW_S = 0.2
 
@@ -117,21 +114,14 @@ class Client(Subscriber, Protocol):
 class Requests:
     """Answers requests, one at a time for each client. `answer` raises GpuschedError for a request that fails."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        supervisor: Supervisor,
-        hub: Hub,
-        admission: Admission,
-        forgetting: Forgetting | None = None,
-    ) -> None:
-        self._store = store
-        self._supervisor = supervisor
+    def __init__(self, runtime: Runtime, hub: Hub, admission: Admission, forgetting: Forgetting | None = None) -> None:
+        self._engine = runtime.engine
+        self._store = runtime.store
+        self._supervisor = runtime.supervisor
         self._hub = hub
         self._admission = admission
         self._forgetting = forgetting
-        self._names = Names(store)
+        self._names = Names(runtime.store)
 
     async def answer(self, request: Request, client: Client) -> None:
         match request:
@@ -344,22 +334,13 @@ class Requests:
 
         Offsets count all bytes that were written, also those that were cut out of the middle of the log since.
         """
-        try:
-            path = self._supervisor.attempts.log_path(key, attempt)
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+        if await self._engine.read_log(log_of(key, attempt), offset) is None:
             return None
-        try:
-            while True:
-                position, most, offset = self._supervisor.attempts.find_in_log(key, attempt, offset)
-                data = os.pread(descriptor, min(most, CHUNK_BYTES), position)
-                if not data:
-                    return offset
-                await client.send(LogChunk(attempt=attempt, offset=offset, data=data))
-                await anyio.lowlevel.checkpoint()
-                offset += len(data)
-        finally:
-            os.close(descriptor)
+        while (piece := await self._engine.read_log(log_of(key, attempt), offset)) is not None and piece.data:
+            await client.send(LogChunk(attempt=attempt, offset=piece.offset, data=piece.data))
+            await anyio.lowlevel.checkpoint()
+            offset = piece.offset + len(piece.data)
+        return offset
 
 
 def _launched(state: State) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gpusched.config.batch import term_out_of_range
+from gpusched.command import WORKLOAD as COMMAND
+from gpusched.command.schema import parse_settings
+from gpusched.config.batch import term_problem
 from gpusched.config.schema import Windows, bounds
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec
@@ -17,6 +19,7 @@ from gpusched.core.points import points_problem
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import InputError
 from gpusched.protocol import Submit
+from gpusched.workload import ENTRY_POINT, BadParameters
 
 #: windows of a batch: all of them are kept in memory, about 2 KB each
 MAX_WINDOWS = 200_000
@@ -24,8 +27,6 @@ MAX_WINDOWS = 200_000
 MAX_DEPTH = 16
 #: the smallest log limit: a log cut to less would only consist of the mark of the cut
 LEAST_LOG_BYTES = 64 * 1024
-
-_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 class BadSubmission(InputError):
@@ -44,7 +45,8 @@ def _why_not(request: Submit) -> str | None:
     spec = request.spec
     if request.name is not None and (problem := planning.name_problem(request.name)):
         return f"its name {request.name[:100]!r} is not one: {problem}"
-    for role, path in (("data root", spec.data_root), ("output directory", request.output_dir)):
+    data_root = None if spec.workload == COMMAND and not spec.data_root else spec.data_root
+    for role, path in (("data root", data_root), ("output directory", request.output_dir)):
         if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
             return f"its {role} {path[:200]!r} is not an absolute path"
     if not spec.symbols:
@@ -54,13 +56,13 @@ def _why_not(request: Submit) -> str | None:
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
         return "it names a symbol twice"
-    if not _ENTRY_POINT.fullmatch(spec.workload):
+    if not re.fullmatch(ENTRY_POINT, spec.workload):
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
     if problem := points_problem(spec.points) or _problem_of_windows(spec):
         return problem
     if _deeper_than(spec.settings, MAX_DEPTH) or _deeper_than(spec.points, MAX_DEPTH):
         return f"its settings are nested more than {MAX_DEPTH} levels deep"
-    return _out_of_range(spec)
+    return _command_problem(spec) or _out_of_range(spec)
 
 
 def _problem_of_windows(spec: BatchSpec) -> str | None:
@@ -76,6 +78,16 @@ def _problem_of_windows(spec: BatchSpec) -> str | None:
     return None if planning.ranges_of(spec) else f"there is no window between {spec.start} and {spec.end}"
 
 
+def _command_problem(spec: BatchSpec) -> str | None:
+    """The reason why the settings of a command cannot be used, or None."""
+    if spec.workload == COMMAND:
+        try:
+            parse_settings(spec.settings)
+        except BadParameters as error:
+            return str(error)
+    return None
+
+
 def check_terms(spec: BatchSpec) -> None:
     """Raise BadSubmission for limits, a priority or a number of workers that cannot be."""
     if why := _out_of_range(spec):
@@ -83,10 +95,9 @@ def check_terms(spec: BatchSpec) -> None:
 
 
 def _out_of_range(spec: BatchSpec) -> str | None:
-    name = term_out_of_range(spec)
-    if name is None and 0 < spec.limits.log_limit_bytes < LEAST_LOG_BYTES:
-        name = "log_limit_bytes"
-    return None if name is None else f"{name} is out of range"
+    if 0 < spec.limits.log_limit_bytes < LEAST_LOG_BYTES:
+        return f"log_limit_bytes is out of range: 0, or at least {LEAST_LOG_BYTES:,}"
+    return term_problem(spec)
 
 
 def _deeper_than(value: Any, levels: int) -> bool:

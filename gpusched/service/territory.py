@@ -103,12 +103,28 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         owner = foreign(peer)
         return Place(path=real, guarded=owner is not None or bool(self.roots), owner=owner)
 
-    def prepare(self, peer: Peer | None, data_root: Path, place: Place, *, is_theirs: bool) -> None:
-        """Try to read the data root, make the output directory and try to write to it. Raises InputError.
+    def prepare(self, peer: Peer | None, data_root: Path | None, place: Place, *, is_theirs: bool) -> None:
+        """Try to read the data root if there is one, make the output directory and try to write to it.
+
+        Raises InputError.
 
         `is_theirs`: the daemon has chosen the output directory, or made it for the same client.
         """
         client = peer if place.owner is not None else None
+        if data_root is not None:
+            self._try_to_read(client, data_root)
+        try:
+            judged = None if is_theirs else client
+            with directories.descended(place.path, _judge(judged, _SEARCH)) as (directory, missing):
+                _judge(judged, _WRITE)(directory)
+                with directories.made(directory, missing) as output:
+                    _try_to_write(output)
+        except _Denied:
+            raise OutputNotYours(path=place.path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
+        except OSError as error:
+            raise OutputUnwritable(path=place.path, cause=error.strerror or error, user=user_name()) from error
+
+    def _try_to_read(self, client: Peer | None, data_root: Path) -> None:
         real = _real(data_root)
         self._check_roots("data root", real)
         try:
@@ -122,16 +138,6 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
             raise DataNotYours(path=data_root, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
         except OSError as error:
             raise DataUnreadable(path=data_root, cause=error.strerror or error, user=user_name()) from error
-        try:
-            judged = None if is_theirs else client
-            with directories.descended(place.path, _judge(judged, _SEARCH)) as (directory, missing):
-                _judge(judged, _WRITE)(directory)
-                with directories.made(directory, missing) as output:
-                    _try_to_write(output)
-        except _Denied:
-            raise OutputNotYours(path=place.path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
-        except OSError as error:
-            raise OutputUnwritable(path=place.path, cause=error.strerror or error, user=user_name()) from error
 
     def _check_roots(self, role: str, real: Path) -> None:
         if self.roots and not any(root == real or root in real.parents for root in map(_real, self.roots)):

@@ -17,7 +17,7 @@ from gpusched.core.events import (
     WindowsAdded,
 )
 from gpusched.core.model import Batch, DataNote
-from gpusched.core.placement import Pool
+from gpusched.core.pool import Pool
 from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
 from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
 from gpusched.core.worth import is_constant
@@ -133,7 +133,7 @@ def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
             width=state.width,
             allocations={index: allocation.key for index, allocation in sorted(state.allocations.items())},
             reading=state.reading,
-            reserved_bytes=(pool.host if state.device.kind == "host" else state.memory).reserved_bytes,
+            reserved_bytes=(state.host.memory if state.device.kind == "host" else state.memory).reserved_bytes,
             foreign_bytes=state.foreign_bytes(),
             since_at=state.since,
         )

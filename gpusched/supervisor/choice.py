@@ -14,14 +14,14 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import anyio.to_thread
 import msgspec
 
-from gpusched.command import imports
+from gpusched.command import WORKLOAD as COMMAND
 from gpusched.config.workloads import settings_at
 from gpusched.core import fastest
 from gpusched.core.estimates import Estimates, bucket_of
@@ -29,8 +29,7 @@ from gpusched.core.fastest import Kind, Load, Timing
 from gpusched.core.model import Batch, BatchSpec, Choice, Device, DeviceType, PlannedWindow, WindowResult
 from gpusched.core.placement import suits
 from gpusched.core.planning import Plan
-from gpusched.engines.jobs import environment, window_job
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.engine import Engine
 from gpusched.errors import LaunchError
 from gpusched.supervisor.fleet import Fleet
 from gpusched.worker.messages import PipeMessage
@@ -41,31 +40,27 @@ MOST_AT_ONCE = 4
 _WORDS: dict[DeviceType, str] = {"cpu": "on the CPU", "cuda": "with CUDA", "gpu": "with OpenCL"}
 
 
-class Chooser:
-    """Chooses among the devices of `fleet`.
+class Timings(Protocol):
+    """Where timings are kept: the store."""
 
-    `remembered` reads timings from the store, `keep` writes them; `estimates` are the costs of earlier windows.
-    Windows that are timed write their results and logs below `scratch`.
+    def timings(self, workload: str, settings: str) -> list[Timing]:
+        """The timings of a workload with settings of this digest."""
+
+    def keep_timing(self, timing: Timing) -> None: ...
+
+
+class Chooser:
+    """Chooses among the devices of `fleet`. `estimates` are the costs of earlier windows.
+
+    Windows that are timed write their results below `scratch`.
     """
 
-    def __init__(
-        self,
-        launcher: Launcher,
-        fleet: Fleet,
-        estimates: Estimates,
-        *,
-        remembered: Callable[[str, str], list[Timing]],
-        keep: Callable[[Timing], None],
-        scratch: Path,
-        cache_dir: Path,
-    ) -> None:
-        self._launcher = launcher
+    def __init__(self, engine: Engine, fleet: Fleet, estimates: Estimates, timings: Timings, scratch: Path) -> None:
+        self._engine = engine
         self._fleet = fleet
         self._estimates = estimates
-        self._remembered = remembered
-        self._keep = keep
+        self._timings = timings
         self._scratch = scratch
-        self._cache_dir = cache_dir
         #: one batch at a time: concurrent timings would slow each other down
         self._timing = anyio.Lock()
 
@@ -107,6 +102,8 @@ class Chooser:
         return None
 
     async def _choose(self, spec: BatchSpec, plan: Plan) -> Choice:
+        if spec.workload == COMMAND:
+            return await self._for_command(spec)
         kinds = self._kinds(spec)
         windows = plan.to_train
         if len({kind.device_type for kind in kinds}) <= 1 and not self._fleet.untried:
@@ -115,6 +112,16 @@ class Chooser:
             return Choice(device=fastest.preferred(kinds))
         async with self._timing:
             return await self._time_all(spec, windows)
+
+    async def _for_command(self, spec: BatchSpec) -> Choice:
+        """GPUs where there are any: a program may do what gpusched cannot undo, so it is not run to be timed."""
+        await self._fleet.settled()
+        kinds = self._kinds(spec)
+        choice = Choice(device=fastest.preferred(kinds))
+        if len({kind.device_type for kind in kinds}) > 1:
+            reason = "a command is not timed: it gets the GPUs; --device cpu and --device mixed say otherwise"
+            choice = msgspec.structs.replace(choice, reason=reason)
+        return choice
 
     def _kinds(self, spec: BatchSpec) -> tuple[Kind, ...]:
         return fastest.kinds((one for one in self._fleet.pool.devices if suits(one, "auto")), spec.workers)
@@ -125,7 +132,7 @@ class Chooser:
         rows = work.typical.usable_rows
         at_point = settings_at(spec, work.typical.window.point)
         settings = hashlib.sha256(msgspec.json.encode(at_point, order="deterministic")).hexdigest()[:16]
-        earlier = self._remembered(spec.workload, settings)
+        earlier = self._timings.timings(spec.workload, settings)
         timings = fastest.remembered(earlier, self._kinds(spec), rows)
         best_s: float | None = None
         for on_cpu in (True, False):
@@ -143,7 +150,7 @@ class Chooser:
                     timing = await self._time(spec, kind, work.typical, settings, limit_s)
                     if timing is not None:
                         timings[kind] = timing
-                        self._keep(timing)
+                        self._timings.keep_timing(timing)
             choice = await self._decided(work, kinds, timings)
             best_s = min((one.seconds for one in choice.expected if not one.at_least), default=None)
         return choice
@@ -175,7 +182,7 @@ class Chooser:
         at_once = max(1, min(MOST_AT_ONCE, device.tuned_from or device.capacity, kind.slots))
         took: list[float] = []
         with contextlib.suppress(LaunchError):  # the following fork reports the error
-            await self._launcher.preload(spec.workload, imports=imports(spec.workload, spec.settings))
+            await self._engine.preload(spec)
         with tempfile.TemporaryDirectory(prefix="timing-", dir=self._scratch, ignore_cleanup_errors=True) as directory:
 
             async def train(number: int) -> None:
@@ -218,13 +225,7 @@ class Chooser:
         )
         began = time.monotonic()
         try:
-            process = await self._launcher.fork(
-                window_job(batch, window, device, self._cache_dir),
-                log_path=self._scratch / f"timing-{kind.device_type}.log",
-                env=environment(device),
-                cpus=device.cpus,
-                memory_limit_bytes=spec.limits.memory_limit_bytes or None,
-            )
+            process = await self._engine.launch(batch, window, device, log=f"timing-{kind.device_type}.log")
             await process.wait(on_message)
         except (LaunchError, OSError):
             return None

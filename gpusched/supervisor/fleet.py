@@ -16,16 +16,14 @@ from typing import Literal
 import anyio
 import anyio.abc
 
-from gpusched.config import Config
-from gpusched.core.estimates import Estimate
-from gpusched.core.events import DeviceRead, DeviceVanished, Event, TrialBegan, TrialEnded
+from gpusched.core.events import DeviceRead, DeviceVanished, Event, NodeJoined, TrialBegan, TrialEnded
 from gpusched.core.memory import LEAST_DEVICE_BYTES
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.devices.discovery import Discovery
 from gpusched.devices.naming import Selected
 from gpusched.devices.nvidia.sampler import Answers, Noticed
-from gpusched.devices.slots import PoolPlan, build_pool, choose
-from gpusched.engines.local.warm_up import Verdict, WarmUp, name_among
+from gpusched.devices.slots import PoolPlan, PoolRules
+from gpusched.engines.engine import Engine, Verdict, name_among
 from gpusched.supervisor.followers import News
 
 #: seconds until a GPU that does not train is tried again: after the first failure, then doubled each time, up to
@@ -52,35 +50,24 @@ class _Gpu:
 
 
 class Fleet:
-    """The GPUs of this machine. `post` hands an event to the supervisor, `on_note` a sentence to people.
-
-    `plan` is the pool as planned at discovery, before any trial. `watch` is called with the ids of the GPUs to be read
-    from now on.
-    """
+    """The GPUs of an engine. `post` hands an event to the supervisor, `on_note` a sentence to people."""
 
     def __init__(
-        self,
-        config: Config,
-        plan: PoolPlan,
-        warm_up: WarmUp,
-        *,
-        wanted: DeviceChoice = "auto",
-        learned: Iterable[Estimate] = (),
-        post: Callable[[Event], None],
-        on_note: Callable[[str], None],
-        watch: Callable[[Iterable[str]], None] = lambda ids: None,
+        self, rules: PoolRules, engine: Engine, *, post: Callable[[Event], None], on_note: Callable[[str], None]
     ) -> None:
-        self._config = config
+        """Post the devices that were found at the start; GPUs among them are not tried yet."""
+        plan = rules.pool(rules.select(engine.found))
+        self._rules = rules
+        self._engine = engine
+        self._post = post
+        self._on_note = on_note
         self._notes = plan.notes
         self._cores = plan.cores
         self._cpu = tuple(device for device in plan.devices if device.kind == "host")
         self._gpus = {device.id: _Gpu(device) for device in plan.devices if device.kind != "host"}
-        self._warm_up = warm_up
-        self._wanted = wanted
-        self._learned = tuple(learned)
-        self._post = post
-        self._on_note = on_note
-        self._watch = watch
+        for note in plan.notes:
+            on_note(note)
+        post(NodeJoined(devices=plan.devices, trying=frozenset(plan.gpus)))
         self._nudge = anyio.Event()
         #: set and replaced whenever a trial has ended
         self._ended = anyio.Event()
@@ -164,7 +151,7 @@ class Fleet:
 
     async def _judge(self, devices: tuple[Device, ...]) -> None:
         notes = self._trial_notes()
-        await self._warm_up.judge(devices, self._wanted, self._hear)
+        await self._engine.judge(devices, self._rules.wanted, self._hear)
         for note in self._trial_notes():
             if note not in notes:
                 self._on_note(note)
@@ -231,7 +218,7 @@ class Fleet:
 
     def _take_in(self, discovery: Discovery) -> None:
         """Drop the GPUs that have vanished, and try those that have appeared."""
-        selected = choose(self._config, discovery)
+        selected = self._rules.select(discovery)
         here = {device.id: device for device in selected.devices}
         for device_id in [id_ for id_ in self._gpus if id_ not in here and discovery.complete]:
             del self._gpus[device_id]
@@ -243,12 +230,12 @@ class Fleet:
         new = tuple(device for device in selected.devices if device.id not in self._gpus)
         if new:
             staying = tuple(here.get(id_, gpu.device) for id_, gpu in self._gpus.items())
-            planned = build_pool(self._config, Selected((*staying, *new)), learned=self._learned)
+            planned = self._rules.pool(Selected((*staying, *new)))
             joining = {device.id for device in new}
             gpus = [_Gpu(device) for device in planned.devices if device.id in joining]
             self._gpus |= {gpu.device.id: gpu for gpu in gpus}
             self._try(gpus)
         for gpu in self._gpus.values():
             self._retry(gpu)  # the change may have cured it
-        self._watch(self._gpus)
+        self._engine.watch(self._gpus)
         self._wake()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable
 
 from gpusched.core.events import BatchFinished, DeviceRead, Record
-from gpusched.core.placement import Pool
 from gpusched.core.samples import History, Sample
 from gpusched.supervisor.followers import News
 
@@ -15,10 +14,13 @@ KEEP_HISTORIES_S = 30.0
 
 
 class Histories:
-    """The histories of batches with windows on devices of `pool`. `stored` reads a batch's history from the store."""
+    """The histories of batches that have windows on devices, whose ids `running` returns.
 
-    def __init__(self, pool: Pool, stored: Callable[[str], list[Sample]]) -> None:
-        self._pool = pool
+    `stored` reads a batch's history from the store.
+    """
+
+    def __init__(self, running: Callable[[], Iterable[str]], stored: Callable[[str], list[Sample]]) -> None:
+        self._running = running
         self._stored = stored
         self._histories: dict[str, History] = {}
         self._kept_at = time.monotonic()
@@ -27,7 +29,7 @@ class Histories:
         """Add a reading to the histories of the batches at work; forget the history of a batch that has finished."""
         match news:
             case DeviceRead(reading=reading):
-                for batch_id in {allocation.key.batch_id for allocation in self._pool.allocations()}:
+                for batch_id in self._running():
                     if batch_id not in self._histories:
                         self._histories[batch_id] = History(self._stored(batch_id))
                     self._histories[batch_id].add(reading)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gpusched.command import imports
 from gpusched.config.workloads import refused
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.engine import Engine
 from gpusched.errors import InputError
 from gpusched.worker.messages import PipeMessage, SettingsChecked, SettingsJob
 
@@ -19,12 +18,7 @@ class SettingsUnchecked(InputError):
 
 
 async def check_settings(
-    launcher: Launcher,
-    workload: str,
-    settings: Sequence[dict[str, Any]],
-    *,
-    log_path: Path,
-    origins: Mapping[str, str],
+    engine: Engine, workload: str, settings: Sequence[dict[str, Any]], *, log: str, origins: Mapping[str, str]
 ) -> None:
     """Check settings, one at least: as many as there are points in a sweep.
 
@@ -39,10 +33,8 @@ async def check_settings(
             answers.append(message)
 
     job = SettingsJob(workload=workload, settings=tuple(settings), imports=imports(workload, settings[0]))
-    process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
-    end = await process.wait(on_message)
+    how = await engine.inspect(job, on_message, log=log)
     if not answers:
-        how = f"signal {end.signal}" if end.signal else end.violation or f"exit code {end.exit_code}"
-        raise SettingsUnchecked(how=how, log_path=log_path)
+        raise SettingsUnchecked(how=how, log_path=engine.log_path(log))
     for number, why in sorted(answers[0].refusals.items()):
         raise refused(workload, why, origins, settings[number])

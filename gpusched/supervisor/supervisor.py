@@ -14,7 +14,6 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import anyio
@@ -32,7 +31,6 @@ from gpusched.core.events import (
     Command,
     DeviceLost,
     DeviceRead,
-    DevicesFound,
     Event,
     Kill,
     Launch,
@@ -43,20 +41,17 @@ from gpusched.core.events import (
     Terminate,
     TimePassed,
 )
-from gpusched.core.model import Batch, DataNotes, Device, Instant, PlannedWindow, WindowKey
+from gpusched.core.model import Batch, DataNotes, Instant, PlannedWindow, WindowKey
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Active, Failure, State, Stopping
-from gpusched.devices.memory import HostMemory
-from gpusched.devices.nvidia.accounting import UNKNOWN, Accounted
 from gpusched.directories import NotOurs
-from gpusched.engines.condition import Condition
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.engine import Engine, LeftBehind
 from gpusched.errors import StoreError
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import Arrivals
-from gpusched.supervisor.attempts import Attempts, Means, committed_result
+from gpusched.supervisor.attempts import Attempts
 from gpusched.supervisor.claims import Claims
-from gpusched.supervisor.followers import TURN_ENDED, Followers
+from gpusched.supervisor.followers import TURN_ENDED, Follower, Followers
 from gpusched.supervisor.histories import Histories
 from gpusched.supervisor.index import Index
 from gpusched.supervisor.kept import Kept
@@ -66,61 +61,38 @@ log = logging.getLogger("gpusched.daemon")
 
 #: seconds between attempts to commit records after a failure
 RETRY_COMMIT_S = 1.0
-#: seconds that a window which failed on a GPU keeps its slot at most, until readings show whether the GPU was lost
-DOUBT_S = 2.0
 
 
 def now() -> Instant:
     return Instant(monotonic=time.monotonic(), wall=clock.wall())
 
 
-async def _uncounted(device_id: str, pid: int) -> Accounted:
-    return UNKNOWN
-
-
 class Supervisor:
-    """Runs batches on a pool of devices until it is told to shut down.
+    """Runs batches on the devices that it hears of, until it is told to shut down.
 
-    `followers` hear of every committed record, progress, readings, losses and the end of each turn. Nothing is placed
-    on the devices whose ids are `untried` until a `TrialEnded` says that they train. Failing commits and processes that
-    do not die are reported to `condition`.
+    `followers` hear of every committed record, progress, readings, losses and the end of each turn. Failing commits and
+    processes that do not die are reported to the engine's `condition`.
     """
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        launcher: Launcher,
-        devices: tuple[Device, ...],
-        untried: Iterable[str] = (),
-        logs_dir: Path,
-        cache_dir: Path,
-        followers: Followers,
-        account: Callable[[str, int], Awaitable[Accounted]] = _uncounted,
-        memory: HostMemory | None = None,
-        condition: Condition | None = None,
-    ) -> None:
+    def __init__(self, store: Store, engine: Engine, followers: Follower) -> None:
         self.estimates = Estimates(store.learned())
         self.scheduler = Scheduler(self.estimates)
         self._learning = Learning(self.estimates, self.scheduler)
         self._store = store
-        self._condition = condition or Condition()
+        self._engine = engine
         self.claims = Claims(lambda batch_id: batch_id in self.arrivals or self.scheduler.is_at_work(batch_id))
-        memory = HostMemory() if memory is None else memory
-        means = Means(launcher=launcher, logs_dir=logs_dir, cache_dir=cache_dir, memory=memory, account=account)
-        self.attempts = Attempts(self.scheduler, means, self._condition, post=self.post, followers=followers)
+        self.attempts = Attempts(self.scheduler, engine, followers, post=self.post)
         self._index = Index(store, self.attempts.log_path)
-        pool = DevicesFound(devices=devices, trying=frozenset(untried))
-        self._events: deque[Event] = deque([pool, memory.read()])
+        self._histories = Histories(self.scheduler.running_batches, store.history)
+        self._kept = Kept(self.scheduler)
+        #: the index first: a hook that is called reads it
+        self._followers = Followers(self._index, self.claims, self.attempts, followers, self._kept, self._histories)
+        self._events: deque[Event] = deque()
         #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
         self._wakeup = anyio.Event()
         self._records: list[Record] = []
         self._commands: list[Command] = []
-        self._histories = Histories(self.scheduler.pool, store.history)
-        self._kept = Kept(self.scheduler)
-        #: the index first: a hook that is called reads it
-        self._followers = Followers(self._index, self.claims, self.attempts, followers, self._kept, self._histories)
         #: numbers of the checks for results that are under way
         self._checks: set[int] = set()
         #: events to set when everything posted so far is committed
@@ -128,8 +100,8 @@ class Supervisor:
         self._shutdown = self._stopping = self._left = False
         #: monotonic instant at which `run` returns even if processes hang
         self._leave_at = float("inf")
-        #: processes that did not end in time, by PID: the window of each; None: not known
-        self.left_behind: dict[int, WindowKey | None] = {}
+        #: processes that did not end in time
+        self.left_behind: list[LeftBehind] = []
         self._stopped = anyio.Event()
 
     # -- requests of the rest of the daemon ---------------------------------------------------------------------------
@@ -176,7 +148,7 @@ class Supervisor:
             with contextlib.suppress(OSError, NotOurs):  # the directory may not be mounted now
                 outputs.sweep_partial(Path(recovered.batch.output_dir), guarded=recovered.batch.guarded)
             obstacle = self.claims.retake(recovered.batch)
-            self.post(msgspec.structs.replace(_reconcile(recovered), obstacle=obstacle))
+            self.post(msgspec.structs.replace(self._reconciled(recovered), obstacle=obstacle))
             self._index.rewrite(recovered.batch)
 
     def recall(self, batch_id: str) -> None:
@@ -187,6 +159,17 @@ class Supervisor:
         if recovered is not None:
             self.post(recovered)
             self._index.rewrite(recovered.batch)
+
+    def _reconciled(self, recovered: BatchRecovered) -> BatchRecovered:
+        """Look for results that windows committed after the last supervisor had died."""
+        windows: list[tuple[PlannedWindow, State]] = []
+        for planned, state in recovered.windows:
+            if isinstance(state, Active):
+                # May also become None: a window with a reusable result would not have run unless that was missing.
+                committed = self._engine.verify(recovered.batch, planned)
+                planned = msgspec.structs.replace(planned, committed=committed)
+            windows.append((planned, state))
+        return msgspec.structs.replace(recovered, windows=tuple(windows))
 
     def drop(self, batch_id: str) -> None:
         """Drop a finished batch from memory, since it has been forgotten in the store."""
@@ -303,9 +286,9 @@ class Supervisor:
             if self._records or histories:
                 self._store.record(self._records, self._learning.unsaved, histories)
         except StoreError as problem:
-            self._condition.tell("store", about, str(problem).partition("\n")[0])
+            self._engine.condition.tell("store", about, str(problem).partition("\n")[0])
             return False
-        self._condition.clear("store", about)
+        self._engine.condition.clear("store", about)
         if self._records or histories:
             self._learning.saved()
             records, self._records = self._records, []
@@ -356,17 +339,6 @@ class Supervisor:
         await self._index.gather(command.batch_id)
         self.post(ResultsChecked(batch_id=command.batch_id, check=command.check, missing=tuple(missing)))
         self._checks.discard(command.check)
-
-
-def _reconcile(recovered: BatchRecovered) -> BatchRecovered:
-    """Look for results that windows committed after the last supervisor had died."""
-    windows: list[tuple[PlannedWindow, State]] = []
-    for planned, state in recovered.windows:
-        if isinstance(state, Active):
-            # May also become None: a window with a reusable result would not have run unless that was missing.
-            planned = msgspec.structs.replace(planned, committed=committed_result(recovered.batch, planned))
-        windows.append((planned, state))
-    return msgspec.structs.replace(recovered, windows=tuple(windows))
 
 
 def _loop_time(monotonic: float) -> float:

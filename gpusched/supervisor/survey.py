@@ -7,11 +7,12 @@ kill a process again are not judged here: they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from gpusched.command import imports
@@ -20,7 +21,7 @@ from gpusched.core import planning
 from gpusched.core.calendar import missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
 from gpusched.core.planning import Plan
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.engine import Engine
 from gpusched.errors import InputError
 from gpusched.supervisor.settings import check_settings
 from gpusched.worker.messages import (
@@ -45,104 +46,121 @@ class WorkloadUnusable(InputError):
     remedy = "check run.workload and its settings; the traceback is in {log_path}"
 
 
-async def survey(
-    launcher: Launcher,
-    spec: BatchSpec,
-    *,
-    output_dir: Path,
-    cache_dir: Path,
-    log_path: Path,
-    device_types: tuple[DeviceType, ...],
-    processes: int,
-    origins: Mapping[str, str] = NO_ORIGINS,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Plan:
-    """Make the plan of a batch. Committed results that were trained on one of `device_types` are planned to be reused.
+class Survey:
+    """The survey of a batch. Results that were trained on one of `device_types` are planned to be reused."""
 
-    `origins` tells where the workload's settings were given, `on_progress` is called with the numbers of surveyed
-    symbols and of all symbols. Raises BadValue for a setting that the workload refuses, WorkloadNotLoadable or
-    WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if `log_path`
-    cannot be written.
-    """
-    # Imported once by the launcher, not once by each survey process.
-    preloaded = imports(spec.workload, spec.settings)
-    await launcher.preload(spec.workload, "survey", preloaded)
-    pieces = pieces_of(spec, processes)
-    findings = Findings(pieces)
-    # Those of 10,000 points take half a second.
-    settings = await anyio.to_thread.run_sync(settings_by_point, spec)
-    reported = 0
-    unusable: list[str] = []
-
-    async def run(group: tuple[SymbolWindows, ...]) -> str:
-        """Survey a group of symbols; return a phrase on how its process ended."""
-        job = SurveyJob(
+    def __init__(
+        self, engine: Engine, spec: BatchSpec, output_dir: Path, device_types: tuple[DeviceType, ...], *, log: str
+    ) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._log = log
+        #: the job of every process, but for its symbols and settings
+        self._job = SurveyJob(
             workload=spec.workload,
             data_root=spec.data_root,
-            cache_dir=str(cache_dir),
-            settings={window.point: settings[window.point] for piece in group for window in piece.windows},
-            symbols=group,
+            cache_dir=str(engine.cache_dir),
+            settings={},
+            symbols=(),
             output_dir=str(output_dir),
             device_types=device_types,
-            imports=preloaded,
+            imports=imports(spec.workload, spec.settings),
         )
-        errors: list[str] = []
+        #: `Task.settings` by point
+        self._settings: dict[str, dict[str, Any]] = {}
+        #: why no window can be trained, as the workload says
+        self._unusable: list[str] = []
+        self._reported = 0
 
-        def on_message(message: PipeMessage) -> None:
-            nonlocal reported
-            match message:
-                case Error(kind="bad_parameters", message=why):
-                    unusable.append(why)
-                case Error(message=why):  # an error of this process, not of the workload
-                    errors.append(why)
+    async def plan(
+        self,
+        processes: int,
+        *,
+        origins: Mapping[str, str] = NO_ORIGINS,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Plan:
+        """Survey in so many processes at a time, and make the plan.
+
+        `origins` tells where the workload's settings were given, `on_progress` is called with the numbers of surveyed
+        symbols and of all symbols. Raises BadValue for a setting that the workload refuses, WorkloadNotLoadable or
+        WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if the log
+        cannot be written.
+        """
+        # In a thread: those of 10,000 points take half a second.
+        self._settings |= await anyio.to_thread.run_sync(_settings_by_point, self._spec)
+        # Imported once by the launcher, not once by each survey process.
+        await self._engine.preload(self._spec, "survey")
+        pieces = pieces_of(self._spec, processes)
+        findings = Findings(pieces)
+
+        def take(message: PipeMessage) -> None:
             findings.take(message)
-            if reported < findings.answered:
-                reported = findings.answered
-                on_progress(reported, findings.symbols)
+            if self._reported < findings.answered:
+                self._reported = findings.answered
+                on_progress(self._reported, findings.symbols)
 
-        process = await launcher.fork(job, log_path=log_path, env={"CUDA_VISIBLE_DEVICES": ""})
-        end = await process.wait(on_message)
-        how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
-        return errors[-1] if errors else f"the process ended with {end.violation or how}"
+        async def prepare() -> None:
+            await self._engine.preload(self._spec)
+            settings = [*self._settings.values()]
+            await check_settings(self._engine, self._spec.workload, settings, log=self._log, origins=origins)
 
-    async def work(groups: Iterable[tuple[SymbolWindows, ...]], endings: dict[str, str]) -> None:
-        for group in groups:
-            if unusable:
-                return
-            ending = await run(group)
-            endings.update((piece.symbol, ending) for piece in group)
+        endings = await self._run_all(_grouped(pieces, processes), processes, take, prepare)
+        if not self._unusable and (missing := findings.missing()):
+            endings = await self._run_all([(piece,) for piece in missing], processes, take)
+        log_path = self._engine.log_path(self._log)
+        if self._unusable:
+            raise WorkloadUnusable(why=self._unusable[0], log_path=log_path)
+        for piece in findings.missing():
+            why = f"its data could not be looked at: {endings[piece.symbol]}, see {log_path}"
+            findings.take(SurveyFailed(symbol=piece.symbol, what="unknown", reason=why))
+        return findings.plan()
 
-    async def run_all(
-        groups: list[tuple[SymbolWindows, ...]], *besides: Callable[[], Coroutine[Any, Any, None]]
+    async def _run_all(
+        self,
+        groups: list[tuple[SymbolWindows, ...]],
+        processes: int,
+        take: Callable[[PipeMessage], None],
+        *besides: Callable[[], Coroutine[Any, Any, None]],
     ) -> dict[str, str]:
+        """Survey groups of symbols; return a phrase for each symbol on how its process ended."""
         endings: dict[str, str] = {}
         shared = iter(groups)
+
+        async def work() -> None:
+            for group in shared:
+                if self._unusable:
+                    return
+                ending = await self._run(group, take)
+                endings.update((piece.symbol, ending) for piece in group)
+
         async with anyio.create_task_group() as workers:
             for _ in range(min(processes, len(groups))):
-                workers.start_soon(work, shared, endings)
+                workers.start_soon(work)
             # Their requests go to the same socket after the forks, so that those come first.
             for other in besides:
                 workers.start_soon(other)
         return endings
 
-    async def prepare() -> None:
-        await launcher.preload(spec.workload, "window", preloaded)
-        await check_settings(launcher, spec.workload, [*settings.values()], log_path=log_path, origins=origins)
+    async def _run(self, group: tuple[SymbolWindows, ...], take: Callable[[PipeMessage], None]) -> str:
+        errors: list[str] = []
 
-    endings = await run_all(_grouped(pieces, processes), prepare)
-    if not unusable and (missing := findings.missing()):
-        endings = await run_all([(piece,) for piece in missing])
-    if unusable:
-        raise WorkloadUnusable(why=unusable[0], log_path=log_path)
-    for piece in findings.missing():
-        why = f"its data could not be looked at: {endings[piece.symbol]}, see {log_path}"
-        findings.take(SurveyFailed(symbol=piece.symbol, what="unknown", reason=why))
-    return findings.plan()
+        def on_message(message: PipeMessage) -> None:
+            match message:
+                case Error(kind="bad_parameters", message=why):
+                    self._unusable.append(why)
+                case Error(message=why):  # an error of this process, not of the workload
+                    errors.append(why)
+            take(message)
+
+        settings = {window.point: self._settings[window.point] for piece in group for window in piece.windows}
+        job = msgspec.structs.replace(self._job, symbols=group, settings=settings)
+        how = await self._engine.inspect(job, on_message, log=self._log)
+        return errors[-1] if errors else f"the process ended with {how}"
 
 
-def settings_by_point(spec: BatchSpec) -> dict[str, dict[str, Any]]:
-    """`Task.settings` at each point of a batch, and without a point. Raises BadValue."""
-    return {point: settings_at(spec, point) for point in ("", *spec.points)}
+def _settings_by_point(spec: BatchSpec) -> dict[str, dict[str, Any]]:
+    points = dict.fromkeys(window.point for window in planning.windows(spec))
+    return {point: settings_at(spec, point) for point in points}
 
 
 def pieces_of(spec: BatchSpec, processes: int) -> list[SymbolWindows]:

@@ -15,6 +15,7 @@ from typing import NoReturn
 from gpusched.worker import linux, settings, survey, trial, window
 from gpusched.worker.messages import Fork, SettingsJob, SurveyJob, WindowJob
 from gpusched.worker.stream import ORPHANED
+from gpusched.worker.threads import capped
 
 #: descriptor of the pipe in every window process: the first after the standard ones
 PIPE = 3
@@ -23,7 +24,6 @@ OOM_SCORE_ADJ = b"500"
 
 #: signals that the launcher receives from a descriptor; a window must unblock them
 BLOCKED_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
-_THREAD_CAPS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpus: Set[int]) -> NoReturn:
@@ -86,8 +86,7 @@ def _apply_limits(request: Fork, allowed_cpus: Set[int]) -> None:
 
 def _apply_environment(request: Fork) -> None:
     if isinstance(request.job, WindowJob):
-        for name in _THREAD_CAPS:
-            os.environ[name] = str(request.job.task.threads)
+        os.environ.update(capped(request.job.task.threads))
     for name, value in request.env.items():
         if value is None:
             os.environ.pop(name, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.engines.local.link import WorkloadNotLoadable
+from gpusched.engines.engine import WorkloadNotLoadable
 from tests.command.support import commands, committed, names
 
 #: a module of the standard library that nothing else here imports

@@ -223,6 +223,7 @@ def test_the_service_manager_names_its_directories(monkeypatch: pytest.MonkeyPat
         ("[run]\ntimeout_s = inf\n", 2, "run.timeout_s: expected a number at least 0 and at most 10000000, got "),
         ("[run]\ndevice = 'tpu'\n", 2, """expected "auto" or "cpu" or "cuda" or "gpu" or "mixed", got 'tpu'"""),
         ("[run]\nworkload = 'nothing'\n", 2, "run.workload: expected package.module:function, got "),
+        ("[run]\nworkload = 'a..b:train'\n", 2, "run.workload: expected package.module:function, got "),
         ("[run.limits]\nworkers = 1\n", 1, "there is no setting 'run.limits'"),
         ("[windows]\nstart = 'yesterday'\n", 2, "windows.start: expected a date such as 2022-01-31, got "),
         ("[windows]\nstart = 2022-01-01T00:00:00\n", 2, "windows.start: expected a date such as 2022-01-31, got "),

@@ -12,11 +12,11 @@ from gpusched.core.events import (
     BatchSubmitted,
     CheckResults,
     Command,
-    DevicesFound,
     Event,
     HostRead,
     Kill,
     Launch,
+    NodeJoined,
     Record,
     ResultsChecked,
     Terminate,
@@ -54,12 +54,15 @@ RESULT = WindowResult(
 )
 
 
-def cpu(capacity: int = 1, *, auto: bool = True) -> Device:
-    return Device(id=CPU, name="the processors", kind="host", lightgbm_type="cpu", capacity=capacity, auto=auto)
+def cpu(capacity: int = 1, *, auto: bool = True, host: str = "") -> Device:
+    id_ = f"{CPU}@{host}" if host else CPU
+    return Device(
+        id=id_, host=host, name="the processors", kind="host", lightgbm_type="cpu", capacity=capacity, auto=auto
+    )
 
 
-def gpu(number: int = 0, capacity: int = 1) -> Device:
-    return Device(id=f"GPU-{number}", name="a card", lightgbm_type="cuda", capacity=capacity)
+def gpu(number: int = 0, capacity: int = 1, *, host: str = "") -> Device:
+    return Device(id=f"GPU-{number}", host=host, name="a card", lightgbm_type="cuda", capacity=capacity)
 
 
 def reading(
@@ -143,7 +146,7 @@ class Driver:
         self.commands: list[Command] = []
         #: labels of the windows whose results are missing at the end of their batch
         self.missing: tuple[str, ...] = ()
-        self.send(DevicesFound(devices=devices or (cpu(),)))
+        self.send(NodeJoined(devices=devices or (cpu(),)))
 
     def send(self, event: Event) -> Driver:
         now = Instant(monotonic=self.at, wall=self.at + 1e9)

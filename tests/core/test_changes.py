@@ -10,7 +10,7 @@ from gpusched.core.events import (
     ChangeAdvanced,
     ChangeMade,
     ChangeRequested,
-    DevicesFound,
+    NodeJoined,
     SliceGranted,
     WindowMoved,
 )
@@ -26,7 +26,7 @@ SLICE = 3
 def driver(names: list[str] = NAMES) -> Driver:
     made = Driver(cpu(2))
     made.scheduler = Scheduler(slice_windows=SLICE)
-    return made.send(DevicesFound(devices=(cpu(2),))).submit(batch(), names)
+    return made.send(NodeJoined(devices=(cpu(2),))).submit(batch(), names)
 
 
 def states(made: Driver) -> list[type]:

@@ -30,7 +30,7 @@ AFTERWARDS = {"missing"}
 FATAL = {"no_data", "bad_data", "bad_parameters", "memory", "permanent"} | AFTERWARDS
 NOBODYS = {
     *("host_memory", "device_memory", "device_mismatch", "device_lost"),
-    *("launch_refused", "launcher_lost", "interrupted"),
+    *("node_lost", "launch_refused", "launcher_lost", "interrupted"),
 }
 LIMITS = Limits(max_attempts=3, timeout_s=50.0, backoff_s=1.5, backoff_max_s=20.0)
 

@@ -8,9 +8,9 @@ from gpusched.core.events import (
     BatchHeld,
     BatchReleased,
     DeviceChanged,
-    DevicesFound,
     DeviceVanished,
     DrainRequested,
+    NodeJoined,
     ResumeRequested,
     TrialBegan,
     TrialEnded,
@@ -28,7 +28,7 @@ def trying(*devices: Device) -> Driver:
     made = Driver()
     made.scheduler = Scheduler()
     ids = frozenset(device.id for device in devices if device.id != "cpu")
-    return made.send(DevicesFound(devices=devices, trying=ids))
+    return made.send(NodeJoined(devices=devices, trying=ids))
 
 
 def changes(made: Driver) -> list[tuple[str, str, str]]:

@@ -78,7 +78,7 @@ def test_a_window_that_ran_out_gets_more_and_then_all_and_loses_no_try() -> None
     moved = next(r for r in driver.records if isinstance(r, WindowMoved))
     assert moved.reason == f"{OUT.message}; next with 300 MiB set aside"
     assert isinstance(driver.state(A), Starting), "at once"
-    assert driver.scheduler.pool.host.promised[0] == Need(300 * MIB)
+    assert driver.scheduler.pool.hosts[""].memory.promised[0] == Need(300 * MIB)
     driver.end(A, 2, OUT, Usage(own_memory_bytes=250 * MIB))
     moved = next(r for r in driver.records if isinstance(r, WindowMoved))
     assert moved.reason == f"{OUT.message}; next alone"

@@ -239,9 +239,9 @@ def test_only_a_window_that_nobody_stopped_is_blamed() -> None:
 
 def test_a_pool_is_full_only_for_those_whom_it_suits() -> None:
     pool = Driver(gpu()).send(DeviceRead(reading=reading(free=0, total=GIB))).scheduler.pool
-    assert pool.full("auto") == "GPU-0 has 0 MiB free"
-    assert pool.full("cpu") is None
-    assert Driver(gpu()).scheduler.pool.full("auto") is None
+    assert pool.offers.full("auto") == "GPU-0 has 0 MiB free"
+    assert pool.offers.full("cpu") is None
+    assert Driver(gpu()).scheduler.pool.offers.full("auto") is None
 
 
 @pytest.mark.parametrize(("wanted", "types"), [("mixed", ("cpu", "gpu", "cuda")), ("gpu", ("gpu",))])

@@ -24,10 +24,10 @@ from gpusched.core.events import (
     Command,
     DeviceLost,
     DeviceRead,
-    DevicesFound,
     DrainRequested,
     Event,
     Launch,
+    NodeJoined,
     Record,
     ResultsChecked,
     ResumeRequested,
@@ -574,7 +574,7 @@ def test_device_memory_asks_for_more_and_then_for_a_device_alone(learned: int, f
     estimates.observe("w:train", "cuda", 100, 1.0, learned or None)
     driver = Driver()
     driver.scheduler = Scheduler(estimates)
-    driver.send(DevicesFound(devices=(gpu(0, 2),))).submit(batch(limits=ONCE), ["A", "B"])
+    driver.send(NodeJoined(devices=(gpu(0, 2),))).submit(batch(limits=ONCE), ["A", "B"])
     driver.send(DeviceRead(reading=reading(free=40 * GIB, total=48 * GIB)))
     driver.end(A, 1, failure("device_memory"))
     state = driver.scheduler.pool.devices["GPU-0"]
@@ -639,7 +639,7 @@ def test_what_was_learned_is_set_aside_before_anything_is_used() -> None:
     estimates.observe("w:train", "cpu", 100, 1.0, 9 * GIB)
     driver = Driver(gpu(0, 3), cpu(auto=False))
     driver.scheduler = Scheduler(estimates)
-    driver.send(DevicesFound(devices=(gpu(0, 3), cpu(auto=False))))
+    driver.send(NodeJoined(devices=(gpu(0, 3), cpu(auto=False))))
     driver.send(DeviceRead(reading=reading(free=10 * GIB, total=16 * GIB))).submit(batch(limits=ONCE), ["A", "B", "C"])
     assert driver.launched == ["A", "B"]
     # both use what was promised to them, and somebody else has gone
@@ -835,7 +835,7 @@ def test_an_answer_of_before_a_retry_finishes_nothing() -> None:
     def send(event: Event) -> tuple[list[Record], list[Command]]:
         return scheduler.handle(event, now)
 
-    send(DevicesFound(devices=(cpu(2),)))
+    send(NodeJoined(devices=(cpu(2),)))
     send(BatchSubmitted(batch=batch(limits=Limits(max_attempts=1)), windows=(planned("A"), planned("B"))))
     send(AttemptEnded(key=A, attempt=1, ending=failure()))
     _, (asked,) = send(AttemptEnded(key=B, attempt=1, ending=RESULT))
@@ -858,7 +858,7 @@ def test_remembered_batches_cost_others_nothing() -> None:
 
     def least_seconds(remembered: int) -> float:
         scheduler, now = Scheduler(), Instant(monotonic=0.0, wall=0.0)
-        scheduler.handle(DevicesFound(devices=(cpu(),)), now)
+        scheduler.handle(NodeJoined(devices=(cpu(),)), now)
         for number in range(remembered):
             windows = (planned("A", skip="no data"),)
             scheduler.handle(BatchSubmitted(batch=batch(f"old{number}"), windows=windows), now)

@@ -29,13 +29,15 @@ from gpusched.core.events import (
     DeviceChanged,
     DeviceLost,
     DeviceRead,
-    DevicesFound,
     DeviceVanished,
     DrainRequested,
     Event,
     HostRead,
     Kill,
     Launch,
+    NodeJoined,
+    NodeLost,
+    NodeSilent,
     ProcessStuck,
     Record,
     ResultsChecked,
@@ -50,7 +52,6 @@ from gpusched.core.events import (
 )
 from gpusched.core.failures import MAX_LOSSES
 from gpusched.core.model import (
-    CPU,
     Batch,
     DeviceChoice,
     HoldReason,
@@ -69,7 +70,10 @@ from gpusched.core.statuses import WindowVerb, has_result
 from tests.core.support import DAY, GIB, RESULT, batch, cpu, gpu, reading
 
 DEVICES = (cpu(2), gpu(0, 2), gpu(1, 1))
-DEVICE = {device.id: device for device in DEVICES}
+#: devices of a node, which comes and goes
+NODE = "n1"
+REMOTE = (cpu(1, host=NODE), gpu(2, 2, host=NODE))
+DEVICE = {device.id: device for device in (*DEVICES, *REMOTE)}
 BATCH_IDS = ("a", "b", "c")
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
@@ -96,7 +100,8 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.at = 100.0
-        self.pids = 1000
+        #: the latest PID on each host: the numbers are the same on both
+        self.pids = {"": 1000, NODE: 1000}
         self.down = False
         self.fresh()
         #: what the store knows
@@ -118,7 +123,7 @@ class Machine(RuleBasedStateMachine):
         self.killed: set[tuple[WindowKey, int]] = set()
         #: launches since the window was submitted, retried or recovered
         self.rounds: Counter[WindowKey] = Counter()
-        self.closed: set[str] = set()
+        self.closed = {device.id for device in REMOTE}
         #: looks for results that were asked for
         self.checks: list[CheckResults] = []
         self.down = False
@@ -126,12 +131,15 @@ class Machine(RuleBasedStateMachine):
     # -- one event ---------------------------------------------------------------------------------------------------
 
     def send(self, event: Event) -> tuple[list[Record], list[Command]]:
-        before = set(self.live)
+        before = set(self.live.items())
         now = Instant(monotonic=self.at, wall=self.at + 1e9)
         records, commands = self.scheduler.handle(event, now)
         assert (records, commands) == self.twin.handle(event, now), "the same events gave other effects"
         assert self.scheduler.deadline == self.twin.deadline
-        freed = {(event.key, event.attempt)} & before if isinstance(event, AttemptEnded) else set()
+        freed = {(event.key, event.attempt)} & set(self.live) if isinstance(event, AttemptEnded) else set()
+        if isinstance(event, NodeLost):
+            freed = {attempt for attempt, slot in before if DEVICE[slot.device_id].host == event.host}
+            self.past += [AttemptEnded(key=key, attempt=attempt, ending=RESULT) for key, attempt in sorted(freed)]
         for attempt in freed:
             del self.live[attempt]
             for told in (self.started, self.termed, self.killed):
@@ -140,7 +148,7 @@ class Machine(RuleBasedStateMachine):
         for command in commands:
             self.carry_out(command)
         assert [p for p in placed if p] == [(c.key, c.attempt) for c in commands if isinstance(c, Launch)]
-        # A slot is freed by the end of the attempt that holds it, and by nothing else.
+        # A slot is freed by the end of the attempt that holds it or of its node, and by nothing else.
         held = {
             (WindowKey(b, label), state.attempt): state.slot
             for b, windows in self.stored.items()
@@ -234,7 +242,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def devices_found(self) -> None:
-        self.send(DevicesFound(devices=DEVICES))
+        self.send(NodeJoined(devices=DEVICES))
 
     @rule(
         batch_id=batch_ids,
@@ -268,11 +276,12 @@ class Machine(RuleBasedStateMachine):
             self.begin(attempt)
 
     def begin(self, attempt: tuple[WindowKey, int]) -> None:
-        self.pids += 1
+        host = DEVICE[self.live[attempt].device_id].host
+        self.pids[host] += 1
         self.started.add(attempt)
         # Whoever was killed before it was forked has to be killed again.
         self.killed.discard(attempt)
-        event = AttemptStarted(key=attempt[0], attempt=attempt[1], pid=self.pids)
+        event = AttemptStarted(key=attempt[0], attempt=attempt[1], pid=self.pids[host])
         self.past.append(event)
         self.send(event)
 
@@ -330,7 +339,7 @@ class Machine(RuleBasedStateMachine):
     )
     def device(self, device_id: str, what: str) -> None:
         event: Event = ResumeRequested(device_id=device_id)
-        if device_id == CPU and what in ("vanish", "try", "train", "refuse"):
+        if DEVICE[device_id].kind == "host" and what in ("vanish", "try", "train", "refuse"):
             return
         if what == "lose":
             event = DeviceLost(device_id=device_id, reason="it fell off the bus")
@@ -344,6 +353,22 @@ class Machine(RuleBasedStateMachine):
             event = TrialEnded(device=DEVICE[device_id], why=None if what == "train" else "out of memory")
         self.send(event)
 
+    @rule(what=st.sampled_from(["join", "join", "fall silent", "be lost"]))
+    def node(self, what: str) -> None:
+        if what == "join":
+            self.send(NodeJoined(host=NODE, devices=REMOTE))
+        elif what == "fall silent":
+            _, commands = self.send(NodeSilent(host=NODE, reason="no word for 3 s"))
+            assert not any(isinstance(command, Terminate | Kill) for command in commands), "its windows go on"
+        else:
+            self.send(NodeLost(host=NODE, reason="no word for 12 s"))
+            assert not any(id_ in self.scheduler.pool.devices for id_ in self.remote)
+            assert not any(slot.device_id in self.remote for slot in self.live.values())
+
+    @property
+    def remote(self) -> set[str]:
+        return {device.id for device in REMOTE}
+
     @rule(
         device_id=device_ids,
         free=st.one_of(st.none(), st.integers(0, 8)),
@@ -351,8 +376,9 @@ class Machine(RuleBasedStateMachine):
         utilisation=st.one_of(st.none(), st.floats(0, 1)),
     )
     def read(self, device_id: str, free: int | None, used: int | None, utilisation: float | None) -> None:
-        processes = None if used is None else dict.fromkeys(range(1000, self.pids + 2), used * GIB)
-        self.send(
+        host = DEVICE[device_id].host
+        processes = None if used is None else dict.fromkeys(range(1000, self.pids[host] + 2), used * GIB)
+        records, _ = self.send(
             DeviceRead(
                 reading=reading(
                     device_id,
@@ -363,14 +389,23 @@ class Machine(RuleBasedStateMachine):
                 )
             )
         )
+        changed = [record.device_id for record in records if isinstance(record, DeviceChanged)]
+        assert all(DEVICE[id_].host == host for id_ in changed), "a process of another host was taken for one of ours"
 
-    @rule(free=st.one_of(st.none(), st.integers(0, 8)), used=st.one_of(st.none(), st.integers(0, 3)))
-    def read_host(self, free: int | None, used: int | None) -> None:
-        processes = None if used is None else dict.fromkeys(range(1000, self.pids + 2), used * GIB)
+    @rule(
+        host=st.sampled_from(["", NODE]),
+        free=st.one_of(st.none(), st.integers(0, 8)),
+        used=st.one_of(st.none(), st.integers(0, 3)),
+    )
+    def read_host(self, host: str, free: int | None, used: int | None) -> None:
+        processes = None if used is None else dict.fromkeys(range(1000, self.pids[host] + 2), used * GIB)
         self.send(
             HostRead(
                 reading=HostReading(
-                    total_bytes=8 * GIB, free_bytes=None if free is None else free * GIB, process_bytes=processes
+                    host=host,
+                    total_bytes=8 * GIB,
+                    free_bytes=None if free is None else free * GIB,
+                    process_bytes=processes,
                 )
             )
         )
@@ -411,7 +446,7 @@ class Machine(RuleBasedStateMachine):
         # What the dead left holds no slot, so the books look at a batch only once it is recovered.
         self.stored.clear()
         self.finished = {b: done for b, done in self.finished.items() if b in before}
-        self.send(DevicesFound(devices=DEVICES))
+        self.send(NodeJoined(devices=DEVICES))
         for batch_id, was in before.items():
             found = {
                 label: (
@@ -483,13 +518,16 @@ class Machine(RuleBasedStateMachine):
         """Nobody asks for anything any more, and the devices work: everything finishes."""
         if self.down:
             self.restart(committed=False, backwards=False, all_of_them=True)
-        for device in DEVICES:
-            if device.id != CPU:
+        self.send(NodeJoined(host=NODE, devices=REMOTE))
+        for device in DEVICE.values():
+            if device.kind != "host":
                 self.send(TrialBegan(device=device))
                 self.send(TrialEnded(device=device))
             self.send(ResumeRequested(device_id=device.id))
             self.send(DeviceRead(reading=reading(device.id, free=8 * GIB, total=8 * GIB, processes={})))
-        self.send(HostRead(reading=HostReading(total_bytes=8 * GIB, free_bytes=8 * GIB, process_bytes={})))
+        for host in ("", NODE):
+            reading_of = HostReading(host=host, total_bytes=8 * GIB, free_bytes=8 * GIB, process_bytes={})
+            self.send(HostRead(reading=reading_of))
         for batch_id in self.stored:
             self.send(ChangeRequested(verb="release", batch_id=batch_id))
         for _ in range(400):

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.makespan import mixed
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import DeviceLost, DevicesFound, Launch
+from gpusched.core.events import DeviceLost, Launch, NodeJoined
 from gpusched.core.model import Device, Slot
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Starting
@@ -27,7 +27,7 @@ def learned() -> Estimates:
 def driver(*devices: Device, estimates: Estimates | None = None) -> Driver:
     made = Driver(*devices)
     made.scheduler = Scheduler(learned() if estimates is None else estimates)
-    return made.send(DevicesFound(devices=devices))
+    return made.send(NodeJoined(devices=devices))
 
 
 def placed(made: Driver) -> list[str]:

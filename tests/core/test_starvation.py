@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import DeviceRead, DevicesFound, Event, Launch
+from gpusched.core.events import DeviceRead, Event, Launch, NodeJoined
 from gpusched.core.model import Device, Limits
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Finished
@@ -45,7 +45,7 @@ class Machine(Driver):
         for rows, memory in TAKES.items():
             estimates.observe("w:train", "cuda", rows, 1.0, memory)
         self.scheduler = Scheduler(estimates)
-        self.send(DevicesFound(devices=tuple(devices)))
+        self.send(NodeJoined(devices=tuple(devices)))
         self.read()
 
     def send(self, event: Event) -> Machine:

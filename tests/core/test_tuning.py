@@ -16,10 +16,10 @@ from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchSubmitted,
-    DevicesFound,
     DeviceTuned,
     Event,
     Launch,
+    NodeJoined,
 )
 from gpusched.core.model import Device, Instant, WindowKey
 from gpusched.core.scheduler import Scheduler
@@ -117,7 +117,7 @@ class Machine:
         self.tuned: list[DeviceTuned] = []
         self._running: list[tuple[float, int, WindowKey]] = []
         self._launches = 0
-        self.send(DevicesFound(devices=devices))
+        self.send(NodeJoined(devices=devices))
 
     def send(self, event: Event) -> None:
         records, commands = self.scheduler.handle(event, Instant(monotonic=self.now, wall=self.now))

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from gpusched.core.events import DeviceLost, DeviceRead
+from gpusched.core.ledger import DeviceState
 from gpusched.core.model import Limits, Reading, WindowKey
-from gpusched.core.placement import DeviceState
 from gpusched.core.states import Queued, Running, Starting
 from gpusched.devices.discovery import discover
 from gpusched.devices.nvidia.sampler import Sampler

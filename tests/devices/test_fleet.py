@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from gpusched.config import Config
-from gpusched.core.events import DeviceChanged, DeviceLost, DeviceRead, DevicesFound, Event
-from gpusched.core.placement import DeviceState
+from gpusched.config import Cache, Config, Run
+from gpusched.core.events import DeviceChanged, DeviceRead, Event
+from gpusched.core.ledger import DeviceState
 from gpusched.devices.discovery import Discovery, discover
 from gpusched.devices.nvidia import inventory
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.sampler import Sampler
-from gpusched.devices.slots import NoDevice, build_pool, choose
-from gpusched.engines.local.launcher import Launcher
-from gpusched.engines.local.warm_up import WarmUp
+from gpusched.devices.slots import NoDevice, PoolRules
+from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor import fleet as module
 from gpusched.supervisor.fleet import Fleet
 from tests.core.support import Driver
 from tests.devices.fake_nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, PROHIBITED, UNKNOWN, XID, FakeNvml, mig_uuid, uuid
 
-REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 20.0
 FULL = "[CUDA] out of memory"
 
@@ -46,7 +46,6 @@ class Machine(Driver):
         #: released after each look for GPUs
         self.looked = threading.Semaphore(0)
         self.fleet: Fleet
-        self.sampler: Sampler
 
     def post(self, event: Event) -> None:
         self.send(event)
@@ -58,7 +57,7 @@ class Machine(Driver):
         self.looked.release()
         return found
 
-    def deliver(self, event: DeviceRead | DeviceLost) -> None:
+    def deliver(self, event: Event) -> None:
         self.post(event)
         if isinstance(event, DeviceRead):
             self.fleet.follow(event)
@@ -103,28 +102,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def working(directory: Path, fake: FakeNvml, root: Path | None = None) -> AsyncIterator[Machine]:
     machine = Machine(directory, fake)
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "TRIALS_LOG": str(directory / "trials"),
-        "TRIALS_FILE": str(directory / "answers"),
-    }
-    config, found = Config(), discover(None)
-    async with Launcher(search_path=REPOSITORY, log_path=directory / "log", environment=environment) as launcher:
-        pool = build_pool(config, choose(config, found))
-        machine.send(DevicesFound(devices=pool.devices, trying=frozenset(pool.gpus)))
+    answers = {"TRIALS_LOG": str(directory / "trials"), "TRIALS_FILE": str(directory / "answers")}
+    workload = Run(workload="tests.devices.workloads:writes")
+    config, found = Config(run=workload, cache=Cache(dir=directory / "cache")), discover(None)
+    with patch.dict(os.environ, answers):
+        engine = LocalEngine(config, directory, found)
+    async with engine:
         looking = Inventory(machine.look, found, look_s=0.02, root=root or directory / "root")
-        machine.sampler = Sampler(pool.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
-        machine.fleet = Fleet(
-            config,
-            pool,
-            WarmUp(launcher, workload="tests.devices.workloads:writes", log_path=directory / "warm_up.log"),
-            post=machine.post,
-            on_note=machine.notes.append,
-            watch=machine.sampler.watch,
-        )
+        engine.sampler = Sampler(found.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
+        machine.fleet = Fleet(PoolRules(config), engine, post=machine.post, on_note=machine.notes.append)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(machine.fleet.run)
-            tasks.start_soon(machine.sampler.run, machine.deliver, machine.fleet.notice)
+            tasks.start_soon(engine.run, machine.deliver, machine.fleet.notice)
             yield machine
             tasks.cancel_scope.cancel()
     machine.scheduler.validate()

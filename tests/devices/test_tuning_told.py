@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gpusched.config import Cache, Config, Run
+from gpusched import config
+from gpusched.config import Cache, Config
 from gpusched.core import tuning
 from gpusched.core.model import BatchSpec
 from gpusched.devices import discovery as devices
-from gpusched.runs.run import run_batch
+from gpusched.runs.run import Run, run_batch
 from gpusched.service.journal import Journal
+from gpusched.supervisor.followers import Noted
 from tests.devices.fake_nvml import FakeNvml, uuid
 
 WORKLOAD = "tests.devices.workloads:until_told"
@@ -32,9 +35,17 @@ async def test_a_run_and_the_log_say_how_many_slots_are_used_and_why(
     start = dt.date(2022, 1, 1)
     windows = 1 + tuning.ENDS  # the first is left out
     notes: list[str] = []
-    await run_batch(
-        Config(run=Run(workload=WORKLOAD), cache=Cache(dir=tmp_path / "cache")),
-        BatchSpec(
+    journal = Journal()
+
+    class Onlooker:
+        def follow(self, news: Any) -> None:
+            journal.follow(news)
+            if isinstance(news, Noted):
+                notes.append(news.text)
+
+    run = Run(
+        config=Config(run=config.Run(workload=WORKLOAD), cache=Cache(dir=tmp_path / "cache")),
+        spec=BatchSpec(
             symbols=("S",),
             start=start,
             end=start + dt.timedelta(days=windows - 1),
@@ -47,10 +58,7 @@ async def test_a_run_and_the_log_say_how_many_slots_are_used_and_why(
         batch_id="b",
         digest="d",
         output_dir=tmp_path / "out",
-        observe=Journal().follow,
-        on_plan=lambda made: None,
-        on_interrupt=lambda count: None,
-        on_note=notes.append,
     )
+    await run_batch(run, Onlooker())
     assert notes == [f"{uuid(0)} uses {WHY}"]
     assert f"slots device={uuid(0)} slots=2 reason={WHY!r}" in caplog.messages

@@ -14,6 +14,7 @@ from gpusched.config import Cache, Config, Devices
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.devices.naming import Selected
 from gpusched.devices.slots import build_pool
+from gpusched.engines.engine import resolve
 from gpusched.engines.local import warm_up as module
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
@@ -43,7 +44,7 @@ class Machine:
                 search_path=REPOSITORY, log_path=self.directory / "launcher.log", environment=environment
             ) as launcher:
                 warm_up = WarmUp(launcher, workload=workload, log_path=self.directory / "warm_up.log")
-                asked = (warm_up.resolve(Selected(self.devices, ("a note",)), wanted) for _ in range(times))
+                asked = (resolve(warm_up.judge, Selected(self.devices, ("a note",)), wanted) for _ in range(times))
                 *_, found = await asyncio.gather(*asked)
         assert found.notes[0] == "a note"
         return found

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gpusched.config import Config, Daemon
 from gpusched.engines.condition import Condition
 from gpusched.service import manager
 from gpusched.service.manager import Service
@@ -40,10 +41,15 @@ def heard(tmp_path: Path) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def service(supervised: Supervised, address: Path, limit_s: float) -> Iterator[Service]:
-    anything: Any = supervised
+    runtime: Any = SimpleNamespace(
+        supervisor=supervised,
+        condition=Condition(),
+        fleet=SimpleNamespace(trying=lambda: ""),
+        config=Config(daemon=Daemon(stop_limit_s=limit_s)),
+    )
     notifier = Notifier(str(address / "notify"))
     try:
-        yield Service(notifier, anything, Condition(), limit_s, trying=lambda: "")
+        yield Service(notifier, runtime)
     finally:
         notifier.close()
 

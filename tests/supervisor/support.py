@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from gpusched.core.events import BatchFinished, DeviceLost, DeviceRead, Update, WindowMoved
-from gpusched.core.model import Batch, BatchSpec, Device, Limits, PlannedWindow, Window, WindowKey
+from gpusched.config import Cache, Config, Devices
+from gpusched.core.events import BatchFinished, DeviceLost, DeviceRead, Event, Update, WindowMoved
+from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, Limits, PlannedWindow, Window, WindowKey
 from gpusched.core.states import Finished, State
 from gpusched.core.statuses import name_of
+from gpusched.devices.discovery import Discovery
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
-from gpusched.engines.condition import Condition, TroubleChanged
-from gpusched.engines.local.launcher import Launcher
+from gpusched.devices.nvidia.sampler import Noticed
+from gpusched.devices.slots import PoolRules
+from gpusched.engines.condition import TroubleChanged
+from gpusched.engines.engine import Verdict
+from gpusched.engines.local.engine import LocalEngine
 from gpusched.store.store import Store
-from gpusched.supervisor.followers import Followers, News, Noted, TurnEnded
+from gpusched.supervisor.followers import News, Noted, TurnEnded
+from gpusched.supervisor.runtime import Runtime
 from gpusched.supervisor.supervisor import Supervisor
 
-REPOSITORY = Path(__file__).parents[2]
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)
 
 
@@ -54,8 +59,7 @@ class Bench:
         self.directory = directory
         self.updates: list[Update] = []
         self._more, self._turn = anyio.Event(), anyio.Event()
-        self.condition = Condition()
-        self.launcher: Launcher
+        self.engine: Machine
         self.supervisor: Supervisor
 
     def follow(self, news: News) -> None:
@@ -118,6 +122,17 @@ class Bench:
         return found
 
 
+class Machine(LocalEngine):
+    """This machine, with GPUs that all train, if any, and with no readings but those that a test posts."""
+
+    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
+        for device in devices:
+            tell(Verdict(device, trains=True))
+
+    async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
+        await anyio.sleep_forever()
+
+
 @contextlib.asynccontextmanager
 async def supervised(
     directory: Path,
@@ -129,30 +144,24 @@ async def supervised(
     accountant: Accountant | None = None,
     memory: HostMemory | None = None,
 ) -> AsyncIterator[Bench]:
-    """A supervisor with CPU slots, or with `devices`; it is stopped at the end, and its invariants are checked."""
+    """A runtime with CPU slots, or with GPUs; it is stopped at the end, and its invariants are checked."""
     bench = Bench(directory)
-    devices = devices or (Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=slots),)
+    pool = Devices(fallback="none") if devices else Devices(cpu_slots=slots)
+    config = Config(devices=pool, cache=Cache(dir=directory / "cache"))
     with anyio.fail_after(30), store or Store.open(directory / "state" / "state.db") as opened:
-        async with Launcher(
-            search_path=REPOSITORY, log_path=directory / "launcher.log", condition=bench.condition
-        ) as launcher:
-            bench.launcher = launcher
-            bench.supervisor = Supervisor(
-                store=opened,
-                launcher=launcher,
-                devices=devices,
-                logs_dir=directory / "logs",
-                cache_dir=directory / "cache",
-                followers=Followers(bench),
-                account=(accountant or Accountant(())).account,
-                memory=memory,
-                condition=bench.condition,
-            )
+        async with Machine(config, directory, Discovery(devices=devices, notes=())) as engine:
+            if accountant is not None:
+                engine.accountant.close()
+                engine.accountant = accountant
+            engine.memory = memory or engine.memory
+            runtime = Runtime(PoolRules(config), opened, engine, bench)
+            bench.engine, bench.supervisor = engine, runtime.supervisor
             if recover:
                 bench.supervisor.recover()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(bench.supervisor.run)
+            async with runtime.working():
+                await runtime.fleet.settled()
                 yield bench
                 bench.supervisor.shut_down(drain=False)
+                await bench.supervisor.stopped()
     bench.supervisor.scheduler.validate()
     assert bench.supervisor.scheduler.active == 0 or bench.supervisor.left_behind

@@ -86,10 +86,10 @@ async def test_it_leaves_what_does_not_die_and_says_so(
         with undying(pid):
             b.supervisor.shut_down(drain=False, within_s=within_s)
             await b.supervisor.stopped()
-            assert b.supervisor.left_behind == {pid: b.key(0)}
+            assert [(left.pid, left.window) for left in b.supervisor.left_behind] == [(pid, b.key(0))]
         told = [update.reason for update in b.updates if isinstance(update, WindowMoved)]
         assert ("does not die (state t in ptrace_stop)" in told) == (within_s > 1.0)
-        assert [trouble.about for trouble in b.condition.troubles] == ([str(b.key(0))] if within_s > 1.0 else [])
+        assert [trouble.about for trouble in b.engine.condition.troubles] == ([str(b.key(0))] if within_s > 1.0 else [])
 
 
 async def test_what_is_left_out_of_a_log_is_told(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ async def test_interrupted_attempts_use_up_no_retry(tmp_path: Path, fifo: Any) -
         batch = make_batch(tmp_path, "hangs", settings={"fifo": said.path}, max_attempts=1)
         await bench.supervisor.submit(batch, plan(1))
         await said.number()
-        bench.launcher.kill(batch.spec.workload)
+        bench.engine.interrupt(batch.spec)
         moved = await bench.moved_to(Queued)
         assert moved.reason == "the launcher died, and the window with it"
         await said.number()

@@ -8,12 +8,14 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gpusched.config import Cache, Config
 from gpusched.core.model import BatchSpec, DataNote, PlannedWindow, Window
 from gpusched.core.planning import Plan, action
-from gpusched.supervisor.survey import Findings, survey
+from gpusched.devices.discovery import Discovery
+from gpusched.engines.local.engine import LocalEngine
+from gpusched.supervisor.survey import Findings, Survey
 from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SymbolWindows
 from gpusched.workload import Days
-from tests.worker.support import Bench, bench
 
 START = dt.date(2022, 1, 3)
 RANGES = ((START, dt.date(2022, 1, 31)), (dt.date(2022, 2, 1), dt.date(2022, 2, 28)))
@@ -125,7 +127,7 @@ def test_what_nobody_asked_about_is_passed_over() -> None:
     assert made.notes == {}
 
 
-async def surveyed(b: Bench, directory: Path, *symbols: str) -> Plan:
+async def surveyed(directory: Path, *symbols: str) -> Plan:
     spec = BatchSpec(
         symbols=symbols,
         start=START,
@@ -135,15 +137,8 @@ async def surveyed(b: Bench, directory: Path, *symbols: str) -> Plan:
         workload="tests.worker.workloads:nothing",
         settings={},
     )
-    return await survey(
-        b.launcher,
-        spec,
-        output_dir=b.output,
-        cache_dir=directory,
-        log_path=b.log,
-        device_types=("cpu",),
-        processes=2,
-    )
+    async with LocalEngine(Config(cache=Cache(dir=directory)), directory, Discovery(devices=(), notes=())) as engine:
+        return await Survey(engine, spec, directory / "output", ("cpu",), log="survey.log").plan(processes=2)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +153,8 @@ async def surveyed(b: Bench, directory: Path, *symbols: str) -> Plan:
 )
 async def test_what_befalls_a_survey_says_nothing_about_the_data(tmp_path: Path, symbol: str, says: str) -> None:
     """The window runs; the others are judged as ever."""
-    async with bench(tmp_path) as b:
-        with anyio.fail_after(20):
-            made = await surveyed(b, tmp_path, symbol, "SYM", "BAD")
+    with anyio.fail_after(20):
+        made = await surveyed(tmp_path, symbol, "SYM", "BAD")
     doubted, sound, bad = made.windows
     assert actions(made) == ["train", "train", "fail"]
     assert (doubted.doubt or "").startswith(says)

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from gpusched.config import BadValue
+from gpusched.config import BadValue, Cache, Config
+from gpusched.devices.discovery import Discovery
+from gpusched.engines.engine import Engine
+from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor.settings import SettingsUnchecked, check_settings
 from gpusched.worker.settings import made_settings, plain_settings
 from gpusched.workload import BadParameters
-from tests.worker.support import Bench, bench
+from tests.worker.support import bench
 
 FUNCTION = """
 from gpusched.workload import Result
@@ -60,36 +63,42 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / f"{name}.py").write_text(text)
 
 
-async def refusal(b: Bench, workload: str, *settings: dict[str, Any], **origins: str) -> str:
+def machine(directory: Path) -> LocalEngine:
+    return LocalEngine(Config(cache=Cache(dir=directory / "cache")), directory, Discovery(devices=(), notes=()))
+
+
+async def refusal(engine: Engine, workload: str, *settings: dict[str, Any], **origins: str) -> str:
     with pytest.raises((BadValue, SettingsUnchecked)) as caught:
-        await check_settings(b.launcher, workload, settings, log_path=b.log, origins=origins)
+        await check_settings(engine, workload, settings, log="settings.log", origins=origins)
     return str(caught.value)
 
 
 async def test_refusals_name_the_setting_and_its_origin(tmp_path: Path) -> None:
     own = "settings_function:train"
-    async with bench(tmp_path) as b:
-        await check_settings(b.launcher, own, [{}, {"alpha": 0.1}], log_path=b.log, origins={})
+    async with machine(tmp_path) as engine:
+        await check_settings(engine, own, [{}, {"alpha": 0.1}], log="settings.log", origins={})
         origins = {"workload.alpha": "config.toml:3"}
-        said = await refusal(b, own, {}, {"alpha": -1}, **origins)
+        said = await refusal(engine, own, {}, {"alpha": -1}, **origins)
         assert said.startswith("config.toml:3: workload.alpha: alpha must be above 0, got -1\n")
-        assert "unexpected keyword argument 'beta'" in await refusal(b, own, {"beta": 1}, **{"workload.beta": "--set"})
-        assert "workload.alpha: RuntimeError: alpha is out of memory" in await refusal(b, own, {"alpha": 7})
-        assert "the process that tried ended with exit code 3" in await refusal(b, own, {"alpha": 9})
+        assert "unexpected keyword argument 'beta'" in await refusal(
+            engine, own, {"beta": 1}, **{"workload.beta": "--set"}
+        )
+        assert "workload.alpha: RuntimeError: alpha is out of memory" in await refusal(engine, own, {"alpha": 7})
+        assert "the process that tried ended with exit code 3" in await refusal(engine, own, {"alpha": 9})
 
 
 async def test_the_built_in_workload_asks_lightgbm(tmp_path: Path) -> None:
     own = "gpusched.teacher:train_window"
-    async with bench(tmp_path) as b:
+    async with machine(tmp_path) as engine:
         good = {"lightgbm": {"num_leaves": 31, "boosting": "dart", "monotone_constraints": [1] * 15}}
-        await check_settings(b.launcher, own, [{}, good], log_path=b.log, origins={})
+        await check_settings(engine, own, [{}, good], log="settings.log", origins={})
         origins = {"lightgbm.num_leaves": "--set"}
-        said = await refusal(b, own, good, {"lightgbm": {"num_leaves": 1}}, **origins)
+        said = await refusal(engine, own, good, {"lightgbm": {"num_leaves": 1}}, **origins)
         assert said.startswith(
             "--set: lightgbm.num_leaves: LightGBM refuses its parameters: Check failed: (num_leaves) >"
         )
         assert ".cpp" not in said
-        said = await refusal(b, own, {"lightgbm": {"num_leaves": "many"}}, **origins)
+        said = await refusal(engine, own, {"lightgbm": {"num_leaves": "many"}}, **origins)
         assert 'num_leaves should be of type int, got "many"' in said
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,35 +14,22 @@ import msgspec
 
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.cli.sweep import asked_points, at_points, origins_of_points
-from gpusched.cli.symbols import STDIN, named_symbols
-from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.config import (
-    BUILT_IN_WORKLOAD,
-    Config,
-    Loaded,
-    batch_spec,
-    load,
-    origins_of,
-    path_problem,
-    run_state_dir,
-    terms,
-)
+from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
+from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
+from gpusched.client.programs import with_command
+from gpusched.client.sweep import asked_points, origins_of_points, with_points
+from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
+from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem
 from gpusched.core import planning
 from gpusched.core.model import BatchSpec, PlannedWindow
-from gpusched.core.planning import Plan
-from gpusched.core.totals import batch_object, device_object
-from gpusched.errors import INTERRUPTED, InputError, UsageError
+from gpusched.core.totals import device_object
+from gpusched.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gpusched.runs.forecast import Forecast
-
-
-class BadName(UsageError):
-    problem = "--name {name!r} cannot name a batch: {why}"
-    remedy = "give another name"
+    from gpusched.runs.run import Run
 
 
 class BadPath(UsageError):
@@ -53,11 +40,6 @@ class BadPath(UsageError):
 class NoTimelineHere(UsageError):
     problem = "--timeline does not go with --json, which has the dates of all windows"
     remedy = "leave one of them out"
-
-
-class DatesTwice(UsageError):
-    problem = "{flag} does not go with {file}, which has the dates of each window"
-    remedy = "leave it out, or give a file of symbols, one a line"
 
 
 class NoDataRoot(InputError):
@@ -111,6 +93,20 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     def output_dir(self) -> Path:
         return self.output or self.config.run.output / self.batch_id
 
+    @property
+    def run(self) -> Run:
+        """What is asked for, to be run or forecast without a daemon."""
+        from gpusched.runs.run import Run
+
+        return Run(
+            config=self.config,
+            spec=self.spec,
+            batch_id=self.batch_id,
+            digest=self.digest,
+            output_dir=self.output_dir,
+            origins=self.origins,
+        )
+
 
 def load_config(options: argparse.Namespace) -> Loaded:
     return load(path=getattr(options, "config", None), flags=options.flags)
@@ -128,25 +124,23 @@ def ask(options: argparse.Namespace) -> Ask:
     """Read the configuration and the symbols. Raises GpuschedError."""
     loaded = load_config(options)
     config = loaded.config
-    named = named_symbols(options, given_path(options.symbols_file) if _names_file(options) else None)
-    if options.name is not None and (why := planning.name_problem(options.name)):
-        raise BadName(name=options.name, why=why)
-    windows, points = named.asked.windows, asked_points(options)
-    if windows:
-        if flag := next((flag for key, _, flag in options.flags if key.startswith("windows.")), None):
-            raise DatesTwice(flag=flag, file=options.symbols_file)
-        windows, points = at_points(windows, named.asked.points, points, options.symbols_file)
-    spec = batch_spec(config, named.symbols, windows=windows, points=points, priority=options.priority or 0)
-    given = [name for key, (name, _) in terms(config).items() if key in loaded.origins]
+    named = _symbols(options)
+    require_name(options.name, option="--name")
+    refuse_dates_twice(named, [(key, flag) for key, _, flag in options.flags])
+    spec = batch_spec(config, named.symbols, windows=named.asked.windows, priority=options.priority or 0)
+    spec, notes = with_command(spec, loaded)
+    params, file = options.param or (), options.params and given_path(options.params)
+    spec = with_points(spec, named.asked.points, asked_points(params, file, options.sample, options.seed))
+    places = origins_of_points(params, str(file or options.symbols_file), spec)
     return Ask(
         config=config,
         spec=spec,
         source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=(*named.notes, *_notes_on_settings(spec)),
-        terms=(*given, *(["priority"] if options.priority is not None else [])),
-        origins=origins_of(spec.workload, loaded.origins | origins_of_points(options, points)),
+        notes=(*named.notes, *_notes_on_settings(spec), *notes),
+        terms=given_terms(loaded, options.priority),
+        origins=origins_of(spec.workload, loaded.origins | places),
     )
 
 
@@ -159,12 +153,17 @@ def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
     return (DIFFERS,) if differs_on_gpus(spec.settings["lightgbm"]) else ()
 
 
-def _names_file(options: argparse.Namespace) -> bool:
-    return options.symbols_file not in (None, STDIN)
+def _symbols(options: argparse.Namespace) -> Named:
+    """The symbols of `--symbols`, of stdin or of the symbols file."""
+    if (typed := getattr(options, "symbols", None)) is not None:
+        return typed_symbols(typed)
+    return read_symbols(None if options.symbols_file == STDIN else given_path(options.symbols_file))
 
 
 def check_data_root(spec: BatchSpec) -> None:
-    """Raise NoDataRoot unless the data root can be listed."""
+    """Raise NoDataRoot unless the data root can be listed, or there is none, as for a command."""
+    if not spec.data_root:
+        return
     try:
         os.scandir(spec.data_root).close()
     except OSError as error:
@@ -195,9 +194,7 @@ def plan(options: argparse.Namespace) -> int:
     console, errors = render.open_console(), render.open_console(stderr=True)
     request.say_notes(errors)
     on_note = partial(errors.print, soft_wrap=True)
-    foreseen = anyio.run(
-        partial(forecast, request.config, request.spec, request.output_dir, origins=request.origins, on_note=on_note)
-    )
+    foreseen = anyio.run(forecast, request.run, on_note)
     made = foreseen.plan
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
@@ -282,8 +279,8 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
     """Plan and train a batch, show its progress and summary, and return the exit code. Raises GpuschedError."""
     import anyio
 
+    from gpusched.cli.onlooker import Onlooker
     from gpusched.client.drawing import terminal as render
-    from gpusched.client.views.batch import BatchView
     from gpusched.runs.run import run_batch
 
     console, errors = render.open_console(), render.open_console(stderr=True)
@@ -292,74 +289,10 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
     check_libraries(request.spec.workload)
     check_data_root(request.spec)
     request.say_notes(errors)
-    view, plans = BatchView(), list[Plan]()
-    screen = render.RunScreen(errors if as_json else console, view, quiet=as_json)
-
-    #: functions that show a note: also that of the `top` screen, while it is open
-    shown: list[Callable[[str], None]] = [screen.note]
-
-    def interrupted(count: int) -> None:
-        note = {
-            1: "Draining: the running windows may finish, no other starts; interrupt again to stop them.",
-            2: "Stopping the running windows.",
-        }.get(count, "Leaving, whatever hangs.")
-        for show in shown:
-            show(note)
-
-    async def train() -> Any:
-        return await run_batch(
-            request.config,
-            request.spec,
-            batch_id=request.batch_id,
-            digest=request.digest,
-            output_dir=request.output_dir,
-            origins=request.origins,
-            observe=screen.update,
-            on_plan=planned,
-            on_interrupt=interrupted,
-            on_survey=screen.planning,
-            on_note=screen.note,
-            watch=watch if in_top else None,
-        )
-
-    async def watch(socket: Path, over: anyio.Event) -> None:
-        from gpusched.client.top.app import Top
-
-        with screen.paused():
-            top = Top(console, socket, words=f"gpusched run, {request.output_dir}")
-            shown.append(top.say)
-            await top.run_until(over.wait())
-            shown.remove(top.say)
-
-    def planned(made: Plan) -> None:
-        plans.append(made)
-        screen.planned(made)
-
+    run = request.run
+    onlooker = Onlooker(run, console, errors, as_json=as_json)
     if not as_json:
-        console.print(f"Batch directory: {request.output_dir}", soft_wrap=True)
-    with screen:
-        ended = anyio.run(train)
-    totals = view.totals()
-    if as_json:
-        summary = batch_object(request.batch_id, str(request.output_dir), totals, ended.seconds)
-        summary |= refused_object(view.every_refusal()) | notes_object(plans[0].notes if plans else {})
-        print(json.dumps(summary))  # noqa: T201
-    else:
-        logs_dir = run_state_dir(request.config, request.output_dir) / "logs"
-        console.print(
-            render.summary(
-                view,
-                ended.seconds,
-                held_reason=ended.held_reason,
-                interrupted=ended.interrupted,
-                logs_dir=logs_dir,
-                settings=request.spec.settings,
-            )
-        )
-    if ended.interrupted:
-        return INTERRUPTED
-    if plans and is_nothing(totals, view.refused):
-        raise nothing_to_train(
-            Untrained.planned(window, view.reason_of(window.window.label)) for window in plans[0].windows
-        )
-    return exit_code(totals, request.spec.limits.max_failure_rate, held=ended.held_reason is not None)
+        console.print(f"Batch directory: {run.output_dir}", soft_wrap=True)
+    with onlooker.screen:
+        ended = anyio.run(run_batch, run, onlooker, onlooker.watch if in_top else None)
+    return onlooker.conclude(ended)

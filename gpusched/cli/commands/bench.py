@@ -16,12 +16,13 @@ from gpusched.cli.commands.batches import ask, check_data_root, check_libraries
 from gpusched.cli.verdict import NothingToTrain
 from gpusched.client.drawing.listing import print_json
 from gpusched.config import Config
-from gpusched.core.events import BatchAccepted, Update, WindowMoved
+from gpusched.core.events import BatchAccepted, WindowMoved
 from gpusched.core.model import BatchSpec, DeviceChoice
 from gpusched.core.states import Active, Finished, Running, Starting, Succeeded
 from gpusched.devices.slots import build_pool, find_gpus
 from gpusched.errors import DONE, INTERRUPTED, UsageError
-from gpusched.runs.run import RunSummary, run_batch
+from gpusched.runs.run import Interrupted, Planned, Run, RunSummary, Surveyed, run_batch
+from gpusched.supervisor.followers import News
 
 #: phases outside the workload: from placement to the fork, from the result to the end of the process, and idle slots
 LAUNCH, LEAVE, IDLE = "launch", "leave", "idle"
@@ -55,12 +56,15 @@ class Stopwatch:
         self._began: dict[str, float] = {}
         self._first, self._last = float("inf"), 0.0
 
-    def update(self, update: Update) -> None:
+    def follow(self, news: News | Surveyed | Planned | Interrupted) -> None:
+        match news:
+            case BatchAccepted(windows=windows, batch=batch):
+                self.total, self.device = len(windows), batch.device
+            case WindowMoved():
+                self._add(news)
+
+    def _add(self, update: WindowMoved) -> None:
         """Add the time of a window's attempt to the phases."""
-        if isinstance(update, BatchAccepted):
-            self.total, self.device = len(update.windows), update.batch.device
-        if not isinstance(update, WindowMoved):
-            return
         label = update.key.label
         match update.new:
             case Starting():
@@ -120,16 +124,9 @@ def bench(options: argparse.Namespace) -> int:
 
 async def _measure(config: Config, spec: BatchSpec, slots: int, output: Path) -> tuple[Measured, RunSummary]:
     watch = Stopwatch()
-    ended = await run_batch(
-        config,
-        msgspec.structs.replace(spec, workers=slots),
-        batch_id=f"bench-{slots}",
-        digest="",
-        output_dir=output,
-        observe=watch.update,
-        on_plan=lambda plan: None,
-        on_interrupt=lambda count: None,
-    )
+    spec = msgspec.structs.replace(spec, workers=slots)
+    run = Run(config=config, spec=spec, batch_id=f"bench-{slots}", digest="", output_dir=output)
+    ended = await run_batch(run, watch)
     return Measured(
         slots=slots,
         seconds=ended.seconds,

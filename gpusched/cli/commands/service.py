@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +13,20 @@ from gpusched.cli.commands.batches import Ask, ask, load_config
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.client.connection import Connection, Subscription, connect
+from gpusched.client.batches import refuse_the_daemons
+from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import print_json
+from gpusched.client.following import follow
 from gpusched.client.views.reasons import Reasons, bare_reason
-from gpusched.core.events import BatchFinished, BatchHeld, Update
 from gpusched.core.planning import replacing
 from gpusched.core.statuses import ACTIVE, WAITING, tally, totals
 from gpusched.core.totals import batch_object, worth_object
-from gpusched.errors import DONE, INTERRUPTED, UsageError
-from gpusched.protocol import BatchAnnounced, BatchStatus, DeviceReported, Snapshot, Submitted
+from gpusched.errors import DONE, INTERRUPTED
+from gpusched.protocol import BatchStatus, Submitted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: sections that only the daemon reads, from its own configuration
-_THE_DAEMONS = ("devices", "cache", "daemon", "hooks", "metrics")
 _HOW = {
     "new": "accepted",
     "known": "at work already: this is the same batch",
@@ -41,20 +39,6 @@ def daemon(options: argparse.Namespace) -> int:
     from gpusched.service.main import serve
 
     return serve(load_config(options).config)
-
-
-class TheDaemons(UsageError):
-    problem = "{key} is the daemon's own setting, and submit cannot change it"
-    remedy = "set it in the daemon's configuration, and restart the daemon; {otherwise}"
-
-
-def _refuse_the_daemons(options: argparse.Namespace) -> None:
-    """Raise TheDaemons for a setting given by a flag that only the daemon reads, from its own configuration."""
-    for key, _, _ in options.flags:
-        if key == "run.output":
-            raise TheDaemons(key=key, otherwise="-o names the output directory of this batch")
-        if (key.partition(".")[0] in _THE_DAEMONS and key != "daemon.socket") or key == "run.state_dir":
-            raise TheDaemons(key=key, otherwise="`gpusched run` uses it for a batch of its own")
 
 
 def reach(socket: Path | None) -> Connection:
@@ -75,7 +59,7 @@ def submit(options: argparse.Namespace) -> int:
     """Submit a batch to the daemon; with `--wait`, show it until it ends."""
     from gpusched.client.drawing import terminal as render
 
-    _refuse_the_daemons(options)
+    refuse_the_daemons(key for key, _, _ in options.flags)
     request = ask(options)
     errors = render.open_console(stderr=True)
     request.say_notes(errors)
@@ -179,10 +163,10 @@ def _wait(daemon: Connection, request: Ask, submitted: Submitted, *, as_json: bo
     try:
         subscription = daemon.subscribe(batch_id)
         if as_json:
-            _follow(subscription, batch_id, lambda snapshot: None, lambda update: None)
+            follow(subscription, batch_id)
         else:
             with screen:
-                _follow(subscription, batch_id, lambda snapshot: screen.load(snapshot, batch_id), screen.update)
+                follow(subscription, batch_id, lambda snapshot: screen.load(snapshot, batch_id), screen.update)
     except KeyboardInterrupt:
         screen.note(
             f"Detached: {batch_id} goes on. `gpusched status {batch_id}` shows how it stands,"
@@ -216,30 +200,3 @@ def _wait(daemon: Connection, request: Ask, submitted: Submitted, *, as_json: bo
     if batch.state == "finished" and is_nothing(sums, len(refused)):
         raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
     return exit_code(sums, request.spec.limits.max_failure_rate, held=batch.state == "held")
-
-
-def _follow(
-    subscription: Subscription,
-    batch_id: str,
-    on_snapshot: Callable[[Snapshot], None],
-    on_update: Callable[[Update], None],
-) -> None:
-    """Pass on snapshots and updates until the batch is finished or held. Raises HungUp when the daemon exits."""
-
-    def ends(snapshot: Snapshot) -> bool:
-        on_snapshot(snapshot)
-        return any(batch.id == batch_id and batch.state != "open" for batch in snapshot.batches)
-
-    if ends(subscription.snapshot):
-        return
-    for delta in subscription:
-        match delta:
-            case Snapshot():
-                if ends(delta):
-                    return
-            case BatchAnnounced() | DeviceReported():
-                pass
-            case _:
-                on_update(delta)
-                if isinstance(delta, BatchFinished | BatchHeld) and delta.batch_id == batch_id:
-                    return

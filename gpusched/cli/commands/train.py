@@ -16,6 +16,7 @@ from gpusched.core.model import DeviceType, WindowResult
 from gpusched.core.planning import with_remedy
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import DONE, GpuschedError, InputError, UsageError
+from gpusched.worker.threads import capped
 
 
 class BadDate(UsageError):
@@ -48,9 +49,8 @@ def train(options: argparse.Namespace) -> int:
     """Train the window, and print its result."""
     cores = len(os.sched_getaffinity(0))
     # Set before an OpenMP or BLAS runtime is loaded: only the workload uses more threads, as many as its task allows.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in capped(1).items():
+        os.environ.setdefault(name, value)
     from gpusched.engines.local.warm_up import launcher_environment
     from gpusched.worker.cuda import CudaError
     from gpusched.worker.loading import load_module

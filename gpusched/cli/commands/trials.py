@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,9 +15,11 @@ from typing import IO, Self, TypeVar
 
 import msgspec
 
+from gpusched import programs
 from gpusched.cli.commands.findings import Imported
 from gpusched.core.failures import last_words
 from gpusched.core.model import DeviceType
+from gpusched.worker.threads import capped
 from gpusched.workload import Trial
 
 #: bytes read at the end of a process's output
@@ -68,13 +69,11 @@ class _Trying:
         # Files, not pipes: a child of the process (OpenCL drivers start linkers) could hold a pipe open.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         # Like the launcher: without the current directory in sys.path, single-threaded.
-        self._process = subprocess.Popen(
+        self._process = programs.start(
             [sys.executable, "-P", *arguments],
-            stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
-            env={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,
+            environment={**environment, **capped(1)},
         )
 
     def __enter__(self) -> Self:
@@ -83,18 +82,15 @@ class _Trying:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        programs.signal_group(self._process, signal.SIGKILL)
         self._process.wait()
         self._out.close()
         self._err.close()
 
     def answer(self, kind: type[Answer], deadline: float) -> Answer | str:
         """The answer of the process, or a sentence about how it ended without one."""
-        began = time.monotonic()
-        try:
-            code = self._process.wait(max(0.0, deadline - began))
-        except subprocess.TimeoutExpired:
+        code = programs.ended(self._process, max(0.0, deadline - time.monotonic()))
+        if code is None:
             return "it did not answer in time"
         try:
             return msgspec.json.decode(_lines(self._out)[-1], type=kind)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-#: seconds for the answer to a question such as --version
-ANSWER_S = 60.0
+from gpusched import programs
+
 #: seconds from SIGTERM to SIGKILL
 GRACE_S = 5.0
 
@@ -22,23 +20,6 @@ class ProgramFailed(Exception):
     def __init__(self, how: str, output: str) -> None:
         self.output = output
         super().__init__(how)
-
-
-def answer(*command: str | Path) -> str | None:
-    """The stdout of a program; None if it is missing, fails or does not end in time."""
-    try:
-        done = subprocess.run(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def run(
@@ -58,14 +39,12 @@ def run(
     polite = [nice, "-n", "10"] if (nice := shutil.which("nice")) else []
     with log.open("ab") as file:
         before = file.tell()
-        with subprocess.Popen(
-            [*polite, *(str(part) for part in command)],
-            stdin=subprocess.DEVNULL,
-            stdout=file if on_line is None else subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            pass_fds=kept_open,
-            start_new_session=True,
+        with programs.start(
+            [*polite, *command],
+            stdout=file if on_line is None else programs.PIPE,
+            stderr=programs.STDOUT,
+            environment=environment,
+            kept_open=kept_open,
         ) as process:
             try:
                 for line in process.stdout or ():
@@ -82,11 +61,8 @@ def run(
         raise ProgramFailed(how, log.read_bytes()[before:].decode(errors="replace"))
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(program: programs.Program) -> None:
     """End the process group of a program, which includes all processes of a compiler."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    programs.signal_group(program, signal.SIGTERM)
+    programs.ended(program, GRACE_S)
+    programs.signal_group(program, signal.SIGKILL)

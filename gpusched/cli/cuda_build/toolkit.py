@@ -19,11 +19,13 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.cli.cuda_build import programs
 from gpusched.core.model import Device
 from gpusched.devices.discovery import CudaAbilities
 from gpusched.errors import InputError, UsageError
+from gpusched.programs import answer
 
+#: seconds for the answer to a question such as --version
+ANSWER_S = 60.0
 #: the oldest CUDA that LightGBM builds with
 OLDEST_CUDA = (11, 8)
 #: the oldest pip that passes settings on to the build
@@ -194,7 +196,7 @@ def find_toolkit(environment: Mapping[str, str], abilities: CudaAbilities) -> To
     """The toolkit of the first compiler that answers. Raises NoToolkit, ToolkitTooOld, ToolkitTooNew."""
     newest = abilities.newest
     for nvcc in _compilers(environment):
-        match = re.search(r"release (\d+)\.(\d+)", programs.answer(nvcc, "--version") or "")
+        match = re.search(r"release (\d+)\.(\d+)", answer(nvcc, "--version", within_s=ANSWER_S) or "")
         if match is None:
             continue
         release = (int(match[1]), int(match[2]))
@@ -203,7 +205,7 @@ def find_toolkit(environment: Mapping[str, str], abilities: CudaAbilities) -> To
             raise ToolkitTooOld(nvcc=nvcc, found=version, oldest="{}.{}".format(*OLDEST_CUDA))
         if newest is not None and release[0] > newest[0]:
             raise ToolkitTooNew(nvcc=nvcc, found=version, newest="{}.{}".format(*newest), major=newest[0])
-        codes = re.findall(r"sm_(\d+[af]?)", programs.answer(nvcc, "--list-gpu-code") or "")
+        codes = re.findall(r"sm_(\d+[af]?)", answer(nvcc, "--list-gpu-code", within_s=ANSWER_S) or "")
         return Toolkit(nvcc=nvcc, release=release, known=frozenset(codes))
     raise NoToolkit(which=f" of CUDA {newest[0]}" if newest else "")
 
@@ -227,7 +229,9 @@ def _require_own_python(site: Path) -> None:
 
 
 def _require_pip() -> None:
-    version = re.match(r"pip (\d+)\.(\d+)", programs.answer(sys.executable, "-P", "-m", "pip", "--version") or "")
+    version = re.match(
+        r"pip (\d+)\.(\d+)", answer(sys.executable, "-P", "-m", "pip", "--version", within_s=ANSWER_S) or ""
+    )
     oldest = "{}.{}".format(*OLDEST_PIP)
     if version is None:
         raise NoPip(python=sys.executable, what="no pip", oldest=oldest)

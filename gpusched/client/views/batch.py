@@ -6,11 +6,10 @@ batch is, except the first, which names the windows.
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections import deque
 from collections.abc import Collection, Iterable
 
+from gpusched.client.views.pace import Pace
 from gpusched.client.views.reasons import Reasons, bare_reason
 from gpusched.client.views.window import FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
@@ -36,11 +35,6 @@ from gpusched.protocol import Snapshot, WindowLine
 KEPT_FAILURES = 1000
 #: finished windows that are kept to be shown
 KEPT_RECENT = 32
-#: the rate is that of the last so many seconds, but of at least and at most so many windows
-RATE_S = 30.0
-RATE_WINDOWS = (64, 4096)
-#: trained windows whose seconds give the expectation for the next one: at most, at least
-KEPT_SECONDS, FEWEST_SECONDS = 64, 5
 
 
 class BatchView:
@@ -75,11 +69,7 @@ class BatchView:
         self._failures: dict[str, FinishedWindow] = {}
         self._slots = slots or 0
         self._slot_of: dict[str, int] = {}
-        #: that windows which succeeded took on their slots
-        self._seconds: deque[float] = deque(maxlen=KEPT_SECONDS)
-        #: instants at which windows ended, and the one from which they are counted
-        self._ends: deque[float] = deque()
-        self._counted_from: float | None = None
+        self._pace = Pace()
 
     def apply(self, update: Update, monotonic: float) -> None:
         """Take in an update that arrived at the instant `monotonic`."""
@@ -99,11 +89,11 @@ class BatchView:
             case BatchReleased(batch_id=batch_id):
                 if self._concerns(batch_id):
                     self.held_reason = None
-                    self._restart_rate()
+                    self._pace.pause()
             case BatchReopened(batch_id=batch_id):
                 if self._concerns(batch_id):
                     self.finished = False
-                    self._restart_rate()
+                    self._pace.pause()
             case BatchFinished(batch_id=batch_id):
                 if self._concerns(batch_id):
                     self.finished = True
@@ -134,23 +124,17 @@ class BatchView:
 
     def _load_ends(self, ended: list[WindowMoved], at: float, monotonic: float) -> None:
         """Take in the windows that finished lately, and the rate that follows from them."""
-        self._restart_rate()
         if ended:
             self.recent.clear()
-            self._seconds.clear()
-        began = min((window.since for window in self.running.values()), default=monotonic)
-        for moved in reversed(ended):
-            window, end = ended_window(moved), monotonic - max(0.0, at - moved.at)
-            self.recent.appendleft(window)
+            self._pace.clear()
+        windows = [(ended_window(moved), monotonic - max(0.0, at - moved.at)) for moved in ended]
+        for window, _ in windows:
+            self.recent.append(window)
             if window.outcome == "succeeded":
-                self._seconds.appendleft(window.seconds)
-            if window.outcome != "cancelled" and end >= began - RATE_S:  # else there was a pause
-                self._ends.appendleft(end)
-                began = min(began, end - window.seconds)
-        # Running windows will end, too: counted from the next placement, those ends would fall into no time at all.
-        self._counted_from = None
-        if self.running:
-            self._counted_from = self._ends.popleft() if self._ends else monotonic
+                self._pace.trained(window.seconds)
+        ends = [(end, window.seconds) for window, end in reversed(windows) if window.outcome != "cancelled"]
+        since = min((window.since for window in self.running.values()), default=None)
+        self._pace.load(ends, since, monotonic)
 
     def complete(self, skipped: Iterable[WindowLine], refused: Collection[WindowLine]) -> None:
         """Learn why windows were skipped or have failed for their data, which a snapshot does not say."""
@@ -203,7 +187,7 @@ class BatchView:
     @property
     def expected_s(self) -> float | None:
         """Seconds that a window takes on its slot, the median of those trained lately; None while there are few."""
-        return statistics.median(self._seconds) if len(self._seconds) >= FEWEST_SECONDS else None
+        return self._pace.expected_s
 
     @property
     def done(self) -> int:
@@ -221,10 +205,7 @@ class BatchView:
 
     def rate(self, monotonic: float) -> float:
         """Windows per second that left their slots lately; 0 while none has."""
-        self._forget_ends(monotonic)
-        if self._counted_from is None or monotonic <= self._counted_from:
-            return 0.0
-        return len(self._ends) / (monotonic - self._counted_from)
+        return self._pace.rate(monotonic)
 
     def eta_s(self, monotonic: float) -> float | None:
         """Seconds until the last window is finished at the present rate; None while that cannot be said."""
@@ -236,17 +217,9 @@ class BatchView:
         return max(0, self.total - self.done) / rate
 
     def eta_error_s(self, monotonic: float) -> float | None:
-        """The standard error of `eta_s`; None while that cannot be said.
-
-        Ends are counted as a renewal process (D. R. Cox, Renewal Theory, 1962): a count of n has the variance
-        n·v², where v is the coefficient of variation of the durations. So the rate, measured over n ends, has the
-        relative error v/√n, and the m windows that are left vary by v/√m.
-        """
-        eta, left = self.eta_s(monotonic), self.total - self.done
-        if eta is None or left <= 0 or len(self._seconds) < FEWEST_SECONDS or not self._ends:
-            return None
-        variation = statistics.stdev(self._seconds) / max(1e-9, statistics.fmean(self._seconds))
-        return eta * variation * math.sqrt(1 / len(self._ends) + 1 / left)
+        """The standard error of `eta_s`; None while that cannot be said."""
+        eta, error = self.eta_s(monotonic), self._pace.relative_error(self.total - self.done)
+        return None if eta is None or error is None else eta * error
 
     # -- updates -----------------------------------------------------------------------------------------------------
 
@@ -264,8 +237,7 @@ class BatchView:
         self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
         self.skips, self._skipped, self.constants = Reasons(), {}, 0
         self.recent.clear()
-        self._seconds.clear()
-        self._restart_rate()
+        self._pace.clear()
         for planned, state in update.windows:
             self.constants += is_constant(state)
             if isinstance(state, Finished):
@@ -302,8 +274,7 @@ class BatchView:
 
     def _placed(self, label: str, state: Active, monotonic: float) -> None:
         self._occupy(label, state.slot, state.attempt, name_of(state), monotonic)
-        if self._counted_from is None:
-            self._counted_from = monotonic
+        self._pace.placed(monotonic)
 
     def _occupy(self, label: str, slot: Slot, attempt: int, phase: str, since: float) -> None:
         self.devices[slot.index] = slot.device_id
@@ -334,23 +305,11 @@ class BatchView:
             if len(self._skipped) < KEPT_FAILURES:
                 self._skipped[window.label] = outcome.reason
         if name == "succeeded":
-            self._seconds.append(window.seconds)
+            self._pace.trained(window.seconds)
         if name in FAILURES and len(self._failures) < KEPT_FAILURES:
             self._failures[window.label] = window
         if name != "cancelled" and isinstance(old, Active):
-            self._ends.append(monotonic)
-            self._forget_ends(monotonic)
-
-    def _forget_ends(self, monotonic: float) -> None:
-        """Count from the last end that is let go, so that the span covers exactly the windows that are counted."""
-        ends, (fewest, most) = self._ends, RATE_WINDOWS
-        while len(ends) > fewest and (ends[0] < monotonic - RATE_S or len(ends) > most):
-            self._counted_from = ends.popleft()
-
-    def _restart_rate(self) -> None:
-        """After a pause: the time in which nothing was placed says nothing about the rate."""
-        self._ends.clear()
-        self._counted_from = None
+            self._pace.ended(monotonic)
 
 
 def _is_refused(outcome: Outcome) -> bool:

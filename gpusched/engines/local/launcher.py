@@ -1,4 +1,4 @@
-"""The supervisor's side of the launcher: the only module that starts processes.
+"""The supervisor's side of the launcher.
 
 `Launcher.fork` starts a window's process, and `Process.wait` follows it to its end. The processes are forked from a
 launcher process, one for each workload module (and each set of modules that commands have preloaded), since the side
@@ -14,7 +14,6 @@ import asyncio
 import os
 import re
 import secrets
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,14 +23,17 @@ from typing import Self
 import anyio
 
 import gpusched
-from gpusched import __version__
+from gpusched import __version__, programs
 from gpusched.engines.condition import Condition
+from gpusched.engines.engine import Upgraded
 from gpusched.engines.local import leftovers
 from gpusched.engines.local.link import Link
 from gpusched.engines.local.logs import Logs, end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
+from gpusched.programs import Program
 from gpusched.worker.messages import Fork, Job, Needs, TrialJob
+from gpusched.worker.threads import capped
 
 #: seconds that `aclose` waits at most for processes that do not die
 CLOSE_LIMIT_S = 15.0
@@ -43,10 +45,7 @@ LOG_LIMIT_BYTES = 10 << 20
 _LOG_CHARS = 2000
 #: environment of the launcher process: no thread pools, since a fork would copy their locks but not their threads
 _SINGLE_THREADED = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    **capped(1),
     # where pyarrow is installed, pandas imports it, and its allocator would start a thread
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
@@ -60,13 +59,6 @@ class LauncherLost(LaunchError):
 
     problem = "the launcher process died (exit status {status}); the end of its log:\n{log}"
     remedy = "the next window starts a new one; if this repeats, run `gpusched doctor`"
-
-
-class Upgraded(LaunchError):
-    """The files of gpusched belong to another version than the running one, and a new launcher would be of that."""
-
-    problem = "gpusched {running} was replaced by {installed} while it ran"
-    remedy = "restart the daemon (`systemctl restart gpusched`): it takes up its batches as the new version"
 
 
 class LauncherAbandoned(LaunchError):
@@ -219,7 +211,7 @@ class Launcher:
             self._tending[link] = asyncio.get_running_loop().create_task(self._tend(key, link))
         return link
 
-    def _spawn(self, descriptor: int, mark: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, descriptor: int, mark: str) -> Program:
         if (installed := _installed_version()) not in (None, __version__):
             raise Upgraded(running=__version__, installed=installed)
         arguments = [sys.executable, "-P", "-m", "gpusched.worker.launcher", str(descriptor), str(os.getpid())]
@@ -229,14 +221,12 @@ class Launcher:
         log = self.logs.open(log_path, LOG_LIMIT_BYTES)
         try:
             self.starts += 1
-            return subprocess.Popen(
+            return programs.start(
                 arguments,
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment | _SINGLE_THREADED | {leftovers.VARIABLE: mark},
-                pass_fds=(descriptor,),
-                start_new_session=True,
+                environment=self._environment | _SINGLE_THREADED | {leftovers.VARIABLE: mark},
+                kept_open=(descriptor,),
             )
         except BaseException:
             self.logs.close(log_path)

@@ -10,15 +10,16 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Protocol
 
 import anyio
 import msgspec
 
 from gpusched.engines.condition import Condition
+from gpusched.engines.engine import LaunchRefused, LibraryNotLoadable, NoMemoryToFork, WorkloadNotLoadable
 from gpusched.engines.local import groups, leftovers, proc
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
+from gpusched.programs import Program
 from gpusched.teacher.runtime import remedy_for
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
@@ -50,56 +51,11 @@ _encoder = msgspec.json.Encoder()
 _reply_decoder = msgspec.json.Decoder(LauncherReply)
 
 
-class LaunchRefused(LaunchError):
-    """The launcher is alive but could not fork."""
-
-    problem = "the window process could not be started: {reason}"
-    remedy = "free memory or processes, or mend the workload's imports, then retry the window"
-
-
-class NoMemoryToFork(LaunchError):
-    """The launcher is alive, but the kernel has no memory for another process."""
-
-    problem = "out of host memory: a window process could not be forked"
-    remedy = "it is tried again when there is more room; free memory, or give the service more"
-
-
-class WorkloadNotLoadable(LaunchError):
-    """The workload's module cannot be imported or has no such function: no window of it can run."""
-
-    problem = "{message}"
-    remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
-
-    def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
-        self.traceback = traceback
-        super().__init__(message=message, first=first)
-
-
-class LibraryNotLoadable(WorkloadNotLoadable):
-    """The machine lacks a library that the workload's module needs."""
-
-    problem = "{message}"
-    remedy = "{first}, then retry"
-
-
 def _not_loadable(message: str, traceback: str) -> WorkloadNotLoadable:
     first = remedy_for(message)
     if first is not None:
         return LibraryNotLoadable(message=message, traceback=traceback, first=first)
     return WorkloadNotLoadable(message=message, traceback=traceback)
-
-
-class Started(Protocol):
-    """A launcher process that was started: the part of `subprocess.Popen` that is used here."""
-
-    @property
-    def pid(self) -> int: ...
-
-    def poll(self) -> int | None:
-        """Reap the process if it has exited; return its exit status, or None."""
-
-    def wait(self) -> int:
-        """Wait until the process has exited, and reap it; return its exit status."""
 
 
 class Link:
@@ -109,7 +65,7 @@ class Link:
     """
 
     def __init__(
-        self, spawn: Callable[[int, str], Started], mark: str, idle_timeout_s: float | None, condition: Condition
+        self, spawn: Callable[[int, str], Program], mark: str, idle_timeout_s: float | None, condition: Condition
     ) -> None:
         """`spawn` starts a launcher process, given its end of the socket and the mark for its environment."""
         self._loop = asyncio.get_running_loop()

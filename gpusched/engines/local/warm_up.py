@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import anyio
@@ -20,10 +20,9 @@ import msgspec
 from gpusched.config import Config
 from gpusched.core.failures import last_words
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.devices.naming import Selected
-from gpusched.engines.jobs import environment
+from gpusched.engines.engine import Verdict, WorkloadNotLoadable
+from gpusched.engines.local.jobs import environment
 from gpusched.engines.local.launcher import Launcher
-from gpusched.engines.local.link import WorkloadNotLoadable
 from gpusched.engines.local.logs import end_of_log, size_of_log
 from gpusched.errors import LaunchError
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, is_processor
@@ -56,23 +55,6 @@ def launcher_environment(config: Config) -> dict[str, str]:
     return {**os.environ, **{name: str(path) for name, path in own.items()}, ALLOW_CPU_OPENCL: allowed}
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """The result of a GPU's trial. `why`: why it does not train, or not with the preferred device type."""
-
-    #: with its working device type, if it trains
-    device: Device
-    trains: bool
-    why: str = ""
-
-    def note(self, name: str) -> str:
-        """A sentence for people about the device, which they know by `name`; empty if all is well."""
-        if not self.why:
-            return ""
-        if self.trains:
-            return f"{name} is used with device type {self.device.lightgbm_type}: {self.why}"
-        return f"{name} is not used: {self.why}; run `gpusched doctor`"
-
-
 class WarmUp:
     """Tries each model of GPU with each device type, and remembers the types that work.
 
@@ -88,16 +70,6 @@ class WarmUp:
         self._settled: dict[tuple[str, DeviceType], Trial] = {}
         #: by model: a second request for it waits for the trial of the first
         self._trying: dict[str, anyio.Lock] = {}
-
-    async def resolve(self, selected: Selected, wanted: DeviceChoice) -> Selected:
-        """Find the GPUs that work for batches which ask for `wanted`, each with its device type, and the notes."""
-        verdicts: dict[str, Verdict] = {}
-        await self.judge(selected.devices, wanted, lambda verdict: verdicts.update({verdict.device.id: verdict}))
-        notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
-        return Selected(
-            tuple(verdicts[device.id].device for device in selected.devices if verdicts[device.id].trains),
-            (*selected.notes, *sorted({note for note in notes if note})),
-        )
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
         """Call `tell` with the verdict on each of `devices`, as soon as it is known."""
@@ -171,12 +143,6 @@ class WarmUp:
             died = f"the process that tried ended with {how}, see {self._log_path}"
             return Trial(trained=False, why=last_words(end_of_log(self._log_path, after=logged)) or died)
         return trial
-
-
-def name_among(device: Device, verdicts: Mapping[str, Verdict]) -> str:
-    """A device's name in notes: its model if all GPUs of that model have the same verdict, otherwise with its id."""
-    twins = {verdict.trains for verdict in verdicts.values() if verdict.device.name == device.name}
-    return device.name if len(twins) == 1 else f"{device.name} {device.id}"
 
 
 def _checked(device: Device, trial: Trial) -> Trial:

@@ -1,17 +1,17 @@
-"""The symbols of a batch, or its windows one by one: from a file, from stdin, or from `--symbols`."""
+"""The symbols of a batch, or its windows one by one: from a file, from stdin, or named in a list."""
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from gpusched.cli.text_files import MAX_BYTES, NotText, decoded, read_text
-from gpusched.cli.windows_file import Asked, is_windows_file, parse_windows
-from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, parse_symbols
+from gpusched.client.text_files import MAX_BYTES, NotText, decoded, read_text
+from gpusched.client.windows_file import Asked, is_windows_file, parse_windows
+from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, named, parse_symbols
 from gpusched.errors import InputError
 
 #: how many repeated symbols are shown; the others are only counted
@@ -46,12 +46,19 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def named_symbols(options: argparse.Namespace, path: Path | None) -> Named:
-    """The symbols of `--symbols`, of stdin or of the file at `path`, which may be a windows file. Raises InputError."""
-    typed = getattr(options, "symbols", None)
-    if typed is not None:
-        place, source = "--symbols", re.sub(r"[,\s]+", "-", typed)
-        return _of_lines(listed_symbols(typed), place, source, typed=True)
+def typed_symbols(text: str) -> Named:
+    """The symbols of `--symbols`: `AAPL,MSFT`. Raises InputError."""
+    return _of_lines(listed_symbols(text), "--symbols", re.sub(r"[,\s]+", "-", text), typed=True)
+
+
+def given_symbols(symbols: Iterable[str]) -> Named:
+    """The symbols of a program. Raises InputError."""
+    several = list(symbols)
+    return _of_lines(named(several), "symbols", "-".join(several), typed=True)
+
+
+def read_symbols(path: Path | None) -> Named:
+    """The symbols of the file at `path` or of stdin (None), which may be a windows file. Raises InputError."""
     place, source = ("stdin", "stdin") if path is None else (str(path), path.stem)
     try:
         text = _stdin() if path is None else read_text(path)

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.config.batch import MEGABYTE
-from gpusched.config.schema import Count, Priority, Seconds
+from gpusched.config.schema import MEGABYTE, Count, Priority, Seconds
 from gpusched.core.model import Parameters, Window
 from gpusched.core.planning import label_problem
 from gpusched.core.points import point_name

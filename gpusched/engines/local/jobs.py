@@ -10,6 +10,7 @@ from gpusched.core.model import Batch, Device, PlannedWindow
 from gpusched.core.placement import type_on
 from gpusched.devices.discovery import pinning
 from gpusched.worker.messages import WindowJob
+from gpusched.worker.threads import capped
 from gpusched.workload import Task
 
 
@@ -40,11 +41,4 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
 
 def environment(device: Device) -> dict[str, str | None]:
     """The environment variables that pin a process to `device`, and limit it to the device's share of the cores."""
-    threads = str(device.threads)
-    return {
-        **pinning(device),
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
+    return {**pinning(device), **capped(device.threads)}

@@ -1,0 +1,93 @@
+"""The person at the terminal of a run, who sees its screen, its notes and its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+from rich.console import Console
+
+from gpusched.cli.notes import notes_object
+from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
+from gpusched.client.drawing.terminal import RunScreen, summary
+from gpusched.client.views.batch import BatchView
+from gpusched.config import run_state_dir
+from gpusched.core.events import Update
+from gpusched.core.planning import Plan
+from gpusched.core.totals import batch_object
+from gpusched.errors import INTERRUPTED
+from gpusched.runs.run import Interrupted, Planned, Run, RunSummary, Surveyed
+from gpusched.supervisor.followers import News, Noted
+
+_INTERRUPTED = {
+    1: "Draining: the running windows may finish, no other starts; interrupt again to stop them.",
+    2: "Stopping the running windows.",
+}
+
+
+class Onlooker:
+    """Follows a run. `as_json`: its result is printed as an object, and nothing else on stdout."""
+
+    def __init__(self, run: Run, console: Console, errors: Console, *, as_json: bool) -> None:
+        self._run = run
+        self._console = console
+        self._as_json = as_json
+        self._view = BatchView()
+        self._plan: Plan | None = None
+        self.screen = RunScreen(errors if as_json else console, self._view, quiet=as_json)
+        #: functions that show a note: also that of the `top` screen, while it is open
+        self._shown: list[Callable[[str], None]] = [self.screen.note]
+
+    def follow(self, news: News | Surveyed | Planned | Interrupted) -> None:
+        match news:
+            case Noted(text=text):
+                self.screen.note(text)
+            case Surveyed(done=done, total=total):
+                self.screen.planning(done, total)
+            case Planned(plan=plan):
+                self._plan = plan
+                self.screen.planned(plan)
+            case Interrupted(count=count):
+                for show in self._shown:
+                    show(_INTERRUPTED.get(count, "Leaving, whatever hangs."))
+            case _ if isinstance(news, Update):
+                self.screen.update(news)
+
+    async def watch(self, socket: Path, over: anyio.Event) -> None:
+        """Look at the run in `top` until it is left or the run is over."""
+        from gpusched.client.top.app import Top
+
+        with self.screen.paused():
+            top = Top(self._console, socket, words=f"gpusched run, {self._run.output_dir}")
+            self._shown.append(top.say)
+            await top.run_until(over.wait())
+            self._shown.remove(top.say)
+
+    def conclude(self, ended: RunSummary) -> int:
+        """Print how the run ended; return the exit code. Raises NothingToTrain."""
+        view, plan, totals = self._view, self._plan, self._view.totals()
+        if self._as_json:
+            object = batch_object(ended.batch_id, str(ended.output_dir), totals, ended.seconds)
+            object |= refused_object(view.every_refusal()) | notes_object({} if plan is None else plan.notes)
+            print(json.dumps(object))  # noqa: T201
+        else:
+            logs_dir = run_state_dir(self._run.config, ended.output_dir) / "logs"
+            reason, stopped = ended.held_reason, ended.interrupted
+            text = summary(
+                view,
+                ended.seconds,
+                held_reason=reason,
+                interrupted=stopped,
+                logs_dir=logs_dir,
+                settings=self._run.spec.settings,
+            )
+            self._console.print(text)
+        if ended.interrupted:
+            return INTERRUPTED
+        if plan is not None and is_nothing(totals, view.refused):
+            raise nothing_to_train(
+                Untrained.planned(window, view.reason_of(window.window.label)) for window in plan.windows
+            )
+        return exit_code(totals, self._run.spec.limits.max_failure_rate, held=ended.held_reason is not None)

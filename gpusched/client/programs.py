@@ -1,0 +1,51 @@
+"""The command of a batch: its words from the settings, its program from this client's PATH and directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from gpusched.command import WORKLOAD, lookup, placeholders
+from gpusched.command.schema import Settings, split
+from gpusched.config import BadValue, Loaded
+from gpusched.core.model import BatchSpec
+from gpusched.workload import BadParameters
+
+
+def with_command(spec: BatchSpec, loaded: Loaded) -> tuple[BatchSpec, tuple[str, ...]]:
+    """A batch with its command looked up, and notes for people; as it is if its workload is no command.
+
+    Raises BadValue, InputError.
+    """
+    if spec.workload != WORKLOAD:
+        return spec, ()
+    command = loaded.config.command
+    try:
+        words = split(command.line)
+        settings = lookup.found(words, command.exit_codes, command.preload, Path.cwd(), os.environ.get("PATH", ""))
+    except BadParameters as error:
+        key = "command.exit_codes" if "exit code" in str(error) else "command.line"
+        raise BadValue(place=loaded.origins.get(key), key=key, why=error) from None
+    has_data, origin = "data.root" in loaded.origins, loaded.origins.get("command.line")
+    if "data_root" in placeholders.used(settings.argv[1:]) and not has_data:
+        raise BadValue(place=origin, key="command.line", why="{data_root} has no value: give --data-root")
+    spec = msgspec.structs.replace(
+        spec, settings=msgspec.to_builtins(settings), data_root=spec.data_root if has_data else ""
+    )
+    return spec, tuple(_notes(settings, has_data=has_data))
+
+
+def _notes(settings: Settings, *, has_data: bool) -> list[str]:
+    name, notes = lookup.name(settings), []
+    if lookup.is_python(settings) and 2 in settings.exit_codes.skip:
+        notes.append(
+            f"Exit code 2 of {name} means that there is nothing to train on (command.exit_codes); argparse ends with it"
+            " for wrong arguments, too, which is told by its usage message"
+        )
+    if not has_data:
+        notes.append(f"No --data-root is given: results are reused without regard to the data that {name} reads")
+    if "output_dir" not in placeholders.used(settings.argv[1:]):
+        notes.append(f"{name} is not told {{output_dir}}: what it writes elsewhere is not kept")
+    return notes

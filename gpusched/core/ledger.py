@@ -1,0 +1,105 @@
+"""The ledger of one device and of one host: slots, their holders, memory, health, and the last reading.
+
+`gpusched.core.placement` reads it to find reasons against a device; only `gpusched.core.pool` changes it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gpusched.core.memory import LEAST_DEVICE_BYTES, LEAST_HOST_BYTES, Memory, Need
+from gpusched.core.model import Device, Health, Reading, Slot, WindowKey
+from gpusched.core.tuning import Tuner
+
+#: weight of the newest sample in the smoothed utilisation
+SMOOTHING = 0.3
+
+
+class Allocation(msgspec.Struct, frozen=True):
+    """The slot that an attempt holds, and the memory set aside for it on the device and on the host."""
+
+    key: WindowKey
+    slot: Slot
+    device: Need
+    host: Need
+    #: wall instant at which the attempt is expected to end
+    ends_at: float = 0.0
+
+
+class HostState:
+    """One machine of the pool: the memory that windows on all of its devices share, and their processes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.devices: dict[str, DeviceState] = {}
+        self.memory = Memory(LEAST_HOST_BYTES, lasting=True)
+        #: the slots of its windows, by PID: other hosts have processes with the same numbers
+        self.pids: dict[int, Slot] = {}
+        #: why nothing is placed here until the node answers again; empty: it answers
+        self.silent = ""
+
+    @property
+    def title(self) -> str:
+        """The host, for people."""
+        return f"node {self.name}" if self.name else "the host"
+
+    def forget_reading(self) -> None:
+        self.memory.forget_reading()
+
+
+class DeviceState:
+    """One device of the pool: its slots, allocations, health and last reading."""
+
+    def __init__(self, device: Device, slots: list[Slot], host: HostState, since: float = 0.0) -> None:
+        self.device = device
+        self.slots = slots
+        self.host = host
+        self.free = [slot.index for slot in slots]  # a heap
+        #: finds the best number of slots to use; None: always all
+        self.tuner = Tuner(device.tuned_from, len(slots)) if device.tuned_from else None
+        self.allocations: dict[int, Allocation] = {}
+        #: PIDs of its windows by slot index
+        self.pids: dict[int, int] = {}
+        self.health: Health = "open"
+        self.reason = ""
+        #: wall instant since which it has been in this health
+        self.since = since
+        #: no trial has succeeded yet: its device type is only presumed
+        self.untried = False
+        self.reading: Reading | None = None
+        #: ledger of the device's own memory; the processors use their host's
+        self.memory = Memory(LEAST_DEVICE_BYTES)
+        self.utilisation = 0.0
+
+    @property
+    def width(self) -> int:
+        """The number of slots in use at most."""
+        return self.tuner.slots if self.tuner else len(self.slots)
+
+    @property
+    def has_free(self) -> bool:
+        return len(self.allocations) < self.width
+
+    def foreign_bytes(self) -> int | None:
+        """Memory used by processes other than our windows; None if the device does not report it by process."""
+        processes = None if self.reading is None else self.reading.process_memory_bytes
+        return None if processes is None else max(0, sum(processes.values()) - self.memory.seen_bytes)
+
+    def observe(self, reading: Reading) -> None:
+        """Take in a reading of this device."""
+        self.reading = reading
+        if reading.utilisation is not None:
+            self.utilisation += SMOOTHING * (reading.utilisation - self.utilisation)
+        if self.device.kind != "host":
+            used = by_slot(reading.process_memory_bytes, self.pids)
+            self.memory.observe(reading.memory_total_bytes, reading.memory_free_bytes, used)
+
+    def forget_reading(self) -> None:
+        """Drop the last reading, which is too old to veto a placement."""
+        self.reading = None
+        self.memory.forget_reading()
+
+
+def by_slot(by_pid: dict[int, int] | None, pids: dict[int, int]) -> dict[int, int] | None:
+    """Memory of our windows by slot index; `pids` are theirs by slot index. None if it is not known by process."""
+    return None if by_pid is None else {index: by_pid.get(pid, 0) for index, pid in pids.items()}

@@ -1,0 +1,215 @@
+"""The engine: where windows run, and on which devices. The supervisor and its neighbours know nothing else of it.
+
+`gpusched.engines.local` is this machine. Every engine passes the tests of `tests/engines/test_contract.py`. Logs have
+names relative to the engine's own place for them: `BATCH/LABEL.ATTEMPT.log`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from gpusched.core.events import Event, HostRead
+from gpusched.core.failures import Exit
+from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
+from gpusched.core.states import Usage
+from gpusched.devices.discovery import Discovery
+from gpusched.devices.naming import Selected
+from gpusched.devices.nvidia.sampler import Noticed
+from gpusched.engines.condition import Condition
+from gpusched.errors import LaunchError
+from gpusched.worker.messages import Needs, PipeMessage, SettingsJob, SurveyJob
+
+OnMessage = Callable[[PipeMessage], None]
+OnStuck = Callable[[str], None]
+
+
+class LaunchRefused(LaunchError):
+    """The launcher is alive but could not fork."""
+
+    problem = "the window process could not be started: {reason}"
+    remedy = "free memory or processes, or mend the workload's imports, then retry the window"
+
+
+class NoMemoryToFork(LaunchError):
+    """The launcher is alive, but the kernel has no memory for another process."""
+
+    problem = "out of host memory: a window process could not be forked"
+    remedy = "it is tried again when there is more room; free memory, or give the service more"
+
+
+class WorkloadNotLoadable(LaunchError):
+    """The workload's module cannot be imported or has no such function: no window of it can run."""
+
+    problem = "{message}"
+    remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
+
+    def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
+        self.traceback = traceback
+        super().__init__(message=message, first=first)
+
+
+class LibraryNotLoadable(WorkloadNotLoadable):
+    """The machine lacks a library that the workload's module needs."""
+
+    problem = "{message}"
+    remedy = "{first}, then retry"
+
+
+class Upgraded(LaunchError):
+    """The files of gpusched belong to another version than the running one, and a new launcher would be of that."""
+
+    problem = "gpusched {running} was replaced by {installed} while it ran"
+    remedy = "restart the daemon (`systemctl restart gpusched`): it takes up its batches as the new version"
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a window's process: its whole group is gone, and every message of it has been delivered."""
+
+    exit: Exit
+    usage: Usage = Usage()
+    #: the forbidden output that the process wrote to its pipe; it was killed for it
+    violation: str | None = None
+    #: bytes that were left out of its log, which had grown beyond its limit
+    log_left_out_bytes: int = 0
+
+
+class Launched(Protocol):
+    """The process of a window. `wait` must be awaited for each one."""
+
+    @property
+    def pid(self) -> int:
+        """Its number on the machine on which it runs."""
+
+    def signal(self, signum: int) -> None:
+        """Signal the whole process group; nothing happens if the process has ended."""
+
+    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> End:
+        """Call `on_message` with each message until the process group is gone; return how it ended.
+
+        `on_stuck` is called once, with a phrase, if the group does not die of a SIGKILL. Cancelling kills the process.
+        """
+
+
+class LeftBehind(msgspec.Struct, frozen=True):
+    """A process that was killed but does not die, with its window if that is known; `doing` is for people."""
+
+    pid: int
+    window: WindowKey | None
+    doing: str
+
+
+class LogPiece(msgspec.Struct, frozen=True):
+    """A piece of a log. Offsets count every byte that was written, also those that have been cut out since."""
+
+    offset: int
+    #: empty at the end of the log
+    data: bytes
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The result of a GPU's trial. `why`: why it does not train, or not with the preferred device type."""
+
+    #: with its working device type, if it trains
+    device: Device
+    trains: bool
+    why: str = ""
+
+    def note(self, name: str) -> str:
+        """A sentence for people about the device, which they know by `name`; empty if all is well."""
+        if not self.why:
+            return ""
+        if self.trains:
+            return f"{name} is used with device type {self.device.lightgbm_type}: {self.why}"
+        return f"{name} is not used: {self.why}; run `gpusched doctor`"
+
+
+#: calls the last argument with the verdict on each device, as soon as it is known
+Judge = Callable[[Iterable[Device], DeviceChoice, Callable[[Verdict], None]], Awaitable[None]]
+
+
+class Engine(Protocol):
+    """Where windows run. All of it is called in the event loop's thread."""
+
+    #: the troubles that the engine and its supervisor meet
+    condition: Condition
+    #: the GPUs that were there at the start
+    found: Discovery
+    #: the cache of bars, where the surveys look for it
+    cache_dir: Path
+
+    # -- the devices ---------------------------------------------------------------------------------------------------
+
+    async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
+        """Until cancelled, post readings and losses of the devices, and notice those that come, go or answer again."""
+
+    def watch(self, ids: Iterable[str]) -> None:
+        """Read these GPUs from now on, and no others."""
+
+    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
+        """Try the devices, and call `tell` with the verdict on each as soon as it is known."""
+
+    def read_host(self) -> HostRead:
+        """The memory of the host now."""
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    async def preload(self, spec: BatchSpec, needed_by: Needs = "window") -> None:
+        """Import what windows or surveys of a batch need, once. Raises WorkloadNotLoadable, LaunchError."""
+
+    async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> Launched:
+        """Start the process that trains a window on a device.
+
+        Raises WorkloadNotLoadable, NoMemoryToFork, Upgraded or another LaunchError; OSError if the log cannot be
+        opened.
+        """
+
+    async def inspect(self, job: SurveyJob | SettingsJob, on_message: OnMessage, *, log: str) -> str:
+        """Look at data or settings in a process; return a phrase on how it ended. Raises as `launch`."""
+
+    def interrupt(self, spec: BatchSpec) -> None:
+        """End launches of a workload that hang: each raises LaunchError, and its windows end with it."""
+
+    async def abandon(self) -> list[LeftBehind]:
+        """Kill everything and wait only a moment; whoever waits for a process is told that it is gone."""
+
+    async def sweep(self) -> tuple[int, ...]:
+        """Kill what an earlier supervisor of the same store has left; return the PIDs. Call before any launch."""
+
+    @property
+    def starts(self) -> int:
+        """The number of launcher processes started so far."""
+
+    # -- results and logs ----------------------------------------------------------------------------------------------
+
+    def verify(self, batch: Batch, planned: PlannedWindow) -> WindowResult | None:
+        """The verified result of a window, if it is the one that training would produce; otherwise None."""
+
+    def log_path(self, log: str) -> Path:
+        """The file of a log, for people."""
+
+    async def read_log(self, log: str, offset: int) -> LogPiece | None:
+        """A piece of a log from `offset` on, or from the next byte that is left; None if there is no such log."""
+
+    async def remove_logs(self, batch_id: str) -> None:
+        """Remove the logs of a batch."""
+
+
+async def resolve(judge: Judge, selected: Selected, wanted: DeviceChoice) -> Selected:
+    """Find the GPUs that work for batches which ask for `wanted`, each with its device type, and the notes."""
+    verdicts: dict[str, Verdict] = {}
+    await judge(selected.devices, wanted, lambda verdict: verdicts.update({verdict.device.id: verdict}))
+    notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
+    return Selected(
+        tuple(verdicts[device.id].device for device in selected.devices if verdicts[device.id].trains),
+        (*selected.notes, *sorted({note for note in notes if note})),
+    )
+
+
+def name_among(device: Device, verdicts: Mapping[str, Verdict]) -> str:
+    """A device's name in notes: its model if all GPUs of that model have the same verdict, otherwise with its id."""
+    twins = {verdict.trains for verdict in verdicts.values() if verdict.device.name == device.name}
+    return device.name if len(twins) == 1 else f"{device.name} {device.id}"

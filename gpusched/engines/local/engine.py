@@ -1,0 +1,244 @@
+"""This machine as an engine: its GPUs and processors, and the processes that launchers fork here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.to_thread
+
+from gpusched import artifacts, directories
+from gpusched.command import imports
+from gpusched.config import Config
+from gpusched.core.events import Event, HostRead
+from gpusched.core.failures import Exit, Killer
+from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
+from gpusched.core.placement import types_for
+from gpusched.core.states import Usage
+from gpusched.devices.discovery import Discovery
+from gpusched.devices.host import read_host
+from gpusched.devices.memory import HostMemory
+from gpusched.devices.nvidia.accounting import Accountant
+from gpusched.devices.nvidia.inventory import Inventory
+from gpusched.devices.nvidia.sampler import Noticed, Sampler
+from gpusched.devices.slots import look
+from gpusched.engines.condition import Condition
+from gpusched.engines.engine import End, LeftBehind, LogPiece, OnMessage, OnStuck, Verdict
+from gpusched.engines.local import leftovers, proc
+from gpusched.engines.local.jobs import environment, window_job
+from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.logs import end_of_log
+from gpusched.engines.local.process import Process
+from gpusched.engines.local.warm_up import WarmUp, launcher_environment
+from gpusched.worker.messages import Needs, ProcessEnd, SettingsJob, SurveyJob
+from gpusched.workload import device_fingerprint
+
+#: bytes in a piece of a log
+PIECE_BYTES = 128 * 1024
+
+
+class LocalEngine:
+    """See the module. Use as an async context manager: leaving it ends all of its processes.
+
+    Logs are kept below `<state_dir>/logs`, those of the launcher and of trials in `state_dir`. `found` are the GPUs
+    that the operator's mask allows. `mark`: the store's, by which the next supervisor finds what this one leaves.
+    `standing`: it works for a daemon, so GPUs may appear later, launchers without windows exit, and a user's own
+    workload is found on PYTHONPATH only, not in the current directory.
+    """
+
+    def __init__(
+        self, config: Config, state_dir: Path, found: Discovery, *, mark: str | None = None, standing: bool = False
+    ) -> None:
+        self.condition = Condition()
+        self.found = found
+        self.cache_dir = config.cache.dir
+        self.memory = HostMemory()
+        self.accountant = Accountant(found.devices)
+        self.launcher = Launcher(
+            log_path=state_dir / "launcher.log",
+            search_path=None if standing else Path.cwd(),
+            idle_timeout_s=config.daemon.idle_launcher_s if standing else None,
+            environment=launcher_environment(config),
+            mark=mark,
+            condition=self.condition,
+        )
+        self._warm_up = WarmUp(self.launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
+        self.sampler = Sampler(found.devices, inventory=Inventory(look, found) if standing or found.devices else None)
+        self._logs_dir = state_dir / "logs"
+        self._mark = mark
+        #: processes that an earlier supervisor has left and that do not die
+        self._undying: list[int] = []
+        #: the windows of the processes that run now
+        self._windows: dict[int, WindowKey] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.accountant.close()
+        with anyio.CancelScope(shield=True):
+            await self.launcher.aclose()
+
+    # -- the devices ---------------------------------------------------------------------------------------------------
+
+    async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.sampler.run, post, notice)
+            tasks.start_soon(read_host, post, self.memory)
+            for pid in self._undying:
+                tasks.start_soon(leftovers.watch, pid, self.condition)
+
+    def watch(self, ids: Iterable[str]) -> None:
+        self.sampler.watch(ids)
+
+    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
+        await self._warm_up.judge(devices, wanted, tell)
+
+    def read_host(self) -> HostRead:
+        return self.memory.read()
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    async def preload(self, spec: BatchSpec, needed_by: Needs = "window") -> None:
+        await self.launcher.preload(spec.workload, needed_by, imports(spec.workload, spec.settings))
+
+    async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> LocalWindow:
+        limits = batch.spec.limits
+        process = await self.launcher.fork(
+            window_job(batch, planned, device, self.cache_dir),
+            log_path=self.log_path(log),
+            env=environment(device),
+            cpus=device.cpus,
+            memory_limit_bytes=limits.memory_limit_bytes or None,
+            log_limit_bytes=limits.log_limit_bytes,
+        )
+        window = LocalWindow(self, process, device, self.log_path(log), limited=limits.memory_limit_bytes > 0)
+        self._windows[process.pid] = WindowKey(batch.id, planned.window.label)
+        self.memory.follow(process.pid, process.shared_bytes)
+        return window
+
+    def forget(self, window: LocalWindow) -> None:
+        """Take note that a window's process is gone."""
+        self._windows.pop(window.pid, None)
+        self.memory.forget(window.pid)
+
+    async def inspect(self, job: SurveyJob | SettingsJob, on_message: OnMessage, *, log: str) -> str:
+        process = await self.launcher.fork(job, log_path=self.log_path(log), env={"CUDA_VISIBLE_DEVICES": ""})
+        end = await process.wait(on_message)
+        return end.violation or (f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}")
+
+    def interrupt(self, spec: BatchSpec) -> None:
+        self.launcher.kill(spec.workload, imports(spec.workload, spec.settings))
+
+    async def abandon(self) -> list[LeftBehind]:
+        windows = dict(self._windows)
+        left = []
+        for pid in await self.launcher.abandon():
+            seen = proc.look(pid)
+            left.append(LeftBehind(pid, None if seen is None else windows.get(seen.group), proc.doing(pid)))
+        return left
+
+    async def sweep(self) -> tuple[int, ...]:
+        if self._mark is None:
+            return ()
+        ended, self._undying = await leftovers.end_earlier(self._mark)
+        return tuple(ended)
+
+    @property
+    def starts(self) -> int:
+        return self.launcher.starts
+
+    # -- results and logs ----------------------------------------------------------------------------------------------
+
+    def verify(self, batch: Batch, planned: PlannedWindow) -> WindowResult | None:
+        if planned.fingerprint is None:
+            return None
+        fingerprints = {device_fingerprint(planned.fingerprint, kind) for kind in types_for(batch.device)}
+        directory = Path(batch.output_dir) / planned.window.label
+        metadata = artifacts.verify(directory, fingerprints)
+        return None if metadata is None else metadata.result(directory)
+
+    def log_path(self, log: str) -> Path:
+        return self._logs_dir / log
+
+    async def read_log(self, log: str, offset: int) -> LogPiece | None:
+        path = self.log_path(log)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            position, most, offset = self.launcher.logs.find(path, offset)
+            return LogPiece(offset, os.pread(descriptor, min(most, PIECE_BYTES), position))
+        finally:
+            os.close(descriptor)
+
+    async def remove_logs(self, batch_id: str) -> None:
+        await anyio.to_thread.run_sync(_remove_logs, self._logs_dir, batch_id)
+
+
+class LocalWindow:
+    """A window's process, and what the kernel and the driver say of its end."""
+
+    def __init__(self, engine: LocalEngine, process: Process, device: Device, log: Path, *, limited: bool) -> None:
+        """`limited`: its batch limits its memory."""
+        self._engine = engine
+        self._process = process
+        self._device = device
+        self._log = log
+        self._limited = limited
+        self.pid = process.pid
+
+    def signal(self, signum: int) -> None:
+        self._process.signal(signum)
+
+    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> End:
+        try:
+            end = await self._process.wait(on_message, on_stuck)
+        finally:
+            self._engine.forget(self)
+        accounted = await self._engine.accountant.account(self._device.id, self.pid)
+        own = max(0, end.peak_memory_bytes - self._process.shared_bytes) if end.peak_memory_bytes else None
+        return End(
+            exit=self._exit(end),
+            usage=Usage(
+                cpu_seconds=end.cpu_seconds,
+                peak_memory_bytes=end.peak_memory_bytes,
+                device_memory_bytes=accounted.memory_bytes,
+                device_seconds=accounted.seconds,
+                own_memory_bytes=own,
+            ),
+            violation=end.violation,
+            log_left_out_bytes=end.log_left_out_bytes,
+        )
+
+    def _exit(self, end: ProcessEnd) -> Exit:
+        return Exit(
+            launcher_lost=end.launcher_lost,
+            exit_code=end.exit_code,
+            signal=end.signal,
+            killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
+            on_cpu=self._device.kind == "host",
+            memory_limited=self._limited or self._engine.memory.limited,
+            log_end=end_of_log(self._log) if end.signal == signal.SIGABRT else "",
+        )
+
+    def _killer(self, end: ProcessEnd) -> Killer:
+        """The sender of the SIGKILL of which the process died."""
+        if end.killed:
+            return "gpusched"
+        by_kernel = self._engine.memory.take_kill()
+        return "unknown" if by_kernel is None else "kernel" if by_kernel else "somebody"
+
+
+def _remove_logs(logs_dir: Path, batch_id: str) -> None:
+    with contextlib.suppress(FileNotFoundError), directories.opened(logs_dir) as logs:
+        directories.remove(batch_id, logs)

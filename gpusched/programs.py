@@ -1,0 +1,108 @@
+"""Other programs: the only module that starts processes, besides launchers and windows, which fork.
+
+Each program leads a session of its own: a Ctrl-C meant for gpusched does not reach it, and a signal to its group
+reaches its children, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+import anyio
+import anyio.abc
+import msgspec
+
+PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
+Program = subprocess.Popen[bytes]
+#: bytes of a called program's stderr that are kept
+_KEPT = 4096
+
+
+class Called(msgspec.Struct, frozen=True):
+    """How a called program ended."""
+
+    #: exit status, negative for a signal; None: it was stopped, since it took too long
+    status: int | None
+    #: the last line of its stderr
+    said: str
+
+
+def start(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    stdout: int | IO[bytes],
+    stderr: int | IO[bytes],
+    environment: Mapping[str, str] | None = None,
+    kept_open: tuple[int, ...] = (),
+) -> Program:
+    """Start a program without input. `kept_open`: descriptors that it inherits. Raises OSError."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment,
+        pass_fds=kept_open,
+        start_new_session=True,
+    )
+
+
+def ended(program: Program, within_s: float) -> int | None:
+    """Wait for a program's end; return its exit status, negative for a signal, or None if it takes longer."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return program.wait(within_s)
+    return None
+
+
+def signal_group(program: Program, signum: int) -> None:
+    """Signal a program and its children; nothing happens if none is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(program.pid, signum)
+
+
+def answer(*command: str | os.PathLike[str], within_s: float) -> str | None:
+    """The stdout of a program; None if it is missing, fails or takes longer."""
+    try:
+        with start(command, stdout=PIPE, stderr=subprocess.DEVNULL) as program:
+            try:
+                output, _ = program.communicate(timeout=within_s)
+            finally:
+                signal_group(program, signal.SIGKILL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return output.decode(errors="replace") if program.returncode == 0 else None
+
+
+async def call(command: Sequence[str], message: bytes, *, timeout_s: float) -> Called:
+    """Call a program with a message on its stdin, and discard its stdout. Its children end with it. Raises OSError."""
+    process = await anyio.open_process(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    stderr = bytearray()
+    try:
+        with anyio.move_on_after(timeout_s) as patience:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_feed, process, message)
+                assert process.stderr is not None
+                async for part in process.stderr:
+                    stderr += part
+                    del stderr[:-_KEPT]
+                await process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
+    last = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return Called(None if patience.cancelled_caught else process.returncode, last)
+
+
+async def _feed(process: anyio.abc.Process, message: bytes) -> None:
+    """Write the message to the program's stdin, which it may have closed without reading."""
+    assert process.stdin is not None
+    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        await process.stdin.send(message)
+        await process.stdin.aclose()

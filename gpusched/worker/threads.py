@@ -1,0 +1,14 @@
+"""The variables that cap the threads of a process: OpenMP and BLAS runtimes read them when they are loaded."""
+
+from __future__ import annotations
+
+
+def capped(threads: int) -> dict[str, str]:
+    """An environment with at most this many threads, none of which spins while it waits."""
+    count = str(threads)
+    return {
+        "OMP_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }

@@ -1,0 +1,180 @@
+"""Where programs are found, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gpusched.command import identity, lookup
+from gpusched.command.schema import ExitCodes, Settings
+from gpusched.errors import InputError
+from gpusched.workload import BadParameters, DateRange
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory with a program, which is on PATH, and scripts."""
+    (tmp_path / "bin").mkdir()
+    program(tmp_path / "bin" / "trainer", "#!/bin/sh\n")
+    program(tmp_path / "train.sh", "#!/bin/sh\n")
+    (tmp_path / "train.py").write_text("import os\n")
+    return tmp_path
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def found(here: Path, *argv: str, preload: tuple[str, ...] = ()) -> Settings:
+    path = f"{here}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return lookup.found(argv, ExitCodes(), preload, here, path)
+
+
+def test_a_program_is_found_on_path_or_by_its_path(here: Path) -> None:
+    assert found(here, "trainer", "{symbol}").argv == (f"{here}/bin/trainer", "{symbol}")
+    assert found(here, "./train.sh").argv == (f"{here}/train.sh",)
+    assert found(here, "bin/../bin/trainer").argv == (f"{here}/bin/trainer",)
+    assert found(here, f"{here}/train.sh").argv == (f"{here}/train.sh",)
+    assert found(here, "trainer").directory == str(here)
+
+
+def test_a_link_to_an_interpreter_stays_one(here: Path) -> None:
+    """An interpreter of a virtual environment finds its packages by the path it was started with."""
+    (here / "bin" / "mine").symlink_to(sys.executable)
+    assert found(here, "mine", "train.py").argv[0] == f"{here}/bin/mine"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("trainre",), "there is no program 'trainre' on PATH; did you mean trainer?"),
+        (("train.sh",), "there is no program 'train.sh' on PATH; did you mean ./train.sh?"),
+        (("./nothing",), "there is no program './nothing'"),
+        (("./bin",), "cannot be executed: it is not a file"),
+        (("./train.py",), "train.py cannot be executed: it lacks the permission\n  `chmod +x"),
+        (("./plain",), "it is a text whose first line names no interpreter"),
+        (("./windows",), "its first line ends with a carriage return, as on Windows\n  convert its line ends"),
+        (("./lost",), "its first line names '/no/such/python', which does not exist"),
+        (("python3", "tarin.py"), "there is no script"),
+        (("python3", "-u", "-W", "ignore", "tarin.py"), "there is no script"),
+        (("sh", "tarin.sh", "{symbol}"), "there is no script"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(here: Path, argv: tuple[str, ...], said: str) -> None:
+    program(here / "plain", "echo\n")
+    program(here / "windows", "#!/bin/sh\r\n")
+    program(here / "lost", "#!/no/such/python\n")
+    with pytest.raises(InputError) as refused:
+        found(here, *argv)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("python3", "-c", "pass"),
+        ("python3", "-m", "nothing"),
+        ("python3", "-um", "nothing"),
+        ("python3", "-"),
+        ("python3", "{data_root}/train.py"),
+        ("python3",),
+        ("sh", "-c", "echo"),
+        ("trainer", "tarin.py"),
+    ],
+)
+def test_what_is_no_script_is_not_looked_for(here: Path, argv: tuple[str, ...]) -> None:
+    assert lookup.script_path(found(here, *argv)) is None
+
+
+def test_a_command_is_called_by_its_script(here: Path) -> None:
+    for argv, name, python in (
+        (("python3", "-u", "train.py"), "train.py", True),
+        (("trainer",), "trainer", False),
+        (("sh", "train.sh"), "train.sh", False),
+    ):
+        settings = found(here, *argv)
+        assert (lookup.name(settings), lookup.is_python(settings)) == (name, python)
+
+
+def test_what_is_preloaded_is_python(here: Path) -> None:
+    assert lookup.entry(found(here, "python3", "train.py", preload=("os",))) == (None, 1)
+    assert lookup.entry(found(here, "python3", "-u", "train.py", preload=("os",))) == (None, 2)
+    assert lookup.entry(found(here, "python3", "-m", "trainer.main", preload=("os",))) == ("trainer.main", 2)
+    assert found(here, "train.py", "-x", preload=("os",)).argv[1:] == ("train.py", "-x")
+    for argv in (("trainer",), ("python3", "-O", "train.py"), ("python3",), ("python3", "-c", "pass")):
+        with pytest.raises(lookup.NotPreloadable):
+            found(here, *argv, preload=("os",))
+
+
+def test_a_daemon_refuses_what_it_cannot_reach(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = found(here, "python3", "train.py")
+    lookup.check_here(settings, "gpusched")
+    (here / "train.py").unlink()
+    with pytest.raises(lookup.ProgramUnusable, match=r"cannot use .*train.py: No such file or directory"):
+        lookup.check_here(settings, "gpusched")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != settings.directory)
+    with pytest.raises(lookup.ProgramUnusable, match="Permission denied\n  it runs as user gpusched"):
+        lookup.check_here(settings, "gpusched")
+
+
+# -- identity ----------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(settings: Settings, data_root: str = "", symbol: str = "SYM") -> str:
+    window = DateRange(dt.date(2022, 1, 1), dt.date(2022, 6, 30))
+    (one,) = identity.fingerprints(settings, identity.code(settings), symbol, [window], data_root)
+    return one
+
+
+def test_what_changes_a_result_changes_its_fingerprint(here: Path) -> None:
+    (here / "rates.csv").write_text("1\n")
+    (here / "train.py").write_text("import os\nfrom features import rsi\n")
+    (here / "features").mkdir()
+    (here / "features" / "__init__.py").write_text("from lower import f\n")
+    (here / "lower.py").write_text("f = 1\n")
+    (here / "unrelated.py").write_text("f = 1\n")
+    settings = found(here, "python3", "train.py", "--rates=rates.csv", "{symbol}")
+    seen = {fingerprint(settings)}
+    assert fingerprint(settings) in seen
+    (here / "unrelated.py").write_text("f = 2\n")
+    os.utime(here / "train.py", (1, 1))
+    assert fingerprint(settings) in seen
+    for name in ("train.py", "rates.csv", "features/__init__.py", "lower.py"):
+        (here / name).write_text((here / name).read_text() + "# changed\n")
+        assert fingerprint(settings) not in seen, name
+        seen.add(fingerprint(settings))
+    for other in (
+        found(here, "python3", "train.py", "--rates=rates.csv", "{symbol}", "-x"),
+        msgspec.structs.replace(settings, exit_codes=ExitCodes(success=(0, 1))),
+    ):
+        assert fingerprint(other) not in seen
+    assert fingerprint(settings, symbol="OTHER") not in seen
+
+
+def test_the_files_of_a_symbol_count_where_there_is_a_data_root(here: Path) -> None:
+    root = here / "bars"
+    (root / "SYM" / "1d").mkdir(parents=True)
+    (root / "SYM" / "1d" / "2022.csv").write_text("1\n")
+    (root / "SYM.csv").write_text("1\n")
+    (root / "SYMBOL.csv").write_text("1\n")
+    settings = found(here, "trainer", "{symbol}")
+    before = fingerprint(settings, str(root))
+    assert before != fingerprint(settings)
+    for name, counts in (("SYMBOL.csv", False), ("SYM.csv", True), ("SYM/1d/2022.csv", True)):
+        (root / name).write_text("12\n")
+        identity._names.cache_clear()
+        assert (fingerprint(settings, str(root)) != before) is counts, name
+        before = fingerprint(settings, str(root))
+
+
+def test_a_program_that_is_gone_is_said(here: Path) -> None:
+    settings = found(here, "trainer")
+    Path(settings.argv[0]).unlink()
+    with pytest.raises(BadParameters, match=r"bin/trainer cannot be read: No such file"):
+        identity.code(settings)

@@ -1,0 +1,191 @@
+"""The contract of an engine: the same tests for this machine, and for the engine of the benchmarks, which has none."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from benchmarks.instant import ENDLESS, NOWHERE, InstantEngine
+from gpusched.config import Cache, Config, Run
+from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
+from gpusched.devices.discovery import Discovery
+from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable
+from gpusched.engines.local.engine import LocalEngine
+from gpusched.worker.messages import PipeMessage, Progress, SurveyedWindow, SurveyJob, SymbolWindows
+from tests.engines.workloads import FINGERPRINT
+
+WORKLOAD = "tests.engines.workloads:train"
+START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)
+CPU = Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=2)
+CARDS = tuple(Device(id=f"GPU-{number}", name="card", lightgbm_type="gpu", capacity=1) for number in range(2))
+
+
+class Bench:
+    """An engine, and a batch whose windows it is asked to train."""
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        self.engine = engine
+        spec = BatchSpec(
+            symbols=("A",),
+            start=START,
+            end=END,
+            window_days=181,
+            data_root=str(directory),
+            workload=WORKLOAD,
+            settings={},
+            device="cpu",
+        )
+        self.batch = Batch(id="b", digest="", output_dir=str(directory / "output"), submitted_at=0.0, spec=spec)
+        self.messages: list[PipeMessage] = []
+        self._more = anyio.Event()
+
+    def hear(self, message: PipeMessage) -> None:
+        self.messages.append(message)
+        self._more.set()
+
+    async def launch(self, symbol: str) -> Launched:
+        window = planned(symbol)
+        return await self.engine.launch(self.batch, window, CPU, log=f"b/{window.window.label}.1.log")
+
+    async def train(self, symbol: str) -> End:
+        return await (await self.launch(symbol)).wait(self.hear)
+
+    async def until_it_waits(self) -> None:
+        """Wait until an endless window has said that it waits."""
+        while not any(isinstance(message, Progress) for message in self.messages):
+            self._more = anyio.Event()
+            await self._more.wait()
+
+    async def log(self, symbol: str, offset: int = 0) -> bytes | None:
+        """What is left of a window's log from an offset on."""
+        name, text = f"b/{planned(symbol).window.label}.1.log", b""
+        while (piece := await self.engine.read_log(name, offset)) is not None and piece.data:
+            text, offset = text + piece.data, piece.offset + len(piece.data)
+        return text if piece is not None else None
+
+
+def planned(symbol: str) -> PlannedWindow:
+    return PlannedWindow(window=Window(symbol, START, END), usable_rows=100, fingerprint=FINGERPRINT)
+
+
+@pytest.fixture(params=["local", "instant"])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    found = Discovery(devices=CARDS, notes=())
+    async with contextlib.AsyncExitStack() as stack:
+        engine: Engine
+        if request.param == "local":
+            config = Config(run=Run(workload="tests.devices.workloads:writes"), cache=Cache(dir=tmp_path / "cache"))
+            engine = await stack.enter_async_context(LocalEngine(config, tmp_path / "state", found, mark="contract"))
+        else:
+            engine = InstantEngine(found)
+        yield Bench(engine, tmp_path)
+
+
+async def test_every_device_gets_a_verdict(bench: Bench) -> None:
+    verdicts: list[Verdict] = []
+    await bench.engine.judge(bench.engine.found.devices, "auto", verdicts.append)
+    assert sorted(verdict.device.id for verdict in verdicts) == ["GPU-0", "GPU-1"]
+    assert all(verdict.trains or verdict.why for verdict in verdicts)
+
+
+async def test_a_window_tells_its_result_and_ends(bench: Bench) -> None:
+    window = await bench.launch("A")
+    assert window.pid > 0
+    end = await window.wait(bench.hear)
+    assert (end.exit.exit_code, end.exit.signal, end.violation) == (0, None, None)
+    result = bench.messages[-1]
+    assert isinstance(result, WindowResult)
+    assert result.artifacts_path == f"{bench.batch.output_dir}/{planned('A').window.label}"
+
+
+async def test_a_result_is_verified_after_its_window_has_ended(bench: Bench) -> None:
+    assert bench.engine.verify(bench.batch, planned("A")) is None
+    await bench.train("A")
+    assert bench.engine.verify(bench.batch, planned("A")) == bench.messages[-1]
+    assert bench.engine.verify(bench.batch, planned("B")) is None
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_signal_ends_a_window(bench: Bench, signum: signal.Signals) -> None:
+    window = await bench.launch(ENDLESS)
+    ends: list[End] = []
+
+    async def follow() -> None:
+        ends.append(await window.wait(bench.hear))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(follow)
+        await bench.until_it_waits()
+        window.signal(signum)
+    assert (ends[0].exit.exit_code, ends[0].exit.signal) == (None, signum)
+    assert (ends[0].exit.killer == "gpusched") == (signum == signal.SIGKILL)
+    window.signal(signum)  # nothing happens
+
+
+async def test_whoever_gives_up_waiting_ends_the_window(bench: Bench) -> None:
+    window = await bench.launch(ENDLESS)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(window.wait, bench.hear)
+        await bench.until_it_waits()
+        tasks.cancel_scope.cancel()
+    assert await bench.engine.abandon() == []
+
+
+async def test_abandoned_windows_count_as_gone(bench: Bench) -> None:
+    window = await bench.launch(ENDLESS)
+    ends: list[End] = []
+
+    async def follow() -> None:
+        ends.append(await window.wait(bench.hear))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(follow)
+        await bench.until_it_waits()
+        assert await bench.engine.abandon() == []
+    assert ends[0].exit.exit_code is None
+
+
+async def test_a_workload_that_cannot_be_loaded_is_refused(bench: Bench) -> None:
+    with pytest.raises(WorkloadNotLoadable):
+        await bench.engine.preload(msgspec.structs.replace(bench.batch.spec, workload=NOWHERE))
+
+
+async def test_a_survey_answers_for_every_window(bench: Bench, tmp_path: Path) -> None:
+    dates = ((START, END), (dt.date(2022, 7, 1), dt.date(2022, 12, 27)))
+    windows = {symbol: tuple(Window(symbol, start, end) for start, end in dates) for symbol in ("A", "B")}
+    job = SurveyJob(
+        workload=WORKLOAD,
+        data_root=str(tmp_path),
+        cache_dir=str(bench.engine.cache_dir),
+        settings={"": {}},
+        symbols=tuple(SymbolWindows(symbol, of_symbol) for symbol, of_symbol in windows.items()),
+        output_dir=bench.batch.output_dir,
+        device_types=("cpu",),
+    )
+    await bench.engine.preload(bench.batch.spec, "survey")
+    assert await bench.engine.inspect(job, bench.hear, log="b/survey.log") == "exit code 0"
+    answers = [message.planned.window for message in bench.messages if isinstance(message, SurveyedWindow)]
+    assert answers == [*windows["A"], *windows["B"]]
+
+
+async def test_a_log_is_read_from_any_byte_on(bench: Bench) -> None:
+    assert await bench.log("A") is None
+    await bench.train("A")
+    text = f"trained {planned('A').window.label}\n".encode()
+    assert await bench.log("A") == text
+    assert await bench.log("A", 8) == text[8:]
+    assert await bench.log("A", len(text)) == b""
+    await bench.engine.remove_logs("b")
+    assert await bench.log("A") is None
+
+
+async def test_a_first_supervisor_has_nothing_to_sweep(bench: Bench) -> None:
+    assert await bench.engine.sweep() == ()
+    assert (await bench.train("A")).exit.exit_code == 0

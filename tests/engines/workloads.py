@@ -1,0 +1,25 @@
+"""The workload of the engines' contract: `tests.engines.workloads:train`."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from benchmarks.instant import ENDLESS
+from gpusched.workload import Report, Result, SurveyTask, Task, WindowSurvey
+
+FINGERPRINT = "f" * 64
+
+
+def survey(task: SurveyTask) -> list[WindowSurvey]:
+    return [WindowSurvey(start=dates.start, end=dates.end, bars=100, usable_rows=100) for dates in task.windows]
+
+
+def train(task: Task, directory: Path, report: Report) -> Result:
+    print(f"trained {task.label}", flush=True)
+    if task.symbol == ENDLESS:
+        report("waiting")
+        while True:
+            signal.pause()
+    (directory / "model.txt").write_text("a model")
+    return Result(metrics={}, sample_counts={}, metadata={}, phases={}, fingerprint=FINGERPRINT)

@@ -1,0 +1,82 @@
+"""Batches from Python: `gpusched.submit` and `gpusched.Batch`, on a real daemon."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpusched
+from gpusched.client.batches import BadName, TheDaemons, WaitedTooLong
+from gpusched.client.connection import NoDaemon
+from gpusched.client.symbols import BadSymbol
+from gpusched.config import NoDates, UnknownKey
+from gpusched.errors import InputError
+from tests.server.support import Daemon
+
+
+def submit(daemon: Daemon, symbols: Any, **more: Any) -> gpusched.Batch:
+    given: dict[str, Any] = {"socket": daemon.socket, "start": "2022-01-01", "end": dt.date(2022, 1, 30)} | more
+    settings = {"data.root": daemon.data, "run.workload": "tests.server.workloads:window", "windows.days": 10}
+    return gpusched.submit(symbols, settings=settings | given.pop("settings", {}), **given)
+
+
+def test_a_batch_from_submission_to_results(daemon: Daemon, tmp_path: Path) -> None:
+    batch = submit(daemon, ["A", "B"], output=tmp_path / "out", name="python", priority=3)
+    assert (batch.id, batch.notes, repr(batch)) == ("python", (), "Batch('python')")
+    ended = batch.wait(timeout=60)
+    assert (ended.state, ended.counts) == ("finished", {"succeeded": 6})
+    assert gpusched.Batch("python", socket=daemon.socket).status().finished_at == ended.finished_at
+    frame = batch.results()
+    assert sorted(frame["symbol"]) == ["A"] * 3 + ["B"] * 3
+    assert batch.wait().counts == ended.counts  # of a batch that is finished, it is over at once
+    assert batch.cancel() == 0
+
+
+def test_a_batch_that_takes_long_can_be_left_and_cancelled(daemon: Daemon) -> None:
+    with daemon.fifo():
+        batch = submit(daemon, "FIFO1,FIFO2", name="long")
+        began = time.monotonic()
+        with pytest.raises(WaitedTooLong, match=r"long is not finished after 0.2 s: 6 of 6 windows are left"):
+            batch.wait(timeout=0.2)
+        assert time.monotonic() - began >= 0.2
+        assert batch.cancel() == 6
+        assert batch.wait(timeout=60).counts == {"cancelled": 6}
+
+
+def test_the_symbols_may_be_a_file(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("A\nA\n")
+    batch = submit(daemon, tmp_path / "few.txt")
+    assert batch.id.startswith("few-")
+    (note,) = batch.notes
+    assert "named twice" in note
+    assert batch.wait(timeout=60).state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("kind", "match", "more"),
+    [
+        (UnknownKey, r"settings\['labels.horizen'\]: there is no setting", {"settings": {"labels.horizen": 3}}),
+        (TheDaemons, "daemon.keep_days is the daemon's own", {"settings": {"daemon.keep_days": 3}}),
+        (NoDates, "no end date", {"end": None}),
+        (BadName, "'a b' cannot name a batch", {"name": "a b"}),
+        (NoDaemon, "no daemon answers", {"socket": "/nowhere/s"}),
+        (InputError, "/nowhere", {"settings": {"data.root": "/nowhere"}}),
+    ],
+)
+def test_errors_are_those_of_the_commands(daemon: Daemon, kind: type, match: str, more: dict[str, Any]) -> None:
+    with pytest.raises(kind, match=match):
+        submit(daemon, ["A"], **more)
+
+
+def test_a_symbol_that_cannot_be_one(daemon: Daemon) -> None:
+    with pytest.raises(BadSymbol, match="'A B' cannot be a symbol"):
+        submit(daemon, ["A B"])
+
+
+def test_a_batch_that_is_not_there(daemon: Daemon) -> None:
+    with pytest.raises(InputError, match="nothing"):
+        gpusched.Batch("nothing", socket=daemon.socket).wait()
