@@ -19,7 +19,8 @@ import msgspec
 from benchmarks.event_cost import no_collections
 from benchmarks.makespan import BATCH, RESULT
 from benchmarks.throughput import plan
-from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, DeviceRead, Event, Launch, NodeJoined
+from gpusched.core.commands import Launch
+from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, DeviceRead, Event, NodeJoined
 from gpusched.core.model import Device, Instant, Reading
 from gpusched.core.scheduler import Scheduler
 

@@ -24,14 +24,8 @@ from benchmarks.instant import InstantEngine
 from benchmarks.makespan import BATCH, RESULT
 from benchmarks.throughput import plan
 from gpusched.config import Config, Devices
-from gpusched.core.events import (
-    AttemptEnded,
-    AttemptStarted,
-    BatchSubmitted,
-    Launch,
-    NodeJoined,
-    WindowMoved,
-)
+from gpusched.core.commands import Launch
+from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, NodeJoined, WindowMoved
 from gpusched.core.model import Device, Instant
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Finished

@@ -23,6 +23,7 @@ from gpusched.client.drawing import run as live
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.overview import Overview
 from gpusched.client.views.panels import Cursor
+from gpusched.core.commands import Command, Launch
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -31,9 +32,7 @@ from gpusched.core.events import (
     BatchSubmitted,
     ChangeAdvanced,
     ChangeMade,
-    Command,
     Event,
-    Launch,
     NodeJoined,
     ProgressReported,
     WindowsAdded,

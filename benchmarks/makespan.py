@@ -18,18 +18,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from gpusched.core.commands import CheckResults, Command, Launch
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import (
-    AttemptEnded,
-    AttemptStarted,
-    BatchSubmitted,
-    CheckResults,
-    Command,
-    Event,
-    Launch,
-    NodeJoined,
-    ResultsChecked,
-)
+from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, Event, NodeJoined, ResultsChecked
 from gpusched.core.model import CPU, Batch, BatchSpec, Device, Instant, PlannedWindow, Window, WindowKey, WindowResult
 from gpusched.core.scheduler import Scheduler
 

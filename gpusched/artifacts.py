@@ -70,6 +70,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     workload: str
     #: the settings that the workload got, its own defaults included
     workload_settings: Any = None
+    #: hex digest of its code; None: gpusched's own, whose version is among the details
+    workload_code: str | None = None
     device_type: DeviceType
     #: UUID of the GPU, or "cpu"
     device: str

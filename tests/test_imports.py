@@ -1,4 +1,4 @@
-"""Who may import whom: the contracts of `pyproject.toml`, and what they cannot say."""
+"""Who may import whom: the contracts of `pyproject.toml`, and rules that they cannot express."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_what_starts_often_is_light(module: str) -> None:
 
 
 def test_a_client_is_lighter_than_a_daemon() -> None:
-    """What answers within a quarter of a second has no time for an event loop, a database or a user interface."""
+    """A command of a quarter of a second has no time for an event loop, a database or a user interface."""
     done = run("-c", "import sys, gpusched.client.connection; print(*sys.modules)")
     assert sorted({"anyio", "asyncio", "sqlite3", "pynvml", "rich"} & set(done.stdout.split())) == []
 

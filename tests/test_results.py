@@ -1,4 +1,4 @@
-"""`load_results`, and what is loaded by a row of it."""
+"""`load_results`, and loading from a row of it."""
 
 from __future__ import annotations
 

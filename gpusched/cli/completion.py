@@ -142,6 +142,8 @@ def _fixed(*words: str) -> Callable[..., tuple[str, ...]]:
 #: completers by the name of the argument
 _COMPLETERS: dict[str, Callable[..., Any]] = {
     "batch": _from_daemon(_batches),
+    "a": _from_daemon(_batches),
+    "b": _from_daemon(_batches),
     "window": _from_daemon(_windows),
     "target": _from_daemon(_targets),
     "on": _from_daemon(_devices),

@@ -251,6 +251,13 @@ def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("--metric", metavar="NAME", help="the metric of the heat map (validation_auc)")
 
 
+def _two(command: argparse.ArgumentParser) -> None:
+    for name in ("a", "b"):
+        command.add_argument(name, metavar=name.upper(), help="id of a batch, or the directory of its results")
+    command.add_argument("--metric", action="append", default=[], metavar="NAME", help="only this one; repeatable")
+    command.add_argument("--windows", action="store_true", help="list all windows, not only the greatest differences")
+
+
 def _shell(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "shell", choices=("bash", "zsh", "fish"), help='use it with: eval "$(gpusched completion bash)"'
@@ -330,9 +337,15 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "status": ("commands.queries:status", "the state of batches", (_maybe_batch, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
     "show": ("commands.queries:show", "all details of a window", (_one_window, _json)),
+    "explain": ("commands.queries:explain", "why a window waits, device by device", (_one_window, _json)),
     "logs": ("commands.queries:logs", "the output of a window", (_one_window, _log)),
     "results": ("commands.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
     "report": ("commands.report:report", "a batch as one HTML file: timeline, devices, metrics", (_report, _json)),
+    "compare": (
+        "commands.compare:compare_batches",
+        "the same windows of two batches side by side, and their differences",
+        (_two, _json),
+    ),
     "top": ("commands.queries:top", "a live view of the daemon, with keys to control it", (_once,)),
     "cancel": ("commands.control:cancel", "end running windows, drop waiting ones", (_target, _json)),
     "hold": ("commands.control:hold", "start nothing more of it", (_target, _json)),

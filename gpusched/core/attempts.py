@@ -5,12 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from gpusched.core.books import Books
+from gpusched.core.commands import Terminate
 from gpusched.core.devices import Devices
-from gpusched.core.events import (
-    AttemptEnded,
-    AttemptStarted,
-    Terminate,
-)
+from gpusched.core.events import AttemptEnded, AttemptStarted
 from gpusched.core.failures import Retry, is_own, judge, signature, stopped, trained
 from gpusched.core.model import HoldReason, Instant, WindowResult
 from gpusched.core.queue import BatchQueue, Entry

@@ -1,4 +1,4 @@
-"""The scheduler's inputs, events (past tense), and its outputs: records to be stored and commands to be carried out.
+"""The scheduler's inputs, events (past tense), and the records that it has stored; its commands are `core.commands`.
 
 `Scheduler.handle(event, now)` answers each event with records and commands. The records are committed first; only then
 are the commands carried out. Every event about a process carries the number of its attempt, so that a late exit of
@@ -22,7 +22,6 @@ from gpusched.core.model import (
     HostReading,
     PlannedWindow,
     Reading,
-    Slot,
     WindowKey,
 )
 from gpusched.core.states import Ending, State, Usage
@@ -250,6 +249,8 @@ class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="batch_accept
     windows: tuple[tuple[PlannedWindow, State], ...]
     #: number of windows, from the first, that were recorded by `WindowsAdded` before
     added: int = 0
+    #: windows by status
+    counts: dict[str, int] = {}
     notes: DataNotes = {}
     at: float
 
@@ -374,39 +375,3 @@ Record = (
 )
 #: an entry of the stream that followers receive, in order
 Update = Record | ProgressReported
-
-# -- commands: carried out once the records are committed --------------------------------------------------------------
-
-
-class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """Fork the process of an attempt. Answered by `AttemptStarted` and `AttemptEnded`, or by the latter alone."""
-
-    key: WindowKey
-    attempt: int
-    slot: Slot
-
-
-class Terminate(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask the process group of a running attempt to end (SIGTERM)."""
-
-    key: WindowKey
-    attempt: int
-
-
-class CheckResults(msgspec.Struct, frozen=True, kw_only=True):
-    """Check that the results of a batch, all of whose windows are finished, exist. Answered by `ResultsChecked`."""
-
-    batch_id: str
-    #: unique number of the check
-    check: int
-    labels: tuple[str, ...]
-
-
-class Kill(msgspec.Struct, frozen=True, kw_only=True):
-    """End the process group of a running attempt (SIGKILL)."""
-
-    key: WindowKey
-    attempt: int
-
-
-Command = Launch | Terminate | Kill | CheckResults

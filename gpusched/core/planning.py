@@ -215,12 +215,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def to_replace(self) -> int:
         """The number of results of other parameters or data that new ones will replace."""
-        return sum(window.replaces == "result" for window in self.to_train)
+        return self._trained_over("result")
 
     @property
     def to_move_aside(self) -> int:
         """The number of results' places that are taken by something else."""
-        return sum(window.replaces == "stranger" for window in self.to_train)
+        return self._trained_over("stranger")
+
+    def _trained_over(self, replaces: str) -> int:
+        return sum(window.replaces == replaces and action(window) == "train" for window in self.windows)
 
     def _that(self, wanted: Action) -> tuple[PlannedWindow, ...]:
         return tuple(window for window in self.windows if action(window) == wanted)

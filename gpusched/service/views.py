@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import msgspec
 
 from gpusched import clock
@@ -18,6 +16,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Batch, DataNote
 from gpusched.core.pool import Pool
+from gpusched.core.reasons import Explanation, Hindrance, summary
 from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
 from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
 from gpusched.core.worth import is_constant
@@ -27,6 +26,7 @@ from gpusched.protocol import (
     BatchStatus,
     Delta,
     DeviceStatus,
+    Explained,
     ResultLine,
     StoryLine,
     WindowDetail,
@@ -122,6 +122,19 @@ def window_detail(
     )
 
 
+def explained(row: WindowRow, told: Explanation | None, unwritable: str | None) -> Explained:
+    """What a window does. `told` by the scheduler; None: only the store remembers it, so its batch is finished.
+
+    `unwritable`: why the store cannot be written.
+    """
+    if told is None:
+        told = Explanation(status=status_of(row.state), summary=summary(row.state))
+    if unwritable is not None and not isinstance(row.state, Finished):
+        store = Hindrance("store", f"nothing is launched while the store cannot be written: {unwritable}")
+        told = msgspec.structs.replace(told, hindrances=(store, *told.hindrances))
+    return Explained(key=row.key, explanation=told)
+
+
 def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
     """The devices of the pool, in its order."""
     return tuple(
@@ -177,8 +190,8 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         state="open",
         held_reason=None,
         finished_at=None,
-        constants=sum(is_constant(state) for _, state in record.windows),
-        counts=dict(Counter(status_of(state) for _, state in record.windows)),
+        constants=sum(is_constant(state) for _, state in record.windows) if record.counts.get("reused") else 0,
+        counts=record.counts,
     )
 
 

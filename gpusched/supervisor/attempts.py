@@ -14,13 +14,13 @@ from pathlib import Path
 
 import anyio
 
+from gpusched.core.commands import Launch
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     DeviceLost,
     DeviceRead,
     Event,
-    Launch,
     ProcessStuck,
     ProgressReported,
 )

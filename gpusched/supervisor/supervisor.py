@@ -23,22 +23,18 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import clock, outputs
+from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminate
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
     BatchRecovered,
-    CheckResults,
-    Command,
     DeviceLost,
     DeviceRead,
     Event,
-    Kill,
-    Launch,
     Record,
     ResultsChecked,
     ShutdownRequested,
     SliceGranted,
-    Terminate,
     TimePassed,
 )
 from gpusched.core.model import Batch, DataNotes, Instant, PlannedWindow, WindowKey
@@ -272,6 +268,8 @@ class Supervisor:
             return
         for command in commands:
             self._act(command, tasks)
+        for batch_id in self._index.take_behind():
+            tasks.start_soon(self._index.gather, batch_id)
         waiters, self._commit_waiters = self._commit_waiters, []
         for waiter in waiters:
             waiter.set()

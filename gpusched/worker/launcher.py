@@ -43,12 +43,14 @@ import msgspec
 
 from gpusched.worker import linux
 from gpusched.worker.child import BLOCKED_SIGNALS, become_window
-from gpusched.worker.loading import load_function, load_module
+from gpusched.worker.code import imported_files
+from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
     Forked,
     Gone,
+    Imported,
     LauncherReply,
     LauncherRequest,
     Needs,
@@ -159,6 +161,7 @@ class Launcher:
             for name in imports if needed_by == "window" else ():
                 _import(name)
         except Exception as error:  # a user's module can raise anything
+            self._send(Imported(files=imported_files(code_of(workload))))
             failure = error_message("bad_parameters", error)
             self._send(
                 PreloadFailed(
@@ -172,6 +175,8 @@ class Launcher:
             importlib.invalidate_caches()
             return False
         self._preloaded.add((workload, needed_by))
+        if files := imported_files(code_of(workload)):
+            self._send(Imported(files=files))
         if needed_by == "window":
             prepare_to_fork()
             self._shared_bytes = linux.own_bytes()

@@ -155,6 +155,21 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     killed: bool = False
 
 
+class Stamp(msgspec.Struct, frozen=True, array_like=True):
+    """The state of a file when it was read, or zeros for one that could not be seen."""
+
+    path: str
+    mtime_ns: int
+    size: int
+    inode: int
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True, tag="imported"):
+    """The files of a user's workload that the launcher has imported: once one has changed, it runs old code."""
+
+    files: tuple[Stamp, ...]
+
+
 class Preloaded(msgspec.Struct, frozen=True, kw_only=True, tag="preloaded"):
     """The requested modules are imported: forked processes inherit them."""
 
@@ -174,7 +189,7 @@ class PreloadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="preload_fail
     traceback: str
 
 
-LauncherReply = Forked | Refused | Gone | Preloaded | PreloadFailed
+LauncherReply = Forked | Refused | Gone | Imported | Preloaded | PreloadFailed
 
 
 # -- window process → supervisor, one JSON object a line ---------------------------------------------------------------

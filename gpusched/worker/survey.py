@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from gpusched import artifacts
 from gpusched.core.model import PlannedWindow, Window, WindowResult
-from gpusched.worker.loading import load_function, load_module
+from gpusched.worker.identity import Identity
+from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import (
     Started,
     SurveyDone,
@@ -20,7 +23,7 @@ from gpusched.worker.messages import (
     SurveyFailed,
     SurveyJob,
 )
-from gpusched.worker.settings import made_settings
+from gpusched.worker.settings import made_settings, plain_settings
 from gpusched.worker.stream import Stream, encodable, error_message
 from gpusched.worker.window import error_kind
 from gpusched.workload import (
@@ -62,6 +65,7 @@ def run_survey(job: SurveyJob, send: Send) -> None:
                     shared=shared,
                 )
                 result = _complete(task, survey(task))
+                identity = Identity(job.workload, code_of(job.workload), plain_settings(task.settings), job.data_root)
             except BadParameters:
                 raise  # no symbol would fare better
             except NoData as error:
@@ -77,7 +81,8 @@ def run_survey(job: SurveyJob, send: Send) -> None:
                     send(about)
                     told = about
                 for window, seen in zip(windows, result.windows, strict=True):
-                    send(_surveyed(job, window, seen))
+                    fingerprint = identity.fingerprint(window.symbol, window.start, window.end, seen.fingerprint)
+                    send(_surveyed(job, window, msgspec.structs.replace(seen, fingerprint=fingerprint)))
 
 
 def _by_point(windows: Sequence[Window]) -> dict[str, list[Window]]:

@@ -22,7 +22,8 @@ from gpusched.core.model import DeviceType, WindowResult
 from gpusched.directories import NotOurs
 from gpusched.worker import linux
 from gpusched.worker.cuda import CudaError, require_device
-from gpusched.worker.loading import load_function, load_module
+from gpusched.worker.identity import Identity
+from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
 from gpusched.worker.settings import made_settings, plain_settings
 from gpusched.worker.stream import MergedProgress, Stream, error_message
@@ -46,14 +47,27 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
     began = time.monotonic()
     function = load_function(job.workload)
     task = msgspec.structs.replace(job.task, settings=made_settings(job.workload, job.task.settings))
-    opens_device = getattr(load_module(job.workload), "OPENS_DEVICE", True)
+    module = load_module(job.workload)
+    opens_device = getattr(module, "OPENS_DEVICE", True)
     device_seen = require_device(task.device, task.device_type) if opens_device else None
     partial = Partial(Path(job.output_dir), task.label, guarded=job.guarded)
     try:
+        settings, code = plain_settings(task.settings), code_of(job.workload)
+        identity = Identity(job.workload, code, settings, task.data_root)
+        # Taken before the training, which may see the data of that moment or, at worst, newer ones.
+        fingerprint = identity.fingerprint(task.symbol, task.start, task.end, None)
         result = function(task, partial.path, report)
         _check_type(job, result)
+        if result.fingerprint is not None and hasattr(module, "survey"):
+            fingerprint = identity.fingerprint(task.symbol, task.start, task.end, result.fingerprint)
         report("commit")
-        metadata = _metadata(job, task, result, device_seen, time.monotonic() - began)
+        metadata = msgspec.structs.replace(
+            _metadata(job, task, result, fingerprint),
+            device_seen=device_seen,
+            workload_settings=settings,
+            workload_code=code.digest,
+            seconds=round(time.monotonic() - began, 6),
+        )
         path = partial.commit(metadata)
     except BaseException:
         with contextlib.suppress(OSError):  # it is swept later
@@ -112,7 +126,7 @@ def _check_type(job: WindowJob, result: object) -> None:
         raise BadParameters(f"workload {job.workload!r} returned metadata that gpusched writes: {', '.join(taken)}")
 
 
-def _metadata(job: WindowJob, task: Task, result: Result, device_seen: str | None, seconds: float) -> Metadata:
+def _metadata(job: WindowJob, task: Task, result: Result, fingerprint: str | None) -> Metadata:
     plain = msgspec.to_builtins(result, enc_hook=_plain)
     return Metadata(
         label=task.label,
@@ -120,16 +134,14 @@ def _metadata(job: WindowJob, task: Task, result: Result, device_seen: str | Non
         start=task.start,
         end=task.end,
         workload=job.workload,
-        workload_settings=plain_settings(task.settings),
         device_type=task.device_type,
         device=task.device,
-        device_seen=device_seen,
-        fingerprint=None if result.fingerprint is None else device_fingerprint(result.fingerprint, task.device_type),
+        fingerprint=None if fingerprint is None else device_fingerprint(fingerprint, task.device_type),
         metrics=plain["metrics"],
         sample_counts=plain["sample_counts"],
         constant=plain["constant"],
         phases=plain["phases"],
-        seconds=round(seconds, 6),
+        seconds=0.0,
         trained_at=dt.datetime.now(dt.UTC),
         details=plain["metadata"],
     )

@@ -1,4 +1,4 @@
-"""What the benchmarks count: nothing that a command starts may escape, however it ends."""
+"""The benchmarks count every process that a command starts: none may escape, however it ends."""
 
 from __future__ import annotations
 

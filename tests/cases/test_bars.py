@@ -1,7 +1,7 @@
-"""Bars as people have them, in the layouts of some 25 sources, sound and broken: what is read, what is refused, and
-what is said. A wrong model is never planned without a word.
+"""Bars as people have them, in the layouts of some 25 sources, sound and broken:
+bars that are read, bars that are refused, and the words for it. A wrong model is never planned without a word.
 
-Each directory of `bars/` has `symbols.txt`, `data/`, `command.txt` and `expected.txt`, a line that says what is right.
+Each directory of `bars/` has `symbols.txt`, `data/`, `command.txt` and `expected.txt`, a line with the right answer.
 `EXPECTED` is that line for a machine.
 """
 
@@ -21,7 +21,7 @@ BARS = Path(__file__).with_name("bars")
 class Expected(msgspec.Struct, frozen=True):
     #: the first window of each symbol, or `refused`
     actions: tuple[str, ...]
-    #: regular expressions that what is said matches, in any case
+    #: regular expressions that the output matches, in any case
     words: tuple[str, ...] = ()
     #: bars of the first window; None: as many as may be
     bars: int | None = None

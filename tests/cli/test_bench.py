@@ -1,4 +1,4 @@
-"""`gpusched bench`: like for like, and what limits it."""
+"""`gpusched bench`: like for like, and its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doctor --build-cuda`, with a pip and a compiler that are made up: what it asks them for, and what is left of it."""
+"""`doctor --build-cuda`, with a pip and a compiler that are made up: their arguments, and the files left behind."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ esac
 
 
 class Place(Command):
-    """The command where LightGBM is made up, and so is what builds it."""
+    """The command where LightGBM is made up, and so are the tools that build it."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -100,7 +100,7 @@ class Place(Command):
         return " ".join((err + out).split())
 
     def calls(self, word: str) -> list[list[str]]:
-        """What pip was asked for."""
+        """The arguments of each call of pip."""
         every = [json.loads(line) for line in (self.pip / "calls").read_text().splitlines()]
         return [call for call in every if call[0] == word]
 
@@ -175,7 +175,7 @@ def test_it_is_built_for_the_gpus_that_are_used_and_tried_on_them(place: Place) 
     place.plan["lightgbm"] = LIGHTGBM.format(which="new", train=trains)
     assert "the new LightGBM does not train here: out of memory" in place.build(*left_out, code=4)
     assert place.which == "old"
-    # what was built is kept, for what keeps it from training may pass
+    # the build is kept, for the reason why it does not train may pass
     flag.touch()
     told = place.build(*left_out)
     assert "for sm_86, sm_89 (NVIDIA RTX 6000 Ada Generation) is built already" in told
@@ -295,7 +295,7 @@ def test_it_asks_and_no_is_no(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
         assert build_cuda._agreed() is agreed
 
 
-# -- what it takes -----------------------------------------------------------------------------------------------------
+# -- requirements ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

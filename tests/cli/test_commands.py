@@ -1,4 +1,4 @@
-"""plan, run, train, demo and config, as they are typed: what goes in, what comes out, and what is said of mistakes."""
+"""plan, run, train, demo and config, as they are typed: arguments, output, and the messages for mistakes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Shell:
         return Ended(code, out, err)
 
     def refused(self, *arguments: str, code: int) -> str:
-        """What is said of a mistake: a problem and a remedy, on stderr alone."""
+        """The message for a mistake: a problem and a remedy, on stderr alone."""
         ended = self(*arguments)
         assert (ended.code, ended.out) == (code, ""), ended
         assert re.fullmatch(r"gpusched: .+\n  .+\n", ended.err), ended.err
@@ -69,7 +69,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return Shell(tmp_path, capsys)
 
 
-# -- what is typed wrong -----------------------------------------------------------------------------------------------
+# -- wrong arguments ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_what_control_characters_are_in_is_shown_without_them(shell: Shell) -> N
     assert "\x1b" not in err
 
 
-# -- what is typed right -----------------------------------------------------------------------------------------------
+# -- right arguments ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["", "plan", "run", "train", "demo", "config", "doctor"])
@@ -544,7 +544,7 @@ def test_a_working_directory_that_was_removed_is_told(shell: Shell, typed: tuple
 
 
 def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:
-    """Notes go to stderr; what was asked for goes to stdout."""
+    """Notes go to stderr, the answer to stdout."""
     done = to_full_disk(gpusched, "plan", "symbols.txt", *DATES, full="stderr", unbuffered="1")
     assert "2022-01-01_to_" in done.stdout
 

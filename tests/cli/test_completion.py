@@ -1,4 +1,4 @@
-"""Shell completion: what a shell is told, and what bash makes of it."""
+"""Shell completion: the words offered, and bash's use of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def words(line: str, directory: Path, socket: str = "") -> list[str]:
-    """What is offered at the end of `line`."""
+    """The words offered at the end of `line`."""
     answer = directory / "answer"
     environment = os.environ | {
         "_ARGCOMPLETE": "1",

@@ -1,4 +1,4 @@
-"""The doctor tells what works, and never makes things worse."""
+"""The doctor tells which devices work, and never makes things worse."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_it_names_the_gpus_and_those_that_the_configuration_leaves_out(gpusched:
     )
 
 
-# -- what findings mean ------------------------------------------------------------------------------------------------
+# -- meaning of findings -----------------------------------------------------------------------------------------------
 
 ON_GPU = Trial(trained=True, device="NVIDIA A40")
 ON_PROCESSOR = Trial(trained=True, device="cpu-haswell-AMD EPYC")
@@ -308,7 +308,7 @@ def test_notes_on_gpus_end_with_what_to_do() -> None:
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     good = doctor._space_check("cache", tmp_path / "not" / "yet" / "there", "give another")
-    assert good.status in ("ok", "warning")  # by what is free on this machine
+    assert good.status in ("ok", "warning")  # by the room on this machine
     assert "can be written" in good.message
     assert not (tmp_path / "not").exists()
     bad = doctor._space_check("cache", tmp_path / "file" / "below", "give another")

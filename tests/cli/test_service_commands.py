@@ -122,7 +122,7 @@ def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client
     assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number; set data.decimal")
     _, err = client.said(*asked[:-1])
     assert "Nothing to train: `gpusched windows nothing` has the reasons" in err
-    # Mended, the same question is asked anew; and a retry runs what was refused.
+    # Mended, the same question is asked anew; and a retry runs the refused windows.
     data = client.daemon.data
     (data / "REFUSED").touch()
     assert client.json(*asked)["windows"]["succeeded"] == 2
@@ -360,7 +360,7 @@ def test_other_limits_of_a_batch_at_work_are_applied_and_told(client: Client) ->
 
 
 def test_terms_that_nobody_asks_for_stay_as_they_are(client: Client) -> None:
-    """Whoever submits it again only to wait for it does not reset what others have set."""
+    """Whoever submits it again only to wait for it does not reset the terms that others have set."""
     with client.daemon.fifo():
         client.submit("steady", "FIFO", more=("--set", "run.timeout_s=1000", "--priority", "3"))
         again = ("submit", client.symbols("FIFO"), "--name", "steady", *ASKED)
@@ -408,6 +408,34 @@ def test_devices_are_drained_and_opened_again(client: Client) -> None:
     assert client.table("resume")[0]["health"] == "open"
 
 
+def test_why_a_window_waits(client: Client) -> None:
+    client("drain", "cpu")
+    try:
+        client.submit("waits", "S0", more=("--priority", "1"))
+        client.submit("behind", "S1")
+        window = next(line["window"] for line in client.json("windows", "behind")["windows"])
+        assert client("explain", window).splitlines() == [
+            "queued: waits for attempt 1",
+            "waits (priority 1, here 0) goes first; `gpusched priority behind N` changes that",
+            "cpu: draining: drained by request",
+        ]
+        assert client.json("explain", window) == {
+            "window": window,
+            "status": "queued",
+            "summary": "waits for attempt 1",
+            "hindrances": [{"kind": "turn", "text": "waits (priority 1, here 0) goes first"}],
+            "devices": [{"device_id": "cpu", "reason": "draining: drained by request"}],
+        }
+        client("hold", "behind")
+        told = client("explain", window).splitlines()
+        assert "its batch is held: held by request; `gpusched release behind` lets it go on" in told
+        client("release", "behind")
+    finally:
+        client("resume", "cpu")
+    finished(client.daemon, "behind")
+    assert client("explain", window) == "succeeded: finished after 1 attempt\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [
@@ -416,6 +444,8 @@ def test_devices_are_drained_and_opened_again(client: Client) -> None:
         (("show", "nosuch"), 2, "BATCH/LABEL"),
         (("show", f"nosuch/{LABEL}"), 4, "nosuch"),
         (("logs", "a/"), 2, "BATCH/LABEL"),
+        (("explain", "nosuch"), 2, "BATCH/LABEL"),
+        (("explain", f"nosuch/{LABEL}"), 4, "nosuch"),
         (("cancel", "nosuch"), 4, "there is no batch nosuch"),
         (("drain", "GPU-1"), 4, "there is no device GPU-1"),
         (("drain", "cpuu"), 4, "did you mean cpu?"),
@@ -473,3 +503,26 @@ def test_a_daemon_of_another_version_is_named(
 def test_what_only_the_daemon_decides_is_not_dropped_in_silence(client: Client, setting: str) -> None:
     refused = client.error("submit", client.symbols("S0"), *ASKED, "--set", setting, code=2)
     assert f"{setting.partition('=')[0]} is the daemon's own setting" in refused
+
+
+def test_two_batches_side_by_side(client: Client) -> None:
+    """One by its id, one by its directory; a window that only one has is counted."""
+    client.done("one", "S0", "S1")
+    client.done("other", "S0", "S2")
+    directory = client.json("status", "other")["output_dir"]
+    found = client.json("compare", "one", directory)
+    assert [window["window"][:2] for window in found["windows"]] == ["S0", "S0"]
+    assert (len(found["only_a"]), len(found["only_b"])) == (2, 2)
+    (difference,) = found["differences"]
+    assert (difference["metric"], difference["difference"], difference["interval"]) == ("auc", 0.0, [0.0, 0.0])
+    out, err = client.said("compare", "one", directory, "--windows")
+    lines = out.splitlines()
+    assert lines[1].split("\t") == ["auc", "0.5000", "0.5000", "+0.0000", "+0.0000..+0.0000", "2", "0/0/2"]
+    assert lines[3].split("\t") == [LABEL, "0.5000", "0.5000", "+0.0000"]
+    assert "2 only in A, left out: S1_2022-01-01_to_2022-01-10, S1_2022-01-11_to_2022-01-20" in err
+    assert "have no metric 'aux'; did you mean 'auc'?" in client.error(
+        "compare", "one", "other", "--metric=aux", code=2
+    )
+    client.done("third", "S9")
+    assert "one and third have no window in common" in client.error("compare", "one", "third", code=4)
+    assert "nobody" in client.error("compare", "one", "nobody", code=4)

@@ -1,4 +1,4 @@
-"""`gpusched top`: what it knows, and its frames compared with what has been looked at."""
+"""`gpusched top`: its view, and its frames compared with those that a person has read."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def device(number: int) -> DeviceStatus:
 
 
 class Told:
-    """What a daemon would tell, without one."""
+    """The answers of a daemon, without one."""
 
     def batches(self) -> tuple[BatchStatus, ...]:
         return (
@@ -202,7 +202,7 @@ LISTINGS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, object]
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What a listing prints: on a terminal of some width, or in a pipe."""
+    """The text of a listing: on a terminal of some width, or in a pipe."""
 
     @contextlib.contextmanager
     def told(options: argparse.Namespace) -> Iterator[Told]:

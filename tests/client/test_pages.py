@@ -1,4 +1,4 @@
-"""The pages and boxes of `gpusched top` that Textual lays out, compared with what has been looked at."""
+"""The pages and boxes of `gpusched top` that Textual lays out, compared with frames that a person has read."""
 
 from __future__ import annotations
 

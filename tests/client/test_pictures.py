@@ -1,4 +1,4 @@
-"""The README's pictures show what is drawn now: `python -m benchmarks.picture` draws them anew."""
+"""The README's pictures show the frames of today: `python -m benchmarks.picture` draws them anew."""
 
 from __future__ import annotations
 

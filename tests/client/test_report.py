@@ -121,7 +121,7 @@ class Seen(HTMLParser):
             self.words += data
 
 
-#: says on what kind of axis the browser has drawn the timeline, and where the bars of slot 0 begin
+#: says on which kind of axis the browser has drawn the timeline, and where the bars of slot 0 begin
 TELLS_AXIS = """<script>addEventListener("load", () => {
   const figure = document.querySelector(".js-plotly-plot"), bars = figure.querySelectorAll(".bars .point path")
   const left = [...bars].map(bar => bar.getBoundingClientRect().left).slice(0, 6).filter((_, i) => i % 2 == 0)

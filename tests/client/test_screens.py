@@ -1,4 +1,4 @@
-"""What is drawn, compared with what has been looked at: `golden/NAME-WIDTH.txt`. A missing file is written."""
+"""Frames, compared with those that a person has read: `golden/NAME-WIDTH.txt`. A missing file is written."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def renderables() -> list[RenderableType]:
 def test_ascii_alone_where_the_encoding_knows_no_more(width: int, height: int) -> None:
     for what in renderables():
         assert drawn(what, width, height, encoding="ascii").isascii()
-        # What does not fit ASCII must not only survive the encoder: latin-1 could take some of it.
+        # Characters beyond ASCII must not only survive the encoder: latin-1 could take some of it.
         assert drawn(what, width, height, encoding="latin-1").isascii()
 
 
@@ -134,7 +134,7 @@ def test_a_frame_is_drawn_in_time() -> None:
         began = time.thread_time()
         screen.print(frame)
         taken.append(time.thread_time() - began)
-    # The best, of this thread's own time: what others take of the machine says nothing.
+    # The best, of this thread's own time: the load by others says nothing.
     assert min(taken) < 5e-3
 
 

@@ -1,4 +1,4 @@
-"""The view of a batch follows what the real scheduler says."""
+"""The view of a batch follows the real scheduler."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_the_counts_agree_with_the_scheduler_to_the_end() -> None:
     assert look.view.finished
 
 
-# -- rate ------------------------------------------------------------------------------------------------------------
+# -- rate --------------------------------------------------------------------------------------------------------------
 
 
 def test_the_rate_is_that_of_the_windows_so_far() -> None:
@@ -233,7 +233,7 @@ def test_a_clock_that_stands_still_has_no_rate() -> None:
     assert view.rate(0.0) == 0
 
 
-# -- bounds and cost -------------------------------------------------------------------------------------------------
+# -- bounds and cost ---------------------------------------------------------------------------------------------------
 
 
 def test_failures_are_kept_in_bounds_and_counted_beyond() -> None:
@@ -265,7 +265,7 @@ def test_an_update_costs_next_to_nothing() -> None:
     assert each < 20e-6
 
 
-# -- reasons ---------------------------------------------------------------------------------------------------------
+# -- reasons -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

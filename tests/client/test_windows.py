@@ -1,4 +1,4 @@
-"""The windows of a batch in `gpusched top`: what the list knows, and its frames compared with what was looked at."""
+"""The windows of a batch in `gpusched top`: the list, and its frames compared with those that a person has read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs in windows: what counts as a result, what as a failure, and that nothing of one is left."""
+"""Programs in windows: results, failures, and that no process of one is left."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_what_a_program_leaves_running_is_killed(tmp_path: Path, start: st
 
 
 async def test_a_program_may_use_the_time_it_is_given_to_stop(tmp_path: Path, fifo: Callable[[str], Fifo]) -> None:
-    """Even if it ends with 0 then: what it leaves is not a whole result."""
+    """Even if it ends with 0 then: its files are not a whole result."""
     async with commands(tmp_path) as c:
         ready, never = fifo("ready"), fifo("never")
         argv = c.shell(f"trap 'echo stopped; exit 0' TERM\necho 1 > {ready.path}\nread line < {never.path}")

@@ -1,4 +1,4 @@
-"""What can be set, where each value comes from, and what is said of a value that cannot be."""
+"""The settings, the origin of each value, and the errors of impossible values."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_the_service_manager_names_its_directories(monkeypatch: pytest.MonkeyPat
     assert (config.cache.dir, config.daemon.state_dir) == (Path("/var/cache/one"), Path("/var/lib/one"))
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_whole_numbers_are_numbers_where_fractions_may_be() -> None:
     assert math.isclose(loaded("labels.threshold=-0.5").config.labels.threshold, -0.5)
 
 
-# -- what a batch asks for ---------------------------------------------------------------------------------------------
+# -- specification of a batch ------------------------------------------------------------------------------------------
 
 
 def spec(*flags: Sequence[str] | str) -> Any:

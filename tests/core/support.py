@@ -5,21 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
+from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminate
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
     BatchSubmitted,
-    CheckResults,
-    Command,
     Event,
     HostRead,
-    Kill,
-    Launch,
     NodeJoined,
     Record,
     ResultsChecked,
-    Terminate,
     TimePassed,
 )
 from gpusched.core.model import (

@@ -70,7 +70,7 @@ def test_two_cannot_outvote_one_nor_one_of_two() -> None:
 
 
 def test_a_symbol_is_asked_for_its_own_span_only() -> None:
-    """One that is listed later or delisted earlier lacks nothing, and does not vote on what it does not span."""
+    """One that is listed later or delisted earlier lacks nothing, and does not vote on days that it does not span."""
     whole = weekdays(30)
     late, early = days(whole[80:]), days(whole[:40])
     assert missing_days({"A": days(whole), "B": days(whole), "late": late, "early": early}) == {}

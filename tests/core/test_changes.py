@@ -1,4 +1,4 @@
-"""What is asked of many windows is done in slices: in order, completely, and across a restart."""
+"""Changes of many windows are made in slices: in order, completely, and across a restart."""
 
 from __future__ import annotations
 

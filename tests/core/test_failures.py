@@ -1,4 +1,4 @@
-"""What an end means, and whether trying again can help."""
+"""The judgement of an end: its kind, and whether trying again can help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device type has a batch done first, from what a window took on each."""
+"""Which device type has a batch done first, from the seconds of a window on each."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_lower_bound_that_is_beyond_the_other_is_certain_and_said() -> None:
     assert (choice.device, choice.mixed_seconds) == ("cpu", None)
     assert "; CUDA: over 8 s on 2 GPUs. Training on the CPU" in choice.reason
     assert fastest.is_certain(choice, (CORES, CARDS))
-    # of few windows it is not: what takes more than half a second may take 0.6 s, as many do on the processors
+    # of few windows it is not: a window of more than half a second may take 0.6 s, as many do on the processors
     few = fastest.fastest(windows(8), (CORES, CARDS), {CORES: timing(CORES, 0.6), CARDS: found[CARDS]})
     assert few.device == "cpu"
     assert not fastest.is_certain(few, (CORES, CARDS))

@@ -1,4 +1,4 @@
-"""Devices come and go while windows run: trials, joins, and what vanishes."""
+"""Devices come and go while windows run: trials, joins, and losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host's memory is shared out as a GPU's is: what is expected is set aside, and what ran out costs no try."""
+"""The host's memory is shared out as a GPU's is: expected memory is set aside, and running out costs no try."""
 
 from __future__ import annotations
 

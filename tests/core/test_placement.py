@@ -167,18 +167,18 @@ def test_what_is_worth_waiting_for() -> None:
     assert soonest(without="GPU-0 GPU-1") is None
     pool.set_health("GPU-1", "draining", "by request")
     assert soonest() == "GPU-0"
-    # what ours use will be free again
+    # memory of ours will be free again
     pool.started(slot, 77)
     pool.observe(reading(free=2 * GIB, total=8 * GIB, processes={77: 5 * GIB, 99: GIB}))
     assert soonest() == "GPU-0"
-    # what others use will not
+    # memory of others will not
     pool.observe(reading(free=2 * GIB, total=8 * GIB, processes={77: 2 * GIB, 99: 4 * GIB}))
     assert soonest() is None
     assert soonest(memory=4 * GIB) == "GPU-0"
 
 
 def test_what_is_worth_waiting_for_where_nobody_knows_whose_memory_it_is() -> None:
-    """What was free when none of ours was there will be free again."""
+    """Memory that was free when none of ours was there will be free again."""
     pool = Pool([gpu(0, 4)])
     slot = take(pool)
     pool.observe(reading(free=GIB, total=8 * GIB))
@@ -243,7 +243,7 @@ def test_a_reservation_gives_way_to_what_is_seen_to_be_used() -> None:
     slot = take(pool, memory=3 * GIB)
     state = pool.devices["GPU-0"]
     assert (state.memory.reserved_bytes, state.memory.free_bytes()) == (3 * GIB, 5 * GIB)
-    # It uses one: that one is gone from what is free, and two are still promised.
+    # It uses one: that one is gone from the free memory, and two are still promised.
     pool.started(slot, 77)
     pool.observe(reading(free=7 * GIB, total=8 * GIB, processes={77: GIB, 5: GIB}))
     assert (state.memory.reserved_bytes, state.memory.free_bytes()) == (2 * GIB, 5 * GIB)
@@ -253,7 +253,7 @@ def test_a_reservation_gives_way_to_what_is_seen_to_be_used() -> None:
     # It gave all back, so it may take it again.
     pool.observe(reading(free=8 * GIB, total=8 * GIB, processes={}))
     assert (state.memory.reserved_bytes, state.memory.free_bytes()) == (3 * GIB, 5 * GIB)
-    # What cannot be seen says nothing about what was.
+    # A use that cannot be seen says nothing about earlier ones.
     pool.observe(reading(free=7 * GIB, total=8 * GIB, processes={77: GIB}))
     pool.observe(reading(free=7 * GIB, total=8 * GIB))
     assert state.memory.reserved_bytes == 2 * GIB
@@ -268,7 +268,7 @@ def test_a_reservation_gives_way_to_what_is_seen_to_be_used() -> None:
     st.integers(0, 3),
 )
 def test_no_byte_is_promised_twice(windows: list[tuple[int, int, int]], foreign: int) -> None:
-    """Between two readings, what is set aside and not yet used never exceeds what was free, whoever comes and goes."""
+    """Between two readings, memory set aside and not yet used never exceeds the free memory, whoever comes and goes."""
     total = 16
     pool = Pool([gpu(0, 8)])
     used: dict[int, int] = {}

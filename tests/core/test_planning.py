@@ -1,4 +1,4 @@
-"""Date ranges, and what makes two batches the same."""
+"""Date ranges, and the identity of batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scheduler does, story by story."""
+"""The scheduler, story by story."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 import msgspec
 import pytest
 
+from gpusched.core.commands import CheckResults, Command, Launch
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
@@ -20,13 +21,10 @@ from gpusched.core.events import (
     BatchReopened,
     BatchSubmitted,
     ChangeRequested,
-    CheckResults,
-    Command,
     DeviceLost,
     DeviceRead,
     DrainRequested,
     Event,
-    Launch,
     NodeJoined,
     Record,
     ResultsChecked,
@@ -184,7 +182,7 @@ def test_equal_windows_go_as_submitted() -> None:
 
 
 def busy() -> Driver:
-    """One slot, and a window on it, so that what is submitted next has to wait."""
+    """One slot, and a window on it, so that the next batch has to wait."""
     return Driver().submit(batch("first"), ["X"])
 
 
@@ -304,7 +302,7 @@ def test_a_retry_starts_the_count_anew() -> None:
     driver = Driver().submit(BREAKER, names(6))
     fail(fail(driver, "W00"), "W01")
     driver.send(ChangeRequested(verb="retry", batch_id="b", label=label("W00")))
-    # W00 was submitted first, so it comes before what has not run yet, but after what holds the slot.
+    # W00 was submitted first, so it comes before windows that have not run yet, but after the one that holds the slot.
     assert holds(fail(driver, "W02")) == []
     assert driver.launched == ["W00"]
     assert holds(driver.end(key("W00"), 2, failure())) == []
@@ -642,7 +640,7 @@ def test_what_was_learned_is_set_aside_before_anything_is_used() -> None:
     driver.send(NodeJoined(devices=(gpu(0, 3), cpu(auto=False))))
     driver.send(DeviceRead(reading=reading(free=10 * GIB, total=16 * GIB))).submit(batch(limits=ONCE), ["A", "B", "C"])
     assert driver.launched == ["A", "B"]
-    # both use what was promised to them, and somebody else has gone
+    # both use the memory promised to them, and somebody else has gone
     processes = {11: 4 * GIB, 22: 4 * GIB}
     driver.start(A, pid=11).start(B, pid=22)
     assert driver.send(DeviceRead(reading=reading(free=3 * GIB, total=16 * GIB, processes=processes))).launched == []

@@ -1,4 +1,4 @@
-"""Anything may happen, in any order: what must hold after each event, and that all work ends once it is let."""
+"""Anything may happen, in any order: invariants after each event, and that all work ends once it is let."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gpusched.core.changes import Change
+from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminate
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -24,8 +25,6 @@ from gpusched.core.events import (
     ChangeAdvanced,
     ChangeMade,
     ChangeRequested,
-    CheckResults,
-    Command,
     DeviceChanged,
     DeviceLost,
     DeviceRead,
@@ -33,8 +32,6 @@ from gpusched.core.events import (
     DrainRequested,
     Event,
     HostRead,
-    Kill,
-    Launch,
     NodeJoined,
     NodeLost,
     NodeSilent,
@@ -44,7 +41,6 @@ from gpusched.core.events import (
     ResumeRequested,
     ShutdownRequested,
     SliceGranted,
-    Terminate,
     TimePassed,
     TrialBegan,
     TrialEnded,
@@ -104,7 +100,7 @@ class Machine(RuleBasedStateMachine):
         self.pids = {"": 1000, NODE: 1000}
         self.down = False
         self.fresh()
-        #: what the store knows
+        #: the content of the store
         self.batches: dict[str, Batch] = {}
         self.stored: dict[str, dict[str, tuple[PlannedWindow, State]]] = {}
         self.held: dict[str, HoldReason | None] = {}
@@ -128,7 +124,7 @@ class Machine(RuleBasedStateMachine):
         self.checks: list[CheckResults] = []
         self.down = False
 
-    # -- one event ---------------------------------------------------------------------------------------------------
+    # -- one event -----------------------------------------------------------------------------------------------------
 
     def send(self, event: Event) -> tuple[list[Record], list[Command]]:
         before = set(self.live.items())
@@ -238,7 +234,7 @@ class Machine(RuleBasedStateMachine):
                 assert attempt in self.live
                 self.killed.add(attempt)
 
-    # -- what may happen ---------------------------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------------------------------------
 
     @initialize()
     def devices_found(self) -> None:
@@ -443,7 +439,7 @@ class Machine(RuleBasedStateMachine):
         self.fresh()
         self.at = 5.0 if backwards else self.at + 1
         before = {b: dict(w) for b, w in self.stored.items() if all_of_them or not self.finished[b] or self.changes[b]}
-        # What the dead left holds no slot, so the books look at a batch only once it is recovered.
+        # Windows that the dead left hold no slot, so the books look at a batch only once it is recovered.
         self.stored.clear()
         self.finished = {b: done for b, done in self.finished.items() if b in before}
         self.send(NodeJoined(devices=DEVICES))
@@ -476,7 +472,7 @@ class Machine(RuleBasedStateMachine):
             self.finishes_or_is_looked_at(batch_id)
             assert not any(isinstance(r, BatchAccepted) for r in records)
 
-    # -- what must hold ------------------------------------------------------------------------------------------------
+    # -- invariants ----------------------------------------------------------------------------------------------------
 
     def state(self, key: WindowKey) -> State:
         return self.stored[key.batch_id][key.label][1]

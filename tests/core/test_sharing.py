@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.makespan import mixed
+from gpusched.core.commands import Launch
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import DeviceLost, Launch, NodeJoined
+from gpusched.core.events import DeviceLost, NodeJoined
 from gpusched.core.model import Device, Slot
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Starting
@@ -31,7 +32,7 @@ def driver(*devices: Device, estimates: Estimates | None = None) -> Driver:
 
 
 def placed(made: Driver) -> list[str]:
-    """What the last event launched, as `window on device`."""
+    """The launches of the last event, as `window on device`."""
     launches = [command for command in made.commands if isinstance(command, Launch)]
     return [f"{launch.key.label.partition('_')[0]} on {launch.slot.device_id}" for launch in launches]
 

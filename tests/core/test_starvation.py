@@ -11,15 +11,16 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import Phase, given, settings
 
+from gpusched.core.commands import Launch
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import DeviceRead, Event, Launch, NodeJoined
+from gpusched.core.events import DeviceRead, Event, NodeJoined
 from gpusched.core.model import Device, Limits
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Finished
 from tests.core.support import GIB, RESULT, Driver, batch, failure, gpu, key, planned, reading
 
 ONCE = Limits(max_attempts=1)
-#: rows of a window, and what it takes of a device with 48 GiB
+#: rows of a window, and its memory on a device with 48 GiB
 SMALL, LARGE = 100, 10_000
 TAKES = {SMALL: 4 * GIB, LARGE: 40 * GIB}
 LONGEST_S = 3
@@ -34,7 +35,7 @@ class Machine(Driver):
     """Every window that is launched ends after the next of `seconds`, and the devices are read whenever one has."""
 
     def __init__(self, devices: Sequence[Device], need: Need, seconds: Sequence[int]) -> None:
-        #: of what runs: when it ends, its pid, its attempt
+        #: of each running window: when it ends, its pid, its attempt
         self.running: list[tuple[float, int, Launch]] = []
         self.need = need
         self.devices = devices
@@ -84,7 +85,7 @@ class Machine(Driver):
     seconds=st.lists(st.integers(1, LONGEST_S), min_size=1, max_size=12),
     others=st.integers(1, 3),
 )
-# what is found is small as it is, and shrinking it takes minutes
+# the examples are small as they are, and shrinking it takes minutes
 @settings(max_examples=40, deadline=None, derandomize=True, phases=[Phase.generate])
 def test_a_window_that_needs_a_device_for_itself_gets_one(
     need: Need, slots: list[int], seconds: list[int], others: int

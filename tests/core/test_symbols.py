@@ -1,4 +1,4 @@
-"""What a symbols file names, and what of it cannot be a symbol."""
+"""The symbols that a file names, and lines that cannot be one."""
 
 from __future__ import annotations
 

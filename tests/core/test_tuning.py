@@ -12,15 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusched.core.events import (
-    AttemptEnded,
-    AttemptStarted,
-    BatchSubmitted,
-    DeviceTuned,
-    Event,
-    Launch,
-    NodeJoined,
-)
+from gpusched.core.commands import Launch
+from gpusched.core.events import AttemptEnded, AttemptStarted, BatchSubmitted, DeviceTuned, Event, NodeJoined
 from gpusched.core.model import Device, Instant, WindowKey
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.tuning import Tuner

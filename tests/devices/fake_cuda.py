@@ -17,7 +17,7 @@ UNKNOWN = 999
 
 
 class FakeCuda:
-    """The driver. Each method changes what CUDA says from its next call on."""
+    """The driver. Each method changes CUDA's answers from its next call on."""
 
     def __init__(self, directory: Path) -> None:
         self.library = compiled(SOURCE, "libcuda.so.1")
@@ -28,7 +28,7 @@ class FakeCuda:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to find it; the library's directory is to be added to another one's, if there is."""
+        """The environment of a process that finds it; the library's directory goes before any other there."""
         return {"LD_LIBRARY_PATH": str(self.library.parent), "FAKE_CUDA_STATE": str(self._path)}
 
     def fail(self, function: str, error: int | None, device: str = "*", *, times: int | None = None) -> Self:

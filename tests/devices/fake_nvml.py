@@ -78,7 +78,7 @@ class Block:
 
 
 class FakeNvml:
-    """The machine. Each method changes what NVML says from its next call on."""
+    """The machine. Each method changes NVML's answers from its next call on."""
 
     def __init__(self, directory: Path) -> None:
         self.library = library()
@@ -90,7 +90,7 @@ class FakeNvml:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to find this machine."""
+        """The environment of a process on this machine."""
         return {"LD_LIBRARY_PATH": str(self.library.parent), "FAKE_NVML_STATE": str(self._path)}
 
     def use_here(self, monkeypatch: pytest.MonkeyPatch) -> Self:

@@ -1,4 +1,4 @@
-"""What the driver has counted of windows that have ended, through the real pynvml."""
+"""The driver's account of windows that have ended, through the real pynvml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is found on a machine, through the real pynvml."""
+"""The devices of a machine, through the real pynvml."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_cores_near_each_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def in_subprocess(environment: dict[str, str]) -> tuple[list[str], list[str]]:
-    """What a fresh process finds: (ids, notes)."""
+    """The inventory of a fresh process: (ids, notes)."""
     program = (
         "import json, sys; from gpusched.devices.discovery import discover; assert 'pynvml' not in sys.modules;"
         "found = discover(None); print(json.dumps([[d.id for d in found.devices], found.notes]))"

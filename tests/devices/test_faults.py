@@ -1,4 +1,4 @@
-"""What goes wrong with GPUs, from the driver to the queue: the fake library, the real sampler, the real scheduler."""
+"""Faults of GPUs, from the driver to the queue: the fake library, the real sampler, the real scheduler."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Machine(Driver):
         return log.read_text().split("\n")[:-1] if log.exists() else []
 
     def answer(self, **answers: str | None) -> None:
-        """What trials say from now on, by device type."""
+        """The answers of trials from now on, by device type."""
         (self.directory / "answers").write_text(json.dumps(answers))
 
 
@@ -272,7 +272,7 @@ async def test_a_driver_that_comes_up_later_brings_its_gpus(tmp_path: Path, fake
 
 
 async def test_a_driver_that_does_not_answer_takes_nothing_away(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
-    """A reload: NVML fails altogether, and is started anew when the driver is back. What may run goes on."""
+    """A reload: NVML fails altogether, and is started anew when the driver is back. Windows that can run go on."""
     fake.gpus(2)
     async with working(tmp_path, fake) as machine:
         await machine.until_health(g0="open", g1="open")

@@ -1,4 +1,4 @@
-"""What a window is seen to use on its GPU is set aside for the next, from the driver to the store and back."""
+"""The memory that a window used on its GPU is set aside for the next, from the driver to the store and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plan of a pool says about what is asked of it."""
+"""The plan of a pool, and its notes on the settings."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ PATIENCE_S = 10.0
 
 
 class Events:
-    """What a running sampler has delivered and no test has looked at yet."""
+    """The deliveries of a running sampler that no test has looked at yet."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[DeviceRead | DeviceLost] = asyncio.Queue()
@@ -334,7 +334,7 @@ async def test_a_slow_device_is_asked_less_often(fake: FakeNvml, monkeypatch: py
     block = fake.block(READ, 0)
     async with sampling(uuid(0), uuid(1), slow_s=0.05) as events:
         await asyncio.to_thread(block.entered)
-        await asyncio.sleep(0.1)  # what makes it slow
+        await asyncio.sleep(0.1)  # the slow call
         block.release()
         for _ in range(3):
             event = await events.until(lambda _: True)

@@ -59,7 +59,7 @@ def test_ordinals(mask: str | None, ordinals: list[int]) -> None:
         ("GPU-c0,GPU-c0ffee", []),  # twice
         ("GPU-", []),
         ("GPU-dead,GPU-c0", []),
-        (f"{A},1", [A]),  # the first entry decides what the list is of
+        (f"{A},1", [A]),  # the first entry decides whether the list is of ordinals or of UUIDs
         (f"1,{A}", [B]),
         (f"{A},-1,{C}", [A]),
         ("gpu-c0", []),

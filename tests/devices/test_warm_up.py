@@ -1,4 +1,4 @@
-"""What each model of GPU can be trained with, tried in real processes of a real launcher."""
+"""The device types that each model of GPU trains with, tried in real processes of a real launcher."""
 
 from __future__ import annotations
 

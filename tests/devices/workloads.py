@@ -1,4 +1,4 @@
-"""Workloads that train nothing and tell what a window on a GPU sees. Named `tests.devices.workloads:<name>`.
+"""Workloads that train nothing and report the view of a window on a GPU. Named `tests.devices.workloads:<name>`.
 
 `warm_up` answers as the environment variable TRIALS says: a JSON object of device type → why it does not train (null if
 it does), or `device type on UUID` for one device. The file that TRIALS_FILE names, if there is one, says so instead,
@@ -101,7 +101,7 @@ def until_told(task: Task, directory: Path, report: Report) -> Result:
 
 
 def fails_first(task: Task, directory: Path, report: Report) -> Result:
-    """The first attempt at each window says what the environment variable FAILURE does."""
+    """The first attempt at each window fails as the environment variable FAILURE says."""
     mark = Path(task.data_root) / f"{task.label}.failed"
     if not mark.exists():
         mark.touch()

@@ -1,4 +1,4 @@
-"""A command in a terminal: keys go in, and what it draws comes out."""
+"""A command in a terminal: keys go in, and its frames come out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from tests.end_to_end.support import Command
 
 PATIENCE_S = 20.0
-#: what a program writes that gives the whole screen back
+#: the sequence of a program that gives the whole screen back
 LEFT = "\x1b[?1049l"
 
 
@@ -38,7 +38,7 @@ class Terminal:
         os.close(theirs)
 
     def until(self, word: str) -> str:
-        """Read until it is written, from now on; what was read."""
+        """Read until it is written, from now on; return the text."""
         seen, ends = "", time.monotonic() + PATIENCE_S
         while word not in seen:
             ready, _, _ = select.select([self._ours], [], [], max(0.0, ends - time.monotonic()))

@@ -52,7 +52,7 @@ def test_a_run_takes_the_faster_type_for_all_windows_and_says_so(
     assert trained[faster, False] > 0
     assert {window["device_type"] for window in details(machine.directory / "out")} == {faster}
     assert not list((machine.directory / "out" / STATE_DIR).glob("timing-*/"))
-    # what was found out is kept: nothing is timed again, here for a plan
+    # the timings are kept: nothing is timed again, here for a plan
     foreseen = machine.json("plan", *asked)
     assert foreseen["device"] == faster
     assert f"Training on {where}" in foreseen["device_choice"]["reason"]

@@ -63,7 +63,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def details(output: Path) -> list[dict[str, Any]]:
-    """What each window saw, with the device that it was given."""
+    """The view of each window, with the device that it was given."""
     found = []
     for line in index(output):
         metadata = artifacts.read_metadata(Path(line["artifacts_path"]))
@@ -76,7 +76,7 @@ def details(output: Path) -> list[dict[str, Any]]:
 
 
 def failures(output: Path) -> set[tuple[str, str]]:
-    """The kinds of failure of all attempts, and what they say."""
+    """The kinds and messages of failure of all attempts."""
     with Store.open(output / STATE_DIR / "state.db") as store:
         keys = [row.key for batch in store.batches() for row in store.windows(batch.id)]
         ended = (attempt for key in keys for attempt in store.attempts(key))
@@ -499,7 +499,7 @@ def healthy(daemon: Daemon, number: int) -> str:
 
 @pytest.mark.slow
 def test_trains_on_two_gpus_by_opencl(sample_on_gpus: Command) -> None:
-    """PoCL plays both GPUs: what is proven is the way of a window to OpenCL and back, not a GPU."""
+    """PoCL plays both GPUs: this proves the way of a window to OpenCL and back, not a GPU."""
     if os.environ.get("GPUSCHED_TEST_OPENCL") != "1":
         pytest.skip("GPUSCHED_TEST_OPENCL=1 (with PoCL installed) trains on OpenCL; the first time takes half a minute")
     asked = ("run", "symbols.txt", "-o", "out", "--device", "gpu", "--json")

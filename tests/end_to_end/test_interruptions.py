@@ -32,7 +32,7 @@ def fifo(gpusched: Command) -> Iterator[Path]:
 
 
 def finished_lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """What a run prints of each window that has finished, as it prints it."""
+    """A run's lines on finished windows, as it prints them."""
     assert process.stdout is not None
     return (line for line in process.stdout if line.startswith("["))
 
@@ -47,7 +47,7 @@ def test_nothing_is_lost_or_trained_twice_when_a_run_is_killed(gpusched: Command
         process.kill()
         process.communicate()
         wait_for_descendants()
-        # What is there is whole; the rest is not there.
+        # Each result is whole, or not there.
         for directory in (gpusched.directory / "out").glob("[A-Z]*"):
             assert (directory / "metadata.json").exists()
     done = {path.parent.name: path.stat().st_mtime_ns for path in (gpusched.directory / "out").glob("*/metadata.json")}

@@ -196,7 +196,7 @@ def _error(gpusched: Command, *arguments: str) -> str:
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_reader_who_leaves_ends_the_drawing_and_not_the_batch(gpusched: Command, as_json: bool) -> None:
-    """`run | head -1`, and `run --json | true`; the exit code is what became of the batch, here a failed window."""
+    """`run | head -1`, and `run --json | true`; the exit code is that of the batch, here of a failed window."""
     (gpusched.directory / "symbols.txt").write_text("AAPL\nBAD\n")
     workload = ("--set", "run.workload=tests.server.workloads:window")
     with gpusched.start("run", "symbols.txt", "-o", "out", *workload, *(["--json"] if as_json else [])) as process:

@@ -37,13 +37,13 @@ def catalogue() -> dict[str, type[GpuschedError]]:
 
 
 ERRORS = catalogue()
-#: what has no words of its own: groups of errors, and what a daemon says in a client's process
+#: errors without words of their own: groups, and a daemon's errors in a client's process
 GROUPS = {name for name, kind in ERRORS.items() if kind.problem == GpuschedError.problem}
 every_error = pytest.mark.parametrize("name", sorted(set(ERRORS) - GROUPS))
 
 
 def fields(template: str) -> set[str]:
-    """What a template needs to be filled in."""
+    """The fields of a template."""
     return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
 
 

@@ -51,5 +51,3 @@ def test_walk_forward(tmp_path: Path) -> None:
     trained = frame[frame.status == "success"]
     assert trained["split.validation_days"].unique().tolist() == [30]
     assert trained.validation_rows.max() <= 23, "a month of trading days at most"
-
-

@@ -132,7 +132,7 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path, directory: int) 
 def test_a_file_system_that_gives_all_to_one_user(
     tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An NFS server that squashes its users, a mounted share: what this process makes there is somebody else's, too."""
+    """An NFS server that squashes its users, a mounted share: even our own files are somebody else's there."""
     (tmp_path / "ours" / "state").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     os.close(directories.own_directory("state", directory, shown=tmp_path / "ours" / "state"))

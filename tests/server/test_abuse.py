@@ -1,4 +1,4 @@
-"""What clients may do to the daemon: one error reply at most, the connection closed, the daemon unharmed."""
+"""Abuse by clients: one error reply at most, the connection closed, the daemon unharmed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _unharmed(daemon: Daemon) -> Iterator[None]:
 
 
 def only_error(answer: bytes) -> dict[str, object]:
-    """The one frame of an answer, an error that says what to do."""
+    """The one frame of an answer, an error with a remedy."""
     (line,) = answer.splitlines()
     problem = json.loads(line)
     assert problem["type"] == "error"

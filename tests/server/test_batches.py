@@ -95,7 +95,7 @@ def test_the_same_batch_again(daemon: Daemon, name: str) -> None:
         again = connection.submit(spec, source="other", name=name)
         assert again.how == "known"
         assert again.batch.id == name
-        # How a batch is run is not what it is.
+        # Terms are not part of a batch's identity.
         patient = msgspec.structs.replace(spec, limits=Limits(max_attempts=7), workers=1, priority=3)
         assert connection.submit(patient, source="s", name=name).how == "known"
         release()
@@ -338,7 +338,7 @@ def test_a_snapshot_and_its_deltas_have_no_gap(daemon: Daemon, name: str) -> Non
 
 
 def counted(counts: dict[str, int], deltas: Sequence[object], name: str) -> dict[str, int]:
-    """The counts of a snapshot, carried on by what followed."""
+    """The counts of a snapshot, carried on by the deltas."""
     for delta in deltas:
         if isinstance(delta, WindowMoved) and delta.key.batch_id == name:
             for state, change in ((delta.old, -1), (delta.new, 1)):

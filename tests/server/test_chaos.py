@@ -70,7 +70,7 @@ def chaos(daemon: Daemon, *, rounds: int, batches: int, windows: int, seed: int)
     daemon.start()
     submitter.start()
     for _ in range(rounds):
-        # A moment, not a wait for anything: when the daemon dies is what is random here.
+        # A moment, not a wait for anything: the daemon's death comes at random here.
         select.select([], [], [], dice.uniform(0.0, 0.25))
         hits += len(daemon.processes()) > 2
         daemon.kill()
@@ -105,7 +105,7 @@ def all_gone(daemon: Daemon) -> None:
 
 
 def check(daemon: Daemon, name: str, windows: int) -> None:
-    """Every window of the batch has ended once, as its symbol says, and left what it should."""
+    """Every window of the batch has ended once, as its symbol says, and left its files."""
     output = daemon.directory / "runs" / name
     with daemon.connect() as connection:
         lines = list(connection.windows(name))

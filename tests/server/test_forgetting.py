@@ -1,4 +1,4 @@
-"""Forgetting: records, logs, results go; what is not provably gpusched's stays; a kill half-way loses nothing."""
+"""Forgetting: records, logs, results go; files that are not provably gpusched's stay; a kill half-way loses nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_records_and_logs_go_and_results_stay(daemon: Daemon) -> None:
         assert "plain" not in {batch.id for batch in connection.batches()}
     assert len(results(output)) == 4
     assert (output / "teacher_runs.json").exists()
-    # The same question is a new batch, which reuses what is there.
+    # The same question is a new batch, which reuses the results.
     submitted(daemon, "plain", "A", "BAD", "DIE")
     with daemon.connect() as connection:
         assert connection.batch("plain").batch.counts == {"reused": 4, "failed": 2}
@@ -121,7 +121,7 @@ def test_a_kill_half_way_is_made_good_at_the_next_start(service: Daemon) -> None
     service.start()
     with service.connect() as connection:
         assert connection.batches() == ()
-        # It waits for what is being removed, and takes its place.
+        # It waits for the removal, and takes the place.
         connection.submit(service.spec("A", windows=4), source="s", name="half")
         assert finished(service, "half").counts == {"reused": 2, "succeeded": 2}
     service.stop()

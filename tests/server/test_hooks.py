@@ -15,7 +15,7 @@ import pytest
 from tests.end_to_end.support import Command
 from tests.server.support import Daemon, finished
 
-#: copies what it is told to the FIFO, as one line
+#: copies its input to the FIFO, as one line
 TELL = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
 
 
@@ -41,7 +41,7 @@ def daemon(tmp_path: Path) -> Daemon:
 
 
 def told(fifo: Path) -> dict[str, Any]:
-    """What the next call was told; waits for it."""
+    """The input of the next call; waits for it."""
     found = json.loads(fifo.read_text())
     assert isinstance(found, dict)
     return found

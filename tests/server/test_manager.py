@@ -21,7 +21,7 @@ from gpusched.service.notify import Notifier
 
 
 class Supervised:
-    """What a service asks of a supervisor."""
+    """The part of a supervisor that a service calls."""
 
     def __init__(self) -> None:
         self.scheduler = SimpleNamespace(active=2, unfinished=3)

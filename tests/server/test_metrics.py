@@ -1,4 +1,4 @@
-"""What Prometheus reads, from a real daemon by way of HTTP."""
+"""The metrics that Prometheus reads, from a real daemon by way of HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon as a service: start, readiness, signs of life, stop, and what it needs of the machine."""
+"""The daemon as a service: start, readiness, signs of life, stop, and its demands on the machine."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_windows_that_do_not_end_are_stopped_and_queued_again(service: Daemon, h
 
 
 def notices(service: Daemon, seconds: float) -> list[str]:
-    """What the service manager hears within that time."""
+    """The messages to the service manager within that time."""
     service.notices.settimeout(seconds)
     lines: list[str] = []
     try:
@@ -308,7 +308,7 @@ def test_the_launcher_is_killed(service: Daemon) -> None:
         running(service, 2)
         subscription = follower.subscribe("batch")
         os.kill(launcher_of(service), signal.SIGKILL)
-        # A killed process lives on for a moment, and its windows as well: they would take what is released meanwhile.
+        # A killed process lives on for a moment, and its windows as well: they would take windows released meanwhile.
         for _ in range(2):
             until(subscription, lambda d: isinstance(getattr(d, "new", None), Running))
         release()
@@ -323,7 +323,7 @@ def test_the_launcher_is_killed(service: Daemon) -> None:
 
 
 def refused(daemon: Daemon) -> str:
-    """What a daemon says that does not start."""
+    """The error of a daemon that does not start."""
     daemon.launch()
     assert daemon.end() == BAD_INPUT
     said = daemon.log.read_text()

@@ -55,7 +55,7 @@ class Storm:
             self.struck[name] += 1
 
     def moment(self, longest_s: float) -> None:
-        """Let a random time pass: when a fault strikes is what is random here, nothing is waited for."""
+        """Let a random time pass: faults strike at random here, nothing is waited for."""
         select.select([], [], [], self._dice.uniform(0.0, longest_s))
 
     # -- processes -----------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_a_cancel_ends_what_runs_though_it_cannot_be_written(service: Daemon) ->
         assert service.stop() == 0
 
 
-# -- what does not die -------------------------------------------------------------------------------------------------
+# -- stubborn processes ------------------------------------------------------------------------------------------------
 
 
 def test_a_window_that_does_not_die_is_shown_everywhere_and_keeps_its_slot(

@@ -84,7 +84,7 @@ def test_access_lists(client: Peer, wanted: int, granted: bool) -> None:
 
 
 def can(uid: int, gids: list[int], path: Path, wanted: int) -> bool:
-    """What the kernel says to a process of that user."""
+    """The kernel's answer to a process of that user."""
     child = os.fork()
     if child == 0:
         os.setgroups(gids)
@@ -244,7 +244,7 @@ def test_aliases_are_the_same_directory(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def acting_as(uid: int, group: int) -> Iterator[None]:
-    """What is done here, connections above all, is done by that user, a member of the group."""
+    """Everything here, connections above all, is done by that user, a member of the group."""
     groups = os.getgroups()
     os.setgroups([group])
     os.setegid(uid)

@@ -1,4 +1,4 @@
-"""Workloads of the tests of the service: what a window does is written in its symbol."""
+"""Workloads of the tests of the service: the symbol says how a window behaves."""
 
 from __future__ import annotations
 

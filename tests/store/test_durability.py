@@ -1,4 +1,4 @@
-"""What was acknowledged is there, whatever happens to the process, the file or the disk."""
+"""Acknowledged records are there, whatever happens to the process, the file or the disk."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_acknowledged_records_survive_kill_9(path: Path) -> None:
             for _ in range(chance.randint(1, 60)):
                 acknowledged = int(process.stdout.readline())
             process.send_signal(signal.SIGKILL)
-            # what it still said before it died counts, except half a line
+            # its last acknowledgements count, except half a line
             lines = [line for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
             acknowledged = int(lines[-1]) if lines else acknowledged
         with Store.open(path) as store:
@@ -175,7 +175,7 @@ def test_is_durable_in_the_way_it_says(store: Store) -> None:
 
 def test_only_the_news_that_a_process_has_started_may_wait_for_the_disk(store: Store) -> None:
     def level(records: Sequence[Record]) -> int:
-        """What the transaction of the records was committed with."""
+        """The mode of the records' commit."""
         store.record(records)
         ((level,),) = store.database.query("PRAGMA synchronous")
         assert isinstance(level, int)

@@ -1,4 +1,4 @@
-"""What windows cost, learned from those that have finished."""
+"""The costs of windows, learned from those that have finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index repeats what the store knows of finished windows, each once."""
+"""The index repeats the store's finished windows, each once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_pat
 
 
 class Indexed:
-    """An index that hears what is recorded, as in the supervisor."""
+    """An index that hears all records, as in the supervisor."""
 
     def __init__(self, store: Store, output: Path, windows: int = 2) -> None:
         self._store = store

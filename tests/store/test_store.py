@@ -1,4 +1,4 @@
-"""What is recorded and what is asked for."""
+"""Records and queries."""
 
 from __future__ import annotations
 

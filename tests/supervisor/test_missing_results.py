@@ -1,4 +1,4 @@
-"""At the end of a batch, what is said to be there is there: the index, and every result."""
+"""At the end of a batch everything that it names is there: the index, and every result."""
 
 from __future__ import annotations
 

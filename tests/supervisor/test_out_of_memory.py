@@ -13,7 +13,7 @@ from tests.supervisor.support import make_batch, plan, supervised
 
 
 class Kernel(HostMemory):
-    """One that says what it is told to say."""
+    """A reading with these values."""
 
     def __init__(self, killed: bool | None) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ async def test_who_killed_it(tmp_path: Path, killed: bool | None, kind: FailureK
 
 @pytest.mark.parametrize(("limit", "kind"), [(0, "host_memory"), (64 << 30, "memory")])
 async def test_memory_that_the_machine_does_not_have(tmp_path: Path, limit: int, kind: FailureKind) -> None:
-    """What a window asks for at once is refused before anybody is killed; with a limit, that is its own fault."""
+    """A large allocation is refused before anybody is killed; with a limit, that is its own fault."""
     async with supervised(tmp_path) as bench:
         batch = make_batch(tmp_path, "asks_for_a_pebibyte", max_attempts=1, memory_limit_bytes=limit)
         await bench.supervisor.submit(batch, plan(1))

@@ -1,4 +1,4 @@
-"""The supervisor with real processes: every kind of ending, requests, and what it leaves on disk."""
+"""The supervisor with real processes: every kind of ending, requests, and its files."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ async def test_nothing_is_launched_while_the_disk_is_full(tmp_path: Path) -> Non
         async with supervised(tmp_path, slots=1, store=full) as bench:  # type: ignore[arg-type]
             await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(4))
             await bench.moved_to(Running)
-            # What the scheduler decided since is neither on disk nor done.
+            # The scheduler's later decisions are neither on disk nor done.
             assert [name for names in bench.stories().values() for name in names] == ["starting", "running"]
             full.full = False
             await bench.finished()

@@ -74,7 +74,7 @@ class Machine:
         """Where a path of the machine is, from outside."""
         return self.root / inside.removeprefix("/")
 
-    # -- what lies on its disk -----------------------------------------------------------------------------------------
+    # -- files on its disk ---------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         units = self.path("/etc/systemd/system")
@@ -87,7 +87,7 @@ class Machine:
         shutil.copytree(REPOSITORY / "systemd", self.path(CLONE) / "systemd")
 
     def _install(self) -> None:
-        """gpusched and what it needs in /opt/gpusched, as pip would have put it there."""
+        """gpusched and its dependencies in /opt/gpusched, as pip would have put it there."""
         target = self.path("/opt/gpusched")
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(target)], check=True)
         packages = target / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
@@ -143,7 +143,7 @@ class Machine:
             self._container.wait()
         self._container = None
 
-    # -- what is done in it --------------------------------------------------------------------------------------------
+    # -- commands in it ------------------------------------------------------------------------------------------------
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -155,7 +155,7 @@ class Machine:
         )
 
     def run(self, *command: str, check: bool = False) -> str:
-        """Run a command as root; what it printed."""
+        """Run a command as root; return its output."""
         with self.start(*command) as process:
             out, err = process.communicate(timeout=PATIENCE_S)
         assert not check or process.returncode == 0, (command, process.returncode, out, err)

@@ -50,7 +50,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             write_symbol(running.path("/srv/bars"), symbol, days)
         for user in ("alice", "mallory"):
             running.run("useradd", "--create-home", user, check=True)
-        # All but pip, which would want a network: what it would bring is there.
+        # All but pip, which would want a network: its packages are there.
         lines = manual(0).splitlines()
         commands = [line for line in lines if "/bin/pip" not in line]
         assert len(commands) == len(lines) - 1
@@ -85,7 +85,7 @@ class Batch:
         os.write(self._fifo, b"." * count)
 
     def finish(self) -> dict[str, int]:
-        """Release all windows; how often each outcome came. Every one ends once, and with what it must write."""
+        """Release all windows; how often each outcome came. Every one ends once, and with its files."""
         self.release(WINDOWS)
         self.machine.until(lambda: self.machine.status(self.name)["state"] == "finished")
         os.close(self._fifo)

@@ -1,4 +1,4 @@
-"""Rows as Python's own modules read them, one by one: slow, plainly right, and what `parsing` has to give."""
+"""Rows as Python's own modules read them, one by one: slow, plainly right, and the measure of `parsing`."""
 
 from __future__ import annotations
 

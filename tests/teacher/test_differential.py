@@ -1,4 +1,4 @@
-"""Files mutated at random: what `parsing` reads is what the csv module, datetime and float read, or both refuse."""
+"""Files mutated at random: `parsing` reads them as the csv module, datetime and float do, or both refuse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BODY = """\
 2024-01-01T09:25:00+05:30,"100.1",101.5,1e2,nan,77
 2024-01-01T09:30:00+05:30,.5,1.,0.25,1,
 """
-#: what breaks files: separators, quotes, line ends, blanks, digits, letters that numbers and timestamps have
+#: characters that break files: separators, quotes, line ends, blanks, digits, letters that numbers and timestamps have
 _PIECES = [
     *(
         ",",
@@ -94,7 +94,7 @@ def test_one_file(tmp_path: Path, mutations: list[tuple[float, int, str]]) -> No
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations=st.lists(st.lists(_MUTATION, max_size=1), min_size=2, max_size=4))
 def test_files_together_are_files_one_by_one(tmp_path: Path, mutations: list[list[tuple[float, int, str]]]) -> None:
-    """No file is read differently for what lies beside it."""
+    """No file is read differently for its neighbours."""
     paths = [tmp_path / f"{number}.csv" for number in range(len(mutations))]
     for path, of_path in zip(paths, mutations, strict=True):
         path.write_text(HEADER + mutate(BODY, of_path) + "\n", newline="")
@@ -108,7 +108,7 @@ def test_files_together_are_files_one_by_one(tmp_path: Path, mutations: list[lis
 @pytest.mark.parametrize("zone", [None, "Asia/Kolkata", "America/New_York", "UTC"])
 @pytest.mark.parametrize("freq", ["1D", "5min"])
 def test_what_pandas_writes(tmp_path: Path, zone: str | None, freq: str) -> None:
-    """Sound files are what pandas reads, whatever it was asked to write."""
+    """Sound files are read as pandas reads them, whatever it was asked to write."""
     index = pd.date_range("2023-10-20", periods=600, freq=freq, tz=zone, name="Date")
     names = ["Open", "High", "Low", "Close", "Volume"]
     frame = pd.DataFrame(walk(len(index)), index=index, columns=pd.Index(names))

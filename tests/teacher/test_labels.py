@@ -26,7 +26,7 @@ def examples_of(*values: float, **settings: object) -> Examples:
 def test_labels_by_hand() -> None:
     returns = forward_returns(np.array([100.0, 101.0, 102.0, 99.0, 110.0]), 2)
     assert returns == pytest.approx([0.02, 99 / 101 - 1, 110 / 102 - 1])
-    # 102 / 100 - 1 is 0.020000000000000018: above 0.02 as Python has it, not above what is above that.
+    # 102 / 100 - 1 is 0.020000000000000018: above 0.02 as Python has it, not above the next number.
     assert labels(returns, 0.02).tolist() == [True, False, True]
     assert labels(returns, 0.021).tolist() == [False, False, True]
     assert labels(np.array([0.5, 0.25]), 0.25).tolist() == [True, False]

@@ -1,4 +1,4 @@
-"""What preloading leaves in a process: few modules, one thread, and the same results."""
+"""The traces of preloading in a process: few modules, one thread, and the same results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pandas reads the file (with pyarrow, which the tests do not need); here it is told what was in it."""
+"""pandas reads the file (with pyarrow, which the tests do not need); here it is given the content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused of rows that can be read, and what is told of bars that can be trained on."""
+"""Refusals of rows that can be read, and notes on bars that can be trained on."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_thin_bars_are_of_their_interval(tmp_path: Path) -> None:
 
 
 def test_bars_at_no_common_distance_contradict_nothing(tmp_path: Path) -> None:
-    """As of what is hardly traded: there is no distance that would tell of another interval."""
+    """As of a thinly traded share: there is no distance that would tell of another interval."""
     minutes = set(np.random.default_rng(5).integers(0, 9000, ROWS).tolist())
     lines = [line for bar, line in enumerate(intraday(1, 9000)) if bar in minutes]
     assert told(tmp_path, lines, interval="1m") == {}

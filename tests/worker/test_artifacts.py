@@ -72,8 +72,8 @@ def test_metadata_is_indented_json_in_a_fixed_order(tmp_path: Path) -> None:
     text = (one / "metadata.json").read_text()
     assert text == (other / "metadata.json").read_text()
     assert list(json.loads(text)) == [
-        *("schema", "label", "symbol", "start", "end", "workload", "workload_settings", "device_type", "device"),
-        *("device_seen", "fingerprint", "metrics", "sample_counts", "constant"),
+        *("schema", "label", "symbol", "start", "end", "workload", "workload_settings", "workload_code"),
+        *("device_type", "device", "device_seen", "fingerprint", "metrics", "sample_counts", "constant"),
         *("phases", "seconds", "trained_at", "versions", "files"),
     ]
     assert text.startswith('{\n  "schema": 1,\n  "label": "SYM_2022-01-01_to_2022-06-30",\n')

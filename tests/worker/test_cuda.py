@@ -1,4 +1,4 @@
-"""What a process learns from the CUDA driver, through a libcuda.so.1 that is compiled from C."""
+"""A process and the CUDA driver, through a libcuda.so.1 that is compiled from C."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Driver(FakeCuda):
         monkeypatch.setattr(module, "_library", lambda: ctypes.CDLL(str(self.library)))
 
     def required(self, device: str, device_type: DeviceType, *, mask: str = "", shows: str | None = None) -> str:
-        """What `require_device` returns, or the kind of its error and what that says; pinned to the device."""
+        """The result of `require_device`, or the kind and message of its error; pinned to the device."""
         self._monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mask or device)
         if shows is not None:
             self._monkeypatch.setenv("FAKE_CUDA_SHOWS", shows)
@@ -146,9 +146,9 @@ def test_without_a_promised_device_cuda_has_to_work_all_the_same(cuda: Driver) -
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        # what is known by the workload only is the better answer
+        # the workload's own answer is the better one
         ("CUDA Tree Learner was not enabled in this build", "CUDA Tree Learner was not enabled in this build"),
-        # it dies of what CUDA has said, or thinks that it trains: windows would not
+        # it dies of CUDA's answer, or thinks that it trains: windows would not
         ("crash", "CudaError: out of memory: cuDevicePrimaryCtxRetain returned CUDA_ERROR_OUT_OF_MEMORY"),
         (None, "CudaError: out of memory: cuDevicePrimaryCtxRetain returned CUDA_ERROR_OUT_OF_MEMORY"),
     ],

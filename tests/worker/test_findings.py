@@ -1,4 +1,4 @@
-"""What the processes of a survey said, put together into a plan."""
+"""The answers of a survey's processes, put together into a plan."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _surveyed(window: Window, bars: int, why: str | None = None) -> SurveyedWind
 
 
 def said(symbol: str, *notes: DataNote, hole: bool = False, strict: bool = False) -> list[PipeMessage]:
-    """What a process says of a symbol: its second window has no bars."""
+    """A process's answers about a symbol: its second window has no bars."""
     days = Days.of(day for day in WHOLE if not hole or day != HOLE.toordinal())
     first, second = (
         _surveyed(Window(symbol, *dates), bars, why)

@@ -1,4 +1,4 @@
-"""What a window process inherits, and what it must not."""
+"""The inheritance of a window process: all that it needs, and nothing else."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_environment_affinity_and_limits_are_as_asked(tmp_path: Path) -> N
 
 
 def test_the_launcher_stays_small() -> None:
-    """What it imports, every window's fork copies the page tables of."""
+    """Every fork copies the page tables of all that the launcher has imported."""
     probe = "import gpusched.worker.launcher, sys; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
     assert "gpusched.worker.window" in modules

@@ -1,4 +1,4 @@
-"""What a window process may and may not write to its pipe."""
+"""Lines that a window process may write to its pipe, and others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_a_violation_fails_that_window_only(tmp_path: Path, name: str, vio
         end = await b.run(name)
         assert end.violation == violation
         assert isinstance(b.messages[0], Started)
-        # What came before the violation was delivered, nothing after it.
+        # Lines before the violation were delivered, none after it.
         assert len(b.messages) < 2 * PROGRESS_BURST
         assert not any(isinstance(message, WindowResult) for message in b.messages)
 

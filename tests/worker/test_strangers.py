@@ -1,4 +1,4 @@
-"""What is not a result of ours is never deleted, wherever it stands; and links are not followed."""
+"""Files that are no results of ours are never deleted, wherever it stands; and links are not followed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ STRANGERS = [
 
 
 def tree(path: Path) -> dict[str, str]:
-    """Everything below, as it is, without what gpusched itself keeps there."""
+    """Everything below, as it is, without gpusched's own files."""
     found = {}
     for one in sorted(path.rglob("*")):
         if ".partial" in one.parts:
@@ -85,7 +85,7 @@ def tree(path: Path) -> dict[str, str]:
 
 
 def renamed(found: dict[str, str]) -> dict[str, str]:
-    """As `tree` finds it once what stood at the label was moved aside."""
+    """As `tree` finds it once the occupant of the label was moved aside."""
     old, new = f"output/{LABEL}", f"output/{LABEL}.not-a-result"
     return {new + name.removeprefix(old) if name.startswith(old) else name: what for name, what in found.items()}
 
@@ -194,7 +194,7 @@ def test_links_in_the_partial_directory_are_not_followed(tmp_path: Path, preciou
     assert tree(precious) == before
 
 
-# -- what blocks -------------------------------------------------------------------------------------------------------
+# -- obstacles ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "model.txt"])

@@ -1,4 +1,4 @@
-"""Processes that do not die, launchers that hang, and what is left when a launcher is killed."""
+"""Processes that do not die, launchers that hang, and the processes of a killed launcher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MakeFifo = Callable[[str], Fifo]
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes seconds takes moments."""
+    """Waits of seconds take moments."""
     monkeypatch.setattr(link, "WATCH_S", 0.02)
     monkeypatch.setattr(leftovers, "WATCH_S", 0.02)
     monkeypatch.setattr(link, "STOPPED_S", 0.1)
@@ -179,8 +179,8 @@ async def test_a_launcher_that_hangs_is_replaced(tmp_path: Path, fifo: MakeFifo)
 async def test_so_is_one_that_was_stopped_before_it_could_kill_the_rest(
     tmp_path: Path, fifo: MakeFifo, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The rest of a window was taken for what does not die, and a stopped launcher kept its slots for ever."""
-    monkeypatch.setattr(link, "STOPPED_S", 1.0)  # later than what does not die is told
+    """The rest of a window was taken for a stubborn process, and a stopped launcher kept its slots for ever."""
+    monkeypatch.setattr(link, "STOPPED_S", 1.0)  # later than the report of a stubborn process
     said = fifo("said")
     told: list[str] = []
     async with bench(tmp_path) as b:
@@ -202,7 +202,7 @@ async def test_so_is_one_that_was_stopped_before_it_could_kill_the_rest(
 async def test_so_is_one_that_says_nothing_while_the_rest_of_a_window_lives(
     tmp_path: Path, fifo: MakeFifo, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Its windows' processes were taken for what does not die, although nobody had killed them."""
+    """Its windows' processes were taken for ones that do not die, although nobody had killed them."""
     monkeypatch.setattr(link, "HANG_S", 0.1)
     said = fifo("said")
     told: list[str] = []

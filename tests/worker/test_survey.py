@@ -1,4 +1,4 @@
-"""A survey says what windows would find, and which results are there already."""
+"""A survey foretells the windows of a batch, and finds the results that are there."""
 
 from __future__ import annotations
 
@@ -57,9 +57,10 @@ async def survey(
 
 async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        await b.run("two_files")
+        own = "tests.worker.workloads:two_files"
+        await b.run(own, point="")
         result = b.last
-        about, first, second, done = await survey(b, "SYM", device_types=("cuda", "cpu"))
+        about, first, second, done = await survey(b, "SYM", workload=own, device_types=("cuda", "cpu"))
         assert about == SurveyedSymbol(symbol="SYM", notes=(), days=None, strict=False)
         assert isinstance(first, SurveyedWindow)
         assert first.planned.window == Window("SYM", START, END)
@@ -69,12 +70,12 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
         assert second.planned.committed is None
         assert isinstance(done, SurveyDone)
 
-        _, first, *_ = await survey(b, "SYM", device_types=("cuda",))
+        _, first, *_ = await survey(b, "SYM", workload=own, device_types=("cuda",))
         assert isinstance(first, SurveyedWindow)
         assert first.planned.committed is None
 
         (b.output / "SYM_2022-01-01_to_2022-06-30" / "model.txt").write_text("damaged")
-        _, first, *_ = await survey(b, "SYM")
+        _, first, *_ = await survey(b, "SYM", workload=own)
         assert isinstance(first, SurveyedWindow)
         assert first.planned.committed is None
 
@@ -123,7 +124,7 @@ def test_groups_are_as_many_as_processes_unless_there_are_very_many_windows(
     assert sorted(piece.symbol for group in groups for piece in group) == [piece.symbol for piece in pieces]
 
 
-def test_the_points_of_one_symbol_are_shared_among_processes() -> None:
+async def test_the_points_of_one_symbol_are_shared_among_processes() -> None:
     points: dict[str, Parameters] = {f"p{number}": {} for number in range(1000)}
     spec = BatchSpec(
         symbols=("A", "B"),
@@ -135,9 +136,9 @@ def test_the_points_of_one_symbol_are_shared_among_processes() -> None:
         settings={},
         points=points,
     )
-    pieces = daemon_survey.pieces_of(spec, 4)
+    pieces = await daemon_survey.pieces_of(spec, 4)
     assert [(piece.symbol, len(piece.windows)) for piece in pieces] == [*[("A", 500)] * 2, *[("B", 500)] * 2]
-    few = daemon_survey.pieces_of(msgspec.structs.replace(spec, points={}), 4)
+    few = await daemon_survey.pieces_of(msgspec.structs.replace(spec, points={}), 4)
     assert [(piece.symbol, len(piece.windows)) for piece in few] == [("A", 1), ("B", 1)]
 
 

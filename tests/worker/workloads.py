@@ -1,4 +1,4 @@
-"""Workloads that do what windows may do to a supervisor. Named `tests.worker.workloads:<name>`."""
+"""Workloads that behave as badly as windows can. Named `tests.worker.workloads:<name>`."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def waits(task: Task, directory: Path, report: Report) -> Result:
 
 
 def shows_itself(task: Task, directory: Path, report: Report) -> Result:
-    """What the process got, as the metrics of its result."""
+    """The process's environment, as the metrics of its result."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     core, _ = resource.getrlimit(resource.RLIMIT_CORE)
     metrics: dict[str, Any] = {

@@ -184,6 +184,33 @@ def show(options: argparse.Namespace) -> int:
     return DONE
 
 
+#: remedies by kind of hindrance
+_REMEDIES = {
+    "batch": "`gpusched release {batch}` lets it go on",
+    "window": "`gpusched release {batch}/{label}` lets it go on",
+    "workers": "`gpusched release {batch} --set run.workers=N` changes that",
+    "turn": "`gpusched priority {batch} N` changes that",
+}
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Print what a window does, and why it waits if it does, a line for each reason."""
+    batch_id, label = window_name(options.window)
+    with to_daemon(options) as daemon:
+        told = daemon.explain(batch_id, label)
+    if options.json:
+        print_json({"window": options.window} | msgspec.to_builtins(told))
+        return DONE
+    lines = [f"{told.status}: {told.summary}"]
+    for hindrance in told.hindrances:
+        remedy = _REMEDIES.get(hindrance.kind, "").format(batch=batch_id, label=label)
+        lines.append(f"{hindrance.text}; {remedy}" if remedy else hindrance.text)
+    lines += [f"{about.device_id}: {about.reason or 'nothing against it'}" for about in told.devices]
+    for line in lines:
+        print(clean(line))  # noqa: T201
+    return DONE
+
+
 def logs(options: argparse.Namespace) -> int:
     """Print the stdout and stderr of a window's process."""
     batch_id, label = window_name(options.window)

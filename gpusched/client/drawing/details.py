@@ -24,7 +24,8 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
         yield f"Device   {detail.choice.device}: {clean(detail.choice.reason)}"
     if detail.parameters:
         yield f"Point    {clean(', '.join(f'{key} = {value}' for key, value in detail.parameters.items()))}"
-    yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
+    if plan.bars or plan.skip_reason or plan.refusal:  # not those of a workload that looks at no data
+        yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
     if plan.doubt:
         yield f"         {clean(plan.doubt)}"
     for note in detail.notes:

@@ -3,14 +3,15 @@
 `Launcher.fork` starts a window's process, and `Process.wait` follows it to its end. The processes are forked from a
 launcher process, one for each workload module (and each set of modules that commands have preloaded), since the side
 effects of importing one module (a thread, a blocked package) must not reach another's windows. A launcher process is
-started on first use, replaced when it has died, and exits when idle. `link` is the connection to one launcher process,
-`process` one process that it has forked. Everything here runs in asyncio's event loop, whose readers cost less per
-window than a task would.
+started on first use, replaced when it has died or the workload's code has changed, and exits when idle. `link` is the
+connection to one launcher process, `process` one process that it has forked. Everything here runs in asyncio's event
+loop, whose readers cost less per window than a task would.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import secrets
@@ -34,6 +35,8 @@ from gpusched.errors import LaunchError
 from gpusched.programs import Program
 from gpusched.worker.messages import Fork, Job, Needs, TrialJob
 from gpusched.worker.threads import capped
+
+log = logging.getLogger("gpusched.daemon")
 
 #: seconds that `aclose` waits at most for processes that do not die
 CLOSE_LIMIT_S = 15.0
@@ -205,6 +208,10 @@ class Launcher:
     def _connected(self, workload: str, imports: tuple[str, ...]) -> Link:
         key = (_module(workload), imports)
         link = self._links.get(key)
+        if link is not None and not link.closed and link.is_outdated:
+            log.info("its code has changed, so a new launcher takes over workload=%s", workload)
+            link.leave_when_idle()
+            link = None
         if link is None or link.closed:
             mark = f"{self._mark}/{self.starts + 1}"
             link = self._links[key] = Link(self._spawn, mark, self._idle_timeout_s, self._condition)
@@ -246,8 +253,8 @@ class Launcher:
 
 
 def _module(workload: str) -> str:
-    """The module of an entry point `package.module:function`."""
-    return workload.partition(":")[0]
+    """The module of an entry point `package.module:function`, with the directory that it may name."""
+    return workload.rpartition(":")[0]
 
 
 def _installed_version() -> str | None:

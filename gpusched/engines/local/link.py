@@ -21,11 +21,13 @@ from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
 from gpusched.programs import Program
 from gpusched.teacher.runtime import remedy_for
+from gpusched.worker.code import stamp_of
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
     Fork,
     Forked,
     Gone,
+    Imported,
     LauncherReply,
     LauncherRequest,
     Needs,
@@ -34,6 +36,7 @@ from gpusched.worker.messages import (
     PreloadFailed,
     ProcessEnd,
     Refused,
+    Stamp,
 )
 
 #: seconds that a launcher may take to kill and reap its windows before it is killed itself
@@ -89,6 +92,8 @@ class Link:
         self._hung_up = False
         self._outgoing: collections.deque[tuple[bytes, tuple[int, ...]]] = collections.deque()
         self.processes: dict[int, Process] = {}
+        #: files of the workload, as they were when the launcher imported them
+        self._files: tuple[Stamp, ...] = ()
         self._preloads: dict[tuple[str, Needs], asyncio.Future[float]] = {}
         self._watch_timer: asyncio.TimerHandle | None = None
         #: loop time since which the launcher has owed an answer and said nothing
@@ -188,6 +193,8 @@ class Link:
                 self.processes.pop(reply.id).set_refused(
                     NoMemoryToFork() if reply.out_of_memory else LaunchRefused(reason=reply.reason)
                 )
+            case Imported(files=files):
+                self._files = files
             case Preloaded():
                 self._preloads.pop((reply.workload, reply.needed_by)).set_result(reply.seconds)
             case PreloadFailed():
@@ -196,6 +203,17 @@ class Link:
                     self._preloads.pop((reply.workload, reply.needed_by)).set_exception(failure)
                 else:
                     self.processes.pop(reply.id).set_refused(failure)
+        if self._idle:
+            self._leave_later()
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a file that the launcher has imported is not as it was then."""
+        return any(stamp_of(stamp.path) != stamp for stamp in self._files)
+
+    def leave_when_idle(self) -> None:
+        """Retire as soon as the processes that it has forked are gone."""
+        self._idle_timeout_s = 0.0
         if self._idle:
             self._leave_later()
 

@@ -1,1 +1,1 @@
-"""Stands in for pip, whose commands write what FAKE_PIP says: a directory with `plan.json` and `calls`."""
+"""Stands in for pip, whose commands follow FAKE_PIP: a directory with `plan.json` and `calls`."""

@@ -1,0 +1,147 @@
+"""The code of a workload: a digest of what its module is made of, and the files by which a change is noticed.
+
+Counted are the module's source, the sources that it imports from beside itself (wherever in a file the import stands),
+and the version of the distribution that installed it. They are read before the import, so that an edit meanwhile is
+noticed. gpusched's own workloads have versions of their own, which they put into their fingerprints.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from gpusched.core.entry import Entry
+from gpusched.worker.messages import Stamp
+
+#: directories of installed packages: of what lies there, only the workload's own package is its code
+_INSTALLED = ("site-packages", "dist-packages")
+#: its own files and versions are not a workload's code
+_GPUSCHED = "gpusched"
+
+
+class Code(msgspec.Struct, frozen=True):
+    """The code of a module."""
+
+    #: hex; None: it is gpusched's own, or was not found
+    digest: str | None = None
+    files: tuple[Stamp, ...] = ()
+    #: the directory from which its neighbours are imported; None: not found
+    base: Path | None = None
+
+
+def read_code(entry: Entry) -> Code:
+    """The code of a workload, without importing it."""
+    top = entry.module.partition(".")[0]
+    if top == _GPUSCHED:
+        return Code()
+    try:
+        base = Path(entry.directory) if entry.directory else _base_of(top)
+    except (ImportError, ValueError):  # a name that is taken by something without a place
+        base = None
+    if base is None:
+        return Code()
+    installed = base.name in _INSTALLED or base == Path(os.__file__).parent
+    digest, stamps = hashlib.sha256(), []
+    for path in sorted(_closure(base, entry.module, only=top if installed else None)):
+        stamp = stamp_of(str(path))
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        stamps.append(stamp)
+        digest.update(f"{path.relative_to(base)}\0{len(content)}\0".encode() + content)
+    if not stamps:
+        return Code()
+    if installed:
+        digest.update(_versions(top).encode())
+    return Code(digest.hexdigest(), tuple(stamps), base)
+
+
+def imported_files(code: Code) -> tuple[Stamp, ...]:
+    """The files that were imported from beside the module, those included that only a look at the process can find."""
+    known = {stamp.path: stamp for stamp in code.files}
+    if code.base is None:
+        return ()
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or file in known or not file.startswith(f"{code.base}/"):
+            continue
+        below = Path(file).relative_to(code.base).parts
+        if below[0] != _GPUSCHED and not any(part in _INSTALLED for part in below):
+            known[file] = stamp_of(file)
+    return tuple(known.values())
+
+
+def stamp_of(path: str) -> Stamp:
+    """The state of a file; one that cannot be seen has a state of its own."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # before each launch
+    except OSError:
+        return Stamp(path, 0, 0, 0)
+    return Stamp(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _base_of(top: str) -> Path | None:
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return Path(spec.submodule_search_locations[0]).parent
+    return Path(spec.origin).parent if spec.origin and spec.has_location else None
+
+
+def _closure(base: Path, module: str, only: str | None) -> set[Path]:
+    """The module's file and all that it imports from below `base`. `only`: the one top-level name that counts."""
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        for path in _files_of(base, waiting.pop(), only):
+            if path not in found:
+                found.add(path)
+                waiting += _imports(path, base)
+    return found
+
+
+def _files_of(base: Path, module: str, only: str | None) -> Iterator[Path]:
+    """The files that an import of `module` runs: those of the packages around it, and its own."""
+    parts = module.split(".")
+    if parts[0] == _GPUSCHED or only not in (None, parts[0]):
+        return
+    for depth in range(1, len(parts) + 1):
+        place = base.joinpath(*parts[:depth])
+        for path in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if path.is_file():
+                yield path
+                break
+
+
+def _imports(path: Path, base: Path) -> Iterator[str]:
+    """The names of modules that a source file may import, attributes of modules among them."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return
+    package = ".".join(path.relative_to(base).parts[:-1])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            if origin:
+                yield origin
+            yield from (f"{origin}.{alias.name}" if origin else alias.name for alias in node.names)
+
+
+def _versions(top: str) -> str:
+    """The distributions that installed a top-level name, with their versions."""
+    names = importlib.metadata.packages_distributions().get(top, ())
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names)))
