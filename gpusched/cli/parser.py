@@ -27,13 +27,14 @@ SETTING_OPTIONS = {
     "interval": ("data.interval", "NAME", "interval of the bars: a directory below the symbol's, such as 1d"),
     "horizon": ("labels.horizon", "BARS", "bars that the label looks ahead (7)"),
     "threshold": ("labels.threshold", "RETURN", "a forward return above it is labelled 1 (0.02)"),
+    "workload": ("run.workload", "NAME", "what a window runs: package.module:function or ./file.py:function"),
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
     "workers": ("run.workers", "N", "windows that may run at once; 0: one per slot (0)"),
     "device": ("run.device", "TYPE", "auto, cuda, gpu, cpu or mixed (auto)"),
     "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
 }
 #: the options of `train`, which trains one window
-TRAIN_OPTIONS = ("interval", "horizon", "threshold", "data_root", "device")
+TRAIN_OPTIONS = ("workload", "interval", "horizon", "threshold", "data_root", "device")
 
 
 class WrongUsage(UsageError):

@@ -15,7 +15,7 @@ import msgspec
 
 from gpusched.config import Config
 from gpusched.core.model import BatchSpec
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.engine import Engine
 from gpusched.engines.local.engine import LocalEngine

@@ -1,4 +1,4 @@
-"""The job of a window's process, and its environment."""
+"""The job of a window's process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from gpusched.command import imports
 from gpusched.config.workloads import settings_at
 from gpusched.core.model import Batch, Device, PlannedWindow
 from gpusched.core.placement import type_on
-from gpusched.devices.discovery import pinning
 from gpusched.worker.messages import WindowJob
-from gpusched.worker.threads import capped
 from gpusched.workload import Task
 
 
@@ -37,8 +35,3 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         guarded=batch.guarded,
         imports=imports(spec.workload, settings),
     )
-
-
-def environment(device: Device) -> dict[str, str | None]:
-    """The environment variables that pin a process to `device`, and limit it to the device's share of the cores."""
-    return {**pinning(device), **capped(device.threads)}
