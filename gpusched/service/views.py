@@ -62,6 +62,7 @@ def window_line(row: WindowRow) -> WindowLine:
         reason=_reason(state),
         failure=_failure(state),
         remedy=row.plan.remedy if isinstance(state, Finished) else "",
+        point=window.point,
     )
 
 
@@ -97,6 +98,7 @@ def result_line(row: WindowRow) -> ResultLine:
         device_seconds=usage.device_seconds if usage else None,
         reason=_reason(row.state),
         failure=_failure(row.state),
+        point=window.point,
     )
 
 
@@ -116,6 +118,7 @@ def window_detail(
         device=batch.device,
         choice=batch.choice,
         notes=notes,
+        parameters=batch.spec.points.get(row.plan.window.point, {}),
     )
 
 
