@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpusched import __version__, artifacts, files
+from gpusched.analysis.comparison import compare
+from gpusched.analysis.content import Report
+from gpusched.analysis.page import page
+from gpusched.analysis.scores import of_lines
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.commands.queries import to_daemon
 from gpusched.client.drawing.listing import print_json
-from gpusched.client.report import Report, page
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import DONE, InputError
 from gpusched.protocol import ResultLine
@@ -28,13 +31,14 @@ class CannotWrite(InputError):
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write the report of a batch."""
-    directory = Path(options.batch)
-    content = (
-        _of_run(load_config(options).config, directory, options.metric) if directory.is_dir() else _of_daemon(options)
-    )
-    path = Path(options.output or f"{content.batch.id}.html")
-    text = page(content)
+    """Write the report of a batch, or of a batch beside another one."""
+    content = _content(options, options.batch)
+    path, comparison = Path(options.output or f"{content.batch.id}.html"), None
+    if options.other is not None:
+        other = _content(options, options.other)
+        metrics = [options.metric] if options.metric else []
+        comparison = compare(options.batch, options.other, of_lines(content.results), of_lines(other.results), metrics)
+    text = page(content, comparison)
     try:
         files.write_whole(path, (text.encode(),))
     except OSError as error:
@@ -46,20 +50,27 @@ def report(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _of_daemon(options: argparse.Namespace) -> Report:
+def _content(options: argparse.Namespace, name: str) -> Report:
+    directory = Path(name)
+    if directory.is_dir():
+        return _of_run(load_config(options).config, directory, options.metric)
+    return _of_daemon(options, name)
+
+
+def _of_daemon(options: argparse.Namespace, name: str) -> Report:
     with to_daemon(options) as daemon:
-        detail = daemon.batch(options.batch, notes=True)
-        results = [*daemon.results(options.batch)]
+        detail = daemon.batch(name, notes=True)
+        results = [*daemon.results(name)]
         return Report(
             batch=detail.batch,
             spec=detail.spec,
             results=results,
-            samples=daemon.history(options.batch),
+            samples=daemon.history(name),
             retried=[
                 (line.key.label, attempt)
                 for line in results
                 if line.attempts > 1
-                for attempt in daemon.window(options.batch, line.key.label).attempts[:-1]
+                for attempt in daemon.window(name, line.key.label).attempts[:-1]
             ],
             versions={"gpusched": daemon.daemon.version} | _versions(results),
             metric=options.metric,
