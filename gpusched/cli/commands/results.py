@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from gpusched.cli.commands.queries import to_daemon
 from gpusched.cli.notes import notes_object, print_notes, print_worth
+from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
 from gpusched.core.totals import worth_object
@@ -45,9 +45,9 @@ class NoParquet(InputError):
 
 def results(options: argparse.Namespace) -> int:
     """Print the finished windows of a batch and their metrics."""
-    with to_daemon(options) as daemon:
-        finished = list(daemon.results(options.batch))
-        detail = daemon.batch(options.batch, notes=True)
+    with of_batch(options, options.batch) as (source, batch_id):
+        finished = list(source.results(batch_id))
+        detail = source.batch(batch_id, notes=True)
     about = worth_object(detail.batch.constants) | notes_object(detail.notes)
     # `arguments` are those of the `results` that prints this table, for the remedy of UnknownColumn.
     rows, arguments = [flat(line) for line in finished], options.batch
@@ -67,10 +67,10 @@ def results(options: argparse.Namespace) -> int:
     elif not options.json:
         _print(rows, names, options)
     elif options.by_symbol:
-        print_json({"batch_id": options.batch, "symbols": rows} | about)
+        print_json({"batch_id": batch_id, "symbols": rows} | about)
     else:
         lines = [result_object(finished[number]) for number in order]
-        print_json({"batch_id": options.batch, "results": lines} | about)
+        print_json({"batch_id": batch_id, "results": lines} | about)
     if not options.json:
         print_notes(detail.notes)
         print_worth(detail)
