@@ -164,6 +164,20 @@ def _symbols(command: argparse.ArgumentParser) -> None:
     command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of a file")
 
 
+def _timeline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--timeline", action="store_true", help="draw the windows as bars over time, not as a list")
+
+
+def _sweep(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("sweep: every window at each point")
+    group.add_argument(
+        "--param", action="append", metavar="KEY=V1,V2", help="values of a setting, such as lightgbm.num_leaves=15,31"
+    )
+    group.add_argument("--params", metavar="FILE", help="points one by one: CSV with a heading, or JSON lines")
+    group.add_argument("--sample", type=int, metavar="N", help="so many points of the grid, drawn at random (all)")
+    group.add_argument("--seed", type=int, metavar="N", help="the draw of --sample (0)")
+
+
 def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", metavar="DIR", help="where the artifacts go (<run.output>/<batch id>)")
 
@@ -228,7 +242,10 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
     command.add_argument("--reverse", action="store_true", help="reverse the order; rows without a value stay last")
     command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
-    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
+    command.add_argument("--by", metavar="COLUMN,…", help="mean, median and spread of a metric by values of parameters")
+    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by and --by-symbol (validation_auc)")
+    command.add_argument("--best", metavar="COLUMN", help="only the windows where it is largest (--reverse: least)")
+    command.add_argument("--per", metavar="COLUMN,…", help="the best one for each value of these, such as symbol")
 
 
 def _report(command: argparse.ArgumentParser) -> None:
@@ -290,7 +307,7 @@ def _maybe_device(command: argparse.ArgumentParser) -> None:
 
 
 __doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
-_ALL = _settings(*SETTING_OPTIONS)
+_ALL_SETTINGS = _settings(*SETTING_OPTIONS)
 
 #: command → (handler `module:function` of this package, help, groups of arguments)
 COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -298,17 +315,17 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _command, _output, _name, _ALL, _json),
+        (_symbols, _command, _output, _name, _ALL_SETTINGS, _sweep, _timeline, _json),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _command, _output, _name, _top, _ALL, _json),
+        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _sweep, _json),
     ),
     "bench": (
         "commands.bench:bench",
         "time the same windows with one slot and with all, and name the limit",
-        (_symbols, _ALL, _repeat, _json),
+        (_symbols, _ALL_SETTINGS, _sweep, _repeat, _json),
     ),
     "train": (
         "commands.train:train",
@@ -319,7 +336,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "submit": (
         "commands.service:submit",
         "hand a batch to the daemon, and print its id",
-        (_symbols, _command, _output, _name, _wait, _ALL, _json),
+        (_symbols, _command, _output, _name, _wait, _ALL_SETTINGS, _sweep, _json),
     ),
     "status": ("commands.queries:status", "the state of batches", (_maybe_batch, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),

@@ -141,7 +141,7 @@ class Admission:
                         digest=digest,
                         output_dir=str(output_dir),
                         submitted_at=clock.wall(),
-                        spec=spec,
+                        spec=planning.accepted(spec),
                         owner=place.owner,
                         guarded=place.guarded,
                         choice=choice,

@@ -15,6 +15,7 @@ from gpusched.config.schema import Windows, bounds
 from gpusched.core import planning
 from gpusched.core.entry import parse
 from gpusched.core.model import BatchSpec
+from gpusched.core.points import points_problem
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import InputError
 from gpusched.protocol import Submit
@@ -57,9 +58,9 @@ def _why_not(request: Submit) -> str | None:
         return "it names a symbol twice"
     if parse(spec.workload) is None:
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
-    if problem := _problem_of_windows(spec):
+    if problem := points_problem(spec.points) or _problem_of_windows(spec):
         return problem
-    if _deeper_than(spec.settings, MAX_DEPTH):
+    if _deeper_than(spec.settings, MAX_DEPTH) or _deeper_than(spec.points, MAX_DEPTH):
         return f"its settings are nested more than {MAX_DEPTH} levels deep"
     return _command_problem(spec) or _out_of_range(spec)
 

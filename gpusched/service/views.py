@@ -64,6 +64,7 @@ def window_line(row: WindowRow) -> WindowLine:
         reason=_reason(state),
         failure=_failure(state),
         remedy=row.plan.remedy if isinstance(state, Finished) else "",
+        point=window.point,
     )
 
 
@@ -99,6 +100,7 @@ def result_line(row: WindowRow) -> ResultLine:
         device_seconds=usage.device_seconds if usage else None,
         reason=_reason(row.state),
         failure=_failure(row.state),
+        point=window.point,
     )
 
 
@@ -118,6 +120,7 @@ def window_detail(
         device=batch.device,
         choice=batch.choice,
         notes=notes,
+        parameters=batch.spec.points.get(row.plan.window.point, {}),
     )
 
 
