@@ -10,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
-from gpusched.cli.parser import WrongUsage, parse
+from gpusched.cli.parser import parse
 from gpusched.cli.telling import tell
+from gpusched.cli.usage import WrongUsage
 from gpusched.errors import INTERRUPTED, GpuschedError, InputError
 from gpusched.streams import expendable, is_gone
 

@@ -46,6 +46,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("teachers", "teachers.html"),
         ("gpusched-runs/teachers -o run.html", "of a run, which needs no daemon"),
     ),
+    "explain": (("teachers/AAPL_2022-01-01_to_2022-06-29", "which device has no room for it, and why"),),
+    "compare": (
+        ("teachers teachers-2", "two batches of the daemon"),
+        ("gpusched-runs/a gpusched-runs/b --metric validation_auc", "two runs, one metric"),
+    ),
     "top": (("", "until q is pressed"), ("--once", "one frame, for a log or a pipe"), ("--json", "for a program")),
     "cancel": (("teachers", "the whole batch"), ("teachers/AAPL_2022-01-01_to_2022-06-29", "one window")),
     "hold": (("teachers", "running windows go on"),),

@@ -1,17 +1,17 @@
-"""The command line's grammar: commands, options, and the messages about typing errors."""
+"""The command line's grammar: commands and their options."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gpusched import __version__
 from gpusched.cli.examples import examples
+from gpusched.cli.usage import Parser
 from gpusched.command import WORKLOAD as COMMAND
-from gpusched.errors import USAGE, UsageError, did_you_mean
+from gpusched.errors import USAGE
 
 #: options for single settings of `config.toml`: option → (setting, metavar or empty for a switch, help)
 SETTING_OPTIONS = {
@@ -28,62 +28,14 @@ SETTING_OPTIONS = {
     "interval": ("data.interval", "NAME", "interval of the bars: a directory below the symbol's, such as 1d"),
     "horizon": ("labels.horizon", "BARS", "bars that the label looks ahead (7)"),
     "threshold": ("labels.threshold", "RETURN", "a forward return above it is labelled 1 (0.02)"),
+    "workload": ("run.workload", "NAME", "what a window runs: package.module:function or ./file.py:function"),
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
     "workers": ("run.workers", "N", "windows that may run at once; 0: one per slot (0)"),
     "device": ("run.device", "TYPE", "auto, cuda, gpu, cpu or mixed (auto)"),
     "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
 }
 #: the options of `train`, which trains one window
-TRAIN_OPTIONS = ("interval", "horizon", "threshold", "data_root", "device")
-
-
-#: words of other tools → the command that does it here
-SYNONYMS = {
-    "delete": "forget", "describe": "show", "gpus": "devices", "init": "demo", "kill": "cancel", "list": "status",
-    "log": "logs", "ls": "status", "pause": "hold", "prune": "forget", "ps": "status", "remove": "forget",
-    "rerun": "retry", "restart": "retry", "rm": "forget", "serve": "daemon", "server": "daemon", "start": "submit",
-    "stop": "cancel", "tail": "logs", "watch": "top",
-}  # fmt: skip
-
-
-class WrongUsage(UsageError):
-    problem = "{why}"
-    remedy = "try `{command} --help`"
-
-    @property
-    def usage(self) -> str:
-        """The usage of the command, in one line."""
-        return str(self.details["usage"])
-
-
-class Parser(argparse.ArgumentParser):
-    """Argparse, with errors from the catalogue and suggestions."""
-
-    def error(self, message: str) -> NoReturn:
-        why = message
-        if match := re.match(r"unrecognized arguments: (--?\w[\w-]*)", message):
-            why = f"there is no option {match[1]}{did_you_mean(match[1], self._option_string_actions)}"
-        elif match := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
-            known = SYNONYMS.get(match[1])
-            near = f"; did you mean {known!r}?" if known else did_you_mean(match[1], COMMANDS)
-            why = f"there is no command {match[1]!r}{near}"
-        elif match := re.match(r"(argument \S+ invalid choice: '(.*?)') \(choose from (.*)\)", message):
-            choices = re.findall(r"[\w-]+", match[3])  # some versions of argparse quote them
-            why = f"{match[1]} (choose from {', '.join(choices)}){did_you_mean(match[2], choices)}"
-        raise WrongUsage(why=why, command=self.prog, usage=self.brief_usage())
-
-    def brief_usage(self) -> str:
-        """Its positional arguments and required options: `gpusched train [OPTIONS] -o DIR SYMBOL START END`."""
-        parts = [self.prog, "[OPTIONS]"]
-        for action in sorted(self._actions, key=lambda action: not action.option_strings):
-            name = str(action.metavar or action.dest.upper())
-            if action.option_strings:
-                parts += [f"{action.option_strings[0]} {name}"] if action.required else []
-            else:
-                parts.append({"?": f"[{name}]", "*": f"[{name} …]"}.get(str(action.nargs), name))
-        if any(action.dest == "command_line" for action in self._actions):
-            parts.append("[-- PROGRAM …]")
-        return " ".join(parts)
+TRAIN_OPTIONS = ("workload", "interval", "horizon", "threshold", "data_root", "device")
 
 
 def build() -> tuple[Parser, Any]:
@@ -209,6 +161,20 @@ def _symbols(command: argparse.ArgumentParser) -> None:
     command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of a file")
 
 
+def _timeline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--timeline", action="store_true", help="draw the windows as bars over time, not as a list")
+
+
+def _sweep(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("sweep: every window at each point")
+    group.add_argument(
+        "--param", action="append", metavar="KEY=V1,V2", help="values of a setting, such as lightgbm.num_leaves=15,31"
+    )
+    group.add_argument("--params", metavar="FILE", help="points one by one: CSV with a heading, or JSON lines")
+    group.add_argument("--sample", type=int, metavar="N", help="so many points of the grid, drawn at random (all)")
+    group.add_argument("--seed", type=int, metavar="N", help="the draw of --sample (0)")
+
+
 def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", metavar="DIR", help="where the artifacts go (<run.output>/<batch id>)")
 
@@ -245,11 +211,13 @@ def _wait(command: argparse.ArgumentParser) -> None:
 
 
 def _batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", metavar="BATCH", help="id of the batch")
+    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
 
 
 def _maybe_batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", nargs="?", metavar="BATCH", help="id of the batch (all batches)")
+    command.add_argument(
+        "batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's output directory (all batches)"
+    )
 
 
 def _batches(command: argparse.ArgumentParser) -> None:
@@ -265,7 +233,7 @@ def _status_filter(command: argparse.ArgumentParser) -> None:
 
 
 def _one_window(command: argparse.ArgumentParser) -> None:
-    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch")
+    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch, or of a run: DIR/LABEL")
 
 
 def _log(command: argparse.ArgumentParser) -> None:
@@ -279,13 +247,24 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
     command.add_argument("--reverse", action="store_true", help="reverse the order; rows without a value stay last")
     command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
-    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
+    command.add_argument("--by", metavar="COLUMN,…", help="mean, median and spread of a metric by values of parameters")
+    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by and --by-symbol (validation_auc)")
+    command.add_argument("--best", metavar="COLUMN", help="only the windows where it is largest (--reverse: least)")
+    command.add_argument("--per", metavar="COLUMN,…", help="the best one for each value of these, such as symbol")
 
 
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
+    command.add_argument("other", nargs="?", metavar="OTHER", help="another one, to be shown beside it")
     command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
-    command.add_argument("--metric", metavar="NAME", help="the metric of the heat map (validation_auc)")
+    command.add_argument("--metric", metavar="NAME", help="the metric of the figures (validation_auc)")
+
+
+def _two(command: argparse.ArgumentParser) -> None:
+    for name in ("a", "b"):
+        command.add_argument(name, metavar=name.upper(), help="id of a batch, or the directory of its results")
+    command.add_argument("--metric", action="append", default=[], metavar="NAME", help="only this one; repeatable")
+    command.add_argument("--windows", action="store_true", help="list all windows, not only the greatest differences")
 
 
 def _shell(command: argparse.ArgumentParser) -> None:
@@ -328,6 +307,7 @@ def _once(command: argparse.ArgumentParser) -> None:
     how = command.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="print one frame, and end")
     how.add_argument("--json", action="store_true", help="print one snapshot as JSON, and end")
+    command.add_argument("directory", nargs="?", metavar="DIR", help="the output directory of a run: one frame of it")
 
 
 def _maybe_device(command: argparse.ArgumentParser) -> None:
@@ -335,7 +315,7 @@ def _maybe_device(command: argparse.ArgumentParser) -> None:
 
 
 __doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
-_ALL = _settings(*SETTING_OPTIONS)
+_ALL_SETTINGS = _settings(*SETTING_OPTIONS)
 
 #: command → (handler `module:function` of this package, help, groups of arguments)
 COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -343,17 +323,17 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _command, _output, _name, _ALL, _json),
+        (_symbols, _command, _output, _name, _ALL_SETTINGS, _sweep, _timeline, _json),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _command, _output, _name, _top, _ALL, _json),
+        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _sweep, _json),
     ),
     "bench": (
         "commands.bench:bench",
         "time the same windows with one slot and with all, and name the limit",
-        (_symbols, _ALL, _repeat, _json),
+        (_symbols, _ALL_SETTINGS, _sweep, _repeat, _json),
     ),
     "train": (
         "commands.train:train",
@@ -364,14 +344,20 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "submit": (
         "commands.service:submit",
         "hand a batch to the daemon, and print its id",
-        (_symbols, _command, _output, _name, _wait, _ALL, _json),
+        (_symbols, _command, _output, _name, _wait, _ALL_SETTINGS, _sweep, _json),
     ),
     "status": ("commands.status:status", "the state of batches", (_maybe_batch, _batches, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
     "show": ("commands.queries:show", "all details of a window", (_one_window, _json)),
+    "explain": ("commands.queries:explain", "why a window waits, device by device", (_one_window, _json)),
     "logs": ("commands.queries:logs", "the output of a window", (_one_window, _log)),
     "results": ("commands.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
     "report": ("commands.report:report", "a batch as one HTML file: timeline, devices, metrics", (_report, _json)),
+    "compare": (
+        "commands.compare:compare_batches",
+        "the same windows of two batches side by side, and their differences",
+        (_two, _json),
+    ),
     "top": ("commands.queries:top", "a live view of the daemon, with keys to control it", (_once,)),
     "cancel": ("commands.control:cancel", "end running windows, drop waiting ones", (_target, _json)),
     "hold": ("commands.control:hold", "start nothing more of it", (_target, _json)),

@@ -18,6 +18,7 @@ from typing import Literal, Self, TypeVar, cast
 from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
 from gpusched.config import NO_ORIGINS
 from gpusched.core.model import BatchSpec
+from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.statuses import Verb
 from gpusched.core.terms import NO_TERMS, Terms
@@ -33,6 +34,8 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Explained,
+    ExplainWindow,
     Forget,
     Forgotten,
     GetBatch,
@@ -126,6 +129,16 @@ class Connection:
         self._link = link
         self._busy = False
 
+    @property
+    def version(self) -> str:
+        """The daemon's."""
+        return self.daemon.version
+
+    @property
+    def state_dir(self) -> Path:
+        """The daemon's, whose `logs` has the logs."""
+        return Path(self.daemon.state_dir)
+
     def close(self) -> None:
         self._link.close()
 
@@ -218,6 +231,10 @@ class Connection:
 
     def window(self, batch_id: str, label: str) -> WindowDetail:
         return self._one(GetWindow(batch_id=batch_id, label=label), WindowDetail)
+
+    def explain(self, batch_id: str, label: str) -> Explanation:
+        """What a window does, and why it waits if it does."""
+        return self._one(ExplainWindow(batch_id=batch_id, label=label), Explained).explanation
 
     def log(
         self, batch_id: str, label: str, *, attempt: int | None = None, offset: int = 0, follow: bool = False

@@ -7,6 +7,7 @@ at about the same time.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -42,13 +43,35 @@ class Dispatcher:
         """The next window and its slot, or None if nothing can be placed now."""
         if not self._pool.offers.has_free:
             return None
-        candidates = sorted(
+        kept: set[str] = set()
+        placements = (self._next_of(batch, kept, now) for batch in self._in_turn())
+        return next((placement for placement in placements if placement is not None), None)
+
+    def before(self, batch: BatchQueue, now: Instant) -> tuple[list[BatchQueue], set[str]]:
+        """The batches with windows to place that come before `batch`, and the devices that they keep for themselves."""
+        before: list[BatchQueue] = []
+        kept: set[str] = set()
+        for other in itertools.takewhile(lambda other: other is not batch, self._in_turn()):
+            if other.peek(now) is not None and not other.is_at_limit:
+                before.append(other)
+                self._next_of(other, kept, now)
+        return before, kept
+
+    def demand_of(self, entry: Entry, batch: BatchQueue, kept: set[str], now: Instant) -> Demand:
+        """The needs of a window on the devices where it would be placed, were it the first of its batch."""
+        wanted: DeviceChoice = "cpu" if entry.on_cpu else batch.batch.device
+        if self._pool.offers.shares(wanted) and not entry.device.alone:
+            chosen, where = self._share(batch, entry, kept, now)
+            # Where a smaller window is taken instead, this one waits for a GPU.
+            wanted = where if chosen is entry else "gpu"
+        return self.demand(entry, batch.batch, wanted)
+
+    def _in_turn(self) -> list[BatchQueue]:
+        """The batches that may have windows to place, in the order of their turns."""
+        return sorted(
             (batch for batch in self._batches.values() if batch.may_have_ready),
             key=lambda batch: (-batch.batch.spec.priority, batch.last_served),
         )
-        kept: set[str] = set()
-        placements = (self._next_of(batch, kept, now) for batch in candidates)
-        return next((placement for placement in placements if placement is not None), None)
 
     def served(self, batch: BatchQueue) -> None:
         """Note that a window of `batch` was placed: batches of the same priority go before it next time."""
@@ -62,9 +85,8 @@ class Dispatcher:
         leave, that device is added: later batches, which need less, would take every slot that becomes free there. If
         it waits for the memory of a host, all devices of that host are added.
         """
-        spec = batch.batch.spec
         entry = batch.peek(now)
-        if entry is None or (spec.workers and batch.active >= spec.workers):
+        if entry is None or batch.is_at_limit:
             return None
         wanted = "cpu" if entry.on_cpu else batch.batch.device
         if self._pool.offers.shares(wanted) and not entry.device.alone:

@@ -51,7 +51,7 @@ def score(state: DeviceState) -> Score:
 def unsuitable(state: DeviceState, demand: Demand) -> str | None:
     if suits(state.device, demand.wanted):
         return None
-    return "not offered to `auto`" if demand.wanted == "auto" else f"not for batches on {demand.wanted!r}"
+    return "not offered to `auto`" if demand.wanted == "auto" else f"the batch asks for {demand.wanted!r}"
 
 
 def closed(state: DeviceState, _: Demand) -> str | None:

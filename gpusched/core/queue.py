@@ -26,7 +26,7 @@ class Entry:
 
     __slots__ = (
         *("device", "failures", "host", "key", "losses", "on_cpu", "order", "planned", "ready_at", "state", "story"),
-        "began",
+        *("began", "raised_at"),
     )
 
     def __init__(self, key: WindowKey, planned: PlannedWindow, number: int, state: State) -> None:
@@ -38,6 +38,8 @@ class Entry:
         #: attempts that failed by the window's own fault, and by other causes
         self.failures = 0
         self.losses = 0
+        #: the place where its last attempt raised an exception; empty: it did not
+        self.raised_at = ""
         #: monotonic instant before which it is not placed again
         self.ready_at = 0.0
         #: monotonic instant at which its last attempt began to run
@@ -64,6 +66,8 @@ class BatchQueue:
         self.windows: list[Entry] = []
         #: changes that are not completed; the first is being made
         self.changes: deque[Change] = deque()
+        #: the labels of the windows that should have a result
+        self.with_result: dict[str, None] = {}
         self.unfinished = 0
         self.active = 0
         #: `BatchFinished` was recorded: all windows have ended, and their results have been checked
@@ -109,28 +113,42 @@ class BatchQueue:
 
     @property
     def may_have_ready(self) -> bool:
-        return bool(self._ready) and self.held is None and not self._is_being_cancelled
+        return bool(self._ready) and self.held is None and not self.is_being_cancelled
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether as many windows run as may run at once."""
+        return 0 < self.batch.spec.workers <= self.active
+
+    def ahead_of(self, entry: Entry, now: Instant) -> int:
+        """The number of windows that may be placed now and go before `entry`."""
+        others = (one for one in self.windows if one.order < entry.order)
+        return sum(isinstance(one.state, Queued) and one.ready_at <= now.monotonic for one in others)
 
     def none_is_queued(self) -> None:
         """Clear the heaps at once, after all windows were cancelled, instead of dropping their items one by one."""
         self._ready, self._shortest = [], None
 
+    def count_result(self, entry: Entry) -> None:
+        """Note whether a window whose state has changed should have a result."""
+        if has_result(entry.state):
+            self.with_result[entry.key.label] = None
+        else:
+            self.with_result.pop(entry.key.label, None)
+
     @property
-    def _is_being_cancelled(self) -> bool:
+    def is_being_cancelled(self) -> bool:
         return any(change.verb == "cancel" and change.label is None for change in self.changes)
 
     @property
     def done(self) -> bool:
         return self.unfinished == 0 and not self.changes
 
-    def with_result(self) -> tuple[str, ...]:
-        """The labels of the windows that should have a result."""
-        return tuple(label for label, entry in self.entries.items() if has_result(entry.state))
-
     def add(self, entry: Entry) -> None:
         self.entries[entry.key.label] = entry
         self.windows.append(entry)
         self.unfinished += not isinstance(entry.state, Finished)
+        self.count_result(entry)
         if isinstance(entry.state, Queued):
             self.push(entry)
 

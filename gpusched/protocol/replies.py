@@ -17,7 +17,18 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import BatchSpec, Choice, DataNote, DataNotes, DeviceChoice, PlannedWindow, Reading
+from gpusched.core.model import (
+    BatchSpec,
+    Choice,
+    DataNote,
+    DataNotes,
+    DeviceChoice,
+    Parameters,
+    PlannedWindow,
+    Reading,
+    WindowKey,
+)
+from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.states import State
 from gpusched.protocol.listings import (
@@ -107,6 +118,15 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     choice: Choice | None = None
     #: notes on its symbol's data
     notes: tuple[DataNote, ...] = ()
+    #: its point of a sweep: the settings that it has in place of its batch's
+    parameters: Parameters = {}
+
+
+class Explained(msgspec.Struct, frozen=True, kw_only=True, tag="explained"):
+    """What a window does, and why it waits if it does."""
+
+    key: WindowKey
+    explanation: Explanation
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
@@ -223,6 +243,7 @@ Reply = (
     | BatchDetail
     | WindowPage
     | WindowDetail
+    | Explained
     | LogChunk
     | ResultPage
     | History

@@ -59,6 +59,13 @@ class GetWindow(msgspec.Struct, frozen=True, kw_only=True, tag="get_window"):
     label: str
 
 
+class ExplainWindow(msgspec.Struct, frozen=True, kw_only=True, tag="explain_window"):
+    """Answered with `Explained`."""
+
+    batch_id: str
+    label: str
+
+
 class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read_log"):
     """Answered with any number of `LogChunk`, then `End`.
 
@@ -134,6 +141,7 @@ Request = (
     | GetBatch
     | ListWindows
     | GetWindow
+    | ExplainWindow
     | ReadLog
     | GetResults
     | GetHistory

@@ -27,6 +27,7 @@ from gpusched.protocol import (
     ChangeDevice,
     Devices,
     End,
+    ExplainWindow,
     Forget,
     GetBatch,
     GetHistory,
@@ -54,10 +55,11 @@ from gpusched.service.admission import Admission, NotYetDurable
 from gpusched.service.clients import Peer
 from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
-from gpusched.service.names import Names, devices
+from gpusched.service.names import Names, NoLog, devices
 from gpusched.store.rows import WindowRow
 from gpusched.supervisor.attempts import log_of
 from gpusched.supervisor.runtime import Runtime
+from gpusched.supervisor.supervisor import now
 
 #: windows in a page: read, converted and encoded without a break, in less than 20 ms
 PAGE_WINDOWS = 250
@@ -83,11 +85,6 @@ class ForgottenNowhere(InputError):
 class ForgetWhat(InputError):
     problem = "neither a batch nor an age was named"
     remedy = "`gpusched forget BATCH` or `gpusched forget --older-than 30d`"
-
-
-class NoLog(InputError):
-    problem = "{window} has no log: {why}"
-    remedy = "`gpusched show {window}` tells its story"
 
 
 class Client(Subscriber, Protocol):
@@ -141,6 +138,10 @@ class Requests:
                 notes_on_data = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
                 story, attempts = self._store.story(row.key), self._store.attempts(row.key)
                 await client.send(views.window_detail(row, story, attempts, notes_on_data, self._names.batch(batch_id)))
+            case ExplainWindow(batch_id=batch_id, label=label):
+                row = self._names.window(WindowKey(batch_id, label))
+                told = self._supervisor.scheduler.explain(row.key, now())
+                await client.send(views.explained(row, told, self._admission.condition.unwritable))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():

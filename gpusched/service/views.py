@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import msgspec
 
 from gpusched import clock
@@ -18,6 +16,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Batch, DataNote
 from gpusched.core.pool import Pool
+from gpusched.core.reasons import Explanation, Hindrance, summary
 from gpusched.core.states import Active, Ending, Failed, Failure, FailureKind, Finished, Lost, Reused, State, Succeeded
 from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
 from gpusched.core.worth import is_constant
@@ -27,6 +26,7 @@ from gpusched.protocol import (
     BatchStatus,
     Delta,
     DeviceStatus,
+    Explained,
     ResultLine,
     StoryLine,
     WindowDetail,
@@ -34,6 +34,8 @@ from gpusched.protocol import (
 )
 from gpusched.store.rows import WindowRow, bounded
 
+#: windows in a snapshot that have left their slots for good, and, separately, windows that have failed
+RECENT_WINDOWS = 64
 #: characters of a reason in a listing; the window's details have all of it
 REASON_CHARS = 500
 
@@ -62,6 +64,7 @@ def window_line(row: WindowRow) -> WindowLine:
         reason=_reason(state),
         failure=_failure(state),
         remedy=row.plan.remedy if isinstance(state, Finished) else "",
+        point=window.point,
     )
 
 
@@ -97,6 +100,7 @@ def result_line(row: WindowRow) -> ResultLine:
         device_seconds=usage.device_seconds if usage else None,
         reason=_reason(row.state),
         failure=_failure(row.state),
+        point=window.point,
     )
 
 
@@ -116,7 +120,21 @@ def window_detail(
         device=batch.device,
         choice=batch.choice,
         notes=notes,
+        parameters=batch.spec.points.get(row.plan.window.point, {}),
     )
+
+
+def explained(row: WindowRow, told: Explanation | None, unwritable: str | None) -> Explained:
+    """What a window does. `told` by the scheduler; None: only the store remembers it, so its batch is finished.
+
+    `unwritable`: why the store cannot be written.
+    """
+    if told is None:
+        told = Explanation(status=status_of(row.state), summary=summary(row.state))
+    if unwritable is not None and not isinstance(row.state, Finished):
+        store = Hindrance("store", f"nothing is launched while the store cannot be written: {unwritable}")
+        told = msgspec.structs.replace(told, hindrances=(store, *told.hindrances))
+    return Explained(key=row.key, explanation=told)
 
 
 def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
@@ -174,9 +192,9 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         state="open",
         held_reason=None,
         finished_at=None,
-        constants=sum(is_constant(state) for _, state in record.windows),
+        constants=sum(is_constant(state) for _, state in record.windows) if record.counts.get("reused") else 0,
+        counts=record.counts,
         owner=record.batch.owner,
-        counts=dict(Counter(status_of(state) for _, state in record.windows)),
     )
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from gpusched import __version__, cli
 from gpusched.cli.examples import EXAMPLES
-from gpusched.cli.parser import COMMANDS, SYNONYMS, parse
+from gpusched.cli.parser import COMMANDS, parse
+from gpusched.cli.usage import SYNONYMS
 from tests.end_to_end.support import Command
 
 DATES = ("--start", "2022-01-01", "--end", "2022-12-31")

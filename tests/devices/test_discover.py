@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.model import Device
-from gpusched.devices.discovery import Discovery, discover, pinning
+from gpusched.devices.environment import pinning
+from gpusched.devices.nvidia.cards import Discovery, discover
 from tests.devices.fake_nvml import (
     DRIVER_NOT_LOADED,
     EXCLUSIVE_PROCESS,
@@ -205,7 +206,7 @@ def test_cores_near_each_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) ->
 def in_subprocess(environment: dict[str, str]) -> tuple[list[str], list[str]]:
     """The inventory of a fresh process: (ids, notes)."""
     program = (
-        "import json, sys; from gpusched.devices.discovery import discover; assert 'pynvml' not in sys.modules;"
+        "import json, sys; from gpusched.devices.nvidia.cards import discover; assert 'pynvml' not in sys.modules;"
         "found = discover(None); print(json.dumps([[d.id for d in found.devices], found.notes]))"
     )
     clean = {key: value for key, value in os.environ.items() if key not in {"LD_LIBRARY_PATH", "FAKE_NVML_STATE"}}

@@ -18,8 +18,8 @@ import pytest
 from gpusched.config import Cache, Config, Run
 from gpusched.core.events import DeviceChanged, DeviceRead, Event
 from gpusched.core.ledger import DeviceState
-from gpusched.devices.discovery import Discovery, discover
 from gpusched.devices.nvidia import inventory
+from gpusched.devices.nvidia.cards import Discovery, discover
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.sampler import Sampler
 from gpusched.devices.slots import NoDevice, PoolRules

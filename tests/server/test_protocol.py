@@ -21,6 +21,7 @@ from gpusched.core.events import (
     WindowMoved,
 )
 from gpusched.core.model import BatchSpec, Device, PlannedWindow, Reading, Slot, Window, WindowKey
+from gpusched.core.reasons import DeviceReason, Explanation, Hindrance
 from gpusched.core.samples import Sample
 from gpusched.core.states import Failed, Failure, Finished, Queued, Running, Skipped, Usage
 from gpusched.protocol import (
@@ -37,6 +38,8 @@ from gpusched.protocol import (
     Devices,
     DeviceStatus,
     End,
+    Explained,
+    ExplainWindow,
     Forget,
     Forgotten,
     GetBatch,
@@ -227,11 +230,21 @@ LATER_REQUESTS: list[Request] = [
     GetHistory(batch_id="batch-1"),
     Forget(batch_id="batch-1", results=True),
     Forget(older_than_s=86400.0),
+    ExplainWindow(batch_id="batch-1", label=KEY.label),
 ]
 LATER_REPLIES: list[Reply] = [
     History(samples=(SAMPLE,)),
     Forgotten(batches=("batch-1",), windows=3, results=2, kept=("/out/AAPL_2022-01-01_to_2022-06-29",)),
     DeviceTuned(device_id="GPU-1", slots=3, reason="3 slots: to see what that does", at=8.0),
+    Explained(
+        key=KEY,
+        explanation=Explanation(
+            status="queued",
+            summary="waits for attempt 1",
+            hindrances=(Hindrance("workers", "its batch runs 2 at a time"),),
+            devices=(DeviceReason("GPU-1", "its slot is taken"), DeviceReason("cpu", None)),
+        ),
+    ),
 ]
 
 

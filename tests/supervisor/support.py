@@ -15,13 +15,12 @@ from gpusched.core.events import BatchFinished, DeviceLost, DeviceRead, Event, U
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, Limits, PlannedWindow, Window, WindowKey
 from gpusched.core.states import Finished, State
 from gpusched.core.statuses import name_of
-from gpusched.devices.discovery import Discovery
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
-from gpusched.devices.nvidia.sampler import Noticed
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.condition import TroubleChanged
-from gpusched.engines.engine import Verdict
+from gpusched.engines.engine import Noticed, Verdict
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.store.store import Store
 from gpusched.supervisor.followers import News, Noted, TurnEnded
@@ -58,6 +57,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.updates: list[Update] = []
+        self.notes: list[str] = []
         self._more, self._turn = anyio.Event(), anyio.Event()
         self.engine: Machine
         self.supervisor: Supervisor
@@ -66,7 +66,9 @@ class Bench:
         match news:
             case TurnEnded():
                 self._turn.set()
-            case DeviceRead() | DeviceLost() | TroubleChanged() | Noted():
+            case Noted(text=text):
+                self.notes.append(text)
+            case DeviceRead() | DeviceLost() | TroubleChanged():
                 pass
             case _:
                 self.updates.append(news)

@@ -6,46 +6,25 @@ import argparse
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gpusched.cli.commands.batches import load_config
-from gpusched.cli.commands.service import reach
-from gpusched.client.connection import Connection, connect
+from gpusched.cli.sources import of_batch, of_window, to_daemon
+from gpusched.client.connection import connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
+from gpusched.client.drawing.text import clean
 from gpusched.client.link import HungUp
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE, UsageError
-from gpusched.protocol import DeviceStatus, WindowLine
+from gpusched.protocol import DeviceStatus, Snapshot, WindowLine
+from gpusched.runs.records import Records
 from gpusched.streams import when_gone
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-
-class NotAWindow(UsageError):
-    problem = "{name!r} does not name a window"
-    remedy = "give BATCH/LABEL, such as mine/AAPL_2022-01-01_to_2022-06-29; `gpusched windows BATCH` lists them"
-
-
-def to_daemon(options: argparse.Namespace) -> Connection:
-    """A connection to the daemon of the configuration, or to the first one found."""
-    explicit = load_config(options).config.daemon.socket
-    connection = reach(explicit)
-    if explicit is None and sys.stderr.isatty():
-        print(f"daemon at {connection.path}", file=sys.stderr)  # noqa: T201
-    return connection
-
-
-def window_name(name: str) -> tuple[str, str]:
-    """(batch, label) of `BATCH/LABEL`. Raises NotAWindow."""
-    batch_id, slash, label = name.partition("/")
-    if not (batch_id and slash and label):
-        raise NotAWindow(name=name)
-    return batch_id, label
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -53,10 +32,10 @@ def window_name(name: str) -> tuple[str, str]:
 
 def windows(options: argparse.Namespace) -> int:
     """Print the windows of a batch."""
-    with to_daemon(options) as daemon:
-        lines = daemon.windows(options.batch, status=options.status)
+    with of_batch(options, options.batch) as (source, batch_id):
+        lines = source.windows(batch_id, status=options.status)
         if options.json:
-            print_json({"batch_id": options.batch, "windows": [_window_object(line) for line in lines]})
+            print_json({"batch_id": batch_id, "windows": [_window_object(line) for line in lines]})
             return DONE
         rows = [
             [
@@ -84,16 +63,17 @@ def _seconds(line: WindowLine) -> float | None:
 def _window_object(line: WindowLine) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(line)
     del fields["key"], fields["slot"]
+    if not line.point:
+        del fields["point"]
     slot, device = (line.slot.index, line.slot.device_id) if line.slot else (None, None)
     return {"window": str(line.key), "window_label": line.key.label} | fields | {"slot": slot, "device": device}
 
 
 def show(options: argparse.Namespace) -> int:
     """Print all details of a window."""
-    batch_id, label = window_name(options.window)
-    with to_daemon(options) as daemon:
-        detail = daemon.window(batch_id, label)
-        logs_dir = Path(daemon.daemon.state_dir) / "logs" / batch_id
+    with of_window(options, options.window) as (source, batch_id, label):
+        detail = source.window(batch_id, label)
+        logs_dir = source.state_dir / "logs" / batch_id
     if options.json:
         attempts = [
             msgspec.to_builtins(attempt) | {"log": str(logs_dir / f"{label}.{attempt.attempt}.log")}
@@ -101,6 +81,7 @@ def show(options: argparse.Namespace) -> int:
         ]
         window = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
         window |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
+        window |= {"parameters": detail.parameters} if detail.parameters else {}
         print_json(window | {"story": detail.story, "attempts": attempts})
         return DONE
     from gpusched.client.drawing.details import window_details
@@ -112,21 +93,46 @@ def show(options: argparse.Namespace) -> int:
     return DONE
 
 
+#: remedies by kind of hindrance
+_REMEDIES = {
+    "batch": "`gpusched release {batch}` lets it go on",
+    "window": "`gpusched release {batch}/{label}` lets it go on",
+    "workers": "`gpusched release {batch} --set run.workers=N` changes that",
+    "turn": "`gpusched priority {batch} N` changes that",
+}
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Print what a window does, and why it waits if it does, a line for each reason."""
+    with of_window(options, options.window) as (source, batch_id, label):
+        told = source.explain(batch_id, label)
+    if options.json:
+        print_json({"window": options.window} | msgspec.to_builtins(told))
+        return DONE
+    lines = [f"{told.status}: {told.summary}"]
+    for hindrance in told.hindrances:
+        remedy = _REMEDIES.get(hindrance.kind, "").format(batch=batch_id, label=label)
+        lines.append(f"{hindrance.text}; {remedy}" if remedy else hindrance.text)
+    lines += [f"{about.device_id}: {about.reason or 'nothing against it'}" for about in told.devices]
+    for line in lines:
+        print(clean(line))  # noqa: T201
+    return DONE
+
+
 def logs(options: argparse.Namespace) -> int:
     """Print the stdout and stderr of a window's process."""
-    batch_id, label = window_name(options.window)
     left: list[bool] = []
     silent = True
-    with to_daemon(options) as daemon:
+    with of_window(options, options.window) as (source, batch_id, label):
 
         def leave() -> None:
             left.append(True)
-            daemon.abort()
+            source.abort()
 
         if options.follow:
             when_gone(sys.stdout, leave)
         try:
-            for chunk in daemon.log(batch_id, label, attempt=options.attempt, follow=options.follow):
+            for chunk in source.log(batch_id, label, attempt=options.attempt, follow=options.follow):
                 _write(chunk.data)
                 silent = silent and not chunk.data
         except HungUp:
@@ -234,13 +240,12 @@ def top(options: argparse.Namespace) -> int:
 
     console = open_console()
     socket = load_config(options).config.daemon.socket
-    if options.json:
-        with reach(socket) as daemon:
-            print_json(daemon.subscribe().snapshot)
-        return DONE
-    if options.once:
-        with reach(socket) as daemon:
-            console.print(_one_frame(daemon), end="")
+    if options.directory is not None or options.once or options.json:
+        snapshot, name = _snapshot(options)
+        if options.json:
+            print_json(snapshot)
+        else:
+            console.print(_one_frame(snapshot, name), end="")
         return DONE
     if not takes_keys(console):
         raise NoTerminal
@@ -252,10 +257,22 @@ def top(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _one_frame(daemon: Connection) -> RenderableType:
-    from gpusched.client.drawing.dashboard import Frame, title
+def _snapshot(options: argparse.Namespace) -> tuple[Snapshot, str]:
+    """The state of the daemon or of a run's directory, and a title for it."""
+    from gpusched.client.drawing.dashboard import title
+
+    if options.directory is not None:
+        with of_batch(options, f"{options.directory}/.") as (source, _):
+            assert isinstance(source, Records)
+            return source.snapshot(), f"gpusched run, {options.directory}"
+    with to_daemon(options) as daemon:
+        return daemon.subscribe().snapshot, title(daemon)
+
+
+def _one_frame(snapshot: Snapshot, title: str) -> RenderableType:
+    from gpusched.client.drawing.dashboard import Frame
     from gpusched.client.views.overview import Overview
 
     overview, now = Overview(), time.monotonic()
-    overview.load(daemon.subscribe().snapshot, now)
-    return Frame(overview=overview, monotonic=now, title=title(daemon), fill=False)
+    overview.load(snapshot, now)
+    return Frame(overview=overview, monotonic=now, title=title, fill=False)

@@ -6,13 +6,12 @@ import argparse
 import pwd
 import sys
 import time
-from pathlib import Path
 
 import msgspec
 
-from gpusched.cli.commands.queries import to_daemon
 from gpusched.cli.commands.service import status_object
 from gpusched.cli.notes import notes_object, print_notes, print_worth
+from gpusched.cli.sources import Source, of_batch, to_daemon
 from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
@@ -32,10 +31,11 @@ MOST_READ = 5000
 
 def status(options: argparse.Namespace) -> int:
     """Print the status of one batch, or of all."""
-    with to_daemon(options) as daemon:
-        if options.batch is not None:
-            _one(daemon, options.batch, as_json=options.json)
-        else:
+    if options.batch is not None:
+        with of_batch(options, options.batch) as (source, batch_id):
+            _one(source, batch_id, as_json=options.json)
+    else:
+        with to_daemon(options) as daemon:
             _all(daemon, options)
     return DONE
 
@@ -43,49 +43,48 @@ def status(options: argparse.Namespace) -> int:
 # -- one batch ---------------------------------------------------------------------------------------------------------
 
 
-def _one(daemon: Connection, batch_id: str, *, as_json: bool) -> None:
-    detail = daemon.batch(batch_id, notes=True)
+def _one(source: Source, batch_id: str, *, as_json: bool) -> None:
+    detail = source.batch(batch_id, notes=True)
     batch, choice = detail.batch, detail.choice
+    troubles = source.ping().troubles if isinstance(source, Connection) else ()
     if as_json:
         where = device_object(choice.device if choice else detail.spec.device, choice)
         print_json(status_object(batch) | where | notes_object(detail.notes))
-        _tell(daemon.ping().troubles)
-        return
-    if on_terminal():
-        _print_screen(daemon, detail)
+    elif on_terminal():
+        _print_screen(source, detail)
     else:
         _print_rows([batch])
         if choice is not None and choice.reason:
             print(choice.reason, file=sys.stderr)  # noqa: T201
         if batch.held_reason is not None:
             print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
-    print_notes(detail.notes)
-    print_worth(detail)
+    if not as_json:
+        print_notes(detail.notes)
+        print_worth(detail)
+    _tell(troubles)
 
 
-def _print_screen(daemon: Connection, detail: BatchDetail) -> None:
+def _print_screen(source: Source, detail: BatchDetail) -> None:
     from gpusched.client.drawing.standing import BatchScreen, Seen
     from gpusched.client.drawing.terminal import open_console
     from gpusched.client.views.batch import BatchView
 
     batch, choice = detail.batch, detail.choice
-    failed = [
-        line for status in FAILURES if batch.counts.get(status) for line in daemon.windows(batch.id, status=status)
-    ]
+    ended = [status for status in FAILURES if batch.counts.get(status)]
+    failed = [line for status in ended for line in source.windows(batch.id, status=status)]
     few = sum(batch.counts.values()) <= MOST_READ
-    results = [line for line in daemon.results(batch.id) if line.seconds is not None] if few else []
-    troubles = daemon.ping().troubles
+    results = [line for line in source.results(batch.id) if line.seconds is not None] if few else []
     view, now = BatchView(), time.monotonic()
-    view.load(daemon.subscribe(batch.id).snapshot, batch.id, now)
+    snapshot = source.subscribe(batch.id).snapshot if isinstance(source, Connection) else source.snapshot()
+    view.load(snapshot, batch.id, now)
     screen = BatchScreen(
         seen=Seen(batch=batch, view=view, owner=_name(batch.owner), monotonic=now),
         groups=by_reason(failed),
         slowest=sorted(results, key=lambda line: -(line.seconds or 0.0)),
-        logs_dir=Path(daemon.daemon.state_dir) / "logs" / batch.id,
+        logs_dir=source.state_dir / "logs" / batch.id,
         device=choice.reason if choice else "",
     )
     open_console().print(screen, crop=False)
-    _tell(troubles)
 
 
 # -- all batches -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import anyio
 import msgspec
 
 from gpusched.core.model import Device
-from gpusched.devices.discovery import nvml_binding
+from gpusched.devices.nvidia.binding import nvml_binding
 from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 
 #: seconds to wait for an answer; meanwhile a window that has ended keeps its slot

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import anyio
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from gpusched import clock
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import Device
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.readings import Corrupt, Gone, Reader, Unreadable, in_initial_pid_namespace
 
@@ -56,7 +56,9 @@ class Sampler:
         sees_own_pids: bool | None = None,
         wall: Callable[[], float] = clock.wall,
         inventory: Inventory | None = None,
+        windows: Collection[int] = (),
     ) -> None:
+        """`windows` are the PIDs of our windows at any time: what their descendants use is theirs."""
         self.watch(device.id for device in devices if device.kind != "host")
         self._inventory = inventory
         self._interval_s = interval_s
@@ -64,6 +66,7 @@ class Sampler:
         self._slow_s = slow_s
         self._sees_own_pids = in_initial_pid_namespace() if sees_own_pids is None else sees_own_pids
         self._wall = wall
+        self._windows = windows
 
     def watch(self, ids: Iterable[str]) -> None:
         """Read these devices from the next round on, and no others."""
@@ -122,7 +125,9 @@ class Sampler:
             if reader is None:
                 if ids:
                     with contextlib.suppress(Unreadable):
-                        reader = Reader(ids, slow_s=self._slow_s, sees_own_pids=self._sees_own_pids)
+                        reader = Reader(
+                            ids, slow_s=self._slow_s, sees_own_pids=self._sees_own_pids, windows=self._windows
+                        )
             elif not reader.has_events and watch_due <= began:
                 reader.watch()
                 watch_due = self._due_again(began)

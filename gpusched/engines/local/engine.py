@@ -21,17 +21,19 @@ from gpusched.core.failures import Exit, Killer
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.placement import types_for
 from gpusched.core.states import Usage
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.environment import environment
 from gpusched.devices.host import read_host
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
+from gpusched.devices.nvidia.cards import Discovery
 from gpusched.devices.nvidia.inventory import Inventory
-from gpusched.devices.nvidia.sampler import Noticed, Sampler
+from gpusched.devices.nvidia.sampler import Answers, Sampler
+from gpusched.devices.processors import this_machine
 from gpusched.devices.slots import look
 from gpusched.engines.condition import Condition
-from gpusched.engines.engine import End, LeftBehind, LogPiece, OnMessage, OnStuck, Verdict
+from gpusched.engines.engine import End, Found, LeftBehind, LogPiece, Noticed, OnMessage, OnStuck, Verdict
 from gpusched.engines.local import leftovers, proc
-from gpusched.engines.local.jobs import environment, window_job
+from gpusched.engines.local.jobs import window_job
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
@@ -56,7 +58,7 @@ class LocalEngine:
         self, config: Config, state_dir: Path, found: Discovery, *, mark: str | None = None, standing: bool = False
     ) -> None:
         self.condition = Condition()
-        self.found = found
+        self.machines: tuple[Found, ...] = (Found(this_machine(), found),)
         self.cache_dir = config.cache.dir
         self.memory = HostMemory()
         self.accountant = Accountant(found.devices)
@@ -69,7 +71,11 @@ class LocalEngine:
             condition=self.condition,
         )
         self._warm_up = WarmUp(self.launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        self.sampler = Sampler(found.devices, inventory=Inventory(look, found) if standing or found.devices else None)
+        self.sampler = Sampler(
+            found.devices,
+            inventory=Inventory(look, found) if standing or found.devices else None,
+            windows=self.memory.windows,
+        )
         self._logs_dir = state_dir / "logs"
         self._mark = mark
         #: processes that an earlier supervisor has left and that do not die
@@ -90,8 +96,13 @@ class LocalEngine:
     # -- the devices ---------------------------------------------------------------------------------------------------
 
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
+        (here,) = self.machines
+
+        def found_or_answers(noticed: Answers | Discovery) -> None:
+            notice(Found(here.machine, noticed) if isinstance(noticed, Discovery) else noticed)
+
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.sampler.run, post, notice)
+            tasks.start_soon(self.sampler.run, post, found_or_answers)
             tasks.start_soon(read_host, post, self.memory)
             for pid in self._undying:
                 tasks.start_soon(leftovers.watch, pid, self.condition)

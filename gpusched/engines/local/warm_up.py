@@ -20,8 +20,8 @@ import msgspec
 from gpusched.config import Config
 from gpusched.core.failures import last_words
 from gpusched.core.model import Device, DeviceChoice, DeviceType
+from gpusched.devices.environment import environment
 from gpusched.engines.engine import Verdict, WorkloadNotLoadable
-from gpusched.engines.local.jobs import environment
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.logs import end_of_log, size_of_log
 from gpusched.errors import LaunchError

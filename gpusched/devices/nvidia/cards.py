@@ -1,7 +1,6 @@
-"""Discovery of the machine's devices: its GPUs, through NVML, and its processors.
+"""Discovery of the machine's GPUs, through NVML.
 
-This is the only module that imports pynvml, and it does so only when it is first needed. `discover` looks once, at the
-start; changes while windows run are seen by `gpusched.devices.nvidia.sampler`.
+`discover` looks once, at the start; changes while windows run are seen by `gpusched.devices.nvidia.sampler`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from gpusched.core.model import CPU, Device, DeviceType
+from gpusched.core.model import Device, DeviceType
+from gpusched.devices.nvidia.binding import nvml_binding
 from gpusched.devices.nvidia.mask import Gpu, visible
-from gpusched.teacher.opencl import processor_name
 
 
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,63 +118,6 @@ def cuda_abilities() -> CudaAbilities:
     finally:
         with contextlib.suppress(Exception):
             nvml.nvmlShutdown()
-
-
-def pinning(device: Device) -> dict[str, str | None]:
-    """The environment variables that make `device` the only one that a process sees, as CUDA's device 0."""
-    if device.kind == "host":
-        return {"CUDA_VISIBLE_DEVICES": ""}
-    return {"CUDA_VISIBLE_DEVICES": device.id, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-
-
-def nvml_binding() -> Any:
-    """The pynvml module; it has no types. Raises ImportError."""
-    import pynvml
-
-    return pynvml
-
-
-# -- the processors ----------------------------------------------------------------------------------------------------
-
-
-def cpu_device(slots: int, threads: int, *, auto: bool = True) -> Device:
-    """The host's processors as a device of `slots` slots with `threads` threads each."""
-    name = processor_name() or os.uname().machine
-    return Device(id=CPU, name=name, kind="host", lightgbm_type="cpu", capacity=slots, auto=auto, threads=threads)
-
-
-def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may keep busy: those of its affinity, or fewer under a cgroup's quota; at least 1."""
-    quotas = [quota for quota in _quotas(root) if quota > 0]
-    return max(1, min([len(os.sched_getaffinity(0)), *map(int, quotas)]))
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    """Cores granted by each cgroup above this process: cpu.max of version 2, cpu.cfs_quota_us of version 1."""
-    mount = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = mount / controllers
-        own = top / name.lstrip("/")
-        for group in (own, *own.parents):
-            if group == top.parent:
-                break
-            # inside a container the directories of the outer groups may not exist; then only the top one is read
-            if controllers:
-                quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
-            else:
-                quota, _, period = _read(group / "cpu.max").partition(" ")
-            with contextlib.suppress(ValueError, ZeroDivisionError):
-                yield int(quota) / int(period)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 # -- looking for GPUs --------------------------------------------------------------------------------------------------
