@@ -14,8 +14,7 @@ from benchmarks.makespan import RESULT
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, HostReading, PlannedWindow, WindowResult
-from gpusched.devices.discovery import Discovery
-from gpusched.devices.nvidia.sampler import Noticed
+from gpusched.devices.kind import Discovery, Noticed
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import End, LeftBehind, LogPiece, OnMessage, OnStuck, Verdict, WorkloadNotLoadable
 from gpusched.worker.messages import Needs, Progress, SettingsChecked, SettingsJob, SurveyedWindow, SurveyJob
@@ -44,7 +43,7 @@ class InstantEngine:
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
         await anyio.sleep_forever()
 
-    def watch(self, ids: Iterable[str]) -> None:
+    def watch(self, devices: Iterable[Device]) -> None:
         pass
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:

@@ -56,7 +56,7 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
 @pytest.mark.parametrize(
     ("module", "owners"),
     [
-        ("pynvml", {"devices/discovery.py"}),
+        ("pynvml", {"devices/nvidia/binding.py"}),
         ("sqlite3", {"store/database.py", "store/opening.py", "store/sqlite_errors.py"}),
         ("subprocess", {"programs.py"}),
         (

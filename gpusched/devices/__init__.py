@@ -1,5 +1,5 @@
-"""The devices that windows run on: discovery, slots, names, and readings of GPUs and of the host.
+"""The devices that windows run on: their kinds, slots and names, and the host's memory.
 
 Not here: scheduling and processes. NVML is called below `nvidia/` only.
-Start with `slots`, which combines discovery's GPUs and the configuration into the pool's devices.
+Start with `kind`, which says what a kind of device does; `slots` combines their devices and the configuration.
 """

@@ -19,9 +19,8 @@ import anyio.abc
 from gpusched.core.events import DeviceRead, DeviceVanished, Event, NodeJoined, TrialBegan, TrialEnded
 from gpusched.core.memory import LEAST_DEVICE_BYTES
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.kind import Answers, Discovery, Note, Noticed
 from gpusched.devices.naming import Selected
-from gpusched.devices.nvidia.sampler import Answers, Noticed
 from gpusched.devices.slots import PoolPlan, PoolRules
 from gpusched.engines.engine import Engine, Verdict, name_among
 from gpusched.supervisor.followers import News
@@ -53,7 +52,7 @@ class Fleet:
     """The GPUs of an engine. `post` hands an event to the supervisor, `on_note` a sentence to people."""
 
     def __init__(
-        self, rules: PoolRules, engine: Engine, *, post: Callable[[Event], None], on_note: Callable[[str], None]
+        self, rules: PoolRules, engine: Engine, *, post: Callable[[Event], None], on_note: Callable[[Note], None]
     ) -> None:
         """Post the devices that were found at the start; GPUs among them are not tried yet."""
         plan = rules.pool(rules.select(engine.found))
@@ -117,7 +116,7 @@ class Fleet:
         under_way = (gpu for gpu in self._gpus.values() if gpu.state == "trying")
         return ", ".join(f"{gpu.device.id} ({now - gpu.tried_at:.0f} s)" for gpu in under_way)
 
-    def _trial_notes(self) -> list[str]:
+    def _trial_notes(self) -> list[Note]:
         verdicts = {id_: gpu.verdict for id_, gpu in self._gpus.items() if gpu.verdict is not None}
         notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
         return list(dict.fromkeys(note for note in notes if note))
@@ -237,5 +236,5 @@ class Fleet:
             self._try(gpus)
         for gpu in self._gpus.values():
             self._retry(gpu)  # the change may have cured it
-        self._engine.watch(self._gpus)
+        self._engine.watch(gpu.device for gpu in self._gpus.values())
         self._wake()

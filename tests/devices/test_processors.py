@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.devices.discovery import cpu_device, usable_cores
+from gpusched.devices.processors import cpu_device, usable_cores
 
 
 def files(root: Path, contents: dict[str, str]) -> Path:

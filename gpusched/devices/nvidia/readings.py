@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpusched.core.model import Reading
-from gpusched.devices.discovery import nvml_binding
+from gpusched.devices.nvidia.binding import nvml_binding
 
 #: XIDs that are not the device's fault. Faults of the application, as NVIDIA's k8s-device-plugin lists them:
 #: graphics engine exception, page fault, reset channel, preemptive cleanup, video processor, context switch timeout.

@@ -1,15 +1,13 @@
-"""The job of a window's process, and its environment."""
+"""The job of a window's process."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from gpusched.command import imports
-from gpusched.core.model import Batch, Device, PlannedWindow
+from gpusched.core.model import CPU, Batch, Device, PlannedWindow
 from gpusched.core.placement import type_on
-from gpusched.devices.discovery import pinning
 from gpusched.worker.messages import WindowJob
-from gpusched.worker.threads import capped
 from gpusched.workload import Task
 
 
@@ -24,7 +22,7 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         cache_dir=str(cache_dir),
         settings=spec.settings,
         device_type=type_on(device, batch.device),
-        device=device.id,
+        device=CPU if device.kind == "host" else device.id,
         threads=device.threads,
         name=window.label,
     )
@@ -35,8 +33,3 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         guarded=batch.guarded,
         imports=imports(spec.workload, spec.settings),
     )
-
-
-def environment(device: Device) -> dict[str, str | None]:
-    """The environment variables that pin a process to `device`, and limit it to the device's share of the cores."""
-    return {**pinning(device), **capped(device.threads)}

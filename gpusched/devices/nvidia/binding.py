@@ -1,0 +1,12 @@
+"""The binding to NVML: the only module that imports pynvml, and only when it is first needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def nvml_binding() -> Any:
+    """The pynvml module; it has no types. Raises ImportError."""
+    import pynvml
+
+    return pynvml
