@@ -43,16 +43,21 @@ def regular(name: str, dir_fd: int, *, follow: bool = False) -> Iterator[Buffere
 
 def write_whole(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) -> None:
     """Replace the file at `path`, whole or not at all. Raises OSError, and leaves no temporary file then."""
-    with opened(path.parent) as directory:
-        create_whole(path.name, directory, chunks, mode=mode).close()
+    with opened(path.parent) as directory, replacing(path.name, directory, mode=mode) as file:
+        file.writelines(chunks)
+    file.close()
 
 
-def create_whole(name: str, dir_fd: int, chunks: Iterable[bytes], *, mode: int = 0o666) -> IO[bytes]:
-    """As `write_whole`, but return the file still open, so that more can be appended to it."""
+@contextlib.contextmanager
+def replacing(name: str, dir_fd: int, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """A new file that takes its name, durably, when the context is left, or is removed after an error.
+
+    It is still open then, so that more can be appended to it.
+    """
     temporary, descriptor = _temporary(name, dir_fd, mode)
     file = os.fdopen(descriptor, "wb")
     try:
-        file.writelines(chunks)
+        yield file
         file.flush()
         os.fsync(descriptor)
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
@@ -64,7 +69,6 @@ def create_whole(name: str, dir_fd: int, chunks: Iterable[bytes], *, mode: int =
         raise
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_UN)
-    return file
 
 
 def _temporary(name: str, dir_fd: int, mode: int) -> tuple[str, int]:

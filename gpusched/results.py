@@ -125,17 +125,29 @@ def _below(directory: Path) -> Iterator[Path]:
 
 
 def _rows(index: Path) -> Iterator[dict[str, Any]]:
+    for line in read_index(index):
+        row = _flat(line)
+        yield row | _details(row, index.parent)
+
+
+def read_index(index: Path) -> list[dict[str, Any]]:
+    """The lines of an index; an incomplete last one is left out. Raises NoResults."""
     try:
         text = index.read_text(encoding="utf-8")
     except OSError as error:
         raise NoResults(path=index, why=error.strerror or error) from None
     whole, _, _ = text.rpartition("\n")
     try:
-        lines = [_flat(json.loads(line)) for line in whole.splitlines()]
-    except (ValueError, AttributeError) as error:
+        return [_object(line) for line in whole.splitlines()]
+    except ValueError as error:
         raise NoResults(path=index, why=f"it is not an index ({error})") from None
-    for row in lines:
-        yield row | _details(row, index.parent)
+
+
+def _object(line: str) -> dict[str, Any]:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("a line is no object")  # noqa: TRY004 - as of text that is no JSON
+    return found
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,16 @@ def test_one_module_starts_programs_and_windows_fork() -> None:
     assert starting == {"programs.py", "worker/launcher.py", "command/process.py"}
 
 
+def test_one_room_calls_nvml() -> None:
+    """By what is called: whoever got hold of the library by another way would show."""
+    calling = {
+        path.relative_to(PACKAGE).parent.as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(name.partition(".")[2].startswith(("nvml", "_nvml", "NVML")) for name in used(path))
+    }
+    assert calling == {"devices/nvidia"}
+
+
 def test_client_and_service_never_meet() -> None:
     for one, other in (("client", "service"), ("service", "client")):
         assert {name for name in importers(f"gpusched.{other}") if name.startswith(f"{one}/")} == set()

@@ -17,7 +17,7 @@ from gpusched.core.model import HoldReason, Instant, Limits, WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.states import Active, Ending, Finished, Queued, Running, Starting, State, Stopping, StopReason, Usage
-from gpusched.core.statuses import name_of
+from gpusched.core.statuses import has_result, name_of
 from gpusched.core.timers import Timers
 
 
@@ -51,7 +51,7 @@ class Books:
         if batch.done and not batch.finished:
             self.checks += 1
             batch.check = self.checks
-            labels = batch.with_result()
+            labels = tuple(batch.with_result)
             if labels or len(batch.windows) > LARGE:
                 self.commands.append(CheckResults(batch_id=batch.batch.id, check=batch.check, labels=labels))
             else:
@@ -129,6 +129,8 @@ class Books:
         for batch in self.batches.values():
             states = [entry.state for entry in batch.entries.values()]
             assert batch.unfinished == sum(not isinstance(s, Finished) for s in states), batch.batch.id
+            with_result = {label for label, entry in batch.entries.items() if has_result(entry.state)}
+            assert batch.with_result.keys() == with_result
             assert batch.active == sum(isinstance(s, Active) for s in states), batch.batch.id
             for entry in batch.entries.values():
                 if isinstance(entry.state, Active):
@@ -177,3 +179,4 @@ class Books:
             WindowMoved(key=entry.key, old=entry.state, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
         )
         entry.state = new
+        self.batches[entry.key.batch_id].count_result(entry)

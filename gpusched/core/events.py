@@ -249,6 +249,8 @@ class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="batch_accept
     windows: tuple[tuple[PlannedWindow, State], ...]
     #: number of windows, from the first, that were recorded by `WindowsAdded` before
     added: int = 0
+    #: windows by status
+    counts: dict[str, int] = {}
     notes: DataNotes = {}
     at: float
 

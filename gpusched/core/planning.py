@@ -80,6 +80,11 @@ def windows(spec: BatchSpec) -> Iterator[Window]:
                 yield Window(symbol, first, last, point)
 
 
+def accepted(spec: BatchSpec) -> BatchSpec:
+    """The specification as its batch keeps it: windows that were asked for one by one have rows of their own."""
+    return msgspec.structs.replace(spec, windows=())
+
+
 def windows_problem(spec: BatchSpec) -> str | None:
     """The reason why the windows that a batch asks for one by one cannot be; None if they can."""
     symbols, labels = frozenset(spec.symbols), set[str]()
@@ -210,12 +215,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def to_replace(self) -> int:
         """The number of results of other parameters or data that new ones will replace."""
-        return sum(window.replaces == "result" for window in self.to_train)
+        return self._trained_over("result")
 
     @property
     def to_move_aside(self) -> int:
         """The number of results' places that are taken by something else."""
-        return sum(window.replaces == "stranger" for window in self.to_train)
+        return self._trained_over("stranger")
+
+    def _trained_over(self, replaces: str) -> int:
+        return sum(window.replaces == replaces and action(window) == "train" for window in self.windows)
 
     def _that(self, wanted: Action) -> tuple[PlannedWindow, ...]:
         return tuple(window for window in self.windows if action(window) == wanted)

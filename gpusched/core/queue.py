@@ -64,6 +64,8 @@ class BatchQueue:
         self.windows: list[Entry] = []
         #: changes that are not completed; the first is being made
         self.changes: deque[Change] = deque()
+        #: the labels of the windows that should have a result
+        self.with_result: dict[str, None] = {}
         self.unfinished = 0
         self.active = 0
         #: `BatchFinished` was recorded: all windows have ended, and their results have been checked
@@ -125,6 +127,13 @@ class BatchQueue:
         """Clear the heaps at once, after all windows were cancelled, instead of dropping their items one by one."""
         self._ready, self._shortest = [], None
 
+    def count_result(self, entry: Entry) -> None:
+        """Note whether a window whose state has changed should have a result."""
+        if has_result(entry.state):
+            self.with_result[entry.key.label] = None
+        else:
+            self.with_result.pop(entry.key.label, None)
+
     @property
     def is_being_cancelled(self) -> bool:
         return any(change.verb == "cancel" and change.label is None for change in self.changes)
@@ -133,14 +142,11 @@ class BatchQueue:
     def done(self) -> bool:
         return self.unfinished == 0 and not self.changes
 
-    def with_result(self) -> tuple[str, ...]:
-        """The labels of the windows that should have a result."""
-        return tuple(label for label, entry in self.entries.items() if has_result(entry.state))
-
     def add(self, entry: Entry) -> None:
         self.entries[entry.key.label] = entry
         self.windows.append(entry)
         self.unfinished += not isinstance(entry.state, Finished)
+        self.count_result(entry)
         if isinstance(entry.state, Queued):
             self.push(entry)
 

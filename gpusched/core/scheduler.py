@@ -11,6 +11,7 @@ The dispatcher decides which window comes next, and on which slot. What an event
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
@@ -58,12 +59,27 @@ from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.reasons import Explanation
 from gpusched.core.requests import Requests
 from gpusched.core.states import Active, Failure, Finished, Queued, Starting, State, Stopping
+from gpusched.core.statuses import status_of
 from gpusched.core.timers import Timer
 
 #: seconds that a fork may take before its attempt is stopped; the launcher imports the workload before the first fork
 LAUNCH_TIMEOUT_S = 120.0
 #: seconds after which a reading is dropped: NVML or the device does not answer, and the ledger decides alone
 STALE_S = 60.0
+
+
+#: a window as it arrives, and the state in which it begins
+Arrived = tuple[PlannedWindow, State]
+
+
+class _Arriving:
+    """A batch that is not accepted yet, and what its record will say."""
+
+    def __init__(self, queue: BatchQueue) -> None:
+        self.queue = queue
+        self.windows: list[Arrived] = []
+        #: windows by status
+        self.counts: Counter[str] = Counter()
 
 
 class Scheduler:
@@ -76,7 +92,7 @@ class Scheduler:
         #: windows that are no longer needed, freed a few per turn: freeing 100,000 at once takes longer than a turn may
         self._leaving: list[Entry] = []
         #: batches some of whose windows have not arrived yet
-        self._arriving: dict[str, BatchQueue] = {}
+        self._arriving: dict[str, _Arriving] = {}
         self._dispatcher = Dispatcher(self.pool, self._books.open, Estimates() if estimates is None else estimates)
         self._devices = Devices(self._books)
         self._attempts = Attempts(self._books, self._devices)
@@ -253,24 +269,37 @@ class Scheduler:
     # -- batches -----------------------------------------------------------------------------------------------------
 
     def _windows_arrived(self, event: WindowsArrived, now: Instant) -> None:
-        batch = self._arriving.setdefault(event.batch.id, BatchQueue(event.batch))
-        first = not batch.windows
-        windows = _as_planned(event.windows)
-        self._add(batch, windows)
+        arriving = self._arriving.setdefault(event.batch.id, _Arriving(BatchQueue(event.batch)))
+        first = not arriving.windows
+        windows = self._take_in(arriving, event.windows)
         self._books.records.append(WindowsAdded(batch=event.batch, windows=windows, first=first, at=now.wall))
 
     def _batch_submitted(self, event: BatchSubmitted, now: Instant) -> None:
         earlier = self._books.batches.get(event.batch.id)
         assert earlier is None or earlier.done, f"batch {event.batch.id} is not finished"
-        batch = self._arriving.pop(event.batch.id, None) or BatchQueue(event.batch)
-        added = len(batch.windows)
-        self._add(batch, _as_planned(event.windows))
-        windows = tuple([(entry.planned, entry.state) for entry in batch.windows])
-        record = BatchAccepted(batch=event.batch, windows=windows, added=added, notes=event.notes, at=now.wall)
+        arriving = self._arriving.pop(event.batch.id, None) or _Arriving(BatchQueue(event.batch))
+        added = len(arriving.windows)
+        self._take_in(arriving, event.windows)
+        record = BatchAccepted(
+            batch=event.batch,
+            windows=tuple(arriving.windows),
+            added=added,
+            counts=dict(arriving.counts),
+            notes=event.notes,
+            at=now.wall,
+        )
         self._books.records.append(record)
-        self._books.admit(batch)
-        self._books.end_if_done(batch, now)
+        self._books.admit(arriving.queue)
+        self._books.end_if_done(arriving.queue, now)
         self._devices.hold_stranded(now)
+
+    def _take_in(self, arriving: _Arriving, windows: Iterable[PlannedWindow]) -> tuple[Arrived, ...]:
+        """Add the next windows of a batch; return them in the states in which they begin."""
+        begun = _as_planned(windows)
+        self._add(arriving.queue, begun)
+        arriving.windows += begun
+        arriving.counts.update(status_of(state) for _, state in begun)
+        return begun
 
     def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
         batch = BatchQueue(event.batch)
@@ -290,7 +319,7 @@ class Scheduler:
         self._devices.release_stranded(now)  # this start may have found a device that the last one had lost
         self._devices.hold_stranded(now)
 
-    def _add(self, batch: BatchQueue, windows: Iterable[tuple[PlannedWindow, State]]) -> None:
+    def _add(self, batch: BatchQueue, windows: Iterable[Arrived]) -> None:
         for number, (planned, state) in enumerate(windows, len(batch.windows)):
             batch.add(Entry(WindowKey(batch.batch.id, planned.window.label), planned, number, state))
             batch.active += isinstance(state, Active)
@@ -358,7 +387,7 @@ class Scheduler:
                 assert_never(never)
 
 
-def _as_planned(windows: Iterable[PlannedWindow]) -> tuple[tuple[PlannedWindow, State], ...]:
+def _as_planned(windows: Iterable[PlannedWindow]) -> tuple[Arrived, ...]:
     """Windows in the states in which they begin: queued, or finished by the plan."""
     outcomes = ((planned, planned_outcome(planned)) for planned in windows)
     return tuple([(p, Queued() if o is None else Finished(attempts=0, outcome=o)) for p, o in outcomes])

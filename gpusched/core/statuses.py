@@ -76,9 +76,12 @@ def applies(verb: Verb, state: State) -> bool:
     return status_of(state) in APPLIES_TO[verb]
 
 
+_WITH_RESULT = (Succeeded, Reused)
+
+
 def has_result(state: State) -> bool:
     """Whether a window is finished with artifacts."""
-    return isinstance(state, Finished) and isinstance(state.outcome, Succeeded | Reused)
+    return isinstance(state, Finished) and isinstance(state.outcome, _WITH_RESULT)
 
 
 def reason_of(outcome: Outcome) -> str | None:

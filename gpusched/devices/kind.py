@@ -1,6 +1,6 @@
 """Kinds of device: the one place that says what a kind has to do.
 
-There are two: `gpusched.devices.nvidia.gpus.Gpus` and `gpusched.devices.processors.Processors`. A third is another
+There are two: `gpusched.devices.nvidia.gpus.Gpus` and `gpusched.devices.host.Processors`. A third is another
 implementation in a module of its own, with its name in `gpusched.core.model.DeviceKind`, a line in
 `gpusched.engines.local.engine`, and its place in the pool in `gpusched.devices.slots`.
 """
@@ -57,8 +57,8 @@ class Answers(msgspec.Struct, frozen=True):
 
 #: readings and losses, for the scheduler
 Reported = DeviceRead | DeviceLost | HostRead
-#: devices that come, go or answer again, for the fleet
-Noticed = Answers | Discovery
+#: devices that come, go or answer again
+Seen = Answers | Discovery
 
 
 class Kind(Protocol):
@@ -73,7 +73,7 @@ class Kind(Protocol):
     def watch(self, devices: Iterable[Device]) -> None:
         """Read these devices from now on, and account for processes on them."""
 
-    async def run(self, post: Callable[[Reported], None], notice: Callable[[Noticed], None]) -> None:
+    async def run(self, post: Callable[[Reported], None], notice: Callable[[Seen], None]) -> None:
         """Post readings and losses, and notice devices that come, go or answer again, until cancelled."""
 
     async def account(self, device: Device, pid: int) -> Accounted:

@@ -11,10 +11,11 @@ from gpusched.core.estimates import Estimate
 from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES
 from gpusched.core.model import BatchSpec, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
+from gpusched.devices import processors
 from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.naming import Selected, by_device, select
 from gpusched.devices.nvidia.gpus import look
-from gpusched.devices.processors import cpu_device, usable_cores
+from gpusched.devices.processors import Machine
 from gpusched.errors import ConfigError
 
 #: GPU memory that one slot is assumed to need until windows have been observed
@@ -89,9 +90,9 @@ class PoolRules(msgspec.Struct, frozen=True):
         """The discovered GPUs that the configuration allows."""
         return choose(self.config, discovered)
 
-    def pool(self, selected: Selected) -> PoolPlan:
-        """The selected GPUs and the processors, with their slots."""
-        return build_pool(self.config, selected, workers=self.workers, learned=self.learned)
+    def pool(self, selected: Selected, machine: Machine | None = None) -> PoolPlan:
+        """The selected GPUs and the processors of a machine, with their slots."""
+        return build_pool(self.config, selected, machine, workers=self.workers, learned=self.learned)
 
 
 def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
@@ -107,8 +108,15 @@ def choose(config: Config, discovered: Discovery) -> Selected:
     return Selected(selected.devices, discovered.notes + selected.notes)
 
 
-def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned: Iterable[Estimate] = ()) -> PoolPlan:
-    """Give slots to the selected GPUs and to the processors.
+def build_pool(
+    config: Config,
+    selected: Selected,
+    machine: Machine | None = None,
+    *,
+    workers: int = 0,
+    learned: Iterable[Estimate] = (),
+) -> PoolPlan:
+    """Give slots to the selected GPUs and to the processors of a machine; None: this one.
 
     `workers` is the limit of a `run`'s one batch; 0: none. From `learned`, the costs of earlier windows, follows how
     many slots fit into the memory of a GPU whose slots are `auto`.
@@ -118,7 +126,8 @@ def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned:
     """
     gpus, notes = selected.devices, selected.notes
     settings = config.devices
-    cores = usable_cores()
+    machine = machine or processors.this_machine()
+    cores = machine.cores
     own_slots: dict[str, Slots] = {}
     if gpus:
         own_slots, more = by_device("devices.slots_by_device", settings.slots_by_device, gpus)
@@ -130,7 +139,7 @@ def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned:
     if workers and not gpus:
         cpu_slots = workers
     offered = settings.cpu_slots != "auto" or settings.fallback == "cpu"
-    cpu = cpu_device(cpu_slots, max(1, cores // max(1, cpu_slots)), auto=offered)
+    cpu = processors.cpu_device(machine, cpu_slots, auto=offered)
     return PoolPlan(
         devices=(
             *(

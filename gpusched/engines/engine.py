@@ -16,8 +16,9 @@ from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.states import Usage
-from gpusched.devices.kind import Discovery, Note, Noticed
+from gpusched.devices.kind import Answers, Discovery, Note
 from gpusched.devices.naming import Selected
+from gpusched.devices.processors import Machine
 from gpusched.engines.condition import Condition
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import Needs, PipeMessage, SettingsJob, SurveyJob
@@ -44,7 +45,9 @@ class WorkloadNotLoadable(LaunchError):
     """The workload's module cannot be imported or has no such function: no window of it can run."""
 
     problem = "{message}"
-    remedy = "check the workload setting, and that the module is on PYTHONPATH; then retry"
+    remedy = (
+        "name it as ./file.py:function or submit from its directory, or put it on the daemon's PYTHONPATH; then retry"
+    )
 
     def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
         self.traceback = traceback
@@ -130,23 +133,40 @@ class Verdict(msgspec.Struct, frozen=True):
 Judge = Callable[[Iterable[Device], DeviceChoice, Callable[[Verdict], None]], Awaitable[None]]
 
 
+class Found(msgspec.Struct, frozen=True):
+    """A machine that windows may run on, and its GPUs; again whenever these have changed."""
+
+    machine: Machine
+    discovery: Discovery
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """A node is gone, and every process on it has ended."""
+
+    host: str
+    reason: str
+
+
+Noticed = Answers | Found | Gone
+
+
 class Engine(Protocol):
     """Where windows run. All of it is called in the event loop's thread."""
 
     #: the troubles that the engine and its supervisor meet
     condition: Condition
-    #: the GPUs that were there at the start
-    found: Discovery
+    #: the machines that were there at the start
+    machines: tuple[Found, ...]
     #: the cache of bars, where the surveys look for it
     cache_dir: Path
 
     # -- the devices ---------------------------------------------------------------------------------------------------
 
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
-        """Until cancelled, post readings and losses of the devices, and notice those that come, go or answer again."""
+        """Until cancelled, post readings and losses, and notice machines and GPUs that come, go or answer again."""
 
     def watch(self, devices: Iterable[Device]) -> None:
-        """Read these GPUs from now on, account for processes on them, and for no others."""
+        """Read these GPUs from now on and account for processes on them, and on no others."""
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
         """Try the devices, and call `tell` with the verdict on each as soon as it is known."""

@@ -105,7 +105,8 @@ class Journal:
                 self._moved(news)
             case BatchAccepted(batch=batch):
                 log.info("batch accepted batch=%s windows=%d output=%s", batch.id, len(news.windows), batch.output_dir)
-                self._refused(news)
+                if news.counts.get("failed"):
+                    self._refused(news)
             case BatchFinished():
                 log.info("batch finished batch=%s", news.batch_id)
             case BatchHeld():

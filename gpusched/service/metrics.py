@@ -17,7 +17,7 @@ from gpusched import __version__
 from gpusched.core.events import BatchAccepted, WindowMoved
 from gpusched.core.model import Health, Reading, WindowResult
 from gpusched.core.states import Active, Failure, Finished, Running
-from gpusched.core.statuses import UNFINISHED, name_of
+from gpusched.core.statuses import OUTCOMES, UNFINISHED, name_of
 from gpusched.errors import ConfigError
 from gpusched.protocol import TroubleKind
 from gpusched.service import views
@@ -73,11 +73,10 @@ class Metrics:
 
     def follow(self, news: News) -> None:
         match news:
-            case BatchAccepted(windows=windows):
+            case BatchAccepted(counts=counts):
                 # Skipped and reused windows are finished from the start, and never move.
-                for _, state in windows:
-                    if isinstance(state, Finished):
-                        self._finished.labels(name_of(state.outcome)).inc()
+                for outcome in counts.keys() & OUTCOMES:
+                    self._finished.labels(outcome).inc(counts[outcome])
             case WindowMoved():
                 self._count(news)
 

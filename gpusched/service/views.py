@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import msgspec
 
 from gpusched import clock
@@ -64,6 +62,7 @@ def window_line(row: WindowRow) -> WindowLine:
         reason=_reason(state),
         failure=_failure(state),
         remedy=row.plan.remedy if isinstance(state, Finished) else "",
+        point=window.point,
     )
 
 
@@ -99,6 +98,7 @@ def result_line(row: WindowRow) -> ResultLine:
         device_seconds=usage.device_seconds if usage else None,
         reason=_reason(row.state),
         failure=_failure(row.state),
+        point=window.point,
     )
 
 
@@ -118,6 +118,7 @@ def window_detail(
         device=batch.device,
         choice=batch.choice,
         notes=notes,
+        parameters=batch.spec.points.get(row.plan.window.point, {}),
     )
 
 
@@ -189,8 +190,8 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         state="open",
         held_reason=None,
         finished_at=None,
-        constants=sum(is_constant(state) for _, state in record.windows),
-        counts=dict(Counter(status_of(state) for _, state in record.windows)),
+        constants=sum(is_constant(state) for _, state in record.windows) if record.counts.get("reused") else 0,
+        counts=record.counts,
     )
 
 

@@ -18,10 +18,8 @@ MOVE = (
     "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?, constant = ?"
     " WHERE batch_id = ? AND label = ? RETURNING id"
 )
-COUNT = "INSERT INTO counts SELECT batch_id, status, count(*) FROM windows WHERE batch_id = ? GROUP BY status"
-COUNT_CONSTANTS = (
-    "UPDATE batches SET constants = (SELECT count(*) FROM windows WHERE batch_id = :id AND constant) WHERE id = :id"
-)
+COUNT = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET windows = windows + excluded.windows"
+COUNT_CONSTANTS = "UPDATE batches SET constants = constants + ? WHERE id = ?"
 TELL = "INSERT INTO story (id, window, at, old, new, attempt, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
 PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_at) VALUES (?, ?, ?, ?, ?)"
 START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"

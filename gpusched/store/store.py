@@ -251,6 +251,11 @@ class Store:
         rows = self._query(statements.ONE_WINDOW, (key.batch_id, key.label))
         return self._window_row(rows[0]) if rows else None
 
+    def labels(self, batch_id: str, symbol: str | None, most: int) -> list[str]:
+        """The labels of the first `most` windows of a batch, or of one symbol of it."""
+        query = "SELECT label FROM windows WHERE batch_id = ? AND coalesce(symbol = ?, 1) ORDER BY id LIMIT ?"
+        return [label for (label,) in self._query(query, (batch_id, symbol, most))]
+
     def story(self, key: WindowKey) -> list[StoryLine]:
         """Every move of a window, and every change of its batch's terms until the window was finished, in order.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -102,8 +103,6 @@ class TurnWriter:
             self._begin_batch(batch, record.at)
         self._insert(batch.id, record.windows[record.added :], record.at)
         self._execute("UPDATE batches SET accepted_at = ?, forgetting = NULL WHERE id = ?", (record.at, batch.id))
-        self._execute(statements.COUNT, (batch.id,))
-        self._execute(statements.COUNT_CONSTANTS, {"id": batch.id})
         self._database.execute_many(
             "INSERT INTO notes VALUES (?, ?, ?, ?)",
             [(batch.id, n, symbol, to_json(notes)) for n, (symbol, notes) in enumerate(record.notes.items())],
@@ -114,7 +113,7 @@ class TurnWriter:
         self._execute("DELETE FROM batches WHERE id = ?", (batch.id,))
         self._execute(statements.ACCEPT, (batch.id, to_json(batch), batch.output_dir, batch.submitted_at, at))
 
-    def _insert(self, batch_id: str, windows: Iterable[tuple[PlannedWindow, State]], at: float) -> None:
+    def _insert(self, batch_id: str, windows: Sequence[tuple[PlannedWindow, State]], at: float) -> None:
         rows = (
             (
                 *(batch_id, plan.window.label, plan.window.symbol, status_of(state), attempt_of(state), at),
@@ -128,6 +127,9 @@ class TurnWriter:
             for plan, state in windows
         )
         self._database.execute_many(statements.INSERT_WINDOW, rows)
+        counts = Counter(status_of(state) for _, state in windows)
+        self._database.execute_many(statements.COUNT, ((batch_id, *counted) for counted in counts.items()))
+        self._execute(statements.COUNT_CONSTANTS, (sum(is_constant(state) for _, state in windows), batch_id))
 
     def _alter(self, record: BatchAltered) -> None:
         batch = record.batch

@@ -11,23 +11,25 @@ import contextlib
 import datetime as dt
 import logging
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 
 from gpusched import directories, files
-from gpusched.config import given_settings
+from gpusched.config import given_settings, settings_at
 from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
-from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
+from gpusched.core.model import Batch, BatchSpec, DataNote, DataNotes, WindowKey
 from gpusched.core.planning import INDEX
 from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
+from gpusched.core.statuses import OUTCOMES, tally
 from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
 from gpusched.supervisor.followers import News
@@ -39,9 +41,14 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 #: windows whose lines are gathered in a turn
 PAGE_WINDOWS = 200
-_CHUNK_BYTES = 1 << 20
+#: pages of an index after which what has been written is flushed to the disk
+_PAGES_FLUSHED = 16
 
 log = logging.getLogger("gpusched.daemon")
+
+
+class _GivenUp(Exception):
+    """An index that is being gathered is out of date."""
 
 
 class Index:
@@ -56,57 +63,68 @@ class Index:
         self._files: dict[str, IO[bytes]] = {}
         #: by batch: output directory, and whether to guard against links in its path
         self._outputs: dict[str, tuple[Path, bool]] = {}
-        #: by batch: the settings of its workload, by `section.key`
-        self._settings: dict[str, dict[str, Any]] = {}
+        #: by batch: what it asked for, and the settings of its windows by `section.key`, by point
+        self._specs: dict[str, BatchSpec] = {}
+        self._settings: dict[str, dict[str, dict[str, Any]]] = {}
         self._incomplete: set[str] = set()
-        #: temporary files with the lines of indexes that are about to be written anew: complete, and still growing
-        self._gathered: dict[str, IO[bytes]] = {}
-        self._gathering: dict[str, IO[bytes]] = {}
+        #: see `take_behind`
+        self._behind: list[str] = []
+        #: by batch: identifies the latest call of `gather`, unless that is to be given up
+        self._gathering: dict[str, object] = {}
         #: notes on the data of the batches whose files are open
         self._notes: dict[str, DataNotes] = {}
 
     def rewrite(self, batch: Batch) -> None:
         """Write the index of a batch from the store, and keep it open for more lines."""
         self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
-        self._settings[batch.id] = given_settings(batch.spec.workload, batch.spec.settings)
+        self._specs[batch.id], self._settings[batch.id] = batch.spec, {}
         self._rewrite(batch.id)
 
     async def gather(self, batch_id: str) -> None:
-        """Gather the lines of an index that will be written anew when its batch is finished, a page in each turn.
+        """Write an index anew of which lines are missing or out of date, a page in each turn.
 
-        They are used unless a window of the batch moves before that.
+        This is given up if a finished window moves meanwhile: the index is then written when the batch has finished.
         """
         if batch_id not in self._incomplete:
             return
-        self._drop_gathered(batch_id)
-        lines = self._gathering[batch_id] = tempfile.TemporaryFile()  # noqa: SIM115 - open until it is used
+        this = self._gathering[batch_id] = object()
         self._notes.setdefault(batch_id, self._store.notes(batch_id))
         rows = self._store.finished_windows(batch_id)
-        with contextlib.ExitStack() as unused:
-            unused.callback(lines.close)
-            with contextlib.suppress(OSError, StoreError):
-                while page := list(map(self._line, islice(rows, PAGE_WINDOWS))):
-                    lines.writelines(page)
+        with (
+            contextlib.suppress(OSError, StoreError, directories.NotOurs, _GivenUp),
+            self._opened(batch_id, make=True) as directory,
+        ):
+            self._make_way(batch_id, directory)
+            with files.replacing(INDEX, directory) as file:
+                pages = 0
+                # A page that is not full is the last one, up to this very turn.
+                while len(page := list(map(self._line, islice(rows, PAGE_WINDOWS)))) == PAGE_WINDOWS:
+                    file.writelines(page)
+                    pages += 1
+                    if pages % _PAGES_FLUSHED == 0:  # so that little is left to flush in the last turn
+                        file.flush()
+                        await anyio.to_thread.run_sync(os.fsync, file.fileno())
                     await anyio.lowlevel.checkpoint()
-                    if self._gathering.get(batch_id) is not lines:
-                        return
-                lines.seek(0)
-                del self._gathering[batch_id]
-                self._gathered[batch_id] = lines
-                unused.pop_all()
+                    if self._gathering.get(batch_id) is not this:
+                        raise _GivenUp
+                file.writelines(page)
+            self._go_on_with(batch_id, file)
 
-    def _drop_gathered(self, batch_id: str) -> None:
-        self._gathering.pop(batch_id, None)
-        if (lines := self._gathered.pop(batch_id, None)) is not None:
-            lines.close()
+    def take_behind(self) -> list[str]:
+        """The batches whose index has to be gathered though they have just been accepted."""
+        behind, self._behind = self._behind, []
+        return behind
 
     def follow(self, news: News) -> None:
         match news:
-            case WindowMoved(key=key) if key.batch_id in self._gathered or key.batch_id in self._gathering:
-                self._drop_gathered(key.batch_id)
-        match news:
-            case BatchAccepted(batch=batch):
-                self.rewrite(batch)
+            case BatchAccepted(batch=batch, counts=counts):
+                if tally(counts, OUTCOMES) <= LARGE:
+                    self.rewrite(batch)
+                    return
+                self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
+                self._incomplete.add(batch.id)
+                if counts.get("queued"):  # otherwise it is gathered when its results have been checked
+                    self._behind.append(batch.id)
             case BatchReopened(batch_id=batch_id):
                 row = self._store.batch(batch_id)
                 if row is not None and sum(row.counts.values()) > LARGE:
@@ -117,6 +135,7 @@ class Index:
                     self._rewrite(batch_id)
             case WindowMoved(key=key, old=Finished()):
                 # Its line is out of date until the batch has finished.
+                self._gathering.pop(key.batch_id, None)
                 self._incomplete.add(key.batch_id)
             case WindowMoved(key=key, new=Finished()):
                 window = self._store.window(key)
@@ -133,7 +152,16 @@ class Index:
         log_path = self._log_path(row.key, attempt.attempt) if attempt else None
         notes = self._notes.get(row.key.batch_id, {}).get(row.plan.window.symbol, ())
         log = log_path if log_path is not None and log_path.exists() else None
-        return line(row, log, notes, self._settings.get(row.key.batch_id))
+        point = row.plan.window.point
+        parameters = self._specs[row.key.batch_id].points.get(point, {})
+        return line(row, log, notes, self._settings_at(row.key.batch_id, point), parameters)
+
+    def _settings_at(self, batch_id: str, point: str) -> dict[str, Any]:
+        known = self._settings[batch_id]
+        if point not in known:
+            spec = self._specs[batch_id]
+            known[point] = given_settings(spec.workload, settings_at(spec, point))
+        return known[point]
 
     def _append(self, batch_id: str, text: bytes) -> None:
         file = self._files.get(batch_id)
@@ -170,25 +198,35 @@ class Index:
         return True
 
     def _rewrite(self, batch_id: str) -> None:
-        self._close(batch_id)
         self._notes[batch_id] = self._store.notes(batch_id)
-        path = self._path(batch_id)
         try:
             with self._opened(batch_id, make=True) as directory:
-                if not _may_be_replaced(directory):
-                    kept = directories.move_aside(INDEX, directory, ASIDE)
-                    log.warning("another file of the index's name was moved aside path=%s", path.with_name(kept))
-                gathered = self._gathered.get(batch_id)
-                lines = (self._line(row) for row in self._store.finished_windows(batch_id))
-                chunks = lines if gathered is None else iter(lambda: gathered.read(_CHUNK_BYTES), b"")
-                self._files[batch_id] = files.create_whole(INDEX, directory, chunks)
-            self._incomplete.discard(batch_id)
+                self._make_way(batch_id, directory)
+                with files.replacing(INDEX, directory) as file:
+                    file.writelines(map(self._line, self._store.finished_windows(batch_id)))
+            self._go_on_with(batch_id, file)
         except (OSError, directories.NotOurs):
             self._incomplete.add(batch_id)
-        self._drop_gathered(batch_id)
+
+    def _make_way(self, batch_id: str, directory: int) -> None:
+        """Move a file of the index's name aside, unless it is an index."""
+        if not _may_be_replaced(directory):
+            kept = directories.move_aside(INDEX, directory, ASIDE)
+            path = self._path(batch_id).with_name(kept)
+            log.warning("another file of the index's name was moved aside path=%s", path)
+
+    def _go_on_with(self, batch_id: str, file: IO[bytes]) -> None:
+        """Append further lines to this file, which has all lines up to now."""
+        self._close_file(batch_id)
+        self._files[batch_id] = file
+        self._incomplete.discard(batch_id)
 
     def _close(self, batch_id: str) -> None:
         self._notes.pop(batch_id, None)
+        self._close_file(batch_id)
+
+    def _close_file(self, batch_id: str) -> None:
+        self._gathering.pop(batch_id, None)
         file = self._files.pop(batch_id, None)
         if file is not None:
             with contextlib.suppress(OSError), file:
@@ -198,8 +236,7 @@ class Index:
     def close(self) -> None:
         for batch_id in tuple(self._files):
             self._close(batch_id)
-        for batch_id in tuple(self._gathered):
-            self._drop_gathered(batch_id)
+        self._gathering.clear()
 
 
 def remove(output_dir: Path, batch_id: str, *, guarded: bool = False) -> bool:
@@ -244,12 +281,16 @@ def _may_be_replaced(directory: int) -> bool:
 
 
 def line(
-    row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = (), settings: dict[str, Any] | None = None
+    row: WindowRow,
+    log: Path | None,
+    notes: tuple[DataNote, ...] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
     """The line of a finished window, for programs that read the index.
 
-    `log` is the log of its last attempt, if there is one; `notes` are about its symbol's data, and `settings` those of
-    the workload that were given, by `section.key`.
+    `log` is the log of its last attempt, if there is one; `notes` are about its symbol's data, `settings` those of the
+    workload that were given, by `section.key`, and `parameters` those among them that its point of a sweep has set.
     """
     assert isinstance(row.state, Finished)
     window, attempt = row.plan.window, row.last_attempt
@@ -258,6 +299,7 @@ def line(
         "symbol": window.symbol,
         "date_range": {"start": window.start, "end": window.end},
         "window_label": row.key.label,
+        **({"point": window.point, "parameters": parameters} if window.point else {}),
         "artifacts_path": None,
         "status": "failed",
         "metrics": None,
@@ -295,7 +337,7 @@ def line(
         case Cancelled():
             fields["status"] = "cancelled"
     if settings:
-        fields["settings"] = settings
+        fields["settings"] = dict(settings)
     if notes:
         fields["data_notes"] = notes
     return msgspec.json.encode(fields) + b"\n"

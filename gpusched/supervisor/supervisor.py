@@ -268,6 +268,8 @@ class Supervisor:
             return
         for command in commands:
             self._act(command, tasks)
+        for batch_id in self._index.take_behind():
+            tasks.start_soon(self._index.gather, batch_id)
         waiters, self._commit_waiters = self._commit_waiters, []
         for waiter in waiters:
             waiter.set()

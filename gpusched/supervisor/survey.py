@@ -7,15 +7,18 @@ kill a process again are not judged here: they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 
 from gpusched.command import imports
-from gpusched.config.workloads import NO_ORIGINS
+from gpusched.config.workloads import NO_ORIGINS, settings_at
 from gpusched.core import planning
 from gpusched.core.calendar import missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
@@ -35,8 +38,12 @@ from gpusched.worker.messages import (
 
 #: windows in a group, so that its process's findings, of 2 KB each at most, stay well below `MAX_STREAM_BYTES`
 MOST_WINDOWS = 10_000
+#: seconds for which work on many windows keeps other tasks waiting
+TURN_S = 0.01
 #: windows of one symbol that are not shared among processes: each would have to load its bars
 LEAST_WINDOWS = 200
+Item = TypeVar("Item")
+
 STRICT_REMEDY = "complete the files, or leave out data.strict"
 
 
@@ -54,17 +61,19 @@ class Survey:
         self._engine = engine
         self._spec = spec
         self._log = log
-        #: the job of every process, but for its symbols
+        #: the job of every process, but for its symbols and settings
         self._job = SurveyJob(
             workload=spec.workload,
             data_root=spec.data_root,
             cache_dir=str(engine.cache_dir),
-            settings={"": spec.settings},
+            settings={},
             symbols=(),
             output_dir=str(output_dir),
             device_types=device_types,
             imports=imports(spec.workload, spec.settings),
         )
+        #: `Task.settings` by point
+        self._settings: dict[str, dict[str, Any]] = {}
         #: why no window can be trained, as the workload says
         self._unusable: list[str] = []
         self._reported = 0
@@ -83,10 +92,14 @@ class Survey:
         WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if the log
         cannot be written.
         """
+        # In a thread: those of 10,000 points take half a second.
+        self._settings |= await anyio.to_thread.run_sync(_settings_by_point, self._spec)
         # Imported once by the launcher, not once by each survey process.
         await self._engine.preload(self._spec, "survey")
-        pieces = pieces_of(self._spec, processes)
-        findings = Findings(pieces)
+        pieces = await pieces_of(self._spec, processes)
+        findings = Findings()
+        async for piece in _in_turns(pieces):
+            findings.ask(piece)
 
         def take(message: PipeMessage) -> None:
             findings.take(message)
@@ -96,7 +109,7 @@ class Survey:
 
         async def prepare() -> None:
             await self._engine.preload(self._spec)
-            settings = [self._spec.settings]
+            settings = [*self._settings.values()]
             await check_settings(self._engine, self._spec.workload, settings, log=self._log, origins=origins)
 
         endings = await self._run_all(_grouped(pieces, processes), processes, take, prepare)
@@ -147,14 +160,31 @@ class Survey:
                     errors.append(why)
             take(message)
 
-        how = await self._engine.inspect(msgspec.structs.replace(self._job, symbols=group), on_message, log=self._log)
+        settings = {window.point: self._settings[window.point] for piece in group for window in piece.windows}
+        job = msgspec.structs.replace(self._job, symbols=group, settings=settings)
+        how = await self._engine.inspect(job, on_message, log=self._log)
         return errors[-1] if errors else f"the process ended with {how}"
 
 
-def pieces_of(spec: BatchSpec, processes: int) -> list[SymbolWindows]:
+def _settings_by_point(spec: BatchSpec) -> dict[str, dict[str, Any]]:
+    points = dict.fromkeys(window.point for window in planning.windows(spec))
+    return {point: settings_at(spec, point) for point in points}
+
+
+async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """Yield the items, and let other tasks go on whenever their making and use have taken `TURN_S`."""
+    began = time.monotonic()
+    for item in items:
+        yield item
+        if time.monotonic() - began >= TURN_S:
+            await anyio.lowlevel.checkpoint()
+            began = time.monotonic()
+
+
+async def pieces_of(spec: BatchSpec, processes: int) -> list[SymbolWindows]:
     """The windows of a batch by symbol; those of a symbol with very many are in several pieces."""
     by_symbol: dict[str, list[Window]] = {}
-    for window in planning.windows(spec):
+    async for window in _in_turns(planning.windows(spec)):
         by_symbol.setdefault(window.symbol, []).append(window)
     total = sum(map(len, by_symbol.values()))
     most = min(MOST_WINDOWS, max(LEAST_WINDOWS, -(-total // processes)))
@@ -166,16 +196,27 @@ def pieces_of(spec: BatchSpec, processes: int) -> list[SymbolWindows]:
 
 
 class Findings:
-    """Collects the answers of a survey's processes, and makes the plan from them."""
+    """Collects the answers of a survey's processes about the `pieces`, and makes the plan from them."""
 
-    def __init__(self, pieces: Sequence[SymbolWindows]) -> None:
+    def __init__(self, pieces: Iterable[SymbolWindows] = ()) -> None:
         self._asked: dict[str, list[Window]] = {}
-        for piece in pieces:
-            self._asked.setdefault(piece.symbol, []).extend(piece.windows)
-        self._pieces = tuple(pieces)
-        self._windows: dict[Window, PlannedWindow] = {}
+        self._pieces: list[SymbolWindows] = []
         self._data: dict[str, SurveyedSymbol] = {}
         self._answered: set[str] = set()
+        #: in the order in which they were asked about; None: no answer yet
+        self._windows: dict[Window, PlannedWindow | None] = {}
+        #: windows without an answer
+        self._open = 0
+        for piece in pieces:
+            self.ask(piece)
+
+    def ask(self, piece: SymbolWindows) -> None:
+        """Expect answers about the windows of a piece."""
+        self._asked.setdefault(piece.symbol, []).extend(piece.windows)
+        self._pieces.append(piece)
+        known = len(self._windows)
+        self._windows |= dict.fromkeys(piece.windows)
+        self._open += len(self._windows) - known
 
     @property
     def symbols(self) -> int:
@@ -192,21 +233,27 @@ class Findings:
         match message:
             case SurveyedSymbol(symbol=symbol) if symbol in self._asked:
                 self._data[symbol] = self._joined(message)
-            case SurveyedWindow(planned=planned) if planned.window.symbol in self._asked:
+            case SurveyedWindow(planned=planned) if planned.window in self._windows:
                 symbol = planned.window.symbol
-                self._windows[planned.window] = planned
+                self._answer(planned)
             case SurveyFailed(symbol=symbol, point=point) if symbol in self._asked:
                 for window in self._asked[symbol]:
-                    if window not in self._windows and point in (None, window.point):
-                        self._windows[window] = _undone(message, window)
+                    if self._windows[window] is None and point in (None, window.point):
+                        self._answer(_undone(message, window))
             case _:
                 return
         self._answered.add(symbol)
 
+    def _answer(self, planned: PlannedWindow) -> None:
+        self._open -= self._windows[planned.window] is None
+        self._windows[planned.window] = planned
+
     def missing(self) -> list[SymbolWindows]:
         """The windows without an answer, in the pieces in which they were asked about."""
+        if not self._open:
+            return []
         missing = [
-            SymbolWindows(piece.symbol, tuple(window for window in piece.windows if window not in self._windows))
+            SymbolWindows(piece.symbol, tuple(window for window in piece.windows if self._windows[window] is None))
             for piece in self._pieces
         ]
         return [piece for piece in missing if piece.windows]
@@ -220,7 +267,7 @@ class Findings:
             if self._data[symbol].strict:
                 self._refuse(symbol, sentence(missing))
         return Plan(
-            windows=tuple(self._windows[window] for windows in self._asked.values() for window in windows),
+            windows=tuple(filter(None, self._windows.values())),
             notes={symbol: notes[symbol] for symbol in self._asked if symbol in notes},
         )
 
@@ -246,7 +293,7 @@ class Findings:
         """Refuse all windows of a symbol that would be trained or reused: models of one symbol belong together."""
         for window in self._asked[symbol]:
             planned = self._windows[window]
-            if planned.skip_reason is None and planned.refusal is None:
+            if planned is not None and planned.skip_reason is None and planned.refusal is None:
                 self._windows[window] = msgspec.structs.replace(
                     planned, refusal=f"{why}, and data.strict refuses that", remedy=STRICT_REMEDY, committed=None
                 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import anyio
 import msgspec
 
 from gpusched.cli.commands.batches import ask
@@ -38,7 +39,7 @@ def look(case: Path, cache_dir: Path) -> Seen:
         asked = ask(parse(arguments))
     except GpuschedError as error:
         return Seen(actions=("refused",), said=str(error))
-    spec, pieces = asked.spec, tuple(pieces_of(asked.spec, 1))
+    spec, pieces = asked.spec, tuple(anyio.run(pieces_of, asked.spec, 1))
     findings = Findings(pieces)
     job = SurveyJob(
         workload=spec.workload,

@@ -293,6 +293,19 @@ def test_results_are_sorted_and_summed_up_by_symbol(client: Client) -> None:
     assert "no column 'validation_auc'" in client.error("results", "summed", "--by-symbol", code=2)
 
 
+def test_results_are_summed_up_by_the_values_of_columns_and_the_best_are_found(client: Client) -> None:
+    client.done("grouped", "S0", "S1")
+    by = client.table("results", "grouped", "--by", "symbol", "--metric", "auc")
+    assert [(row["symbol"], row["windows"]) for row in by] == [("S0", "1"), ("S1", "1")]
+    assert set(by[0]) == {"symbol", "windows", "mean", "median", "spread", "best", "worst"}
+    best = client.table("results", "grouped", "--best", "auc")
+    per = client.table("results", "grouped", "--best", "auc", "--per", "symbol")
+    assert (len(best), len(per)) == (1, 2)
+    assert "--by does not go with --best" in client.error("results", "grouped", "--best", "auc", "--by", "x", code=2)
+    assert "--per is for --best" in client.error("results", "grouped", "--per", "symbol", code=2)
+    assert "no column 'symbl'; did you mean" in client.error("results", "grouped", "--by", "symbl", code=2)
+
+
 def test_results_in_a_parquet_file(client: Client) -> None:
     client.done("columns", "S0")
     path = client.directory / "results.parquet"
@@ -490,3 +503,26 @@ def test_a_daemon_of_another_version_is_named(
 def test_what_only_the_daemon_decides_is_not_dropped_in_silence(client: Client, setting: str) -> None:
     refused = client.error("submit", client.symbols("S0"), *ASKED, "--set", setting, code=2)
     assert f"{setting.partition('=')[0]} is the daemon's own setting" in refused
+
+
+def test_two_batches_side_by_side(client: Client) -> None:
+    """One by its id, one by its directory; a window that only one has is counted."""
+    client.done("one", "S0", "S1")
+    client.done("other", "S0", "S2")
+    directory = client.json("status", "other")["output_dir"]
+    found = client.json("compare", "one", directory)
+    assert [window["window"][:2] for window in found["windows"]] == ["S0", "S0"]
+    assert (len(found["only_a"]), len(found["only_b"])) == (2, 2)
+    (difference,) = found["differences"]
+    assert (difference["metric"], difference["difference"], difference["interval"]) == ("auc", 0.0, [0.0, 0.0])
+    out, err = client.said("compare", "one", directory, "--windows")
+    lines = out.splitlines()
+    assert lines[1].split("\t") == ["auc", "0.5000", "0.5000", "+0.0000", "+0.0000..+0.0000", "2", "0/0/2"]
+    assert lines[3].split("\t") == [LABEL, "0.5000", "0.5000", "+0.0000"]
+    assert "2 only in A, left out: S1_2022-01-01_to_2022-01-10, S1_2022-01-11_to_2022-01-20" in err
+    assert "have no metric 'aux'; did you mean 'auc'?" in client.error(
+        "compare", "one", "other", "--metric=aux", code=2
+    )
+    client.done("third", "S9")
+    assert "one and third have no window in common" in client.error("compare", "one", "third", code=4)
+    assert "nobody" in client.error("compare", "one", "nobody", code=4)

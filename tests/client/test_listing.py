@@ -178,7 +178,18 @@ class Told:
 
 
 OPTIONS = argparse.Namespace(
-    batch=None, json=False, status=None, sort=None, reverse=False, by_symbol=False, metric=None, csv=False, parquet=None
+    batch=None,
+    json=False,
+    status=None,
+    sort=None,
+    reverse=False,
+    by_symbol=False,
+    metric=None,
+    csv=False,
+    parquet=None,
+    by=None,
+    best=None,
+    per=None,
 )
 LISTINGS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, object]]] = {
     "status": (queries.status, {}),

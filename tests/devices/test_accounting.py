@@ -10,7 +10,7 @@ import pytest
 from gpusched.core.model import WindowKey
 from gpusched.devices.kind import UNKNOWN, Accounted
 from gpusched.devices.nvidia.accounting import Accountant
-from gpusched.devices.nvidia.discovery import discover
+from gpusched.devices.nvidia.cards import discover
 from gpusched.store.store import Store
 from tests.devices.fake_nvml import GIB, GPU_IS_LOST, NOT_SUPPORTED, FakeNvml, uuid
 from tests.supervisor.support import END, START, make_batch, plan, supervised

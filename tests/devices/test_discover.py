@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.model import Device
+from gpusched.devices.host import Processors
 from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.memory import HostMemory
-from gpusched.devices.nvidia.discovery import discover
+from gpusched.devices.nvidia.cards import discover
 from gpusched.devices.nvidia.gpus import Gpus
-from gpusched.devices.processors import Processors
 from tests.devices.fake_nvml import (
     DRIVER_NOT_LOADED,
     EXCLUSIVE_PROCESS,
@@ -214,7 +214,7 @@ def test_cores_near_each_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) ->
 def in_subprocess(environment: dict[str, str]) -> tuple[list[str], list[str]]:
     """The inventory of a fresh process: (ids, notes)."""
     program = (
-        "import json, sys; from gpusched.devices.nvidia.discovery import discover; assert 'pynvml' not in sys.modules;"
+        "import json, sys; from gpusched.devices.nvidia.cards import discover; assert 'pynvml' not in sys.modules;"
         "found = discover(None);"
         "print(json.dumps([[d.id for d in found.devices], [str(note) for note in found.notes]]))"
     )
@@ -252,9 +252,7 @@ def test_no_binding(tmp_path: Path) -> None:
 
 def test_pins_a_process_to_its_device() -> None:
     gpu = Device(id=uuid(1), name=RTX, lightgbm_type="cuda", capacity=1)
-    assert Gpus(Discovery(devices=(gpu,), notes=()), standing=False).environment(gpu) == {
-        "CUDA_VISIBLE_DEVICES": uuid(1),
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    }
+    gpus = Gpus(Discovery(devices=(gpu,), notes=()))
+    assert gpus.environment(gpu) == {"CUDA_VISIBLE_DEVICES": uuid(1), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     cpu = Device(id="cpu", name="CPU", kind="host", lightgbm_type="cpu", capacity=1)
     assert Processors(HostMemory()).environment(cpu) == {"CUDA_VISIBLE_DEVICES": ""}

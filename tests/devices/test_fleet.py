@@ -20,7 +20,7 @@ from gpusched.core.events import DeviceChanged, DeviceRead, Event
 from gpusched.core.ledger import DeviceState
 from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.nvidia import inventory
-from gpusched.devices.nvidia.discovery import discover
+from gpusched.devices.nvidia.cards import discover
 from gpusched.devices.nvidia.gpus import Gpus
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.sampler import Sampler
@@ -117,9 +117,7 @@ async def working(directory: Path, fake: FakeNvml, root: Path | None = None) -> 
         gpus = engine.kinds["nvidia"]
         assert isinstance(gpus, Gpus)
         gpus.sampler = Sampler(found.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
-        machine.fleet = Fleet(
-            PoolRules(config), engine, post=machine.post, on_note=lambda note: machine.notes.append(str(note))
-        )
+        machine.fleet = Fleet(PoolRules(config), engine, post=machine.post, on_note=machine.hear)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(machine.fleet.run)
             tasks.start_soon(engine.run, machine.deliver, machine.fleet.notice)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpusched.devices.host import Host
 from gpusched.devices.memory import HostMemory
-from gpusched.devices.processors import Host
 
 
 def write(proc: Path, ticks: str, memory: str = "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 400 kB\n") -> None:

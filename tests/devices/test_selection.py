@@ -35,7 +35,7 @@ def gpus(plan: PoolPlan) -> list[str]:
 def machine(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     """Three cards of two models on buses 01 to 03; the second one is cut into two MIG instances."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("gpusched.devices.slots.usable_cores", lambda: 16)
+    monkeypatch.setattr("gpusched.devices.processors.usable_cores", lambda: 16)
     return fake.gpus(3).set(2, name="Tesla T4").mig(1, 0, 1)
 
 

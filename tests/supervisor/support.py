@@ -15,13 +15,13 @@ from gpusched.core.events import BatchFinished, DeviceLost, DeviceRead, Event, U
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, Limits, PlannedWindow, Window, WindowKey
 from gpusched.core.states import Finished, State
 from gpusched.core.statuses import name_of
-from gpusched.devices.kind import Discovery, Noticed
+from gpusched.devices.kind import Discovery
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
 from gpusched.devices.nvidia.gpus import Gpus
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.condition import TroubleChanged
-from gpusched.engines.engine import Verdict
+from gpusched.engines.engine import Noticed, Verdict
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.store.store import Store
 from gpusched.supervisor.followers import News, Noted, TurnEnded

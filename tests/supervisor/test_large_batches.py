@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import anyio
 import pytest
 
+from gpusched import outputs
 from gpusched.core.changes import LARGE
 from gpusched.core.events import (
     BatchAccepted,
     ChangeMade,
     ChangeRequested,
     DrainRequested,
+    ResumeRequested,
     WindowsAdded,
 )
+from gpusched.core.planning import INDEX
+from gpusched.core.states import Finished
 from gpusched.errors import StoreFull
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import SLICE_WINDOWS
+from gpusched.supervisor.followers import News
+from gpusched.supervisor.index import Index
+from tests.store.samples import RESULT
 from tests.supervisor.support import make_batch, plan, supervised
 
 WINDOWS = 3 * SLICE_WINDOWS + 1
+
+
+def index_lines(directory: Path) -> list[str]:
+    path = directory / "output" / INDEX
+    return path.read_text().splitlines() if path.exists() else []
 
 
 async def test_it_arrives_in_slices_and_is_accepted_with_the_last(tmp_path: Path) -> None:
@@ -74,6 +87,43 @@ async def test_its_index_is_whole_when_it_has_finished_again(tmp_path: Path) -> 
         await bench.finished()
         again = (tmp_path / "output" / "teacher_runs.json").read_text().splitlines()
         assert sorted(again) == sorted(first)
+
+
+async def test_the_index_of_many_reused_results_is_gathered_while_the_rest_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written in the turn that accepts the batch, and everything waited for it."""
+    lines: list[int] = []
+    follow = Index.follow
+
+    def watched(self: Index, news: News) -> None:
+        follow(self, news)
+        if isinstance(news, BatchAccepted):
+            lines.append(len(index_lines(tmp_path)))
+
+    gather, gathered = Index.gather, anyio.Event()
+
+    async def told(self: Index, batch_id: str) -> None:
+        await gather(self, batch_id)
+        gathered.set()
+
+    monkeypatch.setattr(Index, "follow", watched)
+    monkeypatch.setattr(Index, "gather", told)
+    windows = (*plan(LARGE + 1, committed=RESULT), *plan(LARGE + 3)[LARGE + 1 :])
+    async with supervised(tmp_path) as bench:
+        bench.supervisor.post(DrainRequested(device_id="cpu"))
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing"), windows)
+        await gathered.wait()
+        assert lines == [0]
+        assert len(set(index_lines(tmp_path))) == LARGE + 1
+        bench.supervisor.post(ResumeRequested(device_id="cpu"))
+        last = [planned.window.label for planned in windows[LARGE + 1 :]]
+        for label in last:
+            await bench.moved_to(Finished, label)
+        assert sorted(json.loads(line)["window_label"] for line in index_lines(tmp_path)[LARGE + 1 :]) == last
+        monkeypatch.setattr(outputs, "missing", lambda output_dir, labels: [])  # the results were never there
+        await bench.finished()
+        assert len(set(index_lines(tmp_path))) == LARGE + 3
 
 
 async def test_nobody_sees_it_before_and_a_crash_drops_it(tmp_path: Path) -> None:

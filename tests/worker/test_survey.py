@@ -124,7 +124,7 @@ def test_groups_are_as_many_as_processes_unless_there_are_very_many_windows(
     assert sorted(piece.symbol for group in groups for piece in group) == [piece.symbol for piece in pieces]
 
 
-def test_the_points_of_one_symbol_are_shared_among_processes() -> None:
+async def test_the_points_of_one_symbol_are_shared_among_processes() -> None:
     points: dict[str, Parameters] = {f"p{number}": {} for number in range(1000)}
     spec = BatchSpec(
         symbols=("A", "B"),
@@ -136,9 +136,9 @@ def test_the_points_of_one_symbol_are_shared_among_processes() -> None:
         settings={},
         points=points,
     )
-    pieces = daemon_survey.pieces_of(spec, 4)
+    pieces = await daemon_survey.pieces_of(spec, 4)
     assert [(piece.symbol, len(piece.windows)) for piece in pieces] == [*[("A", 500)] * 2, *[("B", 500)] * 2]
-    few = daemon_survey.pieces_of(msgspec.structs.replace(spec, points={}), 4)
+    few = await daemon_survey.pieces_of(msgspec.structs.replace(spec, points={}), 4)
     assert [(piece.symbol, len(piece.windows)) for piece in few] == [("A", 1), ("B", 1)]
 
 

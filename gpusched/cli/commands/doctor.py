@@ -92,11 +92,11 @@ def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
 
 
 def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:
-    from gpusched.devices.nvidia.discovery import discover
+    from gpusched.devices.nvidia import cards as devices
     from gpusched.devices.slots import build_pool, choose
 
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")
-    discovered = discover(mask)
+    discovered = devices.discover(mask)
     pool = build_pool(config, choose(config, discovered))
     used = {device.id for device in pool.devices if device.kind != "host"}
     for gpu in discovered.devices:

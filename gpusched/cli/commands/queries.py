@@ -153,6 +153,8 @@ def _seconds(line: WindowLine) -> float | None:
 def _window_object(line: WindowLine) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(line)
     del fields["key"], fields["slot"]
+    if not line.point:
+        del fields["point"]
     slot, device = (line.slot.index, line.slot.device_id) if line.slot else (None, None)
     return {"window": str(line.key), "window_label": line.key.label} | fields | {"slot": slot, "device": device}
 
@@ -170,6 +172,7 @@ def show(options: argparse.Namespace) -> int:
         ]
         window = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
         window |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
+        window |= {"parameters": detail.parameters} if detail.parameters else {}
         print_json(window | {"story": detail.story, "attempts": attempts})
         return DONE
     from gpusched.client.drawing.details import window_details

@@ -82,7 +82,7 @@ class Accountant:
 def _ask(nvml: Any, device_id: str, pid: int) -> Accounted:
     """Ask in a session of its own. Raises NVMLError.
 
-    While the sampler has one, that costs next to nothing; and one that stayed open would hide the cards that come later.
+    While the sampler has one, that costs next to nothing; one that stayed open would hide cards that come later.
     """
     nvml.nvmlInit()
     try:

@@ -1,4 +1,4 @@
-"""The binding to NVML: the only module that imports pynvml, and only when it is first needed."""
+"""The door to NVML: the only module that imports pynvml, and it does so only when it is first needed."""
 
 from __future__ import annotations
 

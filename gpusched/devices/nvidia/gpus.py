@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.devices.kind import Accounted, Discovery, Noticed, Reported
+from gpusched.devices.kind import Accounted, Discovery, Reported, Seen
 from gpusched.devices.nvidia.accounting import Accountant
-from gpusched.devices.nvidia.discovery import discover
+from gpusched.devices.nvidia.cards import discover
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.sampler import Sampler
 
@@ -23,12 +23,14 @@ def look(wanted: DeviceChoice = "auto") -> Discovery:
 
 
 class Gpus:
-    """See `gpusched.devices.kind.Kind`. `found` are the GPUs at the start; later ones are seen if `standing`."""
+    """See `gpusched.devices.kind.Kind`. `found` are the GPUs at the start; where there are none, later ones are seen
+    only if `standing`. `windows` are the PIDs of our windows at any time.
+    """
 
-    def __init__(self, found: Discovery, *, standing: bool) -> None:
+    def __init__(self, found: Discovery, *, standing: bool = False, windows: Collection[int] = ()) -> None:
         self.accountant = Accountant(found.devices)
         inventory = Inventory(self.discover, found) if standing or found.devices else None
-        self.sampler = Sampler(found.devices, inventory=inventory)
+        self.sampler = Sampler(found.devices, inventory=inventory, windows=windows)
 
     def discover(self) -> Discovery:
         return look()
@@ -41,7 +43,7 @@ class Gpus:
         self.sampler.watch(device.id for device in devices)
         self.accountant.watch(devices)
 
-    async def run(self, post: Callable[[Reported], None], notice: Callable[[Noticed], None]) -> None:
+    async def run(self, post: Callable[[Reported], None], notice: Callable[[Seen], None]) -> None:
         await self.sampler.run(post, notice)
 
     async def account(self, device: Device, pid: int) -> Accounted:

@@ -30,12 +30,13 @@ from gpusched.core.model import (
 )
 from gpusched.core.placement import types_for
 from gpusched.core.states import Usage
-from gpusched.devices.kind import Discovery, Kind, Noticed
+from gpusched.devices.host import Processors
+from gpusched.devices.kind import Answers, Discovery, Kind
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.gpus import Gpus
-from gpusched.devices.processors import Processors
+from gpusched.devices.processors import this_machine
 from gpusched.engines.condition import Condition
-from gpusched.engines.engine import End, LeftBehind, LogPiece, OnMessage, OnStuck, Verdict
+from gpusched.engines.engine import End, Found, LeftBehind, LogPiece, Noticed, OnMessage, OnStuck, Verdict
 from gpusched.engines.local import leftovers, proc
 from gpusched.engines.local.jobs import window_job
 from gpusched.engines.local.launcher import Launcher
@@ -63,11 +64,11 @@ class LocalEngine:
         self, config: Config, state_dir: Path, found: Discovery, *, mark: str | None = None, standing: bool = False
     ) -> None:
         self.condition = Condition()
-        self.found = found
+        self.machines: tuple[Found, ...] = (Found(this_machine(), found),)
         self.cache_dir = config.cache.dir
         self.memory = HostMemory()
         self.kinds: dict[DeviceKind, Kind] = {
-            "nvidia": Gpus(found, standing=standing),
+            "nvidia": Gpus(found, standing=standing, windows=self.memory.windows),
             "host": Processors(self.memory),
         }
         self.launcher = Launcher(
@@ -94,24 +95,29 @@ class LocalEngine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for kind_of_device in self.kinds.values():
-            kind_of_device.close()
+        for one in self.kinds.values():
+            one.close()
         with anyio.CancelScope(shield=True):
             await self.launcher.aclose()
 
     # -- the devices ---------------------------------------------------------------------------------------------------
 
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
+        (here,) = self.machines
+
+        def found_or_answers(noticed: Answers | Discovery) -> None:
+            notice(Found(here.machine, noticed) if isinstance(noticed, Discovery) else noticed)
+
         async with anyio.create_task_group() as tasks:
             for kind in self.kinds.values():
-                tasks.start_soon(kind.run, post, notice)
+                tasks.start_soon(kind.run, post, found_or_answers)
             for pid in self._undying:
                 tasks.start_soon(leftovers.watch, pid, self.condition)
 
     def watch(self, devices: Iterable[Device]) -> None:
-        here = tuple(devices)
+        watched = tuple(devices)
         for name, kind in self.kinds.items():
-            kind.watch(device for device in here if device.kind == name)
+            kind.watch(device for device in watched if device.kind == name)
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
         await self._warm_up.judge(devices, wanted, tell)

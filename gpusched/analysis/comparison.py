@@ -1,0 +1,115 @@
+"""Two batches side by side: the same windows, their metrics, and the differences. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+
+from gpusched.analysis.bootstrap import interval
+from gpusched.analysis.scores import Scored, metric_names, require_metric
+from gpusched.errors import InputError
+
+
+class NothingInCommon(InputError):
+    problem = "{a} and {b} have no window in common: {counts}"
+    remedy = "compare batches of the same symbols, dates and lengths of windows; `gpusched results` lists the windows"
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that has a model in both batches."""
+
+    window: str
+    symbol: str
+    #: metrics by name
+    a: dict[str, float]
+    b: dict[str, float]
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric of the windows in which both batches define it: B − A."""
+
+    metric: str
+    windows: int
+    #: means
+    a: float
+    b: float
+    difference: float
+    #: of the mean difference, by the paired bootstrap; None for one window
+    interval: tuple[float, float] | None
+    #: windows in which B is greater, in which A is, and in which they are equal
+    greater: int
+    less: int
+    equal: int
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Two batches side by side."""
+
+    a: str
+    b: str
+    pairs: tuple[Pair, ...]
+    #: labels of windows with a model in one of them only
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    #: models that predict a constant
+    constant_a: int
+    constant_b: int
+    differences: tuple[Difference, ...]
+
+
+def compare(a: str, b: str, of_a: Sequence[Scored], of_b: Sequence[Scored], metrics: Sequence[str] = ()) -> Comparison:
+    """Compare the windows of two batches, called `a` and `b`, in `metrics` (all that both have, if none is named).
+
+    Raises NothingInCommon, NoMetric.
+    """
+    by_label = {window.label: window for window in of_b}
+    pairs = tuple(
+        Pair(window=window.label, symbol=window.symbol, a=window.metrics, b=by_label[window.label].metrics)
+        for window in of_a
+        if window.label in by_label
+    )
+    if not pairs:
+        counts = f"{len(of_a)} and {len(of_b)} windows have a model"
+        raise NothingInCommon(a=a, b=b, counts=counts)
+    both = {pair.window for pair in pairs}
+    of_both = metric_names(window for window in of_b if window.label in both)
+    known = [name for name in metric_names(of_a) if name in of_both]
+    chosen = [require_metric(name, known) for name in metrics] or known
+    return Comparison(
+        a=a,
+        b=b,
+        pairs=pairs,
+        only_a=tuple(window.label for window in of_a if window.label not in both),
+        only_b=tuple(window.label for window in of_b if window.label not in both),
+        constant_a=sum(window.constant is True for window in of_a),
+        constant_b=sum(window.constant is True for window in of_b),
+        differences=tuple(found for name in chosen if (found := difference(name, pairs)) is not None),
+    )
+
+
+def difference(metric: str, pairs: Sequence[Pair]) -> Difference | None:
+    """The difference in a metric; None if no window defines it in both batches."""
+    values = [(pair.a[metric], pair.b[metric]) for pair in pairs if metric in pair.a and metric in pair.b]
+    if not values:
+        return None
+    differences = [b - a for a, b in values]
+    return Difference(
+        metric=metric,
+        windows=len(values),
+        a=statistics.fmean(a for a, _ in values),
+        b=statistics.fmean(b for _, b in values),
+        difference=statistics.fmean(differences),
+        interval=interval(differences),
+        greater=sum(d > 0 for d in differences),
+        less=sum(d < 0 for d in differences),
+        equal=sum(d == 0 for d in differences),
+    )
+
+
+def comparison_object(found: Comparison) -> dict[str, object]:
+    """A comparison as `compare --json` prints it."""
+    plain: dict[str, object] = msgspec.to_builtins(found)
+    plain["windows"] = plain.pop("pairs")
+    return plain

@@ -1,0 +1,104 @@
+"""The scores of windows, as numbers by name, from the lines of a daemon or of an index."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gpusched.errors import UsageError, did_you_mean
+from gpusched.protocol import ResultLine
+from gpusched.results import flat_metrics
+
+#: metrics in the order in which they are shown first; the first that a batch has is its main one
+FIRST = ("validation_auc", "validation_accuracy", "validation_f1", "validation_precision", "validation_recall")
+
+
+class NoMetric(UsageError):
+    problem = "these results have no metric {name!r}{nearest}"
+    remedy = "they have {known}"
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that has a model, and the metrics of it that are defined."""
+
+    label: str
+    symbol: str
+    start: dt.date
+    end: dt.date
+    #: name of its point in a sweep; empty: no sweep
+    point: str = ""
+    #: by name: `validation_auc` for `{"validation": {"auc": …}}`
+    metrics: dict[str, float]
+    #: whether its model predicts a constant; None: not told
+    constant: bool | None = None
+
+
+def of_lines(lines: Iterable[ResultLine]) -> list[Scored]:
+    """The windows with a model among the results of a daemon or a store."""
+    return [
+        Scored(
+            label=line.key.label,
+            symbol=line.symbol,
+            start=line.start,
+            end=line.end,
+            point=point_of(line.key.label, line.symbol, line.start, line.end),
+            metrics=numbers(line.metrics),
+            constant=line.constant,
+        )
+        for line in lines
+        if line.metrics is not None
+    ]
+
+
+def of_index(lines: Iterable[Mapping[str, Any]]) -> list[Scored]:
+    """The windows with a model among the lines of an index."""
+    scored = []
+    for line in lines:
+        if line.get("status") == "success" and isinstance(line.get("metrics"), dict):
+            symbol, dates = str(line.get("symbol")), line.get("date_range") or {}
+            start, end = (dt.date.fromisoformat(dates[name]) for name in ("start", "end"))
+            label = str(line.get("window_label"))
+            scored.append(
+                Scored(
+                    label=label,
+                    symbol=symbol,
+                    start=start,
+                    end=end,
+                    point=point_of(label, symbol, start, end),
+                    metrics=numbers(line["metrics"]),
+                    constant=line.get("constant"),
+                )
+            )
+    return scored
+
+
+def point_of(label: str, symbol: str, start: dt.date, end: dt.date) -> str:
+    """The name of a window's point, which its label ends with; empty if it is of no sweep, or has a name of its own."""
+    plain = f"{symbol}_{start}_to_{end}_"
+    return label[len(plain) :] if label.startswith(plain) else ""
+
+
+def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    """Metrics on one level, those that are defined numbers."""
+    flat = flat_metrics(metrics or {})
+    return {
+        name: float(value)
+        for name, value in flat.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def metric_names(scored: Iterable[Scored]) -> list[str]:
+    """The names of all metrics, the main one first."""
+    known = dict.fromkeys(name for window in scored for name in window.metrics)
+    return [name for name in FIRST if name in known] + [name for name in known if name not in FIRST]
+
+
+def require_metric(name: str, known: Sequence[str]) -> str:
+    """Return `name`; raise NoMetric if it is not among those that are known."""
+    if name not in known:
+        raise NoMetric(name=name, nearest=did_you_mean(name, known), known=", ".join(known) or "none")
+    return name

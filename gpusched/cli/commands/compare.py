@@ -1,0 +1,89 @@
+"""`compare`: the same windows of two batches side by side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gpusched.analysis.comparison import Comparison, Difference, compare, comparison_object
+from gpusched.analysis.scores import Scored, of_index, of_lines
+from gpusched.cli.commands.queries import to_daemon
+from gpusched.client.drawing.listing import Cell, on_terminal, print_json, print_listing
+from gpusched.errors import DONE
+from gpusched.results import INDEX, read_index
+
+#: windows that a terminal shows: those whose difference is greatest
+SHOWN_WINDOWS = 10
+#: labels of windows without a counterpart that are shown
+SHOWN_LABELS = 3
+
+
+def compare_batches(options: argparse.Namespace) -> int:
+    """Print the differences between two batches, metric by metric, and the windows side by side."""
+    found = compare(options.a, options.b, _scored(options, options.a), _scored(options, options.b), options.metric)
+    if options.json:
+        print_json(comparison_object(found))
+        return DONE
+    rows = [_row(difference) for difference in found.differences]
+    print_listing(["metric", "A", "B", "B - A", "95% interval", "n", "B>A/A>B/="], rows, styles={})
+    for line in _notes(found):
+        print(line, file=sys.stderr)  # noqa: T201
+    if options.windows or on_terminal():
+        _print_windows(found, every=options.windows)
+    return DONE
+
+
+def _scored(options: argparse.Namespace, name: str) -> list[Scored]:
+    """The windows with a model of a run's directory, or of a batch of the daemon. Raises NoResults, DaemonError."""
+    path = Path(name)
+    if path.is_dir():
+        return of_index(read_index(path / INDEX))
+    if path.is_file():
+        return of_index(read_index(path))
+    with to_daemon(options) as daemon:
+        return of_lines(daemon.results(name))
+
+
+def _row(found: Difference) -> list[Cell]:
+    between = "" if found.interval is None else f"{found.interval[0]:+.4f}..{found.interval[1]:+.4f}"
+    return [
+        found.metric,
+        f"{found.a:.4f}",
+        f"{found.b:.4f}",
+        f"{found.difference:+.4f}",
+        between,
+        found.windows,
+        f"{found.greater}/{found.less}/{found.equal}",
+    ]
+
+
+def _notes(found: Comparison) -> list[str]:
+    """What the table is of, and what it leaves out."""
+    notes = [
+        f"A is {found.a}, B is {found.b}: {len(found.pairs)} windows have a model in both. Means, and the interval of"
+        " the mean difference by the paired bootstrap"
+    ]
+    for name, labels in (("A", found.only_a), ("B", found.only_b)):
+        if labels:
+            more = f" and {len(labels) - SHOWN_LABELS:,} more" if len(labels) > SHOWN_LABELS else ""
+            notes.append(f"{len(labels)} only in {name}, left out: {', '.join(labels[:SHOWN_LABELS])}{more}")
+    if found.constant_a or found.constant_b:
+        notes.append(f"Models that predict a constant: {found.constant_a} of A, {found.constant_b} of B")
+    return notes
+
+
+def _print_windows(found: Comparison, *, every: bool) -> None:
+    """The windows by the first metric: those with the greatest differences, or all in the order of A."""
+    if not found.differences:
+        return
+    metric = found.differences[0].metric
+    pairs = [pair for pair in found.pairs if metric in pair.a and metric in pair.b]
+    if not every:
+        pairs = sorted(pairs, key=lambda pair: -abs(pair.b[metric] - pair.a[metric]))[:SHOWN_WINDOWS]
+        print(f"\nThe greatest differences in {metric}; --windows lists all")  # noqa: T201
+    rows: list[list[Cell]] = [
+        [pair.window, f"{pair.a[metric]:.4f}", f"{pair.b[metric]:.4f}", f"{pair.b[metric] - pair.a[metric]:+.4f}"]
+        for pair in pairs
+    ]
+    print_listing(["window", f"A {metric}", f"B {metric}", "B - A"], rows, styles={})

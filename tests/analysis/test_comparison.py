@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from gpusched.analysis.comparison import NothingInCommon, compare
+from gpusched.analysis.scores import NoMetric, Scored, metric_names, numbers, of_index, point_of
+from gpusched.core.model import window_label
+
+DAY = dt.date(2022, 1, 1)
+
+
+def scored(symbol: str, constant: bool | None = False, **metrics: float) -> Scored:
+    label = window_label(symbol, DAY, DAY)
+    return Scored(label=label, symbol=symbol, start=DAY, end=DAY, metrics=metrics, constant=constant)
+
+
+def test_the_same_windows_side_by_side() -> None:
+    one = [scored("A", validation_auc=0.5), scored("B", validation_auc=0.6, train_auc=0.9), scored("C", True)]
+    other = [scored("B", validation_auc=0.7), scored("A", validation_auc=0.5), scored("D", validation_auc=0.9)]
+    found = compare("x", "y", one, other)
+    assert [(pair.symbol, pair.a["validation_auc"], pair.b["validation_auc"]) for pair in found.pairs] == [
+        ("A", 0.5, 0.5),
+        ("B", 0.6, 0.7),
+    ]
+    assert [label[0] for label in (*found.only_a, *found.only_b)] == ["C", "D"]
+    assert (found.constant_a, found.constant_b) == (1, 0)
+    (difference,) = found.differences
+    assert difference.metric == "validation_auc"
+    assert (difference.windows, difference.greater, difference.less, difference.equal) == (2, 1, 0, 1)
+    assert difference.difference == pytest.approx(0.05)
+    assert difference.interval == pytest.approx((0.0, 0.1))
+
+
+def test_a_metric_counts_only_where_both_define_it() -> None:
+    one = [scored("A", f1=0.5), scored("B"), scored("C", f1=0.1)]
+    other = [scored("A", f1=0.6), scored("B", f1=0.6), scored("C", f1=0.1)]
+    assert [(found.metric, found.windows) for found in compare("x", "y", one, other).differences] == [("f1", 2)]
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(NothingInCommon, match="x and y have no window in common: 1 and 0 windows have a model"):
+        compare("x", "y", [scored("A")], [])
+    with pytest.raises(NoMetric, match="no metric 'validation_auk'; did you mean 'validation_auc'"):
+        compare("x", "y", [scored("A", validation_auc=1.0)], [scored("A", validation_auc=1.0)], ["validation_auk"])
+
+
+def test_scores_are_the_numbers_that_are_defined() -> None:
+    assert numbers({"validation": {"auc": 0.5, "f1": None}, "loss": 1, "sound": True}) == {
+        "validation_auc": 0.5,
+        "loss": 1.0,
+    }
+    assert metric_names([scored("A", loss=1.0, validation_f1=0.1, validation_auc=0.5)]) == [
+        "validation_auc",
+        "validation_f1",
+        "loss",
+    ]
+    date_range = {"start": "2022-01-01", "end": "2022-01-01"}
+    line = {"symbol": "A", "date_range": date_range, "window_label": "A_2022-01-01_to_2022-01-01_horizon=5"}
+    trained = line | {"status": "success", "metrics": {"auc": 0.5}}
+    (found,) = of_index([trained, line | {"status": "failed", "metrics": None}])
+    assert (found.point, found.metrics, found.constant) == ("horizon=5", {"auc": 0.5}, None)
+    assert point_of("mine", "A", DAY, DAY) == ""
