@@ -214,11 +214,13 @@ def _wait(command: argparse.ArgumentParser) -> None:
 
 
 def _batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", metavar="BATCH", help="id of the batch")
+    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
 
 
 def _maybe_batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", nargs="?", metavar="BATCH", help="id of the batch (all batches)")
+    command.add_argument(
+        "batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's output directory (all batches)"
+    )
 
 
 def _status_filter(command: argparse.ArgumentParser) -> None:
@@ -226,7 +228,7 @@ def _status_filter(command: argparse.ArgumentParser) -> None:
 
 
 def _one_window(command: argparse.ArgumentParser) -> None:
-    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch")
+    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch, or of a run: DIR/LABEL")
 
 
 def _log(command: argparse.ArgumentParser) -> None:
@@ -248,8 +250,9 @@ def _csv(command: argparse.ArgumentParser) -> None:
 
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
+    command.add_argument("other", nargs="?", metavar="OTHER", help="another one, to be shown beside it")
     command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
-    command.add_argument("--metric", metavar="NAME", help="the metric of the heat map (validation_auc)")
+    command.add_argument("--metric", metavar="NAME", help="the metric of the figures (validation_auc)")
 
 
 def _two(command: argparse.ArgumentParser) -> None:
@@ -297,6 +300,7 @@ def _build(command: argparse.ArgumentParser) -> None:
 
 def _once(command: argparse.ArgumentParser) -> None:
     command.add_argument("--once", action="store_true", help="print one frame, and end")
+    command.add_argument("directory", nargs="?", metavar="DIR", help="the output directory of a run: one frame of it")
 
 
 def _maybe_device(command: argparse.ArgumentParser) -> None:
