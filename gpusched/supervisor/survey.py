@@ -120,7 +120,7 @@ class Survey:
             raise WorkloadUnusable(why=self._unusable[0], log_path=log_path)
         for piece in findings.missing():
             why = f"its data could not be looked at: {endings[piece.symbol]}, see {log_path}"
-            findings.take(SurveyFailed(symbol=piece.symbol, what="unknown", reason=why))
+            findings.take(SurveyFailed(symbol=piece.symbol, kind="unknown", reason=why))
         return findings.plan()
 
     async def _run_all(
@@ -308,7 +308,7 @@ def _grouped(pieces: list[SymbolWindows], processes: int) -> list[tuple[SymbolWi
 
 def _undone(failed: SurveyFailed, window: Window) -> PlannedWindow:
     """A planned window whose data could not be inspected."""
-    match failed.what:
+    match failed.kind:
         case "no_data":
             return PlannedWindow(window=window, skip_reason=failed.reason, remedy=failed.remedy)
         case "bad_data":
