@@ -214,11 +214,13 @@ def _wait(command: argparse.ArgumentParser) -> None:
 
 
 def _batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", metavar="BATCH", help="id of the batch")
+    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
 
 
 def _maybe_batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", nargs="?", metavar="BATCH", help="id of the batch (all batches)")
+    command.add_argument(
+        "batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's output directory (all batches)"
+    )
 
 
 def _status_filter(command: argparse.ArgumentParser) -> None:
@@ -226,7 +228,7 @@ def _status_filter(command: argparse.ArgumentParser) -> None:
 
 
 def _one_window(command: argparse.ArgumentParser) -> None:
-    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch")
+    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch, or of a run: DIR/LABEL")
 
 
 def _log(command: argparse.ArgumentParser) -> None:
@@ -297,6 +299,7 @@ def _build(command: argparse.ArgumentParser) -> None:
 
 def _once(command: argparse.ArgumentParser) -> None:
     command.add_argument("--once", action="store_true", help="print one frame, and end")
+    command.add_argument("directory", nargs="?", metavar="DIR", help="the output directory of a run: one frame of it")
 
 
 def _maybe_device(command: argparse.ArgumentParser) -> None:

@@ -92,6 +92,8 @@ class Attempts:
             if isinstance(new, Queued):
                 wanted = batch.batch.device
                 reason += ask_for_more(entry, ending.kind, allocation, usage, pool=self._books.pool, wanted=wanted)
+            elif ending.place and entry.failures < batch.batch.spec.limits.max_attempts:
+                reason += "; it was raised twice at the same line, so there is no third attempt"
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
             if isinstance(ending, Failure):
@@ -121,7 +123,8 @@ class Attempts:
         """The state that follows a failed attempt: queued for the next one, or finished."""
         limits = batch.batch.spec.limits
         counts = {"failures": entry.failures, "losses": entry.losses}
-        verdict = judge(failure, alone=entry.host.alone, **counts, limits=limits)
+        verdict = judge(failure, alone=entry.host.alone, **counts, limits=limits, last_place=entry.raised_at)
+        entry.raised_at = failure.place
         if isinstance(verdict, Retry):
             entry.ready_at = now.monotonic + verdict.delay_s
             if verdict.delay_s > 0:

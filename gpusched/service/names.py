@@ -39,6 +39,11 @@ class UnknownStatus(InputError):
     remedy = "{hint}"
 
 
+class NoLog(InputError):
+    problem = "{window} has no log: {why}"
+    remedy = "`gpusched show {window}` tells its story"
+
+
 class Names:
     """Finds named rows in the store. `status` raises UnknownBatch, `window` also UnknownWindow, with similar names."""
 

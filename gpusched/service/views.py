@@ -34,6 +34,8 @@ from gpusched.protocol import (
 )
 from gpusched.store.rows import WindowRow, bounded
 
+#: windows in a snapshot that have left their slots for good, and, separately, windows that have failed
+RECENT_WINDOWS = 64
 #: characters of a reason in a listing; the window's details have all of it
 REASON_CHARS = 500
 

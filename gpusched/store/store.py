@@ -74,6 +74,15 @@ class Store:
             on_error.pop_all()
         return store
 
+    @classmethod
+    def peek(cls, path: Path) -> Self:
+        """Open the store at `path` for reading, even while another process writes to it.
+
+        One of an older version has to be brought up to date first, as by `open`. Raises a subclass of `StoreError`.
+        """
+        database = Database.peek(path)
+        return cls.open(path) if database is None else cls(database)
+
     @property
     def mark(self) -> str:
         """A text that marks the descendants of this process among all processes of the machine.

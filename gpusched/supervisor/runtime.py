@@ -23,6 +23,7 @@ from gpusched.store.store import Store
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.followers import Follower, Followers, Noted
 from gpusched.supervisor.hooks import Hooks
+from gpusched.supervisor.imports import ImportNotes
 from gpusched.supervisor.planner import Planner
 from gpusched.supervisor.supervisor import Supervisor
 
@@ -47,7 +48,7 @@ class Runtime:
             on_note=lambda text: self.followers.follow(Noted(text)),
         )
         self.planner = Planner(engine, self.fleet, self.supervisor.estimates, store, self.state_dir)
-        for follower in (self.hooks, self.fleet):
+        for follower in (self.hooks, self.fleet, ImportNotes(self.supervisor.scheduler, self.followers)):
             self.followers.add(follower)
         self.supervisor.post(engine.read_host())
 

@@ -57,6 +57,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.updates: list[Update] = []
+        self.notes: list[str] = []
         self._more, self._turn = anyio.Event(), anyio.Event()
         self.engine: Machine
         self.supervisor: Supervisor
@@ -65,7 +66,9 @@ class Bench:
         match news:
             case TurnEnded():
                 self._turn.set()
-            case DeviceRead() | DeviceLost() | TroubleChanged() | Noted():
+            case Noted(text=text):
+                self.notes.append(text)
+            case DeviceRead() | DeviceLost() | TroubleChanged():
                 pass
             case _:
                 self.updates.append(news)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpusched.analysis.comparison import Comparison, Difference, compare, comparison_object
 from gpusched.analysis.scores import Scored, of_index, of_lines
-from gpusched.cli.commands.queries import to_daemon
+from gpusched.cli.sources import to_daemon
 from gpusched.client.drawing.listing import Cell, on_terminal, print_json, print_listing
 from gpusched.errors import DONE
 from gpusched.results import INDEX, read_index

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from gpusched.cli.commands.queries import to_daemon
 from gpusched.cli.notes import notes_object, print_notes, print_worth
+from gpusched.cli.sources import of_batch
 from gpusched.cli.summaries import SYMBOL_COLUMNS, VALUE_COLUMNS, Row, best, by_symbol, by_values
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
@@ -52,9 +52,9 @@ class NoParquet(InputError):
 
 def results(options: argparse.Namespace) -> int:
     """Print the finished windows of a batch and their metrics."""
-    with to_daemon(options) as daemon:
-        finished = list(daemon.results(options.batch))
-        detail = daemon.batch(options.batch, notes=True)
+    with of_batch(options, options.batch) as (source, batch_id):
+        finished = list(source.results(batch_id))
+        detail = source.batch(batch_id, notes=True)
     about = worth_object(detail.batch.constants) | notes_object(detail.notes)
     points = detail.spec.points
     rows = [flat(line, points) for line in finished]
@@ -85,12 +85,12 @@ def results(options: argparse.Namespace) -> int:
     elif not options.json:
         _print(rows, names, options)
     elif summed_up == "--by-symbol":
-        print_json({"batch_id": options.batch, "symbols": rows} | about)
+        print_json({"batch_id": batch_id, "symbols": rows} | about)
     elif summed_up == "--by":
-        print_json({"batch_id": options.batch, "metric": metric, "values": rows} | about)
+        print_json({"batch_id": batch_id, "metric": metric, "values": rows} | about)
     else:
         lines = [result_object(finished[number], points) for number in order]
-        print_json({"batch_id": options.batch, "results": lines} | about)
+        print_json({"batch_id": batch_id, "results": lines} | about)
     if not options.json:
         print_notes(detail.notes)
         print_worth(detail)
