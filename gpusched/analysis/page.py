@@ -18,6 +18,7 @@ from gpusched.analysis.scores import metric_names, of_lines, require_metric
 from gpusched.client.drawing.palette import COLOURS
 from gpusched.client.drawing.text import duration
 from gpusched.core.statuses import OUTCOMES, words
+from gpusched.core.worth import constants_note
 
 Section = tuple[str, str]
 
@@ -35,7 +36,8 @@ def page(report: Report, comparison: Comparison | None = None) -> str:
         sections += _quality(report, metric, names)
     sections += [(name, content) for name, content in _operations(report) if content]
     title = report.batch.id if comparison is None else f"{comparison.a} and {comparison.b}"
-    tiles = quality.summary(scored, metric, report.batch.constants) if metric is not None else ""
+    note = constants_note(report.batch.constants, len(scored), report.spec)
+    tiles = quality.summary(scored, metric, report.batch.constants, note) if metric is not None else ""
     return PAGE.format(
         title=text(title),
         style=STYLE + quality.shades(),
@@ -53,7 +55,7 @@ def _quality(report: Report, metric: str, names: Sequence[str]) -> list[Section]
     right = quality.ranking(ranked, metric)
     return [
         (f"{metric} of all windows, and by symbol", f"<div class=pair><div>{left}</div><div>{right}</div></div>"),
-        ("Points of the sweep", quality.points(scored, metric)),
+        ("Points of the sweep", quality.points(scored, metric, report.spec.points)),
         (f"{metric} by symbol and window", quality.heat_map(results, metric)),
         (f"{metric} over time", quality.courses(ranked, metric)),
         ("Calibration and ROC", quality.predictions(evidence)),

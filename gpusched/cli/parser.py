@@ -207,6 +207,7 @@ def _directory(command: argparse.ArgumentParser) -> None:
         "directory", nargs="?", default="gpusched-demo", metavar="DIR", help="must not exist yet (./gpusched-demo)"
     )
     command.add_argument("--workers", metavar="N", help="windows that may run at once; 0: one per slot")
+    command.set_defaults(output=None, name=None, priority=None, param=None, params=None, sample=None, seed=None)
 
 
 def _wait(command: argparse.ArgumentParser) -> None:
