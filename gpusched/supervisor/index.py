@@ -28,9 +28,21 @@ from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
 from gpusched.core.model import Batch, BatchSpec, DataNote, DataNotes, WindowKey
 from gpusched.core.planning import INDEX
-from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
+from gpusched.core.states import (
+    Cancelled,
+    Failed,
+    Failure,
+    Finished,
+    Lost,
+    Outcome,
+    Reused,
+    Skipped,
+    Succeeded,
+    TimedOut,
+)
 from gpusched.core.statuses import OUTCOMES, tally
 from gpusched.errors import StoreError
+from gpusched.protocol import AttemptLine
 from gpusched.store.store import Store, WindowRow
 from gpusched.supervisor.followers import News
 
@@ -293,7 +305,7 @@ def line(
     workload that were given, by `section.key`, and `parameters` those among them that its point of a sweep has set.
     """
     assert isinstance(row.state, Finished)
-    window, attempt = row.plan.window, row.last_attempt
+    window = row.plan.window
     fields: dict[str, Any] = {
         "batch_id": row.key.batch_id,
         "symbol": window.symbol,
@@ -305,42 +317,55 @@ def line(
         "metrics": None,
         "sample_counts": None,
         "attempts": row.state.attempts,
-        "device": attempt.slot.device_id if attempt else None,
-        "slot": attempt.slot.index if attempt else None,
-        "started_at": _iso(attempt.started_at or attempt.placed_at) if attempt else None,
-        "seconds": 0.0,
+        **_of_attempt(row.last_attempt),
         "log": None if log is None else str(log),
     }
-    if attempt and attempt.usage:
-        fields["peak_memory_bytes"] = attempt.usage.peak_memory_bytes
-        fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
-    if attempt and attempt.ended_at is not None:
-        fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
-    match row.state.outcome:
-        case Succeeded(result=result) | Reused(result=result):
-            fields |= {
-                "status": "success",
-                "artifacts_path": result.artifacts_path,
-                "metrics": result.metrics,
-                "sample_counts": result.sample_counts,
-            }
-            if result.constant is not None:
-                fields["constant"] = result.constant
-            if isinstance(row.state.outcome, Reused):
-                fields |= {"reused": True, "device": result.device}
-        case Skipped(reason=reason):
-            fields |= {"status": "skipped", "skip_reason": reason}
-        case Failed(failure=failure) | Lost(failure=failure):
-            fields["error"] = _error(failure)
-        case TimedOut(seconds=seconds):
-            fields["error"] = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
-        case Cancelled():
-            fields["status"] = "cancelled"
+    fields |= _of_outcome(row.state.outcome)
     if settings:
         fields["settings"] = dict(settings)
     if notes:
         fields["data_notes"] = notes
     return msgspec.json.encode(fields) + b"\n"
+
+
+def _of_attempt(attempt: AttemptLine | None) -> dict[str, Any]:
+    """Where and when a window was launched for the last time, if ever, and the memory that it took."""
+    if attempt is None:
+        return {"device": None, "slot": None, "started_at": None, "seconds": 0.0}
+    began = attempt.started_at or attempt.placed_at
+    fields: dict[str, Any] = {
+        "device": attempt.slot.device_id,
+        "slot": attempt.slot.index,
+        "started_at": _iso(began),
+        "seconds": 0.0 if attempt.ended_at is None else round(max(0.0, attempt.ended_at - began), 6),
+    }
+    if attempt.usage:
+        fields["peak_memory_bytes"] = attempt.usage.peak_memory_bytes
+        fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
+    return fields
+
+
+def _of_outcome(outcome: Outcome) -> dict[str, Any]:
+    """The status, and what goes with it: the result, the reason or the error."""
+    match outcome:
+        case Succeeded(result=result) | Reused(result=result):
+            fields = {
+                "status": "success",
+                "artifacts_path": result.artifacts_path,
+                "metrics": result.metrics,
+                "sample_counts": result.sample_counts,
+            }
+            told = {} if result.constant is None else {"constant": result.constant}
+            reused = {"reused": True, "device": result.device} if isinstance(outcome, Reused) else {}
+            return fields | told | reused
+        case Skipped(reason=reason):
+            return {"status": "skipped", "skip_reason": reason}
+        case Failed(failure=failure) | Lost(failure=failure):
+            return {"error": _error(failure)}
+        case TimedOut(seconds=seconds):
+            return {"error": {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}}
+        case Cancelled():
+            return {"status": "cancelled"}
 
 
 def _error(failure: Failure) -> dict[str, str]:
