@@ -42,7 +42,6 @@ from gpusched.core.states import (
 )
 from gpusched.core.statuses import OUTCOMES, tally
 from gpusched.errors import StoreError
-from gpusched.protocol import AttemptLine
 from gpusched.store.store import Store, WindowRow
 from gpusched.supervisor.followers import News
 
@@ -305,7 +304,7 @@ def line(
     workload that were given, by `section.key`, and `parameters` those among them that its point of a sweep has set.
     """
     assert isinstance(row.state, Finished)
-    window = row.plan.window
+    window, attempt = row.plan.window, row.last_attempt
     fields: dict[str, Any] = {
         "batch_id": row.key.batch_id,
         "symbol": window.symbol,
@@ -313,14 +312,22 @@ def line(
         "window_label": row.key.label,
         **({"point": window.point, "parameters": parameters} if window.point else {}),
         "artifacts_path": None,
-        "status": "failed",
+        "status": None,
         "metrics": None,
         "sample_counts": None,
         "attempts": row.state.attempts,
-        **_of_attempt(row.last_attempt),
+        "device": attempt.slot.device_id if attempt else None,
+        "slot": attempt.slot.index if attempt else None,
+        "started_at": _iso(attempt.started_at or attempt.placed_at) if attempt else None,
+        "seconds": 0.0,
         "log": None if log is None else str(log),
     }
-    fields |= _of_outcome(row.state.outcome)
+    if attempt and attempt.usage:
+        fields["peak_memory_bytes"] = attempt.usage.peak_memory_bytes
+        fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
+    if attempt and attempt.ended_at is not None:
+        fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
+    fields |= _ended(row.state.outcome)
     if settings:
         fields["settings"] = dict(settings)
     if notes:
@@ -328,42 +335,28 @@ def line(
     return msgspec.json.encode(fields) + b"\n"
 
 
-def _of_attempt(attempt: AttemptLine | None) -> dict[str, Any]:
-    """Where and when a window was launched for the last time, if ever, and the memory that it took."""
-    if attempt is None:
-        return {"device": None, "slot": None, "started_at": None, "seconds": 0.0}
-    began = attempt.started_at or attempt.placed_at
-    fields: dict[str, Any] = {
-        "device": attempt.slot.device_id,
-        "slot": attempt.slot.index,
-        "started_at": _iso(began),
-        "seconds": 0.0 if attempt.ended_at is None else round(max(0.0, attempt.ended_at - began), 6),
-    }
-    if attempt.usage:
-        fields["peak_memory_bytes"] = attempt.usage.peak_memory_bytes
-        fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
-    return fields
-
-
-def _of_outcome(outcome: Outcome) -> dict[str, Any]:
-    """The status, and what goes with it: the result, the reason or the error."""
+def _ended(outcome: Outcome) -> dict[str, Any]:
+    """The fields that depend on how a window ended."""
     match outcome:
         case Succeeded(result=result) | Reused(result=result):
-            fields = {
+            fields: dict[str, Any] = {
                 "status": "success",
                 "artifacts_path": result.artifacts_path,
                 "metrics": result.metrics,
                 "sample_counts": result.sample_counts,
             }
-            told = {} if result.constant is None else {"constant": result.constant}
-            reused = {"reused": True, "device": result.device} if isinstance(outcome, Reused) else {}
-            return fields | told | reused
+            if result.constant is not None:
+                fields["constant"] = result.constant
+            if isinstance(outcome, Reused):
+                fields |= {"reused": True, "device": result.device}
+            return fields
         case Skipped(reason=reason):
             return {"status": "skipped", "skip_reason": reason}
         case Failed(failure=failure) | Lost(failure=failure):
-            return {"error": _error(failure)}
+            return {"status": "failed", "error": _error(failure)}
         case TimedOut(seconds=seconds):
-            return {"error": {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}}
+            error = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
+            return {"status": "failed", "error": error}
         case Cancelled():
             return {"status": "cancelled"}
 
