@@ -53,7 +53,7 @@ def summary(scored: Sequence[Scored], metric: str, constants: int, note: str) ->
             between = interval(better)
             told = f" · {between[0]:.0%} to {between[1]:.0%}" if between else ""
             tiles.append(tile(f"{statistics.fmean(better):.0%}", f"of them above {centre:g}{told}"))
-    if scored:
+    if any(window.constant is not None for window in scored):
         tiles.append(tile(str(constants), note.partition(" ")[2] or f"of {len(scored)} models predict a constant"))
     return "".join(tiles)
 
