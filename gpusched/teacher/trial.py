@@ -5,6 +5,8 @@ Only for processes that do nothing else, since a device that does not work may c
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from gpusched.core.model import DeviceType
@@ -18,37 +20,29 @@ from gpusched.workload import DeviceMismatch, Trial
 ROWS_OF_EACH_KERNEL = (120, 1024)
 
 
-class _Log:
-    """Collects LightGBM's messages."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def info(self, message: str) -> None:
-        self.text += message + "\n"
-
-    warning = info
-
-
 def try_training(device_type: DeviceType, rows: tuple[int, ...] = (256,)) -> Trial:
     """Train a tiny model for each number of rows, one after the other. Takes over LightGBM's log."""
-    log = _Log()
+    messages: list[str] = []
     version = why = None
     try:
-        import lightgbm
         import numpy as np
 
-        version = lightgbm.__version__
-        lightgbm.register_logger(log)
-        params = {"objective": "binary", "device_type": device_type, "num_threads": 1, "verbosity": 1}
+        from gpusched.teacher.booster import Booster, Dataset, Listener
+        from gpusched.teacher.fingerprint import lightgbm_version
+
+        version = lightgbm_version()
+        params: dict[str, Any] = {"objective": "binary", "device_type": device_type, "num_threads": 1, "verbosity": 1}
         if device_type != "cpu":
             params |= GPU_DEFAULTS | {"gpu_device_id": 0}  # GPU_DEFAULTS select other kernels
-        for count in rows:
-            x = np.random.default_rng(0).normal(size=(count, len(FEATURES)))
-            lightgbm.train(params, lightgbm.Dataset(x, x[:, 0] > 0), num_boost_round=2)
+        with Listener(messages.append):
+            for count in rows:
+                x = np.random.default_rng(0).normal(size=(count, len(FEATURES)))
+                booster = Booster(params, Dataset(x, x[:, 0] > 0, params))
+                for _ in range(2):
+                    booster.update()
     except Exception as error:  # any error is the answer
         why = str(error).strip() or type(error).__name__
-    return Trial(trained=why is None, version=version, device=opencl.device_named_in(log.text), why=why)
+    return Trial(trained=why is None, version=version, device=opencl.device_named_in("\n".join(messages)), why=why)
 
 
 def warm_up(device_type: DeviceType) -> Trial:
