@@ -14,10 +14,20 @@ from benchmarks.makespan import RESULT
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, HostReading, PlannedWindow, WindowResult
-from gpusched.devices.discovery import Discovery
-from gpusched.devices.nvidia.sampler import Noticed
+from gpusched.devices.kind import Discovery
+from gpusched.devices.processors import Machine
 from gpusched.engines.condition import Condition
-from gpusched.engines.engine import End, LeftBehind, LogPiece, OnMessage, OnStuck, Verdict, WorkloadNotLoadable
+from gpusched.engines.engine import (
+    End,
+    Found,
+    LeftBehind,
+    LogPiece,
+    Noticed,
+    OnMessage,
+    OnStuck,
+    Verdict,
+    WorkloadNotLoadable,
+)
 from gpusched.worker.messages import Needs, Progress, SettingsChecked, SettingsJob, SurveyedWindow, SurveyJob
 
 #: a window of this symbol runs until it is signalled
@@ -31,7 +41,7 @@ class InstantEngine:
 
     def __init__(self, found: Discovery = Discovery(devices=(), notes=())) -> None:  # noqa: B008 - it is frozen
         self.condition = Condition()
-        self.found = found
+        self.machines: tuple[Found, ...] = (Found(Machine(cores=1, processor="none"), found),)
         self.cache_dir = Path("/")
         self.starts = 0
         self._last_pid = 0
@@ -44,7 +54,7 @@ class InstantEngine:
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
         await anyio.sleep_forever()
 
-    def watch(self, ids: Iterable[str]) -> None:
+    def watch(self, devices: Iterable[Device]) -> None:
         pass
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:

@@ -56,7 +56,7 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
 @pytest.mark.parametrize(
     ("module", "owners"),
     [
-        ("pynvml", {"devices/discovery.py"}),
+        ("pynvml", {"devices/nvidia/binding.py"}),
         ("sqlite3", {"store/database.py", "store/opening.py", "store/sqlite_errors.py"}),
         ("subprocess", {"programs.py"}),
         (
@@ -97,6 +97,16 @@ def test_one_module_starts_programs_and_windows_fork() -> None:
         if any(_STARTERS.fullmatch(name) for name in used(path))
     }
     assert starting == {"programs.py", "worker/launcher.py", "command/process.py"}
+
+
+def test_one_room_calls_nvml() -> None:
+    """By what is called: whoever got hold of the library by another way would show."""
+    calling = {
+        path.relative_to(PACKAGE).parent.as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(name.partition(".")[2].startswith(("nvml", "_nvml", "NVML")) for name in used(path))
+    }
+    assert calling == {"devices/nvidia"}
 
 
 def test_client_and_service_never_meet() -> None:

@@ -17,6 +17,7 @@ import gpusched
 from gpusched.client.connection import Connection, connect
 from gpusched.client.following import follow
 from gpusched.client.programs import with_command
+from gpusched.client.sweep import with_points
 from gpusched.client.symbols import Named, given_symbols, read_symbols, typed_symbols
 from gpusched.config import Loaded, batch_spec, load, origins_of, terms
 from gpusched.core.planning import name_problem
@@ -69,7 +70,7 @@ def require_name(name: str | None, *, option: str = "name") -> None:
 
 def refuse_dates_twice(named: Named, given: Iterable[tuple[str, str]]) -> None:
     """Raise DatesTwice for a setting of dates beside a windows file. `given` are keys, and where each was given."""
-    if named.windows and (flag := next((flag for key, flag in given if key.startswith("windows.")), None)):
+    if named.asked.windows and (flag := next((flag for key, flag in given if key.startswith("windows.")), None)):
         raise DatesTwice(flag=flag, file=f"{named.source}, a windows file")
 
 
@@ -118,8 +119,9 @@ def submit(
     refuse_dates_twice(named, [(key, flag) for key, _, flag in flags])
     place = loaded.config.daemon.socket if socket is None else Path(socket).absolute()
     with connect(place) as daemon:
-        spec = batch_spec(loaded.config, named.symbols, windows=named.windows, priority=priority or 0)
+        spec = batch_spec(loaded.config, named.symbols, windows=named.asked.windows, priority=priority or 0)
         spec, notes = with_command(spec, loaded)
+        spec = with_points(spec, named.asked.points, {})
         submitted = daemon.submit(
             spec,
             source=named.source,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import msgspec
@@ -12,8 +11,11 @@ from gpusched.core.estimates import Estimate
 from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES
 from gpusched.core.model import BatchSpec, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
-from gpusched.devices import discovery as discovery
+from gpusched.devices import processors
+from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.naming import Selected, by_device, select
+from gpusched.devices.nvidia.gpus import look
+from gpusched.devices.processors import Machine
 from gpusched.errors import ConfigError
 
 #: GPU memory that one slot is assumed to need until windows have been observed
@@ -31,7 +33,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Devices with their slots, and sentences for people about GPUs that are missing or limited."""
 
     devices: tuple[Device, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     #: cores that this process may use
     cores: int
 
@@ -69,7 +71,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
         """Raise `NoDevice` unless a batch that asks for `wanted` can be trained here."""
         if not self.device_types(wanted):
             raise NoDevice(
-                wanted="GPU" if wanted == "auto" else wanted, why="; ".join(self.notes) or "no GPU was found"
+                wanted="GPU" if wanted == "auto" else wanted, why="; ".join(map(str, self.notes)) or "no GPU was found"
             )
 
 
@@ -84,13 +86,13 @@ class PoolRules(msgspec.Struct, frozen=True):
     #: the costs of earlier windows
     learned: tuple[Estimate, ...] = ()
 
-    def select(self, discovered: discovery.Discovery) -> Selected:
+    def select(self, discovered: Discovery) -> Selected:
         """The discovered GPUs that the configuration allows."""
         return choose(self.config, discovered)
 
-    def pool(self, selected: Selected) -> PoolPlan:
-        """The selected GPUs and the processors, with their slots."""
-        return build_pool(self.config, selected, workers=self.workers, learned=self.learned)
+    def pool(self, selected: Selected, machine: Machine | None = None) -> PoolPlan:
+        """The selected GPUs and the processors of a machine, with their slots."""
+        return build_pool(self.config, selected, machine, workers=self.workers, learned=self.learned)
 
 
 def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
@@ -98,16 +100,7 @@ def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
     return choose(config, look(wanted))
 
 
-def look(wanted: DeviceChoice = "auto") -> discovery.Discovery:
-    """Find the GPUs that the operator's mask allows, for batches which ask for `wanted`. May block for seconds."""
-    if wanted == "cpu":
-        return discovery.Discovery(devices=(), notes=())
-    # The warm-up finds the real one.
-    presumed: DeviceType = "cuda" if wanted == "cuda" else "gpu"
-    return discovery.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), lightgbm_type=presumed)
-
-
-def choose(config: Config, discovered: discovery.Discovery) -> Selected:
+def choose(config: Config, discovered: Discovery) -> Selected:
     """The discovered GPUs that `devices.include` and `devices.exclude` allow."""
     if not discovered.devices:
         return Selected((), discovered.notes)
@@ -115,8 +108,15 @@ def choose(config: Config, discovered: discovery.Discovery) -> Selected:
     return Selected(selected.devices, discovered.notes + selected.notes)
 
 
-def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned: Iterable[Estimate] = ()) -> PoolPlan:
-    """Give slots to the selected GPUs and to the processors.
+def build_pool(
+    config: Config,
+    selected: Selected,
+    machine: Machine | None = None,
+    *,
+    workers: int = 0,
+    learned: Iterable[Estimate] = (),
+) -> PoolPlan:
+    """Give slots to the selected GPUs and to the processors of a machine; None: this one.
 
     `workers` is the limit of a `run`'s one batch; 0: none. From `learned`, the costs of earlier windows, follows how
     many slots fit into the memory of a GPU whose slots are `auto`.
@@ -126,7 +126,8 @@ def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned:
     """
     gpus, notes = selected.devices, selected.notes
     settings = config.devices
-    cores = discovery.usable_cores()
+    machine = machine or processors.this_machine()
+    cores = machine.cores
     own_slots: dict[str, Slots] = {}
     if gpus:
         own_slots, more = by_device("devices.slots_by_device", settings.slots_by_device, gpus)
@@ -138,7 +139,7 @@ def build_pool(config: Config, selected: Selected, *, workers: int = 0, learned:
     if workers and not gpus:
         cpu_slots = workers
     offered = settings.cpu_slots != "auto" or settings.fallback == "cpu"
-    cpu = discovery.cpu_device(cpu_slots, max(1, cores // max(1, cpu_slots)), auto=offered)
+    cpu = processors.cpu_device(machine, cpu_slots, auto=offered)
     return PoolPlan(
         devices=(
             *(

@@ -22,8 +22,9 @@ import msgspec
 from gpusched import clock, directories, files
 from gpusched.config import NO_ORIGINS, Config, run_state_dir
 from gpusched.core.model import Batch, BatchSpec
-from gpusched.core.planning import Plan
-from gpusched.devices.slots import PoolRules, look
+from gpusched.core.planning import Plan, accepted
+from gpusched.devices.nvidia.gpus import look
+from gpusched.devices.slots import PoolRules
 from gpusched.errors import StoreUnwritable, one_error
 from gpusched.runs.course import Course
 from gpusched.runs.notes import FirstReadings, Notes
@@ -165,7 +166,7 @@ class _Running:
                 digest=self._run.digest,
                 output_dir=str(self._run.output_dir),
                 submitted_at=clock.wall(),
-                spec=spec,
+                spec=accepted(spec),
                 choice=choice,
             )
             if batch.device != "cpu":

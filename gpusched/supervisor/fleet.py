@@ -16,14 +16,14 @@ from typing import Literal
 import anyio
 import anyio.abc
 
-from gpusched.core.events import DeviceRead, DeviceVanished, Event, NodeJoined, TrialBegan, TrialEnded
+from gpusched.core.events import DeviceRead, DeviceVanished, Event, NodeJoined, NodeLost, TrialBegan, TrialEnded
 from gpusched.core.memory import LEAST_DEVICE_BYTES
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.kind import Answers, Note
 from gpusched.devices.naming import Selected
-from gpusched.devices.nvidia.sampler import Answers, Noticed
+from gpusched.devices.processors import usable_cores
 from gpusched.devices.slots import PoolPlan, PoolRules
-from gpusched.engines.engine import Engine, Verdict, name_among
+from gpusched.engines.engine import Engine, Found, Gone, Noticed, Verdict, name_among
 from gpusched.supervisor.followers import News
 
 #: seconds until a GPU that does not train is tried again: after the first failure, then doubled each time, up to
@@ -53,25 +53,23 @@ class Fleet:
     """The GPUs of an engine. `post` hands an event to the supervisor, `on_note` a sentence to people."""
 
     def __init__(
-        self, rules: PoolRules, engine: Engine, *, post: Callable[[Event], None], on_note: Callable[[str], None]
+        self, rules: PoolRules, engine: Engine, *, post: Callable[[Event], None], on_note: Callable[[Note], None]
     ) -> None:
         """Post the devices that were found at the start; GPUs among them are not tried yet."""
-        plan = rules.pool(rules.select(engine.found))
         self._rules = rules
         self._engine = engine
         self._post = post
         self._on_note = on_note
-        self._notes = plan.notes
-        self._cores = plan.cores
-        self._cpu = tuple(device for device in plan.devices if device.kind == "host")
-        self._gpus = {device.id: _Gpu(device) for device in plan.devices if device.kind != "host"}
-        for note in plan.notes:
-            on_note(note)
-        post(NodeJoined(devices=plan.devices, trying=frozenset(plan.gpus)))
+        #: by host: its processors, and notes on its GPUs that are missing or limited
+        self._processors: dict[str, Device] = {}
+        self._notes: dict[str, tuple[Note, ...]] = {}
+        self._gpus: dict[str, _Gpu] = {}
         self._nudge = anyio.Event()
         #: set and replaced whenever a trial has ended
         self._ended = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
+        for found in engine.machines:
+            self._join(found)
 
     # -- the present devices -------------------------------------------------------------------------------------------
 
@@ -79,7 +77,11 @@ class Fleet:
     def pool(self) -> PoolPlan:
         """The devices that train, the processors among them, with notes on the others."""
         trains = tuple(gpu.device for gpu in self._gpus.values() if gpu.state == "trains")
-        return PoolPlan(devices=(*trains, *self._cpu), notes=(*self._notes, *self._trial_notes()), cores=self._cores)
+        return PoolPlan(
+            devices=(*trains, *self._processors.values()),
+            notes=(*(note for notes in self._notes.values() for note in notes), *self._trial_notes()),
+            cores=usable_cores(),
+        )
 
     @property
     def untried(self) -> tuple[Device, ...]:
@@ -117,7 +119,7 @@ class Fleet:
         under_way = (gpu for gpu in self._gpus.values() if gpu.state == "trying")
         return ", ".join(f"{gpu.device.id} ({now - gpu.tried_at:.0f} s)" for gpu in under_way)
 
-    def _trial_notes(self) -> list[str]:
+    def _trial_notes(self) -> list[Note]:
         verdicts = {id_: gpu.verdict for id_, gpu in self._gpus.items() if gpu.verdict is not None}
         notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
         return list(dict.fromkeys(note for note in notes if note))
@@ -205,7 +207,7 @@ class Fleet:
             self._retry(gpu, gpu.tried_at + min(PATIENCE_S * gpu.failures, MOST_PATIENCE_S))
 
     def notice(self, noticed: Noticed) -> None:
-        """Follow the sampler's news: a GPU answers again, or the machine's devices have changed."""
+        """Follow the engine's news: a GPU answers again, a machine's devices have changed, or a node comes or goes."""
         match noticed:
             case Answers(device_id=device_id):
                 gpu = self._gpus.get(device_id)
@@ -213,29 +215,55 @@ class Fleet:
                     self._try([gpu])
                 elif gpu is not None:
                     self._retry(gpu)
-            case Discovery():
+            case Found() if noticed.machine.host in self._processors:
                 self._take_in(noticed)
+            case Found():
+                self._join(noticed)
+            case Gone(host=host, reason=reason):
+                self._gpus = {id_: gpu for id_, gpu in self._gpus.items() if gpu.device.host != host}
+                del self._processors[host], self._notes[host]
+                self._post(NodeLost(host=host, reason=reason))
+                self._watch()
 
-    def _take_in(self, discovery: Discovery) -> None:
-        """Drop the GPUs that have vanished, and try those that have appeared."""
+    def _join(self, found: Found) -> None:
+        """Take in the devices of a machine that is new."""
+        host = found.machine.host
+        plan = self._rules.pool(self._rules.select(found.discovery), found.machine)
+        gpus = [device for device in plan.devices if device.kind != "host"]
+        (self._processors[host],) = (device for device in plan.devices if device.kind == "host")
+        self._notes[host] = plan.notes
+        self._gpus |= {device.id: _Gpu(device) for device in gpus}
+        for note in plan.notes:
+            self._on_note(note)
+        self._post(NodeJoined(host=host, devices=plan.devices, trying=frozenset(plan.gpus)))
+        self._try(self._gpus[device.id] for device in gpus)
+        self._watch()
+
+    def _take_in(self, found: Found) -> None:
+        """Drop the GPUs of a machine that have vanished, and try those that have appeared."""
+        host, discovery = found.machine.host, found.discovery
         selected = self._rules.select(discovery)
         here = {device.id: device for device in selected.devices}
-        for device_id in [id_ for id_ in self._gpus if id_ not in here and discovery.complete]:
-            del self._gpus[device_id]
+        known = {id_: gpu for id_, gpu in self._gpus.items() if gpu.device.host == host}
+        for device_id in [id_ for id_ in known if id_ not in here and discovery.complete]:
+            del self._gpus[device_id], known[device_id]
             self._post(DeviceVanished(device_id=device_id, reason="it is not there any more, or may not be used"))
         for note in selected.notes:
-            if note not in self._notes:
+            if note not in self._notes[host]:
                 self._on_note(note)
-        self._notes = selected.notes
-        new = tuple(device for device in selected.devices if device.id not in self._gpus)
+        self._notes[host] = selected.notes
+        new = tuple(device for device in selected.devices if device.id not in known)
         if new:
-            staying = tuple(here.get(id_, gpu.device) for id_, gpu in self._gpus.items())
-            planned = self._rules.pool(Selected((*staying, *new)))
+            staying = tuple(here.get(id_, gpu.device) for id_, gpu in known.items())
+            planned = self._rules.pool(Selected((*staying, *new)), found.machine)
             joining = {device.id for device in new}
             gpus = [_Gpu(device) for device in planned.devices if device.id in joining]
             self._gpus |= {gpu.device.id: gpu for gpu in gpus}
             self._try(gpus)
         for gpu in self._gpus.values():
             self._retry(gpu)  # the change may have cured it
-        self._engine.watch(self._gpus)
+        self._watch()
+
+    def _watch(self) -> None:
+        self._engine.watch(gpu.device for gpu in self._gpus.values())
         self._wake()

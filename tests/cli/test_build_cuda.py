@@ -20,7 +20,7 @@ import pytest
 from gpusched.cli.commands.findings import lightgbm_checks
 from gpusched.cli.cuda_build import command as build_cuda
 from gpusched.cli.cuda_build import toolkit, wheels
-from gpusched.devices.discovery import CudaAbilities
+from gpusched.devices.nvidia.cards import CudaAbilities
 from gpusched.errors import GpuschedError
 from gpusched.workload import Trial
 from tests.devices.fake_nvml import FakeNvml

@@ -80,7 +80,7 @@ def test_what_a_window_gave() -> None:
     )
     detail = WindowDetail(
         window=line("A", "succeeded"),
-        plan=PlannedWindow(window=Window("A", DAY, DAY)),
+        plan=PlannedWindow(window=Window("A", DAY, DAY), bars=100, usable_rows=90),
         state=Finished(attempts=1, outcome=Succeeded(result=result)),
         story=(StoryLine(at=7.0, old="running", new="succeeded", attempt=1, reason="done"),),
         attempts=(),

@@ -168,7 +168,6 @@ def test_the_files_of_a_symbol_count_where_there_is_a_data_root(here: Path) -> N
     assert before != fingerprint(settings)
     for name, counts in (("SYMBOL.csv", False), ("SYM.csv", True), ("SYM/1d/2022.csv", True)):
         (root / name).write_text("12\n")
-        identity._names.cache_clear()
         assert (fingerprint(settings, str(root)) != before) is counts, name
         before = fingerprint(settings, str(root))
 

@@ -16,7 +16,7 @@ from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.ledger import DeviceState
 from gpusched.core.model import Limits, Reading, WindowKey
 from gpusched.core.states import Queued, Running, Starting
-from gpusched.devices.discovery import discover
+from gpusched.devices.nvidia.cards import discover
 from gpusched.devices.nvidia.sampler import Sampler
 from tests.core.support import Driver, batch, failure, key
 from tests.devices.fake_nvml import (

@@ -11,7 +11,7 @@ import msgspec
 
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.states import Running
-from gpusched.devices.discovery import discover
+from gpusched.devices.nvidia.cards import discover
 from gpusched.devices.nvidia.sampler import Sampler
 from gpusched.store.store import Store
 from tests.devices.fake_nvml import GIB, FakeNvml, uuid

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.devices.discovery import cpu_device, usable_cores
+from gpusched.devices.processors import Machine, cpu_device, this_machine, usable_cores
 
 
 def files(root: Path, contents: dict[str, str]) -> Path:
@@ -59,7 +59,9 @@ def test_usable_cores(tmp_path: Path, contents: dict[str, str], cores: int) -> N
 
 
 def test_the_processors_are_a_device() -> None:
-    device = cpu_device(4, 2)
+    device = cpu_device(Machine(cores=8, processor="a processor"), 4)
     assert (device.id, device.lightgbm_type, device.capacity, device.threads) == ("cpu", "cpu", 4, 2)
-    assert device.name
-    assert usable_cores() >= 1
+    device = cpu_device(Machine(cores=1, processor="another", host="n1"), 4)
+    assert (device.id, device.host, device.name, device.threads) == ("cpu@n1", "n1", "another", 1)
+    assert this_machine().processor
+    assert this_machine().cores >= 1

@@ -13,7 +13,7 @@ from gpusched import config
 from gpusched.config import Cache, Config
 from gpusched.core import tuning
 from gpusched.core.model import BatchSpec
-from gpusched.devices import discovery as devices
+from gpusched.devices import processors
 from gpusched.runs.run import Run, run_batch
 from gpusched.service.journal import Journal
 from gpusched.supervisor.followers import Noted
@@ -29,7 +29,7 @@ async def test_a_run_and_the_log_say_how_many_slots_are_used_and_why(
 ) -> None:
     fake.gpus(1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(devices, "usable_cores", lambda: 1)
+    monkeypatch.setattr(processors, "usable_cores", lambda: 1)
     monkeypatch.setattr(tuning, "PERIOD_S", 0.0)
     caplog.set_level(logging.INFO, "gpusched")
     start = dt.date(2022, 1, 1)

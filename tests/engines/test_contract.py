@@ -15,7 +15,7 @@ import pytest
 from benchmarks.instant import ENDLESS, NOWHERE, InstantEngine
 from gpusched.config import Cache, Config, Run
 from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
-from gpusched.devices.discovery import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.worker.messages import PipeMessage, Progress, SurveyedWindow, SurveyJob, SymbolWindows
@@ -90,7 +90,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def test_every_device_gets_a_verdict(bench: Bench) -> None:
     verdicts: list[Verdict] = []
-    await bench.engine.judge(bench.engine.found.devices, "auto", verdicts.append)
+    await bench.engine.judge(CARDS, "auto", verdicts.append)
     assert sorted(verdict.device.id for verdict in verdicts) == ["GPU-0", "GPU-1"]
     assert all(verdict.trains or verdict.why for verdict in verdicts)
 

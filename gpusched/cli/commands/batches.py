@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
 from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
 from gpusched.client.programs import with_command
+from gpusched.client.sweep import asked_points, origins_of_points, with_points
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem
 from gpusched.core import planning
+from gpusched.core.entry import parse
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.totals import device_object
 from gpusched.errors import InputError, UsageError
@@ -35,9 +38,19 @@ class BadPath(UsageError):
     remedy = "give another path"
 
 
+class NoTimelineHere(UsageError):
+    problem = "--timeline does not go with --json, which has the dates of all windows"
+    remedy = "leave one of them out"
+
+
 class NoDataRoot(InputError):
     problem = "the data root {path} cannot be read: {why}"
     remedy = "give --data-root, or set data.root in config.toml"
+
+
+class NoWorkloadFile(InputError):
+    problem = "there is no workload in {path}: No such file"
+    remedy = "name it as --workload ./file.py:function, or as package.module:function"
 
 
 class NotLoadable(InputError):
@@ -116,12 +129,15 @@ def given_path(text: str) -> Path:
 def ask(options: argparse.Namespace) -> Ask:
     """Read the configuration and the symbols. Raises GpuschedError."""
     loaded = load_config(options)
-    config = loaded.config
+    config = with_code(loaded.config)
     named = _symbols(options)
     require_name(options.name, option="--name")
     refuse_dates_twice(named, [(key, flag) for key, _, flag in options.flags])
-    spec = batch_spec(config, named.symbols, windows=named.windows, priority=options.priority or 0)
+    spec = batch_spec(config, named.symbols, windows=named.asked.windows, priority=options.priority or 0)
     spec, notes = with_command(spec, loaded)
+    params, file = options.param or (), options.params and given_path(options.params)
+    spec = with_points(spec, named.asked.points, asked_points(params, file, options.sample, options.seed))
+    places = origins_of_points(params, str(file or options.symbols_file), spec)
     return Ask(
         config=config,
         spec=spec,
@@ -130,8 +146,22 @@ def ask(options: argparse.Namespace) -> Ask:
         output=given_path(options.output) if options.output else None,
         notes=(*named.notes, *_notes_on_settings(spec), *notes),
         terms=given_terms(loaded, options.priority),
-        origins=origins_of(spec.workload, loaded.origins),
+        origins=origins_of(spec.workload, loaded.origins | places),
     )
+
+
+def with_code(config: Config) -> Config:
+    """The configuration with the directory of its workload's code, if that is here. Raises NoWorkloadFile."""
+    entry = parse(config.run.workload)
+    assert entry is not None
+    place = Path(entry.directory or Path.cwd()).joinpath(*entry.module.split("."))
+    is_here = place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
+    if entry.directory and not is_here:
+        raise NoWorkloadFile(path=f"{place}.py")
+    located = f"{Path.cwd()}:{entry.name}"
+    if entry.directory or not is_here or parse(located) is None or entry.module.partition(".")[0] == "gpusched":
+        return config
+    return msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, workload=located))
 
 
 def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
@@ -176,6 +206,8 @@ def plan(options: argparse.Namespace) -> int:
     from gpusched.client.drawing import terminal as render
     from gpusched.runs.forecast import forecast
 
+    if options.timeline and options.json:
+        raise NoTimelineHere
     request = ask(options)
     check_libraries(request.spec.workload)
     check_data_root(request.spec)
@@ -187,7 +219,7 @@ def plan(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
     else:
-        _print_plan(foreseen, console, errors)
+        _print_plan(foreseen, console, errors, request.spec.settings if options.timeline else None)
     if not made.to_train and not made.to_reuse:
         raise nothing_to_train(map(Untrained.planned, made.windows))
     # Refused windows count as failed: a run would end with this exit code even if all others succeeded.
@@ -195,18 +227,26 @@ def plan(options: argparse.Namespace) -> int:
     return exit_code(expected, request.spec.limits.max_failure_rate, held=False)
 
 
-def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
+def _print_plan(
+    foreseen: Forecast, console: Console, errors: Console, drawn_by: Mapping[str, Any] | None = None
+) -> None:
+    """Print a plan window by window, or as a timeline by the settings `drawn_by`."""
     from gpusched.client.drawing import terminal as render
+    from gpusched.client.drawing.timeline import boundary, timeline
+
+    bars = None if drawn_by is None else timeline(foreseen.plan, boundary(drawn_by))
 
     if foreseen.choice is not None and foreseen.choice.reason:
         errors.print(foreseen.choice.reason, soft_wrap=True)
     by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
     estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
     if console.is_terminal:
-        console.print(render.plan_table(foreseen.plan))
+        console.print(render.plan_table(foreseen.plan, bars))
         console.print(estimate)
     else:
-        for row in render.plan_rows(foreseen.plan):
+        if bars is not None:
+            console.print(bars, soft_wrap=False)
+        for row in render.plan_rows(foreseen.plan) if bars is None else ():
             print(row)  # noqa: T201
         errors.print(render.plan_line(foreseen.plan))
         for line in render.notes_lines(foreseen.plan.notes):

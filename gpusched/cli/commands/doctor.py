@@ -92,7 +92,7 @@ def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
 
 
 def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:
-    from gpusched.devices import discovery as devices
+    from gpusched.devices.nvidia import cards as devices
     from gpusched.devices.slots import build_pool, choose
 
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")

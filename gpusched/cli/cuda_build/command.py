@@ -21,7 +21,7 @@ from gpusched.cli.cuda_build.workshop import Built, Workshop
 from gpusched.client.drawing.terminal import open_console
 from gpusched.client.drawing.text import duration
 from gpusched.config import Config
-from gpusched.devices.discovery import cuda_abilities, discover
+from gpusched.devices.nvidia.cards import cuda_abilities, discover
 from gpusched.devices.slots import choose
 from gpusched.errors import InputError, UsageError
 

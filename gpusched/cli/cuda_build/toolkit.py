@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from gpusched.core.model import Device
-from gpusched.devices.discovery import CudaAbilities
+from gpusched.devices.nvidia.cards import CudaAbilities
 from gpusched.errors import InputError, UsageError
 from gpusched.programs import answer
 

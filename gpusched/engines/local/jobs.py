@@ -1,30 +1,30 @@
-"""The job of a window's process, and its environment."""
+"""The job of a window's process."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from gpusched.command import imports
-from gpusched.core.model import Batch, Device, PlannedWindow
+from gpusched.config.workloads import settings_at
+from gpusched.core.model import CPU, Batch, Device, PlannedWindow
 from gpusched.core.placement import type_on
-from gpusched.devices.discovery import pinning
 from gpusched.worker.messages import WindowJob
-from gpusched.worker.threads import capped
 from gpusched.workload import Task
 
 
 def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: Path) -> WindowJob:
     """The job of training a window of `batch` on `device`."""
     spec, window = batch.spec, planned.window
+    settings = settings_at(spec, window.point)
     task = Task(
         symbol=window.symbol,
         start=window.start,
         end=window.end,
         data_root=spec.data_root,
         cache_dir=str(cache_dir),
-        settings=spec.settings,
+        settings=settings,
         device_type=type_on(device, batch.device),
-        device=device.id,
+        device=CPU if device.kind == "host" else device.id,
         threads=device.threads,
         name=window.label,
     )
@@ -33,10 +33,5 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         task=task,
         output_dir=batch.output_dir,
         guarded=batch.guarded,
-        imports=imports(spec.workload, spec.settings),
+        imports=imports(spec.workload, settings),
     )
-
-
-def environment(device: Device) -> dict[str, str | None]:
-    """The environment variables that pin a process to `device`, and limit it to the device's share of the cores."""
-    return {**pinning(device), **capped(device.threads)}
