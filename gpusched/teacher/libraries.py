@@ -18,8 +18,20 @@ from types import ModuleType
 
 from gpusched.workload import Task
 
-#: packages that are hidden
-OPTIONAL = ("pandas", "polars")
+#: packages that are hidden from TA-Lib, and in a trial from LightGBM's Python package, which requires narwhals and scipy
+OPTIONAL = (
+    "cffi",
+    "dask",
+    "distributed",
+    "graphviz",
+    "joblib",
+    "matplotlib",
+    "pandas",
+    "polars",
+    "psutil",
+    "pyarrow",
+    "sklearn",
+)
 
 
 def preload_survey() -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import msgspec
 import pytest
 
@@ -93,15 +94,7 @@ def test_the_warm_up_compiles_the_kernels_that_windows_use(
     monkeypatch: pytest.MonkeyPatch, device_type: DeviceType
 ) -> None:
     told: list[dict[str, Any]] = []
-
-    class Told:
-        def __init__(self, params: dict[str, Any], data: object) -> None:
-            told.append(params)
-
-        def update(self) -> None: ...
-
-    monkeypatch.setattr(booster, "Booster", Told)
-    monkeypatch.setattr(booster, "Dataset", lambda *arguments: None)
+    monkeypatch.setattr(lightgbm, "train", lambda params, *more, **others: told.append(params))
     warm_up(device_type)
     assert [(params["device_type"], params.get("gpu_use_dp")) for params in told] == [
         (device_type, None if device_type == "cpu" else True)
