@@ -18,7 +18,7 @@ from types import ModuleType
 
 from gpusched.workload import Task
 
-#: packages that are hidden from TA-Lib, and in a trial from LightGBM's Python package, which requires narwhals and scipy
+#: packages that are hidden from TA-Lib, and in a trial from LightGBM's Python package (which needs narwhals and scipy)
 OPTIONAL = (
     "cffi",
     "dask",
