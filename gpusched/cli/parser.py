@@ -30,6 +30,7 @@ SETTING_OPTIONS = {
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
     "workers": ("run.workers", "N", "windows that may run at once; 0: one per slot (0)"),
     "device": ("run.device", "TYPE", "auto, cuda, gpu, cpu or mixed (auto)"),
+    "engine": ("engine.kind", "KIND", "local, or ray: the nodes of a Ray cluster (local)"),
     "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
 }
 #: the options of `train`, which trains one window
@@ -286,7 +287,8 @@ def _maybe_device(command: argparse.ArgumentParser) -> None:
 
 
 __doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
-_ALL = _settings(*SETTING_OPTIONS)
+_ALL = _settings(*(name for name in SETTING_OPTIONS if name != "engine"))
+_ENGINE = _settings("engine")
 
 #: command → (handler `module:function` of this package, help, groups of arguments)
 COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -294,12 +296,12 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _command, _output, _name, _ALL, _json),
+        (_symbols, _command, _output, _name, _ALL, _ENGINE, _json),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _command, _output, _name, _top, _ALL, _json),
+        (_symbols, _command, _output, _name, _top, _ALL, _ENGINE, _json),
     ),
     "bench": (
         "commands.bench:bench",

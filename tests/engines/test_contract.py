@@ -1,4 +1,6 @@
-"""The contract of an engine: the same tests for this machine, and for the engine of the benchmarks, which has none."""
+"""The contract of an engine: the same tests for this machine, for a Ray cluster that is started here (slow), and for
+the engine of the benchmarks, which has no processes.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,20 @@ import msgspec
 import pytest
 
 from benchmarks.instant import ENDLESS, NOWHERE, InstantEngine
+from gpusched import config as config_module
 from gpusched.config import Cache, Config, Run
 from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
 from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.processors import cpu_device
 from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable
 from gpusched.engines.local.engine import LocalEngine
+from gpusched.engines.ray.engine import RayEngine
 from gpusched.worker.messages import PipeMessage, Progress, SurveyedWindow, SurveyJob, SymbolWindows
+from tests.engines.clusters import needs_ray
 from tests.engines.workloads import FINGERPRINT
 
 WORKLOAD = "tests.engines.workloads:train"
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)
-CPU = Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=2)
 CARDS = tuple(Device(id=f"GPU-{number}", name="card", lightgbm_type="gpu", capacity=1) for number in range(2))
 
 
@@ -52,8 +57,9 @@ class Bench:
         self._more.set()
 
     async def launch(self, symbol: str) -> Launched:
-        window = planned(symbol)
-        return await self.engine.launch(self.batch, window, CPU, log=f"b/{window.window.label}.1.log")
+        window, found = planned(symbol), self.engine.machines[0]
+        cpu = cpu_device(found.machine, 2)
+        return await self.engine.launch(self.batch, window, cpu, log=f"b/{window.window.label}.1.log")
 
     async def train(self, symbol: str) -> End:
         return await (await self.launch(symbol)).wait(self.hear)
@@ -91,22 +97,31 @@ def planned(symbol: str) -> PlannedWindow:
     return PlannedWindow(window=Window(symbol, START, END), usable_rows=100, fingerprint=FINGERPRINT)
 
 
-@pytest.fixture(params=["local", "instant"])
+@pytest.fixture(params=["local", "instant", pytest.param("ray", marks=needs_ray)])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     found = Discovery(devices=CARDS, notes=())
     async with contextlib.AsyncExitStack() as stack:
         engine: Engine
-        if request.param == "local":
-            config = Config(run=Run(workload="tests.devices.workloads:writes"), cache=Cache(dir=tmp_path / "cache"))
-            engine = await stack.enter_async_context(LocalEngine(config, tmp_path / "state", found, mark="contract"))
-        else:
-            engine = InstantEngine(found)
+        config = Config(
+            run=Run(workload="tests.devices.workloads:writes"),
+            cache=Cache(dir=tmp_path / "cache"),
+        )
+        match request.param:
+            case "local":
+                engine = await stack.enter_async_context(LocalEngine(config, tmp_path / "state", found, mark="c"))
+            case "ray":
+                address = request.getfixturevalue("cluster")
+                config = msgspec.structs.replace(config, engine=config_module.Engine(address=address))
+                engine = await stack.enter_async_context(RayEngine(config, tmp_path / "state"))
+            case _:
+                engine = InstantEngine(found)
         yield Bench(engine, tmp_path)
 
 
 async def test_every_device_gets_a_verdict(bench: Bench) -> None:
     verdicts: list[Verdict] = []
-    await bench.engine.judge(CARDS, "auto", verdicts.append)
+    host = bench.engine.machines[0].machine.host
+    await bench.engine.judge([msgspec.structs.replace(card, host=host) for card in CARDS], "auto", verdicts.append)
     assert sorted(verdict.device.id for verdict in verdicts) == ["GPU-0", "GPU-1"]
     assert all(verdict.trains or verdict.why for verdict in verdicts)
 
