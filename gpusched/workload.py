@@ -1,6 +1,6 @@
 """The interface of a workload: of the function that a window process runs.
 
-A workload is named by an entry point string `package.module:function`. The function has this shape::
+A workload is named by an entry point, `package.module:function` or `./file.py:function`. The function has this shape::
 
     def train_window(task: Task, directory: Path, report: Report) -> Result
 
@@ -45,10 +45,6 @@ from gpusched.core.model import window_label as window_label
 
 #: kinds of failure of a program; "exited": another attempt may help
 ProgramFault = Literal["exited", "permanent", "memory", "device_memory", "device_lost"]
-
-
-#: pattern of an entry point, `package.module:function`
-ENTRY_POINT = r"(?a)^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
 class DateRange(msgspec.Struct, frozen=True):

@@ -114,7 +114,8 @@ def _settings(prefix: str, **_: Any) -> list[str]:
 
 def _columns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     """The columns that `results` can sort by: those of its table by symbol, or all that the batch has."""
-    from gpusched.cli.commands.results import COLUMNS, SYMBOL_COLUMNS
+    from gpusched.cli.commands.results import COLUMNS
+    from gpusched.cli.summaries import SYMBOL_COLUMNS
 
     if parsed_args.by_symbol:
         return [name for name in SYMBOL_COLUMNS if name.startswith(prefix)]

@@ -27,6 +27,7 @@ SETTING_OPTIONS = {
     "interval": ("data.interval", "NAME", "interval of the bars: a directory below the symbol's, such as 1d"),
     "horizon": ("labels.horizon", "BARS", "bars that the label looks ahead (7)"),
     "threshold": ("labels.threshold", "RETURN", "a forward return above it is labelled 1 (0.02)"),
+    "workload": ("run.workload", "NAME", "what a window runs: package.module:function or ./file.py:function"),
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
     "workers": ("run.workers", "N", "windows that may run at once; 0: one per slot (0)"),
     "device": ("run.device", "TYPE", "auto, cuda, gpu, cpu or mixed (auto)"),
@@ -34,7 +35,7 @@ SETTING_OPTIONS = {
     "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
 }
 #: the options of `train`, which trains one window
-TRAIN_OPTIONS = ("interval", "horizon", "threshold", "data_root", "device")
+TRAIN_OPTIONS = ("workload", "interval", "horizon", "threshold", "data_root", "device")
 
 
 class WrongUsage(UsageError):
@@ -164,6 +165,20 @@ def _symbols(command: argparse.ArgumentParser) -> None:
     command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of a file")
 
 
+def _timeline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--timeline", action="store_true", help="draw the windows as bars over time, not as a list")
+
+
+def _sweep(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("sweep: every window at each point")
+    group.add_argument(
+        "--param", action="append", metavar="KEY=V1,V2", help="values of a setting, such as lightgbm.num_leaves=15,31"
+    )
+    group.add_argument("--params", metavar="FILE", help="points one by one: CSV with a heading, or JSON lines")
+    group.add_argument("--sample", type=int, metavar="N", help="so many points of the grid, drawn at random (all)")
+    group.add_argument("--seed", type=int, metavar="N", help="the draw of --sample (0)")
+
+
 def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", metavar="DIR", help="where the artifacts go (<run.output>/<batch id>)")
 
@@ -193,6 +208,7 @@ def _directory(command: argparse.ArgumentParser) -> None:
         "directory", nargs="?", default="gpusched-demo", metavar="DIR", help="must not exist yet (./gpusched-demo)"
     )
     command.add_argument("--workers", metavar="N", help="windows that may run at once; 0: one per slot")
+    command.set_defaults(output=None, name=None, priority=None, param=None, params=None, sample=None, seed=None)
 
 
 def _wait(command: argparse.ArgumentParser) -> None:
@@ -200,11 +216,13 @@ def _wait(command: argparse.ArgumentParser) -> None:
 
 
 def _batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", metavar="BATCH", help="id of the batch")
+    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
 
 
 def _maybe_batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", nargs="?", metavar="BATCH", help="id of the batch (all batches)")
+    command.add_argument(
+        "batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's output directory (all batches)"
+    )
 
 
 def _status_filter(command: argparse.ArgumentParser) -> None:
@@ -212,7 +230,7 @@ def _status_filter(command: argparse.ArgumentParser) -> None:
 
 
 def _one_window(command: argparse.ArgumentParser) -> None:
-    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch")
+    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch, or of a run: DIR/LABEL")
 
 
 def _log(command: argparse.ArgumentParser) -> None:
@@ -226,13 +244,17 @@ def _csv(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
     command.add_argument("--reverse", action="store_true", help="reverse the order; rows without a value stay last")
     command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
-    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by-symbol (validation_auc)")
+    command.add_argument("--by", metavar="COLUMN,…", help="mean, median and spread of a metric by values of parameters")
+    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by and --by-symbol (validation_auc)")
+    command.add_argument("--best", metavar="COLUMN", help="only the windows where it is largest (--reverse: least)")
+    command.add_argument("--per", metavar="COLUMN,…", help="the best one for each value of these, such as symbol")
 
 
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
+    command.add_argument("other", nargs="?", metavar="OTHER", help="another one, to be shown beside it")
     command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
-    command.add_argument("--metric", metavar="NAME", help="the metric of the heat map (validation_auc)")
+    command.add_argument("--metric", metavar="NAME", help="the metric of the figures (validation_auc)")
 
 
 def _two(command: argparse.ArgumentParser) -> None:
@@ -280,6 +302,7 @@ def _build(command: argparse.ArgumentParser) -> None:
 
 def _once(command: argparse.ArgumentParser) -> None:
     command.add_argument("--once", action="store_true", help="print one frame, and end")
+    command.add_argument("directory", nargs="?", metavar="DIR", help="the output directory of a run: one frame of it")
 
 
 def _maybe_device(command: argparse.ArgumentParser) -> None:
@@ -287,7 +310,7 @@ def _maybe_device(command: argparse.ArgumentParser) -> None:
 
 
 __doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
-_ALL = _settings(*(name for name in SETTING_OPTIONS if name != "engine"))
+_ALL_SETTINGS = _settings(*(name for name in SETTING_OPTIONS if name != "engine"))
 _ENGINE = _settings("engine")
 
 #: command → (handler `module:function` of this package, help, groups of arguments)
@@ -296,17 +319,17 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _command, _output, _name, _ALL, _ENGINE, _json),
+        (_symbols, _command, _output, _name, _ALL_SETTINGS, _ENGINE, _sweep, _timeline, _json),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _command, _output, _name, _top, _ALL, _ENGINE, _json),
+        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _ENGINE, _sweep, _json),
     ),
     "bench": (
         "commands.bench:bench",
         "time the same windows with one slot and with all, and name the limit",
-        (_symbols, _ALL, _repeat, _json),
+        (_symbols, _ALL_SETTINGS, _sweep, _repeat, _json),
     ),
     "train": (
         "commands.train:train",
@@ -317,7 +340,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "submit": (
         "commands.service:submit",
         "hand a batch to the daemon, and print its id",
-        (_symbols, _command, _output, _name, _wait, _ALL, _json),
+        (_symbols, _command, _output, _name, _wait, _ALL_SETTINGS, _sweep, _json),
     ),
     "status": ("commands.queries:status", "the state of batches", (_maybe_batch, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),

@@ -129,6 +129,16 @@ class Connection:
         self._link = link
         self._busy = False
 
+    @property
+    def version(self) -> str:
+        """The daemon's."""
+        return self.daemon.version
+
+    @property
+    def state_dir(self) -> Path:
+        """The daemon's, whose `logs` has the logs."""
+        return Path(self.daemon.state_dir)
+
     def close(self) -> None:
         self._link.close()
 

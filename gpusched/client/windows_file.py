@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from gpusched.config.schema import MEGABYTE, Count, Priority, Seconds
-from gpusched.core.model import Window
+from gpusched.core.model import Parameters, Window
 from gpusched.core.planning import label_problem
+from gpusched.core.points import point_name
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import InputError, did_you_mean
 
@@ -19,6 +20,13 @@ class BadWindow(InputError):
     remedy = 'mend or remove that line: {{"symbol": "AAPL", "start": "2022-01-01", "end": "2022-06-30"}} is one'
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The windows of a file, in the order of their symbols, and the points that they are at by name."""
+
+    windows: tuple[Window, ...] = ()
+    points: dict[str, Parameters] = {}
+
+
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a line; the other fields of `Window` follow from them."""
 
@@ -26,6 +34,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
     start: dt.date
     end: dt.date
     label: str | None = None
+    parameters: dict[str, Any] = {}
     priority: Priority = 0
     expected_seconds: Seconds = 0.0
     expected_memory_mb: Count = 0
@@ -39,12 +48,10 @@ def is_windows_file(text: str) -> bool:
     return text.lstrip("\ufeff \t\r\n").startswith("{")
 
 
-def parse_windows(text: str, place: str) -> tuple[Window, ...]:
-    """The windows of a file, in the order of their symbols; `place` names it in errors.
-
-    Raises BadWindow for the first line that cannot be used.
-    """
+def parse_windows(text: str, place: str) -> Asked:
+    """The windows of a file; `place` names it in errors. Raises BadWindow for the first line that cannot be used."""
     by_symbol: dict[str, list[Window]] = {}
+    points: dict[str, Parameters] = {}
     lines: dict[str, int] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
         if not line.strip():
@@ -57,8 +64,10 @@ def parse_windows(text: str, place: str) -> tuple[Window, ...]:
         if window.label in lines:
             raise BadWindow(place=where, why=f"line {lines[window.label]} has the label {window.label}, too")
         lines[window.label] = number
+        if window.point:
+            points[window.point] = asked.parameters
         by_symbol.setdefault(window.symbol, []).append(window)
-    return tuple(window for windows in by_symbol.values() for window in windows)
+    return Asked(windows=tuple(window for windows in by_symbol.values() for window in windows), points=points)
 
 
 def _decoded(line: str, where: str) -> _Line:
@@ -79,6 +88,7 @@ def _window(asked: _Line) -> Window:
         symbol=asked.symbol,
         start=asked.start,
         end=asked.end,
+        point=point_name(asked.parameters),
         name=asked.label or "",
         priority=asked.priority,
         expected_seconds=float(asked.expected_seconds),

@@ -28,6 +28,7 @@ from gpusched.config.workloads import (
     given_settings,
     origins_of,
     refused,
+    settings_at,
     with_parameters,
     workload_settings,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "path_problem",
     "refused",
     "run_state_dir",
+    "settings_at",
     "terms",
     "with_parameters",
     "workload_settings",

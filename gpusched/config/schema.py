@@ -16,7 +16,6 @@ from msgspec import Meta, Struct
 from gpusched.command.schema import ExitCodes
 from gpusched.core.model import DeviceChoice, Limits
 from gpusched.teacher.schema import Fraction, Horizon, MinRows, Threshold, ValidationDays
-from gpusched.workload import ENTRY_POINT
 
 #: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
@@ -93,7 +92,8 @@ class Run(Struct, frozen=True, kw_only=True):
     output: Path = Path("gpusched-runs")
     #: None: within the output directory
     state_dir: Path | None = None
-    workload: Annotated[str, Meta(pattern=ENTRY_POINT, description="package.module:function")] = BUILT_IN_WORKLOAD
+    #: an entry point (`gpusched.core.entry`)
+    workload: str = BUILT_IN_WORKLOAD
     device: DeviceChoice = "auto"
     workers: Count = 0
     max_failure_rate: Share = _LIMITS.max_failure_rate

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from gpusched.config.schema import OPEN_SECTIONS, SECTIONS, Config
 from gpusched.config.wording import wanted
+from gpusched.core.entry import parse
 from gpusched.errors import ConfigError
 
 
@@ -72,6 +73,8 @@ def _open_value(key: str, setting: Setting) -> Any:
 def _convert(key: str, setting: Setting, hint: Any) -> Any:
     if isinstance(setting.value, str) and setting.value[:1] in ("'", '"') and isinstance(_parsed(setting.value), str):
         setting = msgspec.structs.replace(setting, value=_parsed(setting.value))
+    if key == "run.workload":
+        return _workload(key, setting)
     if hint in (Path, Path | None):
         if not isinstance(setting.value, str | Path) or not str(setting.value):
             raise BadValue(place=setting.origin, key=key, why=f"expected a path, got {setting.value!r}")
@@ -93,6 +96,19 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
         given = str(setting.value) if isinstance(setting.value, dt.date) else repr(setting.value)
         why = f"expected {wanted(hint)}, got {given}"
         raise BadValue(place=setting.origin, key=key, why=why) from None
+
+
+def _workload(key: str, setting: Setting) -> str:
+    """The entry point of a workload: `./train.py:main` becomes `/directory:train:main`. Raises BadValue."""
+    text = str(setting.value)
+    place, _, function = text.rpartition(":")
+    if parse(text) is None and place.endswith(".py"):
+        path = _path(key, msgspec.structs.replace(setting, value=place))
+        text = f"{path.parent}:{path.stem}:{function}"
+    if parse(text) is None:
+        why = f"expected package.module:function or ./file.py:function, got {setting.value!r}"
+        raise BadValue(place=setting.origin, key=key, why=why)
+    return text
 
 
 def _path(key: str, setting: Setting) -> Path:

@@ -17,6 +17,8 @@ from gpusched.command import WORKLOAD as COMMAND
 from gpusched.command.placeholders import PARAMETER
 from gpusched.config.schema import BUILT_IN_WORKLOAD, LIGHTGBM, WORKLOAD, Config
 from gpusched.config.values import BadValue
+from gpusched.core.model import BatchSpec
+from gpusched.errors import did_you_mean
 from gpusched.teacher.parameters import CANONICAL
 from gpusched.teacher.schema import READING, parse_settings, written
 from gpusched.workload import BadParameters
@@ -85,8 +87,7 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
     """
     for key in parameters:
         if not is_of(workload, key):
-            why = wrong_workload(workload, key) if is_of_any(key) else f"it is not a setting of {workload}"
-            raise BadValue(key=key, why=why)
+            raise BadValue(key=key, why=wrong_workload(workload, key) if is_of_any(key) else _unknown(workload, key))
     if workload == COMMAND:
         return with_parameters_of_command(settings, parameters)
     if workload != BUILT_IN_WORKLOAD:
@@ -102,6 +103,22 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
         return written(parse_settings({**settings, **given, LIGHTGBM: lightgbm}))
     except BadParameters as error:
         raise refused(workload, str(error), dict.fromkeys(parameters, "")) from None
+
+
+def settings_at(spec: BatchSpec, point: str) -> dict[str, Any]:
+    """`Task.settings` of the windows at a point of a sweep, or of a batch without one. Raises BadValue."""
+    if not point:
+        return spec.settings
+    return with_parameters(spec.workload, spec.settings, spec.points[point])
+
+
+def _unknown(workload: str, key: str) -> str:
+    """The reason why a key that no workload has cannot be a parameter."""
+    if workload != BUILT_IN_WORKLOAD:
+        example = f"{PARAMETER}depth" if workload == COMMAND else f"{WORKLOAD}.alpha"
+        return f"it is not a setting of {workload}, as {example} is"
+    known = [*BUILT_IN_KEYS, *(f"{LIGHTGBM}.{name}" for name in _defaults()[LIGHTGBM])]
+    return f"there is no setting of that name{did_you_mean(key, known, cutoff=0.5)}"
 
 
 def with_parameters_of_command(settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import msgspec
 from gpusched.core.books import Books
 from gpusched.core.commands import Terminate
 from gpusched.core.devices import Devices
-from gpusched.core.events import AttemptEnded, AttemptStarted
+from gpusched.core.events import AttemptEnded, AttemptStarted, NodeLost
 from gpusched.core.failures import Retry, is_own, judge, signature, stopped, trained
 from gpusched.core.model import HoldReason, Instant, WindowResult
 from gpusched.core.queue import BatchQueue, Entry
@@ -92,6 +92,8 @@ class Attempts:
             if isinstance(new, Queued):
                 wanted = batch.batch.device
                 reason += ask_for_more(entry, ending.kind, allocation, usage, pool=self._books.pool, wanted=wanted)
+            elif ending.place and entry.failures < batch.batch.spec.limits.max_attempts:
+                reason += "; it was raised twice at the same line, so there is no third attempt"
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
             if isinstance(ending, Failure):
@@ -100,6 +102,14 @@ class Attempts:
         self._devices.trust(device.id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and device.kind != "host":
             self._devices.close(device.id, "quarantined", ending.message, now)
+
+    def node_lost(self, event: NodeLost, now: Instant) -> None:
+        """End the attempts on a lost node: their processes are gone, and nobody is left there to say so."""
+        lost = Failure(kind="node_lost", message=f"node {event.host} was lost: {event.reason}")
+        for entry in self._devices.node_lost(event, now):
+            assert isinstance(entry.state, Active)
+            self.ended(AttemptEnded(key=entry.key, attempt=entry.state.attempt, ending=lost), now)
+        self._devices.hold_stranded(now)
 
     def recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
         """Decide about a window whose process died with the last supervisor; it holds no slot of this pool."""
@@ -121,7 +131,8 @@ class Attempts:
         """The state that follows a failed attempt: queued for the next one, or finished."""
         limits = batch.batch.spec.limits
         counts = {"failures": entry.failures, "losses": entry.losses}
-        verdict = judge(failure, alone=entry.host.alone, **counts, limits=limits)
+        verdict = judge(failure, alone=entry.host.alone, **counts, limits=limits, last_place=entry.raised_at)
+        entry.raised_at = failure.place
         if isinstance(verdict, Retry):
             entry.ready_at = now.monotonic + verdict.delay_s
             if verdict.delay_s > 0:

@@ -220,10 +220,16 @@ def is_own(failure: Failure, *, alone: bool) -> bool:
     return TREATMENTS[failure.kind].counts or (failure.kind == "host_memory" and alone)
 
 
-def judge(failure: Failure, *, failures: int, losses: int, limits: Limits, alone: bool = False) -> Retry | Outcome:
-    """Try again or give up. `failures` counts those by the window's own fault, `losses` the others, with this one."""
+def judge(
+    failure: Failure, *, failures: int, losses: int, limits: Limits, alone: bool = False, last_place: str = ""
+) -> Retry | Outcome:
+    """Try again or give up. `failures` counts those by the window's own fault, `losses` the others, with this one.
+
+    `last_place` is the place of the last attempt's exception: the same one twice would come a third time.
+    """
     treatment, own = TREATMENTS[failure.kind], is_own(failure, alone=alone)
-    if treatment.retry and own and failures < limits.max_attempts:
+    again = bool(failure.place) and failure.place == last_place
+    if treatment.retry and own and failures < limits.max_attempts and not again:
         return Retry(backoff(limits, failures))
     if treatment.retry and not own:
         # The first loss goes back at once: nothing suggests that the next slot has a problem, too.

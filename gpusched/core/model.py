@@ -7,6 +7,8 @@ on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -74,6 +76,8 @@ def window_label(symbol: str, start: dt.date, end: dt.date, point: str = "") -> 
 
 #: a point of a sweep: `section.key` → value; they replace the settings of the batch
 Parameters = dict[str, Any]
+#: the points of a batch that is no sweep
+NO_POINTS: Mapping[str, Parameters] = MappingProxyType({})
 
 
 class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit_defaults=True):

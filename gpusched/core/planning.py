@@ -80,6 +80,11 @@ def windows(spec: BatchSpec) -> Iterator[Window]:
                 yield Window(symbol, first, last, point)
 
 
+def accepted(spec: BatchSpec) -> BatchSpec:
+    """The specification as its batch keeps it: windows that were asked for one by one have rows of their own."""
+    return msgspec.structs.replace(spec, windows=())
+
+
 def windows_problem(spec: BatchSpec) -> str | None:
     """The reason why the windows that a batch asks for one by one cannot be; None if they can."""
     symbols, labels = frozenset(spec.symbols), set[str]()

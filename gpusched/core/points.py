@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 
 import msgspec
 
 from gpusched.core.model import Parameters
 
+#: points of a sweep: the settings at each are checked before it starts
+MOST_POINTS = 10_000
 #: characters of the name of a point that spells its parameters out
 LONGEST_NAME = 60
 
@@ -36,6 +38,14 @@ def point_name(parameters: Parameters) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def points_problem(points: Mapping[str, Parameters]) -> str | None:
+    """The reason why these cannot be the points of a sweep, by name; None if they can."""
+    if len(points) > MOST_POINTS:
+        return f"a sweep has {MOST_POINTS:,} points at most"
+    wrong = next((name for name, parameters in points.items() if point_name(parameters) != name), None)
+    return None if wrong is None else f"{wrong[:200]!r} is not the name of the point with these parameters"
 
 
 def size(axes: Sequence[Axis]) -> int:

@@ -26,7 +26,7 @@ class Entry:
 
     __slots__ = (
         *("device", "failures", "host", "key", "losses", "on_cpu", "order", "planned", "ready_at", "state", "story"),
-        "began",
+        *("began", "raised_at"),
     )
 
     def __init__(self, key: WindowKey, planned: PlannedWindow, number: int, state: State) -> None:
@@ -38,6 +38,8 @@ class Entry:
         #: attempts that failed by the window's own fault, and by other causes
         self.failures = 0
         self.losses = 0
+        #: the place where its last attempt raised an exception; empty: it did not
+        self.raised_at = ""
         #: monotonic instant before which it is not placed again
         self.ready_at = 0.0
         #: monotonic instant at which its last attempt began to run

@@ -81,6 +81,7 @@ class Requests:
             case Finished(attempts=attempts):
                 self._books.reopen(self._books.batches[entry.key.batch_id], now)
                 entry.failures = entry.losses = 0
+                entry.raised_at = ""
                 self._books.requeue(entry, "retried", attempts + 1, "retried by request", now)
             case Held(attempt=attempt) if verb == "release":
                 self._books.requeue(entry, "released", attempt, "released by request", now)

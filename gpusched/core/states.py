@@ -43,6 +43,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     kind: FailureKind
     message: str
     traceback: str = ""
+    #: type and line of the exception that was raised; empty: there was none, or another attempt can pass that line
+    place: str = ""
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -74,6 +74,11 @@ class HostMemory:
         #: a monotonic instant and the kills counted by then, which expire `CLAIM_S` later
         self._old = (time.monotonic(), self._claimed)
 
+    @property
+    def windows(self) -> Collection[int]:
+        """The PIDs of the windows' processes at any time."""
+        return self._shared.keys()
+
     def follow(self, pid: int, shared_bytes: int) -> None:
         """Include the process of a window in the readings. `shared_bytes`: memory that it shares with its launcher."""
         self._shared[pid] = shared_bytes
@@ -98,7 +103,7 @@ class HostMemory:
                 total_bytes=min((total for total in totals if total is not None), default=None),
                 free_bytes=min((free for free in frees if free is not None), default=None),
                 process_bytes={
-                    pid: max(0, own - shared)
+                    pid: max(0, own - shared) + _bytes_of_children(self._proc / str(pid))
                     for pid, shared in self._shared.items()
                     if (own := _own_bytes(self._proc / str(pid))) is not None
                 },
@@ -172,6 +177,15 @@ def _limit(file: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return number if number < _NO_LIMIT else None
+
+
+def _bytes_of_children(process: Path) -> int:
+    """Anonymous memory in bytes of the programs that a window's process has started."""
+    try:
+        children = (process / "task" / process.name / "children").read_text().split()
+    except OSError:
+        return 0
+    return sum(_own_bytes(process.with_name(child)) or 0 for child in children)
 
 
 def _own_bytes(process: Path) -> int | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gpusched.config import Config
 from gpusched.core.model import DeviceChoice
-from gpusched.devices.nvidia.cards import Discovery
-from gpusched.devices.slots import look
+from gpusched.devices.kind import Discovery
+from gpusched.devices.nvidia.gpus import look
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray.engine import RayEngine
 

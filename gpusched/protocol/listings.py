@@ -53,6 +53,8 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     failure: FailureKind | None = None
     #: the remedy, if its data cannot be trained on
     remedy: str = ""
+    #: its point of a sweep: a key in the `points` of its batch's specification
+    point: str = ""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +92,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     #: kind of the failure, if it failed
     failure: FailureKind | None = None
+    #: as in `WindowLine`
+    point: str = ""
 
 
 class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,17 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import BatchSpec, Choice, DataNote, DataNotes, DeviceChoice, PlannedWindow, Reading, WindowKey
+from gpusched.core.model import (
+    BatchSpec,
+    Choice,
+    DataNote,
+    DataNotes,
+    DeviceChoice,
+    Parameters,
+    PlannedWindow,
+    Reading,
+    WindowKey,
+)
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.states import State
@@ -108,6 +118,8 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     choice: Choice | None = None
     #: notes on its symbol's data
     notes: tuple[DataNote, ...] = ()
+    #: its point of a sweep: the settings that it has in place of its batch's
+    parameters: Parameters = {}
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True, tag="explained"):

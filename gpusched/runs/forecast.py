@@ -63,7 +63,7 @@ async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None)
             engine_of(config, logs, found) as engine,
             anyio.create_task_group() as tasks,
         ):
-            fleet = Fleet(rules, engine, post=lambda event: None, on_note=on_note)
+            fleet = Fleet(rules, engine, post=lambda event: None, on_note=lambda note: on_note(str(note)))
             tasks.start_soon(fleet.run)
             await fleet.require(spec.device)
             if (crowded := fleet.pool.too_many_threads(spec)) is not None:

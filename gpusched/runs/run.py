@@ -22,8 +22,8 @@ import msgspec
 from gpusched import clock, directories, files
 from gpusched.config import NO_ORIGINS, Config, run_state_dir
 from gpusched.core.model import Batch, BatchSpec
-from gpusched.core.planning import Plan
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.core.planning import Plan, accepted
+from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.opening import look_here
 from gpusched.errors import StoreUnwritable, one_error
@@ -174,7 +174,7 @@ class _Running:
                 digest=self._run.digest,
                 output_dir=str(self._run.output_dir),
                 submitted_at=clock.wall(),
-                spec=spec,
+                spec=accepted(spec),
                 choice=choice,
             )
             if batch.device != "cpu":

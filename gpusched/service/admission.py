@@ -109,8 +109,7 @@ class Admission:
         """
         self._refuse_if_draining()
         await anyio.to_thread.run_sync(check, request)  # it may have 100,000 windows
-        spec = request.spec
-        await self._check_workload(spec)
+        spec = await self._admissible(request.spec, peer)
         await self._require(spec.device, on_trial)
         digest = await anyio.to_thread.run_sync(planning.digest, spec, request.output_dir)
         batch_id = request.name or planning.batch_id(request.source, digest)
@@ -127,6 +126,7 @@ class Admission:
             if place.guarded:
                 output_dir = place.path
             async with self._claimed(batch_id, output_dir, guarded=place.guarded):
+                request = msgspec.structs.replace(request, spec=spec)
                 plan, choice = await self._planned(request, batch_id, output_dir, on_progress)
                 async with self.changing:
                     # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
@@ -141,7 +141,7 @@ class Admission:
                         digest=digest,
                         output_dir=str(output_dir),
                         submitted_at=clock.wall(),
-                        spec=spec,
+                        spec=planning.accepted(spec),
                         owner=place.owner,
                         guarded=place.guarded,
                         choice=choice,
@@ -156,11 +156,12 @@ class Admission:
                 await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
 
-    async def _check_workload(self, spec: BatchSpec) -> None:
-        """Raise WorkloadRefused, or ProgramUnusable for a command that the daemon's user cannot run."""
-        self._territory.check_workload(spec.workload)
+    async def _admissible(self, spec: BatchSpec, peer: Peer | None) -> BatchSpec:
+        """The batch with the workload that is run for a client. Raises InputError for one that is not."""
+        workload = await anyio.to_thread.run_sync(self._territory.workload, peer, spec.workload)
         if spec.workload == COMMAND:
             await anyio.to_thread.run_sync(check_here, parse_settings(spec.settings), user_name())
+        return msgspec.structs.replace(spec, workload=workload)
 
     async def _planned(
         self, request: Submit, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]

@@ -29,6 +29,7 @@ from gpusched.core.statuses import ACTIVE
 from gpusched.engines.condition import TroubleChanged
 from gpusched.protocol import BatchStatus, DeviceReported, Snapshot, encode
 from gpusched.service import views
+from gpusched.service.views import RECENT_WINDOWS
 from gpusched.supervisor.followers import News, Noted, TurnEnded
 from gpusched.supervisor.runtime import Runtime
 
@@ -38,8 +39,6 @@ GATHER_S = 0.05
 FLOOD = 2000
 #: finished batches that a snapshot of all batches shows
 RECENT_BATCHES = 50
-#: windows in a snapshot that have left their slots for good, and, separately, windows that have failed
-RECENT_WINDOWS = 64
 
 
 class Subscriber(Protocol):

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-import msgspec
-
-from gpusched.core import planning
-from gpusched.core.model import Batch, BatchSpec, WindowKey
+from gpusched.core.model import Batch, WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.statuses import STATUSES
 from gpusched.devices.naming import named
@@ -42,6 +39,11 @@ class UnknownStatus(InputError):
     remedy = "{hint}"
 
 
+class NoLog(InputError):
+    problem = "{window} has no log: {why}"
+    remedy = "`gpusched show {window}` tells its story"
+
+
 class Names:
     """Finds named rows in the store. `status` raises UnknownBatch, `window` also UnknownWindow, with similar names."""
 
@@ -64,10 +66,19 @@ class Names:
         row = self._store.window(key)
         if row is None:
             self.status(key.batch_id)
-            labels = _labels_like(key.label, self.batch(key.batch_id).spec)
+            labels = self._labels_like(key)
             hint = _hint(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
             raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
         return row
+
+    def _labels_like(self, key: WindowKey) -> list[str]:
+        """The labels of the windows of symbols similar to the one in a label, or of any."""
+        symbols = self.batch(key.batch_id).spec.symbols
+        likely = [symbol for symbol in symbols if symbol[:1] == key.label[:1]] or symbols
+        nearest = similar(key.label.partition("_")[0], likely[:_MANY_NAMES], most=3, cutoff=0.4)
+        return [
+            label for symbol in nearest or (None,) for label in self._store.labels(key.batch_id, symbol, _MANY_NAMES)
+        ]
 
     def check_status(self, status: str | None) -> None:
         """Raise UnknownStatus unless it is a status of windows, or None (all)."""
@@ -98,11 +109,3 @@ def devices(pool: Pool, name: str | None) -> list[DeviceStatus]:
 def _hint(name: str, names: Iterable[str], otherwise: str) -> str:
     nearest = similar(name, islice(names, _MANY_NAMES), most=3)
     return f"did you mean {' or '.join(nearest)}? {otherwise}" if nearest else otherwise
-
-
-def _labels_like(label: str, spec: BatchSpec) -> list[str]:
-    """The labels of the windows of symbols similar to the one in `label`."""
-    symbols = [s for s in spec.symbols if s[:1] == label[:1]] or list(spec.symbols)
-    nearest = similar(label.partition("_")[0], symbols[:_MANY_NAMES], most=3, cutoff=0.4)
-    alike = msgspec.structs.replace(spec, symbols=tuple(nearest))
-    return [window.label for window in islice(planning.windows(alike), _MANY_NAMES)]

@@ -55,7 +55,7 @@ from gpusched.service.admission import Admission, NotYetDurable
 from gpusched.service.clients import Peer
 from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
-from gpusched.service.names import Names, devices
+from gpusched.service.names import Names, NoLog, devices
 from gpusched.store.rows import WindowRow
 from gpusched.supervisor.attempts import log_of
 from gpusched.supervisor.runtime import Runtime
@@ -85,11 +85,6 @@ class ForgottenNowhere(InputError):
 class ForgetWhat(InputError):
     problem = "neither a batch nor an age was named"
     remedy = "`gpusched forget BATCH` or `gpusched forget --older-than 30d`"
-
-
-class NoLog(InputError):
-    problem = "{window} has no log: {why}"
-    remedy = "`gpusched show {window}` tells its story"
 
 
 class Client(Subscriber, Protocol):

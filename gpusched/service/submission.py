@@ -6,7 +6,6 @@ the store is refused here.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from gpusched.command import WORKLOAD as COMMAND
@@ -14,11 +13,13 @@ from gpusched.command.schema import parse_settings
 from gpusched.config.batch import term_problem
 from gpusched.config.schema import Windows, bounds
 from gpusched.core import planning
+from gpusched.core.entry import parse
 from gpusched.core.model import BatchSpec
+from gpusched.core.points import points_problem
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import InputError
 from gpusched.protocol import Submit
-from gpusched.workload import ENTRY_POINT, BadParameters
+from gpusched.workload import BadParameters
 
 #: windows of a batch: all of them are kept in memory, about 2 KB each
 MAX_WINDOWS = 200_000
@@ -55,11 +56,11 @@ def _why_not(request: Submit) -> str | None:
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
         return "it names a symbol twice"
-    if not re.fullmatch(ENTRY_POINT, spec.workload):
+    if parse(spec.workload) is None:
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
-    if problem := _problem_of_windows(spec):
+    if problem := points_problem(spec.points) or _problem_of_windows(spec):
         return problem
-    if _deeper_than(spec.settings, MAX_DEPTH):
+    if _deeper_than(spec.settings, MAX_DEPTH) or _deeper_than(spec.points, MAX_DEPTH):
         return f"its settings are nested more than {MAX_DEPTH} levels deep"
     return _command_problem(spec) or _out_of_range(spec)
 

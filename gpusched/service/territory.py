@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from gpusched import directories
+from gpusched.core.entry import parse
 from gpusched.errors import InputError
 from gpusched.service.clients import Peer
 
@@ -61,6 +62,16 @@ class OutsideRoots(InputError):
     remedy = "choose one within them, or have its operator add this one to daemon.roots"
 
 
+class CodeUnreadable(InputError):
+    problem = "the daemon cannot read the workload's code in {path}: {cause}"
+    remedy = "it runs as user {user}: put the code where this user may read it, or install it where the daemon is"
+
+
+class CodeNotYours(InputError):
+    problem = "user {user} cannot read the workload's code in {path}: {cause}"
+    remedy = "the daemon imports for a client only what that client can read itself"
+
+
 class WorkloadRefused(InputError):
     problem = "the workload {workload} is none of those that this daemon runs: {workloads}"
     remedy = "choose one of them, or have its operator add this one to daemon.workloads"
@@ -87,9 +98,30 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
     roots: tuple[Path, ...] = ()
     workloads: tuple[str, ...] = ()
 
-    def check_workload(self, workload: str) -> None:
-        if self.workloads and workload not in self.workloads:
-            raise WorkloadRefused(workload=workload, workloads=", ".join(self.workloads))
+    def workload(self, peer: Peer | None, workload: str) -> str:
+        """The workload to run for a client who names this one. Raises InputError.
+
+        Its name may have the directory of its code, which the client offers. Where only some workloads may be named,
+        the daemon runs its own code of that name.
+        """
+        entry = parse(workload)
+        assert entry is not None
+        if self.workloads:
+            for name in (workload, entry.name):
+                if name in self.workloads:
+                    return name
+            raise WorkloadRefused(workload=entry.name, workloads=", ".join(self.workloads))
+        if entry.directory:
+            self._try_to_read_code(_judged(peer), Path(entry.directory))
+        return workload
+
+    def _try_to_read_code(self, client: Peer | None, path: Path) -> None:
+        try:
+            self._try_to_read(client, path, "code directory")
+        except _Denied:
+            raise CodeNotYours(path=path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
+        except OSError as error:
+            raise CodeUnreadable(path=path, cause=error.strerror or error, user=user_name()) from error
 
     def place(self, peer: Peer | None, output_dir: Path) -> Place:
         """The output directory of a client's batch, which is not made yet. Raises OutputPrivate, OutsideRoots."""
@@ -110,9 +142,9 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
 
         `is_theirs`: the daemon has chosen the output directory, or made it for the same client.
         """
-        client = peer if place.owner is not None else None
+        client = _judged(peer)
         if data_root is not None:
-            self._try_to_read(client, data_root)
+            self._try_to_read_data(client, data_root)
         try:
             judged = None if is_theirs else client
             with directories.descended(place.path, _judge(judged, _SEARCH)) as (directory, missing):
@@ -124,20 +156,24 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             raise OutputUnwritable(path=place.path, cause=error.strerror or error, user=user_name()) from error
 
-    def _try_to_read(self, client: Peer | None, data_root: Path) -> None:
-        real = _real(data_root)
-        self._check_roots("data root", real)
+    def _try_to_read_data(self, client: Peer | None, path: Path) -> None:
         try:
-            with directories.descended(real, _judge(client, _SEARCH)) as (directory, missing):
-                if missing:
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-                _judge(client, _READ)(directory)
-                with directories.opened(".", directory) as listed:
-                    directories.names(listed)
+            self._try_to_read(client, path, "data root")
         except _Denied:
-            raise DataNotYours(path=data_root, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
+            raise DataNotYours(path=path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
         except OSError as error:
-            raise DataUnreadable(path=data_root, cause=error.strerror or error, user=user_name()) from error
+            raise DataUnreadable(path=path, cause=error.strerror or error, user=user_name()) from error
+
+    def _try_to_read(self, client: Peer | None, path: Path, role: str) -> None:
+        """List a directory. Raises OutsideRoots, _Denied if the client could not, OSError if the daemon cannot."""
+        real = _real(path)
+        self._check_roots(role, real)
+        with directories.descended(real, _judge(client, _SEARCH)) as (directory, missing):
+            if missing:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            _judge(client, _READ)(directory)
+            with directories.opened(".", directory) as listed:
+                directories.names(listed)
 
     def _check_roots(self, role: str, real: Path) -> None:
         if self.roots and not any(root == real or root in real.parents for root in map(_real, self.roots)):
@@ -147,6 +183,10 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
 def foreign(peer: Peer | None) -> int | None:
     """The uid of a client whose rights are judged; None for root and the daemon's own user."""
     return None if peer is None or peer.uid in (os.geteuid(), 0) else peer.uid
+
+
+def _judged(peer: Peer | None) -> Peer | None:
+    return None if foreign(peer) is None else peer
 
 
 def refuse_within(output_dir: Path, private: Sequence[Path]) -> None:

@@ -34,6 +34,8 @@ from gpusched.protocol import (
 )
 from gpusched.store.rows import WindowRow, bounded
 
+#: windows in a snapshot that have left their slots for good, and, separately, windows that have failed
+RECENT_WINDOWS = 64
 #: characters of a reason in a listing; the window's details have all of it
 REASON_CHARS = 500
 
@@ -62,6 +64,7 @@ def window_line(row: WindowRow) -> WindowLine:
         reason=_reason(state),
         failure=_failure(state),
         remedy=row.plan.remedy if isinstance(state, Finished) else "",
+        point=window.point,
     )
 
 
@@ -97,6 +100,7 @@ def result_line(row: WindowRow) -> ResultLine:
         device_seconds=usage.device_seconds if usage else None,
         reason=_reason(row.state),
         failure=_failure(row.state),
+        point=window.point,
     )
 
 
@@ -116,6 +120,7 @@ def window_detail(
         device=batch.device,
         choice=batch.choice,
         notes=notes,
+        parameters=batch.spec.points.get(row.plan.window.point, {}),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from gpusched import files
 from gpusched.errors import StoreLocked, StoreReplaced, StoreUnlockable
-from gpusched.store.opening import connect, make_private
+from gpusched.store.opening import connect, connect_to_read, make_private
 from gpusched.store.sqlite_errors import translated
 
 #: errors of flock on file systems without locks, as some network file systems are
@@ -20,7 +20,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class Database:
-    """An open file that only this process writes to; made by `Database.open`."""
+    """An open file that only this process writes to; made by `Database.open`. One by `peek` is only read."""
 
     def __init__(self, path: Path, lock_fd: int, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -43,6 +43,13 @@ class Database:
             on_error.pop_all()
         return database
 
+    @classmethod
+    def peek(cls, path: Path) -> Self | None:
+        """Open the file at `path` for reading only, without its lock; None if it is of an older version."""
+        with translated(path):
+            connection = connect_to_read(path)
+            return None if connection is None else cls(path, -1, connection)
+
     @property
     def mark(self) -> str:
         """The device and inode number of the lock file: while a process has that open, no other file has the number."""
@@ -51,9 +58,9 @@ class Database:
 
     def close(self) -> None:
         """Fold the log into the file and let the next process in. Closing twice does nothing."""
+        self._connection.close()
         if self._lock_fd < 0:
             return
-        self._connection.close()
         if _has_status(os.fstat(self._lock_fd), _lock_path(self.path)) and not _has_status(self._status, self.path):
             _remove_log(self.path)
         os.close(self._lock_fd)

@@ -40,6 +40,20 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def connect_to_read(path: Path) -> sqlite3.Connection | None:
+    """Open the file at `path` for reading only; None if it is of an older version."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        version = _checked_version(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    if version < VERSION:
+        connection.close()
+        return None
+    return connection
+
+
 def make_private(path: Path) -> None:
     """Create the file for its owner only; closed before sqlite opens it, since a close would drop sqlite's locks."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -56,8 +70,8 @@ def peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]
         return []
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that the file is a sound store, and bring it to this version."""
+def _checked_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the store in a file, which is one and not newer than this."""
     execute = connection.execute
     execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
     ((application_id,),) = execute("PRAGMA application_id").fetchall()
@@ -67,6 +81,13 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreCorrupt(path=path, cause="it is a database of another program")
     if version > VERSION:
         raise StoreNewer(path=path, version=version, supported=VERSION)
+    return int(version)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Check that the file is a sound store, and bring it to this version."""
+    execute = connection.execute
+    version = _checked_version(connection, path)
     execute("PRAGMA journal_mode = WAL")
     execute("PRAGMA synchronous = FULL")
     execute("PRAGMA foreign_keys = ON")

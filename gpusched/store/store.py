@@ -74,6 +74,15 @@ class Store:
             on_error.pop_all()
         return store
 
+    @classmethod
+    def peek(cls, path: Path) -> Self:
+        """Open the store at `path` for reading, even while another process writes to it.
+
+        One of an older version has to be brought up to date first, as by `open`. Raises a subclass of `StoreError`.
+        """
+        database = Database.peek(path)
+        return cls.open(path) if database is None else cls(database)
+
     @property
     def mark(self) -> str:
         """A text that marks the descendants of this process among all processes of the machine.
@@ -250,6 +259,11 @@ class Store:
     def window(self, key: WindowKey) -> WindowRow | None:
         rows = self._query(statements.ONE_WINDOW, (key.batch_id, key.label))
         return self._window_row(rows[0]) if rows else None
+
+    def labels(self, batch_id: str, symbol: str | None, most: int) -> list[str]:
+        """The labels of the first `most` windows of a batch, or of one symbol of it."""
+        query = "SELECT label FROM windows WHERE batch_id = ? AND coalesce(symbol = ?, 1) ORDER BY id LIMIT ?"
+        return [label for (label,) in self._query(query, (batch_id, symbol, most))]
 
     def story(self, key: WindowKey) -> list[StoryLine]:
         """Every move of a window, and every change of its batch's terms until the window was finished, in order.

@@ -197,8 +197,8 @@ class _Reports:
                 self.errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
             case WindowResult():
                 self.results.append(message)
-            case Error(kind=kind, message=text, traceback=traceback):
-                self.errors.append(Failure(kind=kind, message=text, traceback=traceback))
+            case Error(kind=kind, message=text, traceback=traceback, place=place):
+                self.errors.append(Failure(kind=kind, message=text, traceback=traceback, place=place))
 
 
 def _refusal(error: LaunchError | OSError) -> Failure:

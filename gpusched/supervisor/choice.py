@@ -22,6 +22,7 @@ import anyio.to_thread
 import msgspec
 
 from gpusched.command import WORKLOAD as COMMAND
+from gpusched.config.workloads import settings_at
 from gpusched.core import fastest
 from gpusched.core.estimates import Estimates, bucket_of
 from gpusched.core.fastest import Kind, Load, Timing
@@ -129,7 +130,8 @@ class Chooser:
         """Use the known timings, then time the processors, and the GPUs as long as they may still be faster."""
         work = await anyio.to_thread.run_sync(fastest.load, windows)
         rows = work.typical.usable_rows
-        settings = hashlib.sha256(msgspec.json.encode(spec.settings, order="deterministic")).hexdigest()[:16]
+        at_point = settings_at(spec, work.typical.window.point)
+        settings = hashlib.sha256(msgspec.json.encode(at_point, order="deterministic")).hexdigest()[:16]
         earlier = self._timings.timings(spec.workload, settings)
         timings = fastest.remembered(earlier, self._kinds(spec), rows)
         best_s: float | None = None

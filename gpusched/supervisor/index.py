@@ -11,10 +11,11 @@ import contextlib
 import datetime as dt
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import anyio.lowlevel
@@ -22,10 +23,10 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import directories, files
-from gpusched.config import given_settings
+from gpusched.config import given_settings, settings_at
 from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
-from gpusched.core.model import Batch, DataNote, DataNotes, WindowKey
+from gpusched.core.model import Batch, BatchSpec, DataNote, DataNotes, WindowKey
 from gpusched.core.planning import INDEX
 from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
 from gpusched.core.statuses import OUTCOMES, tally
@@ -62,8 +63,9 @@ class Index:
         self._files: dict[str, IO[bytes]] = {}
         #: by batch: output directory, and whether to guard against links in its path
         self._outputs: dict[str, tuple[Path, bool]] = {}
-        #: by batch: the settings of its workload, by `section.key`
-        self._settings: dict[str, dict[str, Any]] = {}
+        #: by batch: what it asked for, and the settings of its windows by `section.key`, by point
+        self._specs: dict[str, BatchSpec] = {}
+        self._settings: dict[str, dict[str, dict[str, Any]]] = {}
         self._incomplete: set[str] = set()
         #: see `take_behind`
         self._behind: list[str] = []
@@ -75,7 +77,7 @@ class Index:
     def rewrite(self, batch: Batch) -> None:
         """Write the index of a batch from the store, and keep it open for more lines."""
         self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
-        self._settings[batch.id] = given_settings(batch.spec.workload, batch.spec.settings)
+        self._specs[batch.id], self._settings[batch.id] = batch.spec, {}
         self._rewrite(batch.id)
 
     async def gather(self, batch_id: str) -> None:
@@ -150,7 +152,16 @@ class Index:
         log_path = self._log_path(row.key, attempt.attempt) if attempt else None
         notes = self._notes.get(row.key.batch_id, {}).get(row.plan.window.symbol, ())
         log = log_path if log_path is not None and log_path.exists() else None
-        return line(row, log, notes, self._settings.get(row.key.batch_id))
+        point = row.plan.window.point
+        parameters = self._specs[row.key.batch_id].points.get(point, {})
+        return line(row, log, notes, self._settings_at(row.key.batch_id, point), parameters)
+
+    def _settings_at(self, batch_id: str, point: str) -> dict[str, Any]:
+        known = self._settings[batch_id]
+        if point not in known:
+            spec = self._specs[batch_id]
+            known[point] = given_settings(spec.workload, settings_at(spec, point))
+        return known[point]
 
     def _append(self, batch_id: str, text: bytes) -> None:
         file = self._files.get(batch_id)
@@ -270,12 +281,16 @@ def _may_be_replaced(directory: int) -> bool:
 
 
 def line(
-    row: WindowRow, log: Path | None, notes: tuple[DataNote, ...] = (), settings: dict[str, Any] | None = None
+    row: WindowRow,
+    log: Path | None,
+    notes: tuple[DataNote, ...] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
     """The line of a finished window, for programs that read the index.
 
-    `log` is the log of its last attempt, if there is one; `notes` are about its symbol's data, and `settings` those of
-    the workload that were given, by `section.key`.
+    `log` is the log of its last attempt, if there is one; `notes` are about its symbol's data, `settings` those of the
+    workload that were given, by `section.key`, and `parameters` those among them that its point of a sweep has set.
     """
     assert isinstance(row.state, Finished)
     window, attempt = row.plan.window, row.last_attempt
@@ -284,6 +299,7 @@ def line(
         "symbol": window.symbol,
         "date_range": {"start": window.start, "end": window.end},
         "window_label": row.key.label,
+        **({"point": window.point, "parameters": parameters} if window.point else {}),
         "artifacts_path": None,
         "status": "failed",
         "metrics": None,
@@ -321,7 +337,7 @@ def line(
         case Cancelled():
             fields["status"] = "cancelled"
     if settings:
-        fields["settings"] = settings
+        fields["settings"] = dict(settings)
     if notes:
         fields["data_notes"] = notes
     return msgspec.json.encode(fields) + b"\n"

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 
 from gpusched.command import imports
-from gpusched.config.workloads import NO_ORIGINS
+from gpusched.config.workloads import NO_ORIGINS, settings_at
 from gpusched.core import planning
 from gpusched.core.calendar import missing_days, sentence
 from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
@@ -60,17 +61,19 @@ class Survey:
         self._engine = engine
         self._spec = spec
         self._log = log
-        #: the job of every process, but for its symbols
+        #: the job of every process, but for its symbols and settings
         self._job = SurveyJob(
             workload=spec.workload,
             data_root=spec.data_root,
             cache_dir=str(engine.cache_dir),
-            settings={"": spec.settings},
+            settings={},
             symbols=(),
             output_dir=str(output_dir),
             device_types=device_types,
             imports=imports(spec.workload, spec.settings),
         )
+        #: `Task.settings` by point
+        self._settings: dict[str, dict[str, Any]] = {}
         #: why no window can be trained, as the workload says
         self._unusable: list[str] = []
         self._reported = 0
@@ -89,6 +92,8 @@ class Survey:
         WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if the log
         cannot be written.
         """
+        # In a thread: those of 10,000 points take half a second.
+        self._settings |= await anyio.to_thread.run_sync(_settings_by_point, self._spec)
         # Imported once by the launcher, not once by each survey process.
         await self._engine.preload(self._spec, "survey")
         pieces = await pieces_of(self._spec, processes)
@@ -104,7 +109,7 @@ class Survey:
 
         async def prepare() -> None:
             await self._engine.preload(self._spec)
-            settings = [self._spec.settings]
+            settings = [*self._settings.values()]
             await check_settings(self._engine, self._spec.workload, settings, log=self._log, origins=origins)
 
         endings = await self._run_all(_grouped(pieces, processes), processes, take, prepare)
@@ -155,8 +160,15 @@ class Survey:
                     errors.append(why)
             take(message)
 
-        how = await self._engine.inspect(msgspec.structs.replace(self._job, symbols=group), on_message, log=self._log)
+        settings = {window.point: self._settings[window.point] for piece in group for window in piece.windows}
+        job = msgspec.structs.replace(self._job, symbols=group, settings=settings)
+        how = await self._engine.inspect(job, on_message, log=self._log)
         return errors[-1] if errors else f"the process ended with {how}"
+
+
+def _settings_by_point(spec: BatchSpec) -> dict[str, dict[str, Any]]:
+    points = dict.fromkeys(window.point for window in planning.windows(spec))
+    return {point: settings_at(spec, point) for point in points}
 
 
 async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:

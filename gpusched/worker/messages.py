@@ -257,6 +257,8 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     kind: ErrorKind
     message: str
     traceback: str
+    #: as in `gpusched.core.states.Failure`
+    place: str = ""
 
 
 PipeMessage = (

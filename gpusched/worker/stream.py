@@ -107,7 +107,19 @@ def error_message(kind: ErrorKind, error: BaseException) -> Error:
         kind=kind,
         message=encodable(message[:MAX_MESSAGE_CHARS]),
         traceback=encodable("".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARS:]),
+        place=encodable(_place(error)) if kind == "raised" else "",
     )
+
+
+def _place(error: BaseException) -> str:
+    """The type of an exception and the line that raised it; empty for an error of a file or a connection.
+
+    Those come of the machine, which may be in another state at the next attempt.
+    """
+    if isinstance(error, OSError):
+        return ""
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
+    return "".join(f"{type(error).__qualname__} at {frame.filename}:{frame.lineno}" for frame in frames)
 
 
 def encodable(text: str) -> str:

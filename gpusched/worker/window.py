@@ -23,6 +23,7 @@ from gpusched.directories import NotOurs
 from gpusched.worker import linux
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.identity import Identity
+from gpusched.worker.imports import LEAST_S, ImportTimer
 from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import ErrorKind, Started, WindowJob
 from gpusched.worker.settings import made_settings, plain_settings
@@ -56,8 +57,12 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
         identity = Identity(job.workload, code, settings, task.data_root)
         # Taken before the training, which may see the data of that moment or, at worst, newer ones.
         fingerprint = identity.fingerprint(task.symbol, task.start, task.end, None)
-        result = function(task, partial.path, report)
+        with ImportTimer() as imports:
+            result = function(task, partial.path, report)
         _check_type(job, result)
+        if imports.seconds >= LEAST_S:
+            phases = {"import": round(imports.seconds, 6)} | result.phases
+            result = msgspec.structs.replace(result, phases=phases)
         if result.fingerprint is not None and hasattr(module, "survey"):
             fingerprint = identity.fingerprint(task.symbol, task.start, task.end, result.fingerprint)
         report("commit")

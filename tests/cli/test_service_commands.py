@@ -293,6 +293,19 @@ def test_results_are_sorted_and_summed_up_by_symbol(client: Client) -> None:
     assert "no column 'validation_auc'" in client.error("results", "summed", "--by-symbol", code=2)
 
 
+def test_results_are_summed_up_by_the_values_of_columns_and_the_best_are_found(client: Client) -> None:
+    client.done("grouped", "S0", "S1")
+    by = client.table("results", "grouped", "--by", "symbol", "--metric", "auc")
+    assert [(row["symbol"], row["windows"]) for row in by] == [("S0", "1"), ("S1", "1")]
+    assert set(by[0]) == {"symbol", "windows", "mean", "median", "spread", "best", "worst"}
+    best = client.table("results", "grouped", "--best", "auc")
+    per = client.table("results", "grouped", "--best", "auc", "--per", "symbol")
+    assert (len(best), len(per)) == (1, 2)
+    assert "--by does not go with --best" in client.error("results", "grouped", "--best", "auc", "--by", "x", code=2)
+    assert "--per is for --best" in client.error("results", "grouped", "--per", "symbol", code=2)
+    assert "no column 'symbl'; did you mean" in client.error("results", "grouped", "--by", "symbl", code=2)
+
+
 def test_results_in_a_parquet_file(client: Client) -> None:
     client.done("columns", "S0")
     path = client.directory / "results.parquet"

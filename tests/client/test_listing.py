@@ -178,7 +178,18 @@ class Told:
 
 
 OPTIONS = argparse.Namespace(
-    batch=None, json=False, status=None, sort=None, reverse=False, by_symbol=False, metric=None, csv=False, parquet=None
+    batch=None,
+    json=False,
+    status=None,
+    sort=None,
+    reverse=False,
+    by_symbol=False,
+    metric=None,
+    csv=False,
+    parquet=None,
+    by=None,
+    best=None,
+    per=None,
 )
 LISTINGS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, object]]] = {
     "status": (queries.status, {}),
@@ -197,8 +208,13 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     def told(options: argparse.Namespace) -> Iterator[Told]:
         yield Told()
 
+    @contextlib.contextmanager
+    def of_batch(options: argparse.Namespace, name: str) -> Iterator[tuple[Told, str]]:
+        yield Told(), name
+
     monkeypatch.setattr(queries, "to_daemon", told)
-    monkeypatch.setattr(results, "to_daemon", told)
+    monkeypatch.setattr(queries, "of_batch", of_batch)
+    monkeypatch.setattr(results, "of_batch", of_batch)
     monkeypatch.setenv("TERM", "xterm-256color")
 
     def run(show: Callable[[], object], width: int | None = None, encoding: str = "utf-8") -> str:

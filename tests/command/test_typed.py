@@ -84,7 +84,7 @@ def test_a_daemon_may_run_no_commands(tmp_path: Path) -> None:
     from gpusched.service.territory import Territory, WorkloadRefused
 
     with pytest.raises(WorkloadRefused, match=WORKLOAD):
-        Territory(output_root=tmp_path, workloads=("gpusched.teacher:train_window",)).check_workload(WORKLOAD)
+        Territory(output_root=tmp_path, workloads=("gpusched.teacher:train_window",)).workload(None, WORKLOAD)
 
 
 def test_an_interpreter_is_found_by_the_path_of_the_client(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,16 @@ def test_a_relative_path_starts_where_it_was_written(here: Path) -> None:
     assert found.config.daemon.state_dir == here / "state"
 
 
+def test_a_workload_in_a_file_lies_where_it_was_named(here: Path) -> None:
+    assert loaded("run.workload=./train-v2.py:main").config.run.workload == f"{here}:train-v2:main"
+    found = loaded(text='[run]\nworkload = "../train.py:main"\n', at="etc/gpusched.toml")
+    assert found.config.run.workload == f"{here}:train:main"
+    assert loaded(f"run.workload={here}:mine:main").config.run.workload == f"{here}:mine:main"
+    for bad in ("./train:main", "./train.py", "train.py:", "a:b/train.py:main"):
+        with pytest.raises(BadValue, match=re.escape("or ./file.py:function")):
+            loaded(f"run.workload={bad}")
+
+
 def test_a_tilde_is_the_home() -> None:
     assert loaded("data.root=~/bars").config.data.root == Path.home() / "bars"
 
@@ -222,8 +232,16 @@ def test_the_service_manager_names_its_directories(monkeypatch: pytest.MonkeyPat
         ("[run]\ntimeout_s = nan\n", 2, "run.timeout_s: expected a number at least 0 and at most 10000000, got "),
         ("[run]\ntimeout_s = inf\n", 2, "run.timeout_s: expected a number at least 0 and at most 10000000, got "),
         ("[run]\ndevice = 'tpu'\n", 2, """expected "auto" or "cpu" or "cuda" or "gpu" or "mixed", got 'tpu'"""),
-        ("[run]\nworkload = 'nothing'\n", 2, "run.workload: expected package.module:function, got "),
-        ("[run]\nworkload = 'a..b:train'\n", 2, "run.workload: expected package.module:function, got "),
+        (
+            "[run]\nworkload = 'nothing'\n",
+            2,
+            "run.workload: expected package.module:function or ./file.py:fun",
+        ),
+        (
+            "[run]\nworkload = 'a..b:train'\n",
+            2,
+            "run.workload: expected package.module:function or ./file.py:fun",
+        ),
         ("[run.limits]\nworkers = 1\n", 1, "there is no setting 'run.limits'"),
         ("[windows]\nstart = 'yesterday'\n", 2, "windows.start: expected a date such as 2022-01-31, got "),
         ("[windows]\nstart = 2022-01-01T00:00:00\n", 2, "windows.start: expected a date such as 2022-01-31, got "),

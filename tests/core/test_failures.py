@@ -61,6 +61,17 @@ def test_attempts_run_out(kind: FailureKind, max_attempts: int) -> None:
     assert verdicts[-1] == last
 
 
+def test_an_exception_at_the_same_line_twice_would_come_a_third_time() -> None:
+    raised = Failure(kind="raised", message="ValueError: no", place="ValueError at a.py:3")
+    for last_place, expected in (
+        ("", Retry(1.5)),
+        ("ValueError at a.py:4", Retry(1.5)),
+        (raised.place, Failed(failure=raised)),
+    ):
+        assert judge(raised, failures=1, losses=0, limits=LIMITS, last_place=last_place) == expected
+    assert judge(failure("exited"), failures=1, losses=0, limits=LIMITS, last_place="") == Retry(1.5)
+
+
 @pytest.mark.parametrize("kind", sorted(NOBODYS))
 def test_losses_are_no_fault_of_the_window_and_yet_end(kind: FailureKind) -> None:
     verdicts = [judge(failure(kind), failures=99, losses=n, limits=LIMITS) for n in range(1, MAX_LOSSES + 1)]

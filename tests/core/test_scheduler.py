@@ -237,6 +237,18 @@ def test_tries_again_after_a_wait_and_gives_up() -> None:
     assert driver.state(A) == Finished(attempts=3, outcome=Failed(failure=failure()))
 
 
+def test_an_exception_at_the_same_line_twice_is_not_tried_a_third_time() -> None:
+    raised = msgspec.structs.replace(failure(), place="ValueError at a.py:3")
+    driver = Driver().submit(batch(limits=Limits(max_attempts=3, backoff_s=0)), ["A"])
+    driver.end(A, 1, raised).end(A, 2, raised)
+    assert driver.state(A) == Finished(attempts=2, outcome=Failed(failure=raised))
+    (moved,) = [record for record in driver.records if isinstance(record, WindowMoved)]
+    assert moved.reason.endswith("; it was raised twice at the same line, so there is no third attempt")
+    elsewhere = msgspec.structs.replace(raised, place="ValueError at a.py:4")
+    driver.send(RETRY).end(A, 3, raised).end(A, 4, elsewhere).end(A, 5, raised)
+    assert driver.state(A) == Finished(attempts=5, outcome=Failed(failure=raised))
+
+
 def test_a_slot_is_not_idle_while_a_window_waits_to_be_tried_again() -> None:
     driver = Driver().submit(batch(), ["A", "B"]).end(A, ending=failure())
     assert driver.launched == ["B"]

@@ -130,6 +130,11 @@ def test_what_processes_have_of_their_own(tmp_path: Path) -> None:
     host.follow(77, 300 * PAGE)
     host.follow(88, 0)  # it has gone
     assert host.read().reading.process_bytes == {77: 500 * PAGE}
+    (machine.proc / "78").mkdir()
+    (machine.proc / "78" / "statm").write_text("9999 50 10 1 0 500 0\n")
+    (machine.proc / "77" / "task" / "77").mkdir(parents=True)
+    (machine.proc / "77" / "task" / "77" / "children").write_text("78 79 ")
+    assert host.read().reading.process_bytes == {77: 540 * PAGE}, "with the program that it has started"
     host.forget(77)
     host.forget(88)
     assert host.read().reading.process_bytes == {}

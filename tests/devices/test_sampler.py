@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -102,6 +103,22 @@ async def test_reads_everything(fake: FakeNvml) -> None:
             power_w=250.5,
             process_memory_bytes={11: 1005, 22: 2000},
         )
+
+
+async def test_what_a_program_uses_that_a_window_started_is_its_windows(fake: FakeNvml) -> None:
+    window = await anyio.open_process(["sh", "-c", "sleep 1000 & echo $!; wait"], start_new_session=True)
+    try:
+        assert window.stdout is not None
+        child = int(await window.stdout.receive())
+        fake.gpus(1, processes=f"{window.pid}:5 {child}:7 {os.getpid()}:11")
+        async with sampling(uuid(0), windows={window.pid}) as events:
+            assert (await events.reading(uuid(0))).process_memory_bytes == {window.pid: 12, os.getpid(): 11}
+        async with sampling(uuid(0)) as events:
+            found = (await events.reading(uuid(0))).process_memory_bytes
+            assert found == {window.pid: 5, child: 7, os.getpid(): 11}
+    finally:
+        os.killpg(window.pid, signal.SIGKILL)
+        await window.aclose()
 
 
 @pytest.mark.parametrize("count", [2, 16])

@@ -100,6 +100,23 @@ def train(task, directory, report):
 """
 
 
+def test_a_function_in_a_file_and_what_lies_beside_it(gpusched: Command) -> None:
+    code = gpusched.directory / "code"
+    code.mkdir()
+    (code / "train-v2.py").write_text(OWN.replace("task.settings.alpha", "helping.ANSWER") + "import helping\n")
+    (code / "helping.py").write_text("ANSWER = 1\n")
+    asked = ("run", "--symbols", "A", "-o", "out", "--workload", "code/train-v2.py:train")
+    windows = gpusched.json(*asked)["windows"]["total"]
+    assert gpusched.json(*asked)["windows"]["reused"] == windows
+    (code / "helping.py").write_text("ANSWER = 2\n")
+    assert gpusched.json(*asked)["windows"]["succeeded"] == windows
+    assert index(gpusched.directory / "out")[0]["metrics"] == {"alpha": 2}
+    _, missing = gpusched.said(*asked[:-1], "code/none.py:train", code=4)
+    assert f"there is no workload in {code}/none.py" in missing
+    _, missing = gpusched.said(*asked[:-1], "none:train", code=4)
+    assert "No module named 'none'; the search path is /" in missing
+
+
 def test_a_damaged_result_is_trained_again(gpusched: Command) -> None:
     gpusched("run", "symbols.txt", "-o", "out")
     before = hashes(gpusched.directory / "out")

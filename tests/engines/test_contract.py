@@ -19,7 +19,7 @@ from benchmarks.instant import ENDLESS, NOWHERE, InstantEngine
 from gpusched import config as config_module
 from gpusched.config import Cache, Config, Run
 from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.devices.processors import cpu_device
 from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable
 from gpusched.engines.local.engine import LocalEngine

@@ -16,6 +16,8 @@ from gpusched import directories
 from gpusched.errors import InputError
 from gpusched.service.clients import Peer
 from gpusched.service.territory import (
+    CodeNotYours,
+    CodeUnreadable,
     DataNotYours,
     DataUnreadable,
     OutputNotYours,
@@ -224,11 +226,34 @@ def test_roots_narrow_what_may_be_named(tmp_path: Path) -> None:
 
 
 def test_workloads_narrow_what_may_be_run(tmp_path: Path) -> None:
-    Territory(output_root=tmp_path).check_workload("any:thing")
+    assert Territory(output_root=tmp_path).workload(None, "any:thing") == "any:thing"
     rules = Territory(output_root=tmp_path, workloads=("gpusched.teacher:train_window",))
-    rules.check_workload("gpusched.teacher:train_window")
-    with pytest.raises(WorkloadRefused, match="os:system is none of those that this daemon runs"):
-        rules.check_workload("os:system")
+    assert rules.workload(None, "gpusched.teacher:train_window") == "gpusched.teacher:train_window"
+    for name in ("os:system", f"{tmp_path}:os:system"):
+        with pytest.raises(WorkloadRefused, match="workload os:system is none of those that this daemon runs"):
+            rules.workload(None, name)
+    # A client's directory is an offer: where names are limited, the daemon's own code of that name runs.
+    theirs = Territory(output_root=tmp_path, workloads=("mine:train",))
+    assert theirs.workload(None, "/no/such:mine:train") == "mine:train"
+
+
+@needs_root
+def test_code_is_imported_from_where_the_client_could_read_it(machine: Path) -> None:
+    rules = territory(machine)
+    own = f"{machine}/alice:mine:train"
+    assert rules.workload(peer(ALICE), own) == own
+    with pytest.raises(CodeNotYours, match="user 4242 cannot read the workload's code in"):
+        rules.workload(peer(ALICE), f"{machine}/bob:mine:train")
+    with pytest.raises(CodeUnreadable, match="No such file"):
+        rules.workload(peer(ALICE), f"{machine}/alice/none:mine:train")
+
+
+def test_code_lies_within_the_roots(tmp_path: Path) -> None:
+    rules = Territory(output_root=tmp_path, roots=(tmp_path / "code",))
+    (tmp_path / "code").mkdir()
+    assert rules.workload(None, f"{tmp_path}/code:mine:train") == f"{tmp_path}/code:mine:train"
+    with pytest.raises(OutsideRoots, match="the code directory"):
+        rules.workload(None, f"{tmp_path}:mine:train")
 
 
 def test_aliases_are_the_same_directory(tmp_path: Path) -> None:

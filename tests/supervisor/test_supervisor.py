@@ -135,14 +135,16 @@ async def test_keeps_the_last_traceback_and_the_log_of_every_attempt(tmp_path: P
         await bench.supervisor.submit(make_batch(tmp_path, "raises", max_attempts=3), plan(1))
         await bench.finished()
         key = WindowKey("b", plan(1)[0].window.label)
-        assert "ValueError: no good" in bench.supervisor.attempts.log_path(key, 3).read_text()
+        assert "ValueError: no good" in bench.supervisor.attempts.log_path(key, 2).read_text()
         (line,) = index(tmp_path)
         assert "ValueError: no good" in line["error"]["traceback"]
-        assert line["log"] == str(bench.supervisor.attempts.log_path(key, 3))
+        assert line["log"] == str(bench.supervisor.attempts.log_path(key, 2))
         assert bench.supervisor.attempts.log_path(key, 1).exists()
     with Store.open(tmp_path / "state" / "state.db") as store:
         attempts = store.attempts(key)
-    assert [attempt.ending for attempt in attempts] == ["raised"] * 3
+        told = store.story(key)
+    assert [attempt.ending for attempt in attempts] == ["raised"] * 2  # at the same line, so a third would be in vain
+    assert "raised twice at the same line, so there is no third attempt" in told[-1].reason
     assert "ValueError: no good" in str(attempts[-1].traceback)
 
 

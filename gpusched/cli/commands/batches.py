@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
 from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
-from gpusched.client.programs import with_command
+from gpusched.client.programs import with_code, with_command
+from gpusched.client.sweep import asked_points, origins_of_points, with_points
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem
 from gpusched.core import planning
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
 class BadPath(UsageError):
     problem = "{text!r} cannot be used: {why}"
     remedy = "give another path"
+
+
+class NoTimelineHere(UsageError):
+    problem = "--timeline does not go with --json, which has the dates of all windows"
+    remedy = "leave one of them out"
 
 
 class NoDataRoot(InputError):
@@ -116,12 +123,15 @@ def given_path(text: str) -> Path:
 def ask(options: argparse.Namespace) -> Ask:
     """Read the configuration and the symbols. Raises GpuschedError."""
     loaded = load_config(options)
-    config = loaded.config
+    config = with_code(loaded.config)
     named = _symbols(options)
     require_name(options.name, option="--name")
     refuse_dates_twice(named, [(key, flag) for key, _, flag in options.flags])
-    spec = batch_spec(config, named.symbols, windows=named.windows, priority=options.priority or 0)
+    spec = batch_spec(config, named.symbols, windows=named.asked.windows, priority=options.priority or 0)
     spec, notes = with_command(spec, loaded)
+    params, file = options.param or (), options.params and given_path(options.params)
+    spec = with_points(spec, named.asked.points, asked_points(params, file, options.sample, options.seed))
+    places = origins_of_points(params, str(file or options.symbols_file), spec)
     return Ask(
         config=config,
         spec=spec,
@@ -130,7 +140,7 @@ def ask(options: argparse.Namespace) -> Ask:
         output=given_path(options.output) if options.output else None,
         notes=(*named.notes, *_notes_on_settings(spec), *notes),
         terms=given_terms(loaded, options.priority),
-        origins=origins_of(spec.workload, loaded.origins),
+        origins=origins_of(spec.workload, loaded.origins | places),
     )
 
 
@@ -176,6 +186,8 @@ def plan(options: argparse.Namespace) -> int:
     from gpusched.client.drawing import terminal as render
     from gpusched.runs.forecast import forecast
 
+    if options.timeline and options.json:
+        raise NoTimelineHere
     request = ask(options)
     check_libraries(request.spec.workload)
     check_data_root(request.spec)
@@ -187,7 +199,7 @@ def plan(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
     else:
-        _print_plan(foreseen, console, errors)
+        _print_plan(foreseen, console, errors, request.spec.settings if options.timeline else None)
     if not made.to_train and not made.to_reuse:
         raise nothing_to_train(map(Untrained.planned, made.windows))
     # Refused windows count as failed: a run would end with this exit code even if all others succeeded.
@@ -195,18 +207,26 @@ def plan(options: argparse.Namespace) -> int:
     return exit_code(expected, request.spec.limits.max_failure_rate, held=False)
 
 
-def _print_plan(foreseen: Forecast, console: Console, errors: Console) -> None:
+def _print_plan(
+    foreseen: Forecast, console: Console, errors: Console, drawn_by: Mapping[str, Any] | None = None
+) -> None:
+    """Print a plan window by window, or as a timeline by the settings `drawn_by`."""
     from gpusched.client.drawing import terminal as render
+    from gpusched.client.drawing.timeline import boundary, timeline
+
+    bars = None if drawn_by is None else timeline(foreseen.plan, boundary(drawn_by))
 
     if foreseen.choice is not None and foreseen.choice.reason:
         errors.print(foreseen.choice.reason, soft_wrap=True)
     by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
     estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
     if console.is_terminal:
-        console.print(render.plan_table(foreseen.plan))
+        console.print(render.plan_table(foreseen.plan, bars))
         console.print(estimate)
     else:
-        for row in render.plan_rows(foreseen.plan):
+        if bars is not None:
+            console.print(bars, soft_wrap=False)
+        for row in render.plan_rows(foreseen.plan) if bars is None else ():
             print(row)  # noqa: T201
         errors.print(render.plan_line(foreseen.plan))
         for line in render.notes_lines(foreseen.plan.notes):

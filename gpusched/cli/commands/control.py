@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 from gpusched.cli.commands.batches import load_config
-from gpusched.cli.commands.queries import print_devices, to_daemon
+from gpusched.cli.commands.queries import print_devices
 from gpusched.cli.commands.service import status_object
+from gpusched.cli.sources import to_daemon
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.config import terms

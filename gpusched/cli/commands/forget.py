@@ -8,7 +8,7 @@ import re
 import msgspec
 
 from gpusched.cli.commands.control import refuse_settings
-from gpusched.cli.commands.queries import to_daemon
+from gpusched.cli.sources import to_daemon
 from gpusched.client.drawing.listing import print_json
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import Forgotten, summed

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.commands.service import reach, status_object
 from gpusched.cli.notes import notes_object, print_notes, print_worth
+from gpusched.cli.sources import of_batch, of_window, to_daemon
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
@@ -23,33 +23,12 @@ from gpusched.client.link import HungUp
 from gpusched.core.statuses import totals
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE, UsageError
-from gpusched.protocol import BatchStatus, DeviceStatus, Trouble, WindowLine
+from gpusched.protocol import BatchDetail, BatchStatus, DeviceStatus, Snapshot, Trouble, WindowLine
+from gpusched.runs.records import Records
 from gpusched.streams import when_gone
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-
-class NotAWindow(UsageError):
-    problem = "{name!r} does not name a window"
-    remedy = "give BATCH/LABEL, such as mine/AAPL_2022-01-01_to_2022-06-29; `gpusched windows BATCH` lists them"
-
-
-def to_daemon(options: argparse.Namespace) -> Connection:
-    """A connection to the daemon of the configuration, or to the first one found."""
-    explicit = load_config(options).config.daemon.socket
-    connection = reach(explicit)
-    if explicit is None and sys.stderr.isatty():
-        print(f"daemon at {connection.path}", file=sys.stderr)  # noqa: T201
-    return connection
-
-
-def window_name(name: str) -> tuple[str, str]:
-    """(batch, label) of `BATCH/LABEL`. Raises NotAWindow."""
-    batch_id, slash, label = name.partition("/")
-    if not (batch_id and slash and label):
-        raise NotAWindow(name=name)
-    return batch_id, label
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------
@@ -57,23 +36,13 @@ def window_name(name: str) -> tuple[str, str]:
 
 def status(options: argparse.Namespace) -> int:
     """Print the status of one batch, or of all."""
+    if options.batch is not None:
+        with of_batch(options, options.batch) as (source, batch_id):
+            _print_batch(source.batch(batch_id, notes=True), as_json=options.json)
+            if isinstance(source, Connection):
+                _print_troubles(source.ping().troubles)
+        return DONE
     with to_daemon(options) as daemon:
-        if options.batch is not None:
-            detail = daemon.batch(options.batch, notes=True)
-            batch, choice = detail.batch, detail.choice
-            if options.json:
-                where = device_object(choice.device if choice else detail.spec.device, choice)
-                print_json(status_object(batch) | where | notes_object(detail.notes))
-            else:
-                _print_batches([batch])
-                print_notes(detail.notes)
-                print_worth(detail)
-                if choice is not None and choice.reason:
-                    print(choice.reason, file=sys.stderr)  # noqa: T201
-                if batch.held_reason is not None:
-                    print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
-            _print_troubles(daemon.ping().troubles)
-            return DONE
         batches = daemon.batches()
         if options.json:
             about = {
@@ -95,6 +64,21 @@ def status(options: argparse.Namespace) -> int:
                 print(f"trying {pong.trying}", file=sys.stderr)  # noqa: T201
             _print_troubles(pong.troubles)
         return DONE
+
+
+def _print_batch(detail: BatchDetail, *, as_json: bool) -> None:
+    batch, choice = detail.batch, detail.choice
+    if as_json:
+        where = device_object(choice.device if choice else detail.spec.device, choice)
+        print_json(status_object(batch) | where | notes_object(detail.notes))
+        return
+    _print_batches([batch])
+    print_notes(detail.notes)
+    print_worth(detail)
+    if choice is not None and choice.reason:
+        print(choice.reason, file=sys.stderr)  # noqa: T201
+    if batch.held_reason is not None:
+        print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
 
 
 def _print_troubles(troubles: tuple[Trouble, ...]) -> None:
@@ -122,10 +106,10 @@ def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None
 
 def windows(options: argparse.Namespace) -> int:
     """Print the windows of a batch."""
-    with to_daemon(options) as daemon:
-        lines = daemon.windows(options.batch, status=options.status)
+    with of_batch(options, options.batch) as (source, batch_id):
+        lines = source.windows(batch_id, status=options.status)
         if options.json:
-            print_json({"batch_id": options.batch, "windows": [_window_object(line) for line in lines]})
+            print_json({"batch_id": batch_id, "windows": [_window_object(line) for line in lines]})
             return DONE
         rows = [
             [
@@ -153,16 +137,17 @@ def _seconds(line: WindowLine) -> float | None:
 def _window_object(line: WindowLine) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(line)
     del fields["key"], fields["slot"]
+    if not line.point:
+        del fields["point"]
     slot, device = (line.slot.index, line.slot.device_id) if line.slot else (None, None)
     return {"window": str(line.key), "window_label": line.key.label} | fields | {"slot": slot, "device": device}
 
 
 def show(options: argparse.Namespace) -> int:
     """Print all details of a window."""
-    batch_id, label = window_name(options.window)
-    with to_daemon(options) as daemon:
-        detail = daemon.window(batch_id, label)
-        logs_dir = Path(daemon.daemon.state_dir) / "logs" / batch_id
+    with of_window(options, options.window) as (source, batch_id, label):
+        detail = source.window(batch_id, label)
+        logs_dir = source.state_dir / "logs" / batch_id
     if options.json:
         attempts = [
             msgspec.to_builtins(attempt) | {"log": str(logs_dir / f"{label}.{attempt.attempt}.log")}
@@ -170,6 +155,7 @@ def show(options: argparse.Namespace) -> int:
         ]
         window = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
         window |= {"batch": device_object(detail.device, detail.choice), "data_notes": detail.notes}
+        window |= {"parameters": detail.parameters} if detail.parameters else {}
         print_json(window | {"story": detail.story, "attempts": attempts})
         return DONE
     from gpusched.client.drawing.details import window_details
@@ -192,9 +178,8 @@ _REMEDIES = {
 
 def explain(options: argparse.Namespace) -> int:
     """Print what a window does, and why it waits if it does, a line for each reason."""
-    batch_id, label = window_name(options.window)
-    with to_daemon(options) as daemon:
-        told = daemon.explain(batch_id, label)
+    with of_window(options, options.window) as (source, batch_id, label):
+        told = source.explain(batch_id, label)
     if options.json:
         print_json({"window": options.window} | msgspec.to_builtins(told))
         return DONE
@@ -210,18 +195,17 @@ def explain(options: argparse.Namespace) -> int:
 
 def logs(options: argparse.Namespace) -> int:
     """Print the stdout and stderr of a window's process."""
-    batch_id, label = window_name(options.window)
     left: list[bool] = []
-    with to_daemon(options) as daemon:
+    with of_window(options, options.window) as (source, batch_id, label):
 
         def leave() -> None:
             left.append(True)
-            daemon.abort()
+            source.abort()
 
         if options.follow:
             when_gone(sys.stdout, leave)
         try:
-            for chunk in daemon.log(batch_id, label, attempt=options.attempt, follow=options.follow):
+            for chunk in source.log(batch_id, label, attempt=options.attempt, follow=options.follow):
                 _write(chunk.data)
         except HungUp:
             if not left:
@@ -322,13 +306,19 @@ class NoTerminal(UsageError):
 
 def top(options: argparse.Namespace) -> int:
     """Show the daemon at work, live."""
+    from gpusched.client.drawing.dashboard import title
     from gpusched.client.drawing.terminal import open_console, takes_keys
 
     console = open_console()
     socket = load_config(options).config.daemon.socket
+    if options.directory is not None:
+        with of_batch(options, f"{options.directory}/.") as (source, _):
+            assert isinstance(source, Records)
+            console.print(_one_frame(source.snapshot(), f"gpusched run, {options.directory}"), end="")
+        return DONE
     if options.once:
         with reach(socket) as daemon:
-            console.print(_one_frame(daemon), end="")
+            console.print(_one_frame(daemon.subscribe().snapshot, title(daemon)), end="")
         return DONE
     if not takes_keys(console):
         raise NoTerminal
@@ -340,10 +330,10 @@ def top(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _one_frame(daemon: Connection) -> RenderableType:
-    from gpusched.client.drawing.dashboard import Frame, title
+def _one_frame(snapshot: Snapshot, title: str) -> RenderableType:
+    from gpusched.client.drawing.dashboard import Frame
     from gpusched.client.views.overview import Overview
 
     overview, now = Overview(), time.monotonic()
-    overview.load(daemon.subscribe().snapshot, now)
-    return Frame(overview=overview, monotonic=now, title=title(daemon), fill=False)
+    overview.load(snapshot, now)
+    return Frame(overview=overview, monotonic=now, title=title, fill=False)

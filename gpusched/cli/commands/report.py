@@ -7,19 +7,16 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpusched import __version__, artifacts, files
-from gpusched.cli.commands.batches import load_config
-from gpusched.cli.commands.queries import to_daemon
+from gpusched import artifacts, files
+from gpusched.analysis.comparison import compare
+from gpusched.analysis.content import Report
+from gpusched.analysis.page import page
+from gpusched.analysis.scores import of_lines
+from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import print_json
-from gpusched.client.report import Report, page
-from gpusched.config import Config, run_state_dir
+from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError
 from gpusched.protocol import ResultLine
-
-
-class NoRun(InputError):
-    problem = "{path} holds no store of a run"
-    remedy = "name the output directory of `gpusched run`, or a batch of the daemon: `gpusched status` lists them"
 
 
 class CannotWrite(InputError):
@@ -28,73 +25,45 @@ class CannotWrite(InputError):
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write the report of a batch."""
-    directory = Path(options.batch)
-    content = (
-        _of_run(load_config(options).config, directory, options.metric) if directory.is_dir() else _of_daemon(options)
-    )
-    path = Path(options.output or f"{content.batch.id}.html")
-    text = page(content)
+    """Write the report of a batch, or of a batch beside another one."""
+    content = _content(options, options.batch)
+    path, comparison = Path(options.output or f"{content.batch.id}.html"), None
+    if options.other is not None:
+        other = _content(options, options.other)
+        metrics = [options.metric] if options.metric else []
+        comparison = compare(options.batch, options.other, of_lines(content.results), of_lines(other.results), metrics)
+    text = page(content, comparison)
     try:
         files.write_whole(path, (text.encode(),))
     except OSError as error:
         raise CannotWrite(path=path, why=error.strerror or error) from error
     if options.json:
-        print_json({"batch_id": content.batch.id, "report": str(path.absolute())})
+        written = {"batch_id": content.batch.id, "report": str(path.absolute())}
+        print_json(written | worth_object(content.batch.constants))
     else:
         print(path)  # noqa: T201
     return DONE
 
 
-def _of_daemon(options: argparse.Namespace) -> Report:
-    with to_daemon(options) as daemon:
-        detail = daemon.batch(options.batch, notes=True)
-        results = [*daemon.results(options.batch)]
+def _content(options: argparse.Namespace, name: str) -> Report:
+    """The report of a batch of the daemon, or of a run."""
+    with of_batch(options, name) as (source, batch_id):
+        detail = source.batch(batch_id, notes=True)
+        results = [*source.results(batch_id)]
         return Report(
             batch=detail.batch,
             spec=detail.spec,
             results=results,
-            samples=daemon.history(options.batch),
+            samples=source.history(batch_id),
             retried=[
                 (line.key.label, attempt)
                 for line in results
                 if line.attempts > 1
-                for attempt in daemon.window(options.batch, line.key.label).attempts[:-1]
+                for attempt in source.window(batch_id, line.key.label).attempts[:-1]
             ],
-            versions={"gpusched": daemon.daemon.version} | _versions(results),
+            versions={"gpusched": source.version} | _versions(results),
             metric=options.metric,
             notes=detail.notes,
-        )
-
-
-def _of_run(config: Config, directory: Path, metric: str | None) -> Report:
-    """The report of a run. Raises NoRun, and StoreError: a run that is still at work has locked its store."""
-    from gpusched.service import views
-    from gpusched.store.store import Store
-
-    database = run_state_dir(config, directory) / "state.db"
-    if not database.is_file():
-        raise NoRun(path=directory)
-    with Store.open(database) as store:
-        batches = store.batches()
-        accepted = store.accepted(batches[-1].id) if batches else None
-        if accepted is None:
-            raise NoRun(path=directory)
-        results = [*map(views.result_line, store.finished_windows(accepted.id))]
-        return Report(
-            batch=views.batch_status(batches[-1]),
-            spec=accepted.spec,
-            results=results,
-            samples=store.history(accepted.id),
-            retried=[
-                (line.key.label, attempt)
-                for line in results
-                if line.attempts > 1
-                for attempt in store.attempts(line.key)[:-1]
-            ],
-            versions={"gpusched": __version__} | _versions(results),
-            metric=metric,
-            notes=store.notes(accepted.id),
         )
 
 

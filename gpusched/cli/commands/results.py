@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import argparse
 import csv
-import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from gpusched.cli.commands.queries import to_daemon
 from gpusched.cli.notes import notes_object, print_notes, print_worth
+from gpusched.cli.sources import of_batch
+from gpusched.cli.summaries import SYMBOL_COLUMNS, VALUE_COLUMNS, Row, best, by_symbol, by_values
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
+from gpusched.core.model import NO_POINTS, Parameters
 from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError, UsageError, did_you_mean
 from gpusched.protocol import ResultLine
-
-Row = dict[str, Cell]
 
 #: columns that every result has; metrics and counts follow them
 COLUMNS = (
@@ -29,13 +28,21 @@ COLUMNS = (
 )
 #: the metrics that a terminal shows, if the results have them; the first of these is the default of `--by-symbol`
 SHOWN = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
-#: columns of `--by-symbol`
-SYMBOL_COLUMNS = ("symbol", "windows", "mean", "spread", "best", "worst", "best_window", "worst_window")
 
 
 class UnknownColumn(UsageError):
     problem = "these results have no column {name!r}{nearest}"
     remedy = "`gpusched results {asked} --csv` has them all in its first line"
+
+
+class OneAtATime(UsageError):
+    problem = "{one} does not go with {other}"
+    remedy = "give one of them"
+
+
+class PerWhat(UsageError):
+    problem = "--per is for --best"
+    remedy = "give --best validation_auc --per symbol"
 
 
 class NoParquet(InputError):
@@ -45,52 +52,82 @@ class NoParquet(InputError):
 
 def results(options: argparse.Namespace) -> int:
     """Print the finished windows of a batch and their metrics."""
-    with to_daemon(options) as daemon:
-        finished = list(daemon.results(options.batch))
-        detail = daemon.batch(options.batch, notes=True)
+    with of_batch(options, options.batch) as (source, batch_id):
+        finished = list(source.results(batch_id))
+        detail = source.batch(batch_id, notes=True)
     about = worth_object(detail.batch.constants) | notes_object(detail.notes)
-    # `arguments` are those of the `results` that prints this table, for the remedy of UnknownColumn.
-    rows, arguments = [flat(line) for line in finished], options.batch
+    points = detail.spec.points
+    rows = [flat(line, points) for line in finished]
     names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
-    if options.by_symbol:
-        metric = options.metric or next((name for name in SHOWN if name in names), SHOWN[0])
+    #: the options of the `results` that prints this table, for the remedy of UnknownColumn
+    arguments = options.batch
+    metric = options.metric or next((name for name in SHOWN if name in names), SHOWN[0])
+    summed_up = _summed_up(options)
+    if summed_up == "--by-symbol":
         rows = by_symbol(rows, _require_column(metric, names, arguments))
         names, arguments = SYMBOL_COLUMNS, f"{arguments} --by-symbol"
+    elif summed_up == "--by":
+        keys = [_require_key(name.strip(), names, arguments) for name in options.by.split(",")]
+        rows = by_values(rows, keys, _require_column(metric, names, arguments))
+        names, arguments = (*keys, *VALUE_COLUMNS), f"{arguments} --by {options.by}"
+    elif summed_up == "--best":
+        per = [_require_key(name.strip(), names, arguments) for name in options.per.split(",")] if options.per else []
+        chosen = best(rows, _require_column(options.best, names, arguments), per, least=options.reverse)
+        rows, finished = [rows[number] for number in chosen], [finished[number] for number in chosen]
     order = list(range(len(rows)))
     if options.sort is not None:
         order = _sorted(rows, _require_column(options.sort, names, arguments), reverse=options.reverse)
-    elif options.reverse:
+    elif options.reverse and summed_up != "--best":
         order.reverse()
     rows = [rows[number] for number in order]
     if options.parquet is not None:
         _write_parquet(rows, names, Path(options.parquet))
     elif not options.json:
         _print(rows, names, options)
-    elif options.by_symbol:
-        print_json({"batch_id": options.batch, "symbols": rows} | about)
+    elif summed_up == "--by-symbol":
+        print_json({"batch_id": batch_id, "symbols": rows} | about)
+    elif summed_up == "--by":
+        print_json({"batch_id": batch_id, "metric": metric, "values": rows} | about)
     else:
-        lines = [result_object(finished[number]) for number in order]
-        print_json({"batch_id": options.batch, "results": lines} | about)
+        lines = [result_object(finished[number], points) for number in order]
+        print_json({"batch_id": batch_id, "results": lines} | about)
     if not options.json:
         print_notes(detail.notes)
         print_worth(detail)
     return DONE
 
 
-def result_object(line: ResultLine) -> dict[str, Any]:
-    """A result as `results --json` shows it."""
+def _summed_up(options: argparse.Namespace) -> str | None:
+    """The option that asks for something else than a line for each window. Raises UsageError for more than one."""
+    given = [flag for flag in ("--by-symbol", "--by", "--best") if getattr(options, flag[2:].replace("-", "_"))]
+    if len(given) > 1:
+        raise OneAtATime(one=given[0], other=given[1])
+    if options.per and given != ["--best"]:
+        raise PerWhat
+    return given[0] if given else None
+
+
+def result_object(line: ResultLine, points: Mapping[str, Parameters] = NO_POINTS) -> dict[str, Any]:
+    """A result as `results --json` shows it; `points` are those of its batch."""
     fields: dict[str, Any] = msgspec.to_builtins(line)
     del fields["key"]
+    if line.point:
+        fields["parameters"] = points.get(line.point, {})
+    else:
+        del fields["point"]
     return {"batch_id": line.key.batch_id, "window_label": line.key.label} | fields
 
 
-def flat(line: ResultLine) -> Row:
-    """A flat row: the columns that every result has, then `validation_auc`, `train_rows` and so on."""
-    fields = result_object(line)
+def flat(line: ResultLine, points: Mapping[str, Parameters] = NO_POINTS) -> Row:
+    """A flat row: the columns that every result has, then its parameters, `validation_auc`, `train_rows` and so on."""
+    fields = result_object(line, points)
     metrics, counts = fields.pop("metrics") or {}, fields.pop("sample_counts") or {}
     constant = fields.pop("constant")
     fields["finished_at"] = iso(line.finished_at)
     row: Row = {name: fields[name] for name in COLUMNS}
+    if line.point:
+        row["point"] = line.point
+        row |= {name: _cell(value) for name, value in fields["parameters"].items()}
     for name, value in metrics.items():
         if isinstance(value, dict):
             row |= {f"{name}_{inner}": number for inner, number in value.items()}
@@ -100,26 +137,14 @@ def flat(line: ResultLine) -> Row:
     return row | ({} if constant is None else {"constant": constant})
 
 
-def by_symbol(rows: list[Row], metric: str) -> list[Row]:
-    """For each symbol: the number of windows with the metric, its mean and standard deviation, the best and worst."""
-    summaries: list[Row] = []
-    for symbol in dict.fromkeys(str(row["symbol"]) for row in rows):
-        measured = [(value, str(row["window_label"])) for row in rows if row["symbol"] == symbol
-                    if isinstance(value := row.get(metric), int | float)]  # fmt: skip
-        values = [float(value) for value, _ in measured]
-        summaries.append(
-            {
-                "symbol": symbol,
-                "windows": len(measured),
-                "mean": round(statistics.fmean(values), 6) if values else None,
-                "spread": round(statistics.stdev(values), 6) if len(values) > 1 else None,
-                "best": round(max(values), 6) if values else None,
-                "worst": round(min(values), 6) if values else None,
-                "best_window": max(measured)[1] if measured else None,
-                "worst_window": min(measured)[1] if measured else None,
-            }
-        )
-    return summaries
+def _cell(value: Any) -> Cell:
+    return value if isinstance(value, str | int | float | None) else msgspec.json.encode(value).decode()
+
+
+def _require_key(name: str, names: Sequence[str], arguments: str) -> str:
+    """A column by its name, or by the last part of it, such as `num_leaves`. Raises UnknownColumn."""
+    alike = [known for known in names if known.rpartition(".")[2] == name]
+    return alike[0] if len(alike) == 1 else _require_column(name, names, arguments)
 
 
 def _require_column(name: str, names: Sequence[str], arguments: str) -> str:
@@ -146,8 +171,9 @@ def _print(rows: list[Row], names: Sequence[str], options: argparse.Namespace) -
         writer.writeheader()
         writer.writerows(rows)
         return
-    if on_terminal() and not options.by_symbol:
+    if on_terminal() and not (options.by_symbol or options.by):
         metrics = [name for name in SHOWN if name in names] or [name for name in names if name not in COLUMNS][:4]
+        metrics = list(dict.fromkeys(([options.best] if options.best else []) + metrics))
         names = ["window_label", "status", "seconds", *metrics, "reason"]
     print_listing(names, [[row.get(name) for name in names] for row in rows], styles=STYLES)
 

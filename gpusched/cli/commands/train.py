@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from gpusched.cli.commands.batches import check_data_root, check_libraries, given_path, load_config
+from gpusched.client.programs import with_code
 from gpusched.config import batch_spec
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.core.planning import with_remedy
@@ -64,7 +65,7 @@ def train(options: argparse.Namespace) -> int:
     start, end = _date(options.start_date), _date(options.end_date)
     dates = [("windows.start", start, "START"), ("windows.end", end, "END")]
     options.flags += dates
-    config = load_config(options).config
+    config = with_code(load_config(options).config)
     spec = batch_spec(config, (options.symbol,))
     check_libraries(spec.workload)
     check_data_root(spec)

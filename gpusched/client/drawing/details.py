@@ -22,6 +22,8 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
     yield f"Status   {window.status}" + (f": {clean(window.reason)}" if window.reason else "")
     if detail.choice is not None and detail.choice.reason:
         yield f"Device   {detail.choice.device}: {clean(detail.choice.reason)}"
+    if detail.parameters:
+        yield f"Point    {clean(', '.join(f'{key} = {value}' for key, value in detail.parameters.items()))}"
     if plan.bars or plan.skip_reason or plan.refusal:  # not those of a workload that looks at no data
         yield f"Data     {plan.bars} bars, {plan.usable_rows} usable rows"
     if plan.doubt:

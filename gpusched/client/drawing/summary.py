@@ -6,9 +6,8 @@ many lines as the batch has windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -19,7 +18,7 @@ from gpusched.client.drawing.text import Glyphs, clean, duration, glyphs, per_se
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.views.window import FinishedWindow
-from gpusched.core.model import DataNotes
+from gpusched.core.model import BatchSpec, DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
 from gpusched.core.statuses import OUTCOMES, words
 from gpusched.core.worth import constants_note
@@ -75,9 +74,9 @@ def notes_lines(notes: DataNotes) -> list[str]:
     return lines
 
 
-def plan_table(plan: Plan) -> RenderableType:
-    """A line for each window, then the totals."""
-    return _PlanTable(plan)
+def plan_table(plan: Plan, bars: RenderableType | None = None) -> RenderableType:
+    """A line for each window, or `bars` in their place, then the totals."""
+    return _PlanTable(plan, bars)
 
 
 def summary(
@@ -87,22 +86,41 @@ def summary(
     held_reason: str | None,
     interrupted: bool,
     logs_dir: Path,
-    settings: Mapping[str, Any],
+    spec: BatchSpec,
 ) -> RenderableType:
     """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips.
 
-    `settings` are the workload's: they may be the cause of models that are worth nothing.
+    `spec` is the batch's: its settings may be the cause of models that are worth nothing.
     """
-    note = constants_note(view.constants, view.counts["succeeded"] + view.counts["reused"], settings)
+    note = constants_note(view.constants, view.counts["succeeded"] + view.counts["reused"], spec)
     return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir, note=note)
 
 
 class _PlanTable:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, bars: RenderableType | None) -> None:
         self._plan = plan
+        self._bars = bars
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         draw, plan = glyphs(ascii_only=options.ascii_only), self._plan
+        if self._bars is None:
+            yield from self._windows(options, draw)
+        else:
+            yield self._bars
+        yield Text()
+        yield Text(f"{_windows(len(plan.windows))}: {plan_line(plan)}", "bold")
+        yield from _reasons(skips_of(plan.windows), draw)
+        if refusals := refusals_of(plan.windows):
+            yield Text()
+            yield Text("Data that are refused", "bold")
+            yield from _reasons(refusals, draw)
+        if plan.notes:
+            yield Text()
+            yield Text("About the data", "bold")
+            yield from (Text(f"  {draw.clean(line)}") for line in notes_lines(plan.notes))
+
+    def _windows(self, options: ConsoleOptions, draw: Glyphs) -> Iterator[Text]:
+        plan = self._plan
         longest = max((cell_len(planned.window.label) for planned in plan.windows), default=6)
         # The other columns take 30 cells; a reason gets nearly as many before a label takes more than its half. A
         # reason that is cut off here stands below, grouped, and in full where the plan goes through a pipe.
@@ -118,17 +136,6 @@ class _PlanTable:
                 reason = draw.crop(draw.clean(why), room).rstrip()
                 line.append(" " * (8 - len(act)) + reason)
             yield line
-        yield Text()
-        yield Text(f"{_windows(len(plan.windows))}: {plan_line(plan)}", "bold")
-        yield from _reasons(skips_of(plan.windows), draw)
-        if refusals := refusals_of(plan.windows):
-            yield Text()
-            yield Text("Data that are refused", "bold")
-            yield from _reasons(refusals, draw)
-        if plan.notes:
-            yield Text()
-            yield Text("About the data", "bold")
-            yield from (Text(f"  {draw.clean(line)}") for line in notes_lines(plan.notes))
 
 
 class _Summary:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,8 +51,11 @@ class Corrupt(Gone):
 class Reader:
     """A session of NVML, and the devices `ids` in it. Not thread-safe; every method may block."""
 
-    def __init__(self, ids: Iterable[str], *, slow_s: float, sees_own_pids: bool) -> None:
-        """Raises `Unreadable` if NVML cannot be started."""
+    def __init__(
+        self, ids: Iterable[str], *, slow_s: float, sees_own_pids: bool, windows: Collection[int] = ()
+    ) -> None:
+        """`windows` as for `Sampler`. Raises `Unreadable` if NVML cannot be started."""
+        self._windows = windows
         self._nvml: Any = nvml_binding()
         self._slow_s = slow_s
         self._sees_own_pids = sees_own_pids
@@ -122,7 +126,7 @@ class Reader:
             utilisation=utilisation.gpu / 100 if utilisation and utilisation.gpu <= 100 else None,
             temperature_c=float(temperature) if temperature is not None else None,
             power_w=power / 1000 if power is not None else None,
-            process_memory_bytes=_by_pid(processes),
+            process_memory_bytes=_by_pid(processes, self._windows),
         )
 
     def wait(self, timeout_s: float) -> list[tuple[str, str]]:
@@ -236,14 +240,26 @@ def _address(handle: Any) -> int | None:
     return ctypes.cast(handle, ctypes.c_void_p).value
 
 
-def _by_pid(processes: Any) -> dict[int, int] | None:
-    """Memory by PID; None unless it is known for every process."""
+def _by_pid(processes: Any, windows: Collection[int]) -> dict[int, int] | None:
+    """Memory by PID, that of a window's descendants by the window's; None unless it is known for every process."""
     if processes is None or any(process.usedGpuMemory is None for process in processes):
         return None
     used: dict[int, int] = {}
     for process in processes:
-        used[process.pid] = used.get(process.pid, 0) + process.usedGpuMemory
+        pid = _window_of(process.pid, windows)
+        used[pid] = used.get(pid, 0) + process.usedGpuMemory
     return used
+
+
+def _window_of(pid: int, windows: Collection[int]) -> int:
+    """The PID of the window that a process belongs to, whose session it is in; its own PID if there is none."""
+    if pid in windows:
+        return pid
+    try:
+        leader = os.getsid(pid)
+    except OSError:
+        return pid
+    return leader if leader in windows else pid
 
 
 def in_initial_pid_namespace() -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpusched.command import imports
-from gpusched.core.model import Batch, Device, PlannedWindow
+from gpusched.config.workloads import settings_at
+from gpusched.core.model import CPU, Batch, Device, PlannedWindow
 from gpusched.core.placement import type_on
 from gpusched.worker.messages import WindowJob
 from gpusched.workload import Task
@@ -14,15 +15,16 @@ from gpusched.workload import Task
 def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: Path) -> WindowJob:
     """The job of training a window of `batch` on `device`."""
     spec, window = batch.spec, planned.window
+    settings = settings_at(spec, window.point)
     task = Task(
         symbol=window.symbol,
         start=window.start,
         end=window.end,
         data_root=spec.data_root,
         cache_dir=str(cache_dir),
-        settings=spec.settings,
+        settings=settings,
         device_type=type_on(device, batch.device),
-        device=device.id,
+        device=CPU if device.kind == "host" else device.id,
         threads=device.threads,
         name=window.label,
     )
@@ -31,5 +33,5 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         task=task,
         output_dir=batch.output_dir,
         guarded=batch.guarded,
-        imports=imports(spec.workload, spec.settings),
+        imports=imports(spec.workload, settings),
     )

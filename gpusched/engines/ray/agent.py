@@ -23,10 +23,9 @@ from gpusched import __version__
 from gpusched.config import Cache, Config, Devices, Run
 from gpusched.core.events import DeviceLost, DeviceRead, Event, HostRead
 from gpusched.core.model import CPU
-from gpusched.devices.nvidia.cards import Discovery
-from gpusched.devices.nvidia.sampler import Answers
+from gpusched.devices.kind import Answers, Discovery
+from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.processors import this_machine
-from gpusched.devices.slots import look
 from gpusched.engines.engine import Found, Launched, NoMemoryToFork, Noticed, WorkloadNotLoadable
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray import frames
@@ -136,8 +135,8 @@ class Agent:
                 self._windows[id_].signal(signum)
             case Interrupt(spec=spec):
                 self.engine.interrupt(spec)
-            case Watch(ids=ids):
-                self.engine.watch(ids)
+            case Watch(devices=devices):
+                self.engine.watch(devices)
         return None
 
     async def _launch(self, order: Launch) -> None:

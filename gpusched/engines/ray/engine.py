@@ -7,6 +7,7 @@ run on this machine. A window whose node is lost is requeued by the scheduler, w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,8 +20,7 @@ from gpusched import __version__
 from gpusched.config import Config
 from gpusched.core.events import DeviceLost, DeviceRead, Event, HostRead
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowResult
-from gpusched.devices.nvidia.cards import Discovery
-from gpusched.devices.nvidia.sampler import Answers
+from gpusched.devices.kind import Answers, Discovery
 from gpusched.engines.engine import (
     Found,
     Gone,
@@ -36,7 +36,7 @@ from gpusched.engines.ray import frames
 from gpusched.engines.ray.frames import Report
 from gpusched.engines.ray.link import Bridge
 from gpusched.engines.ray.members import Member, RayWindow
-from gpusched.errors import ConfigError
+from gpusched.errors import ConfigError, LaunchError
 from gpusched.protocol import TroubleKind
 from gpusched.worker.messages import Needs, SettingsJob, SurveyJob
 
@@ -200,12 +200,10 @@ class RayEngine:
             await anyio.sleep(AGAIN_S)
             self._bridge = await Bridge.start(self._config, self._state_dir, self._hear)
 
-    def watch(self, ids: Iterable[str]) -> None:
-        wanted = set(ids)
-        for node in self._nodes.values():
-            if node.found is not None:
-                own = tuple(gpu.id for gpu in node.found.discovery.devices if gpu.id in wanted)
-                node.send(frames.Watch(ids=own))
+    def watch(self, devices: Iterable[Device]) -> None:
+        watched = tuple(devices)
+        for host, node in self._nodes.items():
+            node.send(frames.Watch(devices=tuple(device for device in watched if device.host == host)))
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
         by_host: dict[str, list[Device]] = {}
@@ -215,10 +213,9 @@ class RayEngine:
         async def ask(node: Member, own: list[Device]) -> None:
             number = node.number()
             node.verdicts[number] = tell
-            try:
+            with contextlib.suppress(LaunchError):  # the node is lost, and its devices with it
                 await node.asked(frames.Judge(id=number, devices=tuple(own), wanted=wanted))
-            finally:
-                del node.verdicts[number]
+            del node.verdicts[number]
 
         async with anyio.create_task_group() as tasks:
             for host, own in by_host.items():
@@ -235,12 +232,19 @@ class RayEngine:
             await self._here.preload(spec, needed_by)
             return
 
+        refusals: list[LaunchError] = []
+
         async def ask(node: Member) -> None:
-            await node.asked(frames.Preload(id=node.number(), spec=spec, needed_by=needed_by))
+            try:
+                await node.asked(frames.Preload(id=node.number(), spec=spec, needed_by=needed_by))
+            except LaunchError as error:
+                refusals.append(error)
 
         async with anyio.create_task_group() as tasks:
             for node in tuple(self._nodes.values()):
                 tasks.start_soon(ask, node)
+        if refusals:
+            raise refusals[0]
 
     async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> RayWindow:
         node = self._nodes.get(device.host)
@@ -269,7 +273,8 @@ class RayEngine:
         left = await self._here.abandon()
 
         async def ask(node: Member) -> None:
-            left.extend((await node.asked(frames.Abandon(id=node.number()))).left)
+            with contextlib.suppress(LaunchError):  # nothing is left on a lost node
+                left.extend((await node.asked(frames.Abandon(id=node.number()))).left)
 
         with anyio.move_on_after(ABANDON_S, shield=True):
             async with anyio.create_task_group() as tasks:
@@ -295,12 +300,12 @@ class RayEngine:
         return self._here.log_path(log)
 
     async def read_log(self, log: str, offset: int) -> LogPiece | None:
-        node = self._logs.get(log)
-        if node is None:
-            return await self._here.read_log(log, offset)
-        answer = await node.asked(frames.ReadLog(id=node.number(), log=log, offset=offset))
-        piece: LogPiece | None = answer.piece
-        return piece
+        if (node := self._logs.get(log)) is not None:
+            with contextlib.suppress(LaunchError):
+                answer = await node.asked(frames.ReadLog(id=node.number(), log=log, offset=offset))
+                piece: LogPiece | None = answer.piece
+                return piece
+        return await self._here.read_log(log, offset)
 
     async def remove_logs(self, batch_id: str) -> None:
         await self._here.remove_logs(batch_id)

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, HostReading, PlannedWindow, Reading
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.devices.processors import Machine
 from gpusched.engines.condition import TroubleChanged
 from gpusched.engines.engine import End, LeftBehind, LogPiece, Verdict
@@ -65,7 +65,7 @@ class Interrupt(msgspec.Struct, frozen=True, kw_only=True, tag="interrupt"):
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True, tag="watch"):
-    ids: tuple[str, ...]
+    devices: tuple[Device, ...]
 
 
 class Judge(msgspec.Struct, frozen=True, kw_only=True, tag="judge"):

@@ -1,0 +1,89 @@
+"""What a name on the command line stands for: a batch of the daemon, or one that was run into a directory.
+
+A path, or the name of a directory with a run, leads to the records of that run, without a daemon. Any other name is the
+daemon's; where there is no daemon, or no such batch, it may be that of a run below `run.output`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpusched.cli.commands.batches import load_config
+from gpusched.cli.commands.service import reach
+from gpusched.client.connection import Connection, NoDaemon
+from gpusched.config import Config, run_state_dir
+from gpusched.errors import DaemonError, UsageError
+from gpusched.runs.records import NoRun, Records
+
+Source = Connection | Records
+
+
+class NotAWindow(UsageError):
+    problem = "{name!r} does not name a window"
+    remedy = "give BATCH/LABEL, such as mine/AAPL_2022-01-01_to_2022-06-29; `gpusched windows BATCH` lists them"
+
+
+class NeitherHereNorThere(DaemonError):
+    problem = "{name} is no directory of a run, and no daemon answers at {tried}"
+    remedy = "name the output directory of `gpusched run`, or start the daemon with `gpusched daemon`"
+
+
+def to_daemon(options: argparse.Namespace) -> Connection:
+    """A connection to the daemon of the configuration, or to the first one found."""
+    explicit = load_config(options).config.daemon.socket
+    connection = reach(explicit)
+    if explicit is None and sys.stderr.isatty():
+        print(f"daemon at {connection.path}", file=sys.stderr)  # noqa: T201
+    return connection
+
+
+@contextlib.contextmanager
+def of_batch(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, str]]:
+    """Where a batch is known, and its id there. Raises NoRun, NeitherHereNorThere."""
+    config = load_config(options).config
+    if "/" in name or name in (".", ".."):
+        with _records(config, Path(name)) as run:
+            yield run, run.batch_id
+        return
+    with _named(options, config, name) as source:
+        yield source, source.batch_id if isinstance(source, Records) else name
+
+
+@contextlib.contextmanager
+def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, str, str]]:
+    """Where a window is known, and its batch's id and its label there. Raises NotAWindow, and as `of_batch`."""
+    batch, slash, label = name.rpartition("/")
+    if not (batch and slash and label):
+        raise NotAWindow(name=name)
+    with of_batch(options, batch) as (source, batch_id):
+        yield source, batch_id, label
+
+
+def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
+    """The records of a run into a directory of that name; or the daemon; or the run of that name below `run.output`.
+
+    Raises NeitherHereNorThere.
+    """
+    with contextlib.suppress(NoRun):
+        return _records(config, Path(name))
+    run: Records | None = None
+    with contextlib.suppress(NoRun):
+        run = _records(config, config.run.output / name)
+    try:
+        daemon = to_daemon(options)
+    except NoDaemon as error:
+        if run is None:
+            raise NeitherHereNorThere(name=name, tried=error.details["tried"]) from None
+        return run
+    if run is not None and all(batch.id != name for batch in daemon.batches()):
+        daemon.close()
+        return run
+    return daemon
+
+
+def _records(config: Config, directory: Path) -> Records:
+    return Records(run_state_dir(config, directory.absolute()), directory)

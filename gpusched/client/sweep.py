@@ -1,0 +1,223 @@
+"""The points of a sweep: a grid of `--param`, the rows of `--params`, and `--sample` of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpusched.client.text_files import NotText, read_text
+from gpusched.command import WORKLOAD as COMMAND
+from gpusched.command.placeholders import PARAMETER
+from gpusched.config import settings_at
+from gpusched.core import points
+from gpusched.core.model import BatchSpec, Parameters, Window
+from gpusched.core.planning import windows_problem
+from gpusched.core.points import MOST_POINTS, Axis, point_name
+from gpusched.errors import InputError, UsageError
+
+#: a setting's values by its name, or points one by one
+Params = Mapping[str, Sequence[Any]] | Sequence[Parameters]
+
+
+class BadParam(UsageError):
+    problem = "--param {text}: {why}"
+    remedy = "give a setting and its values, such as --param lightgbm.num_leaves=15,31,63"
+
+
+class BadParamsFile(InputError):
+    problem = "the parameters cannot be read: {why}"
+    remedy = "give a CSV file with a heading of settings, such as lightgbm.num_leaves, or one JSON object a line"
+
+
+class TooManyPoints(UsageError):
+    problem = "the sweep has {count} points, and {most} are the most"
+    remedy = "take some of them, such as --sample 100, or give fewer values"
+
+
+class ParametersTwice(UsageError):
+    problem = "{name} is given twice: by {one} and by {other}"
+    remedy = "leave it out in one of them"
+
+
+class BadSample(UsageError):
+    problem = "--sample {wanted}: expected one point at least"
+    remedy = "give the number of points, such as --sample 50"
+
+
+class BadSweep(UsageError):
+    problem = "these windows at these points are no batch: {why}"
+    remedy = "give the windows other labels"
+
+
+class NothingToSample(UsageError):
+    problem = "--{option} is for a sweep, and none is given"
+    remedy = "give its values, such as --param lightgbm.num_leaves=15,31,63"
+
+
+def asked_points(
+    params: Sequence[str], file: Path | None = None, wanted: int | None = None, seed: int | None = None
+) -> dict[str, Parameters]:
+    """The points of `--param`, `--params`, `--sample` and `--seed`, by name; none without a sweep.
+
+    Raises UsageError, InputError.
+    """
+    axes = [_axis(text) for text in params]
+    if file is not None:
+        axes.insert(0, _rows(file))
+    if not axes:
+        for option, given in (("sample", wanted), ("seed", seed)):
+            if given is not None:
+                raise NothingToSample(option=option)
+        return {}
+    _require_distinct(axes)
+    if wanted is not None and wanted < 1:
+        raise BadSample(wanted=wanted)
+    count = points.size(axes) if wanted is None else min(points.size(axes), wanted)
+    if count > MOST_POINTS:
+        raise TooManyPoints(count=f"{count:,}", most=f"{MOST_POINTS:,}")
+    return points.points(axes) if wanted is None else points.sample(axes, wanted, seed or 0)
+
+
+def given_points(params: Params) -> dict[str, Parameters]:
+    """The points of a program: the grid of a mapping from settings to their values, or points one by one.
+
+    Raises TooManyPoints.
+    """
+    if isinstance(params, Mapping):
+        axes: list[Axis] = [[{key: value} for value in values] for key, values in params.items()]
+    else:
+        axes = [[*params]] if params else []
+    if (count := points.size(axes)) > MOST_POINTS:
+        raise TooManyPoints(count=f"{count:,}", most=f"{MOST_POINTS:,}")
+    return points.points(axes) if axes else {}
+
+
+def with_points(spec: BatchSpec, own: Mapping[str, Parameters], swept: Mapping[str, Parameters]) -> BatchSpec:
+    """A batch at every point of a sweep.
+
+    Windows that were asked for one by one may have parameters of their own (`own`, by point), which are then part of
+    each of their points. Raises ParametersTwice, and BadValue for a parameter that the workload does not have or
+    refuses.
+    """
+    own, swept = (_named(spec, several) for several in (own, swept))
+    windows, merged = spec.windows, {**own} if spec.windows else {**swept}
+    if windows and swept:
+        everywhere = [_at(window, own.get(window.point, {}), one) for window in windows for one in swept.values()]
+        windows, merged = tuple(window for window, _ in everywhere), {window.point: one for window, one in everywhere}
+    spec = msgspec.structs.replace(spec, windows=windows, points=merged)
+    if why := windows_problem(spec):
+        raise BadSweep(why=why)
+    for point in merged:
+        settings_at(spec, point)
+    return spec
+
+
+def origins_of_points(params: Sequence[str], file: str, spec: BatchSpec) -> dict[str, str]:
+    """For errors about a parameter: where its values are given, by `--param` or in `file`."""
+    typed = {_key(spec, text.partition("=")[0].strip()) for text in params}
+    names = {name for parameters in spec.points.values() for name in parameters}
+    return {name: "--param" if name in typed else file for name in names}
+
+
+def _at(window: Window, own: Parameters, swept: Parameters) -> tuple[Window, Parameters]:
+    if both := own.keys() & swept.keys():
+        raise ParametersTwice(name=min(both), one=f"window {window.label}", other="the sweep")
+    merged = own | swept
+    name = f"{window.name}_{point_name(swept)}" if window.name else ""
+    return msgspec.structs.replace(window, point=point_name(merged), name=name), merged
+
+
+def _named(spec: BatchSpec, points: Mapping[str, Parameters]) -> dict[str, Parameters]:
+    return {name: {_key(spec, key): value for key, value in parameters.items()} for name, parameters in points.items()}
+
+
+def _key(spec: BatchSpec, key: str) -> str:
+    """A command has no sections: its `depth` is what fills `{param.depth}`."""
+    return f"{PARAMETER}{key}" if spec.workload == COMMAND and "." not in key else key
+
+
+def _axis(text: str) -> Axis:
+    """The values of one `KEY=V1,V2`, each a point of its own."""
+    key, equals, values = text.partition("=")
+    if not equals or not key.strip() or not values.strip():
+        raise BadParam(text=text, why="expected KEY=VALUE,VALUE")
+    return [{key.strip(): value} for value in _values(values)]
+
+
+def _values(text: str) -> list[Any]:
+    """Values between commas, as TOML has them; what is not TOML is text."""
+    try:
+        values: list[Any] = _toml(f"[{text}]")
+    except ValueError:
+        return [_value(word.strip()) for word in text.split(",")]
+    return values
+
+
+def _value(text: str) -> Any:
+    try:
+        return _toml(text)
+    except ValueError:
+        return text
+
+
+def _toml(text: str) -> Any:
+    """A TOML value as JSON has it: dates are text. Raises ValueError for what is no TOML, and for nan and inf."""
+    value = msgspec.to_builtins(tomllib.loads(f"value = {text}")["value"])
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+def _require_distinct(axes: list[Axis]) -> None:
+    """Raise ParametersTwice if two axes vary the same parameter."""
+    seen: set[str] = set()
+    for axis in axes:
+        keys = {key for parameters in axis for key in parameters}
+        if both := keys & seen:
+            raise ParametersTwice(name=min(both), one="--param", other="another one, or --params")
+        seen |= keys
+
+
+def _rows(file: Path) -> Axis:
+    """The rows of a CSV file or the lines of a JSON Lines file."""
+    try:
+        text = read_text(file)
+    except NotText as error:
+        raise BadParamsFile(place=str(file), why=error) from None
+    rows = list(_json_rows(text, file) if text.lstrip("\ufeff \t\r\n").startswith("{") else _csv_rows(text, file))
+    if not rows:
+        raise BadParamsFile(place=str(file), why="it has no rows")
+    return rows
+
+
+def _json_rows(text: str, file: Path) -> Iterator[Parameters]:
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+        if line.strip():
+            try:
+                yield msgspec.json.decode(line, type=dict[str, Any])
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise BadParamsFile(place=f"{file}:{number}", why=error) from None
+
+
+def _csv_rows(text: str, file: Path) -> Iterator[Parameters]:
+    """A point for each row; an empty cell leaves its setting as the batch has it."""
+    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff")))
+    try:
+        heading = [name.strip() for name in next(reader, [])]
+        if twice := {name for name in heading if not name or heading.count(name) > 1}:
+            raise BadParamsFile(place=f"{file}:1", why=f"the heading has {min(twice)!r} twice, or a column without one")
+        for row in reader:
+            if len(row) > len(heading):
+                raise BadParamsFile(
+                    place=f"{file}:{reader.line_num}", why=f"it has {len(row)} cells, not {len(heading)}"
+                )
+            if any(cell.strip() for cell in row):
+                yield {name: _value(cell.strip()) for name, cell in zip(heading, row, strict=False) if cell.strip()}
+    except csv.Error as error:
+        raise BadParamsFile(place=f"{file}:{reader.line_num}", why=error) from None

@@ -1,0 +1,40 @@
+"""Text files that a user names: symbols, windows and parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: a longer file lists more than a batch may have, which is 200,000 windows at most
+MAX_BYTES = 32 * 1024 * 1024
+
+
+class NotText(ValueError):
+    """A file cannot be read, or is no text; the message says why."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises NotText."""
+    try:
+        with path.open("rb") as file:  # may be a pipe: <(grep …)
+            content = file.read(MAX_BYTES + 1)
+    except OSError as caught:
+        raise NotText(caught.strerror or str(caught)) from None
+    return decoded(content)
+
+
+def decoded(content: bytes) -> str:
+    """The text that a file holds. Raises NotText."""
+    if len(content) > MAX_BYTES:
+        raise NotText(f"it is larger than {MAX_BYTES // 2**20} MiB")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:2]:
+        raise NotText("it is UTF-16 text, as Excel's “Unicode text” and PowerShell's > write it")
+    if content.startswith((b"PK\3\4", b"\x1f\x8b")):
+        kind = "a zip archive, as Excel's workbooks are" if content.startswith(b"PK") else "compressed by gzip"
+        raise NotText(f"it is {kind}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as caught:
+        line = content.count(b"\n", 0, caught.start) + 1
+        byte = content[caught.start : caught.start + 1]
+        why = f"it is not UTF-8 text: the byte 0x{byte.hex()} in line {line} is {byte.decode('latin-1')!r} in Latin-1"
+        raise NotText(why) from None

@@ -1,0 +1,54 @@
+"""Results summed up by the values of parameters, and the best of each group."""
+
+from __future__ import annotations
+
+from gpusched.cli.summaries import Row, best, by_symbol, by_values
+
+ROWS: list[Row] = [
+    {"symbol": symbol, "window_label": f"{symbol}-{leaves}-{number}", "leaves": leaves, "kind": kind, "auc": auc}
+    for number, (symbol, leaves, kind, auc) in enumerate(
+        [
+            ("A", 31, "gbdt", 0.5),
+            ("A", 15, "dart", 0.7),
+            ("B", 31, None, 0.6),
+            ("B", 15, "gbdt", None),
+            ("B", 4, 2, 0.6),
+        ]
+    )
+]
+
+
+def test_values_are_in_order_and_have_the_numbers_of_their_windows() -> None:
+    found = by_values(ROWS, ["leaves"], "auc")
+    assert [row["leaves"] for row in found] == [4, 15, 31]
+    assert found[2] == {
+        "leaves": 31,
+        "windows": 2,
+        "mean": 0.55,
+        "median": 0.55,
+        "spread": 0.070711,
+        "best": 0.6,
+        "worst": 0.5,
+    }
+    assert [row["kind"] for row in by_values(ROWS, ["kind"], "auc")] == [2, "dart", "gbdt", None]
+    assert [(row["symbol"], row["leaves"], row["mean"]) for row in by_values(ROWS, ["symbol", "leaves"], "auc")] == [
+        ("A", 15, 0.7),
+        ("A", 31, 0.5),
+        ("B", 4, 0.6),
+        ("B", 15, None),
+        ("B", 31, 0.6),
+    ]
+
+
+def test_the_best_of_all_and_of_each_group() -> None:
+    assert best(ROWS, "auc", []) == [1]
+    assert best(ROWS, "auc", ["symbol"]) == [1, 2], "the first of equals"
+    assert best(ROWS, "auc", ["symbol"], least=True) == [0, 2]
+    assert best(ROWS, "kind", ["leaves"]) == [4], "what is no number is no best"
+
+
+def test_by_symbol_names_the_windows() -> None:
+    one, other = by_symbol(ROWS, "auc")
+    assert (one["symbol"], one["windows"], one["mean"], one["best_window"]) == ("A", 2, 0.6, "A-15-1")
+    assert (other["windows"], other["worst_window"]) == (2, "B-31-2")
+    assert "median" not in one
