@@ -64,7 +64,7 @@ def demo(options: argparse.Namespace) -> int:
     options.output = options.name = None
     options.priority = None
     request = ask(options)
-    code = run_request(request, as_json=options.json)
+    code = run_request(request, as_json=options.json, advises=False)
     if not options.json:
         print(_next_steps(options.directory, request.output_dir))  # noqa: T201
     return code
