@@ -14,7 +14,7 @@ from benchmarks.makespan import RESULT
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, HostReading, PlannedWindow, WindowResult
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.devices.processors import Machine
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import (
@@ -54,7 +54,7 @@ class InstantEngine:
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
         await anyio.sleep_forever()
 
-    def watch(self, ids: Iterable[str]) -> None:
+    def watch(self, devices: Iterable[Device]) -> None:
         pass
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:

@@ -27,7 +27,7 @@ from gpusched.core.events import BatchFinished, Record, WindowMoved
 from gpusched.core.model import Batch, BatchSpec, Limits, PlannedWindow, Window
 from gpusched.core.samples import Sample
 from gpusched.core.states import Finished, Starting, Succeeded
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.store.store import Store

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.gpus.bench import LEAST_S, Bench, OutOfTime
 from benchmarks.gpus.proof import PARTS, SLOTS, Proof
 from gpusched.core.model import DeviceType
-from gpusched.devices.slots import look
+from gpusched.devices.nvidia.gpus import look
 
 DEADLINE_S = 420.0
 

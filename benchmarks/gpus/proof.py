@@ -23,8 +23,8 @@ from benchmarks.gpus.watch import Watch
 from benchmarks.jobs import window_jobs
 from gpusched import artifacts
 from gpusched.core.model import DeviceType
+from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.nvidia.readings import in_initial_pid_namespace
-from gpusched.devices.slots import look
 
 #: in this order: if time is short, the ends of the range tell more than its middle
 SLOTS = (1, 4, 16, 2, 8)

@@ -207,6 +207,7 @@ def _directory(command: argparse.ArgumentParser) -> None:
         "directory", nargs="?", default="gpusched-demo", metavar="DIR", help="must not exist yet (./gpusched-demo)"
     )
     command.add_argument("--workers", metavar="N", help="windows that may run at once; 0: one per slot")
+    command.set_defaults(output=None, name=None, priority=None, param=None, params=None, sample=None, seed=None)
 
 
 def _wait(command: argparse.ArgumentParser) -> None:
@@ -250,8 +251,9 @@ def _csv(command: argparse.ArgumentParser) -> None:
 
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
+    command.add_argument("other", nargs="?", metavar="OTHER", help="another one, to be shown beside it")
     command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
-    command.add_argument("--metric", metavar="NAME", help="the metric of the heat map (validation_auc)")
+    command.add_argument("--metric", metavar="NAME", help="the metric of the figures (validation_auc)")
 
 
 def _two(command: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from gpusched.core.books import Books
 from gpusched.core.commands import Terminate
 from gpusched.core.devices import Devices
-from gpusched.core.events import AttemptEnded, AttemptStarted
+from gpusched.core.events import AttemptEnded, AttemptStarted, NodeLost
 from gpusched.core.failures import Retry, is_own, judge, signature, stopped, trained
 from gpusched.core.model import HoldReason, Instant, WindowResult
 from gpusched.core.queue import BatchQueue, Entry
@@ -102,6 +102,14 @@ class Attempts:
         self._devices.trust(device.id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and device.kind != "host":
             self._devices.close(device.id, "quarantined", ending.message, now)
+
+    def node_lost(self, event: NodeLost, now: Instant) -> None:
+        """End the attempts on a lost node: their processes are gone, and nobody is left there to say so."""
+        lost = Failure(kind="node_lost", message=f"node {event.host} was lost: {event.reason}")
+        for entry in self._devices.node_lost(event, now):
+            assert isinstance(entry.state, Active)
+            self.ended(AttemptEnded(key=entry.key, attempt=entry.state.attempt, ending=lost), now)
+        self._devices.hold_stranded(now)
 
     def recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
         """Decide about a window whose process died with the last supervisor; it holds no slot of this pool."""

@@ -135,7 +135,7 @@ class Scheduler:
             case NodeSilent():
                 self._devices.silent(event, now)
             case NodeLost():
-                self._node_lost(event, now)
+                self._attempts.node_lost(event, now)
             case TrialBegan():
                 self._devices.trial_began(event, now)
             case TrialEnded():
@@ -347,14 +347,6 @@ class Scheduler:
             self._books.move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
             self._books.commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
             self._books.timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
-
-    def _node_lost(self, event: NodeLost, now: Instant) -> None:
-        """End the attempts on a lost node: their processes are gone, and nobody is left there to say so."""
-        for entry in self._devices.node_lost(event, now):
-            assert isinstance(entry.state, Active)
-            lost = Failure(kind="node_lost", message=f"node {event.host} was lost: {event.reason}")
-            self._attempts.ended(AttemptEnded(key=entry.key, attempt=entry.state.attempt, ending=lost), now)
-        self._devices.hold_stranded(now)
 
     def _shut_down(self, event: ShutdownRequested, now: Instant) -> None:
         self._shutdown = True

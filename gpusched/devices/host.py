@@ -1,16 +1,18 @@
-"""The host's processors as a device that can be read: their utilisation from /proc, and the host's memory."""
+"""The processors of this machine as a kind of device: their utilisation from /proc, and the host's memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import anyio
 
 from gpusched import clock
 from gpusched.core.events import DeviceRead, HostRead
-from gpusched.core.model import CPU, Reading
+from gpusched.core.model import CPU, Device, Reading
+from gpusched.devices.kind import UNKNOWN, Accounted, Discovery, Reported, Seen
 from gpusched.devices.memory import HostMemory
+from gpusched.devices.processors import cpu_device, this_machine
 
 #: columns of /proc/stat that are time spent doing nothing: idle, and waiting for disks
 _IDLE = slice(3, 5)
@@ -49,13 +51,33 @@ class Host:
             return []
 
 
-async def read_host(
-    deliver: Callable[[DeviceRead | HostRead], None], memory: HostMemory, *, interval_s: float = 1.0
-) -> None:
-    """Call `deliver` with readings every `interval_s` seconds, until cancelled."""
-    host = Host(memory)
-    while True:
-        await anyio.sleep(interval_s)
-        reading, memory_read = host.read(clock.wall())
-        deliver(memory_read)
-        deliver(DeviceRead(reading=reading))
+class Processors:
+    """See `gpusched.devices.kind.Kind`. Reads the processors and the host's memory every `interval_s` seconds."""
+
+    def __init__(self, memory: HostMemory, *, interval_s: float = 1.0) -> None:
+        self._memory = memory
+        self._interval_s = interval_s
+
+    def discover(self) -> Discovery:
+        machine = this_machine()
+        return Discovery(devices=(cpu_device(machine, machine.cores),), notes=(), complete=True)
+
+    def environment(self, device: Device) -> dict[str, str | None]:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+
+    def watch(self, devices: Iterable[Device]) -> None:
+        """Do nothing: the processors are always read."""
+
+    async def run(self, post: Callable[[Reported], None], notice: Callable[[Seen], None]) -> None:
+        host = Host(self._memory)
+        while True:
+            await anyio.sleep(self._interval_s)
+            reading, memory_read = host.read(clock.wall())
+            post(memory_read)
+            post(DeviceRead(reading=reading))
+
+    async def account(self, device: Device, pid: int) -> Accounted:
+        return UNKNOWN
+
+    def close(self) -> None:
+        """Do nothing: nobody is asked."""

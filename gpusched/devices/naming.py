@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from gpusched.core.model import Device
+from gpusched.devices.kind import Note
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ class Selected(msgspec.Struct, frozen=True):
     """Devices in the order of the inventory, and a sentence for each name that matches none of them."""
 
     devices: tuple[Device, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def named(name: str, devices: Iterable[Device]) -> tuple[Device, ...]:
@@ -46,11 +47,11 @@ def select(devices: Sequence[Device], include: Sequence[str], exclude: Sequence[
     notes = [_unknown("devices.include", name, devices) for name in missed]
     notes += [_unknown("devices.exclude", name, devices) for name in missed_too]
     if devices and not chosen:
-        notes.append("devices.include and devices.exclude leave no GPU")
+        notes.append(Note("devices.include and devices.exclude leave no GPU"))
     return Selected(chosen, tuple(notes))
 
 
-def by_device(key: str, values: Mapping[str, T], devices: Sequence[Device]) -> tuple[dict[str, T], tuple[str, ...]]:
+def by_device(key: str, values: Mapping[str, T], devices: Sequence[Device]) -> tuple[dict[str, T], tuple[Note, ...]]:
     """Values by device id, from the configuration's table `key` by names, and notes.
 
     If several names match a device, the one that matches the fewest devices wins: a UUID before a model's name.
@@ -74,11 +75,11 @@ def _union(names: Iterable[str], devices: Sequence[Device]) -> tuple[set[str], l
     return {device.id for matches in by_name.values() for device in matches}, unmatched
 
 
-def _unknown(key: str, name: str, devices: Sequence[Device]) -> str:
+def _unknown(key: str, name: str, devices: Sequence[Device]) -> Note:
     several = [device.id for device in devices if device.id.startswith(name)] if name else []
     problem = "is the beginning of several UUIDs" if len(several) > 1 else "is no GPU here"
     here = ", ".join(f"{device.id} ({device.name}, {device.pci_bus_id or 'bus unknown'})" for device in devices)
-    return f"{key}: {name!r} {problem}; there {'is' if len(devices) == 1 else 'are'} {here or 'none'}"
+    return Note(f"{key}: {name!r} {problem}", f"there {'is' if len(devices) == 1 else 'are'} {here or 'none'}")
 
 
 def _bus_id(text: str) -> tuple[int, int, int] | None:

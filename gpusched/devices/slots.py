@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import msgspec
@@ -13,9 +12,9 @@ from gpusched.core.memory import LARGEST_SHARE, LEAST_DEVICE_BYTES
 from gpusched.core.model import BatchSpec, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
 from gpusched.devices import processors
+from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.naming import Selected, by_device, select
-from gpusched.devices.nvidia import cards
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.processors import Machine
 from gpusched.errors import ConfigError
 
@@ -34,7 +33,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Devices with their slots, and sentences for people about GPUs that are missing or limited."""
 
     devices: tuple[Device, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     #: cores that this process may use
     cores: int
 
@@ -72,7 +71,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
         """Raise `NoDevice` unless a batch that asks for `wanted` can be trained here."""
         if not self.device_types(wanted):
             raise NoDevice(
-                wanted="GPU" if wanted == "auto" else wanted, why="; ".join(self.notes) or "no GPU was found"
+                wanted="GPU" if wanted == "auto" else wanted, why="; ".join(map(str, self.notes)) or "no GPU was found"
             )
 
 
@@ -99,15 +98,6 @@ class PoolRules(msgspec.Struct, frozen=True):
 def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
     """Find the GPUs that the operator's mask and the configuration allow, with sentences for people."""
     return choose(config, look(wanted))
-
-
-def look(wanted: DeviceChoice = "auto") -> Discovery:
-    """Find the GPUs that the operator's mask allows, for batches which ask for `wanted`. May block for seconds."""
-    if wanted == "cpu":
-        return Discovery(devices=(), notes=())
-    # The warm-up finds the real one.
-    presumed: DeviceType = "cuda" if wanted == "cuda" else "gpu"
-    return cards.discover(os.environ.get("CUDA_VISIBLE_DEVICES"), lightgbm_type=presumed)
 
 
 def choose(config: Config, discovered: Discovery) -> Selected:

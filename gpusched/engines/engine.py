@@ -16,9 +16,8 @@ from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
 from gpusched.core.states import Usage
+from gpusched.devices.kind import Answers, Discovery, Note
 from gpusched.devices.naming import Selected
-from gpusched.devices.nvidia.cards import Discovery
-from gpusched.devices.nvidia.sampler import Answers
 from gpusched.devices.processors import Machine
 from gpusched.engines.condition import Condition
 from gpusched.errors import LaunchError
@@ -121,13 +120,13 @@ class Verdict(msgspec.Struct, frozen=True):
     trains: bool
     why: str = ""
 
-    def note(self, name: str) -> str:
-        """A sentence for people about the device, which they know by `name`; empty if all is well."""
+    def note(self, name: str) -> Note | None:
+        """A note on the device, which people know by `name`; None if all is well."""
         if not self.why:
-            return ""
+            return None
         if self.trains:
-            return f"{name} is used with device type {self.device.lightgbm_type}: {self.why}"
-        return f"{name} is not used: {self.why}; run `gpusched doctor`"
+            return Note(f"{name} is used with device type {self.device.lightgbm_type}: {self.why}")
+        return Note(f"{name} is not used: {self.why}", "run `gpusched doctor`")
 
 
 #: calls the last argument with the verdict on each device, as soon as it is known
@@ -166,8 +165,8 @@ class Engine(Protocol):
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
         """Until cancelled, post readings and losses, and notice machines and GPUs that come, go or answer again."""
 
-    def watch(self, ids: Iterable[str]) -> None:
-        """Read these GPUs from now on, and no others."""
+    def watch(self, devices: Iterable[Device]) -> None:
+        """Read these GPUs from now on and account for processes on them, and on no others."""
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
         """Try the devices, and call `tell` with the verdict on each as soon as it is known."""
@@ -225,7 +224,7 @@ async def resolve(judge: Judge, selected: Selected, wanted: DeviceChoice) -> Sel
     notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
     return Selected(
         tuple(verdicts[device.id].device for device in selected.devices if verdicts[device.id].trains),
-        (*selected.notes, *sorted({note for note in notes if note})),
+        (*selected.notes, *sorted({note for note in notes if note}, key=str)),
     )
 
 

@@ -16,7 +16,8 @@ from gpusched.core.estimates import Estimates, guessed_seconds, makespan
 from gpusched.core.fastest import Timing
 from gpusched.core.model import BatchSpec, Choice, DeviceType
 from gpusched.core.planning import Plan
-from gpusched.devices.slots import PoolPlan, PoolRules, look
+from gpusched.devices.nvidia.gpus import look
+from gpusched.devices.slots import PoolPlan, PoolRules
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.errors import one_error
 from gpusched.runs.run import Run
@@ -64,7 +65,7 @@ async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None)
     estimates = Estimates(peek_learned(store))
     with one_error():
         async with LocalEngine(config, logs, found) as engine, anyio.create_task_group() as tasks:
-            fleet = Fleet(rules, engine, post=lambda event: None, on_note=on_note)
+            fleet = Fleet(rules, engine, post=lambda event: None, on_note=lambda note: on_note(str(note)))
             tasks.start_soon(fleet.run)
             await fleet.require(spec.device)
             planner = Planner(engine, fleet, estimates, _Peeked(store), logs)

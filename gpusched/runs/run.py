@@ -23,7 +23,8 @@ from gpusched import clock, directories, files
 from gpusched.config import NO_ORIGINS, Config, run_state_dir
 from gpusched.core.model import Batch, BatchSpec
 from gpusched.core.planning import Plan, accepted
-from gpusched.devices.slots import PoolRules, look
+from gpusched.devices.nvidia.gpus import look
+from gpusched.devices.slots import PoolRules
 from gpusched.errors import StoreUnwritable, one_error
 from gpusched.runs.course import Course
 from gpusched.runs.notes import FirstReadings, Notes

@@ -17,7 +17,7 @@ import anyio
 
 from gpusched import __version__
 from gpusched.config import Config
-from gpusched.devices.slots import look
+from gpusched.devices.nvidia.gpus import look
 from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
 from gpusched.protocol.places import listening_path
 from gpusched.service.admission import Admission

@@ -19,8 +19,8 @@ import anyio.abc
 from gpusched.core.events import DeviceRead, DeviceVanished, Event, NodeJoined, NodeLost, TrialBegan, TrialEnded
 from gpusched.core.memory import LEAST_DEVICE_BYTES
 from gpusched.core.model import Device, DeviceChoice, DeviceType
+from gpusched.devices.kind import Answers, Note
 from gpusched.devices.naming import Selected
-from gpusched.devices.nvidia.sampler import Answers
 from gpusched.devices.processors import usable_cores
 from gpusched.devices.slots import PoolPlan, PoolRules
 from gpusched.engines.engine import Engine, Found, Gone, Noticed, Verdict, name_among
@@ -53,16 +53,16 @@ class Fleet:
     """The GPUs of an engine. `post` hands an event to the supervisor, `on_note` a sentence to people."""
 
     def __init__(
-        self, rules: PoolRules, engine: Engine, *, post: Callable[[Event], None], on_note: Callable[[str], None]
+        self, rules: PoolRules, engine: Engine, *, post: Callable[[Event], None], on_note: Callable[[Note], None]
     ) -> None:
         """Post the devices that were found at the start; GPUs among them are not tried yet."""
         self._rules = rules
         self._engine = engine
         self._post = post
         self._on_note = on_note
-        #: by host: its processors, and sentences for people about its GPUs that are missing or limited
+        #: by host: its processors, and notes on its GPUs that are missing or limited
         self._processors: dict[str, Device] = {}
-        self._notes: dict[str, tuple[str, ...]] = {}
+        self._notes: dict[str, tuple[Note, ...]] = {}
         self._gpus: dict[str, _Gpu] = {}
         self._nudge = anyio.Event()
         #: set and replaced whenever a trial has ended
@@ -119,7 +119,7 @@ class Fleet:
         under_way = (gpu for gpu in self._gpus.values() if gpu.state == "trying")
         return ", ".join(f"{gpu.device.id} ({now - gpu.tried_at:.0f} s)" for gpu in under_way)
 
-    def _trial_notes(self) -> list[str]:
+    def _trial_notes(self) -> list[Note]:
         verdicts = {id_: gpu.verdict for id_, gpu in self._gpus.items() if gpu.verdict is not None}
         notes = (verdict.note(name_among(verdict.device, verdicts)) for verdict in verdicts.values())
         return list(dict.fromkeys(note for note in notes if note))
@@ -265,5 +265,5 @@ class Fleet:
         self._watch()
 
     def _watch(self) -> None:
-        self._engine.watch(self._gpus)
+        self._engine.watch(gpu.device for gpu in self._gpus.values())
         self._wake()

@@ -15,7 +15,7 @@ import msgspec
 
 from gpusched.config import Config
 from gpusched.core.model import BatchSpec
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.engine import Engine
 from gpusched.engines.local.engine import LocalEngine
@@ -45,7 +45,7 @@ class Runtime:
             msgspec.structs.replace(rules, learned=tuple(store.learned())),
             engine,
             post=self.supervisor.post,
-            on_note=lambda text: self.followers.follow(Noted(text)),
+            on_note=lambda note: self.followers.follow(Noted(str(note))),
         )
         self.planner = Planner(engine, self.fleet, self.supervisor.estimates, store, self.state_dir)
         for follower in (self.hooks, self.fleet, ImportNotes(self.supervisor.scheduler, self.followers)):

@@ -25,6 +25,7 @@ from gpusched.cli.commands.findings import (
 from gpusched.cli.commands.trials import try_all
 from gpusched.config import load
 from gpusched.core.model import DeviceChoice, DeviceType
+from gpusched.devices.kind import Note
 from gpusched.workload import Trial
 from tests.devices.fake_cuda import OUT_OF_MEMORY, FakeCuda
 from tests.devices.fake_nvml import FakeNvml, uuid
@@ -296,7 +297,8 @@ def test_talib_is_needed_and_pandas_may_be() -> None:
 
 
 def test_notes_on_gpus_end_with_what_to_do() -> None:
-    first, second = gpu_notes(("the driver is not loaded: GPUs cannot be used; try `modprobe nvidia`", "no GPU"))
+    broken = Note("the driver is not loaded: GPUs cannot be used", "try `modprobe nvidia`")
+    first, second = gpu_notes((broken, Note("no GPU")))
     assert (first.message, first.remedy) == (
         "the driver is not loaded: GPUs cannot be used",
         "try `modprobe nvidia`",

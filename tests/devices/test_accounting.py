@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.model import WindowKey
-from gpusched.devices.nvidia.accounting import UNKNOWN, Accountant, Accounted
+from gpusched.devices.kind import UNKNOWN, Accounted
+from gpusched.devices.nvidia.accounting import Accountant
 from gpusched.devices.nvidia.cards import discover
 from gpusched.store.store import Store
 from tests.devices.fake_nvml import GIB, GPU_IS_LOST, NOT_SUPPORTED, FakeNvml, uuid
@@ -40,6 +41,26 @@ async def test_seconds_and_memory_of_one_that_has_ended(fake: FakeNvml, accounta
     assert await asked.account(uuid(1), 12) == UNKNOWN
     fake.set(1, accounted=f"123:{GIB}:0:0")
     assert await asked.account(uuid(1), 123) == Accounted(memory_bytes=GIB, seconds=None)
+
+
+async def test_a_gpu_that_joins_later_counts_too(fake: FakeNvml, accountants: list[Accountant]) -> None:
+    fake.gpus(1, accounting=1, accounted="*:1:1:1")
+    asked = accountant(accountants)
+    assert await asked.account(uuid(0), 123) == Accounted(memory_bytes=1, seconds=0.0)
+    fake.gpus(2, accounting=1, accounted="*:7:1:1")
+    assert await asked.account(uuid(1), 123) == UNKNOWN, "nobody has told of it"
+    asked.watch(discover(None).devices)
+    assert await asked.account(uuid(1), 123) == Accounted(memory_bytes=7, seconds=0.0)
+    asked.watch(discover(None).devices[:1])
+    assert await asked.account(uuid(1), 123) == UNKNOWN, "it has left"
+
+
+async def test_the_first_gpu_in_accounting_mode_may_join_later(fake: FakeNvml, accountants: list[Accountant]) -> None:
+    fake.gpus(1, accounting=0)
+    asked = accountant(accountants)
+    fake.gpus(1, accounting=1, accounted="*:7:1:1")
+    asked.watch(discover(None).devices)
+    assert await asked.account(uuid(0), 123) == Accounted(memory_bytes=7, seconds=0.0)
 
 
 @pytest.mark.parametrize("error", [NOT_SUPPORTED, GPU_IS_LOST])

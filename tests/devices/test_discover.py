@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.model import Device
-from gpusched.devices.environment import pinning
-from gpusched.devices.nvidia.cards import Discovery, discover
+from gpusched.devices.host import Processors
+from gpusched.devices.kind import Discovery, Note
+from gpusched.devices.memory import HostMemory
+from gpusched.devices.nvidia.cards import discover
+from gpusched.devices.nvidia.gpus import Gpus
 from tests.devices.fake_nvml import (
     DRIVER_NOT_LOADED,
     EXCLUSIVE_PROCESS,
@@ -28,6 +31,11 @@ from tests.devices.fake_nvml import (
 )
 
 RTX = "NVIDIA RTX 6000 Ada Generation"
+
+
+def told(found: Discovery) -> tuple[str, ...]:
+    """The notes as people read them."""
+    return tuple(map(str, found.notes))
 
 
 def ids(found: Discovery) -> list[str]:
@@ -77,14 +85,14 @@ def test_says_what_is_wrong_with_the_mask(fake: FakeNvml) -> None:
     fake.gpus(2)
     found = discover("1,5")
     assert ids(found) == [uuid(1)]
-    assert found.notes == ("CUDA_VISIBLE_DEVICES=1,5: '5' names no device here, so the list ends before it",)
+    assert told(found) == ("CUDA_VISIBLE_DEVICES=1,5: '5' names no device here, so the list ends before it",)
 
 
 @pytest.mark.parametrize("mask", ["", "-1"])
 def test_a_mask_can_hide_everything(fake: FakeNvml, mask: str) -> None:
     fake.gpus(2)
     assert discover(mask) == Discovery(
-        devices=(), notes=(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool",), complete=True
+        devices=(), notes=(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"),), complete=True
     )
 
 
@@ -101,7 +109,7 @@ def test_mig_mode_without_instances(fake: FakeNvml) -> None:
     fake.gpus(1).mig(0)
     found = discover(None)
     assert found.devices == ()
-    assert found.notes == (
+    assert told(found) == (
         f"GPU 0 ({RTX}) is in MIG mode and has no instances: it is not used; `nvidia-smi mig -cgi … -C` makes them",
     )
 
@@ -110,14 +118,14 @@ def test_exclusive_process_mode_means_one_slot(fake: FakeNvml) -> None:
     fake.gpus(2).set(1, compute_mode=EXCLUSIVE_PROCESS)
     found = discover(None, slots=4)
     assert [device.capacity for device in found.devices] == [4, 1]
-    assert found.notes == (f"GPU 1 ({RTX}) is in EXCLUSIVE_PROCESS compute mode: it gets one slot",)
+    assert told(found) == (f"GPU 1 ({RTX}) is in EXCLUSIVE_PROCESS compute mode: it gets one slot",)
 
 
 def test_prohibited_mode_means_not_used(fake: FakeNvml) -> None:
     fake.gpus(2).set(0, compute_mode=PROHIBITED)
     found = discover(None)
     assert ids(found) == [uuid(1)]
-    assert "PROHIBITED" in found.notes[0]
+    assert "PROHIBITED" in told(found)[0]
     # it still counts
     assert ids(discover("1")) == [uuid(1)]
 
@@ -126,7 +134,7 @@ def test_persistence_mode_off(fake: FakeNvml) -> None:
     fake.gpus(3).set(0, persistence=0).set(2, persistence=0)
     found = discover(None)
     assert len(found.devices) == 3
-    assert found.notes == (
+    assert told(found) == (
         "persistence mode is off on GPU 0, 2: windows may wait seconds for the driver;"
         " `nvidia-smi -pm 1` or nvidia-persistenced turns it on",
     )
@@ -135,7 +143,7 @@ def test_persistence_mode_off(fake: FakeNvml) -> None:
 def test_values_that_the_card_does_not_report_are_absent(fake: FakeNvml) -> None:
     fake.gpus(1, memory_total=None, compute_mode=None, persistence=None, bus=None)
     found = discover(None)
-    assert found.notes == ()
+    assert told(found) == ()
     assert found.devices[0].memory_total_bytes is None
 
 
@@ -143,7 +151,7 @@ def test_a_lost_gpu_does_not_hide_the_others(fake: FakeNvml) -> None:
     fake.gpus(3).fail("nvmlDeviceGetHandleByIndex_v2", GPU_IS_LOST, 1)
     found = discover(None)
     assert ids(found) == [uuid(0), uuid(2)]
-    assert found.notes == ("GPU 1 does not answer (GPU is lost): it is not used; look at `nvidia-smi` and `dmesg`",)
+    assert told(found) == ("GPU 1 does not answer (GPU is lost): it is not used; look at `nvidia-smi` and `dmesg`",)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +168,7 @@ def test_says_why_nvml_does_not_start(fake: FakeNvml, error: int, words: str) ->
     fake.gpus(2).fail("nvmlInitWithFlags", error)
     found = discover(None)
     assert found.devices == ()
-    (note,) = found.notes
+    (note,) = told(found)
     assert words in note
     assert "GPUs cannot be used" in note
 
@@ -172,7 +180,7 @@ def test_a_container_without_the_device_nodes(fake: FakeNvml, tmp_path: Path, er
     words = "/dev/nvidiactl is not there, as in a container that was started without its device nodes"
 
     def note() -> str:
-        (only,) = discover(None, root=tmp_path).notes
+        (only,) = told(discover(None, root=tmp_path))
         return only
 
     assert words not in note()
@@ -193,7 +201,7 @@ def test_a_driver_that_fails_later(fake: FakeNvml) -> None:
 def test_no_gpu(fake: FakeNvml) -> None:
     fake.gpus(0)
     assert discover(None) == Discovery(
-        devices=(), notes=("the NVIDIA driver reports no GPU that can be used",), complete=True
+        devices=(), notes=(Note("the NVIDIA driver reports no GPU that can be used"),), complete=True
     )
 
 
@@ -207,7 +215,8 @@ def in_subprocess(environment: dict[str, str]) -> tuple[list[str], list[str]]:
     """The inventory of a fresh process: (ids, notes)."""
     program = (
         "import json, sys; from gpusched.devices.nvidia.cards import discover; assert 'pynvml' not in sys.modules;"
-        "found = discover(None); print(json.dumps([[d.id for d in found.devices], found.notes]))"
+        "found = discover(None);"
+        "print(json.dumps([[d.id for d in found.devices], [str(note) for note in found.notes]]))"
     )
     clean = {key: value for key, value in os.environ.items() if key not in {"LD_LIBRARY_PATH", "FAKE_NVML_STATE"}}
     done = subprocess.run(
@@ -243,6 +252,7 @@ def test_no_binding(tmp_path: Path) -> None:
 
 def test_pins_a_process_to_its_device() -> None:
     gpu = Device(id=uuid(1), name=RTX, lightgbm_type="cuda", capacity=1)
-    assert pinning(gpu) == {"CUDA_VISIBLE_DEVICES": uuid(1), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    gpus = Gpus(Discovery(devices=(gpu,), notes=()))
+    assert gpus.environment(gpu) == {"CUDA_VISIBLE_DEVICES": uuid(1), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     cpu = Device(id="cpu", name="CPU", kind="host", lightgbm_type="cpu", capacity=1)
-    assert pinning(cpu) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert Processors(HostMemory()).environment(cpu) == {"CUDA_VISIBLE_DEVICES": ""}

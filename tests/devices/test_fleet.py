@@ -18,8 +18,10 @@ import pytest
 from gpusched.config import Cache, Config, Run
 from gpusched.core.events import DeviceChanged, DeviceRead, Event
 from gpusched.core.ledger import DeviceState
+from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.nvidia import inventory
-from gpusched.devices.nvidia.cards import Discovery, discover
+from gpusched.devices.nvidia.cards import discover
+from gpusched.devices.nvidia.gpus import Gpus
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.sampler import Sampler
 from gpusched.devices.slots import NoDevice, PoolRules
@@ -51,6 +53,9 @@ class Machine(Driver):
         self.send(event)
         self.changes += [(r.device_id, r.health) for r in self.records if isinstance(r, DeviceChanged)]
         self._more.set()
+
+    def hear(self, note: Note) -> None:
+        self.notes.append(str(note))
 
     def look(self) -> Discovery:
         found = discover(None)
@@ -109,8 +114,10 @@ async def working(directory: Path, fake: FakeNvml, root: Path | None = None) -> 
         engine = LocalEngine(config, directory, found)
     async with engine:
         looking = Inventory(machine.look, found, look_s=0.02, root=root or directory / "root")
-        engine.sampler = Sampler(found.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
-        machine.fleet = Fleet(PoolRules(config), engine, post=machine.post, on_note=machine.notes.append)
+        gpus = engine.kinds["nvidia"]
+        assert isinstance(gpus, Gpus)
+        gpus.sampler = Sampler(found.devices, interval_s=0.02, retry_s=0.2, inventory=looking)
+        machine.fleet = Fleet(PoolRules(config), engine, post=machine.post, on_note=machine.hear)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(machine.fleet.run)
             tasks.start_soon(engine.run, machine.deliver, machine.fleet.notice)
@@ -349,7 +356,7 @@ def test_a_slow_driver_is_left_alone(tmp_path: Path) -> None:
 
     def look() -> Discovery:
         clock.at += 3.0
-        return Discovery(devices=(), notes=("slow",), complete=True)
+        return Discovery(devices=(), notes=(Note("slow"),), complete=True)
 
     found = Inventory(look, Discovery(devices=(), notes=()), root=tmp_path, clock=clock)
     clock.at = 5.0
@@ -361,7 +368,7 @@ def test_a_slow_driver_is_left_alone(tmp_path: Path) -> None:
 
 def test_linux_tells_of_a_driver_without_nvml(tmp_path: Path) -> None:
     clock = Clock()
-    found, at = looks(tmp_path, clock, Discovery(devices=(), notes=("here",), complete=True))
+    found, at = looks(tmp_path, clock, Discovery(devices=(), notes=(Note("here"),), complete=True))
     assert not found.changed_for_linux()
     assert found.news() is None
     (tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0").mkdir(parents=True)

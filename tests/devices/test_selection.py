@@ -10,6 +10,7 @@ import pytest
 from gpusched.config import Config, Devices, load
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import Device, DeviceType
+from gpusched.devices.kind import Note
 from gpusched.devices.naming import by_device, named, select
 from gpusched.devices.slots import PoolPlan, build_pool, find_gpus
 from tests.devices.fake_nvml import EXCLUSIVE_PROCESS, FakeNvml, mig_uuid, uuid
@@ -82,7 +83,7 @@ def test_a_name_that_means_nothing_is_told_with_those_that_do(machine: FakeNvml)
     plan = pool(include=[uuid(0), "GPU-x"], exclude=["GPU-0"], slots_by_device={"9f:00.0": 2})
     assert gpus(plan) == [uuid(0)]
     here = f"{uuid(0)} ({RTX}, 0000:01:00.0), {uuid(1)} ({RTX}, 0000:02:00.0)"
-    assert plan.notes == (
+    assert tuple(map(str, plan.notes)) == (
         f"devices.include: 'GPU-x' is no GPU here; there are {here}",
         f"devices.exclude: 'GPU-0' is the beginning of several UUIDs; there are {here}",
         f"devices.slots_by_device: '9f:00.0' is no GPU here; there is {here.partition(', GPU')[0]}",
@@ -92,7 +93,7 @@ def test_a_name_that_means_nothing_is_told_with_those_that_do(machine: FakeNvml)
 def test_nothing_left_falls_back_to_the_processors(machine: FakeNvml) -> None:
     plan = pool(include=["H100"])
     assert gpus(plan) == []
-    assert plan.notes[-1] == "devices.include and devices.exclude leave no GPU"
+    assert str(plan.notes[-1]) == "devices.include and devices.exclude leave no GPU"
     assert plan.device_types("auto") == ("cpu",)
 
 
@@ -100,7 +101,7 @@ def test_the_mask_comes_first(machine: FakeNvml, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
     plan = pool(include=["01:00.0", "03:00.0"])
     assert gpus(plan) == [uuid(2)]
-    assert "'01:00.0' is no GPU here" in plan.notes[0]
+    assert "'01:00.0' is no GPU here" in str(plan.notes[0])
 
 
 def test_slots_of_single_devices(machine: FakeNvml) -> None:
@@ -120,7 +121,7 @@ def test_a_uuid_wins_over_a_name_whatever_the_order() -> None:
     )
     for table in ({"card": 1, "GPU-2": 5}, {"GPU-2": 5, "card": 1}):
         assert by_device("slots", table, devices) == ({"GPU-1": 1, "GPU-2": 5}, ())
-    assert select((), ["GPU-1"], []).notes == ("devices.include: 'GPU-1' is no GPU here; there are none",)
+    assert select((), ["GPU-1"], []).notes == (Note("devices.include: 'GPU-1' is no GPU here", "there are none"),)
 
 
 # -- the configuration -------------------------------------------------------------------------------------------------

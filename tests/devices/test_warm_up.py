@@ -12,7 +12,9 @@ import pytest
 
 from gpusched.config import Cache, Config, Devices
 from gpusched.core.model import Device, DeviceChoice, DeviceType
+from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.naming import Selected
+from gpusched.devices.nvidia.gpus import Gpus
 from gpusched.devices.slots import build_pool
 from gpusched.engines.engine import resolve
 from gpusched.engines.local import warm_up as module
@@ -43,10 +45,14 @@ class Machine:
             async with Launcher(
                 search_path=REPOSITORY, log_path=self.directory / "launcher.log", environment=environment
             ) as launcher:
-                warm_up = WarmUp(launcher, workload=workload, log_path=self.directory / "warm_up.log")
-                asked = (resolve(warm_up.judge, Selected(self.devices, ("a note",)), wanted) for _ in range(times))
+                log = self.directory / "warm_up.log"
+                pinned = Gpus(Discovery(devices=(), notes=()), standing=False).environment
+                warm_up = WarmUp(launcher, pinned, workload=workload, log_path=log)
+                asked = (
+                    resolve(warm_up.judge, Selected(self.devices, (Note("a note"),)), wanted) for _ in range(times)
+                )
                 *_, found = await asyncio.gather(*asked)
-        assert found.notes[0] == "a note"
+        assert found.notes[0] == Note("a note")
         return found
 
     def trials(self) -> list[str]:
@@ -77,7 +83,7 @@ async def test_a_cuda_build_that_fails_is_news(tmp_path: Path) -> None:
     machine.answers = {"cuda": "[CUDA] no kernel image is available for execution on the device\nat line 17"}
     found = await machine.resolve()
     assert types(found) == {"GPU-0": "gpu"}
-    assert found.notes[1:] == (
+    assert tuple(map(str, found.notes[1:])) == (
         "NVIDIA RTX 6000 Ada Generation is used with device type gpu: cuda does not work"
         " ([CUDA] no kernel image is available for execution on the device)",
     )
@@ -88,7 +94,7 @@ async def test_a_gpu_on_which_nothing_trains_is_not_used(tmp_path: Path) -> None
     machine.answers = {"cuda on GPU-1": "too old", "gpu on GPU-1": "No OpenCL device found"}
     found = await machine.resolve()
     assert types(found) == {"GPU-0": "cuda"}
-    assert found.notes[1:] == (
+    assert tuple(map(str, found.notes[1:])) == (
         "Tesla K20 is not used: cuda does not work (too old), gpu does not work (No OpenCL device found);"
         " run `gpusched doctor`",
     )
@@ -121,10 +127,10 @@ async def test_a_trial_that_crashes_or_raises_is_an_answer(tmp_path: Path) -> No
     machine.answers = {"cuda": "crash", "gpu": "raise"}
     found = await machine.resolve()
     assert types(found) == {}
-    assert "ended with signal 11" in found.notes[1]
-    assert "a bug in the workload" in found.notes[1]
+    assert "ended with signal 11" in str(found.notes[1])
+    assert "a bug in the workload" in str(found.notes[1])
     machine.answers = {"cuda": "abort"}
-    assert "cuda does not work ([CUDA] unknown error)" in (await machine.resolve("cuda")).notes[1]
+    assert "cuda does not work ([CUDA] unknown error)" in str((await machine.resolve("cuda")).notes[1])
 
 
 async def test_a_trial_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +139,7 @@ async def test_a_trial_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.M
     machine.answers = {"cuda": "hang", "gpu": "hang"}
     found = await machine.resolve("cuda")
     assert types(found) == {}
-    assert "cuda does not work (it did not train within 0.5 s)" in found.notes[1]
+    assert "cuda does not work (it did not train within 0.5 s)" in str(found.notes[1])
 
 
 @pytest.mark.parametrize(
@@ -154,7 +160,7 @@ async def test_opencl_must_not_pick_another_gpu(tmp_path: Path, name: str, named
     found = await machine.resolve("gpu")
     assert bool(found.devices) is same
     if not same:
-        assert f"it trained on another device, {named}" in found.notes[1]
+        assert f"it trained on another device, {named}" in str(found.notes[1])
 
 
 async def test_a_workload_that_cannot_be_tried_is_believed(tmp_path: Path) -> None:

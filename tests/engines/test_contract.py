@@ -15,7 +15,7 @@ import pytest
 from benchmarks.instant import ENDLESS, NOWHERE, InstantEngine
 from gpusched.config import Cache, Config, Run
 from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.worker.messages import PipeMessage, Progress, SurveyedWindow, SurveyJob, SymbolWindows

@@ -15,9 +15,10 @@ from gpusched.core.events import BatchFinished, DeviceLost, DeviceRead, Event, U
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, Limits, PlannedWindow, Window, WindowKey
 from gpusched.core.states import Finished, State
 from gpusched.core.statuses import name_of
+from gpusched.devices.kind import Discovery
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.accounting import Accountant
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.nvidia.gpus import Gpus
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.condition import TroubleChanged
 from gpusched.engines.engine import Noticed, Verdict
@@ -153,8 +154,10 @@ async def supervised(
     with anyio.fail_after(30), store or Store.open(directory / "state" / "state.db") as opened:
         async with Machine(config, directory, Discovery(devices=devices, notes=())) as engine:
             if accountant is not None:
-                engine.accountant.close()
-                engine.accountant = accountant
+                gpus = engine.kinds["nvidia"]
+                assert isinstance(gpus, Gpus)
+                gpus.close()
+                gpus.accountant = accountant
             engine.memory = memory or engine.memory
             runtime = Runtime(PoolRules(config), opened, engine, bench)
             bench.engine, bench.supervisor = engine, runtime.supervisor

@@ -12,7 +12,8 @@ import pytest
 from gpusched.core.events import ChangeRequested, DeviceLost, DeviceRead
 from gpusched.core.model import Device, Reading
 from gpusched.core.states import Queued
-from gpusched.devices.nvidia.accounting import UNKNOWN, Accountant, Accounted
+from gpusched.devices.kind import UNKNOWN, Accounted
+from gpusched.devices.nvidia.accounting import Accountant
 from gpusched.supervisor import attempts
 from tests.supervisor.support import Bench, make_batch, plan, supervised
 

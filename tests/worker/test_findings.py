@@ -11,7 +11,7 @@ import pytest
 from gpusched.config import Cache, Config
 from gpusched.core.model import BatchSpec, DataNote, PlannedWindow, Window
 from gpusched.core.planning import Plan, action
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor.survey import Findings, Survey
 from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SymbolWindows

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpusched.config import BadValue, Cache, Config
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 from gpusched.engines.engine import Engine
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor.settings import SettingsUnchecked, check_settings

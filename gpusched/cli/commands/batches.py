@@ -16,12 +16,11 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
 from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
-from gpusched.client.programs import with_command
+from gpusched.client.programs import with_code, with_command
 from gpusched.client.sweep import asked_points, origins_of_points, with_points
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem
 from gpusched.core import planning
-from gpusched.core.entry import parse
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.totals import device_object
 from gpusched.errors import InputError, UsageError
@@ -46,11 +45,6 @@ class NoTimelineHere(UsageError):
 class NoDataRoot(InputError):
     problem = "the data root {path} cannot be read: {why}"
     remedy = "give --data-root, or set data.root in config.toml"
-
-
-class NoWorkloadFile(InputError):
-    problem = "there is no workload in {path}: No such file"
-    remedy = "name it as --workload ./file.py:function, or as package.module:function"
 
 
 class NotLoadable(InputError):
@@ -148,20 +142,6 @@ def ask(options: argparse.Namespace) -> Ask:
         terms=given_terms(loaded, options.priority),
         origins=origins_of(spec.workload, loaded.origins | places),
     )
-
-
-def with_code(config: Config) -> Config:
-    """The configuration with the directory of its workload's code, if that is here. Raises NoWorkloadFile."""
-    entry = parse(config.run.workload)
-    assert entry is not None
-    place = Path(entry.directory or Path.cwd()).joinpath(*entry.module.split("."))
-    is_here = place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
-    if entry.directory and not is_here:
-        raise NoWorkloadFile(path=f"{place}.py")
-    located = f"{Path.cwd()}:{entry.name}"
-    if entry.directory or not is_here or parse(located) is None or entry.module.partition(".")[0] == "gpusched":
-        return config
-    return msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, workload=located))
 
 
 def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpusched.analysis.comparison import Comparison, Difference, compare, comparison_object
 from gpusched.analysis.scores import Scored, of_index, of_lines
-from gpusched.cli.sources import to_daemon
+from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import Cell, on_terminal, print_json, print_listing
 from gpusched.errors import DONE
 from gpusched.results import INDEX, read_index
@@ -35,14 +35,12 @@ def compare_batches(options: argparse.Namespace) -> int:
 
 
 def _scored(options: argparse.Namespace, name: str) -> list[Scored]:
-    """The windows with a model of a run's directory, or of a batch of the daemon. Raises NoResults, DaemonError."""
-    path = Path(name)
-    if path.is_dir():
-        return of_index(read_index(path / INDEX))
-    if path.is_file():
-        return of_index(read_index(path))
-    with to_daemon(options) as daemon:
-        return of_lines(daemon.results(name))
+    """The windows with a model: of an index, or of a batch as `of_batch` finds it. Raises NoResults."""
+    for index in (Path(name), Path(name, INDEX)):
+        if index.is_file():
+            return of_index(read_index(index))
+    with of_batch(options, name) as (source, batch_id):
+        return of_lines(source.results(batch_id))
 
 
 def _row(found: Difference) -> list[Cell]:

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.model import DeviceChoice, DeviceType
+from gpusched.devices.kind import Note
 from gpusched.teacher.opencl import is_processor
 from gpusched.teacher.runtime import NCCL, remedy_for
 from gpusched.workload import Trial
@@ -140,11 +141,10 @@ def library_checks(imported: Mapping[str, Imported]) -> Iterator[Check]:
 # -- the machine -------------------------------------------------------------------------------------------------------
 
 
-def gpu_notes(notes: tuple[str, ...]) -> Iterator[Check]:
-    """The notes of the search for GPUs, each a message and, after a semicolon, its remedy."""
+def gpu_notes(notes: tuple[Note, ...]) -> Iterator[Check]:
+    """The notes of the search for GPUs."""
     for note in notes:
-        message, _, remedy = note.partition("; ")
-        yield Check(name="gpu", status="warning", message=message, remedy=remedy or _ONLY_GPUS)
+        yield Check(name="gpu", status="warning", message=note.message, remedy=note.remedy or _ONLY_GPUS)
 
 
 def device_check(

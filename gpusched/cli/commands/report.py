@@ -8,9 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpusched import artifacts, files
+from gpusched.analysis.comparison import compare
+from gpusched.analysis.content import Report
+from gpusched.analysis.page import page
+from gpusched.analysis.scores import of_lines
 from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import print_json
-from gpusched.client.report import Report, page
+from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError
 from gpusched.protocol import ResultLine
 
@@ -21,16 +25,21 @@ class CannotWrite(InputError):
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write the report of a batch."""
+    """Write the report of a batch, or of a batch beside another one."""
     content = _content(options, options.batch)
-    path = Path(options.output or f"{content.batch.id}.html")
-    text = page(content)
+    path, comparison = Path(options.output or f"{content.batch.id}.html"), None
+    if options.other is not None:
+        other = _content(options, options.other)
+        metrics = [options.metric] if options.metric else []
+        comparison = compare(options.batch, options.other, of_lines(content.results), of_lines(other.results), metrics)
+    text = page(content, comparison)
     try:
         files.write_whole(path, (text.encode(),))
     except OSError as error:
         raise CannotWrite(path=path, why=error.strerror or error) from error
     if options.json:
-        print_json({"batch_id": content.batch.id, "report": str(path.absolute())})
+        written = {"batch_id": content.batch.id, "report": str(path.absolute())}
+        print_json(written | worth_object(content.batch.constants))
     else:
         print(path)  # noqa: T201
     return DONE

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import anyio
-import msgspec
 
 from gpusched.core.model import Device
+from gpusched.devices.kind import UNKNOWN, Accounted
 from gpusched.devices.nvidia.binding import nvml_binding
 from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 
@@ -24,32 +24,31 @@ from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 PATIENCE_S = 0.5
 
 
-class Accounted(msgspec.Struct, frozen=True):
-    """A process's use of a GPU; None: not known."""
-
-    #: peak memory
-    memory_bytes: int | None = None
-    #: time during which its kernels were executing
-    seconds: float | None = None
-
-
-UNKNOWN = Accounted()
-
 _Question = tuple[str, int, asyncio.Future[Accounted]]
 
 
 class Accountant:
-    """Answers questions about processes on those `devices` that are in accounting mode, until `close`."""
+    """Answers questions about processes on those of the devices watched that are in accounting mode, until `close`."""
 
     def __init__(
         self, devices: Iterable[Device], *, patience_s: float = PATIENCE_S, sees_own_pids: bool | None = None
     ) -> None:
-        self._counting = {device.id for device in devices if device.accounting}
-        if not (in_initial_pid_namespace() if sees_own_pids is None else sees_own_pids):
-            self._counting.clear()  # NVML knows our processes by other PIDs
+        # Elsewhere NVML knows our processes by other PIDs.
+        self._sees_own_pids = in_initial_pid_namespace() if sees_own_pids is None else sees_own_pids
+        self._counting: set[str] = set()
+        #: devices whose driver was too slow: never asked again
+        self._slow: set[str] = set()
         self._patience_s = patience_s
         self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
-        if self._counting:
+        self._started = False
+        self.watch(devices)
+
+    def watch(self, devices: Iterable[Device]) -> None:
+        """Account for processes on these devices from now on, and on no others."""
+        counting = {device.id for device in devices if device.accounting and self._sees_own_pids}
+        self._counting = counting - self._slow
+        if self._counting and not self._started:
+            self._started = True
             # A daemon thread: a blocked call must not keep the process from ending.
             threading.Thread(target=self._answer_all, name="nvml", daemon=True).start()
 
@@ -64,26 +63,32 @@ class Accountant:
         self._questions.put((device_id, pid, answer))
         with anyio.move_on_after(self._patience_s):
             return await answer
-        self._counting.discard(device_id)  # its driver is too slow: never asked again
+        self._slow.add(device_id)
+        self._counting.discard(device_id)
         return UNKNOWN
 
     def _answer_all(self) -> None:
         nvml = nvml_binding()
-        handles: dict[str, Any] = {}
-        with contextlib.suppress(nvml.NVMLError):
-            nvml.nvmlInit()
         while (question := self._questions.get()) is not None:
             device_id, pid, answer = question
             accounted = UNKNOWN
             with contextlib.suppress(nvml.NVMLError):
-                if device_id not in handles:
-                    handles[device_id] = nvml.nvmlDeviceGetHandleByUUID(device_id)
-                accounted = _read(nvml.nvmlDeviceGetAccountingStats(handles[device_id], pid))
+                accounted = _ask(nvml, device_id, pid)
             # the loop may have been closed while the call was blocked
             with contextlib.suppress(RuntimeError):
                 answer.get_loop().call_soon_threadsafe(_set, answer, accounted)
-        with contextlib.suppress(nvml.NVMLError):
-            nvml.nvmlShutdown()
+
+
+def _ask(nvml: Any, device_id: str, pid: int) -> Accounted:
+    """Ask in a session of its own. Raises NVMLError.
+
+    While the sampler has one, that costs next to nothing; one that stayed open would hide cards that come later.
+    """
+    nvml.nvmlInit()
+    try:
+        return _read(nvml.nvmlDeviceGetAccountingStats(nvml.nvmlDeviceGetHandleByUUID(device_id), pid))
+    finally:
+        nvml.nvmlShutdown()
 
 
 def _read(stats: Any) -> Accounted:

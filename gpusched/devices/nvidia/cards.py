@@ -14,19 +14,9 @@ from typing import Any
 import msgspec
 
 from gpusched.core.model import Device, DeviceType
+from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.nvidia.binding import nvml_binding
 from gpusched.devices.nvidia.mask import Gpu, visible
-
-
-class Discovery(msgspec.Struct, frozen=True, kw_only=True):
-    """The GPUs and MIG instances that may be used, and sentences for people about those that are missing or limited."""
-
-    devices: tuple[Device, ...]
-    notes: tuple[str, ...]
-    #: version of the NVIDIA driver; None if it does not answer
-    driver: str | None = None
-    #: every GPU has answered: one that is not among `devices` cannot be used, or does not exist
-    complete: bool = False
 
 
 def discover(
@@ -47,20 +37,20 @@ def discover(
         nvml = nvml_binding()
         nvml.nvmlInit()
     except ImportError:
-        return _none("the nvidia-ml-py package is not installed: GPUs cannot be used")
+        return _none(Note("the nvidia-ml-py package is not installed: GPUs cannot be used"))
     except Exception as error:
         return _none(_why_no_nvml(error, root))
     try:
         cards, notes, complete = _inventory(nvml)
         if not cards:
             return Discovery(
-                devices=(), notes=(*notes, "the NVIDIA driver reports no GPU that can be used"), complete=complete
+                devices=(), notes=(*notes, Note("the NVIDIA driver reports no GPU that can be used")), complete=complete
             )
         shown = visible(mask, [Gpu(uuid=card.uuid, instances=card.instances) for card in cards])
         if shown.problem:
-            notes.append(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}")
+            notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}"))
         if not shown.uuids and any(card.usable for card in cards):
-            notes.append(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool")
+            notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"))
         devices = tuple(
             Device(
                 id=uuid,
@@ -81,10 +71,14 @@ def discover(
         driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
         return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete)
     except Exception as error:
-        return _none(f"the NVIDIA driver fails ({error}): GPUs cannot be used; look at `nvidia-smi` and `dmesg`")
+        return _none(Note(f"the NVIDIA driver fails ({error}): GPUs cannot be used", LOOK_AT))
     finally:
         with contextlib.suppress(Exception):
             nvml.nvmlShutdown()
+
+
+#: remedy where the driver or a card fails
+LOOK_AT = "look at `nvidia-smi` and `dmesg`"
 
 
 class CudaAbilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,43 +139,45 @@ class _Card(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.uuid in self.usable else tuple(self.usable)
 
 
-def _none(*notes: str) -> Discovery:
+def _none(*notes: Note) -> Discovery:
     return Discovery(devices=(), notes=notes)
 
 
-def _why_no_nvml(error: Exception, root: Path) -> str:
+def _why_no_nvml(error: Exception, root: Path) -> Note:
     # NVML has no error code for this: it answers that the driver is not loaded, or with an unknown error.
     if (root / "proc/driver/nvidia/version").exists() and not (root / "dev/nvidiactl").exists():
-        return (
+        return Note(
             "the NVIDIA driver is loaded but /dev/nvidiactl is not there, as in a container that was started without"
-            " its device nodes: GPUs cannot be used; start it with `--gpus all`"
+            " its device nodes: GPUs cannot be used",
+            "start it with `--gpus all`",
         )
     nvml = nvml_binding()
     match getattr(error, "value", None):
         case nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-            return (
-                "no NVIDIA driver is installed here (libnvidia-ml.so.1 was not found): GPUs cannot be used;"
-                " in a container, start it with the NVIDIA runtime (`--gpus all`)"
+            return Note(
+                "no NVIDIA driver is installed here (libnvidia-ml.so.1 was not found): GPUs cannot be used",
+                "in a container, start it with the NVIDIA runtime (`--gpus all`)",
             )
         case nvml.NVML_ERROR_DRIVER_NOT_LOADED:
-            return "the NVIDIA driver is installed but not loaded: GPUs cannot be used; try `modprobe nvidia`"
+            return Note("the NVIDIA driver is installed but not loaded: GPUs cannot be used", "try `modprobe nvidia`")
         case nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-            return (
+            return Note(
                 "the NVIDIA driver's library and kernel module are of different versions, as after an update:"
-                " GPUs cannot be used; reload the module or restart the machine"
+                " GPUs cannot be used",
+                "reload the module or restart the machine",
             )
         case nvml.NVML_ERROR_NO_PERMISSION:
-            return (
-                "no permission to use the NVIDIA driver: GPUs cannot be used;"
-                " check the mode of /dev/nvidiactl and /dev/nvidia*"
+            return Note(
+                "no permission to use the NVIDIA driver: GPUs cannot be used",
+                "check the mode of /dev/nvidiactl and /dev/nvidia*",
             )
-    return f"the NVIDIA driver cannot be started ({error}): GPUs cannot be used; look at `nvidia-smi` and `dmesg`"
+    return Note(f"the NVIDIA driver cannot be started ({error}): GPUs cannot be used", LOOK_AT)
 
 
-def _inventory(nvml: Any) -> tuple[list[_Card], list[str], bool]:
+def _inventory(nvml: Any) -> tuple[list[_Card], list[Note], bool]:
     """Every GPU that answers, in PCI order; notes about them; whether all have answered."""
     cards: list[tuple[tuple[int, ...], _Card]] = []
-    notes: list[str] = []
+    notes: list[Note] = []
     unpersistent = []
     complete = True
     for index in range(nvml.nvmlDeviceGetCount()):
@@ -190,27 +186,25 @@ def _inventory(nvml: Any) -> tuple[list[_Card], list[str], bool]:
             name = nvml.nvmlDeviceGetName(handle)
             card = _card(nvml, handle, f"GPU {index} ({name})", name, notes)
         except nvml.NVMLError as error:
-            notes.append(f"GPU {index} does not answer ({error}): it is not used; look at `nvidia-smi` and `dmesg`")
+            notes.append(Note(f"GPU {index} does not answer ({error}): it is not used", LOOK_AT))
             complete = False
             continue
         cards.append((_pci_address(nvml, handle) or (0, 0, 0, index), card))
         if _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == nvml.NVML_FEATURE_DISABLED:
             unpersistent.append(str(index))
     if unpersistent:
-        notes.append(
-            f"persistence mode is off on GPU {', '.join(unpersistent)}: windows may wait seconds for the driver;"
-            " `nvidia-smi -pm 1` or nvidia-persistenced turns it on"
-        )
+        where = f"persistence mode is off on GPU {', '.join(unpersistent)}: windows may wait seconds for the driver"
+        notes.append(Note(where, "`nvidia-smi -pm 1` or nvidia-persistenced turns it on"))
     return [card for _, card in sorted(cards, key=lambda item: item[0])], notes, complete
 
 
-def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _Card:
+def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[Note]) -> _Card:
     uuid = nvml.nvmlDeviceGetUUID(handle)
     mode = _ask(nvml, nvml.nvmlDeviceGetComputeMode, handle)
     mig = _ask(nvml, nvml.nvmlDeviceGetMigMode, handle)
     usable: dict[str, _Part] = {}
     if mode == nvml.NVML_COMPUTEMODE_PROHIBITED:
-        notes.append(f"{title} is in PROHIBITED compute mode: it is not used; `nvidia-smi -c DEFAULT` opens it")
+        notes.append(Note(f"{title} is in PROHIBITED compute mode: it is not used", "`nvidia-smi -c DEFAULT` opens it"))
     elif mig is None or mig[0] != nvml.NVML_DEVICE_MIG_ENABLE:
         usable[uuid] = _Part(name, _total_memory(nvml, handle))
     else:
@@ -219,12 +213,11 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[str]) -> _C
                 _ask(nvml, nvml.nvmlDeviceGetName, part) or name, _total_memory(nvml, part)
             )
         if not usable:
-            notes.append(
-                f"{title} is in MIG mode and has no instances: it is not used; `nvidia-smi mig -cgi … -C` makes them"
-            )
+            without = f"{title} is in MIG mode and has no instances: it is not used"
+            notes.append(Note(without, "`nvidia-smi mig -cgi … -C` makes them"))
     exclusive = mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
     if exclusive:
-        notes.append(f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot")
+        notes.append(Note(f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot"))
     return _Card(
         uuid=uuid,
         usable=usable,

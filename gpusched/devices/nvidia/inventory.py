@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Discovery
 
 #: seconds between two looks; after an incomplete one the wait doubles each time, up to the second number
 LOOK_S, RARE_LOOK_S = 5.0, 300.0

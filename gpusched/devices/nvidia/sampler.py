@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 import anyio
-import msgspec
 
 from gpusched import clock
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import Device
-from gpusched.devices.nvidia.cards import Discovery
+from gpusched.devices.kind import Answers, Discovery, Seen
 from gpusched.devices.nvidia.inventory import Inventory
 from gpusched.devices.nvidia.readings import Corrupt, Gone, Reader, Unreadable, in_initial_pid_namespace
 
@@ -28,14 +27,7 @@ _WAIT_S = 1.0
 _PATIENCE = 10.0
 
 
-class Answers(msgspec.Struct, frozen=True):
-    """A device that was lost answers again: it has been reset."""
-
-    device_id: str
-
-
-Reported = DeviceRead | DeviceLost
-Noticed = Answers | Discovery
+Sampled = DeviceRead | DeviceLost
 
 
 class Sampler:
@@ -73,7 +65,7 @@ class Sampler:
         self._ids = tuple(ids)
 
     async def run(
-        self, deliver: Callable[[Reported], None], notice: Callable[[Noticed], None] = lambda noticed: None
+        self, deliver: Callable[[Sampled], None], notice: Callable[[Seen], None] = lambda noticed: None
     ) -> None:
         """Call `deliver` with every reading and loss, and `notice` with devices that answer again or have changed.
 
@@ -84,7 +76,7 @@ class Sampler:
         stop = threading.Event()
         loop = asyncio.get_running_loop()
 
-        def pass_on(event: Reported | Noticed) -> None:
+        def pass_on(event: Sampled | Seen) -> None:
             if stop.is_set():
                 return
             if isinstance(event, Answers | Discovery):
@@ -92,7 +84,7 @@ class Sampler:
             else:
                 deliver(event)
 
-        def post(event: Reported | Noticed) -> None:
+        def post(event: Sampled | Seen) -> None:
             # the loop may have been closed while a call was blocked
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(pass_on, event)
@@ -104,7 +96,7 @@ class Sampler:
         finally:
             stop.set()
 
-    def _sample(self, stop: threading.Event, post: Callable[[Reported | Noticed], None]) -> None:
+    def _sample(self, stop: threading.Event, post: Callable[[Sampled | Seen], None]) -> None:
         reader: Reader | None = None
         ids: tuple[str, ...] = ()
         due: dict[str, float] = {}
@@ -142,7 +134,7 @@ class Sampler:
         if reader is not None:
             reader.close()
 
-    def _read(self, reader: Reader, device_id: str, lost: set[str], post: Callable[[Reported | Noticed], None]) -> bool:
+    def _read(self, reader: Reader, device_id: str, lost: set[str], post: Callable[[Sampled | Seen], None]) -> bool:
         """Read a device and post the outcome; return whether it answered. `lost` are the devices that are gone."""
         try:
             reading = reader.read(device_id, self._wall())
@@ -172,7 +164,7 @@ class Sampler:
         until: float,
         reader: Reader | None,
         stop: threading.Event,
-        post: Callable[[Reported | Noticed], None],
+        post: Callable[[Sampled | Seen], None],
     ) -> None:
         """Wait for the next round, and meanwhile for events of the driver if it has any."""
 

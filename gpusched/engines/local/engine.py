@@ -18,18 +18,23 @@ from gpusched.command import imports
 from gpusched.config import Config
 from gpusched.core.events import Event, HostRead
 from gpusched.core.failures import Exit, Killer
-from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowKey, WindowResult
+from gpusched.core.model import (
+    Batch,
+    BatchSpec,
+    Device,
+    DeviceChoice,
+    DeviceKind,
+    PlannedWindow,
+    WindowKey,
+    WindowResult,
+)
 from gpusched.core.placement import types_for
 from gpusched.core.states import Usage
-from gpusched.devices.environment import environment
-from gpusched.devices.host import read_host
+from gpusched.devices.host import Processors
+from gpusched.devices.kind import Answers, Discovery, Kind
 from gpusched.devices.memory import HostMemory
-from gpusched.devices.nvidia.accounting import Accountant
-from gpusched.devices.nvidia.cards import Discovery
-from gpusched.devices.nvidia.inventory import Inventory
-from gpusched.devices.nvidia.sampler import Answers, Sampler
+from gpusched.devices.nvidia.gpus import Gpus
 from gpusched.devices.processors import this_machine
-from gpusched.devices.slots import look
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import End, Found, LeftBehind, LogPiece, Noticed, OnMessage, OnStuck, Verdict
 from gpusched.engines.local import leftovers, proc
@@ -39,6 +44,7 @@ from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
 from gpusched.worker.messages import Needs, ProcessEnd, SettingsJob, SurveyJob
+from gpusched.worker.threads import capped
 from gpusched.workload import device_fingerprint
 
 #: bytes in a piece of a log
@@ -61,7 +67,10 @@ class LocalEngine:
         self.machines: tuple[Found, ...] = (Found(this_machine(), found),)
         self.cache_dir = config.cache.dir
         self.memory = HostMemory()
-        self.accountant = Accountant(found.devices)
+        self.kinds: dict[DeviceKind, Kind] = {
+            "nvidia": Gpus(found, standing=standing, windows=self.memory.windows),
+            "host": Processors(self.memory),
+        }
         self.launcher = Launcher(
             log_path=state_dir / "launcher.log",
             search_path=None if standing else Path.cwd(),
@@ -70,11 +79,8 @@ class LocalEngine:
             mark=mark,
             condition=self.condition,
         )
-        self._warm_up = WarmUp(self.launcher, workload=config.run.workload, log_path=state_dir / "warm_up.log")
-        self.sampler = Sampler(
-            found.devices,
-            inventory=Inventory(look, found) if standing or found.devices else None,
-            windows=self.memory.windows,
+        self._warm_up = WarmUp(
+            self.launcher, self.environment, workload=config.run.workload, log_path=state_dir / "warm_up.log"
         )
         self._logs_dir = state_dir / "logs"
         self._mark = mark
@@ -89,7 +95,8 @@ class LocalEngine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.accountant.close()
+        for one in self.kinds.values():
+            one.close()
         with anyio.CancelScope(shield=True):
             await self.launcher.aclose()
 
@@ -102,13 +109,15 @@ class LocalEngine:
             notice(Found(here.machine, noticed) if isinstance(noticed, Discovery) else noticed)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.sampler.run, post, found_or_answers)
-            tasks.start_soon(read_host, post, self.memory)
+            for kind in self.kinds.values():
+                tasks.start_soon(kind.run, post, found_or_answers)
             for pid in self._undying:
                 tasks.start_soon(leftovers.watch, pid, self.condition)
 
-    def watch(self, ids: Iterable[str]) -> None:
-        self.sampler.watch(ids)
+    def watch(self, devices: Iterable[Device]) -> None:
+        watched = tuple(devices)
+        for name, kind in self.kinds.items():
+            kind.watch(device for device in watched if device.kind == name)
 
     async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
         await self._warm_up.judge(devices, wanted, tell)
@@ -126,7 +135,7 @@ class LocalEngine:
         process = await self.launcher.fork(
             window_job(batch, planned, device, self.cache_dir),
             log_path=self.log_path(log),
-            env=environment(device),
+            env=self.environment(device),
             cpus=device.cpus,
             memory_limit_bytes=limits.memory_limit_bytes or None,
             log_limit_bytes=limits.log_limit_bytes,
@@ -135,6 +144,10 @@ class LocalEngine:
         self._windows[process.pid] = WindowKey(batch.id, planned.window.label)
         self.memory.follow(process.pid, process.shared_bytes)
         return window
+
+    def environment(self, device: Device) -> dict[str, str | None]:
+        """The variables that pin a process to `device`, and limit it to the device's share of the cores."""
+        return self.kinds[device.kind].environment(device) | capped(device.threads)
 
     def forget(self, window: LocalWindow) -> None:
         """Take note that a window's process is gone."""
@@ -216,7 +229,7 @@ class LocalWindow:
             end = await self._process.wait(on_message, on_stuck)
         finally:
             self._engine.forget(self)
-        accounted = await self._engine.accountant.account(self._device.id, self.pid)
+        accounted = await self._engine.kinds[self._device.kind].account(self._device, self.pid)
         own = max(0, end.peak_memory_bytes - self._process.shared_bytes) if end.peak_memory_bytes else None
         return End(
             exit=self._exit(end),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpusched.command import imports
 from gpusched.config.workloads import settings_at
-from gpusched.core.model import Batch, Device, PlannedWindow
+from gpusched.core.model import CPU, Batch, Device, PlannedWindow
 from gpusched.core.placement import type_on
 from gpusched.worker.messages import WindowJob
 from gpusched.workload import Task
@@ -24,7 +24,7 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         cache_dir=str(cache_dir),
         settings=settings,
         device_type=type_on(device, batch.device),
-        device=device.id,
+        device=CPU if device.kind == "host" else device.id,
         threads=device.threads,
         name=window.label,
     )

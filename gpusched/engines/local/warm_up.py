@@ -20,7 +20,6 @@ import msgspec
 from gpusched.config import Config
 from gpusched.core.failures import last_words
 from gpusched.core.model import Device, DeviceChoice, DeviceType
-from gpusched.devices.environment import environment
 from gpusched.engines.engine import Verdict, WorkloadNotLoadable
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.logs import end_of_log, size_of_log
@@ -62,8 +61,17 @@ class WarmUp:
     such as a full memory.
     """
 
-    def __init__(self, launcher: Launcher, *, workload: str, log_path: Path) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        environment: Callable[[Device], dict[str, str | None]],
+        *,
+        workload: str,
+        log_path: Path,
+    ) -> None:
+        """`environment`: the variables that pin a process to a device."""
         self._launcher = launcher
+        self._environment = environment
         self._workload = workload
         self._log_path = log_path
         #: final trials by model and device type: successes, and types that LightGBM was not built with
@@ -127,7 +135,7 @@ class WarmUp:
                 process = await self._launcher.fork(
                     TrialJob(workload=self._workload, device_type=device_type, device=device.id),
                     log_path=self._log_path,
-                    env=environment(device),
+                    env=self._environment(device),
                     cpus=device.cpus,
                 )
                 end = await process.wait(on_message)

@@ -1,44 +1,44 @@
-"""The report of a batch: one HTML file that needs nothing else, drawn with plotly.
+"""The operator's part of a report: where time and resources went. Its figures are drawn by plotly.
 
-A timeline of the windows by slot with the devices' use and memory below it, seconds by phase, a metric by symbol and
-window, predicted and true remaining time, and tables. Everything that comes from a batch is
-untrusted text: it is escaped both for HTML and for plotly, which takes its labels for markup.
+A timeline of the windows by slot with the devices' use and memory below it, seconds by phase, predicted and true
+remaining time, and tables.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import html
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from gpusched.analysis.content import Report
+from gpusched.analysis.markup import instant, table, text
 from gpusched.client.drawing.palette import COLOURS, RETRIED
-from gpusched.client.drawing.report_frame import PAGE, STYLE
-from gpusched.client.drawing.text import clean, device_name, duration
+from gpusched.client.drawing.text import device_name, duration
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.reasons import general_reason
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import BatchSpec, DataNotes, Slot
+from gpusched.core.model import DataNotes, Slot
 from gpusched.core.samples import Sample
 from gpusched.core.states import Cancelled, Finished, Queued, Skipped, Starting
 from gpusched.core.statuses import OUTCOMES, words
 from gpusched.errors import InputError
-from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
+from gpusched.protocol import ResultLine
 
 #: reasons that the table of failures and skips lists
 MOST_REASONS = 50
-#: an attempt that failed and was followed by another one, among the outcomes of windows
 #: a line is broken where nothing was read for so many times as long as a sample covers
 GAP = 3
 #: characters of a reason that are shown at a bar
 HOVER_CHARS = 300
-#: pixels of a row of the timeline and of the heat map, and of the rest of a figure
+#: ends of windows at which the remaining time is drawn
+MOST_ENDS = 500
+#: pixels of a row of the timeline, and of the rest of a figure
 ROW, FRAME = 22, 150
 #: zoomed by dragging, set back by a double click
-_INTERACTION = {"displayModeBar": False, "responsive": True}
+_INTERACTION = '{"displayModeBar": false, "responsive": true}'
 
 
 class NoPlotly(InputError):
@@ -58,50 +58,10 @@ class _Bar(msgspec.Struct, frozen=True):
     text: str
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a report is made of."""
-
-    batch: BatchStatus
-    spec: BatchSpec
-    #: finished windows, in the order of finishing
-    results: Sequence[ResultLine]
-    samples: Sequence[Sample]
-    #: attempts that failed and were followed by another one, with the labels of their windows
-    retried: Sequence[tuple[str, AttemptLine]] = ()
-    #: versions in force where the windows were trained, by name
-    versions: dict[str, str]
-    #: name of the metric of the heat map, `validation_auc` for `{"validation": {"auc": …}}`; None: the first there is
-    metric: str | None = None
-    #: notes on the data, by symbol
-    notes: DataNotes = {}
-
-
-def page(report: Report) -> str:
-    """The HTML file. Raises NoPlotly."""
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise NoPlotly from None
-    results = report.results
-    sections = [
-        ("Timeline", _timeline(report)),
-        ("Seconds by phase", _phases(results)),
-        (*_heat_map(results, report.metric),),
-        ("Remaining time: what was said, and what it was", _calibration(results)),
-        ("Failures and skips", _reasons(results)),
-        ("About the data", _notes(report.notes)),
-        ("Configuration", _configuration(report)),
-    ]
-    body = "\n".join(f"<section><h2>{_text(title)}</h2>{content}</section>" for title, content in sections if content)
-    return PAGE.format(
-        title=_text(report.batch.id), style=STYLE, plotly=get_plotlyjs(), head=_head(report), body=body
-    )  # fmt: skip
-
-
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def _timeline(report: Report) -> str:
+def timeline(report: Report) -> str:
     """Windows by slot; below, on the same axis of time, the use and the memory of each device."""
     from plotly.subplots import make_subplots
 
@@ -109,7 +69,7 @@ def _timeline(report: Report) -> str:
     if not bars and not samples:
         return ""
     slots = sorted({bar.slot for bar in bars})
-    names = {slot: f"{slot.index} {_markup(device_name(slot.device_id))}" for slot in slots}
+    names = {slot: f"{slot.index} {text(device_name(slot.device_id))}" for slot in slots}
     height = max(6, len(names)) * ROW
     figure = make_subplots(
         rows=3,
@@ -127,8 +87,8 @@ def _timeline(report: Report) -> str:
                 orientation="h",
                 name=words(kind),
                 y=[names[bar.slot] for bar in drawn],
-                base=[_instant(bar.began) for bar in drawn],
-                x=[1000 * bar.seconds for bar in drawn],  # milliseconds, on an axis of dates
+                base=[instant(bar.began) for bar in drawn],
+                x=[round(1000 * bar.seconds, 1) for bar in drawn],  # milliseconds, on an axis of dates
                 marker={"color": COLOURS[kind], "line": {"width": 0.5, "color": "white"}},
                 hovertext=[f"{duration(bar.seconds)}, {bar.text}" for bar in drawn],
                 hoverinfo="text",
@@ -136,8 +96,8 @@ def _timeline(report: Report) -> str:
     for number, device in enumerate(dict.fromkeys(sample.device_id for sample in samples)):
         read = _with_gaps(sample for sample in samples if sample.device_id == device)
         shared = {
-            "x": [s and _instant(s.at) for s in read],
-            "name": _markup(device_name(device)),
+            "x": [s and instant(s.at) for s in read],
+            "name": text(device_name(device)),
             "legendgroup": device,
             "mode": "lines+markers",
             "line": {"color": _LINES[number % len(_LINES)], "width": 1.5},
@@ -156,7 +116,7 @@ def _timeline(report: Report) -> str:
     figure.update_yaxes(row=3, col=1, rangemode="tozero")
     figure.update_annotations(x=0, xanchor="left", font_size=12)
     figure.update_layout(barmode="overlay", bargap=0.15, hovermode="closest")
-    return _drawn(figure, height + 260 + FRAME)
+    return _drawn("timeline", figure, height + 260 + FRAME)
 
 
 def _bars(report: Report) -> Iterator[_Bar]:
@@ -172,8 +132,8 @@ def _bars(report: Report) -> Iterator[_Bar]:
 
 def _bar(kind: str, slot: Slot, began: float, ended: float, label: str, reason: str | None) -> _Bar:
     """A bar whose foreign text is cut to a length that somebody reads."""
-    text = _markup(label) + (f"<br>{_markup(reason[:HOVER_CHARS])}" if reason else "")
-    return _Bar(kind, slot, began, max(0.0, ended - began), text)
+    shown = text(label) + (f"<br>{text(reason[:HOVER_CHARS])}" if reason else "")
+    return _Bar(kind, slot, began, max(0.0, ended - began), shown)
 
 
 def _with_gaps(samples: Iterable[Sample]) -> list[Sample | None]:
@@ -186,7 +146,7 @@ def _with_gaps(samples: Iterable[Sample]) -> list[Sample | None]:
     return found
 
 
-def _phases(results: Sequence[ResultLine]) -> str:
+def phases(results: Sequence[ResultLine]) -> str:
     """How long each phase took, window by window."""
     import plotly.graph_objects as go
 
@@ -196,44 +156,16 @@ def _phases(results: Sequence[ResultLine]) -> str:
         return ""
     figure = go.Figure()
     for name in names:
-        seconds = [line.phases[name] for line in trained if line.phases and name in line.phases]
+        seconds = [round(line.phases[name], 5) for line in trained if line.phases and name in line.phases]
         figure.add_box(
-            x=seconds, name=f"{_markup(name)} ({duration(sum(seconds))})", boxpoints="outliers", marker={"size": 3}
+            x=seconds, name=f"{text(name)} ({duration(sum(seconds))})", boxpoints="outliers", marker={"size": 3}
         )
     figure.update_layout(showlegend=False, xaxis_title="seconds; in brackets, of all")
     figure.update_yaxes(autorange="reversed")
-    return _drawn(figure, len(names) * 34 + FRAME)
+    return _drawn("phases", figure, len(names) * 34 + FRAME)
 
 
-def _heat_map(results: Sequence[ResultLine], metric: str | None) -> tuple[str, str]:
-    """A metric by symbol and window: title and drawing."""
-    import plotly.graph_objects as go
-
-    values = {(line.symbol, line.start.isoformat()): _numbers(line.metrics) for line in results if line.metrics}
-    known = list(dict.fromkeys(name for numbers in values.values() for name in numbers))
-    name = metric or next((n for n in ("validation_auc", "validation_accuracy") if n in known), next(iter(known), None))
-    if name is None:
-        return "", ""
-    symbols = sorted({symbol for symbol, _ in values})
-    starts = sorted({start for _, start in values})
-    figure = go.Figure(
-        go.Heatmap(
-            z=[[values.get((symbol, start), {}).get(name) for start in starts] for symbol in symbols],
-            x=starts,
-            y=[_markup(symbol) for symbol in symbols],
-            colorscale="Viridis",
-            xgap=1,
-            ygap=1,
-            hovertemplate="%{y}, from %{x}: %{z:.4f}<extra></extra>",
-            colorbar={"thickness": 12},
-        )
-    )
-    figure.update_xaxes(type="category", title="first day of the window")
-    figure.update_yaxes(type="category", autorange="reversed")
-    return f"{name} by symbol and window", _drawn(figure, len(symbols) * ROW + FRAME)
-
-
-def _calibration(results: Sequence[ResultLine]) -> str:
+def remaining_time(results: Sequence[ResultLine]) -> str:
     """At the end of each launched window, the remaining time that live screens showed, and the true one."""
     import plotly.graph_objects as go
 
@@ -252,11 +184,13 @@ def _calibration(results: Sequence[ResultLine]) -> str:
             at.append(move.at - began)
             said.append(left)
             was.append(ends[-1] - move.at)
+    step = -(-len(at) // MOST_ENDS) or 1
+    at, said, was = ([round(number, 6) for number in numbers[::step]] for numbers in (at, said, was))
     figure = go.Figure()
     figure.add_scatter(x=at, y=was, name="was", mode="lines", line={"color": COLOURS["succeeded"]})
     figure.add_scatter(x=at, y=said, name="said", mode="lines", line={"color": COLOURS["timed_out"], "dash": "dot"})
     figure.update_layout(xaxis_title="seconds since the first launch", yaxis_title="seconds left")
-    return _drawn(figure, 240 + FRAME)
+    return _drawn("remaining", figure, 240 + FRAME)
 
 
 def _moves(results: Iterable[ResultLine]) -> Iterator[WindowMoved]:
@@ -273,7 +207,8 @@ def _moves(results: Iterable[ResultLine]) -> Iterator[WindowMoved]:
             yield WindowMoved(key=line.key, old=placed, new=new, reason="", at=max(line.started_at, line.ended_at))
 
 
-def _drawn(figure: Any, height: int) -> str:
+def _drawn(name: str, figure: Any, height: int) -> str:
+    """A figure that is drawn once plotly is there; `name` is its element's."""
     figure.update_layout(
         height=height,
         template="plotly_white",
@@ -283,59 +218,44 @@ def _drawn(figure: Any, height: int) -> str:
     )
     figure.update_yaxes(automargin=True)
     figure.update_xaxes(automargin=True)
-    drawn: str = figure.to_html(full_html=False, include_plotlyjs=False, config=_INTERACTION)
-    return drawn
+    drawn = json.loads(figure.to_json())
+    traces, layout = (json.dumps(drawn[part], separators=(",", ":")) for part in ("data", "layout"))
+    call = f'Plotly.newPlot("{name}", {traces}, {layout}, {_INTERACTION})'.replace("<", "\\u003c")
+    return f'<div id="{name}"></div><script>later(() => {call})</script>'
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
-def _head(report: Report) -> str:
-    batch, counts = report.batch, report.batch.counts
-    parts = [
-        f'<span style="color:{COLOURS[name]}"><b>{counts[name]}</b> {words(name)}</span>'
-        for name in OUTCOMES
-        if counts.get(name)
-    ]
-    waiting = sum(count for name, count in counts.items() if name not in OUTCOMES)
-    if waiting:
-        parts.append(f"<span><b>{waiting}</b> not finished</span>")
-    ended = batch.finished_at or max((line.finished_at for line in report.results), default=batch.submitted_at)
-    took = max(0.0, ended - batch.submitted_at)
-    state = batch.state if batch.held_reason is None else f"held: {batch.held_reason}"
-    about = f"{_instant(batch.submitted_at)[:19]} UTC · {duration(took)} · {state} · {batch.output_dir}"
-    return f"<p class=counts>{' · '.join(parts)}</p><p>{_text(about)}</p>"
-
-
-def _reasons(results: Iterable[ResultLine]) -> str:
-    reasons = Counter(
+def reasons(results: Iterable[ResultLine]) -> str:
+    counted = Counter(
         (line.status, general_reason(line.reason, line.symbol))
         for line in results
         if line.reason and line.status != "succeeded"
     )
-    if not reasons:
+    if not counted:
         return ""
-    rows = [(count, words(status), reason) for (status, reason), count in reasons.most_common(MOST_REASONS)]
-    left_out = len(reasons) - len(rows)
-    table = _table(("windows", "outcome", "reason"), rows, "reasons")
-    return table + (f"<p>and {left_out} other reasons</p>" if left_out else "")
+    rows = [(count, words(status), reason) for (status, reason), count in counted.most_common(MOST_REASONS)]
+    left_out = len(counted) - len(rows)
+    listed = table(("windows", "outcome", "reason"), rows, "reasons")
+    return listed + (f"<p>and {left_out} other reasons</p>" if left_out else "")
 
 
-def _notes(notes: DataNotes) -> str:
+def about_data(notes: DataNotes) -> str:
     if not notes:
         return ""
     shown = list(notes.items())[:MOST_REASONS]
     rows = [(symbol, "; ".join(note.text for note in found)) for symbol, found in shown]
     left_out = len(notes) - len(shown)
-    table = _table(("symbol", "what there is to know"), rows, "reasons")
-    return table + (f"<p>and {left_out} more symbols</p>" if left_out else "")
+    listed = table(("symbol", "what there is to know"), rows, "reasons")
+    return listed + (f"<p>and {left_out} more symbols</p>" if left_out else "")
 
 
-def _configuration(report: Report) -> str:
+def configuration(report: Report) -> str:
     asked = msgspec.to_builtins(report.spec)
     asked["symbols"] = f"{len(report.spec.symbols)}: {', '.join(report.spec.symbols)}"
     rows = [*report.versions.items(), *_flat(asked)]
-    return f"<details><summary>{len(rows)} values</summary>{_table(('', ''), rows)}</details>"
+    return f"<details><summary>{len(rows)} values</summary>{table(('', ''), rows)}</details>"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
@@ -343,30 +263,6 @@ def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
     for name, inner in value.items():
         rows += _flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else [(prefix + name, inner)]
     return rows
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[object]], kind: str = "plain") -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{_text(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table class={kind}><tr>{head}</tr>{body}</table>"
-
-
-def _text(text: str) -> str:
-    return html.escape(clean(text))
-
-
-#: plotly reads its labels as a subset of HTML
-_markup = _text
-
-
-def _instant(at: float) -> str:
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def _numbers(metrics: dict[str, Any] | None) -> dict[str, float]:
-    """Metrics on one level, those that are numbers."""
-    rows = _flat(metrics or {})
-    return {name.replace(".", "_"): value for name, value in rows if isinstance(value, int | float)}
 
 
 _LINES = ("#3b6fb6", "#c46a1b", "#2f9e6e", "#a04fb0", "#c4373a", "#6b6f76", "#13889b", "#8a6d1f")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -15,7 +17,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpusched.client.report import Report, page
+from gpusched.analysis.comparison import compare
+from gpusched.analysis.content import Report
+from gpusched.analysis.evidence import calibration, gather, roc
+from gpusched.analysis.page import page
+from gpusched.analysis.scores import NoMetric, of_lines
 from gpusched.client.views.batch import BatchView
 from gpusched.core.events import WindowMoved
 from gpusched.core.model import BatchSpec, DataNote, Slot, WindowKey, window_label
@@ -122,7 +128,7 @@ class Seen(HTMLParser):
 
 
 #: says on which kind of axis the browser has drawn the timeline, and where the bars of slot 0 begin
-TELLS_AXIS = """<script>addEventListener("load", () => {
+TELLS_AXIS = """<script>document.addEventListener("drawn", () => {
   const figure = document.querySelector(".js-plotly-plot"), bars = figure.querySelectorAll(".bars .point path")
   const left = [...bars].map(bar => bar.getBoundingClientRect().left).slice(0, 6).filter((_, i) => i % 2 == 0)
   const told = document.createElement("pre")
@@ -141,9 +147,12 @@ def test_has_all_of_its_parts_in_one_file() -> None:
     text = page(report(RESULTS))
     seen = Seen(text)
     assert re.findall("<h2>(.*?)</h2>", text) == [
+        "validation_auc of all windows, and by symbol",
+        "validation_auc by symbol and window",
+        "validation_auc over time",
+        "Windows",
         "Timeline",
         "Seconds by phase",
-        "validation_auc by symbol and window",
         "Remaining time: what was said, and what it was",
         "Failures and skips",
         "Configuration",
@@ -165,7 +174,7 @@ def test_what_is_known_of_the_data_is_in_it() -> None:
 
 
 def test_what_comes_from_a_batch_is_text_only() -> None:
-    harmless = Seen(page(report([*RESULTS, line(8, "failed", "why")])))
+    harmless = Seen(page(report([*RESULTS, line(8, "failed", "why", symbol="S9")])))
     evil = Seen(page(report([*RESULTS, line(8, "failed", EVIL, symbol=EVIL)], batch_id="mine")))
     assert evil.elements == harmless.elements
     assert not [name for name in evil.attributes if name.startswith("on")]
@@ -262,33 +271,192 @@ def test_a_reason_that_names_the_symbol_is_one_row() -> None:
 
 
 def test_another_metric() -> None:
-    assert "<h2>validation_f1 by symbol" in page(report(RESULTS, metric="validation_f1"))
+    scored = [msgspec.structs.replace(one, metrics={"loss": 3.0 + one.finished_at}) for one in RESULTS[:6]]
+    text = page(report([*scored, *RESULTS[6:]], metric="loss"))
+    assert "<h2>loss by symbol" in text
+    assert "median loss of 6 windows" in text
+    assert "of them above" not in text, "chance gives no loss"
+    with pytest.raises(NoMetric, match="no metric 'validation_f1'"):
+        page(report(RESULTS, metric="validation_f1"))
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_browser_draws_it(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(page(report([*RESULTS, line(8, "failed", EVIL, symbol=EVIL)])) + TELLS_AXIS)
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+# -- the quant's part --------------------------------------------------------------------------------------------------
+
+
+def test_the_first_screen_says_what_the_models_are_worth() -> None:
+    made = report(RESULTS)
+    batch = msgspec.structs.replace(made.batch, constants=2)
+    words = Seen(page(msgspec.structs.replace(made, batch=batch))).words
+    assert "0.250median validation_auc of 6 windows · 95 % interval" in words
+    assert "0%of them above 0.5" in words
+    assert "2of 6 models predict a constant: too few rows for num_leaves 7?" in words
+    assert "6 succeeded1 skipped1 failed" in words
+
+
+def test_the_heat_map_tells_apart_why_there_is_no_number() -> None:
+    constant = msgspec.structs.replace(line(4), constant=True)
+    undefined = msgspec.structs.replace(line(5), metrics={"validation": {"auc": None}})
+    late = msgspec.structs.replace(line(10), metrics={"validation": {"auc": 0.9}})
+    text = page(report([line(0), *RESULTS[6:], constant, undefined, late]))
+    table = text[text.index("<table class=heat>") :]
+    cells = re.findall(r"<td( class=\w+)?(?: title=\"(.*?)\")?>(.*?)</td>", table[: table.index("</table>")])
+    by_class = {name.partition("=")[2]: (title, shown) for name, title, shown in cells}
+    assert by_class["b7"] == ("", ".00")
+    assert by_class["a7"] == ("", ".90")
+    assert by_class["flat"] == ("", ".40")
+    assert by_class["none"] == ("", "–")
+    assert by_class["skip"][1] == "skipped"
+    assert by_class["fail"] == ("raised: ValueError: no", "failed")
+    assert by_class[""] == ("", "")
+
+
+def test_points_of_a_sweep_are_ranked() -> None:
+    swept = [
+        msgspec.structs.replace(
+            line(number),
+            key=WindowKey("mine", f"{line(number).key.label}_num_leaves={point}"),
+            point=f"num_leaves={point}",
+            metrics={"validation": {"auc": value}},
+        )
+        for number in range(3)
+        for point, value in ((7, 0.5), (31, 0.7))
+    ]
+    made = report(swept)
+    spec = msgspec.structs.replace(
+        made.spec, points={f"num_leaves={leaves}": {"lightgbm.num_leaves": leaves} for leaves in (7, 31)}
+    )
+    words = Seen(page(msgspec.structs.replace(made, spec=spec))).words
+    assert "Points of the sweeplightgbm.num_leaveswindowsmedian validation_auc" in words
+    assert "3130.70000.7000 to 0.7000100%0730.50000.5000 to 0.50000%0-0.2000-0.2000 to -0.2000" in words
+
+
+def test_what_the_files_of_results_tell(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        rows = "".join(f"2024,validation,{int(row > 4)},{row / 10}\n" for row in range(10)) + "2024,,,0.5\n"
+        table = gzip.compress(f"ts,split,label,probability\n2024,train,1,0.1\n{rows}".encode())
+        (tmp_path / str(number) / "predictions.csv.gz").write_bytes(table if number else table[:40])
+        (tmp_path / str(number) / "feature_importance.csv").write_text("feature,gain,split\nrsi,3,1\nsma,1,1\n")
+    lines = [msgspec.structs.replace(line(n), artifacts_path=str(tmp_path / str(n))) for n in range(4)]
+    found = gather(lines)
+    assert (found.read, found.windows, len(found.labels)) == (2, 4, 20)
+    assert found.importances == {"rsi": [0.75] * 3, "sma": [0.25] * 3}
+    assert [(bin.predicted, bin.observed, bin.rows) for bin in calibration(found)][::9] == [(0, 0, 2), (0.9, 1, 2)]
+    assert roc(found)[:2] == [(0.0, 0.0), (0.0, 0.2)]
+    assert roc(found)[-1] == (1.0, 1.0)
+    words = Seen(page(report(lines))).words
+    assert "20 validation rows of 2 of 4 windows" in words
+    assert "over 3 models" in words
+
+
+def test_two_batches_are_side_by_side() -> None:
+    better = [msgspec.structs.replace(one, metrics={"validation": {"auc": 0.9}}) for one in RESULTS[1:6]]
+    text = page(report(RESULTS), compare("mine", "other", of_lines(RESULTS), of_lines(better)))
+    words = Seen(text).words
+    assert "mine and other side by side" in words
+    assert "validation_auc0.30000.9000+0.6000" in words
+    assert "5 windows in both; 1 only in A" in words
+
+
+def many(windows: int) -> Report:
+    """A batch of real size: long labels, all metrics, a failure in fifty."""
+    chance = random.Random(1)
+    lines = []
+    for number in range(windows):
+        status, reason = ("succeeded", None) if number % 50 else ("failed", "raised: " * 20)
+        one = line(3 * (number // 700), status, reason, symbol=f"SYMBOL{number % 700}")
+        one = msgspec.structs.replace(one, started_at=1000.0 + number, ended_at=1000.5 + number)
+        scores = {name: chance.random() for name in ("accuracy", "precision", "recall", "f1", "auc")}
+        counts = {"usable": 120, "train": 90, "validation": 24}
+        metrics = {"train": scores, "validation": scores} if number % 50 else None
+        phases = {name: chance.random() for name in ("load", "features", "dataset", "boosting", "metrics", "artifacts")}
+        place = f"/srv/research/gpusched-runs/symbols-3f2a/{one.key.label}"
+        lines.append(
+            msgspec.structs.replace(
+                one, metrics=metrics, sample_counts=counts, phases=phases, artifacts_path=place if metrics else None
+            )
+        )
+    return report(lines, read=range(512))
+
+
+def test_5000_windows_fit_in_5_megabytes() -> None:
+    text = page(many(5000))
+    assert len(text.encode()) < 5_000_000
+    assert "The 30 best and the 30 worst; 626 between" in text
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+
+needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+
+
+def browse(path: Path, *options: str) -> str:
+    """The elements of a page after its scripts have run."""
+    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
     done = subprocess.run(
         [
             "chromium",
+            *quiet,
+            f"--user-data-dir={path.parent / 'user'}",
+            "--virtual-time-budget=15000",
             *options,
-            f"--user-data-dir={tmp_path / 'user'}",
-            "--virtual-time-budget=5000",
             "--dump-dom",
-            path,
+            path.as_uri(),
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=True,
     )
-    assert done.stdout.count('class="main-svg"') >= 4, "each figure was drawn"
-    (told,) = re.findall(r"<pre>(.*?)</pre>", done.stdout)
+    return done.stdout
+
+
+@needs_browser
+def test_a_browser_draws_it(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page(report([*RESULTS, line(8, "failed", EVIL, symbol=EVIL)])) + TELLS_AXIS)
+    shown = browse(path)
+    assert shown.count('class="main-svg"') >= 4, "each figure was drawn"
+    (told,) = re.findall(r"<pre>(.*?)</pre>", shown)
     # The axis as the browser took it, and a bar's place on it: of as many pixels as it is late.
     kind, first, second, third = told.split()
     assert kind == "date"
     assert 0 < float(first) < float(second) < float(third)
     assert float(third) - float(second) == pytest.approx(float(second) - float(first), abs=1)
-    assert "onerror" not in Seen(done.stdout).attributes
+    assert "onerror" not in Seen(shown).attributes
+
+
+#: shows a report in a frame of a width; says how wide its content is, how many rows its table has, how many once it is
+#: searched, the best of its first metric once it is sorted, and how many figures were drawn
+FRAME = """<iframe src="report.html" style="width: WIDTHpx; height: 900px; border: 0"></iframe><script>
+const frame = document.querySelector("iframe")
+frame.addEventListener("load", () => frame.contentDocument.addEventListener("drawn", () => {
+  const page = frame.contentDocument, input = page.querySelector("#windows input")
+  const rows = () => page.querySelectorAll("#windows tbody tr")
+  const told = [page.documentElement.scrollWidth, rows().length]
+  input.value = "s1 failed"
+  input.dispatchEvent(new Event("input"))
+  told.push(rows().length)
+  input.value = ""
+  input.dispatchEvent(new Event("input"))
+  page.querySelectorAll("#windows th")[4].click()
+  told.push(rows()[0].children[4].textContent)
+  told.push(page.querySelectorAll(".main-svg").length)
+  const note = document.createElement("pre")
+  note.textContent = told.join(" ")
+  document.body.append(note)
+}))</script>"""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 400])
+def test_a_page_fits_its_window_and_its_table_is_searched_and_sorted(width: int, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(page(report([*RESULTS, line(10, "failed", "why")])))
+    (tmp_path / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
+    shown = browse(tmp_path / "frame.html", "--allow-file-access-from-files", "--window-size=1300,1000")
+    (told,) = re.findall(r"<pre>(.*?)</pre>", shown)
+    wide, rows, found, best, drawn = told.split()
+    assert int(wide) <= width
+    assert (int(rows), int(found), best) == (9, 1, "0.5000")
+    assert int(drawn) >= 4

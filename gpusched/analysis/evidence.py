@@ -1,0 +1,134 @@
+"""What the results' own files tell: predictions of the validation, and importances of features."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from gpusched.protocol import ResultLine
+
+PREDICTIONS = "predictions.csv.gz"
+IMPORTANCE = "feature_importance.csv"
+#: bytes of predictions that are read: five seconds. Of more, every second window is read, or every third, and so on
+MOST_BYTES = 16 * 1024 * 1024
+
+Floats = npt.NDArray[np.float64]
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the windows with a model."""
+
+    #: (n,) of the validation rows of all windows that were read: probability, and whether the label is 1
+    probabilities: Floats
+    labels: npt.NDArray[np.bool_]
+    #: windows whose predictions were read, and that have some
+    read: int
+    windows: int
+    #: by feature: its share of the gain in each model that has any
+    importances: dict[str, list[float]]
+
+
+def gather(results: Sequence[ResultLine]) -> Evidence:
+    """Read the files of results. What cannot be read is left out, and counted by `read`."""
+    places = [Path(line.artifacts_path) for line in results if line.artifacts_path is not None]
+    found = [(path, size) for place in places if (size := _size(path := place / PREDICTIONS))]
+    step = -(-sum(size for _, size in found) // MOST_BYTES) or 1
+    probabilities: list[float] = []
+    labels: list[bool] = []
+    read = 0
+    for path, _ in found[::step]:
+        rows = _validation(path)
+        read += rows is not None
+        for probability, label in rows or ():
+            probabilities.append(probability)
+            labels.append(label)
+    return Evidence(
+        probabilities=np.array(probabilities, np.float64),
+        labels=np.array(labels, np.bool_),
+        read=read,
+        windows=len(places),
+        importances=_importances(places),
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _validation(path: Path) -> list[tuple[float, bool]] | None:
+    """(probability, label is 1) of each row of the validation; None if the file cannot be read."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            return [(float(row["probability"]), row["label"] == "1") for row in rows if row["split"] == "validation"]
+    except (OSError, EOFError, zlib.error, KeyError, ValueError, TypeError):
+        return None
+
+
+def _importances(places: Sequence[Path]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for place in places:
+        try:
+            with (place / IMPORTANCE).open(encoding="utf-8", newline="") as file:
+                gains = {row["feature"]: float(row["gain"]) for row in csv.DictReader(file)}
+        except (OSError, KeyError, ValueError, TypeError):
+            continue
+        whole = sum(gains.values())
+        for name, gain in gains.items() if whole > 0 else ():
+            found.setdefault(name, []).append(gain / whole)
+    return found
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------
+
+
+class Bin(msgspec.Struct, frozen=True):
+    """Predictions in a range of probabilities."""
+
+    #: means of the predictions and of the labels
+    predicted: float
+    observed: float
+    rows: int
+
+
+def calibration(evidence: Evidence, bins: int = 10) -> list[Bin]:
+    """Predictions in ranges of equal width, from 0 to 1, and how often the label was 1; empty ranges are left out.
+
+    The reliability diagram of M. H. DeGroot and S. E. Fienberg, The Statistician 32 (1983).
+    """
+    number = np.minimum((evidence.probabilities * bins).astype(int), bins - 1)
+    found = []
+    for index in range(bins):
+        chosen = number == index
+        if rows := int(chosen.sum()):
+            predicted, observed = evidence.probabilities[chosen].mean(), evidence.labels[chosen].mean()
+            found.append(Bin(float(predicted), float(observed), rows))
+    return found
+
+
+def roc(evidence: Evidence, points: int = 200) -> list[tuple[float, float]]:
+    """The share of false alarms and of hits for each threshold, from (0, 0) to (1, 1), at most `points` of them.
+
+    Empty without both labels. T. Fawcett, Pattern Recognition Letters 27 (2006), algorithm 1.
+    """
+    positives = int(evidence.labels.sum())
+    negatives = len(evidence.labels) - positives
+    if not positives or not negatives:
+        return []
+    order = np.argsort(-evidence.probabilities, kind="stable")
+    scores, labels = evidence.probabilities[order], evidence.labels[order]
+    last = np.append(scores[1:] != scores[:-1], True)  # of rows that tie, only all together
+    hits = np.append(0, np.cumsum(labels)[last]) / positives
+    alarms = np.append(0, np.cumsum(~labels)[last]) / negatives
+    kept = np.unique(np.linspace(0, len(hits) - 1, points).round().astype(int))
+    return list(zip(alarms[kept].tolist(), hits[kept].tolist(), strict=True))
