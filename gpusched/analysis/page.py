@@ -36,7 +36,7 @@ def page(report: Report, comparison: Comparison | None = None) -> str:
         sections += _quality(report, metric, names)
     sections += [(name, content) for name, content in _operations(report) if content]
     title = report.batch.id if comparison is None else f"{comparison.a} and {comparison.b}"
-    note = constants_note(report.batch.constants, len(scored), report.spec.settings)
+    note = constants_note(report.batch.constants, len(scored), report.spec)
     tiles = quality.summary(scored, metric, report.batch.constants, note) if metric is not None else ""
     return PAGE.format(
         title=text(title),

@@ -86,7 +86,7 @@ class Onlooker:
                 held_reason=reason,
                 interrupted=stopped,
                 logs_dir=logs_dir,
-                settings=self._run.spec.settings,
+                spec=self._run.spec,
             )
             self._console.print(text)
             if self._advises:

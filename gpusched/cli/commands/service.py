@@ -192,7 +192,7 @@ def _wait(daemon: Connection, request: Ask, submitted: Submitted, *, as_json: bo
                 held_reason=batch.held_reason,
                 interrupted=False,
                 logs_dir=Path(daemon.daemon.state_dir) / "logs",
-                settings=detail.spec.settings,
+                spec=detail.spec,
             )
             render.open_console().print(summary)
             print_notes(detail.notes)
