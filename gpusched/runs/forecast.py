@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from gpusched.config import run_state_dir
-from gpusched.core.estimates import Estimates, guessed_seconds, makespan
+from gpusched.core.estimates import Estimates, guessed_seconds, makespan, work
 from gpusched.core.fastest import Timing
 from gpusched.core.model import BatchSpec, Choice, DeviceType
 from gpusched.core.planning import Plan
@@ -80,7 +80,11 @@ def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan
     # Where a batch uses both GPUs and the CPU, the GPUs do most of the work.
     types = pool.device_types(wanted)
     device_type: DeviceType = next((one for one in types if one != "cpu"), "cpu")
-    seconds = [estimates.seconds(spec.workload, device_type, window.usable_rows) for window in plan.to_train]
+    seconds = [
+        planned.window.expected_seconds
+        or estimates.seconds(work(spec.workload, planned.window.point), device_type, planned.usable_rows)
+        for planned in plan.to_train
+    ]
     timed = next((one for one in choice.expected if one.device_type == wanted), None) if choice is not None else None
     if None in seconds and timed is not None and not timed.at_least:
         return Forecast(plan=plan, seconds=timed.seconds, learned=True, choice=choice)

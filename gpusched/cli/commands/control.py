@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from gpusched.cli.commands.batches import load_config
 from gpusched.cli.commands.queries import print_devices
 from gpusched.cli.commands.service import status_object
 from gpusched.cli.sources import to_daemon
+from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.config import terms
@@ -96,8 +96,7 @@ def _change(options: argparse.Namespace, change: _Change, verb: WindowVerb) -> i
     with to_daemon(options) as daemon:
         changed = change(daemon, batch_id, label or None)
     if changed.not_durable is not None:
-        warning = f"{changed.not_durable}\n  it has taken effect, but is lost if the daemon ends before it is written"
-        print(warning, file=sys.stderr)  # noqa: T201
+        tell("warning", changed.not_durable, "it has taken effect, but is lost if the daemon ends before it is written")
     if options.json:
         answer = status_object(changed.batch) | {"changed": changed.windows}
         print_json(answer | ({"changes": changed.changes} if changed.changes else {}))
