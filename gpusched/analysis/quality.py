@@ -292,7 +292,8 @@ def windows(results: Sequence[ResultLine], names: Sequence[str]) -> str:
     metrics = list(names[:TABLED])
     columns = ["window", "symbol", "start", "status", *metrics, "rows", "constant", "seconds", "attempts", "reason"]
     rows = [_tabled(line, metrics) for line in results]
-    links = {line.key.label: Path(line.artifacts_path).as_uri() for line in results if line.artifacts_path}
+    places = {line.key.label: Path(line.artifacts_path) for line in results if line.artifacts_path}
+    links = {label: place.as_uri() for label, place in places.items() if place.is_absolute()}
     content = {"columns": columns, "fixed": metrics, "links": links, "rows": rows}
     data = json.dumps(content, separators=(",", ":"))
     head = "".join(f"<th>{text(name)}</th>" for name in columns)

@@ -278,6 +278,10 @@ def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
 
+def _again(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", metavar="BATCH[/LABEL]|DIR", help="a batch, a window of it, or a run's directory")
+
+
 def _forget(command: argparse.ArgumentParser) -> None:
     command.add_argument("batches", nargs="*", metavar="BATCH", help="finished batches")
     command.add_argument("--older-than", metavar="AGE", help="all that finished at least that long ago: 30d, 12h, 2w")
@@ -363,7 +367,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "cancel": ("commands.control:cancel", "end running windows, drop waiting ones", (_target, _json)),
     "hold": ("commands.control:hold", "start nothing more of it", (_target, _json)),
     "release": ("commands.control:release", "let a held batch or window go on", (_target, _json)),
-    "retry": ("commands.control:retry", "run failed or cancelled windows again", (_target, _json)),
+    "retry": ("commands.control:retry", "run failed or cancelled windows again", (_again, _json)),
     "priority": ("commands.control:priority", "place a batch before or behind others", (_priority, _json)),
     "forget": (
         "commands.forget:forget",

@@ -180,6 +180,13 @@ def test_what_comes_from_a_batch_is_text_only() -> None:
     assert not [name for name in evil.attributes if name.startswith("on")]
 
 
+def test_a_workload_without_metrics_has_its_windows() -> None:
+    bare = [msgspec.structs.replace(one, metrics={}, artifacts_path="not absolute") for one in RESULTS[:3]]
+    text = page(report(bare))
+    assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Windows", "Timeline"]
+    assert '"links":{}' in text
+
+
 def test_a_batch_without_results_or_readings_has_a_report() -> None:
     empty = report([])
     text = page(Report(batch=empty.batch, spec=empty.spec, results=[], samples=[], versions={}))
