@@ -13,11 +13,13 @@ from gpusched.analysis.content import Report
 from gpusched.analysis.evidence import gather
 from gpusched.analysis.frame import PAGE, SCRIPT, STYLE
 from gpusched.analysis.markup import instant, text
+from gpusched.analysis.operations import NoPlotly
 from gpusched.analysis.pairs import side_by_side
-from gpusched.analysis.scores import metric_names, of_lines, require_metric
+from gpusched.analysis.scores import Scored, metric_names, of_lines, require_metric
 from gpusched.client.drawing.palette import COLOURS
 from gpusched.client.drawing.text import duration
 from gpusched.core.statuses import OUTCOMES, words
+from gpusched.core.worth import constants_note
 
 Section = tuple[str, str]
 
@@ -32,10 +34,13 @@ def page(report: Report, comparison: Comparison | None = None) -> str:
     if comparison is not None:
         sections.append((f"{comparison.a} and {comparison.b} side by side", side_by_side(comparison)))
     if metric is not None:
-        sections += _quality(report, metric, names)
+        sections += _quality(report, metric, scored)
+    in_order = sorted(names, key=lambda name: name != metric)
+    sections.append(("Windows", quality.windows(report.results, in_order)))
     sections += [(name, content) for name, content in _operations(report) if content]
     title = report.batch.id if comparison is None else f"{comparison.a} and {comparison.b}"
-    tiles = quality.summary(scored, metric, report.batch.constants) if metric is not None else ""
+    note = constants_note(report.batch.constants, len(scored), report.spec)
+    tiles = quality.summary(scored, metric, report.batch.constants, note) if metric is not None else ""
     return PAGE.format(
         title=text(title),
         style=STYLE + quality.shades(),
@@ -46,18 +51,17 @@ def page(report: Report, comparison: Comparison | None = None) -> str:
     )
 
 
-def _quality(report: Report, metric: str, names: Sequence[str]) -> list[Section]:
-    results, scored = report.results, of_lines(report.results)
+def _quality(report: Report, metric: str, scored: Sequence[Scored]) -> list[Section]:
+    results = report.results
     evidence, ranked = gather(results), quality.by_symbol(scored, metric)
     left = quality.distribution(scored, metric) + _titled("Importance of features", quality.importances(evidence))
     right = quality.ranking(ranked, metric)
     return [
         (f"{metric} of all windows, and by symbol", f"<div class=pair><div>{left}</div><div>{right}</div></div>"),
-        ("Points of the sweep", quality.points(scored, metric)),
+        ("Points of the sweep", quality.points(scored, metric, report.spec.points)),
         (f"{metric} by symbol and window", quality.heat_map(results, metric)),
         (f"{metric} over time", quality.courses(ranked, metric)),
         ("Calibration and ROC", quality.predictions(evidence)),
-        ("Windows", quality.windows(results, [metric, *(name for name in names if name != metric)])),
     ]
 
 
@@ -104,5 +108,5 @@ def _packed_plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise operations.NoPlotly from None
+        raise NoPlotly from None
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpusched.analysis import charts
 from gpusched.analysis.bootstrap import interval, median
+from gpusched.analysis.comparison import Pair, difference
 from gpusched.analysis.evidence import Evidence, calibration, roc
 from gpusched.analysis.markup import table, text
 from gpusched.analysis.scores import Scored, numbers
+from gpusched.core.model import Parameters
 from gpusched.core.statuses import FAILURES, words
 from gpusched.protocol import ResultLine
 
@@ -35,8 +37,8 @@ def tile(value: str, label: str) -> str:
     return f"<div class=tile><b>{text(value)}</b><span>{text(label)}</span></div>"
 
 
-def summary(scored: Sequence[Scored], metric: str, constants: int) -> str:
-    """The main metric with its interval, the share that is better than chance, and models that predict a constant."""
+def summary(scored: Sequence[Scored], metric: str, constants: int, note: str) -> str:
+    """The main metric with its interval, the share better than chance, and models that predict a constant."""
     values = [window.metrics[metric] for window in scored if metric in window.metrics]
     undefined = len(scored) - len(values)
     tiles = []
@@ -52,7 +54,7 @@ def summary(scored: Sequence[Scored], metric: str, constants: int) -> str:
             told = f" · {between[0]:.0%} to {between[1]:.0%}" if between else ""
             tiles.append(tile(f"{statistics.fmean(better):.0%}", f"of them above {centre:g}{told}"))
     if scored:
-        tiles.append(tile(str(constants), f"of {len(scored)} models predict a constant"))
+        tiles.append(tile(str(constants), note.partition(" ")[2] or f"of {len(scored)} models predict a constant"))
     return "".join(tiles)
 
 
@@ -242,25 +244,45 @@ def predictions(evidence: Evidence) -> str:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def points(scored: Sequence[Scored], metric: str) -> str:
-    """The points of a sweep, the best median first."""
+def points(scored: Sequence[Scored], metric: str, parameters: Mapping[str, Parameters]) -> str:
+    """The points of a sweep, the best median first, and each against the best: on the same symbols and dates."""
     found: dict[str, list[Scored]] = {}
     for window in scored:
         if window.point and metric in window.metrics:
             found.setdefault(window.point, []).append(window)
     if len(found) < 2:
         return ""
-    rows: list[tuple[float, tuple[object, ...]]] = []
-    for name, windows in found.items():
-        values = [window.metrics[metric] for window in windows]
-        middle, between = statistics.median(values), interval(values, median)
-        told = f"{between[0]:.4f} to {between[1]:.4f}" if between else ""
-        share = "" if (c := centre_of(metric)) is None else f"{sum(v > c for v in values) / len(values):.0%}"
-        constants = sum(window.constant is True for window in windows)
-        rows.append((middle, (name, len(values), f"{middle:.4f}", told, share, constants)))
-    rows.sort(key=lambda row: -row[0])
-    names = ("point", "windows", f"median {metric}", "95 % interval", "above 0.5", "constant")
-    return f"<div class=scroll>{table(names, [row for _, row in rows])}</div>"
+    middles = {name: statistics.median(w.metrics[metric] for w in windows) for name, windows in found.items()}
+    ranked = sorted(found, key=lambda name: -middles[name])
+    swept = list(dict.fromkeys(key for name in ranked for key in parameters.get(name, {})))
+    rows = []
+    for name in ranked:
+        values = [window.metrics[metric] for window in found[name]]
+        own = [parameters.get(name, {}).get(key, "") for key in swept] if swept else [name]
+        above = "" if (c := centre_of(metric)) is None else f"{sum(v > c for v in values) / len(values):.0%}"
+        constants = sum(window.constant is True for window in found[name])
+        against = _against(found[ranked[0]], found[name], metric) if name != ranked[0] else ["", ""]
+        rows.append((*own, len(values), f"{middles[name]:.4f}", _between(interval(values, median)), above, constants,
+                     *against))  # fmt: skip
+    names = (*(swept or ["point"]), "windows", f"median {metric}", "95 % interval", "above 0.5", "constant",
+             "mean − best's", "95 % interval")  # fmt: skip
+    return f"<div class=scroll>{table(names, rows)}</div>"
+
+
+def _against(best: Sequence[Scored], other: Sequence[Scored], metric: str) -> list[str]:
+    """The mean difference to the best point, and its interval, over the windows that both have."""
+    places = {(window.symbol, window.start, window.end): window for window in best}
+    pairs = [
+        Pair(window=window.label, symbol=window.symbol, a=places[place].metrics, b=window.metrics)
+        for window in other
+        if (place := (window.symbol, window.start, window.end)) in places
+    ]
+    found = difference(metric, pairs)
+    return ["", ""] if found is None else [f"{found.difference:+.4f}", _between(found.interval, "+.4f")]
+
+
+def _between(found: tuple[float, float] | None, form: str = ".4f") -> str:
+    return "" if found is None else f"{found[0]:{form}} to {found[1]:{form}}"
 
 
 def windows(results: Sequence[ResultLine], names: Sequence[str]) -> str:
@@ -270,7 +292,8 @@ def windows(results: Sequence[ResultLine], names: Sequence[str]) -> str:
     metrics = list(names[:TABLED])
     columns = ["window", "symbol", "start", "status", *metrics, "rows", "constant", "seconds", "attempts", "reason"]
     rows = [_tabled(line, metrics) for line in results]
-    links = {line.key.label: Path(line.artifacts_path).as_uri() for line in results if line.artifacts_path}
+    places = {line.key.label: Path(line.artifacts_path) for line in results if line.artifacts_path}
+    links = {label: place.as_uri() for label, place in places.items() if place.is_absolute()}
     content = {"columns": columns, "fixed": metrics, "links": links, "rows": rows}
     data = json.dumps(content, separators=(",", ":"))
     head = "".join(f"<th>{text(name)}</th>" for name in columns)

@@ -44,7 +44,7 @@ def of_lines(lines: Iterable[ResultLine]) -> list[Scored]:
             symbol=line.symbol,
             start=line.start,
             end=line.end,
-            point=point_of(line.key.label, line.symbol, line.start, line.end),
+            point=line.point,
             metrics=numbers(line.metrics),
             constant=line.constant,
         )
@@ -67,18 +67,12 @@ def of_index(lines: Iterable[Mapping[str, Any]]) -> list[Scored]:
                     symbol=symbol,
                     start=start,
                     end=end,
-                    point=point_of(label, symbol, start, end),
+                    point=str(line.get("point") or ""),
                     metrics=numbers(line["metrics"]),
                     constant=line.get("constant"),
                 )
             )
     return scored
-
-
-def point_of(label: str, symbol: str, start: dt.date, end: dt.date) -> str:
-    """The name of a window's point, which its label ends with; empty if it is of no sweep, or has a name of its own."""
-    plain = f"{symbol}_{start}_to_{end}_"
-    return label[len(plain) :] if label.startswith(plain) else ""
 
 
 def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:

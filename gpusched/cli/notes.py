@@ -31,7 +31,7 @@ def print_notes(notes: DataNotes) -> None:
 def print_worth(detail: BatchDetail) -> None:
     """Print how many models predict a constant, if any, where `print_notes` prints."""
     models = detail.batch.counts.get("succeeded", 0) + detail.batch.counts.get("reused", 0)
-    if note := constants_note(detail.batch.constants, models, detail.spec.settings):
+    if note := constants_note(detail.batch.constants, models, detail.spec):
         from gpusched.client.drawing import terminal as render
 
         render.open_console(stderr=not on_terminal()).print(note, style="yellow", soft_wrap=True)

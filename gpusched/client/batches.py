@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import gpusched
 from gpusched.client.connection import Connection, connect
 from gpusched.client.following import follow
-from gpusched.client.programs import with_command
-from gpusched.client.sweep import with_points
+from gpusched.client.programs import with_code, with_command
+from gpusched.client.sweep import Params, given_points, origins_of_points, with_points
 from gpusched.client.symbols import Named, given_symbols, read_symbols, typed_symbols
 from gpusched.config import Loaded, batch_spec, load, origins_of, terms
 from gpusched.core.planning import name_problem
@@ -86,6 +86,7 @@ def submit(
     start: dt.date | str | None = None,
     end: dt.date | str | None = None,
     settings: Mapping[str, Any] | None = None,
+    params: Params = (),
     output: str | os.PathLike[str] | None = None,
     name: str | None = None,
     priority: int | None = None,
@@ -98,8 +99,9 @@ def submit(
     first and the last day. `settings` has any settings of config.toml by name, such as
     `{"data.root": "bars", "windows.days": 90, "lightgbm.num_leaves": 31}`; it takes precedence over the environment,
     and that over `config`, a configuration file, which is looked for as the commands do. Paths start at the current
-    directory.
-    `output` is the directory of the results, `name` the batch's id, and `socket` the daemon's.
+    directory. `params` makes a sweep: the values of settings, of which every combination is trained, such as
+    `{"lightgbm.num_leaves": [15, 31], "labels.horizon": [5, 7]}`, or a list of such points one by one. `output` is the
+    directory of the results, `name` the batch's id, and `socket` the daemon's.
 
     Raises GpuschedError: ConfigError for a setting, InputError for symbols or what the daemon refuses, UsageError, and
     DaemonError if none answers.
@@ -119,16 +121,17 @@ def submit(
     refuse_dates_twice(named, [(key, flag) for key, _, flag in flags])
     place = loaded.config.daemon.socket if socket is None else Path(socket).absolute()
     with connect(place) as daemon:
-        spec = batch_spec(loaded.config, named.symbols, windows=named.asked.windows, priority=priority or 0)
+        spec = batch_spec(with_code(loaded.config), named.symbols, windows=named.asked.windows, priority=priority or 0)
         spec, notes = with_command(spec, loaded)
-        spec = with_points(spec, named.asked.points, {})
+        spec = with_points(spec, named.asked.points, given_points(params))
+        places = origins_of_points((), "params", spec)
         submitted = daemon.submit(
             spec,
             source=named.source,
             name=name,
             output_dir=None if output is None else Path(output).absolute(),
             terms=given_terms(loaded, priority),
-            origins=origins_of(spec.workload, loaded.origins),
+            origins=origins_of(spec.workload, loaded.origins | places),
         )
         return Batch(submitted.batch.id, socket=daemon.path, notes=(*named.notes, *notes, *submitted.notes))
 

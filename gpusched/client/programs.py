@@ -1,4 +1,4 @@
-"""The command of a batch: its words from the settings, its program from this client's PATH and directory."""
+"""The program of a batch, as this client finds it: its command from PATH, its workload's module from here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,30 @@ import msgspec
 
 from gpusched.command import WORKLOAD, lookup, placeholders
 from gpusched.command.schema import Settings, split
-from gpusched.config import BadValue, Loaded
+from gpusched.config import BadValue, Config, Loaded
+from gpusched.core.entry import parse
 from gpusched.core.model import BatchSpec
+from gpusched.errors import InputError
 from gpusched.workload import BadParameters
+
+
+class NoWorkloadFile(InputError):
+    problem = "there is no workload in {path}: No such file"
+    remedy = "name it as --workload ./file.py:function, or as package.module:function"
+
+
+def with_code(config: Config) -> Config:
+    """The configuration with the directory of its workload's code, if that is here. Raises NoWorkloadFile."""
+    entry = parse(config.run.workload)
+    assert entry is not None
+    place = Path(entry.directory or Path.cwd()).joinpath(*entry.module.split("."))
+    is_here = place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
+    if entry.directory and not is_here:
+        raise NoWorkloadFile(path=f"{place}.py")
+    located = f"{Path.cwd()}:{entry.name}"
+    if entry.directory or not is_here or parse(located) is None or entry.module.partition(".")[0] == "gpusched":
+        return config
+    return msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, workload=located))
 
 
 def with_command(spec: BatchSpec, loaded: Loaded) -> tuple[BatchSpec, tuple[str, ...]]:

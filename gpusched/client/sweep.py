@@ -22,6 +22,9 @@ from gpusched.core.planning import windows_problem
 from gpusched.core.points import MOST_POINTS, Axis, point_name
 from gpusched.errors import InputError, UsageError
 
+#: a setting's values by its name, or points one by one
+Params = Mapping[str, Sequence[Any]] | Sequence[Parameters]
+
 
 class BadParam(UsageError):
     problem = "--param {text}: {why}"
@@ -80,6 +83,20 @@ def asked_points(
     if count > MOST_POINTS:
         raise TooManyPoints(count=f"{count:,}", most=f"{MOST_POINTS:,}")
     return points.points(axes) if wanted is None else points.sample(axes, wanted, seed or 0)
+
+
+def given_points(params: Params) -> dict[str, Parameters]:
+    """The points of a program: the grid of a mapping from settings to their values, or points one by one.
+
+    Raises TooManyPoints.
+    """
+    if isinstance(params, Mapping):
+        axes: list[Axis] = [[{key: value} for value in values] for key, values in params.items()]
+    else:
+        axes = [[*params]] if params else []
+    if (count := points.size(axes)) > MOST_POINTS:
+        raise TooManyPoints(count=f"{count:,}", most=f"{MOST_POINTS:,}")
+    return points.points(axes) if axes else {}
 
 
 def with_points(spec: BatchSpec, own: Mapping[str, Parameters], swept: Mapping[str, Parameters]) -> BatchSpec:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from gpusched.core.model import BatchSpec
 from gpusched.core.states import Finished, Reused, State, Succeeded
+
+#: parameters that leave few rows no split
+_LEAVES = ("num_leaves", "min_data_in_leaf")
 
 
 def is_constant(state: State) -> bool:
@@ -17,13 +20,17 @@ def is_constant(state: State) -> bool:
             return False
 
 
-def constants_note(constants: int, models: int, settings: Mapping[str, Any]) -> str:
-    """A sentence about the models that predict a constant, with the settings that are the usual cause; empty: none."""
+def constants_note(constants: int, models: int, spec: BatchSpec) -> str:
+    """A sentence about the models that predict a constant, with the settings that are the usual cause; empty: none.
+
+    A setting that the batch sweeps has no one value, and is left out.
+    """
     if not constants:
         return ""
     said = f"{constants} of {models} models {'predicts' if constants == 1 else 'predict'} a constant"
-    parameters = settings.get("lightgbm")
+    parameters = spec.settings.get("lightgbm")
     if not isinstance(parameters, Mapping):
         return said
-    names = [f"{name} {parameters[name]}" for name in ("num_leaves", "min_data_in_leaf") if name in parameters]
+    swept = {key for point in spec.points.values() for key in point}
+    names = [f"{name} {parameters[name]}" for name in _LEAVES if name in parameters and f"lightgbm.{name}" not in swept]
     return f"{said}: too few rows for {', '.join(names)}?" if names else said

@@ -197,8 +197,9 @@ class _Reports:
                 self.errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
             case WindowResult():
                 self.results.append(message)
-            case Error(kind=kind, message=text, traceback=traceback, place=place):
-                self.errors.append(Failure(kind=kind, message=text, traceback=traceback, place=place))
+            case Error(kind=kind, message=text, traceback=traceback, cause=cause, place=place):
+                told = Failure(kind=kind, message=text, traceback=traceback, cause=cause, place=place)
+                self.errors.append(told)
 
 
 def _refusal(error: LaunchError | OSError) -> Failure:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gpusched.workload import DeviceType, Report, Result, SurveyTask, SymbolSurvey, Task, Trial
 
 if TYPE_CHECKING:
@@ -45,9 +47,9 @@ def check_settings(settings: Settings) -> None:
     from gpusched.teacher.schema import LIGHTGBM_DEFAULTS
 
     if settings.lightgbm != LIGHTGBM_DEFAULTS:
-        from gpusched.teacher.training import try_parameters
+        from gpusched.teacher.training import try_once
 
-        try_parameters(settings.lightgbm)
+        try_once(msgspec.json.encode(settings.lightgbm))
 
 
 def survey(task: SurveyTask) -> SymbolSurvey:

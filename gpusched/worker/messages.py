@@ -231,7 +231,7 @@ class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed
     """
 
     symbol: str
-    what: Literal["no_data", "bad_data", "unknown"]
+    kind: Literal["no_data", "bad_data", "unknown"]
     reason: str
     remedy: str = ""
     #: None: all points
@@ -257,7 +257,8 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     kind: ErrorKind
     message: str
     traceback: str
-    #: as in `gpusched.core.states.Failure`
+    #: as in `gpusched.core.states.Failure`, and so the next
+    cause: str = ""
     place: str = ""
 
 

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 
 from gpusched.analysis.comparison import NothingInCommon, compare
-from gpusched.analysis.scores import NoMetric, Scored, metric_names, numbers, of_index, point_of
+from gpusched.analysis.scores import NoMetric, Scored, metric_names, numbers, of_index
 from gpusched.core.model import window_label
 
 DAY = dt.date(2022, 1, 1)
@@ -57,8 +57,7 @@ def test_scores_are_the_numbers_that_are_defined() -> None:
         "loss",
     ]
     date_range = {"start": "2022-01-01", "end": "2022-01-01"}
-    line = {"symbol": "A", "date_range": date_range, "window_label": "A_2022-01-01_to_2022-01-01_horizon=5"}
+    line = {"symbol": "A", "date_range": date_range, "window_label": "mine", "point": "horizon=5"}
     trained = line | {"status": "success", "metrics": {"auc": 0.5}}
     (found,) = of_index([trained, line | {"status": "failed", "metrics": None}])
     assert (found.point, found.metrics, found.constant) == ("horizon=5", {"auc": 0.5}, None)
-    assert point_of("mine", "A", DAY, DAY) == ""

@@ -180,6 +180,13 @@ def test_what_comes_from_a_batch_is_text_only() -> None:
     assert not [name for name in evil.attributes if name.startswith("on")]
 
 
+def test_a_workload_without_metrics_has_its_windows() -> None:
+    bare = [msgspec.structs.replace(one, metrics={}, artifacts_path="not absolute") for one in RESULTS[:3]]
+    text = page(report(bare))
+    assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Windows", "Timeline"]
+    assert '"links":{}' in text
+
+
 def test_a_batch_without_results_or_readings_has_a_report() -> None:
     empty = report([])
     text = page(Report(batch=empty.batch, spec=empty.spec, results=[], samples=[], versions={}))
@@ -266,8 +273,10 @@ def test_a_reason_that_names_the_symbol_is_one_row() -> None:
     text = Seen(
         page(report([line(n, "failed", f"bars of {s} differ", symbol=s) for n, s in enumerate(("GOOG13", "GOOG17"))]))
     ).words
-    assert "2failedbars of … differ" in text
-    assert "bars of GOOG" not in text
+    assert (
+        "2failedbars of … differ — of the first: bars of GOOG13 differGOOG13_2022-01-01_to_2022-01-10, GOOG17" in text
+    )
+    assert "bars of GOOG17" not in text
 
 
 def test_another_metric() -> None:
@@ -289,7 +298,7 @@ def test_the_first_screen_says_what_the_models_are_worth() -> None:
     words = Seen(page(msgspec.structs.replace(made, batch=batch))).words
     assert "0.250median validation_auc of 6 windows · 95 % interval" in words
     assert "0%of them above 0.5" in words
-    assert "2of 6 models predict a constant" in words
+    assert "2of 6 models predict a constant: too few rows for num_leaves 7?" in words
     assert "6 succeeded1 skipped1 failed" in words
 
 
@@ -314,15 +323,20 @@ def test_points_of_a_sweep_are_ranked() -> None:
     swept = [
         msgspec.structs.replace(
             line(number),
-            key=WindowKey("mine", f"{line(number).key.label}_leaves={point}"),
+            key=WindowKey("mine", f"{line(number).key.label}_num_leaves={point}"),
+            point=f"num_leaves={point}",
             metrics={"validation": {"auc": value}},
         )
         for number in range(3)
         for point, value in ((7, 0.5), (31, 0.7))
     ]
-    words = Seen(page(report(swept))).words
-    assert "Points of the sweep" in words
-    assert words.index("leaves=3130.70000.7000 to 0.7000100%0") < words.index("leaves=730.5000")
+    made = report(swept)
+    spec = msgspec.structs.replace(
+        made.spec, points={f"num_leaves={leaves}": {"lightgbm.num_leaves": leaves} for leaves in (7, 31)}
+    )
+    words = Seen(page(msgspec.structs.replace(made, spec=spec))).words
+    assert "Points of the sweeplightgbm.num_leaveswindowsmedian validation_auc" in words
+    assert "3130.70000.7000 to 0.7000100%0730.50000.5000 to 0.50000%0-0.2000-0.2000 to -0.2000" in words
 
 
 def test_what_the_files_of_results_tell(tmp_path: Path) -> None:
@@ -377,7 +391,7 @@ def many(windows: int) -> Report:
 def test_5000_windows_fit_in_5_megabytes() -> None:
     text = page(many(5000))
     assert len(text.encode()) < 5_000_000
-    assert "The 30 best and the 30 worst; 640 between" in text
+    assert "The 30 best and the 30 worst; 626 between" in text
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
+from gpusched.cli import sources
 from gpusched.cli.commands import queries, results, settings
 from gpusched.client.drawing.listing import Cell, print_listing
 from gpusched.client.drawing.terminal import open_console
@@ -166,9 +167,7 @@ class Told:
             attempts=(),
         )
 
-    @property
-    def daemon(self) -> argparse.Namespace:
-        return argparse.Namespace(state_dir="/var/lib/gpusched")
+    state_dir = Path("/var/lib/gpusched")
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         return device(0), device(1)
@@ -192,7 +191,6 @@ OPTIONS = argparse.Namespace(
     per=None,
 )
 LISTINGS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, object]]] = {
-    "status": (queries.status, {}),
     "windows": (queries.windows, {"batch": "nifty"}),
     "devices": (queries.devices, {}),
     "results": (results.results, {"batch": "nifty"}),
@@ -213,8 +211,16 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         yield Told(), name
 
     monkeypatch.setattr(queries, "to_daemon", told)
+
+    @contextlib.contextmanager
+    def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Told, str, str]]:
+        batch, _, label = name.partition("/")
+        yield Told(), batch, label
+
     monkeypatch.setattr(queries, "of_batch", of_batch)
+    monkeypatch.setattr(queries, "of_window", of_window)
     monkeypatch.setattr(results, "of_batch", of_batch)
+    monkeypatch.setattr(sources, "of_batch", of_batch)
     monkeypatch.setenv("TERM", "xterm-256color")
 
     def run(show: Callable[[], object], width: int | None = None, encoding: str = "utf-8") -> str:

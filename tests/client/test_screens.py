@@ -16,6 +16,7 @@ from gpusched.core.model import Limits
 from gpusched.core.planning import Plan
 from tests.client.support import Onlooker, console, drawn, trained
 from tests.core.support import batch, failure, gpu, key, planned
+from tests.store.samples import SPEC
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50)])
@@ -73,7 +74,7 @@ def test_a_running_batch(width: int, height: int, slots: int) -> None:
 @SIZES
 def test_a_batch_that_ended(width: int, height: int) -> None:
     look = busy(4)
-    what = summary(look.view, 3912.4, held_reason=None, interrupted=True, logs_dir=LOGS, settings={})
+    what = summary(look.view, 3912.4, held_reason=None, interrupted=True, logs_dir=LOGS, spec=SPEC)
     check("summary", width, drawn(what, width, height))
 
 
@@ -104,7 +105,7 @@ def renderables() -> list[RenderableType]:
     return [
         Frame(view=look.view, began=1000.0, monotonic=look.at),
         Frame(view=BatchView(), began=1000.0, monotonic=1001.0, waiting="Looking at the data: 1/2 symbols – …"),
-        summary(look.view, 12.0, held_reason="“so” it goes…", interrupted=False, logs_dir=LOGS, settings={}),
+        summary(look.view, 12.0, held_reason="“so” it goes…", interrupted=False, logs_dir=LOGS, spec=SPEC),
         plan_table(plan()),
     ]
 
@@ -155,7 +156,7 @@ def test_foreign_text_is_shown_and_not_obeyed(encoding: str) -> None:
     ended = [drawn(frame, 200, encoding=encoding)]
     ended.append(
         drawn(
-            summary(look.view, 1.0, held_reason=HOSTILE, interrupted=True, logs_dir=LOGS, settings={}),
+            summary(look.view, 1.0, held_reason=HOSTILE, interrupted=True, logs_dir=LOGS, spec=SPEC),
             400,
             encoding=encoding,
         )

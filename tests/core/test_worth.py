@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
 
-from gpusched.core.model import WindowResult
+from gpusched.core.model import BatchSpec, WindowResult
 from gpusched.core.states import Cancelled, Finished, Queued, Reused, State, Succeeded
 from gpusched.core.worth import constants_note, is_constant
+
+
+def spec(**more: Any) -> BatchSpec:
+    day = dt.date(2022, 1, 1)
+    return BatchSpec(symbols=(), start=day, end=day, window_days=1, data_root="", workload="w:f", **more)
 
 
 def result(constant: bool | None) -> WindowResult:
@@ -52,4 +58,12 @@ def test_only_a_model_can_predict_a_constant(state: State, constant: bool) -> No
     ],
 )
 def test_the_settings_that_are_the_usual_cause_are_named(constants: int, settings: dict[str, Any], note: str) -> None:
-    assert constants_note(constants, 215, settings) == note
+    assert constants_note(constants, 215, spec(settings=settings)) == note
+
+
+def test_a_setting_that_is_swept_is_not_named() -> None:
+    swept = spec(
+        settings={"lightgbm": {"num_leaves": 127, "min_data_in_leaf": 20}},
+        points={"a": {"lightgbm.num_leaves": 7}, "b": {"labels.horizon": 3}},
+    )
+    assert constants_note(2, 3, swept) == "2 of 3 models predict a constant: too few rows for min_data_in_leaf 20?"

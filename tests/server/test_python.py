@@ -80,3 +80,13 @@ def test_a_symbol_that_cannot_be_one(daemon: Daemon) -> None:
 def test_a_batch_that_is_not_there(daemon: Daemon) -> None:
     with pytest.raises(InputError, match="nothing"):
         gpusched.Batch("nothing", socket=daemon.socket).wait()
+
+
+def test_a_sweep_is_a_batch_of_every_combination(daemon: Daemon) -> None:
+    batch = submit(daemon, ["A"], name="sweep", params={"workload.depth": [3, 5], "workload.rate": [0.5, 1.0]})
+    assert batch.wait(timeout=60).counts == {"succeeded": 12}
+    frame = batch.results()
+    swept = sorted(set(zip(frame["workload.depth"], frame["workload.rate"], strict=True)))
+    assert swept == [(3, 0.5), (3, 1.0), (5, 0.5), (5, 1.0)]
+    few = submit(daemon, ["A"], params=[{"workload.depth": 3, "workload.rate": 2.0}])
+    assert few.wait(timeout=60).counts == {"succeeded": 3}

@@ -16,12 +16,11 @@ from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
 from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
-from gpusched.client.programs import with_command
+from gpusched.client.programs import with_code, with_command
 from gpusched.client.sweep import asked_points, origins_of_points, with_points
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem
 from gpusched.core import planning
-from gpusched.core.entry import parse
 from gpusched.core.model import BatchSpec, PlannedWindow
 from gpusched.core.totals import device_object
 from gpusched.errors import InputError, UsageError
@@ -46,11 +45,6 @@ class NoTimelineHere(UsageError):
 class NoDataRoot(InputError):
     problem = "the data root {path} cannot be read: {why}"
     remedy = "give --data-root, or set data.root in config.toml"
-
-
-class NoWorkloadFile(InputError):
-    problem = "there is no workload in {path}: No such file"
-    remedy = "name it as --workload ./file.py:function, or as package.module:function"
 
 
 class NotLoadable(InputError):
@@ -148,20 +142,6 @@ def ask(options: argparse.Namespace) -> Ask:
         terms=given_terms(loaded, options.priority),
         origins=origins_of(spec.workload, loaded.origins | places),
     )
-
-
-def with_code(config: Config) -> Config:
-    """The configuration with the directory of its workload's code, if that is here. Raises NoWorkloadFile."""
-    entry = parse(config.run.workload)
-    assert entry is not None
-    place = Path(entry.directory or Path.cwd()).joinpath(*entry.module.split("."))
-    is_here = place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
-    if entry.directory and not is_here:
-        raise NoWorkloadFile(path=f"{place}.py")
-    located = f"{Path.cwd()}:{entry.name}"
-    if entry.directory or not is_here or parse(located) is None or entry.module.partition(".")[0] == "gpusched":
-        return config
-    return msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, workload=located))
 
 
 def _notes_on_settings(spec: BatchSpec) -> tuple[str, ...]:
@@ -295,8 +275,19 @@ def run(options: argparse.Namespace) -> int:
     return run_request(ask(options), as_json=options.json, in_top=options.top)
 
 
-def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
-    """Plan and train a batch, show its progress and summary, and return the exit code. Raises GpuschedError."""
+def run_request(request: Ask, *, as_json: bool, in_top: bool = False, advises: bool = True) -> int:
+    """Run what is asked for, as `run_here` does."""
+    from gpusched.client.drawing.terminal import open_console
+
+    request.say_notes(open_console(stderr=True))
+    return run_here(request.run, as_json=as_json, in_top=in_top, advises=advises)
+
+
+def run_here(run: Run, *, as_json: bool, in_top: bool = False, advises: bool = True) -> int:
+    """Plan and train a batch, show its progress and summary, and return the exit code. Raises GpuschedError.
+
+    `advises`: say at the end which commands look at the results.
+    """
     import anyio
 
     from gpusched.cli.onlooker import Onlooker
@@ -306,11 +297,9 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
     console, errors = render.open_console(), render.open_console(stderr=True)
     if in_top and (as_json or not render.takes_keys(console)):
         raise NoTopHere
-    check_libraries(request.spec.workload)
-    check_data_root(request.spec)
-    request.say_notes(errors)
-    run = request.run
-    onlooker = Onlooker(run, console, errors, as_json=as_json)
+    check_libraries(run.spec.workload)
+    check_data_root(run.spec)
+    onlooker = Onlooker(run, console, errors, as_json=as_json, advises=advises)
     if not as_json:
         console.print(f"Batch directory: {run.output_dir}", soft_wrap=True)
     with onlooker.screen:

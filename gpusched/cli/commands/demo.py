@@ -61,10 +61,8 @@ def demo(options: argparse.Namespace) -> int:
         print(f"Wrote the daily bars of {', '.join(symbols)}, 2000–2013, to {directory}")  # noqa: T201
     options.config = directory / "config.toml"
     options.symbols_file = str(directory / "symbols.txt")
-    options.output = options.name = None
-    options.priority = None
     request = ask(options)
-    code = run_request(request, as_json=options.json)
+    code = run_request(request, as_json=options.json, advises=False)
     if not options.json:
         print(_next_steps(options.directory, request.output_dir))  # noqa: T201
     return code

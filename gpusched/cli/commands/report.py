@@ -14,6 +14,7 @@ from gpusched.analysis.page import page
 from gpusched.analysis.scores import of_lines
 from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import print_json
+from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError
 from gpusched.protocol import ResultLine
 
@@ -37,7 +38,8 @@ def report(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CannotWrite(path=path, why=error.strerror or error) from error
     if options.json:
-        print_json({"batch_id": content.batch.id, "report": str(path.absolute())})
+        written = {"batch_id": content.batch.id, "report": str(path.absolute())}
+        print_json(written | worth_object(content.batch.constants))
     else:
         print(path)  # noqa: T201
     return DONE

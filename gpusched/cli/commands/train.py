@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.cli.commands.batches import check_data_root, check_libraries, given_path, load_config, with_code
+from gpusched.cli.commands.batches import check_data_root, check_libraries, given_path, load_config
+from gpusched.client.programs import with_code
 from gpusched.config import batch_spec
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.core.planning import with_remedy

@@ -6,9 +6,8 @@ many lines as the batch has windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -19,7 +18,7 @@ from gpusched.client.drawing.text import Glyphs, clean, duration, glyphs, per_se
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
 from gpusched.client.views.window import FinishedWindow
-from gpusched.core.model import DataNotes
+from gpusched.core.model import BatchSpec, DataNotes
 from gpusched.core.planning import Plan, action, reason_of_plan, replacing, with_remedy
 from gpusched.core.statuses import OUTCOMES, words
 from gpusched.core.worth import constants_note
@@ -87,13 +86,13 @@ def summary(
     held_reason: str | None,
     interrupted: bool,
     logs_dir: Path,
-    settings: Mapping[str, Any],
+    spec: BatchSpec,
 ) -> RenderableType:
     """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips.
 
-    `settings` are the workload's: they may be the cause of models that are worth nothing.
+    `spec` is the batch's: its settings may be the cause of models that are worth nothing.
     """
-    note = constants_note(view.constants, view.counts["succeeded"] + view.counts["reused"], settings)
+    note = constants_note(view.constants, view.counts["succeeded"] + view.counts["reused"], spec)
     return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir, note=note)
 
 
