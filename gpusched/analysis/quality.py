@@ -53,7 +53,7 @@ def summary(scored: Sequence[Scored], metric: str, constants: int, note: str) ->
             between = interval(better)
             told = f" · {between[0]:.0%} to {between[1]:.0%}" if between else ""
             tiles.append(tile(f"{statistics.fmean(better):.0%}", f"of them above {centre:g}{told}"))
-    if scored:
+    if any(window.constant is not None for window in scored):
         tiles.append(tile(str(constants), note.partition(" ")[2] or f"of {len(scored)} models predict a constant"))
     return "".join(tiles)
 
@@ -295,7 +295,8 @@ def windows(results: Sequence[ResultLine], names: Sequence[str]) -> str:
     metrics = list(names[:TABLED])
     columns = ["window", "symbol", "start", "status", *metrics, "rows", "constant", "seconds", "attempts", "reason"]
     rows = [_tabled(line, metrics) for line in results]
-    links = {line.key.label: Path(line.artifacts_path).as_uri() for line in results if line.artifacts_path}
+    places = {line.key.label: Path(line.artifacts_path) for line in results if line.artifacts_path}
+    links = {label: place.as_uri() for label, place in places.items() if place.is_absolute()}
     content = {"columns": columns, "fixed": metrics, "links": links, "rows": rows}
     data = json.dumps(content, separators=(",", ":"))
     head = "".join(f"<th>{text(name)}</th>" for name in columns)

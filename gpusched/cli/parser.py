@@ -32,6 +32,7 @@ SETTING_OPTIONS = {
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
     "workers": ("run.workers", "N", "windows that may run at once; 0: one per slot (0)"),
     "device": ("run.device", "TYPE", "auto, cuda, gpu, cpu or mixed (auto)"),
+    "engine": ("engine.kind", "KIND", "local, or ray: the nodes of a Ray cluster (local)"),
     "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
 }
 #: the options of `train`, which trains one window
@@ -278,6 +279,10 @@ def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
 
+def _again(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", metavar="BATCH[/LABEL]|DIR", help="a batch, a window of it, or a run's directory")
+
+
 def _forget(command: argparse.ArgumentParser) -> None:
     command.add_argument("batches", nargs="*", metavar="BATCH", help="finished batches")
     command.add_argument("--older-than", metavar="AGE", help="all that finished at least that long ago: 30d, 12h, 2w")
@@ -316,7 +321,8 @@ def _maybe_device(command: argparse.ArgumentParser) -> None:
 
 
 __doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
-_ALL_SETTINGS = _settings(*SETTING_OPTIONS)
+_ALL_SETTINGS = _settings(*(name for name in SETTING_OPTIONS if name != "engine"))
+_ENGINE = _settings("engine")
 
 #: command → (handler `module:function` of this package, help, groups of arguments)
 COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -324,12 +330,12 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _command, _output, _name, _ALL_SETTINGS, _sweep, _timeline, _json),
+        (_symbols, _command, _output, _name, _ALL_SETTINGS, _ENGINE, _sweep, _timeline, _json),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _sweep, _json),
+        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _ENGINE, _sweep, _json),
     ),
     "bench": (
         "commands.bench:bench",
@@ -363,7 +369,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "cancel": ("commands.control:cancel", "end running windows, drop waiting ones", (_target, _json)),
     "hold": ("commands.control:hold", "start nothing more of it", (_target, _json)),
     "release": ("commands.control:release", "let a held batch or window go on", (_target, _json)),
-    "retry": ("commands.control:retry", "run failed or cancelled windows again", (_target, _json)),
+    "retry": ("commands.control:retry", "run failed or cancelled windows again", (_again, _json)),
     "priority": ("commands.control:priority", "place a batch before or behind others", (_priority, _json)),
     "forget": (
         "commands.forget:forget",

@@ -63,6 +63,13 @@ def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, 
         yield source, batch_id, label
 
 
+def run_at(options: argparse.Namespace, name: str) -> Records | None:
+    """The records of what was run into a directory; None if nothing was."""
+    with contextlib.suppress(NoRun):
+        return _records(load_config(options).config, Path(name))
+    return None
+
+
 def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
     """The records of a run into a directory of that name; or the daemon; or the run of that name below `run.output`.
 

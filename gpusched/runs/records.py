@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from gpusched import __version__, clock
-from gpusched.core.model import WindowKey
+from gpusched.core.model import Batch, WindowKey
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.states import Finished, Held, Queued
@@ -89,6 +89,10 @@ class Records:
         notes = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
         story, attempts = self._store.story(row.key), self._store.attempts(row.key)
         return views.window_detail(row, story, attempts, notes, self._names.batch(batch_id))
+
+    def accepted(self) -> Batch:
+        """The last batch that was run there, as it was asked for."""
+        return self._names.batch(self.batch_id)
 
     def snapshot(self) -> Snapshot:
         """The state of the last batch that was run there; its devices are not known any more."""

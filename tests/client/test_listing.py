@@ -211,7 +211,14 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         yield Told(), name
 
     monkeypatch.setattr(queries, "to_daemon", told)
+
+    @contextlib.contextmanager
+    def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Told, str, str]]:
+        batch, _, label = name.partition("/")
+        yield Told(), batch, label
+
     monkeypatch.setattr(queries, "of_batch", of_batch)
+    monkeypatch.setattr(queries, "of_window", of_window)
     monkeypatch.setattr(results, "of_batch", of_batch)
     monkeypatch.setattr(sources, "of_batch", of_batch)
     monkeypatch.setenv("TERM", "xterm-256color")
