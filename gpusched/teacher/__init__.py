@@ -6,7 +6,7 @@ libraries when it is called, so that a client can check settings without numpy a
     sources → parsing → quality ⇄ cache    the bars of a symbol: read and checked once, then mapped from the cache
         contents → layout → tables → timestamps, numbers → rows: from bytes to rows; quality: from rows to bars
     features, labels, split → examples     the rows of a window that train and validate; the survey stops here
-    training → metrics → artifacts         the model, its scores and its files
+    booster → training → metrics → artifacts   the model, its scores and its files
 """
 
 from __future__ import annotations

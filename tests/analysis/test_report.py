@@ -180,6 +180,13 @@ def test_what_comes_from_a_batch_is_text_only() -> None:
     assert not [name for name in evil.attributes if name.startswith("on")]
 
 
+def test_a_workload_without_metrics_has_its_windows() -> None:
+    bare = [msgspec.structs.replace(one, metrics={}, artifacts_path="not absolute") for one in RESULTS[:3]]
+    text = page(report(bare))
+    assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Windows", "Timeline"]
+    assert '"links":{}' in text
+
+
 def test_a_batch_without_results_or_readings_has_a_report() -> None:
     empty = report([])
     text = page(Report(batch=empty.batch, spec=empty.spec, results=[], samples=[], versions={}))
@@ -286,7 +293,8 @@ def test_another_metric() -> None:
 
 
 def test_the_first_screen_says_what_the_models_are_worth() -> None:
-    made = report(RESULTS)
+    assert "predict a constant" not in Seen(page(report(RESULTS))).words.partition("by symbol and window")[0]
+    made = report([msgspec.structs.replace(one, constant=n < 2) for n, one in enumerate(RESULTS)])
     batch = msgspec.structs.replace(made.batch, constants=2)
     words = Seen(page(msgspec.structs.replace(made, batch=batch))).words
     assert "0.250median validation_auc of 6 windows · 95 % interval" in words
@@ -310,6 +318,22 @@ def test_the_heat_map_tells_apart_why_there_is_no_number() -> None:
     assert by_class["skip"][1] == "skipped"
     assert by_class["fail"] == ("raised: ValueError: no", "failed")
     assert by_class[""] == ("", "")
+
+
+def test_windows_that_grow_are_told_apart_by_their_last_days() -> None:
+    first = line(0)
+    grown = [
+        msgspec.structs.replace(
+            first,
+            key=WindowKey("mine", f"grown-{days}"),
+            end=first.end + dt.timedelta(days),
+            metrics={"validation": {"auc": 0.5 + days / 1000}},
+        )
+        for days in (0, 30, 60)
+    ]
+    text = page(report(grown))
+    table = text[text.index("<table class=heat>") :]
+    assert re.findall(r"<td class=\w+>(.*?)</td>", table[: table.index("</table>")]) == [".50", ".53", ".56"]
 
 
 def test_points_of_a_sweep_are_ranked() -> None:

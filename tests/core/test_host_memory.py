@@ -150,7 +150,7 @@ def reading_of(free: int):  # type: ignore[no-untyped-def]
     slots=st.integers(1, 6),
     read_often=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_whatever_fits_alone_succeeds(takes: list[int], room: int, slots: int, read_often: bool) -> None:
     """A kernel that kills the largest whenever memory runs out: no window fails, as each of them fits by itself."""
     driver = Driver(cpu(slots))

@@ -61,3 +61,6 @@ ALTER TABLE batches ADD COLUMN constants INTEGER NOT NULL DEFAULT 0;
 CREATE TRIGGER windows_constant AFTER UPDATE OF constant ON windows WHEN OLD.constant <> NEW.constant BEGIN
     UPDATE batches SET constants = constants + NEW.constant - OLD.constant WHERE id = NEW.batch_id;
 END;
+
+-- The uid of its client, as in the JSON of `batch`. NULL: root, or the daemon's own user.
+ALTER TABLE batches ADD COLUMN owner INTEGER;
