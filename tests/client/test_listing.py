@@ -281,6 +281,23 @@ def table(width: int | None, shown: Callable[..., str], **more: str) -> list[str
     return shown(lambda: print_listing(COLUMNS, ROWS, styles={}), width, **more).splitlines()
 
 
+def test_the_label_of_a_sweeps_window_leaves_room_for_its_results(shown: Callable[..., str]) -> None:
+    rows = [
+        (
+            f"AAPL_2022-01-01_to_2022-06-29_horizon={n},learning_rate=0.05,num_leaves=127",
+            "succeeded",
+            0.25,
+            0.5 + n / 100,
+        )
+        for n in range(3)
+    ]
+    columns = ("window_label", "status", "seconds", "validation_auc")
+    head, *lines = shown(lambda: print_listing(columns, rows, styles={}), 80).splitlines()
+    assert head.split() == list(columns)
+    assert [line.split()[1:] for line in lines] == [["succeeded", "0.25", auc] for auc in ("0.5", "0.51", "0.52")]
+    assert all(re.match(r"AAPL_2022-01.*…\S*num_leaves=127  ", line) for line in lines), lines
+
+
 def test_what_tells_rows_apart_is_whole_while_there_is_any_room(shown: Callable[..., str]) -> None:
     for width in range(29, 70):
         lines = table(width, shown)

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpusched.cli.commands.batches import load_config, run_here
 from gpusched.cli.commands.queries import print_devices
@@ -22,7 +22,9 @@ from gpusched.core.statuses import PARTICIPLES, WindowVerb
 from gpusched.core.terms import with_terms
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import Changed
-from gpusched.runs.records import Records
+
+if TYPE_CHECKING:
+    from gpusched.runs.records import Records
 
 _Change = Callable[[Connection, str, str | None], Changed]
 

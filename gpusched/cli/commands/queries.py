@@ -12,7 +12,7 @@ import msgspec
 
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.sources import of_batch, of_window, to_daemon
-from gpusched.client.connection import connect
+from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import clean
@@ -20,7 +20,6 @@ from gpusched.client.link import HungUp
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import DeviceStatus, Snapshot, WindowLine
-from gpusched.runs.records import Records
 from gpusched.streams import when_gone
 
 if TYPE_CHECKING:
@@ -263,7 +262,7 @@ def _snapshot(options: argparse.Namespace) -> tuple[Snapshot, str]:
 
     if options.directory is not None:
         with of_batch(options, f"{options.directory}/.") as (source, _):
-            assert isinstance(source, Records)
+            assert not isinstance(source, Connection)
             return source.snapshot(), f"gpusched run, {options.directory}"
     with to_daemon(options) as daemon:
         return daemon.subscribe().snapshot, title(daemon)

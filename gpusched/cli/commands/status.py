@@ -6,12 +6,13 @@ import argparse
 import pwd
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gpusched.cli.commands.service import status_object
 from gpusched.cli.notes import notes_object, print_notes, print_worth
-from gpusched.cli.sources import Source, of_batch, to_daemon
+from gpusched.cli.sources import of_batch, to_daemon
 from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
@@ -22,6 +23,9 @@ from gpusched.core.statuses import FAILURES, totals
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE
 from gpusched.protocol import BatchDetail, BatchStatus, Trouble
+
+if TYPE_CHECKING:
+    from gpusched.cli.sources import Source
 
 #: batches that are listed on a terminal, unless --all or --limit says otherwise
 SHOWN = 20

@@ -169,7 +169,10 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
             yield Text()
             yield Text("Slowest windows", "bold")
             for line in self.slowest[:MOST_WINDOWS]:
-                yield Text(f"  {duration(line.seconds or 0.0):>7}  {draw.clean(line.key.label)}")
+                label = draw.clean(line.key.label)
+                if console.is_terminal:  # of a long one both ends are seen: the symbol, and the point of a sweep
+                    label = draw.crop_middle(label, max(20, options.max_width - 11)).rstrip()
+                yield Text(f"  {duration(line.seconds or 0.0):>7}  {label}")
         if self.groups:
             yield Text()
             yield Text("Failures by reason", "bold")
