@@ -61,3 +61,14 @@ ALTER TABLE batches ADD COLUMN constants INTEGER NOT NULL DEFAULT 0;
 CREATE TRIGGER windows_constant AFTER UPDATE OF constant ON windows WHEN OLD.constant <> NEW.constant BEGIN
     UPDATE batches SET constants = constants + NEW.constant - OLD.constant WHERE id = NEW.batch_id;
 END;
+
+-- Requests for batches that wait for others (gpusched.service.stages); a stage that has started is a batch.
+CREATE TABLE stages (
+    batch_id     TEXT PRIMARY KEY,
+    digest       TEXT NOT NULL,
+    request      BLOB NOT NULL,    -- gpusched.protocol.Submit, JSON
+    peer         BLOB,             -- gpusched.service.clients.Peer, JSON; NULL: the daemon itself
+    submitted_at REAL NOT NULL,
+    output_dir   TEXT NOT NULL,
+    held         TEXT              -- why it cannot be started; NULL: it waits
+) WITHOUT ROWID;
