@@ -2,8 +2,8 @@
 
 Each class is one entry. `problem` states the fault, `remedy` the next step; both are `str.format` templates over the
 keyword arguments of the constructor. `place` is where it happened (`file:line`, a key, a window) and comes first in the
-message. The user never sees a traceback of one of these: `gpusched.cli.run` prints `str(error)` and exits with
-`error.exit_code`.
+message. The user never sees a traceback of one of these: `gpusched.cli.run` prints its `sentence` and its `hint`, and
+exits with `error.exit_code`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,19 @@ class GpuschedError(Exception):
         self.details = details
         super().__init__(str(self))
 
-    def __str__(self) -> str:
+    @property
+    def sentence(self) -> str:
+        """The place and the fault."""
         problem = self.problem.format(**self.details)
-        remedy = self.remedy.format(**self.details)
-        prefix = f"{self.place}: " if self.place else ""
-        return f"{prefix}{problem}\n  {remedy}" if remedy else prefix + problem
+        return f"{self.place}: {problem}" if self.place else problem
+
+    @property
+    def hint(self) -> str:
+        """The next step."""
+        return self.remedy.format(**self.details)
+
+    def __str__(self) -> str:
+        return f"{self.sentence}\n  {self.hint}" if self.hint else self.sentence
 
 
 class UsageError(GpuschedError):

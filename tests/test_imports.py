@@ -59,6 +59,7 @@ def test_the_contracts_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch:
         ("pynvml", {"devices/nvidia/binding.py"}),
         ("sqlite3", {"store/database.py", "store/opening.py", "store/sqlite_errors.py"}),
         ("subprocess", {"programs.py"}),
+        ("ray", {"engines/ray/bridge.py"}),
         (
             "gpusched.core.books",
             {"core/scheduler.py", "core/attempts.py", "core/devices.py", "core/requests.py"},

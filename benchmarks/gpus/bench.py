@@ -100,7 +100,8 @@ class Bench:
 
     def options(self, interval: Interval) -> list[str]:
         given = [f"cache.dir={self.directory / 'cache'}", *self._more]
-        flags = [f"--{name}={value}" for name, value in settings(interval).items()]
+        is_built_in = not any(setting.startswith("run.workload=") for setting in self._more)
+        flags = [f"--{name}={value}" for name, value in settings(interval).items()] if is_built_in else []
         return [*flags, *(text for setting in given for text in ("--set", setting))]
 
     def asked(self, interval: Interval, symbols: int, device: DeviceChoice) -> list[str]:

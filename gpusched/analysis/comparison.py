@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gpusched.analysis.bootstrap import interval
-from gpusched.analysis.scores import Scored, metric_names, require_metric
+from gpusched.analysis.scores import Scored, constants, metric_names, require_metric
 from gpusched.errors import InputError
 
 
@@ -53,9 +53,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     #: labels of windows with a model in one of them only
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
-    #: models that predict a constant
-    constant_a: int
-    constant_b: int
+    #: models that predict a constant; None: their results do not tell
+    constant_a: int | None
+    constant_b: int | None
     differences: tuple[Difference, ...]
 
 
@@ -83,8 +83,8 @@ def compare(a: str, b: str, of_a: Sequence[Scored], of_b: Sequence[Scored], metr
         pairs=pairs,
         only_a=tuple(window.label for window in of_a if window.label not in both),
         only_b=tuple(window.label for window in of_b if window.label not in both),
-        constant_a=sum(window.constant is True for window in of_a),
-        constant_b=sum(window.constant is True for window in of_b),
+        constant_a=constants(of_a),
+        constant_b=constants(of_b),
         differences=tuple(found for name in chosen if (found := difference(name, pairs)) is not None),
     )
 

@@ -7,7 +7,6 @@ remaining time, and tables.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +28,8 @@ from gpusched.protocol import ResultLine
 
 #: reasons that the table of failures and skips lists
 MOST_REASONS = 50
+#: labels of windows in a row of it; the table of windows has them all
+MOST_LABELS = 3
 #: a line is broken where nothing was read for so many times as long as a sample covers
 GAP = 3
 #: characters of a reason that are shown at a bar
@@ -228,17 +229,29 @@ def _drawn(name: str, figure: Any, height: int) -> str:
 
 
 def reasons(results: Iterable[ResultLine]) -> str:
-    counted = Counter(
-        (line.status, general_reason(line.reason, line.symbol))
-        for line in results
-        if line.reason and line.status != "succeeded"
-    )
-    if not counted:
+    """How many windows ended for each reason, in words that they share, with one in full, and which they are."""
+    found: dict[tuple[str, str], list[ResultLine]] = {}
+    for line in results:
+        if line.reason and line.status != "succeeded":
+            found.setdefault((line.status, general_reason(line.reason, line.symbol)), []).append(line)
+    if not found:
         return ""
-    rows = [(count, words(status), reason) for (status, reason), count in counted.most_common(MOST_REASONS)]
-    left_out = len(counted) - len(rows)
-    listed = table(("windows", "outcome", "reason"), rows, "reasons")
+    ranked = sorted(found.items(), key=lambda item: -len(item[1]))[:MOST_REASONS]
+    rows = [(len(lines), words(status), _example(reason, lines), _labels(lines)) for (status, reason), lines in ranked]
+    left_out = len(found) - len(rows)
+    listed = table(("windows", "outcome", "reason", "which"), rows, "reasons")
     return listed + (f"<p>and {left_out} other reasons</p>" if left_out else "")
+
+
+def _example(general: str, lines: Sequence[ResultLine]) -> str:
+    """The reason that windows share; where their own differ, with the whole one of the first."""
+    own = lines[0].reason or ""
+    return general if own == general else f"{general} — of the first: {own}"
+
+
+def _labels(lines: Sequence[ResultLine]) -> str:
+    more = f" and {len(lines) - MOST_LABELS:,} more" if len(lines) > MOST_LABELS else ""
+    return ", ".join(line.key.label for line in lines[:MOST_LABELS]) + more
 
 
 def about_data(notes: DataNotes) -> str:

@@ -13,8 +13,9 @@ from gpusched.analysis.content import Report
 from gpusched.analysis.evidence import gather
 from gpusched.analysis.frame import PAGE, SCRIPT, STYLE
 from gpusched.analysis.markup import instant, text
+from gpusched.analysis.operations import NoPlotly
 from gpusched.analysis.pairs import side_by_side
-from gpusched.analysis.scores import metric_names, of_lines, require_metric
+from gpusched.analysis.scores import Scored, metric_names, of_lines, require_metric
 from gpusched.client.drawing.palette import COLOURS
 from gpusched.client.drawing.text import duration
 from gpusched.core.statuses import OUTCOMES, words
@@ -33,7 +34,9 @@ def page(report: Report, comparison: Comparison | None = None) -> str:
     if comparison is not None:
         sections.append((f"{comparison.a} and {comparison.b} side by side", side_by_side(comparison)))
     if metric is not None:
-        sections += _quality(report, metric, names)
+        sections += _quality(report, metric, scored)
+    in_order = sorted(names, key=lambda name: name != metric)
+    sections.append(("Windows", quality.windows(report.results, in_order)))
     sections += [(name, content) for name, content in _operations(report) if content]
     title = report.batch.id if comparison is None else f"{comparison.a} and {comparison.b}"
     note = constants_note(report.batch.constants, len(scored), report.spec)
@@ -48,8 +51,8 @@ def page(report: Report, comparison: Comparison | None = None) -> str:
     )
 
 
-def _quality(report: Report, metric: str, names: Sequence[str]) -> list[Section]:
-    results, scored = report.results, of_lines(report.results)
+def _quality(report: Report, metric: str, scored: Sequence[Scored]) -> list[Section]:
+    results = report.results
     evidence, ranked = gather(results), quality.by_symbol(scored, metric)
     left = quality.distribution(scored, metric) + _titled("Importance of features", quality.importances(evidence))
     right = quality.ranking(ranked, metric)
@@ -59,7 +62,6 @@ def _quality(report: Report, metric: str, names: Sequence[str]) -> list[Section]
         (f"{metric} by symbol and window", quality.heat_map(results, metric)),
         (f"{metric} over time", quality.courses(ranked, metric)),
         ("Calibration and ROC", quality.predictions(evidence)),
-        ("Windows", quality.windows(results, [metric, *(name for name in names if name != metric)])),
     ]
 
 
@@ -106,5 +108,5 @@ def _packed_plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise operations.NoPlotly from None
+        raise NoPlotly from None
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

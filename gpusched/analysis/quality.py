@@ -53,7 +53,7 @@ def summary(scored: Sequence[Scored], metric: str, constants: int, note: str) ->
             between = interval(better)
             told = f" · {between[0]:.0%} to {between[1]:.0%}" if between else ""
             tiles.append(tile(f"{statistics.fmean(better):.0%}", f"of them above {centre:g}{told}"))
-    if scored:
+    if any(window.constant is not None for window in scored):
         tiles.append(tile(str(constants), note.partition(" ")[2] or f"of {len(scored)} models predict a constant"))
     return "".join(tiles)
 
@@ -81,7 +81,7 @@ def by_symbol(scored: Iterable[Scored], metric: str) -> dict[str, list[Scored]]:
         if metric in window.metrics:
             found.setdefault(window.symbol, []).append(window)
     ranked = sorted(found.items(), key=lambda item: -statistics.median(w.metrics[metric] for w in item[1]))
-    return {symbol: sorted(windows, key=lambda window: window.start) for symbol, windows in ranked}
+    return {symbol: sorted(windows, key=lambda window: window.end) for symbol, windows in ranked}
 
 
 def _ends(symbols: Sequence[str]) -> tuple[list[str], str]:
@@ -113,7 +113,7 @@ def ranking(ranked: dict[str, list[Scored]], metric: str) -> str:
 
 def courses(ranked: dict[str, list[Scored]], metric: str) -> str:
     """The metric over time, a small chart for each symbol, on one axis."""
-    several = [symbol for symbol, windows in ranked.items() if len({window.start for window in windows}) > 1]
+    several = [symbol for symbol, windows in ranked.items() if len({window.end for window in windows}) > 1]
     if not several:
         return ""
     shown, note = _ends(several)
@@ -121,42 +121,45 @@ def courses(ranked: dict[str, list[Scored]], metric: str) -> str:
     low, high = min(values), max(values)
     drawn = []
     for symbol in shown:
-        places = _by_start(ranked[symbol], metric)
+        places = _by_end(ranked[symbol], metric)
         drawn.append(charts.course(places, low, high, centre_of(metric), symbol))
     hint = f"<p class=hint>All from {low:.2f} to {high:.2f}, in the order of the ranking</p>"
     return f"{hint}<div class=few>{''.join(drawn)}</div>{note}"
 
 
-def _by_start(windows: Iterable[Scored], metric: str) -> list[tuple[str, float]]:
-    """First day and value in the order of time; the mean of several windows (points of a sweep) that start together."""
+def _by_end(windows: Iterable[Scored], metric: str) -> list[tuple[str, float]]:
+    """Last day and value in the order of time; the mean of several windows (points of a sweep) that end together.
+
+    The last days are those that validate, and windows that grow have nothing else to tell them apart.
+    """
     found: dict[str, list[float]] = {}
     for window in windows:
-        found.setdefault(window.start.isoformat(), []).append(window.metrics[metric])
-    return [(start, statistics.fmean(values)) for start, values in sorted(found.items())]
+        found.setdefault(window.end.isoformat(), []).append(window.metrics[metric])
+    return [(end, statistics.fmean(values)) for end, values in sorted(found.items())]
 
 
 # -- by symbol and window ----------------------------------------------------------------------------------------------
 
 
 def heat_map(results: Sequence[ResultLine], metric: str) -> str:
-    """The metric as a number in a colour, by symbol and window; windows without one say why."""
+    """The metric as a number in a colour, by symbol and last day of the window; windows without one say why."""
     cells: dict[tuple[str, str], list[ResultLine]] = {}
     for line in results:
-        cells.setdefault((line.symbol, line.start.isoformat()), []).append(line)
+        cells.setdefault((line.symbol, line.end.isoformat()), []).append(line)
     if not cells:
         return ""
     symbols = list(dict.fromkeys(sorted(symbol for symbol, _ in cells)))
-    every = sorted({start for _, start in cells})
-    starts = every[-max(1, MOST_CELLS // len(symbols)) :]
+    every = sorted({end for _, end in cells})
+    ends = every[-max(1, MOST_CELLS // len(symbols)) :]
     known = [value for line in results if (value := numbers(line.metrics).get(metric)) is not None]
     centre = centre_of(metric)
     if centre is None and known:
         centre = statistics.median(known)
     farthest = FARTHEST if centre_of(metric) is not None else max([abs(v - (centre or 0)) for v in known] or [1]) or 1
-    head = "<tr><th></th>" + "".join(f"<th>{start[2:]}</th>" for start in starts) + "</tr>"
+    head = "<tr><th></th>" + "".join(f"<th>{end[2:]}</th>" for end in ends) + "</tr>"
     body = "".join(
         f"<tr><th>{text(symbol)}</th>"
-        + "".join(_cell(cells.get((symbol, start), ()), metric, centre or 0.0, farthest) for start in starts)
+        + "".join(_cell(cells.get((symbol, end), ()), metric, centre or 0.0, farthest) for end in ends)
         + "</tr>"
         for symbol in symbols
     )
@@ -165,8 +168,8 @@ def heat_map(results: Sequence[ResultLine], metric: str) -> str:
         " <span class=flat>predicts a constant</span> <span class=none>undefined</span>"
         " <span class=skip>skipped</span> <span class=fail>failed</span></p>"
     )
-    if len(starts) < len(every):
-        key += f"<p class=hint>The last {len(starts)} of {len(every)} first days</p>"
+    if len(ends) < len(every):
+        key += f"<p class=hint>The last {len(ends)} of {len(every)} last days</p>"
     return f"{key}<div class=scroll><table class=heat>{head}{body}</table></div>"
 
 
@@ -292,7 +295,8 @@ def windows(results: Sequence[ResultLine], names: Sequence[str]) -> str:
     metrics = list(names[:TABLED])
     columns = ["window", "symbol", "start", "status", *metrics, "rows", "constant", "seconds", "attempts", "reason"]
     rows = [_tabled(line, metrics) for line in results]
-    links = {line.key.label: Path(line.artifacts_path).as_uri() for line in results if line.artifacts_path}
+    places = {line.key.label: Path(line.artifacts_path) for line in results if line.artifacts_path}
+    links = {label: place.as_uri() for label, place in places.items() if place.is_absolute()}
     content = {"columns": columns, "fixed": metrics, "links": links, "rows": rows}
     data = json.dumps(content, separators=(",", ":"))
     head = "".join(f"<th>{text(name)}</th>" for name in columns)

@@ -75,6 +75,12 @@ def of_index(lines: Iterable[Mapping[str, Any]]) -> list[Scored]:
     return scored
 
 
+def constants(scored: Iterable[Scored]) -> int | None:
+    """How many models predict a constant; None if no result tells, as those of 0.1 do not."""
+    told = [window.constant for window in scored if window.constant is not None]
+    return sum(told) if told else None
+
+
 def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
     """Metrics on one level, those that are defined numbers."""
     flat = flat_metrics(metrics or {})

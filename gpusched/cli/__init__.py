@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 from gpusched.cli.parser import parse
+from gpusched.cli.telling import tell
+from gpusched.cli.usage import WrongUsage
 from gpusched.errors import INTERRUPTED, GpuschedError, InputError
 from gpusched.streams import expendable, is_gone
 
@@ -28,6 +29,7 @@ class NoWorkingDirectory(InputError):
 
 #: exit code of a bug in gpusched (EX_SOFTWARE of sysexits.h)
 INTERNAL_ERROR = 70
+BUG = "this is a bug: run the command again with --debug and report its output"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -52,8 +54,7 @@ def _run(arguments: Sequence[str]) -> int:
     except GpuschedError as error:
         if debug:
             raise
-        _complain(f"gpusched: {error}")
-        return error.exit_code
+        return _fail(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -62,19 +63,12 @@ def _run(arguments: Sequence[str]) -> int:
         if debug:
             raise
         if isinstance(error, FileNotFoundError) and _working_directory_is_gone():
-            gone = NoWorkingDirectory()
-            _complain(f"gpusched: {gone}")
-            return gone.exit_code
+            return _fail(NoWorkingDirectory())
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            full = DiskFull(place=error.filename, why=error.strerror)
-            _complain(f"gpusched: {full}")
-            return full.exit_code
+            return _fail(DiskFull(place=error.filename, why=error.strerror))
         if isinstance(error, OSError) and error.errno == errno.EIO and is_gone(sys.stdout):
             return 0  # its terminal has hung up, which is told like this where SIGHUP is ignored
-        _complain(
-            f"gpusched: internal error: {type(error).__name__}: {error}\n"
-            "  this is a bug: run the command again with --debug and report what it prints"
-        )
+        tell("error", f"internal error: {type(error).__name__}: {error}", BUG)
         return INTERNAL_ERROR
     return int(code)
 
@@ -111,9 +105,7 @@ def _settle(stream: TextIO | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _complain(text: str) -> None:
-    """Print an error on stderr, without control characters: errors quote arguments and the content of files."""
-    from gpusched.client.drawing.text import clean  # imports rich, and is needed for errors only
-
-    with contextlib.suppress(OSError):  # stderr is full or closed: the exit code still shows the error
-        print("\n".join(map(clean, text.split("\n"))), file=sys.stderr)  # noqa: T201
+def _fail(error: GpuschedError) -> int:
+    """Tell an error, and return its exit code."""
+    tell("error", error.sentence, error.hint, usage=error.usage if isinstance(error, WrongUsage) else "")
+    return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,9 +29,13 @@ _INTERRUPTED = {
 
 
 class Onlooker:
-    """Follows a run. `as_json`: its result is printed as an object, and nothing else on stdout."""
+    """Follows a run. `as_json`: its result is printed as an object, and nothing else on stdout.
 
-    def __init__(self, run: Run, console: Console, errors: Console, *, as_json: bool) -> None:
+    `advises`: it ends with the commands that look at the results.
+    """
+
+    def __init__(self, run: Run, console: Console, errors: Console, *, as_json: bool, advises: bool = True) -> None:
+        self._advises = advises
         self._run = run
         self._console = console
         self._as_json = as_json
@@ -84,6 +89,8 @@ class Onlooker:
                 spec=self._run.spec,
             )
             self._console.print(text)
+            if self._advises:
+                self._console.print(_next_commands(ended.output_dir, totals), soft_wrap=True)
         if ended.interrupted:
             return INTERRUPTED
         if plan is not None and is_nothing(totals, view.refused):
@@ -91,3 +98,17 @@ class Onlooker:
                 Untrained.planned(window, view.reason_of(window.window.label)) for window in plan.windows
             )
         return exit_code(totals, self._run.spec.limits.max_failure_rate, held=ended.held_reason is not None)
+
+
+def _next_commands(directory: Path, totals: dict[str, int]) -> str:
+    """The directory of a run, and the commands that look at it."""
+    cwd = Path.cwd()
+    shown = directory.relative_to(cwd) if directory.is_relative_to(cwd) and directory != cwd else directory
+    name = shlex.quote(str(shown) if "/" in str(shown) or shown.is_absolute() else f"./{shown}")
+    done = totals["succeeded"] + totals["reused"]
+    lines = [f"Results  {directory}"]
+    if done:
+        lines.append(f"  gpusched results {name}    gpusched report {name}")
+    if totals["failed"] + totals["cancelled"]:
+        lines.append(f"  gpusched windows {name} --status failed    gpusched retry {name}")
+    return "\n".join(lines)

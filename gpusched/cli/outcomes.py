@@ -8,6 +8,7 @@ import functools
 import sys
 from collections.abc import Callable
 
+from gpusched.cli.telling import tell
 from gpusched.streams import expendable, lost
 
 Command = Callable[[argparse.Namespace], int]
@@ -23,11 +24,8 @@ def outlives_its_reader(command: Command) -> Command:
             sys.stdout.flush()
             why = lost(sys.stdout)
         if why is not None and why.errno not in (errno.EPIPE, errno.EIO):
-            print(  # noqa: T201
-                f"gpusched: not all of stdout could be written: {why.strerror}\n  the batch went on; `df -h` shows"
-                " where room is needed",
-                file=sys.stderr,
-            )
+            sentence = f"not all of stdout could be written: {why.strerror}"
+            tell("error", sentence, "the batch went on; `df -h` shows where room is needed")
         return code
 
     return wrapped

@@ -1,16 +1,17 @@
-"""The command line's grammar: commands, options, and the messages about typing errors."""
+"""The command line's grammar: commands and their options."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gpusched import __version__
+from gpusched.cli.examples import examples
+from gpusched.cli.usage import Parser
 from gpusched.command import WORKLOAD as COMMAND
-from gpusched.errors import UsageError, did_you_mean
+from gpusched.errors import USAGE
 
 #: options for single settings of `config.toml`: option → (setting, metavar or empty for a switch, help)
 SETTING_OPTIONS = {
@@ -31,30 +32,11 @@ SETTING_OPTIONS = {
     "data_root": ("data.root", "DIR", "where the symbols' bars are (data)"),
     "workers": ("run.workers", "N", "windows that may run at once; 0: one per slot (0)"),
     "device": ("run.device", "TYPE", "auto, cuda, gpu, cpu or mixed (auto)"),
+    "engine": ("engine.kind", "KIND", "local, or ray: the nodes of a Ray cluster (local)"),
     "max_failure_rate": ("run.max_failure_rate", "SHARE", "share of the windows that may fail (0)"),
 }
 #: the options of `train`, which trains one window
 TRAIN_OPTIONS = ("workload", "interval", "horizon", "threshold", "data_root", "device")
-
-
-class WrongUsage(UsageError):
-    problem = "{why}"
-    remedy = "try `{command} --help`"
-
-
-class Parser(argparse.ArgumentParser):
-    """Argparse, with errors from the catalogue and suggestions."""
-
-    def error(self, message: str) -> NoReturn:
-        why = message
-        if match := re.match(r"unrecognized arguments: (--?\w[\w-]*)", message):
-            why = f"there is no option {match[1]}{did_you_mean(match[1], self._option_string_actions)}"
-        elif match := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
-            why = f"there is no command {match[1]!r}{did_you_mean(match[1], COMMANDS)}"
-        elif match := re.match(r"(argument \S+ invalid choice: '(.*?)') \(choose from (.*)\)", message):
-            choices = re.findall(r"[\w-]+", match[3])  # some versions of argparse quote them
-            why = f"{match[1]} (choose from {', '.join(choices)}){did_you_mean(match[2], choices)}"
-        raise WrongUsage(why=why, command=self.prog)
 
 
 def build() -> tuple[Parser, Any]:
@@ -73,16 +55,32 @@ def build() -> tuple[Parser, Any]:
     parser.add_argument("--version", action="version", version=f"gpusched {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True, title="commands")
     for name, (handler, text, add) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            parents=[common],
+            allow_abbrev=False,
+            epilog=examples(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.set_defaults(handler=handler)
         for addition in add:
             addition(command)
+        command.usage = command.brief_usage()
+    parser.usage = parser.brief_usage()
     return parser, commands
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command; `handler` names its function, `flags` are the settings it gave. Raises UsageError."""
+    """The options of a command; `handler` names its function, `flags` are the settings it gave.
+
+    Raises UsageError, and SystemExit once help is printed: on request, and where there are no arguments at all.
+    """
     parser, commands = build()
+    if not arguments:
+        parser.print_help()
+        raise SystemExit(USAGE)
     arguments, words = _split(list(arguments))
     options, rest = parser.parse_known_args(arguments)
     if rest:
@@ -227,7 +225,7 @@ def _stage(command: argparse.ArgumentParser) -> None:
     group.add_argument("--not-before", metavar="TIME", help="start at 18:00, or at 2024-12-31T18:00")
 
 
-def _batches(command: argparse.ArgumentParser) -> None:
+def _several(command: argparse.ArgumentParser) -> None:
     command.add_argument("batches", nargs="+", metavar="BATCH", help="ids of batches")
 
 
@@ -239,6 +237,14 @@ def _maybe_batch(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's output directory (all batches)"
     )
+
+
+def _batches(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--name", metavar="PART", help="only batches with this in their id")
+    states = ("running", "waiting", "held", "finished", "failed")
+    command.add_argument("--state", choices=states, help="only these; failed: those with failures")
+    command.add_argument("--limit", type=int, metavar="N", help="at most so many (on a terminal 20)")
+    command.add_argument("--all", action="store_true", help="all of them, on a terminal too")
 
 
 def _status_filter(command: argparse.ArgumentParser) -> None:
@@ -290,6 +296,10 @@ def _target(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
 
 
+def _again(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", metavar="BATCH[/LABEL]|DIR", help="a batch, a window of it, or a run's directory")
+
+
 def _forget(command: argparse.ArgumentParser) -> None:
     command.add_argument("batches", nargs="*", metavar="BATCH", help="finished batches")
     command.add_argument("--older-than", metavar="AGE", help="all that finished at least that long ago: 30d, 12h, 2w")
@@ -317,7 +327,9 @@ def _build(command: argparse.ArgumentParser) -> None:
 
 
 def _once(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--once", action="store_true", help="print one frame, and end")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--once", action="store_true", help="print one frame, and end")
+    how.add_argument("--json", action="store_true", help="print one snapshot as JSON, and end")
     command.add_argument("directory", nargs="?", metavar="DIR", help="the output directory of a run: one frame of it")
 
 
@@ -326,7 +338,8 @@ def _maybe_device(command: argparse.ArgumentParser) -> None:
 
 
 __doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
-_ALL_SETTINGS = _settings(*SETTING_OPTIONS)
+_ALL_SETTINGS = _settings(*(name for name in SETTING_OPTIONS if name != "engine"))
+_ENGINE = _settings("engine")
 
 #: command → (handler `module:function` of this package, help, groups of arguments)
 COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -334,12 +347,12 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _command, _output, _name, _ALL_SETTINGS, _sweep, _timeline, _json),
+        (_symbols, _command, _output, _name, _ALL_SETTINGS, _ENGINE, _sweep, _timeline, _json),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _sweep, _json),
+        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _ENGINE, _sweep, _json),
     ),
     "bench": (
         "commands.bench:bench",
@@ -357,8 +370,8 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "hand a batch to the daemon, and print its id",
         (_symbols, _command, _output, _name, _stage, _wait, _ALL_SETTINGS, _sweep, _json),
     ),
-    "wait": ("commands.stages:wait", "wait until batches are done, and end as the worst", (_batches, _json)),
-    "status": ("commands.queries:status", "the state of batches", (_maybe_batch, _json)),
+    "wait": ("commands.stages:wait", "wait until batches are done, and end as the worst", (_several, _json)),
+    "status": ("commands.status:status", "the state of batches", (_maybe_batch, _batches, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
     "show": ("commands.queries:show", "all details of a window", (_one_window, _json)),
     "explain": ("commands.queries:explain", "why a window waits, device by device", (_one_window, _json)),
@@ -374,7 +387,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "cancel": ("commands.control:cancel", "end running windows, drop waiting ones", (_target, _json)),
     "hold": ("commands.control:hold", "start nothing more of it", (_target, _json)),
     "release": ("commands.control:release", "let a held batch or window go on", (_target, _json)),
-    "retry": ("commands.control:retry", "run failed or cancelled windows again", (_target, _json)),
+    "retry": ("commands.control:retry", "run failed or cancelled windows again", (_again, _json)),
     "priority": ("commands.control:priority", "place a batch before or behind others", (_priority, _json)),
     "forget": (
         "commands.forget:forget",

@@ -11,15 +11,19 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.commands.service import reach
 from gpusched.client.connection import Connection, NoDaemon
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import DaemonError, UsageError
-from gpusched.runs.records import NoRun, Records
+from gpusched.runs.place import NoRun, store_of
 
-Source = Connection | Records
+if TYPE_CHECKING:
+    from gpusched.runs.records import Records
+
+    Source = Connection | Records
 
 
 class NotAWindow(UsageError):
@@ -50,7 +54,7 @@ def of_batch(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, s
             yield run, run.batch_id
         return
     with _named(options, config, name) as source:
-        yield source, source.batch_id if isinstance(source, Records) else name
+        yield source, name if isinstance(source, Connection) else source.batch_id
 
 
 @contextlib.contextmanager
@@ -61,6 +65,13 @@ def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, 
         raise NotAWindow(name=name)
     with of_batch(options, batch) as (source, batch_id):
         yield source, batch_id, label
+
+
+def run_at(options: argparse.Namespace, name: str) -> Records | None:
+    """The records of what was run into a directory; None if nothing was."""
+    with contextlib.suppress(NoRun):
+        return _records(load_config(options).config, Path(name))
+    return None
 
 
 def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
@@ -86,4 +97,8 @@ def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
 
 
 def _records(config: Config, directory: Path) -> Records:
-    return Records(run_state_dir(config, directory.absolute()), directory)
+    state_dir = run_state_dir(config, directory.absolute())
+    store_of(state_dir, directory)
+    from gpusched.runs.records import Records  # slow to import: commands that ask a daemon do not need it
+
+    return Records(state_dir, directory)

@@ -147,6 +147,14 @@ class Daemon(Struct, frozen=True, kw_only=True):
     keep_days: Days = 90.0
 
 
+class Engine(Struct, frozen=True, kw_only=True):
+    kind: Literal["local", "ray"] = "local"
+    #: of a Ray cluster
+    address: str = "auto"
+    #: the cluster's interpreter; empty: this one
+    python: str = ""
+
+
 class Hooks(Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     timeout_s: Seconds = 30.0
@@ -173,6 +181,7 @@ class Config(Struct, frozen=True, kw_only=True):
     devices: Devices = Devices()
     cache: Cache = msgspec.field(default_factory=Cache)
     daemon: Daemon = msgspec.field(default_factory=Daemon)
+    engine: Engine = Engine()
     hooks: Hooks = Hooks()
     metrics: Metrics = Metrics()
 
@@ -187,6 +196,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "command": Command,
     "devices": Devices,
     "cache": Cache,
+    "engine": Engine,
     "daemon": Daemon,
     "hooks": Hooks,
     "metrics": Metrics,

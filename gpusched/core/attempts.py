@@ -8,9 +8,9 @@ from gpusched.core.books import Books
 from gpusched.core.commands import Terminate
 from gpusched.core.devices import Devices
 from gpusched.core.events import AttemptEnded, AttemptStarted, NodeLost
-from gpusched.core.failures import Retry, is_own, judge, signature, stopped, trained
+from gpusched.core.failures import Retry, is_own, judge, stopped, trained
 from gpusched.core.model import HoldReason, Instant, WindowResult
-from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.queue import NO_STREAK, BatchQueue, Entry
 from gpusched.core.shortage import ask_for_more
 from gpusched.core.states import (
     Active,
@@ -75,7 +75,7 @@ class Attempts:
         reason = trained(ending) if isinstance(ending, WindowResult) else ending.message
         new: State
         if isinstance(ending, WindowResult):
-            batch.streak = ("", 0)
+            batch.streak = NO_STREAK
             new = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
         elif isinstance(state, Stopping) and state.reason == "cancelled":
             new = Finished(attempts=state.attempt, outcome=Cancelled())
@@ -146,8 +146,7 @@ class Attempts:
 
     def _count_streak(self, batch: BatchQueue, verdict: Outcome, failure: Failure, now: Instant) -> None:
         """The circuit breaker: hold a batch whose windows keep failing in the same way."""
-        last, count = batch.streak
-        cause = signature(failure)
+        cause, (last, count) = (failure.kind, failure.cause), batch.streak
         count = count + 1 if cause == last else 1
         batch.streak = (cause, count)
         limit = batch.batch.spec.limits.breaker_failures

@@ -15,7 +15,7 @@ from gpusched.core.events import BatchFinished, BatchHeld, BatchReleased, BatchR
 from gpusched.core.ledger import DeviceState
 from gpusched.core.model import HoldReason, Instant, Limits, WindowKey
 from gpusched.core.pool import Pool
-from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.queue import NO_STREAK, BatchQueue, Entry
 from gpusched.core.states import Active, Ending, Finished, Queued, Running, Starting, State, Stopping, StopReason, Usage
 from gpusched.core.statuses import has_result, name_of
 from gpusched.core.timers import Timers
@@ -67,12 +67,12 @@ class Books:
         self.records.append(BatchHeld(batch_id=batch.batch.id, reason=reason.text, kind=reason.kind, at=now.wall))
 
     def release(self, batch: BatchQueue, now: Instant) -> None:
-        batch.held, batch.streak = None, ("", 0)
+        batch.held, batch.streak = None, NO_STREAK
         self.records.append(BatchReleased(batch_id=batch.batch.id, at=now.wall))
 
     def reopen(self, batch: BatchQueue, now: Instant) -> None:
         """Make a batch unfinished again, since some of its windows are to run."""
-        batch.streak = ("", 0)
+        batch.streak = NO_STREAK
         if batch.finished:
             batch.finished = False
             self.open[batch.batch.id] = batch

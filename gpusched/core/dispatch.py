@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from gpusched.core.estimates import Estimates
+from gpusched.core.estimates import Estimates, work
 from gpusched.core.memory import LEAST_HOST_BYTES, Need
 from gpusched.core.model import Batch, DeviceChoice, DeviceType, Instant, Slot
 from gpusched.core.placement import Demand, type_on
@@ -101,8 +101,11 @@ class Dispatcher:
     def demand(self, entry: Entry, batch: Batch, wanted: DeviceChoice) -> Demand:
         """The needs of a window that is to run on the devices that `wanted` names."""
         rows, types = entry.planned.usable_rows, self._pool.offers.device_types(batch.device)
-        device = _most(self._estimates.memory_bytes, batch.spec.workload, types, rows)
-        host = _most(self._estimates.host_memory_bytes, batch.spec.workload, types, rows)
+        own, asked = _work(entry, batch), entry.planned.window.expected_memory_bytes
+        # It was asked for as the memory of a GPU, or as that of the host where the batch trains on the CPU.
+        on_gpu, on_host = (0, asked) if batch.device == "cpu" else (asked, 0)
+        device = on_gpu or _most(self._estimates.memory_bytes, own, types, rows)
+        host = on_host or _most(self._estimates.host_memory_bytes, own, types, rows)
         return Demand(
             wanted=wanted,
             device=Need(max(entry.device.memory_bytes, device), entry.device.alone),
@@ -112,8 +115,13 @@ class Dispatcher:
     def _expected_on(self, slot: Slot, entry: Entry, batch: Batch) -> float:
         """Expected seconds of a window on a slot; 0 where nothing is known."""
         device = self._pool.devices[slot.device_id].device
-        rows, device_type = entry.planned.usable_rows, type_on(device, batch.device)
-        return self._estimates.seconds(batch.spec.workload, device_type, rows) or 0.0
+        return self._seconds(entry, batch, type_on(device, batch.device)) or 0.0
+
+    def _seconds(self, entry: Entry, batch: Batch, device_type: DeviceType) -> float | None:
+        """Expected seconds of a window on a device type: as asked for, or else as learned."""
+        planned = entry.planned
+        asked = planned.window.expected_seconds
+        return asked or self._estimates.seconds(_work(entry, batch), device_type, planned.usable_rows)
 
     def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
         """The next window of a batch that shares CPU and GPU slots, and where it is expected to end first.
@@ -142,18 +150,21 @@ class Dispatcher:
 
     def _expected_seconds(self, batch: BatchQueue, entry: Entry) -> tuple[float | None, float | None]:
         """Expected seconds of a window on the CPU, and on a GPU."""
-        workload, rows = batch.batch.spec.workload, entry.planned.usable_rows
         gpu_type = self._pool.offers.gpu_type
-        on_gpu = None if gpu_type is None else self._estimates.seconds(workload, gpu_type, rows)
-        return self._estimates.seconds(workload, "cpu", rows), on_gpu
+        on_gpu = None if gpu_type is None else self._seconds(entry, batch.batch, gpu_type)
+        return self._seconds(entry, batch.batch, "cpu"), on_gpu
 
     def _seconds_to_next_gpu(self, now: Instant) -> float:
         """Seconds until the first window that holds a slot of a GPU is expected to end."""
         return 0.0 if self._pool.first_end is None else max(0.0, self._pool.first_end - now.wall)
 
 
+def _work(entry: Entry, batch: Batch) -> str:
+    return work(batch.spec.workload, entry.planned.window.point)
+
+
 def _most(
-    learned: Callable[[str, DeviceType, int], int | None], workload: str, types: Iterable[DeviceType], rows: int
+    learned: Callable[[str, DeviceType, int], int | None], own: str, types: Iterable[DeviceType], rows: int
 ) -> int:
-    """The most memory that similar windows took on any of the device types; 0: not known."""
-    return max((learned(workload, device_type, rows) or 0 for device_type in types), default=0)
+    """The most memory that windows with similar work took on any of the device types; 0: not known."""
+    return max((learned(own, device_type, rows) or 0 for device_type in types), default=0)

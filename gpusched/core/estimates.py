@@ -1,7 +1,10 @@
-"""The costs of windows, learned from those that have ended: seconds and peak memory by workload, device type and rows.
+"""The costs of windows, learned from those that have ended: seconds and peak memory by work, device type and rows.
 
 Buckets of rows double in width, so the windows of a bucket differ by less than a factor of two. An estimate comes from
 the bucket of the window's rows, or else from the nearest one, by scaling. Pure: the store keeps the buckets.
+
+Work is a workload, or a workload at a point of a sweep (`work`): 255 leaves may take ten times as long as 15. What a
+point takes is forgotten with the process; without it, the estimate is that of the workload, from all of its windows.
 """
 
 from __future__ import annotations
@@ -20,6 +23,15 @@ MEMORY = 200
 #: 2023 with the default settings and 100 (0.018 s) to 9,000 rows (0.7 s)
 GUESSED_SECONDS = 0.01
 GUESSED_SECONDS_PER_ROW = 8e-5
+
+
+#: points of sweeps whose costs are known; the earliest are forgotten beyond that
+MOST_POINTS = 20_000
+
+
+def work(workload: str, point: str) -> str:
+    """The work of a window: its workload, and its point of a sweep if it has one."""
+    return f"{workload} {point}" if point else workload
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,53 +58,57 @@ class Estimates:
 
     def __init__(self, learned: Iterable[Estimate] = ()) -> None:
         self._rows: dict[tuple[str, DeviceType], dict[int, Estimate]] = {}
+        self._points: dict[tuple[str, DeviceType], dict[int, Estimate]] = {}
         for estimate in learned:
             self._put(estimate)
 
     def observe(
         self,
-        workload: str,
+        work: str,
         device_type: DeviceType,
         rows: int,
         seconds: float,
         memory_bytes: int | None,
         host_memory_bytes: int | None = None,
     ) -> Estimate:
-        """Learn from one finished window; return the updated bucket, for the store. Unknown memory is None."""
-        old = self._of(workload, device_type, rows)
-        new = msgspec.structs.replace(
-            old,
-            count=old.count + 1,
-            rows_mean=_mean(old.rows_mean, old.count, rows),
-            seconds_mean=_mean(old.seconds_mean, old.count, seconds),
-            seconds_max=max(old.seconds_max, seconds),
-            host_memory_max=max(old.host_memory_max, host_memory_bytes or 0),
-        )
-        if memory_bytes is not None:
+        """Learn from one finished window. Unknown memory is None.
+
+        Return the updated bucket of its workload, for the store.
+        """
+        for old in self._learners(work, device_type, rows):
             new = msgspec.structs.replace(
-                new,
-                memory_count=old.memory_count + 1,
-                memory_mean=_mean(old.memory_mean, old.memory_count, memory_bytes),
-                memory_max=max(old.memory_max, memory_bytes),
+                old,
+                count=old.count + 1,
+                rows_mean=_mean(old.rows_mean, old.count, rows),
+                seconds_mean=_mean(old.seconds_mean, old.count, seconds),
+                seconds_max=max(old.seconds_max, seconds),
+                host_memory_max=max(old.host_memory_max, host_memory_bytes or 0),
             )
-        self._put(new)
+            if memory_bytes is not None:
+                new = msgspec.structs.replace(
+                    new,
+                    memory_count=old.memory_count + 1,
+                    memory_mean=_mean(old.memory_mean, old.memory_count, memory_bytes),
+                    memory_max=max(old.memory_max, memory_bytes),
+                )
+            self._put(new)
         return new
 
-    def observe_host_memory(self, workload: str, device_type: DeviceType, rows: int, memory_bytes: int) -> Estimate:
+    def observe_host_memory(self, work: str, device_type: DeviceType, rows: int, memory_bytes: int) -> Estimate:
         """Learn from a window that ran out of the host's memory: it needed more than `memory_bytes`. As `observe`."""
-        old = self._of(workload, device_type, rows)
-        new = msgspec.structs.replace(
-            old,
-            # where no window has finished yet, the memory is that of a window with these rows
-            rows_mean=old.rows_mean if old.count else float(rows),
-            host_memory_max=max(old.host_memory_max, memory_bytes),
-        )
-        self._put(new)
+        for old in self._learners(work, device_type, rows):
+            new = msgspec.structs.replace(
+                old,
+                # where no window has finished yet, the memory is that of a window with these rows
+                rows_mean=old.rows_mean if old.count else float(rows),
+                host_memory_max=max(old.host_memory_max, memory_bytes),
+            )
+            self._put(new)
         return new
 
-    def seconds(self, workload: str, device_type: DeviceType, rows: int) -> float | None:
+    def seconds(self, work: str, device_type: DeviceType, rows: int) -> float | None:
         """Expected seconds, in proportion to the rows of the nearest bucket; None if there is no observation."""
-        nearest = self._nearest(workload, device_type, rows, lambda estimate: estimate.count)
+        nearest = self._nearest(work, device_type, rows, lambda estimate: estimate.count)
         return None if nearest is None else nearest.seconds_mean * max(rows, 1) / max(nearest.rows_mean, 1.0)
 
     def well_known(self, workload: str, device_type: DeviceType, rows: int, count: int) -> Estimate | None:
@@ -101,37 +117,52 @@ class Estimates:
         near = (buckets.get(bucket_of(rows) + step) for step in (0, 1, -1))
         return next((one for one in near if one is not None and one.count >= count), None)
 
-    def memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
+    def memory_bytes(self, work: str, device_type: DeviceType, rows: int) -> int | None:
         """GPU memory to reserve: the observed maximum, scaled up with rows, never down; None without an observation."""
-        nearest = self._nearest(workload, device_type, rows, lambda estimate: estimate.memory_count)
+        nearest = self._nearest(work, device_type, rows, lambda estimate: estimate.memory_count)
         return None if nearest is None else _scaled_up(nearest.memory_max, nearest, rows)
 
-    def host_memory_bytes(self, workload: str, device_type: DeviceType, rows: int) -> int | None:
+    def host_memory_bytes(self, work: str, device_type: DeviceType, rows: int) -> int | None:
         """Memory of the host to reserve, found in the same way."""
-        nearest = self._nearest(workload, device_type, rows, lambda estimate: estimate.host_memory_max)
+        nearest = self._nearest(work, device_type, rows, lambda estimate: estimate.host_memory_max)
         return None if nearest is None else _scaled_up(nearest.host_memory_max, nearest, rows)
 
     def rows(self) -> list[Estimate]:
-        """All buckets, in a fixed order."""
+        """All buckets of workloads, in a fixed order."""
         return [buckets[bucket] for _, buckets in sorted(self._rows.items()) for bucket in sorted(buckets)]
 
-    def _of(self, workload: str, device_type: DeviceType, rows: int) -> Estimate:
+    def _learners(self, work: str, device_type: DeviceType, rows: int) -> list[Estimate]:
+        """The buckets that learn from a window: that of its point if it has one, and that of its workload."""
         bucket = bucket_of(rows)
-        estimate = self._rows.get((workload, device_type), {}).get(bucket)
-        return estimate or Estimate(workload=workload, device_type=device_type, bucket=bucket)
+        return [
+            self._of(name, device_type).get(bucket) or Estimate(workload=name, device_type=device_type, bucket=bucket)
+            for name in dict.fromkeys((work, _workload(work)))
+        ]
 
     def _nearest(
-        self, workload: str, device_type: DeviceType, rows: int, knows: Callable[[Estimate], int]
+        self, work: str, device_type: DeviceType, rows: int, knows: Callable[[Estimate], int]
     ) -> Estimate | None:
-        if (buckets := self._rows.get((workload, device_type))) is None:
-            return None
-        candidates = [e for e in buckets.values() if knows(e)]
         wanted = bucket_of(rows)
-        # of two at the same distance the larger: an estimate that is too high costs a slot, one too low an attempt
-        return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket), default=None)
+        for name in (work, _workload(work)):
+            if candidates := [e for e in self._of(name, device_type).values() if knows(e)]:
+                # of two at the same distance the larger: one too high costs a slot, one too low an attempt
+                return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket))
+        return None
+
+    def _of(self, work: str, device_type: DeviceType) -> dict[int, Estimate]:
+        known = self._rows if work == _workload(work) else self._points
+        return known.get((work, device_type), {})
 
     def _put(self, estimate: Estimate) -> None:
-        self._rows.setdefault((estimate.workload, estimate.device_type), {})[estimate.bucket] = estimate
+        work = estimate.workload
+        known = self._rows if work == _workload(work) else self._points
+        known.setdefault((work, estimate.device_type), {})[estimate.bucket] = estimate
+        if len(self._points) > MOST_POINTS:
+            del self._points[next(iter(self._points))]
+
+
+def _workload(work: str) -> str:
+    return work.partition(" ")[0]
 
 
 def guessed_seconds(rows: int) -> float:

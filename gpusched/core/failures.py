@@ -162,10 +162,10 @@ def _failure_of(exit: Exit) -> Failure:
         words = last_words(exit.log_end) if exit.signal == signals.SIGABRT else None
         return _crash(name, words, on_cpu=exit.on_cpu)
     if exit.signal != signals.SIGKILL:
-        return Failure(kind="killed", message=f"the process was killed ({name})")
+        return Failure(kind="killed", message=f"the process was killed ({name})", cause=name)
     if exit.killer == "kernel":
         return out_of_host_memory("the kernel killed the process")
-    return Failure(kind="killed", message=f"the process was killed ({name}{_KILLERS[exit.killer]})")
+    return Failure(kind="killed", message=f"the process was killed ({name}{_KILLERS[exit.killer]})", cause=name)
 
 
 def kind_of_words(text: str, *, on_cpu: bool) -> ToldKind | None:
@@ -198,9 +198,9 @@ def last_words(log: str) -> str | None:
 
 def _crash(name: str, words: str | None, *, on_cpu: bool) -> Failure:
     if words is None:
-        return Failure(kind="crashed", message=f"the process crashed ({name})")
+        return Failure(kind="crashed", message=f"the process crashed ({name})", cause=name)
     kind = kind_of_words(words, on_cpu=on_cpu) or "crashed"
-    return Failure(kind=kind, message=f"the process crashed ({name}): {words}")
+    return Failure(kind=kind, message=f"the process crashed ({name}): {words}", cause=name)
 
 
 def _signal_name(number: int) -> str:
@@ -241,11 +241,6 @@ def judge(
     if failure.kind == "timed_out":
         return TimedOut(seconds=limits.timeout_s)
     return Failed(failure=failure)
-
-
-def signature(failure: Failure) -> str:
-    """A text that is equal for failures of the same cause: the kind, and the message's start without numbers."""
-    return f"{failure.kind}: {re.sub(r'[^a-z]+', ' ', failure.message.partition(':')[0].lower())}".strip()
 
 
 def trained(result: WindowResult) -> str:

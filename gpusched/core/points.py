@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, islice
+from itertools import islice
 
 import msgspec
 
@@ -71,10 +71,10 @@ def sample(axes: Sequence[Axis], wanted: int, seed: int) -> dict[str, Parameters
 
 def _draw(total: int, seed: int) -> Iterator[int]:
     """Different numbers below `total`, in an order that `seed` determines."""
-    seen = set[int]()
-    for number in count():
+    seen, number = set[int](), 0
+    while True:
         digest = hashlib.sha256(b"%d:%d" % (seed, number)).digest()
-        drawn = int.from_bytes(digest, "big") % total
+        drawn, number = int.from_bytes(digest, "big") % total, number + 1
         if drawn not in seen:
             seen.add(drawn)
             yield drawn

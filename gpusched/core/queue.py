@@ -21,6 +21,10 @@ STORY_LINES = 12
 Order = tuple[int, int, int]
 
 
+#: no window has failed since the last success
+NO_STREAK: tuple[tuple[str, str], int] = (("", ""), 0)
+
+
 class Entry:
     """One window of a batch, with its state and the history that decides about its next attempt."""
 
@@ -78,8 +82,8 @@ class BatchQueue:
         self.held: HoldReason | None = None
         #: number of the placement that served it last
         self.last_served = 0
-        #: the common signature of the latest failed windows, and their number
-        self.streak: tuple[str, int] = ("", 0)
+        #: the kind and the cause that the latest failed windows have in common, and their number
+        self.streak = NO_STREAK
         #: heap of (order, label); items of windows that are no longer ready are dropped when they come up
         self._ready: list[tuple[Order, str]] = []
         #: heap in the opposite order of length; None: not needed so far

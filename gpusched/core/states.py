@@ -43,6 +43,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     kind: FailureKind
     message: str
     traceback: str = ""
+    #: for programs: the same for failures of one kind that have one cause, whatever their messages say: the name of the
+    #: exception's type or of the signal
+    cause: str = ""
     #: type and line of the exception that was raised; empty: there was none, or another attempt can pass that line
     place: str = ""
 

@@ -27,6 +27,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     at: float | None = None
     #: models that predict a constant, among those of succeeded and reused windows
     constants: int = 0
+    #: uid of the client that submitted it; None: root or the daemon's own user, or from an older daemon
+    owner: int | None = None
 
 
 class WindowLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,9 @@ from gpusched.supervisor.followers import News
 class Course:
     """See the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, devices_return: bool = False) -> None:
+        """`devices_return`: a batch without devices waits for some, as on a cluster whose nodes come and go."""
+        self._devices_return = devices_return
         #: set when all windows are finished, or the rest is held and nobody is watching who could release it
         self.ended = anyio.Event()
         self._watched = False
@@ -36,6 +38,8 @@ class Course:
             case WindowMoved(old=old, new=new):
                 self._held += isinstance(new, Held) - isinstance(old, Held)
                 self._unfinished += isinstance(old, Finished) - isinstance(new, Finished)
+            case BatchHeld(kind="stranded") if self._devices_return:
+                return
             case BatchHeld(reason=reason):
                 self._batch_held = reason
             case BatchReleased():

@@ -12,15 +12,14 @@ import anyio
 import msgspec
 
 from gpusched.config import run_state_dir
-from gpusched.core.estimates import Estimates, guessed_seconds, makespan
+from gpusched.core.estimates import Estimates, guessed_seconds, makespan, work
 from gpusched.core.fastest import Timing
 from gpusched.core.model import BatchSpec, Choice, DeviceType
 from gpusched.core.planning import Plan
-from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.slots import PoolPlan, PoolRules
-from gpusched.engines.local.engine import LocalEngine
+from gpusched.engines.opening import engine_of
 from gpusched.errors import one_error
-from gpusched.runs.run import Run
+from gpusched.runs.run import Run, found_here
 from gpusched.store.learned import peek_learned, peek_timings
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.planner import Planner
@@ -56,18 +55,19 @@ async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None)
     Raises GpuschedError.
     """
     config, spec, output_dir = run.config, run.spec, run.output_dir
-    found, rules = look(spec.device), PoolRules(config, spec.device, spec.workers)
-    pool = rules.pool(rules.select(found))
-    pool.require(spec.device)
-    if (crowded := pool.too_many_threads(spec)) is not None:
-        on_note(crowded)
+    found, rules = found_here(config, spec), PoolRules(config, spec.device, spec.workers)
     logs, store = _plan_logs(config.cache.dir), run_state_dir(config, output_dir) / "state.db"
     estimates = Estimates(peek_learned(store))
     with one_error():
-        async with LocalEngine(config, logs, found) as engine, anyio.create_task_group() as tasks:
+        async with (
+            engine_of(config, logs, found) as engine,
+            anyio.create_task_group() as tasks,
+        ):
             fleet = Fleet(rules, engine, post=lambda event: None, on_note=lambda note: on_note(str(note)))
             tasks.start_soon(fleet.run)
             await fleet.require(spec.device)
+            if (crowded := fleet.pool.too_many_threads(spec)) is not None:
+                on_note(crowded)
             planner = Planner(engine, fleet, estimates, _Peeked(store), logs)
             plan, choice = await planner.plan(spec, output_dir, log="survey.log", origins=run.origins)
             pool = fleet.pool
@@ -80,7 +80,11 @@ def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan
     # Where a batch uses both GPUs and the CPU, the GPUs do most of the work.
     types = pool.device_types(wanted)
     device_type: DeviceType = next((one for one in types if one != "cpu"), "cpu")
-    seconds = [estimates.seconds(spec.workload, device_type, window.usable_rows) for window in plan.to_train]
+    seconds = [
+        planned.window.expected_seconds
+        or estimates.seconds(work(spec.workload, planned.window.point), device_type, planned.usable_rows)
+        for planned in plan.to_train
+    ]
     timed = next((one for one in choice.expected if one.device_type == wanted), None) if choice is not None else None
     if None in seconds and timed is not None and not timed.at_least:
         return Forecast(plan=plan, seconds=timed.seconds, learned=True, choice=choice)

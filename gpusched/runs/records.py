@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Self
 
 from gpusched import __version__, clock
-from gpusched.core.model import WindowKey
+from gpusched.core.model import Batch, WindowKey
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.states import Finished, Held, Queued
 from gpusched.core.statuses import ACTIVE, attempt_of
-from gpusched.errors import InputError
 from gpusched.protocol import BatchDetail, BatchStatus, LogChunk, ResultLine, Snapshot, WindowDetail, WindowLine
+from gpusched.runs.place import NoRun, store_of
 from gpusched.service import views
 from gpusched.service.names import Names, NoLog
 from gpusched.service.views import RECENT_WINDOWS
@@ -30,19 +30,12 @@ FOLLOW_S = 0.2
 _CHUNK_BYTES = 64 * 1024
 
 
-class NoRun(InputError):
-    problem = "{path} holds no store of a run"
-    remedy = "name the output directory of `gpusched run`, or a batch of the daemon: `gpusched status` lists them"
-
-
 class Records:
     """The reading half of `Connection`, for the batches that were run into one directory. Use as a context manager."""
 
     def __init__(self, state_dir: Path, directory: Path) -> None:
         """Raises NoRun if nothing was run into `directory`; StoreError."""
-        database = state_dir / "state.db"
-        if not database.is_file():
-            raise NoRun(path=directory)
+        database = store_of(state_dir, directory)
         self.state_dir = state_dir
         self.version = __version__
         self._aborted = False
@@ -89,6 +82,10 @@ class Records:
         notes = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
         story, attempts = self._store.story(row.key), self._store.attempts(row.key)
         return views.window_detail(row, story, attempts, notes, self._names.batch(batch_id))
+
+    def accepted(self) -> Batch:
+        """The last batch that was run there, as it was asked for."""
+        return self._names.batch(self.batch_id)
 
     def snapshot(self) -> Snapshot:
         """The state of the last batch that was run there; its devices are not known any more."""

@@ -23,8 +23,9 @@ from gpusched import clock, directories, files
 from gpusched.config import NO_ORIGINS, Config, run_state_dir
 from gpusched.core.model import Batch, BatchSpec
 from gpusched.core.planning import Plan, accepted
-from gpusched.devices.nvidia.gpus import look
+from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
+from gpusched.engines.opening import look_here
 from gpusched.errors import StoreUnwritable, one_error
 from gpusched.runs.course import Course
 from gpusched.runs.notes import FirstReadings, Notes
@@ -98,12 +99,10 @@ async def run_batch(run: Run, follower: Follower, watch: Watch | None = None) ->
     """
     began = time.monotonic()
     config, spec = run.config, run.spec
-    found = look(spec.device)
-    rules = PoolRules(config, spec.device, spec.workers)
-    rules.pool(rules.select(found)).require(spec.device)
+    found = found_here(config, spec)
     refuse_within(run.output_dir, (config.cache.dir, config.daemon.state_dir))
     state_dir = _made(run_state_dir(config, run.output_dir))
-    course = Course()
+    course = Course(devices_return=config.engine.kind == "ray")
     with one_error():
         async with opened(config, state_dir, found, follower, course, spec=spec) as runtime:
             running = _Running(run, runtime, follower, course)
@@ -119,6 +118,15 @@ async def run_batch(run: Run, follower: Follower, watch: Watch | None = None) ->
         interrupted=running.signals > 0,
         held_reason=course.held_reason,
     )
+
+
+def found_here(config: Config, spec: BatchSpec) -> Discovery:
+    """The GPUs of this machine. Raises NoDevice if windows run here and no device suits the batch."""
+    found = look_here(config, spec.device)
+    if config.engine.kind == "local":
+        rules = PoolRules(config, spec.device, spec.workers)
+        rules.pool(rules.select(found)).require(spec.device)
+    return found
 
 
 class _Running:

@@ -17,7 +17,7 @@ import anyio
 
 from gpusched import __version__
 from gpusched.config import Config
-from gpusched.devices.nvidia.gpus import look
+from gpusched.engines.opening import look_here
 from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
 from gpusched.protocol.places import listening_path
 from gpusched.service.admission import Admission
@@ -60,7 +60,7 @@ async def _serve(config: Config) -> None:
     _raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
-        runtime = await stack.enter_async_context(opened(config, config.daemon.state_dir, look(), Journal()))
+        runtime = await stack.enter_async_context(opened(config, config.daemon.state_dir, look_here(config), Journal()))
         _make_private(runtime.state_dir)
         listener = Listener(listening_path(config.daemon.socket), config.daemon.group or None)
         stack.callback(listener.close)

@@ -160,9 +160,4 @@ def _worded(error: BaseException) -> str:
 
 
 def _problem(error: GpuschedError) -> Problem:
-    place = f"{error.place}: " if error.place else ""
-    return Problem(
-        problem=place + error.problem.format(**error.details),
-        remedy=error.remedy.format(**error.details),
-        exit_code=error.exit_code,
-    )
+    return Problem(problem=error.sentence, remedy=error.hint, exit_code=error.exit_code)

@@ -194,6 +194,7 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         finished_at=None,
         constants=sum(is_constant(state) for _, state in record.windows) if record.counts.get("reused") else 0,
         counts=record.counts,
+        owner=record.batch.owner,
     )
 
 

@@ -80,7 +80,7 @@ def ending_columns(record: WindowMoved) -> tuple[object, ...]:
 
 
 def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchStatus:
-    batch_id, output_dir, submitted_at, held_reason, finished_at, constants = row
+    batch_id, output_dir, submitted_at, held_reason, finished_at, constants, owner = row
     return BatchStatus(
         id=batch_id,
         output_dir=output_dir,
@@ -90,6 +90,7 @@ def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchStatus:
         finished_at=finished_at,
         counts=counts,
         constants=constants,
+        owner=owner,
     )
 
 

@@ -9,7 +9,7 @@ def _listed(statuses: tuple[str, ...]) -> str:
     return ", ".join(f"'{status}'" for status in statuses)
 
 
-ACCEPT = "INSERT INTO batches (id, batch, output_dir, submitted_at, accepted_at) VALUES (?, ?, ?, ?, ?)"
+ACCEPT = "INSERT INTO batches (id, batch, output_dir, submitted_at, owner, accepted_at) VALUES (?, ?, ?, ?, ?, ?)"
 INSERT_WINDOW = (
     "INSERT INTO windows (batch_id, label, symbol, status, attempt, moved_at, finishing, plan, state, constant)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -64,7 +64,8 @@ NOTES = (
     " ORDER BY number LIMIT :symbols"
 )
 BATCHES = (
-    "SELECT id, output_dir, submitted_at, held_reason, finished_at, constants FROM batches WHERE forgetting IS NULL"
+    "SELECT id, output_dir, submitted_at, held_reason, finished_at, constants, owner FROM batches"
+    " WHERE forgetting IS NULL"
 )
 REMOVE_FORGOTTEN = (
     "DELETE FROM windows WHERE id IN ("

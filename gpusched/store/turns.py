@@ -111,7 +111,8 @@ class TurnWriter:
     def _begin_batch(self, batch: Batch, at: float) -> None:
         """Insert a batch, in the place of its earlier round if there is one."""
         self._execute("DELETE FROM batches WHERE id = ?", (batch.id,))
-        self._execute(statements.ACCEPT, (batch.id, to_json(batch), batch.output_dir, batch.submitted_at, at))
+        about = (batch.id, to_json(batch), batch.output_dir, batch.submitted_at, batch.owner)
+        self._execute(statements.ACCEPT, (*about, at))
 
     def _insert(self, batch_id: str, windows: Sequence[tuple[PlannedWindow, State]], at: float) -> None:
         rows = (

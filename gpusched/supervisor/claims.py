@@ -54,7 +54,7 @@ class Claims:
         try:
             self._locks[batch.id] = outputs.claim(Path(batch.output_dir), guarded=batch.guarded)
         except outputs.OutputInUse as error:
-            return str(error).partition("\n")[0]
+            return error.sentence
         except (OSError, InputError):
             pass
         return None

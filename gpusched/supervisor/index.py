@@ -28,7 +28,18 @@ from gpusched.core.changes import LARGE
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchReopened, WindowMoved
 from gpusched.core.model import Batch, BatchSpec, DataNote, DataNotes, WindowKey
 from gpusched.core.planning import INDEX
-from gpusched.core.states import Cancelled, Failed, Failure, Finished, Lost, Reused, Skipped, Succeeded, TimedOut
+from gpusched.core.states import (
+    Cancelled,
+    Failed,
+    Failure,
+    Finished,
+    Lost,
+    Outcome,
+    Reused,
+    Skipped,
+    Succeeded,
+    TimedOut,
+)
 from gpusched.core.statuses import OUTCOMES, tally
 from gpusched.errors import StoreError
 from gpusched.store.store import Store, WindowRow
@@ -301,7 +312,7 @@ def line(
         "window_label": row.key.label,
         **({"point": window.point, "parameters": parameters} if window.point else {}),
         "artifacts_path": None,
-        "status": "failed",
+        "status": None,
         "metrics": None,
         "sample_counts": None,
         "attempts": row.state.attempts,
@@ -316,9 +327,19 @@ def line(
         fields["device_memory_bytes"] = attempt.usage.device_memory_bytes
     if attempt and attempt.ended_at is not None:
         fields["seconds"] = round(max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at)), 6)
-    match row.state.outcome:
+    fields |= _ended(row.state.outcome)
+    if settings:
+        fields["settings"] = dict(settings)
+    if notes:
+        fields["data_notes"] = notes
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def _ended(outcome: Outcome) -> dict[str, Any]:
+    """The fields that depend on how a window ended."""
+    match outcome:
         case Succeeded(result=result) | Reused(result=result):
-            fields |= {
+            fields: dict[str, Any] = {
                 "status": "success",
                 "artifacts_path": result.artifacts_path,
                 "metrics": result.metrics,
@@ -326,21 +347,18 @@ def line(
             }
             if result.constant is not None:
                 fields["constant"] = result.constant
-            if isinstance(row.state.outcome, Reused):
+            if isinstance(outcome, Reused):
                 fields |= {"reused": True, "device": result.device}
+            return fields
         case Skipped(reason=reason):
-            fields |= {"status": "skipped", "skip_reason": reason}
+            return {"status": "skipped", "skip_reason": reason}
         case Failed(failure=failure) | Lost(failure=failure):
-            fields["error"] = _error(failure)
+            return {"status": "failed", "error": _error(failure)}
         case TimedOut(seconds=seconds):
-            fields["error"] = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
+            error = {"kind": "timed_out", "message": f"stopped after {seconds:g} s"}
+            return {"status": "failed", "error": error}
         case Cancelled():
-            fields["status"] = "cancelled"
-    if settings:
-        fields["settings"] = dict(settings)
-    if notes:
-        fields["data_notes"] = notes
-    return msgspec.json.encode(fields) + b"\n"
+            return {"status": "cancelled"}
 
 
 def _error(failure: Failure) -> dict[str, str]:

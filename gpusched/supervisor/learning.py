@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gpusched.core.estimates import Estimate, Estimates
+from gpusched.core.estimates import Estimate, Estimates, work
 from gpusched.core.events import Record, WindowMoved
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.core.placement import type_on
@@ -46,14 +46,14 @@ class Learning:
         assert usage is not None
         if planned.doubt is not None or planned.refusal is not None:
             return None  # its number of rows is not known
-        workload, rows = batch.spec.workload, planned.usable_rows
+        own, rows = work(batch.spec.workload, planned.window.point), planned.usable_rows
         match record.ending:
             case WindowResult(device_type=device_type, seconds=seconds):
                 memory = usage.device_memory_bytes, usage.own_memory_bytes
-                return self._estimates.observe(workload, device_type, rows, seconds, *memory)
+                return self._estimates.observe(own, device_type, rows, seconds, *memory)
             case Failure(kind="host_memory") if usage.own_memory_bytes and isinstance(record.old, Active):
                 device = scheduler.pool.devices.get(record.old.slot.device_id)
                 if device is not None:
                     device_type = type_on(device.device, batch.device)
-                    return self._estimates.observe_host_memory(workload, device_type, rows, usage.own_memory_bytes)
+                    return self._estimates.observe_host_memory(own, device_type, rows, usage.own_memory_bytes)
         return None

@@ -18,7 +18,7 @@ from gpusched.core.model import BatchSpec
 from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.engine import Engine
-from gpusched.engines.local.engine import LocalEngine
+from gpusched.engines.opening import engine_of
 from gpusched.store.store import Store
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.followers import Follower, Followers, Noted
@@ -68,14 +68,14 @@ class Runtime:
 async def opened(
     config: Config, state_dir: Path, found: Discovery, *followers: Follower, spec: BatchSpec | None = None
 ) -> AsyncIterator[Runtime]:
-    """The runtime of a state directory on this machine, whose GPUs are `found`; nothing works yet.
+    """The runtime of a state directory; `found` are the GPUs of this machine. Nothing works yet.
 
     `spec`: of the one batch that is run here; None: for a daemon. What an earlier supervisor has left is ended first.
     Raises StoreError.
     """
     rules = PoolRules(config) if spec is None else PoolRules(config, spec.device, spec.workers)
     with Store.open(state_dir / "state.db") as store:
-        async with LocalEngine(config, state_dir, found, mark=store.mark, standing=spec is None) as engine:
+        async with engine_of(config, state_dir, found, mark=store.mark, standing=spec is None) as engine:
             ended = await engine.sweep()
             runtime = Runtime(rules, store, engine, *followers)
             for pid in ended:

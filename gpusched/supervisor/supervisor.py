@@ -284,7 +284,7 @@ class Supervisor:
             if self._records or histories:
                 self._store.record(self._records, self._learning.unsaved, histories)
         except StoreError as problem:
-            self._engine.condition.tell("store", about, str(problem).partition("\n")[0])
+            self._engine.condition.tell("store", about, problem.sentence)
             return False
         self._engine.condition.clear("store", about)
         if self._records or histories:

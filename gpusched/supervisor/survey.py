@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,8 @@ TURN_S = 0.01
 LEAST_WINDOWS = 200
 Item = TypeVar("Item")
 
+#: settings that one process checks: a fork costs as much as two or three of them
+LEAST_CHECKS = 50
 STRICT_REMEDY = "complete the files, or leave out data.strict"
 
 
@@ -110,8 +113,10 @@ class Survey:
 
         async def prepare() -> None:
             await self._engine.preload(self._spec)
-            settings = [*self._settings.values()]
-            await check_settings(self._engine, self._spec.workload, settings, log=self._log, origins=origins)
+            check = partial(check_settings, self._engine, self._spec.workload, log=self._log, origins=origins)
+            async with anyio.create_task_group() as checks:
+                for share in _shares([*self._settings.values()], processes):
+                    checks.start_soon(check, share)
 
         endings = await self._run_all(_grouped(pieces, processes), processes, take, prepare)
         if not self._unusable and (missing := findings.missing()):
@@ -121,7 +126,7 @@ class Survey:
             raise WorkloadUnusable(why=self._unusable[0], log_path=log_path)
         for piece in findings.missing():
             why = f"its data could not be looked at: {endings[piece.symbol]}, see {log_path}"
-            findings.take(SurveyFailed(symbol=piece.symbol, what="unknown", reason=why))
+            findings.take(SurveyFailed(symbol=piece.symbol, kind="unknown", reason=why))
         return findings.plan()
 
     async def _run_all(
@@ -165,6 +170,12 @@ class Survey:
         job = msgspec.structs.replace(self._job, symbols=group, settings=settings)
         how = await self._engine.inspect(job, on_message, log=self._log)
         return errors[-1] if errors else f"the process ended with {how}"
+
+
+def _shares(settings: list[dict[str, Any]], processes: int) -> list[list[dict[str, Any]]]:
+    """Settings in as many parts as processes may check them, unless those would be small."""
+    most = max(LEAST_CHECKS, -(-len(settings) // processes))
+    return [settings[first : first + most] for first in range(0, len(settings), most)]
 
 
 def _settings_by_point(spec: BatchSpec) -> dict[str, dict[str, Any]]:
@@ -309,7 +320,7 @@ def _grouped(pieces: list[SymbolWindows], processes: int) -> list[tuple[SymbolWi
 
 def _undone(failed: SurveyFailed, window: Window) -> PlannedWindow:
     """A planned window whose data could not be inspected."""
-    match failed.what:
+    match failed.kind:
         case "no_data":
             return PlannedWindow(window=window, skip_reason=failed.reason, remedy=failed.remedy)
         case "bad_data":

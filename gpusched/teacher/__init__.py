@@ -6,7 +6,7 @@ libraries when it is called, so that a client can check settings without numpy a
     sources → parsing → quality ⇄ cache    the bars of a symbol: read and checked once, then mapped from the cache
         contents → layout → tables → timestamps, numbers → rows: from bytes to rows; quality: from rows to bars
     features, labels, split → examples     the rows of a window that train and validate; the survey stops here
-    training → metrics → artifacts         the model, its scores and its files
+    booster → training → metrics → artifacts   the model, its scores and its files
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gpusched.workload import DeviceType, Report, Result, SurveyTask, SymbolSurvey, Task, Trial
 
@@ -45,9 +47,9 @@ def check_settings(settings: Settings) -> None:
     from gpusched.teacher.schema import LIGHTGBM_DEFAULTS
 
     if settings.lightgbm != LIGHTGBM_DEFAULTS:
-        from gpusched.teacher.training import try_parameters
+        from gpusched.teacher.training import try_once
 
-        try_parameters(settings.lightgbm)
+        try_once(msgspec.json.encode(settings.lightgbm))
 
 
 def survey(task: SurveyTask) -> SymbolSurvey:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import zlib
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import lightgbm
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from gpusched.teacher.bars import Floats
+from gpusched.teacher.booster import Booster as Model
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
 from gpusched.teacher.training import Trained
@@ -38,6 +40,12 @@ _ROWS_AT_ONCE = 500
 _PICKLE_PROTOCOL = 5
 
 
+class Booster:
+    """A stand-in for the class of LightGBM's Python package, which is not imported here: a pickle names its class."""
+
+    __module__ = "lightgbm.basic"
+
+
 class _Saved:
     """A stand-in for a booster that unpickles to the booster of a model file's text.
 
@@ -47,8 +55,23 @@ class _Saved:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def __reduce__(self) -> tuple[type[lightgbm.Booster], tuple[Any, ...]]:
-        return lightgbm.Booster, (None, None, None, self._text)
+    def __reduce__(self) -> tuple[type[Booster], tuple[Any, ...]]:
+        return Booster, (None, None, None, self._text)
+
+
+def pickled(text: str) -> bytes:
+    """The pickle of the booster of a model file's text, which only LightGBM's Python package can read."""
+    # pickle looks in the loaded modules whether the class's name leads to the class.
+    stand_ins = {name: ModuleType(name) for name in ("lightgbm", Booster.__module__)}
+    vars(stand_ins[Booster.__module__])[Booster.__name__] = Booster
+    loaded = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        return pickle.dumps(_Saved(text), _PICKLE_PROTOCOL)
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+        sys.modules.update(loaded)
 
 
 def write_artifacts(
@@ -56,7 +79,7 @@ def write_artifacts(
 ) -> None:
     """Write all files. `matrix` is (n, 15), `probabilities` (n,): the model's for each of the n bars."""
     (directory / MODEL).write_text(trained.text, encoding="utf-8")
-    (directory / PICKLE).write_bytes(pickle.dumps(_Saved(trained.text), _PICKLE_PROTOCOL))
+    (directory / PICKLE).write_bytes(pickled(trained.text))
     labels, predictions = _Gzip(), _Gzip()
     for label_rows, prediction_rows in tables(symbol, examples, matrix, probabilities):
         labels.add(label_rows)
@@ -121,10 +144,9 @@ class _Gzip:
         return b"".join((*self._pieces, self._compressor.flush()))
 
 
-def importance_csv(booster: lightgbm.Booster) -> str:
+def importance_csv(model: Model) -> str:
     """Return a row per feature: the total gain of its splits and their number; the most important feature first."""
-    gains = booster.feature_importance("gain").tolist()
-    splits = booster.feature_importance("split").tolist()
+    gains, splits = model.importance(len(FEATURES))
     rows = sorted(zip(FEATURES, gains, splits, strict=True), key=lambda row: (-row[1], row[0]))
     return "".join(("feature,gain,split\n", *(f"{name},{gain!r},{split}\n" for name, gain, split in rows)))
 

@@ -1,6 +1,6 @@
-"""Import LightGBM and TA-Lib once for all windows, without the optional packages that they integrate with.
+"""Import LightGBM and TA-Lib once for all windows, without the packages that they integrate with.
 
-Both import pandas, scikit-learn, polars and others if these are installed, but this workload hands them only arrays.
+TA-Lib imports pandas and polars if these are installed, but this workload hands it only arrays.
 Fewer imports make forks cheaper: a fork of a process with pandas and scikit-learn takes 9 ms here, without them 2.8 ms.
 """
 
@@ -18,7 +18,7 @@ from types import ModuleType
 
 from gpusched.workload import Task
 
-#: packages that are hidden; narwhals and scipy are not among them, because LightGBM requires them
+#: packages that are hidden from TA-Lib, and in a trial from LightGBM's Python package (which needs narwhals and scipy)
 OPTIONAL = (
     "cffi",
     "dask",
@@ -34,14 +34,9 @@ OPTIONAL = (
 )
 
 
-#: submodules that numpy imports on first access; scipy copies numpy's whole namespace, which imports them to no purpose
-#: and takes a third of all import time
-LAZY = ("f2py", "testing")
-
-
 def preload_survey() -> None:
     """Import the modules that a survey needs; LightGBM is not among them."""
-    with hidden(OPTIONAL), _no_lazy_numpy():
+    with hidden(OPTIONAL):
         importlib.import_module("gpusched.teacher.surveyor")
 
 
@@ -50,7 +45,7 @@ def preload() -> None:
 
     Starts no threads if OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1.
     """
-    with hidden(OPTIONAL), _no_lazy_numpy():
+    with hidden(OPTIONAL):
         importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
         with contextlib.suppress(Exception):  # a window meets the same error, and can report it
@@ -97,17 +92,3 @@ def hidden(names: tuple[str, ...]) -> Iterator[None]:
     finally:
         for name in hidden:
             del modules[name]
-
-
-@contextlib.contextmanager
-def _no_lazy_numpy() -> Iterator[None]:
-    """Keep numpy from importing its submodules `LAZY` when they are accessed."""
-    import numpy as np
-
-    absent = [name for name in LAZY if name not in vars(np)]
-    vars(np).update(dict.fromkeys(absent))
-    try:
-        yield
-    finally:
-        for name in absent:
-            delattr(np, name)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import lightgbm
 import msgspec
 import numpy as np
-from lightgbm import basic
-from lightgbm.libpath import _LIB
 
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl
 from gpusched.teacher.bars import Floats
+from gpusched.teacher.booster import (
+    Booster,
+    Dataset,
+    EarlyStopping,
+    LightGBMError,
+    Listener,
+    is_stopped_early,
+    set_threads,
+)
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
 from gpusched.teacher.labels import Labels
@@ -33,6 +40,8 @@ _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (s
 _PLACE = re.compile(r" at \S+, line \d+ *\.\s*$")
 #: part of LightGBM's warning that a GPU's sums, and so the model, may differ each time
 _DIFFERS = "may be non-deterministic"
+#: a line of a model's record of its parameters
+_PARAMETER = re.compile(r"^\[(.*?): (.*)\]$", re.MULTILINE)
 _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
 
@@ -42,7 +51,7 @@ class Trained(msgspec.Struct, frozen=True):
     #: LightGBM's own format; everything else is derived from it
     text: str
     #: the model to predict with, read from `text`
-    booster: lightgbm.Booster
+    booster: Booster
     #: the parameters that it was trained with, read from `text`
     parameters: dict[str, str | int | float]
     #: rounds in the model: up to the best validation score if training stopped early
@@ -64,18 +73,14 @@ class _Log:
         self._differs = differs
         self.opencl_device: str | None = None
 
-    def info(self, message: str) -> None:
-        """Receive any message of the library itself, with its level in the text."""
+    def hear(self, message: str) -> None:
+        """Receive a message, with its level in the text."""
         self.opencl_device = opencl.device_named_in(message) or self.opencl_device
         level = -1 if "[Fatal]" in message else 0 if "[Warning]" in message else 1
         if level <= self._verbosity:
             print(message.rstrip(), flush=True)  # noqa: T201
         elif self._differs and _DIFFERS in message:
             self._differs = False
-            print(message.rstrip(), flush=True)  # noqa: T201
-
-    def warning(self, message: str) -> None:
-        if self._verbosity >= 0:
             print(message.rstrip(), flush=True)  # noqa: T201
 
 
@@ -91,7 +96,7 @@ def train(
 
     Raises BadParameters for a value that LightGBM refuses, DeviceMismatch, LightGBMError.
     """
-    _set_threads(min(threads, 1 + len(examples.split.train) // ROWS_PER_THREAD))
+    set_threads(min(threads, 1 + len(examples.split.train) // ROWS_PER_THREAD))
     params = params | {"device_type": device_type}
     log = None
     if device_type != "cpu":
@@ -99,16 +104,9 @@ def train(
         log = _Log(params["verbosity"], differs=differs_on_gpus(params))
         # LightGBM has to log warnings to say that models differ, and information to name OpenCL's device
         params["verbosity"] = max(1 if device_type == "gpu" else 0, params["verbosity"])
-        lightgbm.register_logger(log)
-    try:
-        with _refusals(device_type):
-            booster = _boost(examples.labels, examples.split, matrix, params, log, report)
-    finally:
-        if log is not None:
-            lightgbm.register_logger(basic._DummyLogger())
-    best = booster.best_iteration if booster.best_iteration > 0 else None
-    text = booster.model_to_string(num_iteration=best)  # not `save_model`, which ignores a full disk
-    booster.model_from_string(text)
+    with Listener(log.hear) if log else contextlib.nullcontext(), _refusals(device_type):
+        text, best = _boost(examples.labels, examples.split, matrix, params, log, report)
+    booster = Booster.read(text)
     parameters = trained_parameters(text)
     if parameters.get("device_type") != device_type:
         raise BadParameters(
@@ -119,10 +117,16 @@ def train(
         text=text,
         booster=booster,
         parameters=parameters,
-        rounds=booster.current_iteration(),
+        rounds=booster.rounds,
         best_iteration=best,
         opencl_device=log.opencl_device if log is not None else None,
     )
+
+
+@functools.cache
+def try_once(params: bytes) -> None:
+    """As `try_parameters`, which takes 3 ms, of parameters in JSON: many points of a sweep may have the same ones."""
+    try_parameters(msgspec.json.decode(params))
 
 
 def try_parameters(params: dict[str, Any]) -> None:
@@ -131,7 +135,7 @@ def try_parameters(params: dict[str, Any]) -> None:
     matrix = np.random.default_rng(0).normal(size=(rows, len(FEATURES)))
     split = Split(np.arange(train), np.arange(train, rows))
     few = params | {"num_iterations": min(2, params["num_iterations"]), "device_type": "cpu"}
-    _set_threads(1)
+    set_threads(1)
     with _refusals("cpu"):
         _boost(matrix[:, 0] > 0, split, matrix, few, None, lambda phase, round=0, rounds=0: None)
 
@@ -141,42 +145,40 @@ def _refusals(device_type: DeviceType) -> Iterator[None]:
     """Raise BadParameters for an error of LightGBM that would come again with these parameters."""
     try:
         yield
-    except basic.LightGBMError as error:
+    except LightGBMError as error:
         # On the CPU every error except lack of memory would come again, so the parameters are the cause.
         if _REFUSED.search(str(error)) or (device_type == "cpu" and not _MEMORY.search(str(error))):
             why = _PLACE.sub("", str(error)).strip()
             raise BadParameters(f"LightGBM refuses its parameters: {why}") from error
         raise
-    except (ValueError, TypeError) as error:  # from LightGBM's Python package
+    except BadParameters as error:
         raise BadParameters(f"LightGBM refuses its parameters: {error}") from error
 
 
 def _boost(
     labels: Labels, split: Split, matrix: Floats, params: dict[str, Any], log: _Log | None, report: Report
-) -> lightgbm.Booster:
+) -> tuple[str, int | None]:
+    """Train a model; return its text, and the round of its best score, to which it is cut, if it is stopped early."""
     report("dataset")
-    train_set, validation_set = (
-        lightgbm.Dataset(matrix[rows], labels[rows], feature_name=list(FEATURES), params=params)
-        for rows in (split.train, split.validation)
-    )
-    validation_set.set_reference(train_set)
-    train_set.construct()
-    rounds = params["num_iterations"]
-
-    def after_round(env: Any) -> None:
-        if params["device_type"] == "gpu" and log is not None and env.iteration == 0:
-            opencl.require_gpu(log.opencl_device)
-        report("boosting", env.iteration + 1, rounds)
-
+    train_set = Dataset(matrix[split.train], labels[split.train], params, names=FEATURES)
+    validation_set = Dataset(matrix[split.validation], labels[split.validation], params, reference=train_set)
+    rounds: int = params["num_iterations"]
     report("boosting", 0, rounds)
-    return lightgbm.train(
-        params,
-        train_set,
-        valid_sets=[validation_set],
-        valid_names=["validation"],
-        callbacks=[after_round],
-        keep_training_booster=True,  # or LightGBM writes it out and reads it again, as `train` does
-    )
+    booster = Booster(params, train_set)
+    booster.validate_on(validation_set)
+    stopping = None
+    if is_stopped_early(params):
+        metrics = booster.metric_names()
+        stopping, scores = EarlyStopping(params, metrics), booster.scorer(len(metrics))
+    best = None
+    for round in range(1, rounds + 1):
+        booster.update()
+        if round == 1 and params["device_type"] == "gpu" and log is not None:
+            opencl.require_gpu(log.opencl_device)
+        report("boosting", round, rounds)
+        if stopping and (best := stopping.best_round(round, scores(), is_last=round == rounds)):
+            break
+    return booster.text(best), best
 
 
 def trained_parameters(text: str) -> dict[str, str | int | float]:
@@ -185,24 +187,13 @@ def trained_parameters(text: str) -> dict[str, str | int | float]:
     Numbers become int or float; LightGBM writes true and false as 1 and 0.
     """
     block = text.partition("\nparameters:\n")[2].partition("\nend of parameters")[0]
-    pairs = (line[1:-1].partition(": ") for line in block.splitlines() if line.startswith("["))
-    return {name: _number(value) for name, _, value in pairs}
+    return {name: _number(value) for name, value in _PARAMETER.findall(block)}
 
 
 def _number(text: str) -> str | int | float:
     if text[:1].isdigit() or text[:1] == "-":  # most are words or empty
-        for kind in (int, float):
-            with contextlib.suppress(ValueError):
-                return kind(text)
+        try:
+            return float(text) if "." in text or "e" in text else int(text)
+        except ValueError:
+            pass
     return text
-
-
-def _set_threads(threads: int) -> None:
-    """Limit the threads that OpenMP uses for this one.
-
-    The parameter num_threads would not do: the model file records it, and a model must not depend on its slot.
-    """
-    try:
-        _LIB.omp_set_num_threads(threads)  # of the OpenMP runtime that LightGBM is linked with
-    except AttributeError:
-        _LIB.LGBM_SetMaxThreads(threads)

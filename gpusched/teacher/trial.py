@@ -1,4 +1,4 @@
-"""Try whether this LightGBM really trains on a device type.
+"""Try whether the installed LightGBM really trains on a device type, by its Python package as a user would.
 
 Only for processes that do nothing else, since a device that does not work may crash or hang the process that tries it.
 """
@@ -10,6 +10,7 @@ import msgspec
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl
 from gpusched.teacher.features import FEATURES
+from gpusched.teacher.libraries import OPTIONAL, hidden
 from gpusched.teacher.schema import GPU_DEFAULTS
 from gpusched.workload import DeviceMismatch, Trial
 
@@ -53,7 +54,8 @@ def try_training(device_type: DeviceType, rows: tuple[int, ...] = (256,)) -> Tri
 
 def warm_up(device_type: DeviceType) -> Trial:
     """Try training so that every kernel that a window may need is compiled; see `gpusched.workload`."""
-    trial = try_training(device_type, ROWS_OF_EACH_KERNEL)
+    with hidden(OPTIONAL):  # the import takes half the time without them
+        trial = try_training(device_type, ROWS_OF_EACH_KERNEL)
     if device_type == "gpu" and trial.trained:
         try:
             opencl.require_gpu(trial.device)

@@ -64,7 +64,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
 
     phase("metrics")
-    probabilities = np.asarray(trained.booster.predict(matrix))
+    probabilities = trained.booster.predict(matrix)
     scores = {
         name: metrics(examples.labels[rows], probabilities[rows])
         for name, rows in (("train", examples.split.train), ("validation", examples.split.validation))

@@ -233,7 +233,7 @@ class SurveyFailed(msgspec.Struct, frozen=True, kw_only=True, tag="survey_failed
     """
 
     symbol: str
-    what: Literal["no_data", "bad_data", "unknown"]
+    kind: Literal["no_data", "bad_data", "unknown"]
     reason: str
     remedy: str = ""
     #: None: all points
@@ -259,7 +259,8 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     kind: ErrorKind
     message: str
     traceback: str
-    #: as in `gpusched.core.states.Failure`
+    #: as in `gpusched.core.states.Failure`, and so the next
+    cause: str = ""
     place: str = ""
 
 

@@ -94,6 +94,7 @@ def error_message(kind: ErrorKind, error: BaseException) -> Error:
             kind=kind,
             message=encodable(str(error)[:MAX_MESSAGE_CHARS]),
             traceback=encodable(error.output[-MAX_TRACEBACK_CHARS:]),
+            cause=type(error).__name__,
         )
     text, remedy = str(error), getattr(error, "remedy", "")
     if remedy:
@@ -107,6 +108,7 @@ def error_message(kind: ErrorKind, error: BaseException) -> Error:
         kind=kind,
         message=encodable(message[:MAX_MESSAGE_CHARS]),
         traceback=encodable("".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARS:]),
+        cause=encodable(name),
         place=encodable(_place(error)) if kind == "raised" else "",
     )
 

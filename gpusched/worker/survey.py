@@ -125,7 +125,7 @@ def _complete(task: SurveyTask, result: SymbolSurvey | Sequence[WindowSurvey]) -
 def _failed(
     symbol: str, point: str, kind: Literal["no_data", "bad_data", "unknown"], why: object, remedy: str = ""
 ) -> SurveyFailed:
-    return SurveyFailed(symbol=symbol, point=point, what=kind, reason=_bounded(str(why)), remedy=_bounded(remedy))
+    return SurveyFailed(symbol=symbol, point=point, kind=kind, reason=_bounded(str(why)), remedy=_bounded(remedy))
 
 
 def _bounded(text: str) -> str:

@@ -26,6 +26,7 @@ def test_the_same_windows_side_by_side() -> None:
     ]
     assert [label[0] for label in (*found.only_a, *found.only_b)] == ["C", "D"]
     assert (found.constant_a, found.constant_b) == (1, 0)
+    assert compare("x", "y", [scored("A", None, f1=1.0)], other).constant_a is None
     (difference,) = found.differences
     assert difference.metric == "validation_auc"
     assert (difference.windows, difference.greater, difference.less, difference.equal) == (2, 1, 0, 1)

@@ -180,6 +180,13 @@ def test_what_comes_from_a_batch_is_text_only() -> None:
     assert not [name for name in evil.attributes if name.startswith("on")]
 
 
+def test_a_workload_without_metrics_has_its_windows() -> None:
+    bare = [msgspec.structs.replace(one, metrics={}, artifacts_path="not absolute") for one in RESULTS[:3]]
+    text = page(report(bare))
+    assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Windows", "Timeline"]
+    assert '"links":{}' in text
+
+
 def test_a_batch_without_results_or_readings_has_a_report() -> None:
     empty = report([])
     text = page(Report(batch=empty.batch, spec=empty.spec, results=[], samples=[], versions={}))
@@ -266,8 +273,10 @@ def test_a_reason_that_names_the_symbol_is_one_row() -> None:
     text = Seen(
         page(report([line(n, "failed", f"bars of {s} differ", symbol=s) for n, s in enumerate(("GOOG13", "GOOG17"))]))
     ).words
-    assert "2failedbars of … differ" in text
-    assert "bars of GOOG" not in text
+    assert (
+        "2failedbars of … differ — of the first: bars of GOOG13 differGOOG13_2022-01-01_to_2022-01-10, GOOG17" in text
+    )
+    assert "bars of GOOG17" not in text
 
 
 def test_another_metric() -> None:
@@ -284,7 +293,8 @@ def test_another_metric() -> None:
 
 
 def test_the_first_screen_says_what_the_models_are_worth() -> None:
-    made = report(RESULTS)
+    assert "predict a constant" not in Seen(page(report(RESULTS))).words.partition("by symbol and window")[0]
+    made = report([msgspec.structs.replace(one, constant=n < 2) for n, one in enumerate(RESULTS)])
     batch = msgspec.structs.replace(made.batch, constants=2)
     words = Seen(page(msgspec.structs.replace(made, batch=batch))).words
     assert "0.250median validation_auc of 6 windows · 95 % interval" in words

@@ -343,7 +343,7 @@ def test_a_toolkit_goes_with_a_driver(
 def test_what_is_missing_is_said_before_anything_is_built(place: Place) -> None:
     assert "does not compile for compute capability 61, but for 75, 86, 89, 90" in place.build("--arch", "61", code=4)
     assert "there is no GPU here to build for" in place.build(code=2)
-    assert place.said("doctor", "--yes", code=2)[1].startswith("gpusched: --yes goes with --build-cuda")
+    assert place.said("doctor", "--yes", code=2)[1].startswith("error: --yes goes with --build-cuda")
     assert not place.calls("download")
 
 

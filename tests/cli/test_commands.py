@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from gpusched import __version__, cli
+from gpusched.cli.examples import EXAMPLES
+from gpusched.cli.parser import COMMANDS, parse
+from gpusched.cli.usage import SYNONYMS
 from tests.end_to_end.support import Command
 
 DATES = ("--start", "2022-01-01", "--end", "2022-12-31")
@@ -46,7 +49,7 @@ class Shell:
         """The message for a mistake: a problem and a remedy, on stderr alone."""
         ended = self(*arguments)
         assert (ended.code, ended.out) == (code, ""), ended
-        assert re.fullmatch(r"gpusched: .+\n  .+\n", ended.err), ended.err
+        assert re.fullmatch(r"error: .+\n(usage: gpusched .+\n)?hint: .+\n", ended.err), ended.err
         return ended.err
 
     def file(self, name: str, content: str | bytes) -> str:
@@ -75,7 +78,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("", "the following arguments are required: COMMAND"),
+        ("--socket s", "the following arguments are required: COMMAND"),
+        ("prune", "there is no command 'prune'; did you mean 'forget'?"),
         ("rum", "there is no command 'rum'; did you mean 'run'?"),
         ("completion bsh", "invalid choice: 'bsh' (choose from bash, zsh, fish); did you mean 'bash'?"),
         ("xyzzy", "there is no command 'xyzzy'\n"),
@@ -227,11 +231,39 @@ def test_what_control_characters_are_in_is_shown_without_them(shell: Shell) -> N
 # -- right arguments ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "plan", "run", "train", "demo", "config", "doctor"])
-def test_help_is_for_everything(shell: Shell, command: str) -> None:
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_for_everything(shell: Shell, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     ended = shell(*command.split(), "--help")
     assert (ended.code, ended.err) == (0, "")
-    assert f"usage: gpusched {command}".rstrip() in ended.out
+    assert ended.out.startswith(f"usage: gpusched {command}".rstrip() + " [OPTIONS]")
+    assert max(map(len, ended.out.splitlines())) < 80
+    assert ("\nexamples:\n  " in ended.out) == bool(command)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_a_command_are_right(command: str) -> None:
+    for arguments, _ in EXAMPLES[command]:
+        assert parse([command, *shlex.split(arguments)]).command == command
+
+
+def test_words_of_other_tools_lead_to_commands_of_this_one() -> None:
+    assert set(SYNONYMS.values()) <= set(COMMANDS)
+    assert not set(SYNONYMS) & set(COMMANDS)
+
+
+def test_without_a_word_it_shows_its_help(shell: Shell) -> None:
+    ended = shell()
+    assert (ended.code, ended.err) == (2, "")
+    assert ended.out == shell("--help").out
+
+
+def test_a_usage_error_shows_the_usage_in_one_line(shell: Shell) -> None:
+    assert shell("train").err == (
+        "error: the following arguments are required: SYMBOL, START, END, -o/--output\n"
+        "usage: gpusched train [OPTIONS] -o DIR SYMBOL START END\n"
+        "hint: try `gpusched train --help`\n"
+    )
 
 
 def test_the_version(shell: Shell) -> None:
@@ -480,7 +512,7 @@ def test_train_says_what_it_made_and_what_it_cannot(gpusched: Command) -> None:
     assert (gpusched.directory / "one" / "ABC_2022-01-01_to_2022-06-29" / "model.txt").exists()
     refused = ended(gpusched, "train", "NONE", *dates, "-o", "one")
     assert (refused.code, refused.out) == (4, "")
-    assert refused.err.startswith("gpusched: NONE_2022-01-01_to_2022-06-29: the window cannot be trained: no data: ")
+    assert refused.err.startswith("error: NONE_2022-01-01_to_2022-06-29: the window cannot be trained: no data: ")
     assert "Traceback" not in refused.err
     # a library that cannot be loaded hides a real one
     (gpusched.directory / "libcuda.so.1").touch()
@@ -496,7 +528,7 @@ def test_a_demo_overwrites_nothing(gpusched: Command) -> None:
     for name in ("mine", "symbols.txt", "symbols.txt/below"):
         refused = ended(gpusched, "demo", name)
         assert (refused.code, refused.out) == (4, "")
-        assert refused.err.startswith("gpusched: ")
+        assert refused.err.startswith("error: ")
         assert name in refused.err
     assert list(directory.iterdir()) == []
 
@@ -525,7 +557,7 @@ def test_a_full_disk_below_stdout_is_no_bug(gpusched: Command, unbuffered: str) 
     """Unbuffered, a print fails; otherwise the last flush does, and the interpreter would try that once more."""
     done = to_full_disk(gpusched, "config", full="stdout", unbuffered=unbuffered)
     assert done.returncode == 4
-    assert done.stderr.startswith("gpusched: No space left on device\n  make room")
+    assert done.stderr.startswith("error: No space left on device\nhint: make room")
     assert "bug" not in done.stderr
 
 
@@ -540,7 +572,7 @@ def test_a_working_directory_that_was_removed_is_told(shell: Shell, typed: tuple
     gone.mkdir()
     os.chdir(gone)
     gone.rmdir()
-    assert "the working directory of this shell was removed\n  go to another one" in shell.refused(*typed, code=4)
+    assert "the working directory of this shell was removed\nhint: go to another one" in shell.refused(*typed, code=4)
 
 
 def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:

@@ -44,7 +44,7 @@ def words(line: str, directory: Path, socket: str = "") -> list[str]:
 
 def test_commands_options_and_their_choices(tmp_path: Path) -> None:
     assert words("gpusched re", tmp_path) == ["results", "report", "release", "retry", "resume"]
-    assert words("gpusched run --wo", tmp_path) == ["--workers"]
+    assert words("gpusched run --worke", tmp_path) == ["--workers"]
     assert words("gpusched run --device c", tmp_path) == ["cpu", "cuda"]
     assert "devices.slots=" in words("gpusched run --set devices.", tmp_path)
     assert words("gpusched completion z", tmp_path) == ["zsh"]

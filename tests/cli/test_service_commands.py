@@ -19,6 +19,7 @@ from gpusched import __version__
 from gpusched.cli.commands import service
 from gpusched.cli.commands.service import reach
 from tests.end_to_end.support import Command
+from tests.end_to_end.terminal import Terminal
 from tests.server.support import Daemon, finished
 
 WORKLOAD = ("--set", "run.workload=tests.server.workloads:window", "--set", "run.backoff_s=0")
@@ -162,6 +163,35 @@ def test_what_the_data_are_like_is_known_later(client: Client) -> None:
     assert f"NOTED: {note}" in err
 
 
+def test_batches_are_chosen_by_name_state_and_number(client: Client) -> None:
+    for name in ("chosen-1", "chosen-2"):
+        client.done(name, "S0", "BAD" if name == "chosen-1" else "S1")
+    assert [row["batch"] for row in client.table("status", "--name", "chosen")] == ["chosen-1", "chosen-2"]
+    assert [row["batch"] for row in client.table("status", "--name", "chosen", "--limit", "1")] == ["chosen-2"]
+    assert [row["batch"] for row in client.table("status", "--name", "chosen", "--state", "failed")] == ["chosen-1"]
+    told = client.json("status", "--name", "chosen", "--state", "finished")["batches"]
+    assert [batch["batch_id"] for batch in told] == ["chosen-1", "chosen-2"]
+    assert client.table("status", "--name", "chosen", "--state", "held") == []
+    assert "did you mean 'running'?" in client.error("status", "--state", "runing", code=2)
+
+
+def test_a_batch_on_one_screen(client: Client) -> None:
+    client.done("seen", "S0", "BAD")
+    with Terminal(client, "status", "--name", "seen") as terminal:
+        lines = terminal.rest().splitlines()
+        assert terminal.end() == 0
+    assert any("seen" in line and "finished" in line and "4/4" in line for line in lines)
+    with Terminal(client, "status", "seen") as terminal:
+        shown = terminal.rest()
+        assert terminal.end() == 0
+    assert "4 windows: " in shown
+    assert "Slowest windows" in shown
+    failed = shown.partition("Failures by reason")[2]
+    assert "bad data" in failed
+    assert "told to" in failed
+    assert "logs/seen/BAD_2022-01-01_to_2022-01-10.1.log" in failed
+
+
 def test_an_interrupt_detaches(client: Client) -> None:
     with client.daemon.fifo() as release:
         asked = ("submit", client.symbols("FIFO"), "--name", "detached", *ASKED, "--wait")
@@ -223,6 +253,14 @@ def test_a_window_is_shown_with_its_story_and_its_log(client: Client) -> None:
     assert client("logs", f"shown/{LABEL}") == f"attempt at {LABEL}\n"
     first = client("logs", "shown/DIE_2022-01-01_to_2022-01-10", "--attempt", "1")
     assert first.startswith("attempt at DIE")
+
+
+def test_a_window_without_a_word_has_an_empty_log_and_that_is_said(client: Client) -> None:
+    client.done("mute", "QUIET")
+    name = "mute/QUIET_2022-01-01_to_2022-01-10"
+    with client.start("logs", name) as process:
+        said = f"{name} has written nothing to stdout or stderr\n"
+        assert (process.communicate(timeout=30), process.returncode) == (("", said), 0)
 
 
 def test_a_log_is_followed_until_the_window_has_finished(client: Client) -> None:
@@ -288,7 +326,7 @@ def test_results_are_sorted_and_summed_up_by_symbol(client: Client) -> None:
     assert [row["symbol"] for row in client.table(*ranked, "symbol")] == ["BAD", "S0", "S1"]
     assert [row["symbol"] for row in client.json(*ranked, "windows", "--reverse")["symbols"]] == ["BAD", "S0", "S1"]
     unknown = client.error(*ranked, "maen", code=2)
-    assert "did you mean 'mean'?\n  `gpusched results summed --by-symbol --csv`" in unknown
+    assert "did you mean 'mean'?\nhint: `gpusched results summed --by-symbol --csv`" in unknown
     assert "did you mean 'auc'?" in client.error("results", "summed", "--sort", "acu", code=2)
     assert "no column 'validation_auc'" in client.error("results", "summed", "--by-symbol", code=2)
 
@@ -296,7 +334,7 @@ def test_results_are_sorted_and_summed_up_by_symbol(client: Client) -> None:
 def test_results_are_summed_up_by_the_values_of_columns_and_the_best_are_found(client: Client) -> None:
     client.done("grouped", "S0", "S1")
     by = client.table("results", "grouped", "--by", "symbol", "--metric", "auc")
-    assert [(row["symbol"], row["windows"]) for row in by] == [("S0", "1"), ("S1", "1")]
+    assert [(row["symbol"], row["windows"]) for row in by] == [("S0", "2"), ("S1", "2")]
     assert set(by[0]) == {"symbol", "windows", "mean", "median", "spread", "best", "worst"}
     best = client.table("results", "grouped", "--best", "auc")
     per = client.table("results", "grouped", "--best", "auc", "--per", "symbol")
@@ -496,7 +534,7 @@ def test_a_daemon_of_another_version_is_named(
     monkeypatch.setattr(service, "__version__", "9.9.9")
     reach(client.daemon.socket).close()
     said = capsys.readouterr().err
-    assert f"is gpusched {__version__}, and this is 9.9.9\n  restart the daemon after an upgrade" in said
+    assert f"is gpusched {__version__}, and this is 9.9.9\nhint: restart the daemon after an upgrade" in said
 
 
 @pytest.mark.parametrize("setting", ["devices.slots=1", "cache.keep_days=3", "daemon.keep_days=3", "run.output=there"])

@@ -205,6 +205,16 @@ async def test_the_story_and_the_log_of_a_window_are_scrolled_by_pages(client: C
         assert log.is_vertical_scroll_end
 
 
+def test_one_snapshot_for_programs(client: Client) -> None:
+    client.done("whole", "S0", "BAD")
+    told = client.json("top")
+    (batch,) = [batch for batch in told["batches"] if batch["id"] == "whole"]
+    assert (batch["state"], batch["counts"]) == ("finished", {"succeeded": 2, "failed": 2})
+    assert batch["submitted_at"].endswith("+00:00")
+    assert {move["key"]["batch_id"] for move in told["failed"]} >= {"whole"}
+    assert {"at", "active", "devices", "troubles"} <= set(told)
+
+
 def test_one_frame_anywhere(client: Client) -> None:
     client.done("once", "S0", "BAD")
     shown = client("top", "--once")

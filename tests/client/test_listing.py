@@ -16,6 +16,7 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
+from gpusched.cli import sources
 from gpusched.cli.commands import queries, results, settings
 from gpusched.client.drawing.listing import Cell, print_listing
 from gpusched.client.drawing.terminal import open_console
@@ -166,9 +167,7 @@ class Told:
             attempts=(),
         )
 
-    @property
-    def daemon(self) -> argparse.Namespace:
-        return argparse.Namespace(state_dir="/var/lib/gpusched")
+    state_dir = Path("/var/lib/gpusched")
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         return device(0), device(1)
@@ -192,7 +191,6 @@ OPTIONS = argparse.Namespace(
     per=None,
 )
 LISTINGS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, object]]] = {
-    "status": (queries.status, {}),
     "windows": (queries.windows, {"batch": "nifty"}),
     "devices": (queries.devices, {}),
     "results": (results.results, {"batch": "nifty"}),
@@ -213,8 +211,16 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         yield Told(), name
 
     monkeypatch.setattr(queries, "to_daemon", told)
+
+    @contextlib.contextmanager
+    def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Told, str, str]]:
+        batch, _, label = name.partition("/")
+        yield Told(), batch, label
+
     monkeypatch.setattr(queries, "of_batch", of_batch)
+    monkeypatch.setattr(queries, "of_window", of_window)
     monkeypatch.setattr(results, "of_batch", of_batch)
+    monkeypatch.setattr(sources, "of_batch", of_batch)
     monkeypatch.setenv("TERM", "xterm-256color")
 
     def run(show: Callable[[], object], width: int | None = None, encoding: str = "utf-8") -> str:
@@ -273,6 +279,23 @@ ROWS: tuple[tuple[Cell, ...], ...] = (
 
 def table(width: int | None, shown: Callable[..., str], **more: str) -> list[str]:
     return shown(lambda: print_listing(COLUMNS, ROWS, styles={}), width, **more).splitlines()
+
+
+def test_the_label_of_a_sweeps_window_leaves_room_for_its_results(shown: Callable[..., str]) -> None:
+    rows = [
+        (
+            f"AAPL_2022-01-01_to_2022-06-29_horizon={n},learning_rate=0.05,num_leaves=127",
+            "succeeded",
+            0.25,
+            0.5 + n / 100,
+        )
+        for n in range(3)
+    ]
+    columns = ("window_label", "status", "seconds", "validation_auc")
+    head, *lines = shown(lambda: print_listing(columns, rows, styles={}), 80).splitlines()
+    assert head.split() == list(columns)
+    assert [line.split()[1:] for line in lines] == [["succeeded", "0.25", auc] for auc in ("0.5", "0.51", "0.52")]
+    assert all(re.match(r"AAPL_2022-01.*…\S*num_leaves=127  ", line) for line in lines), lines
 
 
 def test_what_tells_rows_apart_is_whole_while_there_is_any_room(shown: Callable[..., str]) -> None:

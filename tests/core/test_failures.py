@@ -18,7 +18,6 @@ from gpusched.core.failures import (
     classify,
     judge,
     last_words,
-    signature,
 )
 from gpusched.core.model import Limits, WindowResult
 from gpusched.core.states import Ending, Failed, Failure, FailureKind, Lost, Outcome, Skipped, TimedOut
@@ -157,7 +156,7 @@ def test_what_decides_first() -> None:
 @pytest.mark.parametrize("number", ["SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS"])
 def test_crashes(number: str) -> None:
     ending = seen(number=signal.Signals[number])
-    assert ending == Failure(kind="crashed", message=f"the process crashed ({number})")
+    assert ending == Failure(kind="crashed", message=f"the process crashed ({number})", cause=number)
 
 
 @pytest.mark.parametrize("log", [ABORTED, UNCAUGHT])
@@ -174,7 +173,7 @@ def test_crashes(number: str) -> None:
 )
 def test_an_aborted_process_left_its_reason_in_its_log(log: str, kind: FailureKind, words: str) -> None:
     ending = seen(number=signal.SIGABRT, on_cpu=False, log_end=log.format(words))
-    assert ending == Failure(kind=kind, message=f"the process crashed (SIGABRT): [CUDA] {words}")
+    assert ending == Failure(kind=kind, message=f"the process crashed (SIGABRT): [CUDA] {words}", cause="SIGABRT")
 
 
 def test_only_an_abort_leaves_a_reason_and_on_the_processors_no_device_is_to_blame() -> None:
@@ -207,8 +206,8 @@ def test_last_words(log: str, words: str | None) -> None:
 
 
 def test_other_signals() -> None:
-    assert seen(number=signal.SIGTERM) == Failure(kind="killed", message="the process was killed (SIGTERM)")
-    assert seen(number=63) == Failure(kind="killed", message="the process was killed (signal 63)")
+    for number, name in ((signal.SIGTERM, "SIGTERM"), (63, "signal 63")):
+        assert seen(number=number) == Failure(kind="killed", message=f"the process was killed ({name})", cause=name)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +224,8 @@ def test_other_signals() -> None:
     ],
 )
 def test_who_killed_it(killer: Killer, kind: FailureKind, message: str) -> None:
-    assert seen(number=signal.SIGKILL, killer=killer) == Failure(kind=kind, message=message)
+    cause = "" if killer == "kernel" else "SIGKILL"
+    assert seen(number=signal.SIGKILL, killer=killer) == Failure(kind=kind, message=message, cause=cause)
     assert kind_of(seen(number=signal.SIGTERM, killer=killer)) == "killed"
 
 
@@ -243,14 +243,3 @@ def test_memory_that_ran_out_is_the_windows_own_doing_once_it_had_all_of_it() ->
         judge(failure("host_memory"), failures=n, losses=MAX_LOSSES, limits=LIMITS, alone=True) for n in (1, 2, 3)
     ]
     assert verdicts == [Retry(1.5), Retry(3.0), Failed(failure=failure("host_memory"))]
-
-
-def test_signature_is_the_cause_without_its_particulars() -> None:
-    def of(message: str, kind: FailureKind = "raised") -> str:
-        return signature(failure(kind, message))
-
-    assert of("ValueError: 3 rows of SBIN") == of("ValueError: 17 rows of M&M") == "raised: valueerror"
-    assert of("ValueError: no") != of("KeyError: no")
-    assert of("ValueError: no") != of("ValueError: no", "crashed")
-    assert of("the process exited with code 3", "exited") == of("the process exited with code 44", "exited")
-    assert of("", "exited") == of("17", "exited") == "exited:"

@@ -75,7 +75,7 @@ def test_a_history_goes_on_from_what_was_kept() -> None:
     assert again.samples() == whole.samples()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0.01, 5000), min_size=1, max_size=3000), st.sampled_from(["GPU-a", "GPU-b"]))
 def test_samples_are_bounded_in_order_and_apart(pauses: list[float], device: str) -> None:
     history, at = History(), 0.0

@@ -83,7 +83,7 @@ def test_a_released_slot_is_the_next_again() -> None:
 
 @given(devices=st.integers(1, 16), capacity=st.integers(1, 24), at_once=st.integers(1, 16 * 24))
 @example(devices=16, capacity=24, at_once=16 * 24)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 def test_equal_windows_are_spread_within_one(devices: int, capacity: int, at_once: int) -> None:
     pool = Pool([gpu(n, capacity) for n in range(devices)])
     at_once = min(at_once, devices * capacity)

@@ -13,6 +13,7 @@ from hypothesis import given
 from gpusched.core.model import BatchSpec, Limits, Parameters, Window
 from gpusched.core.planning import (
     Plan,
+    accepted,
     batch_id,
     date_ranges,
     digest,
@@ -132,6 +133,11 @@ def test_windows_are_symbol_major() -> None:
         Window("A", two, two),
     ]
     assert next(windows(spec)).label == "B_2022-01-01_to_2022-01-01"
+
+
+def test_a_batch_keeps_its_points_and_not_its_windows() -> None:
+    spec = msgspec.structs.replace(SPEC, windows=(Window("A", DAY, DAY),), points={"x=1": {"workload.x": 1}})
+    assert accepted(spec) == msgspec.structs.replace(spec, windows=())
 
 
 def test_a_sweep_has_each_range_at_each_point() -> None:

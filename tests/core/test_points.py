@@ -11,7 +11,7 @@ from hypothesis import given
 
 from gpusched.core.model import Parameters
 from gpusched.core.planning import label_problem
-from gpusched.core.points import LONGEST_NAME, Axis, point_name, points, sample, size
+from gpusched.core.points import LONGEST_NAME, MOST_POINTS, Axis, point_name, points, points_problem, sample, size
 
 LEAVES: Axis = [{"lightgbm.num_leaves": value} for value in (15, 31, 63)]
 HORIZON: Axis = [{"labels.horizon": value} for value in (5, 7)]
@@ -69,6 +69,13 @@ def test_a_grid_has_every_combination() -> None:
     assert points([HORIZON, LEAVES])["horizon=5,num_leaves=63"] == {"labels.horizon": 5, "lightgbm.num_leaves": 63}
     assert points([LEAVES]).items() < points([[*LEAVES, {"lightgbm.num_leaves": 127}]]).items()
     assert points([]) == {"": {}}
+
+
+def test_points_that_cannot_be() -> None:
+    assert points_problem(points([HORIZON, LEAVES])) is None
+    assert points_problem({"../up": {"a.x": 1}}) == "'../up' is not the name of the point with these parameters"
+    many = points([[{"a.x": value} for value in range(MOST_POINTS + 1)]])
+    assert points_problem(many) == "a sweep has 10,000 points at most"
 
 
 def test_a_sample_is_part_of_the_grid_and_of_a_larger_sample() -> None:

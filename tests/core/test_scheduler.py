@@ -39,6 +39,7 @@ from gpusched.core.scheduler import LAUNCH_TIMEOUT_S, STALE_S, Scheduler
 from gpusched.core.states import (
     Cancelled,
     Failed,
+    Failure,
     FailureKind,
     Finished,
     Held,
@@ -264,8 +265,10 @@ def test_losses_do_not_use_up_attempts_and_end_too() -> None:
     assert driver.state(A) == Finished(attempts=MAX_LOSSES, outcome=Lost(failure=failure("launcher_lost")))
 
 
-def fail(driver: Driver, name: str, message: str = "ValueError: no", kind: FailureKind = "raised") -> Driver:
-    return driver.end(key(name), 1, failure(kind, message))
+def fail(
+    driver: Driver, name: str, message: str = "ValueError: no", kind: FailureKind = "raised", cause: str = ""
+) -> Driver:
+    return driver.end(key(name), 1, Failure(kind=kind, message=message, cause=cause))
 
 
 def holds(driver: Driver) -> list[str]:
@@ -292,8 +295,8 @@ def test_the_breaker_holds_what_keeps_failing_in_the_same_way() -> None:
 
 def test_mixed_failures_do_not_trip_it() -> None:
     driver = Driver().submit(BREAKER, names(8))
-    for name, message in zip(names(7), itertools.cycle(["ValueError: no", "ValueError: no", "KeyError: x"])):
-        assert holds(fail(driver, name, message)) == []
+    for name, cause in zip(names(7), itertools.cycle(["ValueError", "ValueError", "KeyError"])):
+        assert holds(fail(driver, name, cause=cause)) == []
 
 
 def test_a_success_starts_the_count_anew() -> None:
@@ -883,3 +886,17 @@ def test_remembered_batches_cost_others_nothing() -> None:
         return min(took)
 
     assert least_seconds(3000) < 4 * least_seconds(10)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (failure("raised", "ValueError: 3 rows of SBIN"), failure("raised", "ValueError: 17 rows of M&M"), True),
+        (failure("raised"), msgspec.structs.replace(failure("raised"), cause="KeyError"), False),
+        (failure("raised"), failure("crashed"), False),
+    ],
+)
+def test_the_breaker_counts_failures_of_one_kind_and_cause(first: Failure, second: Failure, same: bool) -> None:
+    driver = Driver(cpu(1)).submit(batch(limits=Limits(max_attempts=1, breaker_failures=2)), ["A", "B", "C"])
+    driver.end(A, 1, first).end(B, 1, second)
+    assert (driver.scheduler.held("b") is not None) is same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from benchmarks.makespan import mixed
@@ -35,6 +36,14 @@ def placed(made: Driver) -> list[str]:
     """The launches of the last event, as `window on device`."""
     launches = [command for command in made.commands if isinstance(command, Launch)]
     return [f"{launch.key.label.partition('_')[0]} on {launch.slot.device_id}" for launch in launches]
+
+
+def test_seconds_that_were_asked_for_count_for_each_device() -> None:
+    """Equal ones everywhere: the window takes the GPU, which is free."""
+    plan = planned("A", SMALL)
+    plan = msgspec.structs.replace(plan, window=msgspec.structs.replace(plan.window, expected_seconds=9.0))
+    made = driver(cpu(1), gpu(0)).submit(batch(device="mixed"), [plan])
+    assert placed(made) == ["A on GPU-0"]
 
 
 def test_a_window_goes_to_the_faster_one_of_two_that_are_free() -> None:

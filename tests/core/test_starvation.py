@@ -86,7 +86,7 @@ class Machine(Driver):
     others=st.integers(1, 3),
 )
 # the examples are small as they are, and shrinking it takes minutes
-@settings(max_examples=40, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=40, derandomize=True, phases=[Phase.generate])
 def test_a_window_that_needs_a_device_for_itself_gets_one(
     need: Need, slots: list[int], seconds: list[int], others: int
 ) -> None:

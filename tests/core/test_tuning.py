@@ -55,7 +55,7 @@ def test_slots_that_bring_nothing_are_given_back() -> None:
     assert used.most_common(1)[0][0] == 3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 1000))
 def test_does_most_of_the_work_that_is_possible_in_spite_of_noise(best: int, start: int, seed: int) -> None:
     tuner, rate = Tuner(start, 24), peak(best)

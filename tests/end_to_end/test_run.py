@@ -240,7 +240,7 @@ def test_a_full_disk_below_stdout_is_told_and_costs_no_batch(gpusched: Command) 
             timeout=100,
         )
     assert done.returncode == 0
-    assert "not all of stdout could be written: No space left on device\n  the batch went on" in done.stderr
+    assert "not all of stdout could be written: No space left on device\nhint: the batch went on" in done.stderr
     assert len(index(gpusched.directory / "out")) == WINDOWS
 
 
@@ -276,7 +276,7 @@ def test_a_missing_openmp_runtime_is_told_at_once_in_the_doctors_words(gpusched:
         shell, cwd=gpusched.directory, env=gpusched.environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 4
-    assert done.stderr.startswith("gpusched: LightGBM does not train: ")
-    assert "\n  install it: `apt install libgomp1`" in done.stderr
+    assert done.stderr.startswith("error: LightGBM does not train: ")
+    assert "\nhint: install it: `apt install libgomp1`" in done.stderr
     assert not (gpusched.directory / "new").exists()
     assert not (gpusched.directory / "out").exists()

@@ -63,7 +63,7 @@ def test_what_is_ours_in_an_output_directory_is_ours_or_refused(gpusched: Comman
     for name in (".gpusched", ".partial"):
         (out / name).symlink_to(precious)
         _, said = gpusched.said("run", *ASKED, code=4)
-        assert f"{out / name} is a link\n  move it away, or choose another directory" in said
+        assert f"{out / name} is a link\nhint: move it away, or choose another directory" in said
         if name == ".partial":
             _, said = gpusched.said("train", "IBM", "2006-01-01", "2006-05-02", "-o", "out", code=4)
             assert f"{out / name} is a link" in said

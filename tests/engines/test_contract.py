@@ -1,4 +1,6 @@
-"""The contract of an engine: the same tests for this machine, and for the engine of the benchmarks, which has none."""
+"""The contract of an engine: the same tests for this machine, for a Ray cluster that is started here (slow), and for
+the engine of the benchmarks, which has no processes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import contextlib
 import datetime as dt
 import signal
 from collections.abc import AsyncIterator
+from itertools import groupby
 from pathlib import Path
 
 import anyio
@@ -13,17 +16,20 @@ import msgspec
 import pytest
 
 from benchmarks.instant import ENDLESS, NOWHERE, InstantEngine
+from gpusched import config as config_module
 from gpusched.config import Cache, Config, Run
 from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
 from gpusched.devices.kind import Discovery
+from gpusched.devices.processors import cpu_device
 from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable
 from gpusched.engines.local.engine import LocalEngine
+from gpusched.engines.ray.engine import RayEngine
 from gpusched.worker.messages import PipeMessage, Progress, SurveyedWindow, SurveyJob, SymbolWindows
+from tests.engines.clusters import needs_ray
 from tests.engines.workloads import FINGERPRINT
 
 WORKLOAD = "tests.engines.workloads:train"
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)
-CPU = Device(id="cpu", name="cpu", kind="host", lightgbm_type="cpu", capacity=2)
 CARDS = tuple(Device(id=f"GPU-{number}", name="card", lightgbm_type="gpu", capacity=1) for number in range(2))
 
 
@@ -51,11 +57,27 @@ class Bench:
         self._more.set()
 
     async def launch(self, symbol: str) -> Launched:
-        window = planned(symbol)
-        return await self.engine.launch(self.batch, window, CPU, log=f"b/{window.window.label}.1.log")
+        window, found = planned(symbol), self.engine.machines[0]
+        cpu = cpu_device(found.machine, 2)
+        return await self.engine.launch(self.batch, window, cpu, log=f"b/{window.window.label}.1.log")
 
     async def train(self, symbol: str) -> End:
         return await (await self.launch(symbol)).wait(self.hear)
+
+    async def survey(self, *windows: Window) -> list[PlannedWindow]:
+        job = SurveyJob(
+            workload=WORKLOAD,
+            data_root=self.batch.spec.data_root,
+            cache_dir=str(self.engine.cache_dir),
+            settings={"": {}},
+            symbols=tuple(SymbolWindows(symbol, tuple(own)) for symbol, own in groupby(windows, lambda w: w.symbol)),
+            output_dir=self.batch.output_dir,
+            device_types=("cpu",),
+        )
+        messages: list[PipeMessage] = []
+        await self.engine.preload(self.batch.spec, "survey")
+        assert await self.engine.inspect(job, messages.append, log="b/survey.log") == "exit code 0"
+        return [message.planned for message in messages if isinstance(message, SurveyedWindow)]
 
     async def until_it_waits(self) -> None:
         """Wait until an endless window has said that it waits."""
@@ -75,22 +97,31 @@ def planned(symbol: str) -> PlannedWindow:
     return PlannedWindow(window=Window(symbol, START, END), usable_rows=100, fingerprint=FINGERPRINT)
 
 
-@pytest.fixture(params=["local", "instant"])
+@pytest.fixture(params=["local", "instant", pytest.param("ray", marks=needs_ray)])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     found = Discovery(devices=CARDS, notes=())
     async with contextlib.AsyncExitStack() as stack:
         engine: Engine
-        if request.param == "local":
-            config = Config(run=Run(workload="tests.devices.workloads:writes"), cache=Cache(dir=tmp_path / "cache"))
-            engine = await stack.enter_async_context(LocalEngine(config, tmp_path / "state", found, mark="contract"))
-        else:
-            engine = InstantEngine(found)
+        config = Config(
+            run=Run(workload="tests.devices.workloads:writes"),
+            cache=Cache(dir=tmp_path / "cache"),
+        )
+        match request.param:
+            case "local":
+                engine = await stack.enter_async_context(LocalEngine(config, tmp_path / "state", found, mark="c"))
+            case "ray":
+                address = request.getfixturevalue("cluster")
+                config = msgspec.structs.replace(config, engine=config_module.Engine(address=address))
+                engine = await stack.enter_async_context(RayEngine(config, tmp_path / "state"))
+            case _:
+                engine = InstantEngine(found)
         yield Bench(engine, tmp_path)
 
 
 async def test_every_device_gets_a_verdict(bench: Bench) -> None:
     verdicts: list[Verdict] = []
-    await bench.engine.judge(CARDS, "auto", verdicts.append)
+    host = bench.engine.machines[0].machine.host
+    await bench.engine.judge([msgspec.structs.replace(card, host=host) for card in CARDS], "auto", verdicts.append)
     assert sorted(verdict.device.id for verdict in verdicts) == ["GPU-0", "GPU-1"]
     assert all(verdict.trains or verdict.why for verdict in verdicts)
 
@@ -106,10 +137,11 @@ async def test_a_window_tells_its_result_and_ends(bench: Bench) -> None:
 
 
 async def test_a_result_is_verified_after_its_window_has_ended(bench: Bench) -> None:
-    assert bench.engine.verify(bench.batch, planned("A")) is None
+    surveyed, other = await bench.survey(planned("A").window, planned("B").window)
+    assert bench.engine.verify(bench.batch, surveyed) is None
     await bench.train("A")
-    assert bench.engine.verify(bench.batch, planned("A")) == bench.messages[-1]
-    assert bench.engine.verify(bench.batch, planned("B")) is None
+    assert bench.engine.verify(bench.batch, surveyed) == bench.messages[-1]
+    assert bench.engine.verify(bench.batch, other) is None
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
@@ -157,22 +189,10 @@ async def test_a_workload_that_cannot_be_loaded_is_refused(bench: Bench) -> None
         await bench.engine.preload(msgspec.structs.replace(bench.batch.spec, workload=NOWHERE))
 
 
-async def test_a_survey_answers_for_every_window(bench: Bench, tmp_path: Path) -> None:
+async def test_a_survey_answers_for_every_window(bench: Bench) -> None:
     dates = ((START, END), (dt.date(2022, 7, 1), dt.date(2022, 12, 27)))
-    windows = {symbol: tuple(Window(symbol, start, end) for start, end in dates) for symbol in ("A", "B")}
-    job = SurveyJob(
-        workload=WORKLOAD,
-        data_root=str(tmp_path),
-        cache_dir=str(bench.engine.cache_dir),
-        settings={"": {}},
-        symbols=tuple(SymbolWindows(symbol, of_symbol) for symbol, of_symbol in windows.items()),
-        output_dir=bench.batch.output_dir,
-        device_types=("cpu",),
-    )
-    await bench.engine.preload(bench.batch.spec, "survey")
-    assert await bench.engine.inspect(job, bench.hear, log="b/survey.log") == "exit code 0"
-    answers = [message.planned.window for message in bench.messages if isinstance(message, SurveyedWindow)]
-    assert answers == [*windows["A"], *windows["B"]]
+    windows = [Window(symbol, start, end) for symbol in ("A", "B") for start, end in dates]
+    assert [planned.window for planned in await bench.survey(*windows)] == windows
 
 
 async def test_a_log_is_read_from_any_byte_on(bench: Bench) -> None:

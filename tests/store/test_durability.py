@@ -225,12 +225,12 @@ def test_migrates_forward(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     script = tmp_path / "store_2.sql"
     monkeypatch.setattr(opening, "MIGRATIONS", (*opening.MIGRATIONS, script))
     monkeypatch.setattr(opening, "VERSION", opening.VERSION + 1)
-    script.write_text("ALTER TABLE batches ADD COLUMN owner TEXT; SELECT nonsense FROM nowhere;")
+    script.write_text("ALTER TABLE batches ADD COLUMN shelf TEXT; SELECT nonsense FROM nowhere;")
     with pytest.raises(sqlite3.OperationalError):
         Store.open(path)
-    script.write_text("ALTER TABLE batches ADD COLUMN owner TEXT;")
+    script.write_text("ALTER TABLE batches ADD COLUMN shelf TEXT;")
     with Store.open(path) as store:
-        assert store.database.query("SELECT owner FROM batches") == [(None,)]
+        assert store.database.query("SELECT shelf FROM batches") == [(None,)]
         read_everything(store)
     with Store.open(path) as store:
         assert store.database.query("PRAGMA user_version") == [(opening.VERSION,)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusched.core.estimates import MEMORY, Estimates, guessed_seconds, makespan
+from gpusched.core.estimates import MEMORY, Estimates, guessed_seconds, makespan, work
 
 W = "gpusched.teacher:train_window"
 MIB = 1 << 20
@@ -130,3 +130,26 @@ def test_the_makespan_stays_within_grahams_bound(seconds: list[float], slots: in
     assert least * 0.999 <= makespan(seconds, slots) <= sum(seconds) * 1.001
     # Graham, 1969: whatever the order, the end is within one window of a perfect balance.
     assert makespan(seconds, slots) <= sum(seconds) / slots + max(seconds)
+
+
+def test_a_point_of_a_sweep_is_known_by_itself_and_else_by_its_workload() -> None:
+    estimates = Estimates()
+    many, few, other = (work(W, point) for point in ("num_leaves=255", "num_leaves=15", "num_leaves=31"))
+    assert (work(W, ""), many) == (W, f"{W} num_leaves=255")
+    row = estimates.observe(many, "gpu", 1000, 8.0, 800 * MIB)
+    assert (row.workload, row.count) == (W, 1), "the store keeps what the workload took"
+    estimates.observe(few, "gpu", 1000, 2.0, 200 * MIB)
+    assert [estimates.seconds(one, "gpu", 1000) for one in (many, few, other, W)] == [8.0, 2.0, 5.0, 5.0]
+    assert estimates.memory_bytes(few, "gpu", 1000) == 200 * MIB
+    assert estimates.memory_bytes(other, "gpu", 1000) == 800 * MIB, "of an unknown point the most that any took"
+    estimates.observe_host_memory(few, "gpu", 1000, 100 * MIB)
+    assert estimates.host_memory_bytes(few, "gpu", 1000) == estimates.host_memory_bytes(other, "gpu", 1000) == 100 * MIB
+    assert [one.workload for one in estimates.rows()] == [W]
+
+
+def test_the_earliest_points_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpusched.core.estimates.MOST_POINTS", 2)
+    estimates = Estimates()
+    for number in range(3):
+        estimates.observe(work(W, f"x={number}"), "cpu", 100, float(number + 1), None)
+    assert [estimates.seconds(work(W, f"x={number}"), "cpu", 100) for number in range(3)] == [2.0, 2.0, 3.0]

@@ -74,7 +74,7 @@ states: st.SearchStrategy[State] = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(states, min_size=1, max_size=4).flatmap(
         lambda first: st.tuples(

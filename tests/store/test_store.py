@@ -104,6 +104,13 @@ def test_an_accepted_batch(store: Store) -> None:
     assert recovered.held is None
 
 
+def test_a_batch_keeps_its_owner(store: Store) -> None:
+    record = accepted("theirs", 1)
+    store.record([msgspec.structs.replace(record, batch=msgspec.structs.replace(record.batch, owner=1000))])
+    store.record([accepted("own", 1)])
+    assert [row.owner for row in store.batches()] == [1000, None]
+
+
 def test_models_that_predict_a_constant_are_counted(store: Store) -> None:
     def counted(batch_id: str) -> int:
         row = store.batch(batch_id)

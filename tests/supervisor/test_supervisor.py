@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gpusched import __version__, artifacts
+from gpusched.core.entry import parse
 from gpusched.core.events import (
     BatchHeld,
     BatchReopened,
@@ -24,8 +25,10 @@ from gpusched.errors import StoreError
 from gpusched.store.learned import peek_learned
 from gpusched.store.store import Store
 from gpusched.supervisor import kept
+from gpusched.worker.code import read_code
+from gpusched.worker.identity import Identity
 from gpusched.workload import device_fingerprint
-from tests.supervisor.support import make_batch, plan, supervised
+from tests.supervisor.support import END, START, make_batch, plan, supervised
 from tests.worker.support import runs
 
 
@@ -318,13 +321,20 @@ async def test_interrupted_attempts_use_up_no_retry(tmp_path: Path, fifo: Any) -
 
 async def test_a_result_that_was_committed_but_not_reported_counts(tmp_path: Path) -> None:
     """The window dies between its commit and its report; the supervisor does, too, in the second round."""
-    planned = plan(1, fingerprint="f" * 64)
+    first = make_batch(tmp_path, "two_files", batch_id="first")
+    (window,) = plan(1)
+    entry = parse(first.spec.workload)
+    assert entry is not None
+    identity = Identity(first.spec.workload, read_code(entry), {}, first.spec.data_root)
+    fingerprint = identity.fingerprint(window.window.symbol, START, END, "f" * 64)
+    assert fingerprint is not None
+    planned = plan(1, fingerprint=fingerprint)
     async with supervised(tmp_path) as bench:
-        await bench.supervisor.submit(make_batch(tmp_path, "two_files", batch_id="first"), planned)
+        await bench.supervisor.submit(first, planned)
         await bench.finished("first")
-        metadata = artifacts.read_metadata(tmp_path / "output" / planned[0].window.label)
+        metadata = artifacts.read_metadata(tmp_path / "output" / window.window.label)
         assert metadata is not None
-    assert metadata.fingerprint == device_fingerprint("f" * 64, "cpu")
+    assert metadata.fingerprint == device_fingerprint(fingerprint, "cpu")
     async with supervised(tmp_path) as bench:
         await bench.supervisor.submit(make_batch(tmp_path, "kills_itself", batch_id="second"), planned)
         await bench.finished("second")

@@ -80,7 +80,7 @@ def mutate(text: str, mutations: list[tuple[float, int, str]]) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations=st.lists(_MUTATION, max_size=4))
 @example(mutations=[(0.1, 0, ","), (0.9, 1, "")])
 @example(mutations=[(0.2, 0, '"')])
@@ -91,7 +91,7 @@ def test_one_file(tmp_path: Path, mutations: list[tuple[float, int, str]]) -> No
     assert same(parsed([path]), reference.read(path))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations=st.lists(st.lists(_MUTATION, max_size=1), min_size=2, max_size=4))
 def test_files_together_are_files_one_by_one(tmp_path: Path, mutations: list[list[tuple[float, int, str]]]) -> None:
     """No file is read differently for its neighbours."""

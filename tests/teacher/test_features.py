@@ -141,7 +141,7 @@ def test_all_of_them_have_values_after_50_bars() -> None:
     assert np.isfinite(found[49:]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 150), st.integers(0, 2**32 - 1))
 def test_no_feature_sees_a_later_bar(cut: int, seed: int) -> None:
     rows = walk(150, seed)

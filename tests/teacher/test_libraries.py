@@ -27,9 +27,9 @@ if preload == "preload":
     before = set(sys.modules)
     print(Path("/proc/self/status").read_text().split("Threads:")[1].split()[0], "thread")
     print("hidden:", sorted(name for name, module in sys.modules.items() if module is None))
-    from lightgbm import basic
-    print("trained:", "LGBM_BoosterUpdateOneIter" in vars(basic._LIB))
-    print("heavy:", sorted({"pandas", "sklearn", "polars", "pyarrow"} & set(sys.modules)))
+    from gpusched.teacher import booster
+    print("trained:", "LGBM_BoosterUpdateOneIter" in vars(booster._lib))
+    print("heavy:", sorted({"lightgbm", "scipy", "pandas", "sklearn", "polars", "pyarrow"} & set(sys.modules)))
 teacher.train_window(msgspec.json.decode(task, type=Task), Path(directory), lambda phase, round=0, rounds=0: None)
 if preload == "preload":
     print("later:", sorted(set(sys.modules) - before))

@@ -9,10 +9,9 @@ from typing import Any
 import lightgbm
 import msgspec
 import pytest
-from lightgbm.libpath import _LIB
 
 from gpusched.core.model import DeviceType
-from gpusched.teacher import opencl, train_window, training, warm_up
+from gpusched.teacher import booster, opencl, train_window, training, warm_up
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, require_gpu
 from gpusched.teacher.schema import DIFFERS
 from gpusched.teacher.training import _Log
@@ -49,9 +48,9 @@ def test_the_device_must_be_a_gpu(monkeypatch: pytest.MonkeyPatch, name: str | N
     monkeypatch.delenv(ALLOW_CPU_OPENCL, raising=False)
     monkeypatch.setattr(opencl, "processor_name", lambda: "This machine's own")
     log = _Log(-1)
-    log.info("[LightGBM] [Info] This is the GPU trainer!!\n")
+    log.hear("[LightGBM] [Info] This is the GPU trainer!!\n")
     if name is not None:
-        log.info(MESSAGE.format(name, "somebody"))
+        log.hear(MESSAGE.format(name, "somebody"))
     assert log.opencl_device == name
     if is_gpu:
         require_gpu(log.opencl_device)
@@ -66,7 +65,7 @@ def test_the_device_must_be_a_gpu(monkeypatch: pytest.MonkeyPatch, name: str | N
 def test_only_what_was_asked_for_is_printed(capsys: pytest.CaptureFixture[str], verbosity: int, printed: str) -> None:
     log = _Log(verbosity)
     for level in ("Fatal", "Warning", "Info"):
-        log.info(f"[LightGBM] [{level}] …\n")
+        log.hear(f"[LightGBM] [{level}] …\n")
     assert capsys.readouterr().out == "".join(
         f"[LightGBM] [{level}] …\n" for level in ("Fatal", "Warning", "Info") if level[0] in printed
     )
@@ -78,7 +77,7 @@ def test_lightgbm_is_told_the_one_device_that_the_process_sees(
 ) -> None:
     told: list[dict[str, Any]] = []
 
-    def boost(examples: object, matrix: object, params: dict[str, Any], *rest: object) -> None:
+    def boost(labels: object, split: object, matrix: object, params: dict[str, Any], *rest: object) -> None:
         told.append(params)
         raise MemoryError
 
@@ -111,11 +110,11 @@ def test_single_precision_has_lightgbms_own_warning_in_the_log(
     device_type: DeviceType,
     given: object,
 ) -> None:
-    def boost(examples: object, matrix: object, params: dict[str, Any], log: _Log, report: object) -> None:
+    def boost(labels: object, split: object, matrix: object, params: dict[str, Any], log: _Log, report: object) -> None:
         assert params["verbosity"] >= 0  # or LightGBM would keep it to itself
-        log.info("[LightGBM] [Warning] No further splits with positive gain\n")
+        log.hear("[LightGBM] [Warning] No further splits with positive gain\n")
         for _ in range(2):
-            log.info(f"[LightGBM] [Warning] {WARNING}\n")
+            log.hear(f"[LightGBM] [Warning] {WARNING}\n")
         raise MemoryError
 
     monkeypatch.setattr(training, "_boost", boost)
@@ -127,7 +126,7 @@ def test_single_precision_has_lightgbms_own_warning_in_the_log(
 
 
 def test_it_is_the_warning_that_this_lightgbm_has() -> None:
-    assert WARNING.encode() in Path(_LIB._name).read_bytes()
+    assert WARNING.encode() in Path(booster._lib._name).read_bytes()
     assert WARNING in DIFFERS
 
 
@@ -155,4 +154,3 @@ def test_opencl_on_the_processors(
     with pytest.raises(DeviceMismatch, match="host's processors"):
         train_window(task, root, ignore)
     assert "[LightGBM]" not in capfd.readouterr().out
-    assert isinstance(lightgbm.basic._LOGGER, lightgbm.basic._DummyLogger)

@@ -16,6 +16,7 @@ import pytest
 import gpusched
 from gpusched import teacher
 from gpusched.teacher import training
+from gpusched.teacher.booster import LightGBMError
 from gpusched.teacher.metrics import metrics
 from gpusched.teacher.schema import LIGHTGBM_DEFAULTS
 from gpusched.teacher.training import trained_parameters
@@ -233,7 +234,7 @@ def test_values_that_lightgbm_refuses(root: Path, params: dict[str, Any], messag
 
 def test_a_build_without_cuda_says_so(root: Path) -> None:
     task = msgspec.structs.replace(window_task(root), device_type="cuda")
-    with pytest.raises((BadParameters, lightgbm.basic.LightGBMError)) as raised:
+    with pytest.raises((BadParameters, LightGBMError)) as raised:
         teacher.train_window(task, root, ignore)
     if not isinstance(raised.value, BadParameters):
         pytest.skip("this build of LightGBM has CUDA")
@@ -272,7 +273,7 @@ def test_small_windows_use_fewer_threads_than_they_may(
 ) -> None:
     used: list[int] = []
     monkeypatch.setattr(training, "ROWS_PER_THREAD", rows_per_thread)
-    monkeypatch.setattr(training, "_set_threads", used.append)
+    monkeypatch.setattr(training, "set_threads", used.append)
     teacher.train_window(window_task(root, threads=3, lightgbm={"num_iterations": 1}), root, ignore)
     assert used == [expected]
 

@@ -79,9 +79,9 @@ def test_a_gap_is_a_note_and_where_the_workload_is_strict_a_refusal() -> None:
 
 def test_what_failed_is_skipped_refused_or_unknown() -> None:
     failed = [
-        SurveyFailed(symbol="A", what="no_data", reason="no data: no file", remedy="give --interval 1day"),
-        SurveyFailed(symbol="B", what="bad_data", reason="B.csv:3: no number"),
-        SurveyFailed(symbol="C", what="unknown", reason="OSError: [Errno 5]"),
+        SurveyFailed(symbol="A", kind="no_data", reason="no data: no file", remedy="give --interval 1day"),
+        SurveyFailed(symbol="B", kind="bad_data", reason="B.csv:3: no number"),
+        SurveyFailed(symbol="C", kind="unknown", reason="OSError: [Errno 5]"),
     ]
     made = plan([*failed])
     assert actions(made) == ["skip", "skip", "fail", "fail", "train", "train"]
@@ -111,7 +111,7 @@ def test_what_is_told_of_a_symbol_in_pieces_is_put_together() -> None:
 def test_a_point_that_cannot_be_trained_leaves_the_others() -> None:
     findings = Findings([piece("A", "p", "q")])
     sound = [_surveyed(Window("A", *dates, "q"), 9) for dates in RANGES]
-    findings.take(SurveyFailed(symbol="A", point="p", what="no_data", reason="no"))
+    findings.take(SurveyFailed(symbol="A", point="p", kind="no_data", reason="no"))
     for message in sound:
         findings.take(message)
     assert findings.missing() == []
@@ -120,7 +120,7 @@ def test_a_point_that_cannot_be_trained_leaves_the_others() -> None:
 
 def test_what_nobody_asked_about_is_passed_over() -> None:
     """A survey runs foreign code, which may write anything to its pipe."""
-    foreign = SurveyFailed(symbol="X", what="bad_data", reason="no")
+    foreign = SurveyFailed(symbol="X", kind="bad_data", reason="no")
     lying = SurveyedSymbol(symbol="A", notes=(), days=Days(dt.date.max, b"\xff" * 100), strict=True)
     made = plan(said("A"), said("B"), said("C"), [foreign, *said("Y"), lying])
     assert actions(made) == ["train", "skip"] * 3

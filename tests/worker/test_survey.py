@@ -83,8 +83,8 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
 async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         bad, bug, short, *windows, done = await survey(b, "BAD", "BUG", "SHORT", "SYM")
-        assert bad == SurveyFailed(symbol="BAD", point="", what="bad_data", reason="no bars at all")
-        assert bug == SurveyFailed(symbol="BUG", point="", what="unknown", reason="ZeroDivisionError: division by zero")
+        assert bad == SurveyFailed(symbol="BAD", point="", kind="bad_data", reason="no bars at all")
+        assert bug == SurveyFailed(symbol="BUG", point="", kind="unknown", reason="ZeroDivisionError: division by zero")
         assert isinstance(short, SurveyFailed)
         assert "did not return its windows one by one" in short.reason
         assert [one.planned.window.symbol for one in windows if isinstance(one, SurveyedWindow)] == ["SYM", "SYM"]
@@ -154,4 +154,4 @@ async def test_each_point_is_looked_at_with_its_settings_and_its_labels(tmp_path
             "POINTS_2022-01-01_to_2022-06-30_p=1",
             "POINTS_2022-07-01_to_2022-12-31_p=1",
         ]
-        assert windows[-1] == SurveyFailed(symbol="POINTS", point="p=2", what="no_data", reason="not at p=2, after p=1")
+        assert windows[-1] == SurveyFailed(symbol="POINTS", point="p=2", kind="no_data", reason="not at p=2, after p=1")

@@ -275,8 +275,19 @@ def run(options: argparse.Namespace) -> int:
     return run_request(ask(options), as_json=options.json, in_top=options.top)
 
 
-def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
-    """Plan and train a batch, show its progress and summary, and return the exit code. Raises GpuschedError."""
+def run_request(request: Ask, *, as_json: bool, in_top: bool = False, advises: bool = True) -> int:
+    """Run what is asked for, as `run_here` does."""
+    from gpusched.client.drawing.terminal import open_console
+
+    request.say_notes(open_console(stderr=True))
+    return run_here(request.run, as_json=as_json, in_top=in_top, advises=advises)
+
+
+def run_here(run: Run, *, as_json: bool, in_top: bool = False, advises: bool = True) -> int:
+    """Plan and train a batch, show its progress and summary, and return the exit code. Raises GpuschedError.
+
+    `advises`: say at the end which commands look at the results.
+    """
     import anyio
 
     from gpusched.cli.onlooker import Onlooker
@@ -286,11 +297,9 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False) -> int:
     console, errors = render.open_console(), render.open_console(stderr=True)
     if in_top and (as_json or not render.takes_keys(console)):
         raise NoTopHere
-    check_libraries(request.spec.workload)
-    check_data_root(request.spec)
-    request.say_notes(errors)
-    run = request.run
-    onlooker = Onlooker(run, console, errors, as_json=as_json)
+    check_libraries(run.spec.workload)
+    check_data_root(run.spec)
+    onlooker = Onlooker(run, console, errors, as_json=as_json, advises=advises)
     if not as_json:
         console.print(f"Batch directory: {run.output_dir}", soft_wrap=True)
     with onlooker.screen:

@@ -66,8 +66,9 @@ def _notes(found: Comparison) -> list[str]:
         if labels:
             more = f" and {len(labels) - SHOWN_LABELS:,} more" if len(labels) > SHOWN_LABELS else ""
             notes.append(f"{len(labels)} only in {name}, left out: {', '.join(labels[:SHOWN_LABELS])}{more}")
-    if found.constant_a or found.constant_b:
-        notes.append(f"Models that predict a constant: {found.constant_a} of A, {found.constant_b} of B")
+    told = [f"{number} of {name}" for name, number in (("A", found.constant_a), ("B", found.constant_b)) if number]
+    if told:
+        notes.append(f"Models that predict a constant: {', '.join(told)}")
     return notes
 
 

@@ -5,21 +5,26 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from gpusched.cli.commands.batches import load_config
+from gpusched.cli.commands.batches import load_config, run_here
 from gpusched.cli.commands.queries import print_devices
 from gpusched.cli.commands.service import status_object
-from gpusched.cli.sources import to_daemon
+from gpusched.cli.sources import run_at, to_daemon
+from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.config import terms
 from gpusched.core.statuses import PARTICIPLES, WindowVerb
+from gpusched.core.terms import with_terms
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import Changed
+
+if TYPE_CHECKING:
+    from gpusched.runs.records import Records
 
 _Change = Callable[[Connection, str, str | None], Changed]
 
@@ -29,6 +34,11 @@ class NotATerm(UsageError):
     remedy = (
         "`gpusched submit SYMBOLS_FILE --set {key}=…` makes a new batch with it; only limits and run.workers can change"
     )
+
+
+class WindowOfARun(UsageError):
+    problem = "{label} is a window of a run, which is tried again as a whole"
+    remedy = "`gpusched retry {directory}` trains what has no result there, and nothing else"
 
 
 class NoSettingHere(UsageError):
@@ -55,7 +65,28 @@ def release(options: argparse.Namespace) -> int:
 
 def retry(options: argparse.Namespace) -> int:
     """Run windows again that failed, timed out, were lost or cancelled, maybe on other terms."""
+    if (records := run_at(options, options.target)) is not None:
+        return _retry_run(options, records)
+    directory, _, label = options.target.rpartition("/")
+    if directory and run_at(options, directory) is not None:
+        raise WindowOfARun(label=label, directory=directory)
     return _change(options, partial(Connection.retry, terms=_terms(options)), "retry")
+
+
+def _retry_run(options: argparse.Namespace, records: Records) -> int:
+    """Run what is not finished of a run, here and now."""
+    from gpusched.runs.run import Run
+
+    with records:
+        batch = records.accepted()
+    run = Run(
+        config=load_config(options).config,
+        spec=with_terms(batch.spec, _terms(options)),
+        batch_id=batch.id,
+        digest=batch.digest,
+        output_dir=Path(options.target).absolute(),
+    )
+    return run_here(run, as_json=options.json)
 
 
 def priority(options: argparse.Namespace) -> int:
@@ -96,8 +127,7 @@ def _change(options: argparse.Namespace, change: _Change, verb: WindowVerb) -> i
     with to_daemon(options) as daemon:
         changed = change(daemon, batch_id, label or None)
     if changed.not_durable is not None:
-        warning = f"{changed.not_durable}\n  it has taken effect, but is lost if the daemon ends before it is written"
-        print(warning, file=sys.stderr)  # noqa: T201
+        tell("warning", changed.not_durable, "it has taken effect, but is lost if the daemon ends before it is written")
     if options.json:
         answer = status_object(changed.batch) | {"changed": changed.windows}
         print_json(answer | ({"changes": changed.changes} if changed.changes else {}))

@@ -62,7 +62,7 @@ def demo(options: argparse.Namespace) -> int:
     options.config = directory / "config.toml"
     options.symbols_file = str(directory / "symbols.txt")
     request = ask(options)
-    code = run_request(request, as_json=options.json)
+    code = run_request(request, as_json=options.json, advises=False)
     if not options.json:
         print(_next_steps(options.directory, request.output_dir))  # noqa: T201
     return code

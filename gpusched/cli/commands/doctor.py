@@ -163,10 +163,9 @@ def _daemon_checks(config: Config) -> Iterator[Check]:
             for trouble in daemon.ping().troubles:
                 yield Check(name="daemon", status="problem", message=trouble.text, remedy=remedy(trouble))
     except GpuschedError as error:
-        message, _, hint = str(error).partition("\n")
         # A machine needs no daemon, but a daemon that runs should answer.
         status: Status = "ok" if isinstance(error, NoDaemon) else "warning"
-        yield Check(name="daemon", status=status, message=message, remedy=hint.strip())
+        yield Check(name="daemon", status=status, message=error.sentence, remedy=error.hint)
 
 
 # -- printing ----------------------------------------------------------------------------------------------------------

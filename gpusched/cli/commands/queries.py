@@ -1,4 +1,4 @@
-"""Queries to the daemon: `status`, `windows`, `show`, `logs`, `devices`, `top`."""
+"""Queries to the daemon: `windows`, `show`, `logs`, `devices`, `top`."""
 
 from __future__ import annotations
 
@@ -11,94 +11,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gpusched.cli.commands.batches import load_config
-from gpusched.cli.commands.service import reach, status_object
-from gpusched.cli.notes import notes_object, print_notes, print_worth
 from gpusched.cli.sources import of_batch, of_window, to_daemon
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import clean
-from gpusched.client.drawing.trouble import remedy
 from gpusched.client.link import HungUp
-from gpusched.core.statuses import totals
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE, UsageError
-from gpusched.protocol import BatchDetail, BatchStatus, DeviceStatus, Snapshot, Trouble, WindowLine
-from gpusched.runs.records import Records
+from gpusched.protocol import DeviceStatus, Snapshot, WindowLine
 from gpusched.streams import when_gone
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-
-# -- batches -----------------------------------------------------------------------------------------------------------
-
-
-def status(options: argparse.Namespace) -> int:
-    """Print the status of one batch, or of all."""
-    if options.batch is not None:
-        with of_batch(options, options.batch) as (source, batch_id):
-            _print_batch(source.batch(batch_id, notes=True), as_json=options.json)
-            if isinstance(source, Connection):
-                _print_troubles(source.ping().troubles)
-        return DONE
-    with to_daemon(options) as daemon:
-        batches = daemon.batches()
-        if options.json:
-            about = {
-                "socket": str(daemon.path),
-                "pid": daemon.daemon.pid,
-                "version": daemon.daemon.version,
-                "started_at": daemon.daemon.started_at,
-            }
-            print_json(
-                {
-                    "daemon": about | msgspec.structs.asdict(daemon.ping()),
-                    "batches": [status_object(batch) for batch in batches],
-                }
-            )
-        else:
-            _print_batches(batches)
-            pong = daemon.ping()
-            if pong.trying:
-                print(f"trying {pong.trying}", file=sys.stderr)  # noqa: T201
-            _print_troubles(pong.troubles)
-        return DONE
-
-
-def _print_batch(detail: BatchDetail, *, as_json: bool) -> None:
-    batch, choice = detail.batch, detail.choice
-    if as_json:
-        where = device_object(choice.device if choice else detail.spec.device, choice)
-        print_json(status_object(batch) | where | notes_object(detail.notes))
-        return
-    _print_batches([batch])
-    print_notes(detail.notes)
-    print_worth(detail)
-    if choice is not None and choice.reason:
-        print(choice.reason, file=sys.stderr)  # noqa: T201
-    if batch.held_reason is not None:
-        print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
-
-
-def _print_troubles(troubles: tuple[Trouble, ...]) -> None:
-    """Print the troubles on stderr, so that programs can still parse the listing on stdout."""
-    for trouble in troubles:
-        print(f"Trouble: {clean(trouble.text)}\n  {remedy(trouble)}".rstrip(), file=sys.stderr)  # noqa: T201
-
-
-def _print_batches(batches: list[BatchStatus] | tuple[BatchStatus, ...]) -> None:
-    rows: list[list[Cell]] = []
-    _, *outcomes = totals({})
-    for batch in batches:
-        sums, counts = totals(batch.counts), status_object(batch)
-        ended = sums["total"] - counts["waiting"] - counts["running"]
-        submitted = ago(batch.submitted_at, batch.at) if on_terminal() else iso(batch.submitted_at)
-        done = f"{ended}/{sums['total']}"
-        rows.append(
-            [batch.id, batch.state, done, counts["running"], *map(sums.get, outcomes), submitted, batch.output_dir]
-        )
-    print_listing(["batch", "state", "done", "running", *outcomes, "submitted", "output"], rows, styles=STYLES)
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -196,6 +121,7 @@ def explain(options: argparse.Namespace) -> int:
 def logs(options: argparse.Namespace) -> int:
     """Print the stdout and stderr of a window's process."""
     left: list[bool] = []
+    silent = True
     with of_window(options, options.window) as (source, batch_id, label):
 
         def leave() -> None:
@@ -207,9 +133,12 @@ def logs(options: argparse.Namespace) -> int:
         try:
             for chunk in source.log(batch_id, label, attempt=options.attempt, follow=options.follow):
                 _write(chunk.data)
+                silent = silent and not chunk.data
         except HungUp:
             if not left:
                 raise
+    if silent and not left:
+        print(f"{options.window} has written nothing to stdout or stderr", file=sys.stderr)  # noqa: T201
     return DONE
 
 
@@ -306,19 +235,16 @@ class NoTerminal(UsageError):
 
 def top(options: argparse.Namespace) -> int:
     """Show the daemon at work, live."""
-    from gpusched.client.drawing.dashboard import title
     from gpusched.client.drawing.terminal import open_console, takes_keys
 
     console = open_console()
     socket = load_config(options).config.daemon.socket
-    if options.directory is not None:
-        with of_batch(options, f"{options.directory}/.") as (source, _):
-            assert isinstance(source, Records)
-            console.print(_one_frame(source.snapshot(), f"gpusched run, {options.directory}"), end="")
-        return DONE
-    if options.once:
-        with reach(socket) as daemon:
-            console.print(_one_frame(daemon.subscribe().snapshot, title(daemon)), end="")
+    if options.directory is not None or options.once or options.json:
+        snapshot, name = _snapshot(options)
+        if options.json:
+            print_json(snapshot)
+        else:
+            console.print(_one_frame(snapshot, name), end="")
         return DONE
     if not takes_keys(console):
         raise NoTerminal
@@ -328,6 +254,18 @@ def top(options: argparse.Namespace) -> int:
 
     Top(console, socket).run(mouse=False)
     return DONE
+
+
+def _snapshot(options: argparse.Namespace) -> tuple[Snapshot, str]:
+    """The state of the daemon or of a run's directory, and a title for it."""
+    from gpusched.client.drawing.dashboard import title
+
+    if options.directory is not None:
+        with of_batch(options, f"{options.directory}/.") as (source, _):
+            assert not isinstance(source, Connection)
+            return source.snapshot(), f"gpusched run, {options.directory}"
+    with to_daemon(options) as daemon:
+        return daemon.subscribe().snapshot, title(daemon)
 
 
 def _one_frame(snapshot: Snapshot, title: str) -> RenderableType:

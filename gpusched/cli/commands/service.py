@@ -12,6 +12,7 @@ from gpusched import __version__
 from gpusched.cli.commands.batches import Ask, ask, load_config
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.telling import tell
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.batches import refuse_the_daemons
 from gpusched.client.connection import Connection, connect
@@ -46,10 +47,10 @@ def reach(socket: Path | None) -> Connection:
     connection = connect(socket)
     theirs = connection.daemon.version
     if theirs != __version__:
-        print(  # noqa: T201
-            f"gpusched: the daemon at {connection.path} is gpusched {theirs}, and this is {__version__}\n"
-            "  restart the daemon after an upgrade (`systemctl restart gpusched`), or use the same version for both",
-            file=sys.stderr,
+        tell(
+            "warning",
+            f"the daemon at {connection.path} is gpusched {theirs}, and this is {__version__}",
+            "restart the daemon after an upgrade (`systemctl restart gpusched`), or use the same version for both",
         )
     return connection
 
@@ -158,6 +159,7 @@ def status_object(batch: BatchStatus) -> dict[str, Any]:
         "submitted_at": batch.submitted_at,
         "finished_at": batch.finished_at,
         **worth_object(batch.constants),
+        **({"owner": batch.owner} if batch.owner is not None else {}),
     }
 
 

@@ -14,6 +14,8 @@ import msgspec
 
 #: cells between columns
 GAP = 2
+#: cells that the first column has where it needs them and the line has them
+LONG_CELLS = 40
 #: columns of text give way to the others down to so many cells; with fewer they say nothing
 FEWEST_CELLS = 12
 
@@ -97,9 +99,11 @@ def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str
 def _fitted(widths: list[int], numeric: Sequence[bool], room: int) -> list[int]:
     """The widths of those columns that fit into `room` cells side by side, from the left.
 
-    The first is never shortened: it tells the rows apart. Other texts are shortened, the widest first.
+    The first, which tells the rows apart, is shortened only where it is long and would leave less than half of
+    the line: the label of a window of a sweep names all its parameters. Other texts are shortened, the widest first.
     """
-    widths = [min(widths[0], room), *widths[1:]]
+    longest = room if len(widths) == 1 else min(room, max(LONG_CELLS, room // 2))
+    widths = [min(widths[0], longest), *widths[1:]]
     least = [w if number == 0 or numeric[number] else min(w, FEWEST_CELLS) for number, w in enumerate(widths)]
     while sum(least) + GAP * (len(least) - 1) > room:
         least.pop()

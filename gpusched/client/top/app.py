@@ -225,7 +225,7 @@ class Top(App[None]):
             with connect(self.socket) as link:
                 said = action(link)
         except GpuschedError as error:
-            said = str(error).partition("\n")[0]
+            said = error.sentence
         self.call_from_thread(self.say, said)
 
     def action_leave(self) -> None:

@@ -72,7 +72,7 @@ class WindowPage(Page):
             with connect(self.top.socket) as link:
                 detail = link.window(self._batch_id, self._label)
         except GpuschedError as error:
-            self.app.call_from_thread(self.top.say, str(error).partition("\n")[0])
+            self.app.call_from_thread(self.top.say, error.sentence)
         else:
             self._status = detail.window.status
             page = "\n".join(window_details(detail, self.top.state_dir / "logs" / self._batch_id))
@@ -105,7 +105,7 @@ class WindowPage(Page):
                     self.app.call_from_thread(self._write, chunk)
         except GpuschedError as error:
             if self.is_mounted:
-                self.app.call_from_thread(self._followed, str(error).partition("\n")[0])
+                self.app.call_from_thread(self._followed, error.sentence)
         else:
             self.app.call_from_thread(self._followed, "The window has finished")
 
@@ -193,7 +193,7 @@ class DevicePage(Page):
             with connect(self.top.socket) as link:
                 found = [status for status in link.devices() if status.device.id == self._device_id]
         except GpuschedError as error:
-            self.app.call_from_thread(self.top.say, str(error).partition("\n")[0])
+            self.app.call_from_thread(self.top.say, error.sentence)
         else:
             self._lines = list(device_details(found[0], self.top.overview.unix(time.monotonic()))) if found else []
             self.top.changed = True

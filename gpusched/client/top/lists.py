@@ -119,7 +119,7 @@ class WindowsPage(Page):
             with connect(self.top.socket) as link:
                 found = list(link.windows(self._windows.batch_id))
         except GpuschedError as error:
-            self.app.call_from_thread(self.top.say, str(error).partition("\n")[0])
+            self.app.call_from_thread(self.top.say, error.sentence)
         else:
             self.app.call_from_thread(self._windows.load, found)
             self.top.changed = True

@@ -82,7 +82,7 @@ class LocalEngine:
         self._warm_up = WarmUp(
             self.launcher, self.environment, workload=config.run.workload, log_path=state_dir / "warm_up.log"
         )
-        self._logs_dir = state_dir / "logs"
+        self.logs_dir = state_dir / "logs"
         self._mark = mark
         #: processes that an earlier supervisor has left and that do not die
         self._undying: list[int] = []
@@ -191,7 +191,7 @@ class LocalEngine:
         return None if metadata is None else metadata.result(directory)
 
     def log_path(self, log: str) -> Path:
-        return self._logs_dir / log
+        return self.logs_dir / log
 
     async def read_log(self, log: str, offset: int) -> LogPiece | None:
         path = self.log_path(log)
@@ -206,7 +206,7 @@ class LocalEngine:
             os.close(descriptor)
 
     async def remove_logs(self, batch_id: str) -> None:
-        await anyio.to_thread.run_sync(_remove_logs, self._logs_dir, batch_id)
+        await anyio.to_thread.run_sync(_remove_logs, self.logs_dir, batch_id)
 
 
 class LocalWindow:

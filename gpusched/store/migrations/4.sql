@@ -62,6 +62,9 @@ CREATE TRIGGER windows_constant AFTER UPDATE OF constant ON windows WHEN OLD.con
     UPDATE batches SET constants = constants + NEW.constant - OLD.constant WHERE id = NEW.batch_id;
 END;
 
+-- The uid of its client, as in the JSON of `batch`. NULL: root, or the daemon's own user.
+ALTER TABLE batches ADD COLUMN owner INTEGER;
+
 -- Requests for batches that wait for others (gpusched.service.stages); a stage that has started is a batch.
 CREATE TABLE stages (
     batch_id     TEXT PRIMARY KEY,

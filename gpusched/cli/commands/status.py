@@ -1,0 +1,165 @@
+"""`status`: the batches of the daemon, or one batch on one screen; tab-separated or JSON for programs."""
+
+from __future__ import annotations
+
+import argparse
+import pwd
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gpusched.cli.commands.service import status_object
+from gpusched.cli.notes import notes_object, print_notes, print_worth
+from gpusched.cli.sources import of_batch, to_daemon
+from gpusched.cli.telling import tell
+from gpusched.client.connection import Connection
+from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
+from gpusched.client.drawing.palette import STYLES
+from gpusched.client.drawing.trouble import remedy
+from gpusched.client.views.standing import Wanted, by_reason, standing
+from gpusched.core.statuses import FAILURES, totals
+from gpusched.core.totals import device_object
+from gpusched.errors import DONE
+from gpusched.protocol import BatchDetail, BatchStatus, Trouble
+
+if TYPE_CHECKING:
+    from gpusched.cli.sources import Source
+
+#: batches that are listed on a terminal, unless --all or --limit says otherwise
+SHOWN = 20
+#: windows of a batch that its screen reads to find the slowest, and those that failed
+MOST_READ = 5000
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print the status of one batch, or of all."""
+    if options.batch is not None:
+        with of_batch(options, options.batch) as (source, batch_id):
+            _one(source, batch_id, as_json=options.json)
+    else:
+        with to_daemon(options) as daemon:
+            _all(daemon, options)
+    return DONE
+
+
+# -- one batch ---------------------------------------------------------------------------------------------------------
+
+
+def _one(source: Source, batch_id: str, *, as_json: bool) -> None:
+    detail = source.batch(batch_id, notes=True)
+    batch, choice = detail.batch, detail.choice
+    troubles = source.ping().troubles if isinstance(source, Connection) else ()
+    if as_json:
+        where = device_object(choice.device if choice else detail.spec.device, choice)
+        print_json(status_object(batch) | where | notes_object(detail.notes))
+    elif on_terminal():
+        _print_screen(source, detail)
+    else:
+        _print_rows([batch])
+        if choice is not None and choice.reason:
+            print(choice.reason, file=sys.stderr)  # noqa: T201
+        if batch.held_reason is not None:
+            print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
+    if not as_json:
+        print_notes(detail.notes)
+        print_worth(detail)
+    _tell(troubles)
+
+
+def _print_screen(source: Source, detail: BatchDetail) -> None:
+    from gpusched.client.drawing.standing import BatchScreen, Seen
+    from gpusched.client.drawing.terminal import open_console
+    from gpusched.client.views.batch import BatchView
+
+    batch, choice = detail.batch, detail.choice
+    ended = [status for status in FAILURES if batch.counts.get(status)]
+    failed = [line for status in ended for line in source.windows(batch.id, status=status)]
+    few = sum(batch.counts.values()) <= MOST_READ
+    results = [line for line in source.results(batch.id) if line.seconds is not None] if few else []
+    view, now = BatchView(), time.monotonic()
+    snapshot = source.subscribe(batch.id).snapshot if isinstance(source, Connection) else source.snapshot()
+    view.load(snapshot, batch.id, now)
+    screen = BatchScreen(
+        seen=Seen(batch=batch, view=view, owner=_name(batch.owner), monotonic=now),
+        groups=by_reason(failed),
+        slowest=sorted(results, key=lambda line: -(line.seconds or 0.0)),
+        logs_dir=source.state_dir / "logs" / batch.id,
+        device=choice.reason if choice else "",
+    )
+    open_console().print(screen, crop=False)
+
+
+# -- all batches -------------------------------------------------------------------------------------------------------
+
+
+def _all(daemon: Connection, options: argparse.Namespace) -> None:
+    people = on_terminal() and not options.json
+    limit = options.limit if options.limit is not None else SHOWN if people and not options.all else None
+    wanted = Wanted(name=options.name or "", state=options.state)
+    found = wanted.pick(daemon.batches())
+    batches = msgspec.structs.replace(wanted, limit=limit).pick(found)
+    pong = daemon.ping()
+    if options.json:
+        about = {
+            "socket": str(daemon.path),
+            "pid": daemon.daemon.pid,
+            "version": daemon.daemon.version,
+            "started_at": daemon.daemon.started_at,
+        }
+        daemon_object = about | msgspec.structs.asdict(pong)
+        print_json({"daemon": daemon_object, "batches": [status_object(batch) for batch in batches]})
+        return
+    if people:
+        _print_table(daemon, batches, len(found) - len(batches))
+    else:
+        _print_rows(batches)
+    if pong.trying:
+        print(f"trying {pong.trying}", file=sys.stderr)  # noqa: T201
+    _tell(pong.troubles)
+
+
+def _print_table(daemon: Connection, batches: list[BatchStatus], more: int) -> None:
+    from gpusched.client.drawing.standing import BatchTable, Seen
+    from gpusched.client.drawing.terminal import open_console
+    from gpusched.client.views.overview import Overview
+
+    overview, now = Overview(), time.monotonic()
+    if any(standing(batch) == "running" for batch in batches):
+        overview.load(daemon.subscribe().snapshot, now)
+    seen = [
+        Seen(batch=batch, view=overview.batches.get(batch.id), owner=_name(batch.owner), monotonic=now)
+        for batch in batches
+    ]
+    open_console().print(BatchTable(batches=seen, more=more))
+
+
+def _print_rows(batches: list[BatchStatus]) -> None:
+    """Print one tab-separated line for each batch, in the order of acceptance."""
+    rows: list[list[Cell]] = []
+    _, *outcomes = totals({})
+    for batch in batches:
+        sums, counts = totals(batch.counts), status_object(batch)
+        done = f"{sums['total'] - counts['waiting'] - counts['running']}/{sums['total']}"
+        numbers = map(sums.__getitem__, outcomes)
+        rows.append(
+            [batch.id, batch.state, done, counts["running"], *numbers, iso(batch.submitted_at), batch.output_dir]
+        )
+    print_listing(["batch", "state", "done", "running", *outcomes, "submitted", "output"], rows, styles=STYLES)
+
+
+def _tell(troubles: tuple[Trouble, ...]) -> None:
+    """Print the troubles on stderr, so that programs can still parse the listing on stdout."""
+    for trouble in troubles:
+        tell("warning", trouble.text, remedy(trouble))
+
+
+def _name(uid: int | None) -> str:
+    """The name of a user, or the number where nobody has it; empty for the daemon's own user."""
+    if uid is None:
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,239 @@
+"""Frames of `status`: all batches as a table for any width from 80 columns on, and one batch on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.text import Text
+
+from gpusched.client.drawing.palette import STYLES
+from gpusched.client.drawing.text import Glyphs, device_name, duration, glyphs, per_second
+from gpusched.client.views.batch import BatchView
+from gpusched.client.views.reasons import bare_reason
+from gpusched.client.views.standing import FailureGroup, by_urgency, failures, standing
+from gpusched.core.statuses import FAILURES, OUTCOMES, UNFINISHED, tally, words
+from gpusched.protocol import BatchStatus, ResultLine
+
+GAP = 2
+#: cells that an id keeps before columns are left out for it, and at the least
+FEWEST_ID, LEAST_ID = 16, 6
+#: groups of failures, and windows of each kind, on the screen of one batch
+MOST_GROUPS, MOST_WINDOWS = 8, 3
+
+#: cells before an example, below its reason
+INDENT = 9
+
+COLUMNS = ("batch", "state", "done", "failed", "rate", "left", "took", "submitted", "owner")
+#: text to the left, numbers to the right
+_LEFT = ("batch", "state", "submitted", "owner")
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch with its view, which knows the rate, and its owner's name."""
+
+    batch: BatchStatus
+    #: None: it is not in the daemon's snapshot
+    view: BatchView | None = None
+    owner: str = ""
+    #: instant of the view, monotonic seconds
+    monotonic: float = 0.0
+
+    @property
+    def took(self) -> float:
+        """Seconds since it was submitted, until it was finished."""
+        batch = self.batch
+        end = batch.finished_at if batch.finished_at is not None else batch.at or batch.submitted_at
+        return max(0.0, end - batch.submitted_at)
+
+    def rate(self) -> str:
+        """Windows per second: lately while it runs, of all its time once it is finished."""
+        if self.batch.state == "finished":
+            ended = tally(self.batch.counts, ("succeeded", *FAILURES))
+            return per_second(ended / self.took) if ended and self.took else ""
+        rate = self.view.rate(self.monotonic) if self.view is not None else 0.0
+        return per_second(rate) if rate else ""
+
+    def left(self, draw: Glyphs) -> str:
+        """The time that is left, with its standard error where that can be said."""
+        if self.view is None or self.batch.state == "finished" or not (eta := self.view.eta_s(self.monotonic)):
+            return ""
+        error = self.view.eta_error_s(self.monotonic)
+        return duration(eta) if error is None else f"{duration(eta)} {draw.plus_minus}{duration(error)}"
+
+
+class BatchTable(msgspec.Struct, frozen=True, kw_only=True):
+    """All batches, the most urgent first. `more`: finished batches that are not listed."""
+
+    batches: Sequence[Seen]
+    more: int = 0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        draw = glyphs(ascii_only=options.ascii_only)
+        seen = {one.batch.id: one for one in self.batches}
+        ordered = [seen[batch.id] for batch in by_urgency([one.batch for one in self.batches])]
+        rows = [_cells(one, draw) for one in ordered]
+        shown = [name for name in COLUMNS if name in ("batch", "state", "done") or any(row[name] for row in rows)]
+        widths = _widths(rows, shown, options.max_width)
+        yield _line({name: name for name in COLUMNS}, widths, draw, "bold")
+        for one, row in zip(ordered, rows, strict=True):
+            line = _line(row, widths, draw, "")
+            _paint(line, row, widths, STYLES.get(standing(one.batch), ""))
+            yield line
+        for one in ordered:
+            if one.batch.held_reason is not None:
+                held = (
+                    f"{one.batch.id} is held: {one.batch.held_reason}; `gpusched release {one.batch.id}` lets it go on"
+                )
+                yield Text(draw.clean(held), STYLES["held"], overflow="fold")
+        if self.more:
+            noun = "batch" if self.more == 1 else "batches"
+            yield Text(f"{draw.ellipsis} and {self.more} more finished {noun}: --all", "dim")
+
+
+def _cells(one: Seen, draw: Glyphs) -> dict[str, str]:
+    batch = one.batch
+    total = sum(batch.counts.values())
+    failed = failures(batch)
+    return {
+        "batch": draw.clean(batch.id),
+        "state": standing(batch),
+        "done": f"{total - tally(batch.counts, UNFINISHED)}/{total}",
+        "failed": str(failed) if failed else "",
+        "rate": one.rate(),
+        "left": one.left(draw),
+        "took": duration(one.took),
+        "submitted": f"{duration(max(0.0, (batch.at or batch.submitted_at) - batch.submitted_at))} ago",
+        "owner": draw.clean(one.owner),
+    }
+
+
+def _widths(rows: Sequence[dict[str, str]], shown: list[str], room: int) -> dict[str, int]:
+    """The widths of the columns that fit. The id is shortened first; then columns are left out, from the right."""
+    widths = {name: max([cell_len(name), *(cell_len(row[name]) for row in rows)]) for name in shown}
+    least = min(widths["batch"], FEWEST_ID)
+    while len(widths) > 4 and sum(widths.values()) - widths["batch"] + least + GAP * (len(widths) - 1) > room:
+        widths.popitem()
+    over = sum(widths.values()) + GAP * (len(widths) - 1) - room
+    widths["batch"] = max(LEAST_ID, widths["batch"] - max(0, over))
+    return widths
+
+
+def _line(row: dict[str, str], widths: dict[str, int], draw: Glyphs, style: str) -> Text:
+    cells = [
+        draw.crop_middle(row[name], width)
+        if name == "batch"
+        else row[name].ljust(width)
+        if name in _LEFT
+        else row[name].rjust(width)
+        for name, width in widths.items()
+    ]
+    return Text((" " * GAP).join(cells).rstrip(), style, no_wrap=True, overflow="crop")
+
+
+def _paint(line: Text, row: dict[str, str], widths: dict[str, int], style: str) -> None:
+    """Colour the state, and the number of failures."""
+    at = 0
+    for name, width in widths.items():
+        if name == "state":
+            line.stylize(style, at, at + width)
+        elif name == "failed" and row["failed"]:
+            line.stylize(STYLES["failed"], at, at + width)
+        at += width + GAP
+
+
+class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch: counts, rate and time left, slots, the slowest windows, and failures by reason.
+
+    Print it with `crop=False`: paths are whole, on lines of their own.
+    """
+
+    seen: Seen
+    groups: Sequence[FailureGroup] = ()
+    #: the slowest of its finished windows, the slowest first
+    slowest: Sequence[ResultLine] = ()
+    #: where the logs of its windows are
+    logs_dir: Path
+    #: the choice of `auto`, for people
+    device: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        draw = glyphs(ascii_only=options.ascii_only)
+        yield from self._head(draw)
+        yield from self._running(draw)
+        if self.slowest:
+            yield Text()
+            yield Text("Slowest windows", "bold")
+            for line in self.slowest[:MOST_WINDOWS]:
+                label = draw.clean(line.key.label)
+                if console.is_terminal:  # of a long one both ends are seen: the symbol, and the point of a sweep
+                    label = draw.crop_middle(label, max(20, options.max_width - 11)).rstrip()
+                yield Text(f"  {duration(line.seconds or 0.0):>7}  {label}")
+        if self.groups:
+            yield Text()
+            yield Text("Failures by reason", "bold")
+            for group in self.groups[:MOST_GROUPS]:
+                yield from self._group(group, draw)
+            if (more := len(self.groups) - MOST_GROUPS) > 0:
+                yield Text(
+                    f"  {draw.ellipsis} and {more} more reasons: `gpusched windows {self.seen.batch.id}` has them"
+                )
+
+    def _head(self, draw: Glyphs) -> Iterator[Text]:
+        seen, batch = self.seen, self.seen.batch
+        state = standing(batch)
+        by = f" by {draw.clean(seen.owner)}" if seen.owner else ""
+        heading = Text(draw.clean(batch.id), "bold", overflow="fold")
+        heading.append(f"  {state}", STYLES.get(state, ""))
+        ago = duration(max(0.0, (batch.at or batch.submitted_at) - batch.submitted_at))
+        yield heading.append(f"  submitted{by} {ago} ago", "not bold")
+        if batch.held_reason is not None:
+            yield Text(f"  held: {draw.clean(batch.held_reason)}", STYLES["held"], overflow="fold")
+            yield Text(f"  `gpusched release {batch.id}` lets it go on")
+        counts = Text(f"  {sum(batch.counts.values())} windows: ", overflow="fold")
+        parts = [(name, batch.counts[name]) for name in (*OUTCOMES, *UNFINISHED) if batch.counts.get(name)]
+        for number, (name, count) in enumerate(parts):
+            counts.append(", " if number else "").append(f"{count} {words(name)}", STYLES.get(name, ""))
+        yield counts
+        pace = [seen.rate(), f"{duration(seen.took)} {'in all' if state == 'finished' else 'so far'}"]
+        if left := seen.left(draw):
+            pace.append(f"{left} left")
+        yield Text(f"  {', '.join(filter(None, pace))}")
+        if self.device:
+            yield Text(f"  {draw.clean(self.device)}", overflow="fold")
+        yield _path(2, batch.output_dir, draw)
+
+    def _running(self, draw: Glyphs) -> Iterator[Text]:
+        view = self.seen.view
+        if view is None or not view.running:
+            return
+        running = sorted(view.running.values(), key=lambda window: window.since)
+        yield Text()
+        yield Text(f"At work on {len(running)} slots, the longest first", "bold")
+        for window in running[:MOST_WINDOWS]:
+            rounds = f" {window.round}/{window.rounds}" if window.rounds else ""
+            where = f"{draw.clean(window.phase)}{rounds} on {draw.clean(device_name(window.device))}"
+            since = duration(max(0.0, self.seen.monotonic - window.since))
+            yield Text(f"  {since:>7}  {draw.clean(window.label)}  {where}", no_wrap=True, overflow="ellipsis")
+
+    def _group(self, group: FailureGroup, draw: Glyphs) -> Iterator[RenderableType]:
+        """The reason with its number of windows; an example where they differ; the path of the example's log."""
+        line, bare = group.example, bare_reason(group.example)
+        kind = words(line.failure or line.status)
+        head = Text(f"{group.windows:>{INDENT - 4}}  ", overflow="fold").append(kind, STYLES["failed"])
+        yield Padding(head.append(f": {draw.clean(group.reason)}"), (0, 0, 0, 2))
+        if group.reason != bare:
+            yield Padding(Text(f"{draw.clean(line.key.label)}: {draw.clean(bare)}", overflow="fold"), (0, 0, 0, INDENT))
+        elif not line.attempts:
+            yield Padding(Text(draw.clean(line.key.label), overflow="fold"), (0, 0, 0, INDENT))
+        if line.attempts:
+            yield _path(INDENT, str(self.logs_dir / f"{line.key.label}.{line.attempts}.log"), draw)
+
+
+def _path(indent: int, path: str, draw: Glyphs) -> Text:
+    """A path on a line of its own: a terminal that wraps it still copies it as one word."""
+    return Text(" " * indent + draw.clean(path), "dim", no_wrap=True, overflow="ignore")

@@ -1,0 +1,26 @@
+"""Which engine a configuration names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpusched.config import Config
+from gpusched.core.model import DeviceChoice
+from gpusched.devices.kind import Discovery
+from gpusched.devices.nvidia.gpus import look
+from gpusched.engines.local.engine import LocalEngine
+from gpusched.engines.ray.engine import RayEngine
+
+
+def look_here(config: Config, wanted: DeviceChoice = "auto") -> Discovery:
+    """The GPUs of this machine, if windows run on it. May block for seconds."""
+    return look(wanted) if config.engine.kind == "local" else Discovery(devices=(), notes=())
+
+
+def engine_of(
+    config: Config, state_dir: Path, found: Discovery, *, mark: str | None = None, standing: bool = False
+) -> LocalEngine | RayEngine:
+    """An engine to be entered; `found` are the GPUs of this machine. `mark` and `standing`: see `LocalEngine`."""
+    if config.engine.kind == "ray":
+        return RayEngine(config, state_dir, mark=mark, standing=standing)
+    return LocalEngine(config, state_dir, found, mark=mark, standing=standing)

@@ -1,0 +1,312 @@
+"""The nodes of a Ray cluster as an engine. See the package.
+
+Data, outputs, the cache and the state directory are on a file system that all nodes share, at the same paths. Surveys
+run on this machine. A window whose node is lost is requeued by the scheduler, which hears of the loss first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from gpusched import __version__
+from gpusched.config import Config
+from gpusched.core.events import DeviceLost, DeviceRead, Event, HostRead
+from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, PlannedWindow, WindowResult
+from gpusched.devices.kind import Answers, Discovery
+from gpusched.engines.engine import (
+    Found,
+    Gone,
+    LaunchRefused,
+    LeftBehind,
+    LogPiece,
+    Noticed,
+    OnMessage,
+    Verdict,
+)
+from gpusched.engines.local.engine import LocalEngine
+from gpusched.engines.ray import frames
+from gpusched.engines.ray.frames import Report
+from gpusched.engines.ray.link import Bridge
+from gpusched.engines.ray.members import Member, RayWindow
+from gpusched.errors import ConfigError, LaunchError
+from gpusched.protocol import TroubleKind
+from gpusched.worker.messages import Needs, SettingsJob, SurveyJob
+
+#: seconds in which a cluster that is started here, or its first node, must answer
+START_S = 120.0
+#: seconds after which a cluster that was lost is looked for again
+AGAIN_S = 2.0
+#: seconds that nodes have to say what they leave behind
+ABANDON_S = 3.0
+
+_NONE_HERE = Discovery(devices=(), notes=())
+
+
+class NoCluster(ConfigError):
+    problem = "the Ray cluster at {address} cannot be used: {why}"
+    remedy = "see `ray status`, engine.address and engine.python, and {log}"
+
+
+class RayEngine:
+    """See the module. Use as an async context manager: entering it waits for the nodes that the cluster has."""
+
+    def __init__(self, config: Config, state_dir: Path, *, mark: str | None = None, standing: bool = False) -> None:
+        self._config = config
+        self._state_dir = state_dir
+        self._standing = standing
+        #: this machine, for surveys
+        self._here = LocalEngine(config, state_dir, _NONE_HERE, mark=mark, standing=standing)
+        self.condition = self._here.condition
+        self.cache_dir = config.cache.dir
+        self.machines: tuple[Found, ...] = ()
+        self._nodes: dict[str, Member] = {}
+        #: nodes that were there at the start and have not joined yet; None: the bridge has not said yet
+        self._awaited: set[str] | None = None
+        self._started = asyncio.Event()
+        self._bridge_lost = asyncio.Event()
+        self._why = ""
+        self._logs: dict[str, Member] = {}
+        self._post: Callable[[Event], None] = lambda event: None
+        self._notice: Callable[[Noticed], None] = lambda noticed: None
+        self._running = False
+        self._bridge: Bridge
+
+    async def __aenter__(self) -> Self:
+        """Raises NoCluster."""
+        self._bridge = await Bridge.start(self._config, self._state_dir, self._hear)
+        with anyio.move_on_after(START_S):
+            await self._started.wait()
+        if not self._nodes:
+            await self._bridge.close()
+            why = self._why or f"no node has answered within {START_S:g} s"
+            raise NoCluster(address=self._config.engine.address, why=why, log=self._bridge.log)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._bridge.close()
+            await self._here.__aexit__(kind, error, trace)
+
+    # -- the bridge's tidings ------------------------------------------------------------------------------------------
+
+    def _hear(self, tidings: frames.Tidings) -> None:
+        match tidings:
+            case frames.Carry(host=host, frames=carried):
+                if (node := self._nodes.get(host)) is not None:
+                    for data in carried:
+                        self._take(node, frames.report_decoder.decode(data))
+            case frames.Connected(hosts=hosts):
+                self._awaited = set(hosts)
+                self.condition.clear("launcher", "bridge")
+            case frames.NodeUp(host=host):
+                node = self._nodes[host] = Member(host, self._bridge)
+                node.send(self._begin(host))
+                self.condition.clear("launcher", host)
+            case frames.NodeDown(host=host, reason=reason):
+                self._lose(host, reason)
+            case frames.NodeWaits(host=host):
+                text = f"the node {host} is not in the pool: its processors or GPUs are reserved by others in Ray"
+                self.condition.tell("launcher", host, text)
+            case frames.Failed(why=why):
+                self._why = why
+                for host in tuple(self._nodes):
+                    self._lose(host, why)
+                self._started.set()
+                self._bridge_lost.set()
+
+    def _begin(self, host: str) -> frames.Begin:
+        return frames.Begin(
+            host=host,
+            version=__version__,
+            cwd=str(Path.cwd()),
+            state_dir=str(self._state_dir / "nodes" / host),
+            logs_dir=str(self._here.logs_dir),
+            cache_dir=str(self.cache_dir),
+            workload=self._config.run.workload,
+            allow_cpu_opencl=self._config.devices.allow_cpu_opencl,
+            standing=self._standing,
+        )
+
+    def _lose(self, host: str, reason: str) -> None:
+        """The scheduler hears of the loss before its windows end, so that it does not blame them."""
+        if self._awaited is not None:
+            self._awaited.discard(host)
+        node = self._nodes.pop(host, None)
+        if node is not None:
+            self._logs = {log: of for log, of in self._logs.items() if of is not node}
+            if node.found is not None:
+                self.machines = tuple(found for found in self.machines if found.machine.host != host)
+                if self._running:
+                    self._notice(Gone(host, f"the node {host} is lost: {reason}"))
+            node.end()
+        if not self._awaited:
+            self._started.set()
+
+    def _take(self, node: Member, report: Report) -> None:
+        match report:
+            case frames.Joined(machine=machine, discovery=discovery):
+                self._joined(node, Found(machine, discovery))
+            case frames.Unfit(why=why):
+                self._why = f"the node {node.host} is refused: {why}"
+                self.condition.tell("launcher", node.host, self._why)
+            case frames.Read(reading=reading):
+                self._post(DeviceRead(reading=reading))
+            case frames.MemoryRead(reading=memory):
+                self._post(HostRead(reading=memory))
+            case frames.Lost(device_id=device_id, reason=reason):
+                self._post(DeviceLost(device_id=device_id, reason=reason))
+            case frames.AnswersAgain(device_id=device_id):
+                self._notice(Answers(device_id))
+            case frames.Troubled(change=change):
+                trouble, about = change.trouble, f"{node.host}/{change.trouble.about}"
+                kind: TroubleKind = "leftover" if trouble.kind == "leftover" else "launcher"
+                if change.present:
+                    self.condition.tell(kind, about, f"on {node.host}: {trouble.text}")
+                else:
+                    self.condition.clear(kind, about)
+            case _:
+                node.take(report)
+
+    def _joined(self, node: Member, found: Found) -> None:
+        node.found = found
+        self.machines = (*(one for one in self.machines if one.machine.host != node.host), found)
+        if self._running:
+            self._notice(found)
+        if self._awaited is not None:
+            self._awaited.discard(node.host)
+            if not self._awaited:
+                self._started.set()
+
+    # -- the devices ---------------------------------------------------------------------------------------------------
+
+    async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
+        self._post, self._notice, self._running = post, notice, True
+        while True:
+            await self._bridge_lost.wait()
+            self._bridge_lost.clear()
+            text = f"the Ray cluster at {self._config.engine.address} is lost ({self._why}); it is looked for again"
+            self.condition.tell("launcher", "bridge", text)
+            await self._bridge.close()
+            await anyio.sleep(AGAIN_S)
+            self._bridge = await Bridge.start(self._config, self._state_dir, self._hear)
+
+    def watch(self, devices: Iterable[Device]) -> None:
+        watched = tuple(devices)
+        for host, node in self._nodes.items():
+            node.send(frames.Watch(devices=tuple(device for device in watched if device.host == host)))
+
+    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
+        by_host: dict[str, list[Device]] = {}
+        for device in devices:
+            by_host.setdefault(device.host, []).append(device)
+
+        async def ask(node: Member, own: list[Device]) -> None:
+            number = node.number()
+            node.verdicts[number] = tell
+            with contextlib.suppress(LaunchError):  # the node is lost, and its devices with it
+                await node.asked(frames.Judge(id=number, devices=tuple(own), wanted=wanted))
+            del node.verdicts[number]
+
+        async with anyio.create_task_group() as tasks:
+            for host, own in by_host.items():
+                if (node := self._nodes.get(host)) is not None:
+                    tasks.start_soon(ask, node, own)
+
+    def read_host(self) -> HostRead:
+        return self._here.read_host()
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    async def preload(self, spec: BatchSpec, needed_by: Needs = "window") -> None:
+        if needed_by == "survey":
+            await self._here.preload(spec, needed_by)
+            return
+
+        refusals: list[LaunchError] = []
+
+        async def ask(node: Member) -> None:
+            try:
+                await node.asked(frames.Preload(id=node.number(), spec=spec, needed_by=needed_by))
+            except LaunchError as error:
+                refusals.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for node in tuple(self._nodes.values()):
+                tasks.start_soon(ask, node)
+        if refusals:
+            raise refusals[0]
+
+    async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> RayWindow:
+        node = self._nodes.get(device.host)
+        if node is None:
+            raise LaunchRefused(reason=f"the node {device.host} is lost")
+        self._logs[log] = node
+        number = node.number()
+        window = node.windows[number] = RayWindow(node, number)
+        order = frames.Launch(id=number, batch=batch, planned=planned, device=device, log=log)
+        try:
+            window.pid = (await node.asked(order)).pid
+        except BaseException:
+            window.signal(signal.SIGKILL)
+            node.windows.pop(number, None)  # it is gone already if the node is lost
+            raise
+        return window
+
+    async def inspect(self, job: SurveyJob | SettingsJob, on_message: OnMessage, *, log: str) -> str:
+        return await self._here.inspect(job, on_message, log=log)
+
+    def interrupt(self, spec: BatchSpec) -> None:
+        for node in self._nodes.values():
+            node.send(frames.Interrupt(spec=spec))
+
+    async def abandon(self) -> list[LeftBehind]:
+        left = await self._here.abandon()
+
+        async def ask(node: Member) -> None:
+            with contextlib.suppress(LaunchError):  # nothing is left on a lost node
+                left.extend((await node.asked(frames.Abandon(id=node.number()))).left)
+
+        with anyio.move_on_after(ABANDON_S, shield=True):
+            async with anyio.create_task_group() as tasks:
+                for node in tuple(self._nodes.values()):
+                    tasks.start_soon(ask, node)
+        for node in self._nodes.values():
+            node.end()
+        return left
+
+    async def sweep(self) -> tuple[int, ...]:
+        return await self._here.sweep()
+
+    @property
+    def starts(self) -> int:
+        return self._here.starts
+
+    # -- results and logs ----------------------------------------------------------------------------------------------
+
+    def verify(self, batch: Batch, planned: PlannedWindow) -> WindowResult | None:
+        return self._here.verify(batch, planned)
+
+    def log_path(self, log: str) -> Path:
+        return self._here.log_path(log)
+
+    async def read_log(self, log: str, offset: int) -> LogPiece | None:
+        if (node := self._logs.get(log)) is not None:
+            with contextlib.suppress(LaunchError):
+                answer = await node.asked(frames.ReadLog(id=node.number(), log=log, offset=offset))
+                piece: LogPiece | None = answer.piece
+                return piece
+        return await self._here.read_log(log, offset)
+
+    async def remove_logs(self, batch_id: str) -> None:
+        await self._here.remove_logs(batch_id)
+        self._logs = {log: node for log, node in self._logs.items() if not log.startswith(f"{batch_id}/")}

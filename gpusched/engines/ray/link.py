@@ -1,0 +1,74 @@
+"""The daemon's side of the bridge process: it is started here, and frames go to it in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from gpusched import programs
+from gpusched.config import Config
+from gpusched.engines.ray import frames
+
+
+class Bridge:
+    """The bridge process, and the batches of frames that go to it: one for each turn of the loop."""
+
+    def __init__(self, program: programs.Program, log: Path, writer: asyncio.StreamWriter) -> None:
+        self.log = log
+        self._program = program
+        self._writer = writer
+        self._reading: asyncio.Task[None]
+        self._outgoing: dict[str, list[bytes]] = {}
+
+    @classmethod
+    async def start(cls, config: Config, state_dir: Path, hear: Callable[[frames.Tidings], None]) -> Bridge:
+        """Start a bridge; `hear` is called with its tidings, and with `Failed` when it has ended. Raises OSError."""
+        logs = state_dir / "nodes"
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair()
+        with theirs, (logs / "bridge.log").open("ab") as log:
+            command = [
+                config.engine.python or sys.executable,
+                "-P",
+                "-m",
+                "gpusched.engines.ray.bridge",
+                str(theirs.fileno()),
+            ]
+            command += [config.engine.address, str(logs)]
+            environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            program = programs.start(
+                command, stdout=log, stderr=log, environment=environment, kept_open=(theirs.fileno(),)
+            )
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 26)
+        bridge = cls(program, logs / "bridge.log", writer)
+        bridge._reading = asyncio.get_running_loop().create_task(bridge._read(reader, hear))
+        return bridge
+
+    async def _read(self, reader: asyncio.StreamReader, hear: Callable[[frames.Tidings], None]) -> None:
+        while (data := await frames.next_frame(reader)) is not None:
+            hear(frames.tidings_decoder.decode(data))
+        hear(frames.Failed(why="the bridge has ended"))
+
+    def send(self, host: str, frame: bytes) -> None:
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.setdefault(host, []).append(frame)
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, {}
+        for host, batch in outgoing.items():
+            self._writer.write(frames.framed(frames.packed(frames.Carry(host=host, frames=tuple(batch)))))
+
+    async def close(self) -> None:
+        """End the bridge, and with it the nodes' actors; return when it is gone."""
+        self._reading.cancel()
+        self._writer.close()
+        for patience_s, signum in ((10.0, signal.SIGTERM), (5.0, signal.SIGKILL), (5.0, signal.SIGKILL)):
+            if await asyncio.to_thread(programs.ended, self._program, patience_s) is not None:
+                return
+            programs.signal_group(self._program, signum)

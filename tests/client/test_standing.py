@@ -1,0 +1,210 @@
+"""`status`: the order and choice of batches, and its frames compared with those that a person has read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.text import Text
+
+from gpusched.client.drawing.palette import COLOURS, STYLES
+from gpusched.client.drawing.standing import BatchScreen, BatchTable, Seen
+from gpusched.client.views.batch import BatchView
+from gpusched.client.views.standing import STANDINGS, Wanted, by_reason, by_urgency, standing
+from gpusched.core.model import Slot
+from gpusched.core.states import FailureKind
+from gpusched.core.statuses import OUTCOMES, UNFINISHED
+from gpusched.protocol import BatchStatus, ResultLine, WindowLine
+from tests.client.support import Onlooker, console, drawn, text
+from tests.client.test_screens import HOSTILE, check
+from tests.core.support import batch, gpu, key
+
+DAY = dt.date(2022, 1, 1)
+NOW = 10_000.0
+
+
+def status(name: str, state: str = "open", age: float = 100.0, owner: int | None = None, **counts: int) -> BatchStatus:
+    return BatchStatus(
+        id=name,
+        output_dir=f"/srv/quant/runs/{name}",
+        submitted_at=NOW - age,
+        state=state,  # type: ignore[arg-type]
+        held_reason="the last 10 windows failed in the same way" if state == "held" else None,
+        finished_at=NOW - age / 2 if state == "finished" else None,
+        counts=counts,
+        at=NOW,
+        owner=owner,
+    )
+
+
+def failed(number: int, reason: str, kind: FailureKind = "raised", attempts: int = 1) -> WindowLine:
+    return WindowLine(
+        key=key(f"SYM{number:02}"),
+        symbol=f"SYM{number:02}",
+        start=DAY,
+        end=DAY,
+        status="failed",
+        moved_at=NOW,
+        usable_rows=90,
+        attempts=attempts,
+        slot=Slot(0, "GPU-0"),
+        pid=7,
+        started_at=NOW - 9,
+        ended_at=NOW,
+        reason=f"{kind}: {reason}",
+        failure=kind,
+    )
+
+
+def result(number: int, seconds: float) -> ResultLine:
+    return ResultLine(
+        key=key(f"SYM{number:02}"), symbol=f"SYM{number:02}", start=DAY, end=DAY, status="succeeded", finished_at=NOW,
+        attempts=1, seconds=seconds, device="GPU-0", slot=0, artifacts_path=None, metrics=None, sample_counts=None,
+        reason=None,
+    )  # fmt: skip
+
+
+WAITING = status("waiting-for-a-slot", queued=252)
+RUNNING = status("nifty-teachers-2024-3f2a91bc", age=75.0, owner=1, succeeded=8, failed=2, running=2, queued=12)
+HELD = status("held", "held", 7_500.0, succeeded=10, failed=10, queued=232)
+OLD = status("old", "finished", 97_000.0, succeeded=240, skipped=8, failed=3, timed_out=1)
+OLDER = status("older", "finished", 970_000.0, reused=252)
+ALL = (OLDER, OLD, HELD, RUNNING, WAITING)
+
+
+def at_work() -> tuple[BatchView, float]:
+    """A view of a batch of 24 windows, ten of which have ended."""
+    onlooker = Onlooker(gpu(0, capacity=2))
+    onlooker.submit(batch(), [f"SYM{number:02}" for number in range(24)])
+    for number in range(10):
+        onlooker.train(f"SYM{number:02}", seconds=1.0 + number / 10)
+    onlooker.start(key("SYM10")).wait(0.5)
+    onlooker.progress("SYM10", "boosting", 120, 500)
+    return onlooker.view, onlooker.at
+
+
+def table() -> BatchTable:
+    view, now = at_work()
+    seen = [
+        Seen(batch=one, view=view if one is RUNNING else None, owner="daemon" if one.owner else "", monotonic=now)
+        for one in ALL
+    ]
+    return BatchTable(batches=seen, more=3)
+
+
+def screen(one: BatchStatus = RUNNING, logs_dir: str = "/var/lib/gpusched/logs/b") -> BatchScreen:
+    view, now = at_work()
+    lines = [*(failed(number, f"ValueError: the column 'close' has {number} gaps") for number in range(3, 6))]
+    lines += [
+        failed(9, "MemoryError", "memory", attempts=3),
+        failed(8, "BARS.csv:3: '1,5' is not a number", "bad_data", 0),
+    ]
+    return BatchScreen(
+        seen=Seen(batch=one, view=view, owner="alice", monotonic=now),
+        groups=by_reason(lines),
+        slowest=[result(7, 12.5), result(3, 2.25), result(1, 0.5), result(2, 0.4)],
+        logs_dir=Path(logs_dir),
+        device="cuda: done in 11 s, the processors would take 2m05s",
+    )
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_all_batches(width: int) -> None:
+    check("status", width, drawn(table(), width, 24))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_one_batch_on_one_screen(width: int) -> None:
+    shown = drawn(screen(), width, 24)
+    check("status-batch", width, shown)
+    assert len(shown.splitlines()) <= 24
+
+
+def test_the_path_of_a_log_is_whole_however_long() -> None:
+    terminal = console(80)
+    terminal.print(screen(logs_dir=f"/srv/{'x' * 100}"), crop=False)
+    assert f"/srv/{'x' * 100}/SYM09_2022-01-01_to_2022-01-01.3.log\n" in text(terminal)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_failures_are_never_cut_away_and_no_line_is_too_long(width: int, encoding: str) -> None:
+    shown = drawn(table(), width, 24, encoding=encoding)
+    lines = shown.splitlines()
+    assert "failed" in lines[0]
+    assert [line.split()[3] for line in lines[3:5]] == ["10", "4"]
+    assert max(map(cell_len, lines)) <= width
+    assert encoding == "utf-8" or shown.isascii()
+
+
+def test_failures_are_red_and_states_have_the_palettes_colours() -> None:
+    view, now = at_work()
+    options = console(80).options
+    alone = BatchTable(batches=[Seen(batch=HELD, view=view, monotonic=now)])
+    _, row, _ = [line for line in alone.__rich_console__(console(80), options) if isinstance(line, Text)]
+    assert {(str(span.style), row.plain[span.start : span.end].strip()) for span in row.spans} == {
+        (STYLES["held"], "held"), (STYLES["failed"], "10")
+    }  # fmt: skip
+    assert set(STYLES) >= {*UNFINISHED, *OUTCOMES}
+    assert set(COLOURS) >= set(OUTCOMES)
+
+
+def test_running_batches_come_first_and_new_ones_before_old_ones() -> None:
+    assert [standing(one) for one in ALL] == ["finished", "finished", "held", "running", "waiting"]
+    assert by_urgency(ALL) == [RUNNING, WAITING, HELD, OLD, OLDER]
+
+
+def test_batches_are_picked_by_name_state_and_number() -> None:
+    assert Wanted().pick(ALL) == list(ALL)
+    assert Wanted(name="old").pick(ALL) == [OLDER, OLD]
+    assert Wanted(state="failed").pick(ALL) == [OLD, HELD, RUNNING]
+    assert [one for state in STANDINGS for one in Wanted(state=state).pick(ALL)] == [RUNNING, WAITING, HELD, OLDER, OLD]
+    assert Wanted(limit=2).pick(ALL) == [RUNNING, WAITING]
+    assert Wanted(limit=4).pick(ALL) == [OLD, HELD, RUNNING, WAITING], "the oldest finished one is left out"
+    assert Wanted(limit=9).pick(ALL) == list(ALL)
+
+
+def test_failures_are_grouped_without_the_parts_that_differ() -> None:
+    lines = [
+        failed(1, "3 gaps"),
+        failed(2, "4 gaps"),
+        failed(3, "3 gaps", "bad_data"),
+        failed(4, "none"),
+        failed(5, "none"),
+    ]
+    groups = by_reason(lines)
+    assert [(group.reason, group.windows, group.example.symbol) for group in groups] == [
+        ("… gaps", 2, "SYM01"), ("none", 2, "SYM04"), ("3 gaps", 1, "SYM03")
+    ]  # fmt: skip
+
+
+def test_a_finished_batch_has_a_rate_and_nothing_left() -> None:
+    shown = drawn(screen(OLD), 80)
+    assert "252 windows: 240 succeeded, 8 skipped, 3 failed, 1 timed out" in shown
+    assert "in all" in shown
+    assert " left" not in shown
+
+
+def test_a_held_batch_says_why_and_how_it_goes_on() -> None:
+    shown = drawn(screen(HELD), 80)
+    assert "held: the last 10 windows failed in the same way" in shown
+    assert "`gpusched release held` lets it go on" in shown
+
+
+def test_more_reasons_than_fit() -> None:
+    view, now = at_work()
+    groups = by_reason([failed(number, f"reason {'x' * (number + 1)}") for number in range(12)])
+    shown = drawn(
+        BatchScreen(seen=Seen(batch=HELD, view=view, monotonic=now), groups=groups, logs_dir=Path("/logs")), 80
+    )
+    assert "and 4 more reasons: `gpusched windows held` has them" in shown
+
+
+def test_foreign_text_is_harmless() -> None:
+    one = status("b", held=1)
+    lines = [failed(1, HOSTILE)]
+    terminal = console(80)
+    terminal.print(BatchScreen(seen=Seen(batch=one, owner=HOSTILE), groups=by_reason(lines), logs_dir=Path("/logs")))
+    assert all(line.isprintable() for line in text(terminal).splitlines())

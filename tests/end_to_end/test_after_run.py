@@ -1,0 +1,83 @@
+"""What a run leaves can be looked at, and tried again, by its directory and without a daemon."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.support import Command
+
+LABEL = "_2022-01-01_to_2022-06-29"
+DATES = ("--start", "2022-01-01", "--end", "2022-06-29")
+TRAIN = """#!/bin/sh
+echo "training $1"
+[ -e "$1" ] || exit 3
+echo '{"auc": 0.6}' > "$2/metrics.json"
+"""
+
+
+@pytest.fixture
+def gpusched(tmp_path: Path) -> Command:
+    """In a directory with a script that trains GOOD and fails for BAD; nobody answers for a daemon."""
+    (tmp_path / "symbols.txt").write_text("GOOD\nBAD\n")
+    (tmp_path / "train.sh").write_text(TRAIN)
+    (tmp_path / "train.sh").chmod(0o755)
+    (tmp_path / "GOOD").touch()
+    command = Command(tmp_path)
+    command.environment["XDG_RUNTIME_DIR"] = str(tmp_path / "none")
+    return command
+
+
+def run(gpusched: Command, *arguments: str) -> str:
+    """Run both windows, of which one fails; return what is said."""
+    words = ("--", "./train.sh", "{symbol}", "{output_dir}")
+    return gpusched("run", "symbols.txt", *DATES, *arguments, *words, code=1)
+
+
+def test_what_a_run_leaves(gpusched: Command) -> None:
+    directory = gpusched.directory / "out"
+    assert run(gpusched, "-o", "out").rstrip().splitlines()[-3:] == [
+        f"Results  {directory}",
+        "  gpusched results ./out    gpusched report ./out",
+        "  gpusched windows ./out --status failed    gpusched retry ./out",
+    ]
+    for name in ("out", "./out", str(directory)):
+        status = gpusched.json("status", name)
+        assert (status["output_dir"], status["windows"]["failed"]) == (str(directory), 1)
+    windows = gpusched.json("windows", "out", "--status", "failed")["windows"]
+    assert [window["window_label"] for window in windows] == [f"BAD{LABEL}"]
+    assert "permanent: train.sh exited with code 3: training BAD" in gpusched("show", f"out/BAD{LABEL}")
+    assert gpusched("logs", f"./out/BAD{LABEL}") == "training BAD\n"
+    assert gpusched("explain", f"out/GOOD{LABEL}") == "succeeded: finished after 1 attempt\n"
+    results = gpusched.json("results", "out")["results"]
+    assert [result["metrics"] for result in results if result["status"] == "succeeded"] == [{"auc": 0.6}]
+    assert " 2/2 " in gpusched("top", "--once", "out")
+    assert Path(gpusched("report", "out", "-o", "out.html").strip()).name == "out.html"
+
+
+def test_a_run_is_tried_again(gpusched: Command) -> None:
+    run(gpusched, "-o", "out")
+    (gpusched.directory / "BAD").touch()
+    said = gpusched.json("retry", "out")
+    assert (said["windows"]["succeeded"], said["windows"]["reused"]) == (1, 1)
+    lines = (gpusched.directory / "out" / "teacher_runs.json").read_text().splitlines()
+    assert {json.loads(line)["status"] for line in lines} == {"success"}
+    _, err = gpusched.said("retry", f"out/BAD{LABEL}", code=2)
+    assert "is a window of a run, which is tried again as a whole" in err
+
+
+def test_a_batch_below_the_output_root_is_found_by_its_name(gpusched: Command) -> None:
+    run(gpusched, "--name", "mine")
+    assert gpusched.json("status", "mine")["output_dir"] == str(gpusched.directory / "gpusched-runs" / "mine")
+    assert gpusched("logs", f"mine/GOOD{LABEL}") == "training GOOD\n"
+
+
+def test_what_is_no_run_is_said(gpusched: Command) -> None:
+    for command in ("report", "status", "results", "windows"):
+        _, err = gpusched.said(command, "nosuchdir", code=3)
+        assert "nosuchdir is no directory of a run, and no daemon answers at " in err
+        _, err = gpusched.said(command, "./nosuchdir", code=4)
+        assert "nosuchdir holds no store of a run" in err
+    assert "does not name a window" in gpusched.said("show", "out", code=2)[1]
