@@ -41,16 +41,19 @@ def regular(name: str, dir_fd: int, *, follow: bool = False) -> Iterator[Buffere
 # -- whole files -------------------------------------------------------------------------------------------------------
 
 
-def write_whole(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) -> None:
-    """Replace the file at `path`, whole or not at all. Raises OSError, and leaves no temporary file then."""
-    with opened(path.parent) as directory, replacing(path.name, directory, mode=mode) as file:
+def write_whole(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666, durable: bool = True) -> None:
+    """Replace the file at `path`, whole or not at all. Raises OSError, and leaves no temporary file then.
+
+    If it is not `durable`, any part of it may be missing after a loss of power.
+    """
+    with opened(path.parent) as directory, replacing(path.name, directory, mode=mode, durable=durable) as file:
         file.writelines(chunks)
     file.close()
 
 
 @contextlib.contextmanager
-def replacing(name: str, dir_fd: int, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
-    """A new file that takes its name, durably, when the context is left, or is removed after an error.
+def replacing(name: str, dir_fd: int, *, mode: int = 0o666, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A new file that takes its name when the context is left, or is removed after an error.
 
     It is still open then, so that more can be appended to it.
     """
@@ -59,7 +62,8 @@ def replacing(name: str, dir_fd: int, *, mode: int = 0o666) -> Iterator[IO[bytes
     try:
         yield file
         file.flush()
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -78,7 +78,10 @@ class Attempts:
         key, attempt = launch.key, launch.attempt
         batch = self._scheduler.batch(key.batch_id)
         assert batch is not None
-        device = self._scheduler.pool.devices[launch.slot.device_id].device
+        state = self._scheduler.pool.devices.get(launch.slot.device_id)
+        if state is None:
+            return  # its node was lost in the same turn, and the window has gone back to the queue
+        device = state.device
         planned = self._scheduler.planned(key)
         async with self.permits:
             try:

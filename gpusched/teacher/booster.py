@@ -205,7 +205,7 @@ class Booster:
         """The model in LightGBM's own format: all of it, or its first rounds."""
         size, needed = _MODEL_BYTES, ctypes.c_int64()
         while True:
-            buffer = ctypes.create_string_buffer(size)
+            buffer = np.empty(size, np.uint8)  # not written to, so that only the pages that the model needs are used
             _call(
                 _lib.LGBM_BoosterSaveModelToString,
                 self._handle,
@@ -214,10 +214,10 @@ class Booster:
                 ctypes.c_int(_SPLITS),
                 ctypes.c_int64(size),
                 ctypes.byref(needed),
-                buffer,
+                _pointer(buffer),
             )
             if needed.value <= size:
-                return buffer.value.decode() + _NO_CATEGORIES
+                return buffer[: needed.value - 1].tobytes().decode() + _NO_CATEGORIES
             size = needed.value
 
     def predict(self, matrix: Floats) -> Floats:

@@ -120,7 +120,8 @@ def save(path: Path, sources: str, history: History) -> None:
     )
     line = msgspec.json.encode(header)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_whole(path, ((line + b"\n").ljust(_header_bytes(line)), body), mode=0o600)
+    # A file that a loss of power has damaged does not have its checksum.
+    files.write_whole(path, ((line + b"\n").ljust(_header_bytes(line)), body), mode=0o600, durable=False)
 
 
 def _header_bytes(line: bytes) -> int:

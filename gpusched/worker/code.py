@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -143,5 +142,7 @@ def _imports(path: Path, base: Path) -> Iterator[str]:
 
 def _versions(top: str) -> str:
     """The distributions that installed a top-level name, with their versions."""
+    import importlib.metadata  # the launcher stays small without it
+
     names = importlib.metadata.packages_distributions().get(top, ())
     return " ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names)))

@@ -11,7 +11,7 @@ from tests.engines.clusters import needs_ray
 from tests.engines.conftest import cluster as cluster
 
 pytestmark = needs_ray
-WINDOWS = 30
+WINDOWS = 24
 
 
 def agents(directory: Path) -> list[int]:

@@ -158,10 +158,10 @@ def test_without_a_cache_it_only_takes_longer(tmp_path: Path, parsed: Parsed, ca
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
+    def full(source: str, target: str, **places: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "rename", full)
     with pytest.raises(OSError, match="No space"):
         cache.save(tmp_path / "bars" / "x", "digest", History(bars(walk(3)), "1d"))
     assert list((tmp_path / "bars").iterdir()) == []

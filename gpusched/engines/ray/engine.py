@@ -258,7 +258,7 @@ class RayEngine:
             window.pid = (await node.asked(order)).pid
         except BaseException:
             window.signal(signal.SIGKILL)
-            del node.windows[number]
+            node.windows.pop(number, None)  # it is gone already if the node is lost
             raise
         return window
 
