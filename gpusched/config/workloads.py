@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from gpusched.command import WORKLOAD as COMMAND
-from gpusched.command.placeholders import PARAMETER
-from gpusched.config.schema import BUILT_IN_WORKLOAD, LIGHTGBM, WORKLOAD, Config
+from gpusched.command.placeholders import PARAMETER, used
+from gpusched.config.schema import BUILT_IN_WORKLOAD, LIGHTGBM, WORKLOAD, Config, keys
 from gpusched.config.values import BadValue
 from gpusched.core.model import BatchSpec
 from gpusched.errors import did_you_mean
@@ -117,6 +117,8 @@ def _unknown(workload: str, key: str) -> str:
     if workload != BUILT_IN_WORKLOAD:
         example = f"{PARAMETER}depth" if workload == COMMAND else f"{WORKLOAD}.alpha"
         return f"it is not a setting of {workload}, as {example} is"
+    if key in keys():
+        return f"it is not a setting of {workload}, as {LIGHTGBM}.num_leaves is"
     known = [*BUILT_IN_KEYS, *(f"{LIGHTGBM}.{name}" for name in _defaults()[LIGHTGBM])]
     return f"there is no setting of that name{did_you_mean(key, known, cutoff=0.5)}"
 
@@ -126,6 +128,8 @@ def with_parameters_of_command(settings: Mapping[str, Any], parameters: Mapping[
     for key in parameters:
         if not key.startswith(PARAMETER):
             raise BadValue(key=key, why="a sweep changes the {param.NAME} of a command, and nothing else of it")
+        if key not in used(tuple(settings["argv"][1:])):
+            raise BadValue(key=key, why=f"the command has no {{{key}}}, so every point would be the same")
     given = {key.removeprefix(PARAMETER): value for key, value in parameters.items()}
     return {**settings, "param": {**settings.get("param", {}), **given}}
 

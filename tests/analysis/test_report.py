@@ -320,6 +320,22 @@ def test_the_heat_map_tells_apart_why_there_is_no_number() -> None:
     assert by_class[""] == ("", "")
 
 
+def test_windows_that_grow_are_told_apart_by_their_last_days() -> None:
+    first = line(0)
+    grown = [
+        msgspec.structs.replace(
+            first,
+            key=WindowKey("mine", f"grown-{days}"),
+            end=first.end + dt.timedelta(days),
+            metrics={"validation": {"auc": 0.5 + days / 1000}},
+        )
+        for days in (0, 30, 60)
+    ]
+    text = page(report(grown))
+    table = text[text.index("<table class=heat>") :]
+    assert re.findall(r"<td class=\w+>(.*?)</td>", table[: table.index("</table>")]) == [".50", ".53", ".56"]
+
+
 def test_points_of_a_sweep_are_ranked() -> None:
     swept = [
         msgspec.structs.replace(

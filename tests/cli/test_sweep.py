@@ -132,10 +132,13 @@ def test_windows_of_a_sweep_have_different_labels() -> None:
 
 
 def test_the_parameters_of_a_command_need_no_section() -> None:
-    spec = msgspec.structs.replace(batch().spec, workload="gpusched.command:run_command", settings={"param": {"a": 1}})
+    settings = {"argv": ["/bin/true", "--depth={param.depth}"], "param": {"a": 1}}
+    spec = msgspec.structs.replace(batch().spec, workload="gpusched.command:run_command", settings=settings)
     found = with_points(spec, {}, {"depth=3": {"depth": 3}})
     assert found.points == {"depth=3": {"param.depth": 3}}
-    assert settings_at(found, "depth=3") == {"param": {"a": 1, "depth": 3}}
+    assert settings_at(found, "depth=3") == settings | {"param": {"a": 1, "depth": 3}}
+    with pytest.raises(GpuschedError, match=r"param\.width: the command has no {param\.width}"):
+        with_points(spec, {}, {"width=3": {"width": 3}})
     assert origins_of_points(["depth=3"], "points.csv", found) == {"param.depth": "--param"}
 
 
@@ -144,7 +147,7 @@ def test_the_parameters_of_a_command_need_no_section() -> None:
     [
         ("--param labels.horizn=5", "labels.horizn: there is no setting of that name; did you mean 'labels.horizon'?"),
         ("--param num_leaves=5", "did you mean 'lightgbm.num_leaves'?"),
-        ("--param run.workers=5", "run.workers: "),
+        ("--param run.workers=5", "run.workers: it is not a setting of gpusched.teacher:train_window"),
         ("--param workload.alpha=5", "gpusched.teacher:train_window has no settings in [workload]"),
         ("--param lightgbm.num_leafs=5", "LightGBM has no parameter 'num_leafs'; did you mean 'num_leaf'?"),
         ("--param labels.horizon=5,0", "setting horizon: expected int >= 1 (it is 0)"),

@@ -155,3 +155,12 @@ async def test_each_point_is_looked_at_with_its_settings_and_its_labels(tmp_path
             "POINTS_2022-07-01_to_2022-12-31_p=1",
         ]
         assert windows[-1] == SurveyFailed(symbol="POINTS", point="p=2", kind="no_data", reason="not at p=2, after p=1")
+
+
+@pytest.mark.parametrize(("settings", "processes", "sizes"), [(1, 4, [1]), (60, 4, [50, 10]), (500, 2, [250, 250])])
+def test_settings_are_shared_among_processes_unless_they_are_few(
+    settings: int, processes: int, sizes: list[int]
+) -> None:
+    shares = daemon_survey._shares([{"n": number} for number in range(settings)], processes)
+    assert [len(share) for share in shares] == sizes
+    assert [one["n"] for share in shares for one in share] == list(range(settings))
