@@ -51,6 +51,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("teachers teachers-2", "two batches of the daemon"),
         ("gpusched-runs/a gpusched-runs/b --metric validation_auc", "two runs, one metric"),
     ),
+    "wait": (("teachers", "with the exit code of the batch"), ("teachers teachers-2", "until both are finished")),
     "top": (("", "until q is pressed"), ("--once", "one frame, for a log or a pipe"), ("--json", "for a program")),
     "cancel": (("teachers", "the whole batch"), ("teachers/AAPL_2022-01-01_to_2022-06-29", "one window")),
     "hold": (("teachers", "running windows go on"),),
