@@ -73,6 +73,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     #: threads that the window may use: its share of the cores
     threads: int = 1
+    #: paths of the indexes (teacher_runs.json) of the batches that its own had to wait for (`submit --after`)
+    after: tuple[str, ...] = ()
     #: the label, where it is not made of the symbol and the dates alone
     name: str = ""
 

@@ -212,6 +212,23 @@ def _wait(command: argparse.ArgumentParser) -> None:
     command.add_argument("--wait", action="store_true", help="show it until it ends, and end with its exit code")
 
 
+def _stage(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("when")
+    group.add_argument("--after", action="append", metavar="BATCH", help="start when that batch is done (repeatable)")
+    group.add_argument(
+        "--if",
+        dest="only_if",
+        choices=("succeeded", "finished"),
+        default="succeeded",
+        help="how the batches of --after have to end (succeeded)",
+    )
+    group.add_argument("--not-before", metavar="TIME", help="start at 18:00, or at 2024-12-31T18:00")
+
+
+def _several(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batches", nargs="+", metavar="BATCH", help="ids of batches")
+
+
 def _batch(command: argparse.ArgumentParser) -> None:
     command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
 
@@ -351,8 +368,9 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "submit": (
         "commands.service:submit",
         "hand a batch to the daemon, and print its id",
-        (_symbols, _command, _output, _name, _wait, _ALL_SETTINGS, _sweep, _json),
+        (_symbols, _command, _output, _name, _stage, _wait, _ALL_SETTINGS, _sweep, _json),
     ),
+    "wait": ("commands.stages:wait", "wait until batches are done, and end as the worst", (_several, _json)),
     "status": ("commands.status:status", "the state of batches", (_maybe_batch, _batches, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
     "show": ("commands.queries:show", "all details of a window", (_one_window, _json)),

@@ -143,8 +143,9 @@ class Estimates:
         self, work: str, device_type: DeviceType, rows: int, knows: Callable[[Estimate], int]
     ) -> Estimate | None:
         wanted = bucket_of(rows)
-        for name in (work, _workload(work)):
-            if candidates := [e for e in self._of(name, device_type).values() if knows(e)]:
+        points, workload = self._points.get((work, device_type)), self._rows.get((_workload(work), device_type))
+        for buckets in (points, workload):
+            if buckets and (candidates := [e for e in buckets.values() if knows(e)]):
                 # of two at the same distance the larger: one too high costs a slot, one too low an attempt
                 return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket))
         return None

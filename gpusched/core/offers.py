@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 
 from gpusched.core.ledger import DeviceState
 from gpusched.core.model import Device, DeviceChoice, DeviceKind, DeviceType
-from gpusched.core.placement import STANDING, Demand, Score, objection, score, suits, type_on
+from gpusched.core.placement import NEEDS, STANDING, Demand, Score, objection, score, suits, type_on
 
 #: a demand for the rules that do not look at it
 _ANY = Demand(wanted="mixed")
@@ -42,6 +42,8 @@ class Offers:
         self._groups: dict[tuple[DeviceKind, DeviceType, bool], Group] = {}
         #: by device id: its group, its score there if it is on offer, and its part of the group's width
         self._entered: dict[str, tuple[Group, Score | None, int]] = {}
+        #: number of devices on offer
+        self._count = 0
         #: answers of `suitable`, until a group gets its first device or loses its last
         self._suitable: dict[DeviceChoice, list[Group]] = {}
 
@@ -59,6 +61,7 @@ class Offers:
             return
         if old is not None and old[0] is group:
             group.take_out(old[1], old[2])
+            self._count -= old[1] is not None
         else:
             self.leave(state)
             if not group.devices:
@@ -68,12 +71,14 @@ class Offers:
         group.width += width
         if new is not None:
             insort(group.order, (new, state))
+            self._count += 1
 
     def leave(self, state: DeviceState) -> None:
         """Take a device out of its group."""
         if (entered := self._entered.pop(state.device.id, None)) is not None:
             group, old, width = entered
             group.take_out(old, width)
+            self._count -= old is not None
             del group.devices[state.device.id]
             if not group.devices:
                 self._suitable.clear()
@@ -87,7 +92,7 @@ class Offers:
 
     @property
     def has_free(self) -> bool:
-        return any(group.order for group in self._groups.values())
+        return self._count > 0
 
     @property
     def gpu_slots(self) -> int:
@@ -117,7 +122,7 @@ class Offers:
             for found, state in group.order:
                 if least is not None and least < found:
                     break
-                if state.device.id not in without and objection(state, demand) is None:
+                if state.device.id not in without and objection(state, demand, NEEDS) is None:
                     least, best = found, state
                     break
         return best
@@ -167,6 +172,7 @@ class Offers:
             opened = [s for s in group.devices.values() if s.health == "open"]
             assert group.order == sorted((score(s), s) for s in opened if s.has_free)
             assert group.width == sum(s.width for s in opened)
+        assert self._count == sum(len(group.order) for group in self._groups.values())
         assert {id_: group.devices[id_] for group in self._groups.values() for id_ in group.devices} == {
             state.device.id: state for state in devices
         }

@@ -3,7 +3,7 @@
 A rule answers a device and the demand of a window with the reason against that device, in words for people, or with
 None. The window gets the device with the least `score` among those against which no rule has a reason; the same
 reasons are what `gpusched explain` shows. To change a rule, read this module and `gpusched.core.ledger`, which has what
-is known of a device; a new rule goes into `RULES`, or into `STANDING` if it does not depend on the demand.
+is known of a device; a new rule goes into `NEEDS`, or into `STANDING` if it does not depend on the demand.
 """
 
 from __future__ import annotations
@@ -76,8 +76,10 @@ def no_host_memory(state: DeviceState, demand: Demand) -> str | None:
 Rule = Callable[[DeviceState, Demand], str | None]
 #: rules that do not look at the demand: the pool leaves the devices against which they have a reason out of its order
 STANDING: tuple[Rule, ...] = (closed, taken)
+#: rules that look at the demand: the pool asks them of each device on offer until one has no reason against it
+NEEDS: tuple[Rule, ...] = (no_memory, no_host_memory)
 #: all rules, in the order in which people are told of their reasons
-RULES: tuple[Rule, ...] = (unsuitable, *STANDING, no_memory, no_host_memory)
+RULES: tuple[Rule, ...] = (unsuitable, *STANDING, *NEEDS)
 
 
 def objection(state: DeviceState, demand: Demand, rules: tuple[Rule, ...] = RULES) -> str | None:
