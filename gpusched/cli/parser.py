@@ -18,11 +18,7 @@ SETTING_OPTIONS = {
     "start": ("windows.start", "DATE", "first day, YYYY-MM-DD"),
     "end": ("windows.end", "DATE", "last day, YYYY-MM-DD"),
     "window_days": ("windows.days", "N", "calendar days of a window (180)"),
-    "stride_days": (
-        "windows.stride_days",
-        "N",
-        "calendar days from a window's start to the next one's (its length)",
-    ),
+    "stride_days": ("windows.stride_days", "N", "calendar days from a window's start to the next one's (its length)"),
     "anchored": ("windows.anchored", "", "all windows begin on the first day, each is a stride longer than the last"),
     "validation_days": ("split.validation_days", "N", "last days of each window that validate, in place of a share"),
     "interval": ("data.interval", "NAME", "interval of the bars: a directory below the symbol's, such as 1d"),
