@@ -20,7 +20,8 @@ Its module may also define
   `settings` returned, in a process of its own;
 - `survey(task: SurveyTask) -> SymbolSurvey`: inspect the data of a symbol's windows before anything is trained. It
   raises `NoData` or `BadData` for a symbol none of whose windows can be trained; any other exception says nothing about
-  the data, and the windows run. It may also return a list of `WindowSurvey`;
+  the data, and the windows run. It may also return a list of `WindowSurvey`. In a sweep it is called for each point,
+  with the settings there; the tasks of one symbol have one dict `shared`;
 - `warm_up(device_type: DeviceType) -> Trial`: try whether windows can be trained on the one GPU that the process sees.
   It is called in a separate process, once for each model of GPU, before its slots open; kernels that it leaves in the
   driver's cache are ready for the windows. Without this function, a GPU is assumed to work;
@@ -72,6 +73,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     #: threads that the window may use: its share of the cores
     threads: int = 1
+    #: paths of the indexes (teacher_runs.json) of the batches that its own had to wait for (`submit --after`)
+    after: tuple[str, ...] = ()
     #: the label, where it is not made of the symbol and the dates alone
     name: str = ""
 

@@ -38,7 +38,7 @@ def interval(values: Sequence[float], statistic: Statistic = mean) -> tuple[floa
     """
     if len(values) < 2:
         return None
-    given = np.asarray(values, np.float64)
+    given = np.sort(np.asarray(values, np.float64))  # in which order they are changes nothing
     # numpy keeps the numbers of RandomState the same in all versions, those of its newer generators only within one.
     generator = np.random.RandomState(_SEED)
     rows = max(1, _MOST_DRAWN // len(given))

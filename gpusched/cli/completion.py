@@ -143,6 +143,7 @@ def _fixed(*words: str) -> Callable[..., tuple[str, ...]]:
 _COMPLETERS: dict[str, Callable[..., Any]] = {
     "batch": _from_daemon(_batches),
     "a": _from_daemon(_batches),
+    "after": _from_daemon(_batches),
     "b": _from_daemon(_batches),
     "window": _from_daemon(_windows),
     "target": _from_daemon(_targets),

@@ -18,11 +18,7 @@ SETTING_OPTIONS = {
     "start": ("windows.start", "DATE", "first day, YYYY-MM-DD"),
     "end": ("windows.end", "DATE", "last day, YYYY-MM-DD"),
     "window_days": ("windows.days", "N", "calendar days of a window (180)"),
-    "stride_days": (
-        "windows.stride_days",
-        "N",
-        "calendar days from a window's start to the next one's (its length)",
-    ),
+    "stride_days": ("windows.stride_days", "N", "calendar days from a window's start to the next one's (its length)"),
     "anchored": ("windows.anchored", "", "all windows begin on the first day, each is a stride longer than the last"),
     "validation_days": ("split.validation_days", "N", "last days of each window that validate, in place of a share"),
     "interval": ("data.interval", "NAME", "interval of the bars: a directory below the symbol's, such as 1d"),
@@ -212,14 +208,29 @@ def _wait(command: argparse.ArgumentParser) -> None:
     command.add_argument("--wait", action="store_true", help="show it until it ends, and end with its exit code")
 
 
+def _stage(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("when")
+    group.add_argument("--after", action="append", metavar="BATCH", help="start when that batch is done (repeatable)")
+    group.add_argument(
+        "--if",
+        dest="only_if",
+        choices=("succeeded", "finished"),
+        default="succeeded",
+        help="how the batches of --after have to end (succeeded)",
+    )
+    group.add_argument("--not-before", metavar="TIME", help="start at 18:00, or at 2024-12-31T18:00")
+
+
+def _several(command: argparse.ArgumentParser) -> None:
+    command.add_argument("batches", nargs="+", metavar="BATCH", help="ids of batches")
+
+
 def _batch(command: argparse.ArgumentParser) -> None:
     command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
 
 
 def _maybe_batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's output directory (all batches)"
-    )
+    command.add_argument("batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's directory (all batches)")
 
 
 def _batches(command: argparse.ArgumentParser) -> None:
@@ -270,9 +281,7 @@ def _two(command: argparse.ArgumentParser) -> None:
 
 
 def _shell(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "shell", choices=("bash", "zsh", "fish"), help='use it with: eval "$(gpusched completion bash)"'
-    )
+    command.add_argument("shell", choices=("bash", "zsh", "fish"), help='use: eval "$(gpusched completion bash)"')
 
 
 def _target(command: argparse.ArgumentParser) -> None:
@@ -351,8 +360,9 @@ COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "submit": (
         "commands.service:submit",
         "hand a batch to the daemon, and print its id",
-        (_symbols, _command, _output, _name, _wait, _ALL_SETTINGS, _sweep, _json),
+        (_symbols, _command, _output, _name, _stage, _wait, _ALL_SETTINGS, _sweep, _json),
     ),
+    "wait": ("commands.stages:wait", "wait until batches are done, and end as the worst", (_several, _json)),
     "status": ("commands.status:status", "the state of batches", (_maybe_batch, _batches, _json)),
     "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
     "show": ("commands.queries:show", "all details of a window", (_one_window, _json)),

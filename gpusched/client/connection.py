@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
+import msgspec
+
 from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
 from gpusched.config import NO_ORIGINS
 from gpusched.core.model import BatchSpec
@@ -165,20 +167,26 @@ class Connection:
         output_dir: Path | None = None,
         terms: tuple[str, ...] | None = None,
         origins: Mapping[str, str] = NO_ORIGINS,
+        after: tuple[str, ...] = (),
+        only_if: Literal["succeeded", "finished"] = "succeeded",
+        not_before: float = 0.0,
         on_survey: Callable[[int, int], None] = lambda done, total: None,
         on_trial: Callable[[str], None] = lambda trying: None,
     ) -> Submitted:
         """Have a batch accepted; it is durable when this returns. `source` is the stem of the symbols file.
 
         One that is at work goes on with those limits, workers and priority that `terms` names; None: all.
-        `origins` tells where the workload's settings were given.
+        `origins` tells where the workload's settings were given. It is planned and started when all batches in `after`
+        have succeeded (or are finished, as `only_if` says), and not before the instant `not_before`, seconds since the
+        epoch; until then its state is "waiting".
 
         `on_survey` is told how many symbols of how many have been looked at, `on_trial` which GPUs are being tried if
         the batch has to wait for that.
         """
         output = None if output_dir is None else str(output_dir)
         told = dict(origins)
-        self._ask(Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms, origins=told))
+        request = Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms, origins=told)
+        self._ask(msgspec.structs.replace(request, after=after, only_if=only_if, not_before=not_before))
         while True:
             match self._answer(Surveyed, Submitted):
                 case Surveyed(trying=trying) if trying:

@@ -54,7 +54,7 @@ def require_parameters(arguments: tuple[str, ...], parameters: Mapping[str, Any]
     for field in sorted(used(arguments)):
         name = field.removeprefix(PARAMETER)
         if name != field and name not in parameters:
-            raise BadParameters(f"{{{field}}} has no value: give it with --param {field}=…")
+            raise BadParameters(f"{{{field}}} has no value: give it with --param {name}=…")
 
 
 def values(task: Task, output_dir: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

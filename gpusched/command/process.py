@@ -1,8 +1,8 @@
 """The process of a program: started below the window's process, followed to its end.
 
-It is in the window's session and group, dies with the window's process, and gets SIGTERM at the same time. Then the
-window's process waits for it, so that it can use the time it is given. What it leaves running when it ends is killed:
-the window's process adopts the orphans of its program.
+It is in the window's session and group: it gets SIGTERM and SIGKILL when the window does, and is killed with the group
+when the window's process dies. After SIGTERM that waits for it, so that it can use the time it is given. What it leaves
+running when it ends is killed: the window's process adopts the orphans of its program.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import select
 import signal
 from types import FrameType
-from typing import NoReturn
 
 import msgspec
 
@@ -25,13 +24,12 @@ RESULT_VARIABLE = "GPUSCHED_RESULT_FD"
 MAX_RESULT_BYTES = 1 << 20
 
 _READ_BYTES = 64 * 1024
-_START_FAILED = 126
 #: Python ignores them, and a program would inherit that
-_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a program, with exactly one of `exit_code` and `signal`."""
+    """The end of a program, with exactly one of `exit_code` and `signal`; neither if it was not started."""
 
     exit_code: int | None
     signal: int | None
@@ -55,23 +53,30 @@ class _Stop:
 def run(argv: list[str], directory: str) -> Ended:
     """Run a program in `directory` to its end.
 
-    Only for a window's own process: it becomes the parent of all orphans, and handles SIGTERM from now on.
+    Only for a window's own process: it changes its directory, becomes the parent of all orphans, and handles SIGTERM
+    from now on.
     """
     linux.adopt_orphans()
     stop = _Stop()
-    report, theirs = os.pipe2(os.O_CLOEXEC)
-    trouble, their_trouble = os.pipe2(os.O_CLOEXEC)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     signal.signal(signal.SIGTERM, stop)
-    leader = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become(argv, directory, theirs, their_trouble, leader)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    os.close(theirs)
-    os.close(their_trouble)
-    with os.fdopen(trouble, "rb") as file:
-        not_started = file.read().decode(errors="replace")
+    report, theirs = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.chdir(directory)
+        # Not a fork: that would copy the page tables of this process, and take longer than the start of the program.
+        pid = os.posix_spawn(
+            argv[0],
+            argv,
+            os.environ | {RESULT_VARIABLE: str(RESULT)},
+            file_actions=[(os.POSIX_SPAWN_DUP2, theirs, RESULT)],
+            setsigmask=[],
+            setsigdef=[signal.SIGTERM, *_IGNORED],
+        )
+    except OSError as error:
+        os.close(report)
+        why = f"{error.filename or argv[0]}: {error.strerror}"
+        return Ended(exit_code=None, signal=None, report=b"", stopped=stop.asked, not_started=why)
+    finally:
+        os.close(theirs)
     text = bytearray()
     try:
         _follow(pid, report, text)
@@ -85,32 +90,7 @@ def run(argv: list[str], directory: str) -> Ended:
         signal=-code if code < 0 else None,
         report=bytes(text),
         stopped=stop.asked,
-        not_started=not_started,
     )
-
-
-def _become(argv: list[str], directory: str, report: int, trouble: int, leader: int) -> NoReturn:
-    """Turn this freshly forked process into the program."""
-    try:
-        linux.die_with_parent(signal.SIGKILL)
-        if os.getppid() != leader:
-            os._exit(_START_FAILED)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        high = os.dup(trouble)  # either may be where the other belongs
-        os.dup2(os.dup(report), RESULT)
-        os.dup2(high, RESULT + 1, inheritable=False)
-        os.closerange(RESULT + 2, 1 << 20)
-        os.environ[RESULT_VARIABLE] = str(RESULT)
-        os.chdir(directory)
-        for signum in _RESTORED:
-            signal.signal(signum, signal.SIG_DFL)
-        os.execv(argv[0], argv)  # noqa: S606  # there is no shell on purpose
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.write(RESULT + 1, f"{error.filename or argv[0]}: {error.strerror}".encode())
-    finally:
-        os._exit(_START_FAILED)
 
 
 def _follow(pid: int, report: int, text: bytearray) -> None:

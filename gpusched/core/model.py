@@ -188,6 +188,8 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
     points: dict[str, Parameters] = {}
     #: the windows one by one; empty: they are made of the symbols, the dates and the points
     windows: tuple[Window, ...] = ()
+    #: paths of the indexes of the batches that had to be done before it
+    after: tuple[str, ...] = ()
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):

@@ -128,7 +128,7 @@ _FIRST_LIMITS = (
 def digest(spec: BatchSpec, output_dir: str | None) -> str:
     """The hex digest that identifies a request: the same digest means the same batch. `output_dir`: None if not given.
 
-    Limits, workers and priority do not count: they only say how a batch is run.
+    Limits, workers, priority and the batches before it do not count: they only say how and when a batch is run.
     """
     first = BatchSpec(**{name: getattr(spec, name) for name in _FIRST_FIELDS})
     identity = {
@@ -137,6 +137,7 @@ def digest(spec: BatchSpec, output_dir: str | None) -> str:
         if name in _FIRST_FIELDS or getattr(spec, name) != getattr(first, name)
     }
     limits = {name: getattr(Limits(), name) for name in _FIRST_LIMITS}
+    identity.pop("after", None)
     identity |= {"workers": 0, "priority": 0, "limits": limits}
     return hashlib.sha256(msgspec.json.encode([identity, output_dir])).hexdigest()
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 from gpusched.core.states import Failed, Finished, Lost, Outcome, Reused, Skipped, State, Succeeded, TimedOut
 
 StateName = Literal["queued", "held", "starting", "running", "stopping", "finished"]
-BatchState = Literal["open", "held", "finished"]
+#: "waiting": for other batches, or for an instant; it has no windows yet
+BatchState = Literal["waiting", "open", "held", "finished"]
 
 #: statuses of windows that wait
 WAITING = ("queued", "held")

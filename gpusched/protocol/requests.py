@@ -31,6 +31,10 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     terms: tuple[str, ...] | None = None
     #: `section.key` of the workload's settings → where the value was given, for errors about it
     origins: dict[str, str] = {}
+    #: batches that are done before it is planned and started, and how they have to end; instant before which it is not
+    after: tuple[str, ...] = ()
+    only_if: Literal["succeeded", "finished"] = "succeeded"
+    not_before: float = 0.0
 
 
 class ListBatches(msgspec.Struct, frozen=True, kw_only=True, tag="list_batches"):

@@ -78,6 +78,15 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[str, ...] = ()
 
 
+class Identified(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that could be planned now, by its identity."""
+
+    request: Submit
+    batch_id: str
+    digest: str
+    output_dir: Path
+
+
 class Admission:
     """Accepts batches."""
 
@@ -107,13 +116,9 @@ class Admission:
         It is durable when this returns. If several clients submit the same batch at the same time, it is surveyed for
         the first, and the others wait for that. A batch that is already at work adopts the terms of this request.
         """
-        self._refuse_if_draining()
-        await anyio.to_thread.run_sync(check, request)  # it may have 100,000 windows
-        spec = await self._admissible(request.spec, peer)
-        await self._require(spec.device, on_trial)
-        digest = await anyio.to_thread.run_sync(planning.digest, spec, request.output_dir)
-        batch_id = request.name or planning.batch_id(request.source, digest)
-        output_dir = Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id
+        identified = await self.identified(request, on_trial, peer)
+        request, batch_id, digest = identified.request, identified.batch_id, identified.digest
+        spec, output_dir = request.spec, identified.output_dir
         async with self.one_at_a_time(batch_id):
             if self._at_work(batch_id, digest):
                 return await self._known(batch_id, request)
@@ -126,7 +131,6 @@ class Admission:
             if place.guarded:
                 output_dir = place.path
             async with self._claimed(batch_id, output_dir, guarded=place.guarded):
-                request = msgspec.structs.replace(request, spec=spec)
                 plan, choice = await self._planned(request, batch_id, output_dir, on_progress)
                 async with self.changing:
                     # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
@@ -155,6 +159,21 @@ class Admission:
             while batch_id in self._supervisor.arrivals:
                 await self.durable()
         return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
+
+    async def identified(self, request: Submit, on_trial: Callable[[str], None], peer: Peer | None) -> Identified:
+        """Check a request by itself, and name it. Raises GpuschedError."""
+        self._refuse_if_draining()
+        await anyio.to_thread.run_sync(check, request)  # it may have 100,000 windows
+        spec = await self._admissible(request.spec, peer)
+        await self._require(spec.device, on_trial)
+        digest = await anyio.to_thread.run_sync(planning.digest, spec, request.output_dir)
+        batch_id = request.name or planning.batch_id(request.source, digest)
+        return Identified(
+            request=msgspec.structs.replace(request, spec=spec),
+            batch_id=batch_id,
+            digest=digest,
+            output_dir=Path(request.output_dir) if request.output_dir else self._territory.output_root / batch_id,
+        )
 
     async def _admissible(self, spec: BatchSpec, peer: Peer | None) -> BatchSpec:
         """The batch with the workload that is run for a client. Raises InputError for one that is not."""

@@ -30,6 +30,7 @@ from gpusched.service.metrics import Metrics
 from gpusched.service.notify import Notifier
 from gpusched.service.requests import Requests
 from gpusched.service.server import Server
+from gpusched.service.stages import Stages
 from gpusched.service.territory import Territory
 from gpusched.supervisor.runtime import opened
 
@@ -73,9 +74,11 @@ async def _serve(config: Config) -> None:
         runtime.supervisor.recover()
         admission = Admission(runtime, _territory(config, listener))
         forgetting = Forgetting(runtime, admission)
-        server = Server(listener, Requests(runtime, hub, admission, forgetting), state_dir=runtime.state_dir)
+        stages = Stages(runtime, admission, hub)
+        runtime.followers.add(stages)
+        server = Server(listener, Requests(runtime, hub, admission, forgetting, stages), state_dir=runtime.state_dir)
         tasks = await stack.enter_async_context(runtime.working())
-        for work in (service.obey_signals, service.keep_turning, server.run, forgetting.run):
+        for work in (service.obey_signals, service.keep_turning, server.run, forgetting.run, stages.run):
             tasks.start_soon(work)
         await runtime.supervisor.committed()
         pool = runtime.supervisor.scheduler.pool

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from gpusched.core.events import (
     ChangeRequested,
@@ -51,11 +52,12 @@ from gpusched.protocol import (
     WindowPage,
 )
 from gpusched.service import views
-from gpusched.service.admission import Admission, NotYetDurable
+from gpusched.service.admission import Admission, Admitted, NotYetDurable
 from gpusched.service.clients import Peer
 from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
 from gpusched.service.names import Names, NoLog, devices
+from gpusched.service.stages import Stages, StageWaits
 from gpusched.store.rows import WindowRow
 from gpusched.supervisor.attempts import log_of
 from gpusched.supervisor.runtime import Runtime
@@ -111,13 +113,21 @@ class Client(Subscriber, Protocol):
 class Requests:
     """Answers requests, one at a time for each client. `answer` raises GpuschedError for a request that fails."""
 
-    def __init__(self, runtime: Runtime, hub: Hub, admission: Admission, forgetting: Forgetting | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        hub: Hub,
+        admission: Admission,
+        forgetting: Forgetting | None = None,
+        stages: Stages | None = None,
+    ) -> None:
         self._engine = runtime.engine
         self._store = runtime.store
         self._supervisor = runtime.supervisor
         self._hub = hub
         self._admission = admission
         self._forgetting = forgetting
+        self._stages = stages or Stages(runtime, admission, hub)
         self._names = Names(runtime.store)
 
     async def answer(self, request: Request, client: Client) -> None:
@@ -125,7 +135,10 @@ class Requests:
             case Submit():
                 await self._submit(request, client)
             case ListBatches():
-                await client.send(Batches(batches=tuple(map(views.batch_status, self._store.batches()))))
+                batches = (*map(views.batch_status, self._store.batches()), *self._stages.statuses())
+                await client.send(Batches(batches=batches))
+            case GetBatch(batch_id=batch_id) if (stage := self._stages.status(batch_id)) is not None:
+                await client.send(BatchDetail(batch=stage, spec=self._stages.request(batch_id).spec))
             case GetBatch(batch_id=batch_id):
                 status, batch = self._names.status(batch_id), self._names.batch(batch_id)
                 notes = self._store.notes(batch_id) if request.notes else {}
@@ -189,7 +202,10 @@ class Requests:
                 scope.cancel()
 
         with scope:
-            admitted = await self._admission.submit(request, on_progress, on_trial, client.peer)
+            admitted = await self._stages.submit(request, on_progress, on_trial, client.peer)
+            if not isinstance(admitted, Admitted):
+                await client.send(Submitted(batch=admitted, how="new"))
+                return
             plan = admitted.plan
             await client.send(
                 Submitted(
@@ -203,18 +219,31 @@ class Requests:
                 )
             )
 
+    def _require_planned(self, batch_id: str) -> None:
+        """Raise UnknownBatch, or StageWaits for a batch that has no windows yet."""
+        if (stage := self._stages.status(batch_id)) is not None:
+            raise StageWaits(batch=batch_id, why=stage.held_reason)
+        self._names.status(batch_id)
+
     async def _windows(self, request: ListWindows, client: Client) -> None:
-        self._names.status(request.batch_id)
+        self._require_planned(request.batch_id)
         self._names.check_status(request.status)
         rows = self._store.windows(request.batch_id, status=request.status)
         await _pages(rows, views.window_line, lambda page: WindowPage(windows=page), client)
 
     async def _results(self, request: GetResults, client: Client) -> None:
-        self._names.status(request.batch_id)
+        self._require_planned(request.batch_id)
         rows = self._store.finished_windows(request.batch_id)
         await _pages(rows, views.result_line, lambda page: ResultPage(results=page), client)
 
     async def _change(self, request: Change, client: Client) -> None:
+        if (stage := self._stages.status(request.batch_id)) is not None:
+            if request.label is not None or request.verb not in ("cancel", "release"):
+                raise StageWaits(batch=request.batch_id, why=stage.held_reason)
+            (self._stages.cancel if request.verb == "cancel" else self._stages.release)(request.batch_id)
+            cancelled = msgspec.structs.replace(stage, state="finished") if request.verb == "cancel" else stage
+            await client.send(Changed(batch=cancelled, windows=0))
+            return
         batch_id, label, admission = request.batch_id, request.label, self._admission
         status = self._names.status(batch_id)
         async with contextlib.AsyncExitStack() as alone:
@@ -282,7 +311,7 @@ class Requests:
         await client.send(forgotten)
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
-        if request.batch_id is not None:
+        if request.batch_id is not None and self._stages.status(request.batch_id) is None:
             self._names.status(request.batch_id)
         self._hub.subscribe(client, request.batch_id)
         try:

@@ -40,6 +40,7 @@ from gpusched.store.rows import (
     decode_state,
 )
 from gpusched.store.sqlite_errors import translated
+from gpusched.store.staged import Staged
 from gpusched.store.turns import TurnWriter
 
 __all__ = ["DeviceRow", "Store", "WindowRow"]
@@ -60,6 +61,7 @@ class Store:
         self.database = database
         self._query = database.query
         self._turns = TurnWriter(database)
+        self.staged = Staged(database)
 
     @classmethod
     def open(cls, path: Path) -> Self:

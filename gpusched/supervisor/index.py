@@ -87,9 +87,12 @@ class Index:
 
     def rewrite(self, batch: Batch) -> None:
         """Write the index of a batch from the store, and keep it open for more lines."""
+        self._take_in(batch)
+        self._rewrite(batch.id)
+
+    def _take_in(self, batch: Batch) -> None:
         self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
         self._specs[batch.id], self._settings[batch.id] = batch.spec, {}
-        self._rewrite(batch.id)
 
     async def gather(self, batch_id: str) -> None:
         """Write an index anew of which lines are missing or out of date, a page in each turn.
@@ -132,7 +135,7 @@ class Index:
                 if tally(counts, OUTCOMES) <= LARGE:
                     self.rewrite(batch)
                     return
-                self._outputs[batch.id] = Path(batch.output_dir), batch.guarded
+                self._take_in(batch)
                 self._incomplete.add(batch.id)
                 if counts.get("queued"):  # otherwise it is gathered when its results have been checked
                     self._behind.append(batch.id)

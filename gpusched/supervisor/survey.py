@@ -74,6 +74,7 @@ class Survey:
             output_dir=str(output_dir),
             device_types=device_types,
             imports=imports(spec.workload, spec.settings),
+            after=spec.after,
         )
         #: `Task.settings` by point
         self._settings: dict[str, dict[str, Any]] = {}

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gpusched.core.entry import parse
-from gpusched.worker.code import Code
+from gpusched.worker.code import Code, stamp_of
 
 #: Increase it with every change of what is counted.
 VERSION = 1
@@ -26,9 +26,12 @@ class Identity:
     symbol's files.
     """
 
-    def __init__(self, workload: str, code: Code, settings: Any, data_root: str) -> None:
+    def __init__(self, workload: str, code: Code, settings: Any, data_root: str, after: tuple[str, ...] = ()) -> None:
+        """`after` are the indexes of earlier batches: once these have run again, the results are others."""
         entry = parse(workload)
         self._common = [VERSION, entry.name if entry else workload, code.digest, settings]
+        if after:
+            self._common.append([(stamp.path, stamp.size, stamp.mtime_ns) for stamp in map(stamp_of, after)])
         self._is_own = code.digest is None
         self._data_root = data_root
         self._listings: dict[str, list[tuple[str, int, int]]] = {}

@@ -63,6 +63,8 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
     device_types: tuple[DeviceType, ...]
     #: as in `WindowJob`: the same launcher serves both
     imports: tuple[str, ...] = ()
+    #: as in `Task`
+    after: tuple[str, ...] = ()
 
 
 class SettingsJob(msgspec.Struct, frozen=True, kw_only=True, tag="settings"):

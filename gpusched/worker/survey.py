@@ -65,7 +65,8 @@ def run_survey(job: SurveyJob, send: Send) -> None:
                     shared=shared,
                 )
                 result = _complete(task, survey(task))
-                identity = Identity(job.workload, code_of(job.workload), plain_settings(task.settings), job.data_root)
+                settings, code = plain_settings(task.settings), code_of(job.workload)
+                identity = Identity(job.workload, code, settings, job.data_root, job.after)
             except BadParameters:
                 raise  # no symbol would fare better
             except NoData as error:

@@ -54,7 +54,7 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
     partial = Partial(Path(job.output_dir), task.label, guarded=job.guarded)
     try:
         settings, code = plain_settings(task.settings), code_of(job.workload)
-        identity = Identity(job.workload, code, settings, task.data_root)
+        identity = Identity(job.workload, code, settings, task.data_root, task.after)
         # Taken before the training, which may see the data of that moment or, at worst, newer ones.
         fingerprint = identity.fingerprint(task.symbol, task.start, task.end, None)
         with ImportTimer() as imports:

@@ -11,7 +11,7 @@ def test_an_interval_covers_the_statistic_and_is_the_same_each_time() -> None:
     values = np.random.RandomState(1).normal(0.02, 0.1, 200).tolist()
     low, high = interval(values) or (0, 0)
     assert low < np.mean(values) < high
-    assert (low, high) == interval(values)
+    assert (low, high) == interval(values) == interval(values[::-1])
     # of a mean, the interval that the normal distribution gives
     half = 1.96 * np.std(values) / np.sqrt(len(values))
     assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), abs=0.2 * half)

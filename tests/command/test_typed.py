@@ -93,3 +93,14 @@ def test_an_interpreter_is_found_by_the_path_of_the_client(shell: Shell, monkeyp
     (shell.directory / "bin" / "mine").symlink_to(sys.executable)
     shell.file("train.py", "")
     assert shell("plan", "symbols.txt", *DATES, "--json", "--", "mine", "train.py", "{output_dir}").code == 0
+
+
+def test_a_sweep_fills_in_parameters(shell: Shell) -> None:
+    shell.file("train.py", "")
+    words = ("--", "python3", "train.py", "{output_dir}", "--depth={param.depth}")
+    ended = shell("plan", "symbols.txt", "--json", *DATES, "--param", "depth=3,5", *words)
+    assert ended.code == 0, ended
+    assert "_depth=3" in ended.out
+    ended = shell("plan", "symbols.txt", *DATES, *words)
+    assert ended.code == 4
+    assert "{param.depth} has no value: give it with --param depth=" in ended.err

@@ -76,7 +76,7 @@ def test_parameters_of_a_sweep_have_a_place() -> None:
     check(("python", "{param.depth}"), ExitCodes())
     assert filled("--depth={param.depth}") == ["--depth=3"]
     placeholders.require_parameters(("{param.depth}",), {"depth": 3})
-    with pytest.raises(BadParameters, match=re.escape("{param.rate} has no value: give it with --param param.rate=…")):
+    with pytest.raises(BadParameters, match=re.escape("{param.rate} has no value: give it with --param rate=…")):
         placeholders.require_parameters(("{param.depth}", "{param.rate}"), {"depth": 3})
 
 

@@ -10,8 +10,8 @@ import pytest
 from gpusched.core import statuses
 from gpusched.core.events import ChangeRequested
 from gpusched.core.model import Limits
-from gpusched.core.states import Active, Outcome, State
-from gpusched.core.statuses import APPLIES_TO, PARTICIPLES, StateName, Verb, WindowVerb, applies, status_of
+from gpusched.core.states import Active, Cancelled, Finished, Outcome, Queued, State
+from gpusched.core.statuses import APPLIES_TO, PARTICIPLES, StateName, Verb, WindowVerb, applies, attempt_of, status_of
 from tests.core.support import Driver, batch, failure, key, planned
 
 A = key("A")
@@ -83,6 +83,11 @@ def test_a_window_that_is_being_cancelled_is_not_cancelled_again() -> None:
     driver = in_status("running").send(cancel)
     before = driver.state(A)
     assert driver.send(cancel).state(A) is before
+
+
+def test_the_attempt_of_a_state() -> None:
+    assert attempt_of(Queued(attempt=2)) == 2
+    assert attempt_of(Finished(attempts=3, outcome=Cancelled())) == 3
 
 
 def test_numbers_by_status() -> None:

@@ -213,8 +213,8 @@ def test_what_a_killed_daemon_has_left_is_ended_before_the_next_attempt(service:
         service.start()
         assert not runs(line.pid)
         assert not runs(launcher)
-        (told,) = re.findall("ended what an earlier daemon had left pids=([0-9,]+)", service.log.read_text())
-        assert {str(launcher)} <= set(told.split(",")) <= {str(launcher), str(line.pid)}
+        told = re.findall(r"Ended the process (\d+), which an earlier supervisor had left", service.log.read_text())
+        assert {str(launcher)} <= set(told) <= {str(launcher), str(line.pid)}
         release()
         assert finished(service, "batch").counts == {"succeeded": 1}
         assert service.stop() == 0

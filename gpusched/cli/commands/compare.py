@@ -73,7 +73,7 @@ def _notes(found: Comparison) -> list[str]:
 
 
 def _print_windows(found: Comparison, *, every: bool) -> None:
-    """The windows by the first metric: those with the greatest differences, or all in the order of A."""
+    """The windows by the first metric: those with the greatest differences, or all."""
     if not found.differences:
         return
     metric = found.differences[0].metric

@@ -58,6 +58,7 @@ def reach(socket: Path | None) -> Connection:
 @outlives_its_reader
 def submit(options: argparse.Namespace) -> int:
     """Submit a batch to the daemon; with `--wait`, show it until it ends."""
+    from gpusched.cli.commands.stages import instant, wait_for
     from gpusched.client.drawing import terminal as render
 
     refuse_the_daemons(key for key, _, _ in options.flags)
@@ -84,6 +85,9 @@ def submit(options: argparse.Namespace) -> int:
             output_dir=request.output,
             terms=request.terms,
             origins=request.origins,
+            after=tuple(options.after or ()),
+            only_if=options.only_if,
+            not_before=instant(options.not_before),
             on_survey=on_survey,
             on_trial=on_trial,
         )
@@ -94,6 +98,14 @@ def submit(options: argparse.Namespace) -> int:
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
         batch = submitted.batch
+        if batch.state == "waiting":
+            errors.print(f"It {batch.held_reason}", soft_wrap=True)
+            if not options.wait:
+                return DONE
+            code, status = wait_for(request.config.daemon.socket, batch.id)
+            if options.json:
+                print_json(status)
+            return code
         if not options.json and not options.wait and submitted.how != "known":
             _say_about_the_data(daemon, batch, errors)
         for note in submitted.notes:

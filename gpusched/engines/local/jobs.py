@@ -27,6 +27,7 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         device=CPU if device.kind == "host" else device.id,
         threads=device.threads,
         name=window.label,
+        after=spec.after,
     )
     return WindowJob(
         workload=spec.workload,

@@ -64,3 +64,14 @@ END;
 
 -- The uid of its client, as in the JSON of `batch`. NULL: root, or the daemon's own user.
 ALTER TABLE batches ADD COLUMN owner INTEGER;
+
+-- Requests for batches that wait for others (gpusched.service.stages); a stage that has started is a batch.
+CREATE TABLE stages (
+    batch_id     TEXT PRIMARY KEY,
+    digest       TEXT NOT NULL,
+    request      BLOB NOT NULL,    -- gpusched.protocol.Submit, JSON
+    peer         BLOB,             -- gpusched.service.clients.Peer, JSON; NULL: the daemon itself
+    submitted_at REAL NOT NULL,
+    output_dir   TEXT NOT NULL,
+    held         TEXT              -- why it cannot be started; NULL: it waits
+) WITHOUT ROWID;

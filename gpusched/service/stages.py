@@ -1,0 +1,220 @@
+"""Stages: batches that are accepted now, and planned and started when others are done, or when it is time.
+
+Until then a stage is its request in the store, with the client who made it. When a batch finishes, and when an instant
+comes, every stage is looked at: it is submitted as its client would have, held with the reason if it cannot be, or left
+to wait. So whatever happened while the daemon was away is found at its start.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from gpusched import clock
+from gpusched.core.events import BatchFinished, BatchHeld
+from gpusched.core.planning import INDEX
+from gpusched.core.statuses import totals
+from gpusched.errors import GpuschedError, InputError
+from gpusched.protocol import BatchStatus, Submit
+from gpusched.service.admission import Admission, Admitted, NameTaken
+from gpusched.service.clients import Peer
+from gpusched.store.staged import StagedRow
+from gpusched.supervisor.followers import Follower, News
+from gpusched.supervisor.runtime import Runtime
+
+log = logging.getLogger("gpusched.daemon")
+
+#: seconds after which the instants of stages are looked at again at the latest, since the clock may be set
+LOOK_S = 60.0
+
+
+class UnknownPredecessor(InputError):
+    problem = "there is no batch {name} to wait for"
+    remedy = "`gpusched status` lists them all"
+
+
+class Circle(InputError):
+    problem = "{batch} would wait for itself: {circle}"
+    remedy = "leave one of them out of --after"
+
+
+class StageWaits(InputError):
+    problem = "the batch {batch} has not been planned yet: {why}"
+    remedy = "`gpusched cancel {batch}` drops it, `gpusched release {batch}` has it looked at again"
+
+
+class Stages:
+    """The stages of the daemon. `tell` hears of those that cannot be started."""
+
+    def __init__(self, runtime: Runtime, admission: Admission, tell: Follower) -> None:
+        self._store = runtime.store
+        self._admission = admission
+        self._tell = tell
+        self._due = anyio.Event()
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        request: Submit,
+        on_progress: Callable[[int, int], None],
+        on_trial: Callable[[str], None],
+        peer: Peer | None,
+    ) -> Admitted | BatchStatus:
+        """Accept a batch, now or as a stage; the answer is the status of the stage then. Raises GpuschedError."""
+        if not request.after and request.not_before <= clock.wall():
+            return await self._admission.submit(request, on_progress, on_trial, peer)
+        identified = await self._admission.identified(request, on_trial, peer)
+        batch_id = identified.batch_id
+        for name in request.after:
+            if self._store.batch(name) is None and self._row(name) is None:
+                raise UnknownPredecessor(name=name)
+        self._refuse_circles(batch_id, request.after, (batch_id,))
+        if self._admission.at_work(batch_id):
+            return await self._admission.submit(request, on_progress, on_trial, peer)
+        earlier = self._row(batch_id)
+        if earlier is not None and earlier.digest != identified.digest:
+            raise NameTaken(name=batch_id)
+        row = StagedRow(
+            batch_id=batch_id,
+            digest=identified.digest,
+            request=msgspec.json.encode(msgspec.structs.replace(request, name=batch_id)),
+            peer=None if peer is None else msgspec.json.encode(peer),
+            submitted_at=clock.wall(),
+            output_dir=str(identified.output_dir),
+        )
+        self._store.staged.put(row)
+        self._due.set()
+        return self._status(row)
+
+    def statuses(self) -> Iterator[BatchStatus]:
+        """The stages, as batches that wait."""
+        return map(self._status, self._store.staged.rows())
+
+    def status(self, batch_id: str) -> BatchStatus | None:
+        row = self._row(batch_id)
+        return None if row is None or self._admission.at_work(batch_id) else self._status(row)
+
+    def request(self, batch_id: str) -> Submit:
+        row = self._row(batch_id)
+        assert row is not None
+        return _request(row)
+
+    def cancel(self, batch_id: str) -> None:
+        self._store.staged.remove(batch_id)
+        self._tell.follow(BatchHeld(batch_id=batch_id, reason="cancelled", at=clock.wall()))
+        self._due.set()
+
+    def release(self, batch_id: str) -> None:
+        """Look at a stage again that was held."""
+        self._store.staged.hold(batch_id, None)
+        self._due.set()
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    def follow(self, news: News) -> None:
+        if isinstance(news, BatchFinished):
+            self._due.set()
+
+    async def run(self) -> None:
+        """Start stages when they are due."""
+        while True:
+            self._due = anyio.Event()
+            for row in self._store.staged.rows():
+                await self._look(row)
+            waits = [_request(row).not_before - clock.wall() for row in self._store.staged.rows()]
+            soon = min([LOOK_S, *(wait for wait in waits if wait > 0)])
+            with anyio.move_on_after(soon):
+                await self._due.wait()
+
+    async def _look(self, row: StagedRow) -> None:
+        request = _request(row)
+        if request.not_before > clock.wall():
+            return
+        indexes = []
+        for name in request.after:
+            status = self._store.batch(name)
+            if self._row(name) is not None or (status is not None and status.state != "finished"):
+                return
+            if why := _obstacle(name, status, request):
+                self._hold(row, why)
+                return
+            assert status is not None
+            indexes.append(str(Path(status.output_dir, INDEX)))
+        spec = msgspec.structs.replace(request.spec, after=tuple(indexes))
+        due = msgspec.structs.replace(request, spec=spec, after=(), not_before=0.0)
+        peer = None if row.peer is None else msgspec.json.decode(row.peer, type=Peer)
+        try:
+            await self._admission.submit(due, lambda done, total: None, lambda trying: None, peer)
+        except GpuschedError as error:
+            self._hold(row, str(error).replace("\n ", ":"))
+            return
+        self._store.staged.remove(row.batch_id)
+        log.info("stage started batch=%s after=%s", row.batch_id, ",".join(request.after))
+
+    def _hold(self, row: StagedRow, why: str) -> None:
+        if row.held == why:
+            return
+        self._store.staged.hold(row.batch_id, why)
+        log.warning("stage held batch=%s reason=%s", row.batch_id, why)
+        self._tell.follow(BatchHeld(batch_id=row.batch_id, reason=why, at=clock.wall()))
+
+    def _row(self, batch_id: str) -> StagedRow | None:
+        return next((row for row in self._store.staged.rows() if row.batch_id == batch_id), None)
+
+    def _refuse_circles(self, batch_id: str, after: tuple[str, ...], path: tuple[str, ...]) -> None:
+        for name in after:
+            if name == batch_id:
+                raise Circle(batch=batch_id, circle=" after ".join((*path, name)))
+            row = self._row(name)
+            if row is not None:
+                self._refuse_circles(batch_id, _request(row).after, (*path, name))
+
+    def _status(self, row: StagedRow) -> BatchStatus:
+        return BatchStatus(
+            id=row.batch_id,
+            output_dir=row.output_dir,
+            submitted_at=row.submitted_at,
+            state="waiting" if row.held is None else "held",
+            held_reason=row.held or _words(_request(row)),
+            finished_at=None,
+            counts={},
+            at=clock.wall(),
+        )
+
+
+def _request(row: StagedRow) -> Submit:
+    return msgspec.json.decode(row.request, type=Submit)
+
+
+def _words(request: Submit) -> str:
+    """What a stage waits for."""
+    waits = []
+    if request.after:
+        many = len(request.after) > 1
+        succeeded, finished = ("have succeeded", "are finished") if many else ("has succeeded", "is finished")
+        verb = succeeded if request.only_if == "succeeded" else finished
+        waits.append(f"until {' and '.join(request.after)} {verb}")
+    if request.not_before:
+        waits.append(f"until {dt.datetime.fromtimestamp(request.not_before).astimezone():%Y-%m-%d %H:%M:%S%z}")
+    return "waits " + " and ".join(waits)
+
+
+def _obstacle(name: str, status: BatchStatus | None, request: Submit) -> str:
+    """Why a stage cannot start after a batch that is finished or gone; empty if it can."""
+    if status is None:
+        return f"{name} was cancelled before it started, or has been forgotten"
+    if request.only_if == "finished":
+        return ""
+    sums = totals(status.counts)
+    allowed = request.spec.limits.max_failure_rate * sums["total"]
+    if sums["failed"] > allowed:
+        return f"{sums['failed']} windows of {name} have failed"
+    if sums["cancelled"]:
+        return f"{sums['cancelled']} windows of {name} were cancelled"
+    return "" if sums["succeeded"] or sums["reused"] else f"{name} has trained nothing"
