@@ -210,9 +210,7 @@ def _batch(command: argparse.ArgumentParser) -> None:
 
 
 def _maybe_batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's output directory (all batches)"
-    )
+    command.add_argument("batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's directory (all batches)")
 
 
 def _batches(command: argparse.ArgumentParser) -> None:
@@ -263,9 +261,7 @@ def _two(command: argparse.ArgumentParser) -> None:
 
 
 def _shell(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "shell", choices=("bash", "zsh", "fish"), help='use it with: eval "$(gpusched completion bash)"'
-    )
+    command.add_argument("shell", choices=("bash", "zsh", "fish"), help='use: eval "$(gpusched completion bash)"')
 
 
 def _target(command: argparse.ArgumentParser) -> None:

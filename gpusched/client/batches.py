@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import gpusched
 from gpusched.client.connection import Connection, connect
@@ -90,6 +90,8 @@ def submit(
     output: str | os.PathLike[str] | None = None,
     name: str | None = None,
     priority: int | None = None,
+    after: Iterable[Batch | str] = (),
+    only_if: Literal["succeeded", "finished"] = "succeeded",
     config: str | os.PathLike[str] | None = None,
     socket: str | os.PathLike[str] | None = None,
 ) -> Batch:
@@ -101,7 +103,8 @@ def submit(
     and that over `config`, a configuration file, which is looked for as the commands do. Paths start at the current
     directory. `params` makes a sweep: the values of settings, of which every combination is trained, such as
     `{"lightgbm.num_leaves": [15, 31], "labels.horizon": [5, 7]}`, or a list of such points one by one. `output` is the
-    directory of the results, `name` the batch's id, and `socket` the daemon's.
+    directory of the results, `name` the batch's id, and `socket` the daemon's. The batch is planned and started when
+    all batches in `after` have succeeded, or are finished if `only_if` says so.
 
     Raises GpuschedError: ConfigError for a setting, InputError for symbols or what the daemon refuses, UsageError, and
     DaemonError if none answers.
@@ -131,6 +134,8 @@ def submit(
             name=name,
             output_dir=None if output is None else Path(output).absolute(),
             terms=given_terms(loaded, priority),
+            after=tuple(one.id if isinstance(one, Batch) else one for one in after),
+            only_if=only_if,
             origins=origins_of(spec.workload, loaded.origins | places),
         )
         return Batch(submitted.batch.id, socket=daemon.path, notes=(*named.notes, *notes, *submitted.notes))
@@ -152,7 +157,7 @@ class Batch:
         return f"Batch({self.id!r})"
 
     def status(self) -> BatchStatus:
-        """State (`open`, `held` or `finished`), windows by status (`counts`), output directory and times."""
+        """State (`waiting`, `open`, `held` or `finished`), windows by status (`counts`), output directory and times."""
         with self._connected() as daemon:
             return daemon.batch(self.id).batch
 
@@ -166,7 +171,7 @@ class Batch:
         with self._connected() as daemon:
             ended = follow(daemon.subscribe(self.id), self.id, deadline=deadline)
         status = self.status()
-        if not ended and status.state == "open":
+        if not ended and status.state in ("waiting", "open"):
             total = sum(status.counts.values())
             raise WaitedTooLong(
                 batch_id=self.id, seconds=f"{timeout:g}", left=tally(status.counts, UNFINISHED), total=total

@@ -24,7 +24,7 @@ def follow(
 
     def ends(snapshot: Snapshot) -> bool:
         on_snapshot(snapshot)
-        return any(batch.id == batch_id and batch.state != "open" for batch in snapshot.batches)
+        return any(batch.id == batch_id and batch.state not in ("waiting", "open") for batch in snapshot.batches)
 
     if ends(subscription.snapshot):
         return True

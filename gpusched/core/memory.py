@@ -125,10 +125,6 @@ class Memory:
         """Whether a window with this need would fit if all our windows had left."""
         return self._is_enough(self._empty_bytes, need.memory_bytes)
 
-    def least(self, memory_bytes: int) -> int:
-        """The bytes to promise to a window that is expected to need `memory_bytes`."""
-        return max(memory_bytes, self._least_bytes)
-
     def _is_enough(self, free: int | None, memory_bytes: int) -> bool:
         return free is None or free >= self._needed(memory_bytes)
 

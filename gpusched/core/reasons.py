@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -57,3 +57,5 @@ def summary(state: State) -> str:
             attempted = f"after {attempts} attempt{'' if attempts == 1 else 's'}" if attempts else "without an attempt"
             why = reason_of(outcome)
             return f"finished {attempted}" + (f": {why}" if why else "")
+        case _ as never:
+            assert_never(never)

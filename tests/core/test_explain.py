@@ -204,3 +204,9 @@ def test_the_device_that_is_faster() -> None:
         "cpu": "the other kind of device is expected to have it done sooner, or has the memory for it",
     }
     made.end(A, ending=RESULT)
+
+
+def test_a_batch_at_its_limit_goes_before_nobody() -> None:
+    made = Driver(cpu(1)).submit(batch(workers=1), ["A", "B"]).submit(batch("c"), ["A"])
+    assert hindrances(made, key("A", "c")) == []
+    assert made.scheduler.running_batches() == ("b",)

@@ -325,3 +325,18 @@ def test_the_ledger_notices_a_lost_slot() -> None:
     pool.devices[CPU].free += [0, 0, 1]
     with pytest.raises(AssertionError, match="twice"):
         pool.validate()
+
+
+def test_a_reading_of_the_processors_says_nothing_of_a_memory_of_their_own() -> None:
+    pool = Pool([cpu(1)])
+    pool.observe(reading(CPU, free=0, total=GIB, utilisation=1.0))
+    assert pool.devices[CPU].utilisation == SMOOTHING
+    assert choose(pool, "cpu") is not None
+
+
+def test_a_device_may_tell_of_processes_and_not_of_free_memory() -> None:
+    pool = Pool([gpu(0, 2)])
+    pool.started(take(pool), 77)
+    pool.observe(reading(processes={77: GIB}))
+    assert pool.devices["GPU-0"].memory.seen_bytes == GIB
+    assert kept(pool, "cuda", Need(8 * GIB)) == "GPU-0"

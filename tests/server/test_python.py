@@ -47,6 +47,18 @@ def test_a_batch_that_takes_long_can_be_left_and_cancelled(daemon: Daemon) -> No
         assert batch.wait(timeout=60).counts == {"cancelled": 6}
 
 
+def test_a_batch_after_another_one_is_waited_for(daemon: Daemon) -> None:
+    with daemon.fifo() as release:
+        first = submit(daemon, ["FIFO"], name="before")
+        second = submit(daemon, ["A"], name="behind", after=[first])
+        assert second.status().state == "waiting"
+        with pytest.raises(WaitedTooLong):
+            second.wait(timeout=0.1)
+        for _ in range(3):
+            release()
+        assert second.wait(timeout=60).counts == {"succeeded": 3}
+
+
 def test_the_symbols_may_be_a_file(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "few.txt").write_text("A\nA\n")
     batch = submit(daemon, tmp_path / "few.txt")
