@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpusched import __version__
 from gpusched.cli.commands.batches import load_config
-from gpusched.cli.commands.service import reach
-from gpusched.client.connection import Connection, NoDaemon
+from gpusched.cli.telling import tell
+from gpusched.client.connection import Connection, NoDaemon, connect
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import DaemonError, UsageError
 from gpusched.runs.place import NoRun, store_of
@@ -34,6 +35,19 @@ class NotAWindow(UsageError):
 class NeitherHereNorThere(DaemonError):
     problem = "{name} is no directory of a run, and no daemon answers at {tried}"
     remedy = "name the output directory of `gpusched run`, or start the daemon with `gpusched daemon`"
+
+
+def reach(socket: Path | None) -> Connection:
+    """A connection to the daemon; prints a warning on stderr if its version differs. Raises DaemonError."""
+    connection = connect(socket)
+    theirs = connection.daemon.version
+    if theirs != __version__:
+        tell(
+            "warning",
+            f"the daemon at {connection.path} is gpusched {theirs}, and this is {__version__}",
+            "restart the daemon after an upgrade (`systemctl restart gpusched`), or use the same version for both",
+        )
+    return connection
 
 
 def to_daemon(options: argparse.Namespace) -> Connection:

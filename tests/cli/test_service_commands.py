@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from gpusched import __version__
-from gpusched.cli.commands import service
-from gpusched.cli.commands.service import reach
+from gpusched.cli import sources
+from gpusched.cli.sources import reach
 from tests.end_to_end.support import Command
 from tests.end_to_end.terminal import Terminal
 from tests.server.support import Daemon, finished
@@ -531,7 +531,7 @@ def test_a_daemon_of_another_version_is_named(
 ) -> None:
     reach(client.daemon.socket).close()
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(service, "__version__", "9.9.9")
+    monkeypatch.setattr(sources, "__version__", "9.9.9")
     reach(client.daemon.socket).close()
     said = capsys.readouterr().err
     assert f"is gpusched {__version__}, and this is 9.9.9\nhint: restart the daemon after an upgrade" in said

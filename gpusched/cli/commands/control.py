@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpusched.cli.commands.batches import load_config, run_here
 from gpusched.cli.commands.queries import print_devices
-from gpusched.cli.commands.service import status_object
+from gpusched.cli.objects import status_object
 from gpusched.cli.sources import run_at, to_daemon
 from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection

@@ -6,13 +6,13 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gpusched import __version__
 from gpusched.cli.commands.batches import Ask, ask, load_config
 from gpusched.cli.notes import notes_object, print_notes
+from gpusched.cli.objects import status_object
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.cli.telling import tell
+from gpusched.cli.sources import reach
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.batches import refuse_the_daemons
 from gpusched.client.connection import Connection, connect
@@ -20,8 +20,7 @@ from gpusched.client.drawing.listing import print_json
 from gpusched.client.following import follow
 from gpusched.client.views.reasons import Reasons, bare_reason
 from gpusched.core.planning import replacing
-from gpusched.core.statuses import ACTIVE, WAITING, tally, totals
-from gpusched.core.totals import batch_object, worth_object
+from gpusched.core.statuses import totals
 from gpusched.errors import DONE, INTERRUPTED
 from gpusched.protocol import BatchStatus, Submitted
 
@@ -40,19 +39,6 @@ def daemon(options: argparse.Namespace) -> int:
     from gpusched.service.main import serve
 
     return serve(load_config(options).config)
-
-
-def reach(socket: Path | None) -> Connection:
-    """A connection to the daemon; prints a warning on stderr if its version differs. Raises DaemonError."""
-    connection = connect(socket)
-    theirs = connection.daemon.version
-    if theirs != __version__:
-        tell(
-            "warning",
-            f"the daemon at {connection.path} is gpusched {theirs}, and this is {__version__}",
-            "restart the daemon after an upgrade (`systemctl restart gpusched`), or use the same version for both",
-        )
-    return connection
 
 
 @outlives_its_reader
@@ -145,22 +131,6 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
         f"{_HOW[submitted.how]}; it writes to {batch.output_dir}\n`gpusched status {batch.id}` shows how it goes",
         file=sys.stderr,
     )
-
-
-def status_object(batch: BatchStatus) -> dict[str, Any]:
-    """A batch as `status --json` shows it: the fields of `run --json`, then those of its state."""
-    end = batch.finished_at if batch.finished_at is not None else batch.at or time.time()
-    seconds = max(0.0, end - batch.submitted_at)
-    return batch_object(batch.id, batch.output_dir, totals(batch.counts), seconds) | {
-        "state": batch.state,
-        "held_reason": batch.held_reason,
-        "waiting": tally(batch.counts, WAITING),
-        "running": tally(batch.counts, ACTIVE),
-        "submitted_at": batch.submitted_at,
-        "finished_at": batch.finished_at,
-        **worth_object(batch.constants),
-        **({"owner": batch.owner} if batch.owner is not None else {}),
-    }
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

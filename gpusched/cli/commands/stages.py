@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gpusched.cli.commands.batches import load_config
-from gpusched.cli.commands.service import reach, status_object
+from gpusched.cli.objects import status_object
+from gpusched.cli.sources import reach
 from gpusched.cli.verdict import exit_code, is_nothing
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json

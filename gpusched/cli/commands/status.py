@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gpusched.cli.commands.service import status_object
 from gpusched.cli.notes import notes_object, print_notes, print_worth
+from gpusched.cli.objects import status_object
 from gpusched.cli.sources import of_batch, to_daemon
 from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection
