@@ -191,11 +191,11 @@ def test_it_is_built_for_the_gpus_that_are_used_and_tried_on_them(place: Place) 
     [
         pytest.param(
             "download",
-            "could not be built: error: download cannot be done after nothing was changed",
+            "could not be built: error: download cannot be done after hint: nothing was changed",
             marks=pytest.mark.slow,
         ),
-        ("wheel", "could not be built: error: wheel cannot be done after nothing was changed"),
-        ("target", "could not be built: error: target cannot be done after nothing was changed"),
+        ("wheel", "could not be built: error: wheel cannot be done after hint: nothing was changed"),
+        ("target", "could not be built: error: target cannot be done after hint: nothing was changed"),
         ("install", "could not be put back: error: install cannot be done"),
     ],
 )
