@@ -210,3 +210,13 @@ def test_a_batch_at_its_limit_goes_before_nobody() -> None:
     made = Driver(cpu(1)).submit(batch(workers=1), ["A", "B"]).submit(batch("c"), ["A"])
     assert hindrances(made, key("A", "c")) == []
     assert made.scheduler.running_batches() == ("b",)
+
+
+def test_a_batch_whose_last_waiting_window_is_cancelled_goes_before_nobody() -> None:
+    made = Driver(cpu(1)).submit(batch(), ["A", "B"]).submit(batch("c"), ["A"])
+    assert hindrances(made, key("A", "c")) == []
+    made.submit(batch("first", priority=1), ["A"])
+    assert hindrances(made, key("A", "c")) == [("turn", "first (priority 1, here 0) goes first")]
+    made.send(ChangeRequested(verb="cancel", batch_id="first", label=A.label))
+    made.send(ChangeRequested(verb="cancel", batch_id="b", label=B.label))
+    assert hindrances(made, key("A", "c")) == []

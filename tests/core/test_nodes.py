@@ -12,6 +12,7 @@ from gpusched.core.events import (
     DeviceChanged,
     DeviceLost,
     DeviceRead,
+    DeviceVanished,
     DrainRequested,
     HostRead,
     NodeJoined,
@@ -165,6 +166,16 @@ def test_a_node_whose_device_was_lost_before_is_lost_too() -> None:
     made.send(NodeLost(host="n1", reason="power"))
     assert changes(made) == [("GPU-0", "gone", "power")]
     assert made.state(A) == Queued(attempt=2)
+
+
+def test_a_node_whose_device_had_vanished_is_lost_with_the_window_that_still_ends_there() -> None:
+    made = nodes(gpu(0, host="n1")).submit(batch(limits=ONCE), ["A"]).start(A)
+    made.send(DeviceVanished(device_id="GPU-0", reason="unplugged"))
+    assert changes(made) == [("GPU-0", "gone", "unplugged")]
+    made.send(NodeLost(host="n1", reason="power"))
+    assert changes(made) == []
+    assert made.state(A) == Queued(attempt=2)
+    assert made.scheduler.pool.devices == {}
 
 
 def test_trials_of_a_node_that_joins() -> None:

@@ -383,6 +383,14 @@ def test_a_fork_that_takes_too_long_is_stopped_and_goes_back() -> None:
     assert driver.state(A) == Starting(attempt=2, slot=Slot(0, "cpu"))
 
 
+def test_a_start_that_is_told_twice_counts_once() -> None:
+    driver = Driver().submit(TIMED, ["A"]).start(A, pid=7)
+    assert (driver.start(A, pid=8).records, driver.commands) == ([], [])
+    state = driver.state(A)
+    assert isinstance(state, Running)
+    assert state.pid == 7
+
+
 @pytest.mark.parametrize("delay", [1.0, 50.0])
 def test_cancelled_while_starting_ends_once_started(delay: float) -> None:
     """However late the process is there, it is asked to end, and killed if it does not."""

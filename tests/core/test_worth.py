@@ -7,6 +7,7 @@ import pytest
 
 from gpusched.core.model import BatchSpec, WindowResult
 from gpusched.core.states import Cancelled, Finished, Queued, Reused, State, Succeeded
+from gpusched.core.totals import worth_object
 from gpusched.core.worth import constants_note, is_constant
 
 
@@ -67,3 +68,7 @@ def test_a_setting_that_is_swept_is_not_named() -> None:
         points={"a": {"lightgbm.num_leaves": 7}, "b": {"labels.horizon": 3}},
     )
     assert constants_note(2, 3, swept) == "2 of 3 models predict a constant: too few rows for min_data_in_leaf 20?"
+
+
+def test_an_object_names_constant_models_where_there_are_any() -> None:
+    assert (worth_object(0), worth_object(3)) == ({}, {"constant_models": 3})
