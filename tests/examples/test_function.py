@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 import gpusched
 from gpusched.sample import write_sample
 from tests.end_to_end.support import REPOSITORY, Command
 from tests.examples.test_windows import commands
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_function_of_scikit_learn(tmp_path: Path) -> None:

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.server.support import REPOSITORY, Daemon
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_session_as_in_a_notebook(tmp_path: Path) -> None:

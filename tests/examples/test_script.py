@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from gpusched.sample import write_sample
 from tests.end_to_end.support import REPOSITORY, Command, index
+
+pytestmark = pytest.mark.slow
 
 DATES = ("--start", "2006-01-01", "--end", "2006-12-31", "--window-days", "122")
 WORDS = "--symbol {symbol} --start {start} --end {end} --output-dir {output_dir} --threads {threads}"

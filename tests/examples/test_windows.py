@@ -5,10 +5,14 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import pytest
+
 import gpusched
 from gpusched.sample import write_sample
 from tests.end_to_end.support import REPOSITORY, Command
 from tests.server.support import Daemon
+
+pytestmark = pytest.mark.slow
 
 
 def commands(page: str, block: int = 0) -> list[list[str]]:
