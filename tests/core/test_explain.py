@@ -207,7 +207,7 @@ def test_the_device_that_is_faster() -> None:
 
 
 def test_a_batch_at_its_limit_goes_before_nobody() -> None:
-    made = Driver(cpu(1)).submit(batch(workers=1), ["A", "B"]).submit(batch("c"), ["A"])
+    made = Driver(cpu(1)).submit(batch(workers=1, priority=1), ["A", "B"]).submit(batch("c"), ["A"])
     assert hindrances(made, key("A", "c")) == []
     assert made.scheduler.running_batches() == ("b",)
 
