@@ -1,4 +1,4 @@
-"""The content of a report: what the commands gather, and the pages are made of."""
+"""The content of a report: gathered by the commands, and laid out by the pages."""
 
 from __future__ import annotations
 

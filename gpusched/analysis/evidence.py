@@ -1,4 +1,4 @@
-"""What the results' own files tell: predictions of the validation, and importances of features."""
+"""Read from the results' own files: predictions of the validation, and importances of features."""
 
 from __future__ import annotations
 

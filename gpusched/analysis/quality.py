@@ -1,4 +1,4 @@
-"""The quant's part of a report: what the models are worth, by window, symbol, time and feature."""
+"""The quant's part of a report: the worth of the models, by window, symbol, time and feature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a name on the command line stands for: a batch of the daemon, or one that was run into a directory.
+"""The meaning of a name on the command line: a batch of the daemon, or one that was run into a directory.
 
 A path, or the name of a directory with a run, leads to the records of that run, without a daemon. Any other name is the
 daemon's; where there is no daemon, or no such batch, it may be that of a run below `run.output`.
@@ -82,7 +82,7 @@ def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, 
 
 
 def run_at(options: argparse.Namespace, name: str) -> Records | None:
-    """The records of what was run into a directory; None if nothing was."""
+    """The records of the run in a directory; None if there was none."""
     with contextlib.suppress(NoRun):
         return _records(load_config(options).config, Path(name))
     return None

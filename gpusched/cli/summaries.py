@@ -78,7 +78,7 @@ def _number(row: Row, metric: str) -> float | None:
 
 
 def _rank(value: Cell) -> tuple[int, float, str]:
-    """Numbers before text, and what is missing last."""
+    """Numbers before text, missing values last."""
     if isinstance(value, int | float):
         return 0, float(value), ""
     return (2, 0.0, "") if value is None else (1, 0.0, str(value))

@@ -241,7 +241,7 @@ class Connection:
         return self._one(GetWindow(batch_id=batch_id, label=label), WindowDetail)
 
     def explain(self, batch_id: str, label: str) -> Explanation:
-        """What a window does, and why it waits if it does."""
+        """The state of a window, and the reasons if it waits."""
         return self._one(ExplainWindow(batch_id=batch_id, label=label), Explained).explanation
 
     def log(

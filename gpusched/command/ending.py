@@ -1,4 +1,4 @@
-"""What became of a program: a result, or why there is none.
+"""The end of a program: a result, or the reason why there is none.
 
 A program that reports a JSON object on its result descriptor says so itself; else its exit code counts, and
 `metrics.json` in its directory has the metrics. Python's argparse ends with 2 for wrong arguments, which would mean "no

@@ -1,4 +1,4 @@
-"""What a batch takes from the settings: its specification, and its terms."""
+"""The settings of a batch: its specification, and its terms."""
 
 from __future__ import annotations
 

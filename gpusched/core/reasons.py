@@ -31,7 +31,7 @@ class DeviceReason(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a window does, and if it waits, why."""
+    """The state of a window, and if it waits, the reasons."""
 
     status: str
     summary: str

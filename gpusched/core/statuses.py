@@ -31,7 +31,7 @@ BY_URGENCY = (
     "cancelled", "skipped", "succeeded", "reused",
 )  # fmt: skip
 
-#: what people can do to windows
+#: the changes that people can ask for
 WindowVerb = Literal["cancel", "hold", "release", "retry"]
 #: `alter` changes the terms of a batch
 Verb = Literal[WindowVerb, "alter"]

@@ -1,4 +1,4 @@
-"""What results are worth: models that have nothing to say."""
+"""The worth of results: models that have nothing to say."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class PoolPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolRules(msgspec.Struct, frozen=True):
-    """What decides about the devices of a pool and their slots."""
+    """The settings that decide about the devices of a pool and their slots."""
 
     config: Config
     #: the device that a run's one batch asks for

@@ -123,7 +123,7 @@ class WindowDetail(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True, tag="explained"):
-    """What a window does, and why it waits if it does."""
+    """The state of a window, and the reasons if it waits."""
 
     key: WindowKey
     explanation: Explanation

@@ -95,7 +95,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def run(self) -> Run:
-        """What is asked for, to be run or forecast without a daemon."""
+        """The batch of the arguments, to be run or forecast without a daemon."""
         from gpusched.runs.run import Run
 
         return Run(

@@ -74,7 +74,7 @@ def retry(options: argparse.Namespace) -> int:
 
 
 def _retry_run(options: argparse.Namespace, records: Records) -> int:
-    """Run what is not finished of a run, here and now."""
+    """Run the unfinished windows of a run, here and now."""
     from gpusched.runs.run import Run
 
     with records:

@@ -102,7 +102,7 @@ _REMEDIES = {
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Print what a window does, and why it waits if it does, a line for each reason."""
+    """Print the state of a window, and if it waits, a line for each reason."""
     with of_window(options, options.window) as (source, batch_id, label):
         told = source.explain(batch_id, label)
     if options.json:

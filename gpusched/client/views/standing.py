@@ -16,7 +16,7 @@ STANDINGS: tuple[Standing, ...] = ("running", "waiting", "held", "finished")
 
 
 def standing(batch: BatchStatus) -> Standing:
-    """What a batch does now."""
+    """The present activity of a batch."""
     if batch.state != "open":
         return batch.state
     return "running" if tally(batch.counts, ACTIVE) else "waiting"
