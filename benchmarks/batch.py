@@ -4,13 +4,15 @@
     python -m benchmarks.batch --bars 75           # the same with 5-minute bars
     python -m benchmarks.batch --file-per-day      # one CSV file per day
     python -m benchmarks.batch --large             # 82,000 of those, 105 symbols
+    python -m benchmarks.batch --flush-ms 2        # on a disk whose flushes take that much longer
     python -m benchmarks.batch --peers             # against all that is installed of `pip install gpusched[peers]`,
                                                    # GNU parallel and task-spooler
 
 Contenders take turns; each starts with an empty bars cache and an empty output directory, and the ratios are taken
 within a repetition, so that a machine whose speed drifts favours none of them. All seconds are from shell to prompt,
-except those of the loops and of the bare fork, which leave out the imports. Slow contenders train a sample of the
-windows, and their times are scaled up. Every model file must equal the in-process loop's, byte for byte.
+except those of the loops and of the bare fork, which leave out the imports, and, for the bare fork, the windows without
+data. `start excluded` compares with the bare fork from a contender's first window to its last. Slow contenders train a
+sample of the windows, and their times are scaled up. Every model file must equal the in-process loop's, byte for byte.
 
 A first repetition is not timed: it warms the machine up, and watches the memory of each contender's processes. For
 contenders that train a sample, processor time and memory are those of the sample, start included.
@@ -19,6 +21,7 @@ contenders that train a sample, processor time and memory are those of the sampl
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import hashlib
 import json
 import os
@@ -35,9 +38,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.bars import write_batch
-from benchmarks.contenders import CONTENDERS, CORES, LIMIT, Contender, Order
+from benchmarks.contenders import BARE_FORK, CONTENDERS, CORES, DEFAULT_SLOTS, LIMIT, Contender, Order
 from benchmarks.process_tree import Watched, adopt_orphans, measured, watched
 from benchmarks.service import daemon
+from benchmarks.slow_disk import slow_down
 
 LARGE_SYMBOLS = 105
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -54,6 +58,9 @@ class Score:
     cpu_s: float
     #: the limit's seconds ÷ these
     of_limit: float
+    #: the bare fork's seconds ÷ these, and ÷ those from the first window to the last; 0 if that did not run before it
+    of_fork: float = 0.0
+    of_fork_inside: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class Bench:
         #: label → digest of the model file, of the windows that can be trained
         self.models: dict[str, str] = {}
         self.limit_s = 0.0
+        self.fork_s = 0.0
         self._number = 0
 
     def watch(self, contender: Contender) -> Cost:
@@ -103,21 +111,27 @@ class Bench:
         seconds = done.inside_s if contender.warm else done.seconds
         if contender is LIMIT:
             seconds = self.limit_s = seconds / CORES
+            self.fork_s = 0.0  # that of this repetition comes later
         elif contender.sampled:
             seconds += done.inside_s / done.windows * (len(self.models) - done.windows)
+        if contender is BARE_FORK:
+            self.fork_s = seconds
         return Score(
             seconds=seconds,
             windows_per_s=len(self.models) / seconds,
             cpu_s=done.cpu_s / done.windows,
             of_limit=self.limit_s / seconds,
+            of_fork=self.fork_s / seconds,
+            of_fork_inside=0.0 if contender.sampled else self.fork_s / done.inside_s,
         )
 
     def _train(self, contender: Contender, watching: AbstractContextManager[None]) -> _Done:
         """Train once; `LIMIT` has to come first. Raises SystemExit if the contender fails, or trains anything else."""
-        sample = frozenset(list(self.models)[: self.sample or None] if contender.sampled else [])
-        order = self._order(sample)
+        most = self.sample or None if contender.sampled else None
+        chosen = frozenset(list(self.models)[:most] if contender.sampled or contender.planned else [])
+        order = self._order(chosen)
         command = contender.command(order)
-        serving = daemon(order.directory, {"devices.cpu_slots": CORES}) if contender.daemon else nullcontext()
+        serving = daemon(order.directory, {"devices.cpu_slots": DEFAULT_SLOTS}) if contender.daemon else nullcontext()
         with serving, measured() as used, watching:
             began = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True)
@@ -127,8 +141,9 @@ class Bench:
         models = _models(order)
         if contender is LIMIT and not self.models:
             self.models = models
-        self._check(contender, models, sample or frozenset(self.models))
-        return _Done(seconds, _inside_s(done.stdout, seconds), used.seconds, len(models))
+        self._check(contender, models, chosen or frozenset(self.models))
+        inside_s = _inside_s(order, done.stdout, seconds)
+        return _Done(seconds, inside_s, used.seconds, len(models))
 
     def _order(self, only: frozenset[str]) -> Order:
         """Make an order with new directories. They are removed at the end: ext4 creates slowly after many deletions."""
@@ -151,10 +166,19 @@ def _models(order: Order) -> dict[str, str]:
     return {label: hashlib.sha256(path.read_bytes()).hexdigest() for label, path in paths if path.exists()}
 
 
-def _inside_s(stdout: str, seconds: float) -> float:
-    """Seconds of the windows alone, if the command prints them, as benchmarks.pools does."""
+def _inside_s(order: Order, stdout: str, seconds: float) -> float:
+    """Seconds of the windows alone, as benchmarks.pools prints them, or as gpusched's index of the results has them."""
     last = (stdout.splitlines() or [""])[-1]
-    return float(json.loads(last)["seconds"]) if last.startswith('{"seconds"') else seconds
+    if last.startswith('{"seconds"'):
+        return float(json.loads(last)["seconds"])
+    index = order.output / "teacher_runs.json"
+    if not index.exists():
+        return seconds
+    lines = [json.loads(line) for line in index.read_text().splitlines()]
+    ran = [line for line in lines if line["status"] == "success"]
+    starts = [dt.datetime.fromisoformat(line["started_at"]).timestamp() for line in ran]
+    ends = [start + float(line["seconds"]) for start, line in zip(starts, ran, strict=True)]
+    return max(ends) - min(starts)
 
 
 def _machine() -> dict[str, str | int | float]:
@@ -187,6 +211,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--bars", type=int, default=1, help="bars a day: 1, or 75 five-minute bars")
     parser.add_argument("--file-per-day", action="store_true")
+    parser.add_argument("--flush-ms", type=float, default=0.0, help="added to every flush of the disk; needs cc")
     parser.add_argument("--large", action="store_true", help=f"{LARGE_SYMBOLS} symbols with a file per day")
     parser.add_argument("--peers", action="store_true", help="all contenders")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="those with this in their name")
@@ -212,6 +237,8 @@ def main() -> None:
             Path(name), symbol_count=options.symbols, interval=interval,
             bars_per_day=options.bars, file_per_day=options.file_per_day,
         )  # fmt: skip
+        if options.flush_ms:
+            slow_down(options.flush_ms, Path(name))
         bench = Bench(Path(name), symbols_file, interval, options.sample)
         costs = {contender.name: bench.watch(contender) for contender in contenders}
         for number in range(options.repeat):
@@ -240,8 +267,10 @@ def _print_table(
     contenders: list[Contender], scores: dict[str, list[Score]], costs: dict[str, Cost], missing: list[Contender]
 ) -> None:
     print("\nMedians (least–most).\n")
-    print("| | isolated | s | of the limit | windows/s | CPU ms a window | peak PSS, MB |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| | isolated | s | of the limit | of the bare fork | start excluded | windows/s | CPU ms a window | peak MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for contender in contenders:
         of_one, cost = scores[contender.name], costs[contender.name]
         cells = [
@@ -249,16 +278,20 @@ def _print_table(
             "yes" if contender.isolated else "no",
             _cell([score.seconds for score in of_one], 2),
             _cell([score.of_limit for score in of_one], 2),
+            _cell([score.of_fork for score in of_one], 2),
+            _cell([score.of_fork_inside for score in of_one], 2),
             _cell([score.windows_per_s for score in of_one], 1),
             f"≥ {1000 * cost.cpu_s:.0f}" if cost.at_least else _cell([1000 * score.cpu_s for score in of_one], 0),
             f"{cost.peak_mb:.0f}",
         ]
         print(f"| {' | '.join(cells)} |")
     for contender in missing:
-        print(f"| {contender.name} | not installed: {contender.needs} |" + " |" * 5)
+        print(f"| {contender.name} | not installed: {contender.needs} |" + " |" * 7)
 
 
 def _cell(values: list[float], digits: int) -> str:
+    if not any(values):
+        return "–"
     median = f"{statistics.median(values):.{digits}f}"
     return f"{median} ({min(values):.{digits}f}–{max(values):.{digits}f})" if len(values) > 1 else median
 

@@ -1,7 +1,8 @@
 """How long requests about a large batch keep others waiting: `python -m benchmarks.blocking [--windows N]`.
 
 A daemon whose devices are drained gets a batch. One connection makes every request that concerns the whole batch, while
-another pings the daemon again and again. The longest wait for an answer is the longest turn of the daemon's loop.
+another pings the daemon again and again. The longest wait for an answer is the longest turn of the daemon's loop, and
+as long again as the machine is busy with other programs; so the processor time of the longest turn is told as well.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.service import daemon, spec
+from benchmarks.turns import Longest
 from gpusched.client.connection import Connection, connect
 
 BATCH = "many"
@@ -28,6 +30,8 @@ class Blocked(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     #: longest wait of another client during the request
     longest_s: float
+    #: processor time of the daemon's longest turn meanwhile
+    turn_s: float
 
 
 class Pulse:
@@ -69,11 +73,12 @@ def measure(windows: int) -> Iterator[Blocked]:
     """Make and time every request in turn."""
     with (
         tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name,
-        daemon(Path(name)) as (_, socket, _),
+        daemon(Path(name), program=("benchmarks.turns", f"{name}/turns")) as (_, socket, _),
         connect(socket) as client,
         Pulse(socket) as pulse,
     ):
         client.drain(None)
+        longest = Longest(Path(name, "turns"))
 
         def submit(daemon: Connection) -> None:
             submitted = daemon.submit(
@@ -93,18 +98,21 @@ def measure(windows: int) -> Iterator[Blocked]:
         for request, make in requests:
             time.sleep(0.5)
             pulse.longest_s()
+            longest.set(0.0)
             began = time.perf_counter()
             make(client)
-            yield Blocked(request=request, seconds=time.perf_counter() - began, longest_s=pulse.longest_s())
+            seconds = time.perf_counter() - began
+            yield Blocked(request=request, seconds=seconds, longest_s=pulse.longest_s(), turn_s=longest.get())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=100_000)
     windows = parser.parse_args().windows
-    print(f"{f'{windows:,} windows':<24} {'seconds':>8} {'longest wait of others':>24}")
+    print(f"{f'{windows:,} windows':<24} {'seconds':>8} {'longest wait of others':>24} {'longest turn, CPU':>18}")
     for blocked in measure(windows):
-        print(f"{blocked.request:<24} {blocked.seconds:8.2f} {1000 * blocked.longest_s:21.0f} ms", flush=True)
+        waited, turn = 1000 * blocked.longest_s, 1000 * blocked.turn_s
+        print(f"{blocked.request:<24} {blocked.seconds:8.2f} {waited:21.0f} ms {turn:15.0f} ms", flush=True)
 
 
 if __name__ == "__main__":

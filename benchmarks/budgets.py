@@ -99,7 +99,7 @@ def of_backlog(options: Options) -> Iterator[Budget]:
 def of_frames(options: Options) -> Iterator[Budget]:
     for screen, seconds in frames.measure(options.windows or QUEUED_WINDOWS).items():
         yield Budget(
-            what=f"{FRAMES_PER_S} frames/s of `{screen}`, of a core, median of {frames.FRAMES}",
+            what=f"{FRAMES_PER_S} frames/s of `{screen}`, of a core, mean of {frames.FRAMES}",
             measured=100 * seconds * FRAMES_PER_S, most=5.0, unit="%", noisy=True,
         )  # fmt: skip
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from benchmarks.jobs import GPUSCHED, flags, train_command, window_jobs, write_jobs
 from benchmarks.settings import END, START, WINDOW_DAYS
+from gpusched.devices.slots import SPARE_SLOTS
 from gpusched.worker.messages import WindowJob
 
 CORES = len(os.sched_getaffinity(0))
+DEFAULT_SLOTS = CORES + SPARE_SLOTS
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Contender:
     sampled: bool = False
     #: timed without its start: from the first window to the last
     warm: bool = False
+    #: it is given only the windows that can be trained, as if it had a plan
+    planned: bool = False
     #: served by a daemon, which is started before the command, but counts as part of it
     daemon: bool = False
     #: the command or the Python package that has to be installed
@@ -138,12 +142,16 @@ def _simple_gpu_scheduler(order: Order) -> list[str]:
 
 
 LIMIT = Contender("limit: loop in one process ÷ cores", _way("loop"), isolated=False, warm=True, usual=True)
+BARE_FORK = Contender(
+    "a fork for each window, and nothing else", _way("forks"), isolated=True, warm=True, planned=True, usual=True
+)
 CONTENDERS = [
     LIMIT,
     Contender("the loop on every core at once", _way("loops"), isolated=False, warm=True, usual=True),
-    Contender("a fork for each window, and nothing else", _way("forks"), isolated=True, warm=True, usual=True),
+    BARE_FORK,
     Contender("gpusched run, 1 slot", _run(1), isolated=True),
-    Contender(f"gpusched run, {CORES} slots", _run(CORES), isolated=True, usual=True),
+    Contender(f"gpusched run, {CORES} slots", _run(CORES), isolated=True),
+    Contender(f"gpusched run, {DEFAULT_SLOTS} slots", _run(DEFAULT_SLOTS), isolated=True, usual=True),
     Contender("gpusched submit --wait to a daemon", _submit, isolated=True, daemon=True),
     Contender("multiprocessing.Pool", _way("pool"), isolated=False),
     Contender("Dask LocalCluster", _way("dask"), isolated=False, needs="distributed"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import msgspec
 
 from benchmarks.makespan import RESULT
@@ -16,6 +16,7 @@ from gpusched.core.failures import Exit
 from gpusched.core.model import Batch, BatchSpec, Device, DeviceChoice, HostReading, PlannedWindow, WindowResult
 from gpusched.devices.kind import Discovery
 from gpusched.devices.processors import Machine
+from gpusched.engines.attendance import OnMessage
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import (
     End,
@@ -23,12 +24,19 @@ from gpusched.engines.engine import (
     LeftBehind,
     LogPiece,
     Noticed,
-    OnMessage,
-    OnStuck,
     Verdict,
+    WindowAttendant,
     WorkloadNotLoadable,
 )
-from gpusched.worker.messages import Needs, Progress, SettingsChecked, SettingsJob, SurveyedWindow, SurveyJob
+from gpusched.worker.messages import (
+    Inspection,
+    Needs,
+    Progress,
+    SettingsChecked,
+    SettingsJob,
+    SurveyedWindow,
+    SurveyJob,
+)
 
 #: a window of this symbol runs until it is signalled
 ENDLESS = "ENDLESS"
@@ -57,7 +65,14 @@ class InstantEngine:
     def watch(self, devices: Iterable[Device]) -> None:
         pass
 
-    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
+    async def judge(
+        self,
+        devices: Iterable[Device],
+        wanted: DeviceChoice,
+        tell: Callable[[Verdict], None],
+        *,
+        afresh: Collection[str] = (),
+    ) -> None:
         for device in devices:
             tell(Verdict(device, trains=True))
 
@@ -70,25 +85,35 @@ class InstantEngine:
         if spec.workload == NOWHERE:
             raise WorkloadNotLoadable(message="there is no module 'nowhere'", traceback="")
 
-    async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> InstantWindow:
-        await anyio.lowlevel.checkpoint()
+    def start(
+        self,
+        batch: Batch,
+        planned: PlannedWindow,
+        device: Device,
+        attendant: WindowAttendant,
+        *,
+        log: str,
+        at_once: int = 0,
+    ) -> None:
         self._last_pid += 1
         directory = f"{batch.output_dir}/{planned.window.label}"
         window = InstantWindow(
             self._last_pid,
             msgspec.structs.replace(RESULT, artifacts_path=directory, device_type=device.lightgbm_type),
+            attendant,
             self._running,
             endless=planned.window.symbol == ENDLESS,
         )
         if planned.fingerprint is not None:
             self._results[directory] = window.result
             self._logs[log] = f"trained {planned.window.label}\n".encode()
-        return window
+        asyncio.get_running_loop().call_soon(window.run)
 
-    async def inspect(self, job: SurveyJob | SettingsJob, on_message: OnMessage, *, log: str) -> str:
+    async def inspect(self, job: Inspection, on_message: OnMessage, *, log: str) -> str:
         if isinstance(job, SettingsJob):
             on_message(SettingsChecked(refusals={}))
             return "exit code 0"
+        assert isinstance(job, SurveyJob)
         for piece in job.symbols:
             for window in piece.windows:
                 on_message(
@@ -97,6 +122,9 @@ class InstantEngine:
                     )
                 )
         return "exit code 0"
+
+    def withdraw(self, log: str) -> None:
+        pass
 
     def interrupt(self, spec: BatchSpec) -> None:
         pass
@@ -128,30 +156,36 @@ class InstantEngine:
 class InstantWindow:
     """A window that has been trained already, or never will be."""
 
-    def __init__(self, pid: int, result: WindowResult, running: set[InstantWindow], *, endless: bool) -> None:
+    def __init__(
+        self,
+        pid: int,
+        result: WindowResult,
+        attendant: WindowAttendant,
+        running: set[InstantWindow],
+        *,
+        endless: bool,
+    ) -> None:
         """It is one of `running` until its end."""
         self.pid = pid
         self.result = result
+        self._attendant = attendant
         self._running = running
         self._endless = endless
-        self._killed_by: int | None = None
         running.add(self)
-        self._signalled = anyio.Event()
+
+    def run(self) -> None:
+        """Start, and end at once."""
+        self._attendant.started(self)
+        if self._endless:
+            self._attendant.heard(Progress(phase="waiting"))
+        else:
+            self._attendant.heard(self.result)
+            self._end(Exit(exit_code=0))
 
     def signal(self, signum: int) -> None:
-        if self._endless:
-            self._killed_by = self._killed_by or signum
-            self._signalled.set()
+        if self in self._running:
+            self._end(Exit(signal=signum, killer="gpusched" if signum == signal.SIGKILL else "unknown"))
 
-    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> End:
-        await anyio.lowlevel.checkpoint()
-        try:
-            if self._endless:
-                on_message(Progress(phase="waiting"))
-                await self._signalled.wait()
-                killed = self._killed_by == signal.SIGKILL
-                return End(exit=Exit(signal=self._killed_by, killer="gpusched" if killed else "unknown"))
-            on_message(self.result)
-            return End(exit=Exit(exit_code=0))
-        finally:
-            self._running.discard(self)
+    def _end(self, how: Exit) -> None:
+        self._running.discard(self)
+        self._attendant.ended(End(exit=how))

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import anyio
+import msgspec
 from rich.console import Console, RenderableType
 
 from benchmarks.bars import write_batch
@@ -21,6 +22,7 @@ from gpusched import __version__
 from gpusched.client.connection import connect
 from gpusched.client.drawing import dashboard
 from gpusched.client.drawing.run import Frame
+from gpusched.client.host import look_at_host
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.overview import Overview
 from gpusched.client.views.panels import Cursor
@@ -30,7 +32,7 @@ from gpusched.core.planning import batch_id, digest
 from gpusched.runs.run import Run, run_batch
 
 PICTURES = Path(__file__).parents[1] / ".pictures"
-WIDTH, RUN_HEIGHT, TOP_HEIGHT = 110, 20, 28
+WIDTH, RUN_HEIGHT, TOP_HEIGHT = 110, 20, 36
 
 
 def run_picture() -> str:
@@ -79,7 +81,7 @@ def top_picture() -> str:
             ("labels.threshold", 0.002, "--threshold"),
         ]  # fmt: skip
         config = load(path=None, flags=flags).config
-        broken = load(path=None, flags=[*flags, ("run.workload", "benchmarks.windows:fails", "--set")]).config
+        broken = load(path=None, flags=[*flags[:3], ("run.workload", "benchmarks.windows:fails", "--set")]).config
         overview = Overview()
         with connect(socket) as client, connect(socket) as watcher:
             subscription = watcher.subscribe()
@@ -93,7 +95,10 @@ def top_picture() -> str:
                 if (done > 40 and at_work == overview.slots) or done > 75:
                     break
             title = f"gpusched {__version__} at /run/gpusched/gpusched.sock"
-            frame = dashboard.Frame(overview=overview, monotonic=time.monotonic(), title=title, cursor=Cursor())
+            frame = dashboard.Frame(
+                overview=overview, monotonic=time.monotonic(), title=title, cursor=Cursor(),
+                clock=time.strftime("%H:%M:%S"), host=msgspec.structs.replace(look_at_host(directory), name="quantbox"),
+            )  # fmt: skip
             return _drawn(frame, "gpusched top", TOP_HEIGHT)
 
 

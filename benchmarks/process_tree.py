@@ -56,12 +56,12 @@ def measured() -> Iterator[Processors]:
     """
     used = Processors()
     before = set(_descendants())
-    seconds = _cpu_s()
+    seconds = processor_s()
     try:
         yield used
     finally:
         _settle(before)
-        used.seconds = _cpu_s() - seconds
+        used.seconds = processor_s() - seconds
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def _settle(before: set[int]) -> None:
         time.sleep(0.01)
 
 
-def _cpu_s() -> float:
+def processor_s() -> float:
     """Processor seconds of all descendants; ended ones were waited for, by us or by a parent that counts."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     living = sum(stat.own + stat.waited_for for stat in _descendants().values())

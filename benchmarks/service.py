@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,11 +34,12 @@ REPOSITORY = Path(__file__).parents[1]
 
 @contextmanager
 def daemon(
-    directory: Path, extra: Mapping[str, object] | None = None
+    directory: Path, extra: Mapping[str, object] | None = None, *, program: Sequence[str] = ("gpusched",)
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path, float]]:
     """A daemon's process, its socket, and the seconds from its start until it answered.
 
-    `extra` are settings in addition to those of its paths, which are all in `directory`.
+    `extra` are settings in addition to those of its paths, which are all in `directory`; `program` is the module to
+    run, with its arguments before the command.
     """
     socket = directory / "s"
     settings = {"daemon.socket": socket, "daemon.state_dir": directory / "state", "cache.dir": directory / "cache"}
@@ -46,7 +47,7 @@ def daemon(
     began = time.perf_counter()
     with (directory / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gpusched", "daemon", *flags], cwd=REPOSITORY, stdout=log, stderr=log
+            [sys.executable, "-m", *program, "daemon", *flags], cwd=REPOSITORY, stdout=log, stderr=log
         )
     try:
         while True:

@@ -36,3 +36,9 @@ def nothing(task: Task, directory: Path, report: Report) -> Result:
 
     os._exit = stamped  # type: ignore[assignment]
     return Result(metrics={}, sample_counts={}, metadata={}, phases={})
+
+
+def sleep(task: Task, directory: Path, report: Report) -> Result:
+    """As `nothing`, after as many seconds as the setting `seconds` says."""
+    time.sleep(task.settings["seconds"])
+    return nothing(task, directory, report)

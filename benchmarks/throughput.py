@@ -21,6 +21,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from benchmarks.service import processor_seconds
 from gpusched.config import Cache, Config, Devices
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchFinished, Record, WindowMoved
@@ -53,6 +54,9 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     process_p50_s: float
     #: transactions of the store for each window
     commits_per_window: float
+    #: processor seconds of the supervisor's process, and of the launcher's, for each window
+    supervisor_s: float
+    launcher_s: float
 
 
 class CountingStore(Store):
@@ -78,7 +82,7 @@ def measure(windows: int, slots: int = 2, workload: str = "benchmarks.stamps:not
 
 async def _measure(windows: int, slots: int, workload: str, directory: Path) -> Throughput:
     stamps = directory / "stamps"
-    seen = _Seen()
+    seen = Seen()
     with anyio.fail_after(TIMEOUT_S), CountingStore.open(directory / "state" / "state.db") as store:
         config = Config(devices=Devices(cpu_slots=slots), cache=Cache(dir=directory / "cache"))
         async with LocalEngine(config, directory, Discovery(devices=(), notes=())) as engine:
@@ -89,9 +93,12 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
             async with runtime.working():
                 began = time.perf_counter()
                 await supervisor.submit(batch, plan(windows))
-                before = store.commits
+                launcher = engine.launcher.pid(workload)
+                assert launcher is not None
+                before, cpu, launcher_cpu = store.commits, time.process_time(), processor_seconds(launcher)
                 await seen.finished.wait()
-                seconds = time.perf_counter() - began
+                seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+                launcher_s = processor_seconds(launcher) - launcher_cpu
                 commits = store.commits - before
                 supervisor.shut_down(drain=True)
                 await supervisor.stopped()
@@ -106,10 +113,12 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
         refill_p99_s=percentile(gaps, 99),
         process_p50_s=statistics.median(end - start for _, start, end in processes),
         commits_per_window=commits / windows,
+        supervisor_s=cpu_s / windows,
+        launcher_s=launcher_s / windows,
     )
 
 
-class _Seen:
+class Seen:
     """The slots of windows by label, and how many succeeded."""
 
     def __init__(self) -> None:
@@ -183,6 +192,8 @@ def main() -> None:
     print(f"{'a slot without a process (p99)':<42} {1e3 * measured.refill_p99_s:8.1f} ms")
     print(f"{'a process, first instruction to last':<42} {1e3 * measured.process_p50_s:8.1f} ms")
     print(f"{'commits of the store for each window':<42} {measured.commits_per_window:8.2f}")
+    print(f"{'CPU of the supervisor for each window':<42} {1e3 * measured.supervisor_s:8.2f} ms")
+    print(f"{'CPU of the launcher for each window':<42} {1e3 * measured.launcher_s:8.2f} ms")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ left-overs of dead attempts from the work of running ones, whoever started them.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import errno
 import fcntl
 import hashlib
@@ -26,20 +25,21 @@ import re
 import stat
 from collections.abc import Collection, Set
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from gpusched import directories, files
-from gpusched.core.model import DeviceType, Standing, WindowResult
+from gpusched.core.model import Standing
+from gpusched.metadata import METADATA as METADATA
+from gpusched.metadata import SCHEMA, File, Metadata, metadata_in, write_metadata
+from gpusched.metadata import read_metadata as read_metadata
 
-SCHEMA = 1
-METADATA = "metadata.json"
 PARTIAL = ".partial"
 #: suffix of the name of an entry that was moved aside
 ASIDE = "not-a-result"
-#: a larger metadata.json was not written by gpusched
-MAX_METADATA_BYTES = 64 * 1024 * 1024
+
+#: bytes of a file that are read at a time to be hashed
+_PIECE_BYTES = 128 * 1024
 
 _KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 #: name of a partial directory (label, number, pid), or, with `.old`, of the result that it replaces
@@ -52,65 +52,8 @@ class NotCommittable(Exception):
     """The directory holds something that is no file, or is not there any more: the same attempt would end the same."""
 
 
-class File(msgspec.Struct, frozen=True):
-    """Digest and size of a committed file, which `verify` compares."""
-
-    sha256: str
-    bytes: int
-
-
-class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """`metadata.json`. Only `phases`, `seconds` and `trained_at` differ between two runs on the same device type."""
-
-    schema: int = SCHEMA
-    label: str
-    symbol: str
-    start: dt.date
-    end: dt.date
-    workload: str
-    #: the settings that the workload got, its own defaults included
-    workload_settings: Any = None
-    #: hex digest of its code; None: gpusched's own, whose version is among the details
-    workload_code: str | None = None
-    device_type: DeviceType
-    #: UUID of the GPU, or "cpu"
-    device: str
-    #: the UUID that the CUDA driver reported to the window's process; None without a CUDA driver
-    device_seen: str | None = None
-    #: hex digest of all that determines the result, device type included; None if the workload has no fingerprints
-    fingerprint: str | None
-    #: undefined values are None
-    metrics: dict[str, Any]
-    sample_counts: dict[str, int]
-    #: whether the model gives every row of the validation the same prediction; None: not told
-    constant: bool | None = None
-    #: seconds by phase, in order
-    phases: dict[str, float]
-    seconds: float
-    #: UTC
-    trained_at: dt.datetime
-    #: the workload's own entries; they stand beside the others in the file
-    details: dict[str, Any]
-    #: every file of the directory but this one, by its path within it
-    files: dict[str, File] = {}
-
-    def result(self, directory: Path) -> WindowResult:
-        """The report to the supervisor about the result committed in `directory`, whether new or reused."""
-        return WindowResult(
-            artifacts_path=str(directory),
-            metrics=self.metrics,
-            sample_counts=self.sample_counts,
-            fingerprint=self.fingerprint,
-            device_type=self.device_type,
-            device=self.device,
-            phases=self.phases,
-            seconds=self.seconds,
-            constant=self.constant,
-        )
-
-
-#: entries of metadata.json that a workload may not define
-OWN_ENTRIES = frozenset(Metadata.__struct_fields__) - {"details"}
+class NotAsListed(Exception):
+    """A result from elsewhere is not the one that its metadata describes."""
 
 
 class Partial:
@@ -145,15 +88,17 @@ class Partial:
         """Make the directory durable and visible as `<output_dir>/<label>`; return that path.
 
         Raises OSError when it cannot be written, NotCommittable when it holds something other than files and
-        directories, or was removed.
+        directories, or was removed; NotAsListed when the metadata lists files already, and there are others.
         """
         assert self._name is not None
         if not directories.same(self._directory, self._name, self._parent):
             raise NotCommittable("its output directory was removed or replaced: write into the one that is there")
         committed: dict[str, File] = {}
         _sync_files(self._directory, "", committed)
+        if metadata.files and metadata.files != committed:
+            raise NotAsListed("its files are not those that its metadata.json lists")
         metadata = msgspec.structs.replace(metadata, files=dict(sorted(committed.items())))
-        _write_metadata(self._directory, metadata)
+        write_metadata(self._directory, metadata)
         os.fsync(self._directory)
         replaced = self._move_into_place()
         os.fsync(self._output)
@@ -204,15 +149,6 @@ class Partial:
     def _keep(self, name: str, dir_fd: int) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.moved_aside = directories.move_aside(name, dir_fd, ASIDE, self._output, called=self.label)
-
-
-def read_metadata(directory: Path) -> Metadata | None:
-    """The metadata of a committed result, or None if it is missing or unreadable."""
-    try:
-        with directories.opened(directory) as descriptor:
-            return metadata_in(descriptor)
-    except OSError:
-        return None
 
 
 def verify(directory: Path, fingerprints: Collection[str]) -> Metadata | None:
@@ -306,41 +242,27 @@ def _sync_files(directory: int, prefix: str, committed: dict[str, File]) -> None
 
 def _hash_and_sync(name: str, directory: int) -> File:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    with os.fdopen(descriptor, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        digest, size = hashlib.sha256(), 0
+        while piece := os.read(descriptor, _PIECE_BYTES):
+            digest.update(piece)
+            size += len(piece)
         os.fsync(descriptor)
-        return File(sha256=digest, bytes=file.tell())
-
-
-def _write_metadata(directory: int, metadata: Metadata) -> None:
-    entries = msgspec.to_builtins(metadata)
-    details, listed = entries.pop("details"), entries.pop("files")
-    text = msgspec.json.format(msgspec.json.encode(entries | details | {"files": listed}), indent=2) + b"\n"
-    directories.remove(METADATA, directory)  # the workload may have written one
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(METADATA, flags, 0o666, dir_fd=directory), "wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    finally:
+        os.close(descriptor)
+    return File(sha256=digest.hexdigest(), bytes=size)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def metadata_in(directory: int) -> Metadata | None:
-    try:
-        with files.regular(METADATA, directory, follow=True) as file:
-            if os.fstat(file.fileno()).st_size > MAX_METADATA_BYTES:
-                return None
-            entries = msgspec.json.decode(file.read(), type=dict[str, Any])
-        details = {name: entries.pop(name) for name in tuple(entries) if name not in OWN_ENTRIES}
-        return msgspec.convert(entries | {"details": details}, Metadata)
-    except (OSError, msgspec.MsgspecError, RecursionError):
-        return None
+def lies_within(name: str) -> bool:
+    """Whether a path can only lead to something below a directory (links aside)."""
+    return not name.startswith("/") and ".." not in name.split("/")
 
 
 def _is_intact(directory: int, name: str, expected: File) -> bool:
-    if name.startswith("/") or ".." in name.split("/"):
+    if not lies_within(name):
         return False
     try:
         with files.regular(name, directory, follow=True) as file:

@@ -76,13 +76,22 @@ def descended(path: Path, look: Callable[[int], None] = lambda directory: None) 
 
 
 @contextlib.contextmanager
-def made(directory: int, missing: Sequence[str]) -> Iterator[int]:
-    """A descriptor of a directory below an open one; the `missing` directories on the way are made."""
+def made(
+    directory: int, missing: Sequence[str], adapt: Callable[[int], None] = lambda directory: None
+) -> Iterator[int]:
+    """A descriptor of a directory below an open one; the `missing` directories on the way are made.
+
+    `adapt` is called with each that is new.
+    """
     with contextlib.ExitStack() as stack:
         for name in missing:
+            is_new = False
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=directory)
+                is_new = True
             directory = stack.enter_context(opened(name, directory))
+            if is_new:
+                adapt(directory)
         yield stack.enter_context(opened(".", directory))
 
 
@@ -180,6 +189,21 @@ def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:
 
 
 # -- removing ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """A new directory that only this user can open, below TMPDIR or /tmp; it is removed at the end. Raises OSError.
+
+    The standard library's imports ten modules, which stay in every process that is forked afterwards.
+    """
+    place = Path(os.environ.get("TMPDIR") or "/tmp", f"gpusched-{os.urandom(8).hex()}")  # noqa: S108  # new, or refused
+    with opened(place.parent) as parent:
+        os.mkdir(place.name, 0o700, dir_fd=parent)
+        try:
+            yield place
+        finally:
+            remove(place.name, parent)
 
 
 def remove(name: str, dir_fd: int) -> None:

@@ -62,6 +62,15 @@ class ConfigError(GpuschedError):
     """A configuration file, environment variable or flag that cannot be used."""
 
 
+class ReplacementRefused(InputError):
+    """There are results of other parameters in the places of a batch's."""
+
+
+class WouldReplace(ReplacementRefused):
+    problem = "{results} of other parameters in {path} would be replaced"
+    remedy = "give this one another directory with -o, or `--replace` those results"
+
+
 class StoreError(GpuschedError):
     """The durable store cannot be opened or written."""
 
@@ -83,7 +92,7 @@ class StoreNewer(StoreError):
 
 class StoreLocked(StoreError):
     problem = "{path} is in use by {holder}"
-    remedy = "only one supervisor can write a store: stop that one, or talk to it"
+    remedy = "only one supervisor at a time can write a store: wait until that one is done, or stop it"
 
 
 class StoreReplaced(StoreError):

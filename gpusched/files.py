@@ -38,6 +38,25 @@ def regular(name: str, dir_fd: int, *, follow: bool = False) -> Iterator[Buffere
         yield file
 
 
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def write(descriptor: int, content: bytes) -> None:
+    """Write all of `content` to an open file, pipe or socket. Raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def create(path: Path, content: bytes) -> None:
+    """Write a file that no other process has open, which takes half the time of `Path.write_bytes`. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        write(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
 # -- whole files -------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""An output directory as a whole: claim it, find missing results, remove results and left-overs of dead attempts.
+"""An output directory as a whole: claim it, copy results to it, find missing ones, remove results and left-overs.
 
 Only directories that gpusched wrote are removed; `gpusched.artifacts` tells them from everything else.
 """
@@ -8,12 +8,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Collection, Mapping
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
 from gpusched import artifacts, directories, files
 from gpusched.errors import InputError
+from gpusched.metadata import metadata_in
+
+#: bytes that the kernel is asked to copy at a time
+_MOST_BYTES = 1 << 30
 
 
 class OutputInUse(InputError):
@@ -69,6 +75,75 @@ def remove_results(
         with contextlib.suppress(OSError):  # an attempt is writing there
             os.rmdir(artifacts.PARTIAL, dir_fd=output)
     return removed, kept
+
+
+def take_over(
+    source: Path, output_dir: Path, fingerprint: str, *, own: bool = False, guarded: bool = False
+) -> Path | None:
+    """Copy the result at `source` to `<output_dir>/<its label>`, and return that path.
+
+    None if there is no intact result with that fingerprint, if it contains a link, or if it has to be this user's `own`
+    and a part of it is not. Its bytes are copied, or shared
+    by a file system that copies them when one is written to, but no file is linked: two results of one inode would both
+    change with the first program that writes to one of them. Raises OSError, `directories.NotOurs`.
+    """
+    with (
+        directories.opened_output(source.parent, guarded=guarded, make=False) as parent,
+        directories.opened(source.name, parent) as directory,
+    ):
+        metadata = metadata_in(directory)
+        if metadata is None or (metadata.label, metadata.fingerprint) != (source.name, fingerprint):
+            return None
+        listed = {artifacts.METADATA, *metadata.files}
+        if not metadata.files or not directories.holds_only(directory, listed):
+            return None
+        partial = artifacts.Partial(output_dir, metadata.label, guarded=guarded)
+        try:
+            _copy(directory, partial.path, os.geteuid() if own else None)
+            return partial.commit(metadata)
+        except (artifacts.NotCommittable, artifacts.NotAsListed):
+            partial.discard()
+            return None
+        except BaseException:
+            with contextlib.suppress(OSError):  # it is swept later
+                partial.discard()
+            raise
+
+
+def _copy(directory: int, into: Path, owner: int | None) -> None:
+    """Copy the files below an open directory, but no metadata, which is written anew.
+
+    Raises NotAsListed if a file or a directory does not belong to `owner`; None: anybody's will do.
+    """
+    _require(owner, directory)
+    with os.scandir(directory) as entries:
+        held = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in held:
+        if is_directory:
+            (into / name).mkdir()
+            with directories.opened(name, directory) as below:
+                _copy(below, into / name, owner)
+        elif name != artifacts.METADATA:
+            with files.regular(name, directory) as file, (into / name).open("xb") as copy:
+                _require(owner, file.fileno())
+                _copy_bytes(file, copy)
+
+
+def _require(owner: int | None, descriptor: int) -> None:
+    if owner is not None and os.fstat(descriptor).st_uid != owner:
+        raise artifacts.NotAsListed("a part of it belongs to another user")
+
+
+def _copy_bytes(file: BufferedReader, copy: BufferedWriter) -> None:
+    """Copy within the kernel, where the file systems can, which may share the bytes instead."""
+    try:
+        while os.copy_file_range(file.fileno(), copy.fileno(), _MOST_BYTES):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+            raise
+        copy.seek(0)
+        shutil.copyfileobj(file, copy)
 
 
 def sweep_partial(output_dir: Path, *, guarded: bool = False) -> int:

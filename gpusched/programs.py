@@ -11,11 +11,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING, NamedTuple
 
-import anyio
-import anyio.abc
-import msgspec
+if TYPE_CHECKING:
+    import anyio.abc
 
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 Program = subprocess.Popen[bytes]
@@ -23,7 +22,7 @@ Program = subprocess.Popen[bytes]
 _KEPT = 4096
 
 
-class Called(msgspec.Struct, frozen=True):
+class Called(NamedTuple):
     """How a called program ended."""
 
     #: exit status, negative for a signal; None: it was stopped, since it took too long
@@ -80,6 +79,8 @@ def answer(*command: str | os.PathLike[str], within_s: float) -> str | None:
 
 async def call(command: Sequence[str], message: bytes, *, timeout_s: float) -> Called:
     """Call a program with a message on its stdin, and discard its stdout. Its children end with it. Raises OSError."""
+    import anyio  # `start` comes before everything that is slow to import
+
     process = await anyio.open_process(command, stdout=subprocess.DEVNULL, start_new_session=True)
     stderr = bytearray()
     try:
@@ -102,6 +103,8 @@ async def call(command: Sequence[str], message: bytes, *, timeout_s: float) -> C
 
 async def _feed(process: anyio.abc.Process, message: bytes) -> None:
     """Write the message to the program's stdin, which it may have closed without reading."""
+    import anyio
+
     assert process.stdin is not None
     with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
         await process.stdin.send(message)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpusched import artifacts
 from gpusched.errors import InputError
+from gpusched.metadata import Metadata
 
 if TYPE_CHECKING:
     import lightgbm
@@ -54,10 +55,12 @@ def load_results(paths: Source | Iterable[Source]) -> pd.DataFrame:
 
     `paths` is one or several of: a batch's directory, its `teacher_runs.json`, a pattern such as `runs/nifty-*`, or a
     directory below which there are batches' directories. Columns are those of the index, with nested ones flattened:
-    `start` and `end` (datetime64), `validation_auc` and the other metrics, `train_rows` and the other counts. Successes
+    `start` and `end` (datetime64), `validation_auc` and the other metrics, `train_rows` and the other counts. `outcome`
+    and `reason` are those that the commands show, `status` has the older words (`success`, also if reused). Successes
     also have `constant` (whether the model gives every row of the validation the same probability), `rounds`,
     `best_iteration`, `<phase>_seconds`, and the settings under their names in config.toml, such as
-    `lightgbm.num_leaves`. Missing values are NaN, NaT or None. An incomplete last line is left out. Raises NoResults.
+    `lightgbm.num_leaves`, or `workload.alpha` of a workload of one's own. Missing values are NaN, NaT or None. An
+    incomplete last line is left out. Raises NoResults.
     """
     import pandas as pd
 
@@ -109,10 +112,18 @@ def _indexes(source: Source) -> Iterator[Path]:
         matches = sorted(glob.glob(str(path)))  # noqa: PTH207 - of an absolute pattern, too
         if not matches:
             raise NoResults(path=path, why="No such file or directory")
-        found = [index for match in map(Path, matches) for index in (_below(match) if match.is_dir() else [match])]
+        found = [index for match in map(Path, matches) for index in _matched(match)]
     if not found:
         raise NoResults(path=path, why=f"neither it nor a directory below it has a {INDEX}")
     yield from found
+
+
+def _matched(path: Path) -> Iterator[Path]:
+    """The indexes among a pattern's matches: a file only if it can be one, since `runs/*` matches others, too."""
+    if path.is_dir():
+        yield from _below(path)
+    elif path.suffix == Path(INDEX).suffix:
+        yield path
 
 
 def _below(directory: Path) -> Iterator[Path]:
@@ -153,7 +164,7 @@ def _object(line: str) -> dict[str, Any]:
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
     """Flatten a line of the index: metrics become `<part>_<name>`, counts `<part>_rows`."""
     row: dict[str, Any] = {}
-    for name, value in line.items():
+    for name, value in (_words(line) | line).items():
         match name, value:
             case (("date_range" | "parameters"), dict()):
                 row |= value
@@ -172,6 +183,18 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
             case _:
                 row[name] = value
     return row
+
+
+def _words(line: Mapping[str, Any]) -> dict[str, Any]:
+    """`outcome` and `reason` of a line from before 0.2, which has only `status`, `skip_reason` and `error`."""
+    error = line.get("error")
+    kind, message = (error.get("kind"), error.get("message")) if isinstance(error, dict) else (None, None)
+    outcome = line.get("status")
+    if outcome == "success":
+        outcome = "reused" if line.get("reused") else "succeeded"
+    elif kind == "timed_out":
+        return {"outcome": kind, "reason": message}
+    return {"outcome": outcome, "reason": f"{kind}: {message}" if kind else line.get("skip_reason")}
 
 
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +225,16 @@ def _details(row: Mapping[str, Any], batch: Path) -> dict[str, Any]:
         **{f"{phase}_seconds": seconds for phase, seconds in metadata.phases.items()},
         **{_SETTINGS[name]: value for name, value in requested.items() if name in _SETTINGS},
         **{f"lightgbm.{name}": value for name, value in parameters.items()},
+        **_own_settings(metadata),
     }
+
+
+def _own_settings(metadata: Metadata) -> dict[str, Any]:
+    """The settings of a workload that is not gpusched's own, as columns."""
+    settings = metadata.workload_settings
+    if metadata.workload.startswith("gpusched.") or not isinstance(settings, Mapping):
+        return {}
+    return {f"workload.{name}": value for name, value in settings.items()}
 
 
 # -- from a row to its files -------------------------------------------------------------------------------------------

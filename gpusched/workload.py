@@ -22,6 +22,9 @@ Its module may also define
   raises `NoData` or `BadData` for a symbol none of whose windows can be trained; any other exception says nothing about
   the data, and the windows run. It may also return a list of `WindowSurvey`. In a sweep it is called for each point,
   with the settings there; the tasks of one symbol have one dict `shared`;
+- `inputs(task: Task) -> Iterable[str | Path]`: the files below the data root that the windows of `task.symbol` read,
+  absolute or relative to it. Where nodes of a cluster share no files with the supervisor, these are sent to them: it is
+  called there once for each symbol and each settings. Without it, they are `<SYMBOL>/**` and `<SYMBOL>.*`;
 - `warm_up(device_type: DeviceType) -> Trial`: try whether windows can be trained on the one GPU that the process sees.
   It is called in a separate process, once for each model of GPU, before its slots open; kernels that it leaves in the
   driver's cache are ready for the windows. Without this function, a GPU is assumed to work;

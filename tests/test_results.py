@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,6 +49,16 @@ def test_one_row_for_each_window(tmp_path: Path) -> None:
     assert str(frame["started_at"].dt.tz) == "UTC"
 
 
+def test_lines_of_every_version_have_the_words_of_the_commands(tmp_path: Path) -> None:
+    lines = (
+        SUCCESS, SUCCESS | {"reused": True}, FAILED, FAILED | {"error": {"kind": "timed_out", "message": "after 5 s"}},
+        SUCCESS | {"status": "skipped", "skip_reason": "no data"}, SUCCESS | {"outcome": "x", "reason": "newer"},
+    )  # fmt: skip
+    frame = gpusched.load_results(write(tmp_path, *lines))
+    assert list(frame["outcome"]) == ["succeeded", "reused", "failed", "timed_out", "skipped", "x"]
+    assert list(frame["reason"].fillna("")) == ["", "", "x: no", "after 5 s", "no data", "newer"]
+
+
 def test_what_is_told_of_the_data_is_text(tmp_path: Path) -> None:
     notes = [{"kind": "jumps", "text": "÷ 4"}, {"kind": "gaps", "text": "1 day missing"}]
     frame = gpusched.load_results(write(tmp_path, SUCCESS | {"data_notes": notes}, SUCCESS))
@@ -59,6 +70,14 @@ def test_settings_are_columns(tmp_path: Path) -> None:
     frame = gpusched.load_results(write(tmp_path, SUCCESS | {"settings": {"workload.alpha": 0.1}}, SUCCESS))
     assert frame["workload.alpha"].iloc[0] == 0.1
     assert frame["workload.alpha"].isna().iloc[1]
+
+
+def test_all_settings_of_a_workload_of_ones_own_are_columns(tmp_path: Path) -> None:
+    task = msgspec.structs.replace(window_task(tmp_path, symbol="S"), settings={"alpha": 0.1, "layers": [3, 2]})
+    job = WindowJob(workload="tests.worker.workloads:two_files", task=task, output_dir=str(tmp_path / "out"))
+    run_window(job, ignore)
+    (row,) = gpusched.load_results(write(tmp_path / "out", SUCCESS | {"window_label": task.label})).to_dict("records")
+    assert (row["workload.alpha"], row["workload.layers"]) == (0.1, [3, 2])
 
 
 def test_the_file_itself_may_be_named_and_may_be_growing(tmp_path: Path) -> None:
@@ -88,6 +107,10 @@ def test_several_batches_are_one_frame(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     assert batches("runs/*/c") == ["runs/more/c"]
+    (tmp_path / "runs" / "symbols.txt").write_text("AAPL\n")
+    assert batches("runs/*") == ["runs/a", "runs/b", "runs/more/c"]
+    with pytest.raises(NoResults, match="nor a directory below it"):
+        batches("runs/*.txt")
     with pytest.raises(NoResults, match="nor a directory below it"):
         batches([tmp_path / "runs", tmp_path / "empty"])
     with pytest.raises(NoResults, match="No such file"):

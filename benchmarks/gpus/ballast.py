@@ -1,7 +1,7 @@
-"""`python -m benchmarks.gpus.ballast LEAVE_MIB SECONDS [DELAY_S]`: takes a card's memory except LEAVE_MIB, for SECONDS.
+"""`python -m benchmarks.gpus.ballast LEAVE_MIB SECONDS [FILE]`: takes a card's memory except LEAVE_MIB, for SECONDS.
 
-It prints `ready` once it has the memory, and goes on taking memory that others free. Its context alone keeps everybody
-else off a card in EXCLUSIVE_PROCESS mode.
+It waits until something is written to FILE, prints `ready` once it has the memory, and goes on taking memory that
+others free. Its context alone keeps everybody else off a card in EXCLUSIVE_PROCESS mode.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
@@ -16,8 +17,9 @@ MIB = 1 << 20
 PIECES = (4096, 512, 64, 8, 2)
 
 
-def main(leave_mib: int, seconds: float, delay_s: float = 0.0) -> int:
-    time.sleep(delay_s)
+def main(leave_mib: int, seconds: float, file: Path | None = None) -> int:
+    while file is not None and not (file.exists() and file.stat().st_size):
+        time.sleep(0.01)
     try:
         cuda: Any = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -57,4 +59,4 @@ def _take(cuda: Any, leave_mib: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), *map(float, sys.argv[2:])))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), *map(Path, sys.argv[3:])))

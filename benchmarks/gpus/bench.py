@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,10 +35,28 @@ SYMBOLS: dict[Interval, tuple[int, int]] = {"1d": (36, 1), "5m": (12, 75)}
 RUN_S = 90.0
 #: seconds: no part begins with fewer left
 LEAST_S = 15.0
+#: exit code of a command whose time was up
+TIMED_OUT = 124
+#: the name of the one symbol whose bars all twins have
+ORIGINAL = "SYM00"
+#: where NVIDIA's OpenCL driver may be on a machine that has no file in /etc/OpenCL/vendors
+OPENCL_DRIVERS = tuple(
+    Path(directory, "libnvidia-opencl.so.1")
+    for directory in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64")
+)
 
 
 class OutOfTime(Exception):
     """The deadline is too near for another measurement."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A batch to run: its symbols file, beside which its data are, and its bars."""
+
+    symbols: Path
+    interval: Interval
+    end: dt.date = END
 
 
 @dataclass(frozen=True)
@@ -60,20 +81,51 @@ class Run:
     nvml: dict[str, Any] = field(default_factory=dict)
     #: the end of its output, if it failed
     error: str = ""
+    #: it was ended because its time was up
+    timed_out: bool = False
 
     def object(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Bench:
-    """Runs commands in `directory` until the deadline; `more` are settings for each of them, as `key=value`."""
+    """Runs commands in `directory` until the deadline; `more` are settings for each of them, as `key=value`.
 
-    def __init__(self, directory: Path, devices: Sequence[Device], deadline_s: float, more: Iterable[str] = ()) -> None:
+    `opencl` is a directory with a LightGBM that has OpenCL, for where the installed one has CUDA instead.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        devices: Sequence[Device],
+        deadline_s: float,
+        more: Iterable[str] = (),
+        opencl: Path | None = None,
+    ) -> None:
         self.directory = directory
         self.devices = devices
-        self.environment: dict[str, str] = {}
+        # the benchmarks' own programs are started in another directory
+        here = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+        self._environment = {"PYTHONPATH": path}
+        self._for_opencl = {} if opencl is None else {"PYTHONPATH": os.pathsep.join((str(opencl.absolute()), path))}
         self._deadline = time.monotonic() + deadline_s
         self._more = tuple(more)
+
+    def environment(self, device: DeviceChoice) -> dict[str, str]:
+        """The environment in which LightGBM has this device type, if any LightGBM here has."""
+        return {**os.environ, **self._environment, **(self._opencl() if device == "gpu" else {})}
+
+    def _opencl(self) -> dict[str, str]:
+        driver = next((path for path in OPENCL_DRIVERS if path.exists()), None)
+        if driver is None or any(Path("/etc/OpenCL/vendors").glob("*nvidia*")):
+            return self._for_opencl
+        vendors = self.directory / "vendors"
+        vendors.mkdir(exist_ok=True)
+        (vendors / "nvidia.icd").write_text(f"{driver}\n")
+        return {**self._for_opencl, "OCL_ICD_VENDORS": str(vendors), "OPENCL_VENDOR_PATH": str(vendors)}
+
+    # -- the time that is left -----------------------------------------------------------------------------------------
 
     def left(self) -> float:
         return self._deadline - time.monotonic()
@@ -84,19 +136,40 @@ class Bench:
             raise OutOfTime
         return min(wanted, self.left())
 
+    @contextlib.contextmanager
+    def share(self, part: float) -> Iterator[None]:
+        """Leave only this part of the seconds that are left to the commands inside, but enough for one of them."""
+        deadline = self._deadline
+        self._deadline = min(deadline, time.monotonic() + max(2 * LEAST_S, part * self.left()))
+        try:
+            yield
+        finally:
+            self._deadline = deadline
+
+    # -- batches -------------------------------------------------------------------------------------------------------
+
     def output(self, name: str) -> Path:
         return self.directory / "out" / name
 
-    def symbols_file(self, interval: Interval, count: int) -> Path:
-        """The first `count` symbols; their data is written once."""
+    def batch(self, interval: Interval, count: int) -> Work:
+        """The windows of the first `count` symbols; their data are written once."""
         place = self.directory / interval
         many, bars = SYMBOLS[interval]
         if not place.exists():
             write_batch(place, symbol_count=many, interval=interval, bars_per_day=bars)
-        names = (place / "symbols.txt").read_text().split()[:count]
-        path = place / f"symbols-{len(names)}.txt"
-        path.write_text("".join(f"{name}\n" for name in names))
-        return path
+        return _first(place, (place / "symbols.txt").read_text().split(), count, interval)
+
+    def twins(self, interval: Interval, count: int) -> Work:
+        """One and the same window `count` times: the first one of symbols that have the same bars."""
+        place = self.directory / f"twins-{interval}"
+        names = [f"TWIN{number:02d}" for number in range(count)]
+        end = START + dt.timedelta(days=WINDOW_DAYS - 1)
+        if not place.exists():
+            bars = SYMBOLS[interval][1]
+            write_batch(place, symbol_count=1, end=end, interval=interval, bars_per_day=bars)
+        for name in names:
+            shutil.copytree(place / "data" / ORIGINAL, place / "data" / name, dirs_exist_ok=True)
+        return replace(_first(place, names, count, interval), end=end)
 
     def options(self, interval: Interval) -> list[str]:
         given = [f"cache.dir={self.directory / 'cache'}", *self._more]
@@ -104,12 +177,13 @@ class Bench:
         flags = [f"--{name}={value}" for name, value in settings(interval).items()] if is_built_in else []
         return [*flags, *(text for setting in given for text in ("--set", setting))]
 
-    def asked(self, interval: Interval, symbols: int, device: DeviceChoice) -> list[str]:
+    def asked(self, work: Work, device: DeviceChoice) -> list[str]:
         """The arguments of `plan`, `run` and `bench` that describe a batch."""
-        path = self.symbols_file(interval, symbols)
-        dates = ("--start", str(START), "--end", str(END), "--window-days", str(WINDOW_DAYS))
-        where = ("--data-root", str(path.parent / "data"), "--device", device)
-        return [str(path), *where, *dates, *self.options(interval)]
+        dates = ("--start", str(START), "--end", str(work.end), "--window-days", str(WINDOW_DAYS))
+        where = ("--data-root", str(work.symbols.parent / "data"), "--device", device)
+        return [str(work.symbols), *where, *dates, *self.options(work.interval)]
+
+    # -- commands ------------------------------------------------------------------------------------------------------
 
     def launcher_environment(self) -> dict[str, str]:
         """The environment of gpusched's own launcher: the kernel caches, and whether processors pass for GPUs."""
@@ -117,59 +191,73 @@ class Bench:
         return launcher_environment(load(flags=[(key, value, "--set") for key, _, value in pairs]).config)
 
     def call(
-        self, command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
+        self, command: Sequence[str], seconds: float, device: DeviceChoice, more: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in a session of its own, all of which is ended when its time is up (then code 124)."""
+        """Run a command in a session of its own, all of which is ended when its time is up (then code `TIMED_OUT`).
+
+        `device` and `more` make its environment. Raises OutOfTime.
+        """
+        limit_s = self.seconds(seconds)
         with subprocess.Popen(
             command,
             cwd=self.directory,
-            env={**os.environ, **self.environment, **(environment or {})},
+            env={**self.environment(device), **(more or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         ) as process:
             try:
-                out, err = process.communicate(timeout=self.seconds(seconds))
+                out, err = process.communicate(timeout=limit_s)
                 return subprocess.CompletedProcess(command, process.returncode, out, err)
-            except (subprocess.TimeoutExpired, OutOfTime):
+            except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGTERM)
+            except BaseException:  # Ctrl-C, which a session of its own does not get
+                os.killpg(process.pid, signal.SIGTERM)
+                raise
             try:
                 out, err = process.communicate(timeout=10)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 out, err = process.communicate()
-            return subprocess.CompletedProcess(command, 124, out, err)
+            return subprocess.CompletedProcess(command, TIMED_OUT, out, f"{err}\nended after {limit_s:.0f} s")
 
-    def gpusched(self, *arguments: str, seconds: float = RUN_S) -> subprocess.CompletedProcess[str]:
-        return self.call([sys.executable, "-m", "gpusched", *arguments], seconds)
+    def gpusched(
+        self, *arguments: str, device: DeviceChoice, seconds: float = RUN_S
+    ) -> subprocess.CompletedProcess[str]:
+        return self.call([sys.executable, "-m", "gpusched", *arguments], seconds, device)
 
     def run(
         self,
         name: str,
+        work: Work,
         device: DeviceChoice,
         slots: int | str,
         *,
-        interval: Interval = "1d",
-        symbols: int = 36,
-        more: Sequence[str] = (),
+        seconds: float = RUN_S,
         watch: Watch | None = None,
     ) -> Run:
         """Run `gpusched run` with `slots` on each device, or in all on the processors. Raises OutOfTime."""
-        seconds = self.seconds(RUN_S)
         where = ["--workers", str(slots)] if device == "cpu" else ["--set", f"devices.slots={slots}"]
         output = self.output(name)
         began = time.monotonic()
         with watch or Watch(self.devices) as watch:
             done = self.gpusched(
-                "run", *self.asked(interval, symbols, device), "-o", str(output), "--json", *where, *more,
-                seconds=seconds,
-            )  # fmt: skip
+                "run", *self.asked(work, device), "-o", str(output), "--json", *where, device=device, seconds=seconds
+            )
         took = time.monotonic() - began
         error = (done.stderr or done.stdout)[-600:].strip() if done.returncode else ""
-        found = Run(name, device, slots, 0, took, 0.0, error=error, nvml=watch.summary())
+        found = Run(
+            name, device, slots, 0, took, 0.0, error=error, nvml=watch.summary(), timed_out=done.returncode == TIMED_OUT
+        )
         attempts = attempts_of(output)
         return _measured(found, attempts) if attempts else found
+
+
+def _first(place: Path, names: Sequence[str], count: int, interval: Interval) -> Work:
+    path = place / f"symbols-{count}.txt"
+    path.write_text("".join(f"{name}\n" for name in names[:count]))
+    return Work(path, interval)
 
 
 def attempts_of(output: Path) -> list[AttemptLine]:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpus.contexts JOB.json --type cuda --device GPU-… --at-once 1,4,16
 
-Prints one JSON object: for each number at once, the median milliseconds of each step and the megabytes of a process.
+Prints a JSON object, anew after each number at once: for each, the median milliseconds of each step and the megabytes
+of a process.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> int:
             rounds = REPEAT if count == 1 else 1
             told = [steps for _ in range(rounds) for steps in _at_once(count, job, Path(directory))]
             found[f"{count} at once"] = _summary(told)
-    print(json.dumps(found))
+            print(json.dumps(found), flush=True)
     return 0
 
 
@@ -103,7 +104,7 @@ def _child(job: WindowJob, output: Path, go: int, tell: int) -> NoReturn:
         steps["window_mb"] = own_megabytes(job.task.device)
         steps["all"] = round(1000 * (time.perf_counter() - began), 1)
     except BaseException as error:  # it is reported, and this process ends
-        steps = {"error": f"{type(error).__name__}: {error}"[:300]}
+        steps["error"] = f"{type(error).__name__}: {error}"[:300]
     os.write(tell, json.dumps(steps).encode())
     os._exit(0)
 
@@ -141,7 +142,7 @@ def _train(device_type: DeviceType) -> None:
     x = np.random.default_rng(0).normal(size=(120, 15))
     params = {"objective": "binary", "device_type": device_type, "num_threads": 1, "verbosity": -1}
     if device_type != "cpu":
-        params["gpu_device_id"] = 0
+        params |= {"gpu_device_id": 0, "gpu_use_dp": True}  # the kernels of windows
     lightgbm.train(params, lightgbm.Dataset(x, x[:, 0] > 0), num_boost_round=2)
 
 
@@ -163,15 +164,13 @@ def own_megabytes(device_id: str) -> float | None:
 
 
 def _summary(told: list[dict[str, Any]]) -> dict[str, Any]:
-    good = [steps for steps in told if "error" not in steps]
-    names = dict.fromkeys(name for steps in good for name in steps)
+    errors = [error for steps in told if (error := steps.pop("error", None)) is not None]
     medians = {
         name: round(statistics.median(numbers), 2)
-        for name in names
-        if (numbers := [steps[name] for steps in good if steps.get(name) is not None])
+        for name in dict.fromkeys(name for steps in told for name in steps)
+        if (numbers := [steps[name] for steps in told if steps.get(name) is not None])
     }
-    errors = sorted({steps["error"] for steps in told if "error" in steps})
-    return {"processes": len(told), "median": medians, **({"errors": errors[:3]} if errors else {})}
+    return {"processes": len(told), "failed": len(errors), "median": medians, "errors": sorted(set(errors))[:3]}
 
 
 if __name__ == "__main__":

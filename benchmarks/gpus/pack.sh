@@ -10,10 +10,8 @@ set -euo pipefail
 folder=${1:?usage: pack.sh FOLDER}
 version=${PYTHON_VERSION:-3.12}
 arch=${ARCH:-90-real}
-here=$(cd "$(dirname "$0")" && pwd)
-lightgbm=$(sed -n 's/.*LIGHTGBM = "\(.*\)"/\1/p' "$here/proof.py")
-lightgbm=${lightgbm:-4.7.0}
-mkdir -p "$folder"/{packages,opencl,cuda}
+lightgbm=4.7.0
+mkdir -p "$folder"/{packages,opencl,cuda,nccl}
 
 # What gpusched and the proof import there; numpy, pandas and scipy are taken to be on the machine.
 python3 -m pip download -q --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
@@ -37,4 +35,16 @@ else
         -C cmake.define.USE_CUDA=ON -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$arch" \
         -C cmake.define.BUILD_WITH_SHARED_NCCL=ON -C "cmake.define.NCCL_ROOT=$nccl" "lightgbm==$lightgbm"
 fi
+
+# The CUDA build is linked with NCCL, which a single GPU never calls: an empty library that has the names will do there.
+library=$(mktemp)
+python3 - "$folder"/cuda/*.whl >"$library" <<'PY'
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    (name,) = (name for name in wheel.namelist() if name.endswith("/lib_lightgbm.so"))
+    sys.stdout.buffer.write(wheel.read(name))
+PY
+nm -D --undefined-only "$library" | sed -n 's/.* U \(nccl[A-Za-z]*\)$/int \1(void) { return 1; }/p' |
+    cc -shared -fPIC -x c -Wl,-soname,libnccl.so.2 -o "$folder/nccl/libnccl.so.2" -
+rm -f "$library"
 du -sh "$folder"

@@ -16,9 +16,11 @@ p { margin: 4px 0; overflow-wrap: anywhere; }
 .tile .counts b { display: inline; font-size: 17px; color: inherit; }
 .tile .counts { display: block; color: inherit; font-size: 14px; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 0 28px; }
+.worth { display: grid; grid-template: auto 1fr / minmax(0, 1fr) minmax(0, 1fr); gap: 0 28px; }
+.worth > .tall { grid-row: span 2; }
 .few { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 6px 10px; }
 svg { width: 100%; height: auto; display: block; font-family: system-ui, sans-serif; }
-.pair svg { max-width: 620px; }
+.pair svg, .worth svg { max-width: 620px; }
 .pair > svg { max-width: 420px; }
 table { border-collapse: collapse; font-size: 13px; width: 100%; }
 th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #e4e7eb; vertical-align: top;
@@ -26,6 +28,7 @@ th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #e4
 th { overflow-wrap: normal; }
 .plain td:first-child, .reasons td:first-child, .reasons td:nth-child(2) { white-space: nowrap; }
 .scroll { overflow: auto; max-height: 640px; }
+.scroll td { white-space: nowrap; }
 .heat { width: auto; font-variant-numeric: tabular-nums; }
 .heat th, .heat td { padding: 2px 6px; white-space: nowrap; border: 1px solid #fff; font-size: 12px; }
 .heat td { text-align: center; min-width: 34px; }
@@ -41,6 +44,7 @@ th { overflow-wrap: normal; }
 #windows th { cursor: pointer; white-space: nowrap; position: sticky; top: 0; background: #fff; }
 #windows td { white-space: nowrap; font-variant-numeric: tabular-nums; }
 #windows button { font: inherit; margin: 8px 0; }
+@media (max-width: 760px) { .worth { display: block; } }
 @media (max-width: 500px) { body { padding: 0 10px 32px; } .tile b { font-size: 22px; } }
 """
 

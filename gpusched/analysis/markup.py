@@ -6,7 +6,7 @@ import datetime as dt
 import html
 from collections.abc import Iterable, Sequence
 
-from gpusched.client.drawing.text import clean
+from gpusched.client.drawing.plain import clean
 
 
 def text(raw: str) -> str:

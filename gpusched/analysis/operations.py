@@ -23,6 +23,7 @@ from gpusched.core.model import DataNotes, Slot
 from gpusched.core.samples import Sample
 from gpusched.core.states import Cancelled, Finished, Queued, Skipped, Starting
 from gpusched.core.statuses import OUTCOMES, words
+from gpusched.core.totals import flat
 from gpusched.errors import InputError
 from gpusched.protocol import ResultLine
 
@@ -36,8 +37,8 @@ GAP = 3
 HOVER_CHARS = 300
 #: ends of windows at which the remaining time is drawn
 MOST_ENDS = 500
-#: pixels of a row of the timeline, and of the rest of a figure
-ROW, FRAME = 22, 150
+#: pixels of a row of the timeline, of a figure of readings below it, and of the rest of a figure
+ROW, READ, FRAME = 22, 130, 150
 #: zoomed by dragging, set back by a double click
 _INTERACTION = '{"displayModeBar": false, "responsive": true}'
 
@@ -70,15 +71,17 @@ def timeline(report: Report) -> str:
     if not bars and not samples:
         return ""
     slots = sorted({bar.slot for bar in bars})
-    names = {slot: f"{slot.index} {text(device_name(slot.device_id))}" for slot in slots}
+    names = {slot: _title(slot) for slot in slots}
     height = max(6, len(names)) * ROW
+    # A batch that is over before a device is read has nothing but its windows.
+    parts = 3 if samples else 1
     figure = make_subplots(
-        rows=3,
+        rows=parts,
         cols=1,
         shared_xaxes=True,
         vertical_spacing=0.07,
-        row_heights=[height, 130, 130],
-        subplot_titles=("windows by slot", "use, %", "memory, GiB"),
+        row_heights=[height, READ, READ][:parts],
+        subplot_titles=("windows by slot", "use, %", "memory, GiB")[:parts],
     )
     for kind in (*OUTCOMES, RETRIED):
         if drawn := [bar for bar in bars if bar.kind == kind]:
@@ -113,22 +116,43 @@ def timeline(report: Report) -> str:
     figure.update_xaxes(type="date", tickangle=0)
     order = {"categoryorder": "array", "categoryarray": list(names.values())}
     figure.update_yaxes(row=1, col=1, autorange="reversed", type="category", **order)
-    figure.update_yaxes(row=2, col=1, range=[0, 105])
-    figure.update_yaxes(row=3, col=1, rangemode="tozero")
+    if samples:
+        figure.update_yaxes(row=2, col=1, range=[0, 105])
+        figure.update_yaxes(row=3, col=1, rangemode="tozero")
     figure.update_annotations(x=0, xanchor="left", font_size=12)
     figure.update_layout(barmode="overlay", bargap=0.15, hovermode="closest")
-    return _drawn("timeline", figure, height + 260 + FRAME)
+    return _drawn("timeline", figure, height + READ * (parts - 1) + FRAME)
+
+
+def _row(number: int | None, device_id: str, node: str) -> Slot:
+    """The row of a slot; windows of a node that ran before one was free there share a row."""
+    return Slot(number if number is not None else -1 if node else 0, device_id, node)
+
+
+def _title(slot: Slot) -> str:
+    """A row in words."""
+    device = text(device_name(slot.device_id, slot.node))
+    return device if slot.waits else f"{slot.index} {device}"
 
 
 def _bars(report: Report) -> Iterator[_Bar]:
-    for line in report.results:
+    for line in _of_this_batch(report.results):
         if line.started_at is not None and line.ended_at is not None:
-            slot = Slot(line.slot or 0, line.device or "")
+            slot = _row(line.slot, line.device or "", line.node)
             yield _bar(line.status, slot, line.started_at, line.ended_at, line.key.label, line.reason)
     for label, attempt in report.retried:
-        if attempt.ended_at is not None:
+        if attempt.ended_at is not None and (attempt.started_at is not None or not attempt.slot.waits):
             began, why = attempt.started_at or attempt.placed_at, attempt.message or attempt.ending
-            yield _bar(RETRIED, attempt.slot, began, attempt.ended_at, label, why)
+            slot = _row(attempt.slot.number, attempt.slot.device_id, attempt.slot.node)
+            yield _bar(RETRIED, slot, began, attempt.ended_at, label, why)
+
+
+def _of_this_batch(results: Sequence[ResultLine]) -> list[ResultLine]:
+    """The results without the times of earlier trainings, unless nothing was launched by this batch."""
+    if not any(line.started_at is not None and line.status != "reused" for line in results):
+        return [*results]
+    untimed = {"started_at": None, "ended_at": None}
+    return [msgspec.structs.replace(line, **untimed) if line.status == "reused" else line for line in results]
 
 
 def _bar(kind: str, slot: Slot, began: float, ended: float, label: str, reason: str | None) -> _Bar:
@@ -170,7 +194,7 @@ def remaining_time(results: Sequence[ResultLine]) -> str:
     """At the end of each launched window, the remaining time that live screens showed, and the true one."""
     import plotly.graph_objects as go
 
-    moves = sorted(_moves(results), key=lambda move: move.at)
+    moves = sorted(_moves(_of_this_batch(results)), key=lambda move: move.at)
     ends = [move.at for move in moves if isinstance(move.old, Starting)]
     if len(ends) < 3:
         return ""
@@ -267,15 +291,8 @@ def about_data(notes: DataNotes) -> str:
 def configuration(report: Report) -> str:
     asked = msgspec.to_builtins(report.spec)
     asked["symbols"] = f"{len(report.spec.symbols)}: {', '.join(report.spec.symbols)}"
-    rows = [*report.versions.items(), *_flat(asked)]
+    rows = [*report.versions.items(), *flat(asked)]
     return f"<details><summary>{len(rows)} values</summary>{table(('', ''), rows)}</details>"
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = []
-    for name, inner in value.items():
-        rows += _flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else [(prefix + name, inner)]
-    return rows
 
 
 _LINES = ("#3b6fb6", "#c46a1b", "#2f9e6e", "#a04fb0", "#c4373a", "#6b6f76", "#13889b", "#8a6d1f")

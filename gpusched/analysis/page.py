@@ -54,10 +54,12 @@ def page(report: Report, comparison: Comparison | None = None) -> str:
 def _quality(report: Report, metric: str, scored: Sequence[Scored]) -> list[Section]:
     results = report.results
     evidence, ranked = gather(results), quality.by_symbol(scored, metric)
-    left = quality.distribution(scored, metric) + _titled("Importance of features", quality.importances(evidence))
-    right = quality.ranking(ranked, metric)
+    # In the order of a narrow page; on a wide one the ranking stands beside the other two.
+    distribution, ranking = quality.distribution(scored, metric), quality.ranking(ranked, metric)
+    importances = _titled("Importance of features", quality.importances(evidence))
+    worth = f"<div>{distribution}</div><div class=tall>{ranking}</div><div>{importances}</div>"
     return [
-        (f"{metric} of all windows, and by symbol", f"<div class=pair><div>{left}</div><div>{right}</div></div>"),
+        (f"{metric} of all windows, and by symbol", f"<div class=worth>{worth}</div>"),
         ("Points of the sweep", quality.points(scored, metric, report.spec.points)),
         (f"{metric} by symbol and window", quality.heat_map(results, metric)),
         (f"{metric} over time", quality.courses(ranked, metric)),

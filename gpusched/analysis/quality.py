@@ -67,8 +67,11 @@ def distribution(scored: Sequence[Scored], metric: str) -> str:
     if len(values) + len(flat) < 2:
         return ""
     middle = statistics.median([*values, *flat])
-    note = f"<p class=hint>Grey: the {len(flat)} models that predict a constant</p>" if flat else ""
-    return charts.histogram(values, flat, (middle, f"median {middle:.3f}"), metric, centre=centre_of(metric)) + note
+    centre = centre_of(metric)
+    notes = [] if centre is None else [f"{centre:g} is what guessing has: blue windows are better, orange ones worse"]
+    notes += [f"grey: {len(flat)} models that predict a constant, which measures nothing"] if flat else []
+    hint = f"<p class=hint>{'; '.join(notes).capitalize()}</p>" if notes else ""
+    return charts.histogram(values, flat, (middle, f"median {middle:.3f}"), metric, centre=centre) + hint
 
 
 # -- by symbol ---------------------------------------------------------------------------------------------------------
@@ -238,8 +241,9 @@ def predictions(evidence: Evidence) -> str:
         drawn.append(charts.square([(curve, charts.ABOVE)], [], "share of false alarms", "share of hits"))
     rows = len(evidence.labels)
     hint = (
-        f"<p class=hint>{rows:,} validation rows of {evidence.read:,} of {evidence.windows:,} windows, together. The"
-        " area of a dot grows with its rows</p>"
+        f"<p class=hint>{rows:,} validation rows of {evidence.read:,} of {evidence.windows:,} windows, together. Left:"
+        " on the dashed line, what is predicted comes true as often as it says; the area of a dot grows with its rows."
+        " Right: above the line, labels of 1 are ranked higher than guessing would</p>"
     )
     return f"{hint}<div class=pair>{''.join(drawn)}</div>"
 

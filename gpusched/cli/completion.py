@@ -102,7 +102,9 @@ def _targets(daemon: Connection, prefix: str) -> Iterator[str]:
 
 
 def _devices(daemon: Connection, prefix: str) -> Iterator[str]:
-    for device in daemon.devices():
+    devices = daemon.devices()
+    yield from sorted({device.device.host for device in devices} - {""})
+    for device in devices:
         yield device.device.id
 
 

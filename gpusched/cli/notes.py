@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from gpusched.client.drawing.listing import on_terminal
 from gpusched.core.model import DataNotes
-from gpusched.core.worth import constants_note
-from gpusched.protocol import BatchDetail
+from gpusched.core.worth import constants_note, imports_note
+from gpusched.protocol import BatchDetail, ResultLine
 
 
 def notes_object(notes: DataNotes) -> dict[str, Any]:
@@ -25,13 +26,19 @@ def print_notes(notes: DataNotes) -> None:
 
     console = render.open_console(stderr=not on_terminal())
     for line in ("", "About the data", *(f"  {line}" for line in render.notes_lines(notes))):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)  # a terminal breaks lines within words
 
 
-def print_worth(detail: BatchDetail) -> None:
-    """Print how many models predict a constant, if any, where `print_notes` prints."""
+def print_worth(detail: BatchDetail, results: Iterable[ResultLine] = ()) -> None:
+    """Print how many models predict a constant, and of the first window that imports for longer than it trains.
+
+    Where `print_notes` prints; nothing if there are none.
+    """
     models = detail.batch.counts.get("succeeded", 0) + detail.batch.counts.get("reused", 0)
-    if note := constants_note(detail.batch.constants, models, detail.spec):
-        from gpusched.client.drawing import terminal as render
+    slow = (imports_note(detail.spec, line.key.label, line.phases, line.seconds) for line in results)
+    for note in (constants_note(detail.batch.constants, models, detail.spec), next(filter(None, slow), "")):
+        if note:
+            from gpusched.client.drawing import terminal as render
 
-        render.open_console(stderr=not on_terminal()).print(note, style="yellow", soft_wrap=True)
+            console = render.open_console(stderr=not on_terminal())
+            console.print(note, style="yellow", soft_wrap=not console.is_terminal)

@@ -17,6 +17,7 @@ def status_object(batch: BatchStatus) -> dict[str, Any]:
     return batch_object(batch.id, batch.output_dir, totals(batch.counts), seconds) | {
         "state": batch.state,
         "held_reason": batch.held_reason,
+        **({"waits": batch.waits} if batch.waits else {}),
         "waiting": tally(batch.counts, WAITING),
         "running": tally(batch.counts, ACTIVE),
         "submitted_at": batch.submitted_at,

@@ -6,13 +6,13 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
-from rich.console import Console
 
 from gpusched.cli.notes import notes_object
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
-from gpusched.client.drawing.terminal import RunScreen, summary
+from gpusched.client.drawing.plain import QuietScreen
 from gpusched.client.views.batch import BatchView
 from gpusched.config import run_state_dir
 from gpusched.core.events import Update
@@ -22,6 +22,11 @@ from gpusched.errors import INTERRUPTED
 from gpusched.runs.run import Interrupted, Planned, Run, RunSummary, Surveyed
 from gpusched.supervisor.followers import News, Noted
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gpusched.client.drawing.terminal import RunScreen
+
 _INTERRUPTED = {
     1: "Draining: the running windows may finish, no other starts; interrupt again to stop them.",
     2: "Stopping the running windows.",
@@ -29,19 +34,25 @@ _INTERRUPTED = {
 
 
 class Onlooker:
-    """Follows a run. `as_json`: its result is printed as an object, and nothing else on stdout.
+    """Follows a run. `console` is on stdout; None: the result is printed there as an object, and nothing else.
 
     `advises`: it ends with the commands that look at the results.
     """
 
-    def __init__(self, run: Run, console: Console, errors: Console, *, as_json: bool, advises: bool = True) -> None:
+    screen: RunScreen | QuietScreen
+
+    def __init__(self, run: Run, console: Console | None, *, advises: bool = True) -> None:
         self._advises = advises
         self._run = run
         self._console = console
-        self._as_json = as_json
         self._view = BatchView()
         self._plan: Plan | None = None
-        self.screen = RunScreen(errors if as_json else console, self._view, quiet=as_json)
+        if console is None:
+            self.screen = QuietScreen(self._view)
+        else:
+            from gpusched.client.drawing.terminal import RunScreen  # rich, which a run for a program can do without
+
+            self.screen = RunScreen(console, self._view)
         #: functions that show a note: also that of the `top` screen, while it is open
         self._shown: list[Callable[[str], None]] = [self.screen.note]
 
@@ -62,8 +73,11 @@ class Onlooker:
 
     async def watch(self, socket: Path, over: anyio.Event) -> None:
         """Look at the run in `top` until it is left or the run is over."""
+        from gpusched.client.drawing.terminal import RunScreen
         from gpusched.client.top.app import Top
 
+        assert self._console is not None
+        assert isinstance(self.screen, RunScreen)
         with self.screen.paused():
             top = Top(self._console, socket, words=f"gpusched run, {self._run.output_dir}")
             self._shown.append(top.say)
@@ -73,11 +87,13 @@ class Onlooker:
     def conclude(self, ended: RunSummary) -> int:
         """Print how the run ended; return the exit code. Raises NothingToTrain."""
         view, plan, totals = self._view, self._plan, self._view.totals()
-        if self._as_json:
+        if self._console is None:
             object = batch_object(ended.batch_id, str(ended.output_dir), totals, ended.seconds)
             object |= refused_object(view.every_refusal()) | notes_object({} if plan is None else plan.notes)
             print(json.dumps(object))  # noqa: T201
         else:
+            from gpusched.client.drawing.summary import summary
+
             logs_dir = run_state_dir(self._run.config, ended.output_dir) / "logs"
             reason, stopped = ended.held_reason, ended.interrupted
             text = summary(
@@ -88,7 +104,7 @@ class Onlooker:
                 logs_dir=logs_dir,
                 spec=self._run.spec,
             )
-            self._console.print(text)
+            self._console.print(text, crop=False)
             if self._advises:
                 self._console.print(_next_commands(ended.output_dir, totals), soft_wrap=True)
         if ended.interrupted:
@@ -108,7 +124,7 @@ def _next_commands(directory: Path, totals: dict[str, int]) -> str:
     done = totals["succeeded"] + totals["reused"]
     lines = [f"Results  {directory}"]
     if done:
-        lines.append(f"  gpusched results {name}    gpusched report {name}")
+        lines += [f"  gpusched results {name}", f"  gpusched report {name}"]
     if totals["failed"] + totals["cancelled"]:
-        lines.append(f"  gpusched windows {name} --status failed    gpusched retry {name}")
+        lines += [f"  gpusched windows {name} --status failed", f"  gpusched retry {name}"]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusched import __version__
+from gpusched.cli import groups
 from gpusched.cli.examples import examples
 from gpusched.cli.setting_options import SETTING_OPTIONS, TRAIN_OPTIONS
 from gpusched.cli.usage import Parser
@@ -15,26 +16,35 @@ from gpusched.command import WORKLOAD as COMMAND
 from gpusched.errors import USAGE
 
 
-def build() -> tuple[Parser, Any]:
-    """The parser, and its commands: `choices` maps names to parsers."""
+def build(*names: str) -> tuple[Parser, Any]:
+    """The parser, and its commands: `choices` maps names to parsers. `names`: of the commands it is to know (all)."""
     common = Parser(add_help=False)
     group = common.add_argument_group("everywhere")
     # SUPPRESS, so that an option before the command is not overwritten by its default after it.
-    group.add_argument("--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help="configuration file")
-    group.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the daemon's socket")
     group.add_argument(
-        "--set", action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS, help="any setting of config.toml"
+        "--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help="configuration file (./config.toml)"
+    )
+    group.add_argument(
+        "--socket", metavar="PATH", default=argparse.SUPPRESS, help="the daemon's socket (where it is found)"
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        default=argparse.SUPPRESS,
+        help="any setting of config.toml (repeatable)",
     )
     group.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
 
-    parser = Parser(prog="gpusched", description=__doc_line__, parents=[common], allow_abbrev=False)
+    parser = Parser(prog="gpusched", description=__doc_line__, epilog=_EPILOG, parents=[common], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"gpusched {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True, title="commands")
-    for name, (handler, text, add) in COMMANDS.items():
+    for name in names or COMMANDS:
+        handler, text, add = COMMANDS[name]
         command = commands.add_parser(
             name,
             help=text,
-            description=text,
+            description=f"{text[0].upper()}{text[1:]}.",
             parents=[common],
             allow_abbrev=False,
             epilog=examples(name),
@@ -53,7 +63,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     Raises UsageError, and SystemExit once help is printed: on request, and where there are no arguments at all.
     """
-    parser, commands = build()
+    # The parsers of all commands would take as long to make as a quarter of the imports.
+    parser, commands = build(*(name for name in arguments[:1] if name in COMMANDS))
     if not arguments:
         parser.print_help()
         raise SystemExit(USAGE)
@@ -63,6 +74,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         commands.choices[options.command].error(f"unrecognized arguments: {rest[0]}")
     command = commands.choices[options.command]
     if "symbols_file" in options:
+        given = getattr(options, "reuse_from", None) or []
+        if options.symbols_file is None and options.symbols is None and given and not Path(given[-1]).is_dir():
+            options.symbols_file = given.pop()  # the words behind --reuse-from end with it
         if options.symbols_file is None and options.symbols is None:
             command.error("the following arguments are required: SYMBOLS_FILE")
         if options.symbols_file is not None and options.symbols is not None:
@@ -104,272 +118,150 @@ def _flags(options: argparse.Namespace, command: argparse.ArgumentParser) -> lis
     return flags
 
 
-# -- groups of arguments -----------------------------------------------------------------------------------------------
-
-
-def _settings(*names: str) -> Any:
-    def add(command: argparse.ArgumentParser) -> None:
-        group = command.add_argument_group("windows")
-        for name in names:
-            _, metavar, text = SETTING_OPTIONS[name]
-            if metavar:
-                group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
-            else:
-                group.add_argument(f"--{name.replace('_', '-')}", action="store_const", const="true", help=text)
-
-    return add
-
-
-def _json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON, and nothing else")
-
-
-def _top(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--top", action="store_true", help="show it in the screen of `top`, with its keys")
-
-
-def _symbols(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "symbols_file",
-        nargs="?",
-        metavar="SYMBOLS_FILE",
-        help="one symbol a line, # starts a comment; or windows, one JSON object a line; - is stdin",
-    )
-    command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of a file")
-
-
-def _timeline(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--timeline", action="store_true", help="draw the windows as bars over time, not as a list")
-
-
-def _sweep(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("sweep: every window at each point")
-    group.add_argument(
-        "--param", action="append", metavar="KEY=V1,V2", help="values of a setting, such as lightgbm.num_leaves=15,31"
-    )
-    group.add_argument("--params", metavar="FILE", help="points one by one: CSV with a heading, or JSON lines")
-    group.add_argument("--sample", type=int, metavar="N", help="so many points of the grid, drawn at random (all)")
-    group.add_argument("--seed", type=int, metavar="N", help="the draw of --sample (0)")
-
-
-def _output(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-o", "--output", metavar="DIR", help="where the artifacts go (<run.output>/<batch id>)")
-
-
-def _command(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--command",
-        dest="command_line",
-        metavar="'PROGRAM …'",
-        help="what a window runs, with {symbol}, {start}, {end}, {output_dir}, …; also behind `--` (run.workload)",
-    )
-
-
-def _name(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--name", help="the batch's id (made from the symbols file and the settings)")
-    command.add_argument("--priority", type=int, help="batches with a higher one go first (0)")
-
-
-def _window(command: argparse.ArgumentParser) -> None:
-    for name, text in (("symbol", "symbol"), ("start_date", "first day"), ("end_date", "last day")):
-        command.add_argument(name, metavar=name.removesuffix("_date").upper(), help=text)
-    command.add_argument("-o", "--output", metavar="DIR", required=True, help="where the artifacts go")
-
-
-def _directory(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "directory", nargs="?", default="gpusched-demo", metavar="DIR", help="must not exist yet (./gpusched-demo)"
-    )
-    command.add_argument("--workers", metavar="N", help="windows that may run at once; 0: one per slot")
-    command.set_defaults(output=None, name=None, priority=None, param=None, params=None, sample=None, seed=None)
-
-
-def _wait(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--wait", action="store_true", help="show it until it ends, and end with its exit code")
-
-
-def _stage(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("when")
-    group.add_argument("--after", action="append", metavar="BATCH", help="start when that batch is done (repeatable)")
-    group.add_argument(
-        "--if",
-        dest="only_if",
-        choices=("succeeded", "finished"),
-        default="succeeded",
-        help="how the batches of --after have to end (succeeded)",
-    )
-    group.add_argument("--not-before", metavar="TIME", help="start at 18:00, or at 2024-12-31T18:00")
-
-
-def _several(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batches", nargs="+", metavar="BATCH", help="ids of batches")
-
-
-def _batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
-
-
-def _maybe_batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", nargs="?", metavar="BATCH|DIR", help="a batch, or a run's directory (all batches)")
-
-
-def _batches(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--name", metavar="PART", help="only batches with this in their id")
-    states = ("running", "waiting", "held", "finished", "failed")
-    command.add_argument("--state", choices=states, help="only these; failed: those with failures")
-    command.add_argument("--limit", type=int, metavar="N", help="at most so many (on a terminal 20)")
-    command.add_argument("--all", action="store_true", help="all of them, on a terminal too")
-
-
-def _status_filter(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--status", metavar="STATUS", help="only this status: queued, running, succeeded, failed, …")
-
-
-def _one_window(command: argparse.ArgumentParser) -> None:
-    command.add_argument("window", metavar="BATCH/LABEL", help="a window of a batch, or of a run: DIR/LABEL")
-
-
-def _log(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-f", "--follow", action="store_true", help="go on until the window is finished")
-    command.add_argument("--attempt", type=int, metavar="N", help="that attempt, from 1 (the last one)")
-
-
-def _csv(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--csv", action="store_true", help="print CSV, one column for each metric")
-    command.add_argument("--parquet", metavar="FILE", help="write a parquet file (needs pyarrow)")
-    command.add_argument("--sort", metavar="COLUMN", help="largest first, text from A to Z (in the order of finishing)")
-    command.add_argument("--reverse", action="store_true", help="reverse the order; rows without a value stay last")
-    command.add_argument("--by-symbol", action="store_true", help="mean, spread, best and worst of a metric by symbol")
-    command.add_argument("--by", metavar="COLUMN,…", help="mean, median and spread of a metric by values of parameters")
-    command.add_argument("--metric", metavar="COLUMN", help="the metric of --by and --by-symbol (validation_auc)")
-    command.add_argument("--best", metavar="COLUMN", help="only the windows where it is largest (--reverse: least)")
-    command.add_argument("--per", metavar="COLUMN,…", help="the best one for each value of these, such as symbol")
-
-
-def _report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
-    command.add_argument("other", nargs="?", metavar="OTHER", help="another one, to be shown beside it")
-    command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
-    command.add_argument("--metric", metavar="NAME", help="the metric of the figures (validation_auc)")
-
-
-def _two(command: argparse.ArgumentParser) -> None:
-    for name in ("a", "b"):
-        command.add_argument(name, metavar=name.upper(), help="id of a batch, or the directory of its results")
-    command.add_argument("--metric", action="append", default=[], metavar="NAME", help="only this one; repeatable")
-    command.add_argument("--windows", action="store_true", help="list all windows, not only the greatest differences")
-
-
-def _shell(command: argparse.ArgumentParser) -> None:
-    command.add_argument("shell", choices=("bash", "zsh", "fish"), help='use: eval "$(gpusched completion bash)"')
-
-
-def _target(command: argparse.ArgumentParser) -> None:
-    command.add_argument("target", metavar="BATCH[/LABEL]", help="a batch, or one window of it")
-
-
-def _again(command: argparse.ArgumentParser) -> None:
-    command.add_argument("target", metavar="BATCH[/LABEL]|DIR", help="a batch, a window of it, or a run's directory")
-
-
-def _forget(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batches", nargs="*", metavar="BATCH", help="finished batches")
-    command.add_argument("--older-than", metavar="AGE", help="all that finished at least that long ago: 30d, 12h, 2w")
-    command.add_argument("--results", action="store_true", help="their results, too: they can only be trained again")
-
-
-def _priority(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", metavar="BATCH", help="id of the batch")
-    command.add_argument("priority", type=int, metavar="N", help="batches with a higher one go first")
-
-
-def _repeat(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each kind (3)")
-    command.set_defaults(output=None, name=None, priority=None)
-
-
-def _build(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--build-cuda",
-        action="store_true",
-        help="build LightGBM with CUDA, try it, and put it in the place of this one",
-    )
-    command.add_argument("--arch", metavar="LIST", help="compute capabilities to build for, such as 86,90 (the GPUs')")
-    command.add_argument("--yes", action="store_true", help="build without asking")
-
-
-def _once(command: argparse.ArgumentParser) -> None:
-    how = command.add_mutually_exclusive_group()
-    how.add_argument("--once", action="store_true", help="print one frame, and end")
-    how.add_argument("--json", action="store_true", help="print one snapshot as JSON, and end")
-    command.add_argument("directory", nargs="?", metavar="DIR", help="the output directory of a run: one frame of it")
-
-
-def _maybe_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument("on", nargs="?", metavar="DEVICE", help="id or the start of one (all devices)")
-
-
 __doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
-_ALL_SETTINGS = _settings(*(name for name in SETTING_OPTIONS if name != "engine"))
-_ENGINE = _settings("engine")
+_EPILOG = "`gpusched COMMAND --help` has examples; (…) behind an option is its default."
+_ALL_SETTINGS = groups.settings(*(name for name in SETTING_OPTIONS if name != "engine"))
+#: where windows run is the daemon's own setting, so `submit` lacks it
+_HERE = groups.settings(*SETTING_OPTIONS)
+_DATA = groups.settings("data_root", title="data")
 
 #: command → (handler `module:function` of this package, help, groups of arguments)
-COMMANDS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
-    "demo": ("commands.demo:demo", "write sample data (real daily bars), then run it", (_directory, _json)),
+COMMANDS: dict[str, tuple[str, str, tuple[groups.Group, ...]]] = {
+    "demo": (
+        "commands.demo:demo",
+        "write sample data (real daily bars), then run it",
+        (groups.directory, groups.as_json),
+    ),
     "plan": (
         "commands.batches:plan",
         "show which windows would run, and which would be skipped and why",
-        (_symbols, _command, _output, _name, _ALL_SETTINGS, _ENGINE, _sweep, _timeline, _json),
+        (
+            groups.symbols,
+            groups.program,
+            groups.output,
+            groups.existing,
+            groups.naming,
+            _HERE,
+            groups.sweep,
+            groups.timeline,
+            groups.as_json,
+        ),
     ),
     "run": (
         "commands.batches:run",
         "train a batch here and now, without a daemon",
-        (_symbols, _command, _output, _name, _top, _ALL_SETTINGS, _ENGINE, _sweep, _json),
+        (
+            groups.symbols,
+            groups.program,
+            groups.output,
+            groups.existing,
+            groups.naming,
+            groups.top,
+            _HERE,
+            groups.sweep,
+            groups.as_json,
+        ),
     ),
     "bench": (
         "commands.bench:bench",
-        "time the same windows with one slot and with all, and name the limit",
-        (_symbols, _ALL_SETTINGS, _sweep, _repeat, _json),
+        "run the same windows with one slot and with all, and tell what limits them",
+        (groups.symbols, _ALL_SETTINGS, groups.sweep, groups.repeat, groups.as_json),
     ),
     "train": (
         "commands.train:train",
         "train one window in this process, as a slot does",
-        (_window, _settings(*TRAIN_OPTIONS), _json),
+        (groups.window, groups.settings(*TRAIN_OPTIONS), groups.as_json),
     ),
     "daemon": ("commands.service:daemon", "the service: accept batches and run them", ()),
     "submit": (
         "commands.service:submit",
         "hand a batch to the daemon, and print its id",
-        (_symbols, _command, _output, _name, _stage, _wait, _ALL_SETTINGS, _sweep, _json),
+        (
+            groups.symbols,
+            groups.program,
+            groups.output,
+            groups.existing,
+            groups.naming,
+            groups.stage,
+            groups.wait,
+            _ALL_SETTINGS,
+            groups.sweep,
+            groups.as_json,
+        ),
     ),
-    "wait": ("commands.stages:wait", "wait until batches are done, and end as the worst", (_several, _json)),
-    "status": ("commands.status:status", "the state of batches", (_maybe_batch, _batches, _json)),
-    "windows": ("commands.queries:windows", "the windows of a batch", (_batch, _status_filter, _json)),
-    "show": ("commands.queries:show", "all details of a window", (_one_window, _json)),
-    "explain": ("commands.queries:explain", "why a window waits, device by device", (_one_window, _json)),
-    "logs": ("commands.queries:logs", "the output of a window", (_one_window, _log)),
-    "results": ("commands.results:results", "finished windows and their metrics", (_batch, _csv, _json)),
-    "report": ("commands.report:report", "a batch as one HTML file: timeline, devices, metrics", (_report, _json)),
+    "wait": (
+        "commands.stages:wait",
+        "wait until batches are finished; the exit code is that of the worst",
+        (groups.several, groups.as_json),
+    ),
+    "status": ("commands.status:status", "the state of batches", (groups.maybe_batch, groups.batches, groups.as_json)),
+    "windows": (
+        "commands.queries:windows",
+        "the windows of a batch",
+        (groups.batch, groups.status_filter, groups.as_json),
+    ),
+    "show": ("commands.queries:show", "all details of a window", (groups.one_window, groups.as_json)),
+    "explain": (
+        "commands.queries:explain",
+        "why a window waits, device by device",
+        (groups.one_window, groups.as_json),
+    ),
+    "logs": ("commands.queries:logs", "the output of a window", (groups.one_window, groups.log)),
+    "results": (
+        "commands.results:results",
+        "finished windows and their metrics",
+        (groups.batch, groups.tables, groups.as_json),
+    ),
+    "report": (
+        "commands.report:report",
+        "one HTML page: what the models are worth, and where the time went",
+        (groups.report, groups.as_json),
+    ),
     "compare": (
         "commands.compare:compare_batches",
         "the same windows of two batches side by side, and their differences",
-        (_two, _json),
+        (groups.two, groups.as_json),
     ),
-    "top": ("commands.queries:top", "a live view of the daemon, with keys to control it", (_once,)),
-    "cancel": ("commands.control:cancel", "end running windows, drop waiting ones", (_target, _json)),
-    "hold": ("commands.control:hold", "start nothing more of it", (_target, _json)),
-    "release": ("commands.control:release", "let a held batch or window go on", (_target, _json)),
-    "retry": ("commands.control:retry", "run failed or cancelled windows again", (_again, _json)),
-    "priority": ("commands.control:priority", "place a batch before or behind others", (_priority, _json)),
+    "top": ("commands.queries:top", "a live view of the daemon, with keys to control it", (groups.once,)),
+    "cancel": (
+        "commands.control:cancel",
+        "end the running windows of a batch, and drop the waiting ones",
+        (groups.target, groups.as_json),
+    ),
+    "hold": (
+        "commands.control:hold",
+        "start no more windows of a batch; those that run go on",
+        (groups.target, groups.as_json),
+    ),
+    "release": ("commands.control:release", "let a held batch or window go on", (groups.target, groups.as_json)),
+    "retry": ("commands.control:retry", "run failed or cancelled windows again", (groups.again, groups.as_json)),
+    "priority": (
+        "commands.control:priority",
+        "place a batch before or behind others",
+        (groups.priority, groups.as_json),
+    ),
     "forget": (
         "commands.forget:forget",
         "remove finished batches from the daemon's records",
-        (_forget, _json),
+        (groups.forget, groups.as_json),
     ),
-    "devices": ("commands.queries:devices", "devices, their slots and their health", (_json,)),
-    "drain": ("commands.control:drain", "place nothing more on a device", (_maybe_device, _json)),
-    "resume": ("commands.control:resume", "open a device again", (_maybe_device, _json)),
-    "completion": ("completion:completion", "print the completion script of a shell", (_shell,)),
-    "doctor": ("commands.doctor:doctor", "what works here, and what to do about the rest", (_build, _json)),
-    "config": ("commands.settings:show", "the configuration in force, and where it comes from", (_json,)),
+    "devices": ("commands.queries:devices", "devices, their slots and their health", (groups.as_json,)),
+    "nodes": ("commands.nodes:nodes", "the nodes of a Ray cluster, and those that are not used", (groups.as_json,)),
+    "drain": (
+        "commands.control:drain",
+        "start no more windows on a device or a node; those there go on",
+        (groups.maybe_device, groups.as_json),
+    ),
+    "resume": (
+        "commands.control:resume",
+        "let windows start on a drained device or node again",
+        (groups.maybe_device, groups.as_json),
+    ),
+    "completion": ("completion:completion", "print the completion script of a shell", (groups.shell,)),
+    "doctor": (
+        "commands.doctor:doctor",
+        "what works here, and what to do about the rest",
+        (_DATA, groups.cuda_build, groups.as_json),
+    ),
+    "config": ("commands.settings:show", "the configuration in force, and where it comes from", (groups.as_json,)),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,10 @@ from gpusched import __version__
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection, NoDaemon, connect
+from gpusched.client.views import standing
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import DaemonError, UsageError
+from gpusched.protocol import BatchStatus
 from gpusched.runs.place import NoRun, store_of
 
 if TYPE_CHECKING:
@@ -82,10 +85,26 @@ def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, 
 
 
 def run_at(options: argparse.Namespace, name: str) -> Records | None:
-    """The records of the run in a directory; None if there was none."""
+    """The records of a run, by its directory or as `of_batch` finds it; None if the name can only be the daemon's."""
+    config = load_config(options).config
     with contextlib.suppress(NoRun):
-        return _records(load_config(options).config, Path(name))
+        return _records(config, Path(name))
+    if "/" in name:
+        return None
+    with contextlib.suppress(NoRun):
+        store_of(run_state_dir(config, (config.run.output / name).absolute()), config.run.output / name)
+        source = _named(options, config, name)
+        if not isinstance(source, Connection):
+            return source
+        source.close()
     return None
+
+
+def way_on(source: Source, batch: BatchStatus) -> str:
+    """How a batch that is held goes on: a sentence with the command."""
+    if isinstance(source, Connection):
+        return standing.way_on(batch)
+    return f"`gpusched retry {shlex.quote(str(source.directory))}` goes on with it"
 
 
 def _named(options: argparse.Namespace, config: Config, name: str) -> Source:

@@ -12,7 +12,7 @@ _STYLES = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "usage": "\x1b[1m", "
 
 def tell(kind: Literal["error", "warning"], sentence: str, hint: str = "", *, usage: str = "") -> None:
     """Print without control characters: errors quote arguments and the content of files. Coloured on a terminal."""
-    from gpusched.client.drawing.text import clean  # imports rich, and is needed for errors only
+    from gpusched.client.drawing.plain import clean
 
     coloured = _is_coloured()
     for name, text in ((kind, sentence), ("usage", usage), ("hint", hint)):

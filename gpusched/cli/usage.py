@@ -51,8 +51,10 @@ class Parser(argparse.ArgumentParser):
             name = str(action.metavar or action.dest.upper())
             if action.option_strings:
                 parts += [f"{action.option_strings[0]} {name}"] if action.required else []
+            elif action.dest == "symbols_file":
+                parts.append(f"{name}|--symbols A,B,…")
             else:
-                parts.append({"?": f"[{name}]", "*": f"[{name} …]"}.get(str(action.nargs), name))
+                parts.append({"?": f"[{name}]", "*": f"[{name} …]", "+": f"{name} …"}.get(str(action.nargs), name))
         if any(action.dest == "command_line" for action in self._actions):
             parts.append("[-- PROGRAM …]")
         return " ".join(parts)

@@ -91,7 +91,10 @@ def is_nothing(totals: dict[str, int], refused: int) -> bool:
 
 
 def exit_code(totals: dict[str, int], max_failure_rate: float, *, held: bool) -> int:
-    """1 if more windows failed than the batch allows, or it was held before its end; else 0."""
+    """1 if more windows failed than the batch allows, or it was held before its end; else 0.
+
+    A cancelled window is none that failed: somebody wanted it so.
+    """
     too_many = totals["failed"] > max_failure_rate * max(1, totals["total"])
     return TOO_MANY_FAILURES if too_many or held else DONE
 

@@ -20,6 +20,7 @@ from gpusched.client.programs import with_code, with_command
 from gpusched.client.sweep import Params, given_points, origins_of_points, with_points
 from gpusched.client.symbols import Named, given_symbols, read_symbols, typed_symbols
 from gpusched.config import Loaded, batch_spec, load, origins_of, terms
+from gpusched.core.model import Existing
 from gpusched.core.planning import name_problem
 from gpusched.core.statuses import UNFINISHED, tally
 from gpusched.errors import TOO_MANY_FAILURES, GpuschedError, UsageError
@@ -88,6 +89,7 @@ def submit(
     settings: Mapping[str, Any] | None = None,
     params: Params = (),
     output: str | os.PathLike[str] | None = None,
+    replace: bool = False,
     name: str | None = None,
     priority: int | None = None,
     after: Iterable[Batch | str] = (),
@@ -97,17 +99,18 @@ def submit(
 ) -> Batch:
     """Hand a batch to the daemon; it is durable when this returns. The same call again is the same batch.
 
-    `symbols` is a list of them, a text such as "AAPL,MSFT", or a `Path` of a symbols file. `start` and `end` are the
-    first and the last day. `settings` has any settings of config.toml by name, such as
-    `{"data.root": "bars", "windows.days": 90, "lightgbm.num_leaves": 31}`; it takes precedence over the environment,
-    and that over `config`, a configuration file, which is looked for as the commands do. Paths start at the current
-    directory. `params` makes a sweep: the values of settings, of which every combination is trained, such as
-    `{"lightgbm.num_leaves": [15, 31], "labels.horizon": [5, 7]}`, or a list of such points one by one. `output` is the
-    directory of the results, `name` the batch's id, and `socket` the daemon's. The batch is planned and started when
-    all batches in `after` have succeeded, or are finished if `only_if` says so.
+    `symbols` is a list of them, a text such as "AAPL,MSFT", or a `Path` of a file of symbols or of windows. `start` and
+    `end` are the first and the last day. `settings` has any settings of config.toml by name, such as
+    `{"data.root": "bars", "windows.days": 90, "run.workload": "./mine.py:train", "workload.alpha": 0.1}`; it takes
+    precedence over the environment, and that over `config`, a configuration file, which is looked for as the commands
+    do. Paths start at the current directory. `params` makes a sweep: the values of settings, of which every combination
+    is trained, such as `{"lightgbm.num_leaves": [15, 31], "labels.horizon": [5, 7]}`, or a list of such points one by
+    one. `output` is the directory of the results, where those of other settings are kept unless `replace` says
+    otherwise, `name` the batch's id, and `socket` the daemon's. The batch is planned and started when all batches in
+    `after` have succeeded, or are finished if `only_if` says so.
 
-    Raises GpuschedError: ConfigError for a setting, InputError for symbols or what the daemon refuses, UsageError, and
-    DaemonError if none answers.
+    Raises GpuschedError: ConfigError for a setting, InputError for symbols or what the daemon refuses (among that
+    ReplacementRefused), UsageError, and DaemonError if none answers.
     """
     given = {"windows.start": start, "windows.end": end} | dict(settings or {})
     given = {key: value for key, value in given.items() if value is not None}
@@ -115,12 +118,7 @@ def submit(
     require_name(name)
     flags = [(key, value, f"settings[{key!r}]") for key, value in given.items()]
     loaded = load(path=None if config is None else Path(config), flags=flags)
-    if isinstance(symbols, str):
-        named = typed_symbols(symbols)
-    elif isinstance(symbols, os.PathLike):
-        named = read_symbols(Path(symbols).absolute())
-    else:
-        named = given_symbols(symbols)
+    named = _named(symbols)
     refuse_dates_twice(named, [(key, flag) for key, _, flag in flags])
     place = loaded.config.daemon.socket if socket is None else Path(socket).absolute()
     with connect(place) as daemon:
@@ -137,8 +135,15 @@ def submit(
             after=tuple(one.id if isinstance(one, Batch) else one for one in after),
             only_if=only_if,
             origins=origins_of(spec.workload, loaded.origins | places),
+            existing=Existing(reuse_known=loaded.config.run.reuse_known, replace=replace),
         )
         return Batch(submitted.batch.id, socket=daemon.path, notes=(*named.notes, *notes, *submitted.notes))
+
+
+def _named(symbols: str | os.PathLike[str] | Iterable[str]) -> Named:
+    if isinstance(symbols, str):
+        return typed_symbols(symbols)
+    return read_symbols(Path(symbols).absolute()) if isinstance(symbols, os.PathLike) else given_symbols(symbols)
 
 
 class Batch:
@@ -164,8 +169,8 @@ class Batch:
     def wait(self, timeout: float | None = None) -> BatchStatus:
         """Wait until the batch is finished, or held (`state` says which); at most `timeout` seconds.
 
-        Raises WaitedTooLong at the timeout, HungUp if the daemon exits meanwhile: the batch is safe, and can be waited
-        for again.
+        Raises WaitedTooLong at the timeout, StageCancelled, and HungUp if the daemon exits meanwhile: the batch is
+        safe, and can be waited for again.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._connected() as daemon:

@@ -19,7 +19,7 @@ import msgspec
 
 from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
 from gpusched.config import NO_ORIGINS
-from gpusched.core.model import BatchSpec
+from gpusched.core.model import BatchSpec, Existing
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.statuses import Verb
@@ -170,6 +170,7 @@ class Connection:
         after: tuple[str, ...] = (),
         only_if: Literal["succeeded", "finished"] = "succeeded",
         not_before: float = 0.0,
+        existing: Existing | None = None,
         on_survey: Callable[[int, int], None] = lambda done, total: None,
         on_trial: Callable[[str], None] = lambda trying: None,
     ) -> Submitted:
@@ -178,7 +179,7 @@ class Connection:
         One that is at work goes on with those limits, workers and priority that `terms` names; None: all.
         `origins` tells where the workload's settings were given. It is planned and started when all batches in `after`
         have succeeded (or are finished, as `only_if` says), and not before the instant `not_before`, seconds since the
-        epoch; until then its state is "waiting".
+        epoch; until then its state is "waiting". `existing` says what becomes of results that are there already.
 
         `on_survey` is told how many symbols of how many have been looked at, `on_trial` which GPUs are being tried if
         the batch has to wait for that.
@@ -186,7 +187,8 @@ class Connection:
         output = None if output_dir is None else str(output_dir)
         told = dict(origins)
         request = Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms, origins=told)
-        self._ask(msgspec.structs.replace(request, after=after, only_if=only_if, not_before=not_before))
+        request = msgspec.structs.replace(request, after=after, only_if=only_if, not_before=not_before)
+        self._ask(msgspec.structs.replace(request, existing=existing or Existing()))
         while True:
             match self._answer(Surveyed, Submitted):
                 case Surveyed(trying=trying) if trying:
@@ -259,8 +261,8 @@ class Connection:
         for page in self._several(GetResults(batch_id=batch_id), ResultPage):
             yield from page.results
 
-    def history(self, batch_id: str) -> tuple[Sample, ...]:
-        """Readings of the devices from the time when windows of a batch ran."""
+    def history(self, batch_id: str | None = None) -> tuple[Sample, ...]:
+        """Readings of the devices from the time when windows of a batch ran; None: of the last minutes."""
         return self._one(GetHistory(batch_id=batch_id), History).samples
 
     # -- the daemon --------------------------------------------------------------------------------------------------

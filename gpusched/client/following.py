@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from gpusched.client.connection import Subscription
 from gpusched.core.events import BatchFinished, BatchHeld, Update
+from gpusched.errors import TOO_MANY_FAILURES, GpuschedError
 from gpusched.protocol import BatchAnnounced, DeviceReported, Snapshot
+
+
+class StageCancelled(GpuschedError):
+    """A stage is forgotten when it is cancelled, so there is no batch that could be asked."""
+
+    exit_code = TOO_MANY_FAILURES
+    problem = "{name} was cancelled before it started"
+    remedy = "nothing of it was trained; `gpusched submit` accepts it again"
 
 
 def follow(
@@ -17,14 +26,21 @@ def follow(
     *,
     deadline: float | None = None,
 ) -> bool:
-    """Pass on snapshots and updates until the batch is finished or held; return False if the deadline came first.
+    """Pass on snapshots and updates until the batch is finished, held or gone; return False if the deadline came first.
 
-    `deadline` is an instant of the monotonic clock. Raises HungUp when the daemon exits.
+    A stage that starts, and a new round, are passed on as a snapshot without windows at work. `deadline` is an instant
+    of the monotonic clock. Raises StageCancelled, and HungUp when the daemon exits.
     """
+    waited = False
 
     def ends(snapshot: Snapshot) -> bool:
+        nonlocal waited
         on_snapshot(snapshot)
-        return any(batch.id == batch_id and batch.state not in ("waiting", "open") for batch in snapshot.batches)
+        state = next((batch.state for batch in snapshot.batches if batch.id == batch_id), None)
+        if state is None and waited:
+            raise StageCancelled(name=batch_id)
+        waited = state == "waiting"
+        return state not in ("waiting", "open")
 
     if ends(subscription.snapshot):
         return True
@@ -33,7 +49,9 @@ def follow(
             case Snapshot():
                 if ends(delta):
                     return True
-            case BatchAnnounced() | DeviceReported():
+            case BatchAnnounced(batch=batch):
+                on_snapshot(Snapshot(at=batch.submitted_at, batches=(batch,), active=(), progress=(), devices=()))
+            case DeviceReported():
                 pass
             case _:
                 on_update(delta)

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 from gpusched import __version__
-from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, UsageError
+from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, ReplacementRefused, UsageError
 from gpusched.protocol import (
     MAX_REPLY_BYTES,
     PROTOCOL,
@@ -159,6 +159,8 @@ class Link:
 
 def refusal(problem: Problem) -> GpuschedError:
     """The daemon's error as the class that the same error has here."""
+    if problem.kind == "WouldReplace":
+        return ReplacementRefused(problem=problem.problem, remedy=problem.remedy)
     kinds: dict[int, type[GpuschedError]] = {NO_DAEMON: DaemonError, USAGE: UsageError}
     kind = kinds.get(problem.exit_code, InputError)
     return kind(problem=problem.problem, remedy=problem.remedy)

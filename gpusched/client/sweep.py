@@ -15,7 +15,7 @@ import msgspec
 from gpusched.client.text_files import NotText, read_text
 from gpusched.command import WORKLOAD as COMMAND
 from gpusched.command.placeholders import PARAMETER
-from gpusched.config import settings_at
+from gpusched.config import canonical, settings_at
 from gpusched.core import points
 from gpusched.core.model import BatchSpec, Parameters, Window
 from gpusched.core.planning import windows_problem
@@ -106,8 +106,13 @@ def with_points(spec: BatchSpec, own: Mapping[str, Parameters], swept: Mapping[s
     each of their points. Raises ParametersTwice, and BadValue for a parameter that the workload does not have or
     refuses.
     """
-    own, swept = (_named(spec, several) for several in (own, swept))
-    windows, merged = spec.windows, {**own} if spec.windows else {**swept}
+    renamed = {name: _spelt(spec, parameters) for name, parameters in own.items()}
+    own = {point_name(parameters): parameters for parameters in renamed.values()}
+    swept = {point_name(parameters): parameters for parameters in (_spelt(spec, one) for one in swept.values())}
+    windows, merged = (
+        tuple(_renamed(window, renamed) for window in spec.windows),
+        {**own} if spec.windows else {**swept},
+    )
     if windows and swept:
         everywhere = [_at(window, own.get(window.point, {}), one) for window in windows for one in swept.values()]
         windows, merged = tuple(window for window, _ in everywhere), {window.point: one for window, one in everywhere}
@@ -134,13 +139,27 @@ def _at(window: Window, own: Parameters, swept: Parameters) -> tuple[Window, Par
     return msgspec.structs.replace(window, point=point_name(merged), name=name), merged
 
 
-def _named(spec: BatchSpec, points: Mapping[str, Parameters]) -> dict[str, Parameters]:
-    return {name: {_key(spec, key): value for key, value in parameters.items()} for name, parameters in points.items()}
+def _spelt(spec: BatchSpec, parameters: Parameters) -> Parameters:
+    """The parameters of a point by the names that the workload has for them, on which the point's own name depends.
+
+    Raises ParametersTwice.
+    """
+    keys: dict[str, str] = {}
+    for key in parameters:
+        if (other := keys.setdefault(_key(spec, key), key)) != key:
+            raise ParametersTwice(name=_key(spec, key), one=other, other=key)
+    return {name: parameters[key] for name, key in keys.items()}
+
+
+def _renamed(window: Window, points: Mapping[str, Parameters]) -> Window:
+    """A window at the point that its own became: by name, the point's parameters."""
+    name = point_name(points[window.point]) if window.point else ""
+    return window if window.point == name else msgspec.structs.replace(window, point=name)
 
 
 def _key(spec: BatchSpec, key: str) -> str:
-    """A command has no sections: its `depth` is what fills `{param.depth}`."""
-    return f"{PARAMETER}{key}" if spec.workload == COMMAND and "." not in key else key
+    """The name of a setting. A command has no sections: its `depth` fills `{param.depth}`."""
+    return f"{PARAMETER}{key}" if spec.workload == COMMAND and "." not in key else canonical(key)
 
 
 def _axis(text: str) -> Axis:

@@ -25,6 +25,7 @@ from gpusched.config.sources import BadToml, Loaded, NoConfigFile, UnknownKey, l
 from gpusched.config.values import BadValue, path_problem
 from gpusched.config.workloads import (
     NO_ORIGINS,
+    canonical,
     given_settings,
     origins_of,
     refused,
@@ -55,6 +56,7 @@ __all__ = [
     "Slots",
     "UnknownKey",
     "batch_spec",
+    "canonical",
     "given_settings",
     "load",
     "origins_of",

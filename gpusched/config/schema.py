@@ -92,6 +92,8 @@ class Run(Struct, frozen=True, kw_only=True):
     output: Path = Path("gpusched-runs")
     #: None: within the output directory
     state_dir: Path | None = None
+    #: results of all directories that earlier batches have written to
+    reuse_known: bool = False
     #: an entry point (`gpusched.core.entry`)
     workload: str = BUILT_IN_WORKLOAD
     device: DeviceChoice = "auto"
@@ -139,10 +141,14 @@ class Daemon(Struct, frozen=True, kw_only=True):
     state_dir: Path = msgspec.field(default_factory=_state_dir)
     socket: Path | None = None
     group: str = ""
+    #: octal; empty: as the umask says
+    output_mode: Annotated[str, Meta(pattern="^(|0?7[0-7]{2})$", description="a mode such as 0750")] = ""
     #: directories that data and outputs must be in (empty: anywhere), and the workloads allowed (empty: any)
     roots: tuple[Path, ...] = ()
     workloads: tuple[str, ...] = ()
     idle_launcher_s: Seconds = 300.0
+    #: keep a launcher ready for run.workload, whatever idle_launcher_s says
+    warm: bool = False
     stop_limit_s: Annotated[float, Meta(ge=1, le=10_000_000)] = 300.0
     keep_days: Days = 90.0
 
@@ -153,6 +159,10 @@ class Engine(Struct, frozen=True, kw_only=True):
     address: str = "auto"
     #: the cluster's interpreter; empty: this one
     python: str = ""
+    #: the nodes have this machine's data, outputs, cache and state, at the same paths
+    shared_root: bool = False
+    #: where a node that has not keeps inputs and results; `%u` is the user's number
+    scratch: Annotated[str, Meta(pattern="^/")] = "/var/tmp/gpusched-%u"  # noqa: S108  # private
 
 
 class Hooks(Struct, frozen=True, kw_only=True):

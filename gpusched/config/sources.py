@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def load(
         _require_known(key, flag)
         _overlay(given, {key: Setting(value, flag, cwd)})
     config = built(given, cwd)
-    _check_workload(config, given)
+    _check_workload(config, given, typed={key for key, _, _ in flags})
     origins = {key: setting.origin for key, setting in given.items()}
     return Loaded(config=config, origins=origins, path=file)
 
@@ -167,14 +167,14 @@ def _line(text: str, section: str | None, key: str) -> int:
     return 1
 
 
-def _check_workload(config: Config, given: Mapping[str, Setting]) -> None:
-    """Raise BadValue for settings that the built-in workload refuses, and for flags that are of another workload.
+def _check_workload(config: Config, given: Mapping[str, Setting], typed: Collection[str]) -> None:
+    """Raise BadValue for settings that the built-in workload refuses, and for flags (`typed`) of another workload.
 
     A file may have the settings of several workloads, of which the others' are ignored.
     """
     workload = config.run.workload
     for key, setting in given.items():
-        if setting.origin.startswith("--") and is_of_any(key) and not is_of(workload, key):
+        if key in typed and is_of_any(key) and not is_of(workload, key):
             raise BadValue(place=setting.origin, key=key, why=wrong_workload(workload, key))
     try:
         workload_settings(config)

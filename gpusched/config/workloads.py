@@ -71,7 +71,7 @@ def is_of_any(key: str) -> bool:
 def wrong_workload(workload: str, key: str) -> str:
     """The reason why `section.key` cannot be given for this workload."""
     if is_of(COMMAND, key):
-        return "it is a setting of commands: give one with --command, or behind `--`"
+        return f"it is a setting of commands: give one with --command, or behind `--`, or set run.workload to {COMMAND}"
     if workload == COMMAND:
         return "a command does not see it: write it into the command"
     if workload == BUILT_IN_WORKLOAD:
@@ -156,10 +156,11 @@ def _defaults() -> dict[str, Any]:
 
 def origins_of(workload: str, origins: Mapping[str, str]) -> dict[str, str]:
     """The origins of a workload's settings, LightGBM's parameters by their canonical names."""
-    return {_canonical(key): origin for key, origin in origins.items() if is_of(workload, key)}
+    return {canonical(key): origin for key, origin in origins.items() if is_of(workload, key)}
 
 
-def _canonical(key: str) -> str:
+def canonical(key: str) -> str:
+    """The one name of a setting: LightGBM's parameters have several, such as `eta` for `learning_rate`."""
     section, _, name = key.partition(".")
     return f"{section}.{CANONICAL.get(name, name)}" if section == LIGHTGBM else key
 

@@ -18,6 +18,7 @@ from gpusched.core.states import (
     Ending,
     Failure,
     Finished,
+    Held,
     Outcome,
     Queued,
     Running,
@@ -43,14 +44,11 @@ class Attempts:
         entry = self._books.attempt(event.key, event.attempt)
         if entry is None:
             return
+        entry.to_hold = False
         limits = self._books.batches[entry.key.batch_id].batch.spec.limits
         match entry.state:
-            case Starting(attempt=attempt, slot=slot):
-                running = Running(attempt=attempt, slot=slot, pid=event.pid, started_at=now.wall)
-                self._books.pool.started(slot, event.pid)
-                self._books.move(entry, "started", running, f"as process {event.pid}", now)
-                entry.began = now.monotonic
-                self._books.limit_time(entry, limits)
+            case Starting():
+                self._books.begin(entry, event.pid, now)
             case Stopping(attempt=attempt, slot=slot, reason=reason):
                 self._books.pool.started(slot, event.pid)
                 stopping = Stopping(attempt=attempt, slot=slot, pid=event.pid, reason=reason)
@@ -63,6 +61,7 @@ class Attempts:
         entry = self._books.attempt(event.key, event.attempt)
         if entry is None:
             return
+        self._books.sit_down(entry)
         state, batch = entry.state, self._books.batches[entry.key.batch_id]
         assert isinstance(state, Active)
         usage = event.usage
@@ -77,6 +76,8 @@ class Attempts:
         if isinstance(ending, WindowResult):
             batch.streak = NO_STREAK
             new = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
+            if isinstance(state, Running):
+                self._books.pool.expect(device.id, now.monotonic - entry.began)
         elif isinstance(state, Stopping) and state.reason == "cancelled":
             new = Finished(attempts=state.attempt, outcome=Cancelled())
             reason = "cancelled"
@@ -99,6 +100,10 @@ class Attempts:
             if isinstance(ending, Failure):
                 ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._books.move(entry, "ended", new, reason, now, ending, usage)
+        if entry.to_hold and isinstance(new, Queued):
+            self._books.move(entry, "held", Held(attempt=new.attempt), "held by request", now)
+        entry.to_hold = False
+        self._books.seat_next(device.id)
         self._devices.trust(device.id, entry.key, now)
         if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and device.kind != "host":
             self._devices.close(device.id, "quarantined", ending.message, now)
@@ -107,8 +112,10 @@ class Attempts:
         """End the attempts on a lost node: their processes are gone, and nobody is left there to say so."""
         lost = Failure(kind="node_lost", message=f"node {event.host} was lost: {event.reason}")
         for entry in self._devices.node_lost(event, now):
-            assert isinstance(entry.state, Active)
-            self.ended(AttemptEnded(key=entry.key, attempt=entry.state.attempt, ending=lost), now)
+            state = entry.state
+            assert isinstance(state, Active)
+            launched = not self._books.waits(entry)
+            self.ended(AttemptEnded(key=entry.key, attempt=state.attempt, ending=lost, launched=launched), now)
         self._devices.hold_stranded(now)
 
     def recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from gpusched.core import lifecycle
 from gpusched.core.changes import LARGE
-from gpusched.core.commands import CheckResults, Command, Terminate
+from gpusched.core.commands import CheckResults, Command, Terminate, Withdraw
 from gpusched.core.events import BatchFinished, BatchHeld, BatchReleased, BatchReopened, Record, WindowMoved
 from gpusched.core.ledger import DeviceState
-from gpusched.core.model import HoldReason, Instant, Limits, WindowKey
+from gpusched.core.model import HoldReason, Instant, Limits, Slot, WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.queue import NO_STREAK, BatchQueue, Entry
 from gpusched.core.states import Active, Ending, Finished, Queued, Running, Starting, State, Stopping, StopReason, Usage
@@ -30,6 +30,9 @@ class Books:
         #: unfinished batches, kept apart so that thousands of finished ones cost no time in a turn
         self.open: dict[str, BatchQueue] = {}
         self.timers = Timers(self.batches)
+        #: windows that have started on their node while the end of the one before is on its way: they stand in their
+        #: places until its slot is free. By device: the PID, and the instant of the start
+        self._standing: dict[str, dict[WindowKey, tuple[int, Instant]]] = {}
         #: number of checks for results so far
         self.checks = 0
         self.records: list[Record] = []
@@ -80,6 +83,7 @@ class Books:
 
     def stop(self, entry: Entry, reason: StopReason, why: str, now: Instant) -> None:
         """End the process of an active window; its `AttemptEnded` comes when the group is gone."""
+        self.sit_down(entry)
         state, limits = entry.state, self.batches[entry.key.batch_id].batch.spec.limits
         assert isinstance(state, Active)
         if isinstance(state, Stopping) and (state.reason == reason or reason == "interrupted"):
@@ -90,7 +94,62 @@ class Books:
         if first:
             if pid is not None:
                 self.commands.append(Terminate(key=entry.key, attempt=state.attempt))
+            elif state.slot.waits:
+                self.commands.append(Withdraw(key=entry.key, attempt=state.attempt))
             self.timers.set(now.monotonic + limits.grace_s, entry, state.attempt, "grace" if pid else "launch_grace")
+
+    def withdraw(self, entries: Iterable[Entry]) -> None:
+        """Take back those windows that are ahead and wait still; each is queued again when that is done."""
+        for entry in entries:
+            if isinstance(entry.state, Starting) and self.waits(entry):
+                self.commands.append(Withdraw(key=entry.key, attempt=entry.state.attempt))
+
+    # -- windows that start ------------------------------------------------------------------------------------------
+
+    def waits(self, entry: Entry) -> bool:
+        """Whether a window is ahead, and has not started as far as is known."""
+        state = entry.state
+        return isinstance(state, Starting) and state.slot.waits and not self._stands(entry)
+
+    def _stands(self, entry: Entry) -> bool:
+        state = entry.state
+        return isinstance(state, Starting) and entry.key in self._standing.get(state.slot.device_id, ())
+
+    def begin(self, entry: Entry, pid: int, now: Instant) -> None:
+        """Take note of the process of a window; one that was ahead waits for the slot in which it runs."""
+        state = entry.state
+        assert isinstance(state, Starting)
+        slot = self.pool.seat(state.slot) if state.slot.waits else state.slot
+        if slot is None:
+            self._standing.setdefault(state.slot.device_id, {})[entry.key] = pid, now
+        else:
+            self._run(entry, slot, pid, now)
+
+    def sit_down(self, entry: Entry) -> None:
+        """Let a window that stands run in its place, since something else has become of it."""
+        if isinstance(entry.state, Starting):
+            slot = entry.state.slot
+            if (start := self._standing.get(slot.device_id, {}).pop(entry.key, None)) is not None:
+                self._run(entry, slot, *start)
+
+    def seat_next(self, device_id: str) -> None:
+        """Give the slot that has become free on a device to the window that has stood there longest."""
+        if standing := self._standing.get(device_id):
+            key = next(iter(standing))
+            entry = self.batches[key.batch_id].entries[key.label]
+            assert isinstance(entry.state, Starting)
+            if (slot := self.pool.seat(entry.state.slot)) is not None:
+                self._run(entry, slot, *standing.pop(key))
+
+    def _run(self, entry: Entry, slot: Slot, pid: int, now: Instant) -> None:
+        """Let a window run that was starting; `now` is the instant at which it started."""
+        state = entry.state
+        assert isinstance(state, Starting)
+        self.pool.started(slot, pid)
+        running = Running(attempt=state.attempt, slot=slot, pid=pid, started_at=now.wall)
+        self.move(entry, "started", running, f"as process {pid}", now)
+        entry.began = now.monotonic
+        self.limit_time(entry, self.batches[entry.key.batch_id].batch.spec.limits)
 
     def requeue(self, entry: Entry, move: lifecycle.Move, attempt: int, why: str, now: Instant) -> None:
         """Queue a window at once, for its attempt of that number."""

@@ -13,6 +13,15 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     key: WindowKey
     attempt: int
     slot: Slot
+    #: it is ahead: it waits on its node until fewer processes than this run on its device; 0: it starts at once
+    at_once: int = 0
+
+
+class Withdraw(msgspec.Struct, frozen=True, kw_only=True):
+    """Take back an attempt that is ahead, if it waits still. Answered by an `AttemptEnded` that was not launched."""
+
+    key: WindowKey
+    attempt: int
 
 
 class Terminate(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,4 +47,4 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-Command = Launch | Terminate | Kill | CheckResults
+Command = Launch | Withdraw | Terminate | Kill | CheckResults

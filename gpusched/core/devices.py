@@ -82,7 +82,9 @@ class Devices:
         if not self._books.pool.set_health(device_id, health, reason, now.wall):
             return
         self._device_changed(device_id, now)
-        if health not in ("draining", "suspect"):
+        if health in ("draining", "suspect"):
+            self._books.withdraw(self._books.on([self._books.pool.devices[device_id]]))
+        else:
             for entry in self._books.on([self._books.pool.devices[device_id]]):
                 self._books.stop(entry, "interrupted", f"device {device_id}: {reason}", now)
             if health == "gone":
@@ -103,7 +105,10 @@ class Devices:
         The host's processors are not closed: there the process hangs in a file system, or a debugger holds it.
         """
         entry = self._books.attempt(event.key, event.attempt)
-        if entry is None or not isinstance(entry.state, Running | Stopping):
+        if entry is None:
+            return
+        self._books.sit_down(entry)
+        if not isinstance(entry.state, Running | Stopping):
             return
         device_id = entry.state.slot.device_id
         self._books.move(entry, "stuck", entry.state, event.reason, now)
@@ -155,7 +160,7 @@ class Devices:
         device = self._books.pool.devices[device_id]
         if device.tuner is None:
             return
-        if device.has_free or isinstance(ending, Failure):
+        if device.has_idle or isinstance(ending, Failure):
             device.tuner.interrupted()
             return
         reason = device.tuner.ended(guessed_seconds(planned.usable_rows), now.monotonic)

@@ -3,8 +3,8 @@
 Buckets of rows double in width, so the windows of a bucket differ by less than a factor of two. An estimate comes from
 the bucket of the window's rows, or else from the nearest one, by scaling. Pure: the store keeps the buckets.
 
-Work is a workload, or a workload at a point of a sweep (`work`): 255 leaves may take ten times as long as 15. What a
-point takes is forgotten with the process; without it, the estimate is that of the workload, from all of its windows.
+Work is a workload, or a workload at a point of a sweep (`work`): 255 leaves may take ten times as long as 15. The
+estimate of a point that is not known is that of the workload, from all of its windows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ MEMORY = 200
 #: 2023 with the default settings and 100 (0.018 s) to 9,000 rows (0.7 s)
 GUESSED_SECONDS = 0.01
 GUESSED_SECONDS_PER_ROW = 8e-5
+#: a guess is wrong by less than this factor, mostly: other settings, another core
+GUESS_FACTOR = 3.0
 
 
-#: points of sweeps whose costs are known; the earliest are forgotten beyond that
+#: points of sweeps whose costs are known; the earliest are forgotten beyond that, here and in the store
 MOST_POINTS = 20_000
 
 
@@ -52,6 +54,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     #: the most memory of the host that a window took, beyond the part shared with its launcher; 0: not known
     host_memory_max: int = 0
 
+    @property
+    def is_of_a_point(self) -> bool:
+        """Whether it is of a workload at a point of a sweep, and not of all windows of the workload."""
+        return self.workload != _workload(self.workload)
+
 
 class Estimates:
     """Running estimates; `observe` is the only thing that changes them."""
@@ -70,11 +77,12 @@ class Estimates:
         seconds: float,
         memory_bytes: int | None,
         host_memory_bytes: int | None = None,
-    ) -> Estimate:
+    ) -> list[Estimate]:
         """Learn from one finished window. Unknown memory is None.
 
-        Return the updated bucket of its workload, for the store.
+        Return the updated buckets, for the store: that of its point, if it has one, and that of its workload.
         """
+        updated = []
         for old in self._learners(work, device_type, rows):
             new = msgspec.structs.replace(
                 old,
@@ -92,10 +100,12 @@ class Estimates:
                     memory_max=max(old.memory_max, memory_bytes),
                 )
             self._put(new)
-        return new
+            updated.append(new)
+        return updated
 
-    def observe_host_memory(self, work: str, device_type: DeviceType, rows: int, memory_bytes: int) -> Estimate:
+    def observe_host_memory(self, work: str, device_type: DeviceType, rows: int, memory_bytes: int) -> list[Estimate]:
         """Learn from a window that ran out of the host's memory: it needed more than `memory_bytes`. As `observe`."""
+        updated = []
         for old in self._learners(work, device_type, rows):
             new = msgspec.structs.replace(
                 old,
@@ -104,7 +114,8 @@ class Estimates:
                 host_memory_max=max(old.host_memory_max, memory_bytes),
             )
             self._put(new)
-        return new
+            updated.append(new)
+        return updated
 
     def seconds(self, work: str, device_type: DeviceType, rows: int) -> float | None:
         """Expected seconds, in proportion to the rows of the nearest bucket; None if there is no observation."""
@@ -144,8 +155,10 @@ class Estimates:
     ) -> Estimate | None:
         wanted = bucket_of(rows)
         points, workload = self._points.get((work, device_type)), self._rows.get((_workload(work), device_type))
-        for buckets in (points, workload):
-            if buckets and (candidates := [e for e in buckets.values() if knows(e)]):
+        for buckets in filter(None, (points, workload)):
+            if (same := buckets.get(wanted)) is not None and knows(same):  # most windows are as long as others
+                return same
+            if candidates := [e for e in buckets.values() if knows(e)]:
                 # of two at the same distance the larger: one too high costs a slot, one too low an attempt
                 return min(candidates, key=lambda e: (abs(e.bucket - wanted), -e.bucket))
         return None
@@ -155,9 +168,8 @@ class Estimates:
         return known.get((work, device_type), {})
 
     def _put(self, estimate: Estimate) -> None:
-        work = estimate.workload
-        known = self._rows if work == _workload(work) else self._points
-        known.setdefault((work, estimate.device_type), {})[estimate.bucket] = estimate
+        known = self._points if estimate.is_of_a_point else self._rows
+        known.setdefault((estimate.workload, estimate.device_type), {})[estimate.bucket] = estimate
         if len(self._points) > MOST_POINTS:
             del self._points[next(iter(self._points))]
 

@@ -46,10 +46,20 @@ class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True):
     notes: DataNotes = {}
 
 
+class WindowsRecovered(msgspec.Struct, frozen=True, kw_only=True):
+    """The next windows of a batch in the store that is too large for one turn; `BatchRecovered` comes last."""
+
+    batch: Batch
+    windows: tuple[tuple[PlannedWindow, State], ...]
+    #: they are the first: earlier ones were of a recovery that was given up
+    first: bool
+
+
 class BatchRecovered(msgspec.Struct, frozen=True, kw_only=True):
     """A batch as the store has it: in the state in which the last supervisor left it."""
 
     batch: Batch
+    #: those that have not come with `WindowsRecovered`
     windows: tuple[tuple[PlannedWindow, State], ...]
     held: HoldReason | None = None
     #: the store has its `BatchFinished`; a pending change may reopen it
@@ -97,6 +107,8 @@ class ResultsChecked(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str
     check: int
     missing: tuple[str, ...]
+    #: False: the others of many missing windows come with further answers to the same check
+    complete: bool = True
 
 
 # -- events: requests of people ----------------------------------------------------------------------------------------
@@ -113,6 +125,9 @@ class ChangeRequested(msgspec.Struct, frozen=True, kw_only=True):
 
 class SliceGranted(msgspec.Struct, frozen=True, kw_only=True):
     """There is time for a slice of the changes that are not completed."""
+
+    #: windows that it may change; None: as many as the scheduler was made for
+    windows: int | None = None
 
 
 class TermsRequested(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +229,7 @@ Event = (
     | ProcessStuck
     | ChangeRequested
     | SliceGranted
+    | WindowsRecovered
     | TermsRequested
     | ShutdownRequested
     | NodeJoined

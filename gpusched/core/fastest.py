@@ -32,7 +32,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
     device_type: DeviceType
     model: str
-    #: GPUs, or slots of the processors
+    #: GPUs, or cores
     devices: int
     slots: int
 
@@ -62,9 +62,18 @@ def kinds(devices: Iterable[Device], workers: int = 0) -> tuple[Kind, ...]:
     for (device_type, model), twins in by_model.items():
         slots = sum(device.tuned_from or device.capacity for device in twins)
         slots = min(slots, workers) if workers else slots
-        count = slots if twins[0].kind == "host" else len(twins)
+        cores = sum(device.cores or device.capacity for device in twins)
+        count = min(slots, cores) if twins[0].kind == "host" else len(twins)
         grouped.append(Kind(device_type=device_type, model=model, devices=count, slots=slots))
     return tuple(kind for kind in grouped if kind.slots)
+
+
+def slowdown(kind: Kind, at_once: int) -> float:
+    """How many times longer a window takes with all slots of a kind at work than with `at_once` of them.
+
+    Slots share the cores if there are more of them. How those of a GPU share it is not known.
+    """
+    return max(1.0, kind.slots / max(at_once, kind.devices)) if kind.device_type == "cpu" else 1.0
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,20 +94,24 @@ def load(windows: Sequence[PlannedWindow]) -> Load:
     return Load(rows=rows, typical=typical)
 
 
-def waves(work: Load, kind: Kind) -> float:
-    """The number of windows like the typical one that each slot has to train, at least 1."""
-    return max(1.0, sum(work.rows) / _rows(work.typical) / kind.slots)
-
-
 def patience_s(work: Load, kind: Kind, best_s: float | None) -> float:
     """Seconds for which a window may be timed on `kind`, if the best type so far finishes the batch in `best_s`.
 
     At most a quarter of the batch's time on `kind`, and no longer than `kind` can still be faster: beyond that a timing
     costs more than it can gain. Half a second is always worth it, since its result is kept.
     """
-    each = waves(work, kind)
+    # windows like the typical one that each slot has to train
+    each = max(1.0, sum(work.rows) / _rows(work.typical) / kind.slots)
     longest = MOST_S if each >= MANY else LEAST_S
     return longest if best_s is None else min(longest, max(LEAST_S, best_s / each))
+
+
+def trial_patience_s(best_s: float) -> float:
+    """Seconds to wait for GPUs that are still being tried, if the processors finish the batch in `best_s`.
+
+    The duration of a trial says nothing about a window: it starts the driver, and may compile kernels.
+    """
+    return min(MOST_S, max(LEAST_S, best_s / MANY))
 
 
 def learned(estimates: Estimates, workload: str, available: Sequence[Kind], rows: int) -> dict[Kind, Timing]:

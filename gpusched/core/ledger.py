@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import msgspec
 
 from gpusched.core.memory import LEAST_DEVICE_BYTES, LEAST_HOST_BYTES, Memory, Need
@@ -13,6 +16,13 @@ from gpusched.core.tuning import Tuner
 
 #: weight of the newest sample in the smoothed utilisation
 SMOOTHING = 0.3
+#: places for windows that are ahead, for each slot of a device on a node
+AHEAD_SLOTS = 3
+#: seconds for which windows that are ahead keep a device busy, about
+AHEAD_S = 0.5
+#: seconds of a window beside which the network does not matter: none is placed ahead, since that may fix it to a device
+#: though another is free sooner
+LONG_S = 5.0
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -50,13 +60,20 @@ class HostState:
 class DeviceState:
     """One device of the pool: its slots, allocations, health and last reading."""
 
-    def __init__(self, device: Device, slots: list[Slot], host: HostState, since: float = 0.0) -> None:
+    def __init__(
+        self, device: Device, slots: list[Slot], host: HostState, since: float = 0.0, places: Sequence[Slot] = ()
+    ) -> None:
+        """`places` are for windows that wait on their node for one that ends, so that no slot waits for the network."""
         self.device = device
         self.slots = slots
+        self.places = places
         self.host = host
+        #: places in use at most
+        self.ahead = 0
         self.free = [slot.index for slot in slots]  # a heap
+        self.free_places = sorted(place.index for place in places)  # a heap
         #: finds the best number of slots to use; None: always all
-        self.tuner = Tuner(device.tuned_from, len(slots)) if device.tuned_from else None
+        self.tuner = Tuner(device.tuned_from, device.capacity) if device.tuned_from else None
         self.allocations: dict[int, Allocation] = {}
         #: PIDs of its windows by slot index
         self.pids: dict[int, int] = {}
@@ -74,11 +91,31 @@ class DeviceState:
     @property
     def width(self) -> int:
         """The number of slots in use at most."""
-        return self.tuner.slots if self.tuner else len(self.slots)
+        return self.tuner.slots if self.tuner else self.device.capacity
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a window that is placed now starts at once."""
+        return len(self.allocations) < self.width
+
+    @property
+    def next(self) -> int:
+        """The index of the slot, or of the place, that the next window gets."""
+        return self.free[0] if self.has_idle else self.free_places[0]
 
     @property
     def has_free(self) -> bool:
-        return len(self.allocations) < self.width
+        return self.has_idle or (bool(self.free_places) and len(self.allocations) < self.width + self.ahead)
+
+    def expect(self, seconds: float) -> bool:
+        """Have as many windows ahead as end within `AHEAD_S`, if they take so many seconds; none if they are long.
+
+        Returns whether that changed anything.
+        """
+        before, most = self.ahead, len(self.places)
+        ends = math.ceil(self.width * AHEAD_S / max(seconds, 1e-3))
+        self.ahead = min(most, ends) if seconds < LONG_S else 0
+        return self.ahead != before
 
     def foreign_bytes(self) -> int | None:
         """Memory used by processes other than our windows; None if the device does not report it by process."""

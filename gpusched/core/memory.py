@@ -19,7 +19,7 @@ LEAST_DEVICE_BYTES = 256 << 20
 LEAST_HOST_BYTES = 32 << 20
 
 
-class Need(msgspec.Struct, frozen=True):
+class Need(msgspec.Struct, frozen=True, gc=False):
     """The part of a memory that a window needs; 0 bytes: not known."""
 
     memory_bytes: int = 0
@@ -54,6 +54,10 @@ class Memory:
         """Set memory aside for the window in slot `index`."""
         self.promised[index] = need
         self.reserved_bytes += need.memory_bytes
+
+    def move(self, index: int, to: int) -> None:
+        """Note that the window in slot `index`, whose process no reading knows yet, is in slot `to` now."""
+        self.promised[to] = self.promised.pop(index)
 
     def release(self, index: int) -> Need:
         """Forget the window in slot `index`, which has gone, and count its memory as free; return its promise."""

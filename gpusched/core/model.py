@@ -2,6 +2,8 @@
 
 All of them are frozen values. A state carries exactly the data that is true in it, so that no field's meaning depends
 on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to disk; monotonic readings never do.
+A batch may have 100,000 values of the types with `gc=False`. They form no cycles, and the garbage collector would keep
+everybody waiting while it looked through them.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Instant(msgspec.Struct, frozen=True, kw_only=True):
 # -- work ------------------------------------------------------------------------------------------------------------
 
 
-class WindowKey(msgspec.Struct, frozen=True, order=True):
+class WindowKey(msgspec.Struct, frozen=True, gc=False, order=True):
     """Names a window among all batches; written `BATCH/LABEL`."""
 
     batch_id: str
@@ -43,7 +45,7 @@ class WindowKey(msgspec.Struct, frozen=True, order=True):
         return f"{self.batch_id}/{self.label}"
 
 
-class Window(msgspec.Struct, frozen=True, omit_defaults=True):
+class Window(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One symbol × one date range, both dates inclusive, × one point of a sweep: the unit of work."""
 
     symbol: str
@@ -80,7 +82,19 @@ Parameters = dict[str, Any]
 NO_POINTS: Mapping[str, Parameters] = MappingProxyType({})
 
 
-class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit_defaults=True):
+class Training(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """When and how a result was made that is reused; for people, and for reports."""
+
+    started_at: float
+    seconds: float
+    #: launches until it succeeded
+    attempts: int = 1
+    #: index of its slot; None: not known
+    slot: int | None = None
+    node: str = ""
+
+
+class WindowResult(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="result", omit_defaults=True):
     """A trained window whose artifacts are committed."""
 
     artifacts_path: str
@@ -98,6 +112,8 @@ class WindowResult(msgspec.Struct, frozen=True, kw_only=True, tag="result", omit
     moved_aside: str | None = None
     #: whether the model gives every row of the validation the same prediction; None: not told
     constant: bool | None = None
+    #: of a result that is reused; None: it is new, or from before 0.2
+    training: Training | None = None
 
 
 class DataNote(msgspec.Struct, frozen=True):
@@ -113,11 +129,28 @@ class DataNote(msgspec.Struct, frozen=True):
 DataNotes = dict[str, tuple[DataNote, ...]]
 
 
+class Existing(msgspec.Struct, frozen=True, kw_only=True):
+    """The treatment of results that are there before a batch."""
+
+    #: absolute paths of other output directories whose results are reused
+    reuse_from: tuple[str, ...] = ()
+    #: whether those of all directories are reused that earlier batches of the same client have written to
+    reuse_known: bool = False
+    #: output directories of this user from which the daemon reuses results without being told to; only it fills this in
+    related: tuple[str, ...] = ()
+    #: uid of that client, which the daemon fills in; None: root or the daemon's own user, as in a run
+    owner: int | None = None
+    #: whether results of other parameters may be replaced
+    replace: bool = True
+
+
 Standing = Literal["nothing", "result", "stranger"]
 
 
-class PlannedWindow(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedWindow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A window in a plan: to be trained, reused from a committed result, or finished without a launch.
+
+    A `committed` result in another directory is copied to its place before the batch is accepted.
 
     At most one of `skip_reason`, `refusal` and `doubt` is given.
     """
@@ -139,6 +172,10 @@ class PlannedWindow(msgspec.Struct, frozen=True, kw_only=True):
     committed: WindowResult | None = None
     #: the present occupant of its result's place: a result of other parameters or data, or a stranger to gpusched
     replaces: Standing = "nothing"
+    #: the result that it replaces is of another workload or of other settings, not only of other data or code
+    replaces_others: bool = False
+    #: a directory in which an earlier batch has put the result that is to be trained here
+    known_in: str = ""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,11 +315,28 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, rename={"lightgbm_type":
     cpus: tuple[int, ...] = ()
     #: CPU threads for each window on the device
     threads: int = 1
+    #: cores that its windows may keep busy; 0: it is a GPU
+    cores: int = 0
     memory_total_bytes: int | None = None
     #: its driver keeps account of each process (NVML's accounting mode)
     accounting: bool = False
     #: `0000:41:00.0`; a MIG instance has its card's; empty: not known
     pci_bus_id: str = ""
+    #: version of its driver; empty: not known
+    driver: str = ""
+    #: how its driver runs it, for people: `persistence on, compute mode default`; empty: not known
+    modes: str = ""
+
+
+class ForeignProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """A process on a device that is none of the windows."""
+
+    pid: int
+    #: name of its user, or the number where nobody has it; empty: not known
+    user: str = ""
+    #: its command line, cut; empty: not known
+    command: str = ""
+    memory_bytes: int
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -296,8 +350,14 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     utilisation: float | None = None
     temperature_c: float | None = None
     power_w: float | None = None
+    #: most power that the card may take
+    power_limit_w: float | None = None
+    #: speed of the fan, as a share of its most: 0..1
+    fan: float | None = None
     #: memory by PID as NVML reports it; None where it cannot be known (host PIDs in a container)
     process_memory_bytes: dict[int, int] | None = None
+    #: those of these processes that are no windows, the largest first, as far as they are told
+    foreign: tuple[ForeignProcess, ...] = ()
 
     @property
     def memory_used_bytes(self) -> int | None:
@@ -320,8 +380,20 @@ class HostReading(msgspec.Struct, frozen=True, kw_only=True):
     process_bytes: dict[int, int] | None = None
 
 
-class Slot(msgspec.Struct, frozen=True, order=True):
+class Slot(msgspec.Struct, frozen=True, gc=False, order=True, omit_defaults=True):
     """A schedulable share of a device; one window process holds one slot."""
 
+    #: below zero it is no share, but a place: a window waits there, on the device's node, for a slot
     index: int
     device_id: str
+    #: of the device; empty: this machine
+    node: str = ""
+
+    @property
+    def waits(self) -> bool:
+        return self.index < 0
+
+    @property
+    def number(self) -> int | None:
+        """Its number for people; None: it is a place."""
+        return None if self.waits else self.index

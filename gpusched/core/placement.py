@@ -41,7 +41,7 @@ def score(state: DeviceState) -> Score:
         len(state.allocations) / state.width,
         -(state.memory.free_bytes() or 0),
         state.utilisation,
-        state.free[0],
+        state.next,
     )
 
 

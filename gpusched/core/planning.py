@@ -142,6 +142,15 @@ def digest(spec: BatchSpec, output_dir: str | None) -> str:
     return hashlib.sha256(msgspec.json.encode([identity, output_dir])).hexdigest()
 
 
+def settings_digest(spec: BatchSpec) -> str:
+    """The hex digest of what a batch trains with: its data root, workload, settings, points and device.
+
+    Symbols and dates do not count. Batches with the same digest make the same model of a window that they share.
+    """
+    which = {"start": dt.date.min, "end": dt.date.min, "window_days": 1, "stride_days": 0, "anchored": False}
+    return digest(msgspec.structs.replace(spec, symbols=(), windows=(), **which), None)
+
+
 def batch_id(source: str, digest_hex: str) -> str:
     """The id of a batch without a given name: the stem of its symbols file and the start of its digest."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:40] or "batch"
@@ -219,12 +228,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self._trained_over("result")
 
     @property
+    def to_replace_others(self) -> int:
+        """How many of these are of other parameters."""
+        return sum(window.replaces_others and action(window) in ("train", "reuse") for window in self.windows)
+
+    @property
     def to_move_aside(self) -> int:
         """The number of results' places that are taken by something else."""
         return self._trained_over("stranger")
 
     def _trained_over(self, replaces: str) -> int:
-        return sum(window.replaces == replaces and action(window) == "train" for window in self.windows)
+        return sum(window.replaces == replaces and action(window) in ("train", "reuse") for window in self.windows)
 
     def _that(self, wanted: Action) -> tuple[PlannedWindow, ...]:
         return tuple(window for window in self.windows if action(window) == wanted)

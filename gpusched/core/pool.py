@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import msgspec
 
-from gpusched.core.ledger import Allocation, DeviceState, HostState, by_slot
+from gpusched.core.ledger import AHEAD_SLOTS, Allocation, DeviceState, HostState, by_slot
 from gpusched.core.memory import NOTHING, Need
 from gpusched.core.model import (
     Device,
@@ -38,9 +38,8 @@ class Pool:
         self.hosts: dict[str, HostState] = {"": HostState("")}
         #: by index
         self.slots: dict[int, Slot] = {}
-        #: indexes below `_next_index` that no slot has: a heap
-        self._vacant: list[int] = []
-        self._next_index = 0
+        #: numbers of the slots, and of the places: the index of a place is the complement of its number
+        self._indexes, self._places = Numbers(), Numbers()
         #: the open devices with a free slot
         self.offers = Offers()
         #: expected ends of the windows on GPUs, with the indexes of their slots, in order
@@ -53,22 +52,21 @@ class Pool:
     # -- devices and hosts ---------------------------------------------------------------------------------------------
 
     def add(self, device: Device, at: float = 0.0) -> None:
-        """Add `device`, with slots of the lowest free indexes; `at` is a wall instant."""
-        slots = [Slot(self._new_index(), device.id) for _ in range(device.capacity)]
-        self.slots |= {slot.index: slot for slot in slots}
+        """Add `device`, with slots of the lowest free indexes; `at` is a wall instant.
+
+        One on a node has places as well, for windows that are ahead.
+        """
+        id_, node, count = device.id, device.host, device.capacity
+        slots = [Slot(self._indexes.take(), id_, node) for _ in range(count)]
+        places = [Slot(~self._places.take(), id_, node) for _ in range(count * AHEAD_SLOTS if node else 0)]
+        self.slots |= {slot.index: slot for slot in (*slots, *places)}
         if slots:
             host = self.hosts.setdefault(device.host, HostState(device.host))
-            state = DeviceState(device, slots, host, at)
+            state = DeviceState(device, slots, host, at, places)
             if host.silent:
                 state.health, state.reason = "silent", host.silent
             self.devices[device.id] = host.devices[device.id] = state
             self.offers.settle(state)
-
-    def _new_index(self) -> int:
-        if self._vacant:
-            return heapq.heappop(self._vacant)
-        self._next_index += 1
-        return self._next_index - 1
 
     def remove(self, device_id: str) -> None:
         """Remove a device with its slots: at once, or after the last of its windows has given its slot back."""
@@ -79,9 +77,12 @@ class Pool:
 
     def _remove_if_left(self, state: DeviceState) -> None:
         if state.health == "gone" and not state.allocations:
-            for slot in state.slots:
+            for slot in (*state.slots, *state.places):
                 del self.slots[slot.index]
-                heapq.heappush(self._vacant, slot.index)
+            for slot in state.slots:
+                self._indexes.give_back(slot.index)
+            for place in state.places:
+                self._places.give_back(~place.index)
             self.offers.leave(state)
             self._read.pop(state, None)
             del self.devices[state.device.id], state.host.devices[state.device.id]
@@ -154,7 +155,7 @@ class Pool:
     def choose(self, demand: Demand, *, without: Container[str] = ()) -> Slot | None:
         """The next slot of the best device that is not in `without`, or None. Changes nothing."""
         best = self.offers.best(demand, without=without)
-        return None if best is None else self.slots[best.free[0]]
+        return None if best is None else self.slots[best.next]
 
     # -- slots ---------------------------------------------------------------------------------------------------------
 
@@ -166,14 +167,37 @@ class Pool:
         `ends_at` is the wall instant at which the attempt is expected to end.
         """
         state = self.devices[slot.device_id]
-        assert state.free[0] == slot.index, f"slot {slot.index} is not the next free one of {slot.device_id}"
-        heapq.heappop(state.free)
+        assert state.next == slot.index, f"slot {slot.index} is not the next free one of {slot.device_id}"
+        heapq.heappop(_heap_of(slot, state))
         state.allocations[slot.index] = Allocation(key, slot, device, host, ends_at)
         state.memory.promise(slot.index, device)
         state.host.memory.promise(slot.index, host)
         if state.device.kind != "host":
             insort(self._ends, (ends_at, slot.index))
         self.offers.settle(state)
+
+    def seat(self, place: Slot) -> Slot | None:
+        """Move the window in a place to a free slot of its device, and return that; None: there is none."""
+        state = self.devices[place.device_id]
+        if not state.free:
+            return None
+        slot = self.slots[heapq.heappop(state.free)]
+        heapq.heappush(state.free_places, place.index)
+        allocation = state.allocations.pop(place.index)
+        state.allocations[slot.index] = msgspec.structs.replace(allocation, slot=slot)
+        for memory in (state.memory, state.host.memory):
+            memory.move(place.index, slot.index)
+        if state.device.kind != "host":
+            del self._ends[bisect_left(self._ends, (allocation.ends_at, place.index))]
+            insort(self._ends, (allocation.ends_at, slot.index))
+        self.offers.settle(state)
+        return slot
+
+    def expect(self, device_id: str, seconds: float) -> None:
+        """Place windows ahead on a device as suits those that take so many seconds."""
+        state = self.devices.get(device_id)
+        if state is not None and state.expect(seconds):
+            self.offers.settle(state)
 
     def started(self, slot: Slot, pid: int) -> None:
         """Note the process of the window that holds `slot`."""
@@ -186,7 +210,7 @@ class Pool:
         state = self.devices[slot.device_id]
         state.memory.release(slot.index)
         state.host.memory.release(slot.index)
-        heapq.heappush(state.free, slot.index)
+        heapq.heappush(_heap_of(slot, state), slot.index)
         allocation = state.allocations.pop(slot.index)
         pid = state.pids.pop(slot.index, None)
         # The kernel may have given the number to the next window already.
@@ -240,15 +264,18 @@ class Pool:
     def validate(self) -> None:
         """Raise AssertionError unless allocated ⊎ free = all slots, on every device, and the order is right."""
         for state in self.devices.values():
-            free, held = set(state.free), set(state.allocations)
+            free, held = {*state.free, *state.free_places}, set(state.allocations)
             assert not free & held, f"slots both free and held on {state.device.id}: {free & held}"
-            assert free | held == {s.index for s in state.slots}, f"slots vanished on {state.device.id}"
-            assert len(state.free) == len(free), f"a slot is free twice on {state.device.id}"
+            assert free | held == {s.index for s in (*state.slots, *state.places)}, (
+                f"slots vanished on {state.device.id}"
+            )
+            assert len(state.free) + len(state.free_places) == len(free), f"a slot is free twice on {state.device.id}"
+            assert all(index >= 0 for index in state.free)
             assert all(a.slot.index == i for i, a in state.allocations.items())
             assert state.memory.promised == {i: a.device for i, a in state.allocations.items()}
             assert state.pids.keys() <= held
             state.memory.validate()
-        assert sorted(self.slots) == sorted(set(range(self._next_index)) - set(self._vacant))
+        assert set(self.slots) == {*self._indexes.taken(), *(~number for number in self._places.taken())}
         for host in self.hosts.values():
             held_here = {i: a.host for s in host.devices.values() for i, a in s.allocations.items()}
             assert host.memory.promised == held_here
@@ -259,6 +286,32 @@ class Pool:
         assert self._ends == sorted((a.ends_at, i) for s in gpus for i, a in s.allocations.items())
         assert all(age <= later for age, later in pairwise(self._read.values()))
         self.offers.validate(self.devices.values())
+
+
+class Numbers:
+    """Numbers from 0 on, of which the lowest free one is always the next."""
+
+    def __init__(self) -> None:
+        #: those below `_next` that are free: a heap
+        self._vacant: list[int] = []
+        self._next = 0
+
+    def take(self) -> int:
+        if self._vacant:
+            return heapq.heappop(self._vacant)
+        self._next += 1
+        return self._next - 1
+
+    def give_back(self, number: int) -> None:
+        heapq.heappush(self._vacant, number)
+
+    def taken(self) -> set[int]:
+        return set(range(self._next)) - set(self._vacant)
+
+
+def _heap_of(slot: Slot, state: DeviceState) -> list[int]:
+    """The free slots of a device, or its free places, whichever `slot` is one of."""
+    return state.free_places if slot.waits else state.free
 
 
 def _pids(host: HostState) -> dict[int, int]:

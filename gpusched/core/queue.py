@@ -6,9 +6,11 @@ import heapq
 import math
 from collections import deque
 
+import msgspec
+
 from gpusched.core.changes import Change
 from gpusched.core.estimates import GUESSED_SECONDS_PER_ROW
-from gpusched.core.memory import NOTHING
+from gpusched.core.memory import NOTHING, Need
 from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
 from gpusched.core.states import Finished, Queued, State
 from gpusched.core.statuses import has_result
@@ -25,35 +27,32 @@ Order = tuple[int, int, int]
 NO_STREAK: tuple[tuple[str, str], int] = (("", ""), 0)
 
 
-class Entry:
+class Entry(msgspec.Struct, gc=False, eq=False):
     """One window of a batch, with its state and the history that decides about its next attempt."""
 
-    __slots__ = (
-        *("device", "failures", "host", "key", "losses", "on_cpu", "order", "planned", "ready_at", "state", "story"),
-        *("began", "raised_at"),
-    )
-
-    def __init__(self, key: WindowKey, planned: PlannedWindow, number: int, state: State) -> None:
-        self.key = key
-        self.planned = planned
-        self.state = state
-        #: place in the queue of its batch: as asked for, the longest first (in steps of about 20 %), as submitted
-        self.order: Order = (-planned.window.priority, -int(math.log2(_rows(planned) + 1) * 4), number)
-        #: attempts that failed by the window's own fault, and by other causes
-        self.failures = 0
-        self.losses = 0
-        #: the place where its last attempt raised an exception; empty: it did not
-        self.raised_at = ""
-        #: monotonic instant before which it is not placed again
-        self.ready_at = 0.0
-        #: monotonic instant at which its last attempt began to run
-        self.began = 0.0
-        #: needed memory of the device and of the host, as learned from its own failures; 0: only estimates count
-        self.device = self.host = NOTHING
-        #: it ran out of memory on a GPU that it had to itself, and the batch may use the CPU: it runs there next
-        self.on_cpu = False
-        #: the latest lines of its story; a deque of its own would be most of the memory of a window that waits
-        self.story: tuple[str, ...] = ()
+    key: WindowKey
+    planned: PlannedWindow
+    #: place in the queue of its batch, see `order_of`
+    order: Order
+    state: State
+    #: attempts that failed by the window's own fault, and by other causes
+    failures: int = 0
+    losses: int = 0
+    #: the place where its last attempt raised an exception; empty: it did not
+    raised_at: str = ""
+    #: monotonic instant before which it is not placed again
+    ready_at: float = 0.0
+    #: monotonic instant at which its last attempt began to run
+    began: float = 0.0
+    #: needed memory of the device and of the host, as learned from its own failures; 0: only estimates count
+    device: Need = NOTHING
+    host: Need = NOTHING
+    #: it ran out of memory on a GPU that it had to itself, and the batch may use the CPU: it runs there next
+    on_cpu: bool = False
+    #: it was ahead on its node when it was to be held: it is held once it is back, unless it starts
+    to_hold: bool = False
+    #: the latest lines of its story; a deque of its own would be most of the memory of a window that waits
+    story: tuple[str, ...] = ()
 
     def tell(self, line: str) -> None:
         """Add a line to its story, and drop the oldest of too many."""
@@ -85,9 +84,11 @@ class BatchQueue:
         #: the kind and the cause that the latest failed windows have in common, and their number
         self.streak = NO_STREAK
         #: heap of (order, label); items of windows that are no longer ready are dropped when they come up
-        self._ready: list[tuple[Order, str]] = []
-        #: heap in the opposite order of length; None: not needed so far
-        self._shortest: list[tuple[Order, str]] | None = None
+        self._ready: list[tuple[Order, str]]
+        #: heap in the opposite order of length; None: not needed so far. `mixed` batches have it from the beginning: to
+        #: make it of 100,000 windows would be a long turn
+        self._shortest: list[tuple[Order, str]] | None
+        self.none_is_queued()
 
     def push(self, entry: Entry) -> None:
         heapq.heappush(self._ready, (entry.order, entry.key.label))
@@ -131,7 +132,7 @@ class BatchQueue:
 
     def none_is_queued(self) -> None:
         """Clear the heaps at once, after all windows were cancelled, instead of dropping their items one by one."""
-        self._ready, self._shortest = [], None
+        self._ready, self._shortest = [], [] if self.batch.device == "mixed" else None
 
     def count_result(self, entry: Entry) -> None:
         """Note whether a window whose state has changed should have a result."""
@@ -155,6 +156,11 @@ class BatchQueue:
         self.count_result(entry)
         if isinstance(entry.state, Queued):
             self.push(entry)
+
+
+def order_of(planned: PlannedWindow, number: int) -> Order:
+    """As asked for, the longest first (in steps of about 20 %), as submitted: it is the `number`th of its batch."""
+    return -planned.window.priority, -int(math.log2(_rows(planned) + 1) * 4), number
 
 
 def _from_the_end(entry: Entry) -> tuple[Order, str]:

@@ -25,9 +25,10 @@ class Requests:
     """Carries out requests, those that concern many windows slice by slice."""
 
     def __init__(self, books: Books, slice_windows: int) -> None:
-        """`slice_windows`: most windows changed in one turn."""
+        """`slice_windows`: most windows changed in one turn, unless that is told."""
         self._books = books
-        self.slices = Slices(self._apply, slice_windows)
+        self._slice_windows = slice_windows
+        self.slices = Slices(self._apply)
 
     def change(self, event: ChangeRequested, now: Instant) -> None:
         """Make a change, or as much of it as fits into a turn; it waits behind earlier changes of its batch."""
@@ -36,27 +37,30 @@ class Requests:
             return
         if event.label is None and event.verb == "hold":
             if batch.unfinished and batch.held is None:
-                self._books.hold(batch, HoldReason(kind="request", text="held by request"), now)
+                self._books.hold(batch, HoldReason(kind="request", text="by request"), now)
+                self._books.withdraw(self._active(batch))
             return
         if event.label is None and event.verb == "release" and batch.held is not None:
             self._books.release(batch, now)
         waits = self.slices.ask(batch, event.verb, event.label, now)
         if waits is None:
-            self._go_on(batch, now)
+            self._go_on(batch, self._slice_windows, now)
         else:
             self._books.records.append(waits)
 
-    def make_slice(self, now: Instant) -> None:
-        """Advance the first change of the batch whose turn it is."""
+    def make_slice(self, windows: int | None, now: Instant) -> None:
+        """Advance the first change of the batch whose turn it is, by so many windows at most."""
         if (batch := self.slices.next) is not None:
-            self._go_on(batch, now)
+            self._go_on(batch, windows or self._slice_windows, now)
 
-    def _go_on(self, batch: BatchQueue, now: Instant) -> None:
+    def _go_on(self, batch: BatchQueue, windows: int, now: Instant) -> None:
         """Make a slice of a batch's first change."""
-        active = [entry for entry in self._books.active() if entry.key.batch_id == batch.batch.id]
-        if (record := self.slices.make(batch, active, now)) is not None:
+        if (record := self.slices.make(batch, self._active(batch), windows, now)) is not None:
             self._books.records.append(record)
         self._books.end_if_done(batch, now)
+
+    def _active(self, batch: BatchQueue) -> list[Entry]:
+        return [entry for entry in self._books.active() if entry.key.batch_id == batch.batch.id]
 
     def change_terms(self, event: TermsRequested, now: Instant) -> None:
         """Give a batch other terms. A new timeout also applies to windows that run, from their start on."""
@@ -75,6 +79,10 @@ class Requests:
     def _apply(self, verb: WindowVerb, entry: Entry, now: Instant) -> bool:
         """Change one window; return whether `verb` has changed it."""
         before = entry.state
+        if verb in ("hold", "release"):
+            entry.to_hold = verb == "hold" and self._books.waits(entry)
+            if entry.to_hold:
+                self._books.withdraw([entry])
         if not applies(verb, before):
             return False
         match before:

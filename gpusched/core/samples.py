@@ -1,11 +1,12 @@
-"""A history of readings over a batch's duration, in bounded space.
+"""Histories of readings in bounded space: over a batch's duration, and of the last minutes. Pure.
 
-Each device has at most `MOST` samples. When that is reached, neighbours are merged, so that each sample covers twice
-the time: a batch of seconds keeps every reading, one of days some hundred means. Pure: the store keeps the rows.
+Of a batch, each device has at most `MOST` samples. When that is reached, neighbours are merged, so that each sample
+covers twice the time: a batch of seconds keeps every reading, one of days some hundred means. The store keeps the rows.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -19,6 +20,10 @@ Number = TypeVar("Number", int, float)
 MOST = 512
 #: seconds that a sample covers at first: the time between two readings
 FINEST_S = 1.0
+#: seconds that a sample of the last minutes covers, and the number of samples of a device: ten minutes
+RECENT_S, RECENT = 2.0, 300
+#: samples of the last minutes of all devices together, at most: with many devices, each has less
+RECENT_OF_ALL = 20_000
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +64,37 @@ class History:
             samples[:] = _halved(samples)
         width = max((sample.seconds for sample in samples), default=FINEST_S)
         samples.append(msgspec.structs.replace(new, seconds=width))
+
+    def samples(self) -> list[Sample]:
+        """All samples, by device, in the order of time."""
+        return [sample for samples in self._samples.values() for sample in samples]
+
+
+class Recent:
+    """The samples of the last minutes, by device."""
+
+    def __init__(self, samples: Iterable[Sample] = ()) -> None:
+        self._samples: dict[str, deque[Sample]] = {}
+        for sample in samples:
+            self.of(sample.device_id).append(sample)
+
+    def of(self, device_id: str) -> deque[Sample]:
+        """The samples of a device, the latest at the end."""
+        samples = self._samples.get(device_id)
+        if samples is None:
+            samples = self._samples[device_id] = deque(maxlen=RECENT)
+        return samples
+
+    def add(self, reading: Reading) -> None:
+        """Add a reading; the readings of a device must come in the order of time."""
+        samples = self.of(reading.device_id)
+        new = _sample(reading)
+        if samples and new.at // RECENT_S <= samples[-1].at // RECENT_S:
+            samples[-1] = _merged(samples[-1], new, RECENT_S)
+            return
+        while len(samples) >= max(1, RECENT_OF_ALL // len(self._samples)):
+            samples.popleft()
+        samples.append(msgspec.structs.replace(new, seconds=RECENT_S))
 
     def samples(self) -> list[Sample]:
         """All samples, by device, in the order of time."""

@@ -11,8 +11,7 @@ The dispatcher decides which window comes next, and on which slot. What an event
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import assert_never
 
 from gpusched.core.attempts import Attempts
@@ -25,7 +24,6 @@ from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
-    BatchAccepted,
     BatchRecovered,
     BatchSubmitted,
     ChangeRequested,
@@ -48,38 +46,25 @@ from gpusched.core.events import (
     TimePassed,
     TrialBegan,
     TrialEnded,
-    WindowsAdded,
     WindowsArrived,
+    WindowsRecovered,
 )
 from gpusched.core.explain import explain
 from gpusched.core.failures import TREATMENTS, missed
-from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
-from gpusched.core.planning import planned_outcome
-from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.incoming import Incoming
+from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, Slot, WindowKey
+from gpusched.core.queue import Entry
 from gpusched.core.reasons import Explanation
 from gpusched.core.requests import Requests
-from gpusched.core.states import Active, Failure, Finished, Queued, Starting, State, Stopping
-from gpusched.core.statuses import status_of
+from gpusched.core.states import Active, Failure, Queued, Starting, State, Stopping
 from gpusched.core.timers import Timer
 
 #: seconds that a fork may take before its attempt is stopped; the launcher imports the workload before the first fork
 LAUNCH_TIMEOUT_S = 120.0
+#: the same for a window that is ahead, which waits for the end of a short one
+AHEAD_TIMEOUT_S = 10.0
 #: seconds after which a reading is dropped: NVML or the device does not answer, and the ledger decides alone
 STALE_S = 60.0
-
-
-#: a window as it arrives, and the state in which it begins
-Arrived = tuple[PlannedWindow, State]
-
-
-class _Arriving:
-    """A batch that is not accepted yet, and what its record will say."""
-
-    def __init__(self, queue: BatchQueue) -> None:
-        self.queue = queue
-        self.windows: list[Arrived] = []
-        #: windows by status
-        self.counts: Counter[str] = Counter()
 
 
 class Scheduler:
@@ -91,8 +76,7 @@ class Scheduler:
         self.pool = self._books.pool
         #: windows that are no longer needed, freed a few per turn: freeing 100,000 at once takes longer than a turn may
         self._leaving: list[Entry] = []
-        #: batches some of whose windows have not arrived yet
-        self._arriving: dict[str, _Arriving] = {}
+        self._incoming = Incoming()
         self._dispatcher = Dispatcher(self.pool, self._books.open, Estimates() if estimates is None else estimates)
         self._devices = Devices(self._books)
         self._attempts = Attempts(self._books, self._devices)
@@ -117,9 +101,11 @@ class Scheduler:
             case TimePassed():
                 self._time_passed(now)
             case WindowsArrived():
-                self._windows_arrived(event, now)
+                self._books.records.append(self._incoming.arrived(event, now))
             case BatchSubmitted():
                 self._batch_submitted(event, now)
+            case WindowsRecovered():
+                self._incoming.recovered(event)
             case BatchRecovered():
                 self._batch_recovered(event, now)
             case ChangeRequested():
@@ -127,7 +113,7 @@ class Scheduler:
                 if event.verb in ("release", "retry"):
                     self._devices.hold_stranded(now)
             case SliceGranted():
-                self._requests.make_slice(now)
+                self._requests.make_slice(event.windows, now)
             case TermsRequested():
                 self._requests.change_terms(event, now)
             case NodeJoined():
@@ -229,6 +215,17 @@ class Scheduler:
         entry, dispatcher = batch.entries[key.label], self._dispatcher
         return explain(entry, batch, dispatcher=dispatcher, pool=self.pool, shutdown=self._shutdown, now=now)
 
+    def unheld(self, key: WindowKey) -> str:
+        """Why a hold of a window that has a slot does not hold it now, in words; empty: it has none."""
+        batch = self._books.batches.get(key.batch_id)
+        entry = batch.entries.get(key.label) if batch is not None else None
+        if entry is None or not isinstance(entry.state, Active):
+            return ""
+        if self._books.waits(entry):
+            node = entry.state.slot.node
+            return f"{key.label} waits on node {node}: it is taken back, and held unless it starts before"
+        return f"{key.label} has started, and goes on"
+
     def blames(self, key: WindowKey, failure: Failure) -> bool:
         """Whether `failure` would use up one of the window's attempts, although its device may be the cause.
 
@@ -268,61 +265,30 @@ class Scheduler:
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
-    def _windows_arrived(self, event: WindowsArrived, now: Instant) -> None:
-        arriving = self._arriving.setdefault(event.batch.id, _Arriving(BatchQueue(event.batch)))
-        first = not arriving.windows
-        windows = self._take_in(arriving, event.windows)
-        self._books.records.append(WindowsAdded(batch=event.batch, windows=windows, first=first, at=now.wall))
-
     def _batch_submitted(self, event: BatchSubmitted, now: Instant) -> None:
         earlier = self._books.batches.get(event.batch.id)
         assert earlier is None or earlier.done, f"batch {event.batch.id} is not finished"
-        arriving = self._arriving.pop(event.batch.id, None) or _Arriving(BatchQueue(event.batch))
-        added = len(arriving.windows)
-        self._take_in(arriving, event.windows)
-        record = BatchAccepted(
-            batch=event.batch,
-            windows=tuple(arriving.windows),
-            added=added,
-            counts=dict(arriving.counts),
-            notes=event.notes,
-            at=now.wall,
-        )
+        batch, record = self._incoming.submitted(event, now)
         self._books.records.append(record)
-        self._books.admit(arriving.queue)
-        self._books.end_if_done(arriving.queue, now)
+        self._books.admit(batch)
+        self._books.end_if_done(batch, now)
         self._devices.hold_stranded(now)
 
-    def _take_in(self, arriving: _Arriving, windows: Iterable[PlannedWindow]) -> tuple[Arrived, ...]:
-        """Add the next windows of a batch; return them in the states in which they begin."""
-        begun = _as_planned(windows)
-        self._add(arriving.queue, begun)
-        arriving.windows += begun
-        arriving.counts.update(status_of(state) for _, state in begun)
-        return begun
-
     def _batch_recovered(self, event: BatchRecovered, now: Instant) -> None:
-        batch = BatchQueue(event.batch)
-        batch.held = event.held
-        batch.finished = event.finished
+        batch = self._incoming.taken_up(event)
         self._requests.slices.resume(batch, event.changes)
-        self._add(batch, event.windows)
         self._books.admit(batch)
         self._books.end_if_done(batch, now)
         for entry in batch.entries.values():
             if isinstance(entry.state, Active):
-                # A window that takes the supervisor down with it must not be tried again for ever.
-                entry.losses = event.losses.get(entry.key.label, 0)
+                # A window that takes the supervisor down with it must not be tried again for ever. One that was
+                # starting may have run: the start of a short window is recorded together with its end.
+                entry.losses = event.losses.get(entry.key.label, 0) + isinstance(entry.state, Starting)
                 self._attempts.recover(entry, batch, now)
         if event.obstacle and batch.unfinished and batch.held is None:
             self._books.hold(batch, HoldReason(kind="obstacle", text=event.obstacle), now)
         self._devices.release_stranded(now)  # this start may have found a device that the last one had lost
         self._devices.hold_stranded(now)
-
-    def _add(self, batch: BatchQueue, windows: Iterable[Arrived]) -> None:
-        for number, (planned, state) in enumerate(windows, len(batch.windows)):
-            batch.add(Entry(WindowKey(batch.batch.id, planned.window.label), planned, number, state))
-            batch.active += isinstance(state, Active)
 
     def _results_checked(self, event: ResultsChecked, now: Instant) -> None:
         batch = self._books.batches.get(event.batch_id)
@@ -332,7 +298,8 @@ class Scheduler:
             entry = batch.entries[label]
             if (lost := missed(entry.state)) is not None:
                 self._books.record(entry, "missed", lost, "its result is no longer there", now)
-        self._books.finish(batch, now)
+        if event.complete:
+            self._books.finish(batch, now)
 
     # -- placement and time ----------------------------------------------------------------------------------------
 
@@ -342,17 +309,21 @@ class Scheduler:
             assert isinstance(entry.state, Queued)
             attempt = entry.state.attempt
             demand, ends_at = placement.demand, placement.ends_at
+            state = self.pool.devices[slot.device_id]
+            at_once, timeout_s = (state.width, AHEAD_TIMEOUT_S) if slot.waits else (0, LAUNCH_TIMEOUT_S)
             self.pool.allocate(slot, entry.key, demand.device, demand.host, ends_at=ends_at)
             self._dispatcher.served(self._books.batches[entry.key.batch_id])
-            self._books.move(entry, "placed", Starting(attempt=attempt, slot=slot), f"on slot {slot.index}", now)
-            self._books.commands.append(Launch(key=entry.key, attempt=attempt, slot=slot))
-            self._books.timers.set(now.monotonic + LAUNCH_TIMEOUT_S, entry, attempt, "launch")
+            self._books.move(entry, "placed", Starting(attempt=attempt, slot=slot), _where(slot), now)
+            self._books.commands.append(Launch(key=entry.key, attempt=attempt, slot=slot, at_once=at_once))
+            self._books.timers.set(now.monotonic + timeout_s, entry, attempt, "launch")
 
     def _shut_down(self, event: ShutdownRequested, now: Instant) -> None:
         self._shutdown = True
         if event.mode == "stop":
             for entry in self._books.active():
                 self._books.stop(entry, "interrupted", "the supervisor is stopping", now)
+        else:
+            self._books.withdraw(self._books.active())
 
     def _time_passed(self, now: Instant) -> None:
         while (timer := self._books.timers.first) and timer.at <= now.monotonic:
@@ -367,7 +338,11 @@ class Scheduler:
             case "backoff":
                 batch.push(entry)
             case "launch":
-                self._books.stop(entry, "interrupted", f"not forked after {LAUNCH_TIMEOUT_S:g} s", now)
+                assert isinstance(entry.state, Starting)
+                timeout_s = AHEAD_TIMEOUT_S if entry.state.slot.waits else LAUNCH_TIMEOUT_S
+                self._books.sit_down(entry)
+                if isinstance(entry.state, Starting):
+                    self._books.stop(entry, "interrupted", f"not forked after {timeout_s:g} s", now)
             case "timeout":
                 # A change of the batch's terms may have postponed or removed the timeout since then.
                 timeout_s = batch.batch.spec.limits.timeout_s
@@ -379,7 +354,5 @@ class Scheduler:
                 assert_never(never)
 
 
-def _as_planned(windows: Iterable[PlannedWindow]) -> tuple[Arrived, ...]:
-    """Windows in the states in which they begin: queued, or finished by the plan."""
-    outcomes = ((planned, planned_outcome(planned)) for planned in windows)
-    return tuple([(p, Queued() if o is None else Finished(attempts=0, outcome=o)) for p, o in outcomes])
+def _where(slot: Slot) -> str:
+    return f"ahead on node {slot.node}" if slot.waits else f"on slot {slot.index}"

@@ -19,10 +19,8 @@ Apply = Callable[[WindowVerb, Entry, Instant], bool]
 class Slices:
     """Makes changes slice by slice: batches take turns, and the changes of a batch follow the order of the requests."""
 
-    def __init__(self, apply: Apply, windows: int) -> None:
-        """`windows` is the number of windows changed in a turn at most, besides those that run."""
+    def __init__(self, apply: Apply) -> None:
         self._apply = apply
-        self._windows = windows
         #: batches whose first change is incomplete, by id; the first is next in turn
         self._waiting: dict[str, BatchQueue] = {}
 
@@ -52,16 +50,21 @@ class Slices:
             return None
         return ChangeAdvanced(batch_id=batch.batch.id, change=change, recorded=False, at=now.wall)
 
-    def make(self, batch: BatchQueue, active: Iterable[Entry], now: Instant) -> ChangeAdvanced | ChangeMade | None:
-        """Make a slice of a batch's first change; return the record to store. `active`: its windows that hold slots."""
+    def make(
+        self, batch: BatchQueue, active: Iterable[Entry], most: int, now: Instant
+    ) -> ChangeAdvanced | ChangeMade | None:
+        """Make a slice of a batch's first change; return the record to store.
+
+        `active` are its windows that hold slots, and `most` is the number of windows to change besides those.
+        """
         change, batch_id = batch.changes[0], batch.batch.id
         entries = batch.windows if change.label is None else [batch.entries[change.label]]
         done, windows = change.done, change.windows
         if change.verb == "cancel" and change.label is None and done == 0:
             # Windows that run are told to end at once, not when their slice comes.
             windows += sum(self._apply("cancel", entry, now) for entry in active)
-        last, most = min(len(entries), done + LOOKED_AT * self._windows), windows + self._windows
-        while done < last and windows < most:
+        last, enough = min(len(entries), done + LOOKED_AT * most), windows + most
+        while done < last and windows < enough:
             windows += self._apply(change.verb, entries[done], now)
             done += 1
         change = batch.changes[0] = msgspec.structs.replace(change, done=done, windows=windows)

@@ -37,7 +37,7 @@ FailureKind = Literal[
 ]
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
+class Failure(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="failure"):
     """Why an attempt has no result."""
 
     kind: FailureKind
@@ -48,9 +48,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     cause: str = ""
     #: type and line of the exception that was raised; empty: there was none, or another attempt can pass that line
     place: str = ""
+    #: for people: file:line of the exception, where possible the deepest outside of libraries; empty: none
+    source_line: str = ""
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """The resources that an attempt used, as the kernel and the driver account for them."""
 
     cpu_seconds: float = 0.0
@@ -72,33 +74,33 @@ Ending = WindowResult | Failure
 StopReason = Literal["cancelled", "timed_out", "interrupted"]
 
 
-class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
+class Queued(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="queued"):
     """Waits for a slot; `attempt` is the number that its next launch will have."""
 
     attempt: int = 1
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
+class Held(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="held"):
     """Waits for a release."""
 
     attempt: int = 1
 
 
-class Starting(msgspec.Struct, frozen=True, kw_only=True, tag="starting"):
+class Starting(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="starting"):
     """Holds a slot; its process is being forked."""
 
     attempt: int
     slot: Slot
 
 
-class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
+class Running(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="running"):
     attempt: int
     slot: Slot
     pid: int
     started_at: float
 
 
-class Stopping(msgspec.Struct, frozen=True, kw_only=True, tag="stopping"):
+class Stopping(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="stopping"):
     """Told to end, still holds its slot. `pid` is None until the fork is confirmed."""
 
     attempt: int
@@ -107,31 +109,31 @@ class Stopping(msgspec.Struct, frozen=True, kw_only=True, tag="stopping"):
     reason: StopReason
 
 
-class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
+class Succeeded(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="succeeded"):
     result: WindowResult
 
 
-class Reused(msgspec.Struct, frozen=True, kw_only=True, tag="reused"):
+class Reused(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="reused"):
     result: WindowResult
 
 
-class Skipped(msgspec.Struct, frozen=True, kw_only=True, tag="skipped"):
+class Skipped(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="skipped"):
     reason: str
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="failed"):
     failure: Failure
 
 
-class TimedOut(msgspec.Struct, frozen=True, kw_only=True, tag="timed_out"):
+class TimedOut(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="timed_out"):
     seconds: float
 
 
-class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
+class Cancelled(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="cancelled"):
     pass
 
 
-class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
+class Lost(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="lost"):
     """Given up after its processes kept disappearing by no fault of its own, or finished but its result is gone."""
 
     failure: Failure
@@ -140,7 +142,7 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
 Outcome = Succeeded | Reused | Skipped | Failed | TimedOut | Cancelled | Lost
 
 
-class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="finished"):
     """Finished after `attempts` launches; 0 for a window that needed none."""
 
     attempts: int

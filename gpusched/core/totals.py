@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -32,3 +33,11 @@ def device_object(device: DeviceChoice, choice: Choice | None) -> dict[str, Any]
     if about is not None:
         del about["device"]
     return {"device": device, "device_choice": about}
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    """The values of nested objects with the names that lead to them: `limits.timeout_s`."""
+    rows: list[tuple[str, object]] = []
+    for name, inner in value.items():
+        rows += flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else [(prefix + name, inner)]
+    return rows

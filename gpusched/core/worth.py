@@ -1,9 +1,10 @@
-"""The worth of results: models that have nothing to say."""
+"""The worth of results, and of the time that they took: models that have nothing to say, imports made anew."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gpusched.core.entry import parse
 from gpusched.core.model import BatchSpec
 from gpusched.core.states import Finished, Reused, State, Succeeded
 
@@ -34,3 +35,19 @@ def constants_note(constants: int, models: int, spec: BatchSpec) -> str:
     swept = {key for point in spec.points.values() for key in point}
     names = [f"{name} {parameters[name]}" for name in _LEAVES if name in parameters and f"lightgbm.{name}" not in swept]
     return f"{said}: too few rows for {', '.join(names)}?" if names else said
+
+
+def imports_note(spec: BatchSpec, label: str, phases: Mapping[str, float] | None, seconds: float | None) -> str:
+    """A sentence about a window that imported for longer than it did all else; empty: it did not.
+
+    `phases` and `seconds` are those of its result.
+    """
+    imports = (phases or {}).get("import", 0.0)
+    if not seconds or imports <= seconds / 2:
+        return ""
+    entry = parse(spec.workload)
+    module = spec.workload if entry is None else entry.module
+    return (
+        f"{label} took {imports:.1f} of its {seconds:.1f} s to import modules: move those imports to the top of"
+        f" {module}, where they are made once for all windows"
+    )

@@ -76,6 +76,9 @@ class Processors:
             post(memory_read)
             post(DeviceRead(reading=reading))
 
+    def counts(self, device: Device) -> bool:
+        return False
+
     async def account(self, device: Device, pid: int) -> Accounted:
         return UNKNOWN
 

@@ -25,6 +25,12 @@ class Note(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
+    @property
+    def sentence(self) -> str:
+        """The note on a line of its own, which begins with a capital unless it begins with the name of a thing."""
+        text = str(self)
+        return text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
+
 
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     """The devices of a kind that may be used, and notes on those that are missing or limited."""
@@ -75,6 +81,9 @@ class Kind(Protocol):
 
     async def run(self, post: Callable[[Reported], None], notice: Callable[[Seen], None]) -> None:
         """Post readings and losses, and notice devices that come, go or answer again, until cancelled."""
+
+    def counts(self, device: Device) -> bool:
+        """Whether the driver of a device counts its use by processes."""
 
     async def account(self, device: Device, pid: int) -> Accounted:
         """The use of a device by a process that has ended; `UNKNOWN` if nobody counts it. Never raises."""

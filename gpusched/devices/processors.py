@@ -39,6 +39,7 @@ def cpu_device(machine: Machine, slots: int, *, auto: bool = True) -> Device:
         capacity=slots,
         auto=auto,
         threads=max(1, machine.cores // max(1, slots)),
+        cores=machine.cores,
     )
 
 

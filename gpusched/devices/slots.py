@@ -22,6 +22,8 @@ from gpusched.errors import ConfigError
 BYTES_PER_SLOT = 1 << 30
 #: slots of a GPU that tuning may try: at most this many for each core of the GPU's share, and at most this many in all
 TUNED_SHARE, MOST_SLOTS = 2, 64
+#: CPU slots beyond one for each core, with `auto`: while a window waits for the disk, another one keeps the core busy
+SPARE_SLOTS = 1
 
 
 class NoDevice(ConfigError):
@@ -135,7 +137,7 @@ def build_pool(
     bytes_per_slot = _bytes_per_slot(learned, config.run.workload)
     slots = [_slots(gpu, own_slots.get(gpu.id, settings.slots), cores // len(gpus), bytes_per_slot) for gpu in gpus]
     threads = max(1, cores // max(1, sum(first for first, _ in slots)))
-    cpu_slots = cores if settings.cpu_slots == "auto" else settings.cpu_slots
+    cpu_slots = cores + SPARE_SLOTS if settings.cpu_slots == "auto" else settings.cpu_slots
     if workers and not gpus:
         cpu_slots = workers
     offered = settings.cpu_slots != "auto" or settings.fallback == "cpu"

@@ -6,7 +6,7 @@ names relative to the engine's own place for them: `BATCH/LABEL.ATTEMPT.log`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +19,17 @@ from gpusched.core.states import Usage
 from gpusched.devices.kind import Answers, Discovery, Note
 from gpusched.devices.naming import Selected
 from gpusched.devices.processors import Machine
+from gpusched.engines.attendance import Attendant, Awaited, OnMessage, Signalled
 from gpusched.engines.condition import Condition
 from gpusched.errors import LaunchError
-from gpusched.worker.messages import Needs, PipeMessage, SettingsJob, SurveyJob
+from gpusched.worker.messages import Inspection, Needs
 
-OnMessage = Callable[[PipeMessage], None]
-OnStuck = Callable[[str], None]
+
+class LauncherLost(LaunchError):
+    """The launcher died before it answered."""
+
+    problem = "the launcher process died (exit status {status}); the end of its log:\n{log}"
+    remedy = "the next window starts a new one; if this repeats, run `gpusched doctor`"
 
 
 class LaunchRefused(LaunchError):
@@ -46,7 +51,8 @@ class WorkloadNotLoadable(LaunchError):
 
     problem = "{message}"
     remedy = (
-        "name it as ./file.py:function or submit from its directory, or put it on the daemon's PYTHONPATH; then retry"
+        "check its name and what it imports: ./file.py:function, a module in the directory that the command is given"
+        " in, or what is installed or on PYTHONPATH where it runs; then retry"
     )
 
     def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
@@ -59,6 +65,13 @@ class LibraryNotLoadable(WorkloadNotLoadable):
 
     problem = "{message}"
     remedy = "{first}, then retry"
+
+
+class Withdrawn(LaunchError):
+    """The window was taken back before it started."""
+
+    problem = "the window was taken back before it started"
+    remedy = "it goes on when its batch and a device may"
 
 
 class Upgraded(LaunchError):
@@ -79,21 +92,12 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     log_left_out_bytes: int = 0
 
 
-class Launched(Protocol):
-    """The process of a window. `wait` must be awaited for each one."""
+#: the process of a window
+Launched = Signalled
 
-    @property
-    def pid(self) -> int:
-        """Its number on the machine on which it runs."""
 
-    def signal(self, signum: int) -> None:
-        """Signal the whole process group; nothing happens if the process has ended."""
-
-    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> End:
-        """Call `on_message` with each message until the process group is gone; return how it ended.
-
-        `on_stuck` is called once, with a phrase, if the group does not die of a SIGKILL. Cancelling kills the process.
-        """
+#: who hears of the process of a window
+WindowAttendant = Attendant[Launched, End]
 
 
 class LeftBehind(msgspec.Struct, frozen=True):
@@ -147,7 +151,20 @@ class Gone(msgspec.Struct, frozen=True):
     reason: str
 
 
-Noticed = Answers | Found | Gone
+class Silent(msgspec.Struct, frozen=True):
+    """A node does not answer; its windows may be running, or have ended."""
+
+    host: str
+    reason: str
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """A node that was silent answers again, and its windows have gone on."""
+
+    host: str
+
+
+Noticed = Answers | Found | Gone | Silent | Heard
 
 
 class Engine(Protocol):
@@ -168,8 +185,19 @@ class Engine(Protocol):
     def watch(self, devices: Iterable[Device]) -> None:
         """Read these GPUs from now on and account for processes on them, and on no others."""
 
-    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
-        """Try the devices, and call `tell` with the verdict on each as soon as it is known."""
+    async def judge(
+        self,
+        devices: Iterable[Device],
+        wanted: DeviceChoice,
+        tell: Callable[[Verdict], None],
+        *,
+        afresh: Collection[str] = (),
+    ) -> None:
+        """Try the devices, and call `tell` with the verdict on each as soon as it is known.
+
+        An earlier trial of a device, or of another of its model, is good enough, but not for those whose ids are in
+        `afresh`.
+        """
 
     def read_host(self) -> HostRead:
         """The memory of the host now."""
@@ -179,15 +207,28 @@ class Engine(Protocol):
     async def preload(self, spec: BatchSpec, needed_by: Needs = "window") -> None:
         """Import what windows or surveys of a batch need, once. Raises WorkloadNotLoadable, LaunchError."""
 
-    async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> Launched:
-        """Start the process that trains a window on a device.
+    def start(
+        self,
+        batch: Batch,
+        planned: PlannedWindow,
+        device: Device,
+        attendant: WindowAttendant,
+        *,
+        log: str,
+        at_once: int = 0,
+    ) -> None:
+        """Start the process that trains a window on a device; `attendant` hears of it, perhaps before this returns.
 
-        Raises WorkloadNotLoadable, NoMemoryToFork, Upgraded or another LaunchError; OSError if the log cannot be
-        opened.
+        `at_once`: on its node it waits until fewer processes than that run on the device; 0: it starts at once.
+        It is refused with WorkloadNotLoadable, NoMemoryToFork, Upgraded or another LaunchError; OSError if the log
+        cannot be opened.
         """
 
-    async def inspect(self, job: SurveyJob | SettingsJob, on_message: OnMessage, *, log: str) -> str:
-        """Look at data or settings in a process; return a phrase on how it ended. Raises as `launch`."""
+    async def inspect(self, job: Inspection, on_message: OnMessage, *, log: str) -> str:
+        """Look at data or settings in a process; return a phrase on how it ended. Raises LaunchError, OSError."""
+
+    def withdraw(self, log: str) -> None:
+        """Take back the window with this log if it waits on its node: it is refused with Withdrawn."""
 
     def interrupt(self, spec: BatchSpec) -> None:
         """End launches of a workload that hang: each raises LaunchError, and its windows end with it."""
@@ -232,3 +273,15 @@ def name_among(device: Device, verdicts: Mapping[str, Verdict]) -> str:
     """A device's name in notes: its model if all GPUs of that model have the same verdict, otherwise with its id."""
     twins = {verdict.trains for verdict in verdicts.values() if verdict.device.name == device.name}
     return device.name if len(twins) == 1 else f"{device.name} {device.id}"
+
+
+async def launched(
+    engine: Engine, batch: Batch, planned: PlannedWindow, device: Device, *, log: str
+) -> Awaited[Launched, End]:
+    """Start the process of a window, and wait until it exists; its `wait` must be awaited.
+
+    Raises LaunchError, OSError.
+    """
+    awaited: Awaited[Launched, End] = Awaited()
+    engine.start(batch, planned, device, awaited, log=log)
+    return await awaited.launched()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpusched.config import Config
 from gpusched.core.model import DeviceChoice
 from gpusched.devices.kind import Discovery
 from gpusched.devices.nvidia.gpus import look
 from gpusched.engines.local.engine import LocalEngine
-from gpusched.engines.ray.engine import RayEngine
+
+if TYPE_CHECKING:
+    from gpusched.engines.ray.engine import RayEngine
 
 
 def look_here(config: Config, wanted: DeviceChoice = "auto") -> Discovery:
@@ -22,5 +25,7 @@ def engine_of(
 ) -> LocalEngine | RayEngine:
     """An engine to be entered; `found` are the GPUs of this machine. `mark` and `standing`: see `LocalEngine`."""
     if config.engine.kind == "ray":
+        from gpusched.engines.ray.engine import RayEngine  # a twelfth of what a run imports, and few need it
+
         return RayEngine(config, state_dir, mark=mark, standing=standing)
     return LocalEngine(config, state_dir, found, mark=mark, standing=standing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,10 +30,16 @@ def encode(message: Hello | Request | Reply) -> bytes:
     return _encoder.encode(message) + b"\n"
 
 
-def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+@functools.cache
+def _json(messages: Any) -> Callable[[bytes], Any]:
+    """The decoder of a type, made when it is first used: no side needs all, and that of replies is slow to make."""
+    return msgspec.json.Decoder(messages).decode
+
+
+def _decoder(messages: Any) -> Callable[[bytes], Any]:
     def decode_frame(line: bytes) -> Any:
         try:
-            return decode(line)
+            return _json(messages)(line)
         except RecursionError:
             raise BadFrame("it is nested too deeply") from None
         except ValueError as error:  # the base of msgspec's errors and of UnicodeDecodeError
@@ -42,6 +49,6 @@ def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 #: Each decodes one line. Raises BadFrame.
-decode_hello: Callable[[bytes], Hello] = _decoder(msgspec.json.Decoder(Hello).decode)
-decode_request: Callable[[bytes], Request] = _decoder(msgspec.json.Decoder(Request).decode)
-decode_reply: Callable[[bytes], Reply] = _decoder(msgspec.json.Decoder(Reply).decode)
+decode_hello: Callable[[bytes], Hello] = _decoder(Hello)
+decode_request: Callable[[bytes], Request] = _decoder(Request)
+decode_reply: Callable[[bytes], Reply] = _decoder(Reply)

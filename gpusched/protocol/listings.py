@@ -29,6 +29,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     constants: int = 0
     #: uid of the client that submitted it; None: root or the daemon's own user, or from an older daemon
     owner: int | None = None
+    #: of a stage, which has no windows yet, in words: "until teachers has succeeded"; empty for any other batch
+    waits: str = ""
 
 
 class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,8 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     #: kind of the failure, if it failed
     failure: FailureKind | None = None
+    #: `file:line` of the exception, if it failed with one: as in `gpusched.core.states.Failure`
+    source_line: str = ""
     #: the remedy, if its data cannot be trained on
     remedy: str = ""
     #: its point of a sweep: a key in the `points` of its batch's specification
@@ -60,7 +64,7 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished window and its result."""
+    """A finished window and its result. A reused one has the launches and the times of its training."""
 
     key: WindowKey
     symbol: str
@@ -74,6 +78,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None
     device: str | None
     slot: int | None
+    #: of the device; empty: the machine of the batch's supervisor
+    node: str = ""
     artifacts_path: str | None
     metrics: dict[str, Any] | None
     sample_counts: dict[str, int] | None
@@ -132,7 +138,7 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     #: why its health is not "open"
     reason: str
     slots: tuple[Slot, ...]
-    #: slot index → the window that holds it
+    #: slot index → the window that holds it; below zero: the window waits on the device's node for one that ends
     allocations: dict[int, WindowKey]
     reading: Reading | None
     #: number of slots that are used at a time
@@ -144,10 +150,20 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     #: time of the last change of `health`
     since_at: float = 0.0
 
+    @property
+    def busy(self) -> int:
+        """The number of slots whose windows run, or are about to."""
+        return min(len(self.allocations), self.device.capacity)
+
+    @property
+    def ahead(self) -> int:
+        """The number of windows that wait on the device's node for one that ends."""
+        return len(self.allocations) - self.busy
+
 
 #: Kinds of trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of an
-#: earlier daemon or launcher do not die.
-TroubleKind = Literal["store", "window", "launcher", "leftover"]
+#: earlier daemon or launcher do not die; a node, or the whole cluster, is not in the pool.
+TroubleKind = Literal["store", "window", "launcher", "leftover", "node"]
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,6 +59,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     problem: str
     remedy: str
     exit_code: int
+    #: name of its class, for errors that a client has an answer to
+    kind: str = ""
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
@@ -141,7 +143,7 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
-    """Readings of the devices while windows of the batch ran: by device, in the order of time."""
+    """Readings of the devices, of a batch's time or of the last minutes: by device, in the order of time."""
 
     samples: tuple[Sample, ...]
 
@@ -155,6 +157,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     changes: tuple[str, ...] = ()
     #: why a cancellation, which has taken effect, could not be written to the store; None: it is written
     not_durable: str | None = None
+    #: why a window is not held now, in words; empty: it is, or something else was asked for
+    note: str = ""
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gpusched.core.model import BatchSpec
+from gpusched.core.model import BatchSpec, Existing
 from gpusched.core.statuses import Verb
 
 
@@ -35,6 +35,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     after: tuple[str, ...] = ()
     only_if: Literal["succeeded", "finished"] = "succeeded"
     not_before: float = 0.0
+    existing: Existing = Existing()
 
 
 class ListBatches(msgspec.Struct, frozen=True, kw_only=True, tag="list_batches"):
@@ -94,7 +95,8 @@ class GetResults(msgspec.Struct, frozen=True, kw_only=True, tag="get_results"):
 class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag="get_history"):
     """Answered with `History`."""
 
-    batch_id: str
+    #: None: the last minutes of every device, whatever ran there
+    batch_id: str | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):

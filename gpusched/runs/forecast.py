@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from gpusched.config import run_state_dir
+from gpusched.config import BUILT_IN_WORKLOAD, run_state_dir
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan, work
 from gpusched.core.fastest import Timing
 from gpusched.core.model import BatchSpec, Choice, DeviceType
@@ -29,7 +29,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """The plan of a run, and its expected duration."""
 
     plan: Plan
-    seconds: float
+    #: None: nothing is known of a workload of this kind
+    seconds: float | None
     #: True: `seconds` comes from similar windows trained into this output directory, or from timings; False: a guess
     learned: bool
     #: the choice made for `auto`; None for a batch that names its device
@@ -63,13 +64,19 @@ async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None)
             engine_of(config, logs, found) as engine,
             anyio.create_task_group() as tasks,
         ):
-            fleet = Fleet(rules, engine, post=lambda event: None, on_note=lambda note: on_note(str(note)))
+            fleet = Fleet(rules, engine, post=lambda event: None, on_note=lambda note: on_note(note.sentence))
             tasks.start_soon(fleet.run)
             await fleet.require(spec.device)
             if (crowded := fleet.pool.too_many_threads(spec)) is not None:
                 on_note(crowded)
             planner = Planner(engine, fleet, estimates, _Peeked(store), logs)
-            plan, choice = await planner.plan(spec, output_dir, log="survey.log", origins=run.origins)
+            plan, choice = await planner.plan(
+                spec,
+                output_dir,
+                log="survey.log",
+                existing=msgspec.structs.replace(run.existing, replace=True),
+                origins=run.origins,
+            )
             pool = fleet.pool
             tasks.cancel_scope.cancel()
     return _foreseen(spec, plan, choice, pool, estimates)
@@ -88,6 +95,8 @@ def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan
     timed = next((one for one in choice.expected if one.device_type == wanted), None) if choice is not None else None
     if None in seconds and timed is not None and not timed.at_least:
         return Forecast(plan=plan, seconds=timed.seconds, learned=True, choice=choice)
+    if None in seconds and spec.workload != BUILT_IN_WORKLOAD:
+        return Forecast(plan=plan, seconds=None, learned=False, choice=choice)
     slots = pool.slots(wanted)
     return Forecast(
         plan=plan,

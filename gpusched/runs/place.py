@@ -11,13 +11,17 @@ STORE = "state.db"
 
 
 class NoRun(InputError):
-    problem = "{path} holds no store of a run"
+    problem = "{path} is not the directory of a run"
     remedy = "name the output directory of `gpusched run`, or a batch of the daemon: `gpusched status` lists them"
 
 
+class NoDirectory(NoRun):
+    problem = "there is no directory {path}"
+
+
 def store_of(state_dir: Path, directory: Path) -> Path:
-    """The path of the store of what was run into `directory`. Raises NoRun."""
+    """The path of the store of the runs into `directory`. Raises NoRun, NoDirectory."""
     path = state_dir / STORE
     if not path.is_file():
-        raise NoRun(path=directory)
+        raise NoRun(path=directory) if directory.is_dir() else NoDirectory(path=directory)
     return path

@@ -37,6 +37,7 @@ class Records:
         """Raises NoRun if nothing was run into `directory`; StoreError."""
         database = store_of(state_dir, directory)
         self.state_dir = state_dir
+        self.directory = directory
         self.version = __version__
         self._aborted = False
         self._store = Store.peek(database)

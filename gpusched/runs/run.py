@@ -19,9 +19,10 @@ import anyio.abc
 import anyio.to_thread
 import msgspec
 
-from gpusched import clock, directories, files
+from gpusched import clock, directories, files, outputs
 from gpusched.config import NO_ORIGINS, Config, run_state_dir
-from gpusched.core.model import Batch, BatchSpec
+from gpusched.core.events import ChangeRequested
+from gpusched.core.model import Batch, BatchSpec, Existing
 from gpusched.core.planning import Plan, accepted
 from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
@@ -32,6 +33,7 @@ from gpusched.runs.notes import FirstReadings, Notes
 from gpusched.service.manager import LAST_S
 from gpusched.service.pruning import prune_bars
 from gpusched.service.territory import OutputUnwritable, refuse_within, user_name
+from gpusched.supervisor.existing import taken_over
 from gpusched.supervisor.followers import News, Noted
 from gpusched.supervisor.runtime import Runtime, opened
 
@@ -50,8 +52,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str
     digest: str
     output_dir: Path
+    existing: Existing = Existing()
     #: `section.key` of the workload's settings → where the value was given
     origins: Mapping[str, str] = NO_ORIGINS
+    #: label of the one window that is run again, of a batch that was finished in this directory; None: all windows
+    again: str | None = None
 
 
 class Surveyed(msgspec.Struct, frozen=True):
@@ -101,7 +106,10 @@ async def run_batch(run: Run, follower: Follower, watch: Watch | None = None) ->
     config, spec = run.config, run.spec
     found = found_here(config, spec)
     refuse_within(run.output_dir, (config.cache.dir, config.daemon.state_dir))
-    state_dir = _made(run_state_dir(config, run.output_dir))
+    state_dir = _made(run_state_dir(config, run.output_dir), run.output_dir)
+    with contextlib.suppress(OSError):
+        # Another run is told of by its directory, before it would be by its store; the claim that counts comes later.
+        os.close(outputs.claim(run.output_dir, make=False))
     course = Course(devices_return=config.engine.kind == "ray")
     with one_error():
         async with opened(config, state_dir, found, follower, course, spec=spec) as runtime:
@@ -109,7 +117,7 @@ async def run_batch(run: Run, follower: Follower, watch: Watch | None = None) ->
             await running.claim()
             async with runtime.working() as tasks:
                 tasks.start_soon(running.obey_signals)
-                await running.start()
+                await (running.start() if run.again is None else running.try_again(run.again))
                 await running.finish(tasks, watch)
     return RunSummary(
         batch_id=run.batch_id,
@@ -162,11 +170,13 @@ class _Running:
                 spec,
                 self._run.output_dir,
                 log=f"{self._run.batch_id}/survey.log",
+                existing=self._run.existing,
                 origins=self._run.origins,
                 on_progress=lambda done, total: self._follower.follow(Surveyed(done, total)),
             )
+            plan, notes = await taken_over(plan, self._run.existing, self._run.output_dir)
             self._follower.follow(Planned(plan))
-            for note in (runtime.fleet.pool.too_many_threads(spec), choice and choice.reason):
+            for note in (*notes, runtime.fleet.pool.too_many_threads(spec), choice and choice.reason):
                 if note:
                     self._follower.follow(Noted(note))
             batch = Batch(
@@ -180,6 +190,15 @@ class _Running:
             if batch.device != "cpu":
                 await self._readings.complete()
             await self._supervisor.submit(batch, plan.windows, plan.notes)
+
+    async def try_again(self, label: str) -> None:
+        """Take up the batch as the store has it, and have one of its windows run again."""
+        with self._surveying:
+            await self._runtime.fleet.require(self._run.spec.device)
+            await self._readings.complete()
+            async with self._supervisor.recalled(self._run.batch_id):
+                self._supervisor.post(ChangeRequested(verb="retry", batch_id=self._run.batch_id, label=label))
+                await self._supervisor.committed()
 
     async def finish(self, tasks: anyio.abc.TaskGroup, watch: Watch | None) -> None:
         """Wait until the run is over, and clean up."""
@@ -225,10 +244,16 @@ def _signals() -> list[signal.Signals]:
     return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
-def _made(state_dir: Path) -> Path:
-    """Make the state directory of a run, which only this user can change. Raises NotOurs, StoreUnwritable."""
+def _made(state_dir: Path, output_dir: Path) -> Path:
+    """Make the state directory of a run, which only this user can change. Raises NotOurs, StoreUnwritable.
+
+    The output directory that it may lie in is made, too, with the mode that the umask leaves.
+    """
     try:
-        files.make_private_directory(state_dir.parent)
+        if state_dir.parent == output_dir:
+            output_dir.mkdir(parents=True, exist_ok=True)
+        else:
+            files.make_private_directory(state_dir.parent)
         with directories.opened(state_dir.parent) as parent:
             os.close(directories.own_directory(state_dir.name, parent, shown=state_dir))
     except OSError as error:

@@ -6,7 +6,7 @@ A request that could leave a root, repeat a window or break the store is refused
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from gpusched.command.lookup import check_here
 from gpusched.command.schema import parse_settings
 from gpusched.core import planning
 from gpusched.core.events import TermsRequested
-from gpusched.core.model import Batch, BatchSpec, Choice, DeviceChoice
+from gpusched.core.model import Batch, BatchSpec, Choice, DeviceChoice, Existing
 from gpusched.core.planning import Plan
 from gpusched.core.terms import NAMES, Terms, differences, terms_of, with_terms
 from gpusched.devices.naming import Selected
@@ -32,12 +32,15 @@ from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 from gpusched.service.clients import Peer
 from gpusched.service.submission import BadSubmission, check, check_terms
-from gpusched.service.territory import Place, Territory, is_same, user_name
-from gpusched.supervisor.arrivals import SLICE_WINDOWS
+from gpusched.service.territory import Place, Territory, foreign, is_same, user_name
+from gpusched.supervisor.existing import taken_over
+from gpusched.supervisor.portions import SLICE_WINDOWS
 from gpusched.supervisor.runtime import Runtime
 
 #: surveys at a time, each with one process per core
 MAX_SURVEYS = 4
+#: earlier batches of the same name whose results a batch may take over without being told to
+MOST_RELATED = 5
 #: seconds that a client waits for a store that cannot be written
 COMMIT_PATIENCE_S = 10.0
 
@@ -76,6 +79,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan | None = None
     #: changes of its terms, in words
     changes: tuple[str, ...] = ()
+    #: on results of other directories, for people
+    notes: tuple[str, ...] = ()
 
 
 class Identified(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,10 +133,14 @@ class Admission:
             await anyio.to_thread.run_sync(
                 partial(self._territory.prepare, peer, _path(spec.data_root), place, is_theirs=is_theirs)
             )
+            request = msgspec.structs.replace(request, existing=self._with_places(request, batch_id, place, peer))
             if place.guarded:
                 output_dir = place.path
             async with self._claimed(batch_id, output_dir, guarded=place.guarded):
                 plan, choice = await self._planned(request, batch_id, output_dir, on_progress)
+                plan, notes = await taken_over(plan, request.existing, output_dir, guarded=place.guarded)
+                # As long as an earlier round is not finished, its records cannot be removed in pieces.
+                await self._patiently(partial(self._supervisor.over, batch_id))
                 async with self.changing:
                     # During the survey, the daemon may have begun to stop, a retry may have reopened the last round, or
                     # another batch may have taken the directory.
@@ -158,7 +167,7 @@ class Admission:
             await self.durable()
             while batch_id in self._supervisor.arrivals:
                 await self.durable()
-        return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan)
+        return Admitted(batch_id=batch_id, how="again" if again else "new", plan=plan, notes=notes)
 
     async def identified(self, request: Submit, on_trial: Callable[[str], None], peer: Peer | None) -> Identified:
         """Check a request by itself, and name it. Raises GpuschedError."""
@@ -189,7 +198,12 @@ class Admission:
             with one_error():
                 log = f"{batch_id}/survey.log"
                 return await self._runtime.planner.plan(
-                    request.spec, output_dir, log=log, origins=request.origins, on_progress=on_progress
+                    request.spec,
+                    output_dir,
+                    log=log,
+                    existing=request.existing,
+                    origins=request.origins,
+                    on_progress=on_progress,
                 )
 
     async def _make_way(self, batch_id: str, windows: int) -> None:
@@ -249,12 +263,17 @@ class Admission:
 
     async def durable(self) -> None:
         """Wait until the supervisor has committed all requests so far. Raises NotYetDurable if the store is broken."""
+        if (cause := await self._patiently(self._supervisor.committed)) is not None:
+            raise NotYetDurable(cause=cause)
+
+    async def _patiently(self, wait: Callable[[], Awaitable[None]]) -> str | None:
+        """Wait for something that takes commits; return early, with the cause, if the store is broken."""
         while True:
             with anyio.move_on_after(COMMIT_PATIENCE_S):
-                await self._supervisor.committed()
-                return
+                await wait()
+                return None
             if (cause := self.condition.unwritable) is not None:
-                raise NotYetDurable(cause=cause)
+                return cause
 
     def at_work(self, batch_id: str) -> bool:
         """Whether the supervisor has the batch and it is not finished."""
@@ -283,6 +302,31 @@ class Admission:
     def _has_written(self, place: Place) -> bool:
         """Whether the last batch in that directory was of the same client, for whom the daemon made the directory."""
         return place.owner is not None and place.owner == self._store.owner_of_output(str(place.path))
+
+    def _with_places(self, request: Submit, batch_id: str, place: Place, peer: Peer | None) -> Existing:
+        """What is asked for, with directories whose results may be copied for the client. Raises InputError."""
+        owner_of = self._store.owner_of_output
+        places = (self._territory.results(peer, Path(path), owner_of) for path in request.existing.reuse_from)
+        by_default = request.name is None and request.output_dir is None
+        return msgspec.structs.replace(
+            request.existing,
+            reuse_from=tuple(map(str, places)),
+            related=tuple(self._related(request, batch_id, place)) if by_default else (),
+            owner=foreign(peer),
+        )
+
+    def _related(self, request: Submit, batch_id: str, place: Place) -> Iterator[str]:
+        """The directories of the client's last batches of that symbols file and those settings, named by default.
+
+        With one symbol more, or a later end, a batch is another one with a directory of its own: it takes from them.
+        """
+        settings = planning.settings_digest(request.spec)
+        for batch in self._store.named_like(planning.batch_id(request.source, ""), MOST_RELATED):
+            output_dir, is_other = Path(batch.output_dir), batch.id != batch_id
+            by_default = output_dir.name == batch.id and output_dir.parent == place.path.parent
+            alike = batch.owner == place.owner and planning.settings_digest(batch.spec) == settings
+            if is_other and by_default and alike:
+                yield batch.output_dir
 
     async def claim(self, batch_id: str) -> None:
         """Claim the directory of an accepted batch before its windows go on. Raises OutputTaken, OutputInUse.

@@ -172,7 +172,9 @@ class Forgetting:
     async def _results(self, batch_id: str) -> AsyncIterator[dict[str, str | None]]:
         """The batch's results in pieces: label → fingerprint."""
         piece: dict[str, str | None] = {}
-        for row in self._store.finished_windows(batch_id):
+        for number, row in enumerate(self._store.finished_windows(batch_id)):
+            if number % PIECE_WINDOWS == 0:
+                await anyio.lowlevel.checkpoint()  # there may be no result among very many windows
             outcome = getattr(row.state, "outcome", None)
             if isinstance(outcome, Succeeded | Reused):
                 piece[row.key.label] = outcome.result.fingerprint

@@ -24,6 +24,7 @@ from gpusched.core.events import (
     WindowsAdded,
 )
 from gpusched.core.model import Reading, WindowKey
+from gpusched.core.samples import Recent
 from gpusched.core.states import Running
 from gpusched.core.statuses import ACTIVE
 from gpusched.engines.condition import TroubleChanged
@@ -53,6 +54,8 @@ class Hub:
         self._store = runtime.store
         self._condition = runtime.condition
         self._pool = runtime.supervisor.scheduler.pool
+        #: readings of the last minutes
+        self.recent = Recent()
         #: the next push must be a new snapshot
         self._anew = False
         #: the batch that a subscriber follows; None: all
@@ -73,10 +76,10 @@ class Hub:
                 return
             case TroubleChanged():
                 # A new snapshot: trouble has no delta, which a client of an older version would not know.
-                self._anew = True
-                self._push_soon()
+                self.renew()
                 return
             case DeviceRead(reading=reading):
+                self.recent.add(reading)
                 self._gather(reading)
                 return
             case ProgressReported(key=key):
@@ -105,13 +108,10 @@ class Hub:
         self._subscribers[subscriber] = batch_id
         subscriber.push(encode(self.snapshot(batch_id)))
 
-    def refresh(self) -> None:
-        """Push a new snapshot to subscribers of all batches: a batch was forgotten, for which there is no delta."""
-        self._push()
-        onlookers = [subscriber for subscriber, wanted in self._subscribers.items() if wanted is None]
-        frame = encode(self.snapshot(None)) if onlookers else b""
-        for subscriber in onlookers:
-            subscriber.push(frame)
+    def renew(self) -> None:
+        """Push a new snapshot soon, behind the updates gathered: something changed for which there is no delta."""
+        self._anew = True
+        self._push_soon()
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.pop(subscriber, None)
@@ -121,7 +121,7 @@ class Hub:
 
     def snapshot(self, batch_id: str | None) -> Snapshot:
         """The state that the store has committed, on which later deltas build."""
-        batches = list(self._batches(batch_id))
+        batches = list(self._shown(batch_id))
         active = [
             views.window_line(row)
             for batch in batches
@@ -131,7 +131,7 @@ class Hub:
         ]
         return Snapshot(
             at=clock.wall(),
-            batches=tuple(map(views.batch_status, batches)),
+            batches=tuple(batches),
             active=tuple(active),
             progress=tuple(self._progress[line.key] for line in active if line.key in self._progress),
             devices=views.devices(self._pool),
@@ -140,13 +140,15 @@ class Hub:
             troubles=self._condition.troubles,
         )
 
-    def _batches(self, batch_id: str | None) -> Iterator[BatchStatus]:
+    def _shown(self, batch_id: str | None) -> Iterator[BatchStatus]:
         if batch_id is not None:
-            batch = self._store.batch(batch_id)
-            if batch is not None:
-                yield batch
+            batch, stage = self._store.batch(batch_id), self._store.staged.row(batch_id)
+            if stage is not None and (batch is None or batch.state == "finished"):
+                yield views.stage_status(stage)
+            elif batch is not None:
+                yield views.batch_status(batch)
             return
-        batches = self._store.batches()
+        batches = list(views.batches(self._store))
         finished = [batch for batch in batches if batch.state == "finished"]
         older = {batch.id for batch in finished[:-RECENT_BATCHES]}
         yield from (batch for batch in batches if batch.id not in older)
@@ -161,10 +163,10 @@ class Hub:
         pending, self._pending = self._pending, []
         if not self._subscribers:
             return
-        parts = self._frames(pending) if len(pending) <= FLOOD and not self._anew else None
-        self._anew = False
+        parts = self._frames(pending) if len(pending) <= FLOOD else None
         # A device that is being tried may be new, and subscribers do not know it yet: only a snapshot shows it.
         joining = any(isinstance(update, DeviceChanged) and update.health == "trying" for update in pending)
+        anew, self._anew = self._anew or joining, False
         frames: dict[str | None, bytes] = {}
         for subscriber, wanted in tuple(self._subscribers.items()):
             if wanted not in frames:
@@ -172,7 +174,7 @@ class Hub:
                     frames[wanted] = encode(self.snapshot(wanted))
                 else:
                     frames[wanted] = b"".join(f for about, f in parts if about in (None, wanted) or wanted is None)
-                    frames[wanted] += encode(self.snapshot(wanted)) if joining else b""
+                    frames[wanted] += encode(self.snapshot(wanted)) if anew else b""
             if frames[wanted]:
                 subscriber.push(frames[wanted])
 

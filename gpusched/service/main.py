@@ -6,6 +6,7 @@ Signals and messages to the service manager are in `manager`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -32,6 +33,7 @@ from gpusched.service.requests import Requests
 from gpusched.service.server import Server
 from gpusched.service.stages import Stages
 from gpusched.service.territory import Territory
+from gpusched.service.warmth import Warmth
 from gpusched.supervisor.runtime import opened
 
 #: the limit on open files that the daemon sets, if it may: it needs two for each window, one for each client
@@ -58,6 +60,8 @@ async def _serve(config: Config) -> None:
     began = time.monotonic()
     notifier = Notifier.from_environment()
     _raise_descriptor_limit()
+    if (mode := _output_mode(config)) is not None:
+        os.umask(0o777 & ~mode)  # the launcher and its windows inherit it; what is private has modes of its own
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
         runtime = await stack.enter_async_context(opened(config, config.daemon.state_dir, look_here(config), Journal()))
@@ -74,10 +78,14 @@ async def _serve(config: Config) -> None:
         runtime.supervisor.recover()
         admission = Admission(runtime, _territory(config, listener))
         forgetting = Forgetting(runtime, admission)
-        stages = Stages(runtime, admission, hub)
+        stages = Stages(runtime, admission, hub.renew)
         runtime.followers.add(stages)
         server = Server(listener, Requests(runtime, hub, admission, forgetting, stages), state_dir=runtime.state_dir)
         tasks = await stack.enter_async_context(runtime.working())
+        if config.daemon.warm:
+            warmth = Warmth(runtime)
+            runtime.followers.add(warmth)
+            tasks.start_soon(warmth.run)
         for work in (service.obey_signals, service.keep_turning, server.run, forgetting.run, stages.run):
             tasks.start_soon(work)
         await runtime.supervisor.committed()
@@ -88,6 +96,7 @@ async def _serve(config: Config) -> None:
             *(len(pool.devices), sum(state.device.capacity for state in pool.devices.values())),
             *(runtime.supervisor.scheduler.unfinished, time.monotonic() - began),
         )
+        gc.freeze()  # modules and functions are never garbage: no collection need look at them again
         notifier.ready(service.summary())
         await runtime.supervisor.stopped()
         with anyio.move_on_at(service.deadline - time.monotonic() + anyio.current_time()):
@@ -103,7 +112,13 @@ def _territory(config: Config, listener: Listener) -> Territory:
         private=(config.daemon.state_dir, config.cache.dir, *own),
         roots=config.daemon.roots,
         workloads=config.daemon.workloads,
+        output_group=listener.group,
+        output_mode=_output_mode(config),
     )
+
+
+def _output_mode(config: Config) -> int | None:
+    return int(config.daemon.output_mode, 8) if config.daemon.output_mode else None
 
 
 def _make_private(directory: Path) -> None:

@@ -79,7 +79,7 @@ class Service:
         if trying := self._fleet.trying():
             text = f"{text}; trying {trying}"
         if self._condition.draining:
-            text = f"stopping: {text}"
+            text = f"{'stopping now' if self._stopping else 'stopping'}: {text}"
         return text + self._troubles()
 
     def _troubles(self) -> str:
@@ -145,6 +145,7 @@ class Service:
         log.warning("stopping now, running windows go back to the queue reason=%r active=%d", why, active)
         self._stopping = True
         self._leave_within(self._last_s)
+        self._notifier.status(self.summary())
 
     def _leave_within(self, seconds: float, *, drain: bool = False) -> None:
         self.deadline = min(self.deadline, time.monotonic() + seconds)

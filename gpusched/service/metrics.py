@@ -170,7 +170,7 @@ class Metrics:
             (gauge("device_power_watts", "Power draw.", "device"), lambda r: r.power_w),
         ]
         for device in views.devices(self._runtime.supervisor.scheduler.pool):
-            name, busy = device.device.id, len(device.allocations)
+            name, busy = device.device.id, device.busy
             slots.add_metric([name, "busy"], busy)
             slots.add_metric([name, "free"], max(0, device.width - busy))
             for kind in get_args(Health):

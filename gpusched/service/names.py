@@ -88,13 +88,15 @@ class Names:
 
 
 def devices(pool: Pool, name: str | None) -> list[DeviceStatus]:
-    """The devices of a name: all (None), by a name as in `devices.include`, or by the start of one id.
+    """The devices of a name: all (None), those of a node, by a name as in `devices.include`, or by the start of one id.
 
     Raises UnknownDevice.
     """
     every = views.devices(pool)
     if name is None:
         return list(every)
+    if of_node := [status for status in every if status.device.host == name != ""]:
+        return of_node
     named_ids = {device.id for device in named(name, [status.device for status in every])}
     if named_ids:
         return [status for status in every if status.device.id in named_ids]

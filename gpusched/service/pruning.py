@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from gpusched import directories
+from gpusched import directories, known
 from gpusched.config import Cache
 
 DAY_S = 86400.0
@@ -21,13 +21,13 @@ LEFT_OVER_S = DAY_S
 def prune_bars(cache: Cache) -> int:
     """Remove bars unused for `keep_days`, then the longest unused beyond `limit_mb`; return the number of files.
 
-    Raises OSError.
+    So are the files of the index of results. Raises OSError.
     """
-    try:
-        with directories.opened(cache.dir / "bars") as directory:
-            return _prune(directory, time.time(), cache.keep_days * DAY_S, cache.limit_mb * 1024 * 1024)
-    except FileNotFoundError:
-        return 0
+    removed = 0
+    for name in ("bars", known.DIRECTORY):
+        with contextlib.suppress(FileNotFoundError), directories.opened(cache.dir / name) as directory:
+            removed += _prune(directory, time.time(), cache.keep_days * DAY_S, cache.limit_mb * 1024 * 1024)
+    return removed
 
 
 def _prune(directory: int, now: float, most_s: float, most_bytes: int) -> int:

@@ -57,11 +57,11 @@ from gpusched.service.clients import Peer
 from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
 from gpusched.service.names import Names, NoLog, devices
-from gpusched.service.stages import Stages, StageWaits
+from gpusched.service.stages import Stages, waits
 from gpusched.store.rows import WindowRow
 from gpusched.supervisor.attempts import log_of
+from gpusched.supervisor.inbox import now
 from gpusched.supervisor.runtime import Runtime
-from gpusched.supervisor.supervisor import now
 
 #: windows in a page: read, converted and encoded without a break, in less than 20 ms
 PAGE_WINDOWS = 250
@@ -127,7 +127,7 @@ class Requests:
         self._hub = hub
         self._admission = admission
         self._forgetting = forgetting
-        self._stages = stages or Stages(runtime, admission, hub)
+        self._stages = stages or Stages(runtime, admission, hub.renew)
         self._names = Names(runtime.store)
 
     async def answer(self, request: Request, client: Client) -> None:
@@ -135,8 +135,7 @@ class Requests:
             case Submit():
                 await self._submit(request, client)
             case ListBatches():
-                batches = (*map(views.batch_status, self._store.batches()), *self._stages.statuses())
-                await client.send(Batches(batches=batches))
+                await client.send(Batches(batches=tuple(views.batches(self._store))))
             case GetBatch(batch_id=batch_id) if (stage := self._stages.status(batch_id)) is not None:
                 await client.send(BatchDetail(batch=stage, spec=self._stages.request(batch_id).spec))
             case GetBatch(batch_id=batch_id):
@@ -146,21 +145,23 @@ class Requests:
             case ListWindows():
                 await self._windows(request, client)
             case GetWindow(batch_id=batch_id, label=label):
-                row = self._names.window(WindowKey(batch_id, label))
+                row = self._window(WindowKey(batch_id, label))
                 symbol = row.plan.window.symbol
                 notes_on_data = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
                 story, attempts = self._store.story(row.key), self._store.attempts(row.key)
                 await client.send(views.window_detail(row, story, attempts, notes_on_data, self._names.batch(batch_id)))
             case ExplainWindow(batch_id=batch_id, label=label):
-                row = self._names.window(WindowKey(batch_id, label))
+                row = self._window(WindowKey(batch_id, label))
                 told = self._supervisor.scheduler.explain(row.key, now())
                 await client.send(views.explained(row, told, self._admission.condition.unwritable))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():
                 await self._results(request, client)
-            case GetHistory(batch_id=batch_id):
-                self._names.status(batch_id)
+            case GetHistory(batch_id=None):
+                await client.send(History(samples=tuple(self._hub.recent.samples())))
+            case GetHistory(batch_id=str(batch_id)):
+                self._require_planned(batch_id)
                 await client.send(History(samples=tuple(self._store.history(batch_id))))
             case Change():
                 await self._change(request, client)
@@ -212,7 +213,7 @@ class Requests:
                     batch=self._names.status(admitted.batch_id),
                     how=admitted.how,
                     changes=admitted.changes,
-                    notes=self._admission.notes(request.spec),
+                    notes=(*admitted.notes, *self._admission.notes(request.spec)),
                     replaces=plan.to_replace if plan else 0,
                     moves_aside=plan.to_move_aside if plan else 0,
                     choice=self._names.batch(admitted.batch_id).choice,
@@ -222,8 +223,12 @@ class Requests:
     def _require_planned(self, batch_id: str) -> None:
         """Raise UnknownBatch, or StageWaits for a batch that has no windows yet."""
         if (stage := self._stages.status(batch_id)) is not None:
-            raise StageWaits(batch=batch_id, why=stage.held_reason)
+            raise waits(stage)
         self._names.status(batch_id)
+
+    def _window(self, key: WindowKey) -> WindowRow:
+        self._require_planned(key.batch_id)
+        return self._names.window(key)
 
     async def _windows(self, request: ListWindows, client: Client) -> None:
         self._require_planned(request.batch_id)
@@ -239,27 +244,28 @@ class Requests:
     async def _change(self, request: Change, client: Client) -> None:
         if (stage := self._stages.status(request.batch_id)) is not None:
             if request.label is not None or request.verb not in ("cancel", "release"):
-                raise StageWaits(batch=request.batch_id, why=stage.held_reason)
+                raise waits(stage)
             (self._stages.cancel if request.verb == "cancel" else self._stages.release)(request.batch_id)
             cancelled = msgspec.structs.replace(stage, state="finished") if request.verb == "cancel" else stage
             await client.send(Changed(batch=cancelled, windows=0))
             return
-        batch_id, label, admission = request.batch_id, request.label, self._admission
+        batch_id, label, admission, note = request.batch_id, request.label, self._admission, ""
         status = self._names.status(batch_id)
         async with contextlib.AsyncExitStack() as alone:
             if request.verb == "retry":  # not while a submission of the same batch is replacing this round
                 await alone.enter_async_context(admission.one_at_a_time(batch_id))
+                await alone.enter_async_context(self._supervisor.recalled(batch_id))
             await alone.enter_async_context(admission.changing)
             if label is not None:
-                windows = int(applies(request.verb, self._names.window(WindowKey(batch_id, label)).state))
+                key = WindowKey(batch_id, label)
+                windows = int(applies(request.verb, self._names.window(key).state))
+                note = self._supervisor.scheduler.unheld(key) if request.verb == "hold" else ""
             else:
                 windows = tally(status.counts, APPLIES_TO[request.verb])
                 if request.verb == "release" and status.state == "held":
                     windows += tally(status.counts, ("queued",))
             if request.verb in ("retry", "release") and windows:
                 await admission.claim(batch_id)  # nothing is awaited from here until the change is posted
-            if request.verb == "retry" and windows:
-                self._supervisor.recall(batch_id)
             changes = self._alter(request, windows)
             if request.verb != "alter":
                 self._supervisor.post(ChangeRequested(verb=request.verb, batch_id=batch_id, label=label))
@@ -267,9 +273,8 @@ class Requests:
         # A large change advances turn by turn, without `changing`: other changes advance between its turns.
         while not_durable is None and self._supervisor.scheduler.is_changing(batch_id):
             not_durable = await self._taken_effect(request.verb)
-        await client.send(
-            Changed(batch=self._names.status(batch_id), windows=windows, changes=changes, not_durable=not_durable)
-        )
+        batch = self._names.status(batch_id)
+        await client.send(Changed(batch=batch, windows=windows, changes=changes, not_durable=not_durable, note=note))
 
     async def _taken_effect(self, verb: Verb) -> str | None:
         """Wait until a change is durable. Return why it is not for a cancellation, which takes effect all the same.
@@ -299,7 +304,7 @@ class Requests:
         if self._forgetting is None:
             raise ForgottenNowhere
         if request.batch_id is not None:
-            self._names.status(request.batch_id)
+            self._require_planned(request.batch_id)
             forgotten = await self._forgetting.forget(request.batch_id, results=request.results, peer=client.peer)
         elif request.older_than_s is not None:
             seconds = max(0.0, request.older_than_s)
@@ -307,7 +312,7 @@ class Requests:
         else:
             raise ForgetWhat
         if forgotten.batches:
-            self._hub.refresh()
+            self._hub.renew()  # there is no delta for it
         await client.send(forgotten)
 
     async def _subscribe(self, request: Subscribe, client: Client) -> None:
@@ -337,7 +342,7 @@ class Requests:
     async def _log(self, request: ReadLog, client: Client) -> None:
         key = WindowKey(request.batch_id, request.label)
         # A client that follows a window before its launch gets the log of its first attempt, however short that is.
-        attempt = request.attempt or _launched(self._names.window(key).state) or int(request.follow)
+        attempt = request.attempt or _launched(self._window(key).state) or int(request.follow)
         offset = min(max(0, request.offset), 1 << 62)
         while not client.gone:
             # First the state, then the log: if the attempt has ended, the log is complete when it is read.

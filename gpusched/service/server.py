@@ -18,7 +18,7 @@ import anyio
 import anyio.abc
 
 from gpusched import __version__, clock
-from gpusched.errors import DaemonError, GpuschedError
+from gpusched.errors import DaemonError, GpuschedError, ReplacementRefused
 from gpusched.protocol import (
     MAX_REQUEST_BYTES,
     PROTOCOL,
@@ -160,4 +160,5 @@ def _worded(error: BaseException) -> str:
 
 
 def _problem(error: GpuschedError) -> Problem:
-    return Problem(problem=error.sentence, remedy=error.hint, exit_code=error.exit_code)
+    kind = "WouldReplace" if isinstance(error, ReplacementRefused) else ""
+    return Problem(problem=error.sentence, remedy=error.hint, exit_code=error.exit_code, kind=kind)

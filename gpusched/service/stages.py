@@ -7,24 +7,24 @@ to wait. So whatever happened while the daemon was away is found at its start.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import msgspec
 
 from gpusched import clock
-from gpusched.core.events import BatchFinished, BatchHeld
+from gpusched.core.events import BatchFinished
 from gpusched.core.planning import INDEX
 from gpusched.core.statuses import totals
 from gpusched.errors import GpuschedError, InputError
 from gpusched.protocol import BatchStatus, Submit
 from gpusched.service.admission import Admission, Admitted, NameTaken
 from gpusched.service.clients import Peer
+from gpusched.service.views import requested, stage_status
 from gpusched.store.staged import StagedRow
-from gpusched.supervisor.followers import Follower, News
+from gpusched.supervisor.followers import News
 from gpusched.supervisor.runtime import Runtime
 
 log = logging.getLogger("gpusched.daemon")
@@ -48,13 +48,18 @@ class StageWaits(InputError):
     remedy = "`gpusched cancel {batch}` drops it, `gpusched release {batch}` has it looked at again"
 
 
-class Stages:
-    """The stages of the daemon. `tell` hears of those that cannot be started."""
+def waits(stage: BatchStatus) -> StageWaits:
+    """The error of a request that needs the windows of a stage."""
+    return StageWaits(batch=stage.id, why=stage.held_reason or f"it waits {stage.waits}")
 
-    def __init__(self, runtime: Runtime, admission: Admission, tell: Follower) -> None:
+
+class Stages:
+    """The stages of the daemon. `on_change` is called when one has come, gone, or changed its state."""
+
+    def __init__(self, runtime: Runtime, admission: Admission, on_change: Callable[[], None]) -> None:
         self._store = runtime.store
         self._admission = admission
-        self._tell = tell
+        self._on_change = on_change
         self._due = anyio.Event()
 
     # -- requests ------------------------------------------------------------------------------------------------------
@@ -89,31 +94,30 @@ class Stages:
             output_dir=str(identified.output_dir),
         )
         self._store.staged.put(row)
-        self._due.set()
-        return self._status(row)
-
-    def statuses(self) -> Iterator[BatchStatus]:
-        """The stages, as batches that wait."""
-        return map(self._status, self._store.staged.rows())
+        self._changed()
+        return stage_status(row)
 
     def status(self, batch_id: str) -> BatchStatus | None:
         row = self._row(batch_id)
-        return None if row is None or self._admission.at_work(batch_id) else self._status(row)
+        return None if row is None or self._admission.at_work(batch_id) else stage_status(row)
 
     def request(self, batch_id: str) -> Submit:
         row = self._row(batch_id)
         assert row is not None
-        return _request(row)
+        return requested(row)
 
     def cancel(self, batch_id: str) -> None:
         self._store.staged.remove(batch_id)
-        self._tell.follow(BatchHeld(batch_id=batch_id, reason="cancelled", at=clock.wall()))
-        self._due.set()
+        self._changed()
 
     def release(self, batch_id: str) -> None:
         """Look at a stage again that was held."""
         self._store.staged.hold(batch_id, None)
+        self._changed()
+
+    def _changed(self) -> None:
         self._due.set()
+        self._on_change()
 
     # -- work ----------------------------------------------------------------------------------------------------------
 
@@ -127,13 +131,13 @@ class Stages:
             self._due = anyio.Event()
             for row in self._store.staged.rows():
                 await self._look(row)
-            waits = [_request(row).not_before - clock.wall() for row in self._store.staged.rows()]
+            waits = [requested(row).not_before - clock.wall() for row in self._store.staged.rows()]
             soon = min([LOOK_S, *(wait for wait in waits if wait > 0)])
             with anyio.move_on_after(soon):
                 await self._due.wait()
 
     async def _look(self, row: StagedRow) -> None:
-        request = _request(row)
+        request = requested(row)
         if request.not_before > clock.wall():
             return
         indexes = []
@@ -155,6 +159,7 @@ class Stages:
             self._hold(row, str(error).replace("\n ", ":"))
             return
         self._store.staged.remove(row.batch_id)
+        self._on_change()
         log.info("stage started batch=%s after=%s", row.batch_id, ",".join(request.after))
 
     def _hold(self, row: StagedRow, why: str) -> None:
@@ -162,10 +167,10 @@ class Stages:
             return
         self._store.staged.hold(row.batch_id, why)
         log.warning("stage held batch=%s reason=%s", row.batch_id, why)
-        self._tell.follow(BatchHeld(batch_id=row.batch_id, reason=why, at=clock.wall()))
+        self._on_change()
 
     def _row(self, batch_id: str) -> StagedRow | None:
-        return next((row for row in self._store.staged.rows() if row.batch_id == batch_id), None)
+        return self._store.staged.row(batch_id)
 
     def _refuse_circles(self, batch_id: str, after: tuple[str, ...], path: tuple[str, ...]) -> None:
         for name in after:
@@ -173,36 +178,7 @@ class Stages:
                 raise Circle(batch=batch_id, circle=" after ".join((*path, name)))
             row = self._row(name)
             if row is not None:
-                self._refuse_circles(batch_id, _request(row).after, (*path, name))
-
-    def _status(self, row: StagedRow) -> BatchStatus:
-        return BatchStatus(
-            id=row.batch_id,
-            output_dir=row.output_dir,
-            submitted_at=row.submitted_at,
-            state="waiting" if row.held is None else "held",
-            held_reason=row.held or _words(_request(row)),
-            finished_at=None,
-            counts={},
-            at=clock.wall(),
-        )
-
-
-def _request(row: StagedRow) -> Submit:
-    return msgspec.json.decode(row.request, type=Submit)
-
-
-def _words(request: Submit) -> str:
-    """What a stage waits for."""
-    waits = []
-    if request.after:
-        many = len(request.after) > 1
-        succeeded, finished = ("have succeeded", "are finished") if many else ("has succeeded", "is finished")
-        verb = succeeded if request.only_if == "succeeded" else finished
-        waits.append(f"until {' and '.join(request.after)} {verb}")
-    if request.not_before:
-        waits.append(f"until {dt.datetime.fromtimestamp(request.not_before).astimezone():%Y-%m-%d %H:%M:%S%z}")
-    return "waits " + " and ".join(waits)
+                self._refuse_circles(batch_id, requested(row).after, (*path, name))
 
 
 def _obstacle(name: str, status: BatchStatus | None, request: Submit) -> str:
@@ -214,7 +190,11 @@ def _obstacle(name: str, status: BatchStatus | None, request: Submit) -> str:
     sums = totals(status.counts)
     allowed = request.spec.limits.max_failure_rate * sums["total"]
     if sums["failed"] > allowed:
-        return f"{sums['failed']} windows of {name} have failed"
+        return _told(sums["failed"], name, "has failed", "have failed")
     if sums["cancelled"]:
-        return f"{sums['cancelled']} windows of {name} were cancelled"
+        return _told(sums["cancelled"], name, "was cancelled", "were cancelled")
     return "" if sums["succeeded"] or sums["reused"] else f"{name} has trained nothing"
+
+
+def _told(count: int, name: str, one: str, several: str) -> str:
+    return f"1 window of {name} {one}" if count == 1 else f"{count} windows of {name} {several}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
+import stat
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched import directories
+from gpusched import directories, users
 from gpusched.core.entry import parse
 from gpusched.errors import InputError
 from gpusched.service.clients import Peer
@@ -33,7 +33,7 @@ _ENTRY = struct.Struct("<HHI")
 
 
 class DataUnreadable(InputError):
-    problem = "the daemon cannot read the data root {path}: {cause}"
+    problem = "the daemon cannot read the {role} {path}: {cause}"
     remedy = "it runs as user {user}: check that the path exists on its machine and that this user may read it"
 
 
@@ -50,6 +50,11 @@ class DataNotYours(InputError):
 class OutputNotYours(InputError):
     problem = "user {user} cannot write to the output directory {path}: {cause}"
     remedy = "the daemon writes only where its client could: choose a directory of your own with -o, or leave -o out"
+
+
+class ResultsNotYours(InputError):
+    problem = "no batch of user {user} has its results in {path}"
+    remedy = "the daemon copies results for a client only from the directories of that client's own batches"
 
 
 class OutputPrivate(InputError):
@@ -97,6 +102,9 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
     private: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
     workloads: tuple[str, ...] = ()
+    #: the group and the mode of new output directories; None: that of the daemon, and as its umask says
+    output_group: int | None = None
+    output_mode: int | None = None
 
     def workload(self, peer: Peer | None, workload: str) -> str:
         """The workload to run for a client who names this one. Raises InputError.
@@ -135,6 +143,23 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         owner = foreign(peer)
         return Place(path=real, guarded=owner is not None or bool(self.roots), owner=owner)
 
+    def results(self, peer: Peer | None, path: Path, owner_of: Callable[[str], int | None]) -> Path:
+        """A directory without links whose results may be copied for a client.
+
+        `owner_of` an output directory is the client whose batch was the last to write to it. Raises InputError.
+        """
+        real, role, owner = _real(path), "directory of results", foreign(peer)
+        # The daemon may read more than the client may: it copies only what it wrote for that client.
+        if owner is not None and owner != owner_of(str(real)):
+            raise ResultsNotYours(path=path, user=user_name(peer))
+        if _real(self.output_root) not in real.parents:
+            self._check_roots(role, real)
+        try:
+            os.scandir(real).close()
+        except OSError as error:
+            raise DataUnreadable(role=role, path=path, cause=error.strerror or error, user=user_name()) from error
+        return real
+
     def prepare(self, peer: Peer | None, data_root: Path | None, place: Place, *, is_theirs: bool) -> None:
         """Try to read the data root if there is one, make the output directory and try to write to it.
 
@@ -149,12 +174,20 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
             judged = None if is_theirs else client
             with directories.descended(place.path, _judge(judged, _SEARCH)) as (directory, missing):
                 _judge(judged, _WRITE)(directory)
-                with directories.made(directory, missing) as output:
+                with directories.made(directory, missing, self._share) as output:
                     _try_to_write(output)
         except _Denied:
             raise OutputNotYours(path=place.path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
         except OSError as error:
             raise OutputUnwritable(path=place.path, cause=error.strerror or error, user=user_name()) from error
+
+    def _share(self, directory: int) -> None:
+        """Give a new output directory its group and mode; what is made in it later gets its group from it."""
+        if self.output_mode is None:
+            return
+        if self.output_group is not None:
+            os.fchown(directory, -1, self.output_group)
+        os.fchmod(directory, self.output_mode | (0 if self.output_group is None else stat.S_ISGID))
 
     def _try_to_read_data(self, client: Peer | None, path: Path) -> None:
         try:
@@ -162,7 +195,9 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         except _Denied:
             raise DataNotYours(path=path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
         except OSError as error:
-            raise DataUnreadable(path=path, cause=error.strerror or error, user=user_name()) from error
+            raise DataUnreadable(
+                role="data root", path=path, cause=error.strerror or error, user=user_name()
+            ) from error
 
     def _try_to_read(self, client: Peer | None, path: Path, role: str) -> None:
         """List a directory. Raises OutsideRoots, _Denied if the client could not, OSError if the daemon cannot."""
@@ -221,11 +256,7 @@ def is_same(one: Path, other: Path) -> bool:
 
 
 def user_name(client: Peer | None = None) -> str:
-    uid = os.geteuid() if client is None else client.uid
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    return users.user_name(os.geteuid() if client is None else client.uid)
 
 
 def _try_to_write(directory: int) -> None:

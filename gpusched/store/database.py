@@ -99,9 +99,9 @@ class Database:
         """Execute a statement of a transaction. Errors are sqlite's own, which `transaction` translates."""
         return self._connection.execute(sql, arguments)
 
-    def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """Execute a statement of a transaction for each row."""
-        self._connection.executemany(sql, rows)
+    def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> int:
+        """Execute a statement of a transaction for each row; return the number of rows that it changed."""
+        return self._connection.executemany(sql, rows).rowcount
 
     def query(self, sql: str, arguments: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         """The rows of a query."""

@@ -19,8 +19,8 @@ from gpusched.store.opening import peeked
 
 
 def learned(database: Database) -> list[Estimate]:
-    """The costs of windows."""
-    return _estimates(database.query(statements.LEARNED))
+    """The costs of windows, by workload and by point."""
+    return [*_estimates(database.query(statements.LEARNED)), *_estimates(database.query(statements.LEARNED_POINTS))]
 
 
 def timings(database: Database, workload: str, settings: str) -> list[Timing]:
@@ -30,7 +30,9 @@ def timings(database: Database, workload: str, settings: str) -> list[Timing]:
 
 def peek_learned(path: Path) -> list[Estimate]:
     """Read the estimates of the store at `path`; none if it does not exist or cannot be read. Changes nothing."""
-    return peeked(path, lambda execute: _estimates(execute(statements.LEARNED).fetchall()))
+    workloads = peeked(path, lambda execute: _estimates(execute(statements.LEARNED).fetchall()))
+    # apart, since a store of 0.1 has no points
+    return [*workloads, *peeked(path, lambda execute: _estimates(execute(statements.LEARNED_POINTS).fetchall()))]
 
 
 def peek_timings(path: Path, workload: str, settings: str) -> list[Timing]:

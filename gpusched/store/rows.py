@@ -58,7 +58,12 @@ def bounded(state: State) -> State:
     """Return `state` with the texts of its failure cut to `MAX_TEXT_BYTES`."""
     if isinstance(state, Finished) and isinstance(state.outcome, Failed | Lost):
         failure = state.outcome.failure
-        bounded = Failure(kind=failure.kind, message=_tail(failure.message), traceback=_tail(failure.traceback))
+        bounded = Failure(
+            kind=failure.kind,
+            message=_tail(failure.message),
+            traceback=_tail(failure.traceback),
+            source_line=failure.source_line,
+        )
         return Finished(attempts=state.attempts, outcome=type(state.outcome)(failure=bounded))
     return state
 
@@ -95,10 +100,10 @@ def batch_row(row: tuple[Any, ...], counts: dict[str, int]) -> BatchStatus:
 
 
 def attempt_row(row: Sequence[Any]) -> AttemptLine:
-    attempt, slot, device, placed_at, pid, started_at, ended_at, ending, message, traceback, *usage = row
+    attempt, slot, device, node, placed_at, pid, started_at, ended_at, ending, message, traceback, *usage = row
     return AttemptLine(
         attempt=attempt,
-        slot=Slot(slot, device),
+        slot=Slot(slot, device, node),
         placed_at=placed_at,
         pid=pid,
         started_at=started_at,

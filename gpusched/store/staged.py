@@ -39,6 +39,9 @@ class Staged:
         found = self._database.query(_ALL)
         return [StagedRow(**dict(zip(StagedRow.__struct_fields__, row, strict=True))) for row in found]
 
+    def row(self, batch_id: str) -> StagedRow | None:
+        return next((row for row in self.rows() if row.batch_id == batch_id), None)
+
     def put(self, row: StagedRow) -> None:
         """Add a stage, or replace the one of the same batch."""
         with self._database.transaction():

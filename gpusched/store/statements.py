@@ -16,17 +16,21 @@ INSERT_WINDOW = (
 )
 MOVE = (
     "UPDATE windows SET status = ?, attempt = ?, moved_at = ?, finishing = ?, state = ?, constant = ?"
-    " WHERE batch_id = ? AND label = ? RETURNING id"
+    " WHERE batch_id = ? AND label = ?"
 )
+ID = "SELECT id FROM windows WHERE batch_id = ? AND label = ?"
 COUNT = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET windows = windows + excluded.windows"
 COUNT_CONSTANTS = "UPDATE batches SET constants = constants + ? WHERE id = ?"
-TELL = "INSERT INTO story (id, window, at, old, new, attempt, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
-PLACE = "INSERT OR REPLACE INTO attempts (window, attempt, slot, device, placed_at) VALUES (?, ?, ?, ?, ?)"
-START = "UPDATE attempts SET pid = ?, started_at = ? WHERE window = ? AND attempt = ?"
+TELL = f"INSERT INTO story (id, at, old, new, attempt, reason, window) VALUES (?, ?, ?, ?, ?, ?, ({ID}))"  # noqa: S608
+PLACE = (
+    "INSERT OR REPLACE INTO attempts (slot, device, node, placed_at, attempt, window)"  # noqa: S608
+    f" VALUES (?, ?, ?, ?, ?, ({ID}))"
+)
+START = f"UPDATE attempts SET slot = ?, pid = ?, started_at = ? WHERE attempt = ? AND window = ({ID})"  # noqa: S608
 END = (
-    "UPDATE attempts SET ended_at = ?, ending = ?, message = ?, traceback = ?, cpu_seconds = ?, peak_memory_bytes = ?,"
-    " device_memory_bytes = ?, device_seconds = ?, own_memory_bytes = ?"
-    " WHERE window = ? AND attempt = ?"
+    "UPDATE attempts SET slot = ?, pid = coalesce(?, pid), started_at = coalesce(?, started_at), ended_at = ?,"  # noqa: S608
+    " ending = ?, message = ?, traceback = ?, cpu_seconds = ?, peak_memory_bytes = ?, device_memory_bytes = ?,"
+    f" device_seconds = ?, own_memory_bytes = ? WHERE attempt = ? AND window = ({ID})"
 )
 #: the moves of a window, and between them the changes of its batch's terms until the window was finished
 STORY = """
@@ -42,6 +46,9 @@ STORY = """
 """
 LEARN = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 LEARNED = "SELECT * FROM learned ORDER BY workload, device_type, bucket"
+#: a point that is learned again moves to the end
+LEARN_POINT = "INSERT OR REPLACE INTO learned_points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+LEARNED_POINTS = "SELECT * FROM learned_points ORDER BY rowid"
 KEEP_TIMING = "INSERT OR REPLACE INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 TIMINGS = "SELECT * FROM timings WHERE workload = ? AND settings = ?"
 #: does nothing if the batch has been removed meanwhile
@@ -73,8 +80,8 @@ REMOVE_FORGOTTEN = (
     " WHERE w.batch_id = ? AND b.forgetting IS NOT NULL LIMIT ?)"
 )
 ATTEMPT_COLUMNS = (
-    "a.attempt, a.slot, a.device, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message, a.traceback,"
-    " a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds, a.own_memory_bytes"
+    "a.attempt, a.slot, a.device, a.node, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message,"
+    " a.traceback, a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds, a.own_memory_bytes"
 )
 _WINDOW_COLUMNS = f"w.id, w.finishing, w.batch_id, w.label, w.plan, w.state, w.moved_at, {ATTEMPT_COLUMNS}"
 _WINDOWS = (
@@ -87,6 +94,9 @@ IN_ORDER = (
     f"SELECT {_WINDOW_COLUMNS} FROM windows w INDEXED BY windows_in_order"  # noqa: S608
     " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
     " WHERE w.batch_id = ? AND w.id > ? ORDER BY w.id LIMIT ?"
+)
+STATES = (
+    "SELECT id, plan, state FROM windows INDEXED BY windows_in_order WHERE batch_id = ? AND id > ? ORDER BY id LIMIT ?"
 )
 BY_STATUS = f"{_WINDOWS} WHERE w.batch_id = ? AND w.status = ? AND w.id > ? ORDER BY w.id LIMIT ?"
 BY_FINISHING = (
@@ -116,3 +126,8 @@ LOSSES = f"""
       ), 0)
     GROUP BY w.id
 """  # noqa: S608
+
+#: the last batches whose id begins with a text
+NAMED_LIKE = """
+SELECT batch FROM batches WHERE substr(id, 1, ?) = ? AND forgetting IS NULL ORDER BY number DESC LIMIT ?
+"""

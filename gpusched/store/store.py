@@ -21,7 +21,7 @@ from gpusched.core.changes import Change
 from gpusched.core.estimates import Estimate
 from gpusched.core.events import BatchRecovered, Record, WindowMoved
 from gpusched.core.fastest import Timing
-from gpusched.core.model import Batch, DataNotes, HoldReason, WindowKey
+from gpusched.core.model import Batch, DataNotes, HoldReason, PlannedWindow, WindowKey
 from gpusched.core.samples import Sample
 from gpusched.core.states import Running, Starting, State
 from gpusched.errors import StoreCorrupt
@@ -43,7 +43,12 @@ from gpusched.store.sqlite_errors import translated
 from gpusched.store.staged import Staged
 from gpusched.store.turns import TurnWriter
 
-__all__ = ["DeviceRow", "Store", "WindowRow"]
+__all__ = ["FIRST", "DeviceRow", "Place", "Store", "WindowRow"]
+
+#: a place in the order of finishing: the story's line that finished a window, and the window's number
+Place = tuple[int, int]
+#: before the first finished window
+FIRST: Place = (-1, -1)
 
 _PAGE_WINDOWS = 1000
 #: symbols whose notes one answer contains at most
@@ -124,10 +129,6 @@ class Store:
         """
         self._turns.write(records, learned, histories)
 
-    def learn(self, learned: Iterable[Estimate]) -> None:
-        """Commit updated estimates outside of any turn; within one, `record` commits them at no extra cost."""
-        self.record((), learned)
-
     def mark_forgotten(self, batch_id: str, *, results: bool) -> None:
         """Hide a finished batch from all queries; its rows are removed by `remove_forgotten`."""
         with self.database.transaction():
@@ -163,22 +164,30 @@ class Store:
             if recovered is not None:
                 yield recovered
 
-    def recovered(self, batch_id: str) -> BatchRecovered | None:
-        """A batch, finished or not, with all of its windows as last recorded."""
+    def recovered(self, batch_id: str, *, windows: bool = True) -> BatchRecovered | None:
+        """A batch, finished or not, with all of its windows as last recorded, or without them."""
         for batch, held_kind, held_reason, finished in self._query(statements.RECOVERED, (batch_id,)):
-            rows = self._query("SELECT plan, state FROM windows WHERE batch_id = ? ORDER BY id", (batch_id,))
             pending = self._query(statements.CHANGES, (batch_id,))
             changes = [Change(**dict(zip(Change.__struct_fields__, row, strict=True))) for row in pending]
             with self._decoding(batch_id):
                 return BatchRecovered(
                     batch=decode_batch(batch),
-                    windows=tuple([(decode_plan(plan), decode_state(state)) for plan, state in rows]),
+                    windows=tuple(self.states(batch_id)) if windows else (),
                     held=None if held_reason is None else HoldReason(kind=held_kind, text=held_reason),
                     finished=bool(finished),
                     changes=tuple(changes),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),
                 )
         return None
+
+    def states(self, batch_id: str) -> Iterator[tuple[PlannedWindow, State]]:
+        """A batch's windows in the order of submission, as last recorded, read page by page."""
+        last = -1
+        while rows := self._query(statements.STATES, (batch_id, last, _PAGE_WINDOWS)):
+            last = rows[-1][0]
+            with self._decoding(batch_id):
+                for _, plan, state in rows:
+                    yield decode_plan(plan), decode_state(state)
 
     def batches(self) -> list[BatchStatus]:
         """All batches, in the order of acceptance."""
@@ -199,6 +208,12 @@ class Store:
             with self._decoding(batch_id):
                 return decode_batch(batch)
         return None
+
+    def named_like(self, prefix: str, most: int) -> Iterator[Batch]:
+        """The last batches whose id begins with `prefix`, the newest first."""
+        for (batch,) in self._query(statements.NAMED_LIKE, (len(prefix), prefix, most)):
+            with self._decoding(prefix):
+                yield decode_batch(batch)
 
     def client_of(self, batch_id: str) -> tuple[int | None, bool]:
         """`owner` and `guarded` of a batch, also of one that is being forgotten."""
@@ -235,10 +250,15 @@ class Store:
 
     def finished_windows(self, batch_id: str) -> Iterator[WindowRow]:
         """A batch's finished windows in the order of finishing; those that were accepted as finished come first."""
-        last = (-1, -1)
-        while rows := self._query(statements.BY_FINISHING, (batch_id, *last, _PAGE_WINDOWS)):
-            last = (rows[-1][1], rows[-1][0])
-            yield from map(self._window_row, rows)
+        rows, place = self.finished_after(batch_id, FIRST, _PAGE_WINDOWS)
+        while rows:
+            yield from rows
+            rows, place = self.finished_after(batch_id, place, _PAGE_WINDOWS)
+
+    def finished_after(self, batch_id: str, place: Place, windows: int) -> tuple[list[WindowRow], Place]:
+        """The next `windows` of a batch's finished windows after a place in their order, and the place of the last."""
+        rows = self._query(statements.BY_FINISHING, (batch_id, *place, windows))
+        return [*map(self._window_row, rows)], (rows[-1][1], rows[-1][0]) if rows else place
 
     def endings(self, batch_id: str | None, windows: int, *, failed: bool = False) -> list[WindowMoved]:
         """The last moves by which windows left their slots for good (`failed`: by which they failed), the latest last.

@@ -25,12 +25,13 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Batch, PlannedWindow
 from gpusched.core.samples import Sample
-from gpusched.core.states import Active, Finished, Running, Starting, State, Stopping
+from gpusched.core.states import Active, Finished, Running, State
 from gpusched.core.statuses import attempt_of, status_of
 from gpusched.core.worth import is_constant
 from gpusched.store import statements
 from gpusched.store.database import Database
-from gpusched.store.rows import bounded, ending_columns, to_json
+from gpusched.store.moves import Moves
+from gpusched.store.rows import bounded, to_json
 
 
 class TurnWriter:
@@ -46,24 +47,26 @@ class TurnWriter:
         self, records: Sequence[Record], learned: Iterable[Estimate], histories: Mapping[str, Sequence[Sample]]
     ) -> None:
         """Commit everything, durably, or nothing; see `Store.record`."""
-        line = self._line
+        moves = Moves(self._database, self._line)
         sync = bool(histories) or not records or not all(map(_may_be_late, records))
-        try:
-            with self._database.transaction(sync=sync):
-                for record in records:
-                    self._write(record)
-                for estimate in learned:
-                    self._execute(statements.LEARN, msgspec.structs.astuple(estimate))
-                for batch_id, samples in histories.items():
-                    self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
-        except BaseException:
-            self._line = line
-            raise
+        with self._database.transaction(sync=sync):
+            for record in records:
+                if isinstance(record, WindowMoved):
+                    moves.add(record)
+                else:
+                    moves.write()
+                    self._write(record, moves.line)
+            moves.write()
+            for estimate in learned:
+                learn = statements.LEARN_POINT if estimate.is_of_a_point else statements.LEARN
+                self._execute(learn, msgspec.structs.astuple(estimate))
+            for batch_id, samples in histories.items():
+                self._execute(statements.KEEP_HISTORY, (to_json(samples), batch_id))
+        self._line = moves.line
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: Record, line: int) -> None:
+        """Write a record that moves no window; `line` is the number of the last line of all stories by then."""
         match record:
-            case WindowMoved():
-                self._move(record)
             case WindowsAdded():
                 self._add(record)
             case BatchAccepted():
@@ -73,7 +76,7 @@ class TurnWriter:
             case BatchReleased():
                 self._execute(statements.HOLD, (None, None, record.batch_id))
             case BatchAltered():
-                self._alter(record)
+                self._alter(record, line)
             case BatchReopened():
                 self._execute("UPDATE batches SET finished_at = NULL WHERE id = ?", (record.batch_id,))
             case ChangeAdvanced(batch_id=batch_id, change=change):
@@ -132,32 +135,11 @@ class TurnWriter:
         self._database.execute_many(statements.COUNT, ((batch_id, *counted) for counted in counts.items()))
         self._execute(statements.COUNT_CONSTANTS, (sum(is_constant(state) for _, state in windows), batch_id))
 
-    def _alter(self, record: BatchAltered) -> None:
+    def _alter(self, record: BatchAltered, line: int) -> None:
         batch = record.batch
         self._execute("UPDATE batches SET batch = ? WHERE id = ?", (to_json(batch), batch.id))
-        line = (batch.id, self._line, record.at, "; ".join(record.changes))
-        self._execute("INSERT INTO batch_story VALUES (?, ?, ?, ?)", line)
-
-    def _move(self, record: WindowMoved) -> None:
-        old, new, at, key = record.old, record.new, record.at, record.key
-        self._line += 1
-        status, attempt = status_of(new), attempt_of(new)
-        finishing = self._line if isinstance(new, Finished) else None
-        row = (status, attempt, at, finishing, to_json(bounded(new)), is_constant(new), key.batch_id, key.label)
-        moved = self._execute(statements.MOVE, row).fetchall()
-        if not moved:
-            raise LookupError(f"{key}: the store has no such window")
-        ((window,),) = moved
-        self._execute(statements.TELL, (self._line, window, at, status_of(old), status, attempt, record.reason))
-        match new:
-            case Starting():
-                self._execute(statements.PLACE, (window, attempt, new.slot.index, new.slot.device_id, at))
-            case Running():
-                self._execute(statements.START, (new.pid, new.started_at, window, attempt))
-            case Stopping(pid=int(pid)) if not isinstance(old, Running) and getattr(old, "pid", None) is None:
-                self._execute(statements.START, (pid, at, window, attempt))
-            case _ if isinstance(old, Active) and not isinstance(new, Active):
-                self._execute(statements.END, (*ending_columns(record), window, old.attempt))
+        told = (batch.id, line, record.at, "; ".join(record.changes))
+        self._execute("INSERT INTO batch_story VALUES (?, ?, ?, ?)", told)
 
 
 def _may_be_late(record: Record) -> bool:

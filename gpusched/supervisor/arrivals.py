@@ -7,9 +7,6 @@ import msgspec
 from gpusched.core.events import BatchSubmitted, WindowsArrived
 from gpusched.core.model import Batch, DataNotes, PlannedWindow
 
-#: windows of a batch that arrive in one turn: 20 ms on a slow machine
-SLICE_WINDOWS = 250
-
 
 class _Arrival(msgspec.Struct):
     batch: Batch
@@ -38,13 +35,13 @@ class Arrivals:
     def add(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes) -> None:
         self._waiting[batch.id] = _Arrival(batch, windows, notes)
 
-    def next(self) -> WindowsArrived | BatchSubmitted:
-        """The next slice of the first batch; a small batch comes in one."""
+    def next(self, windows: int) -> WindowsArrived | BatchSubmitted:
+        """The next so many windows of the first batch; a small batch comes in one."""
         batch_id, arrival = next(iter(self._waiting.items()))
-        begin, end = arrival.arrived, arrival.arrived + SLICE_WINDOWS
+        begin, end = arrival.arrived, arrival.arrived + windows
         arrival.arrived = end
-        windows = arrival.windows[begin:end]
+        part = arrival.windows[begin:end]
         if end < len(arrival.windows):
-            return WindowsArrived(batch=arrival.batch, windows=windows)
+            return WindowsArrived(batch=arrival.batch, windows=part)
         del self._waiting[batch_id]
-        return BatchSubmitted(batch=arrival.batch, windows=windows, notes=arrival.notes)
+        return BatchSubmitted(batch=arrival.batch, windows=part, notes=arrival.notes)

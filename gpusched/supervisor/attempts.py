@@ -3,16 +3,20 @@
 Two guards keep a GPU from being over-subscribed: the scheduler's ledger decides who holds which slot, and a semaphore
 with one permit per slot guards the launch itself. The end of an attempt is posted as an event; the scheduler decides
 about the window.
+
+An attempt has no task of its own: the engine tells it what happens to its process. The end is only noted then, and
+judged in the supervisor's next turn, so that an error of the judgement is the supervisor's own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
-from collections.abc import Callable
+import time
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
-
-import anyio
 
 from gpusched.core.commands import Launch
 from gpusched.core.events import (
@@ -20,7 +24,6 @@ from gpusched.core.events import (
     AttemptStarted,
     DeviceLost,
     DeviceRead,
-    Event,
     ProcessStuck,
     ProgressReported,
 )
@@ -28,14 +31,26 @@ from gpusched.core.failures import classify, out_of_host_memory
 from gpusched.core.model import Batch, Device, PlannedWindow, Reading, WindowKey, WindowResult
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Ending, Failure
-from gpusched.engines.engine import Engine, Launched, LeftBehind, NoMemoryToFork, Upgraded, WorkloadNotLoadable
+from gpusched.engines.engine import (
+    End,
+    Engine,
+    Launched,
+    LeftBehind,
+    NoMemoryToFork,
+    Upgraded,
+    Withdrawn,
+    WorkloadNotLoadable,
+)
 from gpusched.errors import LaunchError
 from gpusched.supervisor.followers import Follower, News
+from gpusched.supervisor.inbox import PATIENCE_S, Inbox
 from gpusched.supervisor.permits import Permits
 from gpusched.worker.messages import Error, PipeMessage, Progress
 
 #: seconds that a window which failed on a GPU keeps its slot at most, until readings show whether the GPU was lost
 DOUBT_S = 2.0
+#: readings of that GPU that are awaited: the driver's events are received between them
+DOUBT_READINGS = 2
 
 
 def log_of(key: WindowKey, attempt: int) -> str:
@@ -44,169 +59,246 @@ def log_of(key: WindowKey, attempt: int) -> str:
 
 
 class Attempts:
-    """Runs the attempts that `scheduler` launches, and keeps their processes.
+    """The attempts that `scheduler` launches; their progress goes to `followers`.
 
-    Their events go to `post`, and their progress to `followers`.
+    Their events go to `inbox`, which asks for the turns that call `judge`.
     """
 
-    def __init__(
-        self, scheduler: Scheduler, engine: Engine, followers: Follower, *, post: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, engine: Engine, followers: Follower, inbox: Inbox) -> None:
         self.permits = Permits()
-        self._scheduler = scheduler
-        self._engine = engine
-        self._post = post
-        self._followers = followers
-        self._processes: dict[tuple[WindowKey, int], Launched] = {}
+        self.scheduler = scheduler
+        self.engine = engine
+        self.followers = followers
+        self._inbox = inbox
+        #: the attempts with a process, until their end is posted
+        self._attempts: dict[tuple[WindowKey, int], Attempt] = {}
+        #: attempts that are ahead and have not started
+        self._ahead: set[tuple[WindowKey, int]] = set()
         #: attempts whose processes were killed but do not die
         self._stuck: set[tuple[WindowKey, int]] = set()
-        #: events for `_doubt`, by device: set at its next reading or its loss
-        self._heard: dict[str, anyio.Event] = {}
+        #: ends that have not been judged yet
+        self._ends: deque[tuple[Attempt, End]] = deque()
+        #: the last window that succeeded did so within `PATIENCE_S`: the start of the next one waits for its end
+        self._are_short = False
+        #: attempts that failed on a device of which more is to be heard, by the device
+        self._doubts: dict[str, list[_Doubt]] = {}
         self._abandoned = False
 
     def __len__(self) -> int:
         """The number of attempts that have a process."""
-        return len(self._processes)
+        return len(self._attempts)
 
     @property
     def all_stuck(self) -> bool:
         """Whether there are processes, and all of them were killed but do not die."""
-        return bool(self._processes) and self._processes.keys() <= self._stuck
+        return bool(self._attempts) and self._attempts.keys() <= self._stuck
 
-    async def run(self, launch: Launch) -> None:
-        """Run one attempt, from the fork until its whole process group is gone."""
-        key, attempt = launch.key, launch.attempt
-        batch = self._scheduler.batch(key.batch_id)
+    def launch(self, launch: Launch) -> None:
+        """Launch an attempt as soon as it has a permit."""
+        key = launch.key
+        batch = self.scheduler.batch(key.batch_id)
         assert batch is not None
-        state = self._scheduler.pool.devices.get(launch.slot.device_id)
+        state = self.scheduler.pool.devices.get(launch.slot.device_id)
         if state is None:
             return  # its node was lost in the same turn, and the window has gone back to the queue
-        device = state.device
-        planned = self._scheduler.planned(key)
-        async with self.permits:
-            try:
-                process = await self._engine.launch(batch, planned, device, log=log_of(key, attempt))
-            except WorkloadNotLoadable as error:
-                broken = Failure(kind="bad_parameters", message=str(error), traceback=error.traceback)
-                self._post(AttemptEnded(key=key, attempt=attempt, ending=broken))
-                return
-            except (LaunchError, OSError) as error:
-                if isinstance(error, Upgraded):  # no other window could be launched either
-                    reason = error.problem.format(**error.details)
-                    for device_id in self._scheduler.pool.devices:
-                        self._post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
-                refused = _refusal(error)
-                self._post(AttemptEnded(key=key, attempt=attempt, ending=refused))
-                return
-            self._processes[key, attempt] = process
-            try:
-                self._post(AttemptStarted(key=key, attempt=attempt, pid=process.pid))
-                ended = await self._follow(process, batch, launch, planned, device)
-            finally:
-                del self._processes[key, attempt]
-        self._post(ended)
+        attempt = Attempt(self, launch, batch, self.scheduler.planned(key), state.device)
+        if launch.at_once:
+            self._ahead.add((key, launch.attempt))
+        self.permits.take(attempt.begin)
 
     def signal(self, key: WindowKey, attempt: int, signum: signal.Signals) -> None:
         """Signal the process group of an attempt; SIGKILL before the launch ends the launch, which must hang."""
-        process = self._processes.get((key, attempt))
-        if process is not None:
-            process.signal(signum)
+        running = self._attempts.get((key, attempt))
+        if running is not None:
+            running.process.signal(signum)
+        elif (key, attempt) in self._ahead:
+            self.engine.withdraw(log_of(key, attempt))
         elif signum == signal.SIGKILL:
-            batch = self._scheduler.batch(key.batch_id)
+            batch = self.scheduler.batch(key.batch_id)
             assert batch is not None
-            self._engine.interrupt(batch.spec)
+            self.engine.interrupt(batch.spec)
 
     def follow(self, news: News) -> None:
-        """Wake the attempts that doubt a device, if it was read or lost."""
+        """Go on with the attempts that doubt a device, if it was read or lost."""
         match news:
             case DeviceRead(reading=Reading(device_id=device_id)) | DeviceLost(device_id=device_id):
-                heard = self._heard.pop(device_id, None)
-                if heard is not None:
-                    heard.set()
+                for doubt in self._doubts.pop(device_id, ()):
+                    doubt.readings += 1
+                    self._doubt(doubt)
 
     async def abandon(self) -> list[LeftBehind]:
         """End everything at once; return the processes that do not die."""
         self._abandoned = True
-        return await self._engine.abandon()
+        return await self.engine.abandon()
 
     def log_path(self, key: WindowKey, attempt: int) -> Path:
         """The file of an attempt's log, for people."""
-        return self._engine.log_path(log_of(key, attempt))
+        return self.engine.log_path(log_of(key, attempt))
 
-    async def _follow(
-        self, process: Launched, batch: Batch, launch: Launch, planned: PlannedWindow, device: Device
-    ) -> AttemptEnded:
-        """Read the messages of a process until it is gone, and classify its end."""
-        key, attempt = launch.key, launch.attempt
-        reports = _Reports(launch, Path(batch.output_dir, key.label), self._followers)
+    def judge(self) -> None:
+        """Post the ends of the attempts whose processes have gone, once there is no doubt about their devices."""
+        while self._ends:
+            attempt, end = self._ends.popleft()
+            self._doubt(_Doubt(attempt, self._verdict(attempt, end)))
 
-        def on_stuck(trouble: str) -> None:
-            self._stuck.add((key, attempt))
-            self._engine.condition.tell("window", str(key), f"{key} {trouble}")
-            self._post(ProcessStuck(key=key, attempt=attempt, reason=trouble))
+    # -- called by an attempt ------------------------------------------------------------------------------------------
 
-        end = await process.wait(reports.follow, on_stuck)
-        if (key, attempt) in self._stuck and not self._abandoned:
-            self._stuck.remove((key, attempt))
-            self._engine.condition.clear("window", str(key))
-        ending: Ending = classify(
-            result=reports.results[-1] if reports.results else None,
-            error=reports.errors[-1] if reports.errors else None,
-            violation=end.violation,
-            exit=end.exit,
-        )
+    def withdraw(self, key: WindowKey, attempt: int) -> None:
+        """Take back an attempt that is ahead, unless it has started."""
+        if (key, attempt) in self._ahead:
+            self.engine.withdraw(log_of(key, attempt))
+
+    def started(self, attempt: Attempt) -> None:
+        self._ahead.discard((attempt.key, attempt.number))
+        self._attempts[attempt.key, attempt.number] = attempt
+        post = self._inbox.post_later if self._are_short else self._inbox.post
+        post(AttemptStarted(key=attempt.key, attempt=attempt.number, pid=attempt.process.pid))
+
+    def refused(self, attempt: Attempt, error: LaunchError | OSError) -> None:
+        self.permits.give_back()
+        self._ahead.discard((attempt.key, attempt.number))
+        if isinstance(error, Upgraded):  # no other window could be launched either
+            reason = error.problem.format(**error.details)
+            for device_id in self.scheduler.pool.devices:
+                self._inbox.post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
+        launched = not isinstance(error, Withdrawn)
+        ended = AttemptEnded(key=attempt.key, attempt=attempt.number, ending=_refusal(error), launched=launched)
+        self._inbox.post(ended)
+
+    def stuck(self, attempt: Attempt, trouble: str) -> None:
+        key, number = attempt.key, attempt.number
+        self._stuck.add((key, number))
+        self.engine.condition.tell("window", str(key), f"{key} {trouble}")
+        self._inbox.post(ProcessStuck(key=key, attempt=number, reason=trouble))
+
+    def ended(self, attempt: Attempt, end: End) -> None:
+        if attempt.result is not None:
+            self._are_short = time.monotonic() - attempt.began < PATIENCE_S
+        self._ends.append((attempt, end))
+        self._inbox.wake()
+
+    # -- verdicts ------------------------------------------------------------------------------------------------------
+
+    def _verdict(self, attempt: Attempt, end: End) -> AttemptEnded:
+        """Classify the end of a process."""
+        key, number = attempt.key, attempt.number
+        if (key, number) in self._stuck and not self._abandoned:
+            self._stuck.remove((key, number))
+            self.engine.condition.clear("window", str(key))
+        ending: Ending = classify(result=attempt.result, error=attempt.error, violation=end.violation, exit=end.exit)
         if isinstance(ending, Failure) and ending.kind == "host_memory":
-            self._post(self._engine.read_host())  # its memory is free: the next window need not wait for a reading
-        if isinstance(ending, Failure) and not reports.errors:
+            self._inbox.post(self.engine.read_host())  # its memory is free: the next window need not wait for a reading
+        if isinstance(ending, Failure) and attempt.error is None:
             # The process may have died between its commit and its report.
-            ending = self._engine.verify(batch, planned) or ending
-        if isinstance(ending, Failure) and device.kind != "host":
-            await self._doubt(key, ending, device)
+            ending = self.engine.verify(attempt.batch, attempt.planned) or ending
         note = ""
         if end.log_left_out_bytes:
             note = f"{end.log_left_out_bytes / 2**20:.1f} MiB of its log are left out (run.log_limit_mb)"
-        return AttemptEnded(key=key, attempt=attempt, ending=ending, usage=end.usage, note=note)
+        return AttemptEnded(key=key, attempt=number, ending=ending, usage=end.usage, note=note)
 
-    async def _doubt(self, key: WindowKey, failure: Failure, device: Device) -> None:
-        """Wait before a failure counts, until a loss of the device would be known: that stops the window first.
+    def _doubt(self, doubt: _Doubt) -> None:
+        """Wait before a failure counts, until a loss of the device would be known: that stops the window first."""
+        attempt, ending = doubt.attempt, doubt.ended.ending
+        if (
+            isinstance(ending, Failure)
+            and attempt.device.kind != "host"
+            and doubt.readings < DOUBT_READINGS
+            and self.scheduler.blames(attempt.key, ending)
+        ):
+            self._doubts.setdefault(attempt.device.id, []).append(doubt)
+            if doubt.timer is None:
+                doubt.timer = asyncio.get_running_loop().call_later(DOUBT_S, self._settle, doubt)
+        else:
+            self._leave(doubt)
 
-        Two readings are awaited, since the driver's events are received between them.
-        """
-        with anyio.move_on_after(DOUBT_S):
-            for _ in range(2):
-                if not self._scheduler.blames(key, failure):
-                    return
-                await self._heard.setdefault(device.id, anyio.Event()).wait()
+    def _settle(self, doubt: _Doubt) -> None:
+        """Doubt no longer: nothing was heard of the device in time."""
+        self._doubts[doubt.attempt.device.id].remove(doubt)
+        self._leave(doubt)
+
+    def _leave(self, doubt: _Doubt) -> None:
+        if doubt.timer is not None:
+            doubt.timer.cancel()
+        attempt = doubt.attempt
+        del self._attempts[attempt.key, attempt.number]
+        self.permits.give_back()
+        self._inbox.post(doubt.ended)
 
 
-class _Reports:
-    """The messages of an attempt's process: results and errors are kept, progress is passed on."""
+@dataclass(eq=False)
+class _Doubt:
+    """An attempt whose process is gone, and its verdict, which may wait for readings of its device."""
 
-    def __init__(self, launch: Launch, directory: Path, followers: Follower) -> None:
-        """`directory` is the place where its result belongs."""
-        self.results: list[WindowResult] = []
-        self.errors: list[Failure] = []
-        self._key, self._attempt = launch.key, launch.attempt
-        self._directory = directory
-        self._followers = followers
+    attempt: Attempt
+    ended: AttemptEnded
+    #: readings of the device since then
+    readings: int = 0
+    timer: asyncio.TimerHandle | None = None
 
-    def follow(self, message: PipeMessage) -> None:
+
+class Attempt:
+    """One attempt: the engine's attendant, which keeps the result or the error that its process tells."""
+
+    process: Launched
+    #: monotonic instant at which the process was known to exist
+    began: float
+
+    def __init__(
+        self, attempts: Attempts, launch: Launch, batch: Batch, planned: PlannedWindow, device: Device
+    ) -> None:
+        self.key, self.number = launch.key, launch.attempt
+        self.batch = batch
+        self.planned = planned
+        self.device = device
+        self.result: WindowResult | None = None
+        self.error: Failure | None = None
+        self._at_once = launch.at_once
+        self._attempts = attempts
+
+    def begin(self) -> None:
+        log = log_of(self.key, self.number)
+        engine = self._attempts.engine
+        engine.start(self.batch, self.planned, self.device, self, log=log, at_once=self._at_once)
+
+    def refused(self, error: LaunchError | OSError) -> None:
+        self._attempts.refused(self, error)
+
+    def started(self, process: Launched) -> None:
+        self.process, self.began = process, time.monotonic()
+        self._attempts.started(self)
+
+    def heard(self, message: PipeMessage) -> None:
         match message:
             case Progress(phase=phase, round=round, rounds=rounds):
-                self._followers.follow(
-                    ProgressReported(key=self._key, attempt=self._attempt, phase=phase, round=round, rounds=rounds)
+                self._attempts.followers.follow(
+                    ProgressReported(key=self.key, attempt=self.number, phase=phase, round=round, rounds=rounds)
                 )
-            case WindowResult(artifacts_path=path) if Path(path) != self._directory:
-                self.errors.append(Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}"))
+            case WindowResult(artifacts_path=path) if not self._belongs(path):
+                self.error = Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}")
             case WindowResult():
-                self.results.append(message)
-            case Error(kind=kind, message=text, traceback=traceback, cause=cause, place=place):
-                told = Failure(kind=kind, message=text, traceback=traceback, cause=cause, place=place)
-                self.errors.append(told)
+                self.result = message
+            case Error(kind=kind, message=text, traceback=traceback):
+                how = {"cause": message.cause, "place": message.place, "source_line": message.source_line}
+                self.error = Failure(kind=kind, message=text, traceback=traceback, **how)
+
+    def _belongs(self, path: str) -> bool:
+        """Whether `path` is the place of the window's result."""
+        directory, label = self.batch.output_dir, self.key.label
+        return path == f"{directory}/{label}" or Path(path) == Path(directory, label)
+
+    def stuck(self, trouble: str) -> None:
+        self._attempts.stuck(self, trouble)
+
+    def ended(self, end: End) -> None:
+        self._attempts.ended(self, end)
 
 
 def _refusal(error: LaunchError | OSError) -> Failure:
     """The failure of an attempt that could not be launched."""
+    if isinstance(error, WorkloadNotLoadable):
+        return Failure(kind="bad_parameters", message=str(error), traceback=error.traceback)
     if isinstance(error, NoMemoryToFork) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return out_of_host_memory("no process could be started")
+    if isinstance(error, Withdrawn):
+        return Failure(kind="interrupted", message="taken back before it started")
     return Failure(kind="launch_refused", message=str(error))

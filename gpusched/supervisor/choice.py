@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import shutil
 import tempfile
 import time
@@ -29,7 +30,7 @@ from gpusched.core.fastest import Kind, Load, Timing
 from gpusched.core.model import Batch, BatchSpec, Choice, Device, DeviceType, PlannedWindow, WindowResult
 from gpusched.core.placement import suits
 from gpusched.core.planning import Plan
-from gpusched.engines.engine import Engine
+from gpusched.engines.engine import Engine, launched
 from gpusched.errors import LaunchError
 from gpusched.supervisor.fleet import Fleet
 from gpusched.worker.messages import PipeMessage
@@ -76,17 +77,12 @@ class Chooser:
         """
         if spec.device != "auto":
             return plan, None
-        types = Counter(window.committed.device_type for window in plan.to_reuse if window.committed is not None)
+        # In threads: there may be 100,000 windows.
+        types = await anyio.to_thread.run_sync(_types_of, plan)
         choice = await self._there_already(plan, types) or await self._choose(spec, plan)
         if types.keys() <= {choice.device}:
             return plan, choice
-        windows = tuple(
-            msgspec.structs.replace(window, committed=None)
-            if window.committed is not None and window.committed.device_type != choice.device
-            else window
-            for window in plan.windows
-        )
-        return msgspec.structs.replace(plan, windows=windows), choice
+        return await anyio.to_thread.run_sync(_without_others, plan, choice.device), choice
 
     async def _there_already(self, plan: Plan, types: Counter[DeviceType]) -> Choice | None:
         """The device type of the existing results, if any: a batch keeps it, so that its models are comparable."""
@@ -105,9 +101,9 @@ class Chooser:
         if spec.workload == COMMAND:
             return await self._for_command(spec)
         kinds = self._kinds(spec)
-        windows = plan.to_train
         if len({kind.device_type for kind in kinds}) <= 1 and not self._fleet.untried:
             return Choice(device=fastest.preferred(kinds))
+        windows = await anyio.to_thread.run_sync(lambda: plan.to_train)
         if not windows:
             return Choice(device=fastest.preferred(kinds))
         async with self._timing:
@@ -137,7 +133,7 @@ class Chooser:
         best_s: float | None = None
         for on_cpu in (True, False):
             if not on_cpu:
-                await self._wait_for_trials(spec, work, best_s)
+                await self._wait_for_trials(best_s)
             kinds = self._kinds(spec)
             learned = {} if self._fleet.untried else fastest.learned(self._estimates, spec.workload, kinds, rows)
             timings = {**fastest.remembered(earlier, kinds, rows), **timings, **learned}
@@ -160,14 +156,9 @@ class Chooser:
         pending = len(self._fleet.untried)
         return await anyio.to_thread.run_sync(lambda: fastest.fastest(work, kinds, timings, pending=pending))
 
-    async def _wait_for_trials(self, spec: BatchSpec, work: Load, best_s: float | None) -> None:
-        """Wait for GPUs that are being tried, as long as they might still be faster."""
-        if best_s is None:
-            await self._fleet.settled()
-            return
-        possible = fastest.kinds(self._fleet.untried, spec.workers)
-        longest = max((best_s / fastest.waves(work, kind) for kind in possible), default=0.0)
-        with anyio.move_on_after(max(fastest.LEAST_S, longest)):
+    async def _wait_for_trials(self, best_s: float | None) -> None:
+        """Wait for GPUs that are being tried: for a small part of the batch's time, if that is known."""
+        with anyio.move_on_after(math.inf if best_s is None else fastest.trial_patience_s(best_s)):
             await self._fleet.settled()
 
     async def _time(
@@ -202,7 +193,7 @@ class Chooser:
             device_type=kind.device_type,
             bucket=bucket_of(window.usable_rows),
             rows=window.usable_rows,
-            seconds=limit_s if scope.cancelled_caught else sum(took) / len(took),
+            seconds=limit_s if scope.cancelled_caught else sum(took) / at_once * fastest.slowdown(kind, at_once),
             at_least=scope.cancelled_caught,
         )
 
@@ -225,8 +216,24 @@ class Chooser:
         )
         began = time.monotonic()
         try:
-            process = await self._engine.launch(batch, window, device, log=f"timing-{kind.device_type}.log")
+            process = await launched(self._engine, batch, window, device, log=f"timing-{kind.device_type}.log")
             await process.wait(on_message)
         except (LaunchError, OSError):
             return None
         return time.monotonic() - began if results else None
+
+
+def _types_of(plan: Plan) -> Counter[DeviceType]:
+    """The device types of the results that are to be reused, with their numbers."""
+    return Counter(window.committed.device_type for window in plan.to_reuse if window.committed is not None)
+
+
+def _without_others(plan: Plan, device_type: DeviceType) -> Plan:
+    """The plan without the results of other device types."""
+    windows = tuple(
+        msgspec.structs.replace(window, committed=None)
+        if window.committed is not None and window.committed.device_type != device_type
+        else window
+        for window in plan.windows
+    )
+    return msgspec.structs.replace(plan, windows=windows)

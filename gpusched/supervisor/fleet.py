@@ -16,14 +16,23 @@ from typing import Literal
 import anyio
 import anyio.abc
 
-from gpusched.core.events import DeviceRead, DeviceVanished, Event, NodeJoined, NodeLost, TrialBegan, TrialEnded
+from gpusched.core.events import (
+    DeviceRead,
+    DeviceVanished,
+    Event,
+    NodeJoined,
+    NodeLost,
+    NodeSilent,
+    TrialBegan,
+    TrialEnded,
+)
 from gpusched.core.memory import LEAST_DEVICE_BYTES
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.devices.kind import Answers, Note
 from gpusched.devices.naming import Selected
 from gpusched.devices.processors import usable_cores
 from gpusched.devices.slots import PoolPlan, PoolRules
-from gpusched.engines.engine import Engine, Found, Gone, Noticed, Verdict, name_among
+from gpusched.engines.engine import Engine, Found, Gone, Heard, Noticed, Silent, Verdict, name_among
 from gpusched.supervisor.followers import News
 
 #: seconds until a GPU that does not train is tried again: after the first failure, then doubled each time, up to
@@ -64,6 +73,8 @@ class Fleet:
         self._processors: dict[str, Device] = {}
         self._notes: dict[str, tuple[Note, ...]] = {}
         self._gpus: dict[str, _Gpu] = {}
+        #: ids of all that were ever tried: another trial is of one that has failed, was reset, or was away
+        self._tried: set[str] = set()
         self._nudge = anyio.Event()
         #: set and replaced whenever a trial has ended
         self._ended = anyio.Event()
@@ -153,7 +164,9 @@ class Fleet:
 
     async def _judge(self, devices: tuple[Device, ...]) -> None:
         notes = self._trial_notes()
-        await self._engine.judge(devices, self._rules.wanted, self._hear)
+        again = self._tried & {device.id for device in devices}
+        self._tried |= {device.id for device in devices}
+        await self._engine.judge(devices, self._rules.wanted, self._hear, afresh=again)
         for note in self._trial_notes():
             if note not in notes:
                 self._on_note(note)
@@ -219,6 +232,10 @@ class Fleet:
                 self._take_in(noticed)
             case Found():
                 self._join(noticed)
+            case Silent(host=host, reason=reason):
+                self._post(NodeSilent(host=host, reason=reason))
+            case Heard(host=host):
+                self._post(NodeJoined(host=host, devices=()))
             case Gone(host=host, reason=reason):
                 self._gpus = {id_: gpu for id_, gpu in self._gpus.items() if gpu.device.host != host}
                 del self._processors[host], self._notes[host]

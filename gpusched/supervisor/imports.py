@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from gpusched.core.entry import parse
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import BatchSpec
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Finished, Succeeded
+from gpusched.core.worth import imports_note
 from gpusched.supervisor.followers import Followers, News, Noted
 
 
@@ -20,19 +19,8 @@ class ImportNotes:
 
     def follow(self, news: News) -> None:
         match news:
-            case WindowMoved(key=key, new=Finished(outcome=Succeeded(result=result))):
-                seconds = result.phases.get("import", 0.0)
+            case WindowMoved(key=key, new=Finished(outcome=Succeeded(result=result))) if key.batch_id not in self._told:
                 batch = self._scheduler.batch(key.batch_id)
-                if batch is None or seconds <= result.seconds / 2 or key.batch_id in self._told:
-                    return
-                self._told.add(key.batch_id)
-                self._followers.follow(Noted(_sentence(batch.spec, key.label, seconds, result.seconds)))
-
-
-def _sentence(spec: BatchSpec, label: str, seconds: float, total: float) -> str:
-    entry = parse(spec.workload)
-    module = spec.workload if entry is None else entry.module
-    return (
-        f"{label} took {seconds:.1f} of its {total:.1f} s to import modules: move those imports to the top of {module},"
-        " where they are made once for all windows"
-    )
+                if batch and (note := imports_note(batch.spec, key.label, result.phases, result.seconds)):
+                    self._told.add(key.batch_id)
+                    self._followers.follow(Noted(note))

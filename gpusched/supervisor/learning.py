@@ -27,8 +27,7 @@ class Learning:
         A result that was found after a restart has no usage and is passed over: it was not timed.
         """
         if isinstance(record, WindowMoved) and record.usage is not None:
-            estimate = self._observe(record)
-            if estimate is not None:
+            for estimate in self._observe(record):
                 self._unsaved[estimate.workload, estimate.device_type, estimate.bucket] = estimate
 
     @property
@@ -39,13 +38,13 @@ class Learning:
     def saved(self) -> None:
         self._unsaved.clear()
 
-    def _observe(self, record: WindowMoved) -> Estimate | None:
+    def _observe(self, record: WindowMoved) -> list[Estimate]:
         scheduler = self._scheduler
         batch, planned, usage = scheduler.batch(record.key.batch_id), scheduler.planned(record.key), record.usage
         assert batch is not None
         assert usage is not None
         if planned.doubt is not None or planned.refusal is not None:
-            return None  # its number of rows is not known
+            return []  # its number of rows is not known
         own, rows = work(batch.spec.workload, planned.window.point), planned.usable_rows
         match record.ending:
             case WindowResult(device_type=device_type, seconds=seconds):
@@ -56,4 +55,4 @@ class Learning:
                 if device is not None:
                     device_type = type_on(device.device, batch.device)
                     return self._estimates.observe_host_memory(own, device_type, rows, usage.own_memory_bytes)
-        return None
+        return []

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from gpusched.config import NO_ORIGINS
 from gpusched.core.estimates import Estimates
-from gpusched.core.model import BatchSpec, Choice
+from gpusched.core.model import BatchSpec, Choice, Existing
 from gpusched.core.planning import Plan
 from gpusched.engines.engine import Engine
 from gpusched.supervisor.choice import Chooser, Timings
+from gpusched.supervisor.existing import refuse_to_replace
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.survey import Survey
 
@@ -30,10 +31,16 @@ class Planner:
         output_dir: Path,
         *,
         log: str,
+        existing: Existing,
         origins: Mapping[str, str] = NO_ORIGINS,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[Plan, Choice | None]:
-        """Survey the data of a batch and choose its device type, if it asks for `auto`. Raises as `Survey.plan`."""
-        survey = Survey(self._engine, spec, output_dir, self._fleet.device_types(spec.device), log=log)
+        """Survey the data of a batch and choose its device type, if it asks for `auto`.
+
+        Raises as `Survey.plan`, and WouldReplace.
+        """
+        types = self._fleet.device_types(spec.device)
+        survey = Survey(self._engine, spec, output_dir, types, log=log, existing=existing)
         plan = await survey.plan(self._fleet.pool.cores, origins=origins, on_progress=on_progress)
+        refuse_to_replace(plan, existing, output_dir)
         return await self._chooser.settle(spec, plan)

@@ -25,6 +25,7 @@ from gpusched.supervisor.followers import Follower, Followers, Noted
 from gpusched.supervisor.hooks import Hooks
 from gpusched.supervisor.imports import ImportNotes
 from gpusched.supervisor.planner import Planner
+from gpusched.supervisor.remembering import Remembering
 from gpusched.supervisor.supervisor import Supervisor
 
 
@@ -45,17 +46,25 @@ class Runtime:
             msgspec.structs.replace(rules, learned=tuple(store.learned())),
             engine,
             post=self.supervisor.post,
-            on_note=lambda note: self.followers.follow(Noted(str(note))),
+            on_note=lambda note: self.followers.follow(Noted(note.sentence)),
         )
         self.planner = Planner(engine, self.fleet, self.supervisor.estimates, store, self.state_dir)
-        for follower in (self.hooks, self.fleet, ImportNotes(self.supervisor.scheduler, self.followers)):
+        self.remembering = Remembering(store, engine.cache_dir)
+        for follower in (
+            self.hooks,
+            self.remembering,
+            self.fleet,
+            ImportNotes(self.supervisor.scheduler, self.followers),
+        ):
             self.followers.add(follower)
         self.supervisor.post(engine.read_host())
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[anyio.abc.TaskGroup]:
         """Within the context, batches are worked on; whoever leaves it has waited until the supervisor stopped."""
-        async with anyio.create_task_group() as tasks:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self.remembering.close)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(self.supervisor.run)
             tasks.start_soon(self.fleet.run)
             tasks.start_soon(self.engine.run, self.supervisor.post, self.fleet.notice)

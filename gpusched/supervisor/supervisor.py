@@ -9,11 +9,10 @@ restart, a window that was recorded as running counts as one whose process has e
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import signal
 import time
-from collections import deque
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -22,8 +21,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import clock, outputs
-from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminate
+from gpusched import outputs
+from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminate, Withdraw
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
@@ -37,7 +36,7 @@ from gpusched.core.events import (
     SliceGranted,
     TimePassed,
 )
-from gpusched.core.model import Batch, DataNotes, Instant, PlannedWindow, WindowKey
+from gpusched.core.model import Batch, DataNotes, PlannedWindow, WindowKey
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Active, Failure, State, Stopping
 from gpusched.directories import NotOurs
@@ -49,18 +48,17 @@ from gpusched.supervisor.attempts import Attempts
 from gpusched.supervisor.claims import Claims
 from gpusched.supervisor.followers import TURN_ENDED, Follower, Followers
 from gpusched.supervisor.histories import Histories
+from gpusched.supervisor.inbox import Inbox
 from gpusched.supervisor.index import Index
 from gpusched.supervisor.kept import Kept
 from gpusched.supervisor.learning import Learning
+from gpusched.supervisor.portions import SLICE_WINDOWS, Portion
+from gpusched.supervisor.recalling import recall
 
 log = logging.getLogger("gpusched.daemon")
 
 #: seconds between attempts to commit records after a failure
 RETRY_COMMIT_S = 1.0
-
-
-def now() -> Instant:
-    return Instant(monotonic=time.monotonic(), wall=clock.wall())
 
 
 class Supervisor:
@@ -77,20 +75,23 @@ class Supervisor:
         self._store = store
         self._engine = engine
         self.claims = Claims(lambda batch_id: batch_id in self.arrivals or self.scheduler.is_at_work(batch_id))
-        self.attempts = Attempts(self.scheduler, engine, followers, post=self.post)
+        self._inbox = Inbox(lambda: self.scheduler.at_work)
+        self.attempts = Attempts(self.scheduler, engine, followers, self._inbox)
         self._index = Index(store, self.attempts.log_path)
         self._histories = Histories(self.scheduler.running_batches, store.history)
         self._kept = Kept(self.scheduler)
         #: the index first: a hook that is called reads it
         self._followers = Followers(self._index, self.claims, self.attempts, followers, self._kept, self._histories)
-        self._events: deque[Event] = deque()
         #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
-        self._wakeup = anyio.Event()
+        #: windows that the next slices take
+        self._portion = Portion()
         self._records: list[Record] = []
         self._commands: list[Command] = []
-        #: numbers of the checks for results that are under way
-        self._checks: set[int] = set()
+        #: batches whose results are being looked for, by the numbers of these checks
+        self._checks: dict[int, str] = {}
+        #: set at the end of the next check
+        self._checked = anyio.Event()
         #: events to set when everything posted so far is committed
         self._commit_waiters: list[anyio.Event] = []
         self._shutdown = self._stopping = self._left = False
@@ -104,15 +105,23 @@ class Supervisor:
 
     def post(self, event: Event) -> None:
         """Hand over an event; it is handled in the next turn."""
-        self._events.append(event)
-        self._wakeup.set()
+        self._inbox.post(event)
 
     async def committed(self) -> None:
         """Wait until everything posted so far is handled and durable."""
         waiter = anyio.Event()
         self._commit_waiters.append(waiter)
-        self._wakeup.set()
+        self._inbox.wake()
         await waiter.wait()
+
+    async def over(self, batch_id: str) -> None:
+        """Wait until a batch whose windows have all ended is finished: until its results have been looked for."""
+        if self.scheduler.batch(batch_id) is None:
+            return  # it is new, or was finished and left memory
+        await self.committed()
+        while batch_id in self._checks.values():
+            await self._checked.wait()
+        await self.committed()
 
     async def submit(self, batch: Batch, windows: tuple[PlannedWindow, ...], notes: DataNotes | None = None) -> None:
         """Accept a planned batch; it is durable when this returns."""
@@ -125,7 +134,7 @@ class Supervisor:
         """Queue a planned batch; it is in `arrivals` until the turn that accepts it."""
         outputs.sweep_partial(Path(batch.output_dir), guarded=batch.guarded)
         self.arrivals.add(batch, windows, notes or {})
-        self._wakeup.set()
+        self._inbox.wake()
 
     def shut_down(self, *, drain: bool, within_s: float = float("inf")) -> None:
         """Let `run` return once the running windows have ended by themselves (`drain`) or were stopped.
@@ -147,14 +156,16 @@ class Supervisor:
             self.post(msgspec.structs.replace(self._reconciled(recovered), obstacle=obstacle))
             self._index.rewrite(recovered.batch)
 
-    def recall(self, batch_id: str) -> None:
-        """Take up a finished batch that only the store remembers, so that its windows can be retried."""
-        if self.scheduler.batch(batch_id) is not None:
-            return
-        recovered = self._store.recovered(batch_id)
-        if recovered is not None:
-            self.post(recovered)
-            self._index.rewrite(recovered.batch)
+    @contextlib.asynccontextmanager
+    async def recalled(self, batch_id: str) -> AsyncIterator[None]:
+        """Within the context, a finished batch is in memory, so that its windows can be retried.
+
+        Nobody else may accept or forget the batch meanwhile.
+        """
+        with self._kept.held(batch_id):
+            if self.scheduler.batch(batch_id) is None:
+                await recall(self._store, batch_id, self._index, self.post)
+            yield
 
     def _reconciled(self, recovered: BatchRecovered) -> BatchRecovered:
         """Look for results that windows committed after the last supervisor had died."""
@@ -177,8 +188,11 @@ class Supervisor:
             async with anyio.create_task_group() as tasks:
                 while not (self._left or (self._shutdown and self._idle)):
                     await self._next_turn()
+                    began, slicing = time.thread_time(), self._may_go_on
                     if time.monotonic() < self._leave_at:
                         self._turn(tasks)
+                    if slicing:
+                        self._portion.adapt(time.thread_time() - began)
                     if time.monotonic() >= self._leave_at or self._is_in_vain:
                         await self._leave()
                         tasks.cancel_scope.cancel()
@@ -198,7 +212,7 @@ class Supervisor:
 
     @property
     def _idle(self) -> bool:
-        busy = self.scheduler.active or self._events or self._commands or self.attempts or self._checks
+        busy = self.scheduler.active or self._inbox or self._commands or self.attempts or self._checks
         return not busy and (self._stopping or not self._records)
 
     @property
@@ -217,14 +231,13 @@ class Supervisor:
         if self._may_go_on:
             await anyio.lowlevel.checkpoint()  # other tasks come first
             return
-        deadlines = [] if self.scheduler.deadline is None else [self.scheduler.deadline]
+        deadline = self.scheduler.deadline
+        deadlines = [] if deadline is None else [deadline]
         if self._records:
             deadlines.append(time.monotonic() + RETRY_COMMIT_S)
         if self._shutdown:
             deadlines.append(self._leave_at)
-        with anyio.move_on_at(_loop_time(min(deadlines)) if deadlines else float("inf")):
-            await self._wakeup.wait()
-        self._wakeup = anyio.Event()
+        await self._inbox.turn(min(deadlines, default=None))
 
     @property
     def _may_go_on(self) -> bool:
@@ -234,24 +247,18 @@ class Supervisor:
     def _take_slices(self) -> None:
         """Queue the next slices of work on many windows, behind the events that have been posted."""
         if self.arrivals:
-            self._events.append(self.arrivals.next())
+            self._inbox.add(self.arrivals.next(self._portion.windows))
         if self.scheduler.changing:
-            self._events.append(SliceGranted())
-        # Windows form no cycles, so the collector need not see them: to walk through 100,000 takes longer than a turn.
-        gc.collect(1)
-        gc.freeze()
+            self._inbox.add(SliceGranted(windows=self._portion.windows))
 
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
-        if not self.scheduler.at_work:
-            clock.take_over()
-        instant = now()
+        self.attempts.judge()
         deadline = self.scheduler.deadline
-        if deadline is not None and deadline <= instant.monotonic:
-            self._events.append(TimePassed())
+        if deadline is not None and deadline <= time.monotonic():
+            self._inbox.add(TimePassed())
         if self._may_go_on:
             self._take_slices()
-        while self._events:
-            event = self._events.popleft()
+        for event, instant in self._inbox.take():
             records, commands = self.scheduler.handle(event, instant)
             self._records += records
             self._commands += commands
@@ -297,9 +304,11 @@ class Supervisor:
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:
             case Launch():
-                tasks.start_soon(self.attempts.run, command)
+                self.attempts.launch(command)
+            case Withdraw(key=key, attempt=attempt):
+                self.attempts.withdraw(key, attempt)
             case CheckResults():
-                self._checks.add(command.check)
+                self._checks[command.check] = command.batch_id
                 tasks.start_soon(self._check_results, command)
             case Terminate():
                 self.attempts.signal(command.key, command.attempt, signal.SIGTERM)
@@ -316,9 +325,13 @@ class Supervisor:
                 self.attempts.signal(key, attempt, signal.SIGTERM)
             case Kill(key=key, attempt=attempt):
                 self.attempts.signal(key, attempt, signal.SIGKILL)
+            case Withdraw(key=key, attempt=attempt):
+                self.attempts.withdraw(key, attempt)
             case Launch(key=key, attempt=attempt) if self._unwanted(key):
                 never = Failure(kind="interrupted", message="stopped before it was launched")
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=never, launched=False))
+            case CheckResults() if self._stopping:
+                pass  # the store has the batch as unfinished, so the next supervisor checks them
             case _:
                 return False
         return True
@@ -334,11 +347,15 @@ class Supervisor:
         missing = await anyio.to_thread.run_sync(
             outputs.missing, Path(batch.output_dir), command.labels, abandon_on_cancel=True
         )
-        await self._index.gather(command.batch_id)
-        self.post(ResultsChecked(batch_id=command.batch_id, check=command.check, missing=tuple(missing)))
-        self._checks.discard(command.check)
-
-
-def _loop_time(monotonic: float) -> float:
-    """The event loop's time that corresponds to a reading of `time.monotonic`."""
-    return anyio.current_time() + (monotonic - time.monotonic())
+        answer = ResultsChecked(batch_id=command.batch_id, check=command.check, missing=tuple(missing))
+        if len(missing) > SLICE_WINDOWS:
+            for first in range(0, len(missing), SLICE_WINDOWS):
+                part = tuple(missing[first : first + SLICE_WINDOWS])
+                self.post(msgspec.structs.replace(answer, missing=part, complete=False))
+                await anyio.lowlevel.checkpoint()
+            answer = msgspec.structs.replace(answer, missing=())
+        await self._index.gather(command.batch_id)  # with these windows as lost ones
+        self.post(answer)
+        del self._checks[command.check]
+        self._checked.set()
+        self._checked = anyio.Event()

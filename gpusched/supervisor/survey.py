@@ -7,6 +7,7 @@ kill a process again are not judged here: they run.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from functools import partial
@@ -22,10 +23,10 @@ from gpusched.command import imports
 from gpusched.config.workloads import NO_ORIGINS, settings_at
 from gpusched.core import planning
 from gpusched.core.calendar import missing_days, sentence
-from gpusched.core.model import BatchSpec, DataNote, DeviceType, PlannedWindow, Window
+from gpusched.core.model import BatchSpec, DataNote, DeviceType, Existing, PlannedWindow, Window
 from gpusched.core.planning import Plan
-from gpusched.engines.engine import Engine
-from gpusched.errors import InputError
+from gpusched.engines.engine import Engine, LauncherLost
+from gpusched.errors import InputError, one_error
 from gpusched.supervisor.settings import check_settings
 from gpusched.worker.messages import (
     Error,
@@ -47,6 +48,10 @@ Item = TypeVar("Item")
 
 #: settings that one process checks: a fork costs as much as two or three of them
 LEAST_CHECKS = 50
+#: surveys of a batch at most, if the launcher dies each time: perhaps it is the workload that makes it die
+MOST_SURVEYS = 3
+log = logging.getLogger("gpusched.daemon")
+
 STRICT_REMEDY = "complete the files, or leave out data.strict"
 
 
@@ -59,7 +64,14 @@ class Survey:
     """The survey of a batch. Results that were trained on one of `device_types` are planned to be reused."""
 
     def __init__(
-        self, engine: Engine, spec: BatchSpec, output_dir: Path, device_types: tuple[DeviceType, ...], *, log: str
+        self,
+        engine: Engine,
+        spec: BatchSpec,
+        output_dir: Path,
+        device_types: tuple[DeviceType, ...],
+        *,
+        log: str,
+        existing: Existing | None = None,
     ) -> None:
         self._engine = engine
         self._spec = spec
@@ -73,6 +85,9 @@ class Survey:
             symbols=(),
             output_dir=str(output_dir),
             device_types=device_types,
+            reuse_from=(*existing.reuse_from, *existing.related) if existing else (),
+            reuse_known=existing is not None and existing.reuse_known,
+            owner=existing.owner if existing else None,
             imports=imports(spec.workload, spec.settings),
             after=spec.after,
         )
@@ -91,11 +106,21 @@ class Survey:
     ) -> Plan:
         """Survey in so many processes at a time, and make the plan.
 
-        `origins` tells where the workload's settings were given, `on_progress` is called with the numbers of surveyed
-        symbols and of all symbols. Raises BadValue for a setting that the workload refuses, WorkloadNotLoadable or
-        WorkloadUnusable if no window could be trained, LaunchError if no process can be started, OSError if the log
-        cannot be written.
+        If the launcher dies meanwhile, a new one begins again. `origins` tells where the workload's settings were
+        given, `on_progress` is called with the numbers of surveyed symbols and of all symbols.
+
+        Raises BadValue for a setting that the workload refuses, WorkloadNotLoadable or WorkloadUnusable if no window
+        could be trained, LaunchError if no process can be started, OSError if the log cannot be written.
         """
+        for _ in range(1, MOST_SURVEYS):
+            try:
+                with one_error():
+                    return await self._plan(processes, origins, on_progress)
+            except LauncherLost as lost:
+                log.warning("a survey begins again reason=%r", lost.sentence)
+        return await self._plan(processes, origins, on_progress)
+
+    async def _plan(self, processes: int, origins: Mapping[str, str], on_progress: Callable[[int, int], None]) -> Plan:
         # In a thread: those of 10,000 points take half a second.
         self._settings |= await anyio.to_thread.run_sync(_settings_by_point, self._spec)
         # Imported once by the launcher, not once by each survey process.
@@ -127,7 +152,7 @@ class Survey:
         for piece in findings.missing():
             why = f"its data could not be looked at: {endings[piece.symbol]}, see {log_path}"
             findings.take(SurveyFailed(symbol=piece.symbol, kind="unknown", reason=why))
-        return findings.plan()
+        return await anyio.to_thread.run_sync(findings.plan)  # of 100,000 windows
 
     async def _run_all(
         self,

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from gpusched import files
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.booster import Booster as Model
 from gpusched.teacher.examples import Examples
@@ -78,15 +79,15 @@ def write_artifacts(
     directory: Path, symbol: str, examples: Examples, matrix: Floats, trained: Trained, probabilities: Floats
 ) -> None:
     """Write all files. `matrix` is (n, 15), `probabilities` (n,): the model's for each of the n bars."""
-    (directory / MODEL).write_text(trained.text, encoding="utf-8")
-    (directory / PICKLE).write_bytes(pickled(trained.text))
+    files.create(directory / MODEL, trained.text.encode())
+    files.create(directory / PICKLE, pickled(trained.text))
     labels, predictions = _Gzip(), _Gzip()
     for label_rows, prediction_rows in tables(symbol, examples, matrix, probabilities):
         labels.add(label_rows)
         predictions.add(prediction_rows)
-    (directory / LABELS).write_bytes(labels.whole())
-    (directory / PREDICTIONS).write_bytes(predictions.whole())
-    (directory / IMPORTANCE).write_text(importance_csv(trained.booster), encoding="utf-8")
+    files.create(directory / LABELS, labels.whole())
+    files.create(directory / PREDICTIONS, predictions.whole())
+    files.create(directory / IMPORTANCE, importance_csv(trained.booster).encode())
 
 
 def tables(symbol: str, examples: Examples, matrix: Floats, probabilities: Floats) -> Iterator[tuple[bytes, bytes]]:

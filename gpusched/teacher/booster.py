@@ -7,9 +7,7 @@ window. The models are the package's, byte for byte: a test trains with both.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +16,7 @@ import numpy.typing as npt
 
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.labels import Labels
+from gpusched.teacher.runtime import package
 from gpusched.workload import BadParameters
 
 #: constants of the C API
@@ -44,14 +43,11 @@ class LightGBMError(Exception):
 
 def _library() -> ctypes.CDLL:
     """LightGBM's shared library, loaded from its package without importing that. Raises ImportError, OSError."""
-    spec = importlib.util.find_spec("lightgbm")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("No module named 'lightgbm'", name="lightgbm")
-    package = Path(spec.origin).parent
-    for place in (package / "lib", package / "bin", package.parent):
+    here = package()
+    for place in (here / "lib", here / "bin", here.parent):
         if (path := place / "lib_lightgbm.so").is_file():
             return ctypes.CDLL(str(path))
-    raise ImportError(f"the lightgbm package in {package} has no lib_lightgbm.so", name="lightgbm")
+    raise ImportError(f"the lightgbm package in {here} has no lib_lightgbm.so", name="lightgbm")
 
 
 _lib = _library()

@@ -119,7 +119,7 @@ def save(path: Path, sources: str, history: History) -> None:
         crc32=zlib.crc32(body),
     )
     line = msgspec.json.encode(header)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_private_directory(path.parent)
     # A file that a loss of power has damaged does not have its checksum.
     files.write_whole(path, ((line + b"\n").ljust(_header_bytes(line)), body), mode=0o600, durable=False)
 

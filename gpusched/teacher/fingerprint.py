@@ -9,17 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import hashlib
-import importlib.metadata
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from gpusched.teacher.bars import Bars
-from gpusched.teacher.schema import READING, Settings, written
-
-#: Increase it with every change that makes a different model or different artifacts of the same bars and settings.
-WORKLOAD_VERSION = 4
+from gpusched.teacher.runtime import package
+from gpusched.teacher.schema import READING, WORKLOAD_VERSION, Settings, written
 
 
 def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings: Settings) -> str:
@@ -43,5 +40,5 @@ def fingerprint(symbol: str, start: dt.date, end: dt.date, bars: Bars, settings:
 
 @functools.cache
 def lightgbm_version() -> str:
-    """The version of the installed LightGBM."""
-    return importlib.metadata.version("lightgbm")
+    """The version of the installed LightGBM, from the file in which its package keeps it."""
+    return (package() / "VERSION.txt").read_text().strip()

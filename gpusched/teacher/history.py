@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +40,8 @@ def load_history(root: str, cache_dir: str, symbol: str, settings: Settings) -> 
         try:
             cache.save(path, digest, history)
         except OSError as error:
+            import logging  # no window that has its cache needs it
+
             # Without a cache the window only takes longer.
             logging.getLogger(__name__).warning("cannot write the cache of bars: %s", error)
     if settings.strict and history.notes:

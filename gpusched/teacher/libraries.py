@@ -11,11 +11,10 @@ import datetime as dt
 import importlib
 import math
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
+from gpusched import directories
 from gpusched.workload import Task
 
 #: packages that are hidden from TA-Lib, and in a trial from LightGBM's Python package (which needs narwhals and scipy)
@@ -65,18 +64,18 @@ def _train_something() -> None:
     days = [start + dt.timedelta(days=day) for day in range(60)]
     prices = [100 + 10 * math.sin(number) for number in range(len(days))]
     rows = (f"{day},{price},{price + 1},{price - 1},{price},1000" for day, price in zip(days, prices, strict=True))
-    with tempfile.TemporaryDirectory(prefix="gpusched-") as directory:
-        Path(directory, "BARS.csv").write_text("\n".join(("timestamp,open,high,low,close,volume", *rows)))
+    with directories.temporary() as directory:
+        (directory / "BARS.csv").write_text("\n".join(("timestamp,open,high,low,close,volume", *rows)))
         train_window(
             Task(
                 symbol="BARS",
                 start=days[0],
                 end=days[-1],
-                data_root=directory,
-                cache_dir=directory,
+                data_root=str(directory),
+                cache_dir=str(directory),
                 settings={"horizon": 1, "threshold": 0.0, "lightgbm": {"num_iterations": 2, "min_child_samples": 1}},
             ),
-            Path(directory),
+            directory,
             lambda phase, round=0, rounds=0: None,
         )
 

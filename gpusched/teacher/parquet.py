@@ -127,7 +127,8 @@ def _numbers(path: Path, frame: pd.DataFrame, line: np.ndarray, reading: Reading
     column = frame.iloc[:, place]
     if pd.api.types.infer_dtype(column) == "string":  # the same texts are the same numbers as in a text file
         texts = ["" if pd.isna(value) else str(value) for value in column]
-        return floats(column_of(path, [texts], line), 0, name, reading.decimal)
+        numbers: Floats = floats(column_of(path, [texts], line), [(0, name)], reading.decimal)[0]
+        return numbers
     try:
         return column.to_numpy(np.float64, na_value=np.nan)
     except (ValueError, TypeError) as error:

@@ -120,13 +120,14 @@ def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], la
     if layout.interval is not None and len(table):
         require_one_interval(paths[members[0]], layout.names[layout.interval], _values(table, layout.interval)[0])
     local, offset = instants(table, layout.timestamp, layout.time, reading.date_format)
-    values = [floats(table, column, name, reading.decimal) for column, name in zip(layout.prices, PRICES, strict=True)]
+    columns = [*zip(layout.prices, PRICES, strict=True)]
+    if layout.volume is not None:
+        columns.append((layout.volume, "volume"))
+    values = np.concatenate([floats(block, columns, reading.decimal) for block in table.blocks()], axis=1)
     if layout.volume is None:
-        values.append(np.zeros(len(table)))
+        values = np.vstack([values, np.zeros(len(table))])
         notes += (DataNote("volume", "there is no column of volumes: they are read as 0"),)
-    else:
-        values.append(floats(table, layout.volume, "volume", reading.decimal))
-    return Rows(local, offset, np.array(values), np.array(members, np.int64)[table.file], table.line, notes, symbols)
+    return Rows(local, offset, values, np.array(members, np.int64)[table.file], table.line, notes, symbols)
 
 
 def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tuple[DataNote, ...]]:

@@ -1,7 +1,8 @@
-"""The system libraries that LightGBM's own library needs, and the remedy if one is missing."""
+"""LightGBM's package as it is installed, found without importing it, and the system libraries that its own needs."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 from pathlib import Path
@@ -12,6 +13,14 @@ NCCL = (
     " or name the directory of libnccl.so.2 in LD_LIBRARY_PATH"
 )
 _REMEDIES = {"libgomp": OPENMP, "libnccl": NCCL}
+
+
+def package() -> Path:
+    """The directory of LightGBM's Python package. Raises ModuleNotFoundError."""
+    spec = importlib.util.find_spec("lightgbm")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("No module named 'lightgbm'", name="lightgbm")
+    return Path(spec.origin).parent
 
 
 def remedy_for(why: str) -> str | None:
@@ -27,9 +36,8 @@ def missing_library() -> str | None:
     """
     if _load_error("libgomp.so.1") is None:
         return None
-    spec = importlib.util.find_spec("lightgbm")
-    for package in (spec.submodule_search_locations or ()) if spec else ():
-        library = Path(package, "lib", "lib_lightgbm.so")
+    with contextlib.suppress(ModuleNotFoundError):
+        library = package() / "lib" / "lib_lightgbm.so"
         if library.exists():
             return _load_error(str(library))
     return None

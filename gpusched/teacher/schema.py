@@ -17,6 +17,9 @@ from gpusched.errors import did_you_mean
 from gpusched.teacher.parameters import CANONICAL
 from gpusched.workload import BadParameters
 
+#: Increase it with every change that makes a different model or different artifacts of the same bars and settings.
+WORKLOAD_VERSION = 4
+
 #: Default parameters of LightGBM. The only metric is the loss: with several, early stopping obeys the first that
 #: stalls, and the AUC of a validation set with one class stalls at once.
 LIGHTGBM_DEFAULTS: dict[str, Any] = {

@@ -7,7 +7,7 @@ row has as many fields as the header. Blank rows and repetitions of the header a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ _NEWLINE, _QUOTE, _SPACE, _TAB, _ZERO, _NINE = b'\n" \t09'
 #: characters: a longer field is cut to this, and its last character becomes `_TOO_LONG`, which is in no text
 LONGEST = 64
 _TOO_LONG = 0xFF
+#: rows of a block
+_BLOCK_ROWS = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +44,8 @@ class Table:
     file: Integers
     #: (n,) number of the row's line in its file
     line: Integers
+    #: whether there are quotes in `text`
+    has_quotes: bool
 
     def __len__(self) -> int:
         return len(self.file)
@@ -64,14 +68,14 @@ class Table:
         starts, ends = (bounds.tolist() for bounds in self._trimmed(column))
         return [self.text[start:end].decode() for start, end in zip(starts, ends, strict=True)]
 
-    def characters(self, column: int) -> Characters:
-        """The fields of a column, without quotes and blanks around them, cut at `LONGEST`."""
-        starts, ends = self._trimmed(column)
+    def characters(self, *columns: int) -> Characters:
+        """The fields of columns, one after the other, without quotes and blanks around them, cut at `LONGEST`."""
+        starts, ends = self._trimmed(*columns)
         widths = ends - starts
         longest = min(int(widths.max(initial=0)), LONGEST)
         shortest = int(widths.min(initial=LONGEST))
         buffer = np.frombuffer(self.text, np.uint8)
-        block = np.empty((longest, len(self)), np.uint8)
+        block = np.empty((longest, len(starts)), np.uint8)
         places = starts.copy()
         for position in range(longest):
             np.take(buffer, places, out=block[position], mode="clip")
@@ -86,16 +90,21 @@ class Table:
         """The first character of each field of a column; for an empty field, the separator or quote after it."""
         return np.frombuffer(self.text, np.uint8)[self._trimmed(column)[0]]
 
-    def only(self, rows: npt.NDArray[np.bool_]) -> Table:
+    def blocks(self) -> Iterator[Table]:
+        """The table in pieces of so few rows that columns computed of them take little memory; at least one piece."""
+        for start in range(0, max(len(self), 1), _BLOCK_ROWS):
+            yield self.only(slice(start, start + _BLOCK_ROWS))
+
+    def only(self, rows: npt.NDArray[np.bool_] | slice) -> Table:
         """The table with only these rows."""
         return dataclasses.replace(
             self, starts=self.starts[rows], ends=self.ends[rows], file=self.file[rows], line=self.line[rows]
         )
 
-    def _trimmed(self, column: int) -> tuple[Integers, Integers]:
+    def _trimmed(self, *columns: int) -> tuple[Integers, Integers]:
         buffer = np.frombuffer(self.text, np.uint8)
-        starts, ends = _strip(buffer, self.starts[:, column], self.ends[:, column])
-        if b'"' in self.text:
+        starts, ends = _strip(buffer, self.starts[:, columns].T.ravel(), self.ends[:, columns].T.ravel())
+        if self.has_quotes:
             quoted = (buffer[starts] == _QUOTE) & (ends - starts > 1)
             starts, ends = _strip(buffer, starts + quoted, ends - quoted)
         return starts, ends
@@ -129,7 +138,7 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
     newlines = np.flatnonzero(buffer == _NEWLINE)
     is_bound = buffer == ord(layout.separator)
     is_bound |= buffer == _NEWLINE
-    if b'"' in text:
+    if has_quotes := b'"' in text:
         is_bound &= ~_quoted(paths, buffer, first, newlines, layout)
     bounds = np.flatnonzero(is_bound)
     if len(text) < 2**31:  # half the memory
@@ -153,7 +162,7 @@ def cut(paths: Sequence[Path], bodies: Sequence[bytes], layout: Layout) -> Table
         starts, file, line = starts[whole], file[whole], line[whole]
     field_ends = bounds.reshape(-1, width)
     field_starts = np.concatenate([starts[:, np.newaxis], field_ends[:, :-1] + 1], axis=1)
-    table = Table(paths, layout.separator, text, field_starts, field_ends, file, line)
+    table = Table(paths, layout.separator, text, field_starts, field_ends, file, line, has_quotes)
     return _without_headers(table, layout)
 
 
@@ -163,7 +172,7 @@ def column_of(path: Path, columns: Sequence[Sequence[str]], line: Integers) -> T
     text = b"\n".join(field for row in rows for field in row) + b"\n"
     lengths = np.array([[len(field) for field in row] for row in rows], np.int64).reshape(-1, len(columns))
     ends = np.cumsum(lengths.ravel() + 1).reshape(lengths.shape) - 1
-    return Table((path,), ",", text, ends - lengths, ends, np.zeros(len(rows), np.int64), line)
+    return Table((path,), ",", text, ends - lengths, ends, np.zeros(len(rows), np.int64), line, b'"' in text)
 
 
 def _is_blank(line: bytes, separator: str) -> bool:

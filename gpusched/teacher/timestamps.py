@@ -118,7 +118,7 @@ def _whole_clocks(characters: Characters) -> Characters:
     if longest not in (4, 6) or widths.min() == longest or not (_digits(characters) | (characters == 0)).all():
         return characters
     whole = np.full_like(characters, _ZERO)
-    for width in np.unique(widths).tolist():
+    for width in np.flatnonzero(np.bincount(widths)).tolist():
         members = np.flatnonzero(widths == width)
         whole[longest - width :, members] = characters[:width, members]
     return whole

@@ -40,8 +40,8 @@ _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (s
 _PLACE = re.compile(r" at \S+, line \d+ *\.\s*$")
 #: part of LightGBM's warning that a GPU's sums, and so the model, may differ each time
 _DIFFERS = "may be non-deterministic"
-#: a line of a model's record of its parameters
-_PARAMETER = re.compile(r"^\[(.*?): (.*)\]$", re.MULTILINE)
+#: a line of a model's record of its parameters: a whole number, another number, or words
+_PARAMETER = re.compile(r"^\[(.*?): (?:(-?\d+)|(-?\d+(?:\.\d*)?(?:e[-+]?\d+)?)|(.*))\]$", re.MULTILINE)
 _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
 
@@ -187,13 +187,7 @@ def trained_parameters(text: str) -> dict[str, str | int | float]:
     Numbers become int or float; LightGBM writes true and false as 1 and 0.
     """
     block = text.partition("\nparameters:\n")[2].partition("\nend of parameters")[0]
-    return {name: _number(value) for name, value in _PARAMETER.findall(block)}
-
-
-def _number(text: str) -> str | int | float:
-    if text[:1].isdigit() or text[:1] == "-":  # most are words or empty
-        try:
-            return float(text) if "." in text or "e" in text else int(text)
-        except ValueError:
-            pass
-    return text
+    return {
+        name: int(whole) if whole else float(number) if number else words
+        for name, whole, number, words in _PARAMETER.findall(block)
+    }

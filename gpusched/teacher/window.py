@@ -16,10 +16,10 @@ import gpusched
 from gpusched.teacher.artifacts import write_artifacts
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
-from gpusched.teacher.fingerprint import WORKLOAD_VERSION, fingerprint, lightgbm_version
+from gpusched.teacher.fingerprint import fingerprint, lightgbm_version
 from gpusched.teacher.history import load_history
 from gpusched.teacher.metrics import metrics
-from gpusched.teacher.schema import READING, Settings, parse_settings, written
+from gpusched.teacher.schema import READING, WORKLOAD_VERSION, Settings, parse_settings, written
 from gpusched.teacher.training import Trained, train
 from gpusched.workload import Report, Result, Task
 
@@ -79,7 +79,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
         metadata=_metadata(task, settings, trained, digest, bars.quality()),
         phases=phase.seconds,
         fingerprint=digest,
-        constant=len(np.unique(probabilities[examples.split.validation])) == 1,
+        constant=bool(np.ptp(probabilities[examples.split.validation]) == 0),
     )
 
 

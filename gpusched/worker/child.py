@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Set
 from typing import NoReturn
 
-from gpusched.worker import linux, settings, survey, trial, window
-from gpusched.worker.messages import Fork, SettingsJob, SurveyJob, WindowJob
+from gpusched.worker import inputs, linux, settings, survey, trial, window
+from gpusched.worker.messages import Fork, InputsJob, SettingsJob, SurveyJob, WindowJob
 from gpusched.worker.stream import ORPHANED
 from gpusched.worker.threads import capped
 
@@ -41,6 +41,8 @@ def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpu
                 exit_code = survey.serve(job, PIPE)
             case SettingsJob() as job:
                 exit_code = settings.serve(job, PIPE)
+            case InputsJob() as job:
+                exit_code = inputs.serve(job, PIPE)
             case job:
                 exit_code = trial.serve(job, PIPE)
     except SystemExit as stop:

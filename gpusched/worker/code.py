@@ -34,6 +34,16 @@ class Code(msgspec.Struct, frozen=True):
     files: tuple[Stamp, ...] = ()
     #: the directory from which its neighbours are imported; None: not found
     base: Path | None = None
+    #: the directory below which its sources lie; None: not found, or a lone file among installed ones
+    root: Path | None = None
+
+
+def is_own(path: Path, root: Path) -> bool:
+    """Whether a directory is that of a workload's sources or below it, and not of gpusched or an installed package."""
+    if not path.is_relative_to(root):
+        return False
+    parts = path.relative_to(root).parts
+    return parts[:1] != (_GPUSCHED,) and not any(part in _INSTALLED for part in parts)
 
 
 def read_code(entry: Entry) -> Code:
@@ -61,7 +71,8 @@ def read_code(entry: Entry) -> Code:
         return Code()
     if installed:
         digest.update(_versions(top).encode())
-    return Code(digest.hexdigest(), tuple(stamps), base)
+    own = base / top if installed else base
+    return Code(digest.hexdigest(), tuple(stamps), base, own if own.is_dir() else None)
 
 
 def imported_files(code: Code) -> tuple[Stamp, ...]:

@@ -1,8 +1,8 @@
 """The launcher: a process that has imported the workload and forks one window process per request.
 
-    python -m gpusched.worker.launcher SOCKET_FD PARENT_PID [SEARCH_PATH]
+    python -m gpusched.worker.launcher SOCKET_FD PARENT_PID [SEARCH_PATH [WORKLOAD]]
 
-It is started by `gpusched.engines.local.launcher` only.
+It is started by `gpusched.engines.local.early` only; with WORKLOAD before it is known who will use it (`Claim`).
 
 How it works
 ------------
@@ -45,12 +45,15 @@ from gpusched.worker import linux
 from gpusched.worker.child import BLOCKED_SIGNALS, become_window
 from gpusched.worker.code import imported_files
 from gpusched.worker.loading import code_of, load_function, load_module
+from gpusched.worker.mark import MARK
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,
+    Claim,
     Fork,
     Forked,
     Gone,
     Imported,
+    InputsJob,
     LauncherReply,
     LauncherRequest,
     Needs,
@@ -138,6 +141,11 @@ class Launcher:
         match request:
             case Fork():
                 self._fork(request, descriptors[0], descriptors[1])
+            case Claim():
+                os.dup2(descriptors[0], 1)
+                os.dup2(descriptors[0], 2)
+                os.environ.update(request.environment)
+                linux.rewrite_variable(MARK, request.mark)
             case Preload():
                 began = time.monotonic()
                 if self._preload(request.workload, request.needed_by, request.imports):
@@ -154,10 +162,7 @@ class Launcher:
         if not self._preloaded.isdisjoint({(workload, needed_by), (workload, "window")}):
             return True
         try:
-            load_function(workload)
-            preload = getattr(load_module(workload), "preload" if needed_by == "window" else "preload_survey", None)
-            if preload is not None:
-                preload()
+            _import_parts(workload, needed_by)
             for name in imports if needed_by == "window" else ():
                 _import(name)
         except Exception as error:  # a user's module can raise anything
@@ -184,10 +189,19 @@ class Launcher:
             gc.freeze()
         return True
 
+    def expect(self, workload: str) -> None:
+        """Import what surveys of `workload` need. A failure comes again with the first request, and is told then."""
+        with contextlib.suppress(Exception):
+            _import_parts(workload, "survey")
+            gc.freeze()
+            self._preloaded.add((workload, "survey"))
+
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
         job = request.job
         imports = job.imports if isinstance(job, WindowJob | SettingsJob) else ()
-        if not isinstance(job, SurveyJob) and not self._preload(job.workload, "window", imports, request.id):
+        if not isinstance(job, SurveyJob | InputsJob) and not self._preload(
+            job.workload, "window", imports, request.id
+        ):
             return
         if linux.thread_count() != 1:
             names = ", ".join(linux.thread_names()[1:])
@@ -286,6 +300,13 @@ class Launcher:
             self._send(leaving.gone)
 
 
+def _import_parts(workload: str, needed_by: Needs) -> None:
+    load_function(workload)
+    preload = getattr(load_module(workload), "preload" if needed_by == "window" else "preload_survey", None)
+    if preload is not None:
+        preload()
+
+
 def _import(name: str) -> None:
     """Import a module that a command's settings name. Raises BadParameters."""
     try:
@@ -346,7 +367,7 @@ def _log(text: str) -> None:
 
 def main(arguments: list[str]) -> int:
     descriptor, parent = int(arguments[0]), int(arguments[1])
-    sys.path.extend(arguments[2:])
+    sys.path.extend(arguments[2:3])
     linux.die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         return 0
@@ -359,7 +380,10 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
     gc.freeze()
-    Launcher(socket.socket(fileno=descriptor)).run()
+    launcher = Launcher(socket.socket(fileno=descriptor))
+    for workload in arguments[3:]:
+        launcher.expect(workload)
+    launcher.run()
     return 0
 
 

@@ -34,6 +34,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.malloc.argtypes = (ctypes.c_size_t,)
 _libc.malloc.restype = ctypes.c_void_p
 _libc.free.argtypes = (ctypes.c_void_p,)
+_libc.getenv.argtypes = (ctypes.c_char_p,)
+_libc.getenv.restype = ctypes.c_void_p
 _libc.sbrk.argtypes = (ctypes.c_ssize_t,)
 _libc.sbrk.restype = ctypes.c_void_p
 _prctl = _libc.prctl
@@ -84,6 +86,19 @@ def pending_signals(descriptor: int) -> list[int]:
     except BlockingIOError:
         return []
     return [int.from_bytes(received[start : start + 4], sys.byteorder) for start in range(0, len(received), 128)]
+
+
+def rewrite_variable(name: str, value: str) -> None:
+    """Set a variable where others see it, too: in the environment that this process was started with.
+
+    /proc/PID/environ shows that memory, of this process and of those that are forked from it. A shorter value is filled
+    up with slashes. Raises ValueError if there is no room for it.
+    """
+    place, room = _libc.getenv(name.encode()), len(os.environ.get(name, ""))
+    if place is None or len(value.encode()) > room:
+        raise ValueError(f"no room for {name}={value}")
+    ctypes.memmove(place, value.encode().ljust(room, b"/"), room)
+    os.environ[name] = value  # for the programs that are started from here
 
 
 def adopt_orphans() -> None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gpusched.core.entry import Entry, parse
-from gpusched.worker.code import Code, read_code
+from gpusched.worker.code import Code, is_own, read_code
 from gpusched.workload import BadParameters, Report, Result, Task
+
+if TYPE_CHECKING:
+    from importlib.abc import PathEntryFinder
 
 WorkloadFunction = Callable[[Task, Path, Report], Result]
 
@@ -28,9 +39,10 @@ def load_module(workload: str) -> ModuleType:
     if entry.directory and sys.path[0] != entry.directory:
         sys.path.insert(0, entry.directory)
     _codes[workload] = read_code(entry)
+    if root := _codes[workload].root:
+        _read_sources_below(root)
     try:
-        with _no_bytecode(_codes[workload]):
-            module = importlib.import_module(entry.module)
+        module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
         searched = ", ".join(path for path in sys.path if Path(path).exists())
         raise BadParameters(f"workload {entry.name!r}: {error}; the search path is {searched}") from error
@@ -63,15 +75,30 @@ def _entry(workload: str) -> Entry:
     return entry
 
 
-@contextlib.contextmanager
-def _no_bytecode(code: Code) -> Iterator[None]:
-    """Leave no compiled files of a user's modules.
+class _FromSource(SourceFileLoader):
+    """Neither reads nor leaves a compiled file.
 
     Python takes one for up to date if the source has the same size and the same second of its time.
     """
-    before = sys.dont_write_bytecode
-    sys.dont_write_bytecode = before or code.digest is not None
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        raise OSError(f"{path} is compiled anew")
+
+
+def _read_sources_below(root: Path) -> None:
+    """Have modules below a directory compiled from their source, also late, in a window's process."""
+    finder = FileFinder.path_hook(
+        (ExtensionFileLoader, EXTENSION_SUFFIXES),
+        (_FromSource, SOURCE_SUFFIXES),
+        (SourcelessFileLoader, BYTECODE_SUFFIXES),
+    )
+
+    def hook(path: str) -> PathEntryFinder:
+        if not is_own(Path(path), root):
+            raise ImportError(path)
+        return finder(path)
+
+    sys.path_hooks.insert(0, hook)
+    for path in tuple(sys.path_importer_cache):
+        if is_own(Path(path), root):
+            del sys.path_importer_cache[path]

@@ -61,6 +61,11 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True, tag="survey"):
     output_dir: str
     #: a committed result is reusable if it was trained on one of these
     device_types: tuple[DeviceType, ...]
+    #: other output directories whose results may be reused
+    reuse_from: tuple[str, ...] = ()
+    #: whether results in the index below the cache may be reused, too, and of which client: as in `Existing`
+    reuse_known: bool = False
+    owner: int | None = None
     #: as in `WindowJob`: the same launcher serves both
     imports: tuple[str, ...] = ()
     #: as in `Task`
@@ -85,7 +90,18 @@ class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     device: str
 
 
-Job = WindowJob | SurveyJob | SettingsJob | TrialJob
+class InputsJob(msgspec.Struct, frozen=True, kw_only=True, tag="inputs"):
+    """Say which files the windows of the task's symbol read, by the workload's own function or by their names."""
+
+    workload: str
+    task: Task
+    #: as in `WindowJob`: the same launcher serves both
+    imports: tuple[str, ...] = ()
+
+
+Job = WindowJob | SurveyJob | SettingsJob | TrialJob | InputsJob
+#: what an engine inspects in a process, without a device
+Inspection = SurveyJob | SettingsJob | InputsJob
 #: a survey needs less of the workload than a window does
 Needs = Literal["survey", "window"]
 
@@ -119,7 +135,16 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
     memory_limit_bytes: int | None = None
 
 
-LauncherRequest = Preload | Fork
+class Claim(msgspec.Struct, frozen=True, kw_only=True, tag="claim"):
+    """To a launcher process that was started before its supervisor; the packet carries its log. Not answered."""
+
+    #: see `gpusched.engines.local.leftovers`
+    mark: str
+    #: variables on top of its environment
+    environment: dict[str, str]
+
+
+LauncherRequest = Preload | Fork | Claim
 
 
 # -- launcher → supervisor --------------------------------------------------------------------------------------------
@@ -250,6 +275,12 @@ class SettingsChecked(msgspec.Struct, frozen=True, kw_only=True, tag="settings_c
     refusals: dict[int, str]
 
 
+class InputFiles(msgspec.Struct, frozen=True, kw_only=True, tag="input_files"):
+    """The files that the windows of a symbol read, by their paths within the data root."""
+
+    names: tuple[str, ...]
+
+
 ErrorKind = ProgramFault | Literal["no_data", "bad_data", "bad_parameters", "device_mismatch", "raised"]
 
 
@@ -262,6 +293,7 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     #: as in `gpusched.core.states.Failure`, and so the next
     cause: str = ""
     place: str = ""
+    source_line: str = ""
 
 
 PipeMessage = (
@@ -273,6 +305,7 @@ PipeMessage = (
     | SurveyFailed
     | SurveyDone
     | SettingsChecked
+    | InputFiles
     | Trial
     | Error
 )

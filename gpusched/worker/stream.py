@@ -10,7 +10,9 @@ from types import FrameType
 
 import msgspec
 
+from gpusched import files
 from gpusched.worker.messages import Error, ErrorKind, PipeMessage, Progress
+from gpusched.worker.tracebacks import source_line
 from gpusched.workload import ProgramFailed, ProgramSkipped
 
 #: seconds between progress messages, at least
@@ -30,10 +32,8 @@ class Stream:
 
     def send(self, message: PipeMessage) -> None:
         """Write the whole line. Ends the process, without a message, if nobody reads the pipe any more."""
-        line = memoryview(self._encoder.encode(message) + b"\n")
         try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            files.write(self._descriptor, self._encoder.encode(message) + b"\n")
         except BrokenPipeError:
             os._exit(ORPHANED)
 
@@ -95,21 +95,24 @@ def error_message(kind: ErrorKind, error: BaseException) -> Error:
             message=encodable(str(error)[:MAX_MESSAGE_CHARS]),
             traceback=encodable(error.output[-MAX_TRACEBACK_CHARS:]),
             cause=type(error).__name__,
+            source_line=encodable(source_line(error.output)),
         )
+    # Messages of these kinds were written for people, so they need no class name before them, and no line behind them.
+    written = kind in ("no_data", "bad_data", "bad_parameters", "permanent")
     text, remedy = str(error), getattr(error, "remedy", "")
     if remedy:
         text = f"{text}; {remedy}"
     name = type(error).__name__
-    # Messages of these kinds were written for people, so they need no class name before them.
-    if text and kind not in ("no_data", "bad_data", "bad_parameters", "permanent"):
+    if text and not written:
         text = f"{name}: {text}"
-    message = text or name
+    message, whole = text or name, "".join(traceback.format_exception(error))
     return Error(
         kind=kind,
         message=encodable(message[:MAX_MESSAGE_CHARS]),
-        traceback=encodable("".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARS:]),
+        traceback=encodable(whole[-MAX_TRACEBACK_CHARS:]),
         cause=encodable(name),
         place=encodable(_place(error)) if kind == "raised" else "",
+        source_line="" if written else encodable(source_line(whole)),
     )
 
 

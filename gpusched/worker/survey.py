@@ -6,13 +6,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from gpusched import artifacts
-from gpusched.core.model import PlannedWindow, Window, WindowResult
+from gpusched.core.model import PlannedWindow, Window
+from gpusched.worker.earlier import Earlier
 from gpusched.worker.identity import Identity
 from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import (
@@ -35,7 +34,6 @@ from gpusched.workload import (
     SurveyTask,
     SymbolSurvey,
     WindowSurvey,
-    device_fingerprint,
 )
 
 #: most characters of a reason and of a remedy: a plan of 200,000 windows holds as many
@@ -51,6 +49,7 @@ def run_survey(job: SurveyJob, send: Send) -> None:
     """Survey each symbol; the failure of one does not stop the others. Raises BadParameters."""
     load_function(job.workload)
     survey: Survey = getattr(load_module(job.workload), "survey", _all_trainable)
+    earlier = Earlier(job)
     for one in job.symbols:
         shared: dict[Any, Any] = {}
         told: SurveyedSymbol | None = None
@@ -83,7 +82,7 @@ def run_survey(job: SurveyJob, send: Send) -> None:
                     told = about
                 for window, seen in zip(windows, result.windows, strict=True):
                     fingerprint = identity.fingerprint(window.symbol, window.start, window.end, seen.fingerprint)
-                    send(_surveyed(job, window, msgspec.structs.replace(seen, fingerprint=fingerprint)))
+                    send(_surveyed(earlier, window, msgspec.structs.replace(seen, fingerprint=fingerprint), settings))
 
 
 def _by_point(windows: Sequence[Window]) -> dict[str, list[Window]]:
@@ -138,10 +137,11 @@ def _surveyed_symbol(task: SurveyTask, survey: SymbolSurvey) -> SurveyedSymbol:
     return SurveyedSymbol(symbol=task.symbol, notes=notes, days=survey.days, strict=survey.strict)
 
 
-def _surveyed(job: SurveyJob, window: Window, seen: WindowSurvey) -> SurveyedWindow:
+def _surveyed(earlier: Earlier, window: Window, seen: WindowSurvey, settings: Any) -> SurveyedWindow:
     is_wanted = seen.skip_reason is None and seen.refusal is None
-    committed = _committed(job, window.label, seen) if is_wanted else None
-    is_trained = is_wanted and committed is None
+    committed = earlier.result(window.label, seen.fingerprint) if is_wanted else None
+    is_written = is_wanted and not earlier.is_in_place(committed)
+    replaces = earlier.standing(window.label) if is_written else "nothing"
     planned = PlannedWindow(
         window=window,
         bars=seen.bars,
@@ -151,15 +151,8 @@ def _surveyed(job: SurveyJob, window: Window, seen: WindowSurvey) -> SurveyedWin
         remedy=_bounded(seen.remedy),
         fingerprint=seen.fingerprint,
         committed=committed,
-        replaces=artifacts.standing(Path(job.output_dir), window.label) if is_trained else "nothing",
+        replaces=replaces,
+        known_in=earlier.known_in(window.label, seen.fingerprint) if is_wanted and committed is None else "",
+        replaces_others=replaces == "result" and earlier.is_of_others(window.label, settings),
     )
     return SurveyedWindow(planned=planned)
-
-
-def _committed(job: SurveyJob, label: str, window: WindowSurvey) -> WindowResult | None:
-    if window.fingerprint is None:
-        return None
-    path = Path(job.output_dir) / label
-    fingerprints = {device_fingerprint(window.fingerprint, device_type) for device_type in job.device_types}
-    metadata = artifacts.verify(path, fingerprints)
-    return None if metadata is None else metadata.result(path)

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.artifacts import OWN_ENTRIES, Metadata, NotCommittable, Partial
+from gpusched.artifacts import NotCommittable, Partial
 from gpusched.core.failures import kind_of_words
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.directories import NotOurs
+from gpusched.metadata import OWN_ENTRIES, Metadata
 from gpusched.worker import linux
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.identity import Identity

@@ -5,11 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
-import random
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,88 +22,10 @@ from gpusched.analysis.page import page
 from gpusched.analysis.scores import NoMetric, of_lines
 from gpusched.client.views.batch import BatchView
 from gpusched.core.events import WindowMoved
-from gpusched.core.model import BatchSpec, DataNote, Slot, WindowKey, window_label
-from gpusched.core.samples import Sample
+from gpusched.core.model import DataNote, Slot, WindowKey
 from gpusched.core.states import Finished, Queued, Starting, TimedOut
-from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
-
-EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-START = dt.date(2022, 1, 1)
-
-
-def line(number: int, status: str = "succeeded", reason: str | None = None, symbol: str = "") -> ResultLine:
-    symbol, start = symbol or f"S{number % 3}", START + dt.timedelta(10 * (number // 3))
-    end, trained = start + dt.timedelta(9), status == "succeeded"
-    return ResultLine(
-        key=WindowKey("mine", window_label(symbol, start, end)),
-        symbol=symbol,
-        start=start,
-        end=end,
-        status=status,
-        finished_at=1001.0 + number,
-        attempts=1,
-        seconds=0.5,
-        device="GPU-1",
-        slot=number % 2,
-        artifacts_path=None,
-        metrics={"validation": {"auc": number / 10, "f1": None}} if trained else None,
-        sample_counts=None,
-        started_at=1000.0 + number,
-        ended_at=1000.5 + number,
-        phases={"load": 0.1, "boosting": 0.3} if trained else None,
-        reason=reason,
-    )
-
-
-def report(
-    results: list[ResultLine],
-    *,
-    metric: str | None = None,
-    batch_id: str = "mine",
-    read: Iterable[int] = range(5),
-    retried: Sequence[tuple[str, AttemptLine]] = (),
-) -> Report:
-    counts: dict[str, int] = {}
-    for result in results:
-        counts[result.status] = counts.get(result.status, 0) + 1
-    return Report(
-        batch=BatchStatus(
-            id=batch_id,
-            output_dir="/out",
-            submitted_at=999.0,
-            state="finished",
-            held_reason=None,
-            finished_at=1020.0,
-            counts=counts,
-        ),
-        spec=BatchSpec(
-            symbols=("S0", "M&M"),
-            start=START,
-            end=START,
-            window_days=10,
-            data_root="/data",
-            workload="w:f",
-            settings={"lightgbm": {"num_leaves": 7}},
-        ),
-        results=results,
-        samples=[
-            Sample(
-                device_id="GPU-1",
-                at=1000.0 + second,
-                seconds=1.0,
-                readings=1,
-                utilisation=0.5,
-                memory_used_bytes=2**30,
-                memory_total_bytes=2**33,
-                power_w=None,
-                temperature_c=None,
-            )
-            for second in read
-        ],
-        retried=retried,
-        versions={"gpusched": "0.1.0", "lightgbm": "4.6.0"},
-        metric=metric,
-    )
+from gpusched.protocol import AttemptLine
+from tests.analysis.reports import EVIL, RESULTS, line, many, report
 
 
 class Seen(HTMLParser):
@@ -135,12 +55,6 @@ TELLS_AXIS = """<script>document.addEventListener("drawn", () => {
   told.textContent = [figure._fullLayout.xaxis.type, ...left].join(" ")
   document.body.append(told)
 })</script>"""
-
-RESULTS = [
-    *(line(number) for number in range(6)),
-    line(6, "failed", "raised: ValueError: no"),
-    line(7, "skipped", "too few rows: 3 of the 20 that are needed"),
-]
 
 
 def test_has_all_of_its_parts_in_one_file() -> None:
@@ -212,6 +126,15 @@ def test_a_timeline_is_one_of_dates_with_slots_in_order() -> None:
     assert traces[0]["y"] == ["1 GPU-1", "0 GPU-1", "1 GPU-1", "0 GPU-1"]
     assert traces[0]["base"][0] == "1970-01-01 00:16:45.000000"
     assert traces[0]["x"] == [500.0] * 4, "milliseconds"
+
+
+def test_a_timeline_is_that_of_the_launches_or_else_of_the_trainings_that_are_reused() -> None:
+    reused = [line(number, "reused") for number in range(2)]
+    traces, _ = figures(page(report(reused)))[0]
+    assert [trace["y"] for trace in traces if trace["type"] == "bar"] == [["0 GPU-1", "1 GPU-1"]]
+    traces, _ = figures(page(report([*reused, line(100)])))[0]
+    bars = [trace["base"] for trace in traces if trace["type"] == "bar"]
+    assert bars == [["1970-01-01 00:18:20.000000"]], "trainings of another day would squeeze it"
 
 
 def test_a_line_is_broken_where_nothing_was_read() -> None:
@@ -301,6 +224,7 @@ def test_the_first_screen_says_what_the_models_are_worth() -> None:
     assert "0%of them above 0.5" in words
     assert "2of 6 models predict a constant: too few rows for num_leaves 7?" in words
     assert "6 succeeded1 skipped1 failed" in words
+    assert "0.5 is what guessing has: blue windows are better, orange ones worse; grey: 2 models" in words
 
 
 def test_the_heat_map_tells_apart_why_there_is_no_number() -> None:
@@ -384,27 +308,6 @@ def test_two_batches_are_side_by_side() -> None:
     assert "5 windows in both; 1 only in A" in words
 
 
-def many(windows: int) -> Report:
-    """A batch of real size: long labels, all metrics, a failure in fifty."""
-    chance = random.Random(1)
-    lines = []
-    for number in range(windows):
-        status, reason = ("succeeded", None) if number % 50 else ("failed", "raised: " * 20)
-        one = line(3 * (number // 700), status, reason, symbol=f"SYMBOL{number % 700}")
-        one = msgspec.structs.replace(one, started_at=1000.0 + number, ended_at=1000.5 + number)
-        scores = {name: chance.random() for name in ("accuracy", "precision", "recall", "f1", "auc")}
-        counts = {"usable": 120, "train": 90, "validation": 24}
-        metrics = {"train": scores, "validation": scores} if number % 50 else None
-        phases = {name: chance.random() for name in ("load", "features", "dataset", "boosting", "metrics", "artifacts")}
-        place = f"/srv/research/gpusched-runs/symbols-3f2a/{one.key.label}"
-        lines.append(
-            msgspec.structs.replace(
-                one, metrics=metrics, sample_counts=counts, phases=phases, artifacts_path=place if metrics else None
-            )
-        )
-    return report(lines, read=range(512))
-
-
 def test_5000_windows_fit_in_5_megabytes() -> None:
     text = page(many(5000))
     assert len(text.encode()) < 5_000_000
@@ -476,7 +379,7 @@ frame.addEventListener("load", () => frame.contentDocument.addEventListener("dra
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [1200, 400])
+@pytest.mark.parametrize("width", [pytest.param(1200, marks=pytest.mark.thorough), 400])
 def test_a_page_fits_its_window_and_its_table_is_searched_and_sorted(width: int, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page(report([*RESULTS, line(10, "failed", "why")])))
     (tmp_path / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))

@@ -24,6 +24,15 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield running
 
 
+#: `gpusched` with patience for a daemon on a busy machine
+PATIENT = """
+from gpusched import __main__
+from gpusched.cli import completion
+completion.PATIENCE_S = 20.0
+__main__.main()
+"""
+
+
 def words(line: str, directory: Path, socket: str = "") -> list[str]:
     """The words offered at the end of `line`."""
     answer = directory / "answer"
@@ -36,7 +45,7 @@ def words(line: str, directory: Path, socket: str = "") -> list[str]:
         "GPUSCHED_SOCKET": socket or str(directory / "nobody"),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "gpusched"], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", PATIENT], env=environment, capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.stdout, done.stderr) == ("", "")
     return [word.strip() for word in answer.read_text().split("\n")]
@@ -95,7 +104,10 @@ def test_bash_completes_a_window(daemon: Daemon, tmp_path: Path) -> None:
         _python_argcomplete gpusched first/S1_2022-01-01 show
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    program = tmp_path / "gpusched"
+    program.write_text(f"#!{sys.executable}\n{PATIENT}")
+    program.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "--norc", "-c", bash],
         env=os.environ | {"PATH": path, "GPUSCHED_SOCKET": str(daemon.socket)},

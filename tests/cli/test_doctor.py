@@ -21,6 +21,7 @@ from gpusched.cli.commands.findings import (
     library_checks,
     lightgbm_checks,
     space_check,
+    state_check,
 )
 from gpusched.cli.commands.trials import try_all
 from gpusched.config import load
@@ -58,9 +59,10 @@ def test_it_really_trains_and_says_the_rest(gpusched: Command, tmp_path: Path) -
         assert check["message"]
 
 
+@pytest.mark.thorough
 def test_in_a_pipe_it_is_tab_separated_and_a_problem_ends_it_with_4(gpusched: Command) -> None:
     gpusched.environment["CUDA_VISIBLE_DEVICES"] = ""
-    out = gpusched("doctor", "--set", "devices.fallback=none", "--set", "data.root=none", code=4)
+    out = gpusched("doctor", "--set", "devices.fallback=none", "--data-root", "none", code=4)
     lines = [line.split("\t") for line in out.splitlines()]
     assert {len(line) for line in lines} == {4}
     assert ["warning", "data"] in [line[:2] for line in lines]
@@ -90,6 +92,7 @@ def test_a_broken_lightgbm_is_a_problem(fake_lightgbm: Path) -> None:
     assert "apt install libgomp1" in first.remedy
 
 
+@pytest.mark.thorough
 def test_the_command_fails_where_lightgbm_does(gpusched: Command, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -209,6 +212,7 @@ def test_every_mark_has_a_plain_form() -> None:
     assert all(plain.isascii() for _, plain, _ in doctor._MARKS.values())
 
 
+@pytest.mark.thorough
 def test_it_names_the_gpus_and_those_that_the_configuration_leaves_out(gpusched: Command, tmp_path: Path) -> None:
     gpusched.environment |= FakeNvml(tmp_path).gpus(2).environment
     gpusched.environment.pop("CUDA_VISIBLE_DEVICES", None)
@@ -319,6 +323,13 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert doctor._space_check("cache", tmp_path / ("x" * 5000), "give another").status == "warning"
     little = space_check("output", "/out", why=None, free_bytes=5 << 20, remedy="give another")
     assert (little.status, little.message) == ("warning", "/out can be written, but only 5 MiB are free")
+
+
+def test_a_daemon_without_room_for_its_state_is_a_warning() -> None:
+    assert state_check("/var/lib/gpusched", 5 << 30).message == "its state is in /var/lib/gpusched, with 5 GiB free"
+    little = state_check("/var/lib/gpusched", 5 << 20)
+    assert (little.status, little.message) == ("warning", "its state in /var/lib/gpusched has only 5 MiB of disk left")
+    assert list(doctor._state_check(Path("/var/lib/gpusched/not/for/us"))) == []
 
 
 def test_what_is_no_symbol_is_not_counted(tmp_path: Path) -> None:

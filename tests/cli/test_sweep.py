@@ -9,17 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpusched.client.sweep import asked_points, origins_of_points, with_points
+from gpusched.client.sweep import asked_points, given_points, origins_of_points, with_points
 from gpusched.config import settings_at
 from gpusched.core.model import Parameters, Window
 from gpusched.core.planning import windows_problem
 from gpusched.core.points import MOST_POINTS
 from gpusched.errors import GpuschedError
-from tests.cli.test_commands import DATES, Shell, ended, gpusched, shell
+from tests.cli.shells import DATES, Shell, ended
 from tests.core.support import batch
 from tests.end_to_end.support import Command
-
-__all__ = ["gpusched", "shell"]  # fixtures
 
 DAY = "2022-01-01"
 DATE = dt.date(2022, 1, 1)
@@ -142,6 +140,26 @@ def test_the_parameters_of_a_command_need_no_section() -> None:
     assert origins_of_points(["depth=3"], "points.csv", found) == {"param.depth": "--param"}
 
 
+def test_a_point_has_the_name_of_what_its_parameters_are_called(shell: Shell) -> None:
+    settings = {"argv": ["/bin/true", "{param.depth}"]}
+    command = msgspec.structs.replace(batch().spec, workload="gpusched.command:run_command", settings=settings)
+    found = with_points(command, {}, given_points({"depth": ["a b", "c"]}))
+    assert windows_problem(found) is None, "a name that is a digest, too"
+    own = given_points([{"depth": "a b"}])
+    windows = (Window("A", DATE, DATE, next(iter(own))),)
+    found = with_points(msgspec.structs.replace(command, windows=windows), own, {})
+    assert windows_problem(found) is None
+    assert found.points[found.windows[0].point] == {"param.depth": "a b"}
+    eta, rate = (
+        shell("plan", "symbols.txt", *DATES, "--param", f"lightgbm.{name}=0.1,0.2") for name in ("eta", "learning_rate")
+    )
+    assert eta.out == rate.out
+    assert "_learning_rate=0.1" in eta.out
+    both = ("--param", "lightgbm.eta=0.1", "--param", "lightgbm.learning_rate=0.2")
+    said = shell.refused("plan", "symbols.txt", *DATES, *both, code=2)
+    assert "lightgbm.learning_rate is given twice: by lightgbm.eta and by lightgbm.learning_rate" in said
+
+
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
@@ -177,6 +195,12 @@ def test_a_sweep_from_the_command_to_its_results(gpusched: Command) -> None:
     metadata = json.loads((gpusched.directory / "out" / one["window_label"] / "metadata.json").read_text())
     assert (metadata["parameters"]["num_leaves"], metadata["requested"]["horizon"]) == (8, 3)
     assert lines["NONE_2022-01-01_to_2022-06-29_horizon=2,num_leaves=4"]["status"] == "skipped"
+    by = json.loads(ended(gpusched, "results", "out", "--by", "param", "--metric", "train_rows", "--json").out)
+    assert [(row["labels.horizon"], row["lightgbm.num_leaves"], row["windows"]) for row in by["values"]] == [
+        *((2, 4, 2), (3, 4, 2), (2, 8, 2), (3, 8, 2)),
+    ]
+    by = json.loads(ended(gpusched, "results", "out", "--by", "num_leaf", "--json").out)
+    assert [row["lightgbm.num_leaves"] for row in by["values"]] == [4, 8], "another name of LightGBM's"
     # A grid that has grown keeps the results that it had.
     grown = ended(gpusched, *run, "--param", "labels.threshold=0.02")
     assert json.loads(grown.out)["windows"]["reused"] == 0, "another point is another window"

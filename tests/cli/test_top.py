@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from textual.widgets import RichLog
+from textual.command import CommandPalette
 
 from gpusched.client.top.app import LOST, Top
-from gpusched.client.top.boxes import Help
-from gpusched.client.top.details import WindowPage
-from gpusched.client.top.lists import Dashboard
+from gpusched.client.top.boxes import Help, Question
+from gpusched.client.top.details import DevicePage, WindowPage
+from gpusched.client.top.lists import Dashboard, WindowsPage
 from gpusched.protocol import LogChunk
-from tests.cli.test_service_commands import Client
+from tests.cli.clients import Client
 from tests.end_to_end.terminal import LEFT, Terminal
 from tests.server.support import Daemon, finished
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with Daemon(tmp_path_factory.mktemp("service")) as running:
-        yield running
-
-
-@pytest.fixture
-def client(daemon: Daemon, tmp_path: Path) -> Client:
-    return Client(daemon, tmp_path)
-
-
 def test_it_follows_a_batch_and_obeys_keys(client: Client) -> None:
     with client.daemon.fifo() as release, Terminal(client, "top") as terminal:
-        terminal.until("slots busy")
+        terminal.until(" busy ")
         client.submit("watched", "FIFO", "FIFO2", "S0")
         terminal.until("watched")
         release()
@@ -72,7 +60,7 @@ def test_windows_their_logs_and_devices(client: Client) -> None:
         terminal.press("badpage\r")
         terminal.until("2 of 6 windows")
         terminal.press("\r")
-        terminal.until("attempt at BADPAGE")
+        terminal.until("gpusched.workload.BadData: told to")
         terminal.press("r")
         terminal.until("again? y/n")
         terminal.press("y")
@@ -82,7 +70,7 @@ def test_windows_their_logs_and_devices(client: Client) -> None:
         terminal.press("\x1b")  # ends the search
         terminal.until("6 of 6 windows")
         terminal.press("\x1b")
-        terminal.until("f filter")
+        terminal.until("find")
         terminal.press("\x1b[Z")  # the panel above: devices
         terminal.press("d")
         terminal.until("Place nothing more on cpu? y/n")
@@ -98,6 +86,7 @@ def test_windows_their_logs_and_devices(client: Client) -> None:
     finished(client.daemon, "pages")
 
 
+@pytest.mark.thorough
 async def test_help_comes_and_goes(daemon: Daemon) -> None:
     top = Top(Console(), daemon.socket)
     async with top.run_test() as keys:
@@ -113,7 +102,7 @@ def test_it_says_that_the_daemon_has_gone_and_finds_it_again(tmp_path: Path) -> 
     with Daemon(tmp_path / "service") as daemon:
         client = Client(daemon, tmp_path / "client")
         with Terminal(client, "top") as terminal:
-            terminal.until("slots busy")
+            terminal.until(" busy ")
             daemon.kill()
             terminal.until("The daemon has gone")
             daemon.start()
@@ -185,6 +174,20 @@ def test_the_log_of_a_window_is_followed_through_retries_and_restarts(tmp_path: 
             assert terminal.end() == 0
 
 
+async def test_a_window_whose_log_has_ended_is_not_taken_for_a_running_one(client: Client) -> None:
+    """The change of the window may be told later than the end of its log: `r` said that it could not be retried."""
+    client.done("told", "S1")
+    top = Top(Console(), client.daemon.socket)
+    async with top.run_test(size=(80, 24)):
+        await top.workers.wait_for_complete()  # it is connected
+        page = WindowPage("told", "S1_2022-01-01_to_2022-01-10")
+        await top.push_screen(page)
+        await top.workers.wait_for_complete()  # the window has ended, and its story is told
+        assert page.statuses() == {"succeeded"}
+        page._status = "running"
+        assert page.statuses() == set()
+
+
 async def test_the_story_and_the_log_of_a_window_are_scrolled_by_pages(client: Client) -> None:
     client.done("scrolled", "BADSCROLL")
     top = Top(Console(), client.daemon.socket)
@@ -193,16 +196,71 @@ async def test_the_story_and_the_log_of_a_window_are_scrolled_by_pages(client: C
         page = WindowPage("scrolled", "BADSCROLL_2022-01-01_to_2022-01-10")
         await top.push_screen(page)
         await top.workers.wait_for_complete()  # the window has ended, and its story is told
-        log, story = page.query_one(RichLog), page.query_one(".story")
-        page._write(LogChunk(attempt=9, offset=0, data=b"line\n" * 100))
-        page._tell("line\n" * 100)
-        await keys.pause()
+        log = page._log
+        page._write(LogChunk(attempt=9, offset=0, data=b"line\n" * 100 + b"the needle\n" + b"line\n" * 100))
+        page.redraw()
         await keys.press("pageup", "pageup")
-        assert log.max_scroll_y - log.scroll_y == 2 * (log.size.height - 1)
-        await keys.press("tab", "pagedown", "j")
-        assert story.scroll_y == story.size.height
+        assert log._first == len(log) - log.room - 2 * (log.room - 1)
+        await keys.press("slash", *"needle", "enter")
+        assert "needle" in log.look(78, log.room)[1][0].text
+        assert log.found == 1
+        await keys.press("n", "N", "tab", "pagedown", "j")
+        assert page._above == min(len(page._story), log.room)
         await keys.press("tab", "end")
-        assert log.is_vertical_scroll_end
+        assert log.following
+        await keys.press("F")
+        assert log.found == 1
+
+
+def shown(top: Top) -> type[object]:
+    return type(top.screen)
+
+
+@pytest.mark.thorough
+async def test_the_palette_finds_actions_batches_and_devices(client: Client) -> None:
+    client.done("paletted", "S1")
+    top = Top(Console(), client.daemon.socket)
+    async with top.run_test(size=(80, 24)) as keys:
+        await top.workers.wait_for_complete()
+        for opening, typed, opened in (("colon", "batch paletted", WindowsPage), ("ctrl+p", "device cpu", DevicePage)):
+            await keys.press(opening)
+            await keys.pause()
+            assert shown(top) is CommandPalette
+            kind, name = typed.split(" ")
+            await keys.press(*kind, "space", *name)
+            await top.workers.wait_for_complete()
+            await keys.press("enter")
+            await keys.pause()
+            assert shown(top) is opened
+            await keys.press("escape")
+        await keys.press("colon", *"help")
+        await top.workers.wait_for_complete()
+        await keys.press("enter")
+        await keys.pause()
+        assert shown(top) is Help
+
+
+async def test_the_mouse_chooses_and_opens_and_marks_are_cancelled_together(client: Client) -> None:
+    with client.daemon.fifo() as release:
+        client.submit("clicked", "FIFO", "S1", "S2")
+        top = Top(Console(), client.daemon.socket)
+        async with top.run_test(size=(80, 40)) as keys:
+            await top.workers.wait_for_complete()
+            dashboard = top.screen
+            assert isinstance(dashboard, Dashboard)
+            (spot,) = [spot for spot in dashboard.frame().spots(80, 40) if spot.key == "clicked"]
+            await keys.click(dashboard.canvas, offset=(spot.x + 3, spot.y), times=2)
+            await top.workers.wait_for_complete()
+            await keys.pause()
+            assert shown(top) is WindowsPage
+            await keys.press("end", "space", "up", "up", "space", "c")
+            await keys.pause()
+            assert shown(top) is Question
+            await keys.press("y")
+            await top.workers.wait_for_complete()
+            assert top.message == "2 windows cancelled"
+        release()
+        release()
 
 
 def test_one_snapshot_for_programs(client: Client) -> None:
@@ -218,11 +276,12 @@ def test_one_snapshot_for_programs(client: Client) -> None:
 def test_one_frame_anywhere(client: Client) -> None:
     client.done("once", "S0", "BAD")
     shown = client("top", "--once")
+    assert " load " in shown.splitlines()[0], "the machine"
     assert "once" in shown
     assert "2 failed" in shown
-    failed, _, finished_last = shown.partition("Failed last")[2].partition("Finished last")
-    assert sum("told to" in line and "once" in line for line in failed.splitlines()) == 2
-    assert sum("auc 0.500" in line and "once" in line for line in finished_last.splitlines()) == 2
+    failed, _, finished = shown.partition("─ failed ")[2].partition("─ finished ")
+    assert sum("told to" in line for line in failed.splitlines()) == 1
+    assert sum("auc 0.500" in line and "once" in line for line in finished.splitlines()) == 2
     assert "select" not in shown
     assert "\x1b" not in shown
 
@@ -263,3 +322,23 @@ def test_a_terminal_that_cannot_move_its_cursor_is_none(client: Client) -> None:
         assert "--once" in said
         assert "\x1b" not in said
         assert terminal.end() == 2
+
+
+async def test_the_last_row_is_chosen_where_those_after_it_are_gone(client: Client) -> None:
+    """After a retry of the last failures of a kind no row was chosen, and keys did nothing."""
+    client.done("gone", "BADGONE", "S1")
+    top = Top(Console(), client.daemon.socket)
+    async with top.run_test(size=(80, 24)) as keys:
+        await top.workers.wait_for_complete()
+        page = WindowsPage("gone")
+        await top.push_screen(page)
+        await top.workers.wait_for_complete()
+        await keys.press("tab")
+        page._place = 3
+        assert page.frame().chosen() == 0
+        assert [label for _, label in page.targets() if label] == [
+            "BADGONE_2022-01-01_to_2022-01-10",
+            "BADGONE_2022-01-11_to_2022-01-20",
+        ]
+        await keys.press("enter")
+        assert shown(top) is WindowPage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpusched.client.drawing.summary import SHOWN_NOTES, notes_lines
-from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
+from gpusched.client.views.reasons import Reasons, general_reason_of, refusals_of, skips_of
 from gpusched.core.model import DataNote, DataNotes
 from tests.client.support import Onlooker
 from tests.core.support import batch, failure, key, planned
@@ -16,6 +16,18 @@ def test_reasons_that_differ_in_numbers_and_symbols_are_one() -> None:
     reasons.add("too few rows: 5 of 20", "A")
     assert reasons.most_common(9) == [("too few rows: … of …", 2), ("no data: /data/B has no interval 1d", 1)]
     assert len(reasons) == 2
+
+
+def test_a_reason_that_names_its_window_is_one() -> None:
+    """A message that an author makes of the label would be a group for each window."""
+    labels = ("M&M_2022-01-01_to_2022-06-29", "AAPL_2022-06-30_to_2022-12-26", "mine", "X_2022-01-01_to_2022-06-29_a=1")
+    assert {general_reason_of(f"the matrix of {label} is singular", label) for label in labels} == {
+        "the matrix of … is singular"
+    }
+    reasons = Reasons()
+    for label in labels[:2]:
+        reasons.add(f"/logs/{label}.txt: {label}", label.partition("_")[0])
+    assert reasons.most_common(9) == [("/logs/….txt: …", 2)]
 
 
 def test_a_plan_says_what_would_help() -> None:

@@ -15,6 +15,7 @@ from gpusched.client.views.batch import BatchView
 from gpusched.core.events import ChangeRequested, DeviceLost, Event, Update
 from gpusched.core.model import Device, Limits
 from gpusched.core.planning import Plan
+from gpusched.protocol import BatchStatus, Snapshot
 from tests.client.support import Onlooker, console, text
 from tests.core.support import batch, cpu, failure, gpu, key, label, planned
 
@@ -72,6 +73,23 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert took.startswith(f"[3/4] succeeded {label('A')} 0.")
 
 
+def test_windows_that_ended_before_they_were_followed_are_counted_in_a_plain_line() -> None:
+    """A window of milliseconds ends before `submit --wait` follows its batch."""
+    out = console(80, terminal=False)
+
+    def so_far(**counts: int) -> Snapshot:
+        status = BatchStatus(
+            id="b", output_dir="/out", submitted_at=0.0, state="open", held_reason=None, finished_at=None, counts=counts
+        )
+        return Snapshot(at=0.0, batches=(status,), active=(), progress=(), devices=())
+
+    with RunScreen(out, BatchView()) as screen:
+        screen.load(so_far(queued=3, reused=2, skipped=1), "b")
+        screen.load(so_far(queued=1, succeeded=1, timed_out=1, reused=2, skipped=1), "b")
+        screen.load(so_far(queued=1, succeeded=1, timed_out=1, reused=2, skipped=1), "b")
+    assert text(out).splitlines() == ["[5/6] so far: 1 succeeded, 1 timed out"]
+
+
 def test_plain_lines_in_ascii() -> None:
     out = console(terminal=False, encoding="ascii")
     with RunScreen(out, BatchView()) as screen:
@@ -90,7 +108,7 @@ def test_a_hold_and_a_lost_device_are_said() -> None:
         look.submit(batch(), ["A"]).send(ChangeRequested(verb="hold", batch_id="b"))
         look.send(DeviceLost(device_id="GPU-1", reason="it fell off the bus"))
     assert text(out).splitlines() == [
-        "Held: held by request",
+        "Held: by request",
         "Device GPU-1 is quarantined: it fell off the bus",
     ]
 

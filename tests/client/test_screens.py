@@ -14,10 +14,10 @@ from rich.table import Table
 from gpusched.client.drawing.run import Frame
 from gpusched.client.drawing.terminal import plan_rows, plan_table, summary
 from gpusched.client.views.batch import BatchView
-from gpusched.core.model import Limits
+from gpusched.core.model import Limits, PlannedWindow, Window
 from gpusched.core.planning import Plan
 from tests.client.support import Onlooker, console, drawn, trained
-from tests.core.support import batch, failure, gpu, key, planned
+from tests.core.support import DAY, batch, failure, gpu, key, planned
 from tests.store.samples import SPEC
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -88,6 +88,24 @@ def plan() -> Plan:
 @SIZES
 def test_a_plan(width: int, height: int) -> None:
     check("plan", width, drawn(plan_table(plan()), width, height))
+
+
+@SIZES
+def test_a_plan_of_many_windows_is_summed_up_by_symbol(width: int, height: int) -> None:
+    few = plan().windows
+    many = [planned(f"SYM{number:02}", 90 + day) for number in range(12) for day in range(3)]
+    table = plan_table(Plan(windows=(*few, *many)), every_window=False)
+    check("plan-by-symbol", width, drawn(table, width, height))
+    shown = drawn(plan_table(plan(), every_window=False), width, height)
+    assert shown == drawn(plan_table(plan()), width, height), "few windows are listed"
+
+
+def test_rows_of_a_workload_without_a_survey_are_unknown() -> None:
+    windows = [PlannedWindow(window=Window(f"S{number}", DAY, DAY), bars=0, usable_rows=0) for number in range(30)]
+    by_symbol = drawn(plan_table(Plan(windows=tuple(windows)), every_window=False), 80).split("\n")
+    assert by_symbol[1].split() == ["S0", "1", "1", "–"]
+    each = drawn(plan_table(Plan(windows=tuple(windows))), 80).split("\n")
+    assert each[1].split() == [windows[0].window.label, "–", "–", "train"]
 
 
 def test_a_plan_for_pipes() -> None:

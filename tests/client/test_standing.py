@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
 from gpusched.client.drawing.palette import COLOURS, STYLES
-from gpusched.client.drawing.standing import BatchScreen, BatchTable, Seen
+from gpusched.client.drawing.standing import BatchScreen, BatchTable, Failures, Seen
 from gpusched.client.views.batch import BatchView
-from gpusched.client.views.standing import STANDINGS, Wanted, by_reason, by_urgency, standing
+from gpusched.client.views.failures import by_reason, failed_window
+from gpusched.client.views.standing import STANDINGS, Wanted, by_urgency, standing
 from gpusched.core.model import Slot
 from gpusched.core.states import FailureKind
 from gpusched.core.statuses import OUTCOMES, UNFINISHED
@@ -103,10 +105,11 @@ def screen(one: BatchStatus = RUNNING, logs_dir: str = "/var/lib/gpusched/logs/b
     ]
     return BatchScreen(
         seen=Seen(batch=one, view=view, owner="alice", monotonic=now),
-        groups=by_reason(lines),
+        groups=by_reason(map(failed_window, lines)),
         slowest=[result(7, 12.5), result(3, 2.25), result(1, 0.5), result(2, 0.4)],
         logs_dir=Path(logs_dir),
         device="cuda: done in 11 s, the processors would take 2m05s",
+        way_on="`gpusched release held` lets it go on",
     )
 
 
@@ -126,6 +129,21 @@ def test_the_path_of_a_log_is_whole_however_long() -> None:
     terminal = console(80)
     terminal.print(screen(logs_dir=f"/srv/{'x' * 100}"), crop=False)
     assert f"/srv/{'x' * 100}/SYM09_2022-01-01_to_2022-01-01.3.log\n" in text(terminal)
+
+
+def test_a_failure_is_shown_whole_with_its_line_and_its_log_also_where_it_wraps() -> None:
+    message = "ValueError: " + " ".join(f"word{number}" for number in range(60))
+    lines = [msgspec.structs.replace(failed(number, message), source_line="/srv/a/train.py:41") for number in range(5)]
+    groups = by_reason(map(failed_window, lines))
+    for width in (80, 120):
+        terminal = console(width)
+        terminal.print(Failures(groups=groups, logs_dir=Path("/srv") / ("x" * 100)), crop=False)
+        shown = text(terminal)
+        assert message in " ".join(shown.split())
+        assert "SYM00_2022-01-01_to_2022-01-01, SYM01_2022-01-01_to_2022-01-01, " in " ".join(shown.split())
+        assert "and 2 more" in shown
+        assert "\n      at /srv/a/train.py:41\n" in shown
+        assert f"\n      /srv/{'x' * 100}/SYM00_2022-01-01_to_2022-01-01.1.log\n" in shown
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -174,9 +192,9 @@ def test_failures_are_grouped_without_the_parts_that_differ() -> None:
         failed(4, "none"),
         failed(5, "none"),
     ]
-    groups = by_reason(lines)
-    assert [(group.reason, group.windows, group.example.symbol) for group in groups] == [
-        ("… gaps", 2, "SYM01"), ("none", 2, "SYM04"), ("3 gaps", 1, "SYM03")
+    groups = by_reason(map(failed_window, lines))
+    assert [(group.example.reason, len(group.labels), group.same, group.example.label[:5]) for group in groups] == [
+        ("3 gaps", 2, False, "SYM01"), ("none", 2, True, "SYM04"), ("3 gaps", 1, True, "SYM03")
     ]  # fmt: skip
 
 
@@ -195,16 +213,24 @@ def test_a_held_batch_says_why_and_how_it_goes_on() -> None:
 
 def test_more_reasons_than_fit() -> None:
     view, now = at_work()
-    groups = by_reason([failed(number, f"reason {'x' * (number + 1)}") for number in range(12)])
+    groups = by_reason(failed_window(failed(number, f"reason {'x' * (number + 1)}")) for number in range(12))
     shown = drawn(
-        BatchScreen(seen=Seen(batch=HELD, view=view, monotonic=now), groups=groups, logs_dir=Path("/logs")), 80
+        BatchScreen(seen=Seen(batch=HELD, view=view, monotonic=now), groups=groups, logs_dir=Path("/logs"), way_on=""),
+        80,
     )
-    assert "and 4 more reasons: `gpusched windows held` has them" in shown
+    assert "and for 4 more reasons" in shown
 
 
 def test_foreign_text_is_harmless() -> None:
     one = status("b", held=1)
     lines = [failed(1, HOSTILE)]
     terminal = console(80)
-    terminal.print(BatchScreen(seen=Seen(batch=one, owner=HOSTILE), groups=by_reason(lines), logs_dir=Path("/logs")))
+    terminal.print(
+        BatchScreen(
+            seen=Seen(batch=one, owner=HOSTILE),
+            groups=by_reason(map(failed_window, lines)),
+            logs_dir=Path("/logs"),
+            way_on=HOSTILE,
+        )
+    )
     assert all(line.isprintable() for line in text(terminal).splitlines())

@@ -9,8 +9,9 @@ import pytest
 
 from gpusched.client.views.batch import KEPT_FAILURES, BatchView
 from gpusched.client.views.reasons import general_reason
-from gpusched.core.events import ChangeRequested, WindowMoved
+from gpusched.core.events import ChangeRequested, NodeJoined, WindowMoved
 from gpusched.core.model import Limits, Slot
+from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Failed, Finished, Queued, Running, Starting, Succeeded, TimedOut
 from gpusched.core.statuses import OUTCOMES, name_of
 from gpusched.protocol import BatchStatus, Snapshot
@@ -107,7 +108,7 @@ def test_a_retried_window_does_not_count_as_failed_any_more() -> None:
 def test_a_hold_and_its_release() -> None:
     look = Onlooker()
     look.submit(batch(), ["A"]).send(ChangeRequested(verb="hold", batch_id="b"))
-    assert look.view.held_reason == "held by request"
+    assert look.view.held_reason == "by request"
     assert look.view.eta_s(look.at) is None
     look.send(ChangeRequested(verb="release", batch_id="b"))
     assert look.view.held_reason is None
@@ -282,6 +283,7 @@ def test_an_update_costs_next_to_nothing() -> None:
         ),
         ("no data: /data2/ABC/1h has no .csv files", "no data: /data2/…/1h has no .csv files"),
         ("the bars of ABC and 'ABC', not of ABCD", "the bars of … and '…', not of ABCD"),
+        ("ABC_2022-01-01_to_2022-06-30: ABC_5 is not ABCABC or xABC", "…: ABC_5 is not ABCABC or xABC"),
     ],
 )
 def test_reasons_are_grouped_without_what_differs_from_window_to_window(reason: str, general: str) -> None:
@@ -301,3 +303,18 @@ def test_times_out_without_a_placement_that_was_seen() -> None:
     [state] = [state for _, state in look.scheduler.states("b")]
     assert isinstance(state.outcome, TimedOut)  # type: ignore[union-attr]
     assert last.seconds == state.outcome.seconds  # type: ignore[union-attr]
+
+
+def test_one_that_was_ahead_on_its_node_moves_to_its_slot() -> None:
+    made = Onlooker(cpu(1))
+    made.scheduler = Scheduler()
+    made.send(NodeJoined(host="n1", devices=(cpu(1, host="n1"),)))
+    made.submit(batch(), ["A", "B", "C"])
+    made.train("A")
+    made.start(key("B"))
+    assert [(w.label[0], w.slot, w.node) for w in made.view.running.values()] == [("B", 0, "n1"), ("C", -3, "n1")]
+    made.progress("C", "load")
+    made.wait(0.5).end(key("B"))
+    made.start(key("C"))
+    assert [(w.label[0], w.slot, w.phase) for w in made.view.running.values()] == [("C", 0, "load")]
+    assert (made.view.slots, made.view.devices) == (1, {0: ("cpu@n1", "n1")})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
+import msgspec
 import pytest
 from rich.cells import cell_len
 
@@ -13,10 +15,10 @@ from gpusched.client.views.windows import ORDERS, WindowList, seconds
 from gpusched.core.events import ChangeRequested, ProgressReported, WindowMoved
 from gpusched.core.model import Slot, WindowKey
 from gpusched.core.states import Ending
-from gpusched.protocol import WindowLine
+from gpusched.protocol import ResultLine, WindowLine
 from tests.client.support import Onlooker, drawn, trained
 from tests.client.test_screens import HOSTILE, check
-from tests.core.support import batch, failure, gpu, key
+from tests.core.support import DAY, batch, failure, gpu, key
 
 
 def line(symbol: str, status: str = "queued", **fields: object) -> WindowLine:
@@ -75,7 +77,7 @@ def scene() -> Lister:
     return lister
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50)])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 50)])
 def test_a_frame(width: int, height: int) -> None:
     check("windows", width, drawn(scene().frame(), width, height))
 
@@ -85,8 +87,8 @@ def test_the_reason_of_the_chosen_window_is_told_in_full() -> None:
     lister.windows.move(1, lister.at)
     lines = drawn(lister.frame(), 60, 24).split("\n")
     assert lines[-2] == f"{key('SYM01').label}  bad_data: 3 gaps in 'close'"
-    (row,) = [line for line in lines if line.startswith(">")]
-    assert row.endswith("…")
+    (row,) = [line for line in lines if line.startswith("│>")]
+    assert row.endswith("…│")
     assert len(lines) == 24
 
 
@@ -143,7 +145,118 @@ def test_orders() -> None:
     assert orders["submitted"] == orders["window"] == ["00", "01", "02", "03", "04", "05", "06", "07"]
     assert orders["status"] == ["01", "03", "04", "06", "05", "07", "00", "02"]
     assert orders["time"][-3:] == ["05", "06", "07"]
+    assert orders["metric"][:2] == ["00", "02"], "those that have one"
     assert lister.windows.order == "submitted"
+
+
+def test_metrics_of_windows_that_ended_before_and_of_those_that_end_now() -> None:
+    windows = scene().windows
+    windows.load(line(f"SYM{number:02}", "succeeded") for number in range(3))
+    windows.learn(
+        [
+            ResultLine(
+                key=key(f"SYM{number:02}", "b"), symbol="", start=DAY, end=DAY, status="succeeded", finished_at=0.0,
+                attempts=1, seconds=1.0, device=None, slot=None, artifacts_path=None, sample_counts=None, reason=None,
+                metrics={"loss": number, "gain": None},
+            )
+            for number in range(3)
+        ]
+    )  # fmt: skip
+    assert windows.shown_metric == "auc", "it was told first"
+    for name in ("accuracy", "precision", "recall", "f1", "loss"):
+        windows.next_metric()
+        assert windows.shown_metric == name
+    assert windows.value(key("SYM01").label) == 1
+    assert windows.value("unknown") is None
+    (symbol, *_) = windows.symbols(0.0)
+    assert (symbol.symbol, symbol.measured, symbol.median) == ("SYM01", 1, 1.0)
+    WindowList("b").next_metric()
+
+
+def test_only_windows_of_one_status() -> None:
+    windows = scene().windows
+    seen = []
+    for _ in range(8):
+        windows.next_status()
+        seen.append((windows.status, len(windows.shown(0.0))))
+    assert seen == [
+        ("failed", 1), ("running", 1), ("starting", 1), ("held", 1), ("queued", 1), ("cancelled", 1),
+        ("succeeded", 2), ("", 8),
+    ]  # fmt: skip
+
+
+def test_what_a_batch_was_asked_for() -> None:
+    lister = Lister(3)
+    assert "They are not known yet" in drawn(lister.frame(tab="settings"), 80, 24)
+    spec = batch("b").spec
+    spec = msgspec.structs.replace(
+        spec, settings={"lightgbm": {"num_leaves": 31}, "x\x1b[2J": HOSTILE, "rows": "n" * 90}
+    )
+    lister.windows.describe(spec)
+    shown = drawn(lister.frame(tab="settings", place=0), 80, 24)
+    assert re.search(r"settings.lightgbm.num_leaves +31", shown)
+    assert "limits.max_failure_rate" in dict(lister.windows.settings)
+    assert f"{len(lister.windows.settings)} settings" in shown
+    assert all(part.isprintable() for part in shown.split("\n"))
+    (long,) = [place for place, (name, _) in enumerate(lister.windows.settings) if name == "settings.rows"]
+    assert "n" * 80 in drawn(lister.frame(tab="settings", place=long), 80, 24), "the chosen one in full"
+
+
+def test_failures_by_reason_and_symbols() -> None:
+    lister = scene()
+    shown = drawn(lister.frame(tab="failures"), 80, 24)
+    assert "1 × bad data: 3 gaps in 'close'" in shown
+    assert shown.split("\n")[-2] == f"{key('SYM01').label}  bad data: 3 gaps in 'close'"
+    assert "1 reason " in shown
+    shown = drawn(lister.frame(tab="symbols", place=1), 80, 24)
+    assert "8 symbols by auc" in shown
+    (row,) = [text for text in shown.split("\n") if text.startswith("│>")]
+    assert row.split()[1:] == ["1", "1", "0.532", "0.532", "0.532", "│"]
+    assert "No window has failed" in drawn(Lister().frame(tab="failures"), 80, 24)
+
+
+def test_a_wide_screen_has_several_metrics_and_the_chosen_one_first() -> None:
+    lister = scene()
+
+    def headings(width: int) -> str:
+        return drawn(lister.frame(), width, 24).split("\n")[2]
+
+    assert headings(80).split()[-3:-1] == ["auc", "why"]
+    assert "auc  accuracy precision ── recall ────── f1 why" in headings(200)
+    lister.windows.next_metric()
+    assert "accuracy ───── auc precision" in headings(200)
+    assert lister.windows.value("nothing like it", "auc") is None
+
+
+def test_a_long_name_of_a_metric_keeps_to_its_column() -> None:
+    lister, where = Lister(), key("SYM00", "b")
+    lister.start(where).end(where, ending=trained({"validation": {"information_ratio": 0.5, "drawdown": 0.25}}))
+    top, row = drawn(lister.frame(), 200, 24).split("\n")[2:4]
+    assert top.index("info…atio") + 9 == row.index("0.500") + 5
+    assert top.index("drawdown") + 8 == row.index("0.250") + 5
+
+
+def test_windows_are_marked_for_the_keys() -> None:
+    lister = scene()
+    labels = lister.windows.shown(lister.at)[:2]
+    lister.windows.mark(labels)
+    lister.windows.mark(labels[:1])
+    assert lister.windows.marked == {labels[1]}
+    lister.windows.mark(labels)
+    assert lister.windows.marked == set(labels)
+    assert lister.windows.statuses(labels) == {"succeeded", "failed"}
+    assert [line.key.label for line in lister.windows.of_symbol("SYM01")] == labels[1:]
+    assert "│●" in drawn(lister.frame(), 80, 24)
+    assert " 2 marked " in drawn(lister.frame(), 80, 24)
+
+
+def test_the_mouse_finds_the_row_under_it() -> None:
+    frame = scene().frame()
+    shown = drawn(frame, 80, 24).split("\n")
+    (y,) = [number for number, text in enumerate(shown) if "SYM03" in text]
+    assert frame.place_at(y, 80, 24) == 3
+    assert frame.place_at(0, 80, 24) is None
+    assert frame.chosen() == 0
 
 
 def test_words_are_looked_for_in_labels_statuses_and_reasons() -> None:
@@ -178,7 +291,7 @@ def test_the_chosen_one_is_shown_however_long_the_list() -> None:
     windows.load(line(f"S{number:05}") for number in range(100_000))
     windows.move(50_000, 0.0)
     shown = drawn(WindowsFrame(windows=windows, view=None, monotonic=0.0, wall=0.0), 80, 24).split("\n")
-    (marked,) = [text for text in shown if text.startswith(">")]
+    (marked,) = [text for text in shown if text.startswith("│>")]
     assert "S50000" in marked
     assert len(shown) == 24
 

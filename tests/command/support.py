@@ -10,6 +10,7 @@ from typing import Any
 
 from gpusched.command import WORKLOAD
 from gpusched.core.model import WindowResult
+from gpusched.engines.attendance import Awaited
 from gpusched.engines.local.process import Process
 from gpusched.worker.messages import Error, ProcessEnd, WindowJob
 from tests.worker.support import Bench, bench
@@ -36,7 +37,9 @@ class Commands:
     def python(self, text: str, *arguments: str) -> list[str]:
         return [sys.executable, str(self.script(text)), "{output_dir}", *arguments]
 
-    async def start(self, argv: list[str], preload: tuple[str, ...] = (), **settings: Any) -> Process:
+    async def start(
+        self, argv: list[str], preload: tuple[str, ...] = (), **settings: Any
+    ) -> Awaited[Process, ProcessEnd]:
         given: Any = {"argv": argv, "directory": str(self.directory), "preload": list(preload), **settings}
         job = self.workers.job(WORKLOAD, **given)
         job = WindowJob(workload=job.workload, task=job.task, output_dir=job.output_dir, imports=preload)

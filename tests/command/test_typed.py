@@ -11,7 +11,8 @@ import pytest
 
 from gpusched.command import WORKLOAD
 from gpusched.errors import InputError
-from tests.cli.test_commands import Shell, shell
+from tests.cli.conftest import shell
+from tests.cli.shells import Shell
 from tests.server.support import Daemon, finished
 
 __all__ = ["shell"]

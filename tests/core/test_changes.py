@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from gpusched.core.changes import Change
+from gpusched.core.commands import CheckResults
 from gpusched.core.events import (
     BatchFinished,
     BatchRecovered,
     BatchReopened,
+    BatchSubmitted,
     ChangeAdvanced,
     ChangeMade,
     ChangeRequested,
     NodeJoined,
+    ResultsChecked,
     SliceGranted,
     WindowMoved,
+    WindowsRecovered,
 )
+from gpusched.core.model import Instant
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Cancelled, Finished, Held, Queued, Running, Stopping
-from tests.core.support import Driver, batch, cpu, key
+from tests.core.support import Driver, batch, cpu, key, planned
 
 NAMES = [f"W{number}" for number in range(10)]
 #: windows of `NAMES` in a slice
@@ -140,3 +145,41 @@ def test_windows_that_were_held_one_by_one_are_released_together() -> None:
     go_on(made)
     assert states(made)[2:] == [Queued] * 8
     assert not any(isinstance(made.state(key(name)), Running) for name in NAMES)
+
+
+def test_a_slice_may_be_larger_or_smaller_than_usual() -> None:
+    made = driver().send(ChangeRequested(verb="cancel", batch_id="b"))
+    made.send(SliceGranted(windows=1))
+    assert moved(made) == 1
+    made.send(SliceGranted(windows=100))
+    assert not made.scheduler.changing
+
+
+def test_a_large_finished_batch_is_taken_up_in_slices() -> None:
+    made = driver()
+    gone = Finished(attempts=0, outcome=Cancelled())
+    remembered = tuple((planned, gone) for planned, _ in made.scheduler.states("b"))
+    again = Driver(cpu(2))
+    again.send(WindowsRecovered(batch=batch(), windows=remembered[:4], first=True))
+    assert again.scheduler.batch("b") is None
+    # that was given up, and begins anew
+    again.send(WindowsRecovered(batch=batch(), windows=remembered[:5], first=True))
+    again.send(WindowsRecovered(batch=batch(), windows=remembered[5:], first=False))
+    again.send(BatchRecovered(batch=batch(), windows=(), finished=True))
+    assert tuple(again.scheduler.states("b")) == remembered
+    again.send(ChangeRequested(verb="retry", batch_id="b"))
+    go_on(again)
+    assert again.scheduler.unfinished == len(NAMES)
+
+
+def test_missing_results_are_lost_in_slices() -> None:
+    scheduler, now = Scheduler(), Instant(monotonic=1.0, wall=1.0)
+    windows = tuple(planned(name, committed=True) for name in NAMES[:2])
+    _, (asked,) = scheduler.handle(BatchSubmitted(batch=batch(), windows=windows), now)
+    assert isinstance(asked, CheckResults)
+    answer = ResultsChecked(batch_id="b", check=asked.check, missing=asked.labels[:1], complete=False)
+    records, _ = scheduler.handle(answer, now)
+    assert [type(record) for record in records] == [WindowMoved]
+    rest = ResultsChecked(batch_id="b", check=asked.check, missing=asked.labels[1:])
+    records, _ = scheduler.handle(rest, now)
+    assert [type(record) for record in records] == [WindowMoved, BatchFinished]

@@ -133,7 +133,7 @@ def test_what_the_batch_and_the_daemon_have_against_it() -> None:
         "order", "1 window of its batch goes first, those with the most rows before others",
     )  # fmt: skip
     made.send(ChangeRequested(verb="hold", batch_id="b"))
-    assert ("batch", "its batch is held: held by request") in hindrances(made, C)
+    assert ("batch", "its batch is held: by request") in hindrances(made, C)
     made.send(ChangeRequested(verb="hold", batch_id="b", label=C.label))
     told = explained(made, C)
     assert (told.status, told.summary, told.devices) == ("held", "is held by request", ())

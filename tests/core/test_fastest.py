@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from gpusched.core import fastest
@@ -105,6 +106,11 @@ def test_a_timing_ends_when_it_cannot_win_any_more(count: int, best_s: float | N
     assert fastest.patience_s(windows(count), CARDS, best_s) == pytest.approx(patience)
 
 
+@pytest.mark.parametrize(("best_s", "patience"), [(0.1, 0.5), (8.0, 2.0), (1e6, 10.0)])
+def test_a_trial_is_waited_for_through_a_quarter_of_the_batch(best_s: float, patience: float) -> None:
+    assert fastest.trial_patience_s(best_s) == pytest.approx(patience)
+
+
 def test_kinds_are_models_by_device_type() -> None:
     def card(number: int, model: str, slots: int, first: int = 0) -> Device:
         return Device(id=f"GPU-{number}", name=model, lightgbm_type="cuda", capacity=slots, tuned_from=first)
@@ -116,6 +122,21 @@ def test_kinds_are_models_by_device_type() -> None:
         ("cpu", "the processors", 6, 6),
     ]
     assert [kind.slots for kind in fastest.kinds(devices, workers=3)] == [3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("cores", "slots", "at_once", "times"), [(2, 3, 3, 1), (2, 3, 2, 1.5), (16, 17, 4, 17 / 16), (16, 8, 4, 1)]
+)
+def test_a_slot_beyond_the_cores_makes_the_processors_no_faster(
+    cores: int, slots: int, at_once: int, times: float
+) -> None:
+    (kind,) = fastest.kinds([msgspec.structs.replace(cpu(slots), cores=cores)])
+    assert (kind.devices, kind.slots) == (min(cores, slots), slots)
+    assert fastest.slowdown(kind, at_once) == times
+
+
+def test_how_the_slots_of_a_gpu_share_it_is_not_known() -> None:
+    assert fastest.slowdown(CARDS, 4) == 1
 
 
 @pytest.mark.parametrize(("times", "known"), [(7, False), (8, True)])

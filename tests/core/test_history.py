@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpusched.core import samples
 from gpusched.core.model import Reading
-from gpusched.core.samples import MOST, History, Sample
+from gpusched.core.samples import MOST, RECENT, History, Recent, Sample
 
 
 def reading(at: float, *, use: float | None = 0.5, device: str = "GPU-a", used: int = 1, total: int = 10) -> Reading:
@@ -87,3 +89,28 @@ def test_samples_are_bounded_in_order_and_apart(pauses: list[float], device: str
     assert sum(s.readings for s in samples) == len(pauses)
     assert all(s.at + s.seconds <= t.at * (1 + 1e-9) for s, t in pairwise(samples))
     assert samples[-1].at <= at
+
+
+def test_the_last_minutes_of_each_device() -> None:
+    recent = Recent()
+    for second in range(2 * RECENT + 100):
+        recent.add(reading(float(second), use=second % 2, used=second % 10))
+        recent.add(reading(float(second), device="GPU-b", use=None))
+    mine = recent.of("GPU-a")
+    assert len(mine) == RECENT
+    assert (mine[-1].at, mine[-1].utilisation, mine[-1].readings) == (2.0 * RECENT + 98, 0.5, 2)
+    assert mine[0].at == 100.0
+    again = Recent(recent.samples())
+    assert again.samples() == recent.samples()
+    again.add(reading(2.0 * RECENT + 100))
+    assert len(again.of("GPU-a")) == RECENT
+    assert recent.of("GPU-c") == Recent().of("GPU-a")
+
+
+def test_the_last_minutes_of_many_devices_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "RECENT_OF_ALL", 20)
+    recent = Recent()
+    for second in range(0, 40, 2):
+        for device in range(4 if second > 20 else 1):
+            recent.add(reading(float(second), device=f"GPU-{device}"))
+    assert [len(recent.of(f"GPU-{device}")) for device in range(4)] == [5, 5, 5, 5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gpusched.core import timers
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
@@ -25,7 +26,6 @@ from gpusched.core.events import (
 from gpusched.core.model import Device, HostReading, Limits, Slot
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Cancelled, Finished, Queued, Running, Starting
-from gpusched.core.timers import TIDY
 from tests.core.support import GIB, RESULT, Driver, batch, cpu, gpu, key, planned, reading
 
 A, B, C = map(key, "ABC")
@@ -58,9 +58,9 @@ def test_a_foreign_process_of_one_node_is_none_of_ours_on_another() -> None:
 def test_a_pid_that_was_given_again_belongs_to_the_later_window() -> None:
     """The end of a window may be handled after the start of another one to which the kernel gave its number."""
     made = nodes(gpu(0, 2, host="n1")).submit(batch(limits=ONCE), ["A", "B"]).start(A, pid=7).start(B, pid=7)
-    assert made.scheduler.pool.hosts["n1"].pids == {7: Slot(1, "GPU-0")}
+    assert made.scheduler.pool.hosts["n1"].pids == {7: Slot(1, "GPU-0", "n1")}
     made.end(A)
-    assert made.scheduler.pool.hosts["n1"].pids == {7: Slot(1, "GPU-0")}
+    assert made.scheduler.pool.hosts["n1"].pids == {7: Slot(1, "GPU-0", "n1")}
     made.end(B)
     assert made.scheduler.pool.hosts["n1"].pids == {}
 
@@ -184,9 +184,10 @@ def test_trials_of_a_node_that_joins() -> None:
     assert changes(made) == [("GPU-0", "trying", "")], "processors without slots are no device"
 
 
-def test_timers_that_do_not_apply_any_more_are_dropped() -> None:
-    made = nodes(gpu(0, host="n1")).submit(batch(), [f"W{number}" for number in range(TIDY)])
-    for number in range(TIDY - 1):
+def test_timers_that_do_not_apply_any_more_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timers, "TIDY", tidy := 64)
+    made = nodes(gpu(0, host="n1")).submit(batch(), [f"W{number}" for number in range(tidy)])
+    for number in range(tidy - 1):
         made.at += 0.001
         made.start(key(f"W{number}")).end(key(f"W{number}"))
-    assert len(made.scheduler._books.timers._heap) < TIDY
+    assert len(made.scheduler._books.timers._heap) < tidy

@@ -19,6 +19,7 @@ from gpusched.core.planning import (
     digest,
     most_windows,
     name_problem,
+    settings_digest,
     windows,
     windows_problem,
 )
@@ -259,3 +260,31 @@ def test_a_plan_in_three_parts() -> None:
     )
     plan = Plan(windows=(train, skip, reuse, both))
     assert (plan.to_train, plan.to_skip, plan.to_reuse) == ((train,), (skip, both), (reuse,))
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        {"symbols": ("OTHER",)},
+        {"start": dt.date(1999, 1, 1), "end": dt.date(1999, 2, 1)},
+        {"window_days": 7, "stride_days": 3, "anchored": True},
+        {"windows": (Window("A", dt.date(2020, 1, 1), dt.date(2020, 1, 2), name="one"),)},
+        {"workers": 3, "priority": 1, "limits": Limits(timeout_s=1.0)},
+    ],
+)
+def test_symbols_and_dates_are_no_settings(which: dict[str, Any]) -> None:
+    assert settings_digest(msgspec.structs.replace(SPEC, **which)) == settings_digest(SPEC)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"settings": {"lightgbm": {"num_leaves": 7}}},
+        {"data_root": "/other"},
+        {"workload": "mine:train"},
+        {"device": "cpu"},
+        {"points": {"horizon=5": {"labels.horizon": 5}}},
+    ],
+)
+def test_settings_are_told_apart(how: dict[str, Any]) -> None:
+    assert settings_digest(msgspec.structs.replace(SPEC, **how)) != settings_digest(SPEC)

@@ -24,7 +24,7 @@ from gpusched.core.memory import Memory, Need
 from gpusched.core.model import Choice, DeviceChoice, Instant, Slot
 from gpusched.core.placement import types_for
 from gpusched.core.planning import Plan
-from gpusched.core.queue import BatchQueue, Entry
+from gpusched.core.queue import BatchQueue, Entry, order_of
 from gpusched.core.states import (
     Cancelled,
     Failed,
@@ -96,10 +96,11 @@ def test_a_plan_by_what_becomes_of_its_windows() -> None:
         msgspec.structs.replace(planned(symbol), replaces=kind) for symbol, kind in (("A", "stranger"), ("B", "result"))
     )
     skip, fail, reuse = planned("C", skip="no data"), planned("D", refusal="x.csv:1: no"), planned("E", committed=True)
+    result = msgspec.structs.replace(result, replaces_others=True)
     plan = Plan(windows=(stranger, result, skip, fail, reuse))
     assert (plan.to_train, plan.to_skip) == ((stranger, result), (skip,))
     assert (plan.to_fail, plan.to_reuse) == ((fail,), (reuse,))
-    assert (plan.to_move_aside, plan.to_replace) == (1, 1)
+    assert (plan.to_move_aside, plan.to_replace, plan.to_replace_others) == (1, 1, 1)
     assert [planning.reason_of_plan(window) for window in plan.windows] == ["", "", "no data", "x.csv:1: no", ""]
     assert [type(planning.planned_outcome(w)) for w in plan.windows] == [type(None)] * 2 + [Skipped, Failed, Reused]
 
@@ -131,7 +132,8 @@ def test_a_window_that_is_no_longer_ready_is_not_the_shortest() -> None:
     queue = BatchQueue(batch())
     assert queue.peek_shortest(INSTANT) is None
     first, last = (
-        Entry(key(symbol), planned(symbol, rows), number, Queued()) for number, (symbol, rows) in enumerate(SIZES)
+        Entry(key(symbol), planned(symbol, rows), order_of(planned(symbol, rows), number), Queued())
+        for number, (symbol, rows) in enumerate(SIZES)
     )
     for entry in (first, last):
         queue.entries[entry.key.label] = entry

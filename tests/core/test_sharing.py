@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
+
 import msgspec
 import pytest
 
 from benchmarks.makespan import mixed
 from gpusched.core.commands import Launch
 from gpusched.core.estimates import Estimates
-from gpusched.core.events import DeviceLost, NodeJoined
+from gpusched.core.events import ChangeRequested, DeviceLost, NodeJoined
 from gpusched.core.model import Device, Slot
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Starting
-from tests.core.support import Driver, batch, cpu, gpu, key, planned
+from tests.core.support import Driver, batch, cpu, failure, gpu, key, planned
 
 #: rows of a window that a core trains faster than the GPU, of one that it trains a little slower, and of a large one
 SMALL, MEDIUM, LARGE = 10, 2_000, 16_000
@@ -72,6 +74,17 @@ def test_the_processors_begin_with_the_shortest() -> None:
     # the last large ones are the GPU's: 30 s on a core would take longer than all the rest
     assert placed(made.end(key("S")).end(key("M"))) == []
     assert placed(made.end(key("L0"))) == ["L1 on GPU-0"]
+
+
+def test_a_mixed_batch_is_sorted_as_its_windows_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorting 100,000 windows from the other end at the first placement was a long turn."""
+    monkeypatch.delattr(heapq, "heapify")
+    windows = [planned("L", LARGE), planned("M", MEDIUM), planned("S", SMALL)]
+    made = driver(gpu(), cpu()).submit(batch(device="mixed"), windows)
+    assert placed(made) == ["L on GPU-0", "M on cpu"]
+    made.end(key("L"), ending=failure("bad_data")).end(key("M"), ending=failure("bad_data"))
+    made.send(ChangeRequested(verb="cancel", batch_id="b")).end(key("S"))
+    assert len(placed(made.send(ChangeRequested(verb="retry", batch_id="b")))) == 2
 
 
 def test_nothing_is_known_at_first_and_the_shortest_teaches_it() -> None:

@@ -91,13 +91,15 @@ def test_a_window_that_needs_a_device_for_itself_gets_one(
     need: Need, slots: list[int], seconds: list[int], others: int
 ) -> None:
     machine = Machine([gpu(number, count) for number, count in enumerate(slots)], need, seconds)
-    for number in range(others):
-        machine.submit(batch(f"b{number}"), [planned(f"B{n}", SMALL) for n in range(300)])
-    begun = machine.at
-    machine.submit(batch("a", limits=ONCE), [planned("A", SMALL if "twice" in need else LARGE)])
     # Three attempts, each of which waits for its turn, a second between two of them, and a device that becomes empty;
     # meanwhile another one may come to have fewer windows, which is then the one to wait for.
     patience_s = (3 * 2 + sum(slots) + 1) * LONGEST_S + 1
+    # A second is the shortest, so all slots have one of the others' windows for as long as A may wait.
+    enough = (patience_s + 1) * sum(slots) // others + 1
+    for number in range(others):
+        machine.submit(batch(f"b{number}"), [planned(f"B{n}", SMALL) for n in range(enough)])
+    begun = machine.at
+    machine.submit(batch("a", limits=ONCE), [planned("A", SMALL if "twice" in need else LARGE)])
     while not isinstance(machine.state(A), Finished):
         machine.next_end()
         assert machine.running, "nobody is left who could keep it waiting"

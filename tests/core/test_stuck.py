@@ -83,6 +83,12 @@ def test_one_that_is_gone_already_is_not_stuck() -> None:
     assert driver.send(ProcessStuck(key=A, attempt=1, reason=WHY)).records == []
 
 
+def test_one_of_which_no_start_was_told_is_none_to_blame_a_device_for() -> None:
+    driver = Driver(gpu(0)).submit(batch(), ["A"])
+    assert driver.send(ProcessStuck(key=A, attempt=1, reason=WHY)).records == []
+    assert driver.scheduler.pool.devices["GPU-0"].health == "open"
+
+
 def test_a_launch_that_was_never_made_is_no_loss() -> None:
     driver = Driver().submit(batch(), ["A"])
     for attempt in range(1, 2 * MAX_LOSSES):

@@ -3,12 +3,13 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpusched.core.model import BatchSpec, WindowResult
 from gpusched.core.states import Cancelled, Finished, Queued, Reused, State, Succeeded
 from gpusched.core.totals import worth_object
-from gpusched.core.worth import constants_note, is_constant
+from gpusched.core.worth import constants_note, imports_note, is_constant
 
 
 def spec(**more: Any) -> BatchSpec:
@@ -72,3 +73,19 @@ def test_a_setting_that_is_swept_is_not_named() -> None:
 
 def test_an_object_names_constant_models_where_there_are_any() -> None:
     assert (worth_object(0), worth_object(3)) == ({}, {"constant_models": 3})
+
+
+@pytest.mark.parametrize(
+    ("phases", "seconds"), [(None, 1.0), ({}, 1.0), ({"import": 0.5}, 1.0), ({"import": 0.5}, None)]
+)
+def test_imports_that_are_less_than_the_rest_are_no_news(
+    phases: dict[str, float] | None, seconds: float | None
+) -> None:
+    assert imports_note(spec(settings={}), "A", phases, seconds) == ""
+
+
+def test_imports_that_take_longer_than_the_rest_are_told_with_their_module() -> None:
+    note = imports_note(spec(settings={}), "A", {"import": 0.6, "train": 0.4}, 1.0)
+    assert note.startswith("A took 0.6 of its 1.0 s to import modules: move those imports to the top of w, ")
+    unnamed = msgspec.structs.replace(spec(settings={}), workload="?")
+    assert "to the top of ?, " in imports_note(unnamed, "A", {"import": 0.6}, 1.0)

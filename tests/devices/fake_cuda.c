@@ -8,7 +8,9 @@
  *         cuInit 2 GPU-…                 where the mask says this device; * is any
  *         cuInit 2 GPU-… M 3             the first three times; the file M has a byte for each
  *         calls F                        append the name of each function called, and the mask, to the file F
+ *         memory F 1000 300              each card has 1000 MiB, of which a context takes 300; F: fake_memory.h
  */
+#include "fake_memory.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +18,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID = 1, NO_DEVICE = 100, DEVICES = 16 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, DEVICES = 16 };
 
 typedef struct { unsigned char bytes[16]; } uuid;
 
@@ -65,6 +67,34 @@ static int enter(const char *function) {
         error = atoi(value);
     }
     if (file) fclose(file);
+    return error;
+}
+
+/* Take memory of the device of this process, until it dies, and tell what is free then. Below 0: what a context takes. */
+static int take(long long wanted, size_t *is_free, size_t *of) {
+    const char *path = getenv("FAKE_CUDA_STATE"), *mask = getenv("CUDA_VISIBLE_DEVICES");
+    char line[4096], ledger[1024], kept[1 << 16] = "", device[128];
+    FILE *file = path ? fopen(path, "re") : NULL;
+    long long total = 1LL << 46, context = 0, used = 0, bytes;
+    int known = 0, pid, error = OK, fd = -1;
+    while (file && fgets(line, sizeof line, file))
+        known |= sscanf(line, "memory %1023s %lld %lld", ledger, &total, &context) == 3;
+    if (file) fclose(file);
+    if (known) total <<= 20, fd = open(ledger, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (wanted < 0) wanted = context << 20;
+    if (fd >= 0 && !flock(fd, LOCK_EX) && (file = fdopen(fd, "r+"))) {
+        char *end = kept;
+        while (next_held(file, device, &pid, &bytes) && end - kept < (long)sizeof kept - 256) {
+            if (mask && !strcmp(mask, device)) used += bytes;
+            end += sprintf(end, "%s %d %lld\n", device, pid, bytes);
+        }
+        if (wanted > total - used) error = OUT_OF_MEMORY;
+        else if (wanted && mask) end += sprintf(end, "%s %d %lld\n", mask, getpid(), wanted), used += wanted;
+        if (ftruncate(fd, 0) || pwrite(fd, kept, end - kept, 0) < 0) error = INVALID;
+        fclose(file);
+    }
+    if (is_free) *is_free = (size_t)(total - used);
+    if (of) *of = (size_t)total;
     return error;
 }
 
@@ -135,5 +165,21 @@ int cuDevicePrimaryCtxRetain(void **context, int handle) {
     ENTER;
     if (handle < 0 || handle >= count) return INVALID;
     *context = &devices[handle];
-    return OK;
+    return take(-1, NULL, NULL);
+}
+
+int cuCtxSetCurrent(void *context) {
+    ENTER;
+    return context ? OK : INVALID;
+}
+
+int cuMemAlloc_v2(void **at, size_t size) {
+    ENTER;
+    *at = &devices[0];
+    return take((long long)size, NULL, NULL);
+}
+
+int cuMemGetInfo_v2(size_t *is_free, size_t *total) {
+    ENTER;
+    return take(0, is_free, total);
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from tests.devices.fake_nvml import compiled
+from tests.devices.fake_nvml import FakeNvml, compiled
 
 SOURCE = Path(__file__).with_name("fake_cuda.c")
 
@@ -23,6 +23,7 @@ class FakeCuda:
         self.library = compiled(SOURCE, "libcuda.so.1")
         self._path = directory / "cuda-state"
         self._calls = directory / "cuda-calls"
+        self._memory = ""
         self._failures: dict[tuple[str, str], str] = {}
         self._write()
 
@@ -44,6 +45,15 @@ class FakeCuda:
         self._write()
         return self
 
+    def memory(self, total_mib: int, context_mib: int, nvml: FakeNvml) -> Self:
+        """Give each card so much memory, of which a context takes some, and let NVML show who holds it."""
+        held = self._path.with_name("cuda-memory")
+        self._memory = f"memory {held} {total_mib} {context_mib}"
+        self._write()
+        for gpu in range(nvml.count):
+            nvml.set(gpu, memory_total=total_mib << 20, memory_free=total_mib << 20, held=held)
+        return self
+
     def calls(self) -> list[str]:
         """`function mask` of every call so far, in order."""
         return self._calls.read_text().splitlines() if self._calls.exists() else []
@@ -51,5 +61,5 @@ class FakeCuda:
     def _write(self) -> None:
         lines = [f"{function} {failure}" for (function, _), failure in self._failures.items()]
         new = self._path.with_suffix(".new")
-        new.write_text("\n".join([f"calls {self._calls}", *lines, ""]))
+        new.write_text("\n".join([f"calls {self._calls}", self._memory, *lines, ""]))
         new.replace(self._path)

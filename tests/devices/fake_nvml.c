@@ -5,11 +5,13 @@
  *
  *     count 2                        GPUs
  *     cuda_version 13000             the newest CUDA that the driver runs
+ *     driver 580.95.05               its version
  *     0 uuid GPU-…                   likewise name, bus, memory_total, memory_free, utilisation, temperature, power,
- *                                    compute_mode, persistence, capability (8.9), accounting, mig, mig_max, instance,
+ *                                    power_limit, fan, compute_mode, persistence, capability (8.9), accounting, mig, mig_max, instance,
  *                                    ecc, events (mask of types),
  *                                    cpus (hexadecimal words, the lowest cores first)
  *     0 processes 123:1000 456:-     PID and memory; - is "not available"
+ *     0 held F                       processes and their memory besides: fake_memory.h
  *     0 accounted 123:1000:250:40    of a PID that has ended: most memory, milliseconds, utilisation; any: `*`
  *     0 nvmlDeviceGetName.error 3    what a function returns for a device,
  *     nvmlInitWithFlags.error 9      or for any
@@ -19,10 +21,12 @@
  *
  * A value that is not given is NVML_ERROR_NOT_SUPPORTED.
  */
+#include "fake_memory.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -177,11 +181,32 @@ int nvmlDeviceGetPciInfo_v3(device *d, pci_info *pci) {
     return unsigned_of(d, "bus", &pci->bus);
 }
 
+/* The bytes that processes hold on a device; the first `room` of them go to `processes`, after the *n that are there. */
+static unsigned long long held(const device *d, unsigned room, unsigned *n, process_info *processes) {
+    char path[1024], uuid[128], other[128];
+    unsigned long long sum = 0;
+    long long bytes;
+    int pid;
+    if (!value_of(d, "held", path, sizeof path) || !value_of(d, "uuid", uuid, sizeof uuid)) return 0;
+    FILE *file = fopen(path, "re");
+    if (file && !flock(fileno(file), LOCK_SH))
+        while (next_held(file, other, &pid, &bytes)) {
+            if (strcmp(uuid, other)) continue;
+            sum += (unsigned long long)bytes;
+            if (!n) continue;
+            if (*n < room && processes) processes[*n] = (process_info){(unsigned)pid, (unsigned long long)bytes, -1U, -1U};
+            (*n)++;
+        }
+    if (file) fclose(file);
+    return sum;
+}
+
 int nvmlDeviceGetMemoryInfo(device *d, memory_info *memory) {
     ENTER(d);
     if (number_of(d, "memory_total", &memory->total) != OK) return UNSUPPORTED;
     memory->free = memory->total;
     number_of(d, "memory_free", &memory->free);
+    memory->free -= held(d, 0, NULL, NULL);
     memory->used = memory->total - memory->free;
     return OK;
 }
@@ -201,6 +226,21 @@ int nvmlDeviceGetTemperature(device *d, unsigned sensor, unsigned *degrees) {
 int nvmlDeviceGetPowerUsage(device *d, unsigned *milliwatts) {
     ENTER(d);
     return unsigned_of(d, "power", milliwatts);
+}
+
+int nvmlDeviceGetEnforcedPowerLimit(device *d, unsigned *milliwatts) {
+    ENTER(d);
+    return unsigned_of(d, "power_limit", milliwatts);
+}
+
+int nvmlDeviceGetFanSpeed(device *d, unsigned *percent) {
+    ENTER(d);
+    return unsigned_of(d, "fan", percent);
+}
+
+int nvmlSystemGetDriverVersion(char *version, unsigned size) {
+    ENTER(NULL);
+    return line_of("driver", version, size) ? OK : UNSUPPORTED;
 }
 
 int nvmlDeviceGetComputeMode(device *d, unsigned *mode) {
@@ -256,6 +296,7 @@ int nvmlDeviceGetComputeRunningProcesses_v3(device *d, unsigned *count, process_
                                               -1U, -1U};
             n++;
         }
+    held(d, room, &n, processes);
     *count = n;
     return n > room ? TOO_SMALL : OK;
 }

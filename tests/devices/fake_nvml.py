@@ -45,7 +45,8 @@ def compiled(source: Path, name: str) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip(f"no C compiler to build the fake {name} with")
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    sources = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
+    digest = hashlib.sha256(sources).hexdigest()[:16]
     directory = Path(tempfile.gettempdir()) / f"gpusched-fakes-{os.getuid()}-{digest}"
     path = directory / name
     if not path.exists():
@@ -93,6 +94,11 @@ class FakeNvml:
         """The environment of a process on this machine."""
         return {"LD_LIBRARY_PATH": str(self.library.parent), "FAKE_NVML_STATE": str(self._path)}
 
+    @property
+    def count(self) -> int:
+        """The number of GPUs."""
+        return int(self._state["count"])
+
     def use_here(self, monkeypatch: pytest.MonkeyPatch) -> Self:
         """Make it the machine of this process, whatever library pynvml has loaded before."""
         monkeypatch.setenv("FAKE_NVML_STATE", str(self._path))
@@ -102,7 +108,7 @@ class FakeNvml:
 
     def gpus(self, count: int, **values: object) -> Self:
         """`count` GPUs of 48 GiB that report every value; `values` replace or (None) remove some."""
-        self.write(count=count)
+        self.write(count=count, driver="580.95.05")
         for index in range(count):
             self.set(
                 index,
@@ -114,6 +120,8 @@ class FakeNvml:
                 utilisation=0,
                 temperature=40,
                 power=25_500,
+                power_limit=300_000,
+                fan=30,
                 compute_mode=0,
                 persistence=1,
                 processes="",

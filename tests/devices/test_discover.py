@@ -56,12 +56,23 @@ def test_describes_each_gpu(fake: FakeNvml) -> None:
                 threads=2,
                 memory_total_bytes=48 * GIB,
                 pci_bus_id=f"0000:{index + 1:02x}:00.0",
+                driver="580.95.05",
+                modes="persistence on, compute mode default",
             )
             for index in range(2)
         ),
         notes=(),
+        driver="580.95.05",
         complete=True,
     )
+
+
+def test_tells_how_the_driver_runs_a_card(fake: FakeNvml) -> None:
+    fake.gpus(2).set(0, persistence=0, compute_mode=EXCLUSIVE_PROCESS).set(1, persistence=None, compute_mode=None)
+    assert [device.modes for device in discover(None).devices] == [
+        "persistence off, compute mode exclusive process",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 16])
@@ -92,7 +103,10 @@ def test_says_what_is_wrong_with_the_mask(fake: FakeNvml) -> None:
 def test_a_mask_can_hide_everything(fake: FakeNvml, mask: str) -> None:
     fake.gpus(2)
     assert discover(mask) == Discovery(
-        devices=(), notes=(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"),), complete=True
+        devices=(),
+        notes=(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"),),
+        driver="580.95.05",
+        complete=True,
     )
 
 
@@ -244,10 +258,17 @@ def test_no_library(tmp_path: Path) -> None:
     assert "no NVIDIA driver is installed here" in notes[0]
 
 
-def test_no_binding(tmp_path: Path) -> None:
+def test_no_binding(fake: FakeNvml, tmp_path: Path) -> None:
     (tmp_path / "pynvml.py").write_text("raise ImportError")
-    found, notes = in_subprocess({"PYTHONPATH": str(tmp_path)})
+    found, notes = in_subprocess(fake.environment | {"PYTHONPATH": str(tmp_path)})
     assert (found, notes) == ([], ["the nvidia-ml-py package is not installed: GPUs cannot be used"])
+
+
+def test_without_a_driver_the_binding_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "libnvidia-ml.so.1").write_text("")
+    (tmp_path / "pynvml.py").write_text("raise AssertionError")
+    _, notes = in_subprocess({"LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(tmp_path)})
+    assert "no NVIDIA driver is installed here" in notes[0]
 
 
 def test_pins_a_process_to_its_device() -> None:

@@ -203,6 +203,10 @@ async def test_twins_are_tried_by_themselves_where_the_first_does_not_train(
         machine.answer(**{f"cuda on {uuid(0)}": FULL, f"gpu on {uuid(0)}": "no"})
         await machine.until_health(g0="quarantined", g1="open")
         await machine.until(lambda: bool(machine.notes))
+        # its twin does not answer for it at the next try
+        assert machine.fleet.resume(uuid(0))
+        await machine.until(lambda: machine.changes[-1] == (uuid(0), "quarantined"))
+        assert machine.health == {uuid(0): "quarantined", uuid(1): "open"}
         assert machine.notes[0].startswith(f"NVIDIA RTX 6000 Ada Generation {uuid(0)} is not used: ")
 
 
@@ -213,9 +217,11 @@ async def test_a_reset_gpu_is_tried_and_comes_back(tmp_path: Path, fake: FakeNvm
         await machine.until_health(g0="open")
         fake.fail("nvmlDeviceGetMemoryInfo", GPU_IS_LOST, 0)
         await machine.until_health(g0="quarantined")
+        assert len(machine.trials()) == 1
         fake.fail("nvmlDeviceGetMemoryInfo", None, 0)
         await machine.until_health(g0="open")
         assert machine.changes == [(uuid(0), health) for health in ("open", "quarantined", "trying", "open")]
+        assert len(machine.trials()) == 2
 
 
 async def test_one_that_is_closed_for_an_xid_and_answers_waits_for_resume(

@@ -4,95 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
 
 import anyio
 import pytest
 
-from gpusched.core.events import DeviceLost, DeviceRead
-from gpusched.core.model import Device, Reading
+from gpusched.core.model import ForeignProcess, Reading
 from gpusched.devices.nvidia import readings
 from gpusched.devices.nvidia import sampler as module
-from gpusched.devices.nvidia.readings import HARMLESS_XIDS
 from gpusched.devices.nvidia.sampler import Sampler
+from gpusched.devices.nvidia.strangers import COMMAND_CHARS, strangers
+from gpusched.users import user_name
 from tests.devices.fake_nvml import (
-    DOUBLE_BIT_ECC,
     GIB,
-    GPU_IS_LOST,
     NO_PERMISSION,
     NOT_SUPPORTED,
     UNINITIALIZED,
     UNKNOWN,
-    XID,
     FakeNvml,
     mig_uuid,
     uuid,
 )
+from tests.devices.sampling import PATIENCE_S, sampling
 
 READ = "nvmlDeviceGetMemoryInfo"
-PATIENCE_S = 10.0
-
-
-class Events:
-    """The deliveries of a running sampler that no test has looked at yet."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[DeviceRead | DeviceLost] = asyncio.Queue()
-
-    def deliver(self, event: DeviceRead | DeviceLost) -> None:
-        self._queue.put_nowait(event)
-
-    def empty(self) -> bool:
-        return self._queue.empty()
-
-    def clear(self) -> None:
-        while not self.empty():
-            self._queue.get_nowait()
-
-    async def until(self, wanted: Callable[[DeviceRead | DeviceLost], bool]) -> Any:
-        with anyio.fail_after(PATIENCE_S):
-            while not wanted(event := await self._queue.get()):
-                pass
-        return event
-
-    async def reading(self, device_id: str) -> Reading:
-        event = await self.until(lambda e: isinstance(e, DeviceRead) and e.reading.device_id == device_id)
-        reading = event.reading
-        assert isinstance(reading, Reading)
-        return reading
-
-    async def loss(self) -> DeviceLost:
-        event = await self.until(lambda e: isinstance(e, DeviceLost))
-        assert isinstance(event, DeviceLost)
-        return event
-
-    async def fresh_reading(self, device_id: str) -> Reading:
-        """A reading that began after this call: the one that may be under way does not count."""
-        await self.reading(device_id)
-        self.clear()
-        await self.reading(device_id)
-        return await self.reading(device_id)
-
-
-@asynccontextmanager
-async def sampling(*ids: str, **options: Any) -> AsyncIterator[Events]:
-    processors = Device(id="cpu", name="", kind="host", lightgbm_type="cpu", capacity=1)
-    devices = [processors, *(Device(id=id_, name="", lightgbm_type="gpu", capacity=1) for id_ in ids)]
-    events = Events()
-    sampler = Sampler(devices, **{"interval_s": 0.005, "sees_own_pids": True} | options)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sampler.run, events.deliver)
-        yield events
-        tasks.cancel_scope.cancel()
+#: a PID that no process has
+GONE = 1 << 30
+#: the command line of this process
+COMMAND = Path("/proc/self/cmdline").read_text().rstrip("\0").replace("\0", " ")
 
 
 async def test_reads_everything(fake: FakeNvml) -> None:
-    fake.gpus(1, memory_free=40 * GIB, utilisation=73, temperature=61, power=250_500, processes="11:1000 22:2000 11:5")
-    async with sampling(uuid(0), wall=lambda: 1234.5) as events:
+    ours = os.getpid()
+    fake.gpus(
+        1,
+        memory_free=40 * GIB,
+        utilisation=73,
+        temperature=61,
+        power=250_500,
+        fan=105,
+        processes=f"{GONE}:1000 {ours}:2000 {GONE}:5 7:1",
+    )
+    async with sampling(uuid(0), wall=lambda: 1234.5, windows={7}) as events:
         assert await events.reading(uuid(0)) == Reading(
             device_id=uuid(0),
             at=1234.5,
@@ -101,8 +57,33 @@ async def test_reads_everything(fake: FakeNvml) -> None:
             utilisation=0.73,
             temperature_c=61.0,
             power_w=250.5,
-            process_memory_bytes={11: 1005, 22: 2000},
+            power_limit_w=300.0,
+            fan=1.0,
+            process_memory_bytes={GONE: 1005, ours: 2000, 7: 1},
+            foreign=(
+                ForeignProcess(
+                    pid=ours,
+                    user=pwd.getpwuid(os.getuid()).pw_name,
+                    command=COMMAND[:COMMAND_CHARS],
+                    memory_bytes=2000,
+                ),
+                ForeignProcess(pid=GONE, memory_bytes=1005),
+            ),
         )
+
+
+def test_strangers_without_a_name_and_no_more_than_the_largest(tmp_path: Path) -> None:
+    for pid in range(20):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes(b"python\0t\xffrain.py\0")
+    found = strangers({pid: pid for pid in range(20)}, {19}, tmp_path)
+    assert [process.pid for process in found] == [18, 17, 16, 15, 14, 13, 12, 11]
+    assert found[0].command == "python t\N{REPLACEMENT CHARACTER}rain.py"
+    user_name.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pwd, "getpwuid", {}.__getitem__)
+        assert strangers({1: 5}, (), tmp_path)[0].user == str(os.getuid())
+    user_name.cache_clear()
 
 
 async def test_what_a_program_uses_that_a_window_started_is_its_windows(fake: FakeNvml) -> None:
@@ -145,19 +126,23 @@ async def test_sees_changes(fake: FakeNvml) -> None:
         ("nvmlDeviceGetUtilizationRates", "utilisation"),
         ("nvmlDeviceGetTemperature", "temperature_c"),
         ("nvmlDeviceGetPowerUsage", "power_w"),
+        ("nvmlDeviceGetEnforcedPowerLimit", "power_limit_w"),
+        ("nvmlDeviceGetFanSpeed", "fan"),
         ("nvmlDeviceGetComputeRunningProcesses_v3", "process_memory_bytes"),
     ],
 )
 async def test_a_value_that_is_not_there_is_absent(fake: FakeNvml, function: str, field: str, error: int) -> None:
     fake.gpus(1, processes="11:1000").fail(function, error)
-    fields = ("memory_free_bytes", "utilisation", "temperature_c", "power_w", "process_memory_bytes")
+    fields = ("memory_free_bytes", "utilisation", "temperature_c", "power_w", "power_limit_w", "fan",
+              "process_memory_bytes")  # fmt: skip
     async with sampling(uuid(0)) as events:
         reading = await events.reading(uuid(0))
     assert [name for name in fields if getattr(reading, name) is None] == [field]
 
 
 async def test_a_card_that_supports_nothing_still_answers(fake: FakeNvml) -> None:
-    fake.gpus(1, **dict.fromkeys(("memory_total", "utilisation", "temperature", "power", "processes", "ecc", "events")))
+    values = ("memory_total", "utilisation", "temperature", "power", "power_limit", "fan", "processes", "ecc", "events")
+    fake.gpus(1, **dict.fromkeys(values))
     async with sampling(uuid(0), wall=lambda: 1.0) as events:
         assert await events.reading(uuid(0)) == Reading(device_id=uuid(0), at=1.0)
 
@@ -191,148 +176,6 @@ async def test_reads_mig_instances(fake: FakeNvml) -> None:
     assert (reading.memory_total_bytes, reading.memory_free_bytes) == (12 * GIB, GIB)
     assert reading.utilisation is None
     assert reading.process_memory_bytes == {7: 5}
-
-
-async def test_one_devices_errors_do_not_spoil_the_others(fake: FakeNvml) -> None:
-    fake.gpus(2)
-    for function in ("MemoryInfo", "UtilizationRates", "Temperature", "PowerUsage", "TotalEccErrors"):
-        fake.fail(f"nvmlDeviceGet{function}", UNKNOWN, 0)
-    fake.fail("nvmlDeviceGetComputeRunningProcesses_v3", UNKNOWN, 0)
-    fake.fail("nvmlDeviceGetComputeRunningProcesses_v2", UNKNOWN, 0)
-    async with sampling(uuid(0), uuid(1)) as events:
-        event = await events.until(lambda _: True)
-        assert event.reading.device_id == uuid(1)
-        event = await events.until(lambda _: True)
-        assert event.reading.device_id == uuid(1)
-
-
-async def test_a_lost_gpu_is_reported_once_and_again_if_it_comes_back(fake: FakeNvml) -> None:
-    fake.gpus(2)
-    async with sampling(uuid(0), uuid(1)) as events:
-        await events.reading(uuid(0))
-        fake.fail(READ, GPU_IS_LOST, 0)
-        assert await events.loss() == DeviceLost(device_id=uuid(0), reason="GPU is lost")
-        for _ in range(3):
-            event = await events.until(lambda _: True)
-            assert event.reading.device_id == uuid(1)
-        fake.fail(READ, None, 0)
-        await events.reading(uuid(0))
-        fake.fail(READ, GPU_IS_LOST, 0)
-        assert (await events.loss()).device_id == uuid(0)
-
-
-async def test_a_gpu_that_was_lost_before_the_start(fake: FakeNvml) -> None:
-    fake.gpus(2).fail("nvmlDeviceGetHandleByUUID", GPU_IS_LOST, 1)
-    async with sampling(uuid(0), uuid(1)) as events:
-        assert (await events.loss()).device_id == uuid(1)
-        await events.reading(uuid(0))
-        fake.fail("nvmlDeviceGetHandleByUUID", None, 1)
-        await events.reading(uuid(1))
-
-
-async def test_a_critical_xid_is_a_loss(fake: FakeNvml) -> None:
-    fake.gpus(2)
-    async with sampling(uuid(0), uuid(1)) as events:
-        await events.reading(uuid(1))
-        fake.event(1, XID, 79)
-        assert await events.loss() == DeviceLost(device_id=uuid(1), reason="XID 79: the GPU has fallen off the bus")
-
-
-async def test_an_event_is_not_kept_until_the_next_reading(fake: FakeNvml) -> None:
-    fake.gpus(1)
-    async with sampling(uuid(0), interval_s=3600) as events:
-        await events.reading(uuid(0))
-        fake.event(0, XID, 119)
-        await events.loss()
-
-
-async def test_faults_of_the_application_are_not_the_devices(fake: FakeNvml) -> None:
-    fake.gpus(1)
-    async with sampling(uuid(0)) as events:
-        for xid in sorted(HARMLESS_XIDS):
-            fake.event(0, XID, xid)
-        fake.event(0, XID, 1000)
-        assert (await events.loss()).reason == "XID 1000: see the XID catalogue of NVIDIA"
-
-
-async def test_a_double_bit_error_is_a_loss(fake: FakeNvml) -> None:
-    fake.gpus(1)
-    async with sampling(uuid(0)) as events:
-        await events.reading(uuid(0))
-        fake.event(0, DOUBLE_BIT_ECC)
-        assert "double-bit" in (await events.loss()).reason
-
-
-async def test_new_memory_errors_are_a_loss_and_old_ones_are_not(fake: FakeNvml) -> None:
-    fake.gpus(1, ecc=3, events=None)
-    async with sampling(uuid(0)) as events:
-        await events.fresh_reading(uuid(0))
-        fake.set(0, ecc=4)
-        assert "double-bit" in (await events.loss()).reason
-        await events.reading(uuid(0))
-
-
-async def test_an_xid_of_one_mig_instance_spares_the_others(fake: FakeNvml) -> None:
-    fake.gpus(2).mig(0, 0, 1)
-    async with sampling(mig_uuid(0, 0), mig_uuid(0, 1), uuid(1)) as events:
-        await events.reading(uuid(1))
-        fake.event(0, XID, 95, instance=2)
-        assert (await events.loss()).device_id == mig_uuid(0, 1)
-        fake.event(0, XID, 79)
-        assert {(await events.loss()).device_id for _ in range(2)} == {mig_uuid(0, 0), mig_uuid(0, 1)}
-
-
-@pytest.mark.parametrize(
-    "function", ["nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes"]
-)
-async def test_a_driver_without_events_is_still_read(fake: FakeNvml, function: str) -> None:
-    fake.gpus(1).fail(function, NOT_SUPPORTED)
-    async with sampling(uuid(0)) as events:
-        await events.fresh_reading(uuid(0))
-
-
-async def test_events_that_fail_later_do_not_stop_the_readings(fake: FakeNvml) -> None:
-    fake.gpus(1)
-    async with sampling(uuid(0)) as events:
-        await events.reading(uuid(0))
-        fake.fail("nvmlEventSetWait_v2", UNKNOWN)
-        await events.fresh_reading(uuid(0))
-
-
-@pytest.mark.parametrize("lost", [0, 1])
-async def test_a_card_that_answers_nothing_hides_no_event(fake: FakeNvml, lost: int) -> None:
-    """Neither that of another card, nor its own."""
-    fake.gpus(2)
-    async with sampling(uuid(0), uuid(1)) as events:
-        await events.reading(uuid(1))
-        fake.fail("nvmlDeviceGetUUID", GPU_IS_LOST, lost)
-        fake.event(1, XID, 79)
-        assert (await events.loss()).device_id == uuid(1)
-
-
-async def test_an_instance_that_answers_nothing_hides_no_event(fake: FakeNvml) -> None:
-    fake.gpus(1).mig(0, 0, 1)
-    async with sampling(mig_uuid(0, 0), mig_uuid(0, 1)) as events:
-        await events.reading(mig_uuid(0, 1))
-        fake.fail("nvmlDeviceGetUUID", GPU_IS_LOST).fail("nvmlDeviceGetGpuInstanceId", GPU_IS_LOST)
-        fake.event(0, XID, 95, instance=2)
-        assert (await events.loss()).device_id == mig_uuid(0, 1)
-        fake.event(0, XID, 79)
-        assert {(await events.loss()).device_id for _ in range(2)} == {mig_uuid(0, 0), mig_uuid(0, 1)}
-
-
-async def test_events_that_fail_once_are_asked_for_again(fake: FakeNvml) -> None:
-    """A lost card makes the wait for the events of all fail."""
-    fake.gpus(2)
-    async with sampling(uuid(0), uuid(1)) as events:
-        await events.reading(uuid(1))
-        given_up = fake.block("nvmlEventSetFree")
-        fake.fail("nvmlEventSetWait_v2", GPU_IS_LOST)
-        await asyncio.to_thread(given_up.entered)
-        fake.fail("nvmlEventSetWait_v2", None)
-        given_up.release()
-        fake.event(1, XID, 119)
-        assert (await events.loss()).device_id == uuid(1)
 
 
 async def test_a_call_that_blocks_holds_up_nobody_but_the_thread(fake: FakeNvml) -> None:
@@ -377,12 +220,13 @@ async def test_nvml_is_started_anew_when_nothing_answers(fake: FakeNvml) -> None
         await events.reading(uuid(1))
         fake.fail("nvmlInitWithFlags", UNINITIALIZED)
         block = fake.block("nvmlInitWithFlags")
-        for function in ("MemoryInfo", "UtilizationRates", "Temperature", "PowerUsage", "TotalEccErrors"):
+        values = ("MemoryInfo", "UtilizationRates", "Temperature", "PowerUsage", "EnforcedPowerLimit", "FanSpeed")
+        for function in (*values, "TotalEccErrors"):
             fake.fail(f"nvmlDeviceGet{function}", UNINITIALIZED)
         fake.fail("nvmlDeviceGetComputeRunningProcesses_v3", UNINITIALIZED)
         fake.fail("nvmlDeviceGetComputeRunningProcesses_v2", UNINITIALIZED)
         await asyncio.to_thread(block.entered)  # it is being started anew
-        for function in ("MemoryInfo", "UtilizationRates", "Temperature", "PowerUsage"):
+        for function in values:
             fake.fail(f"nvmlDeviceGet{function}", None)
         events.clear()
         block.release()

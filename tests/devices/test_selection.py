@@ -39,6 +39,15 @@ def machine(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     return fake.gpus(3).set(2, name="Tesla T4").mig(1, 0, 1)
 
 
+def test_a_slot_more_than_there_are_cores_keeps_them_busy(machine: FakeNvml) -> None:
+    def slots_and_threads(**settings: object) -> tuple[int, int]:
+        (cpu,) = (device for device in pool(**settings).devices if device.id == "cpu")
+        return cpu.capacity, cpu.threads
+
+    assert slots_and_threads() == (17, 1)
+    assert slots_and_threads(cpu_slots=4) == (4, 4)
+
+
 DEVICE = Device(id="GPU-0", name="Card", lightgbm_type="gpu", capacity=0)
 ALL = [uuid(0), mig_uuid(1, 0), mig_uuid(1, 1), uuid(2)]
 

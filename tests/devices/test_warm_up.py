@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -38,8 +40,13 @@ class Machine:
         self.answers: dict[str, str] = {}
 
     async def resolve(
-        self, wanted: DeviceChoice = "auto", workload: str = "tests.devices.workloads:in_pairs", times: int = 1
+        self,
+        wanted: DeviceChoice = "auto",
+        workload: str = "tests.devices.workloads:in_pairs",
+        requests: Sequence[tuple[Device, ...]] = (),
+        afresh: Collection[str] = (),
     ) -> Selected:
+        """The answer to the last of `requests`, which come at once; without any, to one for all devices."""
         environment = {**os.environ, "TRIALS": json.dumps(self.answers), "TRIALS_LOG": str(self.directory / "trials")}
         with anyio.fail_after(20):
             async with Launcher(
@@ -49,7 +56,8 @@ class Machine:
                 pinned = Gpus(Discovery(devices=(), notes=()), standing=False).environment
                 warm_up = WarmUp(launcher, pinned, workload=workload, log_path=log)
                 asked = (
-                    resolve(warm_up.judge, Selected(self.devices, (Note("a note"),)), wanted) for _ in range(times)
+                    resolve(partial(warm_up.judge, afresh=afresh), Selected(devices, (Note("a note"),)), wanted)
+                    for devices in requests or [self.devices]
                 )
                 *_, found = await asyncio.gather(*asked)
         assert found.notes[0] == Note("a note")
@@ -110,9 +118,21 @@ async def test_without_any_the_processors_are_offered(tmp_path: Path) -> None:
 
 async def test_each_model_is_tried_once_in_a_process_pinned_to_its_first_device(tmp_path: Path) -> None:
     machine = Machine(tmp_path, card(3), card(1), card(2, "Tesla T4"), card(0, "Tesla T4"))
-    found = await machine.resolve(times=2)
+    found = await machine.resolve()
     assert list(types(found)) == ["GPU-3", "GPU-1", "GPU-2", "GPU-0"]
     assert machine.trials() == ["cuda GPU-2", "cuda GPU-3"]
+
+
+async def test_the_first_of_a_model_answers_for_a_twin_and_for_itself_another_time(tmp_path: Path) -> None:
+    machine, first, twin = Machine(tmp_path), card(0), card(1)
+    await machine.resolve(requests=[(first,), (twin,), (first,), (first, twin)])
+    assert machine.trials() == ["cuda GPU-0"]
+
+
+async def test_no_other_trial_answers_for_one_that_is_tried_afresh(tmp_path: Path) -> None:
+    machine, first, twin = Machine(tmp_path), card(0), card(1)
+    await machine.resolve(requests=[(first,), (first, twin)], afresh=(twin.id,))
+    assert machine.trials() == ["cuda GPU-0", "cuda GPU-1"]
 
 
 @pytest.mark.parametrize("wanted", ["cuda", "gpu"])

@@ -119,9 +119,9 @@ def aborts_first(task: Task, directory: Path, report: Report) -> Result:
 
 
 def writes(task: Task, directory: Path, report: Report) -> Result:
-    """Some of the files that training leaves, the same each time."""
+    """Some of the files that training leaves, the same each time and for each symbol."""
     for name in ("model.txt", "labels.csv.gz", "predictions.csv.gz", "feature_importance.csv"):
-        (directory / name).write_text(task.label)
+        (directory / name).write_text(str(task.start))
     return _seen(task)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from gpusched.sample import write_sample
+from tests.devices.fake_nvml import FakeNvml
+from tests.end_to_end.machines import CudaMachine, Machine
 from tests.end_to_end.support import Command
 
 
@@ -26,3 +28,20 @@ def gpusched(sample: Path, tmp_path: Path) -> Command:
     """The command in a directory with the sample."""
     shutil.copytree(sample, tmp_path, dirs_exist_ok=True)
     return Command(tmp_path)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def cuda_machine(tmp_path: Path) -> CudaMachine:
+    return CudaMachine(tmp_path)
+
+
+@pytest.fixture
+def sample_on_gpus(gpusched: Command) -> Command:
+    """The sample where there are two GPUs."""
+    gpusched.environment |= FakeNvml(gpusched.directory).gpus(2).environment
+    return gpusched

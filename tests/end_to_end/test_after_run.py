@@ -38,10 +38,12 @@ def run(gpusched: Command, *arguments: str) -> str:
 
 def test_what_a_run_leaves(gpusched: Command) -> None:
     directory = gpusched.directory / "out"
-    assert run(gpusched, "-o", "out").rstrip().splitlines()[-3:] == [
+    assert run(gpusched, "-o", "out").rstrip().splitlines()[-5:] == [
         f"Results  {directory}",
-        "  gpusched results ./out    gpusched report ./out",
-        "  gpusched windows ./out --status failed    gpusched retry ./out",
+        "  gpusched results ./out",
+        "  gpusched report ./out",
+        "  gpusched windows ./out --status failed",
+        "  gpusched retry ./out",
     ]
     for name in ("out", "./out", str(directory)):
         status = gpusched.json("status", name)
@@ -65,13 +67,42 @@ def test_a_run_is_tried_again(gpusched: Command) -> None:
     lines = (gpusched.directory / "out" / "teacher_runs.json").read_text().splitlines()
     assert {json.loads(line)["status"] for line in lines} == {"success"}
     _, err = gpusched.said("retry", f"out/BAD{LABEL}", code=2)
-    assert "is a window of a run, which is tried again as a whole" in err
+    assert f"BAD{LABEL} has not failed: its status is succeeded\nhint: windows that failed, timed out, " in err
 
 
+@pytest.mark.thorough
+def test_one_window_of_a_run_is_tried_again(gpusched: Command) -> None:
+    (gpusched.directory / "symbols.txt").write_text("GOOD\nBAD\nBAD2\n")
+    run(gpusched, "-o", "out")
+    (gpusched.directory / "BAD").touch()
+    (gpusched.directory / "BAD2").touch()
+    said = gpusched("retry", f"out/BAD{LABEL}", code=1)
+    assert f"succeeded BAD{LABEL} " in said
+    assert "Plan:" not in said
+    counts = gpusched.json("status", "out")["windows"]
+    assert (counts["succeeded"], counts["failed"]) == (2, 1), "the other failure stays as it was"
+    lines = [json.loads(line) for line in (gpusched.directory / "out" / "teacher_runs.json").read_text().splitlines()]
+    assert sorted((line["symbol"], line["outcome"]) for line in lines) == [
+        ("BAD", "succeeded"), ("BAD2", "failed"), ("GOOD", "succeeded"),
+    ]  # fmt: skip
+    ended = gpusched.json("retry", f"out/BAD2{LABEL}")
+    assert ended["windows"] == {
+        "total": 3, "succeeded": 3, "reused": 0, "skipped": 0, "failed": 0, "cancelled": 0,
+    }  # fmt: skip
+    _, err = gpusched.said("retry", f"out/BAD{LABEL}", "--set", "run.timeout_s=5", code=2)
+    assert "run.timeout_s is a limit of a whole run" in err
+    _, err = gpusched.said("retry", "out/NONE", code=4)
+    assert "NONE" in err
+
+
+@pytest.mark.thorough
 def test_a_batch_below_the_output_root_is_found_by_its_name(gpusched: Command) -> None:
     run(gpusched, "--name", "mine")
     assert gpusched.json("status", "mine")["output_dir"] == str(gpusched.directory / "gpusched-runs" / "mine")
     assert gpusched("logs", f"mine/GOOD{LABEL}") == "training GOOD\n"
+    (gpusched.directory / "BAD").touch()
+    assert f"succeeded BAD{LABEL} " in gpusched("retry", f"mine/BAD{LABEL}")
+    assert gpusched.json("retry", "mine")["windows"]["reused"] == 2
 
 
 def test_what_is_no_run_is_said(gpusched: Command) -> None:
@@ -79,5 +110,5 @@ def test_what_is_no_run_is_said(gpusched: Command) -> None:
         _, err = gpusched.said(command, "nosuchdir", code=3)
         assert "nosuchdir is no directory of a run, and no daemon answers at " in err
         _, err = gpusched.said(command, "./nosuchdir", code=4)
-        assert "nosuchdir holds no store of a run" in err
+        assert "there is no directory" in err
     assert "does not name a window" in gpusched.said("show", "out", code=2)[1]

@@ -12,8 +12,8 @@ import pytest
 from gpusched.config import STATE_DIR
 from gpusched.store.store import Store
 from tests.devices.fake_nvml import FakeNvml
+from tests.end_to_end.machines import WINDOWS, Machine, details, service
 from tests.end_to_end.support import Command
-from tests.end_to_end.test_gpus import WINDOWS, Machine, details, service
 
 SLOW_S = 1.0
 
@@ -38,7 +38,10 @@ def ran(machine: Machine) -> Counter[tuple[str, bool]]:
     return Counter((kind, "/timing-" not in where) for kind, _, where in lines)
 
 
-@pytest.mark.parametrize(("faster", "slower", "where"), [("cpu", "cuda", "the CPU"), ("cuda", "cpu", "the GPUs")])
+@pytest.mark.parametrize(
+    ("faster", "slower", "where"),
+    [pytest.param("cpu", "cuda", "the CPU", marks=pytest.mark.thorough), ("cuda", "cpu", "the GPUs")],
+)
 def test_a_run_takes_the_faster_type_for_all_windows_and_says_so(
     machine: Machine, faster: str, slower: str, where: str
 ) -> None:
@@ -62,6 +65,7 @@ def test_a_run_takes_the_faster_type_for_all_windows_and_says_so(
     assert not ran(machine)
 
 
+@pytest.mark.thorough
 def test_a_daemon_stores_the_choice_with_the_batch(machine: Machine) -> None:
     asked = paced(machine, cpu=0.0, cuda=SLOW_S)
     with service(machine, *asked[asked.index("--set") :]):
@@ -84,6 +88,7 @@ def test_a_daemon_stores_the_choice_with_the_batch(machine: Machine) -> None:
         assert (batch.spec.device, batch.choice.device) == ("auto", "cpu")
 
 
+@pytest.mark.thorough
 def test_a_batch_keeps_the_type_of_the_results_that_are_there(machine: Machine) -> None:
     asked = machine.asked("-", **{"run.device": "auto", "run.workload": "tests.devices.reusable:window"})
     machine("run", *asked, "--device", "cuda", "--end", "2022-01-10")
@@ -92,6 +97,7 @@ def test_a_batch_keeps_the_type_of_the_results_that_are_there(machine: Machine) 
     assert {window["device_type"] for window in details(machine.directory / "out")} == {"cuda"}
 
 
+@pytest.mark.thorough
 def test_where_there_is_nothing_to_choose_nothing_is_timed_and_nothing_is_said(machine: Machine) -> None:
     machine.nvml.gpus(0)
     out = machine("run", *paced(machine, cpu=0.0, cuda=0.0))

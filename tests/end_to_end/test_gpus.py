@@ -11,76 +11,21 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from gpusched import artifacts
 from gpusched.client.connection import connect
-from gpusched.config import STATE_DIR
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import DeviceType
 from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 from gpusched.protocol import Delta, DeviceReported, Snapshot
 from gpusched.store.store import Store
-from tests.devices.fake_cuda import DEVICE_UNAVAILABLE, ECC_UNCORRECTABLE, OUT_OF_MEMORY, FakeCuda
-from tests.devices.fake_nvml import GIB, VERSION_MISMATCH, XID, FakeNvml, uuid
+from tests.devices.fake_nvml import GIB, XID, FakeNvml, uuid
+from tests.end_to_end.machines import WINDOWS, CudaMachine, Machine, details, service
 from tests.end_to_end.support import Command, check_sound, hashes, index
 from tests.server.support import Daemon, until
-
-#: 6 symbols × 2 windows
-ASKED = ("symbols.txt", "-o", "out", "--data-root", "data", "--start", "2022-01-01", "--end", "2022-01-20")
-DAYS = ("--window-days", "10")
-WINDOWS = 12
-
-
-class Machine(Command):
-    """The command where there are two GPUs, for windows of 6 symbols."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.nvml = FakeNvml(directory).gpus(2)
-        # by the environment, since a batch cannot ask a daemon for other slots
-        self.environment |= self.nvml.environment | {"GPUSCHED_DEVICES_SLOTS": "1"}
-        self.environment.pop("CUDA_VISIBLE_DEVICES", None)
-        (directory / "data").mkdir()
-        (directory / "symbols.txt").write_text("".join(f"S{number}\n" for number in range(6)))
-
-    def asked(self, workload: str, **settings: object) -> list[str]:
-        settings = {
-            "run.workload": f"tests.devices.workloads:{workload}",
-            "run.device": "cuda",
-        } | settings
-        return [*ASKED, *DAYS, *(text for key, value in settings.items() for text in ("--set", f"{key}={value}"))]
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
-
-
-def details(output: Path) -> list[dict[str, Any]]:
-    """The view of each window, with the device that it was given."""
-    found = []
-    for line in index(output):
-        metadata = artifacts.read_metadata(Path(line["artifacts_path"]))
-        assert metadata is not None
-        found.append(
-            metadata.details
-            | {"device": metadata.device, "device_type": metadata.device_type, "device_seen": metadata.device_seen}
-        )
-    return found
-
-
-def failures(output: Path) -> set[tuple[str, str]]:
-    """The kinds and messages of failure of all attempts."""
-    with Store.open(output / STATE_DIR / "state.db") as store:
-        keys = [row.key for batch in store.batches() for row in store.windows(batch.id)]
-        ended = (attempt for key in keys for attempt in store.attempts(key))
-        return {(attempt.ending, attempt.message) for attempt in ended if attempt.ending and attempt.message}
 
 
 def test_every_window_sees_its_device_and_no_other(cuda_machine: CudaMachine) -> None:
@@ -114,19 +59,6 @@ def test_every_window_sees_its_device_and_no_other(cuda_machine: CudaMachine) ->
     assert Counter(window["device"] for window in seen) == {uuid(0): WINDOWS // 2, uuid(1): WINDOWS // 2}
 
 
-@contextlib.contextmanager
-def service(machine: Machine, *settings: str) -> Iterator[Path]:
-    """A daemon on the machine, for its commands; the socket."""
-    socket, state = machine.directory / "s", machine.directory / "state"
-    daemon = Daemon(machine.directory / "notices")
-    machine.environment |= {"GPUSCHED_SOCKET": str(socket), "STATE_DIRECTORY": str(state)}
-    machine.environment["NOTIFY_SOCKET"] = daemon.listen()
-    with daemon.notices, machine.start("daemon", *settings) as process, contextlib.ExitStack() as stack:
-        stack.callback(process.terminate)
-        daemon.wait_for_notice("READY=1")
-        yield socket
-
-
 def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machine) -> None:
     asked = machine.asked("until_told", **{"run.max_attempts": 1})
     held = machine.directory / "data" / f"held-{uuid(1)}"
@@ -152,18 +84,35 @@ def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machi
         assert {window["device"] for window in details(machine.directory / "again")} == {uuid(1)}
 
 
+#: what `devices` says of it in a pipe; the processes of others are known outside of containers only
+AT_WORK = {
+    "device": uuid(1),
+    "name": "NVIDIA RTX 6000 Ada Generation",
+    "health": "open",
+    "slots": "1/1",
+    "use": "57%",
+    "used": "28672M",
+    "free": "20480M",
+    "reserved": "3072M",
+    "memory": "49152M",
+    "temp": "61",
+    "watt": "212",
+    "reason": "",
+}
+LEARNED = Estimate(
+    workload="tests.devices.workloads:until_told",
+    device_type="cuda",
+    bucket=0,
+    count=1,
+    memory_count=1,
+    memory_max=3 * GIB,
+)
+
+
 def test_what_the_service_tells_of_a_device_at_work(machine: Machine) -> None:
     asked = machine.asked("until_told")
-    learned = Estimate(
-        workload="tests.devices.workloads:until_told",
-        device_type="cuda",
-        bucket=0,
-        count=1,
-        memory_count=1,
-        memory_max=3 * GIB,
-    )
     with Store.open(machine.directory / "state" / "state.db") as store:
-        store.learn([learned])
+        store.record((), [LEARNED])
     held = machine.directory / "data" / f"held-{uuid(1)}"
     os.mkfifo(held)
     foreign = 2 * GIB if in_initial_pid_namespace() else None
@@ -197,28 +146,14 @@ def test_what_the_service_tells_of_a_device_at_work(machine: Machine) -> None:
     assert (reading["utilisation"], reading["temperature_c"], reading["power_w"]) == (0.57, 61, 212)
     (running,) = told["running"]
     assert running["window"] == "mine/S0_2022-01-11_to_2022-01-20"
-    assert row == {
-        "device": uuid(1),
-        "name": "NVIDIA RTX 6000 Ada Generation",
-        "health": "open",
-        "slots": "1/1",
-        "use": "57%",
-        "used": "28672M",
-        "free": "20480M",
-        "reserved": "3072M",
-        "foreign": "" if foreign is None else "2048M",
-        "memory": "49152M",
-        "temp": "61",
-        "watt": "212",
-        "reason": "",
-        "running": running["window"],
-    }
+    assert row == AT_WORK | {"foreign": "" if foreign is None else "2048M", "running": running["window"]}
     # and it is kept for the batch's report
     with Store.open(machine.directory / "state" / "state.db") as store:
         # a mean with readings before the change
         assert any(one.utilisation for one in store.history("mine") if one.device_id == uuid(1))
 
 
+@pytest.mark.thorough
 def test_the_service_refuses_a_device_type_that_its_gpus_do_not_have(machine: Machine, tmp_path: Path) -> None:
     asked = machine.asked("until_told")
     machine.environment |= {"GPUSCHED_SOCKET": str(tmp_path / "s"), "STATE_DIRECTORY": str(tmp_path / "state")}
@@ -265,222 +200,7 @@ def test_the_service_is_ready_while_it_tries_and_a_batch_waits_for_that(machine:
     assert {window["device_type"] for window in details(machine.directory / "out")} == {"cuda"}
 
 
-def test_a_window_that_gets_another_device_fails_and_closes_the_one_it_was_promised(cuda_machine: CudaMachine) -> None:
-    cuda_machine.environment["FAKE_CUDA_MISTAKES"] = uuid(1)  # the warm-up tries GPU 0, which is of the same model
-    ended = cuda_machine.json("run", *cuda_machine.asked("until_told", **{"run.max_attempts": 1}))
-    assert ended["windows"]["succeeded"] == WINDOWS
-    assert {window["device"] for window in details(cuda_machine.directory / "out")} == {uuid(0)}
-    # the first one on GPU 1 found out
-    assert sorted(line["attempts"] for line in index(cuda_machine.directory / "out")) == [1] * (WINDOWS - 1) + [2]
-
-
-def test_a_warm_up_that_gets_no_device_rules_out_the_model(cuda_machine: CudaMachine) -> None:
-    cuda_machine.environment["FAKE_CUDA_SHOWS"] = ""
-    out = cuda_machine("run", *cuda_machine.asked("until_told", **{"run.device": "mixed"}))
-    assert "cuda does not work (CudaError: no CUDA-capable device is detected: cuInit returned" in " ".join(out.split())
-    assert {window["device"] for window in details(cuda_machine.directory / "out")} == {"cpu"}
-
-
-def test_a_gpu_whose_memory_is_full_at_the_start_is_told_with_the_drivers_reason(cuda_machine: CudaMachine) -> None:
-    cuda_machine.cuda.fail("cuDevicePrimaryCtxRetain", OUT_OF_MEMORY)
-    cuda_machine.environment["TRIALS"] = json.dumps({"cuda": "crash", "gpu": "No OpenCL device found"})
-    out = " ".join(cuda_machine("run", *cuda_machine.asked("until_told", **{"run.device": "mixed"})).split())
-    assert "cuda does not work (CudaError: out of memory: cuDevicePrimaryCtxRetain returned" in out
-    assert "signal" not in out
-    assert {window["device"] for window in details(cuda_machine.directory / "out")} == {"cpu"}
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "times", "words"),
-    [
-        (OUT_OF_MEMORY, "device_memory", 3, "out of memory"),
-        (DEVICE_UNAVAILABLE, "device_lost", None, "CUDA-capable device(s) is/are busy or unavailable"),
-        (ECC_UNCORRECTABLE, "device_lost", None, "uncorrectable ECC error encountered"),
-    ],
-)
-def test_a_context_that_is_refused_costs_no_attempt(
-    cuda_machine: CudaMachine, error: int, kind: str, times: int | None, words: str
-) -> None:
-    """By the second GPU, whose model works on the first."""
-    cuda_machine.cuda.fail("cuDevicePrimaryCtxRetain", error, uuid(1), times=times)
-    asked = cuda_machine.asked("until_told", **{"run.max_attempts": 1, "run.breaker_failures": 1, "run.backoff_s": 0})
-    assert cuda_machine.json("run", *asked)["windows"]["succeeded"] == WINDOWS
-    ended = {(ending, message.partition(": cu")[0]) for ending, message in failures(cuda_machine.directory / "out")}
-    assert ended == {(kind, f"CudaError: {words}")}
-    if kind == "device_lost":
-        assert {window["device"] for window in details(cuda_machine.directory / "out")} == {uuid(0)}
-
-
-@pytest.mark.parametrize(
-    ("words", "kind"),
-    [("out of memory", "device_memory"), ("an illegal memory access was encountered", "crashed")],
-)
-def test_what_lightgbm_said_before_it_died_decides(machine: Machine, words: str, kind: str) -> None:
-    machine.environment["FAILURE"] = words
-    asked = machine.asked(
-        "aborts_first", **{"run.max_attempts": 1 if kind == "device_memory" else 2, "run.backoff_s": 0}
-    )
-    assert machine.json("run", *asked)["windows"]["succeeded"] == WINDOWS
-    assert failures(machine.directory / "out") == {(kind, f"the process crashed (SIGABRT): [CUDA] {words}")}
-
-
-class CudaMachine(Machine):
-    """With a CUDA driver."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.cuda = FakeCuda(directory)
-        libraries = [self.environment["LD_LIBRARY_PATH"], self.cuda.environment["LD_LIBRARY_PATH"]]
-        self.environment |= self.cuda.environment | {"LD_LIBRARY_PATH": ":".join(libraries)}
-
-
-@pytest.fixture
-def cuda_machine(tmp_path: Path) -> CudaMachine:
-    return CudaMachine(tmp_path)
-
-
-def test_windows_of_a_lost_device_go_elsewhere_and_lose_no_attempt(machine: Machine) -> None:
-    held = machine.directory / "data" / f"held-{uuid(1)}"
-    os.mkfifo(held)
-    asked = machine.asked("until_told", **{"run.max_attempts": 1})
-    # the FIFO opens when a window on GPU 1 has opened its other end
-    with machine.start("run", *asked, "--json") as process, held.open("w"):
-        machine.nvml.event(1, XID, 79)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert json.loads(out)["windows"]["succeeded"] == WINDOWS
-    assert {window["device"] for window in details(machine.directory / "out")} == {uuid(0)}
-    assert sorted(line["attempts"] for line in index(machine.directory / "out")) == [1] * (WINDOWS - 1) + [2]
-
-
-def test_windows_of_a_vanished_device_go_elsewhere_and_lose_no_attempt(machine: Machine) -> None:
-    held = machine.directory / "data" / f"held-{uuid(1)}"
-    os.mkfifo(held)
-    asked = machine.asked("until_told", **{"run.max_attempts": 1})
-    with machine.start("run", *asked) as process, held.open("w"):
-        machine.nvml.write(count=1)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "Device GPU-00000001 is gone: it is not there any more" in " ".join(out.split())
-    assert {window["device"] for window in details(machine.directory / "out")} == {uuid(0)}
-    assert sorted(line["attempts"] for line in index(machine.directory / "out")) == [1] * (WINDOWS - 1) + [2]
-
-
-def test_out_of_memory_is_tried_again_at_no_cost(machine: Machine) -> None:
-    machine.environment["FAILURE"] = "Memory Object Allocation Failure"
-    ended = machine.json("run", *machine.asked("fails_first", **{"run.max_attempts": 1}))
-    assert ended["windows"]["succeeded"] == WINDOWS
-    assert {line["attempts"] for line in index(machine.directory / "out")} == {2}
-    assert {window["device"] for window in details(machine.directory / "out")} <= {uuid(0), uuid(1)}
-
-
-def test_a_run_whose_last_gpu_is_lost_ends_and_says_so(machine: Machine) -> None:
-    machine.nvml.gpus(1)
-    held = machine.directory / "data" / f"held-{uuid(0)}"
-    os.mkfifo(held)
-    with machine.start("run", *machine.asked("until_told")) as process, held.open("w"):
-        machine.nvml.event(0, XID, 79)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
-    assert "no device is left that could run it" in out
-    assert "the GPU has fallen off the bus" in " ".join(out.split())
-    # once it is there again, the same command does the rest
-    machine.nvml.write(**{"event 1": None})
-    held.unlink()
-    assert machine.json("run", *machine.asked("until_told"))["windows"]["succeeded"] == WINDOWS
-
-
-def test_a_run_waits_for_the_memory_of_others_and_says_so(machine: Machine) -> None:
-    for gpu in (0, 1):
-        machine.nvml.set(gpu, memory_free=100 << 20)
-    with machine.start("run", *machine.asked("until_told"), "--json") as process:
-        assert process.stderr is not None
-        told = process.stderr.readline()
-        machine.nvml.set(1, memory_free=40 << 30)
-        out, _ = process.communicate(timeout=60)
-    full = f"{uuid(0)} has 100 MiB free, {uuid(1)} has 100 MiB free"
-    assert told == f"Waiting for memory that other processes use: {full}\n"
-    assert json.loads(out)["windows"]["succeeded"] == WINDOWS
-    assert {window["device"] for window in details(machine.directory / "out")} == {uuid(1)}
-
-
-def test_the_mask_and_the_configuration_say_which(machine: Machine) -> None:
-    machine.nvml.gpus(4)
-    machine.environment["CUDA_VISIBLE_DEVICES"] = "1,2,3"
-    machine("run", *machine.asked("until_told", **{"devices.exclude": '["03:00.0"]'}))
-    # nothing keeps the one device from all the work while the other starts
-    assert {window["device"] for window in details(machine.directory / "out")} <= {uuid(1), uuid(3)}
-
-
-def test_a_gpu_on_which_nothing_trains_is_told_and_the_processors_work(machine: Machine) -> None:
-    machine.environment["TRIALS"] = json.dumps({"cuda": "too old", "gpu": "No OpenCL device found"})
-    out = machine("run", *machine.asked("until_told", **{"run.device": "mixed"}))
-    assert "is not used: cuda does not work (too old), gpu does not work (No OpenCL device found)" in " ".join(
-        out.split()
-    )
-    assert {window["device"] for window in details(machine.directory / "out")} == {"cpu"}
-    for command in ("plan", "run"):
-        for device in ("gpu", "cuda"):
-            _, err = machine.said(command, *machine.asked("until_told"), "--device", device, code=4)
-            assert f"no {device} device can be used here" in err
-
-
-@pytest.mark.parametrize("device_type", ["cuda", "gpu"])
-def test_a_device_type_that_trains_can_be_asked_for(machine: Machine, device_type: str) -> None:
-    asked = (*machine.asked("until_told"), "--device", device_type)
-    assert machine.json("plan", *asked)["totals"]["train"] == WINDOWS
-    assert machine.json("run", *asked)["windows"]["succeeded"] == WINDOWS
-    assert {window["device_type"] for window in details(machine.directory / "out")} == {device_type}
-
-
-@pytest.mark.parametrize("command", ["plan", "run"])
-def test_without_a_gpu_and_without_a_fallback_the_reason_is_the_error(machine: Machine, command: str) -> None:
-    machine.nvml.fail("nvmlInitWithFlags", VERSION_MISMATCH)
-    asked = (command, *machine.asked("until_told", **{"run.device": "auto"}))
-    out, err = machine.said(*asked, "--set", "devices.fallback=none", code=4)
-    assert "no GPU device can be used here: the NVIDIA driver's library and kernel module are of different" in err
-    assert "succeeded" not in out
-    assert not (machine.directory / "out" / "teacher_runs.json").exists()
-    # and with the fallback it is a note
-    out, err = machine.said(*asked)
-    assert "library and kernel module are of different versions" in " ".join((out + err).split())
-
-
-def test_processors_and_gpus_work_together_in_a_mixed_batch(machine: Machine) -> None:
-    machine.nvml.gpus(1)
-    held = machine.directory / "data" / f"held-{uuid(0)}"
-    os.mkfifo(held)
-    with machine.start(
-        "run", *machine.asked("until_told", **{"devices.cpu_slots": 1, "run.device": "mixed"})
-    ) as process:
-        assert process.stdout is not None
-        # the FIFO opens when the GPU is at work, and its window ends when the processors have done all the others
-        with held.open("w"):
-            for line in process.stdout:
-                if line.startswith(f"[{WINDOWS - 1}/{WINDOWS}]"):
-                    break
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, (out, err)
-    used = Counter((window["device"], window["device_type"]) for window in details(machine.directory / "out"))
-    assert used == {(uuid(0), "cuda"): 1, ("cpu", "cpu"): WINDOWS - 1}
-
-
-def test_a_plan_for_both_expects_what_windows_took_on_the_gpus(machine: Machine) -> None:
-    asked = machine.asked("until_told", **{"devices.cpu_slots": 1, "run.device": "mixed"})
-    machine("run", *asked)
-    with Store.open(machine.directory / "out" / STATE_DIR / "state.db") as store:
-        row = store.learned()[0]
-        seen: dict[DeviceType, float] = {"cpu": 100.0, "cuda": 1.0}
-        store.learn(
-            msgspec.structs.replace(row, device_type=device_type, seconds_mean=seconds)
-            for device_type, seconds in seen.items()
-        )
-    # three slots, four windows each
-    for line in index(machine.directory / "out"):
-        shutil.rmtree(line["artifacts_path"])
-    assert machine.json("plan", *asked)["estimated_seconds"] == 4.0
-
-
+@pytest.mark.thorough
 def test_the_daemon_says_which_gpus_it_does_not_use(machine: Machine) -> None:
     """Its LightGBM has no CUDA, and there is no OpenCL driver here."""
     daemon = Daemon(machine.directory / "daemon")
@@ -603,10 +323,3 @@ def test_a_cuda_build_makes_pypis_models_on_the_processors(gpusched: Command) ->
     models = hashes(gpusched.directory / "pypi")
     assert len(models) == 4 * ended["windows"]["succeeded"] > 700
     assert hashes(gpusched.directory / "cuda") == models
-
-
-@pytest.fixture
-def sample_on_gpus(gpusched: Command) -> Command:
-    """The sample where there are two GPUs."""
-    gpusched.environment |= FakeNvml(gpusched.directory).gpus(2).environment
-    return gpusched

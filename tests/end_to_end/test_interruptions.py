@@ -37,7 +37,7 @@ def finished_lines(process: subprocess.Popen[str]) -> Iterator[str]:
     return (line for line in process.stdout if line.startswith("["))
 
 
-@pytest.mark.parametrize("kills", [(1, 5, 9), (2, 12)])
+@pytest.mark.parametrize("kills", [(1, 9), pytest.param((2, 5, 12), marks=pytest.mark.thorough)])
 def test_nothing_is_lost_or_trained_twice_when_a_run_is_killed(gpusched: Command, kills: tuple[int, ...]) -> None:
     gpusched("run", "symbols.txt", "-o", "undisturbed")
     for count in kills:
@@ -81,6 +81,7 @@ def test_one_interrupt_lets_the_running_windows_finish(gpusched: Command, fifo: 
     assert (ended["windows"]["reused"], ended["windows"]["succeeded"]) == (3, 3)
 
 
+@pytest.mark.thorough
 def test_two_interrupts_stop_them(gpusched: Command, fifo: Path) -> None:
     process = _start_waiting(gpusched, fifo)
     process.send_signal(signal.SIGINT)

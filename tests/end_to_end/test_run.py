@@ -19,6 +19,7 @@ from tests.end_to_end.support import REPRODUCIBLE, Command, check_sound, hashes,
 WINDOWS = 24
 
 
+@pytest.mark.thorough
 def test_36_symbols_and_3_years_are_252_windows_of_which_36_are_too_short(tmp_path: Path) -> None:
     write_batch(tmp_path)
     gpusched = Command(tmp_path)
@@ -61,7 +62,7 @@ def test_a_second_run_reuses_everything_and_another_configuration_nothing(gpusch
     assert hashes(gpusched.directory / "out") == before
     assert all(line["status"] == "success" and line["reused"] for line in index(gpusched.directory / "out"))
 
-    other = gpusched.json("run", "symbols.txt", "-o", "out", "--set", "lightgbm.num_leaves=7")
+    other = gpusched.json("run", "symbols.txt", "-o", "out", "--set", "lightgbm.num_leaves=7", "--replace")
     assert other["windows"]["succeeded"] == WINDOWS
     check_sound(gpusched.directory / "out", WINDOWS)
     metadata = json.loads(next((gpusched.directory / "out").glob("*/metadata.json")).read_text())
@@ -149,8 +150,8 @@ def test_a_model_is_the_same_bytes_however_it_was_trained(gpusched: Command) -> 
 @pytest.mark.parametrize(
     ("workload", "kind", "code", "allowed"),
     [
-        ("segfaults", "crashed", 1, 0),
-        ("exits_at_once", "exited", 1, 0),
+        pytest.param("segfaults", "crashed", 1, 0, marks=pytest.mark.thorough),
+        pytest.param("exits_at_once", "exited", 1, 0, marks=pytest.mark.thorough),
         ("bad_data", "bad_data", 5, 5),  # nothing to train, however many failures are allowed
     ],
 )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.support import Command, check_sound
 
 LABEL = "IBM_2006-01-01_to_2006-05-02"
 #: one symbol, three windows
 ASKED = ("one.txt", "-o", "out", "--end", "2006-12-31")
-OTHER = (*ASKED, "--horizon", "5")
+OTHER = (*ASKED, "--horizon", "5", "--replace")
 
 
+@pytest.mark.thorough
 def test_results_moved_to_a_bigger_disk_and_linked_back(gpusched: Command) -> None:
     """As somebody did it: the next run with another horizon emptied the disk that they had been moved to."""
     out, bigger = gpusched.directory / "out", gpusched.directory / "bigger"
@@ -40,6 +43,7 @@ def test_results_moved_to_a_bigger_disk_and_linked_back(gpusched: Command) -> No
     check_sound(out, 3)
 
 
+@pytest.mark.thorough
 def test_results_of_other_parameters_are_replaced_and_that_is_said_before(gpusched: Command) -> None:
     (gpusched.directory / "one.txt").write_text("IBM\n")
     gpusched("run", *ASKED)

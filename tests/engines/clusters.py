@@ -1,4 +1,7 @@
-"""A Ray cluster of one node on this machine, for the slow tests."""
+"""Clusters on this machine: a Ray head, for the slow tests, and nodes without Ray, for all others.
+
+The latter have a bridge of their own (`loopback`), which is called in the place of the cluster's interpreter.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from gpusched.config import Engine
 
 #: seconds in which a head must be there: it takes 10 on a machine that does nothing else
 START_S = 120.0
@@ -53,3 +58,11 @@ def head(directory: Path) -> Iterator[str]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def loopback(directory: Path, *hosts: str) -> Engine:
+    """The settings of an engine whose nodes are processes of this machine, without Ray and without shared files."""
+    interpreter = directory / "interpreter"
+    interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.engines.loopback "$4" "$5" "$6"\n')
+    interpreter.chmod(0o755)
+    return Engine(kind="ray", address=",".join(hosts), python=str(interpreter), scratch=str(directory / "scratch"))

@@ -1,5 +1,5 @@
-"""The contract of an engine: the same tests for this machine, for a Ray cluster that is started here (slow), and for
-the engine of the benchmarks, which has no processes.
+"""The contract of an engine: the same tests for this machine, for nodes without Ray, for a Ray cluster that is started
+here (slow), with shared files and without, and for the engine of the benchmarks, which has no processes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import msgspec
 import pytest
 
 from benchmarks.instant import ENDLESS, NOWHERE, InstantEngine
+from gpusched import artifacts
 from gpusched import config as config_module
 from gpusched.config import Cache, Config, Run
 from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
 from gpusched.devices.kind import Discovery
 from gpusched.devices.processors import cpu_device
-from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable
+from gpusched.engines.attendance import Awaited
+from gpusched.engines.engine import End, Engine, Launched, Verdict, WorkloadNotLoadable, launched
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray.engine import RayEngine
 from gpusched.worker.messages import PipeMessage, Progress, SurveyedWindow, SurveyJob, SymbolWindows
-from tests.engines.clusters import needs_ray
-from tests.engines.workloads import FINGERPRINT
+from tests.engines.clusters import loopback, needs_ray
+from tests.engines.workloads import FINGERPRINT, LARGE, LARGE_BYTES
 
 WORKLOAD = "tests.engines.workloads:train"
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)
@@ -50,16 +52,22 @@ class Bench:
         )
         self.batch = Batch(id="b", digest="", output_dir=str(directory / "output"), submitted_at=0.0, spec=spec)
         self.messages: list[PipeMessage] = []
+        #: by symbol, where a survey has looked
+        self.plans: dict[str, PlannedWindow] = {}
         self._more = anyio.Event()
 
     def hear(self, message: PipeMessage) -> None:
         self.messages.append(message)
         self._more.set()
 
-    async def launch(self, symbol: str) -> Launched:
-        window, found = planned(symbol), self.engine.machines[0]
+    def workload(self, name: str) -> None:
+        spec = msgspec.structs.replace(self.batch.spec, workload=name)
+        self.batch = msgspec.structs.replace(self.batch, spec=spec)
+
+    async def launch(self, symbol: str) -> Awaited[Launched, End]:
+        window, found = self.plans.get(symbol, planned(symbol)), self.engine.machines[0]
         cpu = cpu_device(found.machine, 2)
-        return await self.engine.launch(self.batch, window, cpu, log=f"b/{window.window.label}.1.log")
+        return await launched(self.engine, self.batch, window, cpu, log=f"b/{window.window.label}.1.log")
 
     async def train(self, symbol: str) -> End:
         return await (await self.launch(symbol)).wait(self.hear)
@@ -97,7 +105,10 @@ def planned(symbol: str) -> PlannedWindow:
     return PlannedWindow(window=Window(symbol, START, END), usable_rows=100, fingerprint=FINGERPRINT)
 
 
-@pytest.fixture(params=["local", "instant", pytest.param("ray", marks=needs_ray)])
+RAY = [pytest.param(name, marks=needs_ray) for name in ("ray", "ray with shared files")]
+
+
+@pytest.fixture(params=["local", "instant", "nodes", *RAY])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     found = Discovery(devices=CARDS, notes=())
     async with contextlib.AsyncExitStack() as stack:
@@ -109,9 +120,16 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         match request.param:
             case "local":
                 engine = await stack.enter_async_context(LocalEngine(config, tmp_path / "state", found, mark="c"))
-            case "ray":
-                address = request.getfixturevalue("cluster")
-                config = msgspec.structs.replace(config, engine=config_module.Engine(address=address))
+            case "nodes":
+                config = msgspec.structs.replace(config, engine=loopback(tmp_path, "n1"))
+                engine = await stack.enter_async_context(RayEngine(config, tmp_path / "state"))
+            case "ray" | "ray with shared files":
+                there = config_module.Engine(
+                    address=request.getfixturevalue("cluster"),
+                    shared_root=request.param != "ray",
+                    scratch=str(tmp_path / "scratch"),
+                )
+                config = msgspec.structs.replace(config, engine=there)
                 engine = await stack.enter_async_context(RayEngine(config, tmp_path / "state"))
             case _:
                 engine = InstantEngine(found)
@@ -142,6 +160,18 @@ async def test_a_result_is_verified_after_its_window_has_ended(bench: Bench) -> 
     await bench.train("A")
     assert bench.engine.verify(bench.batch, surveyed) == bench.messages[-1]
     assert bench.engine.verify(bench.batch, other) is None
+
+
+async def test_all_of_a_result_is_in_its_place(bench: Bench) -> None:
+    if isinstance(bench.engine, InstantEngine):
+        return  # it commits nothing
+    await bench.train(LARGE)
+    result = bench.messages[-1]
+    assert isinstance(result, WindowResult)
+    assert result.fingerprint is not None
+    metadata = artifacts.verify(Path(result.artifacts_path), {result.fingerprint})
+    assert metadata is not None
+    assert metadata.files["more/rows.bin"].bytes == LARGE_BYTES
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])

@@ -9,6 +9,9 @@ from benchmarks.instant import ENDLESS
 from gpusched.workload import Report, Result, SurveyTask, Task, WindowSurvey
 
 FINGERPRINT = "f" * 64
+FAILING, LARGE = "FAILING", "LARGE"
+#: more than travels with the end of a window
+LARGE_BYTES = (9 << 20) + 1
 
 
 def survey(task: SurveyTask) -> list[WindowSurvey]:
@@ -24,5 +27,13 @@ def train(task: Task, directory: Path, report: Report) -> Result:
         report("waiting")
         while True:
             signal.pause()
+    if task.symbol == FAILING:
+        raise OSError("it fails")
     (directory / "model.txt").write_text("a model")
+    if task.symbol == LARGE:
+        (directory / "more").mkdir()
+        (directory / "more" / "rows.bin").write_bytes(bytes(LARGE_BYTES))
+    bars = Path(task.data_root, task.symbol, "bars.csv")
+    if bars.exists():
+        (directory / "bars.csv").write_bytes(bars.read_bytes())
     return Result(metrics={}, sample_counts={}, metadata={}, phases={}, fingerprint=FINGERPRINT)

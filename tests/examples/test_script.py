@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,31 +10,31 @@ import pytest
 
 from gpusched.sample import write_sample
 from tests.end_to_end.support import REPOSITORY, Command, index
+from tests.examples.test_windows import commands
 
 pytestmark = pytest.mark.slow
 
-DATES = ("--start", "2006-01-01", "--end", "2006-12-31", "--window-days", "122")
-WORDS = "--symbol {symbol} --start {start} --end {end} --output-dir {output_dir} --threads {threads}"
+PRELOAD = ("--set", 'command.preload=["pandas", "lightgbm"]')
 
 
 def test_a_script_is_run_for_each_window_as_it_is(tmp_path: Path) -> None:
-    write_sample(tmp_path)
-    (tmp_path / "symbols.txt").write_text("IBM\nFB\n")
-    gpusched, script = Command(tmp_path), REPOSITORY / "examples" / "script" / "train_teacher.py"
-    request = (
-        *("run", "symbols.txt", "--data-root", "data", *DATES, "-o", "teachers"),
-        *("--set", 'command.preload=["pandas", "lightgbm"]', "--command", f"{sys.executable} {script} {WORDS}"),
-    )
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    demo = tmp_path / "gpusched-demo"
+    write_sample(demo)
+    (demo / "symbols.txt").write_text("IBM\nFB\n")
+    gpusched, (request,) = Command(demo), commands("script")
+    gpusched.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     said = gpusched.json(*request)
     assert said["windows"] == {"total": 6, "succeeded": 3, "reused": 0, "skipped": 3, "failed": 0, "cancelled": 0}
-    lines = {line["window_label"]: line for line in index(tmp_path / "teachers")}
+    lines = {line["window_label"]: line for line in index(demo / "teachers")}
     trained = lines["IBM_2006-01-01_to_2006-05-02"]
     assert 0 <= trained["metrics"]["validation"]["auc"] <= 1
     assert lines["FB_2006-01-01_to_2006-05-02"]["skip_reason"] == "only 0 bars of FB"
     directory = Path(trained["artifacts_path"])
     assert {"model.txt", "labels.csv", "metrics.json", "metadata.json"} == {path.name for path in directory.iterdir()}
 
-    (tmp_path / "data" / "IBM.csv").touch()
-    again = gpusched.json(*request)
+    (demo / "data" / "IBM.csv").touch()
+    warm = (*request[:-2], *PRELOAD, *request[-2:])
+    again = gpusched.json(*warm, "--replace")
     assert (again["windows"]["succeeded"], again["windows"]["reused"]) == (3, 0)
-    assert gpusched.json(*request)["windows"]["reused"] == 3
+    assert gpusched.json(*warm)["windows"]["reused"] == 3

@@ -40,15 +40,29 @@ def test_a_sweep_of_500_points(tmp_path: Path) -> None:
     assert frame.groupby("lightgbm.num_leaves").validation_auc.count().tolist() == [100] * 5
 
 
-def test_walk_forward(tmp_path: Path) -> None:
-    write_sample(tmp_path)
-    (tmp_path / "symbols.txt").write_text("IBM\nFB\n")
-    client, (plan, run) = Command(tmp_path), commands("walk_forward")
-    drawn, _ = client.said(*plan)
-    assert drawn.count("▒") > 24
-    said = client.json(*run, "--json")
-    assert said["windows"] | {"total": 50, "succeeded": 25, "skipped": 25} == said["windows"]
-    frame = gpusched.load_results(tmp_path / "forward")
-    trained = frame[frame.status == "success"]
+def test_walk_forward_with_students_after_the_teachers(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    demo = tmp_path / "gpusched-demo"
+    write_sample(demo)
+    (demo / "symbols.txt").write_text("IBM\nFB\n")
+    with Daemon(tmp_path / "daemon") as daemon:
+        client = Command(demo)
+        client.environment["GPUSCHED_SOCKET"] = str(daemon.socket)
+        plan, teachers, students, results = (words for words in commands("walk_forward") if words[0] != "daemon")
+        drawn, _ = client.said(*plan)
+        assert drawn.count("▒") > 24
+        client(*teachers)
+        said = client.json(*students)
+        assert said["windows"] | {"total": 12, "succeeded": 6, "skipped": 6} == said["windows"]
+        assert client.json("status", "teachers")["finished_at"] < said["finished_at"]
+        by_symbol = client.json(*results)
+        assert [(row["symbol"], row["windows"]) for row in by_symbol["values"]] == [("FB", 0), ("IBM", 5)], (
+            "one has one class"
+        )
+    frame = gpusched.load_results(demo / "teachers")
+    trained = frame[frame.outcome == "succeeded"]
     assert trained["split.validation_days"].unique().tolist() == [30]
     assert trained.validation_rows.max() <= 23, "a month of trading days at most"
+    taught = gpusched.load_results(demo / "students")
+    assert taught.validation_teachers_auc.notna().sum() >= 5
+    assert len(taught) == 12

@@ -27,3 +27,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         assert shared.stop() == 0, shared.log.read_text()
     assert "Traceback" not in shared.log.read_text()
     assert not shared.processes()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A batch name of the test's own."""
+    return str(request.node.name).translate(str.maketrans("[]", "--"))[:80].rstrip("-")

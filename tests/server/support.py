@@ -247,3 +247,8 @@ def finished(daemon: Daemon, batch_id: str) -> BatchStatus:
             )
     with daemon.connect() as connection:
         return connection.batch(batch_id).batch
+
+
+def label(symbol: str, number: int = 0) -> str:
+    start = dt.date(2022, 1, 1) + dt.timedelta(days=10 * number)
+    return f"{symbol}_{start}_to_{start + dt.timedelta(days=9)}"

@@ -10,6 +10,8 @@ import os
 import random
 import select
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,15 +67,15 @@ def chaos(daemon: Daemon, *, rounds: int, batches: int, windows: int, seed: int)
     dice = random.Random(seed)
     submitter = Submitter(daemon, batches, windows)
     hits = 0
-    daemon.start()
+    start_s = timed(daemon.start)
     submitter.start()
     for _ in range(rounds):
-        # A moment, not a wait for anything: the daemon's death comes at random here.
-        select.select([], [], [], dice.uniform(0.0, 0.25))
+        # A moment, not a wait for anything: the daemon's death comes at random here, but later on a slower machine.
+        select.select([], [], [], dice.uniform(0.0, start_s))
         hits += len(daemon.processes()) > 2
         daemon.kill()
         all_gone(daemon)
-        daemon.start()
+        start_s = timed(daemon.start)
     submitter.join()
     assert submitter.accepted == [f"batch-{number}" for number in range(batches)]
     for name in submitter.accepted:
@@ -86,6 +88,13 @@ def chaos(daemon: Daemon, *, rounds: int, batches: int, windows: int, seed: int)
     assert daemon.stop() == 0
     all_gone(daemon)
     return hits
+
+
+def timed(function: Callable[[], object]) -> float:
+    """The seconds that a call takes."""
+    began = time.monotonic()
+    function()
+    return time.monotonic() - began
 
 
 def all_gone(daemon: Daemon) -> None:

@@ -59,7 +59,7 @@ def test_is_told_of_batches_that_finish_and_are_held(daemon: Daemon, fifo: Path)
         link.submit(daemon.spec("FIFO"), source="s", name="waits")
         link.hold("waits")
         call = told(fifo)
-        assert (call["event"], call["batch_id"], call["reason"]) == ("held", "waits", "held by request")
+        assert (call["event"], call["batch_id"], call["reason"]) == ("held", "waits", "by request")
 
 
 def test_a_hook_that_fails_is_logged_and_harms_nothing(daemon: Daemon) -> None:

@@ -68,8 +68,10 @@ def test_each_stage_has_its_time_and_no_more_is_asked_for(tmp_path: Path, heard:
         one._stop("a second SIGTERM")
         one._leave_within(0.0)
         assert supervised.stops == [(True, 298), (False, 18), (False, 0)]
-        said = [heard.recv(1000).decode() for _ in range(5)]
+        said = [heard.recv(1000).decode() for _ in range(6)]
         assert said[0] == "STOPPING=1"
+        told = [line.partition(":")[0] for line in said if line.startswith("STATUS")]
+        assert told == ["STATUS=stopping", "STATUS=stopping now"]
         asked = [int(line.partition("=")[2]) / 1e6 for line in said if line.startswith("EXTEND")]
         assert asked == [30.0, pytest.approx(25.0, abs=1), pytest.approx(5.0, abs=1)]
         one.deadline = time.monotonic() - 60

@@ -228,6 +228,7 @@ REPLIES: list[Reply] = [
 #: messages that the first version did not have
 LATER_REQUESTS: list[Request] = [
     GetHistory(batch_id="batch-1"),
+    GetHistory(),
     Forget(batch_id="batch-1", results=True),
     Forget(older_than_s=86400.0),
     ExplainWindow(batch_id="batch-1", label=KEY.label),

@@ -13,7 +13,7 @@ import gpusched
 from gpusched.client.batches import BadName, TheDaemons, WaitedTooLong
 from gpusched.client.connection import NoDaemon
 from gpusched.client.symbols import BadSymbol
-from gpusched.config import NoDates, UnknownKey
+from gpusched.config import BadValue, NoDates, UnknownKey
 from gpusched.errors import InputError
 from tests.server.support import Daemon
 
@@ -63,7 +63,7 @@ def test_the_symbols_may_be_a_file(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "few.txt").write_text("A\nA\n")
     batch = submit(daemon, tmp_path / "few.txt")
     assert batch.id.startswith("few-")
-    (note,) = batch.notes
+    note, *_ = batch.notes
     assert "named twice" in note
     assert batch.wait(timeout=60).state == "finished"
 
@@ -72,6 +72,8 @@ def test_the_symbols_may_be_a_file(daemon: Daemon, tmp_path: Path) -> None:
     ("kind", "match", "more"),
     [
         (UnknownKey, r"settings\['labels.horizen'\]: there is no setting", {"settings": {"labels.horizen": 3}}),
+        (BadValue, r"settings\['labels.horizon'\]: .*: it is a setting of gpus", {"settings": {"labels.horizon": 3}}),
+        (BadValue, "it is a setting of commands", {"settings": {"command.line": "true"}}),
         (TheDaemons, "daemon.keep_days is the daemon's own", {"settings": {"daemon.keep_days": 3}}),
         (NoDates, "no end date", {"end": None}),
         (BadName, "'a b' cannot name a batch", {"name": "a b"}),

@@ -18,7 +18,7 @@ import pytest
 from gpusched.core.events import WindowMoved
 from gpusched.core.states import Running
 from gpusched.errors import BAD_INPUT, DaemonError
-from gpusched.protocol import Submit
+from gpusched.protocol import DeviceReported, Submit
 from gpusched.service.notify import Notifier
 from tests.server.support import REPOSITORY, Daemon, finished, launcher_of, running, until
 
@@ -47,6 +47,17 @@ def test_it_never_imports_what_windows_need() -> None:
     code = code.replace("gpusched.service.main, gpusched.supervisor.survey", "gpusched.client.connection")
     client = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout
     assert not (heavy | {"anyio", "asyncio", "sqlite3", "subprocess", "logging"}) & set(json.loads(client))
+
+
+def test_the_last_minutes_of_its_devices_are_told_to_who_comes_later(service: Daemon) -> None:
+    service.start()
+    with service.connect() as connection:
+        until(connection.subscribe(), lambda delta: isinstance(delta, DeviceReported))
+    with service.connect() as connection:
+        samples = connection.history()
+    assert samples
+    assert {sample.device_id for sample in samples} == {"cpu"}
+    service.stop()
 
 
 def test_a_running_daemon_has_not_imported_them_either(service: Daemon) -> None:
@@ -364,11 +375,13 @@ def test_a_store_of_a_newer_version_is_left_alone(service: Daemon) -> None:
 def test_a_store_that_another_program_holds_waits_for_nobody(service: Daemon) -> None:
     """Nothing moves while it is held, and all goes on when it is released."""
     service.start(COMMIT_PATIENCE_S=0.2)
-    with contextlib.closing(sqlite3.connect(service.directory / "state" / "state.db")) as other:
+    database = service.directory / "state" / "state.db"
+    with service.fifo() as release, contextlib.closing(sqlite3.connect(database)) as other:
         other.execute("BEGIN IMMEDIATE")
         with service.connect() as connection, pytest.raises(DaemonError, match="cannot write its store"):
-            connection.submit(service.spec("S0"), source="x", name="waiting")
+            connection.submit(service.spec("FIFO"), source="x", name="waiting")
         other.rollback()
-    with service.connect() as connection:
-        assert connection.submit(service.spec("S0"), source="x", name="waiting").how == "known"
-    assert finished(service, "waiting").counts == {"succeeded": 1}
+        with service.connect() as connection:
+            assert connection.submit(service.spec("FIFO"), source="x", name="waiting").how == "known"
+        release()
+        assert finished(service, "waiting").counts == {"succeeded": 1}

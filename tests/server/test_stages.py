@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from gpusched.cli.commands.stages import BadInstant, instant, wait_for
+from gpusched.cli.commands.stages import AfterNothing, BadInstant, instant, stage, wait_for
 from gpusched.core.model import BatchSpec
 from gpusched.errors import InputError
-from gpusched.protocol import BatchStatus
-from tests.server.support import Daemon, finished
+from gpusched.protocol import BatchAnnounced, BatchStatus, Snapshot
+from tests.server.support import Daemon, finished, until
 
 WORKLOAD = """
 import json, time
@@ -48,7 +51,7 @@ def test_a_stage_starts_when_its_predecessor_has_succeeded(tmp_path: Path) -> No
                 return client.submit(spec, source="s", name=name, **when).batch
 
             submit("t", spec("teacher", "WAITS", "A"))
-            assert submit("s", spec("student", "A"), after=("t",)).held_reason == "waits until t has succeeded"
+            assert submit("s", spec("student", "A"), after=("t",)).waits == "until t has succeeded"
             assert submit("s", spec("student", "A"), after=("t",)).state == "waiting"
             submit("s2", spec("student", "B"), after=("t", "s"), only_if="finished")
             submit("late", spec("student", "B"), after=("t",), not_before=time.time() + 3600)
@@ -60,8 +63,15 @@ def test_a_stage_starts_when_its_predecessor_has_succeeded(tmp_path: Path) -> No
                 submit("s", spec("student", "A"), after=("s2",))
             with pytest.raises(InputError, match="there is a batch s already, and it asks for something else"):
                 submit("s", spec("student", "OTHER"), after=("t",))
-            with pytest.raises(InputError, match="the batch s has not been planned yet"):
-                client.hold("s")
+            for asked in (
+                partial(client.hold, "s"),
+                partial(client.window, "s", "A"),
+                partial(client.explain, "s", "A"),
+                partial(client.history, "s"),
+                partial(client.forget, "s"),
+            ):
+                with pytest.raises(InputError, match="the batch s has not been planned yet"):
+                    asked()
             client.cancel("late")
         daemon.kill()
         daemon.start()
@@ -74,23 +84,27 @@ def test_a_stage_starts_when_its_predecessor_has_succeeded(tmp_path: Path) -> No
             assert [line.metrics for line in client.results("s2")] == [{"teachers": 3}]
 
 
+def states(batches: Iterable[BatchStatus]) -> set[tuple[str, str]]:
+    return {(batch.id, batch.state) for batch in batches}
+
+
 def test_a_stage_is_held_after_a_failure_and_goes_on_after_a_retry(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path / "daemon")
     (tmp_path / "stage.py").write_text(WORKLOAD)
-    with daemon, daemon.connect() as client:
+    with daemon, daemon.connect() as client, daemon.connect() as watcher:
+        updates = watcher.subscribe()
         spec = msgspec.structs.replace(daemon.spec("BAD"), workload=f"{tmp_path}:stage:teacher")
         client.submit(spec, source="s", name="t")
         finished(daemon, "t")
         assert client.submit(spec, source="s", name="s", after=("t",)).batch.state == "waiting"
-        while (batch := client.batch("s").batch).state == "waiting":
-            time.sleep(0.01)
-        assert (batch.state, batch.held_reason) == ("held", "1 windows of t have failed")
+        until(updates, lambda delta: isinstance(delta, Snapshot) and ("s", "held") in states(delta.batches))
+        batch = client.batch("s").batch
+        assert (batch.state, batch.held_reason) == ("held", "1 window of t has failed")
         assert wait_for(daemon.socket, "s")[0] == wait_for(daemon.socket, "t")[0] == 1
         (daemon.data / "good").touch()
         client.retry("t")
         assert finished(daemon, "t").counts == {"succeeded": 1}
-        while client.batch("s").batch.state == "held":
-            time.sleep(0.01)
+        until(updates, lambda delta: isinstance(delta, BatchAnnounced) and delta.batch.id == "s")
         assert finished(daemon, "s").counts == {"succeeded": 1}
 
 
@@ -101,3 +115,10 @@ def test_instants() -> None:
     assert instant("2024-12-31T18:00+00:00") == 1735668000.0
     with pytest.raises(BadInstant):
         instant("tomorrow")
+
+
+def test_a_condition_needs_batches_that_it_is_about() -> None:
+    options = argparse.Namespace(after=None, only_if=None, not_before=None)
+    assert stage(options) == {"after": (), "only_if": "succeeded", "not_before": 0.0}
+    with pytest.raises(AfterNothing, match="none is given"):
+        stage(argparse.Namespace(after=None, only_if="finished", not_before=None))

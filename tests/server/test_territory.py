@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import stat
 import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpusched import directories
@@ -24,6 +26,7 @@ from gpusched.service.territory import (
     OutputPrivate,
     OutputUnwritable,
     OutsideRoots,
+    ResultsNotYours,
     Territory,
     WorkloadRefused,
     is_same,
@@ -206,6 +209,36 @@ def test_a_link_that_is_put_on_the_way_afterwards_leads_nowhere(machine: Path) -
     ):
         pass
     assert not (machine / "state" / "er").exists()
+
+
+@needs_root
+def test_new_output_directories_have_the_mode_and_the_group_of_the_team(machine: Path) -> None:
+    rules = msgspec.structs.replace(territory(machine), output_group=STAFF, output_mode=0o750)
+    place = rules.place(peer(ALICE), machine / "alice" / "deep" / "er")
+    rules.prepare(peer(ALICE), machine / "bars", place, is_theirs=False)
+    for path in (place.path.parent, place.path):
+        made = path.stat()
+        assert (stat.S_IMODE(made.st_mode), made.st_gid) == (0o2750, STAFF)
+    (place.path / "result").mkdir()
+    assert (place.path / "result").stat().st_gid == STAFF
+    assert not (machine / "alice").stat().st_mode & stat.S_ISGID
+
+
+def test_results_are_copied_for_whom_they_were_made(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "hers").mkdir(parents=True)
+    (tmp_path / "runs" / "his").symlink_to("hers")
+    hers = tmp_path.resolve() / "runs" / "hers"
+    owners = {str(hers): ALICE}
+    rules = Territory(output_root=tmp_path / "runs", roots=(tmp_path / "bars",))
+    for client in (ALICE, 0):
+        assert rules.results(peer(client), tmp_path / "runs" / "hers", owners.get) == hers
+    for name in ("hers", "his", "none"):
+        with pytest.raises(ResultsNotYours, match="no batch of user 4343 has its results in"):
+            rules.results(peer(BOB), tmp_path / "runs" / name, owners.get)
+    with pytest.raises(DataUnreadable, match="the daemon cannot read the directory of results"):
+        rules.results(peer(0), tmp_path / "runs" / "none", owners.get)
+    with pytest.raises(OutsideRoots, match="the directory of results"):
+        rules.results(peer(0), tmp_path, owners.get)
 
 
 def test_roots_narrow_what_may_be_named(tmp_path: Path) -> None:

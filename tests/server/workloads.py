@@ -28,8 +28,15 @@ from gpusched.workload import (
 def survey(task: SurveyTask) -> SymbolSurvey:
     """SKIP… is skipped, and so is ABSENT…, REFUSED… is refused; nobody knows of UNKNOWN…; of NOTED… there is a note.
 
-    REFUSED… is mended by a file of that name in the data root.
+    REFUSED… is mended by a file of that name in the data root. ORPHAN kills the launcher at its first survey,
+    ORPHANS at each.
     """
+    if task.symbol.startswith("ORPHAN"):
+        first = Path(task.data_root, task.symbol)
+        if task.symbol == "ORPHANS" or not first.exists():
+            first.touch()
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)  # it dies with its launcher
     if task.symbol.startswith("ABSENT"):
         raise NoData("no data: nothing there", remedy="give --interval 1day")
     if task.symbol.startswith("REFUSED") and not Path(task.data_root, task.symbol).exists():

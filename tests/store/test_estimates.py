@@ -22,7 +22,7 @@ def test_knows_nothing_at_first() -> None:
 def test_keeps_mean_and_maximum() -> None:
     estimates = Estimates()
     estimates.observe(W, "gpu", 100, 1.0, 300 * MIB)
-    row = estimates.observe(W, "gpu", 120, 2.0, 500 * MIB)
+    (row,) = estimates.observe(W, "gpu", 120, 2.0, 500 * MIB)
     assert (row.count, row.rows_mean, row.seconds_mean, row.seconds_max) == (2, 110.0, 1.5, 2.0)
     assert (row.memory_count, row.memory_mean, row.memory_max) == (2, 400.0 * MIB, 500 * MIB)
     assert estimates.rows() == [row]
@@ -97,7 +97,7 @@ def test_what_is_kept_answers_as_before(seen: list[tuple[str, str, int, float, i
     estimates = Estimates()
     kept = {}
     for workload, device_type, seen_rows, seconds, memory in seen:
-        row = estimates.observe(workload, device_type, seen_rows, seconds, memory)  # type: ignore[arg-type]
+        (row,) = estimates.observe(workload, device_type, seen_rows, seconds, memory)  # type: ignore[arg-type]
         kept[row.workload, row.device_type, row.bucket] = row
     assert sorted(map(repr, kept.values())) == sorted(map(repr, estimates.rows()))
     again = Estimates(kept.values())
@@ -136,9 +136,10 @@ def test_a_point_of_a_sweep_is_known_by_itself_and_else_by_its_workload() -> Non
     estimates = Estimates()
     many, few, other = (work(W, point) for point in ("num_leaves=255", "num_leaves=15", "num_leaves=31"))
     assert (work(W, ""), many) == (W, f"{W} num_leaves=255")
-    row = estimates.observe(many, "gpu", 1000, 8.0, 800 * MIB)
-    assert (row.workload, row.count) == (W, 1), "the store keeps what the workload took"
-    estimates.observe(few, "gpu", 1000, 2.0, 200 * MIB)
+    kept = {row.workload: row for row in estimates.observe(many, "gpu", 1000, 8.0, 800 * MIB)}
+    assert [(row.workload, row.is_of_a_point) for row in kept.values()] == [(many, True), (W, False)]
+    kept |= {row.workload: row for row in estimates.observe(few, "gpu", 1000, 2.0, 200 * MIB)}
+    assert Estimates(kept.values()).seconds(many, "gpu", 1000) == 8.0
     assert [estimates.seconds(one, "gpu", 1000) for one in (many, few, other, W)] == [8.0, 2.0, 5.0, 5.0]
     assert estimates.memory_bytes(few, "gpu", 1000) == 200 * MIB
     assert estimates.memory_bytes(other, "gpu", 1000) == 800 * MIB, "of an unknown point the most that any took"

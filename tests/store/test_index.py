@@ -13,10 +13,11 @@ import pytest
 from gpusched.core.events import BatchFinished, Record
 from gpusched.core.model import DataNote, WindowKey
 from gpusched.core.planning import INDEX
-from gpusched.core.states import Failed, Finished, Queued
+from gpusched.core.states import Cancelled, Failed, Finished, Queued, TimedOut
 from gpusched.store.store import Store
+from gpusched.supervisor.followers import TURN_ENDED
 from gpusched.supervisor.index import Index
-from gpusched.supervisor.index import line as index_line
+from gpusched.supervisor.index_line import line as index_line
 from tests.store.samples import FAILURE, RESULT, accepted, batch, key, moved, run
 
 
@@ -35,6 +36,19 @@ def test_a_line_has_the_memory_of_the_last_attempt(store: Store) -> None:
     assert (found["peak_memory_bytes"], found["device_memory_bytes"]) == (1 << 20, 1 << 30)
 
 
+def test_a_line_has_the_words_of_the_commands_beside_those_of_earlier_versions(store: Store) -> None:
+    timed_out = Finished(attempts=1, outcome=TimedOut(seconds=5.0))
+    store.record([accepted(windows=3), *run(key(0)), *run(key(1), ending=FAILURE), *run(key(2), ending=FAILURE)])
+    running = run(key(1), ending=FAILURE)[1].new
+    store.record([moved(key(1), running, FAILED, ending=FAILURE), moved(key(2), running, timed_out, ending=FAILURE)])
+    rows = [store.window(key(number)) for number in range(3)]
+    lines = [json.loads(index_line(row, None)) for row in rows if row is not None]
+    assert [(line["status"], line["outcome"]) for line in lines] == [
+        ("success", "succeeded"), ("failed", "failed"), ("failed", "timed_out"),
+    ]  # fmt: skip
+    assert [line["reason"] for line in lines] == [None, f"raised: {FAILURE.message}", "stopped after 5 s"]
+
+
 def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_path: Path) -> None:
     submitted = msgspec.structs.replace(
         accepted(windows=2), batch=msgspec.structs.replace(batch(), output_dir=str(tmp_path))
@@ -44,8 +58,8 @@ def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_pat
     def happen(*records: Record) -> None:
         """As the supervisor does: all of a turn is committed before any of it is told."""
         store.record(records)
-        for record in records:
-            index.follow(record)
+        for news in (*records, TURN_ENDED):
+            index.follow(news)
 
     def lines() -> list[tuple[str, str]]:
         found = [json.loads(line) for line in (tmp_path / INDEX).read_text().splitlines()]
@@ -83,14 +97,29 @@ class Indexed:
 
     def happen(self, *records: Record) -> None:
         self._store.record(records)
-        for record in records:
-            self._index.follow(record)
+        for news in (*records, TURN_ENDED):
+            self._index.follow(news)
 
     def labels(self) -> list[str]:
         return [json.loads(line)["window_label"] for line in self.path.read_text().splitlines()]
 
     def close(self) -> None:
         self._index.close()
+
+
+def test_a_window_that_ends_in_the_turn_that_accepts_its_batch_has_one_line(store: Store, tmp_path: Path) -> None:
+    submitted = msgspec.structs.replace(
+        accepted(windows=2), batch=msgspec.structs.replace(batch(), output_dir=str(tmp_path))
+    )
+    index = Index(store, log_path)
+    cancelled = Finished(attempts=0, outcome=Cancelled())
+    records = (submitted, moved(key(0), Queued(), cancelled), moved(key(1), Queued(), cancelled))
+    store.record(records)
+    for news in (*records, TURN_ENDED):
+        index.follow(news)
+    index.close()
+    lines = map(json.loads, (tmp_path / INDEX).read_text().splitlines())
+    assert [line["window_label"] for line in lines] == [key(0).label, key(1).label]
 
 
 def test_an_index_that_is_removed_comes_back(store: Store, tmp_path: Path) -> None:
@@ -157,8 +186,8 @@ def test_a_line_tells_of_the_data(store: Store, tmp_path: Path) -> None:
     index = Index(store, log_path)
     for records in ([submitted], run(key(0))):
         store.record(records)
-        for record in records:
-            index.follow(record)
+        for news in (*records, TURN_ENDED):
+            index.follow(news)
     index.close()
     (line,) = map(json.loads, (tmp_path / INDEX).read_text().splitlines())
     assert line["data_notes"] == [{"kind": "jumps", "text": "÷ 4"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,14 @@ class Bench:
 class Machine(LocalEngine):
     """This machine, with GPUs that all train, if any, and with no readings but those that a test posts."""
 
-    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
+    async def judge(
+        self,
+        devices: Iterable[Device],
+        wanted: DeviceChoice,
+        tell: Callable[[Verdict], None],
+        *,
+        afresh: Collection[str] = (),
+    ) -> None:
         for device in devices:
             tell(Verdict(device, trains=True))
 

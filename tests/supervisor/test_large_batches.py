@@ -10,25 +10,44 @@ import pytest
 
 from gpusched import outputs
 from gpusched.core.changes import LARGE
+from gpusched.core.commands import Command
 from gpusched.core.events import (
     BatchAccepted,
+    BatchRecovered,
     ChangeMade,
     ChangeRequested,
     DrainRequested,
+    Event,
+    Record,
     ResumeRequested,
+    WindowMoved,
     WindowsAdded,
+    WindowsRecovered,
 )
+from gpusched.core.model import Instant
 from gpusched.core.planning import INDEX
 from gpusched.core.states import Finished
 from gpusched.errors import StoreFull
 from gpusched.store.store import Store
-from gpusched.supervisor.arrivals import SLICE_WINDOWS
+from gpusched.supervisor import kept
 from gpusched.supervisor.followers import News
 from gpusched.supervisor.index import Index
+from gpusched.supervisor.portions import LEAST, MOST, SLICE_WINDOWS, Portion
 from tests.store.samples import RESULT
-from tests.supervisor.support import make_batch, plan, supervised
+from tests.supervisor.support import Bench, make_batch, plan, supervised
 
 WINDOWS = 3 * SLICE_WINDOWS + 1
+
+
+def test_a_portion_follows_the_time_that_the_last_ones_took() -> None:
+    portion = Portion()
+    portion.adapt(0.1)
+    assert portion.windows == LEAST
+    portion.adapt(0.004)
+    assert portion.windows == LEAST * 5 // 4, "it grows slowly"
+    for _ in range(50):
+        portion.adapt(0.0)
+    assert portion.windows == MOST
 
 
 def index_lines(directory: Path) -> list[str]:
@@ -41,10 +60,12 @@ async def test_it_arrives_in_slices_and_is_accepted_with_the_last(tmp_path: Path
         bench.supervisor.post(DrainRequested(device_id="cpu"))
         await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(WINDOWS))
         arrived = [update for update in bench.updates if isinstance(update, WindowsAdded | BatchAccepted)]
-        assert [type(update) for update in arrived] == [*[WindowsAdded] * 3, BatchAccepted]
-        accepted = arrived[-1]
+        *slices, accepted = arrived
         assert isinstance(accepted, BatchAccepted)
-        assert (accepted.added, len(accepted.windows)) == (3 * SLICE_WINDOWS, WINDOWS)
+        sizes = [len(one.windows) for one in slices if isinstance(one, WindowsAdded)]
+        assert len(sizes) == len(slices) > 1
+        assert all(LEAST <= size <= MOST for size in sizes)
+        assert (accepted.added, len(accepted.windows)) == (sum(sizes), WINDOWS)
         assert [p.window.symbol for p, _ in accepted.windows] == [f"S{number}" for number in range(WINDOWS)]
         bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
         await bench.finished()
@@ -158,3 +179,72 @@ async def test_a_store_that_cannot_be_written_stops_it_until_it_can(
         assert 0 < turns < 5, "it waits, and does not try again all the time"
         monkeypatch.setattr(bench.supervisor._store, "record", record)
         await bench.until(lambda update: isinstance(update, BatchAccepted))
+
+
+class Turns:
+    """The numbers of windows that each turn of a supervisor has recorded or taken up, at most."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.windows = 0
+        handle = bench.supervisor.scheduler.handle
+
+        def handled(event: Event, now: Instant) -> tuple[list[Record], list[Command]]:
+            records, commands = handle(event, now)
+            if isinstance(event, WindowsRecovered | BatchRecovered):
+                self.windows = max(self.windows, len(event.windows))
+            self.windows = max(self.windows, sum(isinstance(record, WindowMoved) for record in records))
+            return records, commands
+
+        monkeypatch.setattr(bench.supervisor.scheduler, "handle", handled)
+
+
+async def test_it_is_taken_up_again_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished batch was read, and its index written, in one turn."""
+    monkeypatch.setattr(kept, "KEPT_WINDOWS", 5)
+    async with supervised(tmp_path) as bench:
+        bench.supervisor.post(DrainRequested(device_id="cpu"))
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(WINDOWS))
+        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
+        await bench.finished()
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing", batch_id="c"), plan(1, skip_reason="none"))
+        await bench.finished("c")
+        assert bench.supervisor.scheduler.batch("b") is None
+        turns = Turns(bench, monkeypatch)
+        async with bench.supervisor.recalled("b"):
+            bench.supervisor.post(ChangeRequested(verb="retry", batch_id="b"))
+            await bench.supervisor.committed()
+        await bench.until(lambda update: isinstance(update, ChangeMade) and update.change.verb == "retry")
+        assert bench.outcomes() == ["queued"] * WINDOWS
+        assert [p.window.symbol for p, _ in bench.supervisor.scheduler.states("b")] == [
+            f"S{number}" for number in range(WINDOWS)
+        ]
+        assert 0 < turns.windows <= MOST
+
+
+async def test_a_batch_that_is_not_changed_after_all_may_be_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "KEPT_WINDOWS", 5)
+    async with supervised(tmp_path) as bench:
+        for name in ("one", "two"):
+            await bench.supervisor.submit(make_batch(tmp_path, "nothing", batch_id=name), plan(3, skip_reason="none"))
+            await bench.finished(name)
+        async with bench.supervisor.recalled("one"):
+            await bench.supervisor.submit(make_batch(tmp_path, "nothing", batch_id="c"), plan(4, skip_reason="none"))
+            await bench.finished("c")
+            assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["one", "c"]
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing", batch_id="d"), plan(5, skip_reason="none"))
+        await bench.finished("d")
+        assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["d"]
+
+
+async def test_its_missing_results_are_lost_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were recorded, and the index written, in one turn."""
+    monkeypatch.setattr(outputs, "missing", lambda output_dir, labels: list(labels))
+    async with supervised(tmp_path) as bench:
+        turns = Turns(bench, monkeypatch)
+        await bench.supervisor.submit(make_batch(tmp_path, "nothing"), plan(LARGE + 1, committed=RESULT))
+        await bench.finished()
+        assert bench.outcomes() == ["lost"] * (LARGE + 1)
+        assert turns.windows == SLICE_WINDOWS
+        assert len(set(index_lines(tmp_path))) == LARGE + 1

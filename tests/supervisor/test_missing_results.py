@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
-from gpusched.core.events import ChangeRequested
+import anyio
+import anyio.to_thread
+import pytest
+
+from gpusched import outputs
+from gpusched.core.events import BatchFinished, ChangeRequested
 from gpusched.core.states import Finished, Held, Succeeded
 from gpusched.store.store import Store
 from tests.supervisor.support import make_batch, plan, supervised
@@ -81,3 +88,38 @@ async def test_a_result_that_was_linked_meanwhile_is_there(tmp_path: Path) -> No
         supervisor.post(ChangeRequested(verb="release", batch_id="b", label=LABELS[2]))
         await bench.finished()
         assert bench.outcomes() == ["succeeded"] * 3
+
+
+async def test_a_batch_whose_results_are_being_looked_for_is_not_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large one that was submitted again meanwhile was removed from the store in a turn of seconds."""
+    looked, may_end, over = threading.Event(), threading.Event(), anyio.Event()
+
+    def slowly(output_dir: Path, labels: Iterable[str]) -> list[str]:
+        looked.set()
+        may_end.wait()
+        return []
+
+    async def wait() -> None:
+        await bench.supervisor.over("b")
+        over.set()
+
+    def has_finished() -> bool:
+        return any(isinstance(update, BatchFinished) for update in bench.updates)
+
+    monkeypatch.setattr(outputs, "missing", slowly)
+    async with supervised(tmp_path) as bench, anyio.create_task_group() as tasks:
+        try:
+            await bench.supervisor.submit(make_batch(tmp_path, "two_files"), plan(2))
+            await anyio.to_thread.run_sync(looked.wait)
+            assert not bench.supervisor.scheduler.is_at_work("b")
+            tasks.start_soon(wait)
+            for _ in range(3):
+                await bench.supervisor.committed()
+            assert not over.is_set()
+            assert not has_finished()
+        finally:
+            may_end.set()
+        await over.wait()
+        assert has_finished()

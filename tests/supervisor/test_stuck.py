@@ -10,9 +10,11 @@ import pytest
 
 from gpusched.core.events import ChangeRequested, WindowMoved
 from gpusched.core.states import Cancelled, Finished, Running
+from gpusched.engines import attendance
 from gpusched.engines.local import groups, link, process
 from gpusched.errors import StoreFull
 from gpusched.store.store import Store
+from tests.store.samples import RESULT
 from tests.supervisor.support import make_batch, plan, supervised
 from tests.worker.support import Fifo, runs, undying
 
@@ -71,12 +73,24 @@ async def test_it_can_be_left_with_a_full_disk_and_the_next_one_goes_on(tmp_path
         assert moved.new.attempt == 2  # type: ignore[union-attr]
 
 
+async def test_a_check_that_waits_for_a_commit_keeps_nobody(tmp_path: Path) -> None:
+    """The second signal to stop was obeyed only at the limit: the check for results could not begin."""
+    store = Store.open(tmp_path / "state" / "state.db")
+    with contextlib.ExitStack() as stack:
+        async with supervised(tmp_path, slots=1, store=store) as b:
+            stack.enter_context(full(store))
+            b.supervisor.hand_over(make_batch(tmp_path, "nothing"), plan(1, committed=RESULT))
+            await b.when(lambda: b.supervisor.unwritten > 0)
+            b.supervisor.shut_down(drain=False)
+            await b.supervisor.stopped()
+
+
 @pytest.mark.parametrize(("kill_grace_s", "within_s"), [(60.0, 1.0), (0.2, 3600.0)], ids=["the limit", "in vain"])
 async def test_it_leaves_what_does_not_die_and_says_so(
     tmp_path: Path, fifo: MakeFifo, monkeypatch: pytest.MonkeyPatch, kill_grace_s: float, within_s: float
 ) -> None:
     """At the limit, or as soon as there is nothing else to wait for."""
-    for module in (groups, process):
+    for module in (groups, process, attendance):
         monkeypatch.setattr(module, "KILL_GRACE_S", kill_grace_s)
     monkeypatch.setattr(link, "WATCH_S", 0.05)
     said = fifo("said")

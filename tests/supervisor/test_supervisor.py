@@ -349,9 +349,9 @@ async def test_old_batches_are_forgotten_and_can_be_recalled(tmp_path: Path, mon
             await bench.supervisor.submit(make_batch(tmp_path, workload, batch_id=batch_id), plan(3))
             await bench.finished(batch_id)
         assert [batch.id for batch in bench.supervisor.scheduler.batches()] == ["three"]
-        bench.supervisor.recall("one")
-        bench.supervisor.post(ChangeRequested(verb="retry", batch_id="one"))
-        await bench.until(lambda update: isinstance(update, BatchReopened))
+        async with bench.supervisor.recalled("one"):
+            bench.supervisor.post(ChangeRequested(verb="retry", batch_id="one"))
+            await bench.until(lambda update: isinstance(update, BatchReopened))
         bench.updates.clear()
         await bench.finished("one")
         assert bench.outcomes("one") == ["failed"] * 3

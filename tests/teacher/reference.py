@@ -15,7 +15,8 @@ Row = tuple[int, int, list[float], int]
 
 _TIMESTAMP = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)"
-    r"(?:[Tt ](\d\d?)(?::(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?(?: ?([Zz]|UTC|GMT|[+-]\d\d:?(?:\d\d)?))?)?",
+    r"(?:[Tt ](\d\d?)(?:(?P<colon>:?)(\d\d)(?:(?P=colon)(\d\d)(?:[.,](\d+))?)?)?"
+    r"(?: ?([Zz]|UTC|GMT|[+-]\d\d:?(?:\d\d)?))?)?",
     re.ASCII,
 )
 _MISSING = {"", "nan", "null", "none", "na", "n/a", "#n/a", "nat", "-", "--"}
@@ -45,20 +46,24 @@ def read(path: Path) -> list[Row] | None:
 
 def _instant(text: str) -> tuple[int, int]:
     match = _TIMESTAMP.fullmatch(text)
-    if match is None or (match[4] and len(match[4]) == 1 and not match[5]):
+    if match is None:
         raise ValueError(text)
-    year, month, day, hour, minute, second = (int(match[group] or 0) for group in range(1, 7))
-    instant = dt.datetime(year, month, day, hour, minute, second, int((match[7] or "0")[:6].ljust(6, "0")))
+    hour, minute, second, fraction, zone = (match[group] for group in (4, 6, 7, 8, 9))
+    if hour and len(hour) == 1 and not minute:
+        raise ValueError(text)
+    date = dt.datetime(int(match[1]), int(match[2]), int(match[3]))
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    instant = date.replace(hour=int(hour or 0), minute=int(minute or 0), second=int(second or 0), microsecond=micros)
     local = (instant - _EPOCH) // dt.timedelta(microseconds=1)
-    if match[8] is None:
+    if zone is None:
         return local, NAIVE
-    if not match[8][1:2].isdigit():
+    if not zone[1:2].isdigit():
         return local, 0
-    digits = match[8][1:].replace(":", "").ljust(4, "0")
+    digits = zone[1:].replace(":", "").ljust(4, "0")
     east = dt.timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-    if int(digits[:2]) > 23 or int(digits[2:]) > 59 or match[8].endswith(":"):
+    if int(digits[:2]) > 23 or int(digits[2:]) > 59 or zone.endswith(":"):
         raise ValueError(text)
-    return local, round(east.total_seconds()) * (-1 if match[8][0] == "-" else 1)
+    return local, round(east.total_seconds()) * (-1 if zone[0] == "-" else 1)
 
 
 def _values(fields: list[str], count: int) -> list[float]:

@@ -85,6 +85,7 @@ def mutate(text: str, mutations: list[tuple[float, int, str]]) -> str:
 @example(mutations=[(0.1, 0, ","), (0.9, 1, "")])
 @example(mutations=[(0.2, 0, '"')])
 @example(mutations=[(0.7109375, 1, "\n")])  # within quotes
+@example(mutations=[(0.34375, 1, ""), (0.3359375, 3, "")])  # T0900
 def test_one_file(tmp_path: Path, mutations: list[tuple[float, int, str]]) -> None:
     path = tmp_path / "a.csv"
     path.write_text(HEADER + mutate(BODY, mutations) + "\n", newline="")

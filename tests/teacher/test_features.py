@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.features import FEATURES, features
+from gpusched.teacher.trial import COLUMNS
 from tests.teacher.support import bars, walk
 
 NAN = float("nan")
@@ -114,6 +115,7 @@ def test_equal_to_the_textbook(count: int, seed: int) -> None:
     assert found.shape == (count, 15)
     table = expected(frame)
     assert tuple(table.columns) == FEATURES
+    assert len(FEATURES) == COLUMNS, "a trial of a device has as many"
     for place, name in enumerate(FEATURES):
         np.testing.assert_allclose(found[:, place], table[name], rtol=1e-9, atol=1e-9, err_msg=name)
 

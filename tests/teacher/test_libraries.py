@@ -29,7 +29,9 @@ if preload == "preload":
     print("hidden:", sorted(name for name, module in sys.modules.items() if module is None))
     from gpusched.teacher import booster
     print("trained:", "LGBM_BoosterUpdateOneIter" in vars(booster._lib))
-    print("heavy:", sorted({"lightgbm", "scipy", "pandas", "sklearn", "polars", "pyarrow"} & set(sys.modules)))
+    heavy = {"lightgbm", "scipy", "pandas", "sklearn", "polars", "pyarrow"}
+    heavy |= {"importlib.metadata", "logging", "numpy.ma", "random", "tempfile"}
+    print("heavy:", sorted(heavy & set(sys.modules)))
 teacher.train_window(msgspec.json.decode(task, type=Task), Path(directory), lambda phase, round=0, rounds=0: None)
 if preload == "preload":
     print("later:", sorted(set(sys.modules) - before))

@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 
 from gpusched.core.planning import with_remedy
-from gpusched.teacher.bars import NAIVE, Bars, clean
-from gpusched.teacher.layout import VALUES
+from gpusched.teacher import tables
+from gpusched.teacher.bars import NAIVE
 from gpusched.teacher.parsing import parse_csv
-from gpusched.teacher.rows import Reading, require_one_clock
+from gpusched.teacher.rows import Reading
 from gpusched.workload import BadData
+from tests.teacher.parsing import ONE, TWO, bars_of, parse, values
 from tests.teacher.support import HEADER, write_csv
-
-ONE = "2024-01-01T09:15:00+05:30,1,2,0.5,1.5,10\n"
-TWO = "2024-01-01T09:20:00+05:30,2,3,1.5,2.5,20\n"
-
 
 #: spellings of an instant
 TIMESTAMPS = {
@@ -70,22 +67,6 @@ TWO_SYMBOLS = """\
 Date,,,,,,,,,,
 2024-01-01,9,1.5,9,2,9,0.5,9,1,9,10
 """
-
-
-def parse(tmp_path: Path, *texts: str) -> Bars:
-    paths = [write_csv(tmp_path / f"{number}.csv", text) for number, text in enumerate(texts)]
-    return bars_of(paths, Reading(symbol="ABC"))
-
-
-def bars_of(paths: list[Path], reading: Reading) -> Bars:
-    rows = parse_csv(paths, reading)
-    require_one_clock(paths, rows)
-    return clean(rows.local, rows.offset, rows.values)
-
-
-def values(bars: Bars) -> list[tuple[float, ...]]:
-    columns = (bars.open, bars.high, bars.low, bars.close, bars.volume)
-    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -327,72 +308,6 @@ def test_broken_files_are_refused_with_their_line(tmp_path: Path, text: str, mes
     assert with_remedy(str(raised.value), raised.value.remedy).startswith(f"{path}{message}")
 
 
-def test_offsets_in_some_files_only(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=r"1\.csv:2: the timestamp has no UTC offset, and that of .*0\.csv:2 has one"):
-        parse(tmp_path, HEADER + ONE, HEADER + TWO.replace("+05:30", ""))
-    with pytest.raises(BadData, match=r"1\.csv:2: the timestamp has a UTC offset, and that of .*0\.csv:2 has none"):
-        parse(tmp_path, HEADER + ONE.replace("+05:30", ""), HEADER + TWO)
-
-
-@pytest.mark.parametrize(
-    ("text", "columns"),
-    [
-        ("Gmt time,Open,High,Low,Close,Vol\n", {"timestamp": "Gmt time", "volume": "vol"}),
-        ("day,hour,open,high,low,close,volume\n", {"timestamp": "day", "time": "hour"}),
-        ("a,b,c,d,e,f\n", dict(zip(("timestamp", *VALUES), "abcdef", strict=True))),
-    ],
-)
-def test_columns_by_other_names(tmp_path: Path, text: str, columns: dict[str, str]) -> None:
-    row = "2024-01-01,09:15,1,2,0.5,1.5,10\n" if "hour" in text else "2024-01-01 09:15,1,2,0.5,1.5,10\n"
-    bars = bars_of([write_csv(tmp_path / "a.csv", text + row)], Reading(symbol="ABC", columns=columns))
-    assert (bars.timestamps(slice(None)), values(bars)) == (["2024-01-01T09:15:00"], [(1, 2, 0.5, 1.5, 10)])
-
-
-def test_a_column_that_is_not_there(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "a.csv", HEADER)
-    with pytest.raises(
-        BadData, match=r"no column 'volum', which data\.columns names for volume; did you mean 'volume'"
-    ):
-        bars_of([path], Reading(symbol="ABC", columns={"volume": "volum"}))
-
-
-@pytest.mark.parametrize(
-    ("text", "date_format", "timestamp"),
-    [
-        ("01/02/2024 09:15", "%d/%m/%Y %H:%M", "2024-02-01T09:15:00"),
-        ("01/02/2024 09:15", "%m/%d/%Y %H:%M", "2024-01-02T09:15:00"),
-        ("01-Feb-2024", "%d-%b-%Y", "2024-02-01T00:00:00"),
-        ("2024-02-01 9:15 PM", "%Y-%m-%d %I:%M %p", "2024-02-01T21:15:00"),
-        ("01.02.2024 09:15:00 +0530", "%d.%m.%Y %H:%M:%S %z", "2024-02-01T09:15:00+05:30"),
-    ],
-)
-def test_timestamps_of_another_form(tmp_path: Path, text: str, date_format: str, timestamp: str) -> None:
-    path = write_csv(tmp_path / "a.csv", HEADER + f"{text},1,2,0.5,1.5,10\n")
-    bars = bars_of([path], Reading(symbol="ABC", date_format=date_format))
-    assert bars.timestamps(slice(None)) == [timestamp]
-    path.write_text(HEADER + "2024,1,2,0.5,1.5,10\n")
-    with pytest.raises(BadData, match=r"a\.csv:2: '2024' is not a timestamp of the form data\.date_format = "):
-        bars_of([path], Reading(symbol="ABC", date_format=date_format))
-
-
-def test_decimal_commas(tmp_path: Path) -> None:
-    text = (HEADER + ONE).replace(",", ";").replace("0.5", "0,5").replace("1.5", "1,5000000000000000001")
-    bars = bars_of([write_csv(tmp_path / "a.csv", text)], Reading(symbol="ABC", decimal=","))
-    assert values(bars) == [(1, 2, 0.5, 1.5, 10)]
-    path = write_csv(tmp_path / "b.csv", text.replace(";2;", ";1.234,5;"))
-    with pytest.raises(BadData, match=r"b\.csv:2: high '1\.234,5' has a dot, and data\.decimal is a comma"):
-        bars_of([path], Reading(symbol="ABC", decimal=","))
-
-
-def test_a_symbol_has_its_own_rows(tmp_path: Path) -> None:
-    text = "symbol," + HEADER + "AAA," + ONE.replace("1.5", "9") + "ABC," + ONE + "BBB," + ONE.replace("1.5", "8")
-    rows = parse_csv([write_csv(tmp_path / "a.csv", text)], Reading(symbol="ABC"))
-    assert (rows.values[3].tolist(), rows.line.tolist()) == ([1.5], [3])
-    assert [note.text for note in rows.notes] == ["column 'symbol' has 3 values: the 1 rows of ABC are read, of 3"]
-    rows = parse_csv([tmp_path / "a.csv"], Reading(symbol="bbb"))
-    assert rows.values[3].tolist() == [8]
-
-
 def test_numbers_are_those_of_python(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     texts = [repr(float(number)) for number in np.exp(rng.normal(0, 20, 2000))]
@@ -414,6 +329,16 @@ def test_numbers_are_those_of_python(tmp_path: Path) -> None:
     lines = "".join(f"{1_704_100_500 + number},1,2,1,{text},1\n" for number, text in enumerate(texts))
     rows = parse_csv([write_csv(tmp_path / "a.csv", HEADER + lines)], Reading(symbol="ABC"))
     assert rows.values[3].tolist() == [float(text) for text in texts]
+
+
+def test_rows_are_parsed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"2024-01-0{day},{day},{day}.25,0.{day},{day}e0,1{day}00\n" for day in range(1, 8)]
+    whole = parse(tmp_path, HEADER + "".join(rows))
+    monkeypatch.setattr(tables, "_BLOCK_ROWS", 3)
+    assert values(parse(tmp_path, HEADER + "".join(rows))) == values(whole)
+    assert values(whole)[-1] == (7.0, 7.25, 0.7, 7.0, 1700.0)
+    with pytest.raises(BadData, match=r":6: low '0\.x' is not a number"):
+        parse(tmp_path, HEADER + "".join(rows).replace("0.5", "0.x"))
 
 
 def test_a_last_line_without_an_end(tmp_path: Path) -> None:

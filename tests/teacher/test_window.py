@@ -289,3 +289,20 @@ def test_a_model_that_does_not_fit_on_the_disk_fails_its_window(root: Path, trai
             teacher.train_window(window_task(root), directory, ignore)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_model_records_words_and_numbers() -> None:
+    values = {
+        "a": 1,
+        "b": -1,
+        "c": 0.25,
+        "d": 1e-05,
+        "e": -2.5e300,
+        "f": "",
+        "g": "gbdt",
+        "h": "1,2",
+        "i": "1.2.3",
+        "j": "2e",
+    }
+    lines = "\n".join(f"[{name}: {value}]" for name, value in values.items())
+    assert trained_parameters(f"tree\n\nparameters:\n{lines}\n\nend of parameters\n[z: 1]\n") == values

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gpusched.engines.attendance import Awaited
 from gpusched.engines.condition import Condition
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.process import Process
@@ -46,7 +47,7 @@ class Bench:
         workload = name if ":" in name else f"{WORKLOADS}:{name}"
         return WindowJob(workload=workload, task=task, output_dir=str(self.output))
 
-    async def fork(self, name: str, symbol: str = "SYM", **settings: str) -> Process:
+    async def fork(self, name: str, symbol: str = "SYM", **settings: str) -> Awaited[Process, ProcessEnd]:
         return await self.launcher.fork(self.job(name, symbol, **settings), log_path=self.log, env={})
 
     async def run(self, name: str, symbol: str = "SYM", **settings: str) -> ProcessEnd:

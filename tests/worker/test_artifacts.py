@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import json
 import os
 import subprocess
@@ -15,9 +16,11 @@ import msgspec
 import pytest
 
 from gpusched import artifacts, directories, outputs
-from gpusched.artifacts import Metadata, Partial
+from gpusched.artifacts import Partial
 from gpusched.core.model import DeviceType
+from gpusched.metadata import Metadata
 
+REPOSITORY = Path(__file__).parents[2]
 LABEL = "SYM_2022-01-01_to_2022-06-30"
 OLD, NEW = "0" * 64, "1" * 64
 
@@ -156,13 +159,32 @@ def test_where_paths_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.Mon
 # -- a kill at every step ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("exchange", ["with exchange", "without exchange"])
-@pytest.mark.parametrize("before", ["nothing", "an old result"])
+@pytest.mark.parametrize("exchange", ["with exchange", pytest.param("without exchange", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("before", [pytest.param("nothing", marks=pytest.mark.thorough), "an old result"])
 def test_a_kill_at_any_line_leaves_old_none_or_new(tmp_path: Path, before: str, exchange: str) -> None:
-    """One process per line that `commit` executes, which dies there."""
-    seen = []
-    for step in range(1, 10_000):
-        output = tmp_path / str(step)
+    """By a small process, whose forks take a fraction of the time of this one's."""
+    program = "import json, sys; from tests.worker.test_artifacts import states_left; "
+    program += "print(json.dumps(states_left(*sys.argv[1:])))"
+    command = [sys.executable, "-c", program, str(tmp_path), before, exchange]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert len(seen) > 50
+    assert seen[-1] == "new"
+    expected = ["none", "new"] if before == "nothing" else ["old", "none", "new"]
+    if exchange == "with exchange" and before != "nothing":
+        expected.remove("none")
+    # Each state once, in this order: never back again.
+    assert [state for index, state in enumerate(seen) if index == 0 or seen[index - 1] != state] == expected
+
+
+def states_left(directory: str, before: str, exchange: str) -> list[str]:
+    """The states after each of as many processes as `commit` executes lines, the n-th of which dies at the n-th."""
+    seen: list[str] = []
+    finished = False
+    while not finished:
+        step = len(seen) + 1
+        output = Path(directory, str(step))
         if before == "an old result":
             commit(output, OLD)
         finished = _commit_and_die(output, step, exchange)
@@ -172,14 +194,7 @@ def test_a_kill_at_any_line_leaves_old_none_or_new(tmp_path: Path, before: str, 
         assert outputs.sweep_partial(output) == left_over
         assert list((output / ".partial").iterdir()) == [live.path]
         live.discard()
-        if finished:
-            break
-    assert seen[-1] == "new"
-    expected = ["none", "new"] if before == "nothing" else ["old", "none", "new"]
-    if exchange == "with exchange" and before != "nothing":
-        expected.remove("none")
-    # Each state once, in this order: never back again.
-    assert [state for index, state in enumerate(seen) if index == 0 or seen[index - 1] != state] == expected
+    return seen
 
 
 def _state(output: Path) -> str:
@@ -237,3 +252,93 @@ def test_a_lock_outlives_no_process(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
     assert len(list((tmp_path / ".partial").iterdir())) == 1
     assert outputs.sweep_partial(tmp_path) == 1
+
+
+# -- results of other directories --------------------------------------------------------------------------------------
+
+
+def test_a_result_is_copied_so_that_neither_changes_with_the_other(tmp_path: Path) -> None:
+    source = commit(tmp_path / "source", NEW)
+    path = outputs.take_over(source, tmp_path / "output", NEW)
+    assert path == tmp_path / "output" / LABEL
+    assert (path / "metadata.json").read_bytes() == (source / "metadata.json").read_bytes()
+    for copy in path.rglob("*"):
+        assert copy.is_dir() or copy.stat().st_nlink == 1
+    with (path / "model.txt").open("r+") as file:
+        file.write("edited")
+    assert artifacts.verify(source, {NEW}) is not None
+    assert artifacts.verify(path, {NEW}) is None
+
+
+def test_a_copy_replaces_a_result_and_moves_a_stranger_aside(tmp_path: Path) -> None:
+    source, output = commit(tmp_path / "source", NEW), tmp_path / "output"
+    commit(output, OLD)
+    assert outputs.take_over(source, output, NEW) == output / LABEL
+    assert artifacts.verify(output / LABEL, {NEW}) is not None
+    (output / LABEL / "mine.txt").touch()
+    assert outputs.take_over(source, output, NEW) == output / LABEL
+    assert (output / f"{LABEL}.not-a-result" / "mine.txt").exists()
+    assert not list((output / ".partial").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+@pytest.mark.parametrize("part", ["", "model.txt", "more"])
+def test_a_result_of_another_user_is_no_result_of_ones_own(tmp_path: Path, part: str) -> None:
+    source, output = commit(tmp_path / "source", NEW), tmp_path / "output"
+    os.chown(source / part, 4242, 4242)
+    assert outputs.take_over(source, output, NEW, own=True) is None
+    assert outputs.take_over(source, output, NEW) is not None
+
+
+def to_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def to_a_link(path: Path) -> None:
+    path.rename(path.parent.parent / "moved")
+    path.symlink_to(path.parent.parent / "moved")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda result: (result / "model.txt").write_text(f"MODEL {NEW}\n"),
+        lambda result: (result / "more" / "labels.csv").unlink(),
+        lambda result: (result / "another").touch(),
+        lambda result: to_a_link(result / "model.txt"),
+        lambda result: to_a_link(result / "more"),
+        lambda result: to_a_link(result / "metadata.json"),
+        lambda result: to_a_pipe(result / "model.txt"),
+        lambda result: (result / "metadata.json").write_text("{"),
+        lambda result: result.rename(result.with_name("other")),
+    ],
+)
+def test_only_an_intact_result_without_links_is_copied(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    source, output = commit(tmp_path / "source", NEW), tmp_path / "output"
+    assert outputs.take_over(source, output, OLD) is None
+    commit(output, OLD)
+    spoil(source)
+    try:
+        assert outputs.take_over(source, output, NEW) is None
+    except OSError:
+        assert not source.exists()
+    assert artifacts.verify(output / LABEL, {OLD}) is not None
+    assert not list((output / ".partial").iterdir())
+
+
+def test_a_copy_where_the_kernel_cannot_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    source = commit(tmp_path / "source", NEW)
+    assert outputs.take_over(source, tmp_path / "output", NEW) is not None
+    monkeypatch.setattr(os, "copy_file_range", _full)
+    with pytest.raises(OSError, match="No space left"):
+        outputs.take_over(source, tmp_path / "full", NEW)
+    assert not list((tmp_path / "full" / ".partial").iterdir())
+
+
+def _full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")

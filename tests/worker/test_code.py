@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,26 @@ async def test_the_launcher_of_changed_code_is_replaced(tmp_path: Path) -> None:
         (b.output / "go").touch()
         end = await waiting.wait(b.messages.append)
         assert end.exit_code == 0
+        assert not list(tmp_path.rglob("*.pyc"))  # noqa: ASYNC240
+
+
+async def test_a_window_imports_no_compiled_file_of_an_earlier_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    late = MODULE.replace("from helping import ANSWER\n", "").replace(
+        "    if task", "    from helping import ANSWER\n    if task"
+    )
+    write(tmp_path, mine=late, helping="ANSWER = 1")
+    own, helping = f"{tmp_path}:mine:train", tmp_path / "helping.py"
+    async with bench(tmp_path) as b:
+        await b.run(own)
+        assert getattr(b.last, "metrics", None) == {"answer": 1}
+        before = helping.stat()
+        write(tmp_path, helping="ANSWER = 2")
+        os.utime(helping, ns=(before.st_atime_ns, before.st_mtime_ns + 1))  # of the same size, in the same second
+        await b.run(own)
+        assert getattr(b.last, "metrics", None) == {"answer": 2}
         assert not list(tmp_path.rglob("*.pyc"))  # noqa: ASYNC240
 
 

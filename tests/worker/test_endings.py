@@ -139,7 +139,7 @@ async def test_who_sent_the_kill_is_known(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         process = await b.fork("hangs", fifo=fifo.path)
         await fifo.number()
-        assert process.shared_bytes > 1 << 20
+        assert process.process.shared_bytes > 1 << 20
         process.signal(signal.SIGKILL)
         ours = await process.wait(b.messages.append)
         process = await b.fork("hangs", fifo=fifo.path)

@@ -14,8 +14,8 @@ import anyio
 import pytest
 
 from gpusched.core.model import WindowResult
-from gpusched.engines.engine import LaunchRefused, WorkloadNotLoadable
-from gpusched.engines.local.launcher import Launcher, LauncherLost
+from gpusched.engines.engine import LauncherLost, LaunchRefused, WorkloadNotLoadable
+from gpusched.engines.local.launcher import Launcher
 from gpusched.worker.messages import ProcessEnd
 from tests.worker.support import REPOSITORY, Bench, Fifo, bench, exited, runs
 

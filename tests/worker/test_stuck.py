@@ -14,9 +14,11 @@ import anyio
 import pytest
 
 from gpusched.core.model import WindowResult
+from gpusched.engines import attendance
 from gpusched.engines.condition import Condition
-from gpusched.engines.local import groups, leftovers, link, process
+from gpusched.engines.local import groups, leftovers, link, proc, process
 from gpusched.protocol import Trouble
+from gpusched.worker.mark import MARK
 from gpusched.worker.messages import ProcessEnd
 from tests.worker.support import Fifo, bench, exists, exited, runs, undying
 
@@ -29,8 +31,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "WATCH_S", 0.02)
     monkeypatch.setattr(leftovers, "WATCH_S", 0.02)
     monkeypatch.setattr(link, "STOPPED_S", 0.1)
-    for module in (groups, process):
-        monkeypatch.setattr(module, "KILL_GRACE_S", 0.5)
+    set_grace(monkeypatch, 0.5)
+
+
+def set_grace(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for module in (groups, process, attendance):
+        monkeypatch.setattr(module, "KILL_GRACE_S", seconds)
 
 
 class Looks:
@@ -203,6 +209,7 @@ async def test_so_is_one_that_says_nothing_while_the_rest_of_a_window_lives(
     tmp_path: Path, fifo: MakeFifo, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Its windows' processes were taken for ones that do not die, although nobody had killed them."""
+    set_grace(monkeypatch, 2.0)  # half of it is time enough to die on a busy machine
     monkeypatch.setattr(link, "HANG_S", 0.1)
     said = fifo("said")
     told: list[str] = []
@@ -308,7 +315,7 @@ async def test_one_that_nobody_waits_for_any_more_is_trouble_until_it_is_gone(tm
             assert (trouble.kind, trouble.about) == ("leftover", str(window.pid))
             assert trouble.text == f"the process {window.pid} of a window does not die (state t in ptrace_stop)"
         assert (await b.run("nothing")).exit_code == 0
-        await window._gone
+        await window._ended
         assert condition.troubles == ()
 
 
@@ -326,8 +333,24 @@ async def test_leaving_at_once_says_what_is_left(tmp_path: Path, fifo: MakeFifo)
         assert not any(runs(pid) for pid in pids - {window.pid})
 
 
+async def test_a_launcher_that_is_left_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dies of its SIGKILL while its mark cannot be found any more."""
+
+    async def nothing(mark: str, within_s: float) -> tuple[list[int], list[int]]:
+        return [], []
+
+    async with bench(tmp_path) as b:
+        await b.run("nothing")
+        pid = b.launcher_pid
+        assert pid is not None
+        monkeypatch.setattr(leftovers, "end", nothing)
+        await b.launcher.abandon()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_a_mark_is_told_from_one_that_only_begins_like_it() -> None:
-    with subprocess.Popen(["sleep", "1000"], env={leftovers.VARIABLE: "a-1/2/3"}) as program:
+    with subprocess.Popen(["sleep", "1000"], env={MARK: "a-1/2/3"}) as program:
         try:
             assert leftovers.find("a-1") == leftovers.find("a-1/2/3") == [program.pid]
             assert leftovers.find("a") == leftovers.find("a-1/2/3/4") == leftovers.find("2") == []
@@ -354,3 +377,13 @@ def test_a_survivor_is_named_though_its_environment_cannot_be_read_again(monkeyp
         finally:
             end_of_test.set()
             program.kill()
+
+
+def test_a_process_that_dies_has_lost_its_mark_before_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted as one that does not die: its environment goes first, with its memory."""
+    marked = iter([[4711], []])
+    lives = iter([True, True, False])
+    monkeypatch.setattr(leftovers, "find", lambda mark: next(marked, []))
+    monkeypatch.setattr(leftovers, "_kill", lambda pid, mark: None)
+    monkeypatch.setattr(proc, "lives", lambda pid: next(lives, False))
+    assert anyio.run(leftovers.end, "mark", 20.0) == ([4711], [])

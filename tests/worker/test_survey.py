@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from gpusched.core.model import BatchSpec, DeviceType, Parameters, PlannedWindow, Window
+from gpusched import known
+from gpusched.core.model import BatchSpec, DeviceType, Parameters, PlannedWindow, Training, Window, WindowResult
 from gpusched.supervisor import survey as daemon_survey
 from gpusched.worker.messages import (
     Error,
@@ -32,7 +35,10 @@ async def survey(
     workload: str = "tests.worker.workloads:nothing",
     device_types: tuple[DeviceType, ...] = ("cpu",),
     points: tuple[str, ...] = ("",),
+    output: Path | None = None,
+    **more: Any,
 ) -> list[PipeMessage]:
+    """What a survey sends. `output`: another directory than that of `b`, whose results may be reused."""
     job = SurveyJob(
         workload=workload,
         data_root=str(b.directory),
@@ -44,8 +50,10 @@ async def survey(
             )
             for symbol in symbols
         ),
-        output_dir=str(b.output),
+        output_dir=str(output or b.output),
+        reuse_from=(str(b.output),) if output else (),
         device_types=device_types,
+        **more,
     )
     process = await b.launcher.fork(job, log_path=b.log, env={})
     messages: list[PipeMessage] = []
@@ -65,7 +73,9 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
         assert isinstance(first, SurveyedWindow)
         assert first.planned.window == Window("SYM", START, END)
         assert (first.planned.bars, first.planned.usable_rows, first.planned.skip_reason) == (100, 90, None)
-        assert first.planned.committed == result
+        assert first.planned.committed is not None
+        assert first.planned.committed.training is not None  # as far as its metadata tells
+        assert msgspec.structs.replace(first.planned.committed, training=None) == result
         assert isinstance(second, SurveyedWindow)
         assert second.planned.committed is None
         assert isinstance(done, SurveyDone)
@@ -78,6 +88,98 @@ async def test_committed_results_are_found_and_verified(tmp_path: Path) -> None:
         _, first, *_ = await survey(b, "SYM", workload=own)
         assert isinstance(first, SurveyedWindow)
         assert first.planned.committed is None
+
+
+LINE: dict[str, Any] = {
+    "window_label": "SYM_2022-01-01_to_2022-06-30",
+    "status": "success",
+    "started_at": "2026-01-01T00:00:00+00:00",
+    "seconds": 2.5,
+    "attempts": 3,
+    "slot": 1,
+}
+
+
+async def test_results_of_other_directories_and_the_records_of_their_trainings(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        own = "tests.worker.workloads:two_files"
+        await b.run(own, point="")
+        result = b.last
+        assert isinstance(result, WindowResult)
+        for lines, expected in (
+            ([LINE, {"window_label": "other"}, []], Training(started_at=1767225600.0, seconds=2.5, attempts=3, slot=1)),
+            ([LINE | {"seconds": 1e300}], None),
+            ([LINE | {"status": "failed"}], None),
+            ([LINE | {"attempts": 0}], None),
+            ([LINE | {"started_at": "2026-01-01T00:00:00"}], None),
+        ):
+            (b.output / "teacher_runs.json").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            _, first, *_ = await survey(b, "SYM", workload=own, output=tmp_path / "other")
+            assert isinstance(first, SurveyedWindow)
+            found = first.planned.committed
+            assert found is not None
+            assert found.artifacts_path == result.artifacts_path
+            assert found.training is not None
+            if expected is None:
+                assert (found.training.attempts, found.training.seconds) == (1, result.seconds)
+            else:
+                assert found.training == expected
+
+
+async def test_results_that_the_index_knows(tmp_path: Path) -> None:
+    """They are told of, and reused on request, if they are there and the user's own."""
+    async with bench(tmp_path) as b:
+        own = "tests.worker.workloads:two_files"
+        await b.run(own, point="")
+        assert isinstance(b.last, WindowResult)
+        label = LINE["window_label"]
+
+        async def first(*, reuse: bool) -> PlannedWindow:
+            b.output.rename(b.output.with_name("elsewhere"))
+            try:
+                _, found, *_ = await survey(b, "SYM", workload=own, reuse_known=reuse)
+            finally:
+                b.output.with_name("elsewhere").rename(b.output)
+            assert isinstance(found, SurveyedWindow)
+            return found.planned
+
+        with known.opened_for(b.directory, b.output.with_name("elsewhere"), None) as file:
+            file.write(known.line(b.last.fingerprint or "", label))
+        told, reused = await first(reuse=False), await first(reuse=True)
+        assert (told.committed, told.known_in) == (None, str(b.output.with_name("elsewhere")))
+        assert reused.committed is not None
+        assert reused.committed.artifacts_path == str(b.output.with_name("elsewhere") / label)
+        (b.output / label).rename(b.output / "moved")
+        (b.output / label).symlink_to("moved")
+        for reuse in (False, True):
+            planned = await first(reuse=reuse)
+            assert (planned.committed, planned.known_in) == (None, "")
+        # One in the output directory counts only if it is whole, whoever knows it.
+        (b.output / label).unlink()
+        (b.output / "moved").rename(b.output / label)
+        (b.output / label / "model.txt").write_text("damaged")
+        with known.opened_for(b.directory, b.output, None) as file:
+            file.write(known.line(b.last.fingerprint or "", label))
+        _, found, *_ = await survey(b, "SYM", workload=own, reuse_known=True)
+        assert isinstance(found, SurveyedWindow)
+        assert (found.planned.committed, found.planned.known_in) == (None, "")
+
+
+async def test_results_of_other_settings_are_told_from_those_of_other_data(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        own = "tests.worker.workloads:two_files"
+        await b.run(own, point="")
+        for point, others in (("", False), ("x", True)):
+            _, first, *_ = await survey(b, "SYM", workload=own, device_types=("cuda",), points=(point,))
+            assert isinstance(first, SurveyedWindow)
+            label = first.planned.window.label
+            if point:
+                (b.output / LINE["window_label"]).rename(b.output / label)
+                text = (b.output / label / "metadata.json").read_text()
+                (b.output / label / "metadata.json").write_text(text.replace(LINE["window_label"], label))
+                _, first, *_ = await survey(b, "SYM", workload=own, device_types=("cuda",), points=(point,))
+                assert isinstance(first, SurveyedWindow)
+            assert (first.planned.replaces, first.planned.replaces_others) == ("result", others)
 
 
 async def test_a_symbol_that_cannot_be_surveyed_does_not_keep_the_others(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.replacing import agrees_to_replace, replacing_too
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
 from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
 from gpusched.client.programs import with_code, with_command
@@ -21,13 +22,15 @@ from gpusched.client.sweep import asked_points, origins_of_points, with_points
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
 from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem
 from gpusched.core import planning
-from gpusched.core.model import BatchSpec, PlannedWindow
+from gpusched.core.estimates import GUESS_FACTOR
+from gpusched.core.model import BatchSpec, Existing, PlannedWindow
 from gpusched.core.totals import device_object
-from gpusched.errors import InputError, UsageError
+from gpusched.errors import InputError, ReplacementRefused, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gpusched.protocol import Snapshot
     from gpusched.runs.forecast import Forecast
     from gpusched.runs.run import Run
 
@@ -73,10 +76,11 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     terms: tuple[str, ...] = ()
     #: `section.key` of the workload's settings → where the value was given
     origins: dict[str, str] = {}
+    existing: Existing = Existing()
 
     def say_notes(self, console: Console) -> None:
         """Print the notes, without control characters: they contain file names."""
-        from gpusched.client.drawing.text import clean
+        from gpusched.client.drawing.plain import clean
 
         for note in self.notes:
             console.print(clean(note), soft_wrap=True)
@@ -87,7 +91,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def batch_id(self) -> str:
-        return self.name or planning.batch_id(self.source, self.digest)
+        """The name that was given, or one that batches of other symbols and dates have, too, and so their directory."""
+        return self.name or planning.batch_id(self.source, planning.settings_digest(self.spec))
 
     @property
     def output_dir(self) -> Path:
@@ -104,8 +109,27 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
             batch_id=self.batch_id,
             digest=self.digest,
             output_dir=self.output_dir,
+            existing=self.existing,
             origins=self.origins,
         )
+
+
+class NotADirectory(InputError):
+    problem = "--reuse-from {path}: it is no directory"
+    remedy = "name the output directory of an earlier batch"
+
+
+def existing_asked(options: argparse.Namespace, config: Config) -> Existing:
+    """What is asked for with `--reuse-from` and `--replace`. Raises BadPath, NotADirectory."""
+    directories = tuple(map(given_path, getattr(options, "reuse_from", None) or ()))
+    for directory in directories:
+        if not directory.is_dir():
+            raise NotADirectory(path=directory)
+    return Existing(
+        reuse_from=tuple(map(str, directories)),
+        reuse_known=config.run.reuse_known,
+        replace=getattr(options, "replace", True),
+    )
 
 
 def load_config(options: argparse.Namespace) -> Loaded:
@@ -141,6 +165,7 @@ def ask(options: argparse.Namespace) -> Ask:
         notes=(*named.notes, *_notes_on_settings(spec), *notes),
         terms=given_terms(loaded, options.priority),
         origins=origins_of(spec.workload, loaded.origins | places),
+        existing=existing_asked(options, config),
     )
 
 
@@ -180,7 +205,7 @@ def check_libraries(workload: str) -> None:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the plan of a batch, window by window; no window is started."""
+    """Print the plan of a batch; no window is started."""
     import anyio
 
     from gpusched.client.drawing import terminal as render
@@ -193,13 +218,14 @@ def plan(options: argparse.Namespace) -> int:
     check_data_root(request.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
     request.say_notes(errors)
-    on_note = partial(errors.print, soft_wrap=True)
+    on_note = partial(errors.print, soft_wrap=not errors.is_terminal)
     foreseen = anyio.run(forecast, request.run, on_note)
     made = foreseen.plan
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
     else:
-        _print_plan(foreseen, console, errors, request.spec.settings if options.timeline else None)
+        drawn_by = request.spec.settings if options.timeline else None
+        _print_plan(foreseen, console, errors, drawn_by, every_window=options.windows)
     if not made.to_train and not made.to_reuse:
         raise nothing_to_train(map(Untrained.planned, made.windows))
     # Refused windows count as failed: a run would end with this exit code even if all others succeeded.
@@ -207,10 +233,28 @@ def plan(options: argparse.Namespace) -> int:
     return exit_code(expected, request.spec.limits.max_failure_rate, held=False)
 
 
+def _estimate(foreseen: Forecast) -> str:
+    """The expected time in words: a guess is a range."""
+    from gpusched.client.drawing.text import duration
+
+    if foreseen.seconds is None:
+        return "unknown (no window of this workload has been trained into this directory yet)"
+    if foreseen.learned or not foreseen.seconds:
+        return duration(foreseen.seconds)
+    least, most = foreseen.seconds / GUESS_FACTOR, foreseen.seconds * GUESS_FACTOR
+    why = "a guess: no window like these has been trained into this directory yet"
+    return f"{f'{duration(least)} to' if least >= 0.1 else 'up to'} {duration(most)} ({why})"
+
+
 def _print_plan(
-    foreseen: Forecast, console: Console, errors: Console, drawn_by: Mapping[str, Any] | None = None
+    foreseen: Forecast,
+    console: Console,
+    errors: Console,
+    drawn_by: Mapping[str, Any] | None = None,
+    *,
+    every_window: bool = False,
 ) -> None:
-    """Print a plan window by window, or as a timeline by the settings `drawn_by`."""
+    """Print a plan by window or by symbol, or as a timeline by the settings `drawn_by`; in a pipe by window."""
     from gpusched.client.drawing import terminal as render
     from gpusched.client.drawing.timeline import boundary, timeline
 
@@ -218,10 +262,9 @@ def _print_plan(
 
     if foreseen.choice is not None and foreseen.choice.reason:
         errors.print(foreseen.choice.reason, soft_wrap=True)
-    by = "" if foreseen.learned else " (a guess: no window like these has been trained into this directory yet)"
-    estimate = f"Estimated time: {render.duration(foreseen.seconds)}{by}"
+    estimate = f"Estimated time: {_estimate(foreseen)}"
     if console.is_terminal:
-        console.print(render.plan_table(foreseen.plan, bars))
+        console.print(render.plan_table(foreseen.plan, bars, every_window=every_window))
         console.print(estimate)
     else:
         if bars is not None:
@@ -250,7 +293,8 @@ def plan_object(request: Ask, foreseen: Forecast) -> dict[str, Any]:
         | ({"fail": len(made.to_fail)} if made.to_fail else {})
         | ({"replace": made.to_replace} if made.to_replace else {})
         | ({"move_aside": made.to_move_aside} if made.to_move_aside else {}),
-        "estimated_seconds": round(foreseen.seconds, 3),
+        "estimated_seconds": foreseen.seconds and round(foreseen.seconds, 3),
+        **({} if foreseen.learned or foreseen.seconds is None else {"estimate_factor": GUESS_FACTOR}),
         **device_object(choice.device if choice else request.spec.device, choice),
     } | notes_object(made.notes)
 
@@ -277,31 +321,51 @@ def run(options: argparse.Namespace) -> int:
 
 def run_request(request: Ask, *, as_json: bool, in_top: bool = False, advises: bool = True) -> int:
     """Run what is asked for, as `run_here` does."""
-    from gpusched.client.drawing.terminal import open_console
+    if request.notes:
+        from gpusched.client.drawing.terminal import open_console
 
-    request.say_notes(open_console(stderr=True))
-    return run_here(request.run, as_json=as_json, in_top=in_top, advises=advises)
+        request.say_notes(open_console(stderr=True))
+    try:
+        return run_here(request.run, as_json=as_json, in_top=in_top, advises=advises)
+    except ReplacementRefused as error:
+        if not agrees_to_replace(error):
+            raise
+        run = msgspec.structs.replace(request.run, existing=replacing_too(request.existing))
+        return run_here(run, as_json=as_json, in_top=in_top, advises=advises)
 
 
-def run_here(run: Run, *, as_json: bool, in_top: bool = False, advises: bool = True) -> int:
+def run_here(
+    run: Run, *, as_json: bool, in_top: bool = False, advises: bool = True, snapshot: Snapshot | None = None
+) -> int:
     """Plan and train a batch, show its progress and summary, and return the exit code. Raises GpuschedError.
 
-    `advises`: say at the end which commands look at the results.
+    `advises`: say at the end which commands look at the results. `snapshot`: the batch as it is, if it is taken up.
     """
     import anyio
 
     from gpusched.cli.onlooker import Onlooker
-    from gpusched.client.drawing import terminal as render
     from gpusched.runs.run import run_batch
 
-    console, errors = render.open_console(), render.open_console(stderr=True)
-    if in_top and (as_json or not render.takes_keys(console)):
+    if in_top and as_json:
         raise NoTopHere
+    console = None if as_json else _console(in_top=in_top)
     check_libraries(run.spec.workload)
     check_data_root(run.spec)
-    onlooker = Onlooker(run, console, errors, as_json=as_json, advises=advises)
-    if not as_json:
+    onlooker = Onlooker(run, console, advises=advises)
+    if console is not None:
         console.print(f"Batch directory: {run.output_dir}", soft_wrap=True)
     with onlooker.screen:
+        if snapshot is not None:
+            onlooker.screen.load(snapshot, run.batch_id)
         ended = anyio.run(run_batch, run, onlooker, onlooker.watch if in_top else None)
     return onlooker.conclude(ended)
+
+
+def _console(*, in_top: bool) -> Console:
+    """The console of a run that is drawn. Raises NoTopHere."""
+    from gpusched.client.drawing.terminal import open_console, takes_keys  # rich, which `--json` can do without
+
+    console = open_console()
+    if in_top and not takes_keys(console):
+        raise NoTopHere
+    return console

@@ -66,6 +66,8 @@ def _notes(found: Comparison) -> list[str]:
         if labels:
             more = f" and {len(labels) - SHOWN_LABELS:,} more" if len(labels) > SHOWN_LABELS else ""
             notes.append(f"{len(labels)} only in {name}, left out: {', '.join(labels[:SHOWN_LABELS])}{more}")
+    if not found.differences:
+        notes.append("These windows have no metric in common: `gpusched results` shows those of each batch")
     told = [f"{number} of {name}" for name, number in (("A", found.constant_a), ("B", found.constant_b)) if number]
     if told:
         notes.append(f"Models that predict a constant: {', '.join(told)}")

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gpusched.cli.commands.batches import load_config, run_here
 from gpusched.cli.commands.queries import print_devices
 from gpusched.cli.objects import status_object
@@ -18,13 +20,15 @@ from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.config import terms
-from gpusched.core.statuses import PARTICIPLES, WindowVerb
+from gpusched.core.model import Batch
+from gpusched.core.statuses import PARTICIPLES, WindowVerb, applies, status_of, words
 from gpusched.core.terms import with_terms
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import Changed
 
 if TYPE_CHECKING:
     from gpusched.runs.records import Records
+    from gpusched.runs.run import Run
 
 _Change = Callable[[Connection, str, str | None], Changed]
 
@@ -36,9 +40,19 @@ class NotATerm(UsageError):
     )
 
 
-class WindowOfARun(UsageError):
-    problem = "{label} is a window of a run, which is tried again as a whole"
-    remedy = "`gpusched retry {directory}` trains what has no result there, and nothing else"
+class NotToBeTriedAgain(UsageError):
+    problem = "{label} has not failed: its status is {status}"
+    remedy = "windows that failed, timed out, were lost or cancelled can be run again"
+
+
+class UnfinishedRun(UsageError):
+    problem = "the run into {directory} was not finished"
+    remedy = "`gpusched retry {directory}` goes on with all of its windows"
+
+
+class LimitOfOneWindow(UsageError):
+    problem = "{key} is a limit of a whole run, not of one of its windows"
+    remedy = "`gpusched retry {directory} --set {key}=…` trains what has no result there"
 
 
 class NoSettingHere(UsageError):
@@ -68,25 +82,44 @@ def retry(options: argparse.Namespace) -> int:
     if (records := run_at(options, options.target)) is not None:
         return _retry_run(options, records)
     directory, _, label = options.target.rpartition("/")
-    if directory and run_at(options, directory) is not None:
-        raise WindowOfARun(label=label, directory=directory)
+    if directory and (records := run_at(options, directory)) is not None:
+        return _retry_window(options, records, label)
     return _change(options, partial(Connection.retry, terms=_terms(options)), "retry")
 
 
 def _retry_run(options: argparse.Namespace, records: Records) -> int:
     """Run the unfinished windows of a run, here and now."""
-    from gpusched.runs.run import Run
-
     with records:
         batch = records.accepted()
-    run = Run(
+    return run_here(_run_again(options, batch, records.directory), as_json=options.json)
+
+
+def _retry_window(options: argparse.Namespace, records: Records, label: str) -> int:
+    """Run one window of a finished run again, here and now, and leave the others as they are."""
+    directory = records.directory
+    with records:
+        batch, snapshot = records.accepted(), records.snapshot()
+        state = records.window(batch.id, label).state
+    if (key := next(iter(_settings(options)), None)) is not None:
+        raise LimitOfOneWindow(key=key, directory=directory)
+    if not applies("retry", state):
+        raise NotToBeTriedAgain(label=label, status=words(status_of(state)))
+    if snapshot.batches[0].state != "finished":
+        raise UnfinishedRun(directory=directory)
+    run = msgspec.structs.replace(_run_again(options, batch, directory), again=label)
+    return run_here(run, as_json=options.json, snapshot=snapshot)
+
+
+def _run_again(options: argparse.Namespace, batch: Batch, directory: Path) -> Run:
+    from gpusched.runs.run import Run
+
+    return Run(
         config=load_config(options).config,
         spec=with_terms(batch.spec, _terms(options)),
         batch_id=batch.id,
         digest=batch.digest,
-        output_dir=Path(options.target).absolute(),
+        output_dir=directory.absolute(),
     )
-    return run_here(run, as_json=options.json)
 
 
 def priority(options: argparse.Namespace) -> int:
@@ -130,10 +163,17 @@ def _change(options: argparse.Namespace, change: _Change, verb: WindowVerb) -> i
         tell("warning", changed.not_durable, "it has taken effect, but is lost if the daemon ends before it is written")
     if options.json:
         answer = status_object(changed.batch) | {"changed": changed.windows}
-        print_json(answer | ({"changes": changed.changes} if changed.changes else {}))
+        answer |= {"changes": changed.changes} if changed.changes else {}
+        print_json(answer | ({"note": changed.note} if changed.note else {}))
         return DONE
     if changed.changes:
         print(f"{batch_id}: {'; '.join(changed.changes)}")  # noqa: T201
+    if changed.batch.waits:
+        print(f"{batch_id}: it {'will not be started' if verb == 'cancel' else 'is looked at again'}")  # noqa: T201
+        return DONE
+    if changed.note:
+        print(f"{batch_id}: {changed.note}")  # noqa: T201
+        return DONE
     noun = "window" if changed.windows == 1 else "windows"
     print(f"{batch_id}: {changed.windows} {noun} {PARTICIPLES[verb]}; the batch is {changed.batch.state}")  # noqa: T201
     return DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ from gpusched.cli.commands.findings import (
     library_checks,
     lightgbm_checks,
     space_check,
+    state_check,
 )
 from gpusched.cli.commands.trials import try_all
 from gpusched.cli.cuda_build.workshop import interrupted, put_back_command
@@ -147,6 +149,13 @@ def _space_check(name: str, path: Path, remedy: str) -> Check:
     return space_check(name, str(path), why=why, free_bytes=free, remedy=remedy)
 
 
+def _state_check(path: Path) -> Iterator[Check]:
+    """Check the disk with the daemon's state, which others may not be able to look at."""
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(path).free
+        yield state_check(str(path), free)
+
+
 def _daemon_checks(config: Config) -> Iterator[Check]:
     from gpusched.client.connection import NoDaemon, connect
     from gpusched.client.drawing.trouble import remedy
@@ -160,6 +169,7 @@ def _daemon_checks(config: Config) -> Iterator[Check]:
             else:
                 hint = f"this is {__version__}: restart the daemon after an upgrade (`systemctl restart gpusched`)"
                 yield Check(name="daemon", status="warning", message=message, remedy=hint)
+            yield from _state_check(Path(about.state_dir))
             for trouble in daemon.ping().troubles:
                 yield Check(name="daemon", status="problem", message=trouble.text, remedy=remedy(trouble))
     except GpuschedError as error:
@@ -181,8 +191,8 @@ def _print(checks: list[Check]) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    from gpusched.client.drawing.plain import clean
     from gpusched.client.drawing.terminal import open_console
-    from gpusched.client.drawing.text import clean
 
     console = open_console()
     if not console.is_terminal:

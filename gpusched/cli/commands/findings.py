@@ -215,6 +215,14 @@ def data_check(root: str, symbols: int | None, why: str = "") -> Check:
     return Check(name="data", status="ok", message=f"the data root {root} holds {symbols} {noun}")
 
 
+def state_check(path: str, free_bytes: int) -> Check:
+    """Whether the daemon's state has room to grow: nothing is launched without."""
+    if free_bytes < LITTLE_SPACE_BYTES:
+        message = f"its state in {path} has only {free_bytes >> 20} MiB of disk left"
+        return Check(name="daemon", status="warning", message=message, remedy="make room, or set daemon.state_dir")
+    return Check(name="daemon", status="ok", message=f"its state is in {path}, with {free_bytes / 2**30:.0f} GiB free")
+
+
 def space_check(name: str, path: str, *, why: str | None, free_bytes: int, remedy: str) -> Check:
     """Whether a directory has room and can be written; `why` is the reason why not, or None."""
     if why is not None:

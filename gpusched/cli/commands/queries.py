@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,8 +16,11 @@ from gpusched.cli.sources import of_batch, of_window, to_daemon
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
-from gpusched.client.drawing.text import clean
+from gpusched.client.drawing.plain import clean
+from gpusched.client.host import look_at_host
 from gpusched.client.link import HungUp
+from gpusched.client.views.host import HostView
+from gpusched.core.samples import Sample
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import DeviceStatus, Snapshot, WindowLine
@@ -36,19 +40,23 @@ def windows(options: argparse.Namespace) -> int:
         if options.json:
             print_json({"batch_id": batch_id, "windows": [_window_object(line) for line in lines]})
             return DONE
-        rows = [
+        rows: list[list[Cell]] = [
             [
                 line.key.label,
                 line.status,
                 line.attempts,
-                line.slot.index if line.slot else None,
+                line.slot.number if line.slot else None,
                 device_cell(line.slot.device_id) if line.slot else None,
                 _seconds(line),
                 line.reason,
+                line.slot.node if line.slot else "",
             ]
             for line in lines
         ]
-    print_listing(["window", "status", "attempts", "slot", "device", "seconds", "reason"], rows, styles=STYLES)
+    columns = ["window", "status", "attempts", "slot", "device", "seconds", "reason", "node"]
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print_listing(columns, rows, styles=STYLES, chief="reason")
     return DONE
 
 
@@ -64,8 +72,9 @@ def _window_object(line: WindowLine) -> dict[str, Any]:
     del fields["key"], fields["slot"]
     if not line.point:
         del fields["point"]
-    slot, device = (line.slot.index, line.slot.device_id) if line.slot else (None, None)
-    return {"window": str(line.key), "window_label": line.key.label} | fields | {"slot": slot, "device": device}
+    slot, device = (line.slot.number, line.slot.device_id) if line.slot else (None, None)
+    where = {"slot": slot, "device": device} | ({"node": line.slot.node} if line.slot and line.slot.node else {})
+    return {"window": str(line.key), "window_label": line.key.label} | fields | where
 
 
 def show(options: argparse.Namespace) -> int:
@@ -175,7 +184,7 @@ def print_devices(statuses: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
                 device_cell(device.device.id),
                 device.device.name,
                 device.health,
-                f"{len(device.allocations)}/{device.width}",
+                f"{device.busy}/{device.width}" + (f" +{device.ahead}" if device.ahead else ""),
                 _percent(reading.utilisation if reading else None),
                 _mebibytes(reading.memory_used_bytes if reading else None),
                 _mebibytes(reading.memory_free_bytes if reading else None),
@@ -204,6 +213,10 @@ def print_devices(statuses: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
         "reason",
         "running",
     ]
+    if any(device.device.host for device in statuses):  # the UUID of a GPU does not tell its node
+        columns.append("node")
+        for row, device in zip(rows, statuses, strict=True):
+            row.append(device.device.host)
     print_listing(columns, rows, styles=STYLES)
 
 
@@ -211,9 +224,10 @@ def _device_object(device: DeviceStatus) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(device)
     about: dict[str, Any] = fields.pop("device")
     del fields["allocations"]
-    running = [{"slot": index, "window": str(key)} for index, key in sorted(device.allocations.items())]
+    held = sorted(device.allocations.items())
+    running = [{"slot": index if index >= 0 else None, "window": str(key)} for index, key in held]
     used = device.reading.memory_used_bytes if device.reading else None
-    use = {"slots": device.width, "slots_used": len(running), "memory_used_bytes": used, "running": running}
+    use = {"slots": device.width, "slots_used": device.busy, "memory_used_bytes": used, "running": running}
     return about | fields | use
 
 
@@ -240,11 +254,11 @@ def top(options: argparse.Namespace) -> int:
     console = open_console()
     socket = load_config(options).config.daemon.socket
     if options.directory is not None or options.once or options.json:
-        snapshot, name = _snapshot(options)
+        seen = _seen(options)
         if options.json:
-            print_json(snapshot)
+            print_json(seen.snapshot)
         else:
-            console.print(_one_frame(snapshot, name), end="")
+            console.print(_one_frame(seen), end="")
         return DONE
     if not takes_keys(console):
         raise NoTerminal
@@ -252,26 +266,39 @@ def top(options: argparse.Namespace) -> int:
     connect(socket).close()
     from gpusched.client.top.app import Top
 
-    Top(console, socket).run(mouse=False)
+    Top(console, socket).run()
     return DONE
 
 
-def _snapshot(options: argparse.Namespace) -> tuple[Snapshot, str]:
-    """The state of the daemon or of a run's directory, and a title for it."""
+class _Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of the daemon or of a run's directory."""
+
+    snapshot: Snapshot
+    title: str
+    #: readings of the last minutes
+    samples: tuple[Sample, ...] = ()
+    #: the machine now; None: that of a run may have been another
+    host: HostView | None = None
+
+
+def _seen(options: argparse.Namespace) -> _Seen:
     from gpusched.client.drawing.dashboard import title
 
     if options.directory is not None:
         with of_batch(options, f"{options.directory}/.") as (source, _):
             assert not isinstance(source, Connection)
-            return source.snapshot(), f"gpusched run, {options.directory}"
+            return _Seen(snapshot=source.snapshot(), title=f"gpusched run, {options.directory}")
     with to_daemon(options) as daemon:
-        return daemon.subscribe().snapshot, title(daemon)
+        samples, host = daemon.history(), look_at_host(Path(daemon.daemon.state_dir))
+        return _Seen(snapshot=daemon.subscribe().snapshot, title=title(daemon), samples=samples, host=host)
 
 
-def _one_frame(snapshot: Snapshot, title: str) -> RenderableType:
+def _one_frame(seen: _Seen) -> RenderableType:
     from gpusched.client.drawing.dashboard import Frame
     from gpusched.client.views.overview import Overview
 
     overview, now = Overview(), time.monotonic()
-    overview.load(snapshot, now)
-    return Frame(overview=overview, monotonic=now, title=title, fill=False)
+    overview.load(seen.snapshot, now)
+    overview.remember(seen.samples)
+    clock = "" if seen.host is None else time.strftime("%H:%M:%S")
+    return Frame(overview=overview, monotonic=now, title=seen.title, clock=clock, host=seen.host, fill=False)

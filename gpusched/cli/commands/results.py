@@ -16,10 +16,13 @@ from gpusched.cli.sources import of_batch
 from gpusched.cli.summaries import SYMBOL_COLUMNS, VALUE_COLUMNS, Row, best, by_symbol, by_values
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
+from gpusched.config import canonical
+from gpusched.config.schema import LIGHTGBM
 from gpusched.core.model import NO_POINTS, Parameters
 from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError, UsageError, did_you_mean
 from gpusched.protocol import ResultLine
+from gpusched.results import flat_metrics
 
 #: columns that every result has; metrics and counts follow them
 COLUMNS = (
@@ -33,6 +36,11 @@ SHOWN = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
 class UnknownColumn(UsageError):
     problem = "these results have no column {name!r}{nearest}"
     remedy = "`gpusched results {asked} --csv` has them all in its first line"
+
+
+class NothingSwept(UsageError):
+    problem = "--by param sums up the points of a sweep, and {asked} has none"
+    remedy = "name columns: `gpusched results {asked} --by symbol`"
 
 
 class OneAtATime(UsageError):
@@ -61,17 +69,17 @@ def results(options: argparse.Namespace) -> int:
     names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
     #: the options of the `results` that prints this table, for the remedy of UnknownColumn
     arguments = options.batch
-    metric = options.metric or next((name for name in SHOWN if name in names), SHOWN[0])
+    metric = options.metric or _chief_metric(finished, names)
     summed_up = _summed_up(options)
     if summed_up == "--by-symbol":
         rows = by_symbol(rows, _require_column(metric, names, arguments))
         names, arguments = SYMBOL_COLUMNS, f"{arguments} --by-symbol"
     elif summed_up == "--by":
-        keys = [_require_key(name.strip(), names, arguments) for name in options.by.split(",")]
+        keys = _keys(options.by, names, points, arguments)
         rows = by_values(rows, keys, _require_column(metric, names, arguments))
         names, arguments = (*keys, *VALUE_COLUMNS), f"{arguments} --by {options.by}"
     elif summed_up == "--best":
-        per = [_require_key(name.strip(), names, arguments) for name in options.per.split(",")] if options.per else []
+        per = _keys(options.per, names, points, arguments) if options.per else []
         chosen = best(rows, _require_column(options.best, names, arguments), per, least=options.reverse)
         rows, finished = [rows[number] for number in chosen], [finished[number] for number in chosen]
     order = list(range(len(rows)))
@@ -93,7 +101,7 @@ def results(options: argparse.Namespace) -> int:
         print_json({"batch_id": batch_id, "results": lines} | about)
     if not options.json:
         print_notes(detail.notes)
-        print_worth(detail)
+        print_worth(detail, finished)
     return DONE
 
 
@@ -111,6 +119,8 @@ def result_object(line: ResultLine, points: Mapping[str, Parameters] = NO_POINTS
     """A result as `results --json` shows it; `points` are those of its batch."""
     fields: dict[str, Any] = msgspec.to_builtins(line)
     del fields["key"]
+    if not line.node:
+        del fields["node"]
     if line.point:
         fields["parameters"] = points.get(line.point, {})
     else:
@@ -125,14 +135,11 @@ def flat(line: ResultLine, points: Mapping[str, Parameters] = NO_POINTS) -> Row:
     constant = fields.pop("constant")
     fields["finished_at"] = iso(line.finished_at)
     row: Row = {name: fields[name] for name in COLUMNS}
+    row |= {"node": line.node} if line.node else {}
     if line.point:
         row["point"] = line.point
         row |= {name: _cell(value) for name, value in fields["parameters"].items()}
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            row |= {f"{name}_{inner}": number for inner, number in value.items()}
-        else:
-            row[name] = value
+    row |= flat_metrics(metrics)
     row |= {f"{name}_rows": count for name, count in counts.items()}
     return row | ({} if constant is None else {"constant": constant})
 
@@ -141,9 +148,29 @@ def _cell(value: Any) -> Cell:
     return value if isinstance(value, str | int | float | None) else msgspec.json.encode(value).decode()
 
 
+def _chief_metric(finished: Sequence[ResultLine], names: Sequence[str]) -> str:
+    """The metric of `--by` where none is asked for: one of `SHOWN`, or else the first that the results have."""
+    own = (name for line in finished for name in flat_metrics(line.metrics or {}))
+    return next((name for name in SHOWN if name in names), next(own, SHOWN[0]))
+
+
+def _keys(text: str, names: Sequence[str], points: Mapping[str, Parameters], arguments: str) -> list[str]:
+    """The columns of `--by` and `--per`; `param` stands for all parameters of the points. Raises UsageError."""
+    keys: list[str] = []
+    for name in map(str.strip, text.split(",")):
+        if name != "param" or name in names:
+            keys.append(_require_key(name, names, arguments))
+        elif not points:
+            raise NothingSwept(asked=arguments)
+        else:
+            keys += (key for point in points.values() for key in point)
+    return list(dict.fromkeys(keys))
+
+
 def _require_key(name: str, names: Sequence[str], arguments: str) -> str:
-    """A column by its name, or by the last part of it, such as `num_leaves`. Raises UnknownColumn."""
-    alike = [known for known in names if known.rpartition(".")[2] == name]
+    """A column by its name, by the last part of it, or by another name of LightGBM's. Raises UnknownColumn."""
+    parameter = canonical(name if "." in name else f"{LIGHTGBM}.{name}")
+    alike = [known for known in names if known == parameter or known.rpartition(".")[2] == name]
     return alike[0] if len(alike) == 1 else _require_column(name, names, arguments)
 
 

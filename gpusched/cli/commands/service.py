@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpusched.cli.commands.batches import Ask, ask, load_config
-from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.objects import status_object
 from gpusched.cli.outcomes import outlives_its_reader
+from gpusched.cli.replacing import agrees_to_replace, replacing_too
 from gpusched.cli.sources import reach
-from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
+from gpusched.cli.verdict import is_nothing
 from gpusched.client.batches import refuse_the_daemons
-from gpusched.client.connection import Connection, connect
+from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
-from gpusched.client.following import follow
-from gpusched.client.views.reasons import Reasons, bare_reason
+from gpusched.client.views import standing
 from gpusched.core.planning import replacing
 from gpusched.core.statuses import totals
-from gpusched.errors import DONE, INTERRUPTED
+from gpusched.errors import DONE, ReplacementRefused
 from gpusched.protocol import BatchStatus, Submitted
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ def daemon(options: argparse.Namespace) -> int:
 @outlives_its_reader
 def submit(options: argparse.Namespace) -> int:
     """Submit a batch to the daemon; with `--wait`, show it until it ends."""
-    from gpusched.cli.commands.stages import instant, wait_for
     from gpusched.client.drawing import terminal as render
 
     refuse_the_daemons(key for key, _, _ in options.flags)
@@ -64,19 +62,7 @@ def submit(options: argparse.Namespace) -> int:
         waiting.append(trying)
 
     with reach(request.config.daemon.socket) as daemon:
-        submitted = daemon.submit(
-            request.spec,
-            source=request.source,
-            name=request.name,
-            output_dir=request.output,
-            terms=request.terms,
-            origins=request.origins,
-            after=tuple(options.after or ()),
-            only_if=options.only_if,
-            not_before=instant(options.not_before),
-            on_survey=on_survey,
-            on_trial=on_trial,
-        )
+        submitted = _hand_over(daemon, request, options, on_survey, on_trial)
         if waiting and errors.is_terminal:
             errors.print()
         if submitted.choice is not None and submitted.choice.reason:
@@ -84,23 +70,51 @@ def submit(options: argparse.Namespace) -> int:
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
         batch = submitted.batch
-        if batch.state == "waiting":
-            errors.print(f"It {batch.held_reason}", soft_wrap=True)
-            if not options.wait:
-                return DONE
-            code, status = wait_for(request.config.daemon.socket, batch.id)
-            if options.json:
-                print_json(status)
-            return code
-        if not options.json and not options.wait and submitted.how != "known":
+        if batch.state == "waiting" and not options.wait:
+            errors.print(f"It waits {batch.waits}", soft_wrap=True)
+        elif not options.json and not options.wait and submitted.how != "known":
             _say_about_the_data(daemon, batch, errors)
         for note in submitted.notes:
             errors.print(note, soft_wrap=True)
         if submitted.changes:
             errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
         if batch.held_reason is not None:
-            errors.print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on", soft_wrap=True)
-        return _wait(daemon, request, submitted, as_json=options.json) if options.wait else DONE
+            errors.print(f"Held: {batch.held_reason}; {standing.way_on(batch)}", soft_wrap=True)
+        if not options.wait:
+            return DONE
+        from gpusched.cli.waiting import Wait
+
+        return Wait(request.spec, batch.id, as_json=options.json).code(daemon)
+
+
+def _hand_over(
+    daemon: Connection,
+    request: Ask,
+    options: argparse.Namespace,
+    on_survey: Callable[[int, int], None],
+    on_trial: Callable[[str], None],
+) -> Submitted:
+    """Submit a batch, again if somebody agrees to the replacement of results. Raises GpuschedError."""
+    from gpusched.cli.commands.stages import stage
+
+    hand_over = partial(
+        daemon.submit,
+        request.spec,
+        source=request.source,
+        name=request.name,
+        output_dir=request.output,
+        terms=request.terms,
+        origins=request.origins,
+        **stage(options),
+        on_survey=on_survey,
+        on_trial=on_trial,
+    )
+    try:
+        return hand_over(existing=request.existing)
+    except ReplacementRefused as error:
+        if not agrees_to_replace(error):
+            raise
+    return hand_over(existing=replacing_too(request.existing))
 
 
 def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console) -> None:
@@ -131,56 +145,3 @@ def _say(submitted: Submitted, *, as_json: bool) -> None:
         f"{_HOW[submitted.how]}; it writes to {batch.output_dir}\n`gpusched status {batch.id}` shows how it goes",
         file=sys.stderr,
     )
-
-
-# -- waiting -----------------------------------------------------------------------------------------------------------
-
-
-def _wait(daemon: Connection, request: Ask, submitted: Submitted, *, as_json: bool) -> int:
-    """Show a batch until it is finished or held. Ctrl-C ends the display, not the batch."""
-    from gpusched.client.drawing import terminal as render
-    from gpusched.client.views.batch import BatchView
-
-    batch_id, began = submitted.batch.id, time.monotonic()
-    view = BatchView()
-    screen = render.RunScreen(render.open_console(stderr=as_json), view)
-    try:
-        subscription = daemon.subscribe(batch_id)
-        if as_json:
-            follow(subscription, batch_id)
-        else:
-            with screen:
-                follow(subscription, batch_id, lambda snapshot: screen.load(snapshot, batch_id), screen.update)
-    except KeyboardInterrupt:
-        screen.note(
-            f"Detached: {batch_id} goes on. `gpusched status {batch_id}` shows how it stands,"
-            f" `gpusched cancel {batch_id}` ends it."
-        )
-        return INTERRUPTED
-    # The first connection is taken by the subscription.
-    with connect(daemon.path) as daemon:
-        detail = daemon.batch(batch_id, notes=True)
-        batch = detail.batch
-        skipped = list(daemon.windows(batch_id, status="skipped"))
-        refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
-        if as_json:
-            reasons = Reasons()
-            for line in refused:
-                reasons.add(bare_reason(line), line.symbol)
-            print_json(status_object(batch) | refused_object(reasons) | notes_object(detail.notes))
-        else:
-            view.complete(skipped, refused)
-            summary = render.summary(
-                view,
-                time.monotonic() - began,
-                held_reason=batch.held_reason,
-                interrupted=False,
-                logs_dir=Path(daemon.daemon.state_dir) / "logs",
-                spec=detail.spec,
-            )
-            render.open_console().print(summary)
-            print_notes(detail.notes)
-    sums = totals(batch.counts)
-    if batch.state == "finished" and is_nothing(sums, len(refused)):
-        raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
-    return exit_code(sums, request.spec.limits.max_failure_rate, held=batch.state == "held")

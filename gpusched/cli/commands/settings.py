@@ -30,8 +30,8 @@ def show(options: argparse.Namespace) -> int:
         texts = [(key, _text(value), origin) for key, value, origin in rows]
         print_listing(("setting", "value", "from"), texts, styles={})
         return DONE
+    from gpusched.client.drawing.plain import clean
     from gpusched.client.drawing.terminal import open_console
-    from gpusched.client.drawing.text import clean
 
     open_console().print(clean(f"Configuration file: {loaded.path or 'none'}"), soft_wrap=True)
     # The file is named above, so its path is left out; values may be long and come last.

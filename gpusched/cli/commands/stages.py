@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.objects import status_object
@@ -21,6 +21,30 @@ from gpusched.errors import DONE, INTERRUPTED, NOTHING_TO_TRAIN, UsageError
 class BadInstant(UsageError):
     problem = "--not-before {text!r} is no time"
     remedy = "write 18:00 (today or tomorrow), or 2024-12-31T18:00"
+
+
+class AfterNothing(UsageError):
+    problem = "--if says how the batches of --after have to end, and none is given"
+    remedy = "give --after BATCH, or leave it out"
+
+
+class Stage(TypedDict):
+    """When a batch may start: the arguments of `Connection.submit`."""
+
+    after: tuple[str, ...]
+    only_if: Literal["succeeded", "finished"]
+    not_before: float
+
+
+def stage(options: argparse.Namespace) -> Stage:
+    """The conditions of `--after`, `--if` and `--not-before`. Raises UsageError."""
+    if options.only_if and not options.after:
+        raise AfterNothing
+    return Stage(
+        after=tuple(options.after or ()),
+        only_if="finished" if options.only_if == "finished" else "succeeded",
+        not_before=instant(options.not_before),
+    )
 
 
 def instant(text: str | None) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pwd
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -12,17 +11,19 @@ import msgspec
 
 from gpusched.cli.notes import notes_object, print_notes, print_worth
 from gpusched.cli.objects import status_object
-from gpusched.cli.sources import of_batch, to_daemon
+from gpusched.cli.sources import of_batch, to_daemon, way_on
 from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.trouble import remedy
-from gpusched.client.views.standing import Wanted, by_reason, standing
+from gpusched.client.views.failures import FailureGroup, by_reason, failed_window
+from gpusched.client.views.standing import Wanted, standing
 from gpusched.core.statuses import FAILURES, totals
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE
-from gpusched.protocol import BatchDetail, BatchStatus, Trouble
+from gpusched.protocol import BatchDetail, BatchStatus, ResultLine, Trouble
+from gpusched.users import user_name
 
 if TYPE_CHECKING:
     from gpusched.cli.sources import Source
@@ -50,45 +51,69 @@ def status(options: argparse.Namespace) -> int:
 def _one(source: Source, batch_id: str, *, as_json: bool) -> None:
     detail = source.batch(batch_id, notes=True)
     batch, choice = detail.batch, detail.choice
+    results: list[ResultLine] = []
     troubles = source.ping().troubles if isinstance(source, Connection) else ()
     if as_json:
         where = device_object(choice.device if choice else detail.spec.device, choice)
         print_json(status_object(batch) | where | notes_object(detail.notes))
     elif on_terminal():
-        _print_screen(source, detail)
+        results = _print_screen(source, detail)
     else:
         _print_rows([batch])
         if choice is not None and choice.reason:
             print(choice.reason, file=sys.stderr)  # noqa: T201
         if batch.held_reason is not None:
-            print(f"Held: {batch.held_reason}; `gpusched release {batch.id}` lets it go on")  # noqa: T201
+            print(f"Held: {batch.held_reason}; {way_on(source, batch)}")  # noqa: T201
+        elif batch.waits:
+            print(f"It waits {batch.waits}")  # noqa: T201
+        _print_failures(source, batch)
     if not as_json:
         print_notes(detail.notes)
-        print_worth(detail)
+        print_worth(detail, results)
     _tell(troubles)
 
 
-def _print_screen(source: Source, detail: BatchDetail) -> None:
+def _failures(source: Source, batch: BatchStatus) -> list[FailureGroup]:
+    ended = [status for status in FAILURES if batch.counts.get(status)]
+    lines = (line for status in ended for line in source.windows(batch.id, status=status))
+    return by_reason(map(failed_window, lines))
+
+
+def _print_failures(source: Source, batch: BatchStatus) -> None:
+    """Print the failures of a batch by reason on stderr, since programs read the listing on stdout."""
+    from gpusched.client.drawing.standing import Failures
+    from gpusched.client.drawing.terminal import open_console
+
+    if groups := _failures(source, batch):
+        shown = Failures(groups=groups, logs_dir=source.state_dir / "logs" / batch.id)
+        open_console(stderr=True).print(shown, crop=False)
+
+
+def _print_screen(source: Source, detail: BatchDetail) -> list[ResultLine]:
+    """Print the screen of a batch; return its results, unless there are too many to read."""
     from gpusched.client.drawing.standing import BatchScreen, Seen
     from gpusched.client.drawing.terminal import open_console
     from gpusched.client.views.batch import BatchView
 
     batch, choice = detail.batch, detail.choice
-    ended = [status for status in FAILURES if batch.counts.get(status)]
-    failed = [line for status in ended for line in source.windows(batch.id, status=status)]
-    few = sum(batch.counts.values()) <= MOST_READ
+    few = 0 < sum(batch.counts.values()) <= MOST_READ
     results = [line for line in source.results(batch.id) if line.seconds is not None] if few else []
+    groups = _failures(source, batch)
     view, now = BatchView(), time.monotonic()
     snapshot = source.subscribe(batch.id).snapshot if isinstance(source, Connection) else source.snapshot()
     view.load(snapshot, batch.id, now)
     screen = BatchScreen(
-        seen=Seen(batch=batch, view=view, owner=_name(batch.owner), monotonic=now),
-        groups=by_reason(failed),
-        slowest=sorted(results, key=lambda line: -(line.seconds or 0.0)),
+        seen=Seen(batch=batch, view=view, owner=user_name(batch.owner), monotonic=now),
+        groups=groups,
+        slowest=sorted(
+            (line for line in results if line.status != "cancelled"), key=lambda line: -(line.seconds or 0.0)
+        ),
         logs_dir=source.state_dir / "logs" / batch.id,
         device=choice.reason if choice else "",
+        way_on=way_on(source, batch),
     )
     open_console().print(screen, crop=False)
+    return results
 
 
 # -- all batches -------------------------------------------------------------------------------------------------------
@@ -129,7 +154,7 @@ def _print_table(daemon: Connection, batches: list[BatchStatus], more: int) -> N
     if any(standing(batch) == "running" for batch in batches):
         overview.load(daemon.subscribe().snapshot, now)
     seen = [
-        Seen(batch=batch, view=overview.batches.get(batch.id), owner=_name(batch.owner), monotonic=now)
+        Seen(batch=batch, view=overview.batches.get(batch.id), owner=user_name(batch.owner), monotonic=now)
         for batch in batches
     ]
     open_console().print(BatchTable(batches=seen, more=more))
@@ -153,13 +178,3 @@ def _tell(troubles: tuple[Trouble, ...]) -> None:
     """Print the troubles on stderr, so that programs can still parse the listing on stdout."""
     for trouble in troubles:
         tell("warning", trouble.text, remedy(trouble))
-
-
-def _name(uid: int | None) -> str:
-    """The name of a user, or the number where nobody has it; empty for the daemon's own user."""
-    if uid is None:
-        return ""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

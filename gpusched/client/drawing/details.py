@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from rich.cells import cell_len
+
 from gpusched.client.drawing.listing import iso
-from gpusched.client.drawing.text import clean, duration, key_metrics
-from gpusched.core.model import WindowResult
+from gpusched.client.drawing.plain import clean
+from gpusched.client.drawing.text import Glyphs, duration, key_metrics
+from gpusched.core.model import Slot, WindowResult
 from gpusched.core.states import Finished, Reused, Succeeded
 from gpusched.protocol import DeviceStatus, WindowDetail
+
+#: features that are shown, and the cells of the longest bar
+SHOWN_FEATURES, BAR = 8, 24
 
 
 def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float], str] = iso) -> Iterator[str]:
@@ -38,7 +44,7 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
         end = attempt.ended_at
         took = f", {duration(end - attempt.placed_at)}" if end is not None else ""
         ending = f", {attempt.ending}" if attempt.ending else ""
-        yield f"Attempt  {attempt.attempt} on slot {attempt.slot.index} ({clean(attempt.slot.device_id)}){took}{ending}"
+        yield f"Attempt  {attempt.attempt} {clean(_place(attempt.slot))}{took}{ending}"
         if attempt.usage is not None and attempt.usage.peak_memory_bytes:
             usage = attempt.usage
             gpu = ""
@@ -54,6 +60,18 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
             yield f"         | {clean(line)}"
     for told in detail.story:
         yield f"{when(told.at):>10}  {told.old} → {told.new}  {clean(told.reason)}"
+
+
+def importance_details(shares: Sequence[tuple[str, float]], draw: Glyphs) -> Iterator[str]:
+    """The features that a model gained most by, with their shares of the gain as bars: as long as the largest."""
+    shown = shares[:SHOWN_FEATURES]
+    cells = max((cell_len(draw.clean(name)) for name, _ in shown), default=0)
+    for number, (name, share) in enumerate(shown):
+        bar = draw.filled * max(1, round(BAR * share / shown[0][1]))
+        yield f"{'Gain' if number == 0 else '':<9}{draw.crop(draw.clean(name), min(cells, 30))}  {share:>4.0%}  {bar}"
+    if len(shares) > len(shown):
+        rest = sum(share for _, share in shares[SHOWN_FEATURES:])
+        yield f"{'':<9}{len(shares) - len(shown)} more features  {rest:.0%}"
 
 
 def health(status: DeviceStatus, now: float) -> str:
@@ -72,19 +90,29 @@ def _result(result: WindowResult) -> Iterator[str]:
     yield f"Output   {clean(result.artifacts_path)}"
 
 
+def _place(slot: Slot) -> str:
+    """The slot of an attempt, and its device."""
+    where = "ahead" if slot.waits else f"on slot {slot.index}"
+    node = slot.node if slot.node and not slot.device_id.endswith(f"@{slot.node}") else ""
+    return f"{where} ({slot.device_id}{f' on node {node}' if node else ''})"
+
+
 def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
     """A device's health, slots and memory, and the windows on it, at the Unix time `now`."""
     device, reading = status.device, status.reading
     where = f" at {clean(device.pci_bus_id)}" if device.pci_bus_id else ""
-    yield f"Device   {clean(device.id)}"
+    yield f"Device   {clean(device.id)}" + (f" on node {clean(device.host)}" if device.host else "")
     yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.lightgbm_type}"
+    if told := ", ".join(filter(None, (device.driver, device.modes))):
+        yield f"Driver   {clean(told)}"
     yield f"Health   {health(status, now)}" + (f": {clean(status.reason)}" if status.reason else "")
     idle = [slot.index for slot in status.slots if slot.index not in status.allocations]
     free = idle[: max(0, status.width - len(status.allocations))]
     most = f" of {len(status.slots)}, tuned while windows run" if device.tuned_from else ""
+    ahead = f" {status.ahead} more windows wait for one," if status.ahead else ""
     threads = "thread" if device.threads == 1 else "threads"
     yield (
-        f"Slots    {len(status.allocations)} held, {len(free)} free, {status.width}{most} in use,"
+        f"Slots    {status.busy} held, {len(free)} free, {status.width}{most} in use,{ahead}"
         f" {device.threads} {threads} each"
     )
     if device.cpus:
@@ -98,8 +126,13 @@ def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
     if reading is not None:
         use = f"{100 * reading.utilisation:.0f} %" if reading.utilisation is not None else "not reported"
         hot = f", {reading.temperature_c:.0f} C" if reading.temperature_c is not None else ""
-        watt = f", {reading.power_w:.0f} W" if reading.power_w is not None else ""
-        yield f"Reading  {use}{hot}{watt}, {duration(now - reading.at)} ago"
+        limit = f" of {reading.power_limit_w:.0f}" if reading.power_limit_w is not None else ""
+        watt = f", {reading.power_w:.0f}{limit} W" if reading.power_w is not None else ""
+        fan = f", fan {100 * reading.fan:.0f} %" if reading.fan is not None else ""
+        yield f"Reading  {use}{hot}{watt}{fan}, {duration(now - reading.at)} ago"
+        for process in reading.foreign:
+            who = clean(process.user) or "somebody"
+            yield f"Foreign  {process.pid} of {who}, {_mib(process.memory_bytes)}: {clean(process.command) or 'gone'}"
     for index, key in sorted(status.allocations.items()):
         yield f"Slot     {index}: {clean(str(key))}"
     for index in free:

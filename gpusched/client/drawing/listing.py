@@ -18,6 +18,8 @@ GAP = 2
 LONG_CELLS = 40
 #: columns of text give way to the others down to so many cells; with fewer they say nothing
 FEWEST_CELLS = 12
+#: a text that a listing is printed for gives way down to so many, after columns beside it were left out
+CHIEF_CELLS = 24
 
 #: cells that are aligned to the right
 _NUMBER = re.compile(r"(-?[\d.,]*\d[%M]?)?")
@@ -25,12 +27,17 @@ _NUMBER = re.compile(r"(-?[\d.,]*\d[%M]?)?")
 Cell = str | int | float | None
 
 
-def print_listing(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, styles: dict[str, str]) -> None:
-    """Print rows of cells. `styles` colours a row by the text of any of its cells. None is an empty cell."""
+def print_listing(
+    columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, styles: dict[str, str], chief: str = ""
+) -> None:
+    """Print rows of cells. `styles` colours a row by the text of any of its cells. None is an empty cell.
+
+    Where a terminal is narrow, columns are left out from the right, but never the one called `chief`.
+    """
     if on_terminal():
-        _print_table(columns, [[_for_people(cell) for cell in row] for row in rows], styles)
+        _print_table(columns, [[_for_people(cell) for cell in row] for row in rows], styles, chief)
         return
-    from gpusched.client.drawing.text import clean
+    from gpusched.client.drawing.plain import clean
 
     lines = ["\t".join(columns), *("\t".join(clean(_for_programs(cell)) for cell in row) for row in rows)]
     print("\n".join(lines))  # noqa: T201
@@ -65,8 +72,8 @@ def iso(at: float) -> str:
     return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="milliseconds")
 
 
-def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str, str]) -> None:
-    """Print columns that have something in any row, and as many from the left as the terminal has room for."""
+def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str, str], chief: str) -> None:
+    """Print columns that have something in any row, and as many of them as the terminal has room for."""
     from rich.cells import cell_len
     from rich.console import Group
     from rich.text import Text
@@ -80,13 +87,18 @@ def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str
     table = [[draw.clean(row[number]) for number in told] for row in (columns, *rows)]
     by_column = list(zip(*table, strict=True))
     numeric = [bool(rows) and all(map(_NUMBER.fullmatch, texts[1:])) for texts in by_column]
-    widths = _fitted([max(map(cell_len, texts)) for texts in by_column], numeric, console.width)
+    widths = _fitted(
+        [max(map(cell_len, texts)) for texts in by_column],
+        numeric,
+        console.width,
+        chief=next((place for place, number in enumerate(told) if columns[number] == chief), None),
+    )
 
     def line(texts: Sequence[str]) -> str:
         # A label that is longer than the line is told from others by its ends.
         cells = [draw.crop_middle(texts[0], widths[0])]
-        for text, width, right in zip(texts[1:], widths[1:], numeric[1:], strict=False):
-            cells.append(text.rjust(width) if right else draw.crop(text, width))
+        for place, width in list(widths.items())[1:]:
+            cells.append(texts[place].rjust(width) if numeric[place] else draw.crop(texts[place], width))
         return (" " * GAP).join(cells).rstrip()
 
     lines = [Text(line(table[0]), "bold", no_wrap=True)]
@@ -96,22 +108,29 @@ def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str
     console.print(Group(*lines))
 
 
-def _fitted(widths: list[int], numeric: Sequence[bool], room: int) -> list[int]:
-    """The widths of those columns that fit into `room` cells side by side, from the left.
+def _fitted(widths: list[int], numeric: Sequence[bool], room: int, *, chief: int | None) -> dict[int, int]:
+    """The widths of those columns that fit into `room` cells side by side: from the left, and the one called `chief`.
 
     The first, which tells the rows apart, is shortened only where it is long and would leave less than half of
     the line: the label of a window of a sweep names all its parameters. Other texts are shortened, the widest first.
     """
     longest = room if len(widths) == 1 else min(room, max(LONG_CELLS, room // 2))
-    widths = [min(widths[0], longest), *widths[1:]]
-    least = [w if number == 0 or numeric[number] else min(w, FEWEST_CELLS) for number, w in enumerate(widths)]
-    while sum(least) + GAP * (len(least) - 1) > room:
-        least.pop()
-    widths = widths[: len(least)]
-    for _ in range(sum(widths) + GAP * (len(widths) - 1) - room):
-        loose = [number for number, width in enumerate(widths) if width > least[number]]
-        widths[max(loose, key=widths.__getitem__)] -= 1
-    return widths
+    found = dict(enumerate([min(widths[0], longest), *widths[1:]]))
+    least = {
+        place: width if place == 0 or numeric[place] else min(width, CHIEF_CELLS if place == chief else FEWEST_CELLS)
+        for place, width in found.items()
+    }
+    while sum(least.values()) + GAP * (len(least) - 1) > room:
+        spare = [place for place in least if place not in (0, chief)] or [place for place in least if place]
+        if not spare:
+            break
+        del least[spare[-1]], found[spare[-1]]
+    for _ in range(sum(found.values()) + GAP * (len(found) - 1) - room):
+        loose = [place for place, width in found.items() if width > least[place]]
+        if not loose:
+            break
+        found[max(loose, key=found.__getitem__)] -= 1
+    return found
 
 
 def _for_people(cell: Cell) -> str:

@@ -132,7 +132,7 @@ class _Layout:
         room = (rows - 1) * columns
         shown = len(indexes) if len(indexes) <= room else (rows - 2) * columns
         width = (self._width - _GAP * (columns - 1)) // columns
-        names = {index: device_name(self._draw.clean(device)) for index, device in view.devices.items()}
+        names = {index: self._draw.clean(device_name(*device)) for index, device in view.devices.items()}
         device_width = min(16, max([6, *(cell_len(name) for name in names.values())]))
         per_column = -(-shown // columns)
         lines = []

@@ -7,26 +7,23 @@ from pathlib import Path
 
 import msgspec
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.padding import Padding
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from gpusched.client.drawing.failures import failure_groups, path_line
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import Glyphs, device_name, duration, glyphs, per_second
 from gpusched.client.views.batch import BatchView
-from gpusched.client.views.reasons import bare_reason
-from gpusched.client.views.standing import FailureGroup, by_urgency, failures, standing
+from gpusched.client.views.failures import FailureGroup
+from gpusched.client.views.standing import by_urgency, failures, standing, way_on
 from gpusched.core.statuses import FAILURES, OUTCOMES, UNFINISHED, tally, words
 from gpusched.protocol import BatchStatus, ResultLine
 
 GAP = 2
 #: cells that an id keeps before columns are left out for it, and at the least
 FEWEST_ID, LEAST_ID = 16, 6
-#: groups of failures, and windows of each kind, on the screen of one batch
-MOST_GROUPS, MOST_WINDOWS = 8, 3
-
-#: cells before an example, below its reason
-INDENT = 9
+#: windows of each kind on the screen of one batch
+MOST_WINDOWS = 3
 
 COLUMNS = ("batch", "state", "done", "failed", "rate", "left", "took", "submitted", "owner")
 #: text to the left, numbers to the right
@@ -86,13 +83,13 @@ class BatchTable(msgspec.Struct, frozen=True, kw_only=True):
             yield line
         for one in ordered:
             if one.batch.held_reason is not None:
-                held = (
-                    f"{one.batch.id} is held: {one.batch.held_reason}; `gpusched release {one.batch.id}` lets it go on"
-                )
+                held = f"{one.batch.id} is held: {one.batch.held_reason}; {way_on(one.batch)}"
                 yield Text(draw.clean(held), STYLES["held"], overflow="fold")
+            elif one.batch.waits:
+                yield Text(draw.clean(f"{one.batch.id} waits {one.batch.waits}"), "dim", overflow="fold")
         if self.more:
             noun = "batch" if self.more == 1 else "batches"
-            yield Text(f"{draw.ellipsis} and {self.more} more finished {noun}: --all", "dim")
+            yield Text(f"{draw.ellipsis} and {self.more} more {noun}: --all", "dim")
 
 
 def _cells(one: Seen, draw: Glyphs) -> dict[str, str]:
@@ -102,7 +99,7 @@ def _cells(one: Seen, draw: Glyphs) -> dict[str, str]:
     return {
         "batch": draw.clean(batch.id),
         "state": standing(batch),
-        "done": f"{total - tally(batch.counts, UNFINISHED)}/{total}",
+        "done": f"{total - tally(batch.counts, UNFINISHED)}/{total}" if total else "",
         "failed": str(failed) if failed else "",
         "rate": one.rate(),
         "left": one.left(draw),
@@ -146,6 +143,19 @@ def _paint(line: Text, row: dict[str, str], widths: dict[str, int], style: str) 
         at += width + GAP
 
 
+class Failures(msgspec.Struct, frozen=True, kw_only=True):
+    """The failures of a batch by reason. Print them with `crop=False`, as `BatchScreen`."""
+
+    groups: Sequence[FailureGroup]
+    #: where the logs of its windows are
+    logs_dir: Path
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text()
+        yield Text("Failures by reason", "bold")
+        yield from failure_groups(self.groups, self.logs_dir, console, options)
+
+
 class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
     """One batch: counts, rate and time left, slots, the slowest windows, and failures by reason.
 
@@ -160,6 +170,8 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
     logs_dir: Path
     #: the choice of `auto`, for people
     device: str = ""
+    #: how it goes on if it is held: a sentence with the command
+    way_on: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         draw = glyphs(ascii_only=options.ascii_only)
@@ -174,14 +186,7 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
                     label = draw.crop_middle(label, max(20, options.max_width - 11)).rstrip()
                 yield Text(f"  {duration(line.seconds or 0.0):>7}  {label}")
         if self.groups:
-            yield Text()
-            yield Text("Failures by reason", "bold")
-            for group in self.groups[:MOST_GROUPS]:
-                yield from self._group(group, draw)
-            if (more := len(self.groups) - MOST_GROUPS) > 0:
-                yield Text(
-                    f"  {draw.ellipsis} and {more} more reasons: `gpusched windows {self.seen.batch.id}` has them"
-                )
+            yield Failures(groups=self.groups, logs_dir=self.logs_dir)
 
     def _head(self, draw: Glyphs) -> Iterator[Text]:
         seen, batch = self.seen, self.seen.batch
@@ -193,7 +198,11 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
         yield heading.append(f"  submitted{by} {ago} ago", "not bold")
         if batch.held_reason is not None:
             yield Text(f"  held: {draw.clean(batch.held_reason)}", STYLES["held"], overflow="fold")
-            yield Text(f"  `gpusched release {batch.id}` lets it go on")
+            yield Text(f"  {draw.clean(self.way_on)}", overflow="fold")
+        if batch.waits:
+            yield Text(f"  waits {draw.clean(batch.waits)}; it is planned then", overflow="fold")
+            yield path_line(2, batch.output_dir, draw)
+            return
         counts = Text(f"  {sum(batch.counts.values())} windows: ", overflow="fold")
         parts = [(name, batch.counts[name]) for name in (*OUTCOMES, *UNFINISHED) if batch.counts.get(name)]
         for number, (name, count) in enumerate(parts):
@@ -205,7 +214,7 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
         yield Text(f"  {', '.join(filter(None, pace))}")
         if self.device:
             yield Text(f"  {draw.clean(self.device)}", overflow="fold")
-        yield _path(2, batch.output_dir, draw)
+        yield path_line(2, batch.output_dir, draw)
 
     def _running(self, draw: Glyphs) -> Iterator[Text]:
         view = self.seen.view
@@ -213,27 +222,10 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
             return
         running = sorted(view.running.values(), key=lambda window: window.since)
         yield Text()
-        yield Text(f"At work on {len(running)} slots, the longest first", "bold")
+        slots = f"{len(running)} {'slot' if len(running) == 1 else 'slots'}"
+        yield Text(f"At work on {slots}, the longest first", "bold")
         for window in running[:MOST_WINDOWS]:
             rounds = f" {window.round}/{window.rounds}" if window.rounds else ""
-            where = f"{draw.clean(window.phase)}{rounds} on {draw.clean(device_name(window.device))}"
+            where = f"{draw.clean(window.phase)}{rounds} on {draw.clean(device_name(window.device, window.node))}"
             since = duration(max(0.0, self.seen.monotonic - window.since))
             yield Text(f"  {since:>7}  {draw.clean(window.label)}  {where}", no_wrap=True, overflow="ellipsis")
-
-    def _group(self, group: FailureGroup, draw: Glyphs) -> Iterator[RenderableType]:
-        """The reason with its number of windows; an example where they differ; the path of the example's log."""
-        line, bare = group.example, bare_reason(group.example)
-        kind = words(line.failure or line.status)
-        head = Text(f"{group.windows:>{INDENT - 4}}  ", overflow="fold").append(kind, STYLES["failed"])
-        yield Padding(head.append(f": {draw.clean(group.reason)}"), (0, 0, 0, 2))
-        if group.reason != bare:
-            yield Padding(Text(f"{draw.clean(line.key.label)}: {draw.clean(bare)}", overflow="fold"), (0, 0, 0, INDENT))
-        elif not line.attempts:
-            yield Padding(Text(draw.clean(line.key.label), overflow="fold"), (0, 0, 0, INDENT))
-        if line.attempts:
-            yield _path(INDENT, str(self.logs_dir / f"{line.key.label}.{line.attempts}.log"), draw)
-
-
-def _path(indent: int, path: str, draw: Glyphs) -> Text:
-    """A path on a line of its own: a terminal that wraps it still copies it as one word."""
-    return Text(" " * indent + draw.clean(path), "dim", no_wrap=True, overflow="ignore")

@@ -8,8 +8,6 @@ later.
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 import threading
 import time
@@ -23,9 +21,11 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from gpusched.client.drawing.plain import clean, opened
+from gpusched.client.drawing.plan import plan_line, plan_rows, plan_table
 from gpusched.client.drawing.run import Frame
-from gpusched.client.drawing.summary import failure_line, notes_lines, plan_line, plan_rows, plan_table, summary
-from gpusched.client.drawing.text import ASCII, FANCY, clean, device_name, duration, key_metrics
+from gpusched.client.drawing.summary import failure_line, notes_lines, summary
+from gpusched.client.drawing.text import ASCII, FANCY, device_name, duration, key_metrics
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
@@ -59,22 +59,10 @@ def open_console(stderr: bool = False) -> Console:
     rich leaves out colours where NO_COLOR is set, and everything but text where there is no terminal; lines stay whole
     there.
     """
-    stream = sys.stderr if stderr else sys.stdout
-    if isinstance(stream, io.TextIOWrapper):
-        if stream.isatty() and _knows_only_ascii():
-            stream.reconfigure(encoding="ascii")
-        if not stream.encoding.lower().startswith("utf"):
-            stream.reconfigure(errors="backslashreplace")
+    stream = opened(stderr=stderr)
     # The stream as it is now: Textual puts another one in its place, which says nothing about the terminal.
     in_a_pipe = not (stream is not None and stream.isatty())
     return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=in_a_pipe)
-
-
-def _knows_only_ascii() -> bool:
-    """Whether the locale says that of the terminal. Python takes UTF-8 for the locale C, and says so in LC_CTYPE."""
-    asked = os.environ.get("LC_CTYPE", "")
-    locale = os.environ.get("LC_ALL") or (asked if asked != "C.UTF-8" else "") or os.environ.get("LANG")
-    return locale in ("C", "POSIX")
 
 
 def takes_keys(console: Console) -> bool:
@@ -84,19 +72,15 @@ def takes_keys(console: Console) -> bool:
 
 
 class RunScreen:
-    """Shows one batch while it runs: `with RunScreen(console, view) as screen`, then `update` with all that happens.
+    """Shows one batch while it runs: `with RunScreen(console, view) as screen`, then `update` with all that happens."""
 
-    One that is `quiet` shows nothing but notes.
-    """
-
-    def __init__(self, console: Console, view: BatchView, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console, view: BatchView) -> None:
         self._console = console
         self._view = view
-        self._quiet = quiet
         self._began = time.monotonic()
         self._draw = ASCII if console.options.ascii_only else FANCY
         #: a terminal that cannot move its cursor gets plain lines, too
-        self._animated = console.is_terminal and not console.is_dumb_terminal and not quiet
+        self._animated = console.is_terminal and not console.is_dumb_terminal
         self._live: Live | None = None
         self._thread: threading.Thread | None = None
         self._leaving = threading.Event()
@@ -107,10 +91,17 @@ class RunScreen:
         self._unsaid = 0
         #: plain lines that their reader has not taken yet
         self._outbox = Outbox()
+        #: windows that were finished when a plain line last told of them
+        self._told = 0
         self._waiting = ""
         #: devices of which it was told that they were closed
         self._closed: set[str] = set()
         self._paused = False
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the batch has been shown, without the wait of a stage."""
+        return time.monotonic() - self._began
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -157,8 +148,6 @@ class RunScreen:
         """Take in an update, and show it."""
         with self._lock:
             self._view.apply(update, time.monotonic())
-        if self._quiet:
-            return
         match update:
             case WindowMoved(old=old, new=Finished(outcome=outcome)):
                 if isinstance(outcome, Succeeded) and (kept := outcome.result.moved_aside) is not None:
@@ -179,23 +168,31 @@ class RunScreen:
                 pass
 
     def load(self, snapshot: Snapshot, batch_id: str) -> None:
-        """Show the batch as the daemon knows it."""
+        """Show the batch as the daemon knows it. The time of a stage begins when it has started."""
         with self._lock:
+            waited = self._view.waits
             self._view.load(snapshot, batch_id, time.monotonic())
+        if waits := self._view.waits:
+            self._waiting = f"{batch_id} waits {waits}"
+            if waits != waited and not self._animated:
+                self.note(self._waiting)
+        elif waited:
+            self._began = time.monotonic()
+        if not self._animated:
+            self._tell_so_far()
 
     def planning(self, done: int, total: int) -> None:
         """The data of so many symbols has been looked at."""
         noun = "symbol" if total == 1 else "symbols"
         self._waiting = f"Looking at the data: {done}/{total} {noun}"
-        if not (self._animated or self._quiet) and done == total:
+        if not self._animated and done == total:
             self.note(self._waiting)
 
     def planned(self, plan: Plan) -> None:
         """The plan is made; its windows are about to be submitted."""
         self._waiting = "Starting"
-        if not self._quiet:
-            for line in (f"Plan: {plan_line(plan)}", *notes_lines(plan.notes)):
-                self.note(line)
+        for line in (f"Plan: {plan_line(plan)}", *notes_lines(plan.notes)):
+            self.note(line)
 
     def note(self, text: str) -> None:
         """Say a sentence, above the live area if there is one."""
@@ -222,9 +219,19 @@ class RunScreen:
         window = self._view.last_finished
         assert window is not None
         if not self._animated:
+            self._told = self._view.done
             self._write(self._line(window))
         elif window.outcome in FAILURES:
             self._say(failure_line(window, self._draw))
+
+    def _tell_so_far(self) -> None:
+        """In a log, count the windows that have no lines since they ended before they were followed."""
+        view = self._view
+        ended = {name: count for name, count in view.counts.items() if count and name not in ("reused", "skipped")}
+        if ended and view.done > self._told:
+            self._told = view.done
+            words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in ended.items())
+            self._write(f"[{view.done}/{view.total}] so far: {words}")
 
     def _line(self, window: FinishedWindow) -> str:
         """A finished window for a log: `[12/36] succeeded LABEL 1.3s on slot 0 (cpu), auc 0.532, accuracy 0.541`."""
@@ -234,7 +241,7 @@ class RunScreen:
             return head + failure_line(window, self._draw).plain
         line = f"{head}{window.outcome} {window.label} {duration(window.seconds)}"
         if window.slot is not None and window.device is not None:
-            line += f" on slot {window.slot} ({device_name(window.device)})"
+            line += f" on slot {window.slot} ({device_name(window.device, window.node)})"
         return line + "".join(f", {name} {number}" for name, number in key_metrics(window.metrics, 2))
 
     def _say(self, text: Text) -> None:

@@ -1,36 +1,20 @@
 """Text that fits: foreign text made harmless, cropped and padded to cells; numbers, times and metrics in few of them.
 
-Everything that did not come from this package (symbols, messages of errors, names of devices) goes through `clean`
-before it is drawn: a terminal obeys control characters, and rich obeys markup unless it is given `Text`.
+Everything that did not come from this package (symbols, messages of errors, names of devices) goes through
+`plain.clean` before it is drawn: a terminal obeys control characters, and rich obeys markup unless it is given `Text`.
 """
 
 from __future__ import annotations
 
 import math
-from textwrap import wrap
 from typing import Any
 
 import msgspec
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-_PLAIN = {
-    ord("…"): "...",
-    ord("×"): "x",
-    ord("–"): "-",
-    ord("—"): "-",
-    ord("·"): "|",
-    ord("±"): "+-",
-    ord("→"): "->",
-    ord("↑"): "up",
-    ord("↓"): "down",
-    ord("“"): '"',
-    ord("”"): '"',
-    ord("‘"): "'",
-    ord("’"): "'",
-}
-
-TOLD_LINES = 4
+from gpusched.client.drawing.plain import clean
+from gpusched.client.views.numbers import chief_metrics
 
 
 class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +28,11 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
     dash: str
     times: str
     plus_minus: str
+    degree: str
+    #: before a marked row
+    mark: str
+    #: corners of a box clockwise from the top left, then its horizontal and vertical line
+    box: str
 
     def clean(self, text: str) -> str:
         """One line of text without anything that a terminal would obey."""
@@ -51,30 +40,19 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
 
     def crop(self, text: str, cells: int) -> str:
         """The text padded to exactly so many cells, or cropped at its end."""
+        if text.isascii() and len(text) <= cells:  # most text is
+            return text.ljust(cells)
         if cell_len(text) <= cells:
             return set_cell_size(text, cells)
         return set_cell_size(set_cell_size(text, max(0, cells - len(self.ellipsis))).rstrip() + self.ellipsis, cells)
 
-    def fitted(self, line: Text, cells: int) -> Text:
-        """The line itself, cut at its end if it is longer."""
-        if line.cell_len > cells:
-            line.truncate(max(0, cells - len(self.ellipsis)))
-            line.append(self.ellipsis[:cells])
-        return line
-
-    def told(self, text: str, cells: int) -> list[Text]:
-        """Wrap the reason of the chosen row into at most `TOLD_LINES` lines: its own line has no room for it."""
-        lines = wrap(self.clean(text), cells)
-        if len(lines) > TOLD_LINES:
-            lines = [*lines[: TOLD_LINES - 1], " ".join(lines[TOLD_LINES - 1 :])]
-        return [Text(self.crop(line, cells).rstrip(), "yellow", no_wrap=True, overflow="crop") for line in lines]
-
     def crop_middle(self, text: str, cells: int) -> str:
         """The text padded to exactly so many cells, or cropped in its middle: a label's ends tell it from others."""
-        if cell_len(text) <= cells:
-            return set_cell_size(text, cells)
         room = cells - len(self.ellipsis)
-        if room < 2:
+        if text.isascii() and (len(text) <= cells or room >= 2):
+            half = room // 2
+            return text.ljust(cells) if len(text) <= cells else text[: room - half] + self.ellipsis + text[-half:]
+        if cell_len(text) <= cells or room < 2:
             return set_cell_size(text, cells)
         tail, size = "", room // 2
         for character in reversed(text):
@@ -85,22 +63,14 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
         return set_cell_size(text, room - cell_len(tail)) + self.ellipsis + tail
 
 
-FANCY = Glyphs(ascii_only=False, ellipsis="…", filled="━", empty="─", dot="·", dash="–", times="×", plus_minus="±")
-ASCII = Glyphs(ascii_only=True, ellipsis="...", filled="#", empty="-", dot="|", dash="-", times="x", plus_minus="+-")
+FANCY = Glyphs(ascii_only=False, ellipsis="…", filled="━", empty="─", dot="·", dash="–", times="×", plus_minus="±",
+               degree="°", mark="●", box="╭╮╯╰─│")  # fmt: skip
+ASCII = Glyphs(ascii_only=True, ellipsis="...", filled="#", empty="-", dot="|", dash="-", times="x", plus_minus="+-",
+               degree="C", mark="*", box="++++-|")  # fmt: skip
 
 
 def glyphs(*, ascii_only: bool) -> Glyphs:
     return ASCII if ascii_only else FANCY
-
-
-def clean(text: str, *, ascii_only: bool = False) -> str:
-    """One line of text without control characters, and without anything but ASCII if only that can be shown."""
-    if not text.isprintable():
-        spaced = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
-        text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in spaced)
-    if ascii_only and not text.isascii():
-        text = text.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
-    return text
 
 
 def joined(parts: list[tuple[str, str]], separator: str) -> Text:
@@ -111,12 +81,6 @@ def joined(parts: list[tuple[str, str]], separator: str) -> Text:
             line.append(separator, "dim")
         line.append(part, style)
     return line
-
-
-def marked(line: Text, width: int, sign: str = ">") -> Text:
-    """The chosen one of several lines: without colour, too, where its first cell is free for a sign."""
-    text = sign + line.plain[len(sign) :]
-    return Text(set_cell_size(text, width), "reverse", no_wrap=True, overflow="crop")
 
 
 def flowed(parts: list[tuple[str, str]], separator: str, width: int) -> list[Text]:
@@ -157,35 +121,21 @@ def per_second(rate: float) -> str:
     return f"{rate * 3600:.1f}/h"
 
 
-def device_name(device_id: str) -> str:
-    """The start of a UUID, which `nvidia-smi -L` shows as well; other ids as they are."""
+def device_name(device_id: str, node: str = "") -> str:
+    """The start of a UUID, which `nvidia-smi -L` shows as well, or another id; behind the node, unless it tells it."""
+    if node and device_id.endswith(f"@{node}"):
+        return device_id
     kind, dash, rest = device_id.partition("-")
-    return f"{kind}{dash}{rest[:8]}" if dash else device_id
+    name = f"{kind}{dash}{rest[:8]}" if dash else device_id
+    return f"{node}:{name}" if node else name
 
 
 def key_metrics(metrics: dict[str, Any] | None, count: int) -> list[tuple[str, str]]:
-    """The metrics that say most, at most `count`, as names and numbers.
-
-    Those of the validation, AUC and accuracy first. Workloads may report any metrics: numbers at the top, or one
-    level below, will do.
-    """
-    if not isinstance(metrics, dict):
-        return []
-    part = metrics.get("validation")
-    if not isinstance(part, dict):
-        nested = next((value for value in metrics.values() if isinstance(value, dict)), {})
-        part = metrics if any(_is_number(value) for value in metrics.values()) else nested
-    first = [name for name in ("auc", "accuracy") if name in part]
-    names = first + [name for name in part if name not in first]
-    numbers = [(str(name), _number(part[name])) for name in names if part[name] is None or _is_number(part[name])]
-    return numbers[:count]
+    """The metrics that say most, at most `count`, as names and numbers."""
+    return [(name, number(value)) for name, value in list(chief_metrics(metrics).items())[:count]]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Undefined metrics are a dash."""
     if value is None:
         return "–"

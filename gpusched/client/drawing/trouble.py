@@ -8,6 +8,7 @@ _REMEDIES: dict[str, str] = {
     "store": "make room, or mend that file system; nothing is launched until then, and cancelling works",
     "window": "its slot stays taken until it is gone; `dmesg` may tell what it waits for: a mount, or a driver",
     "launcher": "another takes its place; if this repeats, launcher.log in the state directory may tell why",
+    "node": "windows run elsewhere, or wait; it joins the pool by itself when that is over",
     "leftover": "it may hold memory of a GPU until it is gone; `dmesg` may tell what it waits for",
 }
 

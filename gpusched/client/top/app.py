@@ -1,8 +1,9 @@
 """`gpusched top`: the daemon at work, live on a terminal, and the keys that act upon it.
 
 Textual is the shell: keys, sizes, questions, scrolling. Frames are the same pure rich renderables that the tests
-look at; nothing is drawn unless something changed, at most `FRAMES_PER_S` times a second, and only lines that changed.
-Requests to the daemon run in threads, so that a slow daemon never stops the keys.
+look at; nothing is drawn unless something changed, at most `FRAMES_PER_S` times a second, news of the daemon every
+`NEWS_S` seconds, and only lines that changed. Requests to the daemon run in threads, so that a slow daemon never stops
+the keys.
 """
 
 from __future__ import annotations
@@ -20,21 +21,30 @@ from typing import ClassVar
 from rich.console import Console
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette, Provider
 from textual.screen import Screen
 
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.drawing.dashboard import title
+from gpusched.client.host import look_at_host
 from gpusched.client.top.boxes import Help, Question
 from gpusched.client.top.lists import Dashboard
 from gpusched.client.top.page import Page
+from gpusched.client.top.palette import Commands
+from gpusched.client.views.host import HostView
 from gpusched.client.views.overview import Overview
+from gpusched.core.samples import Sample
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, Snapshot
 from gpusched.streams import when_gone
 
 FRAMES_PER_S = 8
+#: seconds between frames of what the daemon tells; the answer to a key comes with the next frame
+NEWS_S = 1 / 2
 #: seconds between frames when nothing happens: elapsed times go on
 IDLE_S = 1.0
+#: seconds between looks at the machine
+HOST_S = 2.0
 #: seconds between attempts to find a daemon that was lost
 RECONNECT_S = 1.0
 #: signals that Textual's driver handles from its start on
@@ -45,26 +55,34 @@ LOST = "The daemon has gone: trying to reach it again. This screen is from befor
 class Top(App[None]):
     """The screen of one daemon, at `socket` or where clients look. `words` say who is shown, if not the daemon does."""
 
-    ENABLE_COMMAND_PALETTE = False
+    #: without Textual's own, which change its looks
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
-    Input { dock: bottom; height: 1; border: none; padding: 0; background: ansi_default; display: none; }
-    RichLog { height: 1fr; background: ansi_default; scrollbar-size-vertical: 1; }
-    .log { height: 1fr; }
-    .story { height: auto; max-height: 50%; scrollbar-size-vertical: 1; }
-    ModalScreen { align: center middle; background: transparent; }
-    ModalScreen > * { width: auto; max-width: 90%; height: auto; padding: 1 2; border: round ansi_yellow; }
-    .plain ModalScreen > * { border: ascii ansi_yellow; }
+    Page Input { dock: bottom; height: 1; border: none; padding: 0; background: ansi_default; display: none; }
+    Question, Help { align: center middle; background: transparent; }
+    Question > *, Help > * {
+        width: auto; max-width: 90%; height: auto; padding: 1 2; border: round ansi_yellow; background: ansi_default;
+    }
+    .plain Question > *, .plain Help > * { border: ascii ansi_yellow; }
+    CommandPalette > Vertical { width: 74; max-width: 100%; margin-top: 2; background: ansi_default; }
+    CommandPalette #--input { background: ansi_default; border: round ansi_cyan; }
+    CommandPalette SearchIcon { display: none; }
+    CommandPalette CommandInput { margin: 0 1; height: 1; border: none; }
+    CommandPalette #--results, CommandPalette CommandList { background: ansi_default; border: none; }
+    CommandPalette CommandList.--visible { border: round ansi_cyan; max-height: 60vh; }
+    .plain CommandPalette #--input, .plain CommandPalette CommandList.--visible { border: ascii ansi_cyan; }
     Help VerticalScroll { width: 90; max-height: 100%; scrollbar-size-vertical: 1; }
     Help Horizontal { height: auto; }
     Help .keys { width: 17; }
     Help Static { width: 1fr; }
-    .plain RichLog, .plain VerticalScroll { scrollbar-size-vertical: 0; }
+    .plain VerticalScroll, .plain CommandList { scrollbar-size-vertical: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c", "leave", priority=False),
         Binding("ctrl+q", "leave", priority=True),
         Binding("question_mark", "help"),
+        Binding("colon,ctrl+p", "command_palette"),
         Binding("ctrl+z", "suspend_process", priority=True),
     ]
 
@@ -80,7 +98,9 @@ class Top(App[None]):
         #: monotonic instant since which there is no daemon: none was lost if None
         self._lost_at: float | None = None
         self.state_dir = Path()
+        self.host: HostView | None = None
         self.changed = True
+        self._news = False
         self._drawn_at = 0.0
         self._connection: Connection | None = None
         self._subscription: Subscription | None = None
@@ -96,7 +116,7 @@ class Top(App[None]):
         try:
             async with asyncio.TaskGroup() as tasks:
                 leaving = tasks.create_task(leave())
-                await self.run_async(mouse=False)
+                await self.run_async()
                 leaving.cancel()
         finally:
             # Textual's would take the terminal again after the next Ctrl-Z.
@@ -107,6 +127,8 @@ class Top(App[None]):
         self.set_class(self._plain, "plain")
         self.push_screen(Dashboard())
         self.set_interval(1 / FRAMES_PER_S, self._draw)
+        self.set_interval(HOST_S, self._look_at_host)
+        self._look_at_host()
         # Everything drawn before a Ctrl-Z is gone; Textual itself would write only changed lines.
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         when_gone(sys.stdin, partial(self._hang_up, asyncio.get_running_loop()))
@@ -120,6 +142,15 @@ class Top(App[None]):
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self.exit)
 
+    def _look_at_host(self) -> None:
+        """In a thread: a file system may be slow."""
+
+        def look() -> None:
+            self.host = look_at_host(self.state_dir)
+            self.changed = True
+
+        self.run_worker(look, thread=True, exclusive=True, group="host")
+
     # -- deltas ------------------------------------------------------------------------------------------------------
 
     def _reach(self) -> None:
@@ -128,19 +159,29 @@ class Top(App[None]):
     def _connect(self) -> None:
         try:
             connection = connect(self.socket)
+            samples = self._history()
             subscription = connection.subscribe()
         except GpuschedError:
             self.call_from_thread(self.set_timer, RECONNECT_S, self._reach)
         else:
-            self.call_from_thread(self._follow, connection, subscription)
+            self.call_from_thread(self._follow, connection, subscription, samples)
 
-    def _follow(self, connection: Connection, subscription: Subscription) -> None:
+    def _history(self) -> tuple[Sample, ...]:
+        """The last minutes, on a connection of its own: an older daemon knows no such question and hangs up."""
+        try:
+            with connect(self.socket) as link:
+                return link.history()
+        except GpuschedError:
+            return ()
+
+    def _follow(self, connection: Connection, subscription: Subscription, samples: tuple[Sample, ...]) -> None:
         self._connection, self._subscription = connection, subscription
         self._lost_at = None
         self.socket = connection.path
         self.state_dir = Path(connection.daemon.state_dir)
         if not self._named:
             self.words = title(connection)
+        self.overview.remember(samples)
         self._take([subscription.snapshot])
         asyncio.get_running_loop().add_reader(subscription.fileno(), self._receive)
         self._receive()
@@ -162,7 +203,7 @@ class Top(App[None]):
             self.overview.apply(delta, now)
             for page in self._pages():
                 page.learn(delta)
-            self.changed = True
+            self._news = True
 
     def _let_go(self) -> None:
         if self._subscription is not None:
@@ -181,14 +222,20 @@ class Top(App[None]):
         now = time.monotonic()
         for page in self._pages()[-1:]:  # when the last is closed, a frame may still be due
             # One that was opened a moment ago may have nothing to draw on yet.
-            if page.is_mounted and (self.changed or now - self._drawn_at >= IDLE_S):
-                self.changed, self._drawn_at = False, now
+            due = self.changed or now - self._drawn_at >= (NEWS_S if self._news else IDLE_S)
+            if page.is_mounted and due:
+                self.changed, self._news, self._drawn_at = False, False, now
                 page.redraw()
 
     @property
     def monotonic(self) -> float:
         """The instant that frames show: it stands still while the daemon is lost."""
         return time.monotonic() if self._lost_at is None else self._lost_at
+
+    @property
+    def clock(self) -> str:
+        """The time of day here."""
+        return time.strftime("%H:%M:%S")
 
     @property
     def message(self) -> str:
@@ -230,6 +277,10 @@ class Top(App[None]):
 
     def action_leave(self) -> None:
         self.exit()
+
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(CommandPalette(placeholder="a command, a batch or a device", id="--command-palette"))
 
     def action_help(self) -> None:
         self.push_screen(Help(plain=self._plain))

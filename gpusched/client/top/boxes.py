@@ -11,19 +11,25 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from gpusched.client.drawing.text import clean
+from gpusched.client.drawing.plain import clean
 
 HELP = (
-    ("tab, shift+tab", "next or previous panel; a window's story or its log"),
+    ("tab, shift+tab", "next or previous panel; windows, failures, symbols or settings; story or log"),
     ("↑ ↓ or k j", "choose a row; page up and down, home and end go further"),
     ("enter", "a batch's windows; a window's story and live log; a device"),
     ("esc", "back"),
+    ("space", "mark a row: c, h and r then act upon all that are marked"),
     ("c", "cancel the chosen batch or window; asks first"),
     ("h", "hold it, or release it"),
     ("r", "run its failed and cancelled windows again; asks first"),
     ("d", "drain the chosen device, which asks first, or open it"),
-    ("f or /", "show only lines with these words; esc shows all again"),
-    ("s", "sort windows: by slot or time, by status or label"),
+    ("f or /", "show only lines with these words, or go to them in a log; esc ends it"),
+    ("n, N", "the next place in a log with these words, the one before"),
+    ("F", "follow a log to its end, or stay here"),
+    ("s", "sort windows: by slot or time, by status or label, by a metric"),
+    ("m, v", "show another metric; only windows in another state"),
+    (": or ctrl+p", "commands, batches and devices by a few letters of their names"),
+    ("mouse", "a click chooses a row, a second one opens it; shift selects text"),
     ("q or ctrl+c", "leave; everything goes on"),
 )
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from textual.screen import Screen
 
 from gpusched.client.connection import Connection
+from gpusched.client.views.host import HostView
 from gpusched.client.views.overview import Overview
 
 
@@ -21,6 +22,8 @@ class Desk(Protocol):
     #: the daemon's socket; None until one is found where clients look
     socket: Path | None
     state_dir: Path
+    #: the machine, as it was seen last; None: not yet
+    host: HostView | None
     #: the name of what is shown, for the title
     words: str
     #: a frame is due
@@ -29,6 +32,11 @@ class Desk(Protocol):
     @property
     def monotonic(self) -> float:
         """The instant that frames show."""
+        ...
+
+    @property
+    def clock(self) -> str:
+        """The time of day."""
         ...
 
     @property

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from textwrap import wrap
+from pathlib import Path
 
-from rich.text import Text
-from textual.app import ComposeResult
-from textual.containers import VerticalScroll
-from textual.widget import Widget
-from textual.widgets import Input, RichLog, Static
+from rich.cells import chop_cells
+from textual.worker import get_current_worker
 
 from gpusched.client.connection import Connection, connect
-from gpusched.client.drawing.details import device_details, window_details
-from gpusched.client.drawing.text import clean
-from gpusched.client.top.canvas import Canvas
+from gpusched.client.drawing.details import importance_details, window_details
+from gpusched.client.drawing.device_page import DeviceFrame
+from gpusched.client.drawing.plain import clean
+from gpusched.client.drawing.window_page import WindowFrame
+from gpusched.client.importances import look_at_importances
 from gpusched.client.top.page import Page
-from gpusched.client.top.verbs import drain, resume
+from gpusched.client.top.verbs import Target, drain, resume
+from gpusched.client.views.log import KEPT_LINES, LogView
 from gpusched.core.events import WindowMoved
-from gpusched.core.states import Starting
+from gpusched.core.states import Finished, Reused, Starting, Succeeded
+from gpusched.core.statuses import UNFINISHED
 from gpusched.errors import GpuschedError
-from gpusched.protocol import Delta, LogChunk, Snapshot
-
-#: lines of a log that are kept to be scrolled through
-LOG_LINES = 5000
-
-#: cells of the name of a detail, before its value
-DETAIL = 9
+from gpusched.protocol import Delta, DeviceStatus, LogChunk, Snapshot, WindowDetail
 
 
 class WindowPage(Page):
@@ -46,15 +41,12 @@ class WindowPage(Page):
         self._noted = ""
         self._following: Connection | None = None
         self._follows, self._more_to_follow = False, False
+        self._log_ended = False
         self._in_story = False
-
-    def compose(self) -> ComposeResult:
-        yield VerticalScroll(Static(markup=False), classes="story", can_focus=False)
-        yield RichLog(max_lines=LOG_LINES, wrap=True, markup=False, highlight=False, auto_scroll=True)
-        self.canvas = Canvas(self.top.console_of_terminal)
-        self.canvas.styles.height = 1
-        yield self.canvas
-        yield Input()
+        #: lines of the story, and those that are scrolled out
+        self._story: list[str] = []
+        self._above = 0
+        self._log = LogView(chop_cells)
 
     def on_mount(self) -> None:
         self._refresh()
@@ -74,21 +66,18 @@ class WindowPage(Page):
         except GpuschedError as error:
             self.app.call_from_thread(self.top.say, error.sentence)
         else:
-            self._status = detail.window.status
-            page = "\n".join(window_details(detail, self.top.state_dir / "logs" / self._batch_id))
-            self.app.call_from_thread(self._tell, page)
-
-    def _tell(self, page: str) -> None:
-        if self.is_mounted:
-            plain = self.top.console_of_terminal.options.ascii_only
-            lines = [clean(line, ascii_only=plain) for line in page.splitlines()]
-            self.query_one(".story Static", Static).update(Text("\n".join(lines)))
+            story = list(window_details(detail, self.top.state_dir / "logs" / self._batch_id))
+            bars = list(importance_details(_importances(detail), self.canvas.glyphs))
+            at = next((number for number, line in enumerate(story) if line.startswith("Attempt")), len(story))
+            if not get_current_worker().is_cancelled:  # else it is asked anew, and this is old
+                self._status, self._story = detail.window.status, story[:at] + bars + story[at:]
+                self.top.changed = True
 
     def _follow_again(self) -> None:
         """The log ends with the window, and with the daemon; where it has not ended yet, as soon as it has."""
         self._more_to_follow = self._follows
         if not self._follows:
-            self._follows = True
+            self._follows, self._log_ended = True, False
             self.run_worker(self._follow, thread=True)
 
     def _followed(self, why: str) -> None:
@@ -107,6 +96,7 @@ class WindowPage(Page):
             if self.is_mounted:
                 self.app.call_from_thread(self._followed, error.sentence)
         else:
+            self._log_ended = True
             self.app.call_from_thread(self._followed, "The window has finished")
 
     def _write(self, chunk: LogChunk) -> None:
@@ -121,14 +111,16 @@ class WindowPage(Page):
             return
         self._seen, self._noted = chunk.offset + len(chunk.data), ""
         *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
-        log, plain = self.query_one(RichLog), self.top.console_of_terminal.options.ascii_only
-        for line in lines[-LOG_LINES:]:
-            log.write(Text(clean(line, ascii_only=plain)))
+        plain = self.top.console_of_terminal.options.ascii_only
+        for line in lines[-KEPT_LINES:]:
+            self._log.add(clean(line, ascii_only=plain))
+        self.top.changed = True
 
     def _note(self, text: str) -> None:
         if self.is_mounted and text != self._noted:
             self._noted = text
-            self.query_one(RichLog).write(Text(f"-- {text}", "bold"))
+            self._log.add(f"-- {text}", note=True)
+            self.top.changed = True
 
     def learn(self, delta: Delta | Snapshot) -> None:
         match delta:
@@ -141,45 +133,65 @@ class WindowPage(Page):
                 self._refresh()
                 self._follow_again()
 
-    def frame(self) -> Text:
-        other = "log" if self._in_story else "story"
-        keys = f"j/k scroll  tab {other}  c cancel  h hold  r retry  esc back  ? help  q quit"
-        return Text(self.top.message, "bold yellow") if self.top.message else Text(keys, "dim")
+    def frame(self) -> WindowFrame:
+        return WindowFrame(
+            name=f"{self._batch_id}/{self._label}",
+            story=self._story,
+            log=self._log,
+            above=self._above,
+            in_story=self._in_story,
+            message=self.top.message,
+        )
 
-    def target(self) -> tuple[str, str | None]:
-        return self._batch_id, self._label
+    def targets(self) -> list[Target]:
+        return [(self._batch_id, self._label)]
 
     def statuses(self) -> set[str]:
+        if self._log_ended and self._status in UNFINISHED:
+            return set()  # it has finished, which is about to be told
         return {self._status} - {""}
 
-    @property
-    def _scrolled(self) -> Widget:
-        return self.query_one(".story" if self._in_story else "RichLog", Widget)
-
     def step(self, rows: int) -> None:
-        log = self.query_one(RichLog)
-        log.auto_scroll = False
-        self._scrolled.scroll_relative(y=rows, animate=False)
-        log.auto_scroll = log.is_vertical_scroll_end
+        if self._in_story:
+            self._above = max(0, min(len(self._story), self._above + rows))
+        else:
+            self._log.move(rows)
 
     def action_page(self, step: int) -> None:
-        self.action_move(step * max(1, self._scrolled.size.height - 1))
+        self.action_move(step * max(1, self._log.room - 1))
 
     def action_turn(self, step: int) -> None:
         self._in_story = not self._in_story
         self.top.say("")
 
-    def action_look_for(self) -> None:
-        """There is nothing to choose from."""
+    def action_follow(self) -> None:
+        self._log.following = not self._log.following
+        self.top.say("")
+
+    def find(self, words: str) -> None:
+        self._log.find(words)
+
+    def action_next(self, step: int) -> None:
+        self._log.seek(step)
+        self.top.say("")
+
+
+def _importances(detail: WindowDetail) -> list[tuple[str, float]]:
+    """Those of the window's model, which this user may not be able to read. In a thread: a file system may be slow."""
+    match detail.state:
+        case Finished(outcome=Succeeded(result=result) | Reused(result=result)):
+            return look_at_importances(Path(result.artifacts_path))
+    return []
 
 
 class DevicePage(Page):
-    """One device: its slots, memory and windows."""
+    """One device: ten minutes of readings, its slots, memory and windows, and whose processes are there."""
 
     def __init__(self, device_id: str) -> None:
         super().__init__()
         self._device_id = device_id
-        self._lines: list[str] = []
+        self._status: DeviceStatus | None = None
+        self._above = 0
 
     def on_mount(self) -> None:
         self._refresh()
@@ -195,23 +207,27 @@ class DevicePage(Page):
         except GpuschedError as error:
             self.app.call_from_thread(self.top.say, error.sentence)
         else:
-            self._lines = list(device_details(found[0], self.top.overview.unix(time.monotonic()))) if found else []
+            self._status = found[0] if found else None
             self.top.changed = True
 
-    def frame(self) -> Text:
-        keys = "d drain or open  esc back  ? help  q quit"
-        plain = self.top.console_of_terminal.options.ascii_only
-        width, height = self.canvas.size
-        lines: list[str] = []
-        for line in self._lines:
-            lines += wrap(clean(line, ascii_only=plain), width, subsequent_indent=" " * DETAIL)
-        lines += [""] * (height - len(lines) - 1)
-        text = Text("\n".join(lines[: height - 1]) + "\n", no_wrap=True, overflow="crop")
-        text.append(self.top.message or keys, "bold yellow" if self.top.message else "dim")
-        return text
+    def frame(self) -> DeviceFrame:
+        overview = self.top.overview
+        now = overview.unix(time.monotonic())
+        return DeviceFrame(
+            status=self._status,
+            samples=tuple(overview.history.of(self._device_id)),
+            slots=overview.slots_of(self._device_id),
+            known_since=overview.slot_times.since or now,
+            now=now,
+            above=self._above,
+            message=self.top.message,
+        )
 
-    def target(self) -> None:
-        return None
+    def step(self, rows: int) -> None:
+        self._above = max(0, min(100, self._above + rows))
+
+    def targets(self) -> list[Target]:
+        return []
 
     def action_look_for(self) -> None:
         """There is nothing to choose from."""

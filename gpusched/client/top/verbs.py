@@ -2,33 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpusched.client.connection import Connection
-from gpusched.core.statuses import PARTICIPLES
+from gpusched.core.statuses import PARTICIPLES, WindowVerb
+from gpusched.protocol.replies import Changed
+
+#: (batch, window or None for all of it)
+Target = tuple[str, str | None]
 
 
-def cancel(batch_id: str, label: str | None, link: Connection) -> str:
-    return said(link.cancel(batch_id, label).windows, PARTICIPLES["cancel"])
+def change(verb: WindowVerb, targets: Sequence[Target], link: Connection) -> str:
+    """Do `verb` to each target."""
+    changed = [_change(verb, target, link) for target in targets]
+    if len(targets) == 1 and verb == "cancel" and changed[0].batch.waits:
+        return f"{targets[0][0]} will not be started"
+    if len(targets) == 1 and changed[0].note:
+        return changed[0].note
+    return said(sum(one.windows for one in changed), PARTICIPLES[verb])
 
 
-def retry(batch_id: str, label: str | None, link: Connection) -> str:
-    return said(link.retry(batch_id, label).windows, PARTICIPLES["retry"])
-
-
-def hold_or_release(batch_id: str, label: str | None, link: Connection) -> str:
+def hold_or_release(targets: Sequence[Target], link: Connection) -> str:
+    """Release the targets if the first one is held, or else hold them."""
+    batch_id, label = targets[0]
     held = (
         link.batch(batch_id).batch.state == "held"
         if label is None
         else link.window(batch_id, label).window.status == "held"
     )
-    if held:
-        return said(link.release(batch_id, label).windows, PARTICIPLES["release"])
-    return said(link.hold(batch_id, label).windows, PARTICIPLES["hold"])
+    return change("release" if held else "hold", targets, link)
+
+
+def _change(verb: WindowVerb, target: Target, link: Connection) -> Changed:
+    match verb:
+        case "cancel":
+            return link.cancel(*target)
+        case "retry":
+            return link.retry(*target)
+        case "hold":
+            return link.hold(*target)
+        case "release":
+            return link.release(*target)
 
 
 def said(windows: int, done: str) -> str:
     if not windows:
         return f"Nothing here can be {done}"
     return f"{windows} {'window' if windows == 1 else 'windows'} {done}"
+
+
+def named(targets: Sequence[Target]) -> str:
+    """The targets in a question."""
+    if len(targets) > 1:
+        kind = "batches" if all(label is None for _, label in targets) else "windows"
+        return f"{len(targets)} {kind}"
+    batch_id, label = targets[0]
+    return f"{batch_id}/{label}" if label else batch_id
 
 
 def drain(device_id: str, link: Connection) -> str:

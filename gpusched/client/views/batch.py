@@ -43,14 +43,18 @@ class BatchView:
     def __init__(self, *, slots: int | None = None) -> None:
         self.batch_id = ""
         self.output_dir = ""
+        #: uid of its owner; None: root or the daemon's own user
+        self.owner: int | None = None
         self.total = 0
         #: by the name of the outcome
         self.counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         #: by slot index
         self.running: dict[int, RunningWindow] = {}
-        #: device by slot index, of every slot that has been seen at work
-        self.devices: dict[int, str] = {}
+        #: device and node by slot index, of every slot that has been seen at work
+        self.devices: dict[int, tuple[str, str]] = {}
         self.held_reason: str | None = None
+        #: of a stage that has not started: until when, in words
+        self.waits = ""
         self.finished = False
         #: attempts that failed and were followed by another one
         self.retries = 0
@@ -106,7 +110,8 @@ class BatchView:
         self.running, self._slot_of = {}, {}
         for batch in snapshot.batches:
             if batch.id == batch_id:
-                self.output_dir, self.held_reason = batch.output_dir, batch.held_reason
+                self.output_dir, self.held_reason, self.owner = batch.output_dir, batch.held_reason, batch.owner
+                self.waits = batch.waits if batch.state == "waiting" else ""
                 self.total = sum(batch.counts.values())
                 self.counts = {name: batch.counts.get(name, 0) for name in OUTCOMES}
                 self.finished, self.constants = batch.state == "finished", batch.constants
@@ -256,6 +261,8 @@ class BatchView:
         if isinstance(old, Active) and not isinstance(new, Active):
             self._slot_of.pop(label, None)
             ran = self.running.pop(old.slot.index, None)
+        elif isinstance(old, Active) and isinstance(new, Active) and old.slot != new.slot:
+            self._seated(label, old.slot, new.slot)
         if isinstance(old, Finished):
             self.counts[name_of(old.outcome)] -= 1
             self.refused -= _is_refused(old.outcome)
@@ -277,11 +284,25 @@ class BatchView:
         self._pace.placed(monotonic)
 
     def _occupy(self, label: str, slot: Slot, attempt: int, phase: str, since: float) -> None:
-        self.devices[slot.index] = slot.device_id
+        if not slot.waits:
+            self.devices[slot.index] = slot.device_id, slot.node
         self._slot_of[label] = slot.index
         self.running[slot.index] = RunningWindow(
-            label=label, slot=slot.index, device=slot.device_id, attempt=attempt, phase=phase, since=since
+            label=label,
+            slot=slot.index,
+            device=slot.device_id,
+            node=slot.node,
+            attempt=attempt,
+            phase=phase,
+            since=since,
         )
+
+    def _seated(self, label: str, place: Slot, slot: Slot) -> None:
+        """A window that was ahead has got a slot."""
+        if (window := self.running.pop(place.index, None)) is not None:
+            window.slot = self._slot_of[label] = slot.index
+            self.running[slot.index] = window
+            self.devices[slot.index] = slot.device_id, slot.node
 
     def _progressed(self, update: ProgressReported) -> None:
         slot = self._slot_of.get(update.key.label)

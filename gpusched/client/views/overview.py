@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.slots import SlotTimes, SlotView
 from gpusched.client.views.window import FinishedWindow, RunningWindow, ended_window
 from gpusched.core.events import (
     BatchFinished,
@@ -18,25 +20,21 @@ from gpusched.core.events import (
     ProgressReported,
     WindowMoved,
 )
-from gpusched.core.model import Reading
-from gpusched.core.states import Active, Finished, Held, Queued
+from gpusched.core.model import CPU, Reading
+from gpusched.core.samples import Recent, Sample
+from gpusched.core.states import Active, Finished, Held, Queued, Running
 from gpusched.core.statuses import FAILURES
 from gpusched.protocol import BatchAnnounced, BatchStatus, Delta, DeviceReported, DeviceStatus, Snapshot, Trouble
 
-#: readings of a device that are kept for its sparkline
-KEPT_READINGS = 60
+#: windows that finished lately, and windows that failed lately, that are kept
 KEPT_RECENT = 64
 
 
 class DeviceView:
-    """A device and its latest readings."""
+    """A device, its last reading, and the windows on it."""
 
     def __init__(self, status: DeviceStatus) -> None:
         self.status = status
-        #: 0..1, the latest at the end; None where it was not reported
-        self.utilisation: deque[float | None] = deque(maxlen=KEPT_READINGS)
-        #: share that is used, likewise
-        self.memory: deque[float | None] = deque(maxlen=KEPT_READINGS)
         #: slots that are held
         self.busy: set[int] = set(status.allocations)
 
@@ -52,9 +50,6 @@ class DeviceView:
     def read(self, reading: Reading) -> None:
         """Take in a reading."""
         self.status = msgspec.structs.replace(self.status, reading=reading)
-        self.utilisation.append(reading.utilisation)
-        total, used = self.memory_total_bytes, self.memory_used_bytes
-        self.memory.append(used / total if total and used is not None else None)
 
 
 class Overview:
@@ -66,6 +61,12 @@ class Overview:
         self.troubles: tuple[Trouble, ...] = ()
         self.submitted_at: dict[str, float] = {}
         self.devices: dict[str, DeviceView] = {}
+        #: readings of the last minutes, also of the processors where they have no slots
+        self.history = Recent()
+        #: when slots were held
+        self.slot_times = SlotTimes()
+        #: the last reading of the processors of the daemon's machine; None: not told
+        self.processors: Reading | None = None
         #: the daemon's Unix time, less the monotonic time here
         self._offset = 0.0
         #: (batch, window), the latest at the end
@@ -83,11 +84,12 @@ class Overview:
             if moves:
                 kept_windows.clear()
                 kept_windows.extend((moved.key.batch_id, ended_window(moved)) for moved in moves)
-        kept = self.devices
+        self.slot_times.load(snapshot.ended, snapshot.at)
         self.devices = {status.device.id: DeviceView(status) for status in snapshot.devices}
-        for device_id, device in self.devices.items():
-            if device_id in kept:
-                device.utilisation, device.memory = kept[device_id].utilisation, kept[device_id].memory
+
+    def remember(self, samples: Iterable[Sample]) -> None:
+        """Take in the daemon's readings of the last minutes, in place of those that were seen."""
+        self.history = Recent(samples)
 
     def unix(self, monotonic: float) -> float:
         """The daemon's Unix time at the instant `monotonic`."""
@@ -102,6 +104,9 @@ class Overview:
                 empty = Snapshot(at=0.0, batches=(batch,), active=(), progress=(), devices=())
                 self._announce(batch, empty, monotonic)
             case DeviceReported(reading=reading):
+                self.history.add(reading)
+                if reading.device_id == CPU:
+                    self.processors = reading
                 if device := self.devices.get(reading.device_id):
                     device.read(reading)
             case DeviceChanged(device_id=device_id, health="gone"):
@@ -130,6 +135,15 @@ class Overview:
         found = [(name, window) for name, view in self.batches.items() for window in view.running.values()]
         return sorted(found, key=lambda item: item[1].slot)
 
+    def slots_of(self, device_id: str) -> list[SlotView]:
+        """The last minutes of a device's slots."""
+        device = self.devices.get(device_id)
+        held = {window.slot: self.unix(window.since) for _, window in self.running}
+        return [
+            SlotView(index=slot.index, worked=self.slot_times.of(slot), held_since=held.get(slot.index))
+            for slot in (device.status.slots if device is not None else ())
+        ]
+
     @property
     def slots(self) -> int:
         return sum(device.status.width for device in self.devices.values())
@@ -149,6 +163,8 @@ class Overview:
             if isinstance(state, Active) and (device := self.devices.get(state.slot.device_id)):
                 (device.busy.add if busy else device.busy.discard)(state.slot.index)
         view = self.batches.get(moved.key.batch_id)
+        if isinstance(moved.old, Active) and not isinstance(moved.new, Active):
+            self.slot_times.add(moved, moved.old.slot, self._began(moved.old, view, moved.at))
         if view is None:
             return
         view.apply(moved, monotonic)
@@ -163,3 +179,10 @@ class Overview:
             self.recent.append((moved.key.batch_id, window))
             if window.outcome in FAILURES:
                 self.failures.append((moved.key.batch_id, window))
+
+    def _began(self, state: Active, view: BatchView | None, at: float) -> float:
+        """When the window of a slot began there, as Unix time."""
+        if isinstance(state, Running):
+            return state.started_at
+        running = view.running.get(state.slot.index) if view is not None else None
+        return at if running is None else self.unix(running.since)

@@ -1,13 +1,16 @@
-"""The panels of `gpusched top`: which rows each has, in which order, and which of them is chosen. Pure."""
+"""The panels of `gpusched top`: which rows each has, in which order, which is chosen and which are marked. Pure."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.numbers import chief_metrics
 from gpusched.client.views.overview import DeviceView, Overview
+from gpusched.client.views.reasons import general_reason_of
 from gpusched.client.views.window import FinishedWindow, RunningWindow
 from gpusched.core.statuses import FAILURES
 
@@ -17,6 +20,39 @@ PANELS: tuple[Panel, ...] = get_args(Panel)
 Order = Literal["slot", "time", "batch"]
 #: the orders of running windows, each after the other
 ORDERS: tuple[Order, ...] = get_args(Order)
+Ranking = Literal["latest", "best", "worst"]
+#: those of finished windows: by time, or by the metric that is shown
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+
+Choice = TypeVar("Choice", bound=str)
+
+
+class Lens(msgspec.Struct, frozen=True, kw_only=True):
+    """The choice and the order of rows."""
+
+    #: only batches and windows with each of these words in their names
+    words: str = ""
+    order: Order = "slot"
+    ranking: Ranking = "latest"
+    #: the metric of finished windows; empty: the first of each
+    metric: str = ""
+
+    def value(self, window: FinishedWindow) -> tuple[str, float | None] | None:
+        """Name and number of a window's metric; None: it has no such metric."""
+        numbers = chief_metrics(window.metrics)
+        name = self.metric or next(iter(numbers), "")
+        return (name, numbers[name]) if name in numbers else None
+
+
+ALL = Lens()
+
+
+class FailedAlike(msgspec.Struct, frozen=True, kw_only=True):
+    """Windows that failed for the same reason, the latest first."""
+
+    #: word for word if all of them have the same one
+    reason: str
+    windows: list[tuple[str, FinishedWindow]]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,38 +60,72 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     #: tells it from the others of its panel, and stays the same wherever the row moves to
     key: str
-    item: DeviceView | BatchView | RunningWindow | FinishedWindow
+    item: DeviceView | BatchView | RunningWindow | FinishedWindow | FailedAlike
     #: of a batch or a window
     batch_id: str = ""
     #: of a window
     label: str | None = None
 
+    @property
+    def mark(self) -> str:
+        """The thing that a mark stays with: of a slot, the window that is there when it is marked."""
+        return f"{self.batch_id}/{self.label}" if isinstance(self.item, RunningWindow) else self.key
 
-def rows(overview: Overview, words: str = "", order: Order = "slot") -> dict[Panel, list[Row]]:
-    """All rows of each panel; of batches and windows only those that have each of `words` in their names."""
+    @property
+    def targets(self) -> list[tuple[str, str | None]]:
+        """(batch, window or None for all of it) that it stands for."""
+        if isinstance(self.item, FailedAlike):
+            return [(batch_id, window.label) for batch_id, window in self.item.windows]
+        return [(self.batch_id, self.label)] if self.batch_id else []
+
+
+def rows(overview: Overview, lens: Lens = ALL) -> dict[Panel, list[Row]]:
+    """All rows of each panel."""
     running = [_running(name, window) for name, window in overview.running]
-    if order == "time":
+    if lens.order == "time":
         running.sort(key=lambda row: row.item.since)  # type: ignore[union-attr]  # they are running windows
-    elif order == "batch":
+    elif lens.order == "batch":
         running.sort(key=lambda row: row.batch_id)
     batches = [Row(key=name, item=view, batch_id=name) for name, view in reversed(overview.batches.items())]
-    # Those at work first, then those that ended, the latest first.
-    batches.sort(key=lambda row: row.item.finished)  # type: ignore[union-attr]  # they are batches
+    # The newest first within each, as in `status`.
+    batches.sort(key=lambda row: _urgency(row.item))  # type: ignore[arg-type]  # they are batches
+    wanted = lens.words.lower().split()
+    # Without those that failed, which have a panel of their own.
+    finished = [item for item in reversed(overview.recent) if item[1].outcome not in FAILURES]
     found: dict[Panel, list[Row]] = {
         "devices": [Row(key=name, item=device) for name, device in overview.devices.items()],
-        "batches": batches,
-        "running": running,
-        "failed": [_finished(name, window) for name, window in reversed(overview.failures)],
-        # Without those that failed, which have a panel of their own.
+        "batches": [row for row in batches if _has(row.batch_id, wanted)],
+        "running": [row for row in running if _has(f"{row.batch_id}/{row.label}", wanted)],
+        "failed": _alike(item for item in reversed(overview.failures) if _has(f"{item[0]}/{item[1].label}", wanted)),
         "finished": [
-            _finished(name, window) for name, window in reversed(overview.recent) if window.outcome not in FAILURES
+            _finished(*item) for item in _ranked(finished, lens) if _has(f"{item[0]}/{item[1].label}", wanted)
         ],
     }
-    wanted = words.lower().split()
-    if wanted:
-        for panel in PANELS[1:]:
-            found[panel] = [row for row in found[panel] if _has(f"{row.batch_id}/{row.label or ''}", wanted)]
     return found
+
+
+def after(choices: Sequence[Choice], present: Choice) -> Choice:
+    """The next of several choices, the first one after the last or in place of one that is gone."""
+    return choices[(choices.index(present) + 1) % len(choices)] if present in choices else choices[0]
+
+
+def metric_names(overview: Overview) -> list[str]:
+    """The metrics that windows which finished lately have."""
+    return list(dict.fromkeys(name for _, window in overview.recent for name in chief_metrics(window.metrics)))
+
+
+def _urgency(batch: BatchView) -> int:
+    """Batches at work come first, then those that wait, are held, and are finished.
+
+    One that has begun keeps its place while others have all of the slots for a moment, so that rows do not jump.
+    """
+    if batch.finished:
+        return 4
+    if batch.held_reason is not None:
+        return 3
+    if batch.waits:
+        return 2
+    return 0 if batch.running or batch.trained else 1
 
 
 def _has(name: str, wanted: list[str]) -> bool:
@@ -69,25 +139,63 @@ def _running(batch_id: str, window: RunningWindow) -> Row:
 
 
 def _finished(batch_id: str, window: FinishedWindow) -> Row:
-    return Row(key=f"{batch_id}/{window.label}#{window.attempts}", item=window, batch_id=batch_id, label=window.label)
+    return Row(key=f"{batch_id}/{window.label}", item=window, batch_id=batch_id, label=window.label)
+
+
+def _ranked(finished: list[tuple[str, FinishedWindow]], lens: Lens) -> list[tuple[str, FinishedWindow]]:
+    if lens.ranking == "latest":
+        return finished
+    numbered = [(value[1], item) for item in finished if (value := lens.value(item[1])) and value[1] is not None]
+    numbered.sort(key=lambda entry: entry[0], reverse=lens.ranking == "best")
+    return [item for _, item in numbered]
+
+
+def _alike(failures: Iterable[tuple[str, FinishedWindow]]) -> list[Row]:
+    """Failures by reason, the commonest first."""
+    groups: dict[tuple[str | None, str], list[tuple[str, FinishedWindow]]] = {}
+    for batch_id, window in failures:
+        reason = general_reason_of(window.reason, window.label)
+        groups.setdefault((window.kind, reason), []).append((batch_id, window))
+    found = []
+    for (kind, general), windows in sorted(groups.items(), key=lambda group: -len(group[1])):
+        own = {window.reason for _, window in windows}
+        alike = FailedAlike(reason=own.pop() if len(own) == 1 else general, windows=windows)
+        batch_id, latest = windows[0]
+        found.append(Row(key=f"{kind}: {general}", item=alike, batch_id=batch_id, label=latest.label))
+    return found
 
 
 class Cursor:
-    """The panel that keys act in, and the chosen row of each. A row that has gone is followed by the first."""
+    """A panel, the chosen row of each panel by its key, and the rows that are marked."""
 
     def __init__(self, panel: Panel = "batches") -> None:
         self.panel: Panel = panel
         self._chosen: dict[Panel, str] = {}
+        #: the marked rows of `panel`, as `Row.mark` names them
+        self.marked: set[str] = set()
 
     def number(self, panel: Panel, found: list[Row]) -> int:
-        """Which of the panel's rows is chosen."""
+        """Where the chosen row of a panel stands; the first one, if it is gone."""
         chosen = self._chosen.get(panel)
         return next((number for number, row in enumerate(found) if row.key == chosen), 0)
 
     def row(self, found: dict[Panel, list[Row]]) -> Row | None:
-        """The row that keys act upon."""
+        """The chosen row."""
         here = found[self.panel]
         return here[self.number(self.panel, here)] if here else None
+
+    def rows(self, found: dict[Panel, list[Row]]) -> list[Row]:
+        """The rows that keys act upon: the marked ones, or else the chosen one."""
+        marked = [row for row in found[self.panel] if row.mark in self.marked]
+        chosen = self.row(found)
+        return marked or ([chosen] if chosen is not None else [])
+
+    def mark(self, found: dict[Panel, list[Row]]) -> None:
+        """Mark the chosen row, or take its mark away, and go on to the next."""
+        if (row := self.row(found)) is not None:
+            self.marked &= {other.mark for other in found[self.panel]}
+            self.marked ^= {row.mark}
+            self.move(found, 1)
 
     def move(self, found: dict[Panel, list[Row]], step: int) -> None:
         """Choose another row of the same panel."""
@@ -96,6 +204,13 @@ class Cursor:
             number = max(0, min(len(here) - 1, self.number(self.panel, here) + step))
             self._chosen[self.panel] = here[number].key
 
+    def go_to(self, panel: Panel, key: str) -> None:
+        """Choose a row of any panel."""
+        if panel != self.panel:
+            self.marked.clear()
+        self.panel = panel
+        self._chosen[panel] = key
+
     def turn(self, found: dict[Panel, list[Row]], step: int) -> None:
         """Go to the next panel that has rows, or to the one before."""
         number = PANELS.index(self.panel)
@@ -103,4 +218,5 @@ class Cursor:
             panel = PANELS[(number + step * distance) % len(PANELS)]
             if found[panel]:
                 self.panel = panel
+                self.marked.clear()
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -10,6 +11,11 @@ from gpusched.core.model import PlannedWindow
 from gpusched.core.planning import with_remedy
 from gpusched.protocol import WindowLine
 
+#: the dates in a window's label, and the symbol before them
+_DATES = r"\d{4}-\d\d-\d\d_to_\d{4}-\d\d-\d\d"
+_SYMBOL = re.compile(rf"(.+?)_{_DATES}")
+#: the rest of a label, behind its symbol
+_LABEL = re.compile(rf"(?:_{_DATES})?(?!\w)")
 #: dates, times and numbers that stand by themselves; those in paths and words name something
 _NUMBER = re.compile(r"(?<![\w/.-])\d[\dT:.+-]*\b")
 
@@ -37,10 +43,29 @@ class Reasons:
 
 
 def general_reason(reason: str, symbol: str) -> str:
-    """A reason without the dates, numbers and symbol that differ from window to window."""
-    if symbol:
-        reason = re.sub(rf"(?<!\w){re.escape(symbol)}(?!\w)", "…", reason)
-    return _NUMBER.sub("…", reason)
+    """A reason without the dates, numbers, symbol and label that differ from window to window."""
+    return _NUMBER.sub("…", _without(symbol, reason) if symbol and symbol in reason else reason)
+
+
+def _without(symbol: str, reason: str) -> str:
+    """A reason without the symbol and its labels. No pattern has the symbol: to compile one for each takes seconds."""
+    parts, rest = [], 0
+    start = reason.find(symbol)
+    while start >= 0:
+        end = start + 1
+        within_a_word = start > 0 and (reason[start - 1].isalnum() or reason[start - 1] == "_")
+        if not within_a_word and (label := _LABEL.match(reason, start + len(symbol))):
+            parts += [reason[rest:start], "…"]
+            rest = end = label.end()
+        start = reason.find(symbol, end)
+    return "".join([*parts, reason[rest:]])
+
+
+@functools.lru_cache(maxsize=4096)  # `top` asks for it in each frame
+def general_reason_of(reason: str, label: str) -> str:
+    """`general_reason` for the window of a label."""
+    symbol = _SYMBOL.match(label)
+    return general_reason(reason.replace(label, "…"), symbol[1] if symbol else "")
 
 
 def skips_of(windows: Iterable[PlannedWindow]) -> Reasons:

@@ -7,9 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.client.views.reasons import bare_reason, general_reason
 from gpusched.core.statuses import ACTIVE, FAILURES, tally
-from gpusched.protocol import BatchStatus, WindowLine
+from gpusched.protocol import BatchStatus
 
 Standing = Literal["running", "waiting", "held", "finished"]
 STANDINGS: tuple[Standing, ...] = ("running", "waiting", "held", "finished")
@@ -56,24 +55,7 @@ def by_urgency(batches: Sequence[BatchStatus]) -> list[BatchStatus]:
     return sorted(batches, key=lambda batch: (STANDINGS.index(standing(batch)), -batch.submitted_at))
 
 
-class FailureGroup(msgspec.Struct, kw_only=True):
-    """Windows that failed for the same reason, and the first of them."""
-
-    reason: str
-    windows: int
-    example: WindowLine
-
-
-def by_reason(lines: Iterable[WindowLine]) -> list[FailureGroup]:
-    """Failed windows grouped by kind and reason, the largest group first."""
-    groups: dict[tuple[str | None, str], FailureGroup] = {}
-    for line in lines:
-        bare = bare_reason(line)
-        general = general_reason(bare, line.symbol)
-        group = groups.get((line.failure, general))
-        if group is None:
-            groups[line.failure, general] = FailureGroup(reason=bare, windows=1, example=line)
-        else:
-            group.windows += 1
-            group.reason = group.reason if group.reason == bare else general
-    return sorted(groups.values(), key=lambda group: -group.windows)
+def way_on(batch: BatchStatus) -> str:
+    """How a batch that the daemon holds goes on: a sentence with the command."""
+    release = f"`gpusched release {batch.id}`"
+    return f"once that is mended, {release} has it looked at again" if batch.waits else f"{release} lets it go on"

@@ -7,7 +7,19 @@ from typing import Any
 import msgspec
 
 from gpusched.core.events import WindowMoved
-from gpusched.core.states import Active, Failed, Failure, Finished, Lost, Outcome, Reused, Running, Succeeded, TimedOut
+from gpusched.core.states import (
+    Active,
+    Cancelled,
+    Failed,
+    Failure,
+    Finished,
+    Lost,
+    Outcome,
+    Reused,
+    Running,
+    Succeeded,
+    TimedOut,
+)
 from gpusched.core.statuses import name_of
 
 
@@ -15,8 +27,10 @@ class RunningWindow(msgspec.Struct, kw_only=True):
     """A window that holds a slot."""
 
     label: str
+    #: index; below zero: it waits on its node for another window to end
     slot: int
     device: str
+    node: str = ""
     attempt: int
     #: the phase that it reported last, or the name of its state
     phase: str
@@ -42,7 +56,10 @@ class FinishedWindow(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     slot: int | None
     device: str | None
+    node: str = ""
     metrics: dict[str, Any] | None = None
+    #: as in `gpusched.core.states.Failure`
+    source_line: str = ""
 
 
 def _failure(outcome: Outcome) -> Failure | None:
@@ -60,13 +77,15 @@ def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedW
     return FinishedWindow(
         label=update.key.label,
         outcome=name_of(outcome),
-        reason="" if isinstance(outcome, Succeeded) else failure.message if failure else update.reason,
+        reason="" if isinstance(outcome, Succeeded | Cancelled) else failure.message if failure else update.reason,
         kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
         attempts=new.attempts,
         seconds=_seconds(update, outcome) if seconds is None else seconds,
-        slot=old.slot.index if isinstance(old, Active) else None,
+        slot=old.slot.number if isinstance(old, Active) else None,
         device=old.slot.device_id if isinstance(old, Active) else None,
+        node=old.slot.node if isinstance(old, Active) else "",
         metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
+        source_line=failure.source_line if failure else "",
     )
 
 

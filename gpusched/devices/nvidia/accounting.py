@@ -55,6 +55,10 @@ class Accountant:
     def close(self) -> None:
         self._questions.put(None)
 
+    def counts(self, device_id: str) -> bool:
+        """Whether `account` has to ask about processes on this device."""
+        return device_id in self._counting
+
     async def account(self, device_id: str, pid: int) -> Accounted:
         """The account of the ended process that had this PID; `UNKNOWN` after `patience_s` seconds. Never raises."""
         if device_id not in self._counting:

@@ -15,7 +15,7 @@ import msgspec
 
 from gpusched.core.model import Device, DeviceType
 from gpusched.devices.kind import Discovery, Note
-from gpusched.devices.nvidia.binding import nvml_binding
+from gpusched.devices.nvidia.binding import LIBRARY, NoLibrary, nvml_binding
 from gpusched.devices.nvidia.mask import Gpu, visible
 
 
@@ -51,6 +51,7 @@ def discover(
             notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}"))
         if not shown.uuids and any(card.usable for card in cards):
             notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"))
+        driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
         devices = tuple(
             Device(
                 id=uuid,
@@ -63,12 +64,13 @@ def discover(
                 memory_total_bytes=card.usable[uuid].memory_total_bytes,
                 accounting=card.accounting,
                 pci_bus_id=card.pci_bus_id,
+                driver=driver or "",
+                modes=card.modes,
             )
             for uuid in shown.uuids
             for card in cards
             if uuid in card.usable
         )
-        driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
         return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete)
     except Exception as error:
         return _none(Note(f"the NVIDIA driver fails ({error}): GPUs cannot be used", LOOK_AT))
@@ -133,6 +135,7 @@ class _Card(msgspec.Struct, frozen=True, kw_only=True):
     cpus: tuple[int, ...]
     accounting: bool
     pci_bus_id: str
+    modes: str
 
     @property
     def instances(self) -> tuple[str, ...] | None:
@@ -151,13 +154,13 @@ def _why_no_nvml(error: Exception, root: Path) -> Note:
             " its device nodes: GPUs cannot be used",
             "start it with `--gpus all`",
         )
+    if isinstance(error, NoLibrary):
+        return Note(
+            f"no NVIDIA driver is installed here ({LIBRARY} was not found): GPUs cannot be used",
+            "in a container, start it with the NVIDIA runtime (`--gpus all`)",
+        )
     nvml = nvml_binding()
     match getattr(error, "value", None):
-        case nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-            return Note(
-                "no NVIDIA driver is installed here (libnvidia-ml.so.1 was not found): GPUs cannot be used",
-                "in a container, start it with the NVIDIA runtime (`--gpus all`)",
-            )
         case nvml.NVML_ERROR_DRIVER_NOT_LOADED:
             return Note("the NVIDIA driver is installed but not loaded: GPUs cannot be used", "try `modprobe nvidia`")
         case nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
@@ -225,7 +228,19 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[Note]) -> _
         cpus=_near(nvml, handle),
         accounting=_ask(nvml, nvml.nvmlDeviceGetAccountingMode, handle) == nvml.NVML_FEATURE_ENABLED,
         pci_bus_id=_bus_id(_pci_address(nvml, handle)),
+        modes=_modes(nvml, handle, mode),
     )
+
+
+def _modes(nvml: Any, handle: Any, compute_mode: int | None) -> str:
+    """Persistence and compute mode, as far as the card tells."""
+    persistence = _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle)
+    told = [] if persistence is None else [f"persistence {'on' if persistence else 'off'}"]
+    if compute_mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS:
+        told.append("compute mode exclusive process")
+    elif compute_mode == nvml.NVML_COMPUTEMODE_DEFAULT:
+        told.append("compute mode default")
+    return ", ".join(told)
 
 
 def _pci_address(nvml: Any, handle: Any) -> tuple[int, ...] | None:

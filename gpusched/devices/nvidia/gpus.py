@@ -46,6 +46,9 @@ class Gpus:
     async def run(self, post: Callable[[Reported], None], notice: Callable[[Seen], None]) -> None:
         await self.sampler.run(post, notice)
 
+    def counts(self, device: Device) -> bool:
+        return self.accountant.counts(device.id)
+
     async def account(self, device: Device, pid: int) -> Accounted:
         return await self.accountant.account(device.id, pid)
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from gpusched.core.model import Reading
 from gpusched.devices.nvidia.binding import nvml_binding
+from gpusched.devices.nvidia.strangers import strangers
 
 #: XIDs that are not the device's fault. Faults of the application, as NVIDIA's k8s-device-plugin lists them:
 #: graphics engine exception, page fault, reset channel, preemptive cleanup, video processor, context switch timeout.
@@ -101,6 +102,8 @@ class Reader:
         utilisation = questions.ask(nvml.nvmlDeviceGetUtilizationRates, handle)
         temperature = questions.ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
         power = questions.ask(nvml.nvmlDeviceGetPowerUsage, handle)
+        power_limit = questions.ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        fan = questions.ask(nvml.nvmlDeviceGetFanSpeed, handle)
         processes = None
         if self._sees_own_pids:
             processes = questions.ask(nvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
@@ -117,6 +120,7 @@ class Reader:
         if ecc_errors is not None and ecc_errors > self._ecc_errors.setdefault(device_id, ecc_errors):
             self._ecc_errors[device_id] = ecc_errors
             raise Corrupt("double-bit ECC error: memory that the card could not correct")
+        used = _by_pid(processes, self._windows)
         return Reading(
             device_id=device_id,
             at=at,
@@ -126,7 +130,10 @@ class Reader:
             utilisation=utilisation.gpu / 100 if utilisation and utilisation.gpu <= 100 else None,
             temperature_c=float(temperature) if temperature is not None else None,
             power_w=power / 1000 if power is not None else None,
-            process_memory_bytes=_by_pid(processes, self._windows),
+            power_limit_w=power_limit / 1000 if power_limit is not None else None,
+            fan=min(1.0, fan / 100) if fan is not None else None,
+            process_memory_bytes=used,
+            foreign=strangers(used or {}, self._windows),
         )
 
     def wait(self, timeout_s: float) -> list[tuple[str, str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
@@ -31,24 +32,28 @@ from gpusched.core.model import (
 from gpusched.core.placement import types_for
 from gpusched.core.states import Usage
 from gpusched.devices.host import Processors
-from gpusched.devices.kind import Answers, Discovery, Kind
+from gpusched.devices.kind import UNKNOWN, Accounted, Answers, Discovery, Kind
 from gpusched.devices.memory import HostMemory
 from gpusched.devices.nvidia.gpus import Gpus
 from gpusched.devices.processors import this_machine
+from gpusched.engines.attendance import OnMessage
 from gpusched.engines.condition import Condition
-from gpusched.engines.engine import End, Found, LeftBehind, LogPiece, Noticed, OnMessage, OnStuck, Verdict
+from gpusched.engines.engine import End, Found, LeftBehind, LogPiece, Noticed, Verdict, WindowAttendant
 from gpusched.engines.local import leftovers, proc
 from gpusched.engines.local.jobs import window_job
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
-from gpusched.worker.messages import Needs, ProcessEnd, SettingsJob, SurveyJob
+from gpusched.errors import LaunchError
+from gpusched.worker.messages import Inspection, Needs, PipeMessage, ProcessEnd
 from gpusched.worker.threads import capped
 from gpusched.workload import device_fingerprint
 
 #: bytes in a piece of a log
 PIECE_BYTES = 128 * 1024
+#: seconds after which the messages of a window are read as they come; those of a shorter one are read at its end
+READ_AFTER_S = 0.1
 
 
 class LocalEngine:
@@ -74,7 +79,7 @@ class LocalEngine:
         self.launcher = Launcher(
             log_path=state_dir / "launcher.log",
             search_path=None if standing else Path.cwd(),
-            idle_timeout_s=config.daemon.idle_launcher_s if standing else None,
+            idle_timeout_s=config.daemon.idle_launcher_s if standing and not config.daemon.warm else None,
             environment=launcher_environment(config),
             mark=mark,
             condition=self.condition,
@@ -88,6 +93,7 @@ class LocalEngine:
         self._undying: list[int] = []
         #: the windows of the processes that run now
         self._windows: dict[int, WindowKey] = {}
+        self._accounting: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,8 +125,15 @@ class LocalEngine:
         for name, kind in self.kinds.items():
             kind.watch(device for device in watched if device.kind == name)
 
-    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
-        await self._warm_up.judge(devices, wanted, tell)
+    async def judge(
+        self,
+        devices: Iterable[Device],
+        wanted: DeviceChoice,
+        tell: Callable[[Verdict], None],
+        *,
+        afresh: Collection[str] = (),
+    ) -> None:
+        await self._warm_up.judge(devices, wanted, tell, afresh=afresh)
 
     def read_host(self) -> HostRead:
         return self.memory.read()
@@ -130,34 +143,62 @@ class LocalEngine:
     async def preload(self, spec: BatchSpec, needed_by: Needs = "window") -> None:
         await self.launcher.preload(spec.workload, needed_by, imports(spec.workload, spec.settings))
 
-    async def launch(self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str) -> LocalWindow:
+    def start(
+        self,
+        batch: Batch,
+        planned: PlannedWindow,
+        device: Device,
+        attendant: WindowAttendant,
+        *,
+        log: str,
+        at_once: int = 0,
+    ) -> None:
         limits = batch.spec.limits
-        process = await self.launcher.fork(
-            window_job(batch, planned, device, self.cache_dir),
-            log_path=self.log_path(log),
-            env=self.environment(device),
-            cpus=device.cpus,
-            memory_limit_bytes=limits.memory_limit_bytes or None,
-            log_limit_bytes=limits.log_limit_bytes,
-        )
-        window = LocalWindow(self, process, device, self.log_path(log), limited=limits.memory_limit_bytes > 0)
-        self._windows[process.pid] = WindowKey(batch.id, planned.window.label)
-        self.memory.follow(process.pid, process.shared_bytes)
-        return window
+        window = LocalWindow(self, WindowKey(batch.id, planned.window.label), device, attendant, self.log_path(log))
+        window.limited = limits.memory_limit_bytes > 0
+        try:
+            self.launcher.start(
+                window_job(batch, planned, device, self.cache_dir),
+                window,
+                log_path=window.log_path,
+                env=self.environment(device),
+                cpus=device.cpus,
+                memory_limit_bytes=limits.memory_limit_bytes or None,
+                log_limit_bytes=limits.log_limit_bytes,
+                read_after_s=READ_AFTER_S,
+            )
+        except (LaunchError, OSError) as error:
+            attendant.refused(error)
 
     def environment(self, device: Device) -> dict[str, str | None]:
         """The variables that pin a process to `device`, and limit it to the device's share of the cores."""
         return self.kinds[device.kind].environment(device) | capped(device.threads)
 
-    def forget(self, window: LocalWindow) -> None:
-        """Take note that a window's process is gone."""
-        self._windows.pop(window.pid, None)
-        self.memory.forget(window.pid)
+    def take(self, process: Process, key: WindowKey) -> None:
+        """Take note of a window's process."""
+        self._windows[process.pid] = key
+        self.memory.follow(process.pid, process.shared_bytes)
 
-    async def inspect(self, job: SurveyJob | SettingsJob, on_message: OnMessage, *, log: str) -> str:
+    def forget(self, process: Process) -> None:
+        """Take note that a window's process is gone."""
+        self._windows.pop(process.pid, None)
+        self.memory.forget(process.pid)
+
+    def account(self, accounting: Coroutine[Any, Any, None]) -> None:
+        """Ask a device's driver for its account of a process, in a task."""
+        task = asyncio.get_running_loop().create_task(accounting)
+        self._accounting.add(task)
+        task.add_done_callback(self._accounting.discard)
+
+    async def inspect(self, job: Inspection, on_message: OnMessage, *, log: str) -> str:
         process = await self.launcher.fork(job, log_path=self.log_path(log), env={"CUDA_VISIBLE_DEVICES": ""})
         end = await process.wait(on_message)
+        if end.launcher_lost:
+            raise self.launcher.loss()
         return end.violation or (f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}")
+
+    def withdraw(self, log: str) -> None:
+        """No window is ahead on this machine."""
 
     def interrupt(self, spec: BatchSpec) -> None:
         self.launcher.kill(spec.workload, imports(spec.workload, spec.settings))
@@ -212,36 +253,64 @@ class LocalEngine:
 class LocalWindow:
     """A window's process, and what the kernel and the driver say of its end."""
 
-    def __init__(self, engine: LocalEngine, process: Process, device: Device, log: Path, *, limited: bool) -> None:
-        """`limited`: its batch limits its memory."""
+    def __init__(
+        self,
+        engine: LocalEngine,
+        key: WindowKey,
+        device: Device,
+        attendant: WindowAttendant,
+        log_path: Path,
+    ) -> None:
+        self.log_path = log_path
+        #: its batch limits its memory
+        self.limited = False
+        self.pid = 0
         self._engine = engine
-        self._process = process
+        self._key = key
         self._device = device
-        self._log = log
-        self._limited = limited
-        self.pid = process.pid
+        self._attendant = attendant
+        self._process: Process
 
     def signal(self, signum: int) -> None:
         self._process.signal(signum)
 
-    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> End:
-        try:
-            end = await self._process.wait(on_message, on_stuck)
-        finally:
-            self._engine.forget(self)
-        accounted = await self._engine.kinds[self._device.kind].account(self._device, self.pid)
+    # -- the attendant of the process ----------------------------------------------------------------------------------
+
+    def refused(self, error: LaunchError | OSError) -> None:
+        self._attendant.refused(error)
+
+    def started(self, process: Process) -> None:
+        self._process, self.pid = process, process.pid
+        self._engine.take(process, self._key)
+        self._attendant.started(self)
+
+    def heard(self, message: PipeMessage) -> None:
+        self._attendant.heard(message)
+
+    def stuck(self, trouble: str) -> None:
+        self._attendant.stuck(trouble)
+
+    def ended(self, end: ProcessEnd) -> None:
+        self._engine.forget(self._process)
+        if self._engine.kinds[self._device.kind].counts(self._device):
+            self._engine.account(self._account(end))
+        else:
+            self._tell(end, UNKNOWN)
+
+    async def _account(self, end: ProcessEnd) -> None:
+        self._tell(end, await self._engine.kinds[self._device.kind].account(self._device, self.pid))
+
+    def _tell(self, end: ProcessEnd, accounted: Accounted) -> None:
         own = max(0, end.peak_memory_bytes - self._process.shared_bytes) if end.peak_memory_bytes else None
-        return End(
-            exit=self._exit(end),
-            usage=Usage(
-                cpu_seconds=end.cpu_seconds,
-                peak_memory_bytes=end.peak_memory_bytes,
-                device_memory_bytes=accounted.memory_bytes,
-                device_seconds=accounted.seconds,
-                own_memory_bytes=own,
-            ),
-            violation=end.violation,
-            log_left_out_bytes=end.log_left_out_bytes,
+        usage = Usage(
+            cpu_seconds=end.cpu_seconds,
+            peak_memory_bytes=end.peak_memory_bytes,
+            device_memory_bytes=accounted.memory_bytes,
+            device_seconds=accounted.seconds,
+            own_memory_bytes=own,
+        )
+        self._attendant.ended(
+            End(exit=self._exit(end), usage=usage, violation=end.violation, log_left_out_bytes=end.log_left_out_bytes)
         )
 
     def _exit(self, end: ProcessEnd) -> Exit:
@@ -251,8 +320,8 @@ class LocalWindow:
             signal=end.signal,
             killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
             on_cpu=self._device.kind == "host",
-            memory_limited=self._limited or self._engine.memory.limited,
-            log_end=end_of_log(self._log) if end.signal == signal.SIGABRT else "",
+            memory_limited=self.limited or self._engine.memory.limited,
+            log_end=end_of_log(self.log_path) if end.signal == signal.SIGABRT else "",
         )
 
     def _killer(self, end: ProcessEnd) -> Killer:

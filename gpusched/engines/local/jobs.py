@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from gpusched.command import imports
 from gpusched.config.workloads import settings_at
 from gpusched.core.model import CPU, Batch, Device, PlannedWindow
@@ -12,27 +14,33 @@ from gpusched.worker.messages import WindowJob
 from gpusched.workload import Task
 
 
-def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: Path) -> WindowJob:
-    """The job of training a window of `batch` on `device`."""
+def task_of(batch: Batch, planned: PlannedWindow, cache_dir: Path) -> Task:
+    """The task of a window, on no device yet."""
     spec, window = batch.spec, planned.window
-    settings = settings_at(spec, window.point)
-    task = Task(
+    return Task(
         symbol=window.symbol,
         start=window.start,
         end=window.end,
         data_root=spec.data_root,
         cache_dir=str(cache_dir),
-        settings=settings,
-        device_type=type_on(device, batch.device),
-        device=CPU if device.kind == "host" else device.id,
-        threads=device.threads,
+        settings=settings_at(spec, window.point),
         name=window.label,
         after=spec.after,
     )
+
+
+def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: Path) -> WindowJob:
+    """The job of training a window of `batch` on `device`."""
+    task = msgspec.structs.replace(
+        task_of(batch, planned, cache_dir),
+        device_type=type_on(device, batch.device),
+        device=CPU if device.kind == "host" else device.id,
+        threads=device.threads,
+    )
     return WindowJob(
-        workload=spec.workload,
+        workload=batch.spec.workload,
         task=task,
         output_dir=batch.output_dir,
         guarded=batch.guarded,
-        imports=imports(spec.workload, settings),
+        imports=imports(batch.spec.workload, task.settings),
     )

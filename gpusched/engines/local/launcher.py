@@ -3,19 +3,19 @@
 `Launcher.fork` starts a window's process, and `Process.wait` follows it to its end. The processes are forked from a
 launcher process, one for each workload module (and each set of modules that commands have preloaded), since the side
 effects of importing one module (a thread, a blocked package) must not reach another's windows. A launcher process is
-started on first use, replaced when it has died or the workload's code has changed, and exits when idle. `link` is the
-connection to one launcher process, `process` one process that it has forked. Everything here runs in asyncio's event
-loop, whose readers cost less per window than a task would.
+started on first use (by `early`, which may also have done so ahead of it), replaced when it has died or the workload's
+code has changed, and exits when idle. `link` is the connection to one launcher process, `process` one process that it
+has forked. Everything here runs in asyncio's event loop, whose readers cost less per window than a task would.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import secrets
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,17 +24,17 @@ from typing import Self
 import anyio
 
 import gpusched
-from gpusched import __version__, programs
+from gpusched import __version__, files
+from gpusched.engines.attendance import Attendant, Awaited
 from gpusched.engines.condition import Condition
-from gpusched.engines.engine import Upgraded
-from gpusched.engines.local import leftovers
+from gpusched.engines.engine import LauncherLost, Upgraded
+from gpusched.engines.local import early, leftovers
+from gpusched.engines.local.early import Early, Started
 from gpusched.engines.local.link import Link
 from gpusched.engines.local.logs import Logs, end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
-from gpusched.programs import Program
-from gpusched.worker.messages import Fork, Job, Needs, TrialJob
-from gpusched.worker.threads import capped
+from gpusched.worker.messages import Claim, Fork, Job, Needs, ProcessEnd, TrialJob
 
 log = logging.getLogger("gpusched.daemon")
 
@@ -46,22 +46,7 @@ ABANDON_S = 1.0
 LOG_LIMIT_BYTES = 10 << 20
 
 _LOG_CHARS = 2000
-#: environment of the launcher process: no thread pools, since a fork would copy their locks but not their threads
-_SINGLE_THREADED = {
-    **capped(1),
-    # where pyarrow is installed, pandas imports it, and its allocator would start a thread
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-}
-
-
 _VERSION_FILE = Path(gpusched.__file__)
-
-
-class LauncherLost(LaunchError):
-    """The launcher died before it answered."""
-
-    problem = "the launcher process died (exit status {status}); the end of its log:\n{log}"
-    remedy = "the next window starts a new one; if this repeats, run `gpusched doctor`"
 
 
 class LauncherAbandoned(LaunchError):
@@ -95,6 +80,8 @@ class Launcher:
         condition: Condition | None = None,
     ) -> None:
         self._log_path = log_path
+        self._own_log = log_path or Path(os.devnull)
+        self._early_logs: dict[Link, int] = {}
         self._search_path = search_path
         self._idle_timeout_s = idle_timeout_s
         self._environment = dict(os.environ if environment is None else environment)
@@ -105,6 +92,8 @@ class Launcher:
         self._links: dict[tuple[str, tuple[str, ...]], Link] = {}
         self._tending: dict[Link, asyncio.Task[None]] = {}
         self._last_id = 0
+        #: exit status of the launcher process that died last
+        self._last_status = 0
         #: number of launcher processes started so far
         self.starts = 0
 
@@ -141,8 +130,8 @@ class Launcher:
         with anyio.CancelScope(shield=True):
             await asyncio.gather(*tending, return_exceptions=True)
             _, left = await leftovers.end(self._mark, ABANDON_S)
-        for link in links:
-            link.reap()
+            for link in links:
+                await link.reap(ABANDON_S)
         return left
 
     def kill(self, workload: str, imports: tuple[str, ...] = ()) -> None:
@@ -154,6 +143,10 @@ class Launcher:
         """The pid of the launcher process that the next fork of `workload` would use; None if it would start one."""
         link = self._links.get((_module(workload), imports))
         return None if link is None or link.closed else link.pid
+
+    def loss(self) -> LauncherLost:
+        """The error that says how the last launcher process died."""
+        return LauncherLost(status=self._last_status, log=_end_of_log(self._log_path))
 
     async def preload(self, workload: str, needed_by: Needs = "window", imports: tuple[str, ...] = ()) -> float:
         """Import the workload's modules that `needed_by` needs into its launcher process; return the seconds it took.
@@ -171,12 +164,44 @@ class Launcher:
         cpus: tuple[int, ...] = (),
         memory_limit_bytes: int | None = None,
         log_limit_bytes: int = LOG_LIMIT_BYTES,
-    ) -> Process:
-        """Start a process for `job`, with its output appended to `log_path`. The caller must await `Process.wait`.
-
-        A log that grows beyond `log_limit_bytes` loses its middle; 0: no limit.
+    ) -> Awaited[Process, ProcessEnd]:
+        """Start a process as `start` does, and wait until it exists. The caller must await `wait` of it.
 
         Raises WorkloadNotLoadable, LaunchRefused, LauncherLost; OSError if the log cannot be opened.
+        """
+
+        def on_stuck(process: Process, trouble: str) -> None:
+            sentence = f"the process {process.pid} of a {job.__struct_config__.tag} {trouble}"
+            self._condition.tell("leftover", str(process.pid), sentence)
+
+        awaited: Awaited[Process, ProcessEnd] = Awaited(on_stuck)
+        self.start(
+            job,
+            awaited,
+            log_path=log_path,
+            env=env,
+            cpus=cpus,
+            memory_limit_bytes=memory_limit_bytes,
+            log_limit_bytes=log_limit_bytes,
+        )
+        return await awaited.launched()
+
+    def start(
+        self,
+        job: Job,
+        attendant: Attendant[Process, ProcessEnd],
+        *,
+        log_path: Path,
+        env: dict[str, str | None],
+        cpus: tuple[int, ...] = (),
+        memory_limit_bytes: int | None = None,
+        log_limit_bytes: int = LOG_LIMIT_BYTES,
+        read_after_s: float = 0.0,
+    ) -> None:
+        """Start a process for `job`, with its output appended to `log_path`; `attendant` hears of it.
+
+        A log that grows beyond `log_limit_bytes` loses its middle; 0: no limit. Its messages are read once it has run
+        for `read_after_s`, or has ended. Raises LaunchError; OSError if the log cannot be opened.
         """
         self._last_id += 1
         request = Fork(id=self._last_id, job=job, env=env, cpus=cpus, memory_limit_bytes=memory_limit_bytes)
@@ -184,24 +209,18 @@ class Launcher:
         try:
             link = self._connected(job.workload, () if isinstance(job, TrialJob) else job.imports)
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        except OSError:
+        except BaseException:
             os.close(log)
             self.logs.close(log_path)
             raise
         os.set_blocking(read_end, False)
 
-        def on_stuck(pid: int, trouble: str) -> None:
-            sentence = f"the process {pid} of a {job.__struct_config__.tag} {trouble}"
-            self._condition.tell("leftover", str(pid), sentence)
-
         def close_log(pid: int) -> int:
             self._condition.clear("leftover", str(pid))
             return self.logs.close(log_path)
 
-        process = Process(link.pid, read_end, on_stuck, close_log)
+        process = Process(link.pid, read_end, attendant, close_log, read_after_s=read_after_s)
         link.fork(request, process, (write_end, log))
-        await process.forked()
-        return process
 
     # -- the launcher process ------------------------------------------------------------------------------------------
 
@@ -213,43 +232,58 @@ class Launcher:
             link.leave_when_idle()
             link = None
         if link is None or link.closed:
-            mark = f"{self._mark}/{self.starts + 1}"
-            link = self._links[key] = Link(self._spawn, mark, self._idle_timeout_s, self._condition)
+            self.starts += 1
+            mark = f"{self._mark}/{self.starts}"
+            claimed = early.claim(key[0]) if not imports else None
+            started = claimed.started if claimed else self._start(mark)
+            link = self._links[key] = Link(started, mark, self._idle_timeout_s, self._condition)
+            if claimed:
+                self._adopt(link, claimed, mark)
             self._tending[link] = asyncio.get_running_loop().create_task(self._tend(key, link))
         return link
 
-    def _spawn(self, descriptor: int, mark: str) -> Program:
+    def _start(self, mark: str) -> Started:
         if (installed := _installed_version()) not in (None, __version__):
             raise Upgraded(running=__version__, installed=installed)
-        arguments = [sys.executable, "-P", "-m", "gpusched.worker.launcher", str(descriptor), str(os.getpid())]
-        if self._search_path is not None:
-            arguments.append(str(self._search_path))
-        log_path = self._log_path or Path(os.devnull)
-        log = self.logs.open(log_path, LOG_LIMIT_BYTES)
+        search_path = () if self._search_path is None else (str(self._search_path),)
+        log = self._open_log()
         try:
-            self.starts += 1
-            return programs.start(
-                arguments,
-                stdout=log,
-                stderr=log,
-                environment=self._environment | _SINGLE_THREADED | {leftovers.VARIABLE: mark},
-                kept_open=(descriptor,),
-            )
+            return early.start(log, self._environment, mark, *search_path)
         except BaseException:
-            self.logs.close(log_path)
+            self.logs.close(self._own_log)
             raise
         finally:
             os.close(log)
 
+    def _adopt(self, link: Link, claimed: Early, mark: str) -> None:
+        """Tell a launcher process that was started early what others get at their start."""
+        new = {name: value for name, value in self._environment.items() if os.environ.get(name) != value}
+        link.send(Claim(mark=mark, environment=new), (self._open_log(),))
+        self._early_logs[link] = claimed.log
+
+    def _open_log(self) -> int:
+        return self.logs.open(self._own_log, LOG_LIMIT_BYTES)
+
     async def _tend(self, key: tuple[str, tuple[str, ...]], link: Link) -> None:
         """Follow a launcher process to its end, and clean up after it."""
         await link.closing()
-        status = await link.bury()
-        await link.bereave(LauncherLost(status=status, log=_end_of_log(self._log_path)))
-        self.logs.close(self._log_path or Path(os.devnull))
+        self._last_status = await link.bury()
+        if link in self._early_logs:
+            self._keep(self._early_logs.pop(link))
+        await link.bereave(self.loss())
+        self.logs.close(self._own_log)
         del self._tending[link]
         if self._links.get(key) is link:
             del self._links[key]
+
+    def _keep(self, early_log: int) -> None:
+        """Append to the log what a launcher process wrote before it was adopted: why it has died, if it has."""
+        with open(early_log, "rb") as written, contextlib.suppress(OSError):
+            written.seek(0)
+            log = self._open_log()
+            files.write(log, written.read(LOG_LIMIT_BYTES))
+            os.close(log)
+            self.logs.close(self._own_log)
 
 
 def _module(workload: str) -> str:

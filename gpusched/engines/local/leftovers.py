@@ -18,11 +18,10 @@ import anyio.to_thread
 
 from gpusched.engines.condition import Condition
 from gpusched.engines.local import groups, proc
+from gpusched.worker.mark import MARK
 
 #: seconds between looks at a process that does not die
 WATCH_S = 1.0
-
-VARIABLE = "GPUSCHED_LAUNCHER"
 
 
 def find(mark: str) -> list[int]:
@@ -58,10 +57,11 @@ async def watch(pid: int, condition: Condition) -> None:
 
 
 def _end(mark: str, within_s: float, killed: set[int]) -> None:
-    """Kill until nothing that carries the mark is left, or `within_s` is over; add the pids to `killed` before that."""
+    """Kill until nothing that carries the mark lives, or `within_s` is over; add the pids to `killed` before that."""
     deadline = time.monotonic() + within_s
     delay_s = 0.001
-    while left := set(find(mark)):
+    # One that dies has lost its environment, and with it the mark, a moment before it is gone.
+    while left := {*find(mark), *filter(proc.lives, killed)}:
         if time.monotonic() >= deadline and left <= killed:  # all of them were killed, and had time to die
             break
         killed |= left
@@ -83,5 +83,5 @@ def _kill(pid: int, mark: str) -> None:
 
 
 def _carries(pid: int, mark: str) -> bool:
-    exact = f"{VARIABLE}={mark}".encode()
+    exact = f"{MARK}={mark}".encode()
     return any(entry == exact or entry.startswith(exact + b"/") for entry in proc.environment(pid))

@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
 
 import anyio
 import msgspec
@@ -17,9 +16,9 @@ import msgspec
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import LaunchRefused, LibraryNotLoadable, NoMemoryToFork, WorkloadNotLoadable
 from gpusched.engines.local import groups, leftovers, proc
+from gpusched.engines.local.early import Started
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
-from gpusched.programs import Program
 from gpusched.teacher.runtime import remedy_for
 from gpusched.worker.code import stamp_of
 from gpusched.worker.messages import (
@@ -67,23 +66,14 @@ class Link:
     While it owes an answer, the launcher is watched: if it hangs it is killed, and the next fork starts another.
     """
 
-    def __init__(
-        self, spawn: Callable[[int, str], Program], mark: str, idle_timeout_s: float | None, condition: Condition
-    ) -> None:
-        """`spawn` starts a launcher process, given its end of the socket and the mark for its environment."""
+    def __init__(self, started: Started, mark: str, idle_timeout_s: float | None, condition: Condition) -> None:
+        """`mark`: the one in the environment of the launcher process that was `started`."""
         self._loop = asyncio.get_running_loop()
         self._mark = mark
         self._condition = condition
         self._idle_timeout_s = idle_timeout_s
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._launcher = spawn(theirs.fileno(), mark)
-        except BaseException:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
+        self._launcher, self._socket = started
         self.pid = self._launcher.pid
         self._pidfd = os.pidfd_open(self.pid)
         #: no more requests are accepted: the launcher was retired or has gone
@@ -250,7 +240,7 @@ class Link:
         leaders = {process.pid for process in self.processes.values()}
         if 0 in leaders:
             return []  # one of its children may be a window that it has not reported yet
-        children = ((pid, seen) for pid, seen in proc.living() if seen.parent == self.pid)
+        children = proc.children(self.pid)
         return [pid for pid, seen in children if pid not in leaders and seen.session not in leaders]
 
     def _tell(self, trouble: str) -> None:
@@ -343,8 +333,13 @@ class Link:
         if not self._hung_up:
             self._hang_up()
 
-    def reap(self) -> None:
-        """Reap the launcher process if it has exited by now; called after `abandon`."""
+    async def reap(self, within_s: float) -> None:
+        """Reap the launcher process if it exits within that time; called after `abandon`."""
+        if self._pidfd >= 0:
+            exited = anyio.Event()
+            self._loop.add_reader(self._pidfd, exited.set)
+            with anyio.move_on_after(within_s):
+                await exited.wait()
         self._let_go()
         self._launcher.poll()
 

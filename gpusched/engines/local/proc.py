@@ -61,6 +61,16 @@ def living() -> Iterator[tuple[int, Seen]]:
             yield int(name), seen
 
 
+def children(parent: int) -> list[tuple[int, Seen]]:
+    """The living children of a process that has one thread."""
+    try:
+        listed = (ROOT / str(parent) / "task" / str(parent) / "children").read_text().split()
+    except OSError:  # it is gone, or the kernel keeps no such list
+        return [(pid, seen) for pid, seen in living() if seen.parent == parent]
+    found = ((pid, look(pid)) for pid in map(int, listed))
+    return [(pid, seen) for pid, seen in found if seen is not None and seen.state not in DEAD]
+
+
 def members(group: int) -> list[int]:
     """The living processes of a process group."""
     return [pid for pid, seen in living() if seen.group == group]

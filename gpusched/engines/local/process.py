@@ -7,9 +7,9 @@ import os
 import signal
 from collections.abc import Callable
 
-import anyio
 import msgspec
 
+from gpusched.engines.attendance import Attendant
 from gpusched.engines.local import groups, proc
 from gpusched.engines.local.groups import KILL_GRACE_S
 from gpusched.errors import LaunchError
@@ -23,9 +23,6 @@ from gpusched.worker.messages import (
     Progress,
 )
 
-OnMessage = Callable[[PipeMessage], None]
-OnStuck = Callable[[str], None]
-
 _READ_BYTES = 64 * 1024
 _EXCERPT_BYTES = 200
 
@@ -33,30 +30,37 @@ _message_decoder = msgspec.json.Decoder(PipeMessage)
 
 
 class Process:
-    """A forked process. `wait` must be awaited for each one."""
+    """A forked process, of which `attendant` hears."""
 
     def __init__(
-        self, launcher_pid: int, pipe: int, on_stuck: Callable[[int, str], None], close_log: Callable[[int], int]
+        self,
+        launcher_pid: int,
+        pipe: int,
+        attendant: Attendant[Process, ProcessEnd],
+        close_log: Callable[[int], int],
+        *,
+        read_after_s: float,
     ) -> None:
-        """`on_stuck` is called with the pid and a sentence if the process is stuck and `wait` has no callback for it.
+        """`close_log` is called once, with the pid, when no process writes to the log any more; it returns the number
+        of bytes that were cut out.
 
-        `close_log` is called once, with the pid, when no process writes to the log any more; it returns the number of
-        bytes that were cut out.
+        The pipe is read once the process has run for `read_after_s`, or has ended.
         """
         self.pid = 0
         #: memory that it shares with its launcher
         self.shared_bytes = 0
         self._launcher_pid = launcher_pid
+        self._attendant = attendant
         self._close_log = close_log
         self._loop = asyncio.get_running_loop()
-        self._forked: asyncio.Future[None] = self._loop.create_future()
-        self._gone: asyncio.Future[ProcessEnd] = self._loop.create_future()
+        self._read_after_s = read_after_s
+        self._timer: asyncio.TimerHandle | None = None
         self._pipe = pipe
-        self._reading = False
-        self._on_message: OnMessage | None = None
-        self._on_stuck: OnStuck | None = None
-        self._on_stuck_alone = on_stuck
-        self._failure: BaseException | None = None
+        #: the loop calls `_read` when there is something to read
+        self._is_watched = False
+        #: nothing more is read: the pipe is at its end, or the process has misbehaved
+        self._is_read = False
+        self._is_gone = False
         self._violation: str | None = None
         self._line = bytearray()
         self._received_bytes = 0
@@ -66,7 +70,7 @@ class Process:
         self._killed_at: float | None = None
         #: loop time at which it was first seen to have ended
         self._ended_at: float | None = None
-        #: what was left of its group and of the launcher's strays when it was overdue has been sent SIGKILL
+        #: the rest of its group, and the launcher's strays, have been sent SIGKILL, as the launcher was late
         self._rest_killed = False
         self._is_stuck = False
 
@@ -75,7 +79,7 @@ class Process:
 
         SIGTERM is followed by SIGCONT, so that a process which was stopped can obey.
         """
-        if not self.pid or self._gone.done():
+        if not self.pid or self._is_gone:
             return
         if signum == signal.SIGKILL and self._killed_at is None:
             self._killed_at = self._loop.time()
@@ -83,59 +87,38 @@ class Process:
         if signum == signal.SIGTERM:
             groups.signal_group(self.pid, self._launcher_pid, signal.SIGCONT)
 
-    async def forked(self) -> None:
-        """Wait until the process exists. Raises WorkloadNotLoadable, LaunchRefused, LauncherLost."""
-        await self._forked
-
-    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> ProcessEnd:
-        """Call `on_message` for each message until the whole process group is gone and the pipe is read to the end.
-
-        `on_stuck` is called once, with a sentence, if the group is still there `KILL_GRACE_S` seconds after a SIGKILL.
-        An exception of `on_message` kills the process and is raised here. Cancelling kills the process, too, and waits
-        until it is gone (at most `KILL_GRACE_S`).
-        """
-        self._on_message, self._on_stuck = on_message, on_stuck
-        self._loop.add_reader(self._pipe, self._read)
-        self._reading = True
-        try:
-            end = await asyncio.shield(self._gone)
-            while self._reading:
-                self._read(draining=True)
-        except asyncio.CancelledError:
-            self._stop_reading()
-            self.signal(signal.SIGKILL)
-            with anyio.move_on_after(KILL_GRACE_S, shield=True):
-                await asyncio.shield(self._gone)
-            raise
-        finally:
-            self._stop_reading()
-            self._close_pipe()
-        if self._failure is not None:
-            raise self._failure
-        if self._line and self._violation is None and end.exit_code is not None:
-            self._violation = f"its last line does not end: {_excerpt(self._line)}"
-        return msgspec.structs.replace(end, violation=self._violation, killed=end.killed or self._killed_at is not None)
-
     # -- called by the link --------------------------------------------------------------------------------------------
 
     def set_forked(self, pid: int, shared_bytes: int) -> None:
         self.pid, self.shared_bytes = pid, shared_bytes
-        if self._forked.done():  # fork() was cancelled in the meantime: nobody will wait for this process
-            self.signal(signal.SIGKILL)
+        if self._read_after_s:
+            self._timer = self._loop.call_later(self._read_after_s, self._watch_pipe)
         else:
-            self._forked.set_result(None)
+            self._watch_pipe()
+        self._attendant.started(self)
 
     def set_refused(self, error: LaunchError) -> None:
         self._close_pipe()
         self._close_log(self.pid)
-        if not self._forked.done():
-            self._forked.set_exception(error)
+        self._attendant.refused(error)
 
     def set_gone(self, end: ProcessEnd) -> None:
-        left_out = self._close_log(self.pid)
-        self._gone.set_result(msgspec.structs.replace(end, log_left_out_bytes=left_out) if left_out else end)
-        if self._forked.cancelled():
-            self._close_pipe()
+        self._is_gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while not self._is_read:
+            self._read(draining=True)
+        self._close_pipe()
+        if self._line and self._violation is None and end.exit_code is not None:
+            self._violation = f"its last line does not end: {_excerpt(self._line)}"
+        self._attendant.ended(
+            msgspec.structs.replace(
+                end,
+                violation=self._violation,
+                killed=end.killed or self._killed_at is not None,
+                log_left_out_bytes=self._close_log(self.pid),
+            )
+        )
 
     def look(self, strays: Callable[[], list[int]], *, launcher_stopped: bool) -> bool:
         """Check the process: report it if it is stuck; return whether its launcher owes its end.
@@ -143,23 +126,25 @@ class Process:
         `strays` lists processes that have left their windows: the launcher reports no window as gone before they die. A
         launcher that is stopped kills neither them nor the rest of the group, so it owes the end whatever is left.
         """
-        if not self.pid or self._gone.done():
+        if not self.pid or self._is_gone:
             return False
         now = self._loop.time()
         if self._ended_at is None and not proc.lives(self.pid):
-            self._ended_at = now  # its launcher kills the rest of the group
+            self._ended_at = now  # its launcher kills the rest of the group, and may be about to report that
+            return launcher_stopped
         due_at = self._ended_at if self._killed_at is None else self._killed_at
-        overdue = due_at is not None and now - due_at >= KILL_GRACE_S
+        late_s = 0.0 if due_at is None else now - due_at
         if self._ended_at is not None and launcher_stopped:
             return True
-        if self._ended_at is None and not overdue:
+        # Half of the grace is its launcher's, to kill what is left of it; in the other half that has to die.
+        late = 2 * late_s >= KILL_GRACE_S
+        if self._ended_at is None and not late:
             return False
         left = proc.members(self.pid) or strays()
-        if left and overdue:
-            if self._rest_killed:
-                self.be_stuck(left[0])
-            else:
-                self._kill_rest(strays())
+        if left and self._rest_killed and late_s >= KILL_GRACE_S:
+            self.be_stuck(left[0])
+        elif left and late and not self._rest_killed:
+            self._kill_rest(strays())
         return not left
 
     def _kill_rest(self, strays: list[int]) -> None:
@@ -173,13 +158,14 @@ class Process:
         if not self._is_stuck:
             self._is_stuck = True
             its = "" if pid == self.pid else f"its process {pid} "
-            trouble = f"{its}does not die ({proc.doing(pid)})"
-            if self._on_stuck is not None:
-                self._on_stuck(trouble)
-            else:
-                self._on_stuck_alone(self.pid, trouble)
+            self._attendant.stuck(f"{its}does not die ({proc.doing(pid)})")
 
     # -- the pipe ------------------------------------------------------------------------------------------------------
+
+    def _watch_pipe(self) -> None:
+        self._timer = None
+        self._is_watched = True
+        self._loop.add_reader(self._pipe, self._read)
 
     def _read(self, draining: bool = False) -> None:
         try:
@@ -201,7 +187,7 @@ class Process:
             *lines, rest = self._line.split(b"\n")
             self._line = rest
             for line in lines:
-                if not self._reading:
+                if self._is_read:
                     return
                 self._deliver(line)
         if len(self._line) > MAX_LINE_BYTES:
@@ -218,13 +204,7 @@ class Process:
             if self._progress_count > PROGRESS_BURST + PROGRESS_PER_S * (self._loop.time() - self._began):
                 self._violate(f"it floods the supervisor with progress: {_excerpt(line)}")
                 return
-        assert self._on_message is not None
-        try:
-            self._on_message(message)
-        except BaseException as error:  # raised to the caller of wait(), which is where it belongs
-            self._failure = error
-            self._stop_reading()
-            self.signal(signal.SIGKILL)
+        self._attendant.heard(message)
 
     def _violate(self, violation: str) -> None:
         self._violation = violation
@@ -233,8 +213,9 @@ class Process:
         self.signal(signal.SIGKILL)
 
     def _stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
+        self._is_read = True
+        if self._is_watched:
+            self._is_watched = False
             self._loop.remove_reader(self._pipe)
 
     def _close_pipe(self) -> None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import anyio
 import msgspec
 
+from gpusched import files
 from gpusched.config import Config
 from gpusched.core.failures import last_words
 from gpusched.core.model import Device, DeviceChoice, DeviceType
@@ -49,7 +50,7 @@ def launcher_environment(config: Config) -> dict[str, str]:
     own = {"POCL_CACHE_DIR": kernels / "pocl", "CUDA_CACHE_PATH": kernels / "cuda"}
     for path in own.values():
         with contextlib.suppress(OSError):  # it works without a cache, only more slowly
-            path.mkdir(parents=True, exist_ok=True)
+            files.make_private_directory(path)
     allowed = "1" if config.devices.allow_cpu_opencl else "0"
     return {**os.environ, **{name: str(path) for name, path in own.items()}, ALLOW_CPU_OPENCL: allowed}
 
@@ -58,7 +59,7 @@ class WarmUp:
     """Tries each model of GPU with each device type, and remembers the types that work.
 
     If the first GPU of a model does not train, each of its twins is tried by itself: the cause may be the GPU's own,
-    such as a full memory.
+    such as a full memory. For the same reason no twin answers for a GPU that is to be tried afresh.
     """
 
     def __init__(
@@ -79,20 +80,31 @@ class WarmUp:
         #: by model: a second request for it waits for the trial of the first
         self._trying: dict[str, anyio.Lock] = {}
 
-    async def judge(self, devices: Iterable[Device], wanted: DeviceChoice, tell: Callable[[Verdict], None]) -> None:
-        """Call `tell` with the verdict on each of `devices`, as soon as it is known."""
+    async def judge(
+        self,
+        devices: Iterable[Device],
+        wanted: DeviceChoice,
+        tell: Callable[[Verdict], None],
+        *,
+        afresh: Collection[str] = (),
+    ) -> None:
+        """Call `tell` with the verdict on each of `devices`, as soon as it is known; see `Engine.judge`."""
         models: dict[str, list[Device]] = {}
         for device in devices:
             models.setdefault(device.name, []).append(device)
         async with anyio.create_task_group() as tasks:
             for twins in models.values():
-                tasks.start_soon(self._judge_model, twins, _CANDIDATES[wanted], tell)
+                tasks.start_soon(self._judge_model, twins, _CANDIDATES[wanted], tell, afresh)
 
     async def _judge_model(
-        self, twins: Sequence[Device], candidates: tuple[DeviceType, ...], tell: Callable[[Verdict], None]
+        self,
+        twins: Sequence[Device],
+        candidates: tuple[DeviceType, ...],
+        tell: Callable[[Verdict], None],
+        afresh: Collection[str],
     ) -> None:
         async def judge(device: Device) -> None:
-            tell(await self._judge(device, candidates))
+            tell(await self._judge(device, candidates, afresh=device.id in afresh))
 
         async with self._trying.setdefault(twins[0].name, anyio.Lock()):
             await judge(twins[0])
@@ -100,13 +112,13 @@ class WarmUp:
                 for device in twins[1:]:
                     tasks.start_soon(judge, device)
 
-    async def _judge(self, device: Device, candidates: tuple[DeviceType, ...]) -> Verdict:
+    async def _judge(self, device: Device, candidates: tuple[DeviceType, ...], *, afresh: bool) -> Verdict:
         """Try the device types in turn; the verdict has the first one that trains."""
         failures: list[str] = []
         for device_type in candidates:
             key = (device.name, device_type)
             trial = self._settled.get(key)
-            if trial is None:
+            if trial is None or (afresh and trial.trained):
                 trial = _checked(device, await self._run(device, device_type))
                 if trial.trained or _NOT_BUILT in (trial.why or ""):
                     self._settled[key] = trial

@@ -11,15 +11,28 @@ import contextlib
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from gpusched.engines.ray import frames
-from gpusched.engines.ray.frames import Carry, Connected, Failed, NodeDown, NodeUp, NodeWaits, Tidings
+from gpusched.engines.ray.frames import (
+    Carry,
+    Connected,
+    Failed,
+    NodeDown,
+    NodeLeft,
+    NodeUp,
+    NodeWaits,
+    Release,
+    Tidings,
+)
 from gpusched.engines.ray.node import Node
 
 #: seconds between looks at the nodes of the cluster
 LOOK_S = 2.0
+#: seconds after which a node counts as held; and between the tries at one that never is, at most
+STEADY_S, RARELY_S = 30.0, 60.0
 #: seconds after which a node that cannot be reserved is told of
 WAITS_S = 20.0
 
@@ -33,47 +46,70 @@ class Bridge:
         self._writer = writer
         self._logs = logs
         self._queues: dict[str, asyncio.Queue[bytes]] = {}
-        #: names of nodes by Ray's id
+        #: names of the living nodes by Ray's id
         self._names: dict[str, str] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: tasks that hold nodes, by name
+        self._holding: dict[str, asyncio.Task[None]] = {}
+        #: by name: how often in a row a node was not held for long, and the monotonic instant of the next try
+        self._failures: dict[str, tuple[int, float]] = {}
 
     async def run(self, reader: asyncio.StreamReader) -> None:
         self._nodes()
-        self._start(self._look())
+        looking = asyncio.create_task(self._look())
         self._tell(Connected(hosts=tuple(self._names.values())))
         while (data := await frames.next_frame(reader)) is not None:
-            carry = frames.tidings_decoder.decode(data)
-            if isinstance(carry, Carry) and carry.host in self._queues:
-                for frame in carry.frames:
-                    self._queues[carry.host].put_nowait(frame)
+            match frames.tidings_decoder.decode(data):
+                case Carry(host=host, frames=carried) if host in self._queues:
+                    for frame in carried:
+                        self._queues[host].put_nowait(frame)
+                case Release(host=host) if host in self._holding:
+                    self._holding[host].cancel()
+        looking.cancel()
 
     def _tell(self, tidings: Tidings) -> None:
         self._writer.write(frames.framed(frames.packed(tidings)))
 
-    def _start(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
     def _nodes(self) -> None:
-        """Hold the living nodes that are new, each with a name."""
-        new = [node for node in self._ray.nodes() if node["Alive"] and node["NodeID"] not in self._names]
-        for node in new:
-            taken, name = set(self._names.values()), str(node["NodeManagerHostname"])
-            free = (n for n in range(1, len(taken) + 2) if (name if n == 1 else f"{name}-{n}") not in taken)
-            number = next(free)
-            self._names[node["NodeID"]] = name if number == 1 else f"{name}-{number}"
-            self._start(self._hold(node, self._names[node["NodeID"]]))
+        """Hold the living nodes that are not held, each with a name."""
+        alive = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
+        for id_ in [id_ for id_, name in self._names.items() if id_ not in alive and name not in self._holding]:
+            self._tell(NodeLeft(host=self._names.pop(id_)))
+        for id_, node in alive.items():
+            if id_ not in self._names:
+                self._names[id_] = self._new_name(str(node["NodeManagerHostname"]))
+            name = self._names[id_]
+            _, again_at = self._failures.get(name, (0, 0.0))
+            if name not in self._holding and again_at <= time.monotonic():
+                self._holding[name] = asyncio.create_task(self._keep(node, name))
+
+    def _new_name(self, hostname: str) -> str:
+        taken = set(self._names.values())
+        numbered = (f"{hostname}-{number}" for number in range(2, len(taken) + 3))
+        return hostname if hostname not in taken else next(name for name in numbered if name not in taken)
+
+    async def _keep(self, node: dict[str, Any], name: str) -> None:
+        """Hold a node, and say how that ended; one that is never held for long is tried more and more rarely."""
+        began = time.monotonic()
+        try:
+            reason = await self._hold(node, name)
+        except asyncio.CancelledError:
+            reason = "it was let go"
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        count = 0 if time.monotonic() >= began + STEADY_S else self._failures.get(name, (0, 0.0))[0] + 1
+        self._failures[name] = (count, time.monotonic() + min(LOOK_S * 2**count, RARELY_S) if count > 1 else 0.0)
+        del self._holding[name]
+        self._tell(NodeDown(host=name, reason=reason))
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             self._nodes()
 
-    async def _hold(self, node: dict[str, Any], name: str) -> None:
-        """Hold a node until its actor or its agent has ended, and say so."""
+    async def _hold(self, node: dict[str, Any], name: str) -> str:
+        """Hold a node until its actor or its agent has ended; return why."""
         resources = node["Resources"]
         affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         options = {
@@ -82,9 +118,9 @@ class Bridge:
             "scheduling_strategy": affinity(node["NodeID"], soft=False),
             "max_concurrency": 16,
         }
-        waiting: asyncio.Task[None] | None = None
+        actor: Any = self._ray.remote(Node).options(**options).remote()
+        giving: asyncio.Task[None] | None = None
         try:
-            actor: Any = self._ray.remote(Node).options(**options).remote()
             started = asyncio.ensure_future(actor.start.remote(f"{self._logs}/agent-{name}.log"))
             done, _ = await asyncio.wait([started], timeout=WAITS_S)
             if not done:
@@ -92,17 +128,16 @@ class Bridge:
             await started
             queue = self._queues[name] = asyncio.Queue()
             self._tell(NodeUp(host=name))
-            waiting = asyncio.create_task(_give(actor, queue))
+            giving = asyncio.create_task(_give(actor, queue))
             while (said := await actor.take.remote()) is not None:
                 self._tell(Carry(host=name, frames=tuple(said)))
-            reason = "its agent has ended"
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        if waiting is not None:
-            waiting.cancel()
-        self._queues.pop(name, None)
-        del self._names[node["NodeID"]]
-        self._tell(NodeDown(host=name, reason=reason))
+            return "its agent has ended"
+        finally:
+            if giving is not None:
+                giving.cancel()
+            self._queues.pop(name, None)
+            with contextlib.suppress(Exception):  # it is gone already
+                self._ray.kill(actor)
 
 
 async def _give(actor: Any, queue: asyncio.Queue[bytes]) -> None:
@@ -129,6 +164,8 @@ async def serve(descriptor: int, address: str, logs: str) -> None:
         return
     await Bridge(ray, writer, logs).run(reader)
     ray.shutdown()
+    # At once: after this, a call of Ray in a task that is being cancelled would start a cluster of its own.
+    os._exit(0)  # the actors, and what they hold, end with the driver
 
 
 if __name__ == "__main__":
@@ -141,4 +178,3 @@ if __name__ == "__main__":
             "RAY_AUTH_MODE", "token"
         )  # a head demands the token where there is one, drivers send none
     asyncio.run(serve(int(sys.argv[1]), sys.argv[2], sys.argv[3]))
-    os._exit(0)  # the actors, and what they hold, end with the driver

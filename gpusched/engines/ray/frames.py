@@ -20,11 +20,22 @@ from gpusched.worker.messages import Needs, PipeMessage
 
 _LENGTH = struct.Struct(">I")
 
+#: seconds between the signs of life of a supervisor and a node
+BEAT_S = 1.0
+#: seconds after which a node that hears nothing of its supervisor ends its windows
+LEASE_S = 15.0
+#: seconds after which nothing is placed on a node of which nothing is heard; and after which it counts as lost, so late
+#: that by then its windows have ended: no window runs twice at once
+SILENT_S, LOST_S = 5.0, 20.0
+
 # -- daemon → node -----------------------------------------------------------------------------------------------------
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True, tag="begin"):
-    """The first order: what the node's local engine is made of. All paths are on a file system that nodes share."""
+    """The first order: what the node's local engine is made of.
+
+    The paths are on a file system that nodes share, unless there is a scratch directory: then that is all there is.
+    """
 
     host: str
     version: str
@@ -35,6 +46,26 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True, tag="begin"):
     workload: str
     allow_cpu_opencl: bool
     standing: bool
+    #: of this node alone; empty: files are shared
+    scratch: str = ""
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A part of a file in the data root."""
+
+    name: str
+    mtime_ns: int
+    offset: int
+    data: bytes
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
+    """Inputs for windows, in as many orders as they need; none: ask for them. Answered by `Staged` or `Refused`."""
+
+    id: int
+    digest: str
+    pieces: tuple[Piece, ...] = ()
+    last: bool = False
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
@@ -45,6 +76,42 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     planned: PlannedWindow
     device: Device
     log: str
+    #: digest of the staged inputs; empty: files are shared
+    inputs: str = ""
+    #: it waits until fewer windows than that run on the device; 0: it starts at once
+    at_once: int = 0
+
+
+class Withdraw(msgspec.Struct, frozen=True, kw_only=True, tag="withdraw"):
+    """Refuse a launch that waits still."""
+
+    id: int
+
+
+class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
+    """Read a file of a result in the scratch directory. Answered by `Fetched` or `Refused`."""
+
+    id: int
+    output_dir: str
+    label: str
+    name: str
+    offset: int
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
+    """Results are committed where they belong: the scratch directory need not keep them. Answered by `Done`."""
+
+    id: int
+    #: labels by output directory
+    results: dict[str, list[str]]
+
+
+class RemoveLogs(msgspec.Struct, frozen=True, kw_only=True, tag="remove_logs"):
+    batch_id: str
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
+    """The supervisor is there. A node that has heard nothing for `LEASE_S` ends its windows."""
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, tag="signal"):
@@ -74,6 +141,8 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True, tag="judge"):
     id: int
     devices: tuple[Device, ...]
     wanted: DeviceChoice
+    #: ids of those for which no earlier trial is good enough
+    afresh: tuple[str, ...] = ()
 
 
 class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read_log"):
@@ -90,9 +159,35 @@ class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag="abandon"):
     id: int
 
 
-Order = Begin | Launch | Signal | Preload | Interrupt | Watch | Judge | ReadLog | Abandon
+Order = (
+    Begin
+    | Stage
+    | Launch
+    | Withdraw
+    | Fetch
+    | Kept
+    | Beat
+    | Signal
+    | Preload
+    | Interrupt
+    | Watch
+    | Judge
+    | ReadLog
+    | RemoveLogs
+    | Abandon
+)
 
 # -- node → daemon -----------------------------------------------------------------------------------------------------
+
+
+class Make(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a node that the bytes of a result may depend on."""
+
+    lightgbm: str
+    #: version of the built-in workload
+    workload: int
+    python: str
+    processor: str
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True, tag="joined"):
@@ -100,6 +195,11 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True, tag="joined"):
 
     machine: Machine
     discovery: Discovery
+    make: Make
+
+
+class Beats(msgspec.Struct, frozen=True, kw_only=True, tag="beats"):
+    """The node is there."""
 
 
 class Unfit(msgspec.Struct, frozen=True, kw_only=True, tag="unfit"):
@@ -117,7 +217,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """The order failed: a LaunchError or an OSError, by its kind."""
 
     id: int
-    kind: Literal["not_loadable", "no_memory", "refused"]
+    kind: Literal["not_loadable", "no_memory", "withdrawn", "refused"]
     message: str
     traceback: str = ""
 
@@ -135,6 +235,20 @@ class Stuck(msgspec.Struct, frozen=True, kw_only=True, tag="stuck"):
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     id: int
     end: End
+    #: of its result, from a scratch directory; the longer ones are fetched
+    files: dict[str, bytes] = {}
+    #: the end of the log of a window that failed, from a scratch directory
+    log: bytes = b""
+
+
+class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged"):
+    id: int
+    complete: bool
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):
+    id: int
+    data: bytes
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True, tag="judged"):
@@ -179,12 +293,15 @@ class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag="troubled"):
 
 Report = (
     Joined
+    | Beats
     | Unfit
     | Launched
     | Refused
     | Said
     | Stuck
     | Ended
+    | Staged
+    | Fetched
     | Judged
     | Done
     | LogRead
@@ -223,6 +340,18 @@ class NodeWaits(msgspec.Struct, frozen=True, kw_only=True, tag="node_waits"):
     host: str
 
 
+class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
+    """To the bridge: a node that does not answer, or is unfit, is let go; it is held again after a while."""
+
+    host: str
+
+
+class NodeLeft(msgspec.Struct, frozen=True, kw_only=True, tag="node_left"):
+    """A node that was not held is no longer in the cluster."""
+
+    host: str
+
+
 class Connected(msgspec.Struct, frozen=True, kw_only=True, tag="connected"):
     """The bridge is in the cluster, which has these nodes now."""
 
@@ -235,7 +364,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     why: str
 
 
-Tidings = Carry | NodeUp | NodeDown | NodeWaits | Connected | Failed
+Tidings = Carry | Release | NodeUp | NodeDown | NodeWaits | NodeLeft | Connected | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 order_decoder = msgspec.msgpack.Decoder(Order)

@@ -14,9 +14,12 @@ from gpusched import programs
 from gpusched.config import Config
 from gpusched.engines.ray import frames
 
+#: seconds for which orders gather: each batch costs Ray milliseconds of CPU
+LINGER_S = 0.02
+
 
 class Bridge:
-    """The bridge process, and the batches of frames that go to it: one for each turn of the loop."""
+    """The bridge process, and the batches of frames that go to it."""
 
     def __init__(self, program: programs.Program, log: Path, writer: asyncio.StreamWriter) -> None:
         self.log = log
@@ -24,6 +27,7 @@ class Bridge:
         self._writer = writer
         self._reading: asyncio.Task[None]
         self._outgoing: dict[str, list[bytes]] = {}
+        self._flushing: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(cls, config: Config, state_dir: Path, hear: Callable[[frames.Tidings], None]) -> Bridge:
@@ -54,12 +58,22 @@ class Bridge:
             hear(frames.tidings_decoder.decode(data))
         hear(frames.Failed(why="the bridge has ended"))
 
-    def send(self, host: str, frame: bytes) -> None:
-        if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._flush)
+    def send(self, host: str, frame: bytes, *, may_wait: bool = False) -> None:
+        """Send a frame, with all others of this turn of the loop; one for which nobody waits may wait for others."""
         self._outgoing.setdefault(host, []).append(frame)
+        loop = asyncio.get_running_loop()
+        if self._flushing is None:
+            self._flushing = loop.call_later(LINGER_S if may_wait else 0.0, self._flush)
+        elif not may_wait:
+            self._flushing.cancel()
+            self._flushing = loop.call_later(0.0, self._flush)
+
+    def release(self, host: str) -> None:
+        """Let a node go; the bridge says that it is down, and holds it again after a while."""
+        self._writer.write(frames.framed(frames.packed(frames.Release(host=host))))
 
     def _flush(self) -> None:
+        self._flushing = None
         outgoing, self._outgoing = self._outgoing, {}
         for host, batch in outgoing.items():
             self._writer.write(frames.framed(frames.packed(frames.Carry(host=host, frames=tuple(batch)))))
@@ -67,6 +81,8 @@ class Bridge:
     async def close(self) -> None:
         """End the bridge, and with it the nodes' actors; return when it is gone."""
         self._reading.cancel()
+        if self._flushing is not None:
+            self._flushing.cancel()
         self._writer.close()
         for patience_s, signum in ((10.0, signal.SIGTERM), (5.0, signal.SIGKILL), (5.0, signal.SIGKILL)):
             if await asyncio.to_thread(programs.ended, self._program, patience_s) is not None:

@@ -7,9 +7,11 @@ since, or waits for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
+from typing import IO
 
 from gpusched import programs
 from gpusched.engines.ray import frames
@@ -28,9 +30,13 @@ class Node:
         self._reading: asyncio.Task[None]
 
     async def start(self, log_path: str) -> int:
-        """Start the agent, with its output appended to a log on this node; return its PID."""
+        """Start the agent; return its PID. Its output goes to `log_path`, or to Ray's log where that is not shared."""
         ours, theirs = socket.socketpair()
-        with theirs, open(log_path, "ab") as log:  # noqa: ASYNC230, PTH123  # once
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(theirs)
+            log: IO[bytes] | int = sys.stderr.fileno()
+            with contextlib.suppress(OSError):
+                log = stack.enter_context(open(log_path, "ab"))  # noqa: ASYNC230, PTH123  # once
             command = [sys.executable, "-P", "-m", "gpusched.engines.ray.agent", str(theirs.fileno())]
             agent = programs.start(command, stdout=log, stderr=log, kept_open=(theirs.fileno(),))
         reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 26)

@@ -1,6 +1,8 @@
 -- From version 3 to 4.
 
 ALTER TABLE attempts ADD COLUMN own_memory_bytes INTEGER;  -- NULL: not known
+-- Of the device. A slot below zero is a place in which a window waited there for another one to end.
+ALTER TABLE attempts ADD COLUMN node TEXT NOT NULL DEFAULT '';
 -- Changes of a batch's terms, for the stories of its unfinished windows.
 CREATE TABLE batch_story (
     batch_id TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE,
@@ -75,3 +77,24 @@ CREATE TABLE stages (
     output_dir   TEXT NOT NULL,
     held         TEXT              -- why it cannot be started; NULL: it waits
 ) WITHOUT ROWID;
+
+-- gpusched.core.estimates.Estimate of workloads at points of sweeps, the earliest first, at most MOST_POINTS of them.
+CREATE TABLE learned_points (
+    workload        TEXT NOT NULL,    -- and the point
+    device_type     TEXT NOT NULL,
+    bucket          INTEGER NOT NULL,
+    count           INTEGER NOT NULL,
+    rows_mean       REAL NOT NULL,
+    seconds_mean    REAL NOT NULL,
+    seconds_max     REAL NOT NULL,
+    memory_count    INTEGER NOT NULL,
+    memory_mean     REAL NOT NULL,
+    memory_max      INTEGER NOT NULL,
+    host_memory_max INTEGER NOT NULL,
+    PRIMARY KEY (workload, device_type, bucket)
+);
+CREATE TRIGGER learned_points_bounded AFTER INSERT ON learned_points WHEN NEW.rowid % 1000 = 0 BEGIN
+    DELETE FROM learned_points WHERE rowid IN (
+        SELECT rowid FROM learned_points ORDER BY rowid DESC LIMIT -1 OFFSET 20000
+    );
+END;

@@ -1,0 +1,227 @@
+"""Beyond one machine: `python -m benchmarks.scaling [--only PART …] [--windows N] [--ray] [--json]`.
+
+- `nodes`: windows that do nothing, and windows that sleep for half a second, here and on one, two and three nodes with
+  as many slots together. The nodes are processes of this machine, without Ray; with `--ray` a cluster of this machine
+  alone, which must have Ray, comes last. What counts are ratios to the first row.
+- `supervisor`: 100 nodes of 64 slots, on which windows end at once, through the real scheduler, supervisor and store.
+- `store`: a batch of 1,000,000 windows, accepted and read back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from benchmarks.ceiling import Ends
+from benchmarks.instant import InstantEngine
+from benchmarks.makespan import BATCH
+from benchmarks.process_tree import adopt_orphans, processor_s
+from benchmarks.throughput import END, START, Seen, plan
+from gpusched.config import Cache, Config, Devices, Engine
+from gpusched.core.model import Batch, BatchSpec, Limits, PlannedWindow, Window
+from gpusched.devices.kind import Discovery
+from gpusched.devices.processors import Machine
+from gpusched.devices.slots import PoolRules
+from gpusched.engines.engine import Found
+from gpusched.engines.local.engine import LocalEngine
+from gpusched.engines.ray.engine import RayEngine
+from gpusched.store.store import Store
+from gpusched.supervisor.runtime import Runtime
+from tests.engines.clusters import loopback
+
+NODES, NODE_SLOTS = 100, 64
+SLOTS = 6
+SYMBOLS = 8
+NOTHING = Discovery(devices=(), notes=())
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    what: str
+    where: str
+    windows: int
+    windows_per_second: float
+    #: processor milliseconds of everything together for each window; of this process alone in `supervisor` and `store`
+    cpu_ms: float
+    note: str = ""
+
+
+# -- windows on nodes --------------------------------------------------------------------------------------------------
+
+
+def of_nodes(options: argparse.Namespace) -> Iterator[Row]:
+    """The same windows with the same number of slots in each place."""
+    places = ["local", "1 node", "2 nodes", "3 nodes"] + (["Ray"] if options.ray else [])
+    for what, seconds, windows in (("nothing", 0.0, options.windows or 600), ("half a second", 0.5, 240)):
+        for where in places:
+            with tempfile.TemporaryDirectory(prefix="gpusched-", ignore_cleanup_errors=True) as name:
+                yield anyio.run(_on, Path(name), what, where, seconds, min(windows, options.windows or windows))
+
+
+def _engine(config: Config, directory: Path, where: str) -> tuple[Config, LocalEngine | RayEngine]:
+    if where == "local":
+        config = msgspec.structs.replace(config, devices=Devices(cpu_slots=SLOTS))
+        return config, LocalEngine(config, directory, NOTHING)
+    nodes = 1 if where == "Ray" else int(where.split()[0])
+    there = Engine(kind="ray", address="local", scratch=str(directory / "scratch"))
+    if where != "Ray":
+        there = loopback(directory, *(f"n{number}" for number in range(nodes)))
+    config = msgspec.structs.replace(config, devices=Devices(cpu_slots=SLOTS // nodes), engine=there)
+    return config, RayEngine(config, directory / "engine")
+
+
+async def _on(directory: Path, what: str, where: str, seconds: float, windows: int) -> Row:
+    seen = Seen()
+    for number in range(SYMBOLS):
+        (directory / "data" / f"S{number}").mkdir(parents=True)
+        (directory / "data" / f"S{number}" / "bars.csv").write_bytes(bytes(60_000))
+    config, opened = _engine(Config(cache=Cache(dir=directory / "cache")), directory, where)
+    spec = BatchSpec(
+        symbols=("S",),
+        start=START,
+        end=END,
+        window_days=180,
+        data_root=str(directory / "data"),
+        workload="benchmarks.stamps:sleep",
+        settings={"stamps": str(directory / "stamps"), "seconds": seconds},
+        limits=Limits(backoff_s=0.0),
+        device="cpu",
+    )
+    batch = Batch(id="b", digest="", output_dir=str(directory / "output"), submitted_at=0.0, spec=spec)
+    plans = tuple(
+        PlannedWindow(
+            window=Window(f"S{number % SYMBOLS}", START - dt.timedelta(days=number // SYMBOLS), END),
+            usable_rows=20 + number % 3000,
+        )
+        for number in range(windows)
+    )
+    with Store.open(directory / "state" / "state.db") as store:
+        async with opened as engine:
+            runtime = Runtime(PoolRules(config), store, engine, seen)
+            await engine.preload(spec)
+            async with runtime.working():
+                cpu, began = time.process_time() + processor_s(), time.perf_counter()
+                await runtime.supervisor.submit(batch, plans)
+                await seen.finished.wait()
+                took, cpu = time.perf_counter() - began, time.process_time() + processor_s() - cpu
+                runtime.supervisor.shut_down(drain=True)
+                await runtime.supervisor.stopped()
+        launches = [row.last_attempt for row in store.windows("b") if row.last_attempt is not None]
+        own = sum(launch.usage.cpu_seconds for launch in launches if launch.usage is not None)
+    assert seen.succeeded == windows, f"{seen.succeeded} of {windows} windows succeeded"
+    return Row(
+        what=what, where=where, windows=windows, windows_per_second=windows / took, cpu_ms=1e3 * cpu / windows,
+        note=f"{1e3 * (cpu - own) / windows:.1f} ms beside the windows' own processes",
+    )  # fmt: skip
+
+
+# -- simulated nodes, and the store ------------------------------------------------------------------------------------
+
+
+def of_supervisor(options: argparse.Namespace) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
+        yield anyio.run(_simulated, Path(name), options.windows or 50_000)
+
+
+async def _simulated(directory: Path, windows: int) -> Row:
+    ends, engine = Ends(windows), InstantEngine()
+    engine.machines = tuple(
+        Found(Machine(cores=NODE_SLOTS, processor="none", host=f"n{number}"), NOTHING) for number in range(NODES)
+    )
+    with Store.open(directory / "state" / "state.db") as store:
+        config = Config(devices=Devices(cpu_slots=NODE_SLOTS))
+        runtime = Runtime(PoolRules(config), store, engine, ends)
+        async with runtime.working():
+            batch = msgspec.structs.replace(BATCH, output_dir=str(directory / "output"))
+            began, cpu = time.perf_counter(), time.thread_time()
+            runtime.supervisor.hand_over(batch, plan(windows))
+            await ends.last.wait()
+            took, cpu = time.perf_counter() - began, time.thread_time() - cpu
+            slots = len(runtime.supervisor.scheduler.pool.devices) * NODE_SLOTS
+            runtime.supervisor.shut_down(drain=False)
+            await runtime.supervisor.stopped()
+    return Row(
+        what="windows that end at once", where=f"{NODES} simulated nodes, {slots:,} slots", windows=windows,
+        windows_per_second=windows / took, cpu_ms=1e3 * cpu / windows,
+        note=f"{_bytes_in(directory / 'state') / windows:,.0f} bytes of store a window",
+    )  # fmt: skip
+
+
+def _bytes_in(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def of_store(options: argparse.Namespace) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
+        yield from anyio.run(_stored, Path(name), options.windows or 1_000_000)
+
+
+async def _stored(directory: Path, windows: int) -> list[Row]:
+    path = directory / "state" / "state.db"
+    spec = msgspec.structs.replace(BATCH.spec, device="cuda")  # for which there is no device: nothing starts
+    batch = msgspec.structs.replace(BATCH, output_dir=str(directory / "output"), spec=spec)
+    plans = plan(windows)
+    with Store.open(path) as store:
+        runtime = Runtime(PoolRules(Config()), store, InstantEngine(), Seen())
+        async with runtime.working():
+            began, cpu = time.perf_counter(), time.process_time()
+            await runtime.supervisor.submit(batch, plans)
+            took, cpu = time.perf_counter() - began, time.process_time() - cpu
+            runtime.supervisor.shut_down(drain=False)
+            await runtime.supervisor.stopped()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    size = _bytes_in(path.parent) / 2**20
+    accepted = Row(
+        what="accepted", where="the store", windows=windows, windows_per_second=windows / took,
+        cpu_ms=1e3 * cpu / windows, note=f"{size:.0f} MiB on disk, at most {peak:.0f} MiB of memory",
+    )  # fmt: skip
+    with Store.open(path) as store:
+        began, cpu = time.perf_counter(), time.process_time()
+        assert sum(len(recovered.windows) for recovered in store.unfinished()) == windows
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    read = Row(
+        what="read back", where="the store", windows=windows, windows_per_second=windows / took,
+        cpu_ms=1e3 * cpu / windows,
+    )  # fmt: skip
+    return [accepted, read]
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
+    "nodes": of_nodes,
+    "supervisor": of_supervisor,
+    "store": of_store,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--windows", type=int, help="so many windows in each, for a quick look")
+    parser.add_argument("--ray", action="store_true", help="also a Ray cluster of this machine alone")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    adopt_orphans()
+    if not options.json:
+        print("| windows | where | number | windows/s | CPU a window | |\n|---|---|---|---|---|---|")
+    for name in options.only or PARTS:
+        for row in PARTS[name](options):
+            shown = (
+                f"| {row.what} | {row.where} | {row.windows:,} | {row.windows_per_second:,.1f} | {row.cpu_ms:.3g} ms"
+                f" | {row.note} |"
+            )
+            print(json.dumps(msgspec.to_builtins(row)) if options.json else shown, flush=True)
+    if not options.json:
+        print(f"\n{os.cpu_count()} cores; load average {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

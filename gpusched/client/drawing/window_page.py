@@ -1,0 +1,102 @@
+"""One frame of a window in `gpusched top`: its story, and below it its log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+
+from gpusched.client.drawing.box import SIGN, Box
+from gpusched.client.drawing.line import Drawn, Line
+from gpusched.client.drawing.rooms import BORDER
+from gpusched.client.drawing.text import Glyphs
+from gpusched.client.views.log import LogRow, LogView
+
+KEYS = "j/k scroll  tab {}  / find  n next  F follow  c cancel  h hold  r retry  esc back  ? help"
+_SHORT_KEYS = "j/k scroll  tab {}  / find  n next  F follow  c r  esc back  ? help"
+#: cells of the name of a detail, before its value
+_DETAIL = 9
+
+
+class WindowFrame(Drawn, frozen=True, kw_only=True):
+    """A window's story and its log."""
+
+    #: batch and label
+    name: str
+    #: one detail or event each
+    story: Sequence[str]
+    log: LogView
+    #: rows of the story that are scrolled out
+    above: int = 0
+    #: keys scroll the story, not the log
+    in_story: bool = False
+    #: an answer, instead of the keys
+    message: str = ""
+
+    def lines(self, width: int, height: int, draw: Glyphs) -> list[Line]:
+        return _Drawing(self, draw, width).lines(height)
+
+
+class _Drawing:
+    def __init__(self, frame: WindowFrame, draw: Glyphs, width: int) -> None:
+        self._frame, self._draw, self._width = frame, draw, width
+        self._inner = width - BORDER
+
+    def lines(self, height: int) -> list[Line]:
+        story = self._story()
+        room = height - 1 - 2 * BORDER
+        high = min(len(story), max(1, room // 2))
+        above = max(0, min(self._frame.above, len(story) - high))
+        hidden = len(story) - high
+        told = Box(
+            title=self._draw.clean(self._frame.name),
+            width=self._width,
+            lines=story[above : above + high],
+            below=f"{hidden} more" if hidden else "",
+            focused=self._frame.in_story,
+        )
+        drawn = [*told.drawn(self._draw), *self._log(height - 1 - high - BORDER)]
+        return [*drawn[: max(0, height - 1)], self._footer()]
+
+    def _story(self) -> list[Line]:
+        lines = []
+        for detail in self._frame.story:
+            text = self._draw.clean(detail)
+            wrapped = wrap(text, max(1, self._inner - SIGN), subsequent_indent=" " * _DETAIL) or [""]
+            lines += [Line(" " * SIGN + part) for part in wrapped]
+        return lines
+
+    def _log(self, height: int) -> list[Line]:
+        log = self._frame.log
+        room = height - BORDER
+        first, rows = log.look(self._inner, room)
+        if log.words:
+            count = log.found
+            below = f"{count} {'row has' if count == 1 else 'rows have'} {log.words!r}"
+        else:
+            below = "follows" if log.following else f"row {first + 1} of {len(log)}"
+        lines = [self._row(row) for row in rows]
+        box = Box(
+            title="log",
+            width=self._width,
+            lines=[*lines, *(Line() for _ in range(room - len(lines)))],
+            below=self._draw.clean(below),
+            focused=not self._frame.in_story,
+        )
+        return box.drawn(self._draw) if room > 0 else []
+
+    def _row(self, row: LogRow) -> Line:
+        """A row of the log, with the words that are looked for marked in it."""
+        words, text = self._frame.log.words, row.text
+        line, at, style = Line(), 0, "bold" if row.note else ""
+        lower = text.lower()
+        while words and len(lower) == len(text) and (place := lower.find(words, at)) >= 0:
+            line.append(text[at:place], style).append(text[place : place + len(words)], "black on yellow")
+            at = place + len(words)
+        return line.append(text[at:], style)
+
+    def _footer(self) -> Line:
+        frame = self._frame
+        other = "log" if frame.in_story else "story"
+        keys = (KEYS if self._width > len(KEYS) + 3 else _SHORT_KEYS).format(other)
+        told = self._draw.crop(self._draw.clean(frame.message or keys), self._width).rstrip()
+        return Line(told, "bold yellow" if frame.message else "dim")

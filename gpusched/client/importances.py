@@ -1,0 +1,24 @@
+"""The importance of features for one model, from its `feature_importance.csv`: a file that anybody may have written."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+FILE = "feature_importance.csv"
+#: a larger file is no list of features
+MOST_BYTES = 1 << 20
+
+
+def look_at_importances(directory: Path) -> list[tuple[str, float]]:
+    """Features and their shares of the gain, the largest first; empty where there is no such file, or no gain."""
+    try:
+        with (directory / FILE).open("rb") as file:
+            text = file.read(MOST_BYTES).decode("utf-8", "replace")
+        gains = [(str(row["feature"]), float(row["gain"])) for row in csv.DictReader(text.splitlines())]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+        return []
+    gains = [(name, gain) for name, gain in gains if math.isfinite(gain) and gain > 0]
+    whole = sum(gain for _, gain in gains)
+    return sorted(((name, gain / whole) for name, gain in gains), key=lambda entry: -entry[1])

@@ -1,0 +1,98 @@
+"""Disks that are full, terminals and readers that have gone, a working directory that was removed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.shells import DATES, Shell
+from tests.end_to_end.support import Command
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_below_stdout_is_no_bug(gpusched: Command, unbuffered: str) -> None:
+    """Unbuffered, a print fails; otherwise the last flush does, and the interpreter would try that once more."""
+    done = to_full_disk(gpusched, "config", full="stdout", unbuffered=unbuffered)
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: No space left on device\nhint: make room")
+    assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_below_stderr_keeps_the_exit_code(gpusched: Command, unbuffered: str) -> None:
+    assert to_full_disk(gpusched, "rum", full="stderr", unbuffered=unbuffered).returncode == 2
+
+
+@pytest.mark.parametrize("typed", [("status",), ("config",), ("plan", "symbols.txt")])
+def test_a_working_directory_that_was_removed_is_told(shell: Shell, typed: tuple[str, ...]) -> None:
+    gone = shell.directory / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert "the working directory of this shell was removed\nhint: go to another one" in shell.refused(*typed, code=4)
+
+
+def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:
+    """Notes go to stderr, the answer to stdout."""
+    done = to_full_disk(gpusched, "plan", "symbols.txt", *DATES, full="stderr", unbuffered="1")
+    assert "2022-01-01_to_" in done.stdout
+
+
+def to_full_disk(gpusched: Command, *typed: str, full: str, unbuffered: str) -> subprocess.CompletedProcess[str]:
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Path("/dev/full").open("w") as streams[full]:
+        return subprocess.run(
+            [sys.executable, "-m", "gpusched", *typed],
+            cwd=gpusched.directory,
+            env={**gpusched.environment, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+            timeout=60,
+            **streams,
+        )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("typed", [("config",), ("doctor", "--help")])
+def test_a_terminal_that_has_hung_up_is_nobody_who_listens(
+    gpusched: Command, typed: tuple[str, ...], unbuffered: str
+) -> None:
+    """Where SIGHUP is ignored (`nohup`, a session's leader that is gone) a write fails with EIO."""
+    ours, theirs = os.openpty()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as terminal:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpusched", *typed],
+            cwd=gpusched.directory,
+            env={**gpusched.environment, "PYTHONUNBUFFERED": unbuffered},
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_closed_stdout_is_nobody_who_listens(gpusched: Command) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m gpusched config >&-"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=gpusched.directory, env=gpusched.environment, stderr=subprocess.PIPE, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_interrupted_before_it_has_begun(gpusched: Command) -> None:
+    """By a signal that arrives while modules are imported: no traceback either."""
+    program = (
+        "import signal, sys; from gpusched import cli; import gpusched.cli as c;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell has jobs in the background ignore it
+        "c.parse = lambda arguments: signal.raise_signal(signal.SIGINT); sys.exit(cli.run(['config']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=gpusched.environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "")

@@ -1,0 +1,28 @@
+"""Whoever has submitted a batch hears of imports that take longer than its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.clients import ASKED, Client
+from tests.end_to_end.terminal import Terminal
+from tests.server.support import Daemon
+from tests.supervisor.test_imports_told import SLOW
+
+NOTE = "s to import modules: move those imports to the top of slow, where they are made once"
+
+
+def test_the_submitter_hears_of_slow_imports(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "service") as daemon:
+        (tmp_path / "client").mkdir()
+        client = Client(daemon, tmp_path / "client")
+        (client.directory / "slow.py").write_text(SLOW)
+        (client.directory / "heavy.py").write_text("import time\ntime.sleep(0.2)\n")
+        dates = ASKED[ASKED.index("--data-root") :]
+        (daemon.data / "S0.csv").touch()
+        asked = ("submit", client.symbols("S0"), "--name", "slow", "--workload", "./slow.py:train", *dates)
+        said = client(*asked, "--wait")
+        assert said.count(NOTE) == 1
+        for command in ("results", "status"):
+            with Terminal(client, command, "slow") as terminal:
+                assert "to import modules" in terminal.rest()
