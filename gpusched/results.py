@@ -50,6 +50,11 @@ class NoArtifact(InputError):
     )
 
 
+class NoModel(InputError):
+    problem = "{path} is no LightGBM model: {why}"
+    remedy = "the workload wrote it; read it as that workload does"
+
+
 def load_results(paths: Source | Iterable[Source]) -> pd.DataFrame:
     """The windows of batches, one row each, in the order in which they finished.
 
@@ -74,11 +79,14 @@ def load_results(paths: Source | Iterable[Source]) -> pd.DataFrame:
 
 
 def load_model(row: object) -> lightgbm.Booster:
-    """The model of a window: a row of `load_results`, or a result's directory. Raises NoArtifact."""
+    """The model of a window: a row of `load_results`, or a result's directory. Raises NoArtifact and NoModel."""
     import lightgbm
 
     path = _artifact(row, "model.txt")
-    return lightgbm.Booster(model_file=path)
+    try:
+        return lightgbm.Booster(model_file=path)
+    except lightgbm.basic.LightGBMError as error:
+        raise NoModel(path=path, why=error) from None
 
 
 def load_labels(row: object) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import gpusched
-from gpusched.results import NoArtifact, NoResults
+from gpusched.results import NoArtifact, NoModel, NoResults
 from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
 from tests.teacher.support import ignore, walk, window_task, write_daily
@@ -169,6 +169,12 @@ def test_what_has_no_result_is_refused(trained: pd.DataFrame) -> None:
     Path(row["artifacts_path"], "predictions.csv.gz").unlink()
     with pytest.raises(NoArtifact, match=r"is missing\n.*trains it again"):
         gpusched.load_predictions(row)
+
+
+def test_a_workloads_own_model_is_no_booster(tmp_path: Path) -> None:
+    (tmp_path / "model.txt").write_text("weights 1 2 3\n")
+    with pytest.raises(NoModel, match=r"model\.txt is no LightGBM model: .*\n.*read it as that workload does"):
+        gpusched.load_model(tmp_path)
 
 
 def test_timestamps_whose_offset_changes_are_utc(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def submit(
     priority: int | None = None,
     after: Iterable[Batch | str] = (),
     only_if: Literal["succeeded", "finished"] = "succeeded",
+    not_before: dt.datetime | None = None,
     config: str | os.PathLike[str] | None = None,
     socket: str | os.PathLike[str] | None = None,
 ) -> Batch:
@@ -107,7 +108,8 @@ def submit(
     is trained, such as `{"lightgbm.num_leaves": [15, 31], "labels.horizon": [5, 7]}`, or a list of such points one by
     one. `output` is the directory of the results, where those of other settings are kept unless `replace` says
     otherwise, `name` the batch's id, and `socket` the daemon's. The batch is planned and started when all batches in
-    `after` have succeeded, or are finished if `only_if` says so.
+    `after` have succeeded, or are finished if `only_if` says so, and not before the instant `not_before`: local time if
+    it has no zone.
 
     Raises GpuschedError: ConfigError for a setting, InputError for symbols or what the daemon refuses (among that
     ReplacementRefused), UsageError, and DaemonError if none answers.
@@ -134,6 +136,7 @@ def submit(
             terms=given_terms(loaded, priority),
             after=tuple(one.id if isinstance(one, Batch) else one for one in after),
             only_if=only_if,
+            not_before=0.0 if not_before is None else not_before.timestamp(),
             origins=origins_of(spec.workload, loaded.origins | places),
             existing=Existing(reuse_known=loaded.config.run.reuse_known, replace=replace),
         )

@@ -111,8 +111,12 @@ class Stages:
         self._changed()
 
     def release(self, batch_id: str) -> None:
-        """Look at a stage again that was held."""
-        self._store.staged.hold(batch_id, None)
+        """Look at a stage again that was held, and start one that waits for an instant as if that had come."""
+        if (row := self._row(batch_id)) is not None:
+            request = msgspec.structs.replace(requested(row), not_before=0.0)
+            row = msgspec.structs.replace(row, request=msgspec.json.encode(request), held=None)
+            self._store.staged.put(row)
+            log.info("stage released batch=%s", batch_id)
         self._changed()
 
     def _changed(self) -> None:

@@ -59,6 +59,13 @@ def test_a_batch_after_another_one_is_waited_for(daemon: Daemon) -> None:
         assert second.wait(timeout=60).counts == {"succeeded": 3}
 
 
+def test_a_batch_that_is_not_to_start_yet(daemon: Daemon) -> None:
+    moment = dt.datetime.now().astimezone() + dt.timedelta(hours=1)
+    waits = submit(daemon, ["A"], name="later", not_before=moment).status().waits
+    assert waits == f"until {moment:%Y-%m-%d %H:%M:%S%z}"
+    assert submit(daemon, ["A"], not_before=moment - dt.timedelta(days=1)).wait(timeout=60).state == "finished"
+
+
 def test_the_symbols_may_be_a_file(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "few.txt").write_text("A\nA\n")
     batch = submit(daemon, tmp_path / "few.txt")

@@ -108,6 +108,20 @@ def test_a_stage_is_held_after_a_failure_and_goes_on_after_a_retry(tmp_path: Pat
         assert finished(daemon, "s").counts == {"succeeded": 1}
 
 
+def test_a_release_does_not_wait_for_the_instant(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "daemon")
+    (tmp_path / "stage.py").write_text(WORKLOAD)
+    (daemon.data / "go").touch()
+    with daemon, daemon.connect() as client:
+        spec = msgspec.structs.replace(daemon.spec("A"), workload=f"{tmp_path}:stage:teacher")
+        client.submit(spec, source="s", name="now", not_before=time.time() + 3600)
+        client.submit(spec, source="s", name="after", after=("now",), not_before=time.time() + 3600)
+        client.release("after")
+        assert client.batch("after").batch.waits == "until now has succeeded"
+        client.release("now")
+        assert wait_for(daemon.socket, "after")[0] == 0
+
+
 def test_instants() -> None:
     now = time.time()
     assert instant(None) == 0.0
