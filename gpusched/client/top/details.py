@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 
@@ -212,7 +211,7 @@ class DevicePage(Page):
 
     def frame(self) -> DeviceFrame:
         overview = self.top.overview
-        now = overview.unix(time.monotonic())
+        now = overview.unix(self.top.monotonic)
         return DeviceFrame(
             status=self._status,
             samples=tuple(overview.history.of(self._device_id)),
