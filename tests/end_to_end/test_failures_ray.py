@@ -180,7 +180,8 @@ def test_a_daemon_that_is_killed_goes_on(cluster: Namespaces, supervisor: Comman
         client("wait", "b")
         assert nodes() == dict.fromkeys(names, "open")
         assert client.json("status", "b")["windows"] | {"reused": 0} == {
-            "total": WINDOWS, "succeeded": TRAINED, "reused": 0, "skipped": WINDOWS - TRAINED, "failed": 0, "cancelled": 0
+            "total": WINDOWS, "succeeded": TRAINED, "reused": 0, "skipped": WINDOWS - TRAINED,
+            "failed": 0, "cancelled": 0,
         }  # fmt: skip
     there = cluster.hidden / "served"
     check_sound(there, TRAINED)
