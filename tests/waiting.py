@@ -1,4 +1,4 @@
-"""Waiting for something outside of the tests that tells nobody when it changes: a log, processes, another machine."""
+"""How long tests wait, and waiting for something that tells nobody when it changes: a log, processes, a machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+#: seconds until a test that waits in vain fails: many times what it takes on a machine with a load of 20
+PATIENCE_S = 120.0
 #: seconds between two looks
 PAUSE_S = 0.05
 

@@ -30,7 +30,8 @@ from tests.devices.fake_nvml import (
     mig_uuid,
     uuid,
 )
-from tests.devices.sampling import PATIENCE_S, sampling
+from tests.devices.sampling import sampling
+from tests.waiting import PATIENCE_S
 
 READ = "nvmlDeviceGetMemoryInfo"
 #: a PID that no process has
