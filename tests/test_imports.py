@@ -14,6 +14,7 @@ import pytest
 from importlinter import cli
 
 import gpusched
+from tests.waiting import PATIENCE_S
 
 PACKAGE = Path(gpusched.__file__).parent
 REPOSITORY = PACKAGE.parent
@@ -51,7 +52,7 @@ def importers(module: str) -> set[str]:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 

@@ -15,6 +15,7 @@ from gpusched.client.drawing.terminal import RunScreen, open_console
 from gpusched.client.views.batch import BatchView
 from gpusched.service.journal import _Handler
 from gpusched.streams import expendable, lost, takes_more, when_gone
+from tests.waiting import PATIENCE_S
 
 
 @contextlib.contextmanager
@@ -101,7 +102,7 @@ def test_who_waits_learns_that_the_reader_has_left() -> None:
         when_gone(sys.stdout, gone.set)
         assert not gone.is_set()
         os.close(stdout)
-        assert gone.wait(10)
+        assert gone.wait(PATIENCE_S)
 
 
 def test_a_log_does_not_wait_for_its_reader() -> None:

@@ -29,6 +29,12 @@ SOCKET_VARIABLE = "GPUSCHED_SOCKET"
 ENVIRONMENT_PREFIX = "GPUSCHED_"
 
 
+_NAME = r"""("[^"]*"|'[^']*'|[\w-]+)"""
+_HEADER = re.compile(rf"\s*\[+\s*{_NAME}\s*(?:\.\s*{_NAME}\s*)?[\].]")
+_KEY = re.compile(rf"\s*{_NAME}\s*[=.]")
+_KEY_WITHIN = re.compile(rf"{_NAME}\s*[=.]")
+
+
 class UnknownKey(ConfigError):
     problem = "there is no setting {key!r}{nearest}"
     remedy = "`gpusched config` lists all settings"
@@ -106,20 +112,20 @@ def _from_file(path: Path) -> dict[str, Setting]:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadToml(place=str(path), why=error) from None
+    lines = _lines(text)
     given: dict[str, Setting] = {}
     for section, table in tables.items():
+        header = f"{path}:{lines.get((None, section), 1)}"
         if not isinstance(table, dict):
-            place = f"{path}:{_line(text, None, section)}"
             if section in {*SECTIONS, *OPEN_SECTIONS}:
-                raise BadValue(place=place, key=section, why=f"expected a section [{section}], got {table!r}")
-            raise UnknownKey(place=place, key=section, nearest=_nearest(section, keys()))
+                raise BadValue(place=header, key=section, why=f"expected a section [{section}], got {table!r}")
+            raise UnknownKey(place=header, key=section, nearest=_nearest(section, keys()))
         for key, value in table.items():
-            place = f"{path}:{_line(text, section, key)}"
+            place = f"{path}:{lines.get((section, key), 1)}"
             _require_known(f"{section}.{key}", place)
             given[f"{section}.{key}"] = Setting(value, place, path.parent)
         if section not in {*SECTIONS, *OPEN_SECTIONS}:  # and empty
-            place = f"{path}:{_line(text, None, section)}"
-            raise UnknownKey(place=place, key=section, nearest=_nearest(section, [*SECTIONS, *OPEN_SECTIONS]))
+            raise UnknownKey(place=header, key=section, nearest=_nearest(section, [*SECTIONS, *OPEN_SECTIONS]))
     return given
 
 
@@ -147,24 +153,28 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return did_you_mean(name, names, cutoff=0.5)
 
 
-def _line(text: str, section: str | None, key: str) -> int:
-    """The line number of a key (or, with `section` None, of the section `key`) in a TOML file; 1 if not found."""
-    quote = "[\"']?"
-    current: str | None = None
+def _lines(text: str) -> dict[tuple[str | None, str], int]:
+    """The line numbers of a TOML file's keys, by (section, key), and of its sections, by (None, section)."""
+    lines: dict[tuple[str | None, str], int] = {}
+    section: str | None = None
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(rf"\s*\[+\s*{quote}([^\]\"']+?){quote}\s*[\].]", line):
-            current = header[1]
-            if section is None and current == key:
-                return number
-            path = [part.strip(" \t\"'") for part in line.partition("#")[0].strip().strip("[]").split(".")]
-            if path == [section, key]:
-                return number
+        if header := _HEADER.match(line):
+            section = _bare(header[1])
+            names = [(None, section), (section, _bare(header[2] or ""))]
+        elif key := _KEY.match(line):
+            name = _bare(key[1])
+            names = [(section, name)]
+            if section is None:  # a section's key above all sections: `section.key = …`, `section = {key = …}`
+                names += [(name, _bare(inner)) for inner in _KEY_WITHIN.findall(line, key.end(1))]
+        else:
             continue
-        # A section's key may also be written above all sections: `section.key = …`, `section = {{key = …}}`.
-        above = rf"{quote}{re.escape(section)}{quote}\s*(\.|=\s*{{.*?\b)\s*" if section and current is None else ""
-        if (current == section or above) and re.match(rf"\s*{above}{quote}{re.escape(key)}{quote}\s*[=.]", line):
-            return number
-    return 1
+        for each in names:
+            lines.setdefault(each, number)
+    return lines
+
+
+def _bare(name: str) -> str:
+    return name.strip("\"'")
 
 
 def _check_workload(config: Config, given: Mapping[str, Setting], typed: Collection[str]) -> None:

@@ -26,6 +26,7 @@ from gpusched.core.model import DataNote, Slot, WindowKey
 from gpusched.core.states import Finished, Queued, Starting, TimedOut
 from gpusched.protocol import AttemptLine
 from tests.analysis.reports import EVIL, RESULTS, line, many, report
+from tests.waiting import PATIENCE_S
 
 
 class Seen(HTMLParser):
@@ -335,7 +336,7 @@ def browse(path: Path, *options: str) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE_S,
         check=True,
     )
     return done.stdout

@@ -10,6 +10,7 @@ import pytest
 
 from gpusched import cli
 from tests.end_to_end.support import Command
+from tests.waiting import PATIENCE_S
 
 DATES = ("--start", "2022-01-01", "--end", "2022-12-31")
 
@@ -55,5 +56,5 @@ def ended(command: Command, *arguments: str, stdin: str | None = None) -> Ended:
     if stdin is None:
         return Ended(*command.ended(*arguments))
     with command.start(*arguments, reads=True) as process:
-        out, err = process.communicate(stdin, timeout=60)
+        out, err = process.communicate(stdin, timeout=PATIENCE_S)
     return Ended(process.returncode, out, err)

@@ -9,6 +9,7 @@ import pytest
 from gpusched.cli.commands.bench import IDLE, LAUNCH, LEAVE, Measured, limit, report
 from gpusched.sample import write_sample
 from tests.end_to_end.support import Command
+from tests.waiting import PATIENCE_S
 
 
 def run(slots: int, seconds: float, **phases: float) -> Measured:
@@ -54,6 +55,6 @@ def test_nothing_to_train_is_said(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "symbols.txt").write_text("NONE\n")
     with Command(tmp_path).start("bench", "symbols.txt", "--start", "2006-01-01", "--end", "2006-12-31") as process:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 5
     assert "gpusched plan" in err

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.shells import DATES, Shell
 from tests.end_to_end.support import Command
+from tests.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -52,7 +53,7 @@ def to_full_disk(gpusched: Command, *typed: str, full: str, unbuffered: str) -> 
             cwd=gpusched.directory,
             env={**gpusched.environment, "PYTHONUNBUFFERED": unbuffered},
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             **streams,
         )
 
@@ -72,7 +73,7 @@ def test_a_terminal_that_has_hung_up_is_nobody_who_listens(
             env={**gpusched.environment, "PYTHONUNBUFFERED": unbuffered},
             stdout=terminal,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -80,7 +81,11 @@ def test_a_terminal_that_has_hung_up_is_nobody_who_listens(
 def test_a_closed_stdout_is_nobody_who_listens(gpusched: Command) -> None:
     command = f"exec {shlex.quote(sys.executable)} -m gpusched config >&-"
     done = subprocess.run(
-        ["sh", "-c", command], cwd=gpusched.directory, env=gpusched.environment, stderr=subprocess.PIPE, timeout=60
+        ["sh", "-c", command],
+        cwd=gpusched.directory,
+        env=gpusched.environment,
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -93,6 +98,6 @@ def test_interrupted_before_it_has_begun(gpusched: Command) -> None:
         "c.parse = lambda arguments: signal.raise_signal(signal.SIGINT); sys.exit(cli.run(['config']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env=gpusched.environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], env=gpusched.environment, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert (done.returncode, done.stderr) == (130, "")

@@ -25,6 +25,7 @@ from gpusched.errors import GpuschedError
 from gpusched.workload import Trial
 from tests.devices.fake_nvml import FakeNvml
 from tests.end_to_end.support import REPOSITORY, Command
+from tests.waiting import PATIENCE_S
 
 #: a LightGBM that trains on the CPU, and by CUDA if `{}` raises nothing
 LIGHTGBM = """\
@@ -278,7 +279,7 @@ def test_only_one_builds_at_a_time(place: Place) -> None:
 def test_an_interrupted_build_ends_with_all_that_it_has_started(place: Place) -> None:
     with waiting(place, "wheel") as process:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, place.which) == (130, "old")
     assert not (place.home / "building").exists()
 

@@ -12,6 +12,7 @@ import pytest
 from gpusched import cli
 from tests.cli.shells import DATES, Shell, ended
 from tests.end_to_end.support import Command
+from tests.waiting import PATIENCE_S
 
 
 def test_config_says_where_each_value_comes_from(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +208,7 @@ def test_a_plan_in_a_pipe_and_in_one_that_is_closed(gpusched: Command) -> None:
         assert process.stderr is not None
         process.stdout.close()
         said = process.stderr.read()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert "rror" not in said
     assert "Traceback" not in said
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.support import Daemon, finished
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 PATIENT = """
 from gpusched import __main__
 from gpusched.cli import completion
-completion.PATIENCE_S = 20.0
+completion.PATIENCE_S = 120.0
 __main__.main()
 """
 
@@ -45,7 +46,12 @@ def words(line: str, directory: Path, socket: str = "") -> list[str]:
         "GPUSCHED_SOCKET": socket or str(directory / "nobody"),
     }
     done = subprocess.run(
-        [sys.executable, "-c", PATIENT], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", PATIENT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("", "")
     return [word.strip() for word in answer.read_text().split("\n")]
@@ -86,13 +92,17 @@ def test_no_daemon_offers_nothing_and_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_is_one_that_the_shell_understands(shell: str, tmp_path: Path) -> None:
     script = subprocess.run(
-        [sys.executable, "-m", "gpusched", "completion", shell], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-m", "gpusched", "completion", shell],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     ).stdout
     assert "gpusched" in script
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed: its script was not run")
     (tmp_path / "script").write_text(script)
-    subprocess.run([shell, "-n", tmp_path / "script"], timeout=30, check=True)
+    subprocess.run([shell, "-n", tmp_path / "script"], timeout=PATIENCE_S, check=True)
 
 
 def test_bash_completes_a_window(daemon: Daemon, tmp_path: Path) -> None:
@@ -113,7 +123,7 @@ def test_bash_completes_a_window(daemon: Daemon, tmp_path: Path) -> None:
         env=os.environ | {"PATH": path, "GPUSCHED_SOCKET": str(daemon.socket)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert done.stdout.strip() == "first/S1_2022-01-01_to_2022-01-10"

@@ -31,6 +31,7 @@ from gpusched.workload import Trial
 from tests.devices.fake_cuda import OUT_OF_MEMORY, FakeCuda
 from tests.devices.fake_nvml import FakeNvml, uuid
 from tests.end_to_end.support import REPOSITORY, Command
+from tests.waiting import PATIENCE_S
 
 GOOD = Trial(trained=True, version="4.6.0")
 NO_CUDA = Trial(trained=False, why="CUDA Tree Learner was not enabled in this build.\nPlease recompile …")
@@ -376,7 +377,7 @@ def test_a_daemon_that_does_not_answer_rightly_is_a_warning(tmp_path: Path) -> N
         other = threading.Thread(target=answer)
         other.start()
         check = next(doctor._daemon_checks(config))
-        other.join(10)
+        other.join(PATIENCE_S)
     assert check.status == "warning"
     assert "is not a gpusched daemon" in check.message
     assert check.remedy

@@ -17,6 +17,7 @@ from gpusched.cli.sources import reach
 from tests.cli.clients import ASKED, LABEL, Client
 from tests.end_to_end.terminal import Terminal
 from tests.server.support import Daemon, finished
+from tests.waiting import PATIENCE_S
 
 
 def test_submit_prints_the_id_of_what_is_durable(client: Client) -> None:
@@ -151,7 +152,7 @@ def test_an_interrupt_detaches(client: Client) -> None:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("[1/2]"))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         assert "Detached: detached goes on" in out + err
         release()
@@ -167,7 +168,7 @@ def test_a_daemon_that_goes_ends_the_wait(tmp_path: Path) -> None:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("[1/2]"))
         daemon.kill()
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 3
         assert "closed the connection" in err
         assert "start one with" in client.error("status", code=3)
@@ -181,7 +182,7 @@ def test_who_follows_a_log_ends_when_its_reader_does(client: Client) -> None:
             assert process.stdout is not None
             assert process.stdout.readline().startswith("attempt at FIFO")
             process.stdout.close()
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE_S) == 0
         client("cancel", "unread")
 
 
@@ -190,7 +191,7 @@ def test_a_wait_outlives_its_reader(client: Client) -> None:
     with client.start("submit", symbols, "--name", "unseen", *ASKED, "--wait") as process:
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(60) == 1
+        assert process.wait(PATIENCE_S) == 1
 
 
 def test_hold_release_cancel_retry(client: Client) -> None:
@@ -219,7 +220,7 @@ def test_cancelled_windows_are_none_that_failed(client: Client) -> None:
             assert shown.stdout is not None
             assert next(shown.stdout) == "dropped\n"
             client("cancel", "dropped")
-            out, _ = shown.communicate(timeout=30)
+            out, _ = shown.communicate(timeout=PATIENCE_S)
         assert "2  cancelled" in out
         assert shown.returncode == 0
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from tests.cli.clients import ASKED, LABEL, Client
 from tests.server.support import finished
+from tests.waiting import PATIENCE_S
 
 
 def test_listings_in_pipes_are_tab_separated(client: Client) -> None:
@@ -50,7 +51,7 @@ def test_a_window_without_a_word_has_an_empty_log_and_that_is_said(client: Clien
     name = "mute/QUIET_2022-01-01_to_2022-01-10"
     with client.start("logs", name) as process:
         said = f"{name} has written nothing to stdout or stderr\n"
-        assert (process.communicate(timeout=30), process.returncode) == (("", said), 0)
+        assert (process.communicate(timeout=PATIENCE_S), process.returncode) == (("", said), 0)
 
 
 def test_a_log_is_followed_until_the_window_has_finished(client: Client) -> None:
@@ -61,7 +62,7 @@ def test_a_log_is_followed_until_the_window_has_finished(client: Client) -> None
         assert process.stdout.readline().startswith("attempt at FIFO")
         release()
         release()
-        assert process.communicate(timeout=30) == ("", "")
+        assert process.communicate(timeout=PATIENCE_S) == ("", "")
         assert process.returncode == 0
     finished(client.daemon, "followed")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.cli.clients import ASKED, Client
 from tests.end_to_end.terminal import Terminal
 from tests.server.support import Daemon
-from tests.supervisor.test_imports_told import SLOW
+from tests.supervisor.test_imports_told import HEAVY, SLOW
 
 NOTE = "s to import modules: move those imports to the top of slow, where they are made once"
 
@@ -17,7 +17,7 @@ def test_the_submitter_hears_of_slow_imports(tmp_path: Path) -> None:
         (tmp_path / "client").mkdir()
         client = Client(daemon, tmp_path / "client")
         (client.directory / "slow.py").write_text(SLOW)
-        (client.directory / "heavy.py").write_text("import time\ntime.sleep(0.2)\n")
+        (client.directory / "heavy.py").write_text(HEAVY)
         dates = ASKED[ASKED.index("--data-root") :]
         (daemon.data / "S0.csv").touch()
         asked = ("submit", client.symbols("S0"), "--name", "slow", "--workload", "./slow.py:train", *dates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.cli.clients import ASKED, Client
 from tests.end_to_end.terminal import Terminal
 from tests.server.support import finished
+from tests.waiting import PATIENCE_S
 
 
 def test_a_stage_is_seen_while_it_waits_and_when_it_starts(client: Client) -> None:
@@ -61,7 +62,7 @@ def test_who_waits_for_a_stage_hears_that_it_was_cancelled(client: Client) -> No
             assert shown.stdout is not None
             assert [next(shown.stdout).strip() for _ in range(2)][1] == "dropped waits until before has succeeded"
             client("cancel", "dropped")
-            _, err = shown.communicate(timeout=30)
+            _, err = shown.communicate(timeout=PATIENCE_S)
         assert (shown.returncode, err.splitlines()[-2:]) == (
             1,
             [

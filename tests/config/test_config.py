@@ -53,6 +53,10 @@ def test_the_shipped_file_names_every_setting() -> None:
     every = {f"{section}.{key}" for section, struct in SECTIONS.items() for key in struct.__struct_fields__}
     assert every <= set(found.origins)
     assert found.config.windows.start == dt.date(2022, 1, 1)
+    lines = text.splitlines()
+    for key, origin in found.origins.items():
+        line = lines[int(origin.rpartition(":")[2]) - 1]
+        assert line.startswith(f"{key.partition('.')[2]} = "), origin
 
 
 def test_without_any_file_there_are_defaults(here: Path) -> None:
@@ -249,6 +253,8 @@ def test_a_line_is_found_in_tables_of_any_spelling() -> None:
         loaded(text="data.root = 'x'\nrun.nothing = 1\n")
     with pytest.raises(UnknownKey, match=r"config\.toml:2: .*'run\.nothing'"):
         loaded(text="data = {root = 'x'}\nrun = {nothing = 1}\n")
+    with pytest.raises(UnknownKey, match=r"config\.toml:3: .*'run\.no thing'"):
+        loaded(text="[run]\nworkers = 1\n'no thing' = 1\n")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from gpusched.devices.nvidia import sampler
 from tests.devices.fake_nvml import FakeNvml
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -18,5 +19,5 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
     # a thread that samples must not live to see the next test's machine
     for thread in threading.enumerate():
         if thread.name == "nvml":
-            thread.join(10)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()

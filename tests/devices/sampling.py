@@ -12,8 +12,7 @@ import anyio
 from gpusched.core.events import DeviceLost, DeviceRead
 from gpusched.core.model import Device, Reading
 from gpusched.devices.nvidia.sampler import Sampler
-
-PATIENCE_S = 10.0
+from tests.waiting import PATIENCE_S
 
 
 class Events:

@@ -29,6 +29,7 @@ from tests.devices.fake_nvml import (
     mig_uuid,
     uuid,
 )
+from tests.waiting import PATIENCE_S
 
 RTX = "NVIDIA RTX 6000 Ada Generation"
 
@@ -239,7 +240,7 @@ def in_subprocess(environment: dict[str, str]) -> tuple[list[str], list[str]]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     found, notes = json.loads(done.stdout)
     return found, notes

@@ -31,8 +31,8 @@ from tests.devices.fake_nvml import (
     FakeNvml,
     uuid,
 )
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 10.0
 RESET_REQUIRED = 16
 ONCE = Limits(max_attempts=1, breaker_failures=0)
 A, B, C = (key(symbol) for symbol in "ABC")

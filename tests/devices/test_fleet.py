@@ -30,8 +30,8 @@ from gpusched.supervisor import fleet as module
 from gpusched.supervisor.fleet import Fleet
 from tests.core.support import Driver
 from tests.devices.fake_nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, PROHIBITED, UNKNOWN, XID, FakeNvml, mig_uuid, uuid
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 20.0
 FULL = "[CUDA] out of memory"
 
 

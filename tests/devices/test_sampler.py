@@ -7,7 +7,9 @@ import os
 import pwd
 import signal
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -28,7 +30,8 @@ from tests.devices.fake_nvml import (
     mig_uuid,
     uuid,
 )
-from tests.devices.sampling import PATIENCE_S, sampling
+from tests.devices.sampling import sampling
+from tests.waiting import PATIENCE_S
 
 READ = "nvmlDeviceGetMemoryInfo"
 #: a PID that no process has
@@ -189,12 +192,15 @@ async def test_a_call_that_blocks_holds_up_nobody_but_the_thread(fake: FakeNvml)
 
 
 async def test_a_slow_device_is_asked_less_often(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead_s = 0.0
+    for each in (module, readings):
+        monkeypatch.setattr(each, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead_s))
     monkeypatch.setattr(module, "_PATIENCE", 1e9)
     fake.gpus(2)
     block = fake.block(READ, 0)
-    async with sampling(uuid(0), uuid(1), slow_s=0.05) as events:
+    async with sampling(uuid(0), uuid(1), slow_s=1000.0) as events:
         await asyncio.to_thread(block.entered)
-        await asyncio.sleep(0.1)  # the slow call
+        ahead_s = 2000.0  # a slow call
         block.release()
         for _ in range(3):
             event = await events.until(lambda _: True)

@@ -22,6 +22,7 @@ from gpusched.engines.engine import resolve
 from gpusched.engines.local import warm_up as module
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
+from tests.waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[2]
 NO_CUDA = "CUDA Tree Learner was not enabled in this build.\nPlease recompile with CMake option -DUSE_CUDA=1"
@@ -48,7 +49,7 @@ class Machine:
     ) -> Selected:
         """The answer to the last of `requests`, which come at once; without any, to one for all devices."""
         environment = {**os.environ, "TRIALS": json.dumps(self.answers), "TRIALS_LOG": str(self.directory / "trials")}
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             async with Launcher(
                 search_path=REPOSITORY, log_path=self.directory / "launcher.log", environment=environment
             ) as launcher:

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from gpusched import artifacts, cli
+from tests.waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 #: the files of a window that must be the same, byte for byte, however it was trained
 REPRODUCIBLE = ("model.txt", "model.pkl", "labels.csv.gz", "predictions.csv.gz", "feature_importance.csv")
-TIMEOUT_S = 100
 #: commands that show or need nothing of a process of their own
 WITHIN = {
     "cancel", "compare", "config", "devices", "drain", "explain", "forget", "hold", "logs", "nodes", "plan",
@@ -72,7 +72,7 @@ class Command:
         if arguments[0] in WITHIN and not self.prefix and not elsewhere:
             return self._within(*map(str, arguments))
         with self.start(*arguments) as process:
-            out, err = process.communicate(timeout=TIMEOUT_S)
+            out, err = process.communicate(timeout=PATIENCE_S)
         return process.returncode, out, err
 
     def _within(self, *arguments: str) -> tuple[int, str, str]:

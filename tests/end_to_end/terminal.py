@@ -14,8 +14,8 @@ import time
 from collections.abc import Mapping
 
 from tests.end_to_end.support import Command
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 20.0
 #: the sequence of a program that gives the whole screen back
 LEFT = "\x1b[?1049l"
 

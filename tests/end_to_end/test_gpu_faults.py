@@ -11,6 +11,7 @@ from tests.devices.fake_cuda import DEVICE_UNAVAILABLE, ECC_UNCORRECTABLE, NO_DE
 from tests.devices.fake_nvml import XID, uuid
 from tests.end_to_end.machines import WINDOWS, CudaMachine, Machine, details, failures
 from tests.end_to_end.support import index
+from tests.waiting import PATIENCE_S
 
 
 @pytest.mark.thorough
@@ -90,7 +91,7 @@ def test_windows_of_a_lost_device_go_elsewhere_and_lose_no_attempt(machine: Mach
     # the FIFO opens when a window on GPU 1 has opened its other end
     with machine.start("run", *asked, "--json") as process, held.open("w"):
         machine.nvml.event(1, XID, 79)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert json.loads(out)["windows"]["succeeded"] == WINDOWS
     assert {window["device"] for window in details(machine.directory / "out")} == {uuid(0)}
@@ -103,7 +104,7 @@ def test_windows_of_a_vanished_device_go_elsewhere_and_lose_no_attempt(machine: 
     asked = machine.asked("until_told", **{"run.max_attempts": 1})
     with machine.start("run", *asked) as process, held.open("w"):
         machine.nvml.write(count=1)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert "Device GPU-00000001 is gone: it is not there any more" in " ".join(out.split())
     assert {window["device"] for window in details(machine.directory / "out")} == {uuid(0)}
@@ -124,7 +125,7 @@ def test_a_run_whose_last_gpu_is_lost_ends_and_says_so(machine: Machine) -> None
     os.mkfifo(held)
     with machine.start("run", *machine.asked("until_told")) as process, held.open("w"):
         machine.nvml.event(0, XID, 79)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, err
     assert "no device is left that could run it" in out
     assert "the GPU has fallen off the bus" in " ".join(out.split())
@@ -142,7 +143,7 @@ def test_a_run_waits_for_the_memory_of_others_and_says_so(machine: Machine) -> N
         assert process.stderr is not None
         told = process.stderr.readline()
         machine.nvml.set(1, memory_free=40 << 30)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
     full = f"{uuid(0)} has 100 MiB free, {uuid(1)} has 100 MiB free"
     assert told == f"Waiting for memory that other processes use: {full}\n"
     assert json.loads(out)["windows"]["succeeded"] == WINDOWS

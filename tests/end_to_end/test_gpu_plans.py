@@ -16,6 +16,7 @@ from gpusched.store.store import Store
 from tests.devices.fake_nvml import VERSION_MISMATCH, uuid
 from tests.end_to_end.machines import WINDOWS, Machine, details
 from tests.end_to_end.support import index
+from tests.waiting import PATIENCE_S
 
 
 def test_the_mask_and_the_configuration_say_which(machine: Machine) -> None:
@@ -74,7 +75,7 @@ def test_processors_and_gpus_work_together_in_a_mixed_batch(machine: Machine) ->
             for line in process.stdout:
                 if line.startswith(f"[{WINDOWS - 1}/{WINDOWS}]"):
                     break
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, (out, err)
     used = Counter((window["device"], window["device_type"]) for window in details(machine.directory / "out"))
     assert used == {(uuid(0), "cuda"): 1, ("cpu", "cpu"): WINDOWS - 1}

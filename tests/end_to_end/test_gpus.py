@@ -26,6 +26,7 @@ from tests.devices.fake_nvml import GIB, XID, FakeNvml, uuid
 from tests.end_to_end.machines import WINDOWS, CudaMachine, Machine, details, service
 from tests.end_to_end.support import Command, check_sound, hashes, index
 from tests.server.support import Daemon, until
+from tests.waiting import PATIENCE_S
 
 
 def test_every_window_sees_its_device_and_no_other(cuda_machine: CudaMachine) -> None:
@@ -66,7 +67,7 @@ def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machi
     with service(machine, *asked[asked.index("--set") :]):
         with machine.start("submit", *asked, "--wait") as submit, held.open("w"):
             machine.nvml.event(1, XID, 79)
-            out, err = submit.communicate(timeout=60)
+            out, err = submit.communicate(timeout=PATIENCE_S)
         assert submit.returncode == 0, (out, err)
         first, lost, cpu = machine.json("devices")["devices"]
         assert (first["id"], first["health"], first["pci_bus_id"]) == (uuid(0), "open", "0000:01:00.0")
@@ -138,7 +139,7 @@ def test_what_the_service_tells_of_a_device_at_work(machine: Machine) -> None:
                 until(connection.subscribe(), read)
             told = machine.json("devices")["devices"][1]
             row = list(csv.DictReader(machine("devices").splitlines(), delimiter="\t"))[1]
-        submit.communicate(timeout=60)
+        submit.communicate(timeout=PATIENCE_S)
     assert (told["id"], told["slots"], told["slots_used"], told["health"]) == (uuid(1), 1, 1, "open")
     assert (told["memory_used_bytes"], told["reserved_bytes"], told["foreign_bytes"]) == (28 * GIB, 3 * GIB, foreign)
     reading = told["reading"]
@@ -168,7 +169,7 @@ def test_the_service_refuses_a_device_type_that_its_gpus_do_not_have(machine: Ma
         stack.callback(process.terminate)
         daemon.wait_for_notice("READY=1")
         with machine.start("submit", *asked, "--device", "gpu") as submit:
-            _, err = submit.communicate(timeout=60)
+            _, err = submit.communicate(timeout=PATIENCE_S)
         assert submit.returncode == 4, err
         assert "no gpu device can be used here" in err
         assert "gpu does not work (No OpenCL device found)" in " ".join(err.split())
@@ -194,7 +195,7 @@ def test_the_service_is_ready_while_it_tries_and_a_batch_waits_for_that(machine:
             assert submit.stderr is not None
             told = submit.stderr.readline()
             trial.close()
-            out, err = submit.communicate(timeout=60)
+            out, err = submit.communicate(timeout=PATIENCE_S)
         assert submit.returncode == 0, (out, err)
         assert told.startswith(f"Waiting: trying {uuid(0)} (")
     assert {window["device_type"] for window in details(machine.directory / "out")} == {"cuda"}

@@ -13,6 +13,7 @@ import pytest
 from gpusched.engines.local import leftovers, proc
 from tests.end_to_end.support import Command, adopt_orphans, check_sound, hashes, index, wait_for_descendants
 from tests.end_to_end.test_run import WINDOWS
+from tests.waiting import PATIENCE_S
 from tests.worker.support import undying
 
 
@@ -72,7 +73,7 @@ def test_one_interrupt_lets_the_running_windows_finish(gpusched: Command, fifo: 
     process.send_signal(signal.SIGINT)
     _until(process, "Draining")
     fifo.write_bytes(b"..")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, (out, err)
     assert wait_for_descendants() == 0
     assert len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 3
@@ -88,7 +89,7 @@ def test_two_interrupts_stop_them(gpusched: Command, fifo: Path) -> None:
     _until(process, "Draining")
     process.send_signal(signal.SIGINT)
     _until(process, "Stopping")
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert wait_for_descendants() == 0
     assert len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 1
@@ -123,7 +124,7 @@ def test_three_interrupts_leave_whatever_hangs_and_the_next_run_ends_it(gpusched
         for word in ("Draining", "Stopping", "Leaving"):
             process.send_signal(signal.SIGINT)
             _until(process, word)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130, (out, err)
         assert f"Left behind: the process {window} of " in out + err
         assert "(state t in ptrace_stop)" in out + err

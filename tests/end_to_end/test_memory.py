@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.hungry import PIPES
 from tests.end_to_end.support import Command
 
 WINDOWS = 8
@@ -41,6 +42,8 @@ def test_windows_that_fit_one_by_one_all_succeed(tmp_path: Path, group: Path) ->
     (tmp_path / "symbols.txt").write_text("\n".join(symbols))
     for symbol in symbols:
         (tmp_path / "data" / symbol).mkdir(parents=True)
+    for pipe in PIPES:
+        os.mkfifo(tmp_path / "data" / pipe)
     gpusched = Command(tmp_path)
     gpusched.prefix = ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
     dates = ("--start", "2022-01-01", "--end", "2022-01-10")

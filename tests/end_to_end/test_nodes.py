@@ -16,9 +16,10 @@ from gpusched.client.connection import connect
 from gpusched.config import Engine
 from gpusched.core.events import BatchFinished, WindowMoved
 from gpusched.core.states import Finished
-from tests.end_to_end.support import TIMEOUT_S, Command, check_sound, hashes, index
+from tests.end_to_end.support import Command, check_sound, hashes, index
 from tests.engines.clusters import loopback
 from tests.server.support import until
+from tests.waiting import PATIENCE_S
 
 WINDOWS = 24
 #: of a node, whose cores are this machine's
@@ -86,7 +87,7 @@ def daemon(gpusched: Command, *options: str) -> Iterator[subprocess.Popen[str]]:
     address = gpusched.directory / "notify"
     address.unlink(missing_ok=True)
     notices.bind(str(address))
-    notices.settimeout(TIMEOUT_S)
+    notices.settimeout(PATIENCE_S)
     gpusched.environment["NOTIFY_SOCKET"] = str(address)
     with notices, gpusched.start("daemon", *options) as process:
         del gpusched.environment["NOTIFY_SOCKET"]
@@ -97,7 +98,7 @@ def daemon(gpusched: Command, *options: str) -> Iterator[subprocess.Popen[str]]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=TIMEOUT_S)
+            process.communicate(timeout=PATIENCE_S)
 
 
 def until_finished(socket_path: Path, windows: int) -> None:

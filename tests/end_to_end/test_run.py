@@ -14,6 +14,7 @@ import pytest
 from benchmarks.bars import write_batch
 from gpusched import load_predictions
 from tests.end_to_end.support import REPRODUCIBLE, Command, check_sound, hashes, index
+from tests.waiting import PATIENCE_S
 
 #: the sample's batch: 4 symbols × 6 windows of 122 days
 WINDOWS = 24
@@ -238,7 +239,7 @@ def test_a_full_disk_below_stdout_is_told_and_costs_no_batch(gpusched: Command) 
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=100,
+            timeout=PATIENCE_S,
         )
     assert done.returncode == 0
     assert "not all of stdout could be written: No space left on device\nhint: the batch went on" in done.stderr
@@ -248,7 +249,7 @@ def test_a_full_disk_below_stdout_is_told_and_costs_no_batch(gpusched: Command) 
 def test_streams_that_are_closed_from_the_start_are_nobody_who_listens(gpusched: Command) -> None:
     """The store and the pipes of windows must not get the numbers of the streams either."""
     command = f"exec {shlex.quote(sys.executable)} -m gpusched run symbols.txt -o out <&- >&- 2>&-"
-    done = subprocess.run(["sh", "-c", command], cwd=gpusched.directory, env=gpusched.environment, timeout=100)
+    done = subprocess.run(["sh", "-c", command], cwd=gpusched.directory, env=gpusched.environment, timeout=PATIENCE_S)
     assert done.returncode == 0
     assert len(index(gpusched.directory / "out")) == WINDOWS
 
@@ -274,7 +275,7 @@ def test_a_missing_openmp_runtime_is_told_at_once_in_the_doctors_words(gpusched:
     if os.geteuid() or subprocess.run([*shell[:4], hidden], check=False, capture_output=True).returncode:
         pytest.skip("needs root and a mount namespace")
     done = subprocess.run(
-        shell, cwd=gpusched.directory, env=gpusched.environment, capture_output=True, text=True, timeout=60
+        shell, cwd=gpusched.directory, env=gpusched.environment, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 4
     assert done.stderr.startswith("error: LightGBM does not train: ")

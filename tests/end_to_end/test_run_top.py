@@ -10,6 +10,7 @@ import pytest
 
 from tests.end_to_end.support import Command
 from tests.end_to_end.terminal import LEFT, Terminal
+from tests.waiting import PATIENCE_S
 
 RUN = (
     *("run", "symbols.txt", "-o", "out", "--name", "here", "--workers", "2", "--top"),
@@ -163,6 +164,6 @@ def test_a_terminal_that_is_gone_ends_the_screen_and_not_the_run(gpusched: Comma
 
 def test_without_a_terminal_it_says_what_to_do(gpusched: Command, fifo: Fifo) -> None:
     with gpusched.start(*RUN) as process:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert "--top needs a terminal" in err

@@ -11,16 +11,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpusched.config import Engine
+from tests.waiting import until
 
 #: seconds in which a head must be there: it takes 10 on a machine that does nothing else
 START_S = 120.0
+#: words of `ray start` once it has
+STARTED = "Ray runtime started"
 
 
 needs_ray = [
@@ -35,21 +37,19 @@ def head(directory: Path) -> Iterator[str]:
     """Start a head; yield the address of its cluster."""
     command = ["start", "--head", "--port=0", "--include-dashboard=false", f"--temp-dir={directory}", "--block"]
     environment = {**os.environ, "RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0"}
-    with (directory / "head.log").open("wb") as log:
+    log = directory / "head.log"
+    with log.open("wb") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", *command],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=said,
+            stderr=said,
             env=environment,
             start_new_session=True,
         )
     try:
-        said, deadline = directory / "head.log", time.monotonic() + START_S
-        while "Ray runtime started" not in said.read_text():
-            assert process.poll() is None, said.read_text()
-            assert time.monotonic() < deadline, said.read_text()
-            time.sleep(0.1)
+        until(lambda: process.poll() is not None or STARTED in log.read_text(), patience_s=START_S, said=log.read_text)
+        assert process.poll() is None, log.read_text()
         yield (directory / "ray_current_cluster").read_text().strip()
     finally:
         os.killpg(process.pid, signal.SIGTERM)

@@ -12,13 +12,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.engines.clusters import needs_ray
+from tests.engines.clusters import START_S, STARTED, needs_ray
+from tests.waiting import until
 
 needs_namespaces = [
     *needs_ray,
@@ -43,10 +43,18 @@ RAY = ("ray.scripts.scripts", "gcs_server", "raylet/raylet", "ray::")
 SCRATCH_MB = 400
 #: how often the start of a node is tried
 STARTS = 5
+#: seconds in which killed processes are gone
+DEATH_S = 60.0
 
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
+
+
+def comes_up(process: subprocess.Popen[bytes], log: Path) -> bool:
+    """Wait until `ray start` says in its log that Ray runs, or ends; return whether it runs."""
+    until(lambda: process.poll() is not None or STARTED in log.read_text(), patience_s=START_S, said=log.read_text)
+    return process.poll() is None
 
 
 class Node:
@@ -94,10 +102,8 @@ class Node:
                     env=self.cluster.environment,
                     start_new_session=True,
                 )
-            while self.process.poll() is None:
-                if "Ray runtime started" in log.read_text():
-                    return
-                time.sleep(0.1)
+            if comes_up(self.process, log):
+                return
             self.end()
         raise AssertionError(log.read_text())
 
@@ -136,14 +142,12 @@ class Node:
 
     def lose_ray(self) -> None:
         """Kill Ray here, and nothing else."""
-        while sum(self.kill(words) for words in RAY):
-            time.sleep(0.05)
+        until(lambda: not sum(self.kill(words) for words in RAY), patience_s=DEATH_S)
         if self.process is not None:
             self.process.wait()
 
     def end(self) -> None:
-        while self.kill():
-            time.sleep(0.05)
+        until(lambda: not self.kill(), patience_s=DEATH_S)
         if self.process is not None:
             self.process.wait()
 

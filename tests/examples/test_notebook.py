@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.support import REPOSITORY, Daemon
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,7 @@ def test_a_session_as_in_a_notebook(tmp_path: Path) -> None:
             env=os.environ | {"GPUSCHED_SOCKET": str(daemon.socket), "PYTHONPATH": str(REPOSITORY)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
     assert done.returncode == 0, done.stderr

@@ -20,10 +20,10 @@ from gpusched.core.events import BatchFinished
 from gpusched.core.model import BatchSpec, Limits
 from gpusched.core.states import Running
 from gpusched.protocol import PROTOCOL, BatchStatus, Delta, Snapshot, WindowLine
+from tests.waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[2]
 #: seconds; a longer wait means that something is broken
-PATIENCE_S = 20.0
 #: seconds in which an update that is waited for must come, however many others come before it
 UPDATE_S = 240.0
 #: variable in the environment of every process that a test's daemon leads to

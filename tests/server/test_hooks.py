@@ -84,7 +84,7 @@ def test_a_program_that_is_not_there_is_logged(daemon: Daemon) -> None:
 
 def test_a_hook_that_hangs_is_stopped_with_all_that_it_started(daemon: Daemon, fifo: Path) -> None:
     """Its child holds the FIFO open: the end of file comes when that is gone."""
-    hangs = "import os, sys, time; f = open(sys.argv[1], 'w'); os.fork(); time.sleep(600)"
+    hangs = "import os, signal, sys; f = open(sys.argv[1], 'w'); os.fork(); signal.pause()"
     with calling(daemon, sys.executable, "-c", hangs, str(fifo), timeout_s=0.5), daemon.connect() as link:
         link.submit(daemon.spec("S0"), source="s", name="one")
         assert fifo.read_text() == ""

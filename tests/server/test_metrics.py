@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.support import REPOSITORY, Daemon, finished
+from tests.waiting import PATIENCE_S
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -24,7 +25,7 @@ def free_port() -> int:
 
 def scrape(port: int) -> tuple[Samples, set[str]]:
     """The samples by name and labels, and the names of all metrics, those without samples included."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     families = [*text_string_to_metric_families(text)]
     samples = {(s.name, tuple(s.labels.values())): s.value for family in families for s in family.samples}
@@ -69,7 +70,7 @@ def test_an_address_that_is_taken_is_an_error(tmp_path: Path) -> None:
         taken.listen()
         daemon = Daemon(tmp_path / "daemon")
         daemon.launch(environment={"GPUSCHED_TEST_METRICS": f"127.0.0.1:{taken.getsockname()[1]}"})
-        assert daemon.process.wait(timeout=30) == 4
+        assert daemon.process.wait(timeout=PATIENCE_S) == 4
         said = daemon.log.read_text()
         assert "metrics.listen: nothing can be served" in said
         assert "Traceback" not in said

@@ -16,6 +16,7 @@ from gpusched.client.symbols import BadSymbol
 from gpusched.config import BadValue, NoDates, UnknownKey
 from gpusched.errors import InputError
 from tests.server.support import Daemon
+from tests.waiting import PATIENCE_S
 
 
 def submit(daemon: Daemon, symbols: Any, **more: Any) -> gpusched.Batch:
@@ -27,7 +28,7 @@ def submit(daemon: Daemon, symbols: Any, **more: Any) -> gpusched.Batch:
 def test_a_batch_from_submission_to_results(daemon: Daemon, tmp_path: Path) -> None:
     batch = submit(daemon, ["A", "B"], output=tmp_path / "out", name="python", priority=3)
     assert (batch.id, batch.notes, repr(batch)) == ("python", (), "Batch('python')")
-    ended = batch.wait(timeout=60)
+    ended = batch.wait(timeout=PATIENCE_S)
     assert (ended.state, ended.counts) == ("finished", {"succeeded": 6})
     assert gpusched.Batch("python", socket=daemon.socket).status().finished_at == ended.finished_at
     frame = batch.results()
@@ -44,7 +45,7 @@ def test_a_batch_that_takes_long_can_be_left_and_cancelled(daemon: Daemon) -> No
             batch.wait(timeout=0.2)
         assert time.monotonic() - began >= 0.2
         assert batch.cancel() == 6
-        assert batch.wait(timeout=60).counts == {"cancelled": 6}
+        assert batch.wait(timeout=PATIENCE_S).counts == {"cancelled": 6}
 
 
 def test_a_batch_after_another_one_is_waited_for(daemon: Daemon) -> None:
@@ -56,14 +57,14 @@ def test_a_batch_after_another_one_is_waited_for(daemon: Daemon) -> None:
             second.wait(timeout=0.1)
         for _ in range(3):
             release()
-        assert second.wait(timeout=60).counts == {"succeeded": 3}
+        assert second.wait(timeout=PATIENCE_S).counts == {"succeeded": 3}
 
 
 def test_a_batch_that_is_not_to_start_yet(daemon: Daemon) -> None:
     moment = dt.datetime.now().astimezone() + dt.timedelta(hours=1)
     waits = submit(daemon, ["A"], name="later", not_before=moment).status().waits
     assert waits == f"until {moment:%Y-%m-%d %H:%M:%S%z}"
-    assert submit(daemon, ["A"], not_before=moment - dt.timedelta(days=1)).wait(timeout=60).state == "finished"
+    assert submit(daemon, ["A"], not_before=moment - dt.timedelta(days=1)).wait(timeout=PATIENCE_S).state == "finished"
 
 
 def test_the_symbols_may_be_a_file(daemon: Daemon, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_the_symbols_may_be_a_file(daemon: Daemon, tmp_path: Path) -> None:
     assert batch.id.startswith("few-")
     note, *_ = batch.notes
     assert "named twice" in note
-    assert batch.wait(timeout=60).state == "finished"
+    assert batch.wait(timeout=PATIENCE_S).state == "finished"
 
 
 @pytest.mark.parametrize(
@@ -105,9 +106,9 @@ def test_a_batch_that_is_not_there(daemon: Daemon) -> None:
 
 def test_a_sweep_is_a_batch_of_every_combination(daemon: Daemon) -> None:
     batch = submit(daemon, ["A"], name="sweep", params={"workload.depth": [3, 5], "workload.rate": [0.5, 1.0]})
-    assert batch.wait(timeout=60).counts == {"succeeded": 12}
+    assert batch.wait(timeout=PATIENCE_S).counts == {"succeeded": 12}
     frame = batch.results()
     swept = sorted(set(zip(frame["workload.depth"], frame["workload.rate"], strict=True)))
     assert swept == [(3, 0.5), (3, 1.0), (5, 0.5), (5, 1.0)]
     few = submit(daemon, ["A"], params=[{"workload.depth": 3, "workload.rate": 2.0}])
-    assert few.wait(timeout=60).counts == {"succeeded": 3}
+    assert few.wait(timeout=PATIENCE_S).counts == {"succeeded": 3}

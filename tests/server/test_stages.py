@@ -20,13 +20,14 @@ from gpusched.protocol import BatchAnnounced, BatchStatus, Snapshot
 from tests.server.support import Daemon, finished, until
 
 WORKLOAD = """
-import json, time
+import json
 from pathlib import Path
 from gpusched.workload import BadParameters, Result
+from tests.server.workloads import take_one
 
 def teacher(task, directory, report):
-    while task.symbol == "WAITS" and not Path(task.data_root, "go").exists():
-        time.sleep(0.01)
+    if task.symbol == "WAITS":
+        take_one(Path(task.data_root, "fifo"))
     if task.symbol == "BAD" and not Path(task.data_root, "good").exists():
         raise BadParameters("told to")
     return Result(metrics={}, sample_counts={}, metadata={}, phases={})
@@ -44,7 +45,7 @@ def test_a_stage_starts_when_its_predecessor_has_succeeded(tmp_path: Path) -> No
     def spec(name: str, *symbols: str) -> BatchSpec:
         return msgspec.structs.replace(daemon.spec(*symbols), workload=f"{tmp_path}:stage:{name}")
 
-    with daemon:
+    with daemon, daemon.fifo() as release:
         with daemon.connect() as client:
 
             def submit(name: str, spec: BatchSpec, **when: Any) -> BatchStatus:
@@ -75,7 +76,7 @@ def test_a_stage_starts_when_its_predecessor_has_succeeded(tmp_path: Path) -> No
             client.cancel("late")
         daemon.kill()
         daemon.start()
-        (daemon.data / "go").touch()
+        release()
         assert wait_for(daemon.socket, "s")[0] == 0
         code, status = wait_for(daemon.socket, "s2")
         assert (code, status["windows"]["succeeded"]) == (0, 1)
@@ -111,7 +112,6 @@ def test_a_stage_is_held_after_a_failure_and_goes_on_after_a_retry(tmp_path: Pat
 def test_a_release_does_not_wait_for_the_instant(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path / "daemon")
     (tmp_path / "stage.py").write_text(WORKLOAD)
-    (daemon.data / "go").touch()
     with daemon, daemon.connect() as client:
         spec = msgspec.structs.replace(daemon.spec("A"), workload=f"{tmp_path}:stage:teacher")
         client.submit(spec, source="s", name="now", not_before=time.time() + 3600)

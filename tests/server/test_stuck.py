@@ -19,7 +19,8 @@ from gpusched.cli.commands import doctor
 from gpusched.client.drawing.trouble import remedy
 from gpusched.config import load
 from gpusched.protocol import Snapshot, Trouble
-from tests.server.support import PATIENCE_S, Daemon, finished, launcher_of, running, until
+from tests.server.support import Daemon, finished, launcher_of, running, until
+from tests.waiting import PATIENCE_S
 from tests.worker.support import runs, undying
 
 

@@ -15,6 +15,7 @@ from gpusched.engines.engine import WorkloadNotLoadable
 from gpusched.service.warmth import Warmth
 from gpusched.supervisor.runtime import Runtime
 from gpusched.worker.messages import Needs
+from tests.waiting import PATIENCE_S
 
 
 class Engine(InstantEngine):
@@ -37,7 +38,7 @@ async def test_the_launcher_is_ready_from_the_start_and_looked_after_when_a_batc
     warmth = Warmth(cast(Runtime, SimpleNamespace(engine=engine, config=Config())))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(warmth.run)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_S):
             await engine.heard.wait()
             engine.heard = anyio.Event()
             warmth.follow(BatchFinished(batch_id="b", at=0.0))

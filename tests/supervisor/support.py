@@ -27,6 +27,7 @@ from gpusched.store.store import Store
 from gpusched.supervisor.followers import News, Noted, TurnEnded
 from gpusched.supervisor.runtime import Runtime
 from gpusched.supervisor.supervisor import Supervisor
+from tests.waiting import PATIENCE_S
 
 START, END = dt.date(2022, 1, 1), dt.date(2022, 6, 30)
 
@@ -158,7 +159,7 @@ async def supervised(
     bench = Bench(directory)
     pool = Devices(fallback="none") if devices else Devices(cpu_slots=slots)
     config = Config(devices=pool, cache=Cache(dir=directory / "cache"))
-    with anyio.fail_after(30), store or Store.open(directory / "state" / "state.db") as opened:
+    with anyio.fail_after(PATIENCE_S), store or Store.open(directory / "state" / "state.db") as opened:
         async with Machine(config, directory, Discovery(devices=devices, notes=())) as engine:
             if accountant is not None:
                 gpus = engine.kinds["nvidia"]

@@ -13,6 +13,7 @@ from gpusched import outputs
 from gpusched.core.events import ChangeRequested, ResultsChecked
 from gpusched.supervisor.claims import Claims
 from tests.supervisor.support import make_batch, plan, supervised
+from tests.waiting import PATIENCE_S
 
 
 async def test_a_retry_at_the_very_end_of_a_batch_keeps_its_claim(
@@ -22,7 +23,7 @@ async def test_a_retry_at_the_very_end_of_a_batch_keeps_its_claim(
 
     def missing(output_dir: Path, labels: tuple[str, ...]) -> list[str]:
         checking.set()
-        checked.wait(20)
+        checked.wait(PATIENCE_S)
         return []
 
     monkeypatch.setattr(outputs, "missing", missing)

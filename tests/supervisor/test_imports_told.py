@@ -14,11 +14,13 @@ def train(task, directory, report):
     import heavy
     return Result(metrics={}, sample_counts={}, metadata={}, phases={"train": 0.0})
 """
+#: the time that an import takes is what is tested
+HEAVY = "import time\ntime.sleep(0.2)\n"
 
 
 async def test_slow_imports_are_told_once(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "heavy.py").write_text("import time\ntime.sleep(0.2)\n")
+    (tmp_path / "heavy.py").write_text(HEAVY)
     async with supervised(tmp_path) as bench:
         batch = make_batch(tmp_path, f"{tmp_path}:slow:train")
         await bench.supervisor.submit(batch, plan(3))

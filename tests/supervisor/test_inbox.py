@@ -11,6 +11,7 @@ import pytest
 from gpusched.core.events import DrainRequested, TimePassed
 from gpusched.supervisor import inbox as module
 from gpusched.supervisor.inbox import Inbox
+from tests.waiting import PATIENCE_S
 
 FIRST, SECOND = DrainRequested(device_id="GPU-0"), TimePassed()
 
@@ -26,7 +27,7 @@ async def test_an_event_that_can_wait_is_handled_with_the_next_one_and_keeps_its
         raise AssertionError("nobody asked for a turn")
     between = time.monotonic()
     inbox.post(SECOND)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         await inbox.turn(None)
     (first, then), (second, later) = inbox.take()
     assert (first, second) == (FIRST, SECOND)
@@ -36,13 +37,13 @@ async def test_an_event_that_can_wait_is_handled_with_the_next_one_and_keeps_its
 async def test_an_event_that_can_wait_does_not_wait_for_ever() -> None:
     inbox = Inbox(lambda: True)
     inbox.post_later(FIRST)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         await inbox.turn(None)
     assert [event for event, _ in inbox.take()] == [FIRST]
 
 
 async def test_a_turn_comes_at_its_deadline() -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         await Inbox(lambda: True).turn(time.monotonic() - 1)
 
 

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+
+from tests.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = "/opt/gpusched/bin/gpusched"
@@ -171,13 +172,7 @@ class Machine:
 
     def until(self, condition: Callable[[], T]) -> T:
         """The first true answer. There is no event to wait for from outside of the machine."""
-        ends = time.monotonic() + PATIENCE_S
-        while True:
-            answer = condition()
-            if answer:
-                return answer
-            assert time.monotonic() < ends, self.run("journalctl", "-n", "50", "--no-pager")
-            time.sleep(0.05)
+        return until(condition, patience_s=PATIENCE_S, said=lambda: self.run("journalctl", "-n", "50", "--no-pager"))
 
 
 @contextlib.contextmanager

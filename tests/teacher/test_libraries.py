@@ -13,6 +13,7 @@ import pytest
 
 from gpusched.workload import Result
 from tests.teacher.support import window_task
+from tests.waiting import PATIENCE_S
 
 _PROGRAM = """
 import sys
@@ -107,7 +108,7 @@ def test_a_fork_of_a_process_that_has_trained_uses_threads(root: Path, expected:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,  # a thread that did not survive the fork would be waited for for ever
+        timeout=PATIENCE_S,  # a thread that did not survive the fork would be waited for for ever
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
     )
     assert done.stdout == "3\n"

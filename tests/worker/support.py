@@ -18,6 +18,7 @@ from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.process import Process
 from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
 from gpusched.workload import Task
+from tests.waiting import PATIENCE_S
 
 WORKLOADS = "tests.worker.workloads"
 REPOSITORY = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ class Bench:
 async def bench(
     directory: Path, idle_timeout_s: float | None = None, condition: Condition | None = None
 ) -> AsyncIterator[Bench]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with Launcher(
             search_path=REPOSITORY,
             log_path=directory / "launcher.log",
@@ -126,7 +127,7 @@ def runs(pid: int) -> bool:
 async def exited(descriptor: int) -> None:
     """Wait until the process of a pidfd has exited; close the descriptor."""
     try:
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_S):
             await anyio.wait_readable(descriptor)
     finally:
         os.close(descriptor)

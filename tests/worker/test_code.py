@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,17 @@ import pytest
 from gpusched.core.entry import Entry
 from gpusched.worker.code import read_code
 from gpusched.worker.identity import Identity, listing
-from tests.worker.support import START, bench
+from tests.worker.support import START, Fifo, bench
 
 MODULE = """
-import select, time
 from helping import ANSWER
 from gpusched.workload import Result
+from tests.worker.workloads import wait_for_line
 
 def train(task, directory, report):
     if task.symbol == "WAITS":
         report("waiting")
-        while not (directory.parent.parent / "go").exists():
-            time.sleep(0.01)
+        wait_for_line(task)
     return Result(metrics={"answer": ANSWER}, sample_counts={}, metadata={}, phases={})
 """
 
@@ -103,7 +103,8 @@ def test_a_fingerprint_has_code_settings_and_data(tmp_path: Path) -> None:
     assert Identity("gpusched.teacher:train_window", own, {}, "/").fingerprint("ABC", START, START, "d") == "d"
 
 
-async def test_the_launcher_of_changed_code_is_replaced(tmp_path: Path) -> None:
+async def test_the_launcher_of_changed_code_is_replaced(tmp_path: Path, fifo: Callable[[str], Fifo]) -> None:
+    back = fifo("back")
     write(tmp_path, mine=MODULE, helping="ANSWER = 1")
     own = f"{tmp_path}:mine:train"
     async with bench(tmp_path) as b:
@@ -119,12 +120,12 @@ async def test_the_launcher_of_changed_code_is_replaced(tmp_path: Path) -> None:
         first = b.launcher.pid(own)
         await run()
         assert b.launcher.pid(own) == first
-        waiting = await b.fork(own, "WAITS")
+        waiting = await b.fork(own, "WAITS", back=back.path)
         write(tmp_path, helping="ANSWER = 2")  # of the same size
         await run()
         assert b.launcher.pid(own) != first
         assert (answers, len(set(codes)), codes[0] == codes[1]) == ([1, 1, 2], 2, True)
-        (b.output / "go").touch()
+        back.answer()
         end = await waiting.wait(b.messages.append)
         assert end.exit_code == 0
         assert not list(tmp_path.rglob("*.pyc"))  # noqa: ASYNC240

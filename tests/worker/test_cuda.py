@@ -28,6 +28,7 @@ from tests.devices.fake_cuda import (
     FakeCuda,
 )
 from tests.devices.fake_nvml import mig_uuid, uuid
+from tests.waiting import PATIENCE_S
 from tests.worker.support import REPOSITORY
 
 
@@ -157,7 +158,7 @@ async def test_a_trial_without_a_context(cuda: Driver, tmp_path: Path, answer: s
     cuda.fail("cuDevicePrimaryCtxRetain", OUT_OF_MEMORY)
     trials = {"TRIALS": json.dumps({"cuda": answer})}
     heard: list[PipeMessage] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with Launcher(search_path=REPOSITORY, environment=os.environ | cuda.environment | trials) as launcher:
             job = TrialJob(workload="tests.devices.workloads:in_pairs", device_type="cuda", device=uuid(0))
             process = await launcher.fork(job, log_path=tmp_path / "log", env={"CUDA_VISIBLE_DEVICES": uuid(0)})

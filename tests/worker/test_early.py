@@ -18,6 +18,7 @@ from gpusched.engines.local import early, leftovers, proc
 from gpusched.engines.local.early import Early
 from gpusched.engines.local.launcher import Launcher
 from gpusched.worker.mark import MARK
+from tests.waiting import PATIENCE_S
 from tests.worker.support import REPOSITORY, WORKLOADS, Bench, exists, exited
 
 
@@ -33,7 +34,7 @@ async def test_it_is_as_one_that_was_started_later(
     started: Early, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, environment = tmp_path / "launcher.log", {**os.environ, "TOLD_LATER": "yes"}
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with Launcher(log_path=log, mark="a-store", environment=environment) as launcher:
             b = Bench(launcher, tmp_path)
             names = ["TOLD_LATER", "OMP_NUM_THREADS", MARK]
@@ -55,14 +56,14 @@ async def test_its_last_words_are_kept_if_it_dies_before_it_is_claimed(started: 
     started.started.program.kill()
     await exited(os.pidfd_open(started.started.program.pid))
     log = tmp_path / "launcher.log"
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with Launcher(log_path=log) as launcher:
             with pytest.raises(LauncherLost, match="cannot go on"):
                 await launcher.preload(f"{WORKLOADS}:nothing")
 
 
 async def test_it_is_dismissed_where_another_module_needs_one(started: Early, tmp_path: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with Launcher() as launcher:
             await launcher.preload("gpusched.command:run_command", "survey")
             assert not exists(started.started.program.pid)

@@ -16,6 +16,7 @@ from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor.survey import Findings, Survey
 from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SymbolWindows
 from gpusched.workload import Days
+from tests.waiting import PATIENCE_S
 
 START = dt.date(2022, 1, 3)
 RANGES = ((START, dt.date(2022, 1, 31)), (dt.date(2022, 2, 1), dt.date(2022, 2, 28)))
@@ -153,7 +154,7 @@ async def surveyed(directory: Path, *symbols: str) -> Plan:
 )
 async def test_what_befalls_a_survey_says_nothing_about_the_data(tmp_path: Path, symbol: str, says: str) -> None:
     """The window runs; the others are judged as ever."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         made = await surveyed(tmp_path, symbol, "SYM", "BAD")
     doubted, sound, bad = made.windows
     assert actions(made) == ["train", "train", "fail"]

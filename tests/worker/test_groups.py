@@ -112,7 +112,7 @@ async def test_cancelling_fork_leaves_no_process(tmp_path: Path, fifo: MakeFifo)
     said = fifo("said")
     async with bench(tmp_path) as b:
         forking = asyncio.ensure_future(b.fork("hangs", fifo=said.path))
-        await asyncio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         forking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await forking
@@ -149,7 +149,7 @@ async def test_closing_kills_what_runs(tmp_path: Path, fifo: MakeFifo) -> None:
 
             tasks.start_soon(wait)
             launcher = b.launcher_pid
-            await asyncio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         assert launcher is not None
         assert not any(exists(pid) for pid in (launcher, leader, child))
     assert ends[0].signal == signal.SIGKILL

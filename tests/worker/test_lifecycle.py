@@ -145,7 +145,7 @@ async def test_a_launcher_that_dies_before_it_answers(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         preloading = asyncio.ensure_future(b.launcher.preload("tests.worker.workloads:nothing"))
         forking = asyncio.ensure_future(b.fork("nothing"))
-        await asyncio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         assert b.launcher_pid is not None
         os.kill(b.launcher_pid, signal.SIGKILL)
         for answer in (preloading, forking):
@@ -206,7 +206,7 @@ async def test_requests_wait_while_the_launcher_is_busy(tmp_path: Path) -> None:
         os.kill(b.launcher_pid, signal.SIGSTOP)
         for number in range(30):
             tasks.start_soon(_run_padded, b, number)
-        await asyncio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         os.kill(b.launcher_pid, signal.SIGCONT)
     assert sum(isinstance(message, WindowResult) for message in b.messages) == 31
 

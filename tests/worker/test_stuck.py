@@ -20,6 +20,7 @@ from gpusched.engines.local import groups, leftovers, link, proc, process
 from gpusched.protocol import Trouble
 from gpusched.worker.mark import MARK
 from gpusched.worker.messages import ProcessEnd
+from tests.waiting import PATIENCE_S
 from tests.worker.support import Fifo, bench, exists, exited, runs, undying
 
 MakeFifo = Callable[[str], Fifo]
@@ -197,7 +198,7 @@ async def test_so_is_one_that_was_stopped_before_it_could_kill_the_rest(
         assert stopped is not None
         os.kill(stopped, signal.SIGSTOP)
         os.kill(window.pid, signal.SIGKILL)
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             assert (await window.wait(b.messages.append, told.append)).launcher_lost
             await exited(watched)
     assert told == []
