@@ -17,7 +17,7 @@ from gpusched.core.model import HoldReason, Instant, Limits, Slot, WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.queue import NO_STREAK, BatchQueue, Entry
 from gpusched.core.states import Active, Ending, Finished, Queued, Running, Starting, State, Stopping, StopReason, Usage
-from gpusched.core.statuses import has_result, name_of
+from gpusched.core.statuses import ACTIVE, has_result, name_of
 from gpusched.core.timers import Timers
 
 
@@ -214,11 +214,11 @@ class Books:
         usage: Usage | None = None,
     ) -> None:
         """Change the state of a window, and update the counts of its batch."""
-        batch, old = self.batches[entry.key.batch_id], entry.state
+        batch, before, after = self.batches[entry.key.batch_id], name_of(entry.state), name_of(new)
         self.record(entry, move, new, reason, now, ending, usage)
-        batch.active += isinstance(new, Active) - isinstance(old, Active)
-        batch.unfinished += isinstance(old, Finished) - isinstance(new, Finished)
-        if isinstance(new, Finished):
+        batch.active += (after in ACTIVE) - (before in ACTIVE)
+        batch.unfinished += (before == "finished") - (after == "finished")
+        if after == "finished":
             self.end_if_done(batch, now)
 
     def record(
@@ -232,10 +232,13 @@ class Books:
         usage: Usage | None = None,
     ) -> None:
         """Change the state of a window to one that counts alike, if the table of moves allows it."""
-        lifecycle.check(str(entry.key), entry.state, move, new, entry.story)
-        entry.tell(f"{name_of(entry.state)} → {name_of(new)}: {move}, {reason}")
+        key, old = entry.key, entry.state
+        lifecycle.check(key, old, move, new, entry.story)
+        before, after = name_of(old), name_of(new)
+        entry.tell(f"{before} → {after}: {move}, {reason}")
         self.records.append(
-            WindowMoved(key=entry.key, old=entry.state, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
+            WindowMoved(key=key, old=old, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
         )
         entry.state = new
-        self.batches[entry.key.batch_id].count_result(entry)
+        if "finished" in (before, after):
+            self.batches[key.batch_id].count_result(entry)

@@ -165,6 +165,7 @@ class Devices:
             return
         reason = device.tuner.ended(guessed_seconds(planned.usable_rows), now.monotonic)
         if reason is not None:
+            device.width = device.tuner.slots
             record = DeviceTuned(device_id=device_id, slots=device.width, reason=reason, at=now.wall)
             self._books.records.append(record)
 

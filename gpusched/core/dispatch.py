@@ -44,8 +44,10 @@ class Dispatcher:
         if not self._pool.offers.has_free:
             return None
         kept: set[str] = set()
-        placements = (self._next_of(batch, kept, now) for batch in self._in_turn())
-        return next((placement for placement in placements if placement is not None), None)
+        for batch in self._in_turn():
+            if (placement := self._next_of(batch, kept, now)) is not None:
+                return placement
+        return None
 
     def before(self, batch: BatchQueue, now: Instant) -> tuple[list[BatchQueue], set[str]]:
         """The batches with windows to place that come before `batch`, and the devices that they keep for themselves."""
@@ -167,4 +169,4 @@ def _most(
     learned: Callable[[str, DeviceType, int], int | None], own: str, types: Iterable[DeviceType], rows: int
 ) -> int:
     """The most memory that windows with similar work took on any of the device types; 0: not known."""
-    return max((learned(own, device_type, rows) or 0 for device_type in types), default=0)
+    return max([learned(own, device_type, rows) or 0 for device_type in types], default=0)

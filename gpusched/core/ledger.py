@@ -74,6 +74,8 @@ class DeviceState:
         self.free_places = sorted(place.index for place in places)  # a heap
         #: finds the best number of slots to use; None: always all
         self.tuner = Tuner(device.tuned_from, device.capacity) if device.tuned_from else None
+        #: slots in use at most
+        self.width = self.tuner.slots if self.tuner else device.capacity
         self.allocations: dict[int, Allocation] = {}
         #: PIDs of its windows by slot index
         self.pids: dict[int, int] = {}
@@ -87,11 +89,6 @@ class DeviceState:
         #: ledger of the device's own memory; the processors use their host's
         self.memory = Memory(LEAST_DEVICE_BYTES)
         self.utilisation = 0.0
-
-    @property
-    def width(self) -> int:
-        """The number of slots in use at most."""
-        return self.tuner.slots if self.tuner else self.device.capacity
 
     @property
     def has_idle(self) -> bool:

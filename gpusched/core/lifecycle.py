@@ -52,6 +52,9 @@ TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
     },
 }
 
+#: the table as a set, for `check`
+_MOVES = {(old, move, new) for old, moves in TRANSITIONS.items() for move, news in moves.items() for new in news}
+
 
 class IllegalMove(AssertionError):
     """A move that is not in the table: a bug in the scheduler, never the user's fault."""
@@ -68,10 +71,10 @@ def allows(old: State, move: Move) -> bool:
     return move in TRANSITIONS[_name(old)]
 
 
-def check(window: str, old: State, move: Move, new: State, story: Sequence[str]) -> None:
-    """Raise `IllegalMove` unless the table has `old` —move→ `new`."""
-    if _name(new) not in TRANSITIONS[_name(old)].get(move, frozenset()):
-        raise IllegalMove(window, old, move, new, story)
+def check(window: object, old: State, move: Move, new: State, story: Sequence[str]) -> None:
+    """Raise `IllegalMove` unless the table has `old` —move→ `new`. `window`: its name is shown."""
+    if (name_of(old), move, name_of(new)) not in _MOVES:
+        raise IllegalMove(str(window), old, move, new, story)
 
 
 def _name(state: State) -> StateName:

@@ -274,6 +274,7 @@ class Pool:
             assert all(a.slot.index == i for i, a in state.allocations.items())
             assert state.memory.promised == {i: a.device for i, a in state.allocations.items()}
             assert state.pids.keys() <= held
+            assert state.width == (state.tuner.slots if state.tuner else state.device.capacity)
             state.memory.validate()
         assert set(self.slots) == {*self._indexes.taken(), *(~number for number in self._places.taken())}
         for host in self.hosts.values():

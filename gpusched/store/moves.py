@@ -49,7 +49,9 @@ class Moves:
                 self._started[key, attempt] = (new.slot.index, new.pid, new.started_at)
             case Stopping(pid=int(pid)) if not isinstance(old, Running) and getattr(old, "pid", None) is None:
                 self._started[key, attempt] = (new.slot.index, pid, at)
-            case _ if isinstance(old, Active) and not isinstance(new, Active):
+            case Stopping():
+                pass
+            case _ if isinstance(old, Active):
                 _, pid, started_at = self._started.pop((key, old.attempt), (0, None, None))
                 self._ended[key, old.attempt] = (old.slot.index, pid, started_at, *ending_columns(record))
 

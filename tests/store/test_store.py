@@ -15,6 +15,7 @@ from gpusched.core.events import (
     BatchReleased,
     BatchReopened,
     DeviceChanged,
+    Record,
     WindowMoved,
 )
 from gpusched.core.model import DataNote, DataNotes, HoldReason, WindowKey
@@ -123,6 +124,21 @@ def test_models_that_predict_a_constant_are_counted(store: Store) -> None:
     assert counted("b") == 1
     store.record([accepted("again", 3, state=Finished(attempts=0, outcome=Reused(result=constant)))])
     assert counted("again") == 3
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3, 5, 100])
+def test_windows_are_counted_by_status_however_their_moves_fall_into_turns(store: Store, turn: int) -> None:
+    ended = Finished(attempts=1, outcome=Succeeded(result=RESULT))
+    records: list[Record] = [accepted("a", 3), accepted("b", 4)]
+    records += [*run(key(0, "a")), *run(key(0), ending=FAILURE), *run(key(0), attempt=2), *run(key(1))]
+    records += [moved(key(1), ended, Queued(attempt=2)), *run(key(1), attempt=2, ending=FAILURE)]
+    records += [*run(key(2))[:1], *run(key(3))[:2], moved(key(1, "a"), Queued(), Held())]
+    for first in range(0, len(records), turn):
+        store.record(records[first : first + turn])
+        rows = store.database.query("SELECT batch_id, status, count(*) FROM windows GROUP BY 1, 2")
+        for row in store.batches():
+            assert row.counts == {status: count for batch_id, status, count in rows if batch_id == row.id}
+    assert row.counts == {"queued": 1, "starting": 1, "running": 1, "succeeded": 1}
 
 
 def test_batches_come_in_the_order_of_acceptance(store: Store) -> None:
