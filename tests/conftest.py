@@ -1,4 +1,4 @@
-"""For all tests: random examples have no time limit of their own, and more tests run at once than there are cores."""
+"""For all tests: no limit on the time of random examples, one language and umask, and more workers than cores."""
 
 import gc
 import os
@@ -9,6 +9,10 @@ from hypothesis import HealthCheck, settings
 # a machine under load would not keep a limit
 settings.register_profile("gpusched", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gpusched")
+
+# Whoever runs the tests has others: frames have the characters of the locale, files the modes that the umask leaves.
+os.environ["LC_ALL"] = "C.UTF-8"
+os.umask(0o022)
 
 # Modules and 4,000 tests make a heap of objects that stay: a sixth of a collection was a search for garbage.
 gc.disable()
