@@ -2,7 +2,8 @@
 
 - `nodes`: windows that do nothing, and windows that sleep for half a second, here and on one, two and three nodes with
   as many slots together. The nodes are processes of this machine, without Ray; with `--ray` a cluster of this machine
-  alone, which must have Ray, comes last. What counts are ratios to the first row.
+  alone, which must have Ray, comes last. What counts are ratios to the first row. A window's share is measured after a
+  first batch, by which nodes have started and have their inputs; what that costs but once stands beside it.
 - `supervisor`: 100 nodes of 64 slots, on which windows end at once, through the real scheduler, supervisor and store.
 - `store`: a batch of 1,000,000 windows, accepted and read back.
 """
@@ -36,12 +37,15 @@ from gpusched.engines.engine import Found
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray.engine import RayEngine
 from gpusched.store.store import Store
+from gpusched.supervisor.followers import News
 from gpusched.supervisor.runtime import Runtime
 from tests.engines.clusters import loopback
 
 NODES, NODE_SLOTS = 100, 64
 SLOTS = 6
 SYMBOLS = 8
+#: windows of the first batch
+FIRST = 48
 NOTHING = Discovery(devices=(), notes=())
 
 
@@ -52,7 +56,27 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     windows_per_second: float
     #: processor milliseconds of everything together for each window; of this process alone in `supervisor` and `store`
     cpu_ms: float
+    #: of `cpu_ms`, all but the windows' own processes
+    beside_ms: float | None = None
+    #: processor seconds that are spent once, however many windows there are
+    start_s: float | None = None
     note: str = ""
+
+    @property
+    def remarks(self) -> str:
+        said = [self.note] if self.note else []
+        if self.beside_ms is not None and self.start_s is not None:
+            said += [f"{self.beside_ms:.1f} ms beside the windows' own processes", f"{self.start_s:.1f} s once"]
+        return ", ".join(said)
+
+
+class Latest:
+    """Follows for whoever waits for the batch that is at work."""
+
+    seen = Seen()
+
+    def follow(self, news: News) -> None:
+        self.seen.follow(news)
 
 
 # -- windows on nodes --------------------------------------------------------------------------------------------------
@@ -80,7 +104,6 @@ def _engine(config: Config, directory: Path, where: str) -> tuple[Config, LocalE
 
 
 async def _on(directory: Path, what: str, where: str, seconds: float, windows: int) -> Row:
-    seen = Seen()
     for number in range(SYMBOLS):
         (directory / "data" / f"S{number}").mkdir(parents=True)
         (directory / "data" / f"S{number}" / "bars.csv").write_bytes(bytes(60_000))
@@ -96,32 +119,48 @@ async def _on(directory: Path, what: str, where: str, seconds: float, windows: i
         limits=Limits(backoff_s=0.0),
         device="cpu",
     )
-    batch = Batch(id="b", digest="", output_dir=str(directory / "output"), submitted_at=0.0, spec=spec)
-    plans = tuple(
+    follower = Latest()
+    with Store.open(directory / "state" / "state.db") as store:
+        at_first = _processor_s()
+        async with opened as engine:
+            runtime = Runtime(PoolRules(config), store, engine, follower)
+            await engine.preload(spec)
+            async with runtime.working():
+                spent = {}
+                for name, number in (("first", FIRST), ("b", windows)):
+                    cpu, began = _processor_s(), time.perf_counter()
+                    output = str(directory / name)
+                    batch = Batch(id=name, digest="", output_dir=output, submitted_at=0.0, spec=spec)
+                    seen = follower.seen = Seen()
+                    await runtime.supervisor.submit(batch, _plans(number))
+                    await seen.finished.wait()
+                    assert seen.succeeded == number, f"{seen.succeeded} of {number} windows succeeded"
+                    spent[name], took = _processor_s() - cpu, time.perf_counter() - began
+                started = _processor_s() - at_first - spent["b"]
+                runtime.supervisor.shut_down(drain=True)
+                await runtime.supervisor.stopped()
+        launches = [row.last_attempt for row in store.windows("b") if row.last_attempt is not None]
+        own = sum(launch.usage.cpu_seconds for launch in launches if launch.usage is not None)
+    each = spent["b"] / windows
+    return Row(
+        what=what, where=where, windows=windows, windows_per_second=windows / took, cpu_ms=1e3 * each,
+        beside_ms=1e3 * (spent["b"] - own) / windows, start_s=started - FIRST * each,
+    )  # fmt: skip
+
+
+def _processor_s() -> float:
+    """Processor seconds of this process and of all that it has started."""
+    return time.process_time() + processor_s()
+
+
+def _plans(windows: int) -> tuple[PlannedWindow, ...]:
+    return tuple(
         PlannedWindow(
             window=Window(f"S{number % SYMBOLS}", START - dt.timedelta(days=number // SYMBOLS), END),
             usable_rows=20 + number % 3000,
         )
         for number in range(windows)
     )
-    with Store.open(directory / "state" / "state.db") as store:
-        async with opened as engine:
-            runtime = Runtime(PoolRules(config), store, engine, seen)
-            await engine.preload(spec)
-            async with runtime.working():
-                cpu, began = time.process_time() + processor_s(), time.perf_counter()
-                await runtime.supervisor.submit(batch, plans)
-                await seen.finished.wait()
-                took, cpu = time.perf_counter() - began, time.process_time() + processor_s() - cpu
-                runtime.supervisor.shut_down(drain=True)
-                await runtime.supervisor.stopped()
-        launches = [row.last_attempt for row in store.windows("b") if row.last_attempt is not None]
-        own = sum(launch.usage.cpu_seconds for launch in launches if launch.usage is not None)
-    assert seen.succeeded == windows, f"{seen.succeeded} of {windows} windows succeeded"
-    return Row(
-        what=what, where=where, windows=windows, windows_per_second=windows / took, cpu_ms=1e3 * cpu / windows,
-        note=f"{1e3 * (cpu - own) / windows:.1f} ms beside the windows' own processes",
-    )  # fmt: skip
 
 
 # -- simulated nodes, and the store ------------------------------------------------------------------------------------
@@ -216,7 +255,7 @@ def main() -> None:
         for row in PARTS[name](options):
             shown = (
                 f"| {row.what} | {row.where} | {row.windows:,} | {row.windows_per_second:,.1f} | {row.cpu_ms:.3g} ms"
-                f" | {row.note} |"
+                f" | {row.remarks} |"
             )
             print(json.dumps(msgspec.to_builtins(row)) if options.json else shown, flush=True)
     if not options.json:

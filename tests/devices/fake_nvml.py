@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -9,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -87,6 +89,7 @@ class FakeNvml:
         self._path = directory / "nvml-state"
         self._state: dict[str, str] = {}
         self._events = 0
+        self._at_once = False
         self.write(count=0)
 
     @property
@@ -108,42 +111,44 @@ class FakeNvml:
 
     def gpus(self, count: int, **values: object) -> Self:
         """`count` GPUs of 48 GiB that report every value; `values` replace or (None) remove some."""
-        self.write(count=count, driver="580.95.05")
-        for index in range(count):
-            self.set(
-                index,
-                uuid=uuid(index),
-                name="NVIDIA RTX 6000 Ada Generation",
-                bus=index + 1,
-                memory_total=48 * GIB,
-                memory_free=47 * GIB,
-                utilisation=0,
-                temperature=40,
-                power=25_500,
-                power_limit=300_000,
-                fan=30,
-                compute_mode=0,
-                persistence=1,
-                processes="",
-                ecc=0,
-                events=XID | DOUBLE_BIT_ECC,
-            )
-            self.set(index, **values)
+        with self.at_once():
+            self.write(count=count, driver="580.95.05")
+            for index in range(count):
+                self.set(
+                    index,
+                    uuid=uuid(index),
+                    name="NVIDIA RTX 6000 Ada Generation",
+                    bus=index + 1,
+                    memory_total=48 * GIB,
+                    memory_free=47 * GIB,
+                    utilisation=0,
+                    temperature=40,
+                    power=25_500,
+                    power_limit=300_000,
+                    fan=30,
+                    compute_mode=0,
+                    persistence=1,
+                    processes="",
+                    ecc=0,
+                    events=XID | DOUBLE_BIT_ECC,
+                )
+                self.set(index, **values)
         return self
 
     def mig(self, gpu: int, *instances: int) -> Self:
         """Put a GPU in MIG mode, with instances of 12 GiB at these indexes; a GPU instance ID is index + 1."""
-        self.set(gpu, mig=1, mig_max=7)
-        for index in instances:
-            self.set(
-                f"{gpu}/{index}",
-                uuid=mig_uuid(gpu, index),
-                name="NVIDIA A100 MIG 2g.12gb",
-                memory_total=12 * GIB,
-                memory_free=11 * GIB,
-                processes="",
-                instance=index + 1,
-            )
+        with self.at_once():
+            self.set(gpu, mig=1, mig_max=7)
+            for index in instances:
+                self.set(
+                    f"{gpu}/{index}",
+                    uuid=mig_uuid(gpu, index),
+                    name="NVIDIA A100 MIG 2g.12gb",
+                    memory_total=12 * GIB,
+                    memory_free=11 * GIB,
+                    processes="",
+                    instance=index + 1,
+                )
         return self
 
     def set(self, device: int | str, **values: object) -> Self:
@@ -170,13 +175,26 @@ class FakeNvml:
         self.write(**{f"event {self._events}": f"{gpu} {kind} {data} {instance}"})
         return self
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Whoever looks meanwhile sees nothing of the changes that are made within, and then all of them."""
+        outermost, self._at_once = not self._at_once, True
+        try:
+            yield
+        finally:
+            if outermost:
+                self._at_once = False
+                self.write()
+
     def write(self, **values: object) -> None:
-        """Set lines of the state file, atomically; None removes one."""
+        """Set lines of the state file, atomically unless several calls are to be `at_once`; None removes one."""
         for key, value in values.items():
             if value is None:
                 self._state.pop(key, None)
             else:
                 self._state[key] = str(value)
+        if self._at_once:
+            return
         new = self._path.with_suffix(".new")
         new.write_text("".join(f"{key} {value}\n" for key, value in self._state.items()))
         new.replace(self._path)

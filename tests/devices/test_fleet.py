@@ -318,7 +318,8 @@ async def test_one_model_that_hangs_keeps_no_other_waiting(tmp_path: Path, fake:
     async with working(tmp_path, fake) as machine:
         machine.answer(**{f"cuda on {uuid(0)}": "hang"})
         await machine.until(lambda: len(machine.trials()) == 1)
-        fake.gpus(2).set(1, name="Tesla T4")
+        with fake.at_once():
+            fake.gpus(2).set(1, name="Tesla T4")
         await machine.until_health(g0="trying", g1="open")
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from gpusched.config import Engine
 from tests.end_to_end.support import Command, check_sound, hashes, index
-from tests.end_to_end.test_nodes import on
+from tests.end_to_end.test_nodes import daemon, on, until_finished
 from tests.engines.namespaces import Namespaces, Node, namespaces, needs_namespaces
 
 pytestmark = needs_namespaces
@@ -146,6 +146,44 @@ def test_a_supervisor_that_is_killed_goes_on_when_it_is_started_again(cluster: N
                 break
     supervisor("run", "symbols.txt", "-o", out, *options, "--set", "run.max_attempts=1")
     there = cluster.hidden / out
+    check_sound(there, TRAINED)
+    assert hashes(there) == hashes(cluster.hidden / "here")
+    assert Counter(line["status"] for line in index(there)) == {"success": TRAINED, "skipped": WINDOWS - TRAINED}
+
+
+def test_a_daemon_that_is_killed_goes_on(cluster: Namespaces, supervisor: Command) -> None:
+    """Its nodes are listed, drained and opened while a batch runs; after a SIGKILL nothing is lost, or done twice."""
+    cluster.revive()
+    service, client = Command(cluster.hidden), Command(cluster.hidden)
+    service.prefix, service.environment = supervisor.prefix, dict(supervisor.environment)
+    client.environment |= {"GPUSCHED_SOCKET": str(cluster.hidden / "s")}
+    service.environment |= {"GPUSCHED_SOCKET": str(cluster.hidden / "s")}
+    names = [node.name for node in cluster.nodes]
+    options = on(Engine(address=f"{cluster.head.address}:6379", scratch=str(cluster.scratch)))
+    options += ["--set", f"daemon.state_dir={cluster.hidden}/state", "--set", "run.max_attempts=1"]
+
+    def nodes() -> dict[str, str]:
+        return {node["node"]: node["health"] for node in client.json("nodes")["nodes"]}
+
+    with daemon(service, *options) as process:
+        assert nodes() == dict.fromkeys(names, "open")
+        client("submit", "symbols.txt", "--name", "b", "-o", "served", "--set", "run.max_attempts=1")
+        until_finished(cluster.hidden / "s", 20)
+        client("drain", names[2])
+        assert nodes() == dict.fromkeys(names, "open") | {names[2]: "draining"}
+        assert f"cpu@{names[2]}" in client("top", "--once")
+        client("resume", names[2])
+        assert client.json("status", "b")["windows"]["failed"] == 0
+        until_finished(cluster.hidden / "s", 20)
+        process.kill()
+    with daemon(service, *options):
+        client("wait", "b")
+        assert nodes() == dict.fromkeys(names, "open")
+        assert client.json("status", "b")["windows"] | {"reused": 0} == {
+            "total": WINDOWS, "succeeded": TRAINED, "reused": 0, "skipped": WINDOWS - TRAINED,
+            "failed": 0, "cancelled": 0,
+        }  # fmt: skip
+    there = cluster.hidden / "served"
     check_sound(there, TRAINED)
     assert hashes(there) == hashes(cluster.hidden / "here")
     assert Counter(line["status"] for line in index(there)) == {"success": TRAINED, "skipped": WINDOWS - TRAINED}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,11 +46,13 @@ async def test_an_abuser_is_killed(tmp_path: Path) -> None:
 
 async def test_many_reports_become_few_messages(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        end = await b.run("many_rounds")
+        began = time.monotonic()
+        await b.run("many_rounds")
+        seconds = time.monotonic() - began
 
     assert isinstance(b.last, WindowResult)
     progress = [message for message in b.messages if isinstance(message, Progress)]
-    assert len(progress) <= 1 + 5 * end.cpu_seconds
+    assert len(progress) <= 1 + 5 * seconds
     assert [message.round for message in progress] == sorted(message.round for message in progress)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 
 from gpusched.engines.ray.frames import Launch
 
@@ -13,54 +13,50 @@ class Gate:
 
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
-        self._waiting: dict[str, deque[Launch]] = {}
-        #: by order: whether it may start
-        self._let_in: dict[int, asyncio.Future[bool]] = {}
+        #: by device: the orders, and what lets each in
+        self._waiting: dict[str, deque[tuple[Launch, Callable[[], None]]]] = {}
         self._closed = False
 
-    def arrive(self, order: Launch) -> None:
-        """Take note of an order the moment it comes: those that are not ahead run from now on."""
-        self._let_in[order.id] = asyncio.get_running_loop().create_future()
+    def arrive(self, order: Launch, enter: Callable[[], None]) -> None:
+        """Take note of an order the moment it comes; `enter` is called when its window may start, perhaps at once.
+
+        A window that has entered must `leave`.
+        """
         if order.at_once and not self._closed:
-            self._waiting.setdefault(order.device.id, deque()).append(order)
+            self._waiting.setdefault(order.device.id, deque()).append((order, enter))
             self._look(order.device.id)
         else:
             self._running[order.device.id] += 1
-            self._let_in[order.id].set_result(True)
-
-    async def entered(self, order: Launch) -> bool:
-        """Wait until a window may start; False: it was withdrawn. One that starts must `leave`."""
-        try:
-            return await self._let_in[order.id]
-        finally:
-            del self._let_in[order.id]
+            enter()
 
     def leave(self, order: Launch) -> None:
         """A window's process has ended, or will not start."""
         self._running[order.device.id] -= 1
         self._look(order.device.id)
 
-    def withdraw(self, number: int) -> None:
-        """Keep a window out that waits still."""
+    def withdraw(self, number: int) -> bool:
+        """Keep a window out that waits still; return whether it does."""
         for waiting in self._waiting.values():
-            for order in waiting:
-                if order.id == number:
-                    waiting.remove(order)
-                    self._let_in[number].set_result(False)
-                    return
+            for each in waiting:
+                if each[0].id == number:
+                    waiting.remove(each)
+                    return True
+        return False
 
     def is_stocked(self, order: Launch) -> bool:
         """Whether so many windows wait on the device of this one that its end need not be told at once."""
         return len(self._waiting.get(order.device.id, ())) >= max(1, self._running[order.device.id])
 
-    def close(self) -> None:
-        """Keep all out that wait."""
+    def close(self) -> list[int]:
+        """Keep all out that wait; return the numbers of their orders."""
         self._closed = True
-        for order in [order for waiting in self._waiting.values() for order in waiting]:
-            self.withdraw(order.id)
+        numbers = [order.id for waiting in self._waiting.values() for order, _ in waiting]
+        self._waiting.clear()
+        return numbers
 
     def _look(self, device_id: str) -> None:
         waiting = self._waiting.get(device_id, ())
-        while waiting and self._running[device_id] < waiting[0].at_once:
+        while waiting and self._running[device_id] < waiting[0][0].at_once:
             self._running[device_id] += 1
-            self._let_in[waiting.popleft().id].set_result(True)
+            _, enter = waiting.popleft()
+            enter()

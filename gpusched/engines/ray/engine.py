@@ -124,7 +124,8 @@ class RayEngine:
                 if (node := self._nodes.get(host)) is not None:
                     heard(node, self._notice)
                     for data in carried:
-                        self._take(node, frames.report_decoder.decode(data))
+                        for report in frames.reports_decoder.decode(data):
+                            self._take(node, report)
             case frames.Connected(hosts=hosts):
                 self._awaited = set(hosts)
                 self.condition.clear("node", "")

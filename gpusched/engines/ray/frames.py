@@ -1,12 +1,14 @@
 """The frames of the Ray engine: orders to a node, its reports, and the envelopes in which a bridge carries both.
 
 Everything is msgpack behind a length of four bytes. Orders that are answered have a number, which the answer repeats.
+A node's frame has all the reports that have gathered, in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -368,11 +370,11 @@ Tidings = Carry | Release | NodeUp | NodeDown | NodeWaits | NodeLeft | Connected
 
 _encoder = msgspec.msgpack.Encoder()
 order_decoder = msgspec.msgpack.Decoder(Order)
-report_decoder = msgspec.msgpack.Decoder(Report)
+reports_decoder = msgspec.msgpack.Decoder(tuple[Report, ...])
 tidings_decoder = msgspec.msgpack.Decoder(Tidings)
 
 
-def packed(frame: Order | Report | Tidings) -> bytes:
+def packed(frame: Order | Sequence[Report] | Tidings) -> bytes:
     return _encoder.encode(frame)
 
 

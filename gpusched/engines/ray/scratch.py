@@ -10,6 +10,7 @@ A result that a lost connection kept from arriving is found there by its fingerp
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -116,7 +117,7 @@ class Scratch:
 
     def outputs(self, output_dir: str) -> Path:
         """The place for results that belong to an output directory of the supervisor's machine."""
-        return self._results / hashlib.sha256(output_dir.encode()).hexdigest()[:32]
+        return _place(self._results, output_dir)
 
     def here(self, batch: Batch, digest: str) -> Batch:
         """A batch with the paths that its windows have on this node."""
@@ -159,6 +160,11 @@ class Scratch:
                 for label in labels:
                     with contextlib.suppress(FileNotFoundError):
                         directories.remove(label, parent)
+
+
+@functools.lru_cache(maxsize=64)  # every window asks for that of its batch
+def _place(results: Path, output_dir: str) -> Path:
+    return results / hashlib.sha256(output_dir.encode()).hexdigest()[:32]
 
 
 def scratch_for(begin: Begin) -> Scratch | str | None:

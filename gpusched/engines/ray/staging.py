@@ -39,7 +39,7 @@ STAGE_BYTES = 4 << 20
 #: sets of inputs whose files are known without a new look
 MOST_KNOWN = 256
 #: seconds for which committed results gather before their nodes are told
-TELL_S = 0.25
+TELL_S = 1.0
 
 
 #: reads a file of a result on a node, from an offset on
