@@ -1,7 +1,7 @@
 """For all tests.
 
-Random examples have no time limit of their own, language and umask are the same for whoever runs them, files lie in memory
-where there is room, and more tests run at once than there are cores.
+Random examples have no time limit of their own, language and umask are the same for whoever runs them, files lie in
+memory where there is room, and more tests run at once than there are cores.
 """
 
 import gc
