@@ -1,7 +1,7 @@
 """For all tests.
 
-Random examples have no time limit of their own, files lie in memory where there is room, and more tests run at once
-than there are cores.
+Random examples have no time limit of their own, language and umask are the same for whoever runs them, files lie in
+memory where there is room, and more tests run at once than there are cores.
 """
 
 import gc
@@ -16,6 +16,10 @@ from hypothesis import HealthCheck, settings
 # a machine under load would not keep a limit
 settings.register_profile("gpusched", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gpusched")
+
+# Whoever runs the tests has others: frames have the characters of the locale, files the modes that the umask leaves.
+os.environ["LC_ALL"] = "C.UTF-8"
+os.umask(0o022)
 
 # Modules and 4,000 tests make a heap of objects that stay: a sixth of a collection was a search for garbage.
 gc.disable()

@@ -384,11 +384,11 @@ def test_remembered_batches_cost_others_nothing() -> None:
             scheduler.handle(BatchSubmitted(batch=batch(f"old{number}"), windows=windows), now)
         took = []
         for number in range(50):
-            began, where = time.perf_counter(), key("A", f"new{number}")
+            began, where = time.thread_time(), key("A", f"new{number}")
             scheduler.handle(BatchSubmitted(batch=batch(f"new{number}"), windows=(planned("A"),)), now)
             scheduler.handle(AttemptStarted(key=where, attempt=1, pid=1), now)
             scheduler.handle(AttemptEnded(key=where, attempt=1, ending=failure("bad_data")), now)
-            took.append(time.perf_counter() - began)
+            took.append(time.thread_time() - began)
         assert len(scheduler.open_batches()) == 0
         return min(took)
 

@@ -83,13 +83,17 @@ def test_a_program_that_is_not_there_is_logged(daemon: Daemon) -> None:
 
 
 def test_a_hook_that_hangs_is_stopped_with_all_that_it_started(daemon: Daemon, fifo: Path) -> None:
-    """Its child holds the FIFO open: the end of file comes when that is gone."""
-    hangs = "import os, signal, sys; f = open(sys.argv[1], 'w'); os.fork(); signal.pause()"
-    with calling(daemon, sys.executable, "-c", hangs, str(fifo), timeout_s=0.5), daemon.connect() as link:
+    """Its child holds the FIFO open: the end of file comes when that is gone, or at once if it came no further."""
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    hangs = 'exec > "$0"; sleep 1000 & wait'
+    with calling(daemon, "sh", "-c", hangs, str(fifo), timeout_s=0.5), daemon.connect() as link:
         link.submit(daemon.spec("S0"), source="s", name="one")
-        assert fifo.read_text() == ""
+        finished(daemon, "one")
         assert daemon.stop() == 0
         assert "hook stopped after 0.5 s" in daemon.log.read_text()
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def test_run_calls_it_too(tmp_path: Path) -> None:

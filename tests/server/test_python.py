@@ -61,7 +61,7 @@ def test_a_batch_after_another_one_is_waited_for(daemon: Daemon) -> None:
 
 
 def test_a_batch_that_is_not_to_start_yet(daemon: Daemon) -> None:
-    moment = dt.datetime.now().astimezone() + dt.timedelta(hours=1)
+    moment = dt.datetime.fromtimestamp(time.time() + 3600).astimezone()  # with that hour's offset from UTC
     waits = submit(daemon, ["A"], name="later", not_before=moment).status().waits
     assert waits == f"until {moment:%Y-%m-%d %H:%M:%S%z}"
     assert submit(daemon, ["A"], not_before=moment - dt.timedelta(days=1)).wait(timeout=PATIENCE_S).state == "finished"

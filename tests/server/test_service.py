@@ -21,13 +21,16 @@ from gpusched.errors import BAD_INPUT, DaemonError
 from gpusched.protocol import DeviceReported, Submit
 from gpusched.service.notify import Notifier
 from tests.server.support import REPOSITORY, Daemon, finished, launcher_of, running, until
+from tests.waiting import PATIENCE_S
 
 
 def test_it_is_ready_soon_and_small(service: Daemon) -> None:
     service.start()
-    # The budget of 0.5 s, in the daemon's own CPU time: wall time is also that of other tests on the machine.
+    # In processor time, beside that of its imports alone: a machine may be slow, and busy with other tests.
     fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
-    assert (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") < 0.5
+    imports = "import time, gpusched.service.main; print(time.process_time())"
+    ended = subprocess.run([sys.executable, "-c", imports], cwd=REPOSITORY, capture_output=True, check=True)
+    assert (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") < 2 * float(ended.stdout)
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     (rss,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")]
     assert rss < 60 * 1024
@@ -210,7 +213,7 @@ def notices(service: Daemon, seconds: float) -> list[str]:
 
 def test_the_watchdog_is_fed_by_turns_and_a_hung_turn_starves_it(service: Daemon) -> None:
     service.start(environment={"WATCHDOG_USEC": "100000", "GPUSCHED_TEST_HANGING_BATCH": "hangs"})
-    assert notices(service, 2.0).count("WATCHDOG=1") >= 49  # idle, it goes on and on
+    assert notices(service, PATIENCE_S).count("WATCHDOG=1") >= 49  # idle, it goes on and on
     with service.connect() as connection:
         connection._ask(Submit(spec=service.spec("A"), source="s", name="hangs"))
         service.wait_for_notice("hanging")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,14 @@ async def test_trains_every_window_once_and_indexes_it(tmp_path: Path) -> None:
 async def test_remembers_how_long_windows_took(tmp_path: Path) -> None:
     database = tmp_path / "state" / "state.db"
     assert peek_learned(database) == []
+    began = time.monotonic()
     async with supervised(tmp_path) as bench:
         await bench.supervisor.submit(make_batch(tmp_path, "two_files"), plan(7))
         await bench.finished()
         (learned,) = peek_learned(database)
     assert (learned.workload, learned.device_type, learned.count) == ("tests.worker.workloads:two_files", "cpu", 7)
     assert learned.rows_mean == 100
-    assert 0 < learned.seconds_mean <= learned.seconds_max < 10
+    assert 0 < learned.seconds_mean <= learned.seconds_max < time.monotonic() - began
     async with supervised(tmp_path) as bench:
         await bench.supervisor.submit(make_batch(tmp_path, "two_files", batch_id="c"), plan(1))
         await bench.finished("c")

@@ -54,9 +54,12 @@ async def test_it_does_not_leave_while_a_window_runs(tmp_path: Path, fifo: MakeF
 
 
 async def test_preload(tmp_path: Path) -> None:
+    imports = tmp_path / "imports"
+    (tmp_path / "once.py").write_text(f"open({str(imports)!r}, 'a').write('imported\\n')\ndef f(*task): ...\n")
     async with bench(tmp_path) as b:
-        assert await b.launcher.preload("tests.worker.workloads:nothing") > 0
-        assert await b.launcher.preload("tests.worker.workloads:nothing") < 0.01
+        assert await b.launcher.preload(f"{tmp_path}:once:f") > 0
+        await b.launcher.preload(f"{tmp_path}:once:f")
+    assert imports.read_text() == "imported\n"
 
 
 @pytest.mark.parametrize(
