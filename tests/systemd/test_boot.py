@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +40,9 @@ def manual(number: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with booted(tmp_path_factory.mktemp("machine")) as running:
+def machine() -> Iterator[Machine]:
+    # on the disk: a container has a /dev of its own, and `tmp_path` may be below that (`tests/conftest.py`)
+    with tempfile.TemporaryDirectory() as directory, booted(Path(directory)) as running:
         drop_in = running.path("/etc/systemd/system/gpusched.service.d")
         drop_in.mkdir()
         (drop_in / "test.conf").write_text(DROP_IN)
