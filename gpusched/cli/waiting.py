@@ -20,7 +20,7 @@ from gpusched.core.states import Finished, Succeeded
 from gpusched.core.statuses import totals
 from gpusched.core.worth import imports_note
 from gpusched.errors import INTERRUPTED
-from gpusched.protocol import BatchDetail, WindowLine
+from gpusched.protocol import BatchDetail, Snapshot, WindowLine
 
 
 class Wait:
@@ -46,8 +46,8 @@ class Wait:
             if self._as_json:
                 follow(subscription, batch_id)
             else:
-                with self._screen as screen:
-                    follow(subscription, batch_id, lambda snapshot: screen.load(snapshot, batch_id), self._see)
+                with self._screen:
+                    follow(subscription, batch_id, self._load, self._see)
         except KeyboardInterrupt:
             self._screen.note(
                 f"Detached: {batch_id} goes on. `gpusched status {batch_id}` shows how it stands,"
@@ -69,8 +69,17 @@ class Wait:
             raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
         return exit_code(sums, self._spec.limits.max_failure_rate, held=batch.state == "held")
 
+    def _load(self, snapshot: Snapshot) -> None:
+        self._screen.load(snapshot, self._batch_id)
+        for moved in snapshot.ended:  # windows that had ended before anybody looked on
+            if moved.key.batch_id == self._batch_id:
+                self._look_for_imports(moved)
+
     def _see(self, update: Update) -> None:
         self._screen.update(update)
+        self._look_for_imports(update)
+
+    def _look_for_imports(self, update: Update) -> None:
         match update:
             case WindowMoved(key=key, new=Finished(outcome=Succeeded(result=result))) if not self._told:
                 if note := imports_note(self._spec, key.label, result.phases, result.seconds):

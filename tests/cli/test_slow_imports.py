@@ -9,7 +9,7 @@ import pytest
 from gpusched.client.connection import Connection, Subscription
 from tests.cli.clients import ASKED, Client
 from tests.end_to_end.terminal import Terminal
-from tests.server.support import Daemon
+from tests.server.support import Daemon, finished
 from tests.supervisor.test_imports_told import HEAVY, SLOW
 
 NOTE = "s to import modules: move those imports to the top of slow, where they are made once"
@@ -24,7 +24,8 @@ take_one(Path({fifo!r}))
 """
 
 
-def test_the_submitter_hears_of_slow_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["looks on", "comes when the batch has ended"])
+def test_the_submitter_hears_of_slow_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
     with Daemon(tmp_path / "service") as daemon, daemon.fifo() as release:
         (tmp_path / "client").mkdir()
         client = Client(daemon, tmp_path / "client")
@@ -36,15 +37,16 @@ def test_the_submitter_hears_of_slow_imports(tmp_path: Path, monkeypatch: pytest
         subscribe = Connection.subscribe
 
         def subscribe_and_release(self: Connection, batch_id: str | None = None) -> Subscription:
-            subscription = subscribe(self, batch_id)
+            monkeypatch.undo()
+            subscription = None if late else subscribe(self, batch_id)
             release()
             release()
-            return subscription
+            if subscription is None:
+                finished(daemon, "slow")
+            return subscription or subscribe(self, batch_id)
 
-        # Windows that end before the submitter looks on are not among its news.
         monkeypatch.setattr(Connection, "subscribe", subscribe_and_release)
-        said = client(*asked, "--wait")
-        assert said.count(NOTE) == 1
+        assert client(*asked, "--wait").count(NOTE) == 1
         for command in ("results", "status"):
             with Terminal(client, command, "slow") as terminal:
                 assert "to import modules" in terminal.rest()
