@@ -43,6 +43,8 @@ OPENCL_SLOTS = (1, 4, 16)
 CLOSE = 0.2
 #: another user of a card: its name, the MiB that it leaves free, and the slots of a batch beside it
 BALLAST = (("full before", 40, 4), ("full while", 40, 4), ("tight while", 450, 4), ("crowd while", 900, 16))
+#: another user of a card in EXCLUSIVE_PROCESS mode, who takes the card, and none of its memory
+HOLDER = (("busy before", 1 << 30, 1),)
 
 
 def machine(proof: Proof, result: dict[str, Any]) -> None:
@@ -216,11 +218,17 @@ def baseline(proof: Proof, result: dict[str, Any]) -> None:
 
 
 def room(proof: Proof, result: dict[str, Any]) -> None:
-    """Check that windows are trained in the end when another process takes the card's memory, before or meanwhile."""
+    """Check that windows are trained in the end when another process takes the card's memory, before or meanwhile.
+
+    In EXCLUSIVE_PROCESS mode, another process takes the card itself.
+    """
     if proof.main_type != "cuda":
         proof.holds(None, "memory is taken by CUDA, which does not train here")
         return
-    for name, leave_mib, slots in BALLAST:
+    exclusive = "exclusive" in proof.bench.devices[0].modes
+    if not exclusive:
+        proof.holds(None, "busy: the card's compute mode lets everybody in; `nvidia-smi -c EXCLUSIVE_PROCESS` does not")
+    for name, leave_mib, slots in HOLDER if exclusive else BALLAST:
         hold_s = min(12.0, proof.bench.seconds(60) / 3)
         output = f"room-{name.replace(' ', '-')}"
         before = name.endswith("before")
@@ -238,8 +246,9 @@ def room(proof: Proof, result: dict[str, Any]) -> None:
             said = (said + other.stdout.read()).strip()
         result[name] = {"ballast": said, **run.object()}
         bad = {kind for kind in run.failures if not kind.startswith(("device_memory", "device_lost", "interrupted"))}
-        # a card that is full from the start is not used, and the driver's reason is given
-        good = "memory" in run.error if before and not run.windows else bool(run.windows) and not bad
+        # a card that is full or busy from the start is not used, and the driver's reason is given
+        reason = "busy" if exclusive else "memory"
+        good = reason in run.error if before and not run.windows else bool(run.windows) and not bad
         proof.holds(
             good if said.startswith("ready") else None,
             f"{name} ({said}): {run.windows} windows trained{', not all' if run.error else ''},"

@@ -21,10 +21,14 @@ from tests.devices.fake_nvml import FakeNvml
 REPOSITORY = Path(__file__).parents[2]
 
 
-def proof(directory: Path, *arguments: str, gpus: int = 2, **environment: str) -> subprocess.CompletedProcess[str]:
+def proof(
+    directory: Path, *arguments: str, gpus: int = 2, exclusive: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Without `CUDA_VISIBLE_DEVICES`, on GPUs of the fake, each of 1000 MiB of which a CUDA context takes 100."""
     nvml = FakeNvml(directory).gpus(gpus)
     cuda = FakeCuda(directory).memory(1000, 100, nvml)
+    if exclusive:
+        cuda.exclusive(nvml)
     libraries = ":".join(fake.environment["LD_LIBRARY_PATH"] for fake in (nvml, cuda))
     fakes = nvml.environment | cuda.environment | {"LD_LIBRARY_PATH": libraries, "TMPDIR": str(directory)}
     inherited = {name: text for name, text in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
@@ -98,6 +102,17 @@ def test_contexts_and_a_card_that_others_fill(tmp_path: Path) -> None:
     if in_initial_pid_namespace():
         assert alone["median"]["context_mb"] == 101.0  # with the first allocation
     assert "| 1 at once | 0 | " in ended.stdout
+
+
+@pytest.mark.thorough
+def test_a_card_that_another_process_holds(tmp_path: Path) -> None:
+    asked = ("room", "--device", "cuda", *WRITES, "--deadline", "280", "--json", str(tmp_path / "proof.json"))
+    ended = proof(tmp_path, *asked, gpus=1, exclusive=True)
+    said = verdicts(ended.stdout)
+    assert (said["FAILS"], ended.returncode) == ([], 0)
+    assert any(what.startswith("busy before (ready: ") for what in said["ok"])
+    (held,) = json.loads((tmp_path / "proof.json").read_text())["parts"]["room"]["result"].values()
+    assert "CUDA-capable device(s) is/are busy or unavailable" in held["error"]
 
 
 def test_a_part_that_fails_or_is_interrupted_leaves_the_others_and_the_file(tmp_path: Path) -> None:

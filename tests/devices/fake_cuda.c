@@ -9,6 +9,7 @@
  *         cuInit 2 GPU-… M 3             the first three times; the file M has a byte for each
  *         calls F                        append the name of each function called, and the mask, to the file F
  *         memory F 1000 300              each card has 1000 MiB, of which a context takes 300; F: fake_memory.h
+ *         exclusive                      with memory: a card is in EXCLUSIVE_PROCESS mode
  */
 #include "fake_memory.h"
 #include <fcntl.h>
@@ -18,7 +19,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, DEVICES = 16 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, UNAVAILABLE = 46, NO_DEVICE = 100, DEVICES = 16 };
 
 typedef struct { unsigned char bytes[16]; } uuid;
 
@@ -76,19 +77,22 @@ static int take(long long wanted, size_t *is_free, size_t *of) {
     char line[4096], ledger[1024], kept[1 << 16] = "", device[128];
     FILE *file = path ? fopen(path, "re") : NULL;
     long long total = 1LL << 46, context = 0, used = 0, bytes;
-    int known = 0, pid, error = OK, fd = -1;
-    while (file && fgets(line, sizeof line, file))
+    int known = 0, exclusive = 0, held = 0, pid, error = OK, fd = -1;
+    while (file && fgets(line, sizeof line, file)) {
         known |= sscanf(line, "memory %1023s %lld %lld", ledger, &total, &context) == 3;
+        exclusive |= !strncmp(line, "exclusive", 9);
+    }
     if (file) fclose(file);
     if (known) total <<= 20, fd = open(ledger, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (wanted < 0) wanted = context << 20;
     if (fd >= 0 && !flock(fd, LOCK_EX) && (file = fdopen(fd, "r+"))) {
         char *end = kept;
         while (next_held(file, device, &pid, &bytes) && end - kept < (long)sizeof kept - 256) {
-            if (mask && !strcmp(mask, device)) used += bytes;
+            if (mask && !strcmp(mask, device)) used += bytes, held |= pid != getpid();
             end += sprintf(end, "%s %d %lld\n", device, pid, bytes);
         }
-        if (wanted > total - used) error = OUT_OF_MEMORY;
+        if (exclusive && held) error = UNAVAILABLE;
+        else if (wanted > total - used) error = OUT_OF_MEMORY;
         else if (wanted && mask) end += sprintf(end, "%s %d %lld\n", mask, getpid(), wanted), used += wanted;
         if (ftruncate(fd, 0) || pwrite(fd, kept, end - kept, 0) < 0) error = INVALID;
         fclose(file);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from tests.devices.fake_nvml import FakeNvml, compiled
+from tests.devices.fake_nvml import EXCLUSIVE_PROCESS, FakeNvml, compiled
 
 SOURCE = Path(__file__).with_name("fake_cuda.c")
 
@@ -52,6 +52,14 @@ class FakeCuda:
         self._write()
         for gpu in range(nvml.count):
             nvml.set(gpu, memory_total=total_mib << 20, memory_free=total_mib << 20, held=held)
+        return self
+
+    def exclusive(self, nvml: FakeNvml) -> Self:
+        """Put each card in EXCLUSIVE_PROCESS mode; after `memory`, whose account tells who holds it."""
+        self._memory += "\nexclusive"
+        self._write()
+        for gpu in range(nvml.count):
+            nvml.set(gpu, compute_mode=EXCLUSIVE_PROCESS)
         return self
 
     def calls(self) -> list[str]:
