@@ -20,8 +20,9 @@ from tests.systemd.machine import CLONE, COMMAND, REPOSITORY, Machine, booted, w
 REASON = why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 
-#: the test's own windows wait for a byte each; the watchdog and the restart are quick
+#: the test's own windows wait for a byte each, two at a time; the watchdog and the restart are quick
 DROP_IN = """[Service]
+Environment=GPUSCHED_DEVICES_CPU_SLOTS=2
 WatchdogSec=3
 TimeoutAbortSec=2
 RestartSec=0.1
