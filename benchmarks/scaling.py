@@ -3,7 +3,7 @@
 - `nodes`: windows that do nothing, and windows that sleep for half a second, here and on one, two and three nodes with
   as many slots together. The nodes are processes of this machine, without Ray; with `--ray` a cluster of this machine
   alone, which must have Ray, comes last. What counts are ratios to the first row. A window's share is measured after a
-  first batch, by which nodes have started and have their inputs; what that costs but once stands beside it.
+  first batch, by which nodes have started and have their inputs; the cost that comes but once stands beside it.
 - `supervisor`: 100 nodes of 64 slots, on which windows end at once, through the real scheduler, supervisor and store.
 - `store`: a batch of 1,000,000 windows, accepted and read back.
 """
@@ -50,7 +50,7 @@ NOTHING = Discovery(devices=(), notes=())
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    what: str
+    kind: str
     where: str
     windows: int
     windows_per_second: float
@@ -85,10 +85,10 @@ class Latest:
 def of_nodes(options: argparse.Namespace) -> Iterator[Row]:
     """The same windows with the same number of slots in each place."""
     places = ["local", "1 node", "2 nodes", "3 nodes"] + (["Ray"] if options.ray else [])
-    for what, seconds, windows in (("nothing", 0.0, options.windows or 600), ("half a second", 0.5, 240)):
+    for kind, seconds, windows in (("nothing", 0.0, options.windows or 600), ("half a second", 0.5, 240)):
         for where in places:
             with tempfile.TemporaryDirectory(prefix="gpusched-", ignore_cleanup_errors=True) as name:
-                yield anyio.run(_on, Path(name), what, where, seconds, min(windows, options.windows or windows))
+                yield anyio.run(_on, Path(name), kind, where, seconds, min(windows, options.windows or windows))
 
 
 def _engine(config: Config, directory: Path, where: str) -> tuple[Config, LocalEngine | RayEngine]:
@@ -103,7 +103,7 @@ def _engine(config: Config, directory: Path, where: str) -> tuple[Config, LocalE
     return config, RayEngine(config, directory / "engine")
 
 
-async def _on(directory: Path, what: str, where: str, seconds: float, windows: int) -> Row:
+async def _on(directory: Path, kind: str, where: str, seconds: float, windows: int) -> Row:
     for number in range(SYMBOLS):
         (directory / "data" / f"S{number}").mkdir(parents=True)
         (directory / "data" / f"S{number}" / "bars.csv").write_bytes(bytes(60_000))
@@ -143,7 +143,7 @@ async def _on(directory: Path, what: str, where: str, seconds: float, windows: i
         own = sum(launch.usage.cpu_seconds for launch in launches if launch.usage is not None)
     each = spent["b"] / windows
     return Row(
-        what=what, where=where, windows=windows, windows_per_second=windows / took, cpu_ms=1e3 * each,
+        kind=kind, where=where, windows=windows, windows_per_second=windows / took, cpu_ms=1e3 * each,
         beside_ms=1e3 * (spent["b"] - own) / windows, start_s=started - FIRST * each,
     )  # fmt: skip
 
@@ -189,7 +189,7 @@ async def _simulated(directory: Path, windows: int) -> Row:
             runtime.supervisor.shut_down(drain=False)
             await runtime.supervisor.stopped()
     return Row(
-        what="windows that end at once", where=f"{NODES} simulated nodes, {slots:,} slots", windows=windows,
+        kind="windows that end at once", where=f"{NODES} simulated nodes, {slots:,} slots", windows=windows,
         windows_per_second=windows / took, cpu_ms=1e3 * cpu / windows,
         note=f"{_bytes_in(directory / 'state') / windows:,.0f} bytes of store a window",
     )  # fmt: skip
@@ -220,7 +220,7 @@ async def _stored(directory: Path, windows: int) -> list[Row]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size = _bytes_in(path.parent) / 2**20
     accepted = Row(
-        what="accepted", where="the store", windows=windows, windows_per_second=windows / took,
+        kind="accepted", where="the store", windows=windows, windows_per_second=windows / took,
         cpu_ms=1e3 * cpu / windows, note=f"{size:.0f} MiB on disk, at most {peak:.0f} MiB of memory",
     )  # fmt: skip
     with Store.open(path) as store:
@@ -228,7 +228,7 @@ async def _stored(directory: Path, windows: int) -> list[Row]:
         assert sum(len(recovered.windows) for recovered in store.unfinished()) == windows
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
     read = Row(
-        what="read back", where="the store", windows=windows, windows_per_second=windows / took,
+        kind="read back", where="the store", windows=windows, windows_per_second=windows / took,
         cpu_ms=1e3 * cpu / windows,
     )  # fmt: skip
     return [accepted, read]
@@ -254,7 +254,7 @@ def main() -> None:
     for name in options.only or PARTS:
         for row in PARTS[name](options):
             shown = (
-                f"| {row.what} | {row.where} | {row.windows:,} | {row.windows_per_second:,.1f} | {row.cpu_ms:.3g} ms"
+                f"| {row.kind} | {row.where} | {row.windows:,} | {row.windows_per_second:,.1f} | {row.cpu_ms:.3g} ms"
                 f" | {row.remarks} |"
             )
             print(json.dumps(msgspec.to_builtins(row)) if options.json else shown, flush=True)

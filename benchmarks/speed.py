@@ -34,7 +34,7 @@ RUN = f"gpusched run, {DEFAULT_SLOTS} slots"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    what: str
+    quantity: str
     measured: float
     #: the least value that `measured` may have, or the greatest
     least: float | None = None
@@ -68,32 +68,32 @@ def _batch(quick: bool, *arguments: str) -> dict[str, dict[str, float]]:
 
 def of_batch(quick: bool) -> Iterator[Row]:
     of_run = _batch(quick)[RUN]
-    yield Row(what="252 windows of daily bars, cold", measured=of_run["seconds"], most=2.6, unit="s")
-    yield Row(what="the same: of an in-process loop's limit", measured=of_run["of_limit"], least=0.6)
-    yield Row(what="of the bare fork, start excluded", measured=of_run["of_fork_inside"], least=0.95)
-    yield Row(what="of the bare fork, start included", measured=of_run["of_fork"], least=0.88)
+    yield Row(quantity="252 windows of daily bars, cold", measured=of_run["seconds"], most=2.6, unit="s")
+    yield Row(quantity="the same: of an in-process loop's limit", measured=of_run["of_limit"], least=0.6)
+    yield Row(quantity="of the bare fork, start excluded", measured=of_run["of_fork_inside"], least=0.95)
+    yield Row(quantity="of the bare fork, start included", measured=of_run["of_fork"], least=0.88)
 
 
 def of_bars(quick: bool) -> Iterator[Row]:
     of_run = _batch(quick, "--bars", "75")[RUN]
-    yield Row(what="252 windows of 5-minute bars, of the bare fork", measured=of_run["of_fork"], least=0.97)
+    yield Row(quantity="252 windows of 5-minute bars, of the bare fork", measured=of_run["of_fork"], least=0.97)
 
 
 def of_slow_disk(quick: bool) -> Iterator[Row]:
     of_run = _batch(quick, "--flush-ms", "2")[RUN]
-    yield Row(what="252 windows, 2 ms more for each flush", measured=of_run["seconds"], most=3.4, unit="s")
+    yield Row(quantity="252 windows, 2 ms more for each flush", measured=of_run["seconds"], most=3.4, unit="s")
 
 
 def of_split(quick: bool) -> Iterator[Row]:
     window = _run("split", "--windows", "20" if quick else "200")["whole window"]
     most = 17.0 if sys.version_info < (3, 12) else 14.5
-    yield Row(what="a bare forked window, CPU", measured=window["cpu_ms"], most=most, unit="ms")
-    yield Row(what="page faults of a window", measured=window["faults"], most=1300)
+    yield Row(quantity="a bare forked window, CPU", measured=window["cpu_ms"], most=most, unit="ms")
+    yield Row(quantity="page faults of a window", measured=window["faults"], most=1300)
 
 
 def of_start(quick: bool) -> Iterator[Row]:
     seconds = statistics.median(_start_s() for _ in range(1 if quick else 7))
-    yield Row(what="from exec to the batch submitted, `run`", measured=seconds, most=0.28, unit="s")
+    yield Row(quantity="from exec to the batch submitted, `run`", measured=seconds, most=0.28, unit="s")
 
 
 def _start_s() -> float:
@@ -110,23 +110,25 @@ def _start_s() -> float:
 
 def of_ceiling(quick: bool) -> Iterator[Row]:
     for each in _run("ceiling", "--windows", "500" if quick else str(ceiling.WINDOWS)):
-        what = f"a launcher that answers at once, {each['slots']} slots"
+        launcher = f"a launcher that answers at once, {each['slots']} slots"
         least = ceiling.LEAST[each["slots"]]
-        yield Row(what=f"windows/s by the supervisor's CPU, {what}", measured=1 / each["cpu_s"], least=least)
+        yield Row(quantity=f"windows/s by the supervisor's CPU, {launcher}", measured=1 / each["cpu_s"], least=least)
 
 
 def of_throughput(quick: bool) -> Iterator[Row]:
     measured = _run("throughput", "--windows", "300" if quick else "3000")
     cpu_ms = 1e3 * measured["supervisor_s"]
-    yield Row(what="supervisor, CPU a window, 2 slots", measured=cpu_ms, most=1.0, unit="ms")
-    yield Row(what="launcher, CPU a window", measured=1e3 * measured["launcher_s"], most=1.2, unit="ms")
-    yield Row(what="windows that do nothing, durable", measured=measured["windows_per_second"], least=300, unit="/s")
+    yield Row(quantity="supervisor, CPU a window, 2 slots", measured=cpu_ms, most=1.0, unit="ms")
+    yield Row(quantity="launcher, CPU a window", measured=1e3 * measured["launcher_s"], most=1.2, unit="ms")
+    yield Row(
+        quantity="windows that do nothing, durable", measured=measured["windows_per_second"], least=300, unit="/s"
+    )
 
 
 def of_warm(quick: bool) -> Iterator[Row]:
     measured = _run("warm", "--repeat", "2" if quick else str(warm.REPEAT))
-    what = "first window's start after `submit --wait`, daemon.warm"
-    yield Row(what=what, measured=1e3 * measured["warm_s"], most=1e3 * warm.MOST_S, unit="ms")
+    quantity = "first window's start after `submit --wait`, daemon.warm"
+    yield Row(quantity=quantity, measured=1e3 * measured["warm_s"], most=1e3 * warm.MOST_S, unit="ms")
 
 
 PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
@@ -145,7 +147,7 @@ def line(row: Row) -> str:
     """A row of the table, in Markdown."""
     bound = f"≥ {row.least:,g}" if row.least is not None else f"≤ {row.most:,g}"
     measured, budget = (f"{figure} {row.unit}".rstrip() for figure in (_figure(row.measured), bound))
-    return f"| {row.what} | {measured} | {budget} | {'met' if row.holds else '**not met**'} |"
+    return f"| {row.quantity} | {measured} | {budget} | {'met' if row.holds else '**not met**'} |"
 
 
 def _figure(value: float) -> str:

@@ -41,7 +41,7 @@ Life = dict[str, Cost]
 
 
 class _Marks:
-    """A window's `Report`: notes what was used up at the beginning of each phase."""
+    """A window's `Report`: notes time and processor time at the beginning of each phase."""
 
     def __init__(self) -> None:
         self.used = [("prepare", *_used())]

@@ -1,4 +1,4 @@
-"""`metadata.json`: what a window was asked, what was done, and the digests of its files."""
+"""`metadata.json`: a window's task, its training, and the digests of its files."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def metadata_in(directory: int) -> Metadata | None:
 
 
 def metadata_of(text: bytes) -> Metadata | None:
-    """What a metadata.json says; None if it is none."""
+    """The content of a metadata.json; None if it is none."""
     try:
         entries = msgspec.json.decode(text, type=dict[str, Any])
         details = {name: entries.pop(name) for name in tuple(entries) if name not in OWN_ENTRIES}

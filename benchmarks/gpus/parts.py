@@ -139,7 +139,7 @@ def rates(proof: Proof, result: dict[str, Any], device_type: DeviceType, interva
 
 
 def opencl(proof: Proof, result: dict[str, Any]) -> None:
-    """Measure OpenCL, where it is not what has been measured all along."""
+    """Measure OpenCL, unless it is the type that all other parts measured."""
     if "gpu" not in proof.device_types or proof.main_type == "gpu":
         proof.holds(None, "OpenCL: measured above, or it does not train here")
         return

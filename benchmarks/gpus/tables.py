@@ -20,7 +20,7 @@ def write(proof: Proof, path: Path) -> None:
 
 
 def table(proof: Proof) -> str:
-    """Every batch, what contexts cost, and the users' own design; without what there was no time for."""
+    """Every batch, the cost of contexts, and the users' own design, as far as the time sufficed."""
     devices = proof.bench.devices
     name = f"{devices[0].name}, {len(devices)} of them" if devices else "no GPU"
     parts = (_batches(proof), _contexts(proof), _baseline(proof), _choices(proof))

@@ -111,7 +111,7 @@ def submit(
     `after` have succeeded, or are finished if `only_if` says so, and not before the instant `not_before`: local time if
     it has no zone.
 
-    Raises GpuschedError: ConfigError for a setting, InputError for symbols or what the daemon refuses (among that
+    Raises GpuschedError: ConfigError for a setting, InputError for symbols and refusals of the daemon (among them
     ReplacementRefused), UsageError, and DaemonError if none answers.
     """
     given = {"windows.start": start, "windows.end": end} | dict(settings or {})

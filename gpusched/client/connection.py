@@ -179,7 +179,7 @@ class Connection:
         One that is at work goes on with those limits, workers and priority that `terms` names; None: all.
         `origins` tells where the workload's settings were given. It is planned and started when all batches in `after`
         have succeeded (or are finished, as `only_if` says), and not before the instant `not_before`, seconds since the
-        epoch; until then its state is "waiting". `existing` says what becomes of results that are there already.
+        epoch; until then its state is "waiting". `existing` decides about results that are there already.
 
         `on_survey` is told how many symbols of how many have been looked at, `on_trial` which GPUs are being tried if
         the batch has to wait for that.

@@ -24,7 +24,7 @@ Arrived = tuple[PlannedWindow, State]
 
 
 class _Arriving:
-    """A batch that is not accepted yet, and what its record will say."""
+    """A batch that is not accepted yet, and its record to be."""
 
     def __init__(self, batch: Batch) -> None:
         self.queue = BatchQueue(batch)

@@ -143,7 +143,7 @@ def digest(spec: BatchSpec, output_dir: str | None) -> str:
 
 
 def settings_digest(spec: BatchSpec) -> str:
-    """The hex digest of what a batch trains with: its data root, workload, settings, points and device.
+    """The hex digest of a batch's terms of training: its data root, workload, settings, points and device.
 
     Symbols and dates do not count. Batches with the same digest make the same model of a window that they share.
     """

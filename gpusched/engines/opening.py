@@ -25,7 +25,7 @@ def engine_of(
 ) -> LocalEngine | RayEngine:
     """An engine to be entered; `found` are the GPUs of this machine. `mark` and `standing`: see `LocalEngine`."""
     if config.engine.kind == "ray":
-        from gpusched.engines.ray.engine import RayEngine  # a twelfth of what a run imports, and few need it
+        from gpusched.engines.ray.engine import RayEngine  # a twelfth of a run's imports, and few need it
 
         return RayEngine(config, state_dir, mark=mark, standing=standing)
     return LocalEngine(config, state_dir, found, mark=mark, standing=standing)

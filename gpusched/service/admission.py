@@ -304,7 +304,7 @@ class Admission:
         return place.owner is not None and place.owner == self._store.owner_of_output(str(place.path))
 
     def _with_places(self, request: Submit, batch_id: str, place: Place, peer: Peer | None) -> Existing:
-        """What is asked for, with directories whose results may be copied for the client. Raises InputError."""
+        """The request's wishes, with directories whose results may be copied for the client. Raises InputError."""
         owner_of = self._store.owner_of_output
         places = (self._territory.results(peer, Path(path), owner_of) for path in request.existing.reuse_from)
         by_default = request.name is None and request.output_dir is None

@@ -61,7 +61,7 @@ async def _serve(config: Config) -> None:
     notifier = Notifier.from_environment()
     _raise_descriptor_limit()
     if (mode := _output_mode(config)) is not None:
-        os.umask(0o777 & ~mode)  # the launcher and its windows inherit it; what is private has modes of its own
+        os.umask(0o777 & ~mode)  # the launcher and its windows inherit it; private files have modes of their own
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
         runtime = await stack.enter_async_context(opened(config, config.daemon.state_dir, look_here(config), Journal()))

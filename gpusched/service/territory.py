@@ -149,7 +149,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         `owner_of` an output directory is the client whose batch was the last to write to it. Raises InputError.
         """
         real, role, owner = _real(path), "directory of results", foreign(peer)
-        # The daemon may read more than the client may: it copies only what it wrote for that client.
+        # The daemon may read more than the client may: it copies only results that it wrote for that client.
         if owner is not None and owner != owner_of(str(real)):
             raise ResultsNotYours(path=path, user=user_name(peer))
         if _real(self.output_root) not in real.parents:
@@ -182,7 +182,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
             raise OutputUnwritable(path=place.path, cause=error.strerror or error, user=user_name()) from error
 
     def _share(self, directory: int) -> None:
-        """Give a new output directory its group and mode; what is made in it later gets its group from it."""
+        """Give a new output directory its group and mode; files made in it later get their group from it."""
         if self.output_mode is None:
             return
         if self.output_group is not None:

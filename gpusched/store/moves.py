@@ -27,7 +27,7 @@ class Moves:
         #: the last move of each window, and the number of its line
         self._last: dict[WindowKey, tuple[WindowMoved, int]] = {}
         self._lines: list[tuple[WindowKey, _Row]] = []
-        # By attempt: what becomes of its row. An attempt is placed, started and ended in this order.
+        # By attempt: the values of its row. An attempt is placed, started and ended in this order.
         self._placed: dict[tuple[WindowKey, int], _Row] = {}
         self._started: dict[tuple[WindowKey, int], _Row] = {}
         self._ended: dict[tuple[WindowKey, int], _Row] = {}
@@ -56,7 +56,7 @@ class Moves:
                 self._ended[key, old.attempt] = (old.slot.index, pid, started_at, *ending_columns(record))
 
     def write(self) -> None:
-        """Write what has been collected. Raises `LookupError` for a window that no accepted batch has."""
+        """Write all that has been collected. Raises `LookupError` for a window that no accepted batch has."""
         if not self._last:
             return
         many = self._database.execute_many
@@ -82,7 +82,7 @@ class Moves:
 
 
 def _window_row(record: WindowMoved, line: int) -> _Row:
-    """What `statements.MOVE` sets and looks for; `line` is the number of the move's line."""
+    """The parameters of `statements.MOVE`; `line` is the number of the move's line."""
     new, key = record.new, record.key
     finishing = line if isinstance(new, Finished) else None
     state = to_json(bounded(new)), is_constant(new)

@@ -19,7 +19,7 @@ MOST_REUSED = 10_000
 
 
 class Remembering:
-    """Adds the results of all batches to the index. What cannot be written is not remembered."""
+    """Adds the results of all batches to the index. Results that cannot be written there are not remembered."""
 
     def __init__(self, store: Store, cache_dir: Path) -> None:
         self._store = store

@@ -122,7 +122,7 @@ class Earlier:
         if path.parent not in self._trainings:
             self._trainings[path.parent] = _trainings(path.parent)
         training = self._trainings[path.parent].get(path.name)
-        if training is None:  # no line in the index: what the result itself says
+        if training is None:  # no line in the index: the result's own record
             began = metadata.trained_at.timestamp() - metadata.seconds
             training = _training(began, metadata.seconds)
         return msgspec.structs.replace(metadata.result(path), training=training)

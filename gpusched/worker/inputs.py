@@ -18,7 +18,7 @@ from gpusched.workload import BadParameters, Task
 
 
 def input_files(job: InputsJob) -> InputFiles:
-    """The files for the windows of a symbol. Raises BadParameters, OSError, and what the workload raises."""
+    """The files for the windows of a symbol. Raises BadParameters, OSError, and the workload's own errors."""
     load_function(job.workload)
     find: Callable[[Task], Iterable[str | os.PathLike[str]]] | None = getattr(load_module(job.workload), "inputs", None)
     root = job.task.data_root

@@ -190,7 +190,7 @@ class Launcher:
         return True
 
     def expect(self, workload: str) -> None:
-        """Import what surveys of `workload` need. A failure comes again with the first request, and is told then."""
+        """Import the modules for surveys of `workload`. A failure comes again with the first request."""
         with contextlib.suppress(Exception):
             _import_parts(workload, "survey")
             gc.freeze()

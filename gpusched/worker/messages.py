@@ -100,7 +100,7 @@ class InputsJob(msgspec.Struct, frozen=True, kw_only=True, tag="inputs"):
 
 
 Job = WindowJob | SurveyJob | SettingsJob | TrialJob | InputsJob
-#: what an engine inspects in a process, without a device
+#: an engine's inspection in a process, without a device
 Inspection = SurveyJob | SettingsJob | InputsJob
 #: a survey needs less of the workload than a window does
 Needs = Literal["survey", "window"]

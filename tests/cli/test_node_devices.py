@@ -1,4 +1,4 @@
-"""The devices of nodes in `devices` and `nodes`: where a GPU is, and what waits there."""
+"""The devices of nodes in `devices` and `nodes`: where a GPU is, and the windows that wait there."""
 
 from __future__ import annotations
 

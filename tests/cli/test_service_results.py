@@ -1,4 +1,4 @@
-"""What became of a batch, asked of a daemon: windows, logs, results, reports."""
+"""The end of a batch, asked of a daemon: windows, logs, results, reports."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ plans = st.lists(
 
 
 class Machine(World, RuleBasedStateMachine):
-    """Anything that may happen to a world, as rules, and what holds after each."""
+    """Anything that may happen to a world, as rules, and the invariants after each."""
 
     # -- events --------------------------------------------------------------------------------------------------------
 

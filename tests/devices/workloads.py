@@ -129,5 +129,5 @@ def paced(task: Task, directory: Path, report: Report) -> Result:
     """Takes as many seconds as the environment variable PACE says for its device type, and tells where it ran."""
     with (Path(task.data_root) / "paced").open("a") as file:
         file.write(f"{task.device_type} {directory.parent}\n")
-    time.sleep(json.loads(os.environ["PACE"])[task.device_type])  # the time is what `auto` measures
+    time.sleep(json.loads(os.environ["PACE"])[task.device_type])  # `auto` measures the time
     return _seen(task)

@@ -71,7 +71,7 @@ def node_loses_its_power(node: Node) -> None:
 
 def link_is_cut_for_5_s(node: Node) -> None:
     node.cut()
-    time.sleep(5)  # the length of the cut is what is tested: shorter than it takes to count as lost
+    time.sleep(5)  # the length of the cut is tested: shorter than it takes to count as lost
     node.mend()
 
 

@@ -85,7 +85,7 @@ def test_the_service_sees_its_devices_and_takes_a_mended_one_back(machine: Machi
         assert {window["device"] for window in details(machine.directory / "again")} == {uuid(1)}
 
 
-#: what `devices` says of it in a pipe; the processes of others are known outside of containers only
+#: its line of `devices` in a pipe; the processes of others are known outside of containers only
 AT_WORK = {
     "device": uuid(1),
     "name": "NVIDIA RTX 6000 Ada Generation",

@@ -74,7 +74,7 @@ def test_results_of_other_parameters_are_replaced_when_somebody_says_so(gpusched
 
 @pytest.mark.thorough
 def test_results_of_other_directories_are_copied(gpusched: Command) -> None:
-    """With the record of their training; what is damaged is trained again."""
+    """With the record of their training; damaged results are trained again."""
     gpusched("run", "--symbols", "AAPL,IBM", "-o", "one", *AAPL_2006)
     trained = {line["window_label"]: line for line in index(gpusched.directory / "one")}
     damaged = sorted(trained)[0]

@@ -176,7 +176,7 @@ class Namespaces:
         self.nodes = [Node(self, number) for number in range(nodes + 1)]
 
     def revive(self) -> None:
-        """Start what is dead, as a service manager with Restart=always does."""
+        """Start dead processes again, as a service manager with Restart=always does."""
         for node in self.nodes:
             # Ray ends on a node that it took for dead, though not at once
             if node.is_cut or node.process is None or node.process.poll() is not None:

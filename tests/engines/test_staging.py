@@ -1,4 +1,4 @@
-"""What travels to nodes without shared files, and back."""
+"""Files on their way to nodes that share none, and back."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_the_log_of_a_window_that_failed_outlives_its_node(bench: Bench, t
 
 
 class Listening:
-    """In the place of a node: it keeps what is sent to it."""
+    """In the place of a node: it keeps the files sent to it."""
 
     def __init__(self) -> None:
         self.sent: list[frames.Order] = []

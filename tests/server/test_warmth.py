@@ -19,7 +19,7 @@ from tests.waiting import PATIENCE_S
 
 
 class Engine(InstantEngine):
-    """Notes what is to be imported, and cannot import it the first time."""
+    """Notes the modules to import, and cannot import them the first time."""
 
     def __init__(self) -> None:
         super().__init__()

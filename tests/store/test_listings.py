@@ -1,4 +1,4 @@
-"""Listings and counts: what the store answers."""
+"""Listings and counts of the store."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ async def survey(
     output: Path | None = None,
     **more: Any,
 ) -> list[PipeMessage]:
-    """What a survey sends. `output`: another directory than that of `b`, whose results may be reused."""
+    """The messages of a survey. `output`: another directory than that of `b`, whose results may be reused."""
     job = SurveyJob(
         workload=workload,
         data_root=str(b.directory),

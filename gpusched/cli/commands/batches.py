@@ -120,7 +120,7 @@ class NotADirectory(InputError):
 
 
 def existing_asked(options: argparse.Namespace, config: Config) -> Existing:
-    """What is asked for with `--reuse-from` and `--replace`. Raises BadPath, NotADirectory."""
+    """The wishes of `--reuse-from` and `--replace`. Raises BadPath, NotADirectory."""
     directories = tuple(map(given_path, getattr(options, "reuse_from", None) or ()))
     for directory in directories:
         if not directory.is_dir():

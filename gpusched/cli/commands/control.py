@@ -52,7 +52,7 @@ class UnfinishedRun(UsageError):
 
 class LimitOfOneWindow(UsageError):
     problem = "{key} is a limit of a whole run, not of one of its windows"
-    remedy = "`gpusched retry {directory} --set {key}=…` trains what has no result there"
+    remedy = "`gpusched retry {directory} --set {key}=…` trains the windows without a result there"
 
 
 class NoSettingHere(UsageError):

@@ -17,7 +17,7 @@ _WORDS = re.compile(r"\S+(?: \S+)*")
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of so many cells; the last one of a row takes what is left."""
+    """A column of so many cells; the last one of a row takes the rest."""
 
     heading: str
     width: int

@@ -70,7 +70,7 @@ class Frame(Drawn, frozen=True, kw_only=True):
     #: the row that keys act upon; None: there are no keys
     cursor: Cursor | None = None
     lens: Lens = ALL
-    #: keeps what is drawn from one frame to the next
+    #: keeps drawn lines from one frame to the next
     graphs: Graphs = msgspec.field(default_factory=Graphs)
     #: an answer, instead of the keys
     message: str = ""

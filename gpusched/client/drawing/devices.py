@@ -229,7 +229,7 @@ def _name(device: DeviceView) -> str:
 
 
 def power(device: DeviceView) -> str:
-    """`240/300W`, or what there is of it."""
+    """`240/300W`, or the one of the two that is reported."""
     reading = device.status.reading
     if reading is None or reading.power_w is None:
         return ""

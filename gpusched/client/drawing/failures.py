@@ -21,7 +21,7 @@ MOST_GROUPS, MOST_LABELS = 8, 3
 #: characters of a message; its log has the whole of a longer one
 MESSAGE_CHARS = 2000
 
-#: cells before what is said of a group, below its reason
+#: cells before the lines of a group, below its reason
 _INDENT = 6
 
 

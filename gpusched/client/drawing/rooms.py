@@ -1,4 +1,4 @@
-"""The room that each panel of `top` gets: the same screen always comes out the same, and what matters grows first."""
+"""The room that each panel of `top` gets: the same for the same screen, and the panels that matter grow first."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from gpusched.protocol import Delta, Snapshot
 from gpusched.streams import when_gone
 
 FRAMES_PER_S = 8
-#: seconds between frames of what the daemon tells; the answer to a key comes with the next frame
+#: seconds between frames of the daemon's news; the answer to a key comes with the next frame
 NEWS_S = 1 / 2
 #: seconds between frames when nothing happens: elapsed times go on
 IDLE_S = 1.0

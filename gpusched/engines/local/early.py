@@ -69,7 +69,7 @@ def start(log: int, environment: Mapping[str, str], mark: str, *more: str) -> St
 
 
 def start_early(workload: str) -> None:
-    """Start a launcher process that imports what surveys of `workload` need. A failure says nothing yet."""
+    """Start a launcher process that imports the modules for surveys of `workload`. A failure says nothing yet."""
     try:
         log = os.memfd_create("gpusched-launcher", os.MFD_CLOEXEC)
         if log <= 2:  # a standard stream is closed, and nothing may take its number

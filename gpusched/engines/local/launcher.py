@@ -256,7 +256,7 @@ class Launcher:
             os.close(log)
 
     def _adopt(self, link: Link, claimed: Early, mark: str) -> None:
-        """Tell a launcher process that was started early what others get at their start."""
+        """Send a launcher process that was started early the orders that others get at their start."""
         new = {name: value for name, value in self._environment.items() if os.environ.get(name) != value}
         link.send(Claim(mark=mark, environment=new), (self._open_log(),))
         self._early_logs[link] = claimed.log
@@ -277,7 +277,7 @@ class Launcher:
             del self._links[key]
 
     def _keep(self, early_log: int) -> None:
-        """Append to the log what a launcher process wrote before it was adopted: why it has died, if it has."""
+        """Append to the log the output of a launcher process from before it was adopted: why it has died, if it has."""
         with open(early_log, "rb") as written, contextlib.suppress(OSError):
             written.seek(0)
             log = self._open_log()

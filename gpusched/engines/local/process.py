@@ -136,7 +136,7 @@ class Process:
         late_s = 0.0 if due_at is None else now - due_at
         if self._ended_at is not None and launcher_stopped:
             return True
-        # Half of the grace is its launcher's, to kill what is left of it; in the other half that has to die.
+        # Half of the grace is its launcher's, to kill its remaining processes; in the other half those have to die.
         late = 2 * late_s >= KILL_GRACE_S
         if self._ended_at is None and not late:
             return False

@@ -13,7 +13,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
-        #: by device: the orders, and what lets each in
+        #: by device: the orders, and the callback that lets each in
         self._waiting: dict[str, deque[tuple[Launch, Callable[[], None]]]] = {}
         self._closed = False
 

@@ -165,7 +165,7 @@ async def serve(descriptor: int, address: str, logs: str) -> None:
     await Bridge(ray, writer, logs).run(reader)
     ray.shutdown()
     # At once: after this, a call of Ray in a task that is being cancelled would start a cluster of its own.
-    os._exit(0)  # the actors, and what they hold, end with the driver
+    os._exit(0)  # the actors and their reservations end with the driver
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ SILENT_S, LOST_S = 5.0, 20.0
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True, tag="begin"):
-    """The first order: what the node's local engine is made of.
+    """The first order: the parts of the node's local engine.
 
     The paths are on a file system that nodes share, unless there is a scratch directory: then that is all there is.
     """

@@ -1,4 +1,4 @@
-"""What the bytes of a result depend on besides data and settings: nodes must be alike in it."""
+"""Versions and processors: the bytes of a result depend on them, so nodes must be alike in both."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Member:
         self._lost = False
 
     def send(self, order: Order) -> None:
-        """Send an order, unless the node is lost: what has its name by then numbers its own orders."""
+        """Send an order, unless the node is lost: its successor of the same name numbers its own orders."""
         if not self._lost:
             is_ahead = isinstance(order, frames.Launch) and order.at_once > 0
             may_wait = is_ahead or isinstance(order, frames.Kept | frames.Beat)

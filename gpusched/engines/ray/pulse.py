@@ -1,4 +1,4 @@
-"""Signs of life: those that a supervisor gives its nodes, and what becomes of nodes that give none."""
+"""Signs of life: those that a supervisor gives its nodes, and the fate of nodes that give none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpusched.engines.engine import Heard, Noticed, Silent
 from gpusched.engines.ray import frames
 from gpusched.engines.ray.members import Member
 
-#: called with what is noticed of a node
+#: called with news of a node
 Notice = Callable[[Noticed], None]
 
 

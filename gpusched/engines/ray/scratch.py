@@ -74,7 +74,7 @@ class Scratch:
         return f"only {free >> 20} MiB are free in {self.path}" if free < LEAST_ROOM_BYTES else None
 
     def prune(self) -> None:
-        """Remove what dead windows left, and what nobody has used for a week."""
+        """Remove the leavings of dead windows, and files that nobody has used for a week."""
         before = time.time() - KEPT_S
         for output in tuple(self._results.iterdir()):
             with contextlib.suppress(OSError):

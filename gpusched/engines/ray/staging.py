@@ -1,4 +1,4 @@
-"""What travels between a supervisor and nodes that share no files with it: inputs to them, results and logs back."""
+"""Files between a supervisor and nodes that share none with it: inputs to them, results and logs back."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Staging:
     # -- results -------------------------------------------------------------------------------------------------------
 
     async def receive(self, node: Member, batch: Batch, label: str, sent: dict[str, bytes]) -> WindowResult | Error:
-        """Check the files of a result and commit them; what could not be committed is an error of the attempt."""
+        """Check the files of a result and commit them; a failure to commit is an error of the attempt."""
 
         async def fetch(name: str, offset: int) -> bytes:
             order = frames.Fetch(id=node.number(), output_dir=batch.output_dir, label=label, name=name, offset=offset)

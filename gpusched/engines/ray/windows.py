@@ -146,7 +146,7 @@ class NodeWindow:
         elif not (self._has_result and self._sent(windows.scratch, end, most=SHORT_BYTES)):
             windows.work(self._finish(end))
 
-    # -- what it leaves ------------------------------------------------------------------------------------------------
+    # -- its results and log -------------------------------------------------------------------------------------------
 
     def _end(self, end: End, **left: Any) -> None:
         may_wait = self._windows.gate.is_stocked(self._order)
