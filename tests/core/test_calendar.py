@@ -40,6 +40,11 @@ def test_a_union_has_the_days_of_both(one: set[dt.date], other: set[dt.date]) ->
     assert days(list(one)).union(days(list(other))) == days(list(one | other))
 
 
+def test_a_union_begins_with_the_earlier_of_both() -> None:
+    assert days([FRIDAY]).union(days([START])) == days([START, FRIDAY])
+    assert days([START]).union(days([FRIDAY])) == days([START, FRIDAY])
+
+
 def test_days_lie_within_a_range_or_do_not() -> None:
     found = days([START, START + dt.timedelta(days=9)])
     last = START + dt.timedelta(days=9)

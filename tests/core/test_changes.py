@@ -38,6 +38,13 @@ def states(made: Driver) -> list[type]:
     return [type(made.state(key(name))) for name in NAMES]
 
 
+def test_a_slice_that_nothing_waits_for_changes_nothing() -> None:
+    made = driver()
+    before = states(made)
+    made.send(SliceGranted())
+    assert (made.records, made.launched, states(made)) == ([], [], before)
+
+
 def moved(made: Driver) -> int:
     return sum(isinstance(record, WindowMoved) for record in made.records)
 

@@ -62,6 +62,13 @@ def test_a_batch_that_no_device_is_left_for_is_held_until_a_later_trial() -> Non
     assert made.launched == ["A"]
 
 
+def test_a_trial_that_began_does_not_begin_again() -> None:
+    made = trying(gpu(0)).send(TrialBegan(device=gpu(0)))
+    assert changes(made) == []
+    made.send(TrialEnded(device=gpu(0)))
+    assert changes(made) == [("GPU-0", "open", "")]
+
+
 def test_a_trial_finds_out_the_device_type() -> None:
     made = trying(gpu(0)).send(TrialEnded(device=OPENCL))
     assert made.scheduler.pool.devices["GPU-0"].device.lightgbm_type == "gpu"
