@@ -39,7 +39,19 @@ from gpusched.core.terms import with_terms
 from gpusched.protocol import AttemptLine, BatchStatus, StoryLine
 from gpusched.store.learned import peek_learned
 from gpusched.store.store import DeviceRow, Store, WindowRow
-from tests.store.samples import FAILURE, RESULT, SLOT, USAGE, accepted, batch, key, moved, plan, run
+from tests.store.samples import (
+    FAILURE,
+    RESULT,
+    SLOT,
+    USAGE,
+    accepted,
+    assert_counted,
+    batch,
+    key,
+    moved,
+    plan,
+    run,
+)
 
 
 def states(store: Store, batch_id: str = "b") -> list[State]:
@@ -124,6 +136,7 @@ def test_models_that_predict_a_constant_are_counted(store: Store) -> None:
     assert counted("b") == 1
     store.record([accepted("again", 3, state=Finished(attempts=0, outcome=Reused(result=constant)))])
     assert counted("again") == 3
+    assert_counted(store)
 
 
 @pytest.mark.parametrize("turn", [1, 2, 3, 5, 100])
@@ -135,9 +148,9 @@ def test_windows_are_counted_by_status_however_their_moves_fall_into_turns(store
     records += [*run(key(2))[:1], *run(key(3))[:2], moved(key(1, "a"), Queued(), Held())]
     for first in range(0, len(records), turn):
         store.record(records[first : first + turn])
-        rows = store.database.query("SELECT batch_id, status, count(*) FROM windows GROUP BY 1, 2")
-        for row in store.batches():
-            assert row.counts == {status: count for batch_id, status, count in rows if batch_id == row.id}
+        assert_counted(store)
+    row = store.batch("b")
+    assert row is not None
     assert row.counts == {"queued": 1, "starting": 1, "running": 1, "succeeded": 1}
 
 
