@@ -41,6 +41,7 @@ import time
 
 import msgspec
 
+from gpusched.shared import SharedFiles
 from gpusched.worker import linux
 from gpusched.worker.child import BLOCKED_SIGNALS, become_window
 from gpusched.worker.code import imported_files
@@ -88,6 +89,7 @@ class Launcher:
         self._preloaded: set[tuple[str, Needs]] = set()
         #: bytes of anonymous memory that windows share with this process
         self._shared_bytes = 0
+        self._shared_files = SharedFiles()
         #: pid of a living leader → id of its fork
         self._ids: dict[int, int] = {}
         #: process group → the window that is leaving
@@ -104,7 +106,7 @@ class Launcher:
         poll.register(signals, select.POLLIN)
         try:
             while not self._stopping:
-                for descriptor, _ in poll.poll():
+                for descriptor, _ in poll.poll(self._shared_files.drop_idle()):
                     if descriptor != signals:
                         self._receive()
                     elif signal.SIGTERM in linux.pending_signals(signals):
@@ -208,16 +210,18 @@ class Launcher:
             reason = f"the launcher has threads, which a fork would lose; importing the workload started: {names}"
             self._send(Refused(id=request.id, reason=reason))
             return
-        launcher = os.getpid()
+        launcher, shares = os.getpid(), job.shares if isinstance(job, WindowJob) else ""
+        memory_file = self._shared_files.descriptor(shares)
         try:
             pid = os.fork()
             if pid == 0:
-                become_window(request, pipe, log, launcher, self._allowed_cpus)
+                become_window(request, pipe, log, launcher, self._allowed_cpus, memory_file)
         except OSError as error:
             no_memory = error.errno == errno.ENOMEM
             self._send(Refused(id=request.id, reason=f"fork: {error.strerror}", out_of_memory=no_memory))
             return
         self._ids[pid] = request.id
+        self._shared_files.entered(shares, pid)
         self._send(Forked(id=request.id, pid=pid, shared_bytes=self._shared_bytes))
 
     def _send(self, reply: LauncherReply) -> None:
@@ -263,6 +267,7 @@ class Launcher:
             killed=self._leaving_now,
         )
         self._leaving[pid] = Leaving(gone, set())
+        self._shared_files.left(pid)
 
     def _kill_strays(self) -> set[int]:
         """Kill the strays that no window waits for yet, and return them."""
