@@ -13,7 +13,6 @@ from gpusched.core.model import HoldReason, Instant, WindowResult
 from gpusched.core.queue import NO_STREAK, BatchQueue, Entry
 from gpusched.core.shortage import ask_for_more
 from gpusched.core.states import (
-    Active,
     Cancelled,
     Ending,
     Failure,
@@ -27,6 +26,7 @@ from gpusched.core.states import (
     State,
     Stopping,
     Succeeded,
+    is_active,
 )
 
 #: failures that are the device's fault: no other window is sent there
@@ -63,7 +63,7 @@ class Attempts:
             return
         self._books.sit_down(entry)
         state, batch = entry.state, self._books.batches[entry.key.batch_id]
-        assert isinstance(state, Active)
+        assert is_active(state)
         usage = event.usage
         if usage.device_memory_bytes is None and (peak := self._books.pool.peak_bytes(state.slot)) is not None:
             usage = msgspec.structs.replace(usage, device_memory_bytes=peak)
@@ -76,13 +76,13 @@ class Attempts:
         if isinstance(ending, WindowResult):
             batch.streak = NO_STREAK
             new = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
-            if isinstance(state, Running):
+            if type(state) is Running:
                 self._books.pool.expect(device.id, now.monotonic - entry.began)
-        elif isinstance(state, Stopping) and state.reason == "cancelled":
+        elif type(state) is Stopping and state.reason == "cancelled":
             new = Finished(attempts=state.attempt, outcome=Cancelled())
             reason = "cancelled"
         else:
-            if isinstance(state, Stopping):
+            if type(state) is Stopping:
                 ending = stopped(state.reason, batch.batch.spec.limits.timeout_s, ending)
                 reason = ending.message
             if is_own(ending, alone=entry.host.alone):
@@ -90,22 +90,22 @@ class Attempts:
             elif event.launched:
                 entry.losses += 1
             new = self._after_failure(entry, batch, state.attempt, ending, now)
-            if isinstance(new, Queued):
+            if type(new) is Queued:
                 wanted = batch.batch.device
                 reason += ask_for_more(entry, ending.kind, allocation, usage, pool=self._books.pool, wanted=wanted)
             elif ending.place and entry.failures < batch.batch.spec.limits.max_attempts:
                 reason += "; it was raised twice at the same line, so there is no third attempt"
         if event.note and reason != "cancelled":
             reason += f"; {event.note}"
-            if isinstance(ending, Failure):
+            if type(ending) is Failure:
                 ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._books.move(entry, "ended", new, reason, now, ending, usage)
-        if entry.to_hold and isinstance(new, Queued):
+        if entry.to_hold and type(new) is Queued:
             self._books.move(entry, "held", Held(attempt=new.attempt), "held by request", now)
         entry.to_hold = False
         self._books.seat_next(device.id)
         self._devices.trust(device.id, entry.key, now)
-        if isinstance(ending, Failure) and ending.kind in DEVICE_AT_FAULT and device.kind != "host":
+        if type(ending) is Failure and ending.kind in DEVICE_AT_FAULT and device.kind != "host":
             self._devices.close(device.id, "quarantined", ending.message, now)
 
     def node_lost(self, event: NodeLost, now: Instant) -> None:
@@ -113,7 +113,7 @@ class Attempts:
         lost = Failure(kind="node_lost", message=f"node {event.host} was lost: {event.reason}")
         for entry in self._devices.node_lost(event, now):
             state = entry.state
-            assert isinstance(state, Active)
+            assert is_active(state)
             launched = not self._books.waits(entry)
             self.ended(AttemptEnded(key=entry.key, attempt=state.attempt, ending=lost, launched=launched), now)
         self._devices.hold_stranded(now)
@@ -121,12 +121,12 @@ class Attempts:
     def recover(self, entry: Entry, batch: BatchQueue, now: Instant) -> None:
         """Decide about a window whose process died with the last supervisor; it holds no slot of this pool."""
         state = entry.state
-        assert isinstance(state, Active)
+        assert is_active(state)
         ending: Ending
         if entry.planned.committed is not None:
             ending = entry.planned.committed
             new: State = Finished(attempts=state.attempt, outcome=Succeeded(result=ending))
-        elif isinstance(state, Stopping) and state.reason == "cancelled":
+        elif type(state) is Stopping and state.reason == "cancelled":
             ending = Failure(kind="interrupted", message="the supervisor ended while the window was being cancelled")
             new = Finished(attempts=state.attempt, outcome=Cancelled())
         else:

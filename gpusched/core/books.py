@@ -16,7 +16,18 @@ from gpusched.core.ledger import DeviceState
 from gpusched.core.model import HoldReason, Instant, Limits, Slot, WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.queue import NO_STREAK, BatchQueue, Entry
-from gpusched.core.states import Active, Ending, Finished, Queued, Running, Starting, State, Stopping, StopReason, Usage
+from gpusched.core.states import (
+    Ending,
+    Finished,
+    Queued,
+    Running,
+    Starting,
+    State,
+    Stopping,
+    StopReason,
+    Usage,
+    is_active,
+)
 from gpusched.core.statuses import ACTIVE, has_result, name_of
 from gpusched.core.timers import Timers
 
@@ -85,11 +96,11 @@ class Books:
         """End the process of an active window; its `AttemptEnded` comes when the group is gone."""
         self.sit_down(entry)
         state, limits = entry.state, self.batches[entry.key.batch_id].batch.spec.limits
-        assert isinstance(state, Active)
-        if isinstance(state, Stopping) and (state.reason == reason or reason == "interrupted"):
+        assert is_active(state)
+        if type(state) is Stopping and (state.reason == reason or reason == "interrupted"):
             return
-        pid = None if isinstance(state, Starting) else state.pid
-        first = not isinstance(state, Stopping)
+        pid = None if type(state) is Starting else state.pid
+        first = type(state) is not Stopping
         self.move(entry, "stopped", Stopping(attempt=state.attempt, slot=state.slot, pid=pid, reason=reason), why, now)
         if first:
             if pid is not None:
@@ -101,7 +112,7 @@ class Books:
     def withdraw(self, entries: Iterable[Entry]) -> None:
         """Take back those windows that are ahead and wait still; each is queued again when that is done."""
         for entry in entries:
-            if isinstance(entry.state, Starting) and self.waits(entry):
+            if type(entry.state) is Starting and self.waits(entry):
                 self.commands.append(Withdraw(key=entry.key, attempt=entry.state.attempt))
 
     # -- windows that start ------------------------------------------------------------------------------------------
@@ -109,16 +120,16 @@ class Books:
     def waits(self, entry: Entry) -> bool:
         """Whether a window is ahead, and has not started as far as is known."""
         state = entry.state
-        return isinstance(state, Starting) and state.slot.waits and not self._stands(entry)
+        return type(state) is Starting and state.slot.waits and not self._stands(entry)
 
     def _stands(self, entry: Entry) -> bool:
         state = entry.state
-        return isinstance(state, Starting) and entry.key in self._standing.get(state.slot.device_id, ())
+        return type(state) is Starting and entry.key in self._standing.get(state.slot.device_id, ())
 
     def begin(self, entry: Entry, pid: int, now: Instant) -> None:
         """Take note of the process of a window; one that was ahead waits for the slot in which it runs."""
         state = entry.state
-        assert isinstance(state, Starting)
+        assert type(state) is Starting
         slot = self.pool.seat(state.slot) if state.slot.waits else state.slot
         if slot is None:
             self._standing.setdefault(state.slot.device_id, {})[entry.key] = pid, now
@@ -127,7 +138,7 @@ class Books:
 
     def sit_down(self, entry: Entry) -> None:
         """Let a window that stands run in its place, since something else has become of it."""
-        if isinstance(entry.state, Starting):
+        if type(entry.state) is Starting:
             slot = entry.state.slot
             if (start := self._standing.get(slot.device_id, {}).pop(entry.key, None)) is not None:
                 self._run(entry, slot, *start)
@@ -137,14 +148,14 @@ class Books:
         if standing := self._standing.get(device_id):
             key = next(iter(standing))
             entry = self.batches[key.batch_id].entries[key.label]
-            assert isinstance(entry.state, Starting)
+            assert type(entry.state) is Starting
             if (slot := self.pool.seat(entry.state.slot)) is not None:
                 self._run(entry, slot, *standing.pop(key))
 
     def _run(self, entry: Entry, slot: Slot, pid: int, now: Instant) -> None:
         """Let a window run that was starting; `now` is the instant at which it started."""
         state = entry.state
-        assert isinstance(state, Starting)
+        assert type(state) is Starting
         self.pool.started(slot, pid)
         running = Running(attempt=state.attempt, slot=slot, pid=pid, started_at=now.wall)
         self.move(entry, "started", running, f"as process {pid}", now)
@@ -159,7 +170,7 @@ class Books:
 
     def limit_time(self, entry: Entry, limits: Limits) -> None:
         """Set the timer of a running window's timeout, if it has one."""
-        assert isinstance(entry.state, Running)
+        assert type(entry.state) is Running
         if limits.timeout_s > 0:
             self.timers.set(entry.began + limits.timeout_s, entry, entry.state.attempt, "timeout")
 
@@ -167,7 +178,7 @@ class Books:
         """The window that is in this attempt, or None if the event comes too late to matter."""
         batch = self.batches.get(key.batch_id)
         entry = batch.entries.get(key.label) if batch else None
-        if entry is None or not isinstance(entry.state, Active) or entry.state.attempt != attempt:
+        if entry is None or not is_active(entry.state) or entry.state.attempt != attempt:
             return None
         return entry
 
@@ -187,16 +198,16 @@ class Books:
         pids: dict[int, int] = {}
         for batch in self.batches.values():
             states = [entry.state for entry in batch.entries.values()]
-            assert batch.unfinished == sum(not isinstance(s, Finished) for s in states), batch.batch.id
+            assert batch.unfinished == sum(type(s) is not Finished for s in states), batch.batch.id
             with_result = {label for label, entry in batch.entries.items() if has_result(entry.state)}
             assert batch.with_result.keys() == with_result
-            assert batch.active == sum(isinstance(s, Active) for s in states), batch.batch.id
+            assert batch.active == sum(is_active(s) for s in states), batch.batch.id
             for entry in batch.entries.values():
-                if isinstance(entry.state, Active):
+                if is_active(entry.state):
                     index = entry.state.slot.index
                     assert index not in held, f"slot {index} is held by {held[index]} and {entry.key}"
                     held[index] = entry.key
-                    if (pid := None if isinstance(entry.state, Starting) else entry.state.pid) is not None:
+                    if (pid := None if type(entry.state) is Starting else entry.state.pid) is not None:
                         pids[index] = pid
         assert self.open == {id_: batch for id_, batch in self.batches.items() if not batch.finished}
         allocated = {i: a.key for state in self.pool.devices.values() for i, a in state.allocations.items()}

@@ -16,7 +16,7 @@ from gpusched.core.events import (
 from gpusched.core.model import Batch, Instant, PlannedWindow, WindowKey
 from gpusched.core.planning import planned_outcome
 from gpusched.core.queue import BatchQueue, Entry, order_of
-from gpusched.core.states import Active, Finished, Queued, State
+from gpusched.core.states import Finished, Queued, State, is_active
 from gpusched.core.statuses import status_of
 
 #: a window as it arrives, and the state in which it begins
@@ -84,7 +84,7 @@ def _add(batch: BatchQueue, windows: Iterable[Arrived]) -> None:
     for number, (planned, state) in enumerate(windows, len(batch.windows)):
         key = WindowKey(batch.batch.id, planned.window.label)
         batch.add(Entry(key, planned, order_of(planned, number), state))
-        batch.active += isinstance(state, Active)
+        batch.active += is_active(state)
 
 
 def _as_planned(windows: Iterable[PlannedWindow]) -> tuple[Arrived, ...]:

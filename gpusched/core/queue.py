@@ -99,7 +99,7 @@ class BatchQueue:
         """The first window in the queue that may be placed now, or None."""
         while self._ready:
             entry = self.entries[self._ready[0][1]]
-            if isinstance(entry.state, Queued) and entry.ready_at <= now.monotonic:
+            if type(entry.state) is Queued and entry.ready_at <= now.monotonic:
                 return entry
             heapq.heappop(self._ready)
         return None
@@ -111,7 +111,7 @@ class BatchQueue:
             heapq.heapify(self._shortest)
         while self._shortest:
             entry = self.entries[self._shortest[0][1]]
-            if isinstance(entry.state, Queued) and entry.ready_at <= now.monotonic:
+            if type(entry.state) is Queued and entry.ready_at <= now.monotonic:
                 return entry
             heapq.heappop(self._shortest)
         return None
@@ -128,7 +128,7 @@ class BatchQueue:
     def ahead_of(self, entry: Entry, now: Instant) -> int:
         """The number of windows that may be placed now and go before `entry`."""
         others = (one for one in self.windows if one.order < entry.order)
-        return sum(isinstance(one.state, Queued) and one.ready_at <= now.monotonic for one in others)
+        return sum(type(one.state) is Queued and one.ready_at <= now.monotonic for one in others)
 
     def none_is_queued(self) -> None:
         """Clear the heaps at once, after all windows were cancelled, instead of dropping their items one by one."""
@@ -152,9 +152,9 @@ class BatchQueue:
     def add(self, entry: Entry) -> None:
         self.entries[entry.key.label] = entry
         self.windows.append(entry)
-        self.unfinished += not isinstance(entry.state, Finished)
+        self.unfinished += type(entry.state) is not Finished
         self.count_result(entry)
-        if isinstance(entry.state, Queued):
+        if type(entry.state) is Queued:
             self.push(entry)
 
 

@@ -56,7 +56,7 @@ from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, Slot,
 from gpusched.core.queue import Entry
 from gpusched.core.reasons import Explanation
 from gpusched.core.requests import Requests
-from gpusched.core.states import Active, Failure, Queued, Starting, State, Stopping
+from gpusched.core.states import Failure, Queued, Starting, State, Stopping, is_active
 from gpusched.core.timers import Timer
 
 #: seconds that a fork may take before its attempt is stopped; the launcher imports the workload before the first fork
@@ -219,7 +219,7 @@ class Scheduler:
         """Why a hold of a window that has a slot does not hold it now, in words; empty: it has none."""
         batch = self._books.batches.get(key.batch_id)
         entry = batch.entries.get(key.label) if batch is not None else None
-        if entry is None or not isinstance(entry.state, Active):
+        if entry is None or not is_active(entry.state):
             return ""
         if self._books.waits(entry):
             node = entry.state.slot.node
@@ -232,7 +232,7 @@ class Scheduler:
         Never once the window has been told to end.
         """
         treatment, state = TREATMENTS[failure.kind], self._books.batches[key.batch_id].entries[key.label].state
-        return treatment.retry and treatment.counts and not isinstance(state, Stopping)
+        return treatment.retry and treatment.counts and type(state) is not Stopping
 
     def states(self, batch_id: str) -> Iterator[tuple[PlannedWindow, State]]:
         """The windows of a batch in the order of submission."""
@@ -280,10 +280,10 @@ class Scheduler:
         self._books.admit(batch)
         self._books.end_if_done(batch, now)
         for entry in batch.entries.values():
-            if isinstance(entry.state, Active):
+            if is_active(entry.state):
                 # A window that takes the supervisor down with it must not be tried again for ever. One that was
                 # starting may have run: the start of a short window is recorded together with its end.
-                entry.losses = event.losses.get(entry.key.label, 0) + isinstance(entry.state, Starting)
+                entry.losses = event.losses.get(entry.key.label, 0) + (type(entry.state) is Starting)
                 self._attempts.recover(entry, batch, now)
         if event.obstacle and batch.unfinished and batch.held is None:
             self._books.hold(batch, HoldReason(kind="obstacle", text=event.obstacle), now)
@@ -306,7 +306,7 @@ class Scheduler:
     def _place(self, now: Instant) -> None:
         while not self._shutdown and (placement := self._dispatcher.next(now)) is not None:
             entry, slot = placement.entry, placement.slot
-            assert isinstance(entry.state, Queued)
+            assert type(entry.state) is Queued
             attempt = entry.state.attempt
             demand, ends_at = placement.demand, placement.ends_at
             state = self.pool.devices[slot.device_id]
@@ -338,10 +338,10 @@ class Scheduler:
             case "backoff":
                 batch.push(entry)
             case "launch":
-                assert isinstance(entry.state, Starting)
+                assert type(entry.state) is Starting
                 timeout_s = AHEAD_TIMEOUT_S if entry.state.slot.waits else LAUNCH_TIMEOUT_S
                 self._books.sit_down(entry)
-                if isinstance(entry.state, Starting):
+                if type(entry.state) is Starting:
                     self._books.stop(entry, "interrupted", f"not forked after {timeout_s:g} s", now)
             case "timeout":
                 # A change of the batch's terms may have postponed or removed the timeout since then.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from gpusched.core.states import Failed, Finished, Lost, Outcome, Reused, Skipped, State, Succeeded, TimedOut
+from gpusched.core.states import Cancelled, Failed, Finished, Lost, Outcome, Reused, Skipped, State, Succeeded, TimedOut
 
 StateName = Literal["queued", "held", "starting", "running", "stopping", "finished"]
 #: "waiting": for other batches, or for an instant; it has no windows yet
@@ -64,12 +64,12 @@ _TAGS: Mapping[type[Any], str] = {
 
 def status_of(state: State) -> str:
     """The status of a window in this state."""
-    return name_of(state.outcome) if isinstance(state, Finished) else name_of(state)
+    return name_of(state.outcome) if type(state) is Finished else name_of(state)
 
 
 def attempt_of(state: State) -> int:
     """The number of a window's attempt: of its last one, once it is finished."""
-    return state.attempts if isinstance(state, Finished) else state.attempt
+    return state.attempts if type(state) is Finished else state.attempt
 
 
 def applies(verb: Verb, state: State) -> bool:
@@ -77,25 +77,22 @@ def applies(verb: Verb, state: State) -> bool:
     return status_of(state) in APPLIES_TO[verb]
 
 
-_WITH_RESULT = (Succeeded, Reused)
-
-
 def has_result(state: State) -> bool:
     """Whether a window is finished with artifacts."""
-    return isinstance(state, Finished) and isinstance(state.outcome, _WITH_RESULT)
+    return type(state) is Finished and (type(state.outcome) is Succeeded or type(state.outcome) is Reused)
 
 
 def reason_of(outcome: Outcome) -> str | None:
     """The reason why a window was skipped or has failed; None if it was not and has not."""
     match outcome:
+        case Succeeded() | Reused() | Cancelled():
+            return None
         case Skipped(reason=reason):
             return reason
         case Failed(failure=failure) | Lost(failure=failure):
             return f"{failure.kind}: {failure.message}"
         case TimedOut(seconds=seconds):
             return f"stopped after {seconds:g} s"
-        case _:
-            return None
 
 
 def tally(counts: Mapping[str, int], statuses: tuple[str, ...]) -> int:

@@ -58,7 +58,7 @@ class Timers:
         # A batch that replaced one with the same id has windows with the same labels and attempts.
         if batch is None or batch.entries.get(entry.key.label) is not entry:
             return False
-        expected: type[State] | tuple[type[State], ...]
+        expected: type[State]
         match timer.purpose:
             case "backoff":
                 expected = Queued
@@ -68,8 +68,8 @@ class Timers:
                 expected = Running
             case "grace" | "launch_grace":
                 expected = Stopping
-                if isinstance(entry.state, Stopping) and (entry.state.pid is None) != (timer.purpose == "launch_grace"):
+                if type(entry.state) is Stopping and (entry.state.pid is None) != (timer.purpose == "launch_grace"):
                     return False
             case _ as never:
                 assert_never(never)
-        return isinstance(entry.state, expected) and entry.state.attempt == timer.attempt
+        return type(entry.state) is expected and entry.state.attempt == timer.attempt

@@ -14,11 +14,10 @@ _LEAVES = ("num_leaves", "min_data_in_leaf")
 
 def is_constant(state: State) -> bool:
     """Whether a window is finished with a model that predicts a constant."""
-    match state:
-        case Finished(outcome=Succeeded(result=result) | Reused(result=result)):
-            return result.constant is True
-        case _:
-            return False
+    if type(state) is not Finished:
+        return False
+    outcome = state.outcome
+    return (type(outcome) is Succeeded or type(outcome) is Reused) and outcome.result.constant is True
 
 
 def constants_note(constants: int, models: int, spec: BatchSpec) -> str:

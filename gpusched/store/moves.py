@@ -10,7 +10,7 @@ from typing import Any
 
 from gpusched.core.events import WindowMoved
 from gpusched.core.model import WindowKey
-from gpusched.core.states import Active, Finished, Running, Starting, Stopping
+from gpusched.core.states import Finished, Running, Starting, Stopping, is_active
 from gpusched.core.statuses import attempt_of, status_of
 from gpusched.core.worth import is_constant
 from gpusched.store import statements
@@ -44,7 +44,7 @@ class Moves:
         """Collect the next move."""
         old, new, at, key = record.old, record.new, record.at, record.key
         attempt = attempt_of(new)
-        if isinstance(new, Starting) and ((key, attempt) in self._started or (key, attempt) in self._ended):
+        if type(new) is Starting and ((key, attempt) in self._started or (key, attempt) in self._ended):
             self.write()
         self.line += 1
         self._last[key] = record, self.line
@@ -54,18 +54,16 @@ class Moves:
         self._counts[key.batch_id, after] += 1
         if constants := is_constant(new) - is_constant(old):
             self._constants[key.batch_id] += constants
-        match new:
-            case Starting():
-                self._placed[key, attempt] = (new.slot.index, new.slot.device_id, new.slot.node, at)
-            case Running():
-                self._started[key, attempt] = (new.slot.index, new.pid, new.started_at)
-            case Stopping(pid=int(pid)) if not isinstance(old, Running) and getattr(old, "pid", None) is None:
-                self._started[key, attempt] = (new.slot.index, pid, at)
-            case Stopping():
-                pass
-            case _ if isinstance(old, Active):
-                _, pid, started_at = self._started.pop((key, old.attempt), (0, None, None))
-                self._ended[key, old.attempt] = (old.slot.index, pid, started_at, *ending_columns(record))
+        if type(new) is Starting:
+            self._placed[key, attempt] = (new.slot.index, new.slot.device_id, new.slot.node, at)
+        elif type(new) is Running:
+            self._started[key, attempt] = (new.slot.index, new.pid, new.started_at)
+        elif type(new) is Stopping:
+            if new.pid is not None and getattr(old, "pid", None) is None:
+                self._started[key, attempt] = (new.slot.index, new.pid, at)
+        elif is_active(old):
+            _, pid, started_at = self._started.pop((key, old.attempt), (0, None, None))
+            self._ended[key, old.attempt] = (old.slot.index, pid, started_at, *ending_columns(record))
 
     def write(self) -> None:
         """Write all that has been collected. Raises `LookupError` for a window that no accepted batch has."""
@@ -105,6 +103,6 @@ class Moves:
 def _window_row(record: WindowMoved, line: int) -> _Row:
     """The parameters of `statements.MOVE`; `line` is the number of the move's line."""
     new, key = record.new, record.key
-    finishing = line if isinstance(new, Finished) else None
+    finishing = line if type(new) is Finished else None
     state = to_json(bounded(new)), is_constant(new)
     return (status_of(new), attempt_of(new), record.at, finishing, *state, key.batch_id, key.label)

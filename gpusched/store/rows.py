@@ -56,7 +56,7 @@ def to_json(value: object) -> str:
 
 def bounded(state: State) -> State:
     """Return `state` with the texts of its failure cut to `MAX_TEXT_BYTES`."""
-    if isinstance(state, Finished) and isinstance(state.outcome, Failed | Lost):
+    if type(state) is Finished and (type(state.outcome) is Failed or type(state.outcome) is Lost):
         failure = state.outcome.failure
         bounded = Failure(
             kind=failure.kind,
@@ -76,10 +76,10 @@ def ending_columns(record: WindowMoved) -> tuple[object, ...]:
     """The columns that `statements.END` sets."""
     usage: tuple[object, ...] = msgspec.structs.astuple(record.usage) if record.usage else _UNKNOWN_USAGE
     match record.ending:
-        case Failure() as failure:
-            return record.at, failure.kind, _tail(failure.message), _tail(failure.traceback), *usage
         case WindowResult():
             return record.at, "result", None, None, *usage
+        case Failure() as failure:
+            return record.at, failure.kind, _tail(failure.message), _tail(failure.traceback), *usage
         case None:
             return record.at, None, None, None, *usage
 

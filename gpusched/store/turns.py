@@ -25,7 +25,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Batch, PlannedWindow
 from gpusched.core.samples import Sample
-from gpusched.core.states import Active, Finished, Running, State
+from gpusched.core.states import Finished, Running, State, is_active
 from gpusched.core.statuses import attempt_of, status_of
 from gpusched.core.worth import is_constant
 from gpusched.store import statements
@@ -122,7 +122,7 @@ class TurnWriter:
             (
                 *(batch_id, plan.window.label, plan.window.symbol, status_of(state), attempt_of(state), at),
                 *(
-                    0 if isinstance(state, Finished) else None,
+                    0 if type(state) is Finished else None,
                     to_json(plan),
                     to_json(bounded(state)),
                     is_constant(state),
@@ -149,7 +149,7 @@ def _may_be_late(record: Record) -> bool:
     """
     match record:
         case WindowMoved(old=old, new=new):
-            return isinstance(new, Running) or (not isinstance(old, Active) and not isinstance(new, Active))
+            return type(new) is Running or not (is_active(old) or is_active(new))
         case ChangeAdvanced(recorded=recorded):
             return recorded
         case WindowsAdded():

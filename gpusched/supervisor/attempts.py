@@ -186,9 +186,9 @@ class Attempts:
             self._stuck.remove((key, number))
             self.engine.condition.clear("window", str(key))
         ending: Ending = classify(result=attempt.result, error=attempt.error, violation=end.violation, exit=end.exit)
-        if isinstance(ending, Failure) and ending.kind == "host_memory":
+        if type(ending) is Failure and ending.kind == "host_memory":
             self._inbox.post(self.engine.read_host())  # its memory is free: the next window need not wait for a reading
-        if isinstance(ending, Failure) and attempt.error is None:
+        if type(ending) is Failure and attempt.error is None:
             # The process may have died between its commit and its report.
             ending = self.engine.verify(attempt.batch, attempt.planned) or ending
         note = ""
@@ -200,7 +200,7 @@ class Attempts:
         """Wait before a failure counts, until a loss of the device would be known: that stops the window first."""
         attempt, ending = doubt.attempt, doubt.ended.ending
         if (
-            isinstance(ending, Failure)
+            type(ending) is Failure
             and attempt.device.kind != "host"
             and doubt.readings < DOUBT_READINGS
             and self.scheduler.blames(attempt.key, ending)

@@ -60,7 +60,7 @@ class Claims:
         return None
 
     def follow(self, news: News) -> None:
-        if isinstance(news, BatchFinished):
+        if type(news) is BatchFinished:
             self.give_back(news.batch_id)
 
     def give_back(self, batch_id: str) -> None:

@@ -210,7 +210,7 @@ class Fleet:
 
     def follow(self, news: News) -> None:
         """Retry a GPU that does not train if its free memory has grown."""
-        if not isinstance(news, DeviceRead):
+        if type(news) is not DeviceRead:
             return
         gpu, free = self._gpus.get(news.reading.device_id), news.reading.memory_free_bytes
         if gpu is None or gpu.state != "fails" or free is None:

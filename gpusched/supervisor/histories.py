@@ -44,5 +44,5 @@ class Histories:
         due = time.monotonic() >= self._kept_at + KEEP_HISTORIES_S
         if due:
             self._kept_at = time.monotonic()
-        ending = {record.batch_id for record in records if isinstance(record, BatchFinished)}
+        ending = {record.batch_id for record in records if type(record) is BatchFinished}
         return {name: history.samples() for name, history in self._histories.items() if due or name in ending}

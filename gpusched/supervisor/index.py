@@ -135,11 +135,11 @@ class Index:
     def follow(self, news: News) -> None:
         match news:
             case WindowMoved(key=key, old=old, new=new):
-                if isinstance(old, Finished):
+                if type(old) is Finished:
                     # Its line is out of date until the batch has finished.
                     self._gathering.pop(key.batch_id, None)
                     self._incomplete.add(key.batch_id)
-                elif isinstance(new, Finished):
+                elif type(new) is Finished:
                     self._moved.add(key.batch_id)
             case TurnEnded():
                 while self._moved:

@@ -86,7 +86,7 @@ def _ended(outcome: Outcome) -> dict[str, Any]:
             }
             if result.constant is not None:
                 fields["constant"] = result.constant
-            if isinstance(outcome, Reused):
+            if type(outcome) is Reused:
                 fields |= {"reused": True, "device": result.device} | _trained(result.training)
             return fields
         case Skipped(reason=reason):

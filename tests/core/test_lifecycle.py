@@ -10,8 +10,8 @@ import pytest
 from gpusched.core import lifecycle
 from gpusched.core.lifecycle import TRANSITIONS, IllegalMove, Move
 from gpusched.core.model import Slot
-from gpusched.core.states import Cancelled, Finished, Held, Queued, Running, Starting, State, Stopping
-from gpusched.core.statuses import StateName, name_of
+from gpusched.core.states import Cancelled, Finished, Held, Queued, Running, Starting, State, Stopping, is_active
+from gpusched.core.statuses import ACTIVE, StateName, name_of
 
 SLOT = Slot(0, "cpu")
 STATES: dict[StateName, State] = {
@@ -75,6 +75,7 @@ def test_the_states_here_are_all_the_states() -> None:
     assert set(STATES) == set(get_args(StateName)) == set(TRANSITIONS)
     assert {type(state) for state in STATES.values()} == set(get_args(State))
     assert all(name_of(state) == name for name, state in STATES.items())
+    assert {name for name, state in STATES.items() if is_active(state)} == set(ACTIVE)
 
 
 @pytest.mark.parametrize(("old", "move", "new"), CELLS, ids="-".join)
