@@ -21,11 +21,12 @@ import msgspec
 
 from gpusched import clock, directories, files, outputs
 from gpusched.config import NO_ORIGINS, Config, run_state_dir
-from gpusched.core.events import ChangeRequested
+from gpusched.core.events import ChangeRequested, DeviceLost, DeviceRead, DeviceTuned
 from gpusched.core.model import Batch, BatchSpec, Existing
 from gpusched.core.planning import Plan, accepted
 from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
+from gpusched.engines.condition import TroubleChanged
 from gpusched.engines.opening import look_here
 from gpusched.errors import StoreUnwritable, one_error
 from gpusched.runs.course import Course
@@ -150,8 +151,8 @@ class _Running:
         self.signals = 0
         self._surveying = anyio.CancelScope()
         self._readings = FirstReadings(runtime)
-        runtime.followers.add(self._readings)
-        runtime.followers.add(Notes(runtime))
+        runtime.followers.add(self._readings, DeviceRead, DeviceLost)
+        runtime.followers.add(Notes(runtime), DeviceTuned, TroubleChanged, DeviceRead, DeviceLost)
 
     async def claim(self) -> None:
         """Raises OutputInUse, OutputUnwritable."""

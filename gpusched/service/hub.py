@@ -72,6 +72,10 @@ class Hub:
 
     def follow(self, news: News) -> None:
         match news:
+            case WindowMoved(key=key, new=new):
+                if type(new) is not Running:
+                    self._progress.pop(key, None)
+                    self._pushed_progress.pop(key, None)
             case DeviceLost() | Noted() | TurnEnded():
                 return
             case TroubleChanged():
@@ -84,9 +88,6 @@ class Hub:
                 return
             case ProgressReported(key=key):
                 self._progress[key] = news
-            case WindowMoved(key=key, new=new) if not isinstance(new, Running):
-                self._progress.pop(key, None)
-                self._pushed_progress.pop(key, None)
         self._gather(news)
 
     def _gather(self, update: Update | Reading) -> None:

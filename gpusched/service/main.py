@@ -18,6 +18,7 @@ import anyio
 
 from gpusched import __version__
 from gpusched.config import Config
+from gpusched.core.events import BatchAccepted, BatchFinished, WindowMoved
 from gpusched.engines.opening import look_here
 from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
 from gpusched.protocol.places import listening_path
@@ -34,6 +35,7 @@ from gpusched.service.server import Server
 from gpusched.service.stages import Stages
 from gpusched.service.territory import Territory
 from gpusched.service.warmth import Warmth
+from gpusched.supervisor.followers import TurnEnded
 from gpusched.supervisor.runtime import opened
 
 #: the limit on open files that the daemon sets, if it may: it needs two for each window, one for each client
@@ -70,21 +72,21 @@ async def _serve(config: Config) -> None:
         stack.callback(listener.close)
         hub, service = Hub(runtime), Service(notifier, runtime)
         runtime.followers.add(hub)
-        runtime.followers.add(service)
+        runtime.followers.add(service, TurnEnded)
         if config.metrics.listen:
             metrics = Metrics(runtime)
             stack.enter_context(metrics.served(config.metrics.listen))
-            runtime.followers.add(metrics)
+            runtime.followers.add(metrics, BatchAccepted, WindowMoved)
         runtime.supervisor.recover()
         admission = Admission(runtime, _territory(config, listener))
         forgetting = Forgetting(runtime, admission)
         stages = Stages(runtime, admission, hub.renew)
-        runtime.followers.add(stages)
+        runtime.followers.add(stages, BatchFinished)
         server = Server(listener, Requests(runtime, hub, admission, forgetting, stages), state_dir=runtime.state_dir)
         tasks = await stack.enter_async_context(runtime.working())
         if config.daemon.warm:
             warmth = Warmth(runtime)
-            runtime.followers.add(warmth)
+            runtime.followers.add(warmth, BatchFinished)
             tasks.start_soon(warmth.run)
         for work in (service.obey_signals, service.keep_turning, server.run, forgetting.run, stages.run):
             tasks.start_soon(work)

@@ -28,6 +28,7 @@ TURN_ENDED = TurnEnded()
 
 #: everything that followers hear of
 News = Update | DeviceRead | DeviceLost | TroubleChanged | Noted | TurnEnded
+Kinds = tuple[type[News], ...]
 
 
 class Follower(Protocol):
@@ -39,12 +40,20 @@ class Followers:
     """Several followers as one: each hears the news in the order in which they joined."""
 
     def __init__(self, *followers: Follower) -> None:
-        self._followers = list(followers)
+        """Each of these hears everything."""
+        self._followers: list[tuple[Follower, Kinds]] = [(follower, ()) for follower in followers]
+        #: those that hear news of a kind: a window's four moves would otherwise ask each of a dozen whether it cares
+        self._hearing: dict[type[News], list[Follower]] = {}
 
-    def add(self, follower: Follower) -> None:
-        """Let a follower join; it hears what happens from now on."""
-        self._followers.append(follower)
+    def add(self, follower: Follower, *kinds: type[News]) -> None:
+        """Let a follower join; from now on it hears news of these kinds, or of all kinds if none is named."""
+        self._followers.append((follower, kinds))
+        self._hearing.clear()
 
     def follow(self, news: News) -> None:
-        for follower in self._followers:
+        kind = type(news)
+        if (hearing := self._hearing.get(kind)) is None:
+            hearing = [follower for follower, kinds in self._followers if not kinds or kind in kinds]
+            self._hearing[kind] = hearing
+        for follower in hearing:
             follower.follow(news)

@@ -29,12 +29,13 @@ class Remembering:
 
     def follow(self, news: News) -> None:
         match news:
+            case WindowMoved(key=key, new=new):
+                if type(new) is Finished and type(new.outcome) is Succeeded:
+                    self._add(key.batch_id, new.outcome.result)
             case BatchAccepted(batch=batch, windows=windows) if len(windows) <= MOST_REUSED:
                 outcomes = [state.outcome for _, state in windows if isinstance(state, Finished)]
                 if reused := [outcome.result for outcome in outcomes if isinstance(outcome, Reused)]:
                     self._add(batch.id, *reused)
-            case WindowMoved(key=key, new=Finished(outcome=Succeeded(result=result))):
-                self._add(key.batch_id, result)
             case BatchFinished(batch_id=batch_id):
                 self._close(batch_id)
 

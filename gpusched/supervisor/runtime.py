@@ -14,6 +14,7 @@ import anyio.abc
 import msgspec
 
 from gpusched.config import Config
+from gpusched.core.events import BatchAccepted, BatchFinished, BatchHeld, DeviceRead, WindowMoved
 from gpusched.core.model import BatchSpec
 from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
@@ -50,13 +51,10 @@ class Runtime:
         )
         self.planner = Planner(engine, self.fleet, self.supervisor.estimates, store, self.state_dir)
         self.remembering = Remembering(store, engine.cache_dir)
-        for follower in (
-            self.hooks,
-            self.remembering,
-            self.fleet,
-            ImportNotes(self.supervisor.scheduler, self.followers),
-        ):
-            self.followers.add(follower)
+        self.followers.add(self.hooks, BatchFinished, BatchHeld)
+        self.followers.add(self.remembering, BatchAccepted, WindowMoved, BatchFinished)
+        self.followers.add(self.fleet, DeviceRead)
+        self.followers.add(ImportNotes(self.supervisor.scheduler, self.followers), WindowMoved)
         self.supervisor.post(engine.read_host())
 
     @contextlib.asynccontextmanager

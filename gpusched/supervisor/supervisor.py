@@ -26,7 +26,10 @@ from gpusched.core.commands import CheckResults, Command, Kill, Launch, Terminat
 from gpusched.core.estimates import Estimates
 from gpusched.core.events import (
     AttemptEnded,
+    BatchAccepted,
+    BatchFinished,
     BatchRecovered,
+    BatchReopened,
     DeviceLost,
     DeviceRead,
     Event,
@@ -81,7 +84,12 @@ class Supervisor:
         self._histories = Histories(self.scheduler.running_batches, store.history)
         self._kept = Kept(self.scheduler)
         #: the index first: a hook that is called reads it
-        self._followers = Followers(self._index, self.claims, self.attempts, followers, self._kept, self._histories)
+        self._followers = Followers(self._index)
+        self._followers.add(self.claims, BatchFinished)
+        self._followers.add(self.attempts, DeviceRead, DeviceLost)
+        self._followers.add(followers)
+        self._followers.add(self._kept, BatchAccepted, BatchFinished, BatchReopened)
+        self._followers.add(self._histories, DeviceRead, BatchFinished)
         #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
         #: windows that the next slices take
@@ -264,7 +272,7 @@ class Supervisor:
             self._commands += commands
             for record in records:
                 self._learning.follow(record)
-            if isinstance(event, DeviceRead | DeviceLost):
+            if type(event) is DeviceRead or type(event) is DeviceLost:
                 self._followers.follow(event)
         self.attempts.permits.fit(len(self.scheduler.pool.slots))
         committed = self._commit()
