@@ -197,6 +197,7 @@ class Books:
         held: dict[int, WindowKey] = {}
         pids: dict[int, int] = {}
         for batch in self.batches.values():
+            assert all(entry.order[2] == number for number, entry in enumerate(batch.windows)), batch.batch.id
             states = [entry.state for entry in batch.entries.values()]
             assert batch.unfinished == sum(type(s) is not Finished for s in states), batch.batch.id
             with_result = {label for label, entry in batch.entries.items() if has_result(entry.state)}

@@ -90,4 +90,5 @@ def _add(batch: BatchQueue, windows: Iterable[Arrived]) -> None:
 def _as_planned(windows: Iterable[PlannedWindow]) -> tuple[Arrived, ...]:
     """Windows in the states in which they begin: queued, or finished by the plan."""
     outcomes = ((planned, planned_outcome(planned)) for planned in windows)
-    return tuple([(p, Queued() if o is None else Finished(attempts=0, outcome=o)) for p, o in outcomes])
+    queued = Queued()  # of all of them: it is one more object for each of 100,000 windows otherwise
+    return tuple([(p, queued if o is None else Finished(attempts=0, outcome=o)) for p, o in outcomes])

@@ -32,8 +32,8 @@ class Allocation(msgspec.Struct, frozen=True):
     slot: Slot
     device: Need
     host: Need
-    #: wall instant at which the attempt is expected to end
-    ends_at: float = 0.0
+    #: number of its expected end (`Ends`); 0: it is on no GPU
+    end: int = 0
 
 
 class HostState:

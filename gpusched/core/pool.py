@@ -7,13 +7,13 @@ deterministic: `gpusched.core.placement` has its rules and its score, `gpusched.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Container, Iterable
 from itertools import pairwise
 
 import msgspec
 
+from gpusched.core.ends import Ends
 from gpusched.core.ledger import AHEAD_SLOTS, Allocation, DeviceState, HostState, by_slot
 from gpusched.core.memory import NOTHING, Need
 from gpusched.core.model import (
@@ -42,8 +42,8 @@ class Pool:
         self._indexes, self._places = Numbers(), Numbers()
         #: the open devices with a free slot
         self.offers = Offers()
-        #: expected ends of the windows on GPUs, with the indexes of their slots, in order
-        self._ends: list[tuple[float, int]] = []
+        #: expected ends of the windows on GPUs
+        self._ends = Ends()
         #: devices and hosts that have a reading, with its monotonic instant: the oldest first
         self._read: OrderedDict[DeviceState | HostState, float] = OrderedDict()
         for device in devices:
@@ -169,11 +169,10 @@ class Pool:
         state = self.devices[slot.device_id]
         assert state.next == slot.index, f"slot {slot.index} is not the next free one of {slot.device_id}"
         heapq.heappop(_heap_of(slot, state))
-        state.allocations[slot.index] = Allocation(key, slot, device, host, ends_at)
+        end = 0 if state.device.kind == "host" else self._ends.add(ends_at)
+        state.allocations[slot.index] = Allocation(key, slot, device, host, end)
         state.memory.promise(slot.index, device)
         state.host.memory.promise(slot.index, host)
-        if state.device.kind != "host":
-            insort(self._ends, (ends_at, slot.index))
         self.offers.settle(state)
 
     def seat(self, place: Slot) -> Slot | None:
@@ -187,9 +186,6 @@ class Pool:
         state.allocations[slot.index] = msgspec.structs.replace(allocation, slot=slot)
         for memory in (state.memory, state.host.memory):
             memory.move(place.index, slot.index)
-        if state.device.kind != "host":
-            del self._ends[bisect_left(self._ends, (allocation.ends_at, place.index))]
-            insort(self._ends, (allocation.ends_at, slot.index))
         self.offers.settle(state)
         return slot
 
@@ -216,8 +212,8 @@ class Pool:
         # The kernel may have given the number to the next window already.
         if pid is not None and state.host.pids.get(pid) == slot:
             del state.host.pids[pid]
-        if state.device.kind != "host":
-            del self._ends[bisect_left(self._ends, (allocation.ends_at, slot.index))]
+        if allocation.end:
+            self._ends.remove(allocation.end)
         self.offers.settle(state)
         self._remove_if_left(state)
         return allocation
@@ -225,7 +221,7 @@ class Pool:
     @property
     def first_end(self) -> float | None:
         """The wall instant at which the first window on a GPU is expected to end; None: there is none."""
-        return self._ends[0][0] if self._ends else None
+        return self._ends.first
 
     # -- readings ------------------------------------------------------------------------------------------------------
 
@@ -284,7 +280,7 @@ class Pool:
             host.memory.validate()
         assert {id_ for host in self.hosts.values() for id_ in host.devices} == set(self.devices)
         gpus = [s for s in self.devices.values() if s.device.kind != "host"]
-        assert self._ends == sorted((a.ends_at, i) for s in gpus for i, a in s.allocations.items())
+        self._ends.validate(a.end for s in gpus for a in s.allocations.values())
         assert all(age <= later for age, later in pairwise(self._read.values()))
         self.offers.validate(self.devices.values())
 

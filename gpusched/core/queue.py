@@ -19,7 +19,7 @@ from gpusched.core.statuses import has_result
 STORY_LINES = 12
 
 
-#: priority, length and number of a window, each so that the smallest goes first
+#: priority, length and number of a window, each so that the smallest goes first; the number is its place in its batch
 Order = tuple[int, int, int]
 
 
@@ -83,22 +83,22 @@ class BatchQueue:
         self.last_served = 0
         #: the kind and the cause that the latest failed windows have in common, and their number
         self.streak = NO_STREAK
-        #: heap of (order, label); items of windows that are no longer ready are dropped when they come up
-        self._ready: list[tuple[Order, str]]
+        #: heap of the orders of windows; those that are no longer ready are dropped when they come up
+        self._ready: list[Order]
         #: heap in the opposite order of length; None: not needed so far. `mixed` batches have it from the beginning: to
         #: make it of 100,000 windows would be a long turn
-        self._shortest: list[tuple[Order, str]] | None
+        self._shortest: list[Order] | None
         self.none_is_queued()
 
     def push(self, entry: Entry) -> None:
-        heapq.heappush(self._ready, (entry.order, entry.key.label))
+        heapq.heappush(self._ready, entry.order)
         if self._shortest is not None:
-            heapq.heappush(self._shortest, _from_the_end(entry))
+            heapq.heappush(self._shortest, _from_the_end(entry.order))
 
     def peek(self, now: Instant) -> Entry | None:
         """The first window in the queue that may be placed now, or None."""
         while self._ready:
-            entry = self.entries[self._ready[0][1]]
+            entry = self.windows[self._ready[0][2]]
             if type(entry.state) is Queued and entry.ready_at <= now.monotonic:
                 return entry
             heapq.heappop(self._ready)
@@ -107,10 +107,10 @@ class BatchQueue:
     def peek_shortest(self, now: Instant) -> Entry | None:
         """The last window in the queue that may be placed now, or None."""
         if self._shortest is None:
-            self._shortest = [_from_the_end(self.entries[label]) for _, label in self._ready]
+            self._shortest = [*map(_from_the_end, self._ready)]
             heapq.heapify(self._shortest)
         while self._shortest:
-            entry = self.entries[self._shortest[0][1]]
+            entry = self.windows[-self._shortest[0][2]]
             if type(entry.state) is Queued and entry.ready_at <= now.monotonic:
                 return entry
             heapq.heappop(self._shortest)
@@ -152,8 +152,10 @@ class BatchQueue:
     def add(self, entry: Entry) -> None:
         self.entries[entry.key.label] = entry
         self.windows.append(entry)
-        self.unfinished += type(entry.state) is not Finished
-        self.count_result(entry)
+        if type(entry.state) is Finished:
+            self.count_result(entry)
+            return
+        self.unfinished += 1
         if type(entry.state) is Queued:
             self.push(entry)
 
@@ -163,9 +165,9 @@ def order_of(planned: PlannedWindow, number: int) -> Order:
     return -planned.window.priority, -int(math.log2(_rows(planned) + 1) * 4), number
 
 
-def _from_the_end(entry: Entry) -> tuple[Order, str]:
-    priority, length, number = entry.order
-    return (priority, -length, -number), entry.key.label
+def _from_the_end(order: Order) -> Order:
+    priority, length, number = order
+    return priority, -length, -number
 
 
 def _rows(planned: PlannedWindow) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from gpusched.core.states import Cancelled, Failed, Finished, Lost, Outcome, Reused, Skipped, State, Succeeded, TimedOut
+from gpusched.core.states import Failed, Finished, Lost, Outcome, Reused, Skipped, State, Succeeded, TimedOut
 
 StateName = Literal["queued", "held", "starting", "running", "stopping", "finished"]
 #: "waiting": for other batches, or for an instant; it has no windows yet
@@ -85,7 +85,7 @@ def has_result(state: State) -> bool:
 def reason_of(outcome: Outcome) -> str | None:
     """The reason why a window was skipped or has failed; None if it was not and has not."""
     match outcome:
-        case Succeeded() | Reused() | Cancelled():
+        case Succeeded() | Reused():  # most of them
             return None
         case Skipped(reason=reason):
             return reason
@@ -93,6 +93,8 @@ def reason_of(outcome: Outcome) -> str | None:
             return f"{failure.kind}: {failure.message}"
         case TimedOut(seconds=seconds):
             return f"stopped after {seconds:g} s"
+        case _:
+            return None
 
 
 def tally(counts: Mapping[str, int], statuses: tuple[str, ...]) -> int:

@@ -136,8 +136,7 @@ def test_a_window_that_is_no_longer_ready_is_not_the_shortest() -> None:
         for number, (symbol, rows) in enumerate(SIZES)
     )
     for entry in (first, last):
-        queue.entries[entry.key.label] = entry
-        queue.push(entry)
+        queue.add(entry)
     last.state = Running(attempt=1, slot=Slot(0, "cpu"), pid=1, started_at=0.0)
     assert queue.peek_shortest(INSTANT) is first
 
