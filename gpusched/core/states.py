@@ -8,14 +8,11 @@ Where every window passes, states are told apart by their types themselves, `typ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, final, get_args
+from typing import Literal, TypeGuard, final, get_args
 
 import msgspec
 
 from gpusched.core.model import Slot, WindowResult
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
 
 # -- how an attempt ends -----------------------------------------------------------------------------------------------
 
@@ -175,6 +172,6 @@ Active = Starting | Running | Stopping
 _ACTIVE = frozenset(get_args(Active))
 
 
-def is_active(state: State) -> TypeIs[Active]:
+def is_active(state: State) -> TypeGuard[Active]:
     """Whether a window in this state holds a slot."""
     return type(state) in _ACTIVE

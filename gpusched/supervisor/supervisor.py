@@ -83,13 +83,7 @@ class Supervisor:
         self._index = Index(store, self.attempts.log_path)
         self._histories = Histories(self.scheduler.running_batches, store.history)
         self._kept = Kept(self.scheduler)
-        #: the index first: a hook that is called reads it
-        self._followers = Followers(self._index)
-        self._followers.add(self.claims, BatchFinished)
-        self._followers.add(self.attempts, DeviceRead, DeviceLost)
-        self._followers.add(followers)
-        self._followers.add(self._kept, BatchAccepted, BatchFinished, BatchReopened)
-        self._followers.add(self._histories, DeviceRead, BatchFinished)
+        self._followers = _joined(self._index, self.claims, self.attempts, followers, self._kept, self._histories)
         #: batches that have been handed over but not accepted yet
         self.arrivals = Arrivals()
         #: windows that the next slices take
@@ -367,3 +361,16 @@ class Supervisor:
         del self._checks[command.check]
         self._checked.set()
         self._checked = anyio.Event()
+
+
+def _joined(
+    index: Index, claims: Claims, attempts: Attempts, others: Follower, kept: Kept, histories: Histories
+) -> Followers:
+    """All who follow; the index comes first, since a hook that is called reads it."""
+    followers = Followers(index)
+    followers.add(claims, BatchFinished)
+    followers.add(attempts, DeviceRead, DeviceLost)
+    followers.add(others)
+    followers.add(kept, BatchAccepted, BatchFinished, BatchReopened)
+    followers.add(histories, DeviceRead, BatchFinished)
+    return followers

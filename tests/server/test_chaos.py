@@ -11,6 +11,7 @@ import random
 import select
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,8 @@ def check(daemon: Daemon, name: str, windows: int) -> None:
     with daemon.connect() as connection:
         lines = list(connection.windows(name))
         assert len({line.key for line in lines}) == len(lines) == windows * len(OUTCOMES)
+        (batch,) = [batch for batch in connection.batches() if batch.id == name]
+        assert batch.counts == Counter(line.status for line in lines)
         for line in lines:
             kind = line.symbol.rstrip("0123456789")
             detail = connection.window(name, line.key.label)
