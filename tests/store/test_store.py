@@ -39,7 +39,19 @@ from gpusched.core.terms import with_terms
 from gpusched.protocol import AttemptLine, BatchStatus, StoryLine
 from gpusched.store.learned import peek_learned
 from gpusched.store.store import DeviceRow, Store, WindowRow
-from tests.store.samples import FAILURE, RESULT, SLOT, USAGE, accepted, batch, key, moved, plan, run
+from tests.store.samples import (
+    FAILURE,
+    RESULT,
+    SLOT,
+    USAGE,
+    accepted,
+    assert_counted,
+    batch,
+    key,
+    moved,
+    plan,
+    run,
+)
 
 
 def states(store: Store, batch_id: str = "b") -> list[State]:
@@ -135,10 +147,8 @@ def test_windows_are_counted_by_status_however_their_moves_fall_into_turns(store
     records += [*run(key(2))[:1], *run(key(3))[:2], moved(key(1, "a"), Queued(), Held())]
     for first in range(0, len(records), turn):
         store.record(records[first : first + turn])
-        rows = store.database.query("SELECT batch_id, status, count(*) FROM windows GROUP BY 1, 2")
-        for row in store.batches():
-            assert row.counts == {status: count for batch_id, status, count in rows if batch_id == row.id}
-    assert row.counts == {"queued": 1, "starting": 1, "running": 1, "succeeded": 1}
+        assert_counted(store)
+    assert store.batches()[1].counts == {"queued": 1, "starting": 1, "running": 1, "succeeded": 1}
 
 
 def test_batches_come_in_the_order_of_acceptance(store: Store) -> None:
