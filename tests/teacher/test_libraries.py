@@ -20,11 +20,13 @@ import sys
 from pathlib import Path
 import msgspec
 from gpusched import teacher
+from gpusched.worker.rehearsal import make_ready
 from gpusched.workload import Task
 
 task, directory, preload = sys.argv[1:]
 if preload == "preload":
     teacher.preload()
+    make_ready("gpusched.teacher:train_window")
     before = set(sys.modules)
     print(Path("/proc/self/status").read_text().split("Threads:")[1].split()[0], "thread")
     print("hidden:", sorted(name for name, module in sys.modules.items() if module is None))
