@@ -6,6 +6,7 @@ Fewer imports make forks cheaper: a fork of a process with pandas and scikit-lea
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import importlib
 import sys
@@ -39,9 +40,26 @@ def preload() -> None:
 
     Starts no threads if OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1.
     """
-    with hidden(OPTIONAL):
+    with hidden(OPTIONAL), _without_threading():
         importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
+
+
+@contextlib.contextmanager
+def _without_threading() -> Iterator[None]:
+    """Let TA-Lib have the only name that it uses of `threading`, without that module.
+
+    Once imported, it has a hook in each fork, whose work on the threads that there are not touches 40 pages.
+    """
+    if "threading" in sys.modules:
+        yield
+        return
+    sys.modules["threading"] = only_local = ModuleType("threading")
+    only_local.__dict__["local"] = _thread._local
+    try:
+        yield
+    finally:
+        del sys.modules["threading"]
 
 
 @contextlib.contextmanager

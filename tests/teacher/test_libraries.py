@@ -33,7 +33,7 @@ if preload == "preload":
     from gpusched.teacher import booster
     print("trained:", "LGBM_BoosterUpdateOneIter" in vars(booster._lib))
     heavy = {"lightgbm", "scipy", "pandas", "sklearn", "polars", "pyarrow"}
-    heavy |= {"importlib.metadata", "logging", "numpy.ma", "random", "tempfile"}
+    heavy |= {"importlib.metadata", "logging", "numpy.ma", "random", "tempfile", "threading"}
     print("heavy:", sorted(heavy & set(sys.modules)))
 teacher.train_window(msgspec.json.decode(task, type=Task), Path(directory), lambda phase, round=0, rounds=0: None)
 if preload == "preload":
