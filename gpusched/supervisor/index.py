@@ -81,8 +81,10 @@ class Index:
         self._store = store
         self._log_path = log_path
         self._condition = condition
-        #: monotonic instant at which to write late ones; None: there are none. At first, the last supervisor's may be late.
+        #: monotonic instant at which to write late ones; None: there are none. The last supervisor may have left some.
         self.late_at: float | None = 0.0
+        #: paths that the condition was told of
+        self._told: set[str] = set()
         self._open: dict[str, _Lines] = {}
         #: batches of which windows have finished in this turn
         self._moved: set[str] = set()
@@ -145,9 +147,10 @@ class Index:
     async def gather_late(self) -> None:
         """Write the late indexes. Those that cannot be written yet stay late."""
         try:
-            for batch in self._store.late_indexes.batches():
-                if self._is_taken(batch):
-                    continue
+            late = [batch for batch in self._store.late_indexes.batches() if not self._is_taken(batch)]
+            for path in self._told.difference(str(Path(batch.output_dir, INDEX)) for batch in late):
+                self._clear(path)
+            for batch in late:
                 self.take_in(batch)
                 self._incomplete.add(batch.id)
                 await self.gather(batch.id)
@@ -291,12 +294,17 @@ class Index:
         """Close the index of a finished batch, and note whether it is whole."""
         path = str(self._path(batch_id))
         if self._close(batch_id) and batch_id not in self._incomplete:
-            self._condition.clear("index", path)
+            self._clear(path)
             with contextlib.suppress(StoreError):  # it is written once more by the next supervisor
                 self._store.late_indexes.written(batch_id)
         else:
             self.late_at = time.monotonic() + RETRY_S
+            self._told.add(path)
             self._condition.tell("index", path, f"the index {path} could not be written")
+
+    def _clear(self, path: str) -> None:
+        self._told.discard(path)
+        self._condition.clear("index", path)
 
     def _is_taken(self, batch: Batch) -> bool:
         """Whether the place of a late index has gone to a batch that runs, or to one of another store."""

@@ -183,6 +183,7 @@ async def test_a_late_index_leaves_that_of_a_later_batch_alone(store: Store, tmp
     before = index.path.read_text()
     await index.gather_late()
     assert index.path.read_text() == before
+    assert index.condition.troubles == ()
     index.close()
 
 
@@ -192,6 +193,7 @@ async def test_that_of_a_forgotten_batch_does_not_come_back(store: Store, tmp_pa
     store.mark_forgotten("b", results=True)
     await index.gather_late()
     assert not index.path.exists()
+    assert index.condition.troubles == ()
 
 
 @pytest.mark.parametrize("there", ["text of somebody else's", "a link", "a link to an index", "a directory", "a pipe"])
