@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gpusched.results import load_predictions as load_predictions
     from gpusched.results import load_results as load_results
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 #: public name → the module that defines it, which is imported on first use: the commands start without pandas
 _HOMES = {

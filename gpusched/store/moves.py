@@ -1,7 +1,11 @@
-"""The moves of one turn: a window that moves several times has its row, and that of its attempt, changed once."""
+"""The moves of one turn: a window that moves several times has its row, and that of its attempt, changed once.
+
+So have the counts of its batch: a trigger would change them for every window of a turn.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from gpusched.core.events import WindowMoved
@@ -27,6 +31,10 @@ class Moves:
         #: the last move of each window, and the number of its line
         self._last: dict[WindowKey, tuple[WindowMoved, int]] = {}
         self._lines: list[tuple[WindowKey, _Row]] = []
+        #: changes of the numbers of windows, by batch and status
+        self._counts: Counter[tuple[str, str]] = Counter()
+        #: by batch: the change of the number of models that predict a constant
+        self._constants: Counter[str] = Counter()
         # By attempt: the values of its row. An attempt is placed, started and ended in this order.
         self._placed: dict[tuple[WindowKey, int], _Row] = {}
         self._started: dict[tuple[WindowKey, int], _Row] = {}
@@ -40,8 +48,12 @@ class Moves:
             self.write()
         self.line += 1
         self._last[key] = record, self.line
-        line = (self.line, at, status_of(old), status_of(new), attempt, record.reason)
-        self._lines.append((key, line))
+        before, after = status_of(old), status_of(new)
+        self._lines.append((key, (self.line, at, before, after, attempt, record.reason)))
+        self._counts[key.batch_id, before] -= 1
+        self._counts[key.batch_id, after] += 1
+        if constants := is_constant(new) - is_constant(old):
+            self._constants[key.batch_id] += constants
         match new:
             case Starting():
                 self._placed[key, attempt] = (new.slot.index, new.slot.device_id, new.slot.node, at)
@@ -72,8 +84,17 @@ class Moves:
             if rows:
                 many(sql, [(*row, attempt, key.batch_id, key.label) for (key, attempt), row in rows.items()])
                 rows.clear()
+        self._count()
         self._last.clear()
         self._lines.clear()
+
+    def _count(self) -> None:
+        many = self._database.execute_many
+        many(statements.COUNT, [(*of, change) for of, change in self._counts.items() if change])
+        if self._constants:
+            many(statements.COUNT_CONSTANTS, [(change, batch_id) for batch_id, change in self._constants.items()])
+        self._counts.clear()
+        self._constants.clear()
 
     def _refuse_unknown(self) -> None:
         for key in self._last:

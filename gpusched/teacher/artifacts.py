@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gpusched import files
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.booster import Booster as Model
+from gpusched.teacher.common import Common
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
 from gpusched.teacher.training import Trained
@@ -76,45 +77,64 @@ def pickled(text: str) -> bytes:
 
 
 def write_artifacts(
-    directory: Path, symbol: str, examples: Examples, matrix: Floats, trained: Trained, probabilities: Floats
+    directory: Path,
+    symbol: str,
+    examples: Examples,
+    matrix: Floats,
+    trained: Trained,
+    probabilities: Floats,
+    common: Common,
 ) -> None:
     """Write all files. `matrix` is (n, 15), `probabilities` (n,): the model's for each of the n bars."""
     files.create(directory / MODEL, trained.text.encode())
     files.create(directory / PICKLE, pickled(trained.text))
+    whole = common.labels_file
     labels, predictions = _Gzip(), _Gzip()
-    for label_rows, prediction_rows in tables(symbol, examples, matrix, probabilities):
+    for label_rows, prediction_rows in tables(symbol, examples, matrix, probabilities, with_labels=whole is None):
         labels.add(label_rows)
         predictions.add(prediction_rows)
-    files.create(directory / LABELS, labels.whole())
+    if whole is None:
+        whole = labels.whole()
+        common.give(matrix, whole)
+    files.create(directory / LABELS, whole)
     files.create(directory / PREDICTIONS, predictions.whole())
     files.create(directory / IMPORTANCE, importance_csv(trained.booster).encode())
 
 
-def tables(symbol: str, examples: Examples, matrix: Floats, probabilities: Floats) -> Iterator[tuple[bytes, bytes]]:
+def tables(
+    symbol: str, examples: Examples, matrix: Floats, probabilities: Floats, *, with_labels: bool = True
+) -> Iterator[tuple[bytes, bytes]]:
     """Return the labels file and the predictions file in pieces; both have a row for each bar.
 
+    `with_labels=False`: of the labels file only the heading, since the rows are known and most of the work.
     Numbers have the fewest digits that give the same number again; a missing value is an empty field. The `split` of a
     prediction is train or validation, or empty for a row in neither: purged, or, at the end, without a label yet.
     """
     yield _header(LABEL_COLUMNS), _header(PREDICTION_COLUMNS)
     bars, name = examples.bars, _quoted(symbol)
-    numbers = np.column_stack([bars.open, bars.high, bars.low, bars.close, bars.volume, matrix])
+    columns = (bars.open, bars.high, bars.low, bars.close, bars.volume, matrix)
+    numbers = np.column_stack(columns) if with_labels else None
     uses = _uses(examples)
     for first in range(0, len(bars), _ROWS_AT_ONCE):
         block = slice(first, first + _ROWS_AT_ONCE)
         times = [time.encode() for time in bars.timestamps(block)]
-        labelled = zip(examples.labels[block].astype(int).tolist(), examples.returns[block].tolist(), strict=True)
-        rows = [[*row, *last] for row, last in zip_longest(numbers[block].tolist(), labelled, fillvalue=(None, None))]
-        # Encoding the block as JSON takes a tenth of the time of formatting each number. JSON has null for NaN, too.
-        values = msgspec.json.encode(rows)[2:-2].replace(b"null", b"").split(b"],[")
         chances = msgspec.json.encode(probabilities[block].tolist())[1:-1].split(b",")
         yield (
-            b"".join(b"%b,%b,%b\n" % (time, name, row) for time, row in zip(times, values, strict=True)),
+            b"" if numbers is None else _label_rows(times, name, numbers[block], examples, block),
             b"".join(
                 b"%b,%b,%b\n" % (time, _USES[use], chance)
                 for time, use, chance in zip(times, uses[block].tolist(), chances, strict=True)
             ),
         )
+
+
+def _label_rows(times: list[bytes], name: bytes, numbers: Floats, examples: Examples, block: slice) -> bytes:
+    """A block of the labels file; `numbers` are those before the label."""
+    labelled = zip(examples.labels[block].astype(int).tolist(), examples.returns[block].tolist(), strict=True)
+    rows = [[*row, *last] for row, last in zip_longest(numbers.tolist(), labelled, fillvalue=(None, None))]
+    # Encoding the block as JSON takes a tenth of the time of formatting each number. JSON has null for NaN, too.
+    values = msgspec.json.encode(rows)[2:-2].replace(b"null", b"").split(b"],[")
+    return b"".join(b"%b,%b,%b\n" % (time, name, row) for time, row in zip(times, values, strict=True))
 
 
 def _header(columns: tuple[str, ...]) -> bytes:

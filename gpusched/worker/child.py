@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Set
 from typing import NoReturn
 
+from gpusched import shared
 from gpusched.worker import inputs, linux, settings, survey, trial, window
 from gpusched.worker.messages import Fork, InputsJob, SettingsJob, SurveyJob, WindowJob
 from gpusched.worker.stream import ORPHANED
@@ -26,11 +27,13 @@ OOM_SCORE_ADJ = b"500"
 BLOCKED_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 
 
-def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpus: Set[int]) -> NoReturn:
-    """Run `request.job` in this freshly forked process. Never returns."""
+def become_window(
+    request: Fork, pipe: int, log: int, launcher: int, allowed_cpus: Set[int], memory_file: int | None
+) -> NoReturn:
+    """Run `request.job` in this freshly forked process. Never returns. `memory_file`: see `gpusched.shared`."""
     exit_code = 1
     try:
-        _detach(pipe, log, launcher)
+        _detach(pipe, log, launcher, memory_file)
         _apply_limits(request, allowed_cpus)
         _apply_environment(request)
         gc.enable()
@@ -54,7 +57,7 @@ def become_window(request: Fork, pipe: int, log: int, launcher: int, allowed_cpu
         os._exit(exit_code)
 
 
-def _detach(pipe: int, log: int, launcher: int) -> None:
+def _detach(pipe: int, log: int, launcher: int, memory_file: int | None) -> None:
     """Give the process its own session, signals and descriptors, and let it die with the launcher."""
     os.setsid()
     linux.die_with_parent(signal.SIGKILL)
@@ -64,7 +67,12 @@ def _detach(pipe: int, log: int, launcher: int) -> None:
     os.dup2(log, 2)
     if pipe != PIPE:
         os.dup2(pipe, PIPE, inheritable=False)
-    os.closerange(PIPE + 1, 1 << 20)
+    first = PIPE + 1
+    if memory_file is not None and memory_file >= first:
+        os.closerange(first, memory_file)
+        shared.inherit(memory_file)
+        first = memory_file + 1
+    os.closerange(first, 1 << 20)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
 
 

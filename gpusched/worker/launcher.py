@@ -41,6 +41,7 @@ import time
 
 import msgspec
 
+from gpusched.shared import SharedFiles
 from gpusched.worker import linux
 from gpusched.worker.child import BLOCKED_SIGNALS, become_window
 from gpusched.worker.code import imported_files
@@ -63,8 +64,10 @@ from gpusched.worker.messages import (
     Refused,
     SettingsJob,
     SurveyJob,
+    TrialJob,
     WindowJob,
 )
+from gpusched.worker.rehearsal import Rehearsals
 from gpusched.worker.stream import error_message
 from gpusched.workload import BadParameters
 
@@ -86,8 +89,8 @@ class Launcher:
         self._buffer = bytearray(MAX_PACKET_BYTES)
         self._allowed_cpus = os.sched_getaffinity(0)
         self._preloaded: set[tuple[str, Needs]] = set()
-        #: bytes of anonymous memory that windows share with this process
-        self._shared_bytes = 0
+        self._rehearsals = Rehearsals()
+        self._shared_files = SharedFiles()
         #: pid of a living leader → id of its fork
         self._ids: dict[int, int] = {}
         #: process group → the window that is leaving
@@ -104,7 +107,11 @@ class Launcher:
         poll.register(signals, select.POLLIN)
         try:
             while not self._stopping:
-                for descriptor, _ in poll.poll():
+                idle_ms = self._shared_files.drop_idle()
+                ready = poll.poll(0 if self._rehearsals.are_left else idle_ms)
+                if not ready:
+                    self._rehearsals.go_on()
+                for descriptor, _ in ready:
                     if descriptor != signals:
                         self._receive()
                     elif signal.SIGTERM in linux.pending_signals(signals):
@@ -113,6 +120,7 @@ class Launcher:
                         self._reap()
         finally:
             self._kill_everything()
+            self._rehearsals.drop()
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -183,8 +191,7 @@ class Launcher:
         if files := imported_files(code_of(workload)):
             self._send(Imported(files=files))
         if needed_by == "window":
-            prepare_to_fork()
-            self._shared_bytes = linux.own_bytes()
+            self._rehearsals.begin(workload)
         else:
             gc.freeze()
         return True
@@ -203,22 +210,26 @@ class Launcher:
             job.workload, "window", imports, request.id
         ):
             return
+        if isinstance(job, WindowJob | TrialJob):
+            self._rehearsals.finish()
         if linux.thread_count() != 1:
             names = ", ".join(linux.thread_names()[1:])
             reason = f"the launcher has threads, which a fork would lose; importing the workload started: {names}"
             self._send(Refused(id=request.id, reason=reason))
             return
-        launcher = os.getpid()
+        launcher, shares = os.getpid(), job.shares if isinstance(job, WindowJob) else ""
+        memory_file = self._shared_files.descriptor(shares)
         try:
             pid = os.fork()
             if pid == 0:
-                become_window(request, pipe, log, launcher, self._allowed_cpus)
+                become_window(request, pipe, log, launcher, self._allowed_cpus, memory_file)
         except OSError as error:
             no_memory = error.errno == errno.ENOMEM
             self._send(Refused(id=request.id, reason=f"fork: {error.strerror}", out_of_memory=no_memory))
             return
         self._ids[pid] = request.id
-        self._send(Forked(id=request.id, pid=pid, shared_bytes=self._shared_bytes))
+        self._shared_files.entered(shares, pid)
+        self._send(Forked(id=request.id, pid=pid, shared_bytes=self._rehearsals.shared_bytes))
 
     def _send(self, reply: LauncherReply) -> None:
         try:
@@ -263,6 +274,7 @@ class Launcher:
             killed=self._leaving_now,
         )
         self._leaving[pid] = Leaving(gone, set())
+        self._shared_files.left(pid)
 
     def _kill_strays(self) -> set[int]:
         """Kill the strays that no window waits for yet, and return them."""
@@ -313,13 +325,6 @@ def _import(name: str) -> None:
         importlib.import_module(name)
     except Exception as error:
         raise BadParameters(f"command.preload: importing {name} failed: {type(error).__name__}: {error}") from error
-
-
-def prepare_to_fork() -> None:
-    """Freeze imported objects and lay out the heap, so that a fork has as few of their pages copied as possible."""
-    gc.collect()
-    gc.freeze()
-    linux.lay_out_heap()
 
 
 def _exited_child() -> int | None:

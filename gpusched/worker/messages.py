@@ -40,6 +40,8 @@ class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     guarded: bool = False
     #: modules that the launcher has imported for it, beside those of the workload
     imports: tuple[str, ...] = ()
+    #: a name that it has in common with the windows that it shares content with, see `gpusched.shared`; empty: none
+    shares: str = ""
 
 
 class SymbolWindows(msgspec.Struct, frozen=True):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gpusched.core.model import WindowResult
 from gpusched.engines.engine import WorkloadNotLoadable
+from gpusched.worker.messages import Progress, Started
 from tests.command.support import commands, committed, names
 
 #: a module of the standard library that nothing else here imports
@@ -96,7 +98,9 @@ open(f"{sys.argv[1]}/{'parent' if pid else 'child'}", "w").close()
 """
     async with commands(tmp_path) as c:
         found = Path((await c.result(c.python(script), PRELOAD)).artifacts_path)
-        assert [type(message).__name__ for message in c.workers.messages] == ["Started", "WindowResult"]
+        # a window that takes long, on a busy machine, reports its phase in between
+        said = [type(message) for message in c.workers.messages if not isinstance(message, Progress)]
+        assert said == [Started, WindowResult]
     assert names(found) == {"parent", "child", "metadata.json"}
 
 

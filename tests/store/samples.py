@@ -7,6 +7,7 @@ import datetime as dt
 from gpusched.core.events import BatchAccepted, WindowMoved
 from gpusched.core.model import Batch, BatchSpec, PlannedWindow, Slot, Window, WindowKey, WindowResult
 from gpusched.core.states import Ending, Failure, Finished, Queued, Running, Starting, State, Succeeded, Usage
+from gpusched.store.store import Store
 
 SLOT = Slot(1, "GPU-0")
 RESULT = WindowResult(
@@ -76,3 +77,12 @@ def run(window: WindowKey, *, attempt: int = 1, at: float = 101.0, ending: Endin
         moved(window, starting, running, at=at + 0.5, reason="started"),
         moved(window, running, last, at=at + 1, reason="ended", ending=ending, usage=USAGE),
     ]
+
+
+def assert_counted(store: Store) -> None:
+    """The counts of all batches are those of their windows."""
+    rows = store.database.query("SELECT batch_id, status, count(*) FROM windows GROUP BY 1, 2")
+    constants = dict(store.database.query("SELECT batch_id, sum(constant) FROM windows GROUP BY 1"))
+    for row in store.batches():
+        assert row.counts == {status: count for batch_id, status, count in rows if batch_id == row.id}
+        assert row.constants == constants.get(row.id, 0)

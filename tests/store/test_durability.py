@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpusched.core.events import Record
@@ -27,7 +28,7 @@ from gpusched.store import opening
 from gpusched.store.store import Store
 from tests.store import writer
 from tests.store.reading import read_everything
-from tests.store.samples import SLOT, accepted, key, run
+from tests.store.samples import RESULT, SLOT, accepted, assert_counted, key, moved, run
 
 FROZEN = Path(__file__).with_name("version_1.sql")
 NAMES = ["gpusched.db", "gpusched.db-shm", "gpusched.db-wal", "gpusched.db.lock"]
@@ -81,6 +82,7 @@ def test_acknowledged_records_survive_kill_9(path: Path) -> None:
             assert len(store.story(key())) == done * writer.GROUP
             assert [attempt.attempt for attempt in store.attempts(key())] == list(range(1, done + 1))
             assert store.batches()[0].counts == {"queued": 1}
+            assert_counted(store)
 
 
 def test_a_killed_writer_leaves_no_lock(path: Path) -> None:
@@ -200,6 +202,9 @@ def test_a_store_of_version_1_still_loads(path: Path) -> None:
         assert store.learned()[0].memory_max == 500_000_000
         store.record([accepted("new", 2), *run(key(0, "new"))])
         assert [batch.id for batch in store.batches()] == [held.id, "done", "new"]
+        ended = Finished(attempts=2, outcome=Succeeded(result=msgspec.structs.replace(RESULT, constant=True)))
+        store.record([moved(retried.key, second, ended, ending=RESULT)])
+        assert_counted(store)
 
 
 def test_migrates_forward(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,21 +3,25 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightgbm
 import numpy as np
 import pytest
 
-from gpusched.teacher import artifacts
+from gpusched import shared
+from gpusched.teacher import artifacts, train_window, window
 from gpusched.teacher.artifacts import LABEL_COLUMNS, PREDICTION_COLUMNS, tables
+from gpusched.teacher.common import digest
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.metrics import metrics
 from gpusched.teacher.schema import parse_settings
 from gpusched.workload import Result
-from tests.teacher.support import START, bars, day, walk
+from tests.teacher.support import START, bars, day, ignore, walk, window_task, write_daily
 
 Trained = tuple[Path, Result]
 
@@ -129,3 +133,56 @@ def test_the_pickle_predicts_as_the_text_does(trained: Trained) -> None:
     np.testing.assert_array_equal(pickled.predict(found), model.predict(found))
     assert pickled.model_to_string() == text
     assert pickled.feature_name() == list(FEATURES)
+
+
+# -- with the memory of a sweep ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    descriptor = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    monkeypatch.setattr(shared, "inherited", shared.SharedFile(descriptor))
+    yield
+    os.close(descriptor)
+
+
+def files_of(root: Path, name: str, horizon: int = 7, **lightgbm: int) -> dict[str, bytes]:
+    """Train a window; return its files."""
+    (root / name).mkdir()
+    train_window(window_task(root, horizon=horizon, lightgbm=lightgbm), root / name, ignore)
+    return {path.name: path.read_bytes() for path in (root / name).iterdir()}
+
+
+@pytest.mark.usefixtures("memory")
+def test_the_features_and_the_labels_file_of_a_sweep_are_made_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as alone:
+        alone.setattr(shared, "inherited", None)
+        expected = [files_of(root, f"alone {leaves}", num_leaves=leaves) for leaves in (5, 9)]
+    assert files_of(root, "first", num_leaves=5) == expected[0]
+
+    def fail(*_: object) -> bytes:
+        raise AssertionError("they are made again")
+
+    monkeypatch.setattr(window, "features", fail)
+    monkeypatch.setattr(artifacts, "_label_rows", fail)
+    assert files_of(root, "second", num_leaves=9) == expected[1]
+
+
+@pytest.mark.usefixtures("memory")
+def test_other_data_or_labels_have_their_own_file(root: Path) -> None:
+    first, other = files_of(root, "first"), files_of(root, "other", horizon=5)
+    assert first["labels.csv.gz"] != other["labels.csv.gz"]
+    write_daily(root / "data", "ABC", walk(140, 8))
+    changed = files_of(root, "changed")
+    assert gzip.decompress(changed["labels.csv.gz"]) != gzip.decompress(first["labels.csv.gz"])
+    assert len(rows_of(root / "changed" / "labels.csv.gz")) == 120
+
+
+def test_all_that_they_are_made_of_is_in_the_digest() -> None:
+    def of(symbol: str = "A", seed: int = 7, **settings: float) -> bytes:
+        history = bars(walk(120, seed))
+        given = parse_settings({"horizon": 3, "threshold": 0.01} | settings)
+        return digest(symbol, window_examples(history, history, START, day(119), given))
+
+    assert of() == of(validation_fraction=0.4)
+    assert len({of(), of("B"), of(seed=8), of(horizon=4), of(threshold=0.0)}) == 5

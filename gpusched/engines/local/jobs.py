@@ -7,11 +7,15 @@ from pathlib import Path
 import msgspec
 
 from gpusched.command import imports
+from gpusched.config.schema import BUILT_IN_WORKLOAD
 from gpusched.config.workloads import settings_at
-from gpusched.core.model import CPU, Batch, Device, PlannedWindow
+from gpusched.core.model import CPU, Batch, Device, PlannedWindow, Window
 from gpusched.core.placement import type_on
 from gpusched.worker.messages import WindowJob
 from gpusched.workload import Task
+
+#: sections of the settings that bars and labels depend on
+_OF_LABELS = ("data.", "labels.")
 
 
 def task_of(batch: Batch, planned: PlannedWindow, cache_dir: Path) -> Task:
@@ -43,4 +47,15 @@ def window_job(batch: Batch, planned: PlannedWindow, device: Device, cache_dir: 
         output_dir=batch.output_dir,
         guarded=batch.guarded,
         imports=imports(batch.spec.workload, task.settings),
+        shares=_shares(batch, planned.window),
     )
+
+
+def _shares(batch: Batch, window: Window) -> str:
+    """A name for the windows of a sweep that have their labels file in common; empty where there can be no others."""
+    parameters = batch.spec.points.get(window.point, {})
+    of_labels = {key: value for key, value in parameters.items() if key.startswith(_OF_LABELS)}
+    if len(of_labels) == len(parameters) or batch.spec.workload != BUILT_IN_WORKLOAD:
+        return ""
+    name = (batch.id, window.symbol, window.start, window.end, of_labels)
+    return msgspec.json.encode(name, order="sorted").decode()

@@ -60,9 +60,8 @@ END WHERE held_reason IS NOT NULL;
 -- 1: the model of the window predicts a constant (gpusched.core.worth). A batch counts its own, for listings.
 ALTER TABLE windows ADD COLUMN constant INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE batches ADD COLUMN constants INTEGER NOT NULL DEFAULT 0;
-CREATE TRIGGER windows_constant AFTER UPDATE OF constant ON windows WHEN OLD.constant <> NEW.constant BEGIN
-    UPDATE batches SET constants = constants + NEW.constant - OLD.constant WHERE id = NEW.batch_id;
-END;
+-- Whoever moves windows counts them as well, once for all that move in a transaction (gpusched.store.moves).
+DROP TRIGGER windows_moved;
 
 -- The uid of its client, as in the JSON of `batch`. NULL: root, or the daemon's own user.
 ALTER TABLE batches ADD COLUMN owner INTEGER;
