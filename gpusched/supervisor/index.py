@@ -40,7 +40,8 @@ from gpusched.core.states import Finished
 from gpusched.core.statuses import OUTCOMES, tally
 from gpusched.engines.condition import Condition
 from gpusched.errors import StoreError
-from gpusched.store.store import FIRST, Place, Store, WindowRow
+from gpusched.protocol import WindowLine
+from gpusched.store.store import FIRST, Place, Store
 from gpusched.supervisor.followers import News, TurnEnded
 from gpusched.supervisor.index_line import line
 
@@ -206,14 +207,13 @@ class Index:
                     self._rewrite(batch_id)
                 self._finish(batch_id)
 
-    def _line(self, row: WindowRow) -> bytes:
-        attempt = row.last_attempt
-        log_path = self._log_path(row.key, attempt.attempt) if attempt else None
-        notes = self._notes.get(row.key.batch_id, {}).get(row.plan.window.symbol, ())
+    def _line(self, window: WindowLine) -> bytes:
+        batch_id, point = window.key.batch_id, window.point
+        log_path = None if window.placed_at is None else self._log_path(window.key, window.attempts)
+        notes = self._notes.get(batch_id, {}).get(window.symbol, ())
         log = log_path if log_path is not None and log_path.exists() else None
-        point = row.plan.window.point
-        parameters = self._specs[row.key.batch_id].points.get(point, {})
-        return line(row, log, notes, self._settings_at(row.key.batch_id, point), parameters)
+        parameters = self._specs[batch_id].points.get(point, {})
+        return line(window, log, notes, self._settings_at(batch_id, point), parameters)
 
     def _settings_at(self, batch_id: str, point: str) -> dict[str, Any]:
         known = self._settings[batch_id]

@@ -31,9 +31,8 @@ FAILED = Finished(attempts=1, outcome=Failed(failure=FAILURE))
 
 def test_a_line_has_the_memory_of_the_last_attempt(store: Store) -> None:
     store.record([accepted(windows=1), *run(key())])
-    row = store.window(key())
-    assert row is not None
-    found = json.loads(index_line(row, None))
+    (window,) = store.finished_windows("b")
+    found = json.loads(index_line(window, None))
     assert (found["peak_memory_bytes"], found["device_memory_bytes"]) == (1 << 20, 1 << 30)
 
 
@@ -42,8 +41,7 @@ def test_a_line_has_the_words_of_the_commands_beside_those_of_earlier_versions(s
     store.record([accepted(windows=3), *run(key(0)), *run(key(1), ending=FAILURE), *run(key(2), ending=FAILURE)])
     running = run(key(1), ending=FAILURE)[1].new
     store.record([moved(key(1), running, FAILED, ending=FAILURE), moved(key(2), running, timed_out, ending=FAILURE)])
-    rows = [store.window(key(number)) for number in range(3)]
-    lines = [json.loads(index_line(row, None)) for row in rows if row is not None]
+    lines = [json.loads(index_line(window, None)) for window in store.finished_windows("b")]
     assert [(line["status"], line["outcome"]) for line in lines] == [
         ("success", "succeeded"), ("failed", "failed"), ("failed", "timed_out"),
     ]  # fmt: skip
