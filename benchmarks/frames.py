@@ -133,7 +133,6 @@ def of_batch(windows: int, view: BatchView, now: float) -> float:
         WindowLine(
             key=WindowKey(BATCH.id, f"S{number:06}_2024-01-01_to_2024-06-29"), symbol=f"S{number % 500:03}", start=day,
             end=day, status="succeeded" if number % 3 else "queued", moved_at=0.0, usable_rows=120, attempts=1,
-            slot=None, pid=None, started_at=None, ended_at=None, reason=None,
         )
         for number in range(windows)
     )  # fmt: skip

@@ -12,6 +12,7 @@ from gpusched.core.planning import date_ranges
 from gpusched.worker.messages import WindowJob
 from gpusched.workload import Task
 
+WORKLOAD = "gpusched.teacher:train_window"
 GPUSCHED = [sys.executable, "-m", "gpusched"]
 
 
@@ -23,7 +24,7 @@ def window_jobs(symbols_file: Path, output: Path, cache: Path, interval: str) ->
     """Every window of the batch, including those without data, symbol by symbol."""
     return [
         WindowJob(
-            workload="gpusched.teacher:train_window",
+            workload=WORKLOAD,
             task=Task(
                 symbol=symbol, start=start, end=end, settings=settings(interval),
                 data_root=str(symbols_file.parent / "data"), cache_dir=str(cache),

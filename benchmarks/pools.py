@@ -19,12 +19,12 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from benchmarks.jobs import read_jobs, train_command
+from benchmarks.jobs import WORKLOAD, read_jobs, train_command
 from benchmarks.settings import END, START, WINDOW_DAYS
 from gpusched import teacher
 from gpusched.core.planning import date_ranges
-from gpusched.worker.launcher import prepare_to_fork
 from gpusched.worker.messages import WindowJob
+from gpusched.worker.rehearsal import make_ready
 from gpusched.worker.window import run_window
 from gpusched.workload import NoData
 
@@ -76,7 +76,7 @@ def forks() -> Iterator[Map]:
     """
     gc.disable()
     teacher.preload()
-    prepare_to_fork()
+    make_ready(WORKLOAD)
     yield _fork_each
 
 

@@ -139,8 +139,7 @@ async def _on(directory: Path, kind: str, where: str, seconds: float, windows: i
                 started = _processor_s() - at_first - spent["b"]
                 runtime.supervisor.shut_down(drain=True)
                 await runtime.supervisor.stopped()
-        launches = [row.last_attempt for row in store.windows("b") if row.last_attempt is not None]
-        own = sum(launch.usage.cpu_seconds for launch in launches if launch.usage is not None)
+        own = sum(window.usage.cpu_seconds for window in store.finished_windows("b") if window.usage is not None)
     each = spent["b"] / windows
     return Row(
         kind=kind, where=where, windows=windows, windows_per_second=windows / took, cpu_ms=1e3 * each,

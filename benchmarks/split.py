@@ -23,10 +23,10 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks.bars import write_batch
-from benchmarks.jobs import window_jobs
+from benchmarks.jobs import WORKLOAD, window_jobs
 from gpusched import teacher
-from gpusched.worker.launcher import prepare_to_fork
 from gpusched.worker.messages import WindowJob
+from gpusched.worker.rehearsal import make_ready
 from gpusched.worker.window import run_window
 from gpusched.workload import NoData
 
@@ -96,7 +96,7 @@ def measure(count: int, directory: Path) -> dict[str, dict[str, float]]:
     symbols_file = write_batch(directory, symbol_count=6, interval="1d", bars_per_day=1, file_per_day=False)
     gc.disable()
     teacher.preload()
-    prepare_to_fork()
+    make_ready(WORKLOAD)
     jobs = window_jobs(symbols_file, directory / "first", directory, "1d")
     trained = [job for job in jobs if live(job)]
     lives = []

@@ -192,12 +192,13 @@ def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:
 
 
 @contextlib.contextmanager
-def temporary() -> Iterator[Path]:
-    """A new directory that only this user can open, below TMPDIR or /tmp; it is removed at the end. Raises OSError.
+def temporary(below: Path | None = None) -> Iterator[Path]:
+    """A new directory that only this user can open, by default below TMPDIR or /tmp; it is removed at the end.
 
-    The standard library's imports ten modules, which stay in every process that is forked afterwards.
+    Raises OSError. The standard library's imports ten modules, which stay in every process that is forked afterwards.
     """
-    place = Path(os.environ.get("TMPDIR") or "/tmp", f"gpusched-{os.urandom(8).hex()}")  # noqa: S108  # new, or refused
+    default = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # the directory is new, or refused
+    place = (below or default) / f"gpusched-{os.urandom(8).hex()}"
     with opened(place.parent) as parent:
         os.mkdir(place.name, 0o700, dir_fd=parent)
         try:

@@ -25,9 +25,9 @@ from typing import Any, NoReturn
 import msgspec
 
 from gpusched.core.model import DeviceType
-from gpusched.worker.launcher import prepare_to_fork
 from gpusched.worker.loading import load_module
 from gpusched.worker.messages import WindowJob
+from gpusched.worker.rehearsal import make_ready
 from gpusched.worker.window import run_window
 
 #: seconds after which a process that hangs is ended
@@ -47,7 +47,7 @@ def main() -> int:
     job = msgspec.structs.replace(job, task=task)
     began = time.perf_counter()
     load_module(job.workload).preload()
-    prepare_to_fork()
+    make_ready(job.workload)
     found: dict[str, Any] = {"preload_s": round(time.perf_counter() - began, 3)}
     with tempfile.TemporaryDirectory(prefix="contexts-") as directory:
         _at_once(1, job, Path(directory))  # a first time, for the kernels and the driver's files

@@ -8,7 +8,7 @@ import msgspec
 
 from gpusched.core.model import BatchSpec, DataNotes
 from gpusched.core.samples import Sample
-from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
+from gpusched.protocol import AttemptLine, BatchStatus, WindowLine
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +17,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     batch: BatchStatus
     spec: BatchSpec
     #: finished windows, in the order of finishing
-    results: Sequence[ResultLine]
+    results: Sequence[WindowLine]
     samples: Sequence[Sample]
     #: attempts that failed and were followed by another one, with the labels of their windows
     retried: Sequence[tuple[str, AttemptLine]] = ()

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gpusched.protocol import ResultLine
+from gpusched.protocol import WindowLine
 
 PREDICTIONS = "predictions.csv.gz"
 IMPORTANCE = "feature_importance.csv"
@@ -36,9 +36,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     importances: dict[str, list[float]]
 
 
-def gather(results: Sequence[ResultLine]) -> Evidence:
+def gather(results: Sequence[WindowLine]) -> Evidence:
     """Read the files of results. What cannot be read is left out, and counted by `read`."""
-    places = [Path(line.artifacts_path) for line in results if line.artifacts_path is not None]
+    places = [Path(line.result.artifacts_path) for line in results if line.result is not None]
     found = [(path, size) for place in places if (size := _size(path := place / PREDICTIONS))]
     step = -(-sum(size for _, size in found) // MOST_BYTES) or 1
     probabilities: list[float] = []

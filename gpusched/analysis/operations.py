@@ -25,7 +25,7 @@ from gpusched.core.states import Cancelled, Finished, Queued, Skipped, Starting
 from gpusched.core.statuses import OUTCOMES, words
 from gpusched.core.totals import flat
 from gpusched.errors import InputError
-from gpusched.protocol import ResultLine
+from gpusched.protocol import WindowLine
 
 #: reasons that the table of failures and skips lists
 MOST_REASONS = 50
@@ -124,9 +124,9 @@ def timeline(report: Report) -> str:
     return _drawn("timeline", figure, height + READ * (parts - 1) + FRAME)
 
 
-def _row(number: int | None, device_id: str, node: str) -> Slot:
+def _row(slot: Slot) -> Slot:
     """The row of a slot; windows of a node that ran before one was free there share a row."""
-    return Slot(number if number is not None else -1 if node else 0, device_id, node)
+    return msgspec.structs.replace(slot, index=-1 if slot.node else 0) if slot.waits else slot
 
 
 def _title(slot: Slot) -> str:
@@ -137,17 +137,17 @@ def _title(slot: Slot) -> str:
 
 def _bars(report: Report) -> Iterator[_Bar]:
     for line in _of_this_batch(report.results):
-        if line.started_at is not None and line.ended_at is not None:
-            slot = _row(line.slot, line.device or "", line.node)
+        if line.slot is not None and line.started_at is not None and line.ended_at is not None:
+            slot = _row(line.slot)
             yield _bar(line.status, slot, line.started_at, line.ended_at, line.key.label, line.reason)
     for label, attempt in report.retried:
         if attempt.ended_at is not None and (attempt.started_at is not None or not attempt.slot.waits):
             began, why = attempt.started_at or attempt.placed_at, attempt.message or attempt.ending
-            slot = _row(attempt.slot.number, attempt.slot.device_id, attempt.slot.node)
+            slot = _row(attempt.slot)
             yield _bar(RETRIED, slot, began, attempt.ended_at, label, why)
 
 
-def _of_this_batch(results: Sequence[ResultLine]) -> list[ResultLine]:
+def _of_this_batch(results: Sequence[WindowLine]) -> list[WindowLine]:
     """The results without the times of earlier trainings, unless nothing was launched by this batch."""
     if not any(line.started_at is not None and line.status != "reused" for line in results):
         return [*results]
@@ -171,17 +171,17 @@ def _with_gaps(samples: Iterable[Sample]) -> list[Sample | None]:
     return found
 
 
-def phases(results: Sequence[ResultLine]) -> str:
+def phases(results: Sequence[WindowLine]) -> str:
     """How long each phase took, window by window."""
     import plotly.graph_objects as go
 
-    trained = [line for line in results if line.status == "succeeded" and line.phases]
-    names = list(dict.fromkeys(name for line in trained for name in line.phases or {}))
+    trained = [line.result.phases for line in results if line.status == "succeeded" and line.result is not None]
+    names = list(dict.fromkeys(name for taken in trained for name in taken))
     if not names:
         return ""
     figure = go.Figure()
     for name in names:
-        seconds = [round(line.phases[name], 5) for line in trained if line.phases and name in line.phases]
+        seconds = [round(taken[name], 5) for taken in trained if name in taken]
         figure.add_box(
             x=seconds, name=f"{text(name)} ({duration(sum(seconds))})", boxpoints="outliers", marker={"size": 3}
         )
@@ -190,7 +190,7 @@ def phases(results: Sequence[ResultLine]) -> str:
     return _drawn("phases", figure, len(names) * 34 + FRAME)
 
 
-def remaining_time(results: Sequence[ResultLine]) -> str:
+def remaining_time(results: Sequence[WindowLine]) -> str:
     """At the end of each launched window, the remaining time that live screens showed, and the true one."""
     import plotly.graph_objects as go
 
@@ -218,16 +218,16 @@ def remaining_time(results: Sequence[ResultLine]) -> str:
     return _drawn("remaining", figure, 240 + FRAME)
 
 
-def _moves(results: Iterable[ResultLine]) -> Iterator[WindowMoved]:
+def _moves(results: Iterable[WindowLine]) -> Iterator[WindowMoved]:
     """As much of the windows' stories as their rate depends on: when they were placed, and when they left."""
     for line in results:
         # Which outcome it was does not matter, unless it was cancelled: those say nothing about the rate.
         outcome = Cancelled() if line.status == "cancelled" else Skipped(reason="")
-        old, new, at = Queued(), Finished(attempts=line.attempts, outcome=outcome), line.finished_at
+        old, new, at = Queued(), Finished(attempts=line.attempts, outcome=outcome), line.moved_at
         if line.started_at is None or line.ended_at is None:
             yield WindowMoved(key=line.key, old=old, new=new, reason="", at=at)
         else:
-            placed = Starting(attempt=max(1, line.attempts), slot=Slot(line.slot or 0, line.device or ""))
+            placed = Starting(attempt=max(1, line.attempts), slot=line.slot or Slot(0, ""))
             yield WindowMoved(key=line.key, old=old, new=placed, reason="", at=line.started_at)
             yield WindowMoved(key=line.key, old=placed, new=new, reason="", at=max(line.started_at, line.ended_at))
 
@@ -252,9 +252,9 @@ def _drawn(name: str, figure: Any, height: int) -> str:
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
-def reasons(results: Iterable[ResultLine]) -> str:
+def reasons(results: Iterable[WindowLine]) -> str:
     """How many windows ended for each reason, in words that they share, with one in full, and which they are."""
-    found: dict[tuple[str, str], list[ResultLine]] = {}
+    found: dict[tuple[str, str], list[WindowLine]] = {}
     for line in results:
         if line.reason and line.status != "succeeded":
             found.setdefault((line.status, general_reason(line.reason, line.symbol)), []).append(line)
@@ -267,13 +267,13 @@ def reasons(results: Iterable[ResultLine]) -> str:
     return listed + (f"<p>and {left_out} other reasons</p>" if left_out else "")
 
 
-def _example(general: str, lines: Sequence[ResultLine]) -> str:
+def _example(general: str, lines: Sequence[WindowLine]) -> str:
     """The reason that windows share; where their own differ, with the whole one of the first."""
     own = lines[0].reason or ""
     return general if own == general else f"{general} — of the first: {own}"
 
 
-def _labels(lines: Sequence[ResultLine]) -> str:
+def _labels(lines: Sequence[WindowLine]) -> str:
     more = f" and {len(lines) - MOST_LABELS:,} more" if len(lines) > MOST_LABELS else ""
     return ", ".join(line.key.label for line in lines[:MOST_LABELS]) + more
 

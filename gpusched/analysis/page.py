@@ -94,7 +94,7 @@ def _head(report: Report, tiles: str) -> str:
     waiting = sum(count for name, count in counts.items() if name not in OUTCOMES)
     if waiting:
         parts.append(f"<span class=counts><b>{waiting}</b> not finished</span>")
-    ended = batch.finished_at or max((line.finished_at for line in report.results), default=batch.submitted_at)
+    ended = batch.finished_at or max((line.moved_at for line in report.results), default=batch.submitted_at)
     took = max(0.0, ended - batch.submitted_at)
     state = batch.state if batch.held_reason is None else f"held: {batch.held_reason}"
     spec = report.spec

@@ -16,7 +16,7 @@ from gpusched.analysis.markup import table, text
 from gpusched.analysis.scores import Scored, numbers
 from gpusched.core.model import Parameters
 from gpusched.core.statuses import FAILURES, words
-from gpusched.protocol import ResultLine
+from gpusched.protocol import WindowLine
 
 #: symbols that the ranking and the courses show: of more, the best and the worst
 MOST_SYMBOLS = 60
@@ -144,9 +144,9 @@ def _by_end(windows: Iterable[Scored], metric: str) -> list[tuple[str, float]]:
 # -- by symbol and window ----------------------------------------------------------------------------------------------
 
 
-def heat_map(results: Sequence[ResultLine], metric: str) -> str:
+def heat_map(results: Sequence[WindowLine], metric: str) -> str:
     """The metric as a number in a colour, by symbol and last day of the window; windows without one say why."""
-    cells: dict[tuple[str, str], list[ResultLine]] = {}
+    cells: dict[tuple[str, str], list[WindowLine]] = {}
     for line in results:
         cells.setdefault((line.symbol, line.end.isoformat()), []).append(line)
     if not cells:
@@ -176,13 +176,13 @@ def heat_map(results: Sequence[ResultLine], metric: str) -> str:
     return f"{key}<div class=scroll><table class=heat>{head}{body}</table></div>"
 
 
-def _cell(lines: Sequence[ResultLine], metric: str, centre: float, farthest: float) -> str:
+def _cell(lines: Sequence[WindowLine], metric: str, centre: float, farthest: float) -> str:
     values = [value for line in lines if (value := numbers(line.metrics).get(metric)) is not None]
     if values:
         value = statistics.fmean(values)
         shade = min(SHADES - 1, int(abs(value - centre) / farthest * SHADES))
         shown = f"{value:.2f}".replace("0.", ".", 1)
-        if all(line.constant for line in lines):
+        if all(line.result is not None and line.result.constant for line in lines):
             return f"<td class=flat>{shown}</td>"
         return f"<td class={'a' if value >= centre else 'b'}{shade}>{shown}</td>"
     if not lines:
@@ -292,14 +292,14 @@ def _between(found: tuple[float, float] | None, form: str = ".4f") -> str:
     return "" if found is None else f"{found[0]:{form}} to {found[1]:{form}}"
 
 
-def windows(results: Sequence[ResultLine], names: Sequence[str]) -> str:
+def windows(results: Sequence[WindowLine], names: Sequence[str]) -> str:
     """The table of all windows, which the page's script fills, sorts and searches."""
     if not results:
         return ""
     metrics = list(names[:TABLED])
     columns = ["window", "symbol", "start", "status", *metrics, "rows", "constant", "seconds", "attempts", "reason"]
     rows = [_tabled(line, metrics) for line in results]
-    places = {line.key.label: Path(line.artifacts_path) for line in results if line.artifacts_path}
+    places = {line.key.label: Path(line.result.artifacts_path) for line in results if line.result is not None}
     links = {label: place.as_uri() for label, place in places.items() if place.is_absolute()}
     content = {"columns": columns, "fixed": metrics, "links": links, "rows": rows}
     data = json.dumps(content, separators=(",", ":"))
@@ -312,17 +312,16 @@ def windows(results: Sequence[ResultLine], names: Sequence[str]) -> str:
     )
 
 
-def _tabled(line: ResultLine, metrics: Sequence[str]) -> list[Any]:
-    found = numbers(line.metrics)
-    counts = line.sample_counts or {}
+def _tabled(line: WindowLine, metrics: Sequence[str]) -> list[Any]:
+    found, result = numbers(line.metrics), line.result
     return [
         line.key.label,
         line.symbol,
         line.start.isoformat(),
         words(line.status),
         *(None if (value := found.get(name)) is None else round(value, 4) for name in metrics),
-        counts.get("usable"),
-        "constant" if line.constant else "",
+        result.sample_counts.get("usable") if result is not None else None,
+        "constant" if result is not None and result.constant else "",
         None if line.seconds is None else round(line.seconds, 3),
         line.attempts,
         (line.reason or "")[:200],

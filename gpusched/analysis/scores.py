@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gpusched.errors import UsageError, did_you_mean
-from gpusched.protocol import ResultLine
+from gpusched.protocol import WindowLine
 from gpusched.results import flat_metrics
 
 #: metrics in the order in which they are shown first; the first that a batch has is its main one
@@ -36,7 +36,7 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     constant: bool | None = None
 
 
-def of_lines(lines: Iterable[ResultLine]) -> list[Scored]:
+def of_lines(lines: Iterable[WindowLine]) -> list[Scored]:
     """The windows with a model among the results of a daemon or a store."""
     return [
         Scored(
@@ -45,11 +45,11 @@ def of_lines(lines: Iterable[ResultLine]) -> list[Scored]:
             start=line.start,
             end=line.end,
             point=line.point,
-            metrics=numbers(line.metrics),
-            constant=line.constant,
+            metrics=numbers(line.result.metrics),
+            constant=line.result.constant,
         )
         for line in lines
-        if line.metrics is not None
+        if line.result is not None
     ]
 
 

@@ -10,7 +10,7 @@ import msgspec
 from gpusched.client.drawing.listing import on_terminal
 from gpusched.core.model import DataNotes
 from gpusched.core.worth import constants_note, imports_note
-from gpusched.protocol import BatchDetail, ResultLine
+from gpusched.protocol import BatchDetail, WindowLine
 
 
 def notes_object(notes: DataNotes) -> dict[str, Any]:
@@ -29,13 +29,17 @@ def print_notes(notes: DataNotes) -> None:
         console.print(line, soft_wrap=not console.is_terminal)  # a terminal breaks lines within words
 
 
-def print_worth(detail: BatchDetail, results: Iterable[ResultLine] = ()) -> None:
+def print_worth(detail: BatchDetail, results: Iterable[WindowLine] = ()) -> None:
     """Print how many models predict a constant, and of the first window that imports for longer than it trains.
 
     Where `print_notes` prints; nothing if there are none.
     """
     models = detail.batch.counts.get("succeeded", 0) + detail.batch.counts.get("reused", 0)
-    slow = (imports_note(detail.spec, line.key.label, line.phases, line.seconds) for line in results)
+    slow = (
+        imports_note(detail.spec, line.key.label, line.result.phases, line.seconds)
+        for line in results
+        if line.result is not None
+    )
     for note in (constants_note(detail.batch.constants, models, detail.spec), next(filter(None, slow), "")):
         if note:
             from gpusched.client.drawing import terminal as render

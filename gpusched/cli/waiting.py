@@ -59,7 +59,7 @@ class Wait:
             if detail.batch.waits:
                 return self._never_started(detail)
             skipped = list(daemon.windows(batch_id, status="skipped"))
-            refused = [line for line in daemon.windows(batch_id, status="failed") if line.failure == "bad_data"]
+            refused = [line for line in daemon.windows(batch_id, status="failed") if line.kind == "bad_data"]
         if self._as_json:
             _print_object(detail, refused)
         else:

@@ -55,8 +55,6 @@ from gpusched.protocol import (
     ReadLog,
     Reply,
     Request,
-    ResultLine,
-    ResultPage,
     Snapshot,
     Submit,
     Submitted,
@@ -256,10 +254,10 @@ class Connection:
         request = ReadLog(batch_id=batch_id, label=label, attempt=attempt, offset=offset, follow=follow)
         return self._several(request, LogChunk)
 
-    def results(self, batch_id: str) -> Iterator[ResultLine]:
-        """The finished windows of a batch, in the order of finishing."""
-        for page in self._several(GetResults(batch_id=batch_id), ResultPage):
-            yield from page.results
+    def results(self, batch_id: str) -> Iterator[WindowLine]:
+        """The finished windows of a batch with their results, in the order of finishing."""
+        for page in self._several(GetResults(batch_id=batch_id), WindowPage):
+            yield from page.windows
 
     def history(self, batch_id: str | None = None) -> tuple[Sample, ...]:
         """Readings of the devices from the time when windows of a batch ran; None: of the last minutes."""

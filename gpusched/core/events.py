@@ -290,7 +290,6 @@ class BatchHeld(msgspec.Struct, frozen=True, kw_only=True, tag="batch_held"):
 
     batch_id: str
     reason: str
-    #: frames of 0.1 lack it
     kind: HoldKind = "request"
     at: float
 

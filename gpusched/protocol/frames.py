@@ -11,7 +11,7 @@ import msgspec
 from gpusched.protocol.replies import Reply
 from gpusched.protocol.requests import Hello, Request
 
-PROTOCOL = 1
+PROTOCOL = 2
 #: a longer request ends the connection
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 #: a longer reply means that the other side is not a daemon

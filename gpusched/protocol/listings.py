@@ -1,4 +1,4 @@
-"""The lines that listings and views are made of: a batch, a window, a result, an attempt, a device, a fault."""
+"""The lines that listings and views are made of: a batch, a window, an attempt, a device, a fault."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from gpusched.core.model import Device, Health, Reading, Slot, WindowKey
-from gpusched.core.states import FailureKind, Usage
+from gpusched.core.model import Device, Health, Reading, Slot, WindowKey, WindowResult
+from gpusched.core.states import Failure, FailureKind, Usage
 from gpusched.core.statuses import BatchState
 
 
@@ -23,18 +23,21 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: float | None
     #: windows by status: the name of their state, or of their outcome once finished; zeros are left out
     counts: dict[str, int]
-    #: time of this status by the daemon's clock, the only one to compare the other times with; None: from a 0.1 daemon
+    #: time of this status by the daemon's clock, the only one to compare the other times with; None: not told
     at: float | None = None
     #: models that predict a constant, among those of succeeded and reused windows
     constants: int = 0
-    #: uid of the client that submitted it; None: root or the daemon's own user, or from an older daemon
+    #: uid of the client that submitted it; None: root or the daemon's own user
     owner: int | None = None
     #: of a stage, which has no windows yet, in words: "until teachers has succeeded"; empty for any other batch
     waits: str = ""
 
 
-class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A window, as a listing shows it. Times of later events, and the fields that they fill, are None."""
+class WindowLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A window: a row of the store, and a line of a listing.
+
+    Times of later events, and the fields that they fill, are None. Only lines of results have the last four fields.
+    """
 
     key: WindowKey
     symbol: str
@@ -46,62 +49,45 @@ class WindowLine(msgspec.Struct, frozen=True, kw_only=True):
     usable_rows: int
     #: launches so far, including the current one
     attempts: int
-    #: this and the next three: of the last launch
-    slot: Slot | None
-    pid: int | None
-    started_at: float | None
-    ended_at: float | None
-    #: why it was skipped or failed
-    reason: str | None
-    #: kind of the failure, if it failed
-    failure: FailureKind | None = None
-    #: `file:line` of the exception, if it failed with one: as in `gpusched.core.states.Failure`
-    source_line: str = ""
+    #: this and the next three: of the last launch. In lines of results, a reused one has those of its training
+    slot: Slot | None = None
+    pid: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    #: why it was skipped, or stopped for its time, or waits
+    why: str | None = None
+    failure: Failure | None = None
     #: the remedy, if its data cannot be trained on
     remedy: str = ""
     #: its point of a sweep: a key in the `points` of its batch's specification
     point: str = ""
+    result: WindowResult | None = None
+    #: instant at which its last launch was placed; None: there was none
+    placed_at: float | None = None
+    #: duration of the last launch, or of the training of a reused result; None: neither is known
+    seconds: float | None = None
+    usage: Usage | None = None
 
+    @property
+    def kind(self) -> FailureKind | None:
+        """The kind of its failure, if it has failed."""
+        return self.failure.kind if self.failure is not None else None
 
-class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished window and its result. A reused one has the launches and the times of its training."""
+    @property
+    def reason(self) -> str | None:
+        """Why it was skipped, has failed or was stopped, a failure's kind first."""
+        return f"{self.failure.kind}: {self.failure.message}" if self.failure is not None else self.why
 
-    key: WindowKey
-    symbol: str
-    start: dt.date
-    end: dt.date
-    #: name of the outcome
-    status: str
-    finished_at: float
-    attempts: int
-    #: duration of the last launch; None if there was none
-    seconds: float | None
-    device: str | None
-    slot: int | None
-    #: of the device; empty: the machine of the batch's supervisor
-    node: str = ""
-    artifacts_path: str | None
-    metrics: dict[str, Any] | None
-    sample_counts: dict[str, int] | None
-    #: start and end of the last launch
-    started_at: float | None = None
-    ended_at: float | None = None
-    #: seconds by phase, in order
-    phases: dict[str, float] | None = None
-    cpu_seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    #: peak GPU memory, as counted by the driver or seen by a reading
-    device_memory_bytes: int | None = None
-    #: seconds in which its kernels were executing on a GPU; None where the driver does not count them
-    device_seconds: float | None = None
-    #: whether its model gives every row of the validation the same prediction; None: not told
-    constant: bool | None = None
-    #: why it was skipped or failed
-    reason: str | None
-    #: kind of the failure, if it failed
-    failure: FailureKind | None = None
-    #: as in `WindowLine`
-    point: str = ""
+    @property
+    def device(self) -> str | None:
+        """The device of its last launch, or the one that trained its reused result."""
+        if self.slot is not None:
+            return self.slot.device_id
+        return self.result.device if self.result is not None else None
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        return self.result.metrics if self.result is not None else None
 
 
 class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,8 +148,9 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: Kinds of trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of an
-#: earlier daemon or launcher do not die; a node, or the whole cluster, is not in the pool.
-TroubleKind = Literal["store", "window", "launcher", "leftover", "node"]
+#: earlier daemon or launcher do not die; a node, or the whole cluster, is not in the pool; the index of a finished
+#: batch could not be written.
+TroubleKind = Literal["store", "window", "launcher", "leftover", "node", "index"]
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):

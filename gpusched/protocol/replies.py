@@ -35,7 +35,6 @@ from gpusched.protocol.listings import (
     AttemptLine,
     BatchStatus,
     DeviceStatus,
-    ResultLine,
     StoryLine,
     Trouble,
     WindowLine,
@@ -136,10 +135,6 @@ class LogChunk(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     #: position of the first byte of `data` in the log as it was written
     offset: int
     data: bytes
-
-
-class ResultPage(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
-    results: tuple[ResultLine, ...]
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
@@ -249,7 +244,6 @@ Reply = (
     | WindowDetail
     | Explained
     | LogChunk
-    | ResultPage
     | History
     | Changed
     | Forgotten

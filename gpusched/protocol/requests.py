@@ -87,7 +87,7 @@ class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read_log"):
 
 
 class GetResults(msgspec.Struct, frozen=True, kw_only=True, tag="get_results"):
-    """Answered with any number of `ResultPage`, then `End`: the finished windows, in the order of finishing."""
+    """Answered with any number of `WindowPage`, then `End`: finished windows and results, in the order of finishing."""
 
     batch_id: str
 

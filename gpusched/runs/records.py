@@ -18,7 +18,7 @@ from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.states import Finished, Held, Queued
 from gpusched.core.statuses import ACTIVE, attempt_of
-from gpusched.protocol import BatchDetail, BatchStatus, LogChunk, ResultLine, Snapshot, WindowDetail, WindowLine
+from gpusched.protocol import BatchDetail, BatchStatus, LogChunk, Snapshot, WindowDetail, WindowLine
 from gpusched.runs.place import NoRun, store_of
 from gpusched.service import views
 from gpusched.service.names import Names, NoLog
@@ -75,14 +75,10 @@ class Records:
     def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowLine]:
         self._names.status(batch_id)
         self._names.check_status(status)
-        return map(views.window_line, self._store.windows(batch_id, status=status))
+        return map(views.listed, self._store.windows(batch_id, status=status))
 
     def window(self, batch_id: str, label: str) -> WindowDetail:
-        row = self._names.window(WindowKey(batch_id, label))
-        symbol = row.plan.window.symbol
-        notes = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
-        story, attempts = self._store.story(row.key), self._store.attempts(row.key)
-        return views.window_detail(row, story, attempts, notes, self._names.batch(batch_id))
+        return self._names.window(WindowKey(batch_id, label))
 
     def accepted(self) -> Batch:
         """The last batch that was run there, as it was asked for."""
@@ -91,11 +87,10 @@ class Records:
     def snapshot(self) -> Snapshot:
         """The state of the last batch that was run there; its devices are not known any more."""
         batch = self._names.status(self.batch_id)
-        active = [row for status in ACTIVE for row in self._store.windows(batch.id, status=status)]
         return Snapshot(
             at=clock.wall(),
             batches=(batch,),
-            active=tuple(map(views.window_line, active)),
+            active=tuple(line for status in ACTIVE for line in self._store.windows(batch.id, status=status)),
             progress=(),
             devices=(),
             ended=tuple(map(views.ending, self._store.endings(batch.id, RECENT_WINDOWS))),
@@ -104,11 +99,12 @@ class Records:
 
     def explain(self, batch_id: str, label: str) -> Explanation:
         """What a window does, as far as its records tell."""
-        return views.explained(self._names.window(WindowKey(batch_id, label)), None, None).explanation
+        key = WindowKey(batch_id, label)
+        return views.explained(key, self._names.state(key), None, None).explanation
 
-    def results(self, batch_id: str) -> Iterator[ResultLine]:
+    def results(self, batch_id: str) -> Iterator[WindowLine]:
         self._names.status(batch_id)
-        return map(views.result_line, self._store.finished_windows(batch_id))
+        return map(views.listed, self._store.finished_windows(batch_id))
 
     def history(self, batch_id: str) -> tuple[Sample, ...]:
         self._names.status(batch_id)
@@ -120,7 +116,7 @@ class Records:
         """The log of an attempt, of the last one if none is given; `follow` goes on until the window is finished."""
         key = WindowKey(batch_id, label)
         while True:
-            state = self._names.window(key).state
+            state = self._names.state(key)
             last = attempt_of(state) - isinstance(state, Queued | Held)
             number, ended = attempt or last, isinstance(state, Finished)
             found = self._read(key, number, offset)
@@ -134,7 +130,7 @@ class Records:
             if not follow or ended or self._aborted:
                 return
             time.sleep(FOLLOW_S)
-            if attempt_of(self._names.window(key).state) != number and attempt is None:
+            if attempt_of(self._names.state(key)) != number and attempt is None:
                 offset = 0
 
     def _read(self, key: WindowKey, attempt: int, offset: int) -> Iterator[LogChunk] | None:

@@ -24,7 +24,6 @@ import anyio.to_thread
 import msgspec
 
 from gpusched import outputs
-from gpusched.core.states import Reused, Succeeded
 from gpusched.errors import GpuschedError, InputError
 from gpusched.protocol import BatchStatus, Forgotten, summed
 from gpusched.service.admission import Admission
@@ -172,12 +171,11 @@ class Forgetting:
     async def _results(self, batch_id: str) -> AsyncIterator[dict[str, str | None]]:
         """The batch's results in pieces: label → fingerprint."""
         piece: dict[str, str | None] = {}
-        for number, row in enumerate(self._store.finished_windows(batch_id)):
+        for number, line in enumerate(self._store.finished_windows(batch_id)):
             if number % PIECE_WINDOWS == 0:
                 await anyio.lowlevel.checkpoint()  # there may be no result among very many windows
-            outcome = getattr(row.state, "outcome", None)
-            if isinstance(outcome, Succeeded | Reused):
-                piece[row.key.label] = outcome.result.fingerprint
+            if line.result is not None:
+                piece[line.key.label] = line.result.fingerprint
             if len(piece) == PIECE_WINDOWS:
                 yield piece
                 piece = {}

@@ -124,11 +124,11 @@ class Hub:
         """The state that the store has committed, on which later deltas build."""
         batches = list(self._shown(batch_id))
         active = [
-            views.window_line(row)
+            line
             for batch in batches
             for status in ACTIVE
             if batch.counts.get(status)
-            for row in self._store.windows(batch.id, status=status)
+            for line in self._store.windows(batch.id, status=status)
         ]
         return Snapshot(
             at=clock.wall(),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
+import msgspec
+
 from gpusched.core.model import Batch, WindowKey
 from gpusched.core.pool import Pool
+from gpusched.core.states import State
 from gpusched.core.statuses import STATUSES
 from gpusched.devices.naming import named
 from gpusched.errors import InputError, similar
-from gpusched.protocol import BatchStatus, DeviceStatus
+from gpusched.protocol import BatchStatus, DeviceStatus, WindowDetail
 from gpusched.service import views
-from gpusched.store.rows import WindowRow
 from gpusched.store.store import Store
 
 #: how many names are searched for ones similar to an unknown name
@@ -45,7 +47,10 @@ class NoLog(InputError):
 
 
 class Names:
-    """Finds named rows in the store. `status` raises UnknownBatch, `window` also UnknownWindow, with similar names."""
+    """Finds named rows in the store.
+
+    `status` raises UnknownBatch, `window` and `state` also UnknownWindow, with similar names.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -62,14 +67,22 @@ class Names:
         assert batch is not None
         return batch
 
-    def window(self, key: WindowKey) -> WindowRow:
-        row = self._store.window(key)
-        if row is None:
-            self.status(key.batch_id)
-            labels = self._labels_like(key)
-            hint = _hint(key.label, labels, f"`gpusched windows {key.batch_id}` lists them all")
-            raise UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
-        return row
+    def window(self, key: WindowKey) -> WindowDetail:
+        detail = self._store.window(key)
+        if detail is None:
+            raise self._unknown(key)
+        return msgspec.structs.replace(detail, window=views.listed(detail.window))
+
+    def state(self, key: WindowKey) -> State:
+        state = self._store.state(key)
+        if state is None:
+            raise self._unknown(key)
+        return state
+
+    def _unknown(self, key: WindowKey) -> UnknownWindow:
+        self.status(key.batch_id)
+        hint = _hint(key.label, self._labels_like(key), f"`gpusched windows {key.batch_id}` lists them all")
+        return UnknownWindow(batch=key.batch_id, label=key.label, hint=hint)
 
     def _labels_like(self, key: WindowKey) -> list[str]:
         """The labels of the windows of symbols similar to the one in a label, or of any."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -44,11 +44,11 @@ from gpusched.protocol import (
     ReadLog,
     Reply,
     Request,
-    ResultPage,
     Submit,
     Submitted,
     Subscribe,
     Surveyed,
+    WindowLine,
     WindowPage,
 )
 from gpusched.service import views
@@ -58,7 +58,6 @@ from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
 from gpusched.service.names import Names, NoLog, devices
 from gpusched.service.stages import Stages, waits
-from gpusched.store.rows import WindowRow
 from gpusched.supervisor.attempts import log_of
 from gpusched.supervisor.inbox import now
 from gpusched.supervisor.runtime import Runtime
@@ -145,15 +144,12 @@ class Requests:
             case ListWindows():
                 await self._windows(request, client)
             case GetWindow(batch_id=batch_id, label=label):
-                row = self._window(WindowKey(batch_id, label))
-                symbol = row.plan.window.symbol
-                notes_on_data = self._store.notes(batch_id, symbol=symbol).get(symbol, ())
-                story, attempts = self._store.story(row.key), self._store.attempts(row.key)
-                await client.send(views.window_detail(row, story, attempts, notes_on_data, self._names.batch(batch_id)))
+                self._require_planned(batch_id)
+                await client.send(self._names.window(WindowKey(batch_id, label)))
             case ExplainWindow(batch_id=batch_id, label=label):
-                row = self._window(WindowKey(batch_id, label))
-                told = self._supervisor.scheduler.explain(row.key, now())
-                await client.send(views.explained(row, told, self._admission.condition.unwritable))
+                key = WindowKey(batch_id, label)
+                state, told = self._state(key), self._supervisor.scheduler.explain(key, now())
+                await client.send(views.explained(key, state, told, self._admission.condition.unwritable))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():
@@ -226,20 +222,18 @@ class Requests:
             raise waits(stage)
         self._names.status(batch_id)
 
-    def _window(self, key: WindowKey) -> WindowRow:
+    def _state(self, key: WindowKey) -> State:
         self._require_planned(key.batch_id)
-        return self._names.window(key)
+        return self._names.state(key)
 
     async def _windows(self, request: ListWindows, client: Client) -> None:
         self._require_planned(request.batch_id)
         self._names.check_status(request.status)
-        rows = self._store.windows(request.batch_id, status=request.status)
-        await _pages(rows, views.window_line, lambda page: WindowPage(windows=page), client)
+        await _send_pages(self._store.windows(request.batch_id, status=request.status), client)
 
     async def _results(self, request: GetResults, client: Client) -> None:
         self._require_planned(request.batch_id)
-        rows = self._store.finished_windows(request.batch_id)
-        await _pages(rows, views.result_line, lambda page: ResultPage(results=page), client)
+        await _send_pages(self._store.finished_windows(request.batch_id), client)
 
     async def _change(self, request: Change, client: Client) -> None:
         if (stage := self._stages.status(request.batch_id)) is not None:
@@ -258,7 +252,7 @@ class Requests:
             await alone.enter_async_context(admission.changing)
             if label is not None:
                 key = WindowKey(batch_id, label)
-                windows = int(applies(request.verb, self._names.window(key).state))
+                windows = int(applies(request.verb, self._names.state(key)))
                 note = self._supervisor.scheduler.unheld(key) if request.verb == "hold" else ""
             else:
                 windows = tally(status.counts, APPLIES_TO[request.verb])
@@ -342,11 +336,11 @@ class Requests:
     async def _log(self, request: ReadLog, client: Client) -> None:
         key = WindowKey(request.batch_id, request.label)
         # A client that follows a window before its launch gets the log of its first attempt, however short that is.
-        attempt = request.attempt or _launched(self._window(key).state) or int(request.follow)
+        attempt = request.attempt or _launched(self._state(key)) or int(request.follow)
         offset = min(max(0, request.offset), 1 << 62)
         while not client.gone:
             # First the state, then the log: if the attempt has ended, the log is complete when it is read.
-            state = self._names.window(key).state
+            state = self._names.state(key)
             last = _launched(state)
             ended = isinstance(state, Finished) or attempt_of(state) > attempt
             if isinstance(state, Finished) and attempt > last > 0 and not request.attempt:
@@ -383,18 +377,10 @@ def _launched(state: State) -> int:
     return attempt_of(state) - 1 if isinstance(state, Queued | Held) else attempt_of(state)
 
 
-Line = TypeVar("Line")
-
-
-async def _pages(
-    rows: Iterable[WindowRow],
-    line: Callable[[WindowRow], Line],
-    page: Callable[[tuple[Line, ...]], Reply],
-    client: Client,
-) -> None:
+async def _send_pages(lines: Iterable[WindowLine], client: Client) -> None:
     """Send lines page by page, and let other tasks run after each page."""
-    lines = map(line, rows)
-    while lines_of_page := tuple(islice(lines, PAGE_WINDOWS)):
-        await client.send(page(lines_of_page))
+    lines = map(views.listed, lines)
+    while page := tuple(islice(lines, PAGE_WINDOWS)):
+        await client.send(WindowPage(windows=page))
         await anyio.lowlevel.checkpoint()
     await client.send(End())

@@ -1,4 +1,4 @@
-"""Views for clients: rows of the store and devices of the pool as values of the protocol."""
+"""Views for clients: stages of the store, devices of the pool and moves as values of the protocol; listings cut."""
 
 from __future__ import annotations
 
@@ -17,26 +17,22 @@ from gpusched.core.events import (
     WindowMoved,
     WindowsAdded,
 )
-from gpusched.core.model import Batch, DataNote
+from gpusched.core.model import WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.reasons import Explanation, Hindrance, summary
-from gpusched.core.states import Active, Ending, Failed, Failure, Finished, Lost, Reused, State, Succeeded
-from gpusched.core.statuses import attempt_of, name_of, reason_of, status_of
+from gpusched.core.states import Ending, Failed, Failure, Finished, Lost, State
+from gpusched.core.statuses import status_of
 from gpusched.core.worth import is_constant
 from gpusched.protocol import (
-    AttemptLine,
     BatchAnnounced,
     BatchStatus,
     Delta,
     DeviceStatus,
     Explained,
-    ResultLine,
-    StoryLine,
     Submit,
-    WindowDetail,
     WindowLine,
 )
-from gpusched.store.rows import WindowRow, bounded
+from gpusched.store.rows import bounded
 from gpusched.store.staged import StagedRow
 from gpusched.store.store import Store
 
@@ -95,105 +91,31 @@ def _waits(request: Submit) -> str:
     return " and ".join(waits)
 
 
-def window_line(row: WindowRow) -> WindowLine:
-    window, state, attempt = row.plan.window, row.state, row.last_attempt
-    launched = attempt_of(state) if isinstance(state, Active | Finished) else attempt_of(state) - 1
-    failure = _failure(state)
-    return WindowLine(
-        key=row.key,
-        symbol=window.symbol,
-        start=window.start,
-        end=window.end,
-        status=status_of(state),
-        moved_at=row.moved_at,
-        usable_rows=row.plan.usable_rows,
-        attempts=launched,
-        slot=attempt.slot if attempt else None,
-        pid=attempt.pid if attempt else None,
-        started_at=attempt.started_at if attempt else None,
-        ended_at=attempt.ended_at if attempt else None,
-        reason=_reason(state),
-        failure=None if failure is None else failure.kind,
-        source_line="" if failure is None else failure.source_line,
-        remedy=row.plan.remedy if isinstance(state, Finished) else "",
-        point=window.point,
-    )
+def listed(line: WindowLine) -> WindowLine:
+    """A line of the store with its reason cut."""
+    if (failure := line.failure) is not None:
+        message = failure.message[: REASON_CHARS - len(f"{failure.kind}: ")]
+        return msgspec.structs.replace(line, failure=_brief(failure, message))
+    if line.why is not None and len(line.why) > REASON_CHARS:
+        return msgspec.structs.replace(line, why=line.why[:REASON_CHARS])
+    return line
 
 
-def result_line(row: WindowRow) -> ResultLine:
-    assert isinstance(row.state, Finished)
-    window, outcome, attempt = row.plan.window, row.state.outcome, row.last_attempt
-    result = outcome.result if isinstance(outcome, Succeeded | Reused) else None
-    usage, failure = attempt.usage if attempt else None, _failure(row.state)
-    seconds = None
-    if attempt and attempt.ended_at is not None:
-        seconds = max(0.0, attempt.ended_at - (attempt.started_at or attempt.placed_at))
-    began, ended = (attempt.started_at, attempt.ended_at) if attempt else (None, None)
-    training = result.training if result else None
-    if training is not None:
-        seconds, began, ended = training.seconds, training.started_at, training.started_at + training.seconds
-    slot = attempt.slot.number if attempt else training.slot if training else None
-    node = attempt.slot.node if attempt else training.node if training else ""
-    return ResultLine(
-        key=row.key,
-        symbol=window.symbol,
-        start=window.start,
-        end=window.end,
-        status=name_of(outcome),
-        finished_at=row.moved_at,
-        attempts=training.attempts if training else row.state.attempts,
-        seconds=seconds,
-        device=attempt.slot.device_id if attempt else result.device if result else None,
-        slot=slot,
-        node=node,
-        artifacts_path=result.artifacts_path if result else None,
-        metrics=result.metrics if result else None,
-        sample_counts=result.sample_counts if result else None,
-        constant=result.constant if result else None,
-        started_at=began,
-        ended_at=ended,
-        phases=result.phases if result else None,
-        cpu_seconds=usage.cpu_seconds if usage else None,
-        peak_memory_bytes=usage.peak_memory_bytes if usage else None,
-        device_memory_bytes=usage.device_memory_bytes if usage else None,
-        device_seconds=usage.device_seconds if usage else None,
-        reason=_reason(row.state),
-        failure=None if failure is None else failure.kind,
-        point=window.point,
-    )
+def _brief(failure: Failure, message: str) -> Failure:
+    return Failure(kind=failure.kind, message=message, source_line=failure.source_line)
 
 
-def window_detail(
-    row: WindowRow,
-    story: list[StoryLine],
-    attempts: list[AttemptLine],
-    notes: tuple[DataNote, ...],
-    batch: Batch,
-) -> WindowDetail:
-    return WindowDetail(
-        window=window_line(row),
-        plan=row.plan,
-        state=row.state,
-        story=tuple(story),
-        attempts=tuple(attempts),
-        device=batch.device,
-        choice=batch.choice,
-        notes=notes,
-        parameters=batch.spec.points.get(row.plan.window.point, {}),
-    )
-
-
-def explained(row: WindowRow, told: Explanation | None, unwritable: str | None) -> Explained:
+def explained(key: WindowKey, state: State, told: Explanation | None, unwritable: str | None) -> Explained:
     """What a window does. `told` by the scheduler; None: only the store remembers it, so its batch is finished.
 
     `unwritable`: why the store cannot be written.
     """
     if told is None:
-        told = Explanation(status=status_of(row.state), summary=summary(row.state))
-    if unwritable is not None and not isinstance(row.state, Finished):
+        told = Explanation(status=status_of(state), summary=summary(state))
+    if unwritable is not None and not isinstance(state, Finished):
         store = Hindrance("store", f"nothing is launched while the store cannot be written: {unwritable}")
         told = msgspec.structs.replace(told, hindrances=(store, *told.hindrances))
-    return Explained(key=row.key, explanation=told)
+    return Explained(key=key, explanation=told)
 
 
 def devices(pool: Pool) -> tuple[DeviceStatus, ...]:
@@ -219,7 +141,7 @@ def ending(move: WindowMoved) -> WindowMoved:
     """A window's last move, with its message cut as in a listing."""
     match move.new:
         case Finished(attempts=attempts, outcome=Failed(failure=failure) | Lost(failure=failure) as outcome):
-            brief = Failure(kind=failure.kind, message=failure.message[:REASON_CHARS], source_line=failure.source_line)
+            brief = _brief(failure, failure.message[:REASON_CHARS])
             return msgspec.structs.replace(move, new=Finished(attempts=attempts, outcome=type(outcome)(failure=brief)))
         case _:
             return move
@@ -228,7 +150,7 @@ def ending(move: WindowMoved) -> WindowMoved:
 def delta(update: Update) -> Delta | None:
     """The delta of an update for subscribers, without the windows of a batch and with failures cut to a bounded size.
 
-    None for changes of terms and progress of changes: no view shows them, and clients of 0.1 know no such frame.
+    None for changes of terms and progress of changes: no view shows them.
     """
     match update:
         case BatchAltered() | ChangeAdvanced() | ChangeMade() | WindowsAdded():
@@ -264,13 +186,3 @@ def _bounded_ending(ending: Ending | None) -> Ending | None:
     assert isinstance(state, Finished)
     assert isinstance(state.outcome, Failed)
     return state.outcome.failure
-
-
-def _failure(state: State) -> Failure | None:
-    outcome = state.outcome if isinstance(state, Finished) else None
-    return outcome.failure if isinstance(outcome, Failed | Lost) else None
-
-
-def _reason(state: State) -> str | None:
-    reason = reason_of(state.outcome) if isinstance(state, Finished) else None
-    return None if reason is None else reason[:REASON_CHARS]

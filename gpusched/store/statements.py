@@ -62,6 +62,14 @@ TO_TAKE_UP = """
     SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
     ORDER BY number
 """
+FINISH = "UPDATE batches SET finished_at = ?, index_late = 1 WHERE id = ?"
+LATE_INDEXES = """
+    SELECT batch FROM batches b
+    WHERE index_late AND finished_at IS NOT NULL AND forgetting IS NULL
+      AND NOT EXISTS (SELECT 1 FROM batches l WHERE l.output_dir = b.output_dir AND l.number > b.number)
+    ORDER BY number
+"""
+INDEX_WRITTEN = "UPDATE batches SET index_late = 0 WHERE id = ?"
 HOLD = "UPDATE batches SET held_kind = ?, held_reason = ? WHERE id = ?"
 RECOVERED = (
     "SELECT batch, held_kind, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"
@@ -83,15 +91,20 @@ ATTEMPT_COLUMNS = (
     "a.attempt, a.slot, a.device, a.node, a.placed_at, a.pid, a.started_at, a.ended_at, a.ending, a.message,"
     " a.traceback, a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds, a.own_memory_bytes"
 )
-_WINDOW_COLUMNS = f"w.id, w.finishing, w.batch_id, w.label, w.plan, w.state, w.moved_at, {ATTEMPT_COLUMNS}"
+#: of a window and its last attempt: all NULL from the slot on if there was none
+WINDOW_COLUMNS = (
+    "w.id, w.finishing, w.batch_id, w.label, w.plan, w.state, w.moved_at, a.slot, a.device, a.node, a.placed_at, a.pid,"
+    " a.started_at, a.ended_at, a.cpu_seconds, a.peak_memory_bytes, a.device_memory_bytes, a.device_seconds,"
+    " a.own_memory_bytes"
+)
 _WINDOWS = (
-    f"SELECT {_WINDOW_COLUMNS} FROM windows w"  # noqa: S608
+    f"SELECT {WINDOW_COLUMNS} FROM windows w"  # noqa: S608
     " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
 )
 ONE_WINDOW = f"{_WINDOWS} WHERE w.batch_id = ? AND w.label = ?"
 # the index is named because the planner would otherwise sort the whole batch for every page
 IN_ORDER = (
-    f"SELECT {_WINDOW_COLUMNS} FROM windows w INDEXED BY windows_in_order"  # noqa: S608
+    f"SELECT {WINDOW_COLUMNS} FROM windows w INDEXED BY windows_in_order"  # noqa: S608
     " LEFT JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"
     " WHERE w.batch_id = ? AND w.id > ? ORDER BY w.id LIMIT ?"
 )
@@ -106,7 +119,7 @@ BY_FINISHING = (
 #: the moves by which windows left their slots for good, the latest first. Only the last `:lines` lines of the story are
 #: searched: there may be a million lines of other kinds
 ENDINGS = (
-    f"SELECT {_WINDOW_COLUMNS}, s.reason"  # noqa: S608
+    f"SELECT {WINDOW_COLUMNS}, s.reason"  # noqa: S608
     " FROM (SELECT id, window, old, reason FROM story ORDER BY id DESC LIMIT :lines) s"
     " CROSS JOIN windows w ON w.id = s.window AND w.finishing = s.id"
     " JOIN attempts a ON a.window = w.id AND a.attempt = w.attempt"

@@ -11,9 +11,9 @@ and artifacts of the earlier round are files, and stay). Environment variables a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -23,14 +23,14 @@ from gpusched.core.events import BatchRecovered, Record, WindowMoved
 from gpusched.core.fastest import Timing
 from gpusched.core.model import Batch, DataNotes, HoldReason, PlannedWindow, WindowKey
 from gpusched.core.samples import Sample
-from gpusched.core.states import Running, Starting, State
+from gpusched.core.states import State
 from gpusched.errors import StoreCorrupt
-from gpusched.protocol import AttemptLine, BatchStatus, StoryLine
+from gpusched.protocol import AttemptLine, BatchStatus, StoryLine, WindowDetail, WindowLine
 from gpusched.store import learned, statements
 from gpusched.store.database import Database
+from gpusched.store.late_indexes import LateIndexes
 from gpusched.store.rows import (
     DeviceRow,
-    WindowRow,
     attempt_row,
     batch_row,
     decode_batch,
@@ -38,15 +38,20 @@ from gpusched.store.rows import (
     decode_plan,
     decode_samples,
     decode_state,
+    ending,
+    result_line,
+    story_lines,
+    window_line,
 )
 from gpusched.store.sqlite_errors import translated
 from gpusched.store.staged import Staged
 from gpusched.store.turns import TurnWriter
 
-__all__ = ["FIRST", "DeviceRow", "Place", "Store", "WindowRow"]
+__all__ = ["FIRST", "DeviceRow", "Place", "Store"]
 
 #: a place in the order of finishing: the story's line that finished a window, and the window's number
 Place = tuple[int, int]
+Decoded = TypeVar("Decoded")
 #: before the first finished window
 FIRST: Place = (-1, -1)
 
@@ -67,6 +72,7 @@ class Store:
         self._query = database.query
         self._turns = TurnWriter(database)
         self.staged = Staged(database)
+        self.late_indexes = LateIndexes(database)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -234,7 +240,7 @@ class Store:
                 return decode_batch(batch).owner
         return None
 
-    def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowRow]:
+    def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowLine]:
         """A batch's windows in the order of submission: all, or those in one state (or outcome, once finished).
 
         They are read page by page, so that a long listing neither fills the memory nor blocks the event loop: a window
@@ -246,19 +252,22 @@ class Store:
         last = -1
         while rows := self._query(query, (*fixed, last, _PAGE_WINDOWS)):
             last = rows[-1][0]
-            yield from map(self._window_row, rows)
+            yield from (self._decoded(window_line, row)[0] for row in rows)
 
-    def finished_windows(self, batch_id: str) -> Iterator[WindowRow]:
-        """A batch's finished windows in the order of finishing; those that were accepted as finished come first."""
+    def finished_windows(self, batch_id: str) -> Iterator[WindowLine]:
+        """A batch's finished windows with their results, in the order of finishing.
+
+        Those that were accepted as finished come first.
+        """
         rows, place = self.finished_after(batch_id, FIRST, _PAGE_WINDOWS)
         while rows:
             yield from rows
             rows, place = self.finished_after(batch_id, place, _PAGE_WINDOWS)
 
-    def finished_after(self, batch_id: str, place: Place, windows: int) -> tuple[list[WindowRow], Place]:
+    def finished_after(self, batch_id: str, place: Place, windows: int) -> tuple[list[WindowLine], Place]:
         """The next `windows` of a batch's finished windows after a place in their order, and the place of the last."""
         rows = self._query(statements.BY_FINISHING, (batch_id, *place, windows))
-        return [*map(self._window_row, rows)], (rows[-1][1], rows[-1][0]) if rows else place
+        return [self._decoded(result_line, row) for row in rows], (rows[-1][1], rows[-1][0]) if rows else place
 
     def endings(self, batch_id: str | None, windows: int, *, failed: bool = False) -> list[WindowMoved]:
         """The last moves by which windows left their slots for good (`failed`: by which they failed), the latest last.
@@ -266,21 +275,31 @@ class Store:
         At most `windows` moves, of one batch or of all (None), among the last `_RECENT_LINES` moves of all windows.
         """
         arguments = {"batch_id": batch_id, "windows": windows, "failed": failed, "lines": _RECENT_LINES}
-        return [self._ending(row) for row in reversed(self._query(statements.ENDINGS, arguments))]
+        return [self._decoded(ending, row) for row in reversed(self._query(statements.ENDINGS, arguments))]
 
-    def _ending(self, row: tuple[Any, ...]) -> WindowMoved:
-        *columns, reason = row
-        window = self._window_row(tuple(columns))
-        launch = window.last_attempt
-        assert launch is not None
-        old: State = Starting(attempt=launch.attempt, slot=launch.slot)
-        if launch.pid is not None and launch.started_at is not None:
-            old = Running(attempt=launch.attempt, slot=launch.slot, pid=launch.pid, started_at=launch.started_at)
-        return WindowMoved(key=window.key, old=old, new=window.state, reason=reason, at=window.moved_at)
+    def state(self, key: WindowKey) -> State | None:
+        rows = self._query("SELECT state FROM windows WHERE batch_id = ? AND label = ?", (key.batch_id, key.label))
+        with self._decoding(str(key)):
+            return decode_state(rows[0][0]) if rows else None
 
-    def window(self, key: WindowKey) -> WindowRow | None:
+    def window(self, key: WindowKey) -> WindowDetail | None:
+        """Everything that is known of a window."""
+        batch = self.accepted(key.batch_id)
         rows = self._query(statements.ONE_WINDOW, (key.batch_id, key.label))
-        return self._window_row(rows[0]) if rows else None
+        if batch is None or not rows:
+            return None
+        line, plan, state = self._decoded(window_line, rows[0])
+        return WindowDetail(
+            window=line,
+            plan=plan,
+            state=state,
+            story=tuple(self.story(key)),
+            attempts=tuple(self.attempts(key)),
+            device=batch.device,
+            choice=batch.choice,
+            notes=self.notes(key.batch_id, symbol=line.symbol).get(line.symbol, ()),
+            parameters=batch.spec.points.get(line.point, {}),
+        )
 
     def labels(self, batch_id: str, symbol: str | None, most: int) -> list[str]:
         """The labels of the first `most` windows of a batch, or of one symbol of it."""
@@ -292,15 +311,7 @@ class Store:
 
         Empty for a window that has not moved yet, or that does not exist.
         """
-        lines: list[StoryLine] = []
-        state, attempt = "queued", 1
-        for at, old, new, number, reason in self._query(
-            statements.STORY, {"batch_id": key.batch_id, "label": key.label}
-        ):
-            if new is not None:
-                state, attempt = new, number
-            lines.append(StoryLine(at=at, old=old or state, new=state, attempt=attempt, reason=reason))
-        return lines
+        return story_lines(self._query(statements.STORY, {"batch_id": key.batch_id, "label": key.label}))
 
     def attempts(self, key: WindowKey) -> list[AttemptLine]:
         """Every launch of a window, in order."""
@@ -337,17 +348,10 @@ class Store:
         """The timings of windows of a workload with these settings."""
         return learned.timings(self.database, workload, settings)
 
-    def _window_row(self, row: tuple[Any, ...]) -> WindowRow:
-        _, _, batch_id, label, plan, state, moved_at, *attempt = row
-        key = WindowKey(batch_id, label)
-        with self._decoding(str(key)):
-            return WindowRow(
-                key=key,
-                plan=decode_plan(plan),
-                state=decode_state(state),
-                moved_at=moved_at,
-                last_attempt=None if attempt[0] is None else attempt_row(attempt),
-            )
+    def _decoded(self, decode: Callable[[Sequence[Any]], Decoded], row: Sequence[Any]) -> Decoded:
+        """A row of `statements.WINDOW_COLUMNS` as one of the functions of `rows` has it."""
+        with self._decoding(f"{row[2]}/{row[3]}"):
+            return decode(row)
 
     @contextlib.contextmanager
     def _decoding(self, name: str) -> Iterator[None]:

@@ -86,3 +86,10 @@ def preload() -> None:
     from gpusched.teacher.libraries import preload
 
     preload()
+
+
+def rehearsal(directory: Path) -> Task:
+    """A small window, with its bars in `directory`. Only for gpusched's own processes."""
+    from gpusched.teacher.sample import rehearsal
+
+    return rehearsal(directory)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import sys
 import zlib
@@ -16,9 +15,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gpusched import files, shared
+from gpusched import files
 from gpusched.teacher.bars import Floats
 from gpusched.teacher.booster import Booster as Model
+from gpusched.teacher.common import Common
 from gpusched.teacher.examples import Examples
 from gpusched.teacher.features import FEATURES
 from gpusched.teacher.training import Trained
@@ -77,33 +77,28 @@ def pickled(text: str) -> bytes:
 
 
 def write_artifacts(
-    directory: Path, symbol: str, examples: Examples, matrix: Floats, trained: Trained, probabilities: Floats
+    directory: Path,
+    symbol: str,
+    examples: Examples,
+    matrix: Floats,
+    trained: Trained,
+    probabilities: Floats,
+    common: Common,
 ) -> None:
     """Write all files. `matrix` is (n, 15), `probabilities` (n,): the model's for each of the n bars."""
     files.create(directory / MODEL, trained.text.encode())
     files.create(directory / PICKLE, pickled(trained.text))
-    memory = shared.inherited
-    made_of = labels_digest(symbol, examples) if memory else b""
-    whole = memory.take(made_of) if memory else None
+    whole = common.labels_file
     labels, predictions = _Gzip(), _Gzip()
     for label_rows, prediction_rows in tables(symbol, examples, matrix, probabilities, with_labels=whole is None):
         labels.add(label_rows)
         predictions.add(prediction_rows)
     if whole is None:
         whole = labels.whole()
-        if memory:
-            memory.give(made_of, whole)
+        common.give(matrix, whole)
     files.create(directory / LABELS, whole)
     files.create(directory / PREDICTIONS, predictions.whole())
     files.create(directory / IMPORTANCE, importance_csv(trained.booster).encode())
-
-
-def labels_digest(symbol: str, examples: Examples) -> bytes:
-    """A digest of all that the labels file is made of: the features come from the bars, and so do the returns."""
-    digest = hashlib.sha256(f"{len(examples.bars)} {len(examples.labels)} {symbol}".encode())
-    for column in (*examples.bars.columns(), examples.labels):
-        digest.update(np.ascontiguousarray(column).data)
-    return digest.digest()
 
 
 def tables(

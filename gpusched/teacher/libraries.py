@@ -6,16 +6,12 @@ Fewer imports make forks cheaper: a fork of a process with pandas and scikit-lea
 
 from __future__ import annotations
 
+import _thread
 import contextlib
-import datetime as dt
 import importlib
-import math
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-
-from gpusched import directories
-from gpusched.workload import Task
 
 #: packages that are hidden from TA-Lib, and in a trial from LightGBM's Python package (which needs narwhals and scipy)
 OPTIONAL = (
@@ -40,44 +36,30 @@ def preload_survey() -> None:
 
 
 def preload() -> None:
-    """Import the modules that a window needs, and do the first-time work that every window would otherwise repeat.
+    """Import the modules that a window needs.
 
     Starts no threads if OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1.
     """
-    with hidden(OPTIONAL):
+    with hidden(OPTIONAL), _without_threading():
         importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
-        with contextlib.suppress(Exception):  # a window meets the same error, and can report it
-            _train_something()
 
 
-def _train_something() -> None:
-    """Train a window of sixty bars on one thread, and throw its files away.
+@contextlib.contextmanager
+def _without_threading() -> Iterator[None]:
+    """Let TA-Lib have the only name that it uses of `threading`, without that module.
 
-    It leaves compiled expressions, described types and resolved symbols of shared libraries in this process, and forked
-    windows inherit them: a tenth of the time of a small window. With one thread OpenMP starts no others, so forks are
-    safe.
+    Once imported, it has a hook in each fork, whose work on the threads that there are not touches 40 pages.
     """
-    from gpusched.teacher.window import train_window
-
-    start = dt.date(2000, 1, 1)
-    days = [start + dt.timedelta(days=day) for day in range(60)]
-    prices = [100 + 10 * math.sin(number) for number in range(len(days))]
-    rows = (f"{day},{price},{price + 1},{price - 1},{price},1000" for day, price in zip(days, prices, strict=True))
-    with directories.temporary() as directory:
-        (directory / "BARS.csv").write_text("\n".join(("timestamp,open,high,low,close,volume", *rows)))
-        train_window(
-            Task(
-                symbol="BARS",
-                start=days[0],
-                end=days[-1],
-                data_root=str(directory),
-                cache_dir=str(directory),
-                settings={"horizon": 1, "threshold": 0.0, "lightgbm": {"num_iterations": 2, "min_child_samples": 1}},
-            ),
-            directory,
-            lambda phase, round=0, rounds=0: None,
-        )
+    if "threading" in sys.modules:
+        yield
+        return
+    sys.modules["threading"] = only_local = ModuleType("threading")
+    only_local.__dict__["local"] = _thread._local
+    try:
+        yield
+    finally:
+        del sys.modules["threading"]
 
 
 @contextlib.contextmanager

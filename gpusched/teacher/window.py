@@ -14,6 +14,7 @@ import talib
 
 import gpusched
 from gpusched.teacher.artifacts import write_artifacts
+from gpusched.teacher.common import Common
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.fingerprint import fingerprint, lightgbm_version
@@ -59,7 +60,8 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     digest = fingerprint(task.symbol, task.start, task.end, bars, settings)
 
     phase("features")
-    matrix = features(bars)
+    common = Common(task.symbol, examples)
+    matrix = features(bars) if common.features is None else common.features
 
     trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
 
@@ -71,7 +73,7 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
     }
 
     phase("artifacts")
-    write_artifacts(directory, task.symbol, examples, matrix, trained, probabilities)
+    write_artifacts(directory, task.symbol, examples, matrix, trained, probabilities, common)
     phase.end()
     return Result(
         metrics=scores,

@@ -64,8 +64,10 @@ from gpusched.worker.messages import (
     Refused,
     SettingsJob,
     SurveyJob,
+    TrialJob,
     WindowJob,
 )
+from gpusched.worker.rehearsal import Rehearsals
 from gpusched.worker.stream import error_message
 from gpusched.workload import BadParameters
 
@@ -87,8 +89,7 @@ class Launcher:
         self._buffer = bytearray(MAX_PACKET_BYTES)
         self._allowed_cpus = os.sched_getaffinity(0)
         self._preloaded: set[tuple[str, Needs]] = set()
-        #: bytes of anonymous memory that windows share with this process
-        self._shared_bytes = 0
+        self._rehearsals = Rehearsals()
         self._shared_files = SharedFiles()
         #: pid of a living leader → id of its fork
         self._ids: dict[int, int] = {}
@@ -106,7 +107,11 @@ class Launcher:
         poll.register(signals, select.POLLIN)
         try:
             while not self._stopping:
-                for descriptor, _ in poll.poll(self._shared_files.drop_idle()):
+                idle_ms = self._shared_files.drop_idle()
+                ready = poll.poll(0 if self._rehearsals.are_left else idle_ms)
+                if not ready:
+                    self._rehearsals.go_on()
+                for descriptor, _ in ready:
                     if descriptor != signals:
                         self._receive()
                     elif signal.SIGTERM in linux.pending_signals(signals):
@@ -115,6 +120,7 @@ class Launcher:
                         self._reap()
         finally:
             self._kill_everything()
+            self._rehearsals.drop()
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -185,8 +191,7 @@ class Launcher:
         if files := imported_files(code_of(workload)):
             self._send(Imported(files=files))
         if needed_by == "window":
-            prepare_to_fork()
-            self._shared_bytes = linux.own_bytes()
+            self._rehearsals.begin(workload)
         else:
             gc.freeze()
         return True
@@ -205,6 +210,8 @@ class Launcher:
             job.workload, "window", imports, request.id
         ):
             return
+        if isinstance(job, WindowJob | TrialJob):
+            self._rehearsals.finish()
         if linux.thread_count() != 1:
             names = ", ".join(linux.thread_names()[1:])
             reason = f"the launcher has threads, which a fork would lose; importing the workload started: {names}"
@@ -222,7 +229,7 @@ class Launcher:
             return
         self._ids[pid] = request.id
         self._shared_files.entered(shares, pid)
-        self._send(Forked(id=request.id, pid=pid, shared_bytes=self._shared_bytes))
+        self._send(Forked(id=request.id, pid=pid, shared_bytes=self._rehearsals.shared_bytes))
 
     def _send(self, reply: LauncherReply) -> None:
         try:
@@ -318,13 +325,6 @@ def _import(name: str) -> None:
         importlib.import_module(name)
     except Exception as error:
         raise BadParameters(f"command.preload: importing {name} failed: {type(error).__name__}: {error}") from error
-
-
-def prepare_to_fork() -> None:
-    """Freeze imported objects and lay out the heap, so that a fork has as few of their pages copied as possible."""
-    gc.collect()
-    gc.freeze()
-    linux.lay_out_heap()
 
 
 def _exited_child() -> int | None:

@@ -5,44 +5,58 @@ from __future__ import annotations
 import datetime as dt
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
 from gpusched.analysis.content import Report
-from gpusched.core.model import BatchSpec, WindowKey, window_label
+from gpusched.core.model import BatchSpec, Slot, WindowKey, WindowResult, window_label
 from gpusched.core.samples import Sample
-from gpusched.protocol import AttemptLine, BatchStatus, ResultLine
+from gpusched.protocol import AttemptLine, BatchStatus, WindowLine
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 START = dt.date(2022, 1, 1)
 
 
-def line(number: int, status: str = "succeeded", reason: str | None = None, symbol: str = "") -> ResultLine:
+def line(number: int, status: str = "succeeded", reason: str | None = None, symbol: str = "") -> WindowLine:
     symbol, start = symbol or f"S{number % 3}", START + dt.timedelta(10 * (number // 3))
     end, trained = start + dt.timedelta(9), status == "succeeded"
-    return ResultLine(
+    result = WindowResult(
+        artifacts_path="",
+        metrics={"validation": {"auc": number / 10, "f1": None}},
+        sample_counts={},
+        fingerprint=None,
+        device_type="gpu",
+        device="GPU-1",
+        phases={"load": 0.1, "boosting": 0.3},
+        seconds=0.5,
+    )
+    return WindowLine(
         key=WindowKey("mine", window_label(symbol, start, end)),
         symbol=symbol,
         start=start,
         end=end,
         status=status,
-        finished_at=1001.0 + number,
+        moved_at=1001.0 + number,
+        usable_rows=90,
         attempts=1,
-        seconds=0.5,
-        device="GPU-1",
-        slot=number % 2,
-        artifacts_path=None,
-        metrics={"validation": {"auc": number / 10, "f1": None}} if trained else None,
-        sample_counts=None,
+        slot=Slot(number % 2, "GPU-1"),
         started_at=1000.0 + number,
         ended_at=1000.5 + number,
-        phases={"load": 0.1, "boosting": 0.3} if trained else None,
-        reason=reason,
+        why=reason,
+        result=result if trained else None,
+        seconds=0.5,
     )
 
 
+def with_result(one: WindowLine, **changes: Any) -> WindowLine:
+    """The line of a window that was trained, with another result."""
+    assert one.result is not None
+    return msgspec.structs.replace(one, result=msgspec.structs.replace(one.result, **changes))
+
+
 def report(
-    results: list[ResultLine],
+    results: list[WindowLine],
     *,
     metric: str | None = None,
     batch_id: str = "mine",
@@ -109,12 +123,10 @@ def many(windows: int) -> Report:
         one = msgspec.structs.replace(one, started_at=1000.0 + number, ended_at=1000.5 + number)
         scores = {name: chance.random() for name in ("accuracy", "precision", "recall", "f1", "auc")}
         counts = {"usable": 120, "train": 90, "validation": 24}
-        metrics = {"train": scores, "validation": scores} if number % 50 else None
+        metrics = {"train": scores, "validation": scores}
         phases = {name: chance.random() for name in ("load", "features", "dataset", "boosting", "metrics", "artifacts")}
         place = f"/srv/research/gpusched-runs/symbols-3f2a/{one.key.label}"
-        lines.append(
-            msgspec.structs.replace(
-                one, metrics=metrics, sample_counts=counts, phases=phases, artifacts_path=place if metrics else None
-            )
-        )
+        if number % 50:
+            one = with_result(one, metrics=metrics, sample_counts=counts, phases=phases, artifacts_path=place)
+        lines.append(one)
     return report(lines, read=range(512))

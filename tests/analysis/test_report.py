@@ -25,7 +25,7 @@ from gpusched.core.events import WindowMoved
 from gpusched.core.model import DataNote, Slot, WindowKey
 from gpusched.core.states import Finished, Queued, Starting, TimedOut
 from gpusched.protocol import AttemptLine
-from tests.analysis.reports import EVIL, RESULTS, line, many, report
+from tests.analysis.reports import EVIL, RESULTS, line, many, report, with_result
 from tests.waiting import PATIENCE_S
 
 
@@ -96,7 +96,7 @@ def test_what_comes_from_a_batch_is_text_only() -> None:
 
 
 def test_a_workload_without_metrics_has_its_windows() -> None:
-    bare = [msgspec.structs.replace(one, metrics={}, artifacts_path="not absolute") for one in RESULTS[:3]]
+    bare = [with_result(one, metrics={}, artifacts_path="not absolute") for one in RESULTS[:3]]
     text = page(report(bare))
     assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Windows", "Timeline"]
     assert '"links":{}' in text
@@ -170,7 +170,7 @@ def test_what_was_said_is_what_live_screens_said() -> None:
     """A batch that takes half the time for each window from its middle on: by the rate of the last ends alone."""
     ends = [number * (1.0 if number < 100 else 0.5) + (0 if number < 100 else 50) for number in range(1, 201)]
     results = [
-        msgspec.structs.replace(line(number), slot=0, started_at=1000 + end - 0.5, ended_at=1000 + end)
+        msgspec.structs.replace(line(number), slot=Slot(0, "GPU-1"), started_at=1000 + end - 0.5, ended_at=1000 + end)
         for number, end in enumerate(ends)
     ]
     was, said = (trace for traces, _ in figures(page(report(results))) for trace in traces if "said" in names(traces))
@@ -204,7 +204,7 @@ def test_a_reason_that_names_the_symbol_is_one_row() -> None:
 
 
 def test_another_metric() -> None:
-    scored = [msgspec.structs.replace(one, metrics={"loss": 3.0 + one.finished_at}) for one in RESULTS[:6]]
+    scored = [with_result(one, metrics={"loss": 3.0 + one.moved_at}) for one in RESULTS[:6]]
     text = page(report([*scored, *RESULTS[6:]], metric="loss"))
     assert "<h2>loss by symbol" in text
     assert "median loss of 6 windows" in text
@@ -218,7 +218,7 @@ def test_another_metric() -> None:
 
 def test_the_first_screen_says_what_the_models_are_worth() -> None:
     assert "predict a constant" not in Seen(page(report(RESULTS))).words.partition("by symbol and window")[0]
-    made = report([msgspec.structs.replace(one, constant=n < 2) for n, one in enumerate(RESULTS)])
+    made = report([*(with_result(one, constant=n < 2) for n, one in enumerate(RESULTS[:6])), *RESULTS[6:]])
     batch = msgspec.structs.replace(made.batch, constants=2)
     words = Seen(page(msgspec.structs.replace(made, batch=batch))).words
     assert "0.250median validation_auc of 6 windows · 95 % interval" in words
@@ -229,9 +229,9 @@ def test_the_first_screen_says_what_the_models_are_worth() -> None:
 
 
 def test_the_heat_map_tells_apart_why_there_is_no_number() -> None:
-    constant = msgspec.structs.replace(line(4), constant=True)
-    undefined = msgspec.structs.replace(line(5), metrics={"validation": {"auc": None}})
-    late = msgspec.structs.replace(line(10), metrics={"validation": {"auc": 0.9}})
+    constant = with_result(line(4), constant=True)
+    undefined = with_result(line(5), metrics={"validation": {"auc": None}})
+    late = with_result(line(10), metrics={"validation": {"auc": 0.9}})
     text = page(report([line(0), *RESULTS[6:], constant, undefined, late]))
     table = text[text.index("<table class=heat>") :]
     cells = re.findall(r"<td( class=\w+)?(?: title=\"(.*?)\")?>(.*?)</td>", table[: table.index("</table>")])
@@ -249,10 +249,9 @@ def test_windows_that_grow_are_told_apart_by_their_last_days() -> None:
     first = line(0)
     grown = [
         msgspec.structs.replace(
-            first,
+            with_result(first, metrics={"validation": {"auc": 0.5 + days / 1000}}),
             key=WindowKey("mine", f"grown-{days}"),
             end=first.end + dt.timedelta(days),
-            metrics={"validation": {"auc": 0.5 + days / 1000}},
         )
         for days in (0, 30, 60)
     ]
@@ -264,10 +263,9 @@ def test_windows_that_grow_are_told_apart_by_their_last_days() -> None:
 def test_points_of_a_sweep_are_ranked() -> None:
     swept = [
         msgspec.structs.replace(
-            line(number),
+            with_result(line(number), metrics={"validation": {"auc": value}}),
             key=WindowKey("mine", f"{line(number).key.label}_num_leaves={point}"),
             point=f"num_leaves={point}",
-            metrics={"validation": {"auc": value}},
         )
         for number in range(3)
         for point, value in ((7, 0.5), (31, 0.7))
@@ -288,7 +286,7 @@ def test_what_the_files_of_results_tell(tmp_path: Path) -> None:
         table = gzip.compress(f"ts,split,label,probability\n2024,train,1,0.1\n{rows}".encode())
         (tmp_path / str(number) / "predictions.csv.gz").write_bytes(table if number else table[:40])
         (tmp_path / str(number) / "feature_importance.csv").write_text("feature,gain,split\nrsi,3,1\nsma,1,1\n")
-    lines = [msgspec.structs.replace(line(n), artifacts_path=str(tmp_path / str(n))) for n in range(4)]
+    lines = [with_result(line(n), artifacts_path=str(tmp_path / str(n))) for n in range(4)]
     found = gather(lines)
     assert (found.read, found.windows, len(found.labels)) == (2, 4, 20)
     assert found.importances == {"rsi": [0.75] * 3, "sma": [0.25] * 3}
@@ -301,7 +299,7 @@ def test_what_the_files_of_results_tell(tmp_path: Path) -> None:
 
 
 def test_two_batches_are_side_by_side() -> None:
-    better = [msgspec.structs.replace(one, metrics={"validation": {"auc": 0.9}}) for one in RESULTS[1:6]]
+    better = [with_result(one, metrics={"validation": {"auc": 0.9}}) for one in RESULTS[1:6]]
     text = page(report(RESULTS), compare("mine", "other", of_lines(RESULTS), of_lines(better)))
     words = Seen(text).words
     assert "mine and other side by side" in words

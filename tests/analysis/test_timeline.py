@@ -11,8 +11,10 @@ from tests.analysis.reports import line, report
 
 
 def test_a_timeline_has_the_nodes_and_a_row_for_each_slot() -> None:
-    lines = [msgspec.structs.replace(line(number), node="n1") for number in range(3)]
-    lines.append(msgspec.structs.replace(line(3), node="n1", slot=None))
+    lines = [
+        msgspec.structs.replace(line(number), slot=Slot(index, "GPU-1", "n1"))
+        for number, index in enumerate((0, 1, 0, -1))
+    ]
     attempt = AttemptLine(
         attempt=1, slot=Slot(-3, "GPU-1", "n1"), placed_at=1000.0, pid=None, started_at=None, ended_at=1001.0,
         ending="node_lost", message="cut", traceback=None, usage=None,

@@ -37,12 +37,11 @@ from gpusched.protocol import (
     BatchStatus,
     DeviceStatus,
     Pong,
-    ResultLine,
     StoryLine,
     WindowDetail,
     WindowLine,
 )
-from tests.client.support import TEACHER_METRICS
+from tests.client.support import trained
 from tests.client.test_screens import check
 from tests.core.support import batch as make_batch
 
@@ -75,30 +74,27 @@ def window(number: int, status: str, reason: str | None = None, seconds: float |
         usable_rows=90,
         attempts=number,
         slot=Slot(number, CARDS[number % 2]) if number else None,
-        pid=None,
         started_at=1.0 if seconds else None,
         ended_at=1.0 + seconds if seconds else None,
-        reason=reason,
+        why=reason,
     )
 
 
-def result(number: int, status: str, reason: str | None = None) -> ResultLine:
+def result(number: int, status: str, reason: str | None = None) -> WindowLine:
     symbol = SYMBOLS[number]
-    return ResultLine(
+    return WindowLine(
         key=WindowKey("nifty", window_label(symbol, START, END)),
         symbol=symbol,
         start=START,
         end=END,
         status=status,
-        finished_at=1e9,
+        moved_at=1e9,
+        usable_rows=90,
         attempts=1,
         seconds=10800.123 / (number + 1),
-        device=CARDS[0],
-        slot=0,
-        artifacts_path=None,
-        metrics=None if reason else TEACHER_METRICS,
-        sample_counts=None,
-        reason=reason,
+        slot=Slot(0, CARDS[0]),
+        why=reason,
+        result=None if reason else trained(),
     )
 
 
@@ -146,7 +142,7 @@ class Told:
             window(2, "succeeded", None, 0.25),
         )
 
-    def results(self, name: str) -> tuple[ResultLine, ...]:
+    def results(self, name: str) -> tuple[WindowLine, ...]:
         return (
             result(0, "succeeded"),
             result(1, "failed", "raised: ValueError: the column 'close' has 3 gaps"),

@@ -66,7 +66,9 @@ class Canned:
             for number, (old, new, why) in enumerate(STORY)
         ]
         return WindowDetail(
-            window=line(symbol, "failed", key=WindowKey(batch_id, label), reason="bad_data: 3 gaps in 'close'"),
+            window=line(
+                symbol, "failed", key=WindowKey(batch_id, label), failure=failure("bad_data", "3 gaps in 'close'")
+            ),
             plan=PlannedWindow(window=Window(symbol, DAY, DAY), bars=182, usable_rows=175),
             state=Finished(attempts=2, outcome=Failed(failure=failure("bad_data", "3 gaps in 'close'"))),
             story=tuple(told),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
-import msgspec
 import pytest
 from rich.cells import cell_len
 from rich.text import Text
@@ -16,9 +15,9 @@ from gpusched.client.views.batch import BatchView
 from gpusched.client.views.failures import by_reason, failed_window
 from gpusched.client.views.standing import STANDINGS, Wanted, by_urgency, standing
 from gpusched.core.model import Slot
-from gpusched.core.states import FailureKind
+from gpusched.core.states import Failure, FailureKind
 from gpusched.core.statuses import OUTCOMES, UNFINISHED
-from gpusched.protocol import BatchStatus, ResultLine, WindowLine
+from gpusched.protocol import BatchStatus, WindowLine
 from tests.client.support import Onlooker, console, drawn, text
 from tests.client.test_screens import HOSTILE, check
 from tests.core.support import batch, gpu, key
@@ -41,7 +40,9 @@ def status(name: str, state: str = "open", age: float = 100.0, owner: int | None
     )
 
 
-def failed(number: int, reason: str, kind: FailureKind = "raised", attempts: int = 1) -> WindowLine:
+def failed(
+    number: int, reason: str, kind: FailureKind = "raised", attempts: int = 1, source_line: str = ""
+) -> WindowLine:
     return WindowLine(
         key=key(f"SYM{number:02}"),
         symbol=f"SYM{number:02}",
@@ -55,16 +56,14 @@ def failed(number: int, reason: str, kind: FailureKind = "raised", attempts: int
         pid=7,
         started_at=NOW - 9,
         ended_at=NOW,
-        reason=f"{kind}: {reason}",
-        failure=kind,
+        failure=Failure(kind=kind, message=reason, source_line=source_line),
     )
 
 
-def result(number: int, seconds: float) -> ResultLine:
-    return ResultLine(
-        key=key(f"SYM{number:02}"), symbol=f"SYM{number:02}", start=DAY, end=DAY, status="succeeded", finished_at=NOW,
-        attempts=1, seconds=seconds, device="GPU-0", slot=0, artifacts_path=None, metrics=None, sample_counts=None,
-        reason=None,
+def result(number: int, seconds: float) -> WindowLine:
+    return WindowLine(
+        key=key(f"SYM{number:02}"), symbol=f"SYM{number:02}", start=DAY, end=DAY, status="succeeded", moved_at=NOW,
+        usable_rows=90, attempts=1, seconds=seconds, slot=Slot(0, "GPU-0"),
     )  # fmt: skip
 
 
@@ -133,7 +132,7 @@ def test_the_path_of_a_log_is_whole_however_long() -> None:
 
 def test_a_failure_is_shown_whole_with_its_line_and_its_log_also_where_it_wraps() -> None:
     message = "ValueError: " + " ".join(f"word{number}" for number in range(60))
-    lines = [msgspec.structs.replace(failed(number, message), source_line="/srv/a/train.py:41") for number in range(5)]
+    lines = [failed(number, message, source_line="/srv/a/train.py:41") for number in range(5)]
     groups = by_reason(map(failed_window, lines))
     for width in (80, 120):
         terminal = console(width)

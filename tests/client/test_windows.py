@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -14,19 +15,18 @@ from gpusched.client.views.batch import BatchView
 from gpusched.client.views.windows import ORDERS, WindowList, seconds
 from gpusched.core.events import ChangeRequested, ProgressReported, WindowMoved
 from gpusched.core.model import Slot, WindowKey
-from gpusched.core.states import Ending
-from gpusched.protocol import ResultLine, WindowLine
+from gpusched.core.states import Ending, Failed, Failure, Finished, Queued, Starting, State
+from gpusched.protocol import WindowLine
 from tests.client.support import Onlooker, drawn, trained
 from tests.client.test_screens import HOSTILE, check
-from tests.core.support import DAY, batch, failure, gpu, key
+from tests.core.support import batch, failure, gpu, key
 
 
 def line(symbol: str, status: str = "queued", **fields: object) -> WindowLine:
     day = dt.date(2022, 1, 1)
     known: dict[str, object] = {
         "key": key(symbol, "b"), "symbol": symbol, "start": day, "end": day, "status": status, "moved_at": 0.0,
-        "usable_rows": 90, "attempts": 0, "slot": None, "pid": None, "started_at": None, "ended_at": None,
-        "reason": None,
+        "usable_rows": 90, "attempts": 0,
     }  # fmt: skip
     return WindowLine(**(known | fields))  # type: ignore[arg-type]
 
@@ -115,6 +115,26 @@ def test_it_follows_every_move() -> None:
     assert (seconds(found["SYM03"], lister.wall + 100) or 0) > 100
 
 
+def test_a_failed_window_that_runs_again_has_no_reason_and_then_that_of_its_last_failure() -> None:
+    windows = WindowList("b")
+    windows.load([line("SYM00", "failed", attempts=1, failure=failure(message="the first"))])
+    states: list[State] = [
+        Finished(attempts=1, outcome=Failed(failure=failure(message="the first"))),
+        Queued(attempt=2),
+        Starting(attempt=2, slot=Slot(0, "cpu")),
+        Finished(attempts=2, outcome=Failed(failure=Failure(kind="raised", message="no", source_line="train.py:41"))),
+    ]
+    told = []
+    for old, new in pairwise(states):
+        windows.apply(WindowMoved(key=key("SYM00", "b"), old=old, new=new, reason="retried", at=1.0))
+        windows.shown(0.0)
+        (found,) = windows.lines(0, 1)
+        told.append((found.status, found.reason))
+    assert told == [("queued", "retried"), ("starting", None), ("failed", "raised: no")]
+    (group,) = windows.failures(0.0)
+    assert (group.reason, group.example.source_line) == ("no", "train.py:41")
+
+
 def test_moves_that_come_before_the_list_win() -> None:
     lister = scene()
     late = WindowList("b")
@@ -153,15 +173,8 @@ def test_metrics_of_windows_that_ended_before_and_of_those_that_end_now() -> Non
     windows = scene().windows
     windows.load(line(f"SYM{number:02}", "succeeded") for number in range(3))
     windows.learn(
-        [
-            ResultLine(
-                key=key(f"SYM{number:02}", "b"), symbol="", start=DAY, end=DAY, status="succeeded", finished_at=0.0,
-                attempts=1, seconds=1.0, device=None, slot=None, artifacts_path=None, sample_counts=None, reason=None,
-                metrics={"loss": number, "gain": None},
-            )
-            for number in range(3)
-        ]
-    )  # fmt: skip
+        [line(f"SYM{number:02}", "succeeded", result=trained({"loss": number, "gain": None})) for number in range(3)]
+    )
     assert windows.shown_metric == "auc", "it was told first"
     for name in ("accuracy", "precision", "recall", "f1", "loss"):
         windows.next_metric()
@@ -299,7 +312,7 @@ def test_the_chosen_one_is_shown_however_long_the_list() -> None:
 def test_foreign_text_is_harmless() -> None:
     windows = WindowList(HOSTILE)
     slot = Slot(0, HOSTILE)
-    windows.load([line(HOSTILE, "failed", reason=HOSTILE, slot=slot)])
+    windows.load([line(HOSTILE, "failed", why=HOSTILE, slot=slot)])
     shown = drawn(WindowsFrame(windows=windows, view=None, monotonic=0.0, wall=0.0, message=HOSTILE), 200, 50)
     assert all(text.isprintable() for text in shown.split("\n"))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from gpusched.config.schema import BUILT_IN_WORKLOAD
 from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
 from gpusched.core.points import point_name
 from gpusched.engines.local.jobs import window_job
+from gpusched.teacher.features import FEATURES
 from gpusched.teacher.schema import parse_settings, written
 from gpusched.worker.messages import WindowJob
 from tests.teacher.support import START, day, walk, write_daily
@@ -100,18 +103,20 @@ async def test_files_are_the_same_with_and_without(tmp_path: Path) -> None:
             made, expected = await files(b, shared), await files(b, alone)
             assert made == expected
             assert "model.pkl" in made
-        assert kept_by(b) == {_labels(tmp_path, job) for job in (jobs(sweep)[0], jobs(sweep)[3])}
+        labels = [_labels(tmp_path, job) for job in (jobs(sweep)[0], jobs(sweep)[3])]
+        assert kept_by(b, rows=gzip.decompress(labels[0]).count(b"\n") - 1) == set(labels)
 
 
 def _labels(root: Path, job: WindowJob) -> bytes:
     return (root / "output" / job.task.label / "labels.csv.gz").read_bytes()
 
 
-def kept_by(b: Bench) -> set[bytes]:
-    """The contents that the launcher keeps for later windows, each behind a digest of 32 bytes."""
+def kept_by(b: Bench, rows: int) -> set[bytes]:
+    """The labels files that the launcher keeps for later windows, each behind a digest and the features."""
+    before = hashlib.sha256().digest_size + 8 * len(FEATURES) * rows
     own = Path(f"/proc/{b.launcher.pid(LASTING)}/fd")
     names = descriptors(b.launcher.pid(LASTING))
-    return {(own / name).read_bytes()[32:] for name in names if "gpusched-shared" in str((own / name).readlink())}
+    return {(own / name).read_bytes()[before:] for name in names if "gpusched-shared" in str((own / name).readlink())}
 
 
 async def files(b: Bench, job: WindowJob) -> dict[str, bytes]:

@@ -74,7 +74,9 @@ def test_submit_then_status_windows_show_results_logs(daemon: Daemon) -> None:
         results = {result.key.label: result for result in connection.results(batch_id)}
         assert len(results) == 8
         assert results[label("M&M")].metrics == {"auc": 0.5}
-        assert results[label("M&M")].artifacts_path == str(daemon.directory / "runs" / batch_id / label("M&M"))
+        result = results[label("M&M")].result
+        assert result is not None
+        assert result.artifacts_path == str(daemon.directory / "runs" / batch_id / label("M&M"))
         assert results[label("BAD")].metrics is None
 
         text = b"".join(chunk.data for chunk in connection.log(batch_id, label("DIE")))

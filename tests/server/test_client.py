@@ -97,7 +97,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (encode(Welcome(protocol=2, version="9", pid=1, started_at=0.0, state_dir="/s")), OtherVersion),
+        (encode(Welcome(protocol=1, version="0.1.0", pid=1, started_at=0.0, state_dir="/s")), OtherVersion),
         (b"220 mail.example.com ESMTP\r\n", NotADaemon),
         (b'{"type":"pong","draining":false,"active":0,"unfinished":0,"trouble":null}\n', NotADaemon),
         (b'{"type":"error","problem":"too old","remedy":"upgrade","exit_code":3}\n', DaemonError),

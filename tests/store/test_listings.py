@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gpusched.core.events import (
     BatchAccepted,
 )
+from gpusched.core.model import Slot, Training
 from gpusched.core.states import (
     Cancelled,
     Failed,
@@ -55,7 +58,30 @@ def test_a_listing_survives_what_happens_meanwhile(store: Store) -> None:
     store.record(run(key(2000)))
     rows = [first, *listing]
     assert len(rows) == 2500
-    assert isinstance(rows[2000].state, Finished)
+    assert rows[2000].status == "succeeded"
+
+
+def test_only_lines_of_results_have_results(store: Store) -> None:
+    training = Training(started_at=50.0, seconds=2.5, attempts=3, slot=4, node="n1")
+    reused = msgspec.structs.replace(RESULT, training=training)
+    known: list[State] = [Queued(), *(Finished(attempts=0, outcome=Reused(result=one)) for one in (reused, RESULT))]
+    windows = tuple((plan(number), state) for number, state in enumerate(known))
+    store.record([BatchAccepted(batch=batch(), windows=windows, at=1.0), *run(key(0))])
+    trained, *others = store.windows("b")
+    detail = store.window(key(0))
+    assert detail is not None
+    assert detail.window == trained
+    assert store.state(key(0)) == detail.state
+    assert (trained.status, trained.attempts, trained.slot, trained.ended_at) == ("succeeded", 1, SLOT, 102.0)
+    assert {(line.attempts, line.slot, line.started_at) for line in others} == {(0, None, None)}
+    assert not any(line.result or line.usage or line.placed_at or line.seconds for line in (trained, *others))
+    lines = {line.key: line for line in store.finished_windows("b")}
+    assert lines[key(0)] == msgspec.structs.replace(trained, result=RESULT, usage=USAGE, placed_at=101.0, seconds=0.5)
+    line = lines[key(1)]
+    assert (line.attempts, line.slot, line.started_at, line.ended_at) == (3, Slot(4, "GPU-0", "n1"), 50.0, 52.5)
+    assert (line.result, line.seconds, line.device, line.placed_at) == (reused, 2.5, "GPU-0", None)
+    line = lines[key(2)]
+    assert (line.slot, line.device, line.seconds, line.attempts) == (None, "GPU-0", None, 0)
 
 
 def test_finished_windows_come_in_the_order_of_finishing(store: Store) -> None:

@@ -106,7 +106,7 @@ def test_recorded_states_are_recovered(
             (row,) = store.batches()
             names = [status_of(state) for state in now]
             assert row.counts == {name: names.count(name) for name in names}
-            finished = [row.state for row in store.finished_windows("b")]
+            finished = list(store.finished_windows("b"))
             assert len(finished) == sum(isinstance(state, Finished) for state in now)
             for number in range(len(now)):
                 told = [(line.reason, line.at) for line in store.story(key(number))]

@@ -38,7 +38,7 @@ from gpusched.core.states import (
 from gpusched.core.terms import with_terms
 from gpusched.protocol import AttemptLine, BatchStatus, StoryLine
 from gpusched.store.learned import peek_learned
-from gpusched.store.store import DeviceRow, Store, WindowRow
+from gpusched.store.store import DeviceRow, Store
 from tests.store.samples import (
     FAILURE,
     RESULT,
@@ -55,7 +55,7 @@ from tests.store.samples import (
 
 
 def states(store: Store, batch_id: str = "b") -> list[State]:
-    return [row.state for row in store.windows(batch_id)]
+    return [state for _, state in store.states(batch_id)]
 
 
 # -- histories ---------------------------------------------------------------------------------------------------------
@@ -216,9 +216,10 @@ def test_the_life_of_a_window(store: Store) -> None:
         usage=None,
     )
     assert store.attempts(key(0)) == [attempt]
-    assert store.window(key(0)) == WindowRow(
-        key=key(0), plan=plan(0), state=placed.new, moved_at=101.0, last_attempt=attempt
-    )
+    row = store.window(key(0))
+    assert row is not None
+    assert (row.plan, row.state, row.attempts) == (plan(0), placed.new, (attempt,))
+    assert (row.window.key, row.window.status, row.window.moved_at) == (key(0), "starting", 101.0)
     store.record([started])
     attempt = msgspec.structs.replace(attempt, pid=4001, started_at=101.5)
     assert store.attempts(key(0)) == [attempt]
@@ -227,7 +228,7 @@ def test_the_life_of_a_window(store: Store) -> None:
     assert store.attempts(key(0)) == [attempt]
     row = store.window(key(0))
     assert row is not None
-    assert (row.state, row.moved_at, row.last_attempt) == (ended.new, 102.0, attempt)
+    assert (row.state, row.window.moved_at, row.attempts) == (ended.new, 102.0, (attempt,))
     assert store.story(key(0)) == [
         StoryLine(at=101.0, old="queued", new="starting", attempt=1, reason="placed"),
         StoryLine(at=101.5, old="starting", new="running", attempt=1, reason="started"),
@@ -239,9 +240,8 @@ def test_the_life_of_a_window(store: Store) -> None:
 def test_every_attempt_is_kept(store: Store) -> None:
     store.record([accepted()])
     store.record(run(key(0), attempt=1, ending=FAILURE))
-    queued = store.window(key(0))
-    assert queued is not None
-    assert queued.last_attempt is None
+    queued = next(store.windows("b"))
+    assert (queued.attempts, queued.slot, queued.ended_at) == (1, None, None)
     store.record(run(key(0), attempt=2, at=110.0))
     first, second = store.attempts(key(0))
     assert (first.attempt, first.ending, first.message, first.traceback) == (
@@ -251,9 +251,8 @@ def test_every_attempt_is_kept(store: Store) -> None:
         FAILURE.traceback,
     )
     assert (second.attempt, second.ending, second.message, second.pid) == (2, "result", None, 4002)
-    row = store.window(key(0))
-    assert row is not None
-    assert row.last_attempt == second
+    line = next(store.windows("b"))
+    assert (line.attempts, line.pid, line.slot) == (2, second.pid, second.slot)
 
 
 def test_a_window_that_is_stopped_before_it_has_a_process(store: Store) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from gpusched import shared
-from gpusched.teacher import artifacts, train_window
-from gpusched.teacher.artifacts import LABEL_COLUMNS, PREDICTION_COLUMNS, labels_digest, tables
+from gpusched.teacher import artifacts, train_window, window
+from gpusched.teacher.artifacts import LABEL_COLUMNS, PREDICTION_COLUMNS, tables
+from gpusched.teacher.common import digest
 from gpusched.teacher.examples import window_examples
 from gpusched.teacher.features import FEATURES, features
 from gpusched.teacher.metrics import metrics
@@ -153,15 +154,16 @@ def files_of(root: Path, name: str, horizon: int = 7, **lightgbm: int) -> dict[s
 
 
 @pytest.mark.usefixtures("memory")
-def test_the_labels_file_of_a_sweep_is_made_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_features_and_the_labels_file_of_a_sweep_are_made_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as alone:
         alone.setattr(shared, "inherited", None)
         expected = [files_of(root, f"alone {leaves}", num_leaves=leaves) for leaves in (5, 9)]
     assert files_of(root, "first", num_leaves=5) == expected[0]
 
     def fail(*_: object) -> bytes:
-        raise AssertionError("it is made again")
+        raise AssertionError("they are made again")
 
+    monkeypatch.setattr(window, "features", fail)
     monkeypatch.setattr(artifacts, "_label_rows", fail)
     assert files_of(root, "second", num_leaves=9) == expected[1]
 
@@ -176,11 +178,11 @@ def test_other_data_or_labels_have_their_own_file(root: Path) -> None:
     assert len(rows_of(root / "changed" / "labels.csv.gz")) == 120
 
 
-def test_all_that_the_labels_file_is_made_of_is_in_its_digest() -> None:
-    def digest(symbol: str = "A", seed: int = 7, **settings: float) -> bytes:
+def test_all_that_they_are_made_of_is_in_the_digest() -> None:
+    def of(symbol: str = "A", seed: int = 7, **settings: float) -> bytes:
         history = bars(walk(120, seed))
         given = parse_settings({"horizon": 3, "threshold": 0.01} | settings)
-        return labels_digest(symbol, window_examples(history, history, START, day(119), given))
+        return digest(symbol, window_examples(history, history, START, day(119), given))
 
-    assert digest() == digest(validation_fraction=0.4)
-    assert len({digest(), digest("B"), digest(seed=8), digest(horizon=4), digest(threshold=0.0)}) == 5
+    assert of() == of(validation_fraction=0.4)
+    assert len({of(), of("B"), of(seed=8), of(horizon=4), of(threshold=0.0)}) == 5

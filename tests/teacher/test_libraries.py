@@ -20,18 +20,20 @@ import sys
 from pathlib import Path
 import msgspec
 from gpusched import teacher
+from gpusched.worker.rehearsal import make_ready
 from gpusched.workload import Task
 
 task, directory, preload = sys.argv[1:]
 if preload == "preload":
     teacher.preload()
+    make_ready("gpusched.teacher:train_window")
     before = set(sys.modules)
     print(Path("/proc/self/status").read_text().split("Threads:")[1].split()[0], "thread")
     print("hidden:", sorted(name for name, module in sys.modules.items() if module is None))
     from gpusched.teacher import booster
     print("trained:", "LGBM_BoosterUpdateOneIter" in vars(booster._lib))
     heavy = {"lightgbm", "scipy", "pandas", "sklearn", "polars", "pyarrow"}
-    heavy |= {"importlib.metadata", "logging", "numpy.ma", "random", "tempfile"}
+    heavy |= {"importlib.metadata", "logging", "numpy.ma", "random", "tempfile", "threading"}
     print("heavy:", sorted(heavy & set(sys.modules)))
 teacher.train_window(msgspec.json.decode(task, type=Task), Path(directory), lambda phase, round=0, rounds=0: None)
 if preload == "preload":

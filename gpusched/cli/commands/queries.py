@@ -68,13 +68,29 @@ def _seconds(line: WindowLine) -> float | None:
 
 
 def _window_object(line: WindowLine) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(line)
-    del fields["key"], fields["slot"]
-    if not line.point:
-        del fields["point"]
-    slot, device = (line.slot.number, line.slot.device_id) if line.slot else (None, None)
-    where = {"slot": slot, "device": device} | ({"node": line.slot.node} if line.slot and line.slot.node else {})
-    return {"window": str(line.key), "window_label": line.key.label} | fields | where
+    slot = line.slot
+    return {
+        "window": str(line.key),
+        "window_label": line.key.label,
+        "symbol": line.symbol,
+        "start": line.start,
+        "end": line.end,
+        "status": line.status,
+        "moved_at": line.moved_at,
+        "usable_rows": line.usable_rows,
+        "attempts": line.attempts,
+        "pid": line.pid,
+        "started_at": line.started_at,
+        "ended_at": line.ended_at,
+        "reason": line.reason,
+        "failure": line.kind,
+        "source_line": line.failure.source_line if line.failure else "",
+        "remedy": line.remedy,
+        **({"point": line.point} if line.point else {}),
+        "slot": slot.number if slot else None,
+        "device": slot.device_id if slot else None,
+        **({"node": slot.node} if slot and slot.node else {}),
+    }
 
 
 def show(options: argparse.Namespace) -> int:

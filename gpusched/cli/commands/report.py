@@ -16,7 +16,7 @@ from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import print_json
 from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError
-from gpusched.protocol import ResultLine
+from gpusched.protocol import WindowLine
 
 
 class CannotWrite(InputError):
@@ -67,12 +67,12 @@ def _content(options: argparse.Namespace, name: str) -> Report:
         )
 
 
-def _versions(results: Iterable[ResultLine]) -> dict[str, str]:
+def _versions(results: Iterable[WindowLine]) -> dict[str, str]:
     """The library versions of the first window whose metadata can be read."""
     for line in results:
-        if line.artifacts_path is not None:
+        if line.result is not None:
             with contextlib.suppress(OSError):
-                metadata = artifacts.read_metadata(Path(line.artifacts_path))
+                metadata = artifacts.read_metadata(Path(line.result.artifacts_path))
                 versions = metadata.details.get("versions") if metadata else None
                 if isinstance(versions, dict):
                     return {str(name): str(version) for name, version in versions.items()}

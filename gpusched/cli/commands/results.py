@@ -21,7 +21,7 @@ from gpusched.config.schema import LIGHTGBM
 from gpusched.core.model import NO_POINTS, Parameters
 from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError, UsageError, did_you_mean
-from gpusched.protocol import ResultLine
+from gpusched.protocol import WindowLine
 from gpusched.results import flat_metrics
 
 #: columns that every result has; metrics and counts follow them
@@ -115,40 +115,57 @@ def _summed_up(options: argparse.Namespace) -> str | None:
     return given[0] if given else None
 
 
-def result_object(line: ResultLine, points: Mapping[str, Parameters] = NO_POINTS) -> dict[str, Any]:
+def result_object(line: WindowLine, points: Mapping[str, Parameters] = NO_POINTS) -> dict[str, Any]:
     """A result as `results --json` shows it; `points` are those of its batch."""
-    fields: dict[str, Any] = msgspec.to_builtins(line)
-    del fields["key"]
-    if not line.node:
-        del fields["node"]
-    if line.point:
-        fields["parameters"] = points.get(line.point, {})
-    else:
-        del fields["point"]
-    return {"batch_id": line.key.batch_id, "window_label": line.key.label} | fields
+    result, slot, usage = line.result, line.slot, line.usage
+    return {
+        "batch_id": line.key.batch_id,
+        "window_label": line.key.label,
+        "symbol": line.symbol,
+        "start": line.start.isoformat(),
+        "end": line.end.isoformat(),
+        "status": line.status,
+        "finished_at": line.moved_at,
+        "attempts": line.attempts,
+        "seconds": line.seconds,
+        "device": line.device,
+        "slot": slot.number if slot else None,
+        **({"node": slot.node} if slot and slot.node else {}),
+        "artifacts_path": result.artifacts_path if result else None,
+        "metrics": line.metrics,
+        "sample_counts": result.sample_counts if result else None,
+        "started_at": line.started_at,
+        "ended_at": line.ended_at,
+        "phases": result.phases if result else None,
+        "cpu_seconds": usage.cpu_seconds if usage else None,
+        "peak_memory_bytes": usage.peak_memory_bytes if usage else None,
+        "device_memory_bytes": usage.device_memory_bytes if usage else None,
+        "device_seconds": usage.device_seconds if usage else None,
+        "constant": result.constant if result else None,
+        "reason": line.reason,
+        "failure": line.kind,
+        **({"point": line.point, "parameters": points.get(line.point, {})} if line.point else {}),
+    }
 
 
-def flat(line: ResultLine, points: Mapping[str, Parameters] = NO_POINTS) -> Row:
+def flat(line: WindowLine, points: Mapping[str, Parameters] = NO_POINTS) -> Row:
     """A flat row: the columns that every result has, then its parameters, `validation_auc`, `train_rows` and so on."""
     fields = result_object(line, points)
-    metrics, counts = fields.pop("metrics") or {}, fields.pop("sample_counts") or {}
-    constant = fields.pop("constant")
-    fields["finished_at"] = iso(line.finished_at)
-    row: Row = {name: fields[name] for name in COLUMNS}
-    row |= {"node": line.node} if line.node else {}
-    if line.point:
-        row["point"] = line.point
-        row |= {name: _cell(value) for name, value in fields["parameters"].items()}
-    row |= flat_metrics(metrics)
-    row |= {f"{name}_rows": count for name, count in counts.items()}
-    return row | ({} if constant is None else {"constant": constant})
+    fields["finished_at"] = iso(line.moved_at)
+    row: Row = {name: fields[name] for name in (*COLUMNS, *(name for name in ("node", "point") if name in fields))}
+    row |= {name: _cell(value) for name, value in fields.get("parameters", {}).items()}
+    if (result := line.result) is not None:
+        row |= flat_metrics(result.metrics)
+        row |= {f"{name}_rows": count for name, count in result.sample_counts.items()}
+        row |= {} if result.constant is None else {"constant": result.constant}
+    return row
 
 
 def _cell(value: Any) -> Cell:
     return value if isinstance(value, str | int | float | None) else msgspec.json.encode(value).decode()
 
 
-def _chief_metric(finished: Sequence[ResultLine], names: Sequence[str]) -> str:
+def _chief_metric(finished: Sequence[WindowLine], names: Sequence[str]) -> str:
     """The metric of `--by` where none is asked for: one of `SHOWN`, or else the first that the results have."""
     own = (name for line in finished for name in flat_metrics(line.metrics or {}))
     return next((name for name in SHOWN if name in names), next(own, SHOWN[0]))

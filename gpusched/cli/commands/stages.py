@@ -104,7 +104,7 @@ def _ended(daemon: Connection, batch_id: str) -> tuple[int, dict[str, Any]]:
     detail = daemon.batch(batch_id)
     batch, sums = detail.batch, totals(detail.batch.counts)
     if batch.state == "finished":
-        refused = sum(line.failure == "bad_data" for line in daemon.windows(batch_id, status="failed"))
+        refused = sum(line.kind == "bad_data" for line in daemon.windows(batch_id, status="failed"))
         if is_nothing(sums, refused):
             return NOTHING_TO_TRAIN, status_object(batch)
     allowed = detail.spec.limits.max_failure_rate

@@ -22,7 +22,7 @@ from gpusched.client.views.standing import Wanted, standing
 from gpusched.core.statuses import FAILURES, totals
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE
-from gpusched.protocol import BatchDetail, BatchStatus, ResultLine, Trouble
+from gpusched.protocol import BatchDetail, BatchStatus, Trouble, WindowLine
 from gpusched.users import user_name
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def status(options: argparse.Namespace) -> int:
 def _one(source: Source, batch_id: str, *, as_json: bool) -> None:
     detail = source.batch(batch_id, notes=True)
     batch, choice = detail.batch, detail.choice
-    results: list[ResultLine] = []
+    results: list[WindowLine] = []
     troubles = source.ping().troubles if isinstance(source, Connection) else ()
     if as_json:
         where = device_object(choice.device if choice else detail.spec.device, choice)
@@ -89,7 +89,7 @@ def _print_failures(source: Source, batch: BatchStatus) -> None:
         open_console(stderr=True).print(shown, crop=False)
 
 
-def _print_screen(source: Source, detail: BatchDetail) -> list[ResultLine]:
+def _print_screen(source: Source, detail: BatchDetail) -> list[WindowLine]:
     """Print the screen of a batch; return its results, unless there are too many to read."""
     from gpusched.client.drawing.standing import BatchScreen, Seen
     from gpusched.client.drawing.terminal import open_console

@@ -17,7 +17,7 @@ from gpusched.client.views.batch import BatchView
 from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.standing import by_urgency, failures, standing, way_on
 from gpusched.core.statuses import FAILURES, OUTCOMES, UNFINISHED, tally, words
-from gpusched.protocol import BatchStatus, ResultLine
+from gpusched.protocol import BatchStatus, WindowLine
 
 GAP = 2
 #: cells that an id keeps before columns are left out for it, and at the least
@@ -165,7 +165,7 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
     seen: Seen
     groups: Sequence[FailureGroup] = ()
     #: the slowest of its finished windows, the slowest first
-    slowest: Sequence[ResultLine] = ()
+    slowest: Sequence[WindowLine] = ()
     #: where the logs of its windows are
     logs_dir: Path
     #: the choice of `auto`, for people

@@ -46,11 +46,11 @@ def failed_window(line: WindowLine) -> FinishedWindow:
         label=line.key.label,
         outcome=line.status,
         reason=bare_reason(line),
-        kind=line.failure,
+        kind=line.kind,
         attempts=line.attempts,
         seconds=ended - began if began is not None and ended is not None else 0.0,
         slot=line.slot.number if line.slot else None,
         device=line.slot.device_id if line.slot else None,
         node=line.slot.node if line.slot else "",
-        source_line=line.source_line,
+        source_line=line.failure.source_line if line.failure else "",
     )

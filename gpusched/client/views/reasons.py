@@ -88,4 +88,4 @@ def refusals_of(windows: Iterable[PlannedWindow]) -> Reasons:
 
 def bare_reason(window: WindowLine) -> str:
     """The reason of a window that failed, without the kind of failure before it."""
-    return (window.reason or "").removeprefix(f"{window.failure}: ")
+    return window.failure.message if window.failure is not None else window.why or ""

@@ -16,7 +16,7 @@ from gpusched.core.model import BatchSpec
 from gpusched.core.states import Active, Failed, Finished, Lost, Reused, Running, Starting, Stopping, Succeeded
 from gpusched.core.statuses import BY_URGENCY, FAILURES, name_of, reason_of
 from gpusched.core.totals import flat
-from gpusched.protocol import ResultLine, WindowLine
+from gpusched.protocol import WindowLine
 
 Order = Literal["submitted", "status", "time", "window", "metric"]
 #: each after the other
@@ -94,7 +94,7 @@ class WindowList:
         asked["windows"] = f"{len(spec.windows)} one by one" if spec.windows else ""
         self.settings = [(name, str(value)) for name, value in flat(asked) if value not in ("", None, [])]
 
-    def learn(self, results: Iterable[ResultLine]) -> None:
+    def learn(self, results: Iterable[WindowLine]) -> None:
         """Take in the metrics of windows that were trained before."""
         for result in results:
             if result.key.label not in self._metrics:
@@ -280,19 +280,28 @@ def _moved(line: WindowLine, moved: WindowMoved) -> WindowLine:
         case Starting(slot=slot) | Running(slot=slot) | Stopping(slot=slot):
             began = moved.at if isinstance(new, Starting) or line.started_at is None else line.started_at
             return msgspec.structs.replace(
-                line, status=name_of(new), attempts=new.attempt, slot=slot, started_at=began, ended_at=None, reason=None
+                line,
+                status=name_of(new),
+                attempts=new.attempt,
+                slot=slot,
+                started_at=began,
+                ended_at=None,
+                why=None,
+                failure=None,
             )
         case Finished(outcome=outcome, attempts=attempts):
             ended = moved.at if isinstance(moved.old, Active) else line.ended_at
-            failure = outcome.failure.kind if isinstance(outcome, Failed | Lost) else None
+            failure = None
+            if isinstance(outcome, Failed | Lost):
+                failure = msgspec.structs.replace(outcome.failure, traceback="")  # 64 KiB, and there are 100,000 lines
             return msgspec.structs.replace(
                 line,
                 status=name_of(outcome),
                 attempts=attempts,
                 ended_at=ended,
-                reason=reason_of(outcome),
+                why=None if failure is not None else reason_of(outcome),
                 failure=failure,
             )
         case _:
             ended = moved.at if isinstance(moved.old, Active) else line.ended_at
-            return msgspec.structs.replace(line, status=name_of(new), ended_at=ended, reason=moved.reason)
+            return msgspec.structs.replace(line, status=name_of(new), ended_at=ended, why=moved.reason, failure=None)

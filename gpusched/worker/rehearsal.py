@@ -1,0 +1,106 @@
+"""Rehearsals: tiny windows that the launcher runs itself, so that what they leave in memory is there for every fork.
+
+Python specializes the code of a function once it has run several times, fills its caches of attributes and compiled
+expressions, and resolves symbols of shared libraries when they are first used. A window runs most functions once: by
+itself it would do all of that work, or run without its fruits, and write to the pages that hold them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import gc
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+from gpusched import directories
+from gpusched.worker import linux
+from gpusched.worker.loading import load_module
+from gpusched.worker.messages import WindowJob
+from gpusched.worker.window import run_window
+from gpusched.workload import Result, Task
+
+#: Python 3.11 specializes a function that has been called so often
+TIMES = 8
+#: a directory in memory: there the flushes of a window's files take no time
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108  # for a new directory that only this user can open
+
+
+class Rehearsals:
+    """The rehearsals of a process, one by one, and what makes it ready to fork after the last."""
+
+    def __init__(self) -> None:
+        self._windows: Generator[None] | None = None
+        #: bytes of anonymous memory that a fork shares with this process
+        self.shared_bytes = 0
+
+    @property
+    def are_left(self) -> bool:
+        return self._windows is not None
+
+    def begin(self, workload: str) -> None:
+        """Have the windows of a loaded workload rehearsed next."""
+        self.finish()
+        self._windows = _rehearse(workload)
+
+    def go_on(self) -> None:
+        """Run one window, if any is left; after the last, make ready to fork."""
+        if self._windows is None:
+            return
+        for _ in self._windows:
+            return
+        self._windows = None
+        _prepare_to_fork()
+        self.shared_bytes = linux.own_bytes()
+
+    def finish(self) -> None:
+        """Run all that are left."""
+        while self.are_left:
+            self.go_on()
+
+    def drop(self) -> None:
+        """Run no more, and remove their files."""
+        if self._windows is not None:
+            self._windows.close()
+
+
+def make_ready(workload: str) -> None:
+    """Rehearse the windows of a loaded workload, and make ready to fork: all that a launcher does, at once."""
+    rehearsals = Rehearsals()
+    rehearsals.begin(workload)
+    rehearsals.finish()
+
+
+def _prepare_to_fork() -> None:
+    """Freeze imported objects and lay out the heap, so that a fork has as few of their pages copied as possible."""
+    gc.collect()
+    gc.freeze()
+    linux.lay_out_heap()
+
+
+def _rehearse(workload: str) -> Generator[None]:
+    """Run a loaded workload's own small window, `rehearsal`, or one that trains nothing; pause after each time.
+
+    An error ends the rehearsals: the windows meet it as well, and report it.
+    """
+    place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
+    with contextlib.suppress(Exception), directories.temporary(place) as directory:
+        prepare = getattr(load_module(workload), "rehearsal", None)
+        task = _nothing_to_do(directory) if prepare is None else prepare(directory)
+        function = f"{__name__}:nothing" if prepare is None else workload
+        for number in range(TIMES):
+            job = WindowJob(workload=function, task=task, output_dir=str(directory / f"output.{number}"))
+            run_window(job, lambda phase, round=0, rounds=0: None)
+            yield
+
+
+def nothing(task: Task, directory: Path, report: object) -> Result:
+    """The function of a window that trains nothing."""
+    return Result(metrics={}, sample_counts={}, metadata={}, phases={})
+
+
+def _nothing_to_do(directory: Path) -> Task:
+    day = dt.date(2000, 1, 1)
+    place = str(directory)
+    return Task(symbol="NONE", start=day, end=day, data_root=place, cache_dir=place, settings={})
