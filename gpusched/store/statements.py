@@ -62,6 +62,14 @@ TO_TAKE_UP = """
     SELECT id FROM batches b WHERE finished_at IS NULL OR EXISTS (SELECT 1 FROM changes c WHERE c.batch_id = b.id)
     ORDER BY number
 """
+FINISH = "UPDATE batches SET finished_at = ?, index_late = 1 WHERE id = ?"
+LATE_INDEXES = """
+    SELECT batch FROM batches b
+    WHERE index_late AND finished_at IS NOT NULL AND forgetting IS NULL
+      AND NOT EXISTS (SELECT 1 FROM batches l WHERE l.output_dir = b.output_dir AND l.number > b.number)
+    ORDER BY number
+"""
+INDEX_WRITTEN = "UPDATE batches SET index_late = 0 WHERE id = ?"
 HOLD = "UPDATE batches SET held_kind = ?, held_reason = ? WHERE id = ?"
 RECOVERED = (
     "SELECT batch, held_kind, held_reason, finished_at IS NOT NULL FROM batches WHERE id = ? AND forgetting IS NULL"

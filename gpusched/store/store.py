@@ -28,6 +28,7 @@ from gpusched.errors import StoreCorrupt
 from gpusched.protocol import AttemptLine, BatchStatus, StoryLine, WindowDetail, WindowLine
 from gpusched.store import learned, statements
 from gpusched.store.database import Database
+from gpusched.store.late_indexes import LateIndexes
 from gpusched.store.rows import (
     DeviceRow,
     attempt_row,
@@ -71,6 +72,7 @@ class Store:
         self._query = database.query
         self._turns = TurnWriter(database)
         self.staged = Staged(database)
+        self.late_indexes = LateIndexes(database)
 
     @classmethod
     def open(cls, path: Path) -> Self:

@@ -86,7 +86,7 @@ class TurnWriter:
                     row = (batch_id, change.number)
                     self._execute("DELETE FROM changes WHERE batch_id = ? AND number = ?", row)
             case BatchFinished():
-                self._execute("UPDATE batches SET finished_at = ? WHERE id = ?", (record.at, record.batch_id))
+                self._execute(statements.FINISH, (record.at, record.batch_id))
             case DeviceChanged():
                 device = (record.device_id, record.health, record.reason, record.at)
                 self._execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)", device)

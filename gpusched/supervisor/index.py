@@ -3,7 +3,8 @@
 It repeats facts of the store, for programs that read files. While a batch runs, lines are appended at the end of each
 turn, from where the last one had come in the order of finishing, so that no window has two of them. The index is
 written anew when its batch is accepted, reopened or taken up again, so that a line lost in a crash comes back, and when
-somebody has removed or replaced it. A file of its name that is no index is moved aside.
+somebody has removed or replaced it. One that cannot be written (a full disk) is *late* when its batch has finished: the
+store remembers that until it is written. A file of its name that is no index is moved aside.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ from gpusched.core.model import Batch, BatchSpec, DataNotes, WindowKey
 from gpusched.core.planning import INDEX
 from gpusched.core.states import Finished
 from gpusched.core.statuses import OUTCOMES, tally
+from gpusched.engines.condition import Condition
 from gpusched.errors import StoreError
 from gpusched.protocol import WindowLine
 from gpusched.store.store import FIRST, Place, Store
@@ -51,6 +54,8 @@ _MOST_BYTES = 4 * 1024 * 1024
 PAGE_WINDOWS = 200
 #: pages of an index after which what has been written is flushed to the disk
 _PAGES_FLUSHED = 16
+#: seconds between attempts to write a late index
+RETRY_S = 5.0
 
 log = logging.getLogger("gpusched.daemon")
 
@@ -70,12 +75,17 @@ class _Lines:
 class Index:
     """Keeps the index files of all unfinished batches.
 
-    If a file cannot be written (a full disk), the batch goes on, and the file is written anew when it has finished.
+    If a file cannot be written, the batch goes on, and the file is written anew when it has finished, or later.
     """
 
-    def __init__(self, store: Store, log_path: Callable[[WindowKey, int], Path]) -> None:
+    def __init__(self, store: Store, log_path: Callable[[WindowKey, int], Path], condition: Condition) -> None:
         self._store = store
         self._log_path = log_path
+        self._condition = condition
+        #: monotonic instant at which to write late ones; None: there are none. The last supervisor may have left some.
+        self.late_at: float | None = 0.0
+        #: paths that the condition was told of
+        self._told: set[str] = set()
         self._open: dict[str, _Lines] = {}
         #: batches of which windows have finished in this turn
         self._moved: set[str] = set()
@@ -128,6 +138,28 @@ class Index:
                         raise _GivenUp
             self._go_on_with(batch_id, lines)
 
+    def take_late(self) -> bool:
+        """Whether it is time to call `gather_late`."""
+        if self.late_at is None or self.late_at > time.monotonic():
+            return False
+        self.late_at = None
+        return True
+
+    async def gather_late(self) -> None:
+        """Write the late indexes. Those that cannot be written yet stay late."""
+        try:
+            late = [batch for batch in self._store.late_indexes.batches() if not self._is_taken(batch)]
+            for path in self._told.difference(str(Path(batch.output_dir, INDEX)) for batch in late):
+                self._clear(path)
+            for batch in late:
+                self.take_in(batch)
+                self._incomplete.add(batch.id)
+                await self.gather(batch.id)
+                if batch in self._store.late_indexes.batches():  # it may have been reopened or forgotten meanwhile
+                    self._finish(batch.id)
+        except StoreError:
+            self.late_at = time.monotonic() + RETRY_S
+
     def take_behind(self) -> list[str]:
         """The batches whose index has to be gathered though they have just been accepted."""
         behind, self._behind = self._behind, []
@@ -173,7 +205,7 @@ class Index:
                     self._append(batch_id)
                 if batch_id in self._incomplete or self._is_lost(batch_id):
                     self._rewrite(batch_id)
-                self._close(batch_id)
+                self._finish(batch_id)
 
     def _line(self, window: WindowLine) -> bytes:
         batch_id, point = window.key.batch_id, window.point
@@ -258,17 +290,53 @@ class Index:
         self._open[batch_id] = lines
         self._incomplete.discard(batch_id)
 
-    def _close(self, batch_id: str) -> None:
-        self._notes.pop(batch_id, None)
-        self._close_file(batch_id)
+    def _finish(self, batch_id: str) -> None:
+        """Close the index of a finished batch, and note whether it is whole."""
+        path = str(self._path(batch_id))
+        if self._close(batch_id) and batch_id not in self._incomplete:
+            self._clear(path)
+            with contextlib.suppress(StoreError):  # it is written once more by the next supervisor
+                self._store.late_indexes.written(batch_id)
+        else:
+            self.late_at = time.monotonic() + RETRY_S
+            self._told.add(path)
+            self._condition.tell("index", path, f"the index {path} could not be written")
 
-    def _close_file(self, batch_id: str) -> None:
+    def _clear(self, path: str) -> None:
+        self._told.discard(path)
+        self._condition.clear("index", path)
+
+    def _is_taken(self, batch: Batch) -> bool:
+        """Whether the place of a late index has gone to a batch that runs, or to one of another store."""
+        path = Path(batch.output_dir)
+        if any(self._outputs[batch_id][0] == path for batch_id in self._open if batch_id != batch.id):
+            return True
+        try:
+            with (
+                directories.opened_output(path, guarded=batch.guarded, make=False) as directory,
+                files.regular(INDEX, directory) as file,
+            ):
+                first = _batch_of(file.readline(_MOST_BYTES))
+        except (OSError, directories.NotOurs):
+            return False
+        return first is not None and first != batch.id and self._store.batch(first) is None
+
+    def _close(self, batch_id: str) -> bool:
+        self._notes.pop(batch_id, None)
+        return self._close_file(batch_id)
+
+    def _close_file(self, batch_id: str) -> bool:
+        """Close an index, if it is open; return whether all of it is on the disk."""
         self._gathering.pop(batch_id, None)
         lines = self._open.pop(batch_id, None)
         if lines is not None:
-            with contextlib.suppress(OSError), lines.file as file:
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with lines.file as file:
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                return False
+        return True
 
     def close(self) -> None:
         for batch_id in tuple(self._open):

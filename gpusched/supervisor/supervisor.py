@@ -77,7 +77,7 @@ class Supervisor:
         self.claims = Claims(lambda batch_id: batch_id in self.arrivals or self.scheduler.is_at_work(batch_id))
         self._inbox = Inbox(lambda: self.scheduler.at_work)
         self.attempts = Attempts(self.scheduler, engine, followers, self._inbox)
-        self._index = Index(store, self.attempts.log_path)
+        self._index = Index(store, self.attempts.log_path, engine.condition)
         self._histories = Histories(self.scheduler.running_batches, store.history)
         self._kept = Kept(self.scheduler)
         #: the index first: a hook that is called reads it
@@ -196,6 +196,7 @@ class Supervisor:
                     if time.monotonic() >= self._leave_at or self._is_in_vain:
                         await self._leave()
                         tasks.cancel_scope.cancel()
+                await self._index.gather_late()
         finally:
             self._index.close()
             self.claims.close()
@@ -231,8 +232,7 @@ class Supervisor:
         if self._may_go_on:
             await anyio.lowlevel.checkpoint()  # other tasks come first
             return
-        deadline = self.scheduler.deadline
-        deadlines = [] if deadline is None else [deadline]
+        deadlines = [at for at in (self.scheduler.deadline, self._index.late_at) if at is not None]
         if self._records:
             deadlines.append(time.monotonic() + RETRY_COMMIT_S)
         if self._shutdown:
@@ -253,6 +253,8 @@ class Supervisor:
 
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
         self.attempts.judge()
+        if self._index.take_late():
+            tasks.start_soon(self._index.gather_late)
         deadline = self.scheduler.deadline
         if deadline is not None and deadline <= time.monotonic():
             self._inbox.add(TimePassed())

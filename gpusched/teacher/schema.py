@@ -164,9 +164,11 @@ def _check_timezone(name: str) -> None:
 
 
 def _check_date_format(form: str) -> None:
+    if not form:
+        return
     moment = dt.datetime(2023, 11, 25, 13, 45, 59, tzinfo=dt.UTC)
     try:
-        complete = not form or dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
+        complete = dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
     except ValueError:
         complete = False
     if not complete:

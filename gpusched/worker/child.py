@@ -95,9 +95,8 @@ def _apply_limits(request: Fork, allowed_cpus: Set[int]) -> None:
 
 
 def _apply_environment(request: Fork) -> None:
-    if isinstance(request.job, WindowJob):
-        os.environ.update(capped(request.job.task.threads))
-    for name, value in request.env.items():
+    caps = capped(request.job.task.threads) if isinstance(request.job, WindowJob) else {}
+    for name, value in (caps | request.env).items():  # update() would have each window copy pages of abstract classes
         if value is None:
             os.environ.pop(name, None)
         else:

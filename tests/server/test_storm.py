@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.support import Daemon, finished
+from gpusched.protocol import Delta, Snapshot
+from tests.server.support import Daemon, finished, until
 from tests.server.test_chaos import Submitter, all_gone, check
 
 #: seconds that a full disk or a stopped process lasts at most
@@ -203,6 +204,8 @@ def weather(daemon: Daemon, storm: Storm, strikes: list[str], *, batches: int, w
     assert submitter.accepted == [f"batch-{number}" for number in range(batches)]
     for name in submitter.accepted:
         finished(daemon, name)
+    indexes_written(daemon)
+    for name in submitter.accepted:
         check(daemon, name, windows)
     with daemon.connect() as connection:
         assert not any(device.allocations for device in connection.devices())
@@ -210,6 +213,18 @@ def weather(daemon: Daemon, storm: Storm, strikes: list[str], *, batches: int, w
     storm.check_strangers()
     assert daemon.stop() == 0
     all_gone(daemon)
+
+
+def indexes_written(daemon: Daemon) -> None:
+    """Wait until no index is late because of a disk that was full when its batch finished."""
+    with daemon.connect() as connection:
+        subscription = connection.subscribe()
+
+        def are_written(news: Delta | Snapshot) -> bool:
+            return isinstance(news, Snapshot) and all(trouble.kind != "index" for trouble in news.troubles)
+
+        if not are_written(subscription.snapshot):
+            until(subscription, are_written)
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpusched.core.events import BatchFinished, Record
+from gpusched.core.events import BatchAccepted, BatchFinished, Record
 from gpusched.core.model import DataNote, WindowKey
 from gpusched.core.planning import INDEX
 from gpusched.core.states import Cancelled, Failed, Finished, Queued, TimedOut
+from gpusched.engines.condition import Condition
 from gpusched.store.store import Store
 from gpusched.supervisor.followers import TURN_ENDED
 from gpusched.supervisor.index import Index
@@ -48,10 +49,8 @@ def test_a_line_has_the_words_of_the_commands_beside_those_of_earlier_versions(s
 
 
 def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_path: Path) -> None:
-    submitted = msgspec.structs.replace(
-        accepted(windows=2), batch=msgspec.structs.replace(batch(), output_dir=str(tmp_path))
-    )
-    index = Index(store, log_path)
+    of_a_batch = submitted(tmp_path)
+    index = Index(store, log_path, Condition())
 
     def happen(*records: Record) -> None:
         """As the supervisor does: all of a turn is committed before any of it is told."""
@@ -63,7 +62,7 @@ def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_pat
         found = [json.loads(line) for line in (tmp_path / INDEX).read_text().splitlines()]
         return [(line["window_label"], line["status"]) for line in found]
 
-    happen(submitted)
+    happen(of_a_batch)
     starting, running, _ = run(key(0), ending=FAILURE)
     failed = moved(key(0), running.new, FAILED, ending=FAILURE)
     # It fails, and the retry comes in the same turn: the store has it queued when the index hears of the failure.
@@ -80,18 +79,20 @@ def test_a_window_that_was_retried_has_one_line_in_the_end(store: Store, tmp_pat
     index.close()
 
 
+def submitted(output: Path, batch_id: str = "b", windows: int = 2) -> BatchAccepted:
+    about = msgspec.structs.replace(batch(), id=batch_id, output_dir=str(output))
+    return msgspec.structs.replace(accepted(windows=windows), batch=about)
+
+
 class Indexed:
     """An index that hears all records, as in the supervisor."""
 
     def __init__(self, store: Store, output: Path, windows: int = 2) -> None:
         self._store = store
-        self._index = Index(store, log_path)
+        self.condition = Condition()
+        self._index = Index(store, log_path, self.condition)
         self.path = output / INDEX
-        self.happen(
-            msgspec.structs.replace(
-                accepted(windows=windows), batch=msgspec.structs.replace(batch(), output_dir=str(output))
-            )
-        )
+        self.happen(submitted(output, windows=windows))
 
     def happen(self, *records: Record) -> None:
         self._store.record(records)
@@ -101,17 +102,19 @@ class Indexed:
     def labels(self) -> list[str]:
         return [json.loads(line)["window_label"] for line in self.path.read_text().splitlines()]
 
+    async def gather_late(self) -> None:
+        assert self._index.late_at is not None
+        await self._index.gather_late()
+
     def close(self) -> None:
         self._index.close()
 
 
 def test_a_window_that_ends_in_the_turn_that_accepts_its_batch_has_one_line(store: Store, tmp_path: Path) -> None:
-    submitted = msgspec.structs.replace(
-        accepted(windows=2), batch=msgspec.structs.replace(batch(), output_dir=str(tmp_path))
-    )
-    index = Index(store, log_path)
+    of_a_batch = submitted(tmp_path)
+    index = Index(store, log_path, Condition())
     cancelled = Finished(attempts=0, outcome=Cancelled())
-    records = (submitted, moved(key(0), Queued(), cancelled), moved(key(1), Queued(), cancelled))
+    records = (of_a_batch, moved(key(0), Queued(), cancelled), moved(key(1), Queued(), cancelled))
     store.record(records)
     for news in (*records, TURN_ENDED):
         index.follow(news)
@@ -129,6 +132,66 @@ def test_an_index_that_is_removed_comes_back(store: Store, tmp_path: Path) -> No
     index.path.rename(tmp_path / "kept")
     index.happen(*run(key(2)), BatchFinished(batch_id="b", at=200.0))
     assert index.labels() == [key(0).label, key(1).label, key(2).label]
+
+
+def late(store: Store, output: Path) -> Indexed:
+    """An index whose directory was gone when its batch finished, and is there again, with what had been written."""
+    index = Indexed(store, output, windows=2)
+    index.happen(*run(key(0)))
+    kept = output.rename(output.with_name("kept"))
+    output.write_text("no directory")
+    index.happen(*run(key(1)), BatchFinished(batch_id="b", at=200.0))
+    output.unlink()
+    kept.rename(output)
+    with index.path.open("a") as file:
+        file.write('{"batch_id": "b", "window_la')
+    return index
+
+
+async def test_an_index_that_could_not_be_written_is_written_later(store: Store, tmp_path: Path) -> None:
+    index = late(store, tmp_path / "output")
+    assert [(trouble.kind, trouble.about) for trouble in index.condition.troubles] == [("index", str(index.path))]
+    await index.gather_late()
+    assert index.labels() == [key(0).label, key(1).label]
+    assert (index.condition.troubles, store.late_indexes.batches()) == ((), [])
+
+
+async def test_it_stays_late_until_it_can_be_written(store: Store, tmp_path: Path) -> None:
+    index = late(store, tmp_path / "output")
+    kept = (tmp_path / "output").rename(tmp_path / "kept")
+    (tmp_path / "output").write_text("no directory")
+    await index.gather_late()
+    assert [trouble.kind for trouble in index.condition.troubles] == ["index"]
+    (tmp_path / "output").unlink()
+    kept.rename(tmp_path / "output")
+    await index.gather_late()
+    assert index.labels() == [key(0).label, key(1).label]
+
+
+@pytest.mark.parametrize("other", ["of another store", "that runs", "that has finished"])
+async def test_a_late_index_leaves_that_of_a_later_batch_alone(store: Store, tmp_path: Path, other: str) -> None:
+    output = tmp_path / "output"
+    index = late(store, output)
+    if other == "of another store":
+        index.path.write_text('{"batch_id": "another", "window_label": "A"}\n')
+    else:
+        index.happen(submitted(output, "later"))
+        if other == "that has finished":
+            index.happen(BatchFinished(batch_id="later", at=300.0))
+    before = index.path.read_text()
+    await index.gather_late()
+    assert index.path.read_text() == before
+    assert index.condition.troubles == ()
+    index.close()
+
+
+async def test_that_of_a_forgotten_batch_does_not_come_back(store: Store, tmp_path: Path) -> None:
+    index = late(store, tmp_path / "output")
+    index.path.unlink()
+    store.mark_forgotten("b", results=True)
+    await index.gather_late()
+    assert not index.path.exists()
+    assert index.condition.troubles == ()
 
 
 @pytest.mark.parametrize("there", ["text of somebody else's", "a link", "a link to an index", "a directory", "a pipe"])
@@ -181,7 +244,7 @@ def test_a_line_tells_of_the_data(store: Store, tmp_path: Path) -> None:
         batch=msgspec.structs.replace(batch(), output_dir=str(tmp_path)),
         notes={"A": (DataNote("jumps", "÷ 4"),), "OTHER": (DataNote("gaps", "1 day"),)},
     )
-    index = Index(store, log_path)
+    index = Index(store, log_path, Condition())
     for records in ([submitted], run(key(0))):
         store.record(records)
         for news in (*records, TURN_ENDED):

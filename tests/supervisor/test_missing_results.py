@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from gpusched import outputs
+from gpusched import files, outputs
 from gpusched.core.events import BatchFinished, ChangeRequested
+from gpusched.core.planning import INDEX
 from gpusched.core.states import Finished, Held, Succeeded
 from gpusched.store.store import Store
-from tests.supervisor.support import make_batch, plan, supervised
+from tests.supervisor.support import Bench, make_batch, plan, supervised
 
 LABELS = [planned.window.label for planned in plan(3)]
 
@@ -123,3 +127,45 @@ async def test_a_batch_whose_results_are_being_looked_for_is_not_over(
             may_end.set()
         await over.wait()
         assert has_finished()
+
+
+async def test_an_index_that_a_full_disk_kept_back_is_written_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpusched.supervisor.index.RETRY_S", 0.01)
+    async with supervised(tmp_path, slots=1) as bench:
+        told, over = anyio.Event(), anyio.Event()
+        bench.engine.condition.heard_by(lambda change: (told if change.present else over).set())
+        with monkeypatch.context() as full:
+            await finish_without_index(bench, full)
+            await told.wait()
+        await over.wait()
+        assert index(tmp_path / "output") == {LABELS[0]: "success", LABELS[1]: "cancelled"}
+
+
+async def test_an_index_that_a_full_disk_kept_back_is_written_by_the_next_supervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        async with supervised(tmp_path, slots=1) as bench:
+            await finish_without_index(bench, full)
+    assert not (tmp_path / "output" / INDEX).exists()
+    async with supervised(tmp_path, recover=True):
+        pass
+    assert index(tmp_path / "output") == {LABELS[0]: "success", LABELS[1]: "cancelled"}
+
+
+async def finish_without_index(bench: Bench, full: pytest.MonkeyPatch) -> None:
+    """Finish a batch, one window of which is cancelled, on a disk that is full when its index is to be written."""
+
+    def no_room(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    await bench.supervisor.submit(make_batch(bench.directory, "two_files"), plan(2))
+    bench.supervisor.post(ChangeRequested(verb="hold", batch_id="b", label=LABELS[1]))
+    await bench.moved_to(Held)
+    await bench.moved_to(Finished, LABELS[0])
+    (bench.directory / "output" / INDEX).unlink()
+    full.setattr(files, "replacing", no_room)
+    bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
+    await bench.finished()

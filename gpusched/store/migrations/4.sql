@@ -63,6 +63,9 @@ ALTER TABLE batches ADD COLUMN constants INTEGER NOT NULL DEFAULT 0;
 -- Whoever moves windows counts them as well, once for all that move in a transaction (gpusched.store.moves).
 DROP TRIGGER windows_moved;
 
+-- 1: the batch has finished, and its index is not whole yet.
+ALTER TABLE batches ADD COLUMN index_late INTEGER NOT NULL DEFAULT 0;
+
 -- The uid of its client, as in the JSON of `batch`. NULL: root, or the daemon's own user.
 ALTER TABLE batches ADD COLUMN owner INTEGER;
 
