@@ -63,7 +63,7 @@ def lines(file: BinaryIO) -> set[bytes]:
 
 def paths(cache_dir: Path, owner: int | None) -> dict[str, Path]:
     """The places of all results of a client, by fingerprint."""
-    found: dict[str, Path] = {}
+    places: dict[str, Path] = {}
     with contextlib.suppress(OSError), directories.opened(cache_dir / DIRECTORY) as directory:
         for text in _newest(directory):
             heading = text.readline()
@@ -71,8 +71,8 @@ def paths(cache_dir: Path, owner: int | None) -> dict[str, Path]:
                 about = msgspec.json.decode(heading, type=_Heading)
                 if about.owner == owner and about.directory.startswith("/") and Path(about.directory).is_dir():
                     for match in _LINE.finditer(text.read()):
-                        found.setdefault(match[1].decode(), Path(about.directory, match[2].decode()))
-    return found
+                        places.setdefault(match[1].decode(), Path(about.directory, match[2].decode()))
+    return places
 
 
 def _newest(directory: int) -> Iterator[io.BytesIO]:

@@ -121,14 +121,14 @@ def _from_directory(directory: Path, output: str) -> Report:
 
 def _parsed(text: bytes, what: str, output: str) -> Report:
     """A report: an object with the keys of `Report`, or one of metrics only."""
-    found = _object(text, what, output)
-    known = sorted(found.keys() & set(Report.__struct_fields__))
-    if not known:
-        return Report(metrics=found)
-    if other := sorted(found.keys() - set(known)):
-        raise ProgramFailed(f"{what} has {other[0]!r} beside {known[0]!r}", "permanent", output)
+    values = _object(text, what, output)
+    report_keys = sorted(values.keys() & set(Report.__struct_fields__))
+    if not report_keys:
+        return Report(metrics=values)
+    if other := sorted(values.keys() - set(report_keys)):
+        raise ProgramFailed(f"{what} has {other[0]!r} beside {report_keys[0]!r}", "permanent", output)
     try:
-        return msgspec.convert(found, Report)
+        return msgspec.convert(values, Report)
     except msgspec.ValidationError as error:
         raise ProgramFailed(f"{what} is not one: {error}", "permanent", output) from None
 
@@ -140,11 +140,11 @@ def _object(text: bytes, what: str, output: str) -> dict[str, Any]:
         why = f"it is longer than {MAX_RESULT_BYTES >> 20} MiB"
     else:
         try:
-            found = json.loads(text, parse_constant=lambda _: None)
+            value = json.loads(text, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             why = str(error)
         else:
-            if isinstance(found, dict):
-                return found
-            why = f"it is {type(found).__name__}"
+            if isinstance(value, dict):
+                return value
+            why = f"it is {type(value).__name__}"
     raise ProgramFailed(f"{what} is not a JSON object: {why}", "permanent", output)

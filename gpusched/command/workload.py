@@ -35,12 +35,12 @@ def run_command(task: Task, directory: Path, report: Report) -> Result:
         report(name)
         ended = process.run(argv, settings.directory)
     seconds = time.monotonic() - began
-    found = ending.judge(ended, settings.exit_codes, directory, name, task.device_type)
+    program_report = ending.judge(ended, settings.exit_codes, directory, name, task.device_type)
     _make_way(directory)
     return Result(
-        metrics=found.metrics,
-        sample_counts=found.sample_counts,
-        metadata=found.metadata
+        metrics=program_report.metrics,
+        sample_counts=program_report.sample_counts,
+        metadata=program_report.metadata
         | {
             "command": {
                 "argv": [settings.argv[0], *shown],

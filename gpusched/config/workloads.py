@@ -119,8 +119,8 @@ def _unknown(workload: str, key: str) -> str:
         return f"it is not a setting of {workload}, as {example} is"
     if key in keys():
         return f"it is not a setting of {workload}, as {LIGHTGBM}.num_leaves is"
-    known = [*BUILT_IN_KEYS, *(f"{LIGHTGBM}.{name}" for name in _defaults()[LIGHTGBM])]
-    return f"there is no setting of that name{did_you_mean(key, known, cutoff=0.5)}"
+    names = [*BUILT_IN_KEYS, *(f"{LIGHTGBM}.{name}" for name in _defaults()[LIGHTGBM])]
+    return f"there is no setting of that name{did_you_mean(key, names, cutoff=0.5)}"
 
 
 def with_parameters_of_command(settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:

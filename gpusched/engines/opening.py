@@ -21,11 +21,11 @@ def look_here(config: Config, wanted: DeviceChoice = "auto") -> Discovery:
 
 
 def engine_of(
-    config: Config, state_dir: Path, found: Discovery, *, mark: str | None = None, standing: bool = False
+    config: Config, state_dir: Path, discovery: Discovery, *, mark: str | None = None, standing: bool = False
 ) -> LocalEngine | RayEngine:
-    """An engine to be entered; `found` are the GPUs of this machine. `mark` and `standing`: see `LocalEngine`."""
+    """An engine to be entered; `discovery`: the GPUs of this machine. `mark` and `standing`: see `LocalEngine`."""
     if config.engine.kind == "ray":
         from gpusched.engines.ray.engine import RayEngine  # a twelfth of a run's imports, and few need it
 
         return RayEngine(config, state_dir, mark=mark, standing=standing)
-    return LocalEngine(config, state_dir, found, mark=mark, standing=standing)
+    return LocalEngine(config, state_dir, discovery, mark=mark, standing=standing)

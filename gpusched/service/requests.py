@@ -148,8 +148,8 @@ class Requests:
                 await client.send(self._names.window(WindowKey(batch_id, label)))
             case ExplainWindow(batch_id=batch_id, label=label):
                 key = WindowKey(batch_id, label)
-                state, told = self._state(key), self._supervisor.scheduler.explain(key, now())
-                await client.send(views.explained(key, state, told, self._admission.condition.unwritable))
+                state, explanation = self._state(key), self._supervisor.scheduler.explain(key, now())
+                await client.send(views.explained(key, state, explanation, self._admission.condition.unwritable))
             case ReadLog():
                 await self._log(request, client)
             case GetResults():

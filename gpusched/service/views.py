@@ -105,17 +105,17 @@ def _brief(failure: Failure, message: str) -> Failure:
     return Failure(kind=failure.kind, message=message, source_line=failure.source_line)
 
 
-def explained(key: WindowKey, state: State, told: Explanation | None, unwritable: str | None) -> Explained:
-    """What a window does. `told` by the scheduler; None: only the store remembers it, so its batch is finished.
+def explained(key: WindowKey, state: State, explanation: Explanation | None, unwritable: str | None) -> Explained:
+    """What a window does. `explanation`: the scheduler's; None: only the store remembers it, so its batch is finished.
 
     `unwritable`: why the store cannot be written.
     """
-    if told is None:
-        told = Explanation(status=status_of(state), summary=summary(state))
+    if explanation is None:
+        explanation = Explanation(status=status_of(state), summary=summary(state))
     if unwritable is not None and not isinstance(state, Finished):
         store = Hindrance("store", f"nothing is launched while the store cannot be written: {unwritable}")
-        told = msgspec.structs.replace(told, hindrances=(store, *told.hindrances))
-    return Explained(key=key, explanation=told)
+        explanation = msgspec.structs.replace(explanation, hindrances=(store, *explanation.hindrances))
+    return Explained(key=key, explanation=explanation)
 
 
 def devices(pool: Pool) -> tuple[DeviceStatus, ...]:

@@ -36,8 +36,8 @@ class Staged:
 
     def rows(self) -> list[StagedRow]:
         """All stages, in the order of submission."""
-        found = self._database.query(_ALL)
-        return [StagedRow(**dict(zip(StagedRow.__struct_fields__, row, strict=True))) for row in found]
+        rows = self._database.query(_ALL)
+        return [StagedRow(**dict(zip(StagedRow.__struct_fields__, row, strict=True))) for row in rows]
 
     def row(self, batch_id: str) -> StagedRow | None:
         return next((row for row in self.rows() if row.batch_id == batch_id), None)

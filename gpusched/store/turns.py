@@ -138,8 +138,8 @@ class TurnWriter:
     def _alter(self, record: BatchAltered, line: int) -> None:
         batch = record.batch
         self._execute("UPDATE batches SET batch = ? WHERE id = ?", (to_json(batch), batch.id))
-        told = (batch.id, line, record.at, "; ".join(record.changes))
-        self._execute("INSERT INTO batch_story VALUES (?, ?, ?, ?)", told)
+        row = (batch.id, line, record.at, "; ".join(record.changes))
+        self._execute("INSERT INTO batch_story VALUES (?, ?, ?, ?)", row)
 
 
 def _may_be_late(record: Record) -> bool:

@@ -67,8 +67,8 @@ def _hints(plan: Plan) -> Iterator[str]:
     """A sentence about results that need not be trained again: where the most of them are known to be."""
     places = Counter(window.known_in for window in plan.to_train if window.known_in)
     for directory, count in places.most_common(1):
-        known = "The result of 1 window is" if count == 1 else f"The results of {count} windows are"
-        yield f"{known} known in {directory}: `--reuse-from {shlex.quote(directory)}` copies instead of training"
+        subject = "The result of 1 window is" if count == 1 else f"The results of {count} windows are"
+        yield f"{subject} known in {directory}: `--reuse-from {shlex.quote(directory)}` copies instead of training"
 
 
 def _is_elsewhere(window: PlannedWindow, output_dir: Path) -> bool:

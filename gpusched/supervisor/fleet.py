@@ -261,17 +261,17 @@ class Fleet:
         host, discovery = found.machine.host, found.discovery
         selected = self._rules.select(discovery)
         here = {device.id: device for device in selected.devices}
-        known = {id_: gpu for id_, gpu in self._gpus.items() if gpu.device.host == host}
-        for device_id in [id_ for id_ in known if id_ not in here and discovery.complete]:
-            del self._gpus[device_id], known[device_id]
+        host_gpus = {id_: gpu for id_, gpu in self._gpus.items() if gpu.device.host == host}
+        for device_id in [id_ for id_ in host_gpus if id_ not in here and discovery.complete]:
+            del self._gpus[device_id], host_gpus[device_id]
             self._post(DeviceVanished(device_id=device_id, reason="it is not there any more, or may not be used"))
         for note in selected.notes:
             if note not in self._notes[host]:
                 self._on_note(note)
         self._notes[host] = selected.notes
-        new = tuple(device for device in selected.devices if device.id not in known)
+        new = tuple(device for device in selected.devices if device.id not in host_gpus)
         if new:
-            staying = tuple(here.get(id_, gpu.device) for id_, gpu in known.items())
+            staying = tuple(here.get(id_, gpu.device) for id_, gpu in host_gpus.items())
             planned = self._rules.pool(Selected((*staying, *new)), found.machine)
             joining = {device.id for device in new}
             gpus = [_Gpu(device) for device in planned.devices if device.id in joining]

@@ -73,16 +73,16 @@ class Runtime:
 
 @contextlib.asynccontextmanager
 async def opened(
-    config: Config, state_dir: Path, found: Discovery, *followers: Follower, spec: BatchSpec | None = None
+    config: Config, state_dir: Path, discovery: Discovery, *followers: Follower, spec: BatchSpec | None = None
 ) -> AsyncIterator[Runtime]:
-    """The runtime of a state directory; `found` are the GPUs of this machine. Nothing works yet.
+    """The runtime of a state directory; `discovery`: the GPUs of this machine. Nothing works yet.
 
     `spec`: of the one batch that is run here; None: for a daemon. What an earlier supervisor has left is ended first.
     Raises StoreError.
     """
     rules = PoolRules(config) if spec is None else PoolRules(config, spec.device, spec.workers)
     with Store.open(state_dir / "state.db") as store:
-        async with engine_of(config, state_dir, found, mark=store.mark, standing=spec is None) as engine:
+        async with engine_of(config, state_dir, discovery, mark=store.mark, standing=spec is None) as engine:
             ended = await engine.sweep()
             runtime = Runtime(rules, store, engine, *followers)
             for pid in ended:

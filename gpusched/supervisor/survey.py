@@ -251,9 +251,9 @@ class Findings:
         """Expect answers about the windows of a piece."""
         self._asked.setdefault(piece.symbol, []).extend(piece.windows)
         self._pieces.append(piece)
-        known = len(self._windows)
+        before = len(self._windows)
         self._windows |= dict.fromkeys(piece.windows)
-        self._open += len(self._windows) - known
+        self._open += len(self._windows) - before
 
     @property
     def symbols(self) -> int:
@@ -313,17 +313,17 @@ class Findings:
 
         Days outside the symbol's windows are wrong, and left out.
         """
-        windows, days, known = self._asked[data.symbol], data.days, self._data.get(data.symbol)
+        windows, days, earlier = self._asked[data.symbol], data.days, self._data.get(data.symbol)
         start, end = min(window.start for window in windows), max(window.end for window in windows)
         if days is not None and not days.lie_within(start, end):
             days = None
-        if known is None:
+        if earlier is None:
             return msgspec.structs.replace(data, days=days)
         return SurveyedSymbol(
             symbol=data.symbol,
-            notes=tuple(dict.fromkeys((*known.notes, *data.notes))),
-            days=known.days.union(days) if known.days is not None and days is not None else known.days or days,
-            strict=known.strict or data.strict,
+            notes=tuple(dict.fromkeys((*earlier.notes, *data.notes))),
+            days=earlier.days.union(days) if earlier.days is not None and days is not None else earlier.days or days,
+            strict=earlier.strict or data.strict,
         )
 
     def _refuse(self, symbol: str, why: str) -> None:

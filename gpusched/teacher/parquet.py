@@ -114,13 +114,13 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
 
 def _partitions(path: Path) -> dict[str, str]:
     """The columns that the directories of a partitioned data set name, as `symbol=AAPL`."""
-    found = {}
+    values = {}
     for parent in path.parents:
         key, equals, value = parent.name.partition("=")
         if not equals:
             break
-        found[key] = urllib.parse.unquote(value)
-    return found
+        values[key] = urllib.parse.unquote(value)
+    return values
 
 
 def _numbers(path: Path, frame: pd.DataFrame, line: np.ndarray, reading: Reading, place: int, name: str) -> Floats:

@@ -77,17 +77,17 @@ def read_code(entry: Entry) -> Code:
 
 def imported_files(code: Code) -> tuple[Stamp, ...]:
     """The files that were imported from beside the module, those included that only a look at the process can find."""
-    known = {stamp.path: stamp for stamp in code.files}
+    stamps = {stamp.path: stamp for stamp in code.files}
     if code.base is None:
         return ()
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or file in known or not file.startswith(f"{code.base}/"):
+        if not isinstance(file, str) or file in stamps or not file.startswith(f"{code.base}/"):
             continue
         below = Path(file).relative_to(code.base).parts
         if below[0] != _GPUSCHED and not any(part in _INSTALLED for part in below):
-            known[file] = stamp_of(file)
-    return tuple(known.values())
+            stamps[file] = stamp_of(file)
+    return tuple(stamps.values())
 
 
 def stamp_of(path: str) -> Stamp:
@@ -110,14 +110,14 @@ def _base_of(top: str) -> Path | None:
 
 def _closure(base: Path, module: str, only: str | None) -> set[Path]:
     """The module's file and all that it imports from below `base`. `only`: the one top-level name that counts."""
-    found: set[Path] = set()
+    paths: set[Path] = set()
     waiting = [module]
     while waiting:
         for path in _files_of(base, waiting.pop(), only):
-            if path not in found:
-                found.add(path)
+            if path not in paths:
+                paths.add(path)
                 waiting += _imports(path, base)
-    return found
+    return paths
 
 
 def _files_of(base: Path, module: str, only: str | None) -> Iterator[Path]:

@@ -151,19 +151,19 @@ def _training(
 
 def _trainings(directory: Path) -> dict[str, Training]:
     """When and how the results in a directory were made, by label, as far as its index tells."""
-    found: dict[str, Training] = {}
+    trainings: dict[str, Training] = {}
     with (
         contextlib.suppress(OSError),
         directories.opened(directory) as descriptor,
         files.regular(INDEX, descriptor) as index,
     ):
         if os.fstat(index.fileno()).st_size > _MOST_BYTES:
-            return found
+            return trainings
         for line in index:
             # Lines of windows that were never launched, and one that is cut, tell of no training.
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                told = msgspec.json.decode(line, type=_Line)
-                training = _training(told.started_at.timestamp(), told.seconds, told.attempts, told.slot, told.node)
+                row = msgspec.json.decode(line, type=_Line)
+                training = _training(row.started_at.timestamp(), row.seconds, row.attempts, row.slot, row.node)
                 if training is not None:
-                    found[told.window_label] = training
-    return found
+                    trainings[row.window_label] = training
+    return trainings

@@ -52,7 +52,7 @@ def run_survey(job: SurveyJob, send: Send) -> None:
     earlier = Earlier(job)
     for one in job.symbols:
         shared: dict[Any, Any] = {}
-        told: SurveyedSymbol | None = None
+        last_sent: SurveyedSymbol | None = None
         for point, windows in _by_point(one.windows).items():
             try:
                 task = SurveyTask(
@@ -77,9 +77,9 @@ def run_survey(job: SurveyJob, send: Send) -> None:
                 send(_failed(one.symbol, point, "unknown", f"{type(error).__name__}: {error}"))
             else:
                 about = _surveyed_symbol(task, result)
-                if about != told:
+                if about != last_sent:
                     send(about)
-                    told = about
+                    last_sent = about
                 for window, seen in zip(windows, result.windows, strict=True):
                     fingerprint = identity.fingerprint(window.symbol, window.start, window.end, seen.fingerprint)
                     send(_surveyed(earlier, window, msgspec.structs.replace(seen, fingerprint=fingerprint), settings))

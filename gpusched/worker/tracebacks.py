@@ -22,6 +22,6 @@ def source_line(text: str) -> str:
 
     Of its frames, the deepest one that belongs to no library, or else the deepest one.
     """
-    found = _FRAME.findall(text[max(0, text.rfind(_HEADING)) :])
-    own = [frame for frame in found if not _LIBRARY.search(frame[0]) and not frame[0].startswith(_PACKAGE)]
-    return "".join(f"{file}:{line}"[-MAX_CHARS:] for file, line in (own or found)[-1:])
+    frames = _FRAME.findall(text[max(0, text.rfind(_HEADING)) :])
+    own = [frame for frame in frames if not _LIBRARY.search(frame[0]) and not frame[0].startswith(_PACKAGE)]
+    return "".join(f"{file}:{line}"[-MAX_CHARS:] for file, line in (own or frames)[-1:])

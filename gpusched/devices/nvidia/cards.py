@@ -235,12 +235,12 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[Note]) -> _
 def _modes(nvml: Any, handle: Any, compute_mode: int | None) -> str:
     """Persistence and compute mode, as far as the card tells."""
     persistence = _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle)
-    told = [] if persistence is None else [f"persistence {'on' if persistence else 'off'}"]
+    modes = [] if persistence is None else [f"persistence {'on' if persistence else 'off'}"]
     if compute_mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS:
-        told.append("compute mode exclusive process")
+        modes.append("compute mode exclusive process")
     elif compute_mode == nvml.NVML_COMPUTEMODE_DEFAULT:
-        told.append("compute mode default")
-    return ", ".join(told)
+        modes.append("compute mode default")
+    return ", ".join(modes)
 
 
 def _pci_address(nvml: Any, handle: Any) -> tuple[int, ...] | None:

@@ -23,14 +23,14 @@ def look(wanted: DeviceChoice = "auto") -> Discovery:
 
 
 class Gpus:
-    """See `gpusched.devices.kind.Kind`. `found` are the GPUs at the start; where there are none, later ones are seen
+    """See `gpusched.devices.kind.Kind`. `discovery`: the GPUs at the start; where there are none, later ones are seen
     only if `standing`. `windows` are the PIDs of our windows at any time.
     """
 
-    def __init__(self, found: Discovery, *, standing: bool = False, windows: Collection[int] = ()) -> None:
-        self.accountant = Accountant(found.devices)
-        inventory = Inventory(self.discover, found) if standing or found.devices else None
-        self.sampler = Sampler(found.devices, inventory=inventory, windows=windows)
+    def __init__(self, discovery: Discovery, *, standing: bool = False, windows: Collection[int] = ()) -> None:
+        self.accountant = Accountant(discovery.devices)
+        inventory = Inventory(self.discover, discovery) if standing or discovery.devices else None
+        self.sampler = Sampler(discovery.devices, inventory=inventory, windows=windows)
 
     def discover(self) -> Discovery:
         return look()

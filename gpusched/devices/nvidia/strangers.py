@@ -18,8 +18,8 @@ def strangers(
     used: Mapping[int, int], windows: Collection[int], root: Path = Path("/proc")
 ) -> tuple[ForeignProcess, ...]:
     """The processes without a window, the largest first, at most `MOST_FOREIGN`. `used` is memory by PID."""
-    found = sorted(((size, pid) for pid, size in used.items() if pid not in windows), reverse=True)
-    return tuple(_process(pid, size, root / str(pid)) for size, pid in found[:MOST_FOREIGN])
+    by_size = sorted(((size, pid) for pid, size in used.items() if pid not in windows), reverse=True)
+    return tuple(_process(pid, size, root / str(pid)) for size, pid in by_size[:MOST_FOREIGN])
 
 
 def _process(pid: int, size: int, directory: Path) -> ForeignProcess:

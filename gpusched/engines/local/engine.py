@@ -59,21 +59,21 @@ READ_AFTER_S = 0.1
 class LocalEngine:
     """See the module. Use as an async context manager: leaving it ends all of its processes.
 
-    Logs are kept below `<state_dir>/logs`, those of the launcher and of trials in `state_dir`. `found` are the GPUs
+    Logs are kept below `<state_dir>/logs`, those of the launcher and of trials in `state_dir`. `discovery`: the GPUs
     that the operator's mask allows. `mark`: the store's, by which the next supervisor finds what this one leaves.
     `standing`: it works for a daemon, so GPUs may appear later, launchers without windows exit, and a user's own
     workload is found on PYTHONPATH only, not in the current directory.
     """
 
     def __init__(
-        self, config: Config, state_dir: Path, found: Discovery, *, mark: str | None = None, standing: bool = False
+        self, config: Config, state_dir: Path, discovery: Discovery, *, mark: str | None = None, standing: bool = False
     ) -> None:
         self.condition = Condition()
-        self.machines: tuple[Found, ...] = (Found(this_machine(), found),)
+        self.machines: tuple[Found, ...] = (Found(this_machine(), discovery),)
         self.cache_dir = config.cache.dir
         self.memory = HostMemory()
         self.kinds: dict[DeviceKind, Kind] = {
-            "nvidia": Gpus(found, standing=standing, windows=self.memory.windows),
+            "nvidia": Gpus(discovery, standing=standing, windows=self.memory.windows),
             "host": Processors(self.memory),
         }
         self.launcher = Launcher(

@@ -67,8 +67,8 @@ def children(parent: int) -> list[tuple[int, Seen]]:
         listed = (ROOT / str(parent) / "task" / str(parent) / "children").read_text().split()
     except OSError:  # it is gone, or the kernel keeps no such list
         return [(pid, seen) for pid, seen in living() if seen.parent == parent]
-    found = ((pid, look(pid)) for pid in map(int, listed))
-    return [(pid, seen) for pid, seen in found if seen is not None and seen.state not in DEAD]
+    processes = ((pid, look(pid)) for pid in map(int, listed))
+    return [(pid, seen) for pid, seen in processes if seen is not None and seen.state not in DEAD]
 
 
 def members(group: int) -> list[int]:

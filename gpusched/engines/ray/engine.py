@@ -340,9 +340,9 @@ class RayEngine:
         node = self._logs.get(log)
         if node is None and (piece := await self.here.read_log(log, offset)) is not None:
             return piece
-        found = await _read([node] if node is not None else [*self._nodes.values()], log, offset)
-        if found is not None:
-            self._logs[log], piece = found
+        answer = await _read([node] if node is not None else [*self._nodes.values()], log, offset)
+        if answer is not None:
+            self._logs[log], piece = answer
             return piece
         return None if node is None else await self.here.read_log(log, offset)
 

@@ -134,16 +134,16 @@ class Scratch:
         None if they are more bytes than `most`.
         """
         with directories.opened(self.outputs(output_dir) / label) as directory:
-            found, room = {METADATA: _read(METADATA, directory)}, INLINE_BYTES
-            metadata = metadata_of(found[METADATA])
+            contents, room = {METADATA: _read(METADATA, directory)}, INLINE_BYTES
+            metadata = metadata_of(contents[METADATA])
             listed = metadata.files if metadata else {}
             if most is not None and sum(file.bytes for file in listed.values()) > most:
                 return None
             for name, file in listed.items():
                 if file.bytes <= room and lies_within(name):
-                    found[name] = _read(name, directory)
+                    contents[name] = _read(name, directory)
                     room -= file.bytes
-        return found
+        return contents
 
     def read(self, output_dir: str, label: str, name: str, offset: int) -> bytes:
         """A piece of a file of a result; empty at its end. Raises OSError."""
@@ -186,13 +186,13 @@ def scratch_for(begin: Begin) -> Scratch | str | None:
 
 
 def _files_below(root: Path) -> list[StagedFile]:
-    found = []
+    staged_files = []
     for path in root.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found.append(StagedFile(path.relative_to(root).as_posix(), path.stat().st_mtime_ns, digest))
-    return found
+            staged_files.append(StagedFile(path.relative_to(root).as_posix(), path.stat().st_mtime_ns, digest))
+    return staged_files
 
 
 def _read(name: str, directory: int) -> bytes:

@@ -175,13 +175,13 @@ class Staging:
 
 
 def _inputs(root: str, names: tuple[str, ...]) -> Inputs:
-    found = []
+    inputs = []
     for name in names:
         path = Path(root, name)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found.append(StagedFile(name, path.stat().st_mtime_ns, digest))
-    return Inputs(root, digest_of(found), tuple(found))
+        inputs.append(StagedFile(name, path.stat().st_mtime_ns, digest))
+    return Inputs(root, digest_of(inputs), tuple(inputs))
 
 
 async def _send(node: Member, inputs: Inputs) -> None:
