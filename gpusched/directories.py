@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
@@ -22,6 +24,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OWN_DIRECTORY = _DIRECTORY | os.O_NOFOLLOW
 #: to pass through a directory that this user may not be allowed to read
 _WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: how names of temporary directories begin, and seconds for which one may be without its lock
+_TEMPORARY, _NEW_S = "gpusched-temporary-", 60.0
 #: how many numbered names are tried before giving up
 _MOST_NAMES = 10_000
 
@@ -195,16 +199,32 @@ def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:
 def temporary(below: Path | None = None) -> Iterator[Path]:
     """A new directory that only this user can open, by default below TMPDIR or /tmp; it is removed at the end.
 
-    Raises OSError. The standard library's imports ten modules, which stay in every process that is forked afterwards.
+    Those of dead processes are removed first. Raises OSError. The standard library's imports ten modules, which stay in
+    every process that is forked afterwards.
     """
     default = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # the directory is new, or refused
-    place = (below or default) / f"gpusched-{os.urandom(8).hex()}"
+    place = (below or default) / f"{_TEMPORARY}{os.urandom(8).hex()}"
     with opened(place.parent) as parent:
+        _remove_left_over(parent)
         os.mkdir(place.name, 0o700, dir_fd=parent)
         try:
-            yield place
+            with opened(place.name, parent) as directory:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield place
         finally:
             remove(place.name, parent)
+
+
+def _remove_left_over(parent: int) -> None:
+    """Remove this user's temporary directories that nobody has locked, but for new ones, which may be locked yet."""
+    with os.scandir(parent) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(_TEMPORARY)]
+    for name in names:
+        with contextlib.suppress(OSError), opened(name, parent) as directory:
+            about = os.fstat(directory)
+            if about.st_uid == os.geteuid() and about.st_mtime < time.time() - _NEW_S:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(name, parent)
 
 
 def remove(name: str, dir_fd: int) -> None:

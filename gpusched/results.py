@@ -115,15 +115,15 @@ def _indexes(source: Source) -> Iterator[Path]:
     """The index files that a path stands for. Raises NoResults if there are none."""
     path = Path(source)
     if path.exists():
-        found = [*_below(path)] if path.is_dir() else [path]
+        indexes = [*_below(path)] if path.is_dir() else [path]
     else:
         matches = sorted(glob.glob(str(path)))  # noqa: PTH207 - of an absolute pattern, too
         if not matches:
             raise NoResults(path=path, why="No such file or directory")
-        found = [index for match in map(Path, matches) for index in _matched(match)]
-    if not found:
+        indexes = [index for match in map(Path, matches) for index in _matched(match)]
+    if not indexes:
         raise NoResults(path=path, why=f"neither it nor a directory below it has a {INDEX}")
-    yield from found
+    yield from indexes
 
 
 def _matched(path: Path) -> Iterator[Path]:
@@ -163,10 +163,10 @@ def read_index(index: Path) -> list[dict[str, Any]]:
 
 
 def _object(line: str) -> dict[str, Any]:
-    found = json.loads(line)
-    if not isinstance(found, dict):
+    value = json.loads(line)
+    if not isinstance(value, dict):
         raise ValueError("a line is no object")  # noqa: TRY004 - as of text that is no JSON
-    return found
+    return value
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Random examples have no time limit of their own, language and umask are the same
 memory where there is room, and more tests run at once than there are cores.
 """
 
+import contextlib
+import fcntl
 import gc
 import os
 import shutil
@@ -36,12 +38,17 @@ IN_MEMORY = Path("/dev/shm")
 PREFIX = "gpusched-"  # short, as paths of sockets are at most 107 bytes
 #: the quick suite leaves 300 MB
 ROOM_BYTES = 4 << 30
+#: earlier runs whose files stay
+KEPT = 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Without `--basetemp`, files lie in memory: flushes that wait for a disk take a third of the suite's time."""
     if config.option.basetemp is None and is_fit(IN_MEMORY):
+        with contextlib.suppress(OSError):  # another run may be removing the same
+            remove_earlier()
         config.option.basetemp = tempfile.mkdtemp(prefix=PREFIX, dir=IN_MEMORY)
+        locked(Path(config.option.basetemp))  # until this process ends
 
 
 def is_fit(directory: Path) -> bool:
@@ -50,6 +57,27 @@ def is_fit(directory: Path) -> bool:
         return False
     disk = os.statvfs(directory)
     return disk.f_bavail * disk.f_frsize >= ROOM_BYTES and not disk.f_flag & os.ST_NOEXEC
+
+
+def remove_earlier() -> None:
+    """Remove what earlier runs have left, but for the last of them, and for those that go on."""
+    left = [path for path in IN_MEMORY.glob(f"{PREFIX}????????") if path.stat().st_uid == os.getuid()]
+    for path in sorted(left, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        descriptor = locked(path)
+        if descriptor is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(descriptor)
+
+
+def locked(path: Path) -> int | None:
+    """A descriptor of a directory that holds its lock; None if another process has it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 @pytest.hookimpl(trylast=True)

@@ -20,13 +20,13 @@ _MOST_DRAWN = 2_000_000
 
 
 def mean(rows: Floats) -> Floats:
-    found: Floats = rows.mean(axis=1)
-    return found
+    means: Floats = rows.mean(axis=1)
+    return means
 
 
 def median(rows: Floats) -> Floats:
-    found: Floats = np.median(rows, axis=1)
-    return found
+    medians: Floats = np.median(rows, axis=1)
+    return medians
 
 
 def interval(values: Sequence[float], statistic: Statistic = mean) -> tuple[float, float] | None:

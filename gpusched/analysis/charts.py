@@ -60,14 +60,14 @@ def path(points: Iterable[tuple[float, float]], colour: str, width: float = 1.6)
 
 
 def dot(x: float, y: float, colour: str, radius: float = 3, title: str = "") -> str:
-    told = f"<title>{text(title)}</title>" if title else ""
-    return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{colour}">{told}</circle>'
+    tip = f"<title>{text(title)}</title>" if title else ""
+    return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{colour}">{tip}</circle>'
 
 
 def bar(x: float, y: float, width: float, height: float, colour: str, title: str = "") -> str:
-    told = f"<title>{text(title)}</title>" if title else ""
+    tip = f"<title>{text(title)}</title>" if title else ""
     return (
-        f'<rect x="{x:g}" y="{y:g}" width="{max(0, width):g}" height="{max(0, height):g}" fill="{colour}">{told}</rect>'
+        f'<rect x="{x:g}" y="{y:g}" width="{max(0, width):g}" height="{max(0, height):g}" fill="{colour}">{tip}</rect>'
     )
 
 
@@ -105,9 +105,9 @@ def histogram(
         begins, ends = low + place * step, low + (place + 1) * step
         colour = BELOW if centre is not None and (begins + ends) / 2 < centre else ABOVE
         left, wide = across(begins) + 0.5, across(ends) - across(begins) - 1
-        told = f"{count + above} from {begins:.3f} to {ends:.3f}"
-        marks += [bar(left, up(count), wide, up(0) - up(count), colour, told)] if count else []
-        marks += [bar(left, up(count + above), wide, up(count) - up(count + above), FAINT, told)] if above else []
+        tip = f"{count + above} from {begins:.3f} to {ends:.3f}"
+        marks += [bar(left, up(count), wide, up(0) - up(count), colour, tip)] if count else []
+        marks += [bar(left, up(count + above), wide, up(count) - up(count + above), FAINT, tip)] if above else []
     marks += [words(across(tick), height - 6, number(tick), anchor="middle", colour=FAINT) for tick in across.ticks(8)]
     if centre is not None:
         marks.append(line(across(centre), 18, across(centre), up(0), FAINT, 'stroke-dasharray="2 3"'))
@@ -128,7 +128,7 @@ def ranges(rows: Sequence[tuple[str, Sequence[float], str]], centre: float | Non
     marks += [words(across(tick), height - 4, number(tick), anchor="middle", colour=FAINT) for tick in across.ticks()]
     if centre is not None:
         marks.append(line(across(centre), 2, across(centre), height - 18, INK, 'stroke-dasharray="4 3"'))
-    for place, (label, (least, lower, middle, upper, greatest), told) in enumerate(rows):
+    for place, (label, (least, lower, middle, upper, greatest), caption) in enumerate(rows):
         y = 18 * place + 12
         colour = BELOW if centre is not None and middle < centre else ABOVE
         marks.append(words(room - 6, y + 4, label if len(label) <= 14 else label[:13] + "…", anchor="end"))
@@ -137,7 +137,7 @@ def ranges(rows: Sequence[tuple[str, Sequence[float], str]], centre: float | Non
         marks.append(
             dot(across(middle), y, colour, 3.5, f"{label}: median {middle:.4f}, {least:.4f} to {greatest:.4f}")
         )
-        marks.append(words(width - 54, y + 4, told, colour=FAINT))
+        marks.append(words(width - 54, y + 4, caption, colour=FAINT))
     return svg(width, height, marks, name)
 
 

@@ -77,8 +77,8 @@ def compare(a: str, b: str, of_a: Sequence[Scored], of_b: Sequence[Scored], metr
         raise NothingInCommon(a=a, b=b, counts=counts)
     both = {pair.window for pair in pairs}
     of_both = metric_names(window for window in of_b if window.label in both)
-    known = [name for name in metric_names(of_a) if name in of_both]
-    chosen = [require_metric(name, known) for name in metrics] or known
+    shared = [name for name in metric_names(of_a) if name in of_both]
+    chosen = [require_metric(name, shared) for name in metrics] or shared
     return Comparison(
         a=a,
         b=b,
@@ -87,7 +87,7 @@ def compare(a: str, b: str, of_a: Sequence[Scored], of_b: Sequence[Scored], metr
         only_b=tuple(window.label for window in of_b if window.label not in both),
         constant_a=constants(of_a),
         constant_b=constants(of_b),
-        differences=tuple(found for name in chosen if (found := difference(name, pairs)) is not None),
+        differences=tuple(compared for name in chosen if (compared := difference(name, pairs)) is not None),
     )
 
 
@@ -110,8 +110,8 @@ def difference(metric: str, pairs: Sequence[Pair]) -> Difference | None:
     )
 
 
-def comparison_object(found: Comparison) -> dict[str, object]:
+def comparison_object(comparison: Comparison) -> dict[str, object]:
     """A comparison as `compare --json` prints it."""
-    plain: dict[str, object] = msgspec.to_builtins(found)
+    plain: dict[str, object] = msgspec.to_builtins(comparison)
     plain["windows"] = plain.pop("pairs")
     return plain

@@ -39,12 +39,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 def gather(results: Sequence[WindowLine]) -> Evidence:
     """Read the files of results. What cannot be read is left out, and counted by `read`."""
     places = [Path(line.result.artifacts_path) for line in results if line.result is not None]
-    found = [(path, size) for place in places if (size := _size(path := place / PREDICTIONS))]
-    step = -(-sum(size for _, size in found) // MOST_BYTES) or 1
+    sized = [(path, size) for place in places if (size := _size(path := place / PREDICTIONS))]
+    step = -(-sum(size for _, size in sized) // MOST_BYTES) or 1
     probabilities: list[float] = []
     labels: list[bool] = []
     read = 0
-    for path, _ in found[::step]:
+    for path, _ in sized[::step]:
         rows = _validation(path)
         read += rows is not None
         for probability, label in rows or ():
@@ -79,7 +79,7 @@ def _validation(path: Path) -> list[tuple[float, bool]] | None:
 
 
 def _importances(places: Sequence[Path]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
+    shares: dict[str, list[float]] = {}
     for place in places:
         try:
             with (place / IMPORTANCE).open(encoding="utf-8", newline="") as file:
@@ -88,8 +88,8 @@ def _importances(places: Sequence[Path]) -> dict[str, list[float]]:
             continue
         whole = sum(gains.values())
         for name, gain in gains.items() if whole > 0 else ():
-            found.setdefault(name, []).append(gain / whole)
-    return found
+            shares.setdefault(name, []).append(gain / whole)
+    return shares
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------
@@ -110,13 +110,13 @@ def calibration(evidence: Evidence, bins: int = 10) -> list[Bin]:
     The reliability diagram of M. H. DeGroot and S. E. Fienberg, The Statistician 32 (1983).
     """
     number = np.minimum((evidence.probabilities * bins).astype(int), bins - 1)
-    found = []
+    ranges = []
     for index in range(bins):
         chosen = number == index
         if rows := int(chosen.sum()):
             predicted, observed = evidence.probabilities[chosen].mean(), evidence.labels[chosen].mean()
-            found.append(Bin(float(predicted), float(observed), rows))
-    return found
+            ranges.append(Bin(float(predicted), float(observed), rows))
+    return ranges
 
 
 def roc(evidence: Evidence, points: int = 200) -> list[tuple[float, float]]:

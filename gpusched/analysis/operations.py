@@ -163,12 +163,12 @@ def _bar(kind: str, slot: Slot, began: float, ended: float, label: str, reason: 
 
 def _with_gaps(samples: Iterable[Sample]) -> list[Sample | None]:
     """With None where nothing was read: no line is drawn there."""
-    found: list[Sample | None] = []
+    readings: list[Sample | None] = []
     for sample in samples:
-        if found and (last := found[-1]) and sample.at - last.at > GAP * last.seconds:
-            found.append(None)
-        found.append(sample)
-    return found
+        if readings and (last := readings[-1]) and sample.at - last.at > GAP * last.seconds:
+            readings.append(None)
+        readings.append(sample)
+    return readings
 
 
 def phases(results: Sequence[WindowLine]) -> str:
@@ -254,15 +254,15 @@ def _drawn(name: str, figure: Any, height: int) -> str:
 
 def reasons(results: Iterable[WindowLine]) -> str:
     """How many windows ended for each reason, in words that they share, with one in full, and which they are."""
-    found: dict[tuple[str, str], list[WindowLine]] = {}
+    groups: dict[tuple[str, str], list[WindowLine]] = {}
     for line in results:
         if line.reason and line.status != "succeeded":
-            found.setdefault((line.status, general_reason(line.reason, line.symbol)), []).append(line)
-    if not found:
+            groups.setdefault((line.status, general_reason(line.reason, line.symbol)), []).append(line)
+    if not groups:
         return ""
-    ranked = sorted(found.items(), key=lambda item: -len(item[1]))[:MOST_REASONS]
+    ranked = sorted(groups.items(), key=lambda item: -len(item[1]))[:MOST_REASONS]
     rows = [(len(lines), words(status), _example(reason, lines), _labels(lines)) for (status, reason), lines in ranked]
-    left_out = len(found) - len(rows)
+    left_out = len(groups) - len(rows)
     listed = table(("windows", "outcome", "reason", "which"), rows, "reasons")
     return listed + (f"<p>and {left_out} other reasons</p>" if left_out else "")
 
@@ -282,16 +282,16 @@ def about_data(notes: DataNotes) -> str:
     if not notes:
         return ""
     shown = list(notes.items())[:MOST_REASONS]
-    rows = [(symbol, "; ".join(note.text for note in found)) for symbol, found in shown]
+    rows = [(symbol, "; ".join(note.text for note in symbol_notes)) for symbol, symbol_notes in shown]
     left_out = len(notes) - len(shown)
     listed = table(("symbol", "what there is to know"), rows, "reasons")
     return listed + (f"<p>and {left_out} more symbols</p>" if left_out else "")
 
 
 def configuration(report: Report) -> str:
-    asked = msgspec.to_builtins(report.spec)
-    asked["symbols"] = f"{len(report.spec.symbols)}: {', '.join(report.spec.symbols)}"
-    rows = [*report.versions.items(), *flat(asked)]
+    settings = msgspec.to_builtins(report.spec)
+    settings["symbols"] = f"{len(report.spec.symbols)}: {', '.join(report.spec.symbols)}"
+    rows = [*report.versions.items(), *flat(settings)]
     return f"<details><summary>{len(rows)} values</summary>{table(('', ''), rows)}</details>"
 
 

@@ -12,7 +12,7 @@ from gpusched.analysis.markup import table, text
 MOST_SYMBOLS = 60
 
 
-def side_by_side(found: Comparison) -> str:
+def side_by_side(comparison: Comparison) -> str:
     """The table of differences, the windows as dots, and the symbols by their mean difference."""
     rows = [
         (
@@ -25,23 +25,24 @@ def side_by_side(found: Comparison) -> str:
             difference.greater,
             difference.less,
         )
-        for difference in found.differences
+        for difference in comparison.differences
     ]
     names = ("metric", "A", "B", "B − A", "95 % interval", "windows", "B greater", "A greater")
     left_out = [
-        f"{len(labels)} only in {name}" for name, labels in (("A", found.only_a), ("B", found.only_b)) if labels
+        f"{len(labels)} only in {name}"
+        for name, labels in (("A", comparison.only_a), ("B", comparison.only_b))
+        if labels
     ]
     left_out += [f"{constants} models of {name} predict a constant"
-                 for name, constants in (("A", found.constant_a), ("B", found.constant_b)) if constants]  # fmt: skip
-    told = f"A is {found.a}, B is {found.b}: {len(found.pairs)} windows in both"
-    hint = (
-        f"<p class=hint>{text('; '.join((told, *left_out)))}. Means, and intervals of their differences by the paired"
-    )
-    hint += " bootstrap over windows. The page below is of A</p>"
+                 for name, constants in (("A", comparison.constant_a), ("B", comparison.constant_b))
+                 if constants]  # fmt: skip
+    caption = f"A is {comparison.a}, B is {comparison.b}: {len(comparison.pairs)} windows in both"
+    hint = f"<p class=hint>{text('; '.join((caption, *left_out)))}. Means, and intervals of their differences by the"
+    hint += " paired bootstrap over windows. The page below is of A</p>"
     drawn = ""
-    if found.differences:
-        metric = found.differences[0].metric
-        pairs = [pair for pair in found.pairs if metric in pair.a and metric in pair.b]
+    if comparison.differences:
+        metric = comparison.differences[0].metric
+        pairs = [pair for pair in comparison.pairs if metric in pair.a and metric in pair.b]
         drawn = f"<div class=pair><div>{_dots(pairs, metric)}</div><div>{_symbols(pairs, metric)}</div></div>"
     return f"{hint}<div class=scroll>{table(names, rows)}</div>{drawn}"
 
@@ -59,10 +60,10 @@ def _dots(pairs: list[Pair], metric: str) -> str:
 
 
 def _symbols(pairs: list[Pair], metric: str) -> str:
-    found: dict[str, list[float]] = {}
+    by_symbol: dict[str, list[float]] = {}
     for pair in pairs:
-        found.setdefault(pair.symbol, []).append(pair.b[metric] - pair.a[metric])
-    ranked = sorted(found.items(), key=lambda item: -abs(statistics.fmean(item[1])))[:MOST_SYMBOLS]
+        by_symbol.setdefault(pair.symbol, []).append(pair.b[metric] - pair.a[metric])
+    ranked = sorted(by_symbol.items(), key=lambda item: -abs(statistics.fmean(item[1])))[:MOST_SYMBOLS]
     rows = []
     for symbol, differences in sorted(ranked, key=lambda item: -statistics.fmean(item[1])):
         mean, low, high = statistics.fmean(differences), min(differences), max(differences)

@@ -44,15 +44,15 @@ def summary(scored: Sequence[Scored], metric: str, constants: int, note: str) ->
     tiles = []
     if values:
         between = interval(values, median)
-        told = f" · 95 % interval {between[0]:.3f} to {between[1]:.3f}" if between else ""
+        range_text = f" · 95 % interval {between[0]:.3f} to {between[1]:.3f}" if between else ""
         left_out = f" · undefined in {undefined}" if undefined else ""
-        label = f"median {metric} of {len(values)} windows{told}{left_out}"
+        label = f"median {metric} of {len(values)} windows{range_text}{left_out}"
         tiles.append(tile(f"{statistics.median(values):.3f}", label))
         if (centre := centre_of(metric)) is not None:
             better = [float(value > centre) for value in values]
             between = interval(better)
-            told = f" · {between[0]:.0%} to {between[1]:.0%}" if between else ""
-            tiles.append(tile(f"{statistics.fmean(better):.0%}", f"of them above {centre:g}{told}"))
+            range_text = f" · {between[0]:.0%} to {between[1]:.0%}" if between else ""
+            tiles.append(tile(f"{statistics.fmean(better):.0%}", f"of them above {centre:g}{range_text}"))
     if any(window.constant is not None for window in scored):
         tiles.append(tile(str(constants), note.partition(" ")[2] or f"of {len(scored)} models predict a constant"))
     return "".join(tiles)
@@ -79,11 +79,11 @@ def distribution(scored: Sequence[Scored], metric: str) -> str:
 
 def by_symbol(scored: Iterable[Scored], metric: str) -> dict[str, list[Scored]]:
     """The windows that define the metric, by symbol, the best median first; within a symbol in the order of time."""
-    found: dict[str, list[Scored]] = {}
+    groups: dict[str, list[Scored]] = {}
     for window in scored:
         if metric in window.metrics:
-            found.setdefault(window.symbol, []).append(window)
-    ranked = sorted(found.items(), key=lambda item: -statistics.median(w.metrics[metric] for w in item[1]))
+            groups.setdefault(window.symbol, []).append(window)
+    ranked = sorted(groups.items(), key=lambda item: -statistics.median(w.metrics[metric] for w in item[1]))
     return {symbol: sorted(windows, key=lambda window: window.end) for symbol, windows in ranked}
 
 
@@ -135,10 +135,10 @@ def _by_end(windows: Iterable[Scored], metric: str) -> list[tuple[str, float]]:
 
     The last days are those that validate, and windows that grow have nothing else to tell them apart.
     """
-    found: dict[str, list[float]] = {}
+    by_end: dict[str, list[float]] = {}
     for window in windows:
-        found.setdefault(window.end.isoformat(), []).append(window.metrics[metric])
-    return [(end, statistics.fmean(values)) for end, values in sorted(found.items())]
+        by_end.setdefault(window.end.isoformat(), []).append(window.metrics[metric])
+    return [(end, statistics.fmean(values)) for end, values in sorted(by_end.items())]
 
 
 # -- by symbol and window ----------------------------------------------------------------------------------------------
@@ -154,11 +154,11 @@ def heat_map(results: Sequence[WindowLine], metric: str) -> str:
     symbols = list(dict.fromkeys(sorted(symbol for symbol, _ in cells)))
     every = sorted({end for _, end in cells})
     ends = every[-max(1, MOST_CELLS // len(symbols)) :]
-    known = [value for line in results if (value := numbers(line.metrics).get(metric)) is not None]
+    values = [value for line in results if (value := numbers(line.metrics).get(metric)) is not None]
     centre = centre_of(metric)
-    if centre is None and known:
-        centre = statistics.median(known)
-    farthest = FARTHEST if centre_of(metric) is not None else max([abs(v - (centre or 0)) for v in known] or [1]) or 1
+    if centre is None and values:
+        centre = statistics.median(values)
+    farthest = FARTHEST if centre_of(metric) is not None else max([abs(v - (centre or 0)) for v in values] or [1]) or 1
     head = "<tr><th></th>" + "".join(f"<th>{end[2:]}</th>" for end in ends) + "</tr>"
     body = "".join(
         f"<tr><th>{text(symbol)}</th>"
@@ -229,13 +229,13 @@ def predictions(evidence: Evidence) -> str:
     if not bins:
         return ""
     x, y = charts.unit()
-    most = max(found.rows for found in bins)
+    most = max(group.rows for group in bins)
     dots = [
-        charts.dot(x(found.predicted), y(found.observed), charts.ABOVE, round(2.5 + 6 * (found.rows / most) ** 0.5, 1),
-                   f"{found.rows} rows: predicted {found.predicted:.3f}, observed {found.observed:.3f}")
-        for found in bins
+        charts.dot(x(group.predicted), y(group.observed), charts.ABOVE, round(2.5 + 6 * (group.rows / most) ** 0.5, 1),
+                   f"{group.rows} rows: predicted {group.predicted:.3f}, observed {group.observed:.3f}")
+        for group in bins
     ]  # fmt: skip
-    line = [(found.predicted, found.observed) for found in bins]
+    line = [(group.predicted, group.observed) for group in bins]
     drawn = [charts.square([(line, charts.FAINT)], dots, "mean prediction", "share of labels that are 1")]
     if curve := roc(evidence):
         drawn.append(charts.square([(curve, charts.ABOVE)], [], "share of false alarms", "share of hits"))
@@ -253,22 +253,22 @@ def predictions(evidence: Evidence) -> str:
 
 def points(scored: Sequence[Scored], metric: str, parameters: Mapping[str, Parameters]) -> str:
     """The points of a sweep, the best median first, and each against the best: on the same symbols and dates."""
-    found: dict[str, list[Scored]] = {}
+    by_point: dict[str, list[Scored]] = {}
     for window in scored:
         if window.point and metric in window.metrics:
-            found.setdefault(window.point, []).append(window)
-    if len(found) < 2:
+            by_point.setdefault(window.point, []).append(window)
+    if len(by_point) < 2:
         return ""
-    middles = {name: statistics.median(w.metrics[metric] for w in windows) for name, windows in found.items()}
-    ranked = sorted(found, key=lambda name: -middles[name])
+    middles = {name: statistics.median(w.metrics[metric] for w in windows) for name, windows in by_point.items()}
+    ranked = sorted(by_point, key=lambda name: -middles[name])
     swept = list(dict.fromkeys(key for name in ranked for key in parameters.get(name, {})))
     rows = []
     for name in ranked:
-        values = [window.metrics[metric] for window in found[name]]
+        values = [window.metrics[metric] for window in by_point[name]]
         own = [parameters.get(name, {}).get(key, "") for key in swept] if swept else [name]
         above = "" if (c := centre_of(metric)) is None else f"{sum(v > c for v in values) / len(values):.0%}"
-        constants = sum(window.constant is True for window in found[name])
-        against = _against(found[ranked[0]], found[name], metric) if name != ranked[0] else ["", ""]
+        constants = sum(window.constant is True for window in by_point[name])
+        against = _against(by_point[ranked[0]], by_point[name], metric) if name != ranked[0] else ["", ""]
         rows.append((*own, len(values), f"{middles[name]:.4f}", _between(interval(values, median)), above, constants,
                      *against))  # fmt: skip
     names = (*(swept or ["point"]), "windows", f"median {metric}", "95 % interval", "above 0.5", "constant",
@@ -284,12 +284,12 @@ def _against(best: Sequence[Scored], other: Sequence[Scored], metric: str) -> li
         for window in other
         if (place := (window.symbol, window.start, window.end)) in places
     ]
-    found = difference(metric, pairs)
-    return ["", ""] if found is None else [f"{found.difference:+.4f}", _between(found.interval, "+.4f")]
+    compared = difference(metric, pairs)
+    return ["", ""] if compared is None else [f"{compared.difference:+.4f}", _between(compared.interval, "+.4f")]
 
 
-def _between(found: tuple[float, float] | None, form: str = ".4f") -> str:
-    return "" if found is None else f"{found[0]:{form}} to {found[1]:{form}}"
+def _between(bounds: tuple[float, float] | None, form: str = ".4f") -> str:
+    return "" if bounds is None else f"{bounds[0]:{form}} to {bounds[1]:{form}}"
 
 
 def windows(results: Sequence[WindowLine], names: Sequence[str]) -> str:
@@ -313,13 +313,13 @@ def windows(results: Sequence[WindowLine], names: Sequence[str]) -> str:
 
 
 def _tabled(line: WindowLine, metrics: Sequence[str]) -> list[Any]:
-    found, result = numbers(line.metrics), line.result
+    values, result = numbers(line.metrics), line.result
     return [
         line.key.label,
         line.symbol,
         line.start.isoformat(),
         words(line.status),
-        *(None if (value := found.get(name)) is None else round(value, 4) for name in metrics),
+        *(None if (value := values.get(name)) is None else round(value, 4) for name in metrics),
         result.sample_counts.get("usable") if result is not None else None,
         "constant" if result is not None and result.constant else "",
         None if line.seconds is None else round(line.seconds, 3),

@@ -77,8 +77,8 @@ def of_index(lines: Iterable[Mapping[str, Any]]) -> list[Scored]:
 
 def constants(scored: Iterable[Scored]) -> int | None:
     """How many models predict a constant; None if no result tells, as those of 0.1 do not."""
-    told = [window.constant for window in scored if window.constant is not None]
-    return sum(told) if told else None
+    flags = [window.constant for window in scored if window.constant is not None]
+    return sum(flags) if flags else None
 
 
 def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
@@ -93,12 +93,12 @@ def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
 
 def metric_names(scored: Iterable[Scored]) -> list[str]:
     """The names of all metrics, the main one first."""
-    known = dict.fromkeys(name for window in scored for name in window.metrics)
-    return [name for name in FIRST if name in known] + [name for name in known if name not in FIRST]
+    names = dict.fromkeys(name for window in scored for name in window.metrics)
+    return [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
 
 
-def require_metric(name: str, known: Sequence[str]) -> str:
+def require_metric(name: str, names: Sequence[str]) -> str:
     """Return `name`; raise NoMetric if it is not among those that are known."""
-    if name not in known:
-        raise NoMetric(name=name, nearest=did_you_mean(name, known), known=", ".join(known) or "none")
+    if name not in names:
+        raise NoMetric(name=name, nearest=did_you_mean(name, names), known=", ".join(names) or "none")
     return name

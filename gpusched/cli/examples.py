@@ -91,8 +91,8 @@ def examples(command: str) -> str:
     ]
     width = max((len(line) for line, _ in lines), default=0)
     beside = all(width + 4 + len(purpose) < COLUMNS for _, purpose in lines)
-    told = [
+    texts = [
         line if not purpose else f"{line:<{width}}  # {purpose}" if beside else f"  # {purpose}\n{line}"
         for line, purpose in lines
     ]
-    return "\n".join(("examples:", *told)) if told else ""
+    return "\n".join(("examples:", *texts)) if texts else ""

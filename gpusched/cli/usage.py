@@ -35,9 +35,9 @@ class Parser(argparse.ArgumentParser):
         if match := re.match(r"unrecognized arguments: (--?\w[\w-]*)", message):
             why = f"there is no option {match[1]}{did_you_mean(match[1], self._option_string_actions)}"
         elif match := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            known = SYNONYMS.get(match[1])
+            synonym = SYNONYMS.get(match[1])
             commands = re.findall(r"[\w-]+", match[2])  # some versions of argparse quote them
-            near = f"; did you mean {known!r}?" if known else did_you_mean(match[1], commands)
+            near = f"; did you mean {synonym!r}?" if synonym else did_you_mean(match[1], commands)
             why = f"there is no command {match[1]!r}{near}"
         elif match := re.match(r"(argument \S+ invalid choice: '(.*?)') \(choose from (.*)\)", message):
             choices = re.findall(r"[\w-]+", match[3])

@@ -183,8 +183,8 @@ class Connection:
         the batch has to wait for that.
         """
         output = None if output_dir is None else str(output_dir)
-        told = dict(origins)
-        request = Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms, origins=told)
+        by_setting = dict(origins)
+        request = Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms, origins=by_setting)
         request = msgspec.structs.replace(request, after=after, only_if=only_if, not_before=not_before)
         self._ask(msgspec.structs.replace(request, existing=existing or Existing()))
         while True:

@@ -65,9 +65,12 @@ def read_symbols(path: Path | None) -> Named:
     except NotText as error:
         raise BadSymbolsFile(place=place, why=error) from None
     if is_windows_file(text):
-        asked = parse_windows(text, place)
+        contents = parse_windows(text, place)
         return Named(
-            symbols=tuple(dict.fromkeys(one.symbol for one in asked.windows)), asked=asked, source=source, notes=()
+            symbols=tuple(dict.fromkeys(one.symbol for one in contents.windows)),
+            asked=contents,
+            source=source,
+            notes=(),
         )
     return _of_lines(parse_symbols(text), place, source, typed=False)
 

@@ -57,15 +57,15 @@ def parse_windows(text: str, place: str) -> Asked:
         if not line.strip():
             continue
         where = f"{place}:{number}"
-        asked = _decoded(line, where)
-        window = _window(asked)
-        if why := _problem(asked):
+        entry = _decoded(line, where)
+        window = _window(entry)
+        if why := _problem(entry):
             raise BadWindow(place=where, why=why)
         if window.label in lines:
             raise BadWindow(place=where, why=f"line {lines[window.label]} has the label {window.label}, too")
         lines[window.label] = number
         if window.point:
-            points[window.point] = asked.parameters
+            points[window.point] = entry.parameters
         by_symbol.setdefault(window.symbol, []).append(window)
     return Asked(windows=tuple(window for windows in by_symbol.values() for window in windows), points=points)
 
@@ -83,24 +83,24 @@ def _decoded(line: str, where: str) -> _Line:
         raise BadWindow(place=where, why=why) from None
 
 
-def _window(asked: _Line) -> Window:
+def _window(entry: _Line) -> Window:
     return Window(
-        symbol=asked.symbol,
-        start=asked.start,
-        end=asked.end,
-        point=point_name(asked.parameters),
-        name=asked.label or "",
-        priority=asked.priority,
-        expected_seconds=float(asked.expected_seconds),
-        expected_memory_bytes=asked.expected_memory_mb * MEGABYTE,
+        symbol=entry.symbol,
+        start=entry.start,
+        end=entry.end,
+        point=point_name(entry.parameters),
+        name=entry.label or "",
+        priority=entry.priority,
+        expected_seconds=float(entry.expected_seconds),
+        expected_memory_bytes=entry.expected_memory_mb * MEGABYTE,
     )
 
 
-def _problem(asked: _Line) -> str | None:
-    if why := symbol_problem(asked.symbol):
-        return f"{asked.symbol!r} cannot be a symbol: {why}"
-    if asked.label is not None and (why := label_problem(asked.label)):
-        return f"{asked.label!r} cannot be a label: {why}"
-    if asked.end < asked.start:
-        return f"the window ends on {asked.end}, before it starts on {asked.start}"
+def _problem(entry: _Line) -> str | None:
+    if why := symbol_problem(entry.symbol):
+        return f"{entry.symbol!r} cannot be a symbol: {why}"
+    if entry.label is not None and (why := label_problem(entry.label)):
+        return f"{entry.label!r} cannot be a label: {why}"
+    if entry.end < entry.start:
+        return f"the window ends on {entry.end}, before it starts on {entry.start}"
     return None

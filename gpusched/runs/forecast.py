@@ -56,12 +56,12 @@ async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None)
     Raises GpuschedError.
     """
     config, spec, output_dir = run.config, run.spec, run.output_dir
-    found, rules = found_here(config, spec), PoolRules(config, spec.device, spec.workers)
+    discovery, rules = found_here(config, spec), PoolRules(config, spec.device, spec.workers)
     logs, store = _plan_logs(config.cache.dir), run_state_dir(config, output_dir) / "state.db"
     estimates = Estimates(peek_learned(store))
     with one_error():
         async with (
-            engine_of(config, logs, found) as engine,
+            engine_of(config, logs, discovery) as engine,
             anyio.create_task_group() as tasks,
         ):
             fleet = Fleet(rules, engine, post=lambda event: None, on_note=lambda note: on_note(note.sentence))

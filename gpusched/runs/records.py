@@ -119,12 +119,12 @@ class Records:
             state = self._names.state(key)
             last = attempt_of(state) - isinstance(state, Queued | Held)
             number, ended = attempt or last, isinstance(state, Finished)
-            found = self._read(key, number, offset)
-            if found is None and not follow:
+            chunks = self._read(key, number, offset)
+            if chunks is None and not follow:
                 why = "it was never launched" if last == 0 else f"attempt {number} left none"
                 if not 0 < number <= last:
                     raise NoLog(window=key, why=why)
-            for chunk in found or ():
+            for chunk in chunks or ():
                 yield chunk
                 offset = chunk.offset + len(chunk.data)
             if not follow or ended or self._aborted:

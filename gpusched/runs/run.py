@@ -105,7 +105,7 @@ async def run_batch(run: Run, follower: Follower, watch: Watch | None = None) ->
     """
     began = time.monotonic()
     config, spec = run.config, run.spec
-    found = found_here(config, spec)
+    discovery = found_here(config, spec)
     refuse_within(run.output_dir, (config.cache.dir, config.daemon.state_dir))
     state_dir = _made(run_state_dir(config, run.output_dir), run.output_dir)
     with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ async def run_batch(run: Run, follower: Follower, watch: Watch | None = None) ->
         os.close(outputs.claim(run.output_dir, make=False))
     course = Course(devices_return=config.engine.kind == "ray")
     with one_error():
-        async with opened(config, state_dir, found, follower, course, spec=spec) as runtime:
+        async with opened(config, state_dir, discovery, follower, course, spec=spec) as runtime:
             running = _Running(run, runtime, follower, course)
             await running.claim()
             async with runtime.working() as tasks:
@@ -131,11 +131,11 @@ async def run_batch(run: Run, follower: Follower, watch: Watch | None = None) ->
 
 def found_here(config: Config, spec: BatchSpec) -> Discovery:
     """The GPUs of this machine. Raises NoDevice if windows run here and no device suits the batch."""
-    found = look_here(config, spec.device)
+    discovery = look_here(config, spec.device)
     if config.engine.kind == "local":
         rules = PoolRules(config, spec.device, spec.workers)
-        rules.pool(rules.select(found)).require(spec.device)
-    return found
+        rules.pool(rules.select(discovery)).require(spec.device)
+    return discovery
 
 
 class _Running:

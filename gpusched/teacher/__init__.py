@@ -88,7 +88,7 @@ def preload() -> None:
     preload()
 
 
-def rehearsal(directory: Path) -> Task:
+def __rehearsal__(directory: Path) -> Task:
     """A small window, with its bars in `directory`. Only for gpusched's own processes."""
     from gpusched.teacher.sample import rehearsal
 

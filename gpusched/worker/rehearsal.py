@@ -80,13 +80,13 @@ def _prepare_to_fork() -> None:
 
 
 def _rehearse(workload: str) -> Generator[None]:
-    """Run a loaded workload's own small window, `rehearsal`, or one that trains nothing; pause after each time.
+    """Run a loaded workload's own small window, `__rehearsal__`, or one that trains nothing; pause after each time.
 
     An error ends the rehearsals: the windows meet it as well, and report it.
     """
     place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
     with contextlib.suppress(Exception), directories.temporary(place) as directory:
-        prepare = getattr(load_module(workload), "rehearsal", None)
+        prepare = getattr(load_module(workload), "__rehearsal__", None)
         task = _nothing_to_do(directory) if prepare is None else prepare(directory)
         function = f"{__name__}:nothing" if prepare is None else workload
         for number in range(TIMES):

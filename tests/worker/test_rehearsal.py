@@ -44,7 +44,7 @@ def fails(task, directory, report):
     trains(task, directory, report)
     raise MemoryError
 
-def rehearsal(directory):
+def __rehearsal__(directory):
     day = dt.date(2022, 1, 1)
     return Task(symbol="ONE", start=day, end=day, data_root=str(directory), cache_dir=str(directory), settings={{}})
 """

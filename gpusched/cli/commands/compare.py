@@ -21,16 +21,16 @@ SHOWN_LABELS = 3
 
 def compare_batches(options: argparse.Namespace) -> int:
     """Print the differences between two batches, metric by metric, and the windows side by side."""
-    found = compare(options.a, options.b, _scored(options, options.a), _scored(options, options.b), options.metric)
+    comparison = compare(options.a, options.b, _scored(options, options.a), _scored(options, options.b), options.metric)
     if options.json:
-        print_json(comparison_object(found))
+        print_json(comparison_object(comparison))
         return DONE
-    rows = [_row(difference) for difference in found.differences]
+    rows = [_row(difference) for difference in comparison.differences]
     print_listing(["metric", "A", "B", "B - A", "95% interval", "n", "B>A/A>B/="], rows, styles={})
-    for line in _notes(found):
+    for line in _notes(comparison):
         print(line, file=sys.stderr)  # noqa: T201
     if options.windows or on_terminal():
-        _print_windows(found, every=options.windows)
+        _print_windows(comparison, every=options.windows)
     return DONE
 
 
@@ -43,43 +43,45 @@ def _scored(options: argparse.Namespace, name: str) -> list[Scored]:
         return of_lines(source.results(batch_id))
 
 
-def _row(found: Difference) -> list[Cell]:
-    between = "" if found.interval is None else f"{found.interval[0]:+.4f}..{found.interval[1]:+.4f}"
+def _row(difference: Difference) -> list[Cell]:
+    between = "" if difference.interval is None else f"{difference.interval[0]:+.4f}..{difference.interval[1]:+.4f}"
     return [
-        found.metric,
-        f"{found.a:.4f}",
-        f"{found.b:.4f}",
-        f"{found.difference:+.4f}",
+        difference.metric,
+        f"{difference.a:.4f}",
+        f"{difference.b:.4f}",
+        f"{difference.difference:+.4f}",
         between,
-        found.windows,
-        f"{found.greater}/{found.less}/{found.equal}",
+        difference.windows,
+        f"{difference.greater}/{difference.less}/{difference.equal}",
     ]
 
 
-def _notes(found: Comparison) -> list[str]:
+def _notes(comparison: Comparison) -> list[str]:
     """What the table is of, and what it leaves out."""
     notes = [
-        f"A is {found.a}, B is {found.b}: {len(found.pairs)} windows have a model in both. Means, and the interval of"
-        " the mean difference by the paired bootstrap"
+        f"A is {comparison.a}, B is {comparison.b}: {len(comparison.pairs)} windows have a model in both. Means, and"
+        " the interval of the mean difference by the paired bootstrap"
     ]
-    for name, labels in (("A", found.only_a), ("B", found.only_b)):
+    for name, labels in (("A", comparison.only_a), ("B", comparison.only_b)):
         if labels:
             more = f" and {len(labels) - SHOWN_LABELS:,} more" if len(labels) > SHOWN_LABELS else ""
             notes.append(f"{len(labels)} only in {name}, left out: {', '.join(labels[:SHOWN_LABELS])}{more}")
-    if not found.differences:
+    if not comparison.differences:
         notes.append("These windows have no metric in common: `gpusched results` shows those of each batch")
-    told = [f"{number} of {name}" for name, number in (("A", found.constant_a), ("B", found.constant_b)) if number]
-    if told:
-        notes.append(f"Models that predict a constant: {', '.join(told)}")
+    constants = [
+        f"{number} of {name}" for name, number in (("A", comparison.constant_a), ("B", comparison.constant_b)) if number
+    ]
+    if constants:
+        notes.append(f"Models that predict a constant: {', '.join(constants)}")
     return notes
 
 
-def _print_windows(found: Comparison, *, every: bool) -> None:
+def _print_windows(comparison: Comparison, *, every: bool) -> None:
     """The windows by the first metric: those with the greatest differences, or all."""
-    if not found.differences:
+    if not comparison.differences:
         return
-    metric = found.differences[0].metric
-    pairs = [pair for pair in found.pairs if metric in pair.a and metric in pair.b]
+    metric = comparison.differences[0].metric
+    pairs = [pair for pair in comparison.pairs if metric in pair.a and metric in pair.b]
     if not every:
         pairs = sorted(pairs, key=lambda pair: -abs(pair.b[metric] - pair.a[metric]))[:SHOWN_WINDOWS]
         print(f"\nThe greatest differences in {metric}; --windows lists all")  # noqa: T201

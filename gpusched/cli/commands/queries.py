@@ -129,15 +129,15 @@ _REMEDIES = {
 def explain(options: argparse.Namespace) -> int:
     """Print the state of a window, and if it waits, a line for each reason."""
     with of_window(options, options.window) as (source, batch_id, label):
-        told = source.explain(batch_id, label)
+        explanation = source.explain(batch_id, label)
     if options.json:
-        print_json({"window": options.window} | msgspec.to_builtins(told))
+        print_json({"window": options.window} | msgspec.to_builtins(explanation))
         return DONE
-    lines = [f"{told.status}: {told.summary}"]
-    for hindrance in told.hindrances:
+    lines = [f"{explanation.status}: {explanation.summary}"]
+    for hindrance in explanation.hindrances:
         remedy = _REMEDIES.get(hindrance.kind, "").format(batch=batch_id, label=label)
         lines.append(f"{hindrance.text}; {remedy}" if remedy else hindrance.text)
-    lines += [f"{about.device_id}: {about.reason or 'nothing against it'}" for about in told.devices]
+    lines += [f"{about.device_id}: {about.reason or 'nothing against it'}" for about in explanation.devices]
     for line in lines:
         print(clean(line))  # noqa: T201
     return DONE

@@ -187,7 +187,7 @@ def _keys(text: str, names: Sequence[str], points: Mapping[str, Parameters], arg
 def _require_key(name: str, names: Sequence[str], arguments: str) -> str:
     """A column by its name, by the last part of it, or by another name of LightGBM's. Raises UnknownColumn."""
     parameter = canonical(name if "." in name else f"{LIGHTGBM}.{name}")
-    alike = [known for known in names if known == parameter or known.rpartition(".")[2] == name]
+    alike = [column for column in names if column == parameter or column.rpartition(".")[2] == name]
     return alike[0] if len(alike) == 1 else _require_column(name, names, arguments)
 
 

@@ -123,8 +123,8 @@ def _all(daemon: Connection, options: argparse.Namespace) -> None:
     people = on_terminal() and not options.json
     limit = options.limit if options.limit is not None else SHOWN if people and not options.all else None
     wanted = Wanted(name=options.name or "", state=options.state)
-    found = wanted.pick(daemon.batches())
-    batches = msgspec.structs.replace(wanted, limit=limit).pick(found)
+    matches = wanted.pick(daemon.batches())
+    batches = msgspec.structs.replace(wanted, limit=limit).pick(matches)
     pong = daemon.ping()
     if options.json:
         about = {
@@ -137,7 +137,7 @@ def _all(daemon: Connection, options: argparse.Namespace) -> None:
         print_json({"daemon": daemon_object, "batches": [status_object(batch) for batch in batches]})
         return
     if people:
-        _print_table(daemon, batches, len(found) - len(batches))
+        _print_table(daemon, batches, len(matches) - len(batches))
     else:
         _print_rows(batches)
     if pong.trying:

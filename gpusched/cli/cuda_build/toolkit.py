@@ -156,8 +156,8 @@ def look(architectures: str | None, devices: Iterable[Device], abilities: CudaAb
         raise NoArchitecture()
     for architecture in wanted:
         if toolkit.known and architecture not in toolkit.known:
-            known = ", ".join(sorted(toolkit.known, key=lambda text: int(text.rstrip("af"))))
-            raise UnknownArchitecture(nvcc=toolkit.nvcc, found=toolkit.version, text=architecture, known=known)
+            names = ", ".join(sorted(toolkit.known, key=lambda text: int(text.rstrip("af"))))
+            raise UnknownArchitecture(nvcc=toolkit.nvcc, found=toolkit.version, text=architecture, known=names)
     return Machine(
         toolkit=toolkit,
         architectures=wanted,

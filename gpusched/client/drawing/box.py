@@ -80,17 +80,17 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
         if self.summary and begin + cell_len(self.summary) + 4 < inner:
             end = inner - cell_len(self.summary) - 3
             _lay(border, end, f" {self.summary} ")
-        for found in _WORDS.finditer(self.headings):
-            if begin < found.start() and found.end() < end:
-                _lay(border, found.start() - 1, f" {found[0]} ")
+        for match in _WORDS.finditer(self.headings):
+            if begin < match.start() and match.end() < end:
+                _lay(border, match.start() - 1, f" {match[0]} ")
         top = Line(top_left + border[0], style).append(name, f"bold {style}" if self.focused else "bold")
         top.append("".join(border[1 + cell_len(name) :]) + top_right, style)
         low = list(across * inner)
         if len(self.below) < inner and self.below:
             _lay(low, inner - len(self.below) - 3, f" {self.below} ")
         else:
-            for found in _WORDS.finditer(self.below):
-                _lay(low, found.start() - 1, f" {found[0]} ")
+            for match in _WORDS.finditer(self.below):
+                _lay(low, match.start() - 1, f" {match[0]} ")
         bottom = Line(low_left + "".join(low) + low_right, style)
         side = (down, style)
         sides = []

@@ -91,29 +91,29 @@ class _Drawing:
     def __init__(self, frame: Frame, draw: Glyphs, width: int) -> None:
         self._frame, self._overview, self._now = frame, frame.overview, frame.monotonic
         self._draw, self._width = draw, width
-        self._found = rows(frame.overview, frame.lens)
+        self._rows = rows(frame.overview, frame.lens)
         self.spots: list[Spot] = []
 
     def lines(self, height: int) -> list[Line]:
         """At most `height` lines."""
         frame = self._frame
-        told = self._told()
+        explained = self._told()
         top = [self._header(), *self._troubles()]
-        room = height - 1 - len(top) - len(told)
+        room = height - 1 - len(top) - len(explained)
         focused = frame.cursor.panel if frame.cursor is not None else None
-        found = areas(self._wants(), focused, len(top), self._width, max(0, room))
-        drawn = [*top, *self._panels(found)]
+        panel_areas = areas(self._wants(), focused, len(top), self._width, max(0, room))
+        drawn = [*top, *self._panels(panel_areas)]
         if not frame.fill:
             return drawn[: height - 1]
-        drawn = drawn[: max(1, height - 1 - len(told))]
-        drawn += [Line() for _ in range(height - 1 - len(told) - len(drawn))]
-        return [*[*drawn, *told][: height - 1], self._footer()]
+        drawn = drawn[: max(1, height - 1 - len(explained))]
+        drawn += [Line() for _ in range(height - 1 - len(explained) - len(drawn))]
+        return [*[*drawn, *explained][: height - 1], self._footer()]
 
-    def _panels(self, found: Sequence[Area]) -> list[Line]:
+    def _panels(self, panel_areas: Sequence[Area]) -> list[Line]:
         """The boxes, side by side where they begin at the same height or overlap."""
         columns: dict[int, list[Line]] = {}
         widths: dict[int, int] = {}
-        for area in found:
+        for area in panel_areas:
             columns.setdefault(area.x, []).extend(self._panel(area))
             widths[area.x] = area.width
         if not columns:
@@ -127,9 +127,9 @@ class _Drawing:
         return lines
 
     def _wants(self) -> dict[Panel, Want]:
-        wants = {panel: Want(lines=len(found)) for panel, found in self._found.items()}
+        wants = {panel: Want(lines=len(panel_rows)) for panel, panel_rows in self._rows.items()}
         if self._width - BORDER >= GRAPHS_FROM:
-            shown = [row.item for row in self._found["devices"] if isinstance(row.item, DeviceView)]
+            shown = [row.item for row in self._rows["devices"] if isinstance(row.item, DeviceView)]
             strangers = sum(min(2, len(device.status.reading.foreign)) for device in shown if device.status.reading)
             least = sum(len(graphs_of(device)) for device in shown)
             wants["devices"] = Want(
@@ -150,7 +150,7 @@ class _Drawing:
     def _told(self) -> list[Line]:
         """Why the chosen row is as it is, which the row itself has no room for, in a few lines."""
         cursor = self._frame.cursor
-        row = cursor.row(self._found) if cursor is not None else None
+        row = cursor.row(self._rows) if cursor is not None else None
         match row.item if row is not None and not self._frame.message else None:
             case FinishedWindow(outcome=outcome) as window if outcome in FAILURES:
                 reason_told = failure_line(window, self._draw).plain
@@ -195,9 +195,13 @@ class _Drawing:
     # -- panels --------------------------------------------------------------------------------------------------------
 
     def _panel(self, area: Area) -> list[Line]:
-        panel, found = area.panel, self._found[area.panel]
+        panel, panel_rows = area.panel, self._rows[area.panel]
         inner, room = area.width - BORDER, area.height - BORDER
-        content = self._devices(found, inner, room) if panel == "devices" else self._listed(panel, found, inner, room)
+        content = (
+            self._devices(panel_rows, inner, room)
+            if panel == "devices"
+            else self._listed(panel, panel_rows, inner, room)
+        )
         cursor = self._frame.cursor
         for number, key in enumerate(content.keys):
             self.spots.append(Spot(area.y + 1 + number, area.x, area.width, panel, key))
@@ -222,22 +226,23 @@ class _Drawing:
             case "running":
                 return ""
             case "failed":
-                count = sum(len(row.targets) for row in self._found["failed"])
-                reasons = len(self._found["failed"])
+                count = sum(len(row.targets) for row in self._rows["failed"])
+                reasons = len(self._rows["failed"])
                 return f"{count} lately, {reasons} {'reason' if reasons == 1 else 'reasons'}"
             case "finished":
                 return "" if self._frame.lens.ranking == "latest" else f"{self._frame.lens.ranking} first"
 
-    def _listed(self, panel: Panel, found: list[Row], inner: int, room: int) -> _Content:
+    def _listed(self, panel: Panel, panel_rows: list[Row], inner: int, room: int) -> _Content:
         """As many rows as there is room for, the chosen one among them."""
         work = WorkLines(self._overview, self._frame.lens, inner, self._now, self._draw)
         headings = self._headings(panel, work)
-        first, shown = _around(self._chosen(panel), len(found), room)
+        first, shown = _around(self._chosen(panel), len(panel_rows), room)
         lines = [
-            self._sign(panel, number, self._row(work, found[number]), inner) for number in range(first, first + shown)
+            self._sign(panel, number, self._row(work, panel_rows[number]), inner)
+            for number in range(first, first + shown)
         ]
-        keys = [row.key for row in found[first : first + shown]]
-        return _Content(lines, keys, headings, _more(first, len(found) - shown))
+        keys = [row.key for row in panel_rows[first : first + shown]]
+        return _Content(lines, keys, headings, _more(first, len(panel_rows) - shown))
 
     def _headings(self, panel: Panel, work: WorkLines) -> str:
         match panel:
@@ -263,10 +268,10 @@ class _Drawing:
             case DeviceView():
                 raise TypeError("devices have lines of their own")
 
-    def _devices(self, found: list[Row], inner: int, room: int) -> _Content:
+    def _devices(self, panel_rows: list[Row], inner: int, room: int) -> _Content:
         """Devices around the chosen one with the processes of others, and with graphs in the lines that are left."""
-        first, shown = _around(self._chosen("devices"), len(found), room)
-        devices = [row.item for row in found[first : first + shown] if isinstance(row.item, DeviceView)]
+        first, shown = _around(self._chosen("devices"), len(panel_rows), room)
+        devices = [row.item for row in panel_rows[first : first + shown] if isinstance(row.item, DeviceView)]
         lines = DeviceLines(self._overview, inner, self._now, self._draw)
         strangers = [lines.strangers(device) if inner >= GRAPHS_FROM else [] for device in devices]
         left = room - shown - sum(map(len, strangers))
@@ -277,26 +282,26 @@ class _Drawing:
             lines = DeviceLines(self._overview, inner, self._now, self._draw, graphed=True)
         drawn, keys = [], []
         for place, device in enumerate(devices):
-            row = found[first + place]
+            row = panel_rows[first + place]
             block = [self._sign("devices", first + place, lines.line(device), inner), *strangers[place]]
             if high:
                 samples = self._overview.history.of(row.key)
                 block += self._frame.graphs.lines(samples, graphs_of(device), high, inner, self._draw)
             drawn += block
             keys += [row.key] * len(block)
-        below = _more(first, len(found) - shown) or (minutes(inner) if high else "")
+        below = _more(first, len(panel_rows) - shown) or (minutes(inner) if high else "")
         return _Content(drawn, keys, heading(lines.columns), below)
 
     def _chosen(self, panel: Panel) -> int:
         cursor = self._frame.cursor
-        return cursor.number(panel, self._found[panel]) if cursor is not None else 0
+        return cursor.number(panel, self._rows[panel]) if cursor is not None else 0
 
     def _sign(self, panel: Panel, number: int, line: Line, inner: int) -> Line:
         """A row with the sign of being chosen or marked."""
         cursor = self._frame.cursor
         if cursor is None or cursor.panel != panel:
             return line
-        is_marked = self._found[panel][number].mark in cursor.marked
+        is_marked = self._rows[panel][number].mark in cursor.marked
         sign = self._draw.mark if is_marked else ">"
         if number == self._chosen(panel):
             return line.fit(inner, self._draw).chosen(inner, sign)

@@ -58,8 +58,8 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
         yield f"         log: {clean(str(logs_dir / f'{window.key.label}.{attempt.attempt}.log'))}"
         for line in (attempt.traceback or "").splitlines():
             yield f"         | {clean(line)}"
-    for told in detail.story:
-        yield f"{when(told.at):>10}  {told.old} → {told.new}  {clean(told.reason)}"
+    for step in detail.story:
+        yield f"{when(step.at):>10}  {step.old} → {step.new}  {clean(step.reason)}"
 
 
 def importance_details(shares: Sequence[tuple[str, float]], draw: Glyphs) -> Iterator[str]:
@@ -103,8 +103,8 @@ def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
     where = f" at {clean(device.pci_bus_id)}" if device.pci_bus_id else ""
     yield f"Device   {clean(device.id)}" + (f" on node {clean(device.host)}" if device.host else "")
     yield f"Name     {clean(device.name)}{where}, LightGBM's device type is {device.lightgbm_type}"
-    if told := ", ".join(filter(None, (device.driver, device.modes))):
-        yield f"Driver   {clean(told)}"
+    if driver := ", ".join(filter(None, (device.driver, device.modes))):
+        yield f"Driver   {clean(driver)}"
     yield f"Health   {health(status, now)}" + (f": {clean(status.reason)}" if status.reason else "")
     idle = [slot.index for slot in status.slots if slot.index not in status.allocations]
     free = idle[: max(0, status.width - len(status.allocations))]

@@ -104,13 +104,13 @@ class _Drawing:
         samples = self._frame.samples
         limit = status.reading.power_limit_w if status.reading else None
         watts = limit or max((sample.power_w or 0.0 for sample in samples), default=0.0)
-        found = (
+        graphs = (
             _Shown("use", use_of, 100.0, "%"),
             _Shown("mem", memory_of, 100.0, "%"),
             _Shown("pow", power_share(watts), watts, "W"),
             _Shown("temp", heat_share, 100.0, self._draw.degree, lambda share: heat_style(100 * share)),
         )
-        return [shown for shown in found if any(shown.share(sample) is not None for sample in samples)]
+        return [shown for shown in graphs if any(shown.share(sample) is not None for sample in samples)]
 
     def _history(self, graphs: Sequence[_Shown], high: int, slots: int) -> list[Line]:
         """The graphs in a box, each with its least, mean and greatest value behind it, and so many slots below them."""
@@ -154,8 +154,8 @@ class _Drawing:
         values = [value for sample in self._frame.samples if (value := shown.share(sample)) is not None]
         if not values:
             return ""
-        told = (min(values), sum(values) / len(values), max(values))
-        return "".join(f" {shown.most * value:>{_NUMBER}.0f}" for value in told) + f" {shown.unit}"
+        figures = (min(values), sum(values) / len(values), max(values))
+        return "".join(f" {shown.most * value:>{_NUMBER}.0f}" for value in figures) + f" {shown.unit}"
 
     def _minutes(self, cells: int, each: int) -> str:
         """The minutes below the graphs, where they stand."""

@@ -71,10 +71,10 @@ def stranger(process: ForeignProcess, draw: Glyphs) -> str:
 def graphs_of(device: DeviceView) -> list[Graph]:
     """The graphs that a device has values for."""
     reading = device.status.reading
-    found = [Graph("use", use_of), Graph("mem", memory_of)]
+    graphs = [Graph("use", use_of), Graph("mem", memory_of)]
     if reading is not None and reading.power_w is not None and reading.power_limit_w:
-        found.append(Graph("pow", power_share(reading.power_limit_w)))
-    return found
+        graphs.append(Graph("pow", power_share(reading.power_limit_w)))
+    return graphs
 
 
 class Graphs:
@@ -92,12 +92,12 @@ class Graphs:
             return _graph_lines(samples, graphs, high, width, draw)
         latest = samples[-1]
         key = latest.device_id, len(graphs), high, width
-        found = self._drawn.get(key)
-        if found is None or found[0] is not latest:
-            if found is None:
+        drawn = self._drawn.get(key)
+        if drawn is None or drawn[0] is not latest:
+            if drawn is None:
                 self._drawn = {kept: lines for kept, lines in self._drawn.items() if kept[0] != latest.device_id}
-            found = self._drawn[key] = latest, _graph_lines(samples, graphs, high, width, draw)
-        return found[1]
+            drawn = self._drawn[key] = latest, _graph_lines(samples, graphs, high, width, draw)
+        return drawn[1]
 
 
 def _graph_lines(
@@ -173,12 +173,12 @@ class DeviceLines:
         ]
         if self._width >= GRAPHS_FROM:
             cells.append(("" if fan is None else f"{100 * fan:.0f}%", ""))
-        told = Line()
+        description = Line()
         if status.health != "open":
             reason = f": {draw.clean(status.reason)}" if status.reason else ""
-            told.append(f"{health(status, self._overview.unix(self._now))}{reason} ", "bold yellow")
-        told.append(draw.clean(status.device.name), "dim")
-        return row(self.columns, [*cells, told], draw)
+            description.append(f"{health(status, self._overview.unix(self._now))}{reason} ", "bold yellow")
+        description.append(draw.clean(status.device.name), "dim")
+        return row(self.columns, [*cells, description], draw)
 
     def _history(self, device_id: str, style: str) -> Cell:
         """Its use in one line: of dots where there is room, or else a value a cell in the colour of the last one."""
@@ -191,13 +191,13 @@ class DeviceLines:
     def strangers(self, device: DeviceView) -> list[Line]:
         """Lines on the largest processes of others."""
         reading = device.status.reading
-        found = reading.foreign if reading else ()
+        processes = reading.foreign if reading else ()
         lines = [
             Line(f"{' ' * (SIGN + NAME)}{stranger(process, self._draw)}", "yellow")
-            for process in found[:SHOWN_STRANGERS]
+            for process in processes[:SHOWN_STRANGERS]
         ]
-        if len(found) > SHOWN_STRANGERS:
-            lines[-1].append(f"  {self._draw.ellipsis} and {len(found) - SHOWN_STRANGERS} more")
+        if len(processes) > SHOWN_STRANGERS:
+            lines[-1].append(f"  {self._draw.ellipsis} and {len(processes) - SHOWN_STRANGERS} more")
         return lines
 
     def _held(self, device: DeviceView) -> str:

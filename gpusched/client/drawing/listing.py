@@ -83,15 +83,15 @@ def _print_table(columns: Sequence[str], rows: list[list[str]], styles: dict[str
 
     console = open_console()
     draw = glyphs(ascii_only=console.options.ascii_only)
-    told = [number for number in range(len(columns)) if number == 0 or not rows or any(row[number] for row in rows)]
-    table = [[draw.clean(row[number]) for number in told] for row in (columns, *rows)]
+    filled = [number for number in range(len(columns)) if number == 0 or not rows or any(row[number] for row in rows)]
+    table = [[draw.clean(row[number]) for number in filled] for row in (columns, *rows)]
     by_column = list(zip(*table, strict=True))
     numeric = [bool(rows) and all(map(_NUMBER.fullmatch, texts[1:])) for texts in by_column]
     widths = _fitted(
         [max(map(cell_len, texts)) for texts in by_column],
         numeric,
         console.width,
-        chief=next((place for place, number in enumerate(told) if columns[number] == chief), None),
+        chief=next((place for place, number in enumerate(filled) if columns[number] == chief), None),
     )
 
     def line(texts: Sequence[str]) -> str:
@@ -115,22 +115,22 @@ def _fitted(widths: list[int], numeric: Sequence[bool], room: int, *, chief: int
     the line: the label of a window of a sweep names all its parameters. Other texts are shortened, the widest first.
     """
     longest = room if len(widths) == 1 else min(room, max(LONG_CELLS, room // 2))
-    found = dict(enumerate([min(widths[0], longest), *widths[1:]]))
+    fitting = dict(enumerate([min(widths[0], longest), *widths[1:]]))
     least = {
         place: width if place == 0 or numeric[place] else min(width, CHIEF_CELLS if place == chief else FEWEST_CELLS)
-        for place, width in found.items()
+        for place, width in fitting.items()
     }
     while sum(least.values()) + GAP * (len(least) - 1) > room:
         spare = [place for place in least if place not in (0, chief)] or [place for place in least if place]
         if not spare:
             break
-        del least[spare[-1]], found[spare[-1]]
-    for _ in range(sum(found.values()) + GAP * (len(found) - 1) - room):
-        loose = [place for place, width in found.items() if width > least[place]]
+        del least[spare[-1]], fitting[spare[-1]]
+    for _ in range(sum(fitting.values()) + GAP * (len(fitting) - 1) - room):
+        loose = [place for place, width in fitting.items() if width > least[place]]
         if not loose:
             break
-        found[max(loose, key=found.__getitem__)] -= 1
-    return found
+        fitting[max(loose, key=fitting.__getitem__)] -= 1
+    return fitting
 
 
 def _for_people(cell: Cell) -> str:

@@ -60,8 +60,8 @@ def _is_utf(stream: TextIO) -> bool:
 
 def _knows_only_ascii() -> bool:
     """Whether the locale says that of the terminal. Python takes UTF-8 for the locale C, and says so in LC_CTYPE."""
-    asked = os.environ.get("LC_CTYPE", "")
-    locale = os.environ.get("LC_ALL") or (asked if asked != "C.UTF-8" else "") or os.environ.get("LANG")
+    ctype = os.environ.get("LC_CTYPE", "")
+    locale = os.environ.get("LC_ALL") or (ctype if ctype != "C.UTF-8" else "") or os.environ.get("LANG")
     return locale in ("C", "POSIX")
 
 

@@ -73,11 +73,11 @@ def _column(
 ) -> list[Area]:
     order = list(dict.fromkeys(panel for panel, _ in steps))
     heights = _heights(wants, focused, order, steps, height)
-    found = []
+    column = []
     for panel in sorted(heights, key=order.index):
-        found.append(Area(panel, x, y, width, heights[panel]))
+        column.append(Area(panel, x, y, width, heights[panel]))
         y += heights[panel]
-    return found
+    return column
 
 
 def _heights(

@@ -31,8 +31,8 @@ MESSAGE_CHARS = 600
 def notes_lines(notes: DataNotes) -> list[str]:
     """A line for each symbol that there is something to know about; those of which the same is known share one."""
     alike: dict[str, list[str]] = {}
-    for symbol, found in notes.items():
-        alike.setdefault(clean("; ".join(note.text for note in found)), []).append(clean(symbol))
+    for symbol, symbol_notes in notes.items():
+        alike.setdefault(clean("; ".join(note.text for note in symbol_notes)), []).append(clean(symbol))
     lines = []
     for text, symbols in alike.items():
         names = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")

@@ -92,7 +92,7 @@ class RunScreen:
         #: plain lines that their reader has not taken yet
         self._outbox = Outbox()
         #: windows that were finished when a plain line last told of them
-        self._told = 0
+        self._logged = 0
         self._waiting = ""
         #: devices of which it was told that they were closed
         self._closed: set[str] = set()
@@ -219,7 +219,7 @@ class RunScreen:
         window = self._view.last_finished
         assert window is not None
         if not self._animated:
-            self._told = self._view.done
+            self._logged = self._view.done
             self._write(self._line(window))
         elif window.outcome in FAILURES:
             self._say(failure_line(window, self._draw))
@@ -228,8 +228,8 @@ class RunScreen:
         """In a log, count the windows that have no lines since they ended before they were followed."""
         view = self._view
         ended = {name: count for name, count in view.counts.items() if count and name not in ("reused", "skipped")}
-        if ended and view.done > self._told:
-            self._told = view.done
+        if ended and view.done > self._logged:
+            self._logged = view.done
             words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in ended.items())
             self._write(f"[{view.done}/{view.total}] so far: {words}")
 

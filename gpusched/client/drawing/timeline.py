@@ -98,8 +98,8 @@ class _Timeline:
         for planned in self._plan.windows:
             window, runs = planned.window, action(planned) in ("train", "reuse")
             bars = ranges.setdefault(window.symbol, {})
-            known = bars.get((window.start, window.end))
-            if known is None or (runs and not known.runs):
+            earlier = bars.get((window.start, window.end))
+            if earlier is None or (runs and not earlier.runs):
                 bars[window.start, window.end] = _Bar(window.start, window.end, self._boundary(window), runs)
         groups: dict[tuple[_Bar, ...], list[str]] = {}
         for symbol, bars in ranges.items():

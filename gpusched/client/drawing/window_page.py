@@ -47,14 +47,14 @@ class _Drawing:
         high = min(len(story), max(1, room // 2))
         above = max(0, min(self._frame.above, len(story) - high))
         hidden = len(story) - high
-        told = Box(
+        box = Box(
             title=self._draw.clean(self._frame.name),
             width=self._width,
             lines=story[above : above + high],
             below=f"{hidden} more" if hidden else "",
             focused=self._frame.in_story,
         )
-        drawn = [*told.drawn(self._draw), *self._log(height - 1 - high - BORDER)]
+        drawn = [*box.drawn(self._draw), *self._log(height - 1 - high - BORDER)]
         return [*drawn[: max(0, height - 1)], self._footer()]
 
     def _story(self) -> list[Line]:
@@ -98,5 +98,5 @@ class _Drawing:
         frame = self._frame
         other = "log" if frame.in_story else "story"
         keys = (KEYS if self._width > len(KEYS) + 3 else _SHORT_KEYS).format(other)
-        told = self._draw.crop(self._draw.clean(frame.message or keys), self._width).rstrip()
-        return Line(told, "bold yellow" if frame.message else "dim")
+        text = self._draw.crop(self._draw.clean(frame.message or keys), self._width).rstrip()
+        return Line(text, "bold yellow" if frame.message else "dim")

@@ -56,8 +56,8 @@ class WindowsFrame(Drawn, frozen=True, kw_only=True):
         """The number of the chosen row."""
         if self.tab != "windows":
             return self.place
-        found = self.windows.chosen(self.monotonic)
-        return 0 if found is None else found[0]
+        chosen = self.windows.chosen(self.monotonic)
+        return 0 if chosen is None else chosen[0]
 
 
 class _Listed(NamedTuple):
@@ -214,8 +214,8 @@ class _Drawing:
             running = {window.label: window for window in frame.view.running.values()} if frame.view else {}
 
             def window(place: int) -> Line:
-                (found,) = frame.windows.lines(place, 1)
-                return self._window(found, running.get(found.key.label))
+                (line,) = frame.windows.lines(place, 1)
+                return self._window(line, running.get(line.key.label))
 
             return _Listed(self._columns, len(shown), window, lambda place: shown[place] in marked)
         if frame.tab == "failures":

@@ -163,19 +163,19 @@ class WorkLines:
 
     def finished(self, name: str, window: FinishedWindow) -> Line:
         draw = self._draw
-        told: Cell = ("", "")
+        metric_cell: Cell = ("", "")
         if window.reason:
-            told = ("", "")
+            metric_cell = ("", "")
         elif self._lens.metric:
             value = self._lens.value(window)
-            told = ("" if value is None else number(value[1]), "")
+            metric_cell = ("" if value is None else number(value[1]), "")
         elif metrics := key_metrics(window.metrics, 1):
-            told = (draw.clean(" ".join(metrics[0])), "")
+            metric_cell = (draw.clean(" ".join(metrics[0])), "")
         cells: list[Cell] = [
             (draw.clean(window.label), ""),
             (words(window.outcome), STYLES[window.outcome]),
             (duration(window.seconds), ""),
-            told,
+            metric_cell,
             (self._batch_name(name, self.finished_columns), "dim"),
         ]
         if window.reason:

@@ -202,11 +202,11 @@ class DevicePage(Page):
     def _ask(self) -> None:
         try:
             with connect(self.top.socket) as link:
-                found = [status for status in link.devices() if status.device.id == self._device_id]
+                statuses = [status for status in link.devices() if status.device.id == self._device_id]
         except GpuschedError as error:
             self.app.call_from_thread(self.top.say, error.sentence)
         else:
-            self._status = found[0] if found else None
+            self._status = statuses[0] if statuses else None
             self.top.changed = True
 
     def frame(self) -> DeviceFrame:

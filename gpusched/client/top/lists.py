@@ -169,11 +169,11 @@ class WindowsPage(Page):
         batch_id = self._windows.batch_id
         try:
             with connect(self.top.socket) as link:
-                found = list(link.windows(batch_id))
-                self.app.call_from_thread(self._windows.load, found)
+                lines = list(link.windows(batch_id))
+                self.app.call_from_thread(self._windows.load, lines)
                 self.app.call_from_thread(self._windows.describe, link.batch(batch_id).spec)
                 self.top.changed = True
-                if len(found) <= MOST_MEASURED:
+                if len(lines) <= MOST_MEASURED:
                     self.app.call_from_thread(self._windows.learn, list(link.results(batch_id)))
         except GpuschedError as error:
             self.app.call_from_thread(self.top.say, error.sentence)

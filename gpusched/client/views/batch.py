@@ -167,18 +167,18 @@ class BatchView:
 
     def refusals(self) -> Reasons:
         """Why those windows have failed that were never launched: their data are refused."""
-        found = Reasons()
+        reasons = Reasons()
         for reason, symbol in self._unlaunched.values():
-            found.add(reason, symbol)
-        return found
+            reasons.add(reason, symbol)
+        return reasons
 
     def every_refusal(self) -> Reasons:
         """Why windows have failed for their data, launched or not; of those that were, as far as it is kept."""
-        found = self.refusals()
+        reasons = self.refusals()
         for window in self.failures:
             if window.kind == "bad_data":
-                found.add(window.reason, "")
-        return found
+                reasons.add(window.reason, "")
+        return reasons
 
     @property
     def last_finished(self) -> FinishedWindow | None:

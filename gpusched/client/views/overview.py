@@ -132,8 +132,8 @@ class Overview:
     @property
     def running(self) -> list[tuple[str, RunningWindow]]:
         """(batch, window) of every slot that is held, by slot."""
-        found = [(name, window) for name, view in self.batches.items() for window in view.running.values()]
-        return sorted(found, key=lambda item: item[1].slot)
+        windows = [(name, window) for name, view in self.batches.items() for window in view.running.values()]
+        return sorted(windows, key=lambda item: item[1].slot)
 
     def slots_of(self, device_id: str) -> list[SlotView]:
         """The last minutes of a device's slots."""

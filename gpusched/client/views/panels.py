@@ -92,7 +92,7 @@ def rows(overview: Overview, lens: Lens = ALL) -> dict[Panel, list[Row]]:
     wanted = lens.words.lower().split()
     # Without those that failed, which have a panel of their own.
     finished = [item for item in reversed(overview.recent) if item[1].outcome not in FAILURES]
-    found: dict[Panel, list[Row]] = {
+    by_panel: dict[Panel, list[Row]] = {
         "devices": [Row(key=name, item=device) for name, device in overview.devices.items()],
         "batches": [row for row in batches if _has(row.batch_id, wanted)],
         "running": [row for row in running if _has(f"{row.batch_id}/{row.label}", wanted)],
@@ -101,7 +101,7 @@ def rows(overview: Overview, lens: Lens = ALL) -> dict[Panel, list[Row]]:
             _finished(*item) for item in _ranked(finished, lens) if _has(f"{item[0]}/{item[1].label}", wanted)
         ],
     }
-    return found
+    return by_panel
 
 
 def after(choices: Sequence[Choice], present: Choice) -> Choice:
@@ -156,13 +156,13 @@ def _alike(failures: Iterable[tuple[str, FinishedWindow]]) -> list[Row]:
     for batch_id, window in failures:
         reason = general_reason_of(window.reason, window.label)
         groups.setdefault((window.kind, reason), []).append((batch_id, window))
-    found = []
+    failed = []
     for (kind, general), windows in sorted(groups.items(), key=lambda group: -len(group[1])):
         own = {window.reason for _, window in windows}
         alike = FailedAlike(reason=own.pop() if len(own) == 1 else general, windows=windows)
         batch_id, latest = windows[0]
-        found.append(Row(key=f"{kind}: {general}", item=alike, batch_id=batch_id, label=latest.label))
-    return found
+        failed.append(Row(key=f"{kind}: {general}", item=alike, batch_id=batch_id, label=latest.label))
+    return failed
 
 
 class Cursor:
@@ -174,32 +174,32 @@ class Cursor:
         #: the marked rows of `panel`, as `Row.mark` names them
         self.marked: set[str] = set()
 
-    def number(self, panel: Panel, found: list[Row]) -> int:
+    def number(self, panel: Panel, panel_rows: list[Row]) -> int:
         """Where the chosen row of a panel stands; the first one, if it is gone."""
         chosen = self._chosen.get(panel)
-        return next((number for number, row in enumerate(found) if row.key == chosen), 0)
+        return next((number for number, row in enumerate(panel_rows) if row.key == chosen), 0)
 
-    def row(self, found: dict[Panel, list[Row]]) -> Row | None:
+    def row(self, by_panel: dict[Panel, list[Row]]) -> Row | None:
         """The chosen row."""
-        here = found[self.panel]
+        here = by_panel[self.panel]
         return here[self.number(self.panel, here)] if here else None
 
-    def rows(self, found: dict[Panel, list[Row]]) -> list[Row]:
+    def rows(self, by_panel: dict[Panel, list[Row]]) -> list[Row]:
         """The rows that keys act upon: the marked ones, or else the chosen one."""
-        marked = [row for row in found[self.panel] if row.mark in self.marked]
-        chosen = self.row(found)
+        marked = [row for row in by_panel[self.panel] if row.mark in self.marked]
+        chosen = self.row(by_panel)
         return marked or ([chosen] if chosen is not None else [])
 
-    def mark(self, found: dict[Panel, list[Row]]) -> None:
+    def mark(self, by_panel: dict[Panel, list[Row]]) -> None:
         """Mark the chosen row, or take its mark away, and go on to the next."""
-        if (row := self.row(found)) is not None:
-            self.marked &= {other.mark for other in found[self.panel]}
+        if (row := self.row(by_panel)) is not None:
+            self.marked &= {other.mark for other in by_panel[self.panel]}
             self.marked ^= {row.mark}
-            self.move(found, 1)
+            self.move(by_panel, 1)
 
-    def move(self, found: dict[Panel, list[Row]], step: int) -> None:
+    def move(self, by_panel: dict[Panel, list[Row]], step: int) -> None:
         """Choose another row of the same panel."""
-        here = found[self.panel]
+        here = by_panel[self.panel]
         if here:
             number = max(0, min(len(here) - 1, self.number(self.panel, here) + step))
             self._chosen[self.panel] = here[number].key
@@ -211,12 +211,12 @@ class Cursor:
         self.panel = panel
         self._chosen[panel] = key
 
-    def turn(self, found: dict[Panel, list[Row]], step: int) -> None:
+    def turn(self, by_panel: dict[Panel, list[Row]], step: int) -> None:
         """Go to the next panel that has rows, or to the one before."""
         number = PANELS.index(self.panel)
         for distance in range(1, len(PANELS)):
             panel = PANELS[(number + step * distance) % len(PANELS)]
-            if found[panel]:
+            if by_panel[panel]:
                 self.panel = panel
                 self.marked.clear()
                 return

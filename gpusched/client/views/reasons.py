@@ -70,20 +70,20 @@ def general_reason_of(reason: str, label: str) -> str:
 
 def skips_of(windows: Iterable[PlannedWindow]) -> Reasons:
     """The reasons of those that are skipped."""
-    found = Reasons()
+    reasons = Reasons()
     for planned in windows:
         if planned.skip_reason is not None:
-            found.add(with_remedy(planned.skip_reason, planned.remedy), planned.window.symbol)
-    return found
+            reasons.add(with_remedy(planned.skip_reason, planned.remedy), planned.window.symbol)
+    return reasons
 
 
 def refusals_of(windows: Iterable[PlannedWindow]) -> Reasons:
     """The reasons of those whose data are refused, so that they fail without a launch."""
-    found = Reasons()
+    reasons = Reasons()
     for planned in windows:
         if planned.refusal is not None:
-            found.add(with_remedy(planned.refusal, planned.remedy), planned.window.symbol)
-    return found
+            reasons.add(with_remedy(planned.refusal, planned.remedy), planned.window.symbol)
+    return reasons
 
 
 def bare_reason(window: WindowLine) -> str:

@@ -38,11 +38,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     def pick(self, batches: Iterable[BatchStatus]) -> list[BatchStatus]:
         """Those that are wanted, in their order, the newest ones if there are more than the limit."""
-        found = [batch for batch in batches if self.name in batch.id and self._is_in_state(batch)]
-        if self.limit is None or len(found) <= self.limit:
-            return found
-        kept = {batch.id for batch in by_urgency(found)[: self.limit]}
-        return [batch for batch in found if batch.id in kept]
+        matches = [batch for batch in batches if self.name in batch.id and self._is_in_state(batch)]
+        if self.limit is None or len(matches) <= self.limit:
+            return matches
+        kept = {batch.id for batch in by_urgency(matches)[: self.limit]}
+        return [batch for batch in matches if batch.id in kept]
 
     def _is_in_state(self, batch: BatchStatus) -> bool:
         if self.state == "failed":

@@ -89,10 +89,10 @@ class WindowList:
 
     def describe(self, spec: BatchSpec) -> None:
         """Take in the settings of the batch: one row a value, and lists of symbols and windows in one."""
-        asked = msgspec.to_builtins(spec)
-        asked["symbols"] = f"{len(spec.symbols)}: {', '.join(spec.symbols)}"
-        asked["windows"] = f"{len(spec.windows)} one by one" if spec.windows else ""
-        self.settings = [(name, str(value)) for name, value in flat(asked) if value not in ("", None, [])]
+        settings = msgspec.to_builtins(spec)
+        settings["symbols"] = f"{len(spec.symbols)}: {', '.join(spec.symbols)}"
+        settings["windows"] = f"{len(spec.windows)} one by one" if spec.windows else ""
+        self.settings = [(name, str(value)) for name, value in flat(settings) if value not in ("", None, [])]
 
     def learn(self, results: Iterable[WindowLine]) -> None:
         """Take in the metrics of windows that were trained before."""
@@ -190,10 +190,10 @@ class WindowList:
         symbols: dict[str, list[WindowLine]] = {}
         for line in self._lines.values():
             symbols.setdefault(line.symbol, []).append(line)
-        found = []
+        symbol_lines = []
         for symbol, lines in symbols.items():
             values = [value for line in lines if (value := self.value(line.key.label)) is not None]
-            found.append(
+            symbol_lines.append(
                 SymbolLine(
                     symbol=symbol,
                     windows=len(lines),
@@ -204,7 +204,7 @@ class WindowList:
                     best=max(values, default=None),
                 )
             )
-        return sorted(found, key=lambda line: (line.median is None, -(line.median or 0.0)))
+        return sorted(symbol_lines, key=lambda line: (line.median is None, -(line.median or 0.0)))
 
     def shown(self, monotonic: float) -> list[str]:
         """The labels in their order. Looked at anew now and then: it costs something with 100,000 of them."""
@@ -241,22 +241,22 @@ class WindowList:
 
     def _arrange(self) -> list[str]:
         words = self.words.lower().split()
-        found = [
+        lines = [
             line
             for line in self._lines.values()
             if (not words or _has(line, words)) and self.status in ("", line.status)
         ]
         match self.order:
             case "status":
-                found.sort(key=lambda line: BY_URGENCY.index(line.status))
+                lines.sort(key=lambda line: BY_URGENCY.index(line.status))
             case "time":
-                found.sort(key=_by_time)
+                lines.sort(key=_by_time)
             case "window":
-                found.sort(key=lambda line: line.key.label)
+                lines.sort(key=lambda line: line.key.label)
             case "metric":
-                values = {line.key.label: self.value(line.key.label) for line in found}
-                found.sort(key=lambda line: _downwards(values[line.key.label]))
-        return [line.key.label for line in found]
+                values = {line.key.label: self.value(line.key.label) for line in lines}
+                lines.sort(key=lambda line: _downwards(values[line.key.label]))
+        return [line.key.label for line in lines]
 
 
 def _downwards(value: float | None) -> tuple[bool, float]:
