@@ -1,7 +1,7 @@
 """For all tests.
 
-Random examples have no time limit of their own, language and umask are the same for whoever runs them, files lie in
-memory where there is room, and more tests run at once than there are cores.
+Random examples are the same at each run, and have no time limit of their own; language and umask are the same for
+whoever runs them; files lie in memory where there is room; and more tests run at once than there are cores.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# a machine under load would not keep a limit
-settings.register_profile("gpusched", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A machine under load would not keep a limit. Other examples are looked for with `--hypothesis-profile random`.
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("gpusched", settings.get_profile("random"), derandomize=True)
 settings.load_profile("gpusched")
 
 # Whoever runs the tests has others: frames have the characters of the locale, files the modes that the umask leaves.

@@ -366,6 +366,6 @@ Machine.TestCase.settings = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-MachineForLonger.TestCase.settings = settings(Machine.TestCase.settings, max_examples=2000)
+MachineForLonger.TestCase.settings = settings(Machine.TestCase.settings, max_examples=2000, derandomize=False)
 TestAnything = Machine.TestCase
 TestAnythingForLonger = pytest.mark.slow(MachineForLonger.TestCase)

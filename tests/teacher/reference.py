@@ -19,7 +19,7 @@ _TIMESTAMP = re.compile(
     r"(?: ?([Zz]|UTC|GMT|[+-]\d\d:?(?:\d\d)?))?)?",
     re.ASCII,
 )
-_MISSING = {"", "nan", "null", "none", "na", "n/a", "#n/a", "nat", "-", "--"}
+_MISSING = {"", "nan", "null", "none", "na", "n/a", "#n/a", "nat", "-", "--", "-nan", "+nan"}
 _EPOCH = dt.datetime(1970, 1, 1)
 
 
@@ -35,7 +35,8 @@ def read(path: Path) -> list[Row] | None:
         for fields in reader:
             line, before = before + 1, reader.line_num
             fields = [field.strip(" \t") for field in fields]
-            if any(fields) and fields != header:
+            # Files that were written together, one behind the other, have marks and headings in the middle.
+            if any(fields) and [fields[0].lstrip("\ufeff"), *fields[1:]] != header:
                 rows.append((*_instant(fields[0]), _values(fields[1:], len(header) - 1), line))
     except (ValueError, csv.Error):
         return None

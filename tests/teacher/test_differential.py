@@ -86,6 +86,8 @@ def mutate(text: str, mutations: list[tuple[float, int, str]]) -> str:
 @example(mutations=[(0.2, 0, '"')])
 @example(mutations=[(0.7109375, 1, "\n")])  # within quotes
 @example(mutations=[(0.34375, 1, ""), (0.3359375, 3, "")])  # T0900
+@example(mutations=[(0.7734375, 0, "-")])  # -nan, as printf in C writes
+@example(mutations=[(0.0, 0, HEADER), (0.0, 0, "\ufeff")])
 def test_one_file(tmp_path: Path, mutations: list[tuple[float, int, str]]) -> None:
     path = tmp_path / "a.csv"
     path.write_text(HEADER + mutate(BODY, mutations) + "\n", newline="")

@@ -161,7 +161,9 @@ def test_a_file_may_have_no_bars(tmp_path: Path, text: str) -> None:
     assert parse(tmp_path, text, HEADER + ONE).timestamps(slice(None)) == ["2024-01-01T09:15:00+05:30"]
 
 
-@pytest.mark.parametrize("text", ["", "nan", "NaN", "null", "None", "N/A", " "])
+@pytest.mark.parametrize(
+    "text", ["", "nan", "NaN", "-nan", "-nan(ind)", "-1.#IND", "null", "None", "N/A", "#N/A N/A", "<NA>", " "]
+)
 def test_missing_values_drop_their_row(tmp_path: Path, text: str) -> None:
     bars = parse(tmp_path, HEADER + ONE.replace("1.5", text) + TWO)
     assert (bars.close.tolist(), bars.quality()["invalid_rows"]) == ([2.5], 1)
