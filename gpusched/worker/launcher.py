@@ -108,7 +108,7 @@ class Launcher:
         try:
             while not self._stopping:
                 idle_ms = self._shared_files.drop_idle()
-                ready = poll.poll(0 if self._rehearsals.are_left else idle_ms)
+                ready = poll.poll(0 if self._rehearsals.are_left and not self._ids else idle_ms)
                 if not ready:
                     self._rehearsals.go_on()
                 for descriptor, _ in ready:
@@ -211,7 +211,7 @@ class Launcher:
         ):
             return
         if isinstance(job, WindowJob | TrialJob):
-            self._rehearsals.finish()
+            self._rehearsals.before_fork()
         if linux.thread_count() != 1:
             names = ", ".join(linux.thread_names()[1:])
             reason = f"the launcher has threads, which a fork would lose; importing the workload started: {names}"

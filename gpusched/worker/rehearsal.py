@@ -23,6 +23,8 @@ from gpusched.workload import Result, Task
 
 #: Python 3.11 specializes a function that has been called so often
 TIMES = 8
+#: windows of a launcher after which the rehearsals that are left pay: each takes as long as they save five windows
+PAYING = 32
 #: a directory in memory: there the flushes of a window's files take no time
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108  # for a new directory that only this user can open
 
@@ -32,6 +34,7 @@ class Rehearsals:
 
     def __init__(self) -> None:
         self._windows: Generator[None] | None = None
+        self._forks = 0
         #: bytes of anonymous memory that a fork shares with this process
         self.shared_bytes = 0
 
@@ -42,7 +45,7 @@ class Rehearsals:
     def begin(self, workload: str) -> None:
         """Have the windows of a loaded workload rehearsed next."""
         self.finish()
-        self._windows = _rehearse(workload)
+        self._windows, self._forks = _rehearse(workload), 0
 
     def go_on(self) -> None:
         """Run one window, if any is left; after the last, make ready to fork."""
@@ -51,13 +54,25 @@ class Rehearsals:
         for _ in self._windows:
             return
         self._windows = None
-        _prepare_to_fork()
-        self.shared_bytes = linux.own_bytes()
+        self._make_ready()
+
+    def before_fork(self) -> None:
+        """Run the first before any window is forked, and those that are left one by one before later windows."""
+        if self._windows is not None:
+            self._forks += 1
+            if self._forks == 1 or self._forks > PAYING:
+                self.go_on()
+            if self._forks == 1 and self._windows is not None:
+                self._make_ready()
 
     def finish(self) -> None:
         """Run all that are left."""
         while self.are_left:
             self.go_on()
+
+    def _make_ready(self) -> None:
+        _prepare_to_fork()
+        self.shared_bytes = linux.own_bytes()
 
     def drop(self) -> None:
         """Run no more, and remove their files."""

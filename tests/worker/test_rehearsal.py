@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.worker.rehearsal import TIMES
+from gpusched.worker.rehearsal import PAYING, TIMES
 
 _PROGRAM = """
 import sys
@@ -50,10 +50,10 @@ def __rehearsal__(directory):
 """
 
 
-def rehearsed(tmp_path: Path, function: str, most: int = 100) -> tuple[list[str], list[str]]:
+def rehearsed(tmp_path: Path, function: str, most: int = 100, text: str = _PROGRAM) -> tuple[list[str], list[str]]:
     """The program's lines, and those of the windows that it ran."""
     (tmp_path / "mine.py").write_text(_WORKLOAD.format(place=str(tmp_path)))
-    program = [sys.executable, "-W", "error", "-c", _PROGRAM, f"{tmp_path}:mine:{function}", str(most)]
+    program = [sys.executable, "-W", "error", "-c", text, f"{tmp_path}:mine:{function}", str(most)]
     output = subprocess.run(program, capture_output=True, text=True, check=True)
     assert output.stderr == ""
     windows = tmp_path / "trained"
@@ -77,6 +77,18 @@ def test_a_workload_rehearses_its_own_window(tmp_path: Path, function: str, most
     assert label.startswith("ONE")
     assert data == output, "the data, the results and nothing else lie in one directory"
     assert not Path(data).exists()
+
+
+@pytest.mark.parametrize(
+    ("forks", "times", "left"),
+    [(1, 1, True), (PAYING, 1, True), (PAYING + 1, 2, True), (PAYING + TIMES, TIMES, False)],
+)
+def test_the_first_comes_before_any_fork_and_the_others_before_later_ones(
+    tmp_path: Path, forks: int, times: int, left: bool
+) -> None:
+    program = _PROGRAM.replace("rehearsals.go_on()", "rehearsals.before_fork()").replace("rehearsals.drop()", "")
+    said, windows = rehearsed(tmp_path, "trains", forks, program)
+    assert (said, len(windows)) == (["True 0", f"{left} True"], times)
 
 
 def test_a_workload_without_one_rehearses_a_window_that_does_nothing(tmp_path: Path) -> None:
