@@ -18,7 +18,7 @@ from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.process import Process
 from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
 from gpusched.workload import Task
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 WORKLOADS = "tests.worker.workloads"
 REPOSITORY = Path(__file__).parents[2]
@@ -113,7 +113,14 @@ def children(pid: int | None) -> list[str]:
 
 
 def descriptors(pid: int | None) -> list[str]:
-    return sorted(path.name for path in Path(f"/proc/{pid}/fd").iterdir())
+    """The descriptors of a process: of a launcher once its rehearsals are over, which have a directory open."""
+    place = Path(f"/proc/{pid}/fd")
+
+    def rests() -> bool:
+        return not any("gpusched-temporary-" in os.readlink(path) for path in place.iterdir())
+
+    until(rests, patience_s=PATIENCE_S)
+    return sorted(path.name for path in place.iterdir())
 
 
 def runs(pid: int) -> bool:
