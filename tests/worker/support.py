@@ -117,7 +117,8 @@ def descriptors(pid: int | None) -> list[str]:
     place = Path(f"/proc/{pid}/fd")
 
     def rests() -> bool:
-        return not any("gpusched-temporary-" in os.readlink(path) for path in place.iterdir())
+        links = [os.path.realpath(path) for path in place.iterdir()]  # one is of this list, and gone
+        return not any("gpusched-temporary-" in link for link in links)
 
     until(rests, patience_s=PATIENCE_S)
     return sorted(path.name for path in place.iterdir())
