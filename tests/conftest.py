@@ -61,7 +61,7 @@ def is_fit(directory: Path) -> bool:
 
 
 def remove_earlier() -> None:
-    """Remove what earlier runs have left, but for the last of them, and for those that go on."""
+    """Remove the files of earlier runs, but for the last of them, and for those that go on."""
     left = [path for path in IN_MEMORY.glob(f"{PREFIX}????????") if path.stat().st_uid == os.getuid()]
     for path in sorted(left, key=lambda path: path.stat().st_mtime)[:-KEPT]:
         descriptor = locked(path)

@@ -1,4 +1,4 @@
-"""What points of a sweep with the same data and labels have in common: the features and the labels file."""
+"""The features and the labels file, which points of a sweep with the same data and labels have in common."""
 
 from __future__ import annotations
 

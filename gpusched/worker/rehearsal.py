@@ -1,4 +1,4 @@
-"""Rehearsals: tiny windows that the launcher runs itself, so that what they leave in memory is there for every fork.
+"""Rehearsals: tiny windows that the launcher runs itself, whose traces in memory every fork inherits.
 
 Python specializes the code of a function once it has run several times, fills its caches of attributes and compiled
 expressions, and resolves symbols of shared libraries when they are first used. A window runs most functions once: by
@@ -30,7 +30,7 @@ _IN_MEMORY = Path("/dev/shm")  # noqa: S108  # for a new directory that only thi
 
 
 class Rehearsals:
-    """The rehearsals of a process, one by one, and what makes it ready to fork after the last."""
+    """The rehearsals of a process, one by one; after the last it is made ready to fork."""
 
     def __init__(self) -> None:
         self._windows: Generator[None] | None = None

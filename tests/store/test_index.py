@@ -135,7 +135,7 @@ def test_an_index_that_is_removed_comes_back(store: Store, tmp_path: Path) -> No
 
 
 def late(store: Store, output: Path) -> Indexed:
-    """An index whose directory was gone when its batch finished, and is there again, with what had been written."""
+    """An index whose directory was gone when its batch finished, and is there again, with a torn file."""
     index = Indexed(store, output, windows=2)
     index.happen(*run(key(0)))
     kept = output.rename(output.with_name("kept"))

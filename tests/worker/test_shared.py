@@ -1,4 +1,4 @@
-"""Content that windows of a sweep share: what is taken is whole, unchanged, and of the same name."""
+"""Content that windows of a sweep share: a window takes it whole, unchanged, and only by its own name."""
 
 from __future__ import annotations
 
