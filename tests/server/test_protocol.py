@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,18 +112,10 @@ LINE = WindowLine(
     pid=77,
     started_at=2.5,
 )
-RESULT = WindowLine(
-    key=KEY,
-    symbol="M&M",
-    start=DAY,
-    end=DAY,
+RESULT = msgspec.structs.replace(
+    LINE,
     status="succeeded",
     moved_at=3.5,
-    usable_rows=90,
-    attempts=2,
-    slot=SLOT,
-    pid=77,
-    started_at=2.5,
     ended_at=3.5,
     result=WindowResult(
         artifacts_path="/out/batch-1/x",
