@@ -84,7 +84,7 @@ class Partial:
         if guarded:
             self.path = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
 
-    def commit(self, metadata: Metadata) -> Path:
+    def commit(self, metadata: Metadata, *, durable: bool = True) -> Path:
         """Make the directory durable and visible as `<output_dir>/<label>`; return that path.
 
         Raises OSError when it cannot be written, NotCommittable when it holds something other than files and
@@ -94,14 +94,16 @@ class Partial:
         if not directories.same(self._directory, self._name, self._parent):
             raise NotCommittable("its output directory was removed or replaced: write into the one that is there")
         committed: dict[str, File] = {}
-        _sync_files(self._directory, "", committed)
-        if metadata.files and metadata.files != committed:
-            raise NotAsListed("its files are not those that its metadata.json lists")
-        metadata = msgspec.structs.replace(metadata, files=dict(sorted(committed.items())))
-        write_metadata(self._directory, metadata)
-        os.fsync(self._directory)
+        with files.Flushes(durable=durable) as flushes:
+            _take_in(self._directory, "", committed, flushes)
+            if metadata.files and metadata.files != committed:
+                raise NotAsListed("its files are not those that its metadata.json lists")
+            metadata = msgspec.structs.replace(metadata, files=dict(sorted(committed.items())))
+            flushes.add(write_metadata(self._directory, metadata))
+            flushes.add(os.dup(self._directory))
         replaced = self._move_into_place()
-        os.fsync(self._output)
+        if durable:
+            os.fsync(self._output)
         if replaced is not None:
             # The new result is in place: if the old one cannot be removed, `outputs.sweep_partial` does it later.
             with contextlib.suppress(OSError):
@@ -221,8 +223,8 @@ def _owner_lives(name: str) -> bool:
     return pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists()
 
 
-def _sync_files(directory: int, prefix: str, committed: dict[str, File]) -> None:
-    """Hash every file below a directory into `committed`, and make files and subdirectories durable.
+def _take_in(directory: int, prefix: str, committed: dict[str, File], flushes: files.Flushes) -> None:
+    """Hash every file below a directory into `committed`, and have files and subdirectories flushed.
 
     A `metadata.json` at the top is left out.
     """
@@ -232,24 +234,23 @@ def _sync_files(directory: int, prefix: str, committed: dict[str, File]) -> None
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
                 with directories.opened(entry.name, directory) as below:
-                    _sync_files(below, f"{name}/", committed)
-                    os.fsync(below)
+                    _take_in(below, f"{name}/", committed, flushes)
+                    flushes.add(os.dup(below))
             elif not stat.S_ISREG(mode):
                 raise NotCommittable(f"{name} is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, and only files are kept")
             elif name != METADATA:
-                committed[name] = _hash_and_sync(entry.name, directory)
+                descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+                try:
+                    committed[name] = _hashed(descriptor)
+                finally:
+                    flushes.add(descriptor)
 
 
-def _hash_and_sync(name: str, directory: int) -> File:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        digest, size = hashlib.sha256(), 0
-        while piece := os.read(descriptor, _PIECE_BYTES):
-            digest.update(piece)
-            size += len(piece)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _hashed(descriptor: int) -> File:
+    digest, size = hashlib.sha256(), 0
+    while piece := os.read(descriptor, _PIECE_BYTES):
+        digest.update(piece)
+        size += len(piece)
     return File(sha256=digest.hexdigest(), bytes=size)
 
 

@@ -79,8 +79,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 OWN_ENTRIES = frozenset(Metadata.__struct_fields__) - {"details"}
 
 
-def write_metadata(directory: int, metadata: Metadata) -> None:
-    """Write the metadata.json of an open directory, and make it durable. Raises OSError."""
+def write_metadata(directory: int, metadata: Metadata) -> int:
+    """Write the metadata.json of an open directory; return its descriptor. Raises OSError."""
     entries = msgspec.to_builtins(metadata)
     details, listed = entries.pop("details"), entries.pop("files")
     text = msgspec.json.format(msgspec.json.encode(entries | details | {"files": listed}), indent=2) + b"\n"
@@ -89,9 +89,10 @@ def write_metadata(directory: int, metadata: Metadata) -> None:
     descriptor = os.open(METADATA, flags, 0o666, dir_fd=directory)
     try:
         files.write(descriptor, text)
-        os.fsync(descriptor)
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
 def read_metadata(directory: Path) -> Metadata | None:

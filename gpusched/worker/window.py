@@ -44,7 +44,7 @@ from gpusched.workload import (
 )
 
 
-def run_window(job: WindowJob, report: Report) -> WindowResult:
+def run_window(job: WindowJob, report: Report, *, durable: bool = True) -> WindowResult:
     """Train one window and commit its artifacts. Passes on the workload's exceptions."""
     began = time.monotonic()
     function = load_function(job.workload)
@@ -74,7 +74,7 @@ def run_window(job: WindowJob, report: Report) -> WindowResult:
             workload_code=code.digest,
             seconds=round(time.monotonic() - began, 6),
         )
-        path = partial.commit(metadata)
+        path = partial.commit(metadata, durable=durable)
     except BaseException:
         with contextlib.suppress(OSError):  # it is swept later
             partial.discard()

@@ -70,6 +70,31 @@ def test_a_committed_result_can_be_verified(tmp_path: Path) -> None:
     assert artifacts.verify(tmp_path, {NEW}) is None
 
 
+def test_everything_is_durable_before_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a flush of each file and directory before the rename, and of the output directory after it, a result
+    could be torn by a loss of power.
+    """
+    steps: list[str] = []
+    fsync, place = os.fsync, directories.place
+
+    def note_flush(descriptor: int) -> None:
+        fsync(descriptor)
+        steps.append(str(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)))
+
+    def note_place(*of: Any) -> bool:
+        steps.append("placed")
+        return place(*of)
+
+    partial = write(tmp_path, OLD)
+    monkeypatch.setattr(os, "fsync", note_flush)
+    monkeypatch.setattr(directories, "place", note_place)
+    partial.commit(metadata(OLD))
+    before, after = steps[: steps.index("placed")], steps[steps.index("placed") + 1 :]
+    names = {".", "empty", "metadata.json", "model.txt", "more", "more/labels.csv"}
+    assert {str(Path(one).relative_to(partial.path.relative_to(tmp_path))) for one in before} == names
+    assert after == ["."]
+
+
 def test_metadata_is_indented_json_in_a_fixed_order(tmp_path: Path) -> None:
     one, other = commit(tmp_path / "one", NEW), commit(tmp_path / "other", NEW)
     text = (one / "metadata.json").read_text()

@@ -96,3 +96,19 @@ def test_a_workload_without_one_rehearses_a_window_that_does_nothing(tmp_path: P
     program = [sys.executable, "-W", "error", "-c", _PROGRAM, f"{tmp_path}:plain:trains", str(TIMES + 1)]
     output = subprocess.run(program, capture_output=True, text=True, check=True)
     assert (output.stdout, output.stderr) == ("True 0\nFalse True\n", "")
+
+
+_FLUSHED = """
+import os
+
+def refuse(descriptor):
+    raise SystemExit("a rehearsal waits for the disk")
+
+os.fsync = refuse
+"""
+
+
+def test_a_rehearsal_flushes_nothing(tmp_path: Path) -> None:
+    """A flush may start threads, which a fork must not meet."""
+    _, windows = rehearsed(tmp_path, "trains", text=_FLUSHED + _PROGRAM)
+    assert len(windows) == TIMES

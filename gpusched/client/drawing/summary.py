@@ -89,7 +89,7 @@ class _Summary:
             yield Text(f"  {left:>{widest}}  not finished; the same command goes on with them")
         if self._note:
             yield Text(draw.clean(self._note), "yellow")
-        if failures := view.failures:
+        if failures := [(view.batch_id, window) for window in view.failures]:
             yield Text()
             yield Text("What failed", "bold")
             yield from failure_groups(by_reason(failures), self._logs(), console, options)
