@@ -8,6 +8,7 @@ import pytest
 from gpusched.client.views.batch import KEPT_FAILURES, BatchView
 from gpusched.client.views.reasons import general_reason
 from gpusched.core.events import ChangeRequested, NodeJoined, WindowMoved
+from gpusched.core.ledger import AHEAD_SLOTS
 from gpusched.core.model import Limits, Slot
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Failed, Finished, Queued, Running, Starting, Succeeded, TimedOut
@@ -205,6 +206,15 @@ def test_what_ran_when_one_began_to_look_counts_from_then_on() -> None:
     assert view.rate(54.0) == pytest.approx(0.75)
 
 
+def test_a_window_that_is_to_be_held_has_been_in_its_place_since_it_was_placed() -> None:
+    view, place = BatchView(), Slot(-1, "cpu@n1", "n1")
+    starting = Starting(attempt=1, slot=place)
+    held = Starting(attempt=1, slot=place, to_hold=True)
+    view.apply(WindowMoved(key=key("C"), old=Queued(), new=starting, reason="", at=1000.0), 50.0)
+    view.apply(WindowMoved(key=key("C"), old=starting, new=held, reason="", at=1009.0), 59.0)
+    assert view.running[-1].since == 50.0
+
+
 def test_the_rate_goes_on_from_what_ended_before_one_began_to_look() -> None:
     view, slot = BatchView(), Slot(0, "cpu")
     ended = []
@@ -311,7 +321,8 @@ def test_one_that_was_ahead_on_its_node_moves_to_its_slot() -> None:
     made.submit(batch(), ["A", "B", "C"])
     made.train("A")
     made.start(key("B"))
-    assert [(w.label[0], w.slot, w.node) for w in made.view.running.values()] == [("B", 0, "n1"), ("C", -3, "n1")]
+    known = [(w.label[0], w.slot, w.node) for w in made.view.running.values()]
+    assert known == [("B", 0, "n1"), ("C", -AHEAD_SLOTS, "n1")]
     made.progress("C", "load")
     made.wait(0.5).end(key("B"))
     made.start(key("C"))
