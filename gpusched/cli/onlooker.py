@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from gpusched.cli.next_commands import next_commands
 from gpusched.cli.notes import notes_object
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.drawing.plain import QuietScreen
+from gpusched.client.drawing.trouble import remedy
 from gpusched.client.views.batch import BatchView
 from gpusched.config import run_state_dir
 from gpusched.core.events import Update
 from gpusched.core.planning import Plan
 from gpusched.core.totals import batch_object
+from gpusched.engines.condition import TroubleChanged
 from gpusched.errors import INTERRUPTED
+from gpusched.protocol import Trouble
 from gpusched.runs.run import Interrupted, Planned, Run, RunSummary, Surveyed
 from gpusched.supervisor.followers import News, Noted
 
@@ -31,6 +35,11 @@ _INTERRUPTED = {
     1: "Draining: the running windows may finish, no other starts; interrupt again to stop them.",
     2: "Stopping the running windows.",
 }
+_UNWRITABLE = (
+    "Draining: the running windows may finish, and the run ends as soon as it can record how, however long that takes:"
+    " {trouble}. Make room there, or interrupt again (Ctrl-C, SIGTERM) to leave now: windows that still run are"
+    " stopped, and the same command finds the results that are complete and runs the rest again."
+)
 
 
 class Onlooker:
@@ -53,6 +62,9 @@ class Onlooker:
             from gpusched.client.drawing.terminal import RunScreen  # rich, which a run for a program can do without
 
             self.screen = RunScreen(console, self._view)
+        #: why the run's records cannot be written at the moment; empty if they can
+        self._unwritable = ""
+        self._signals = 0
         #: functions that show a note: also that of the `top` screen, while it is open
         self._shown: list[Callable[[str], None]] = [self.screen.note]
 
@@ -66,10 +78,28 @@ class Onlooker:
                 self._plan = plan
                 self.screen.planned(plan)
             case Interrupted(count=count):
-                for show in self._shown:
-                    show(_INTERRUPTED.get(count, "Leaving, whatever hangs."))
+                self._signals = count
+                self._tell_of_signals()
+            case TroubleChanged(trouble=trouble, present=present):
+                self._tell_of_trouble(trouble, present=present)
             case _ if isinstance(news, Update):
                 self.screen.update(news)
+
+    def _tell_of_signals(self) -> None:
+        """Tell the consequence of the signals so far, and of the next one."""
+        text = _INTERRUPTED.get(self._signals, "Leaving, whatever hangs.")
+        if self._signals == 1 and self._unwritable:
+            text = _UNWRITABLE.format(trouble=self._unwritable)
+        for show in self._shown:
+            show(text)
+
+    def _tell_of_trouble(self, trouble: Trouble, *, present: bool) -> None:
+        if trouble.kind == "store":
+            self._unwritable = trouble.text if present else ""
+            if present and self._signals == 1:
+                self._tell_of_signals()
+                return
+        self.screen.note(f"{trouble.text}; {remedy(trouble)}" if present else f"Over: {trouble.text}")
 
     async def watch(self, socket: Path, over: anyio.Event) -> None:
         """Look at the run in `top` until it is left or the run is over."""
@@ -106,7 +136,7 @@ class Onlooker:
             )
             self._console.print(text, crop=False)
             if self._advises:
-                self._console.print(_next_commands(ended.output_dir, totals), soft_wrap=True)
+                self._console.print(self._next_commands(ended.output_dir), soft_wrap=True)
         if ended.interrupted:
             return INTERRUPTED
         if plan is not None and is_nothing(totals, view.refused):
@@ -115,16 +145,10 @@ class Onlooker:
             )
         return exit_code(totals, self._run.spec.limits.max_failure_rate, held=ended.held_reason is not None)
 
-
-def _next_commands(directory: Path, totals: dict[str, int]) -> str:
-    """The directory of a run, and the commands that look at it."""
-    cwd = Path.cwd()
-    shown = directory.relative_to(cwd) if directory.is_relative_to(cwd) and directory != cwd else directory
-    name = shlex.quote(str(shown) if "/" in str(shown) or shown.is_absolute() else f"./{shown}")
-    done = totals["succeeded"] + totals["reused"]
-    lines = [f"Results  {directory}"]
-    if done:
-        lines += [f"  gpusched results {name}", f"  gpusched report {name}"]
-    if totals["failed"] + totals["cancelled"]:
-        lines += [f"  gpusched windows {name} --status failed", f"  gpusched retry {name}"]
-    return "\n".join(lines)
+    def _next_commands(self, directory: Path) -> str:
+        """The directory of the run, and the commands that look at it."""
+        cwd, view = Path.cwd(), self._view
+        shown = directory.relative_to(cwd) if directory.is_relative_to(cwd) and directory != cwd else directory
+        name = shlex.quote(str(shown) if "/" in str(shown) or shown.is_absolute() else f"./{shown}")
+        commands = next_commands(name, view.counts, left="retry" if view.done < view.total else "")
+        return "\n".join([f"Results  {directory}", *(f"  {command}" for command in commands)])

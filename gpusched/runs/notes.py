@@ -6,7 +6,6 @@ import anyio
 
 from gpusched.core.events import DeviceLost, DeviceRead, DeviceTuned
 from gpusched.core.model import Reading
-from gpusched.engines.condition import TroubleChanged
 from gpusched.supervisor.followers import News, Noted
 from gpusched.supervisor.runtime import Runtime
 
@@ -15,7 +14,7 @@ FIRST_READING_S = 2.0
 
 
 class Notes:
-    """Notes that the number of slots changes, that there is a trouble, and that other processes use all memory."""
+    """Notes that the number of slots changes, and that other processes use all memory."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._scheduler = runtime.supervisor.scheduler
@@ -26,8 +25,6 @@ class Notes:
         match news:
             case DeviceTuned(device_id=device_id, reason=reason):
                 self._note(f"{device_id} uses {reason}")
-            case TroubleChanged(trouble=trouble, present=present):
-                self._note(trouble.text if present else f"Over: {trouble.text}")
             case DeviceRead() | DeviceLost():
                 starved = self._scheduler.starved()
                 if starved and not self._starved:

@@ -26,7 +26,6 @@ from gpusched.core.model import Batch, BatchSpec, Existing
 from gpusched.core.planning import Plan, accepted
 from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
-from gpusched.engines.condition import TroubleChanged
 from gpusched.engines.opening import look_here
 from gpusched.errors import StoreUnwritable, one_error
 from gpusched.runs.course import Course
@@ -152,7 +151,7 @@ class _Running:
         self._surveying = anyio.CancelScope()
         self._readings = FirstReadings(runtime)
         runtime.followers.add(self._readings, DeviceRead, DeviceLost)
-        runtime.followers.add(Notes(runtime), DeviceTuned, TroubleChanged, DeviceRead, DeviceLost)
+        runtime.followers.add(Notes(runtime), DeviceTuned, DeviceRead, DeviceLost)
 
     async def claim(self) -> None:
         """Raises OutputInUse, OutputUnwritable."""

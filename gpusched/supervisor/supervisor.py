@@ -275,7 +275,7 @@ class Supervisor:
         self._followers.follow(TURN_ENDED)
         commands, self._commands = self._commands, []
         if not committed:
-            self._commands = [command for command in commands if not self._done_without_commit(command)]
+            self._commands = [command for command in commands if not self._done_without_commit(command, tasks)]
             return
         for command in commands:
             self._act(command, tasks)
@@ -307,6 +307,8 @@ class Supervisor:
 
     def _act(self, command: Command, tasks: anyio.abc.TaskGroup) -> None:
         match command:
+            case Launch() if self._shutdown:
+                self._done_without_commit(command, tasks)  # whoever drains has been promised that no other starts
             case Launch():
                 self.attempts.launch(command)
             case Withdraw(key=key, attempt=attempt):
@@ -319,18 +321,14 @@ class Supervisor:
             case Kill():
                 self.attempts.signal(command.key, command.attempt, signal.SIGKILL)
 
-    def _done_without_commit(self, command: Command) -> bool:
+    def _done_without_commit(self, command: Command, tasks: anyio.abc.TaskGroup) -> bool:
         """End windows that are to end although the store cannot record why; return whether the command is done.
 
         A launch waits for the commit, unless it is no longer wanted.
         """
         match command:
-            case Terminate(key=key, attempt=attempt):
-                self.attempts.signal(key, attempt, signal.SIGTERM)
-            case Kill(key=key, attempt=attempt):
-                self.attempts.signal(key, attempt, signal.SIGKILL)
-            case Withdraw(key=key, attempt=attempt):
-                self.attempts.withdraw(key, attempt)
+            case Terminate() | Kill() | Withdraw():
+                self._act(command, tasks)
             case Launch(key=key, attempt=attempt) if self._unwanted(key):
                 never = Failure(kind="interrupted", message="stopped before it was launched")
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=never, launched=False))

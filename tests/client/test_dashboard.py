@@ -7,7 +7,8 @@ import pytest
 from rich.cells import cell_len
 
 from gpusched.client.drawing.graph import by_time, use_of
-from gpusched.client.views.panels import PANELS, Cursor, FailedAlike, rows
+from gpusched.client.views.failures import FailureGroup
+from gpusched.client.views.panels import PANELS, Cursor, rows
 from gpusched.core.events import (
     BatchHeld,
     BatchReleased,
@@ -143,7 +144,7 @@ def test_what_is_tried_again_has_not_ended() -> None:
 def test_what_failed_is_listed_once() -> None:
     found = rows(scene().overview)
     (alike,) = found["failed"]
-    assert isinstance(alike.item, FailedAlike)
+    assert isinstance(alike.item, FailureGroup)
     assert {window.outcome for _, window in alike.item.windows} == {"failed"}
     assert {row.item.outcome for row in found["finished"]} == {"succeeded"}  # type: ignore[union-attr]
 

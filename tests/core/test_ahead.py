@@ -14,7 +14,7 @@ from gpusched.core.events import (
     NodeLost,
     ShutdownRequested,
 )
-from gpusched.core.ledger import LONG_S
+from gpusched.core.ledger import AHEAD_SLOTS, LONG_S
 from gpusched.core.model import Limits
 from gpusched.core.scheduler import AHEAD_TIMEOUT_S, Scheduler
 from gpusched.core.states import Cancelled, Failure, Finished, Held, Queued, Starting, Stopping
@@ -24,12 +24,12 @@ A, B, C, D, E = map(key, "ABCDE")
 TAKEN_BACK = Failure(kind="interrupted", message="taken back")
 
 
-def quick(seconds: float = 0.5, limits: Limits | None = None) -> Driver:
+def quick(seconds: float = 0.5, limits: Limits | None = None, symbols: str = "ABCDE") -> Driver:
     """A node with one slot, on which A has succeeded: B is launched, and C ahead of its end where that was quick."""
     made = Driver()
     made.scheduler = Scheduler()  # without this machine
     made.send(NodeJoined(host="n1", devices=(cpu(1, host="n1"),)))
-    made.submit(batch(limits=limits or Limits()), [planned(symbol, rows=100) for symbol in "ABCDE"])
+    made.submit(batch(limits=limits or Limits()), [planned(symbol, rows=100) for symbol in symbols])
     return made.start(A).wait(seconds).end(A)
 
 
@@ -56,6 +56,7 @@ def test_a_quick_window_lets_the_next_one_wait_on_its_node() -> None:
 def test_the_more_wait_the_shorter_windows_are() -> None:
     assert ahead(quick(0.01)) == ["C", "D", "E"]
     assert ahead(quick(LONG_S)) == []
+    assert len(ahead(quick(0.01, symbols="ABCDEFGHIJKLMN"))) == AHEAD_SLOTS == 8, "the fewer, the more messages"
 
 
 def test_nothing_is_ahead_on_this_machine() -> None:

@@ -12,6 +12,7 @@ from gpusched.core.events import (
     ProcessStuck,
     WindowMoved,
 )
+from gpusched.core.ledger import AHEAD_SLOTS
 from gpusched.core.model import Slot
 from gpusched.core.scheduler import AHEAD_TIMEOUT_S, Scheduler
 from gpusched.core.states import Failure, Held, Queued, Running, Starting, Stopping
@@ -22,7 +23,7 @@ A, B, C, D = map(key, "ABCD")
 TAKEN_BACK = Failure(kind="interrupted", message="taken back")
 #: the driver's wall clock is so much ahead of its monotonic one
 WALL = 1e9
-SLOT, PLACE = Slot(0, "cpu@n1", "n1"), Slot(-3, "cpu@n1", "n1")
+SLOT, PLACE = Slot(0, "cpu@n1", "n1"), Slot(-AHEAD_SLOTS, "cpu@n1", "n1")
 
 
 def quick(seconds: float = 0.5) -> Driver:
@@ -54,7 +55,7 @@ def test_places_have_numbers_of_their_own() -> None:
     assert made.scheduler.pool.devices["cpu@n2"].slots == [Slot(1, "cpu@n2", "n2")]
     assert (SLOT.number, PLACE.number) == (0, None)
     made.send(NodeLost(host="n1", reason="cut"))
-    assert sorted(made.scheduler.pool.slots) == [-6, -5, -4, 1]
+    assert sorted(made.scheduler.pool.slots) == [*range(-2 * AHEAD_SLOTS, -AHEAD_SLOTS), 1]
 
 
 def test_one_that_starts_behind_another_gets_its_slot() -> None:

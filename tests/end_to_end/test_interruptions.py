@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 
 from gpusched.engines.local import leftovers, proc
 from tests.end_to_end.support import Command, adopt_orphans, check_sound, hashes, index, wait_for_descendants
+from tests.end_to_end.terminal import Terminal
 from tests.end_to_end.test_run import WINDOWS
 from tests.waiting import PATIENCE_S
 from tests.worker.support import undying
@@ -107,12 +110,75 @@ def _start_waiting(gpusched: Command, fifo: Path) -> subprocess.Popen[str]:
     return process
 
 
-def _until(process: subprocess.Popen[str], word: str) -> None:
+def _until(process: subprocess.Popen[str], word: str) -> str:
     assert process.stdout is not None
     for line in process.stdout:
         if word in line:
-            return
+            return line
     pytest.fail(f"it ended without saying {word!r}")
+
+
+@contextlib.contextmanager
+def full(pid: int) -> Iterator[None]:
+    """No file of this process may grow, as on a full disk."""
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+def test_an_interrupted_run_whose_disk_is_full_says_what_it_waits_for(gpusched: Command, fifo: Path) -> None:
+    process = _start_waiting(gpusched, fifo)
+    with full(process.pid):
+        fifo.write_bytes(b".")
+        assert "nothing is launched until then" in _until(process, "state.db cannot")
+        process.terminate()
+        said = _until(process, "Draining")
+        assert f"{gpusched.directory / 'out' / '.gpusched' / 'state.db'} cannot" in said
+        assert "Make room there, or interrupt again (Ctrl-C, SIGTERM) to leave now" in said
+        assert "the same command finds the results that are complete and runs the rest again" in said
+    fifo.write_bytes(b".")
+    _until(process, "Over: ")
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, (out, err)
+    assert len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 3
+
+
+def test_a_disk_that_fills_up_while_a_run_drains_is_told_and_a_second_signal_leaves(
+    gpusched: Command, fifo: Path
+) -> None:
+    process = _start_waiting(gpusched, fifo)
+    process.terminate()
+    _until(process, "Draining")
+    with full(process.pid):
+        fifo.write_bytes(b".")
+        _until(process, "interrupt again (Ctrl-C, SIGTERM) to leave now")
+        process.terminate()
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 130, (out, err)
+    wait_for_descendants()
+    complete = {path: path.stat().st_mtime_ns for path in (gpusched.directory / "out").glob("FIFO*/model.txt")}
+    assert len(complete) == 2
+    fifo.write_bytes(b"." * 24)
+    ended = gpusched.json(*WAITING)
+    assert ended["windows"]["reused"] + ended["windows"]["succeeded"] == 6
+    assert {path: path.stat().st_mtime_ns for path in complete} == complete
+
+
+def test_the_wait_for_a_full_disk_is_told_above_the_live_view(gpusched: Command, fifo: Path) -> None:
+    (gpusched.directory / "symbols.txt").write_text("FIFO\n")
+    with Terminal(gpusched, *WAITING) as terminal:
+        fifo.write_bytes(b".")
+        terminal.until("1 succeeded")
+        with full(terminal.process.pid):
+            fifo.write_bytes(b".")
+            terminal.until("cannot")
+            terminal.process.terminate()
+            terminal.until("SIGTERM) to leave now")
+            terminal.process.terminate()
+            assert terminal.end() == 130
 
 
 def test_three_interrupts_leave_whatever_hangs_and_the_next_run_ends_it(gpusched: Command, fifo: Path) -> None:

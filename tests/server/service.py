@@ -17,6 +17,7 @@ from gpusched.engines.local import groups, leftovers, link, process
 from gpusched.errors import GpuschedError
 from gpusched.service import admission, clients, main, manager, server
 from gpusched.service.journal import Journal
+from gpusched.supervisor import portions
 from gpusched.supervisor.followers import News
 
 
@@ -38,7 +39,7 @@ def config(directory: Path, slots: int) -> Config:
     )
 
 
-_WITH_CONSTANTS = (admission, clients, groups, leftovers, link, main, manager, process, server)
+_WITH_CONSTANTS = (admission, clients, groups, leftovers, link, main, manager, portions, process, server)
 
 
 def change_constants() -> None:

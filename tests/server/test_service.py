@@ -86,7 +86,7 @@ def test_one_daemon_for_each_state_directory(service: Daemon) -> None:
 
 
 def test_a_change_to_many_windows_survives_a_kill_half_way(service: Daemon) -> None:
-    service.start()
+    service.start(MOST=20)  # windows in a turn, so that there is a half way
     windows = 3000
     with service.connect() as connection, service.connect() as follower:
         connection.drain(None)

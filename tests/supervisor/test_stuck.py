@@ -73,6 +73,18 @@ async def test_it_can_be_left_with_a_full_disk_and_the_next_one_goes_on(tmp_path
         assert moved.new.attempt == 2  # type: ignore[union-attr]
 
 
+async def test_a_launch_that_waited_for_room_is_not_made_once_the_supervisor_is_told_to_stop(tmp_path: Path) -> None:
+    """Room came with the signal, and a window started that `run` had promised not to start."""
+    store = Store.open(tmp_path / "state" / "state.db")
+    async with supervised(tmp_path, slots=1, store=store) as b:
+        with full(store):
+            b.supervisor.hand_over(make_batch(tmp_path, "nothing"), plan(1))
+            await b.when(lambda: b.supervisor.unwritten > 0)
+            b.supervisor.shut_down(drain=True)
+        await b.supervisor.stopped()
+        assert [line.new for line in store.story(b.key(0))] == ["starting", "queued"]
+
+
 async def test_a_check_that_waits_for_a_commit_keeps_nobody(tmp_path: Path) -> None:
     """The second signal to stop was obeyed only at the limit: the check for results could not begin."""
     store = Store.open(tmp_path / "state" / "state.db")

@@ -18,9 +18,10 @@ from gpusched.client.drawing.summary import failure_line
 from gpusched.client.drawing.text import Glyphs, glyphs
 from gpusched.client.drawing.work import WorkLines
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.host import HostView
 from gpusched.client.views.overview import DeviceView, Overview
-from gpusched.client.views.panels import ALL, Cursor, FailedAlike, Lens, Panel, Row, rows
+from gpusched.client.views.panels import ALL, Cursor, Lens, Panel, Row, rows
 from gpusched.client.views.window import FinishedWindow, RunningWindow
 from gpusched.core.statuses import FAILURES
 from gpusched.protocol import DeviceStatus
@@ -154,8 +155,8 @@ class _Drawing:
         match row.item if row is not None and not self._frame.message else None:
             case FinishedWindow(outcome=outcome) as window if outcome in FAILURES:
                 reason_told = failure_line(window, self._draw).plain
-            case FailedAlike(windows=windows):
-                reason_told = failure_line(windows[0][1], self._draw).plain
+            case FailureGroup(example=latest):
+                reason_told = failure_line(latest, self._draw).plain
             case BatchView(held_reason=str(reason), finished=False) as batch:
                 reason_told = f"{batch.batch_id} is held: {reason}"
             case BatchView(waits=str(until)) as batch if until:
@@ -261,8 +262,8 @@ class _Drawing:
                 return work.batch(row.batch_id, batch)
             case RunningWindow() as window:
                 return work.running(row.batch_id, window)
-            case FailedAlike() as alike:
-                return work.failed(alike)
+            case FailureGroup() as group:
+                return work.failed(group)
             case FinishedWindow() as finished:
                 return work.finished(row.batch_id, finished)
             case DeviceView():

@@ -30,11 +30,11 @@ def failure_groups(
 ) -> Iterator[Text]:
     """For each reason the number of windows, an example, which they are, the line that raised it, and the log."""
     draw = glyphs(ascii_only=options.ascii_only)
-    widest = max((len(str(len(group.labels))) for group in groups), default=1)
+    widest = max((len(str(len(group.windows))) for group in groups), default=1)
     for group in groups[:MOST_GROUPS]:
         yield from _hanging(_reason(group, widest, draw), 2, console, options)
         window = group.example
-        if len(group.labels) > 1 or not window.attempts:  # one that was launched is named by its log
+        if len(group.windows) > 1 or not window.attempts:  # one that was launched is named by its log
             yield from _hanging(Text(draw.clean(_labels(group))), _INDENT, console, options)
         if window.source_line:
             yield path_line(_INDENT, f"at {window.source_line}", draw)
@@ -54,7 +54,7 @@ def _reason(group: FailureGroup, widest: int, draw: Glyphs) -> Text:
     how = words(window.outcome if window.kind in (None, "raised") else window.kind)
     if window.attempts > 1:
         how += f" after {window.attempts} attempts"
-    line = Text(f"{len(group.labels):>{widest}} {draw.times} ").append(how, STYLES["failed"])
+    line = Text(f"{len(group.windows):>{widest}} {draw.times} ").append(how, STYLES["failed"])
     message = window.reason[:MESSAGE_CHARS] + (draw.ellipsis if len(window.reason) > MESSAGE_CHARS else "")
     return line.append(f"{'' if group.same else ', such as'}: {draw.clean(message)}") if message else line
 
@@ -68,5 +68,5 @@ def _hanging(text: Text, indent: int, console: Console, options: ConsoleOptions)
 
 def _labels(group: FailureGroup) -> str:
     shown = ", ".join(group.labels[:MOST_LABELS])
-    more = len(group.labels) - MOST_LABELS
+    more = len(group.windows) - MOST_LABELS
     return f"{shown} and {more} more" if more > 0 else shown

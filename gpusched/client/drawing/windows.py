@@ -161,7 +161,7 @@ class _Drawing:
             return line
         line.append(f"{view.done}/{view.total}", "bold")
         if view.held_reason is not None and not view.finished:
-            line.append("  held", "yellow")
+            line.append("  held", STYLES["held"])
         for name, count in sorted(view.counts.items(), key=lambda item: item[0] not in FAILURES):
             if count:
                 line.append("  ").append(f"{count} {words(name)}", STYLES[name])
@@ -262,8 +262,8 @@ class _Drawing:
     def _group(self, group: FailureGroup) -> Line:
         draw, window = self._draw, group.example
         kind = words(window.kind or window.outcome)
-        text = Line(f"{' ' * SIGN}{len(group.labels):>5} {draw.times} ")
-        return text.append(f"{kind}: ", "dim").append(draw.clean(group.reason), "red")
+        text = Line(f"{' ' * SIGN}{len(group.windows):>5} {draw.times} ")
+        return text.append(f"{kind}: ", "dim").append(draw.clean(group.reason), STYLES["failed"])
 
     def _symbol_columns(self) -> list[Column]:
         return [

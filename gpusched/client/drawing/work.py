@@ -9,8 +9,9 @@ from gpusched.client.drawing.line import Line
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import Glyphs, device_name, duration, key_metrics, number, per_second
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.overview import Overview
-from gpusched.client.views.panels import FailedAlike, Lens
+from gpusched.client.views.panels import Lens
 from gpusched.client.views.window import FinishedWindow, RunningWindow
 from gpusched.core.statuses import FAILURES, words
 from gpusched.users import user_name
@@ -71,7 +72,7 @@ class WorkLines:
         left = stands or (duration(eta) if eta else "")
         error = view.eta_error_s(self._now) if eta_column.width == ETA else None
         left += f" {draw.plus_minus}{duration(error)}" if error is not None else ""
-        style = "green" if view.finished else "yellow" if stands else ""
+        style = STYLES["finished" if view.finished else "held"] if stands else ""
         cells: list[Cell] = [
             (draw.clean(name), "bold"),
             drawn,
@@ -82,7 +83,7 @@ class WorkLines:
         ]
         # The reason of a hold or a wait first, then failures: there may not be room for both.
         why = "" if view.finished else view.held_reason or view.waits
-        parts = [(draw.clean(why), "yellow")] if why else []
+        parts = [(draw.clean(why), STYLES["held"])] if why else []
         worst = sorted(filter(view.counts.get, view.counts), key=lambda name: name not in FAILURES)
         parts += [(f"{view.counts[name]} {words(name)}", STYLES[name]) for name in worst]
         owner = self._owner(view)
@@ -141,15 +142,14 @@ class WorkLines:
         used = SIGN + sum(column.width + 1 for column in columns)
         return self._draw.crop_middle(self._draw.clean(name), max(0, self._width - used)).rstrip()
 
-    def failed(self, alike: FailedAlike) -> Line:
+    def failed(self, group: FailureGroup) -> Line:
         """The number of windows, their reason, and the latest of them."""
-        draw, count = self._draw, len(alike.windows)
-        label = draw.clean(alike.windows[0][1].label)
-        line = Line(f"{' ' * SIGN}{count:>4} {draw.times} ")
-        kind = alike.windows[0][1].kind
-        reason = draw.clean(alike.reason or words(kind or "failed"))
+        draw, latest = self._draw, group.example
+        label = draw.clean(latest.label)
+        line = Line(f"{' ' * SIGN}{len(group.windows):>4} {draw.times} ")
+        reason = draw.clean(group.reason or words(latest.kind or "failed"))
         room = self._width - line.cells - EXAMPLE - 2
-        line.append(draw.crop(reason, max(0, room)), "red")
+        line.append(draw.crop(reason, max(0, room)), STYLES["failed"])
         return line.append(f"  {draw.crop_middle(label, EXAMPLE).rstrip()}", "dim")
 
     def _columns_of_finished(self) -> list[Column]:

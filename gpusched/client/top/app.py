@@ -159,20 +159,12 @@ class Top(App[None]):
     def _connect(self) -> None:
         try:
             connection = connect(self.socket)
-            samples = self._history()
+            samples = connection.history()
             subscription = connection.subscribe()
         except GpuschedError:
             self.call_from_thread(self.set_timer, RECONNECT_S, self._reach)
         else:
             self.call_from_thread(self._follow, connection, subscription, samples)
-
-    def _history(self) -> tuple[Sample, ...]:
-        """The last minutes, on a connection of its own: an older daemon knows no such question and hangs up."""
-        try:
-            with connect(self.socket) as link:
-                return link.history()
-        except GpuschedError:
-            return ()
 
     def _follow(self, connection: Connection, subscription: Subscription, samples: tuple[Sample, ...]) -> None:
         self._connection, self._subscription = connection, subscription

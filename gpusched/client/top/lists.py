@@ -14,12 +14,12 @@ from gpusched.client.top.details import DevicePage, WindowPage
 from gpusched.client.top.page import Page
 from gpusched.client.top.verbs import Target, drain, resume
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.overview import DeviceView
 from gpusched.client.views.panels import (
     ORDERS,
     RANKINGS,
     Cursor,
-    FailedAlike,
     Lens,
     Panel,
     Row,
@@ -142,7 +142,7 @@ def _statuses(row: Row) -> set[str]:
             return {"running"}
         case FinishedWindow(outcome=outcome):
             return {outcome}
-        case FailedAlike(windows=windows):
+        case FailureGroup(windows=windows):
             return {window.outcome for _, window in windows}
         case DeviceView():
             return set()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeVar, get_args
 
 import msgspec
 
 from gpusched.client.views.batch import BatchView
+from gpusched.client.views.failures import FailureGroup, by_reason
 from gpusched.client.views.numbers import chief_metrics
 from gpusched.client.views.overview import DeviceView, Overview
-from gpusched.client.views.reasons import general_reason_of
 from gpusched.client.views.window import FinishedWindow, RunningWindow
 from gpusched.core.statuses import FAILURES
 
@@ -47,20 +47,12 @@ class Lens(msgspec.Struct, frozen=True, kw_only=True):
 ALL = Lens()
 
 
-class FailedAlike(msgspec.Struct, frozen=True, kw_only=True):
-    """Windows that failed for the same reason, the latest first."""
-
-    #: word for word if all of them have the same one
-    reason: str
-    windows: list[tuple[str, FinishedWindow]]
-
-
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a panel, and the thing that keys act upon when it is chosen."""
 
     #: tells it from the others of its panel, and stays the same wherever the row moves to
     key: str
-    item: DeviceView | BatchView | RunningWindow | FinishedWindow | FailedAlike
+    item: DeviceView | BatchView | RunningWindow | FinishedWindow | FailureGroup
     #: of a batch or a window
     batch_id: str = ""
     #: of a window
@@ -74,7 +66,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def targets(self) -> list[tuple[str, str | None]]:
         """(batch, window or None for all of it) that it stands for."""
-        if isinstance(self.item, FailedAlike):
+        if isinstance(self.item, FailureGroup):
             return [(batch_id, window.label) for batch_id, window in self.item.windows]
         return [(self.batch_id, self.label)] if self.batch_id else []
 
@@ -92,11 +84,13 @@ def rows(overview: Overview, lens: Lens = ALL) -> dict[Panel, list[Row]]:
     wanted = lens.words.lower().split()
     # Without those that failed, which have a panel of their own.
     finished = [item for item in reversed(overview.recent) if item[1].outcome not in FAILURES]
+    # The latest first, as the example of its group.
+    failures = (item for item in reversed(overview.failures) if _has(f"{item[0]}/{item[1].label}", wanted))
     by_panel: dict[Panel, list[Row]] = {
         "devices": [Row(key=name, item=device) for name, device in overview.devices.items()],
         "batches": [row for row in batches if _has(row.batch_id, wanted)],
         "running": [row for row in running if _has(f"{row.batch_id}/{row.label}", wanted)],
-        "failed": _alike(item for item in reversed(overview.failures) if _has(f"{item[0]}/{item[1].label}", wanted)),
+        "failed": [_failed(group) for group in by_reason(failures)],
         "finished": [
             _finished(*item) for item in _ranked(finished, lens) if _has(f"{item[0]}/{item[1].label}", wanted)
         ],
@@ -150,19 +144,9 @@ def _ranked(finished: list[tuple[str, FinishedWindow]], lens: Lens) -> list[tupl
     return [item for _, item in numbered]
 
 
-def _alike(failures: Iterable[tuple[str, FinishedWindow]]) -> list[Row]:
-    """Failures by reason, the commonest first."""
-    groups: dict[tuple[str | None, str], list[tuple[str, FinishedWindow]]] = {}
-    for batch_id, window in failures:
-        reason = general_reason_of(window.reason, window.label)
-        groups.setdefault((window.kind, reason), []).append((batch_id, window))
-    failed = []
-    for (kind, general), windows in sorted(groups.items(), key=lambda group: -len(group[1])):
-        own = {window.reason for _, window in windows}
-        alike = FailedAlike(reason=own.pop() if len(own) == 1 else general, windows=windows)
-        batch_id, latest = windows[0]
-        failed.append(Row(key=f"{kind}: {general}", item=alike, batch_id=batch_id, label=latest.label))
-    return failed
+def _failed(group: FailureGroup) -> Row:
+    batch_id, latest = group.windows[0]
+    return Row(key=f"{latest.kind}: {group.general}", item=group, batch_id=batch_id, label=latest.label)
 
 
 class Cursor:
