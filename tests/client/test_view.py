@@ -8,6 +8,7 @@ import pytest
 from gpusched.client.views.batch import KEPT_FAILURES, BatchView
 from gpusched.client.views.reasons import general_reason
 from gpusched.core.events import ChangeRequested, NodeJoined, WindowMoved
+from gpusched.core.ledger import AHEAD_SLOTS
 from gpusched.core.model import Limits, Slot
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Failed, Finished, Queued, Running, Starting, Succeeded, TimedOut
@@ -311,7 +312,10 @@ def test_one_that_was_ahead_on_its_node_moves_to_its_slot() -> None:
     made.submit(batch(), ["A", "B", "C"])
     made.train("A")
     made.start(key("B"))
-    assert [(w.label[0], w.slot, w.node) for w in made.view.running.values()] == [("B", 0, "n1"), ("C", -3, "n1")]
+    assert [(w.label[0], w.slot, w.node) for w in made.view.running.values()] == [
+        ("B", 0, "n1"),
+        ("C", -AHEAD_SLOTS, "n1"),
+    ]
     made.progress("C", "load")
     made.wait(0.5).end(key("B"))
     made.start(key("C"))
