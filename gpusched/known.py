@@ -69,7 +69,9 @@ def paths(cache_dir: Path, owner: int | None) -> dict[str, Path]:
             heading = text.readline()
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
                 about = msgspec.json.decode(heading, type=_Heading)
-                if about.owner == owner and about.directory.startswith("/") and Path(about.directory).is_dir():
+                # One that may not be looked into any more hides no other.
+                there = about.directory.startswith("/") and os.path.isdir(about.directory)  # noqa: PTH112
+                if about.owner == owner and there:
                     for match in _LINE.finditer(text.read()):
                         places.setdefault(match[1].decode(), Path(about.directory, match[2].decode()))
     return places

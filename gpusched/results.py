@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,16 +115,26 @@ def load_predictions(row: object) -> pd.DataFrame:
 def _indexes(source: Source) -> Iterator[Path]:
     """The index files that a path stands for. Raises NoResults if there are none."""
     path = Path(source)
-    if path.exists():
-        indexes = [*_below(path)] if path.is_dir() else [path]
-    else:
+    try:
+        indexes = [*_below(path)] if _is_directory(path) else [path]
+    except (FileNotFoundError, NotADirectoryError):
         matches = sorted(glob.glob(str(path)))  # noqa: PTH207 - of an absolute pattern, too
         if not matches:
-            raise NoResults(path=path, why="No such file or directory")
+            raise NoResults(path=path, why="No such file or directory") from None
         indexes = [index for match in map(Path, matches) for index in _matched(match)]
+    except OSError as error:
+        raise NoResults(path=path, why=error.strerror or error) from None
     if not indexes:
         raise NoResults(path=path, why=f"neither it nor a directory below it has a {INDEX}")
     yield from indexes
+
+
+def _is_directory(path: Path) -> bool:
+    """Raises OSError for one that may not be listed, and where there is nothing."""
+    if not stat.S_ISDIR(path.stat().st_mode):
+        return False
+    os.scandir(path).close()
+    return True
 
 
 def _matched(path: Path) -> Iterator[Path]:
@@ -257,7 +268,7 @@ def _artifact(row: object, name: str) -> Path:
         label = row.get("window_label") if hasattr(row, "get") else getattr(row, "window_label", None)
         raise NoArtifact(window=label or "this row", name=name, why="it has no result")
     path = Path(place, name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - where it may not be looked for, an error
         raise NoArtifact(window=path.parent.name, name=name, why=f"{path} is missing")
     return path
 

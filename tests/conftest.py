@@ -48,8 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None and is_fit(IN_MEMORY):
         with contextlib.suppress(OSError):  # another run may be removing the same
             remove_earlier()
-        config.option.basetemp = tempfile.mkdtemp(prefix=PREFIX, dir=IN_MEMORY)
-        locked(Path(config.option.basetemp))  # until this process ends
+        place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=IN_MEMORY))
+        locked(place)  # until this process ends
+        # Within it, as pytest makes the directory anew that it is given: the lock was on one that had gone.
+        config.option.basetemp = str(place / "t")
 
 
 def is_fit(directory: Path) -> bool:
@@ -84,9 +86,9 @@ def locked(path: Path) -> int | None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Let go of the memory; files of failed tests stay for whoever looks for the cause."""
-    basetemp = Path(session.config.option.basetemp or "/")
-    if exitstatus == pytest.ExitCode.OK and basetemp.parent == IN_MEMORY and basetemp.name.startswith(PREFIX):
-        shutil.rmtree(basetemp, ignore_errors=True)
+    place = Path(session.config.option.basetemp or "/").parent
+    if exitstatus == pytest.ExitCode.OK and place.parent == IN_MEMORY and place.name.startswith(PREFIX):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 # -- how many tests run at once ----------------------------------------------------------------------------------------

@@ -22,6 +22,11 @@ class DiskFull(InputError):
     remedy = "make room where it writes (`df -h`, `quota`), then run the command again"
 
 
+class NotPermitted(InputError):
+    problem = "{why}"
+    remedy = "name a place that this user may use, or have its owner open it: `ls -ld` shows who may"
+
+
 class NoWorkingDirectory(InputError):
     problem = "the working directory of this shell was removed"
     remedy = "go to another one (`cd`), then run the command again"
@@ -66,6 +71,8 @@ def _run(arguments: Sequence[str]) -> int:
             return _fail(NoWorkingDirectory())
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(DiskFull(place=error.filename, why=error.strerror))
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS) and error.filename:
+            return _fail(NotPermitted(place=error.filename, why=error.strerror))
         if isinstance(error, OSError) and error.errno == errno.EIO and is_gone(sys.stdout):
             return 0  # its terminal has hung up, which is told like this where SIGHUP is ignored
         tell("error", f"internal error: {type(error).__name__}: {error}", BUG)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from gpusched.cli.next_commands import next_commands
 from gpusched.cli.notes import notes_object
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.drawing.plain import QuietScreen
@@ -135,7 +136,7 @@ class Onlooker:
             )
             self._console.print(text, crop=False)
             if self._advises:
-                self._console.print(_next_commands(ended.output_dir, totals), soft_wrap=True)
+                self._console.print(self._next_commands(ended.output_dir), soft_wrap=True)
         if ended.interrupted:
             return INTERRUPTED
         if plan is not None and is_nothing(totals, view.refused):
@@ -144,16 +145,10 @@ class Onlooker:
             )
         return exit_code(totals, self._run.spec.limits.max_failure_rate, held=ended.held_reason is not None)
 
-
-def _next_commands(directory: Path, totals: dict[str, int]) -> str:
-    """The directory of a run, and the commands that look at it."""
-    cwd = Path.cwd()
-    shown = directory.relative_to(cwd) if directory.is_relative_to(cwd) and directory != cwd else directory
-    name = shlex.quote(str(shown) if "/" in str(shown) or shown.is_absolute() else f"./{shown}")
-    done = totals["succeeded"] + totals["reused"]
-    lines = [f"Results  {directory}"]
-    if done:
-        lines += [f"  gpusched results {name}", f"  gpusched report {name}"]
-    if totals["failed"] + totals["cancelled"]:
-        lines += [f"  gpusched windows {name} --status failed", f"  gpusched retry {name}"]
-    return "\n".join(lines)
+    def _next_commands(self, directory: Path) -> str:
+        """The directory of the run, and the commands that look at it."""
+        cwd, view = Path.cwd(), self._view
+        shown = directory.relative_to(cwd) if directory.is_relative_to(cwd) and directory != cwd else directory
+        name = shlex.quote(str(shown) if "/" in str(shown) or shown.is_absolute() else f"./{shown}")
+        commands = next_commands(name, view.counts, left="retry" if view.done < view.total else "")
+        return "\n".join([f"Results  {directory}", *(f"  {command}" for command in commands)])

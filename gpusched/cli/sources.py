@@ -22,7 +22,7 @@ from gpusched.client.views import standing
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import DaemonError, UsageError
 from gpusched.protocol import BatchStatus
-from gpusched.runs.place import NoRun, store_of
+from gpusched.runs.place import NoRun, RunNotYours, store_of
 
 if TYPE_CHECKING:
     from gpusched.runs.records import Records
@@ -85,12 +85,19 @@ def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, 
 
 
 def run_at(options: argparse.Namespace, name: str) -> Records | None:
-    """The records of a run, by its directory or as `of_batch` finds it; None if the name can only be the daemon's."""
+    """The records of a run, by its directory or as `of_batch` finds it; None if the name can only be the daemon's.
+
+    Raises RunNotYours.
+    """
     config = load_config(options).config
-    with contextlib.suppress(NoRun):
+    try:
         return _records(config, Path(name))
-    if "/" in name:
-        return None
+    except RunNotYours:
+        if "/" in name:
+            raise
+    except NoRun:
+        if "/" in name:
+            return None
     with contextlib.suppress(NoRun):
         store_of(run_state_dir(config, (config.run.output / name).absolute()), config.run.output / name)
         source = _named(options, config, name)

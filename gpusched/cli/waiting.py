@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpusched.cli.next_commands import next_commands
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.objects import status_object
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
@@ -97,16 +98,22 @@ class Wait:
     def _print_summary(
         self, detail: BatchDetail, skipped: list[WindowLine], refused: list[WindowLine], logs_dir: Path
     ) -> None:
+        batch = detail.batch
         self._view.complete(skipped, refused)
         summary = render.summary(
             self._view,
             self._screen.seconds,
-            held_reason=detail.batch.held_reason,
+            held_reason=batch.held_reason,
             interrupted=False,
+            way_on=way_on(batch),
             logs_dir=logs_dir,
             spec=detail.spec,
         )
-        render.open_console().print(summary, crop=False)
+        console = render.open_console()
+        console.print(summary, crop=False)
+        console.print(f"Results  {batch.output_dir}", soft_wrap=True)
+        for command in next_commands(batch.id, batch.counts, left="release" if batch.state == "held" else ""):
+            console.print(f"  {command}", soft_wrap=True)
         print_notes(detail.notes)
 
 

@@ -17,7 +17,7 @@ from gpusched.workload import BadParameters
 
 
 class NoWorkloadFile(InputError):
-    problem = "there is no workload in {path}: No such file"
+    problem = "there is no workload in {path}: {why}"
     remedy = "name it as --workload ./file.py:function, or as package.module:function"
 
 
@@ -26,9 +26,12 @@ def with_code(config: Config) -> Config:
     entry = parse(config.run.workload)
     assert entry is not None
     place = Path(entry.directory or Path.cwd()).joinpath(*entry.module.split("."))
-    is_here = place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
+    try:
+        is_here = place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
+    except PermissionError as error:
+        raise NoWorkloadFile(path=f"{place}.py", why=error.strerror) from None
     if entry.directory and not is_here:
-        raise NoWorkloadFile(path=f"{place}.py")
+        raise NoWorkloadFile(path=f"{place}.py", why="No such file")
     located = f"{Path.cwd()}:{entry.name}"
     if entry.directory or not is_here or parse(located) is None or entry.module.partition(".")[0] == "gpusched":
         return config

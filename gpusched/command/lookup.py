@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def found(argv: tuple[str, ...], codes: ExitCodes, preload: tuple[str, ...], dir
     program = _program(argv[0], directory, path)
     settings = Settings(argv=(str(program), *argv[1:]), directory=str(directory), exit_codes=codes, preload=preload)
     script = script_path(settings)
-    if script is not None and not script.is_file():
+    if script is not None and not _is_file(script):
         raise NoScript(path=script, directory=directory)
     if preload:
         entry(settings)
@@ -111,17 +112,26 @@ def _program(word: str, directory: Path, path: str) -> Path:
         near = similar(word, _names_on(path))
         raise NoProgram(name=word, near=f" on PATH; did you mean {near[0]}?" if near else " on PATH")
     program = Path(os.path.normpath(directory / word))
-    if not program.exists():
+    if not _is_file(program) and not program.exists():
         raise NoProgram(name=word, near="")
     return _executable(program)
 
 
+def _is_file(path: Path) -> bool:
+    """Raises NotExecutable where it may not be looked for."""
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        raise NotExecutable(path=path, why=error.strerror, first="name one that this user may read") from None
+
+
 def _executable(path: Path) -> Path:
-    before = f"put an interpreter before it, such as `python {path} …`"
+    quoted = shlex.quote(str(path))
+    before = f"put an interpreter before it, such as `python {quoted} …`"
     if not path.is_file():
         raise NotExecutable(path=path, why="it is not a file", first="name the program itself")
     if not os.access(path, os.X_OK):
-        raise NotExecutable(path=path, why="it lacks the permission", first=f"`chmod +x {path}`, or {before}")
+        raise NotExecutable(path=path, why="it lacks the permission", first=f"`chmod +x {quoted}`, or {before}")
     try:
         with path.open("rb") as file:
             head = file.read(_PEEK_BYTES)
@@ -132,7 +142,7 @@ def _executable(path: Path) -> Path:
         interpreter = line.partition(" ")[0]
         if line.endswith("\r"):
             why = "its first line ends with a carriage return, as on Windows"
-            raise NotExecutable(path=path, why=why, first=f"convert its line ends: `sed -i 's/\\r$//' {path}`")
+            raise NotExecutable(path=path, why=why, first=f"convert its line ends: `sed -i 's/\\r$//' {quoted}`")
         if not Path(interpreter).exists():
             why = f"its first line names {interpreter!r}, which does not exist"
             raise NotExecutable(path=path, why=why, first=f"mend that line, or {before}")

@@ -90,14 +90,17 @@ def _overlay(given: dict[str, Setting], stronger: Mapping[str, Setting]) -> None
 
 
 def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
-    """The file that was named, or else the first default file that exists."""
+    """The file that was named, or else the first default file that exists, as far as this user can tell.
+
+    HOME may be somebody else's, as it is under `sudo -u` and in a container.
+    """
     if path is not None:
         return path.absolute()
     if named := environ.get("GPUSCHED_CONFIG"):
         return Path(named).absolute()
     home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     for candidate in (cwd / FILE_NAME, home / "gpusched" / FILE_NAME, Path("/etc/gpusched") / FILE_NAME):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # noqa: PTH113 - of a place that may not be looked into, an error
             return candidate
     return None
 

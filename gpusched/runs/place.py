@@ -19,9 +19,20 @@ class NoDirectory(NoRun):
     problem = "there is no directory {path}"
 
 
+class RunNotYours(NoRun):
+    problem = "the records of the run in {path} cannot be read: {why}"
+    remedy = (
+        "they are for the user who ran it; `gpusched compare` and `load_results` need only its results, which others"
+        " may be able to read"
+    )
+
+
 def store_of(state_dir: Path, directory: Path) -> Path:
-    """The path of the store of the runs into `directory`. Raises NoRun, NoDirectory."""
+    """The path of the store of the runs into `directory`. Raises NoRun, NoDirectory, RunNotYours."""
     path = state_dir / STORE
-    if not path.is_file():
-        raise NoRun(path=directory) if directory.is_dir() else NoDirectory(path=directory)
+    try:
+        if not path.is_file():
+            raise NoRun(path=directory) if directory.is_dir() else NoDirectory(path=directory)
+    except PermissionError as error:
+        raise RunNotYours(path=directory, why=error.strerror) from None
     return path

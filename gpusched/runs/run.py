@@ -247,15 +247,20 @@ def _signals() -> list[signal.Signals]:
 def _made(state_dir: Path, output_dir: Path) -> Path:
     """Make the state directory of a run, which only this user can change. Raises NotOurs, StoreUnwritable.
 
-    The output directory that it may lie in is made, too, with the mode that the umask leaves.
+    The output directory that it may lie in is made, too, with the mode that the umask leaves. Raises OutputUnwritable.
     """
+    within = state_dir.parent == output_dir
     try:
-        if state_dir.parent == output_dir:
+        if within:
             output_dir.mkdir(parents=True, exist_ok=True)
         else:
             files.make_private_directory(state_dir.parent)
         with directories.opened(state_dir.parent) as parent:
             os.close(directories.own_directory(state_dir.name, parent, shown=state_dir))
     except OSError as error:
-        raise StoreUnwritable(path=state_dir, cause=error.strerror or error) from error
+        cause = error.strerror or error
+        if within and not os.path.lexists(state_dir):
+            why = "it is not a directory" if isinstance(error, FileExistsError) else cause
+            raise OutputUnwritable(path=output_dir, cause=why, user=user_name()) from error
+        raise StoreUnwritable(path=state_dir, cause=cause) from error
     return state_dir

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib.machinery import (
@@ -44,7 +45,7 @@ def load_module(workload: str) -> ModuleType:
     try:
         module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
-        searched = ", ".join(path for path in sys.path if Path(path).exists())
+        searched = ", ".join(path for path in sys.path if os.path.exists(path))  # noqa: PTH110 - some are private
         raise BadParameters(f"workload {entry.name!r}: {error}; the search path is {searched}") from error
     except Exception as error:
         why = f"{type(error).__name__}: {error}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from gpusched.cli import sources
 from gpusched.cli.sources import reach
 from tests.cli.clients import ASKED, LABEL, Client
 from tests.end_to_end.terminal import Terminal
-from tests.server.support import Daemon, finished
+from tests.server.support import finished
 from tests.waiting import PATIENCE_S
 
 
@@ -43,45 +42,6 @@ def test_without_a_name_the_same_question_is_the_same_batch(client: Client) -> N
     assert client("submit", symbols, *ASKED).splitlines() == [first]
     assert first.startswith("symbols-")
     assert [row["batch"] for row in client.table("status")].count(first) == 1
-
-
-def test_wait_shows_the_run_and_ends_with_its_exit_code(client: Client) -> None:
-    good = client.submit("waited", "S0", "S1", "SKIP", more=("--wait",))
-    assert good.splitlines()[0] == "waited"
-    assert "[6/6] succeeded" in good
-    assert "2 × told to" in good or "2 x told to" in good
-    ended = client.json("submit", client.symbols("S0", "BAD"), "--name", "failing", *ASKED, "--wait", code=1)
-    assert ended["windows"]["failed"] == 2
-    assert ended["refused"] == [{"reason": "told to", "windows": 2}]
-    again = client.json("status", "failing")
-    assert again["windows"] == ended["windows"]
-    allowed = ("--max-failure-rate", "0.5")
-    assert client.submit("forgiven", "S0", "BAD", more=("--wait", *allowed))
-
-
-def test_a_batch_of_which_nothing_can_be_trained_ends_with_5_and_says_why(client: Client) -> None:
-    asked = ("submit", client.symbols("ABSENT", "REFUSED"), "--name", "nothing", *ASKED, "--wait")
-    out, err = client.said(*asked, code=5)
-    assert "nothing to train: no data: nothing there (2 windows); bad_data: REFUSED.csv:3: '1,5' is not" in err
-    assert "likeliest remedy: give --interval 1day" in err
-    assert "2 × REFUSED.csv:3" in out or "2 x REFUSED.csv:3" in out
-    found = client.json("windows", "nothing")["windows"]
-    assert [(line["status"], line["failure"]) for line in found] == [("skipped", None)] * 2 + [
-        ("failed", "bad_data")
-    ] * 2
-    assert {line["attempts"] for line in found} == {0}
-    assert client.json("results", "nothing")["results"][2]["reason"].endswith("'1,5' is not a number; set data.decimal")
-    _, err = client.said(*asked[:-1])
-    assert "Nothing to train: `gpusched windows nothing` has the reasons" in err
-    # Mended, the same question is asked anew; and a retry runs the refused windows.
-    data = client.daemon.data
-    (data / "REFUSED").touch()
-    assert client.json(*asked)["windows"]["succeeded"] == 2
-    (data / "REFUSED").unlink()
-    client.submit("retried", "REFUSED", "S0")
-    assert finished(client.daemon, "retried").counts == {"failed": 2, "succeeded": 2}
-    assert "2 windows queued again" in client("retry", "retried")
-    assert finished(client.daemon, "retried").counts == {"succeeded": 4}
 
 
 def test_a_survey_that_fails_says_nothing_about_the_data(client: Client) -> None:
@@ -144,36 +104,6 @@ def test_a_batch_on_one_screen(client: Client) -> None:
     assert "logs/seen/BAD_2022-01-01_to_2022-01-10.1.log" in failed
 
 
-def test_an_interrupt_detaches(client: Client) -> None:
-    with client.daemon.fifo() as release:
-        asked = ("submit", client.symbols("FIFO"), "--name", "detached", *ASKED, "--wait")
-        process = client.start(*asked)
-        release()
-        assert process.stdout is not None
-        next(line for line in process.stdout if line.startswith("[1/2]"))
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 130
-        assert "Detached: detached goes on" in out + err
-        release()
-        assert finished(client.daemon, "detached").counts == {"succeeded": 2}
-
-
-def test_a_daemon_that_goes_ends_the_wait(tmp_path: Path) -> None:
-    with Daemon(tmp_path / "service") as daemon, daemon.fifo() as release:
-        (tmp_path / "client").mkdir()
-        client = Client(daemon, tmp_path / "client")
-        process = client.start("submit", client.symbols("FIFO"), "--name", "b", *ASKED, "--wait")
-        release()
-        assert process.stdout is not None
-        next(line for line in process.stdout if line.startswith("[1/2]"))
-        daemon.kill()
-        _, err = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 3
-        assert "closed the connection" in err
-        assert "start one with" in client.error("status", code=3)
-
-
 def test_who_follows_a_log_ends_when_its_reader_does(client: Client) -> None:
     """`logs -f | head -1`: nothing more is written that could fail, and still it ends."""
     with client.daemon.fifo():
@@ -184,14 +114,6 @@ def test_who_follows_a_log_ends_when_its_reader_does(client: Client) -> None:
             process.stdout.close()
             assert process.wait(PATIENCE_S) == 0
         client("cancel", "unread")
-
-
-def test_a_wait_outlives_its_reader(client: Client) -> None:
-    symbols = client.symbols("S1", "BAD")
-    with client.start("submit", symbols, "--name", "unseen", *ASKED, "--wait") as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.wait(PATIENCE_S) == 1
 
 
 def test_hold_release_cancel_retry(client: Client) -> None:
@@ -212,17 +134,6 @@ def test_hold_release_cancel_retry(client: Client) -> None:
         assert "1 window queued again" in client("retry", "held")
         assert finished(client.daemon, "held").counts == {"succeeded": 4}
         assert client("wait", "held") == "held: finished, 4 succeeded\n"
-
-
-def test_cancelled_windows_are_none_that_failed(client: Client) -> None:
-    with client.daemon.fifo():
-        with client.start("submit", client.symbols("FIFO"), "--name", "dropped", *ASKED, "--wait") as shown:
-            assert shown.stdout is not None
-            assert next(shown.stdout) == "dropped\n"
-            client("cancel", "dropped")
-            out, _ = shown.communicate(timeout=PATIENCE_S)
-        assert "2  cancelled" in out
-        assert shown.returncode == 0
 
 
 def test_other_limits_of_a_batch_at_work_are_applied_and_told(client: Client) -> None:

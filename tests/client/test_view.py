@@ -321,8 +321,10 @@ def test_one_that_was_ahead_on_its_node_moves_to_its_slot() -> None:
     made.submit(batch(), ["A", "B", "C"])
     made.train("A")
     made.start(key("B"))
-    known = [(w.label[0], w.slot, w.node) for w in made.view.running.values()]
-    assert known == [("B", 0, "n1"), ("C", -AHEAD_SLOTS, "n1")]
+    assert [(w.label[0], w.slot, w.node) for w in made.view.running.values()] == [
+        ("B", 0, "n1"),
+        ("C", -AHEAD_SLOTS, "n1"),
+    ]
     made.progress("C", "load")
     made.wait(0.5).end(key("B"))
     made.start(key("C"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def test_what_cannot_be_run_is_refused(here: Path, argv: tuple[str, ...], said: 
     with pytest.raises(InputError) as refused:
         found(here, *argv)
     assert said in str(refused.value)
+
+
+def test_a_command_that_mends_it_can_be_pasted(here: Path) -> None:
+    (here / "my train.py").touch()
+    with pytest.raises(InputError, match=re.escape(f"`chmod +x '{here}/my train.py'`, or put an interpreter before")):
+        found(here, "./my train.py")
 
 
 @pytest.mark.parametrize(

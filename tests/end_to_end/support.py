@@ -25,7 +25,7 @@ REPRODUCIBLE = ("model.txt", "model.pkl", "labels.csv.gz", "predictions.csv.gz",
 #: commands that show or need nothing of a process of their own
 WITHIN = {
     "cancel", "compare", "config", "devices", "drain", "explain", "forget", "hold", "logs", "nodes", "plan",
-    "priority", "release", "report", "results", "resume", "run", "show", "status", "submit", "wait", "windows",
+    "priority", "release", "report", "results", "resume", "retry", "run", "show", "status", "submit", "wait", "windows",
 }  # fmt: skip
 
 

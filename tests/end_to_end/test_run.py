@@ -201,6 +201,8 @@ def test_the_demo_trains_real_bars(tmp_path: Path) -> None:
     assert windows["succeeded"] + windows["skipped"] == windows["total"] == 135
     check_sound(Path(ended["output_dir"]), windows["succeeded"])
     assert "exists already" in _error(gpusched, "demo")
+    (tmp_path / "my demo").mkdir()
+    assert "`cd 'my demo'`" in _error(gpusched, "demo", "my demo")
     # The commands that it says to try next do work.
     there = Command(tmp_path / "gpusched-demo")
     assert there.json("run", "symbols.txt")["windows"]["reused"] == windows["succeeded"]

@@ -78,8 +78,8 @@ def test_a_stage_starts_when_its_predecessor_has_succeeded(tmp_path: Path) -> No
         daemon.start()
         release()
         assert wait_for(daemon.socket, "s")[0] == 0
-        code, status = wait_for(daemon.socket, "s2")
-        assert (code, status["windows"]["succeeded"]) == (0, 1)
+        code, batch = wait_for(daemon.socket, "s2")
+        assert (code, batch.counts) == (0, {"succeeded": 1})
         with daemon.connect() as client:
             assert [batch.id for batch in client.batches()] == ["t", "s", "s2"]
             assert [line.metrics for line in client.results("s2")] == [{"teachers": 3}]

@@ -111,9 +111,14 @@ def pid(machine: Machine) -> int:
 
 
 def until_active(machine: Machine, *, other_than: int = -1) -> None:
-    machine.until(
-        lambda: machine.run("systemctl", "is-active", "gpusched").strip() == "active" and pid(machine) != other_than
-    )
+    """Wait until a daemon serves that is another process. One answer has both: it may end between two."""
+
+    def serves() -> bool:
+        lines = machine.run("systemctl", "show", "-p", "ActiveState,MainPID", "gpusched").split()
+        shown = dict(line.split("=") for line in lines)
+        return shown["ActiveState"] == "active" and int(shown["MainPID"]) not in (0, other_than)
+
+    machine.until(serves)
 
 
 def test_the_unit_is_sound_and_hardened(machine: Machine) -> None:

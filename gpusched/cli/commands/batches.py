@@ -115,7 +115,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotADirectory(InputError):
-    problem = "--reuse-from {path}: it is no directory"
+    problem = "--reuse-from {path}: {why}"
     remedy = "name the output directory of an earlier batch"
 
 
@@ -123,8 +123,10 @@ def existing_asked(options: argparse.Namespace, config: Config) -> Existing:
     """The wishes of `--reuse-from` and `--replace`. Raises BadPath, NotADirectory."""
     directories = tuple(map(given_path, getattr(options, "reuse_from", None) or ()))
     for directory in directories:
-        if not directory.is_dir():
-            raise NotADirectory(path=directory)
+        try:
+            os.scandir(directory).close()
+        except OSError as error:
+            raise NotADirectory(path=directory, why=error.strerror or error) from None
     return Existing(
         reuse_from=tuple(map(str, directories)),
         reuse_known=config.run.reuse_known,

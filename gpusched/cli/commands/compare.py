@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def compare_batches(options: argparse.Namespace) -> int:
 def _scored(options: argparse.Namespace, name: str) -> list[Scored]:
     """The windows with a model: of an index, or of a batch as `of_batch` finds it. Raises NoResults."""
     for index in (Path(name), Path(name, INDEX)):
-        if index.is_file():
+        if os.path.isfile(index):  # noqa: PTH113 - where it may not be looked for, `of_batch` has the error
             return of_index(read_index(index))
     with of_batch(options, name) as (source, batch_id):
         return of_lines(source.results(batch_id))

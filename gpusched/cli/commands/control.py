@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -101,11 +102,11 @@ def _retry_window(options: argparse.Namespace, records: Records, label: str) -> 
         batch, snapshot = records.accepted(), records.snapshot()
         state = records.window(batch.id, label).state
     if (key := next(iter(_settings(options)), None)) is not None:
-        raise LimitOfOneWindow(key=key, directory=directory)
+        raise LimitOfOneWindow(key=key, directory=shlex.quote(str(directory)))
     if not applies("retry", state):
         raise NotToBeTriedAgain(label=label, status=words(status_of(state)))
     if snapshot.batches[0].state != "finished":
-        raise UnfinishedRun(directory=directory)
+        raise UnfinishedRun(directory=shlex.quote(str(directory)))
     run = msgspec.structs.replace(_run_again(options, batch, directory), again=label)
     return run_here(run, as_json=options.json, snapshot=snapshot)
 

@@ -54,7 +54,7 @@ def demo(options: argparse.Namespace) -> int:
         (directory / "symbols.txt").write_text("".join(f"{symbol}\n" for symbol in symbols))
         (directory / "config.toml").write_text(CONFIG)
     except FileExistsError:
-        raise DemoExists(path=options.directory) from None
+        raise DemoExists(path=shlex.quote(options.directory)) from None
     except OSError as error:
         raise DemoUnwritable(path=options.directory, why=error.strerror or error) from None
     if not options.json:

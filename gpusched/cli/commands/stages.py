@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import sys
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from gpusched.cli.commands.batches import load_config
+from gpusched.cli.next_commands import mending_commands
 from gpusched.cli.objects import status_object
 from gpusched.cli.sources import reach
 from gpusched.cli.verdict import exit_code, is_nothing
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.client.following import follow
+from gpusched.client.views.standing import way_on
 from gpusched.core.statuses import totals
 from gpusched.errors import DONE, INTERRUPTED, NOTHING_TO_TRAIN, UsageError
+from gpusched.protocol import BatchStatus
 
 
 class BadInstant(UsageError):
@@ -68,26 +72,37 @@ def wait(options: argparse.Namespace) -> int:
     """Wait until batches are finished or held; the exit code is that of the worst."""
     socket = load_config(options).config.daemon.socket
     codes, ended = [], []
+    left = list(options.batches)
     try:
         for batch_id in options.batches:
-            code, status = wait_for(socket, batch_id)
+            code, batch = wait_for(socket, batch_id)
             codes.append(code)
-            ended.append(status)
+            ended.append(batch)
+            left.remove(batch_id)
             if not options.json:
-                sums = ", ".join(f"{count} {name}" for name, count in totals_of(status).items() if count)
-                print(f"{batch_id}: {status['state']}, {sums or 'nothing'}", flush=True)  # noqa: T201
+                _say(batch)
     except KeyboardInterrupt:
+        print(f"Detached, and nothing else: `gpusched wait {' '.join(left)}` waits again", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     if options.json:
-        print_json(ended)
+        print_json(list(map(status_object, ended)))
     return max(codes, default=DONE)
 
 
-def totals_of(status: dict[str, Any]) -> dict[str, int]:
-    return {name: count for name, count in status["windows"].items() if name != "total"}
+def _say(batch: BatchStatus) -> None:
+    """Print how a batch ended, and on stderr how it gets the results that are missing."""
+    sums = totals(batch.counts)
+    del sums["total"]
+    counted = ", ".join(f"{count} {name}" for name, count in sums.items() if count)
+    print(f"{batch.id}: {batch.state}, {counted or 'nothing'}", flush=True)  # noqa: T201
+    held = batch.state == "held"
+    if held:
+        print(f"{batch.id} is held: {batch.held_reason}; {way_on(batch)}", file=sys.stderr)  # noqa: T201
+    for command in mending_commands(batch.id, batch.counts, left="release" if held else ""):
+        print(f"  {command}", file=sys.stderr)  # noqa: T201
 
 
-def wait_for(socket: Path | None, batch_id: str) -> tuple[int, dict[str, Any]]:
+def wait_for(socket: Path | None, batch_id: str) -> tuple[int, BatchStatus]:
     """Wait until a batch is finished or held; the exit code that it stands for, and its status.
 
     Raises GpuschedError.
@@ -100,12 +115,12 @@ def wait_for(socket: Path | None, batch_id: str) -> tuple[int, dict[str, Any]]:
         return _ended(asked, batch_id)
 
 
-def _ended(daemon: Connection, batch_id: str) -> tuple[int, dict[str, Any]]:
+def _ended(daemon: Connection, batch_id: str) -> tuple[int, BatchStatus]:
     detail = daemon.batch(batch_id)
     batch, sums = detail.batch, totals(detail.batch.counts)
     if batch.state == "finished":
         refused = sum(line.kind == "bad_data" for line in daemon.windows(batch_id, status="failed"))
         if is_nothing(sums, refused):
-            return NOTHING_TO_TRAIN, status_object(batch)
+            return NOTHING_TO_TRAIN, batch
     allowed = detail.spec.limits.max_failure_rate
-    return exit_code(sums, allowed, held=batch.state == "held"), status_object(batch)
+    return exit_code(sums, allowed, held=batch.state == "held"), batch

@@ -92,7 +92,7 @@ def train(options: argparse.Namespace) -> int:
         raise NoSuchDevice(place=task.label, device_type=device_type, why=error) from error
     except (NoData, BadData, BadParameters) as error:
         raise WindowFailed(place=task.label, why=with_remedy(str(error), getattr(error, "remedy", ""))) from error
-    except GpuschedError:
+    except (GpuschedError, PermissionError):
         raise
     except Exception as error:
         raise WindowRaised(place=task.label, why=f"{type(error).__name__}: {error}") from error

@@ -270,7 +270,9 @@ class Workshop:
 
 def interrupted(home: Path) -> Path | None:
     """The wheel of this environment's old LightGBM, if its replacement was interrupted."""
-    return next(_kept(home).glob("lightgbm-*.whl"), None)
+    with contextlib.suppress(PermissionError):  # a cache of somebody else's
+        return next(_kept(home).glob("lightgbm-*.whl"), None)
+    return None
 
 
 def put_back_command(kept: Path) -> str:

@@ -48,15 +48,25 @@ def summary(
     *,
     held_reason: str | None,
     interrupted: bool,
+    way_on: str = "the same command goes on with them",
     logs_dir: Path,
     spec: BatchSpec,
 ) -> RenderableType:
     """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips.
 
-    `spec` is the batch's: its settings may be the cause of models that are worth nothing.
+    `way_on` tells how windows that are not finished go on. `spec` is the batch's: its settings may be the cause of
+    models that are worth nothing.
     """
     note = constants_note(view.constants, view.counts["succeeded"] + view.counts["reused"], spec)
-    return _Summary(view, seconds, held_reason=held_reason, interrupted=interrupted, logs_dir=logs_dir, note=note)
+    return _Summary(
+        view,
+        seconds,
+        held_reason=held_reason,
+        interrupted=interrupted,
+        way_on=way_on,
+        logs_dir=logs_dir,
+        note=note,
+    )
 
 
 class _Summary:
@@ -67,6 +77,7 @@ class _Summary:
         *,
         held_reason: str | None,
         interrupted: bool,
+        way_on: str,
         logs_dir: Path,
         note: str,
     ) -> None:
@@ -74,6 +85,7 @@ class _Summary:
         self._seconds = seconds
         self._held_reason = held_reason
         self._interrupted = interrupted
+        self._way_on = way_on
         self._logs_dir = logs_dir
         self._note = note
 
@@ -86,7 +98,7 @@ class _Summary:
                 count = f"{view.counts[name]:>{widest}}"
                 yield Text(f"  {count}  {words(name)}", STYLES[name])
         if left := view.total - view.done:
-            yield Text(f"  {left:>{widest}}  not finished; the same command goes on with them")
+            yield Text(f"  {left:>{widest}}  not finished; {self._way_on}")
         if self._note:
             yield Text(draw.clean(self._note), "yellow")
         if failures := [(view.batch_id, window) for window in view.failures]:

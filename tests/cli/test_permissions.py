@@ -1,0 +1,96 @@
+"""What a user may not read or write is told in a sentence, however a command comes upon it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpusched import cli, load_results
+from gpusched.cli.commands import settings
+from gpusched.cli.cuda_build.workshop import interrupted
+from gpusched.results import NoResults
+from tests.end_to_end.support import Command
+from tests.powers import closed
+
+ASKED = ("--data-root", "data", "--start", "2022-01-01", "--end", "2022-06-29")
+RECORDS = "the records of the run in private/run cannot be read: Permission denied"
+
+
+@pytest.fixture
+def gpusched(tmp_path: Path) -> Iterator[Command]:
+    """In a directory with one, `private`, that this user may not enter; nobody answers for a daemon."""
+    (tmp_path / "symbols.txt").write_text("A\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "private").mkdir()
+    command = Command(tmp_path)
+    command.environment["XDG_RUNTIME_DIR"] = str(tmp_path / "none")
+    with closed(tmp_path / "private"):
+        yield command
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        *((words, RECORDS) for words in (
+            "status private/run", "windows private/run", "results private/run", "report private/run",
+            "show private/run/L", "logs private/run/L", "retry private/run", "compare private/run private/run",
+        )),
+        ("run symbols.txt -o private/out", "cannot write to the output directory {here}/private/out: Permission"),
+        ("run symbols.txt --reuse-from private", "--reuse-from {here}/private: Permission denied"),
+        ("run symbols.txt --reuse-from private/run", "--reuse-from {here}/private/run: Permission denied"),
+        ("run symbols.txt --command private/program", "{here}/private/program cannot be executed: Permission denied"),
+        ("run symbols.txt --command 'sh private/script'", "{here}/private/script cannot be executed: Permission"),
+        ("run symbols.txt --workload ./private/w.py:train", "no workload in {here}/private/w.py: Permission denied"),
+        ("run private/symbols.txt", "{here}/private/symbols.txt: the symbols file cannot be read: Permission denied"),
+        ("run symbols.txt --data-root private/data", "the data root {here}/private/data cannot be read: Permission"),
+    ],
+)  # fmt: skip
+def test_a_place_of_somebody_else(gpusched: Command, words: str, sentence: str) -> None:
+    """Each was an internal error."""
+    command, *others = shlex.split(words)
+    asked = ASKED if command == "run" and "--data-root" not in words else ASKED[2:] if command == "run" else ()
+    _, said = gpusched.said(command, *others, *asked, code=4)
+    assert sentence.format(here=gpusched.directory) in said
+    assert "\nhint: " in said
+
+
+def test_an_output_directory_that_is_a_file(gpusched: Command) -> None:
+    """The sentence was about the records that would have been within it."""
+    (gpusched.directory / "out").touch()
+    _, said = gpusched.said("run", "symbols.txt", *ASKED, "-o", "out", code=4)
+    assert f"cannot write to the output directory {gpusched.directory / 'out'}: it is not a directory" in said
+
+
+def test_a_home_of_somebody_else_has_no_configuration(gpusched: Command) -> None:
+    """As under `sudo -u` and in a container: no command worked at all."""
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        gpusched.environment[name] = str(gpusched.directory / "private")
+    assert "run.max_attempts" in gpusched("config")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_place_that_nobody_has_thought_of(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise OSError(number, os.strerror(number), "/srv/theirs")
+
+    monkeypatch.setattr(settings, "show", fail)
+    assert cli.run(["config"]) == 4
+    assert (
+        f"error: /srv/theirs: {os.strerror(number)}\nhint: name a place that this user may" in capsys.readouterr().err
+    )
+
+
+def test_results_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    with closed(tmp_path / "private") as private:
+        for place in (private, private / "run"):
+            with pytest.raises(NoResults, match="Permission denied"):
+                load_results(place)
+        assert interrupted(private) is None, "the doctor has other things to tell"
