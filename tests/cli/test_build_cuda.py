@@ -227,7 +227,7 @@ def test_one_that_trains_only_where_it_was_tried_is_taken_back(place: Place) -> 
         NO_DEVICE + f"\nif __file__.startswith({str(place.site)!r}): raise ImportError('not here')\n"
     )
     told = place.build("--arch", "90", code=4)
-    assert "could not take the place of the old one: not here the old one is back" in told
+    assert "could not take the place of the old one: not here hint: the old one is back" in told
     assert place.which == "old"
     assert not (place.site / "nvidia").exists()
     assert not list(place.home.glob("kept-*"))
