@@ -9,7 +9,7 @@ import glob
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,9 +114,9 @@ def load_predictions(row: object) -> pd.DataFrame:
 
 def _indexes(source: Source) -> Iterator[Path]:
     """The index files that a path stands for. Raises NoResults if there are none."""
-    path = Path(source)
+    path, private = Path(source), list[OSError]()
     try:
-        indexes = [*_below(path)] if _is_directory(path) else [path]
+        indexes = [*_below(path, private.append)] if _is_directory(path) else [path]
     except (FileNotFoundError, NotADirectoryError):
         matches = sorted(glob.glob(str(path)))  # noqa: PTH207 - of an absolute pattern, too
         if not matches:
@@ -125,7 +125,10 @@ def _indexes(source: Source) -> Iterator[Path]:
     except OSError as error:
         raise NoResults(path=path, why=error.strerror or error) from None
     if not indexes:
-        raise NoResults(path=path, why=f"neither it nor a directory below it has a {INDEX}")
+        why = f"neither it nor a directory below it has a {INDEX}"
+        if private:
+            why += f" that may be read: {private[0].filename}: {private[0].strerror}"
+        raise NoResults(path=path, why=why)
     yield from indexes
 
 
@@ -145,9 +148,12 @@ def _matched(path: Path) -> Iterator[Path]:
         yield path
 
 
-def _below(directory: Path) -> Iterator[Path]:
-    """The index of a batch's directory, or those of the batches' directories below it; no window's is looked into."""
-    for parent, directories, names in os.walk(directory):
+def _below(directory: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """The index of a batch's directory, or those of the batches' directories below it; no window's is looked into.
+
+    `on_error` is called for each directory that cannot be listed.
+    """
+    for parent, directories, names in os.walk(directory, onerror=on_error):
         if INDEX in names:
             directories.clear()
             yield Path(parent, INDEX)

@@ -26,7 +26,7 @@ def print_notes(notes: DataNotes) -> None:
 
     console = render.open_console(stderr=not on_terminal())
     for line in ("", "About the data", *(f"  {line}" for line in render.notes_lines(notes))):
-        console.print(line, soft_wrap=not console.is_terminal)  # a terminal breaks lines within words
+        console.print(line)
 
 
 def print_worth(detail: BatchDetail, results: Iterable[WindowLine] = ()) -> None:
@@ -45,4 +45,4 @@ def print_worth(detail: BatchDetail, results: Iterable[WindowLine] = ()) -> None
             from gpusched.client.drawing import terminal as render
 
             console = render.open_console(stderr=not on_terminal())
-            console.print(note, style="yellow", soft_wrap=not console.is_terminal)
+            console.print(note, style="yellow")

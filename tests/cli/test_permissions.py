@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,4 +94,8 @@ def test_results_that_may_not_be_read(tmp_path: Path) -> None:
         for place in (private, private / "run"):
             with pytest.raises(NoResults, match="Permission denied"):
                 load_results(place)
+        with pytest.raises(
+            NoResults, match=re.escape(f"teacher_runs.json that may be read: {private}: Permission denied")
+        ):
+            load_results(tmp_path)
         assert interrupted(private) is None, "the doctor has other things to tell"

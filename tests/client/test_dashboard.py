@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from rich.cells import cell_len
 
+from gpusched.client.drawing.box import Box, Column, heading
 from gpusched.client.drawing.graph import by_time, use_of
+from gpusched.client.drawing.text import FANCY
 from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.panels import PANELS, Cursor, rows
 from gpusched.core.events import (
@@ -209,6 +213,25 @@ def test_the_owner_of_a_batch_stands_at_the_right_end() -> None:
     shown = drawn(frame(watcher), 80, 24)
     assert f"{user_name(0)}│" in shown
     assert f"{2**31 - 7}│" in shown
+
+
+def test_headings_of_columns_side_by_side_give_way_one_by_one() -> None:
+    """ETA had none, since the outcomes beside it begin where the number of waiting windows stands."""
+    columns = [Column("rate", 8, right=True), Column("ETA", 6, right=True), Column("outcomes", 0)]
+    headings = heading(columns)
+    for width, shown in (
+        (60, " rate ── ETA outcomes "),
+        (36, " rate ── ETA ──── 95 waiting "),
+        (30, " rate ───── 95 waiting "),
+    ):
+        box = Box(title="b", width=width, lines=[], summary="95 waiting", headings=headings)
+        assert shown in box.drawn(FANCY)[0].plain
+
+
+def test_a_batch_is_named_beside_its_windows_only_where_that_says_something() -> None:
+    for width in range(60, 80):
+        shown = drawn(frame(scene()), width, 24)
+        assert not re.search(r"\d[ms] \S{1,4} *│$", shown, re.MULTILINE), shown
 
 
 def test_failures_are_grouped_and_their_label_is_shown() -> None:

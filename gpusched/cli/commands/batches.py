@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         from gpusched.client.drawing.plain import clean
 
         for note in self.notes:
-            console.print(clean(note), soft_wrap=True)
+            console.print(clean(note))
 
     @property
     def digest(self) -> str:
@@ -220,8 +219,7 @@ def plan(options: argparse.Namespace) -> int:
     check_data_root(request.spec)
     console, errors = render.open_console(), render.open_console(stderr=True)
     request.say_notes(errors)
-    on_note = partial(errors.print, soft_wrap=not errors.is_terminal)
-    foreseen = anyio.run(forecast, request.run, on_note)
+    foreseen = anyio.run(forecast, request.run, errors.print)
     made = foreseen.plan
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
@@ -263,7 +261,7 @@ def _print_plan(
     bars = None if drawn_by is None else timeline(foreseen.plan, boundary(drawn_by))
 
     if foreseen.choice is not None and foreseen.choice.reason:
-        errors.print(foreseen.choice.reason, soft_wrap=True)
+        errors.print(foreseen.choice.reason)
     estimate = f"Estimated time: {_estimate(foreseen)}"
     if console.is_terminal:
         console.print(render.plan_table(foreseen.plan, bars, every_window=every_window))
@@ -275,8 +273,8 @@ def _print_plan(
             print(row)  # noqa: T201
         errors.print(render.plan_line(foreseen.plan))
         for line in render.notes_lines(foreseen.plan.notes):
-            errors.print(line, soft_wrap=True)
-        errors.print(estimate, soft_wrap=True)
+            errors.print(line)
+        errors.print(estimate)
 
 
 def plan_object(request: Ask, foreseen: Forecast) -> dict[str, Any]:

@@ -66,20 +66,20 @@ def submit(options: argparse.Namespace) -> int:
         if waiting and errors.is_terminal:
             errors.print()
         if submitted.choice is not None and submitted.choice.reason:
-            errors.print(submitted.choice.reason, soft_wrap=True)
+            errors.print(submitted.choice.reason)
         if not (options.wait and options.json):
             _say(submitted, as_json=options.json)
         batch = submitted.batch
         if batch.state == "waiting" and not options.wait:
-            errors.print(f"It waits {batch.waits}", soft_wrap=True)
+            errors.print(f"It waits {batch.waits}")
         elif not options.json and not options.wait and submitted.how != "known":
             _say_about_the_data(daemon, batch, errors)
         for note in submitted.notes:
-            errors.print(note, soft_wrap=True)
+            errors.print(note)
         if submitted.changes:
-            errors.print(f"It goes on with {'; '.join(submitted.changes)}", soft_wrap=True)
+            errors.print(f"It goes on with {'; '.join(submitted.changes)}")
         if batch.held_reason is not None:
-            errors.print(f"Held: {batch.held_reason}; {standing.way_on(batch)}", soft_wrap=True)
+            errors.print(f"Held: {batch.held_reason}; {standing.way_on(batch)}")
         if not options.wait:
             return DONE
         from gpusched.cli.waiting import Wait
@@ -122,10 +122,10 @@ def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console)
     from gpusched.client.drawing.terminal import notes_lines
 
     for line in notes_lines(daemon.batch(batch.id, notes=True).notes):
-        errors.print(line, soft_wrap=True)
+        errors.print(line)
     sums = totals(batch.counts)
     if batch.state == "finished" and is_nothing(sums, sums["failed"]):
-        errors.print(f"Nothing to train: `gpusched windows {batch.id}` has the reasons", soft_wrap=True)
+        errors.print(f"Nothing to train: `gpusched windows {batch.id}` has the reasons")
 
 
 def _say(submitted: Submitted, *, as_json: bool) -> None:

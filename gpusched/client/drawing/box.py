@@ -81,8 +81,12 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
             end = inner - cell_len(self.summary) - 3
             _lay(border, end, f" {self.summary} ")
         for match in _WORDS.finditer(self.headings):
-            if begin < match.start() and match.end() < end:
-                _lay(border, match.start() - 1, f" {match[0]} ")
+            words = match[0]
+            # Of columns side by side, those that there is room for.
+            while words and match.start() + len(words) >= end:
+                words = words.rpartition(" ")[0]
+            if words and begin < match.start():
+                _lay(border, match.start() - 1, f" {words} ")
         top = Line(top_left + border[0], style).append(name, f"bold {style}" if self.focused else "bold")
         top.append("".join(border[1 + cell_len(name) :]) + top_right, style)
         low = list(across * inner)

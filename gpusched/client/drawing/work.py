@@ -21,8 +21,8 @@ WIDE = 98
 WIDE_BAR, NARROW_BAR = 20, 8
 #: cells of an ETA with its error and without, and those that outcomes get before an ETA gets its error
 ETA, ETA_ALONE, OUTCOMES = 13, 6, 20
-#: cells of the label of an example, and of an owner
-EXAMPLE, OWNER = 24, 10
+#: cells of the label of an example, of an owner, and at least of a batch's name beside its windows
+EXAMPLE, OWNER, LEAST_NAME = 24, 10, 5
 
 
 class WorkLines:
@@ -139,8 +139,8 @@ class WorkLines:
         return row(self.running_columns, cells, draw)
 
     def _batch_name(self, name: str, columns: list[Column]) -> str:
-        used = SIGN + sum(column.width + 1 for column in columns)
-        return self._draw.crop_middle(self._draw.clean(name), max(0, self._width - used)).rstrip()
+        room = self._width - SIGN - sum(column.width + 1 for column in columns)
+        return self._draw.crop_middle(self._draw.clean(name), room).rstrip() if room >= LEAST_NAME else ""
 
     def failed(self, group: FailureGroup) -> Line:
         """The number of windows, their reason, and the latest of them."""
