@@ -271,17 +271,6 @@ def test_a_window_that_is_stopped_before_it_has_a_process(store: Store) -> None:
     assert (attempt.started_at, attempt.ended_at, attempt.ending, attempt.usage) == (102.0, 104.0, None, None)
 
 
-def test_a_window_that_is_to_be_held_was_placed_once(store: Store) -> None:
-    store.record([accepted()])
-    starting = Starting(attempt=1, slot=SLOT)
-    held = Starting(attempt=1, slot=SLOT, to_hold=True)
-    store.record([moved(key(), Queued(), starting, at=101.0)])
-    store.record([moved(key(), starting, held, at=102.0)])
-    assert [attempt.placed_at for attempt in store.attempts(key())] == [101.0]
-    (recovered,) = store.unfinished()
-    assert recovered.windows[0][1] == held
-
-
 def test_stopping_a_running_window_keeps_its_start(store: Store) -> None:
     store.record([accepted()])
     placed, started, _ = run(key())
