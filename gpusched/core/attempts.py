@@ -27,6 +27,7 @@ from gpusched.core.states import (
     Stopping,
     Succeeded,
     is_active,
+    is_to_hold,
 )
 
 #: failures that are the device's fault: no other window is sent there
@@ -44,7 +45,6 @@ class Attempts:
         entry = self._books.attempt(event.key, event.attempt)
         if entry is None:
             return
-        entry.to_hold = False
         limits = self._books.batches[entry.key.batch_id].batch.spec.limits
         match entry.state:
             case Starting():
@@ -100,9 +100,7 @@ class Attempts:
             if type(ending) is Failure:
                 ending = msgspec.structs.replace(ending, message=f"{ending.message}; {event.note}")
         self._books.move(entry, "ended", new, reason, now, ending, usage)
-        if entry.to_hold and type(new) is Queued:
-            self._books.move(entry, "held", Held(attempt=new.attempt), "held by request", now)
-        entry.to_hold = False
+        self._hold(entry, state, now)
         self._books.seat_next(device.id)
         self._devices.trust(device.id, entry.key, now)
         if type(ending) is Failure and ending.kind in DEVICE_AT_FAULT and device.kind != "host":
@@ -133,6 +131,12 @@ class Attempts:
             ending = Failure(kind="interrupted", message="the supervisor ended while the window was running")
             new = self._after_failure(entry, batch, state.attempt, ending, now)
         self._books.move(entry, "ended", new, "found after a restart of the supervisor", now, ending)
+        self._hold(entry, state, now)
+
+    def _hold(self, entry: Entry, before: State, now: Instant) -> None:
+        """Hold a window that is in the queue again, if it was to be held `before` its attempt ended."""
+        if is_to_hold(before) and type(entry.state) is Queued:
+            self._books.move(entry, "held", Held(attempt=entry.state.attempt), "held by request", now)
 
     def _after_failure(self, entry: Entry, batch: BatchQueue, attempt: int, failure: Failure, now: Instant) -> State:
         """The state that follows a failed attempt: queued for the next one, or finished."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from gpusched.core import lifecycle
 from gpusched.core.changes import LARGE
 from gpusched.core.commands import CheckResults, Command, Terminate, Withdraw
@@ -27,6 +29,7 @@ from gpusched.core.states import (
     StopReason,
     Usage,
     is_active,
+    is_to_hold,
 )
 from gpusched.core.statuses import ACTIVE, has_result, name_of
 from gpusched.core.timers import Timers
@@ -101,7 +104,9 @@ class Books:
             return
         pid = None if type(state) is Starting else state.pid
         first = type(state) is not Stopping
-        self.move(entry, "stopped", Stopping(attempt=state.attempt, slot=state.slot, pid=pid, reason=reason), why, now)
+        to_hold = is_to_hold(state)
+        stopping = Stopping(attempt=state.attempt, slot=state.slot, pid=pid, reason=reason, to_hold=to_hold)
+        self.move(entry, "stopped", stopping, why, now)
         if first:
             if pid is not None:
                 self.commands.append(Terminate(key=entry.key, attempt=state.attempt))
@@ -114,6 +119,21 @@ class Books:
         for entry in entries:
             if type(entry.state) is Starting and self.waits(entry):
                 self.commands.append(Withdraw(key=entry.key, attempt=entry.state.attempt))
+
+    def hold_ahead(self, entry: Entry, now: Instant) -> None:
+        """Take back a window that waits on its node, and have it held once it is back, unless it starts before."""
+        state = entry.state
+        if type(state) is Starting and self.waits(entry):
+            if not state.to_hold:
+                held = msgspec.structs.replace(state, to_hold=True)
+                self.move(entry, "held", held, "held by request, unless it starts before it is back", now)
+            self.withdraw([entry])
+
+    def release_ahead(self, entry: Entry, now: Instant) -> None:
+        """Have a window that waits on its node not held, though it may come back."""
+        if is_to_hold(entry.state):
+            released = msgspec.structs.replace(entry.state, to_hold=False)
+            self.move(entry, "released", released, "released by request", now)
 
     # -- windows that start ------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ changes nothing; `diagram` draws the table for docs/architecture.md, so that the
 
 A window is `queued` until it is placed. From `starting` on it holds a slot, and every way out of `starting`, `running`
 and `stopping` goes through `ended`, which is reported when its whole process group is gone: only then is the slot free.
+A hold of one that is ahead on its node is a wish until it is back, and `held` and `released` leave it where it is.
 `missed` turns a finished window whose result is gone at the end of its batch into a lost one. `stuck` reports that a
 process was killed but does not die; the state stays the same.
 """
@@ -31,6 +32,8 @@ TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
         "cancelled": frozenset({"finished"}),
     },
     "starting": {
+        "held": frozenset({"starting"}),
+        "released": frozenset({"starting"}),
         "started": frozenset({"running"}),
         "stopped": frozenset({"stopping"}),
         "ended": frozenset({"queued", "finished"}),
@@ -41,6 +44,7 @@ TRANSITIONS: dict[StateName, dict[Move, frozenset[StateName]]] = {
         "ended": frozenset({"queued", "finished"}),
     },
     "stopping": {
+        "released": frozenset({"stopping"}),
         "started": frozenset({"stopping"}),
         "stopped": frozenset({"stopping"}),
         "stuck": frozenset({"stopping"}),

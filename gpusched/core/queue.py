@@ -49,8 +49,6 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     host: Need = NOTHING
     #: it ran out of memory on a GPU that it had to itself, and the batch may use the CPU: it runs there next
     on_cpu: bool = False
-    #: it was ahead on its node when it was to be held: it is held once it is back, unless it starts
-    to_hold: bool = False
     #: the latest lines of its story; a deque of its own would be most of the memory of a window that waits
     story: tuple[str, ...] = ()
 

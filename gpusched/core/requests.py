@@ -79,10 +79,10 @@ class Requests:
     def _apply(self, verb: WindowVerb, entry: Entry, now: Instant) -> bool:
         """Change one window; return whether `verb` has changed it."""
         before = entry.state
-        if verb in ("hold", "release"):
-            entry.to_hold = verb == "hold" and self._books.waits(entry)
-            if entry.to_hold:
-                self._books.withdraw([entry])
+        if verb == "hold":
+            self._books.hold_ahead(entry, now)
+        elif verb == "release":
+            self._books.release_ahead(entry, now)
         if not applies(verb, before):
             return False
         match before:

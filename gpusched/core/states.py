@@ -93,11 +93,13 @@ class Held(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="held"):
 
 
 @final
-class Starting(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="starting"):
+class Starting(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="starting"):
     """Holds a slot; its process is being forked."""
 
     attempt: int
     slot: Slot
+    #: it was ahead on its node when it was to be held: it is held once it is back, unless it has started
+    to_hold: bool = False
 
 
 @final
@@ -109,13 +111,15 @@ class Running(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="running"
 
 
 @final
-class Stopping(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="stopping"):
+class Stopping(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="stopping"):
     """Told to end, still holds its slot. `pid` is None until the fork is confirmed."""
 
     attempt: int
     slot: Slot
     pid: int | None
     reason: StopReason
+    #: as of one that starts
+    to_hold: bool = False
 
 
 @final
@@ -175,3 +179,8 @@ _ACTIVE = frozenset(get_args(Active))
 def is_active(state: State) -> TypeGuard[Active]:
     """Whether a window in this state holds a slot."""
     return type(state) in _ACTIVE
+
+
+def is_to_hold(state: State) -> bool:
+    """Whether a window in this state is held once its attempt is over, unless it has started."""
+    return (type(state) is Starting or type(state) is Stopping) and state.to_hold

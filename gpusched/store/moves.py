@@ -54,7 +54,7 @@ class Moves:
         self._counts[key.batch_id, after] += 1
         if constants := is_constant(new) - is_constant(old):
             self._constants[key.batch_id] += constants
-        if type(new) is Starting:
+        if type(new) is Starting and not is_active(old):
             self._placed[key, attempt] = (new.slot.index, new.slot.device_id, new.slot.node, at)
         elif type(new) is Running:
             self._started[key, attempt] = (new.slot.index, new.pid, new.started_at)

@@ -206,6 +206,15 @@ def test_what_ran_when_one_began_to_look_counts_from_then_on() -> None:
     assert view.rate(54.0) == pytest.approx(0.75)
 
 
+def test_a_window_that_is_to_be_held_has_been_in_its_place_since_it_was_placed() -> None:
+    view, place = BatchView(), Slot(-1, "cpu@n1", "n1")
+    starting = Starting(attempt=1, slot=place)
+    held = Starting(attempt=1, slot=place, to_hold=True)
+    view.apply(WindowMoved(key=key("C"), old=Queued(), new=starting, reason="", at=1000.0), 50.0)
+    view.apply(WindowMoved(key=key("C"), old=starting, new=held, reason="", at=1009.0), 59.0)
+    assert view.running[-1].since == 50.0
+
+
 def test_the_rate_goes_on_from_what_ended_before_one_began_to_look() -> None:
     view, slot = BatchView(), Slot(0, "cpu")
     ended = []

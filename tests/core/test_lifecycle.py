@@ -31,6 +31,8 @@ LEGAL = {
     ("queued", "cancelled", "finished"),
     ("held", "released", "queued"),
     ("held", "cancelled", "finished"),
+    ("starting", "held", "starting"),
+    ("starting", "released", "starting"),
     ("starting", "started", "running"),
     ("starting", "stopped", "stopping"),
     ("starting", "ended", "queued"),
@@ -39,6 +41,7 @@ LEGAL = {
     ("running", "stuck", "running"),
     ("running", "ended", "queued"),
     ("running", "ended", "finished"),
+    ("stopping", "released", "stopping"),
     ("stopping", "started", "stopping"),
     ("stopping", "stopped", "stopping"),
     ("stopping", "stuck", "stopping"),
@@ -55,6 +58,7 @@ stateDiagram-v2
     queued --> finished: cancelled
     held --> queued: released
     held --> finished: cancelled
+    starting --> starting: held · released
     starting --> running: started
     starting --> stopping: stopped
     starting --> finished: ended
@@ -63,7 +67,7 @@ stateDiagram-v2
     running --> running: stuck
     running --> finished: ended
     running --> queued: ended
-    stopping --> stopping: started · stopped · stuck
+    stopping --> stopping: released · started · stopped · stuck
     stopping --> finished: ended
     stopping --> queued: ended
     finished --> queued: retried

@@ -44,7 +44,7 @@ from gpusched.core.model import (
     Window,
     WindowKey,
 )
-from gpusched.core.states import Active, FailureKind, Finished, Queued, Running, Stopping
+from gpusched.core.states import Active, FailureKind, Finished, Held, Queued, Running, Stopping, is_to_hold
 from gpusched.core.statuses import WindowVerb
 from tests.core.support import DAY, GIB, RESULT, batch, reading
 from tests.core.world import DEVICE, DEVICES, NODE, REMOTE, World
@@ -286,6 +286,8 @@ class Machine(World, RuleBasedStateMachine):
                 new = self.state(WindowKey(batch_id, label))
                 if isinstance(state, Stopping) and state.reason == "cancelled":
                     assert isinstance(new, Finished), "what was cancelled is not run again"
+                elif is_to_hold(state):
+                    assert isinstance(new, Held | Finished), "what was to be held is not run"
                 elif not isinstance(state, Active | Queued):
                     assert new == state
             self.finishes_or_is_looked_at(batch_id)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gpusched.core.commands import Withdraw
 from gpusched.core.events import (
     AttemptEnded,
+    BatchRecovered,
     ChangeRequested,
     DeviceRead,
     NodeJoined,
     NodeLost,
     ProcessStuck,
+    ShutdownRequested,
     WindowMoved,
 )
 from gpusched.core.ledger import AHEAD_SLOTS
@@ -166,6 +170,28 @@ def test_a_node_that_is_lost_leaves_what_was_to_be_held_on_hold() -> None:
     made = hold(quick())
     made.send(NodeLost(host="n1", reason="cut"))
     assert made.state(C) == Held(attempt=2)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_supervisor_that_dies_leaves_what_was_to_be_held_on_hold(stops: bool) -> None:
+    """It was known to the scheduler alone, and the next one ran the window."""
+    made = hold(quick())
+    (record,) = (record for record in made.records if isinstance(record, WindowMoved))
+    assert record.reason == "held by request, unless it starts before it is back"
+    assert record.new == Starting(attempt=1, slot=PLACE, to_hold=True)
+    if stops:
+        made.send(ShutdownRequested(mode="stop"))
+    after = Driver().send(BatchRecovered(batch=batch(), windows=((planned("C"), made.state(C)),)))
+    assert after.state(C) == Held(attempt=2)
+
+
+def test_a_hold_is_told_once_and_taken_back_at_any_time() -> None:
+    made = hold(hold(quick()))
+    assert (made.records, withdrawn(made)) == ([], ["C"])
+    made.send(ShutdownRequested(mode="stop")).send(ChangeRequested(verb="release", batch_id="b", label=C.label))
+    assert made.state(C) == Stopping(attempt=1, slot=PLACE, pid=None, reason="interrupted")
+    take_back(made)
+    assert made.state(C) == Queued(attempt=2)
 
 
 def test_a_hold_is_over_with_the_attempt_that_it_found() -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.instant import ENDLESS
 from gpusched.client.connection import connect
 from gpusched.config import Engine
 from gpusched.core.events import BatchFinished, WindowMoved
 from gpusched.core.states import Finished
+from tests import waiting
 from tests.end_to_end.support import Command, check_sound, hashes, index
 from tests.engines.clusters import loopback
 from tests.server.support import until
@@ -108,6 +110,37 @@ def until_finished(socket_path: Path, windows: int) -> None:
             windows -= isinstance(news, WindowMoved) and isinstance(news.new, Finished)
             if windows == 0:
                 return
+
+
+def statuses(gpusched: Command) -> dict[str, str]:
+    """The status of each window of the batch `b`, by its symbol."""
+    return {window["symbol"]: window["status"] for window in gpusched.json("windows", "b")["windows"]}
+
+
+@pytest.mark.thorough
+def test_a_window_that_was_to_be_held_when_the_daemon_died_is_held(gpusched: Command) -> None:
+    """It waited on its node, which was too busy to give it back; the next daemon ran it."""
+    socket_path = gpusched.directory / "s"
+    gpusched.environment |= {"GPUSCHED_SOCKET": str(socket_path)}
+    (gpusched.directory / "three.txt").write_text(f"A\n{ENDLESS}\nC\n")
+    options = [*on(loopback(gpusched.directory, "n1")), "--set", f"daemon.state_dir={gpusched.directory}/state"]
+    dates = ["--start", "2022-01-01", "--end", "2022-06-29", "--window-days", "180"]
+    with daemon(gpusched, *options, "--set", "devices.cpu_slots=1") as process:
+        workload = ["--workload", "tests.engines.workloads:train"]
+        gpusched("submit", "three.txt", "--name", "b", "-o", "out", *dates, *workload)
+        waiting.until(lambda: statuses(gpusched).get("C") == "starting", patience_s=PATIENCE_S)
+        (agent,) = agents(gpusched.directory).values()
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            held = gpusched("hold", "b/C_2022-01-01_to_2022-06-29")
+            process.kill()
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        assert "it is taken back, and held unless it starts before" in held
+    with daemon(gpusched, *options, "--set", "devices.cpu_slots=1"):
+        found = statuses(gpusched)
+        gpusched("cancel", "b")
+    assert found["C"] == "held"
 
 
 @pytest.mark.thorough

@@ -18,6 +18,7 @@ from gpusched.core.states import (
     Reused,
     Running,
     Skipped,
+    Starting,
     State,
 )
 from gpusched.store.rows import MAX_TEXT_BYTES
@@ -130,3 +131,14 @@ def test_long_texts_keep_their_end(store: Store) -> None:
     assert kept.traceback.endswith("the cause")
     assert MAX_TEXT_BYTES - 4 < len(kept.traceback.encode()) <= MAX_TEXT_BYTES
     assert len(kept.message) == MAX_TEXT_BYTES
+
+
+def test_a_window_that_is_to_be_held_was_placed_once(store: Store) -> None:
+    store.record([accepted()])
+    starting = Starting(attempt=1, slot=SLOT)
+    held = Starting(attempt=1, slot=SLOT, to_hold=True)
+    store.record([moved(key(), Queued(), starting, at=101.0)])
+    store.record([moved(key(), starting, held, at=102.0)])
+    assert [attempt.placed_at for attempt in store.attempts(key())] == [101.0]
+    (recovered,) = store.unfinished()
+    assert recovered.windows[0][1] == held

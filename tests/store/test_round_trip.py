@@ -61,7 +61,7 @@ outcomes: st.SearchStrategy[Outcome] = st.one_of(
 states: st.SearchStrategy[State] = st.one_of(
     st.builds(Queued, attempt=counts),
     st.builds(Held, attempt=counts),
-    st.builds(Starting, attempt=counts, slot=slots),
+    st.builds(Starting, attempt=counts, slot=slots, to_hold=st.booleans()),
     st.builds(Running, attempt=counts, slot=slots, pid=pids, started_at=seconds),
     st.builds(
         Stopping,

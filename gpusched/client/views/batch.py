@@ -26,7 +26,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
-from gpusched.core.states import Active, Failed, Failure, Finished, Outcome, Queued, Running, Skipped, Starting
+from gpusched.core.states import Active, Failed, Failure, Finished, Outcome, Queued, Running, Skipped
 from gpusched.core.statuses import FAILURES, OUTCOMES, name_of, tally, totals
 from gpusched.core.worth import is_constant
 from gpusched.protocol import Snapshot, WindowLine
@@ -270,7 +270,7 @@ class BatchView:
             self._unlaunched.pop(label, None)
         if isinstance(new, Active):
             running = self.running.get(new.slot.index)
-            if isinstance(new, Starting) or running is None or running.label != label:
+            if not isinstance(old, Active) or running is None or running.label != label:
                 self._placed(label, new, monotonic)
             elif not isinstance(new, Running) or running.phase == "starting":
                 running.phase = name_of(new)

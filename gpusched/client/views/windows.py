@@ -278,13 +278,13 @@ def _moved(line: WindowLine, moved: WindowMoved) -> WindowLine:
     new = moved.new
     match new:
         case Starting(slot=slot) | Running(slot=slot) | Stopping(slot=slot):
-            began = moved.at if isinstance(new, Starting) or line.started_at is None else line.started_at
+            is_new = not isinstance(moved.old, Active) or line.started_at is None
             return msgspec.structs.replace(
                 line,
                 status=name_of(new),
                 attempts=new.attempt,
                 slot=slot,
-                started_at=began,
+                started_at=moved.at if is_new else line.started_at,
                 ended_at=None,
                 why=None,
                 failure=None,
