@@ -130,9 +130,8 @@ class Admission:
             place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
             await self._check_output(batch_id, place.path)
             is_theirs = request.output_dir is None or self._has_written(place)
-            readable = await anyio.to_thread.run_sync(
-                partial(self._territory.prepare, peer, _path(spec.data_root), place, is_theirs=is_theirs)
-            )
+            prepare = partial(self._territory.prepare, peer, _path(spec.data_root), place, is_theirs=is_theirs)
+            readable = await anyio.to_thread.run_sync(prepare)
             request = msgspec.structs.replace(request, existing=self._with_places(request, batch_id, place, peer))
             if place.guarded:
                 output_dir = place.path

@@ -303,7 +303,6 @@ def test_aliases_are_the_same_directory(tmp_path: Path) -> None:
     [
         (0o022, False, peer(ALICE), True),
         (0o027, False, peer(ALICE), False),
-        (0o027, True, peer(ALICE), False),
         (0o027, True, peer(ALICE, ALICE, STAFF), True),
         (0o077, False, peer(0), True),
     ],
@@ -311,9 +310,8 @@ def test_aliases_are_the_same_directory(tmp_path: Path) -> None:
 def test_whether_the_client_can_read_what_is_written_is_known(
     machine: Path, umask: int, shared: bool, client: Peer, readable: bool
 ) -> None:
-    rules = territory(machine)
-    if shared:
-        rules = msgspec.structs.replace(rules, output_group=STAFF, output_mode=0o750)
+    team = {"output_group": STAFF, "output_mode": 0o750} if shared else {}
+    rules = msgspec.structs.replace(territory(machine), **team)
     place = rules.place(client, machine / "alice" / "out")
     with contextlib.ExitStack() as stack:
         stack.callback(os.umask, os.umask(umask))
