@@ -32,7 +32,7 @@ from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 from gpusched.service.clients import Peer
 from gpusched.service.submission import BadSubmission, check, check_terms
-from gpusched.service.territory import Place, Territory, foreign, is_same, user_name
+from gpusched.service.territory import Place, Territory, foreign, is_same, unreadable, user_name
 from gpusched.supervisor.existing import taken_over
 from gpusched.supervisor.portions import SLICE_WINDOWS
 from gpusched.supervisor.runtime import Runtime
@@ -130,15 +130,16 @@ class Admission:
             place = await anyio.to_thread.run_sync(self._territory.place, peer, output_dir)
             await self._check_output(batch_id, place.path)
             is_theirs = request.output_dir is None or self._has_written(place)
-            await anyio.to_thread.run_sync(
-                partial(self._territory.prepare, peer, _path(spec.data_root), place, is_theirs=is_theirs)
-            )
+            prepare = partial(self._territory.prepare, peer, _path(spec.data_root), place, is_theirs=is_theirs)
+            readable = await anyio.to_thread.run_sync(prepare)
             request = msgspec.structs.replace(request, existing=self._with_places(request, batch_id, place, peer))
             if place.guarded:
                 output_dir = place.path
             async with self._claimed(batch_id, output_dir, guarded=place.guarded):
                 plan, choice = await self._planned(request, batch_id, output_dir, on_progress)
                 plan, notes = await taken_over(plan, request.existing, output_dir, guarded=place.guarded)
+                if request.output_dir is not None and not readable:
+                    notes = (*notes, unreadable(peer, place.path))
                 # As long as an earlier round is not finished, its records cannot be removed in pieces.
                 await self._patiently(partial(self._supervisor.over, batch_id))
                 async with self.changing:

@@ -160,12 +160,11 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
             raise DataUnreadable(role=role, path=path, cause=error.strerror or error, user=user_name()) from error
         return real
 
-    def prepare(self, peer: Peer | None, data_root: Path | None, place: Place, *, is_theirs: bool) -> None:
+    def prepare(self, peer: Peer | None, data_root: Path | None, place: Place, *, is_theirs: bool) -> bool:
         """Try to read the data root if there is one, make the output directory and try to write to it.
 
-        Raises InputError.
-
-        `is_theirs`: the daemon has chosen the output directory, or made it for the same client.
+        `is_theirs`: the daemon has chosen the output directory, or made it for the same client. Returns whether that
+        client can read results which are written there. Raises InputError.
         """
         client = _judged(peer)
         if data_root is not None:
@@ -175,7 +174,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
             with directories.descended(place.path, _judge(judged, _SEARCH)) as (directory, missing):
                 _judge(judged, _WRITE)(directory)
                 with directories.made(directory, missing, self._share) as output:
-                    _try_to_write(output)
+                    return _try_to_write(output, client)
         except _Denied:
             raise OutputNotYours(path=place.path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
         except OSError as error:
@@ -213,6 +212,14 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
     def _check_roots(self, role: str, real: Path) -> None:
         if self.roots and not any(root == real or root in real.parents for root in map(_real, self.roots)):
             raise OutsideRoots(what=role, path=real, roots=", ".join(map(str, self.roots)))
+
+
+def unreadable(peer: Peer | None, path: Path) -> str:
+    """The note for a client who cannot read the results that it asked for."""
+    return (
+        f"User {user_name(peer)} cannot read the results in {path}, which will be user {user_name()}'s:"
+        " `gpusched results` and `report` show them, and the daemon's operator opens them by daemon.output_mode"
+    )
 
 
 def foreign(peer: Peer | None) -> int | None:
@@ -259,10 +266,15 @@ def user_name(client: Peer | None = None) -> str:
     return users.user_name(os.geteuid() if client is None else client.uid)
 
 
-def _try_to_write(directory: int) -> None:
+def _try_to_write(directory: int, client: Peer | None) -> bool:
+    """Make a directory there as those of windows are made, and remove it; return whether the client could read it."""
     probe = f".gpusched.{os.getpid()}.{time.monotonic_ns()}"
-    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
-    os.unlink(probe, dir_fd=directory)
+    os.mkdir(probe, dir_fd=directory)
+    try:
+        with directories.opened(probe, directory) as made:
+            return client is None or may(client, os.fstat(made), _access_list(made), _READ | _SEARCH)
+    finally:
+        os.rmdir(probe, dir_fd=directory)
 
 
 # -- permissions of another user ---------------------------------------------------------------------------------------

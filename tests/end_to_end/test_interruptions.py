@@ -16,7 +16,7 @@ from gpusched.engines.local import leftovers, proc
 from tests.end_to_end.support import Command, adopt_orphans, check_sound, hashes, index, wait_for_descendants
 from tests.end_to_end.terminal import Terminal
 from tests.end_to_end.test_run import WINDOWS
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 from tests.worker.support import undying
 
 
@@ -155,6 +155,8 @@ def test_a_disk_that_fills_up_while_a_run_drains_is_told_and_a_second_signal_lea
     with full(process.pid):
         fifo.write_bytes(b".")
         _until(process, "interrupt again (Ctrl-C, SIGTERM) to leave now")
+        # It may be told of a record before that of the window's end, and this signal stops what still runs.
+        until(lambda: len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 2, patience_s=PATIENCE_S)
         process.terminate()
         out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130, (out, err)

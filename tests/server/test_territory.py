@@ -297,6 +297,28 @@ def test_aliases_are_the_same_directory(tmp_path: Path) -> None:
     assert not is_same(tmp_path / "alias", tmp_path)
 
 
+@needs_root
+@pytest.mark.parametrize(
+    ("umask", "shared", "client", "readable"),
+    [
+        (0o022, False, peer(ALICE), True),
+        (0o027, False, peer(ALICE), False),
+        (0o027, True, peer(ALICE, ALICE, STAFF), True),
+        (0o077, False, peer(0), True),
+    ],
+)
+def test_whether_the_client_can_read_what_is_written_is_known(
+    machine: Path, umask: int, shared: bool, client: Peer, readable: bool
+) -> None:
+    team = {"output_group": STAFF, "output_mode": 0o750} if shared else {}
+    rules = msgspec.structs.replace(territory(machine), **team)
+    place = rules.place(client, machine / "alice" / "out")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.umask, os.umask(umask))
+        assert rules.prepare(client, machine / "bars", place, is_theirs=False) is readable
+    assert list(place.path.iterdir()) == [], "it was tried out, and nothing is left of that"
+
+
 # -- a daemon and two users --------------------------------------------------------------------------------------------
 
 
@@ -313,6 +335,24 @@ def acting_as(uid: int, group: int) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
+
+
+@needs_root
+def test_a_member_who_will_not_be_able_to_read_the_results_is_told(machine: Path) -> None:
+    """They were in a directory of that member's own, who could neither read nor remove them."""
+    group = grp.getgrall()[-1]
+    daemon = Daemon(machine / "service")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.umask, os.umask(0o027))
+        daemon.start(environment={"GPUSCHED_TEST_GROUP": group.gr_name})
+        stack.callback(daemon.kill)
+        with acting_as(ALICE, group.gr_gid):
+            connection = stack.enter_context(daemon.connect())
+        out = machine / "alice" / "out"
+        (note,) = connection.submit(daemon.spec("S"), source="s", name="hers", output_dir=out).notes
+        assert note.startswith(f"User {ALICE} cannot read the results in {out}, which will be user root's")
+        assert connection.submit(daemon.spec("T"), source="s", name="its").notes == ()
+        finished(daemon, "hers")
 
 
 @needs_root
