@@ -117,7 +117,7 @@ def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan
 def _plan_logs(cache_dir: Path) -> Iterator[Path]:
     """The directory of the logs of a plan's processes: the cache, or a new temporary directory if that is read-only.
 
-    A read-only cache makes the plan slower, not wrong. A temporary directory stays after an error, which may name a log.
+    A read-only cache makes the plan slower, not wrong. A temporary one stays after an error, which may name a log.
     """
     if _may_hold_logs(cache_dir):
         yield cache_dir

@@ -220,7 +220,7 @@ def test_a_name_names_the_batch_and_its_directory(gpusched: Command) -> None:
 
 
 def test_a_plan_needs_no_cache(gpusched: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only that everything is parsed again the next time; and each left a directory with a log among temporary files."""
+    """Only that everything is parsed again the next time; each left a directory with a log among temporary files."""
     (place := gpusched.directory / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     plan = gpusched.json("plan", "symbols.txt", *DATES, "--device", "cpu", "--set", "cache.dir=/dev/null/cache")
