@@ -1,4 +1,4 @@
-"""How fast the supervisor turns windows over: `python -m benchmarks.throughput [--json] [--windows N] [--slots N] [--each N]`.
+"""How fast the supervisor turns windows over: `python -m benchmarks.throughput [--json] [--slots N] …`.
 
 Windows that do nothing pass through the whole supervisor: the scheduler, the store with its fsyncs, the launcher, a
 process and committed artifacts for each. A slot's refill is the time in which it has no process: from the last

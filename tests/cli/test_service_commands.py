@@ -16,7 +16,7 @@ from gpusched.cli.sources import reach
 from tests.cli.clients import ASKED, LABEL, Client
 from tests.end_to_end.terminal import Terminal
 from tests.server.support import finished
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 
 def test_submit_prints_the_id_of_what_is_durable(client: Client) -> None:
@@ -127,6 +127,8 @@ def test_hold_release_cancel_retry(client: Client) -> None:
         assert "Held: by request; `gpusched release held` lets it go on" in client("status", "held")
         assert client.json("release", "held")["state"] == "open"
         assert client.json("cancel", first)["changed"] == 1
+        # Alive, it may take what is written for the other one.
+        until(lambda: client.json("show", first)["status"] == "cancelled", patience_s=PATIENCE_S)
         release()
         assert finished(client.daemon, "held").counts == {"cancelled": 1, "succeeded": 3}
         assert client("wait", "held") == "held: finished, 3 succeeded, 1 cancelled\n"

@@ -51,7 +51,7 @@ def test_a_device_its_slots_and_how_old_its_reading_is() -> None:
     assert "Reading  98 %, 61 C, 240 of 300 W, fan 40 %, 12s ago" in more
     assert "Foreign  4711 of bob, 2048 MiB: python train.py" in more
     assert "Foreign  1 of somebody, 0 MiB: gone" in more
-    assert any(line.startswith("Slots    1 held, 2 free, 3") for line in told)
+    assert any(line.startswith("Slots    3: 1 held, 2 free, ") for line in told)
     assert told[-3:] == [f"Slot     1: {key('A')}", "Slot     0: free", "Slot     2: free"], "one is not in use"
 
 

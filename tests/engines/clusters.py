@@ -36,7 +36,8 @@ needs_ray = [
 def head(directory: Path) -> Iterator[str]:
     """Start a head; yield the address of its cluster."""
     command = ["start", "--head", "--port=0", "--include-dashboard=false", f"--temp-dir={directory}", "--block"]
-    environment = {**os.environ, "RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0"}
+    # Its actors have the low priority that Ray gives them by default: agents undo that.
+    environment = {**os.environ, "RAY_memory_monitor_refresh_ms": "0"}
     log = directory / "head.log"
     with log.open("wb") as said:
         process = subprocess.Popen(
@@ -60,9 +61,13 @@ def head(directory: Path) -> Iterator[str]:
         process.wait()
 
 
-def loopback(directory: Path, *hosts: str) -> Engine:
-    """The settings of an engine whose nodes are processes of this machine, without Ray and without shared files."""
+def loopback(directory: Path, *hosts: str, driver: Path | None = None) -> Engine:
+    """The settings of an engine whose nodes are processes of this machine, without Ray and without shared files.
+
+    `driver`: they are as those of an actor whose driver was started in this directory.
+    """
     interpreter = directory / "interpreter"
-    interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.engines.loopback "$4" "$5" "$6"\n')
+    words = f'exec {sys.executable} -m tests.engines.loopback "$4" "$5" "$6" {driver or ""}'
+    interpreter.write_text(f"#!/bin/sh\n{words}\n")
     interpreter.chmod(0o755)
     return Engine(kind="ray", address=",".join(hosts), python=str(interpreter), scratch=str(directory / "scratch"))

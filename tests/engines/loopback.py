@@ -1,27 +1,30 @@
-"""A bridge without Ray: its nodes are agents that it starts. `python -m tests.engines.loopback DESCRIPTOR HOSTS LOGS`.
+"""A bridge without Ray: its nodes are agents that it starts.
 
-An agent that ends is started again, as Ray's node would be held again.
+`python -m tests.engines.loopback DESCRIPTOR HOSTS LOGS [DIRECTORY]`. An agent that ends is started again, as Ray's node
+would be held again. With a directory, this process is as one of an actor that a driver has started there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
 
-from gpusched import programs
 from gpusched.engines.ray import frames
+from gpusched.engines.ray.node import Node
 
 
 class Loopback:
     def __init__(self, writer: asyncio.StreamWriter, logs: Path) -> None:
         self._writer = writer
         self._logs = logs
-        self._agents: dict[str, asyncio.StreamWriter] = {}
-        self._programs: dict[str, programs.Program] = {}
+        self._nodes: dict[str, Node] = {}
+        #: PIDs
+        self._agents: dict[str, int] = {}
         self._ending = False
 
     async def run(self, reader: asyncio.StreamReader, hosts: list[str]) -> None:
@@ -29,13 +32,14 @@ class Loopback:
         holding = [asyncio.ensure_future(self._hold(host)) for host in hosts]
         while (data := await frames.next_frame(reader)) is not None:
             match frames.tidings_decoder.decode(data):
-                case frames.Carry(host=host, frames=carried) if host in self._agents:
-                    self._agents[host].write(b"".join(map(frames.framed, carried)))
-                case frames.Release(host=host) if host in self._agents:
-                    programs.signal_group(self._programs[host], signal.SIGKILL)
+                case frames.Carry(host=host, frames=carried) if host in self._nodes:
+                    # Not `give`, which waits for the agent: others must not wait for one that is stopped.
+                    self._nodes[host].writer.write(b"".join(map(frames.framed, carried)))
+                case frames.Release(host=host) if host in self._nodes:
+                    os.killpg(self._agents[host], signal.SIGKILL)
         self._ending = True
-        for agent in self._agents.values():
-            agent.close()
+        for node in self._nodes.values():
+            node.writer.close()
         await asyncio.gather(*holding)
 
     def _tell(self, tidings: frames.Tidings) -> None:
@@ -43,18 +47,25 @@ class Loopback:
 
     async def _hold(self, host: str) -> None:
         while not self._ending:
-            ours, theirs = socket.socketpair()
-            with theirs, (self._logs / f"agent-{host}.log").open("ab") as log:
-                command = [sys.executable, "-m", "gpusched.engines.ray.agent", str(theirs.fileno())]
-                agent = programs.start(command, stdout=log, stderr=log, kept_open=(theirs.fileno(),))
-            self._programs[host] = agent
-            reader, self._agents[host] = await asyncio.open_unix_connection(sock=ours)
+            node = Node()
+            self._agents[host] = agent = await node.start(str(self._logs / f"agent-{host}.log"))
+            self._nodes[host] = node
             self._tell(frames.NodeUp(host=host))
-            while (data := await frames.next_frame(reader)) is not None:
-                self._tell(frames.Carry(host=host, frames=(data,)))
-            del self._agents[host]
-            await asyncio.to_thread(programs.ended, agent, 20.0)
+            while (said := await node.take()) is not None:
+                self._tell(frames.Carry(host=host, frames=tuple(said)))
+            del self._nodes[host]
+            with contextlib.suppress(ChildProcessError):  # it was waited for where another one was started
+                await asyncio.to_thread(os.waitpid, agent, 0)
             self._tell(frames.NodeDown(host=host, reason="its agent has ended"))
+
+
+def be_an_actor(directory: str) -> None:
+    """Do what Ray does to the processes of actors."""
+    os.nice(15)
+    Path("/proc/self/oom_score_adj").write_text("1000")
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    os.chdir(directory)
+    sys.path.insert(0, directory)
 
 
 async def serve(descriptor: int, hosts: str, logs: str) -> None:
@@ -63,5 +74,7 @@ async def serve(descriptor: int, hosts: str, logs: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 4:
+        be_an_actor(sys.argv[4])
     asyncio.run(serve(int(sys.argv[1]), sys.argv[2], sys.argv[3]))
     os._exit(0)

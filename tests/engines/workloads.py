@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import sys
 from pathlib import Path
 
 from benchmarks.instant import ENDLESS
@@ -19,6 +22,20 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
         WindowSurvey(start=dates.start, end=dates.end, bars=100, usable_rows=100, fingerprint=FINGERPRINT)
         for dates in task.windows
     ]
+
+
+def look(task: Task, directory: Path, report: Report) -> Result:
+    """Write down what the window sees of its process and of its launcher."""
+    launcher = os.getppid()
+    seen = {
+        "nice": [os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, launcher)],
+        "oom_score_adj": [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in ("self", launcher)],
+        "environment": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")},
+        "path": sys.path,
+        "cwd": str(Path.cwd()),
+    }
+    (directory / "seen.json").write_text(json.dumps(seen))
+    return Result(metrics={}, sample_counts={}, metadata={}, phases={}, fingerprint=FINGERPRINT)
 
 
 def train(task: Task, directory: Path, report: Report) -> Result:

@@ -112,8 +112,7 @@ def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
     ahead = f" {status.ahead} more windows wait for one," if status.ahead else ""
     threads = "thread" if device.threads == 1 else "threads"
     yield (
-        f"Slots    {status.busy} held, {len(free)} free, {status.width}{most} in use,{ahead}"
-        f" {device.threads} {threads} each"
+        f"Slots    {status.width}{most}: {status.busy} held, {len(free)} free,{ahead} {device.threads} {threads} each"
     )
     if device.cpus:
         yield f"Cores    {', '.join(map(str, device.cpus))}"

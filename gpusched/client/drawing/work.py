@@ -21,6 +21,8 @@ WIDE = 98
 WIDE_BAR, NARROW_BAR = 20, 8
 #: cells of an ETA with its error and without, and those that outcomes get before an ETA gets its error
 ETA, ETA_ALONE, OUTCOMES = 13, 6, 20
+#: cells of a window's label at most, and of that of a symbol of five letters at its second attempt
+MOST_LABEL, COMMON_LABEL = 44, 32
 #: cells of the label of an example, of an owner, and at least of a batch's name beside its windows
 EXAMPLE, OWNER, LEAST_NAME = 24, 10, 5
 
@@ -35,6 +37,7 @@ class WorkLines:
         names = [device_name(id_, view.status.device.host) for id_, view in overview.devices.items()]
         devices = max(map(cell_len, names), default=6)
         self._device = min(14, max(6, devices))
+        self._longest = max(map(cell_len, map(draw.clean, overview.batches)), default=0)
         self._owners = max((cell_len(self._owner(view)) for view in overview.batches.values()), default=0)
         self.batch_columns = self._columns_of_batches()
         self.running_columns = self._columns_of_running()
@@ -47,8 +50,7 @@ class WorkLines:
 
     def _columns_of_batches(self) -> list[Column]:
         batches = self._overview.batches
-        longest = max((cell_len(self._draw.clean(name)) for name in batches), default=0)
-        name = max(5, min(longest, 40, max(12, self._width - 62)))
+        name = max(5, min(self._longest, 40, max(12, self._width - 62)))
         bar = WIDE_BAR if self._wide else NARROW_BAR
         done = max((2 * len(str(view.total)) + 1 for view in batches.values()), default=4)
         others = SIGN + name + bar + done + 8 + 5 + (self._owners + 1 if self._owners else 0)
@@ -97,7 +99,11 @@ class WorkLines:
 
     @property
     def _label(self) -> int:
-        return max(20, min(44, self._width - (62 + self._device if self._wide else 51)))
+        """Cells of a window's label: a common one is whole where the names of the batches leave room for it."""
+        beside, name = (52 + self._device, 10) if self._wide else (35, 16)
+        room = self._width - beside
+        needed = min(name, max(LEAST_NAME, self._longest))
+        return max(20, min(MOST_LABEL, room - name), min(COMMON_LABEL, room - needed))
 
     def _columns_of_running(self) -> list[Column]:
         bar = [Column("", NARROW_BAR)] if self._wide else []

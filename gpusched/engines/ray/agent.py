@@ -296,8 +296,10 @@ async def serve(descriptor: int) -> None:
 
 
 def _as_a_daemon_would() -> None:
-    """Undo what Ray does to the processes of an actor: priority, the kernel's victim of choice, thread caps."""
-    os.environ.pop("OMP_NUM_THREADS", None)
+    """Undo what Ray does to the processes of an actor: low priority, first victim of the kernel where memory is short.
+
+    Its cap of threads reaches no window: launchers and windows have caps of their own.
+    """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     with contextlib.suppress(OSError):

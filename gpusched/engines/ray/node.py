@@ -24,6 +24,8 @@ class Node:
     """One of them on each node. Its methods run in the actor's event loop."""
 
     def __init__(self) -> None:
+        #: to the agent, which ends when it is closed
+        self.writer: asyncio.StreamWriter
         self._said: list[bytes] = []
         self._more = asyncio.Event()
         self._over = False
@@ -39,7 +41,7 @@ class Node:
                 log = stack.enter_context(open(log_path, "ab"))  # noqa: ASYNC230, PTH123  # once
             command = [sys.executable, "-P", "-m", "gpusched.engines.ray.agent", str(theirs.fileno())]
             agent = programs.start(command, stdout=log, stderr=log, kept_open=(theirs.fileno(),))
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 26)
+        reader, self.writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 26)
         self._reading = asyncio.create_task(self._read(reader))
         return agent.pid
 
@@ -52,8 +54,8 @@ class Node:
 
     async def give(self, batch: list[bytes]) -> None:
         """Pass frames to the agent, in order: the caller waits for each batch before the next."""
-        self._writer.write(b"".join(map(frames.framed, batch)))
-        await self._writer.drain()
+        self.writer.write(b"".join(map(frames.framed, batch)))
+        await self.writer.drain()
 
     async def take(self) -> list[bytes] | None:
         """What the agent has said, at once if there is something; None: it has ended."""
