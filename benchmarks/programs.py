@@ -83,8 +83,7 @@ class _Bench:
 
     async def cpu(self, count: int, workload: str, settings: dict[str, Any], imports: tuple[str, ...]) -> float:
         """Processor seconds of a window, all processes together."""
-        pid = self._launcher.pid(workload, imports)
-        assert pid is not None
+        (pid,) = self._launcher.pids(workload, imports)
         before = _cpu_of(pid) + _own_cpu(resource.RUSAGE_SELF)
         for _ in range(count):
             await self.window(workload, settings, imports)

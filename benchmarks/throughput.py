@@ -1,4 +1,4 @@
-"""How fast the supervisor turns windows over: `python -m benchmarks.throughput [--json] [--windows N] [--slots N]`.
+"""How fast the supervisor turns windows over: `python -m benchmarks.throughput [--json] [--slots N] …`.
 
 Windows that do nothing pass through the whole supervisor: the scheduler, the store with its fsyncs, the launcher, a
 process and committed artifacts for each. A slot's refill is the time in which it has no process: from the last
@@ -31,6 +31,7 @@ from gpusched.core.states import Finished, Starting, Succeeded
 from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.local.engine import LocalEngine
+from gpusched.engines.local.launcher import WINDOWS_EACH
 from gpusched.store.store import Store
 from gpusched.supervisor.followers import News
 from gpusched.supervisor.runtime import Runtime
@@ -57,6 +58,9 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     #: processor seconds of the supervisor's process, and of the launcher's, for each window
     supervisor_s: float
     launcher_s: float
+    #: launcher processes at the end, and the share of the busiest, which bounds the windows that can start in a second
+    launchers: int
+    busiest_s: float
 
 
 class CountingStore(Store):
@@ -74,18 +78,21 @@ class CountingStore(Store):
         super().record(records, learned, histories)
 
 
-def measure(windows: int, slots: int = 2, workload: str = "benchmarks.stamps:nothing") -> Throughput:
-    """Run windows on CPU slots."""
+def measure(
+    windows: int, slots: int = 2, workload: str = "benchmarks.stamps:nothing", each: int = WINDOWS_EACH
+) -> Throughput:
+    """Run windows on CPU slots, with another launcher process for every `each` of those that run at a time."""
     with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
-        return anyio.run(_measure, windows, slots, workload, Path(name))
+        return anyio.run(_measure, windows, slots, workload, each, Path(name))
 
 
-async def _measure(windows: int, slots: int, workload: str, directory: Path) -> Throughput:
+async def _measure(windows: int, slots: int, workload: str, each: int, directory: Path) -> Throughput:
     stamps = directory / "stamps"
     seen = Seen()
     with anyio.fail_after(TIMEOUT_S), CountingStore.open(directory / "state" / "state.db") as store:
         config = Config(devices=Devices(cpu_slots=slots), cache=Cache(dir=directory / "cache"))
         async with LocalEngine(config, directory, Discovery(devices=(), notes=())) as engine:
+            engine.launcher.windows_each = each
             runtime = Runtime(PoolRules(config), store, engine, seen)
             supervisor = runtime.supervisor
             batch = _batch(directory, workload, stamps)
@@ -93,12 +100,10 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
             async with runtime.working():
                 began = time.perf_counter()
                 await supervisor.submit(batch, plan(windows))
-                launcher = engine.launcher.pid(workload)
-                assert launcher is not None
-                before, cpu, launcher_cpu = store.commits, time.process_time(), processor_seconds(launcher)
+                before, cpu, launcher_cpu = store.commits, time.process_time(), _launchers_s(engine, workload)
                 await seen.finished.wait()
                 seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
-                launcher_s = processor_seconds(launcher) - launcher_cpu
+                launchers = _launchers_s(engine, workload)
                 commits = store.commits - before
                 supervisor.shut_down(drain=True)
                 await supervisor.stopped()
@@ -114,8 +119,15 @@ async def _measure(windows: int, slots: int, workload: str, directory: Path) -> 
         process_p50_s=statistics.median(end - start for _, start, end in processes),
         commits_per_window=commits / windows,
         supervisor_s=cpu_s / windows,
-        launcher_s=launcher_s / windows,
+        launcher_s=(sum(launchers.values()) - sum(launcher_cpu.values())) / windows,
+        launchers=len(launchers),
+        busiest_s=max(seconds - launcher_cpu.get(pid, 0.0) for pid, seconds in launchers.items()) / windows,
     )
+
+
+def _launchers_s(engine: LocalEngine, workload: str) -> dict[int, float]:
+    """Processor seconds of each launcher process so far, by its PID."""
+    return {pid: processor_seconds(pid) for pid in engine.launcher.pids(workload)}
 
 
 class Seen:
@@ -180,9 +192,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=3000)
     parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--each", type=int, default=WINDOWS_EACH, help="windows at a time for each launcher process")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    measured = measure(options.windows, options.slots)
+    measured = measure(options.windows, options.slots, each=options.each)
     if options.json:
         print(json.dumps(msgspec.to_builtins(measured)))
         return
@@ -194,6 +207,8 @@ def main() -> None:
     print(f"{'commits of the store for each window':<42} {measured.commits_per_window:8.2f}")
     print(f"{'CPU of the supervisor for each window':<42} {1e3 * measured.supervisor_s:8.2f} ms")
     print(f"{'CPU of the launcher for each window':<42} {1e3 * measured.launcher_s:8.2f} ms")
+    if measured.launchers > 1:
+        print(f"{f'of that, the busiest of {measured.launchers}':<42} {1e3 * measured.busiest_s:8.2f} ms")
 
 
 if __name__ == "__main__":

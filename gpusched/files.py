@@ -249,6 +249,21 @@ def lock(path: Path) -> int:
     return descriptor
 
 
+def is_free(path: Path) -> bool:
+    """Whether it is certain that no process has the lock of this file; never where there are no file locks."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def lock_directory(directory: int) -> int:
     """Return a descriptor that locks an open directory until it is closed, or only that where there are no such locks.
 

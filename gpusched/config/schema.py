@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from gpusched.command.schema import ExitCodes
 from gpusched.core.model import DeviceChoice, Limits
 from gpusched.teacher.schema import Fraction, Horizon, MinRows, Threshold, ValidationDays
+from gpusched.users import home
 
 #: directory of a run's state, within the output directory
 STATE_DIR = ".gpusched"
@@ -44,13 +45,13 @@ Slots = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]
 def _cache_dir() -> Path:
     if directory := os.environ.get("CACHE_DIRECTORY"):
         return Path(directory.partition(":")[0])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpusched"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "gpusched"
 
 
 def _state_dir() -> Path:
     if directory := os.environ.get("STATE_DIRECTORY"):
         return Path(directory.partition(":")[0])
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpusched"
+    return Path(os.environ.get("XDG_STATE_HOME") or home() / ".local" / "state") / "gpusched"
 
 
 class Data(Struct, frozen=True, kw_only=True):

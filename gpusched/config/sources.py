@@ -21,6 +21,7 @@ from gpusched.config.values import BadValue, Setting, built
 from gpusched.config.workloads import is_of, is_of_any, refused, workload_settings, wrong_workload
 from gpusched.errors import ConfigError, did_you_mean
 from gpusched.teacher.parameters import CANONICAL
+from gpusched.users import home
 from gpusched.workload import BadParameters
 
 FILE_NAME = "config.toml"
@@ -98,8 +99,8 @@ def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | No
         return path.absolute()
     if named := environ.get("GPUSCHED_CONFIG"):
         return Path(named).absolute()
-    home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    for candidate in (cwd / FILE_NAME, home / "gpusched" / FILE_NAME, Path("/etc/gpusched") / FILE_NAME):
+    own = Path(environ.get("XDG_CONFIG_HOME") or home() / ".config")
+    for candidate in (cwd / FILE_NAME, own / "gpusched" / FILE_NAME, Path("/etc/gpusched") / FILE_NAME):
         if os.path.isfile(candidate):  # noqa: PTH113 - of a place that may not be looked into, an error
             return candidate
     return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -57,9 +58,9 @@ async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None)
     """
     config, spec, output_dir = run.config, run.spec, run.output_dir
     discovery, rules = found_here(config, spec), PoolRules(config, spec.device, spec.workers)
-    logs, store = _plan_logs(config.cache.dir), run_state_dir(config, output_dir) / "state.db"
+    store = run_state_dir(config, output_dir) / "state.db"
     estimates = Estimates(peek_learned(store))
-    with one_error():
+    with _plan_logs(config.cache.dir) as logs, one_error():
         async with (
             engine_of(config, logs, discovery) as engine,
             anyio.create_task_group() as tasks,
@@ -112,13 +113,22 @@ def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan
     )
 
 
-def _plan_logs(cache_dir: Path) -> Path:
+@contextlib.contextmanager
+def _plan_logs(cache_dir: Path) -> Iterator[Path]:
     """The directory of the logs of a plan's processes: the cache, or a new temporary directory if that is read-only.
 
-    A read-only cache makes the plan slower, not wrong.
+    A read-only cache makes the plan slower, not wrong. A temporary one stays after an error, which may name a log.
     """
+    if _may_hold_logs(cache_dir):
+        yield cache_dir
+    else:
+        directory = Path(tempfile.mkdtemp(prefix="gpusched-plan-"))
+        yield directory
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _may_hold_logs(cache_dir: Path) -> bool:
     with contextlib.suppress(OSError):
         cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(cache_dir, os.W_OK | os.X_OK):
-            return cache_dir
-    return Path(tempfile.mkdtemp(prefix="gpusched-plan-"))
+        return os.access(cache_dir, os.W_OK | os.X_OK)
+    return False

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gpusched import __version__, clock
+from gpusched import __version__, clock, files
 from gpusched.core.model import Batch, WindowKey
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
@@ -23,6 +23,7 @@ from gpusched.runs.place import NoRun, store_of
 from gpusched.service import views
 from gpusched.service.names import Names, NoLog
 from gpusched.service.views import RECENT_WINDOWS
+from gpusched.store.database import lock_path
 from gpusched.store.store import Store
 
 #: seconds between reads of a log that is followed
@@ -51,6 +52,11 @@ class Records:
 
     def close(self) -> None:
         self._store.close()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody is at work on what is unfinished: its supervisor was killed, or left."""
+        return self._names.status(self.batch_id).state == "open" and files.is_free(lock_path(self._store.path))
 
     def abort(self) -> None:
         """From any thread: end the following of a log."""

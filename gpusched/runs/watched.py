@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 
+from gpusched import directories
 from gpusched.protocol.places import SOCKET_NAME
 from gpusched.service.admission import Admission
 from gpusched.service.hub import Hub
@@ -31,8 +32,9 @@ async def be_watched(runtime: Runtime, output_dir: Path, watch: Watch, over: any
     hub = Hub(runtime)
     runtime.followers.add(hub)
     requests = Requests(runtime, hub, Admission(runtime, Territory(output_root=output_dir)))
-    with tempfile.TemporaryDirectory(prefix="gpusched-") as directory:
-        listener = Listener(Path(directory) / SOCKET_NAME, None)
+    with tempfile.TemporaryDirectory(prefix="gpusched-") as name, directories.opened(Path(name)) as directory:
+        # Its only client is in this process; the path of a socket may be no longer than 107 bytes, and TMPDIR may be.
+        listener = Listener(Path(f"/proc/self/fd/{directory}") / SOCKET_NAME, None)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(Server(listener, requests, state_dir=runtime.state_dir).run)

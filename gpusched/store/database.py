@@ -61,7 +61,7 @@ class Database:
         self._connection.close()
         if self._lock_fd < 0:
             return
-        if _has_status(os.fstat(self._lock_fd), _lock_path(self.path)) and not _has_status(self._status, self.path):
+        if _has_status(os.fstat(self._lock_fd), lock_path(self.path)) and not _has_status(self._status, self.path):
             _remove_log(self.path)
         os.close(self._lock_fd)
         self._lock_fd = -1
@@ -80,7 +80,7 @@ class Database:
     def _restore(self) -> None:
         """Copy all commits from the open file, which no longer has a name, to a new one at the old path."""
         files.make_private_directory(self.path.parent)
-        if not _has_status(os.fstat(self._lock_fd), _lock_path(self.path)):
+        if not _has_status(os.fstat(self._lock_fd), lock_path(self.path)):
             lock_fd = _lock(self.path)
             os.close(self._lock_fd)
             self._lock_fd = lock_fd
@@ -149,7 +149,7 @@ def _remove_log(path: Path) -> None:
 
 def _lock(path: Path) -> int:
     try:
-        return files.lock(_lock_path(path))
+        return files.lock(lock_path(path))
     except files.Locked as locked:
         raise StoreLocked(path=path, holder=locked.holder) from None
     except OSError as error:
@@ -158,5 +158,6 @@ def _lock(path: Path) -> int:
         raise StoreUnlockable(path=path, cause=error.strerror) from error
 
 
-def _lock_path(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
+    """The file that whoever writes to the store at `path` has locked."""
     return path.with_name(path.name + ".lock")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -218,10 +219,13 @@ def test_a_name_names_the_batch_and_its_directory(gpusched: Command) -> None:
     assert (plan["batch_id"], plan["output_dir"]) == ("mine", str(gpusched.directory / "gpusched-runs" / "mine"))
 
 
-def test_a_plan_needs_no_cache(gpusched: Command) -> None:
-    """Only that everything is parsed again the next time."""
+def test_a_plan_needs_no_cache(gpusched: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only that everything is parsed again the next time; each left a directory with a log among temporary files."""
+    (place := gpusched.directory / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
     plan = gpusched.json("plan", "symbols.txt", *DATES, "--device", "cpu", "--set", "cache.dir=/dev/null/cache")
     assert plan["totals"]["train"] == 2
+    assert not list(place.iterdir())
 
 
 def test_train_says_what_it_made_and_what_it_cannot(gpusched: Command) -> None:

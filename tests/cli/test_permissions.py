@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
 import shlex
 from collections.abc import Iterator
@@ -72,6 +73,20 @@ def test_a_home_of_somebody_else_has_no_configuration(gpusched: Command) -> None
     for name in ("HOME", "XDG_CONFIG_HOME"):
         gpusched.environment[name] = str(gpusched.directory / "private")
     assert "run.max_attempts" in gpusched("config")
+
+
+def test_a_user_without_a_home(gpusched: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as any number: it has neither HOME nor an entry."""
+
+    def nobody(_: object) -> pwd.struct_passwd:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        gpusched.environment.pop(name, None)
+    said = gpusched("config")
+    assert "cache.dir\t/.cache/gpusched\tdefault" in said
+    assert "daemon.state_dir\t/.local/state/gpusched\tdefault" in said
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])

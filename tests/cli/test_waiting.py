@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Literal
 
+import pytest
+
+from gpusched.cli.next_commands import mending_commands
 from tests.cli.clients import ASKED, Client
 from tests.server.support import Daemon, finished
 from tests.waiting import PATIENCE_S
@@ -117,6 +121,23 @@ def test_a_wait_ends_with_the_commands_that_go_on_from_there(client: Client) -> 
     assert client.said("wait", "complete") == ("complete: finished, 2 succeeded\n", ""), "nothing is missing"
     client.submit("none", "SKIP")
     assert client.said("wait", "none", code=5)[1] == "  gpusched windows none --status skipped\n"
+
+
+@pytest.mark.parametrize(
+    ("counts", "left", "commands"),
+    [
+        ({"succeeded": 2, "skipped": 1}, "", []),
+        ({"succeeded": 2, "timed_out": 1}, "", ["gpusched windows b --status timed_out", "gpusched retry b"]),
+        ({"lost": 1, "cancelled": 1}, "", ["gpusched windows b --status lost", "gpusched retry b"]),
+        ({"cancelled": 1}, "", ["gpusched retry b"]),
+        ({"skipped": 1}, "", ["gpusched windows b --status skipped"]),
+        ({"failed": 1, "queued": 1}, "release", ["gpusched windows b --status failed", "gpusched release b"]),
+    ],
+)
+def test_the_commands_are_those_that_find_something(
+    counts: dict[str, int], left: Literal["", "release"], commands: list[str]
+) -> None:
+    assert mending_commands("b", counts, left=left) == commands
 
 
 def test_whoever_waits_for_a_batch_that_is_held_hears_how_it_goes_on(client: Client) -> None:

@@ -73,6 +73,7 @@ WAITING = ("run", "symbols.txt", "-o", "out", "--workers", "2", "--set", "run.wo
 
 def test_one_interrupt_lets_the_running_windows_finish(gpusched: Command, fifo: Path) -> None:
     process = _start_waiting(gpusched, fifo)
+    assert "no process" not in gpusched.said("status", "out")[1]
     process.send_signal(signal.SIGINT)
     _until(process, "Draining")
     fifo.write_bytes(b"..")
@@ -80,9 +81,11 @@ def test_one_interrupt_lets_the_running_windows_finish(gpusched: Command, fifo: 
     assert process.returncode == 130, (out, err)
     assert wait_for_descendants() == 0
     assert len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 3
+    assert "no process is at work on it" in gpusched.said("status", "out")[1]
     fifo.write_bytes(b"." * 24)
     ended = gpusched.json(*WAITING)
     assert (ended["windows"]["reused"], ended["windows"]["succeeded"]) == (3, 3)
+    assert "at work" not in gpusched.said("status", "out")[1]
 
 
 @pytest.mark.thorough

@@ -54,6 +54,19 @@ def test_what_is_held_is_waited_for_and_the_end_of_the_batch_is_the_end(gpusched
         assert terminal.end() == 0
 
 
+def test_a_long_path_of_temporary_files_ends_no_run(gpusched: Command, fifo: Fifo) -> None:
+    """The path of its socket was longer than sockets may have, and the run failed while its windows trained."""
+    place = gpusched.directory / ("long" * 25)
+    place.mkdir()
+    with Terminal(gpusched, *RUN, env={"TMPDIR": str(place)}) as terminal:
+        terminal.until("2/2 busy")
+        fifo.release(4)
+        terminal.until(LEFT)
+        assert "4  succeeded" in terminal.rest()
+        assert terminal.end() == 0
+    assert not list(place.iterdir())
+
+
 @pytest.mark.thorough
 def test_one_who_leaves_sees_the_run_as_ever(gpusched: Command, fifo: Fifo) -> None:
     with Terminal(gpusched, *RUN) as terminal:

@@ -114,8 +114,9 @@ def _labels(root: Path, job: WindowJob) -> bytes:
 def kept_by(b: Bench, rows: int) -> set[bytes]:
     """The labels files that the launcher keeps for later windows, each behind a digest and the features."""
     before = hashlib.sha256().digest_size + 8 * len(FEATURES) * rows
-    own = Path(f"/proc/{b.launcher.pid(LASTING)}/fd")
-    names = descriptors(b.launcher.pid(LASTING))
+    (launcher,) = b.launcher.pids(LASTING)
+    own = Path(f"/proc/{launcher}/fd")
+    names = descriptors(launcher)
     return {(own / name).read_bytes()[before:] for name in names if "gpusched-shared" in str((own / name).readlink())}
 
 

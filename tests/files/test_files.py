@@ -217,7 +217,10 @@ def test_a_lock_names_its_holder(tmp_path: Path) -> None:
         with pytest.raises(files.Locked) as locked:
             files.lock(tmp_path / "lock")
         assert locked.value.holder == f"the process {holder.pid}"
+        assert not files.is_free(tmp_path / "lock")
         holder.communicate(b"\n")
+    assert files.is_free(tmp_path / "lock")
+    assert not files.is_free(tmp_path / "none"), "not certain"
     os.close(files.lock(tmp_path / "lock"))
 
 

@@ -7,17 +7,17 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from gpusched.config import Cache, Config, Daemon, Devices, Hooks, Metrics, Run
-from gpusched.core.events import BatchAccepted
+from gpusched.core.events import BatchAccepted, ChangeAdvanced
 from gpusched.engines.local import groups, leftovers, link, process
 from gpusched.errors import GpuschedError
 from gpusched.service import admission, clients, main, manager, server
 from gpusched.service.journal import Journal
-from gpusched.supervisor import portions
 from gpusched.supervisor.followers import News
 
 
@@ -39,7 +39,7 @@ def config(directory: Path, slots: int) -> Config:
     )
 
 
-_WITH_CONSTANTS = (admission, clients, groups, leftovers, link, main, manager, portions, process, server)
+_WITH_CONSTANTS = (admission, clients, groups, leftovers, link, main, manager, process, server)
 
 
 def change_constants() -> None:
@@ -51,14 +51,14 @@ def change_constants() -> None:
             setattr(module, name, value)
 
 
-def hang_with(batch_id: str) -> None:
-    """Have the turn that accepts this batch hang, and the service manager told that it does."""
+def hang_at(fatal: Callable[[News], bool]) -> None:
+    """Have the turn with this news hang, once it is durable, and the service manager told that it does."""
     follow = Journal.follow
     manager_address = os.environ["NOTIFY_SOCKET"]
 
     def follow_or_hang(self: Journal, news: News) -> None:
         follow(self, news)
-        if isinstance(news, BatchAccepted) and news.batch.id == batch_id:
+        if fatal(news):
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
                 notices.sendto(b"hanging", manager_address)
             signal.pause()
@@ -68,8 +68,10 @@ def hang_with(batch_id: str) -> None:
 
 if __name__ == "__main__":
     change_constants()
-    if "GPUSCHED_TEST_HANGING_BATCH" in os.environ:
-        hang_with(os.environ["GPUSCHED_TEST_HANGING_BATCH"])
+    if hanging := os.environ.get("GPUSCHED_TEST_HANGING_BATCH"):
+        hang_at(lambda news: isinstance(news, BatchAccepted) and news.batch.id == hanging)
+    if changed := os.environ.get("GPUSCHED_TEST_HANGING_CHANGE"):
+        hang_at(lambda news: isinstance(news, ChangeAdvanced) and news.batch_id == changed and news.recorded)
     try:
         sys.exit(main.serve(config(Path(sys.argv[1]), int(sys.argv[2]))))
     except GpuschedError as error:

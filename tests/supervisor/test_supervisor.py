@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -314,7 +316,8 @@ async def test_interrupted_attempts_use_up_no_retry(tmp_path: Path, fifo: Any) -
         batch = make_batch(tmp_path, "hangs", settings={"fifo": said.path}, max_attempts=1)
         await bench.supervisor.submit(batch, plan(1))
         await said.number()
-        bench.engine.interrupt(batch.spec)
+        (launcher,) = bench.engine.launcher.pids(batch.spec.workload)
+        os.kill(launcher, signal.SIGKILL)
         moved = await bench.moved_to(Queued)
         assert moved.reason == "the launcher died, and the window with it"
         await said.number()

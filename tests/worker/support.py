@@ -58,7 +58,7 @@ class Bench:
     @property
     def launcher_pid(self) -> int | None:
         """The pid of the launcher process that forks the windows of tests.worker.workloads."""
-        return self.launcher.pid(f"{WORKLOADS}:nothing")
+        return next(iter(self.launcher.pids(f"{WORKLOADS}:nothing")), None)
 
     @property
     def last(self) -> PipeMessage:

@@ -117,13 +117,13 @@ async def test_the_launcher_of_changed_code_is_replaced(tmp_path: Path, fifo: Ca
             codes.append(metadata["workload_code"])
 
         await run()
-        first = b.launcher.pid(own)
+        (first,) = b.launcher.pids(own)
         await run()
-        assert b.launcher.pid(own) == first
+        assert b.launcher.pids(own) == [first]
         waiting = await b.fork(own, "WAITS", back=back.path)
         write(tmp_path, helping="ANSWER = 2")  # of the same size
         await run()
-        assert b.launcher.pid(own) != first
+        assert b.launcher.pids(own) != [first]
         assert (answers, len(set(codes)), codes[0] == codes[1]) == ([1, 1, 2], 2, True)
         back.answer()
         end = await waiting.wait(b.messages.append)

@@ -245,7 +245,8 @@ async def test_memory_files_are_closed_when_a_batch_is_over(tmp_path: Path) -> N
     workload = "tests.worker.forgetful:shares"
     async with bench(tmp_path) as b:
         await told(b, "", "", workload)
-        before = descriptors(b.launcher.pid(workload))
+        (launcher,) = b.launcher.pids(workload)
+        before = descriptors(launcher)
         await told(b, "name", "content", workload)
         assert (await told(b, "", "", workload))["taken"] is None  # the launcher has been through its loop
-        assert descriptors(b.launcher.pid(workload)) == before
+        assert descriptors(launcher) == before

@@ -71,6 +71,10 @@ def _one(source: Source, batch_id: str, *, as_json: bool) -> None:
         print_notes(detail.notes)
         print_worth(detail, results)
     _tell(troubles)
+    if not isinstance(source, Connection) and source.is_left:
+        tell(
+            "warning", "no process is at work on it: the run was killed, or left before its end", way_on(source, batch)
+        )
 
 
 def _failures(source: Source, batch: BatchStatus) -> list[FailureGroup]:

@@ -1,11 +1,12 @@
 """The supervisor's side of the launcher.
 
 `Launcher.fork` starts a window's process, and `Process.wait` follows it to its end. The processes are forked from a
-launcher process, one for each workload module (and each set of modules that commands have preloaded), since the side
+launcher process of their workload module (and of the set of modules that commands have preloaded), since the side
 effects of importing one module (a thread, a blocked package) must not reach another's windows. A launcher process is
 started on first use (by `early`, which may also have done so ahead of it), replaced when it has died or the workload's
-code has changed, and exits when idle. `link` is the connection to one launcher process, `process` one process that it
-has forked. Everything here runs in asyncio's event loop, whose readers cost less per window than a task would.
+code has changed, and exits when idle. Where many windows run at a time it gets others beside it: a fork keeps it busy
+for a millisecond or more. `link` is the connection to one launcher process, `process` one process that it has forked.
+Everything here runs in asyncio's event loop, whose readers cost less per window than a task would.
 """
 
 from __future__ import annotations
@@ -42,11 +43,16 @@ log = logging.getLogger("gpusched.daemon")
 CLOSE_LIMIT_S = 15.0
 #: seconds that `abandon` waits for the processes that it has killed
 ABANDON_S = 1.0
+#: windows that a launcher process has when another one is started beside it
+WINDOWS_EACH = 12
 #: limit of a log's size, unless another is given
 LOG_LIMIT_BYTES = 10 << 20
 
 _LOG_CHARS = 2000
 _VERSION_FILE = Path(gpusched.__file__)
+
+#: a workload's module, and the modules that are imported beside it
+_Key = tuple[str, tuple[str, ...]]
 
 
 class LauncherAbandoned(LaunchError):
@@ -67,6 +73,7 @@ class Launcher:
     `idle_timeout_s`: seconds after which a launcher process without windows exits; None: never.
     `mark`: an environment variable's value by which descendants are found after their launcher has died; see
     `leftovers`.
+    `windows_each`: windows that a launcher process has when another one is started.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Launcher:
         environment: Mapping[str, str] | None = None,
         mark: str | None = None,
         condition: Condition | None = None,
+        windows_each: int = WINDOWS_EACH,
     ) -> None:
         self._log_path = log_path
         self._own_log = log_path or Path(os.devnull)
@@ -88,8 +96,11 @@ class Launcher:
         self._mark = f"{mark or 'none'}/{os.getpid()}-{secrets.token_hex(4)}"
         self._condition = condition or Condition()
         self.logs = Logs()
-        #: open connections by workload module, and the modules that are imported beside it
-        self._links: dict[tuple[str, tuple[str, ...]], Link] = {}
+        self.windows_each = windows_each
+        #: connections to launcher processes that may fork
+        self._links: dict[_Key, list[Link]] = {}
+        #: tasks that start another one; one that has failed stays, so that it is not tried for each window
+        self._growing: dict[_Key, asyncio.Task[None]] = {}
         self._tending: dict[Link, asyncio.Task[None]] = {}
         self._last_id = 0
         #: exit status of the launcher process that died last
@@ -108,6 +119,7 @@ class Launcher:
 
     async def aclose(self) -> None:
         """Kill all window processes; return when they and the launcher processes are gone, or after a time limit."""
+        self._stop_growing()
         for link in self._tending:
             link.retire()
         if self._tending:
@@ -120,6 +132,7 @@ class Launcher:
 
         Everyone who waits for a process is told that it is gone.
         """
+        self._stop_growing()
         links = list(self._tending)
         tending = list(self._tending.values())
         for link, task in self._tending.items():
@@ -135,14 +148,14 @@ class Launcher:
         return left
 
     def kill(self, workload: str, imports: tuple[str, ...] = ()) -> None:
-        """Kill a launcher process that hangs: open requests end with LauncherLost, and the next fork starts another."""
-        if link := self._links.get((_module(workload), imports)):
-            link.kill()
+        """Kill the launcher processes that owe an answer, since they hang: each open request ends with LauncherLost."""
+        for link in self._links.get((_module(workload), imports), ()):
+            if link.has_requests:
+                link.kill()
 
-    def pid(self, workload: str, imports: tuple[str, ...] = ()) -> int | None:
-        """The pid of the launcher process that the next fork of `workload` would use; None if it would start one."""
-        link = self._links.get((_module(workload), imports))
-        return None if link is None or link.closed else link.pid
+    def pids(self, workload: str, imports: tuple[str, ...] = ()) -> list[int]:
+        """The launcher processes that may fork windows of `workload`, the first one first."""
+        return [link.pid for link in self._links.get((_module(workload), imports), ()) if not link.closed]
 
     def loss(self) -> LauncherLost:
         """The error that says how the last launcher process died."""
@@ -221,25 +234,59 @@ class Launcher:
 
         process = Process(link.pid, read_end, attendant, close_log, read_after_s=read_after_s)
         link.fork(request, process, (write_end, log))
+        if len(link.processes) > self.windows_each:
+            self._grow(job.workload, () if isinstance(job, TrialJob) else job.imports)
 
     # -- the launcher process ------------------------------------------------------------------------------------------
 
     def _connected(self, workload: str, imports: tuple[str, ...]) -> Link:
+        """The launcher process that has the fewest windows; the first one is started."""
         key = (_module(workload), imports)
-        link = self._links.get(key)
-        if link is not None and not link.closed and link.is_outdated:
-            log.info("its code has changed, so a new launcher takes over workload=%s", workload)
-            link.leave_when_idle()
-            link = None
-        if link is None or link.closed:
-            self.starts += 1
-            mark = f"{self._mark}/{self.starts}"
-            claimed = early.claim(key[0]) if not imports else None
-            started = claimed.started if claimed else self._start(mark)
-            link = self._links[key] = Link(started, mark, self._idle_timeout_s, self._condition)
-            if claimed:
-                self._adopt(link, claimed, mark)
-            self._tending[link] = asyncio.get_running_loop().create_task(self._tend(key, link))
+        links = self._links.setdefault(key, [])
+        for link in tuple(links):
+            if not link.closed and link.is_outdated:
+                log.info("its code has changed, so a new launcher takes over workload=%s", workload)
+                link.leave_when_idle()
+                links.remove(link)
+            elif link.closed:
+                links.remove(link)
+        if not links:
+            self._growing.pop(key, None)
+            links.append(self._open(key))
+        return min(links, key=lambda link: len(link.processes))
+
+    def _grow(self, workload: str, imports: tuple[str, ...]) -> None:
+        """Start another launcher process, since all have many windows. It forks some once it has made its imports."""
+        key = (_module(workload), imports)
+        if key not in self._growing:
+            self._growing[key] = asyncio.get_running_loop().create_task(self._grown(key, workload, imports))
+
+    async def _grown(self, key: _Key, workload: str, imports: tuple[str, ...]) -> None:
+        link = None
+        try:
+            link = self._open(key)
+            await link.preload(workload, "window", imports)
+        except (LaunchError, OSError) as error:
+            log.warning("no further launcher could be started workload=%s error=%s", workload, error)
+            if link is not None:
+                link.retire()
+            return
+        self._links[key].append(link)
+        self._growing.pop(key, None)
+
+    def _stop_growing(self) -> None:
+        for growing in self._growing.values():
+            growing.cancel()
+
+    def _open(self, key: _Key) -> Link:
+        self.starts += 1
+        mark = f"{self._mark}/{self.starts}"
+        claimed = early.claim(key[0]) if not key[1] else None
+        started = claimed.started if claimed else self._start(mark)
+        link = Link(started, mark, self._idle_timeout_s, self._condition)
+        if claimed:
+            self._adopt(link, claimed, mark)
+        self._tending[link] = asyncio.get_running_loop().create_task(self._tend(key, link))
         return link
 
     def _start(self, mark: str) -> Started:
@@ -264,7 +311,7 @@ class Launcher:
     def _open_log(self) -> int:
         return self.logs.open(self._own_log, LOG_LIMIT_BYTES)
 
-    async def _tend(self, key: tuple[str, tuple[str, ...]], link: Link) -> None:
+    async def _tend(self, key: _Key, link: Link) -> None:
         """Follow a launcher process to its end, and clean up after it."""
         await link.closing()
         self._last_status = await link.bury()
@@ -273,8 +320,8 @@ class Launcher:
         await link.bereave(self.loss())
         self.logs.close(self._own_log)
         del self._tending[link]
-        if self._links.get(key) is link:
-            del self._links[key]
+        if link in self._links.get(key, ()):
+            self._links[key].remove(link)
 
     def _keep(self, early_log: int) -> None:
         """Append to the log the output of a launcher process from before it was adopted: why it has died, if it has."""

@@ -197,6 +197,11 @@ class Link:
             self._leave_later()
 
     @property
+    def has_requests(self) -> bool:
+        """Whether it has been asked for a fork or for imports, and has not answered."""
+        return bool(self._preloads) or any(process.pid == 0 for process in self.processes.values())
+
+    @property
     def is_outdated(self) -> bool:
         """Whether a file that the launcher has imported is not as it was then."""
         return any(stamp_of(stamp.path) != stamp for stamp in self._files)
@@ -224,7 +229,7 @@ class Link:
         seen = proc.look(self.pid)
         stopped = seen is not None and seen.state in proc.STOPPED
         owing = [process for process in self.processes.values() if process.look(self._strays, launcher_stopped=stopped)]
-        requested = bool(self._preloads) or any(process.pid == 0 for process in self.processes.values())
+        requested = self.has_requests
         # A launcher with an open request may be importing, which can take long and keeps it from answering.
         if (requested and not stopped) or not (requested or owing):
             self._silent_since = None

@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from gpusched.engines.ray import frames
@@ -28,6 +27,7 @@ from gpusched.engines.ray.frames import (
     Tidings,
 )
 from gpusched.engines.ray.node import Node
+from gpusched.users import home
 
 #: seconds between looks at the nodes of the cluster
 LOOK_S = 2.0
@@ -173,7 +173,7 @@ if __name__ == "__main__":
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if sys.argv[2] != "local" and (Path.home() / ".ray" / "auth_token").exists():
+    if sys.argv[2] != "local" and (home() / ".ray" / "auth_token").exists():
         os.environ.setdefault(
             "RAY_AUTH_MODE", "token"
         )  # a head demands the token where there is one, drivers send none
