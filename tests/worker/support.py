@@ -16,6 +16,7 @@ from gpusched.engines.attendance import Awaited
 from gpusched.engines.condition import Condition
 from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.process import Process
+from gpusched.worker import rehearsal
 from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
 from gpusched.workload import Task
 from tests.waiting import PATIENCE_S, until
@@ -118,7 +119,8 @@ def descriptors(pid: int | None) -> list[str]:
 
     def rests() -> bool:
         links = [os.path.realpath(path) for path in place.iterdir()]  # one is of this list, and gone
-        return not any("gpusched-temporary-" in link for link in links)
+        # Where theirs is, its parent is open a little longer.
+        return not any("gpusched-temporary-" in link or link == str(rehearsal.IN_MEMORY) for link in links)
 
     until(rests, patience_s=PATIENCE_S)
     return sorted(path.name for path in place.iterdir())
