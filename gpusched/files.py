@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
@@ -17,6 +18,8 @@ from typing import IO, Self
 
 from gpusched.directories import NotOurs, and_numbered, opened, same
 
+#: seconds of a flush from which threads are worth their start, which takes half a millisecond of processor time
+_SLOW_S = 1e-3
 #: threads that flush files besides the caller's; and files that wait for one of them at most
 _FLUSHERS, _MOST_WAITING = 3, 64
 #: bytes of the stack of such a thread, which a limit of the process's memory counts
@@ -66,7 +69,7 @@ def create(path: Path, content: bytes) -> None:
 
 
 class Flushes:
-    """Makes files durable beside each other: a disk flushes eight of them in hardly more time than one.
+    """Makes files durable; once a flush has been slow, beside each other: many take a disk little more time than one.
 
     Use as a context manager. When it is left without an error, all files that were added are durable; OSError is raised
     if one could not be flushed. If they need not be `durable`, they are only closed, and no thread is started.
@@ -74,6 +77,7 @@ class Flushes:
 
     def __init__(self, *, durable: bool = True) -> None:
         self._durable = durable
+        self._is_slow = False
         self._waiting: deque[int] = deque()
         #: a lock for each thread, which releases it at its end
         self._threads: list[_thread.LockType] = []
@@ -98,7 +102,7 @@ class Flushes:
             os.close(descriptor)
             return
         self._waiting.append(descriptor)
-        if len(self._waiting) > _MOST_WAITING:
+        if not self._is_slow or len(self._waiting) > _MOST_WAITING:
             self._flush_next()
         elif len(self._waiting) > 1 and len(self._threads) < _FLUSHERS:
             self._start_thread()
@@ -122,12 +126,14 @@ class Flushes:
     def _flush_next(self) -> None:
         with contextlib.suppress(IndexError):  # another thread has taken the last one
             descriptor = self._waiting.popleft()
+            began = time.monotonic()
             try:
                 os.fsync(descriptor)
             except OSError as error:
                 self._error = error
             finally:
                 os.close(descriptor)
+                self._is_slow |= time.monotonic() >= began + _SLOW_S
 
 
 # -- whole files -------------------------------------------------------------------------------------------------------

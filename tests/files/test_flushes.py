@@ -20,6 +20,12 @@ from tests.waiting import PATIENCE_S
 Sync = Callable[[int], None]
 
 
+@pytest.fixture(params=[0.0, 1e9], ids=["slow disk", "fast disk"])
+def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk whose flushes are slow, or not."""
+    monkeypatch.setattr(files, "_SLOW_S", request.param)
+
+
 @pytest.fixture
 def flushed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that have been flushed."""
@@ -48,6 +54,7 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
+@pytest.mark.usefixtures("disk")
 @pytest.mark.parametrize("number", [0, 1, 2, 7, 200])
 def test_every_file_is_flushed_once_and_closed(tmp_path: Path, flushed: list[str], number: int) -> None:
     before = descriptors()
@@ -56,14 +63,27 @@ def test_every_file_is_flushed_once_and_closed(tmp_path: Path, flushed: list[str
     assert descriptors() == before
 
 
-def test_four_are_flushed_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them waits for the three others."""
+def test_after_a_slow_one_four_are_flushed_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the four waits for the three others."""
+    monkeypatch.setattr(files, "_SLOW_S", 0.0)
     together = threading.Barrier(4, timeout=PATIENCE_S)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: together.wait())
-    flush(opened(tmp_path, 4))
+    first, *others = opened(tmp_path, 5)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: descriptor == first or together.wait())
+    flush([first, *others])
     assert not together.broken
 
 
+def test_while_none_is_slow_no_thread_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed: list[str]
+) -> None:
+    """A thread takes more processor time than it saves."""
+    monkeypatch.setattr(files, "_SLOW_S", 1e9)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: pytest.fail("a thread"))
+    flush(opened(tmp_path, 7))
+    assert flushed == [str(n) for n in range(7)], "each as it comes"
+
+
+@pytest.mark.usefixtures("disk")
 @pytest.mark.parametrize("failing", [0, 3, 6])
 def test_one_that_cannot_be_flushed_is_told_of_after_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
@@ -98,6 +118,7 @@ def test_without_room_for_threads_the_caller_flushes_all(
     def refuse(*_: Any) -> int:
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(files, "_SLOW_S", 0.0)
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
     flush(opened(tmp_path, 7))
     assert sorted(flushed, key=int) == [str(n) for n in range(7)]
@@ -106,6 +127,7 @@ def test_without_room_for_threads_the_caller_flushes_all(
 def test_only_so_many_files_wait_that_few_descriptors_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed: list[str]
 ) -> None:
+    monkeypatch.setattr(files, "_SLOW_S", 0.0)
     monkeypatch.setattr(_thread, "start_new_thread", lambda *_: (_ for _ in ()).throw(RuntimeError))
     before = len(descriptors())
     with Flushes() as flushes:
