@@ -246,6 +246,8 @@ async def test_memory_files_are_closed_when_a_batch_is_over(tmp_path: Path) -> N
     async with bench(tmp_path) as b:
         await told(b, "", "", workload)
         (launcher,) = b.launcher.pids(workload)
+        descriptors(launcher)  # its rehearsals are over,
+        await told(b, "", "", workload)  # and so is what follows them
         before = descriptors(launcher)
         await told(b, "name", "content", workload)
         assert (await told(b, "", "", workload))["taken"] is None  # the launcher has been through its loop

@@ -243,17 +243,17 @@ class Launcher:
         """The launcher process that has the fewest windows; the first one is started."""
         key = (_module(workload), imports)
         links = self._links.setdefault(key, [])
-        for link in tuple(links):
-            if not link.closed and link.is_outdated:
+        while links:
+            link = min(links, key=lambda link: len(link.processes))
+            if not link.closed and not link.is_outdated:
+                return link
+            links.remove(link)
+            if not link.closed:
                 log.info("its code has changed, so a new launcher takes over workload=%s", workload)
                 link.leave_when_idle()
-                links.remove(link)
-            elif link.closed:
-                links.remove(link)
-        if not links:
-            self._growing.pop(key, None)
-            links.append(self._open(key))
-        return min(links, key=lambda link: len(link.processes))
+        self._growing.pop(key, None)
+        links.append(self._open(key))
+        return links[0]
 
     def _grow(self, workload: str, imports: tuple[str, ...]) -> None:
         """Start another launcher process, since all have many windows. It forks some once it has made its imports."""
