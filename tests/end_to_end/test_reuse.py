@@ -98,7 +98,7 @@ def test_results_of_other_directories_are_copied(gpusched: Command) -> None:
     known = gpusched.json(*two, "-o", "fourth", "--set", "run.reuse_known=true")
     assert known["windows"]["reused"] == 4
     _, refused = gpusched.said("run", "more.txt", "--reuse-from", "nowhere", *AAPL_2006, code=4)
-    assert f"--reuse-from {gpusched.directory / 'nowhere'}: it is no directory" in refused
+    assert f"--reuse-from {gpusched.directory / 'nowhere'}: No such file or directory" in refused
 
 
 #: the record of a training in a line of the index
