@@ -50,7 +50,7 @@ def verdicts(out: str) -> dict[str, list[str]]:
     return said
 
 
-WRITES = ("--set", "run.workload=tests.devices.workloads:writes")
+WRITES = ("--set", "run.workload=tests.devices.workloads:takes_a_while")
 
 
 @pytest.mark.thorough

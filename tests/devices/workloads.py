@@ -125,6 +125,12 @@ def writes(task: Task, directory: Path, report: Report) -> Result:
     return _seen(task)
 
 
+def takes_a_while(task: Task, directory: Path, report: Report) -> Result:
+    """Writes as `writes`, and is there for several of NVML's readings, as a training is on a GPU."""
+    time.sleep(0.3)
+    return writes(task, directory, report)
+
+
 def paced(task: Task, directory: Path, report: Report) -> Result:
     """Takes as many seconds as the environment variable PACE says for its device type, and tells where it ran."""
     with (Path(task.data_root) / "paced").open("a") as file:
