@@ -102,9 +102,12 @@ def test_a_signal_does_not_reach_a_stranger() -> None:
         groups.signal_group(stranger.pid, os.getpid(), signal.SIGKILL)  # there is none any more
 
 
+@pytest.mark.parametrize("leads", [True, False], ids=["in its group", "before it leads a group"])
 async def test_a_window_that_does_not_die_is_told_of_and_waited_for(
-    tmp_path: Path, fifo: MakeFifo, looks: Looks
+    tmp_path: Path, fifo: MakeFifo, looks: Looks, monkeypatch: pytest.MonkeyPatch, leads: bool
 ) -> None:
+    if not leads:
+        monkeypatch.setattr(proc, "members", lambda group: [])
     said = fifo("said")
     told: list[str] = []
     heard = anyio.Event()

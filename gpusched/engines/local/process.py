@@ -140,7 +140,8 @@ class Process:
         late = 2 * late_s >= KILL_GRACE_S
         if self._ended_at is None and not late:
             return False
-        left = proc.members(self.pid) or strays()
+        # Until it calls setsid it is in its launcher's group.
+        left = proc.members(self.pid) or ([self.pid] if self._ended_at is None else strays())
         if left and self._rest_killed and late_s >= KILL_GRACE_S:
             self.be_stuck(left[0])
         elif left and late and not self._rest_killed:
