@@ -55,7 +55,7 @@ class Records:
 
     @property
     def is_left(self) -> bool:
-        """Whether nobody is at work on what is unfinished: its supervisor was killed, or left."""
+        """Whether nobody is at work on the unfinished windows: their supervisor was killed, or left."""
         return self._names.status(self.batch_id).state == "open" and files.is_free(lock_path(self._store.path))
 
     def abort(self) -> None:

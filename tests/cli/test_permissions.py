@@ -1,4 +1,4 @@
-"""What a user may not read or write is told in a sentence, however a command comes upon it."""
+"""Files that a user may not read or write are told of in a sentence, however a command comes upon them."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_hold_release_cancel_retry(client: Client) -> None:
         assert "Held: by request; `gpusched release held` lets it go on" in client("status", "held")
         assert client.json("release", "held")["state"] == "open"
         assert client.json("cancel", first)["changed"] == 1
-        # Alive, it may take what is written for the other one.
+        # Alive, it may take the byte for the other one.
         until(lambda: client.json("show", first)["status"] == "cancelled", patience_s=PATIENCE_S)
         release()
         assert finished(client.daemon, "held").counts == {"cancelled": 1, "succeeded": 3}

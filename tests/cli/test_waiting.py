@@ -91,16 +91,22 @@ def test_a_wait_outlives_its_reader(client: Client) -> None:
         assert process.wait(PATIENCE_S) == 1
 
 
+def ended_by(client: Client, verb: str, name: str, *symbols: str) -> tuple[str, int]:
+    """The output of `submit --wait` and its exit code, when a command about the batch has ended it."""
+    with client.start("submit", client.symbols(*symbols), "--name", name, *ASKED, "--wait") as shown:
+        assert shown.stdout is not None
+        assert next(shown.stdout) == f"{name}\n"
+        client(verb, name)
+        out, _ = shown.communicate(timeout=PATIENCE_S)
+    return out, shown.returncode
+
+
 def test_cancelled_windows_are_none_that_failed(client: Client) -> None:
     with client.daemon.fifo():
-        with client.start("submit", client.symbols("FIFO"), "--name", "dropped", *ASKED, "--wait") as shown:
-            assert shown.stdout is not None
-            assert next(shown.stdout) == "dropped\n"
-            client("cancel", "dropped")
-            out, _ = shown.communicate(timeout=PATIENCE_S)
+        out, code = ended_by(client, "cancel", "dropped", "FIFO")
         assert "2  cancelled" in out
         assert out.splitlines()[-1] == "  gpusched retry dropped"
-        assert shown.returncode == 0
+        assert code == 0
 
 
 def test_a_wait_ends_with_the_commands_that_go_on_from_there(client: Client) -> None:
@@ -144,15 +150,10 @@ def test_whoever_waits_for_a_batch_that_is_held_hears_how_it_goes_on(client: Cli
     """The same command does not go on with it, as the end of `submit --wait` said."""
     client.done("ended", "S0")
     with client.daemon.fifo():
-        asked = ("submit", client.symbols("FIFO", "FIFO2"), "--name", "stands", *ASKED, "--wait")
-        with client.start(*asked) as shown:
-            assert shown.stdout is not None
-            assert next(shown.stdout) == "stands\n"
-            client("hold", "stands")
-            out, _ = shown.communicate(timeout=PATIENCE_S)
+        out, code = ended_by(client, "hold", "stands", "FIFO", "FIFO2")
         assert "not finished; `gpusched release stands` lets it go on\n" in out
         assert out.splitlines()[-1] == "  gpusched release stands"
-        assert shown.returncode == 1
+        assert code == 1
         _, err = client.said("wait", "stands", code=1)
         assert err == "stands is held: by request; `gpusched release stands` lets it go on\n  gpusched release stands\n"
         client("release", "stands")

@@ -127,7 +127,7 @@ def writes(task: Task, directory: Path, report: Report) -> Result:
 
 def takes_a_while(task: Task, directory: Path, report: Report) -> Result:
     """Writes as `writes`, and is there for several of NVML's readings, as a training is on a GPU."""
-    time.sleep(0.3)
+    time.sleep(0.3)  # six periods of `benchmarks.gpus.watch`
     return writes(task, directory, report)
 
 

@@ -158,7 +158,7 @@ def test_a_disk_that_fills_up_while_a_run_drains_is_told_and_a_second_signal_lea
     with full(process.pid):
         fifo.write_bytes(b".")
         _until(process, "interrupt again (Ctrl-C, SIGTERM) to leave now")
-        # It may be told of a record before that of the window's end, and this signal stops what still runs.
+        # It may be told of a record before that of the window's end, and this signal stops windows that still run.
         until(lambda: len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 2, patience_s=PATIENCE_S)
         process.terminate()
         out, err = process.communicate(timeout=PATIENCE_S)

@@ -1,4 +1,4 @@
-"""What Ray does to the processes of an actor does not reach the windows of its node."""
+"""Ray's settings of an actor's processes do not reach the windows of its node."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def config(directory: Path, engine: Settings | None = None) -> Config:
 
 
 async def seen_on(engine: Engine, directory: Path, device: Device | None = None) -> dict[str, Any]:
-    """What a window of an engine sees, on the processors by default."""
+    """The settings that a window of an engine sees, on the processors by default."""
     bench = Bench(engine, directory)
     bench.workload(LOOK)
     if device is None:

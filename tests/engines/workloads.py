@@ -25,7 +25,7 @@ def survey(task: SurveyTask) -> list[WindowSurvey]:
 
 
 def look(task: Task, directory: Path, report: Report) -> Result:
-    """Write down what the window sees of its process and of its launcher."""
+    """Write down the settings of the window's process and of its launcher."""
     launcher = os.getppid()
     seen = {
         "nice": [os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, launcher)],

@@ -161,7 +161,7 @@ async def test_no_zombies_and_no_descriptors_are_left(tmp_path: Path) -> None:
         await b.run("nothing")
         launcher = b.launcher_pid
         descriptors(launcher)  # its rehearsals are over,
-        await b.run("nothing")  # and so is what follows them
+        await b.run("nothing")  # and so are the steps after them
         before = descriptors(os.getpid()), descriptors(launcher)
         for _ in range(50):
             async with anyio.create_task_group() as tasks:

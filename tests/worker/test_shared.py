@@ -247,7 +247,7 @@ async def test_memory_files_are_closed_when_a_batch_is_over(tmp_path: Path) -> N
         await told(b, "", "", workload)
         (launcher,) = b.launcher.pids(workload)
         descriptors(launcher)  # its rehearsals are over,
-        await told(b, "", "", workload)  # and so is what follows them
+        await told(b, "", "", workload)  # and so are the steps after them
         before = descriptors(launcher)
         await told(b, "name", "content", workload)
         assert (await told(b, "", "", workload))["taken"] is None  # the launcher has been through its loop

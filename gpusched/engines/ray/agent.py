@@ -296,7 +296,7 @@ async def serve(descriptor: int) -> None:
 
 
 def _as_a_daemon_would() -> None:
-    """Undo what Ray does to the processes of an actor: low priority, first victim of the kernel where memory is short.
+    """Undo Ray's settings of an actor's processes: low priority, first victim of the kernel where memory is short.
 
     Its cap of threads reaches no window: launchers and windows have caps of their own.
     """
