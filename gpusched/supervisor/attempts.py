@@ -83,6 +83,8 @@ class Attempts:
         #: attempts that failed on a device of which more is to be heard, by the device
         self._doubts: dict[str, list[_Doubt]] = {}
         self._abandoned = False
+        #: output directories where processes that died may have left half a result, and whether to guard their paths
+        self.littered: dict[str, bool] = {}
 
     def __len__(self) -> int:
         """The number of attempts that have a process."""
@@ -191,6 +193,7 @@ class Attempts:
         if type(ending) is Failure and attempt.error is None:
             # The process may have died between its commit and its report.
             ending = self.engine.verify(attempt.batch, attempt.planned) or ending
+            self.littered[attempt.batch.output_dir] = attempt.batch.guarded
         note = ""
         if end.log_left_out_bytes:
             note = f"{end.log_left_out_bytes / 2**20:.1f} MiB of its log are left out (run.log_limit_mb)"
