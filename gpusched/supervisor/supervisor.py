@@ -13,7 +13,6 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -93,7 +92,6 @@ class Supervisor:
         self._commands: list[Command] = []
         #: batches whose results are being looked for, by the numbers of these checks
         self._checks: dict[int, str] = {}
-        self._sweeping = False
         #: set at the end of the next check
         self._checked = anyio.Event()
         #: events to set when everything posted so far is committed
@@ -217,9 +215,8 @@ class Supervisor:
 
     @property
     def _idle(self) -> bool:
-        at_work = self.scheduler.active or self.attempts or self._checks or self._sweeping
-        busy = at_work or self._inbox or self._commands
-        return not busy and (self._stopping or not self._records)
+        at_work = self.scheduler.active or self.attempts or self._checks or self.attempts.sweeping.is_on
+        return not (at_work or self._inbox or self._commands) and (self._stopping or not self._records)
 
     @property
     def _is_in_vain(self) -> bool:
@@ -258,9 +255,8 @@ class Supervisor:
 
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
         self.attempts.judge()
-        if self.attempts.littered and not self._sweeping:
-            self._sweeping = True
-            tasks.start_soon(self._sweep)
+        if self.attempts.sweeping.take():
+            tasks.start_soon(self.attempts.sweeping.run)
         if self._index.take_late():
             tasks.start_soon(self._index.gather_late)
         deadline = self.scheduler.deadline
@@ -347,16 +343,6 @@ class Supervisor:
     def _unwanted(self, key: WindowKey) -> bool:
         """Whether a launch that waits for a commit need not be made any more."""
         return self._shutdown or isinstance(self.scheduler.state(key), Stopping)
-
-    async def _sweep(self) -> None:
-        """Remove what processes that died have left half-written, in a thread: it may be large."""
-        while self.attempts.littered:
-            output_dir, guarded = self.attempts.littered.popitem()
-            sweep = partial(outputs.sweep_partial, Path(output_dir), guarded=guarded)
-            with contextlib.suppress(OSError, NotOurs):  # the next batch in that directory tries again
-                await anyio.to_thread.run_sync(sweep, abandon_on_cancel=True)
-        self._sweeping = False
-        self._inbox.wake()
 
     async def _check_results(self, command: CheckResults) -> None:
         """Check results in a thread: there may be many, and on a slow network file system."""

@@ -155,24 +155,6 @@ async def test_keeps_the_last_traceback_and_the_log_of_every_attempt(tmp_path: P
     assert "ValueError: no good" in str(attempts[-1].traceback)
 
 
-async def test_what_a_process_that_died_has_left_is_removed_while_its_batch_goes_on(tmp_path: Path, fifo: Any) -> None:
-    said = fifo("said")
-    partial = tmp_path / "output" / ".partial"
-
-    def litter() -> list[str]:
-        return [path.name for path in partial.iterdir() if path.name.startswith("S0")]
-
-    async with supervised(tmp_path) as bench:
-        await bench.supervisor.submit(make_batch(tmp_path, "hangs", settings={"fifo": said.path}), plan(2))
-        pids = {await said.number(), await said.number()}
-        assert len(list(partial.iterdir())) == len(pids)
-        label = bench.key(0).label
-        bench.supervisor.post(ChangeRequested(verb="cancel", batch_id="b", label=label))
-        await bench.moved_to(Finished, label)
-        await bench.when(lambda: not litter())
-        assert len(list(partial.iterdir())) == 1  # the other window is at work
-
-
 async def test_a_window_that_hangs_is_stopped_at_its_timeout(tmp_path: Path, fifo: Any) -> None:
     said = fifo("said")
     async with supervised(tmp_path) as bench:
