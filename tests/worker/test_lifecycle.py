@@ -19,7 +19,7 @@ from gpusched.core.model import WindowResult
 from gpusched.engines.engine import LauncherLost, LaunchRefused, WorkloadNotLoadable
 from gpusched.engines.local.launcher import Launcher
 from gpusched.worker.messages import MAX_PACKET_BYTES, ProcessEnd
-from tests.worker.support import REPOSITORY, WORKLOADS, Bench, Fifo, bench, exited, runs
+from tests.worker.support import REPOSITORY, WORKLOADS, Bench, Fifo, bench, descriptors, exited, runs
 
 MakeFifo = Callable[[str], Fifo]
 
@@ -80,12 +80,12 @@ async def test_a_large_request_without_a_descriptor_for_it_is_refused_and_leaves
 
     async with bench(tmp_path, idle_timeout_s=0.0) as b:
         process = await b.fork("hangs", fifo="/dev/null")  # its launcher stays
-        before = sorted(Path("/proc/self/fd").iterdir())
+        before = descriptors(os.getpid())
         with monkeypatch.context() as few:
             few.setattr(os, "memfd_create", no_descriptor)
             with pytest.raises(OSError, match="Too many open files"):
                 await b.fork("nothing", "LARGE", more="x" * MAX_PACKET_BYTES)
-        assert sorted(Path("/proc/self/fd").iterdir()) == before
+        assert descriptors(os.getpid()) == before
         launcher = b.launcher_pid
         assert launcher is not None
         process.signal(signal.SIGKILL)

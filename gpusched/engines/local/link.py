@@ -96,17 +96,9 @@ class Link:
     def send(self, request: LauncherRequest, descriptors: tuple[int, ...] = ()) -> None:
         """Send a request, in order, now or when there is room. Takes ownership of the descriptors and closes them.
 
-        Raises OSError, with the descriptors closed, if there is no descriptor for a large request.
+        Raises OSError if there is no descriptor for a large request.
         """
-        packet = _encoder.encode(request)
-        if len(packet) > MAX_PACKET_BYTES:
-            try:
-                descriptors += (_memory_file(packet),)
-            except OSError:
-                _close_all(descriptors)
-                raise
-            packet = b"in memory file"
-        self._outgoing.append((packet, descriptors))
+        self._outgoing.append(_packed(request, descriptors))
         if len(self._outgoing) == 1:
             self._flush()
         if self._watch_timer is None:
@@ -376,6 +368,18 @@ async def _see_off(process: Process) -> None:
 def _close_all(descriptors: tuple[int, ...]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _packed(request: LauncherRequest, descriptors: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
+    """A request's packet and its descriptors, the last of which has a request that is large."""
+    packet = _encoder.encode(request)
+    if len(packet) <= MAX_PACKET_BYTES:
+        return packet, descriptors
+    try:
+        return b"in memory file", (*descriptors, _memory_file(packet))
+    except OSError:
+        _close_all(descriptors)
+        raise
 
 
 def _memory_file(content: bytes) -> int:
