@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 
-def main() -> None:
+def main() -> NoReturn:
     if "_ARGCOMPLETE" in os.environ:
         from gpusched.cli.completion import complete
 
         complete()
-    if sys.argv[1:2] == ["run"]:
-        sys.exit(_run_with_launcher())
+    code = _run_with_launcher() if sys.argv[1:2] == ["run"] else _run()
+    from gpusched.leaving import leave
+
+    leave(code)
+
+
+def _run() -> int:
     from gpusched.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+    return run(sys.argv[1:])
 
 
 def _run_with_launcher() -> int:
@@ -24,9 +30,7 @@ def _run_with_launcher() -> int:
 
     early.start_early("gpusched.teacher:train_window")
     try:
-        from gpusched.cli import run
-
-        return run(sys.argv[1:])
+        return _run()
     finally:
         early.dismiss()
 

@@ -157,3 +157,12 @@ def one_error() -> Iterator[None]:
         while isinstance(errors, BaseExceptionGroup):
             errors = errors.exceptions[0]  # type: ignore[assignment]  # a group or, at last, the error itself
         raise errors or group from group
+
+
+def in_words(error: BaseException) -> str:
+    """An unforeseen error in a few words: the first of a group; with the file name, if it is about a file."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    return f"{type(error).__name__}: {error}"

@@ -72,6 +72,7 @@ def remove_results(
                     directories.move_aside(name, parent, artifacts.ASIDE, output, called=label)
             if artifacts.standing_in(output, label) != "nothing":
                 kept.append(label)
+        _sweep(parent)
         with contextlib.suppress(OSError):  # an attempt is writing there
             os.rmdir(artifacts.PARTIAL, dir_fd=output)
     return removed, kept
@@ -151,7 +152,6 @@ def sweep_partial(output_dir: Path, *, guarded: bool = False) -> int:
 
     Raises OSError where nothing can be written there, and `directories.NotOurs` as `Partial` does.
     """
-    swept = 0
     try:
         with directories.opened_output(output_dir, guarded=guarded, make=False) as output:
             os.stat(artifacts.PARTIAL, dir_fd=output, follow_symlinks=False)
@@ -159,18 +159,23 @@ def sweep_partial(output_dir: Path, *, guarded: bool = False) -> int:
     except FileNotFoundError:
         return 0
     try:
-        for name in sorted(filter(artifacts.PARTIAL_NAME.fullmatch, directories.names(parent))):
-            lock = artifacts.lock_partial(name, parent)
-            if lock is None:
-                continue
-            try:
-                with contextlib.suppress(OSError):
-                    directories.remove(name, parent)
-                    swept += 1
-            finally:
-                os.close(lock)
+        return _sweep(parent)
     finally:
         os.close(parent)
+
+
+def _sweep(parent: int) -> int:
+    swept = 0
+    for name in sorted(filter(artifacts.PARTIAL_NAME.fullmatch, directories.names(parent))):
+        lock = artifacts.lock_partial(name, parent)
+        if lock is None:
+            continue
+        try:
+            with contextlib.suppress(OSError):
+                directories.remove(name, parent)
+                swept += 1
+        finally:
+            os.close(lock)
     return swept
 
 

@@ -19,13 +19,12 @@ import msgspec
 
 from gpusched.command.process import MAX_RESULT_BYTES, Ended
 from gpusched.command.schema import ExitCodes
-from gpusched.core.failures import kind_of_words
+from gpusched.core.failures import TRACEBACK, kind_of_words
 from gpusched.workload import DeviceType, ProgramFailed, ProgramFault, ProgramKilled, ProgramSkipped
 
 METRICS = "metrics.json"
 #: the code that argparse ends with, and the last line of its usage message
 _ARGPARSE, _USAGE = 2, re.compile(r"^\S.*: error: ")
-_TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.MULTILINE)
 _OUTPUT_BYTES = 32 * 1024
 _MOST_CHARS = 400
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|\x1b\[[0-9;]*[A-Za-z]")
@@ -81,7 +80,7 @@ def end_of_output() -> str:
 
 def last_words(output: str) -> str:
     """The line of an output that says best how it ended: the exception of its last traceback, else its last line."""
-    exceptions = _TRACEBACK.findall(output)
+    exceptions = TRACEBACK.findall(output)
     lines = [line for line in output.splitlines() if line.strip()]
     return str(exceptions[-1] if exceptions else lines[-1] if lines else "").strip()[:_MOST_CHARS]
 

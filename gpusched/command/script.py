@@ -8,18 +8,17 @@ price of a window.
 
 from __future__ import annotations
 
-import atexit
 import os
 import random
 import runpy
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from types import TracebackType
 
 from gpusched.command.process import MAX_RESULT_BYTES, RESULT_VARIABLE, Ended, end_children
+from gpusched.leaving import wind_up
 from gpusched.worker import linux
 
 #: exit codes of the interpreter: after Ctrl-C, and if the last output could not be written
@@ -91,8 +90,7 @@ def _renew() -> None:
 def _left(code: int) -> int:
     """End as the interpreter does: wait for threads, call what `atexit` has, write the last output."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
+        wind_up()
     except BaseException:
         traceback.print_exc()
     for file in (sys.stdout, sys.stderr):

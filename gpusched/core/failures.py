@@ -70,7 +70,7 @@ TREATMENTS: dict[FailureKind, Treatment] = {
 }
 
 #: signals that indicate a fault of the program itself
-_CRASHES = {signals.SIGSEGV, signals.SIGBUS, signals.SIGILL, signals.SIGFPE, signals.SIGABRT, signals.SIGSYS}
+CRASHES = {signals.SIGSEGV, signals.SIGBUS, signals.SIGILL, signals.SIGFPE, signals.SIGABRT, signals.SIGSYS}
 
 
 #: the sender of SIGKILL: gpusched, the kernel because memory ran out, or somebody else; "unknown": it counts no kills
@@ -100,6 +100,10 @@ _DEVICE_LOST = (
 )
 _HOST_MEMORY = ("std::bad_alloc", "cannot allocate memory", "out of host memory")
 
+#: a traceback of Python's; its group is the line of the exception
+TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.MULTILINE)
+#: the first words of faulthandler in a crash
+_CRASH = "Fatal Python error: "
 #: LightGBM's report of an exception; for errors of CUDA, a place in its sources follows, which no reader needs
 _FATAL = re.compile(r"^\[LightGBM\] \[Fatal\] (.+?)(?: \S*/\S+ \d+)?\s*$", re.MULTILINE)
 #: the C++ runtime's report of an uncaught exception: its type, and its message if it has one
@@ -120,7 +124,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     on_cpu: bool = True
     #: a limit allowed it less memory than the machine has: it ran out of its limit, not of the host's memory
     memory_limited: bool = False
-    #: the end of its log, where a crash leaves its reason
+    #: the end of its log, where a crash or an exit leaves its reason
     log_end: str = ""
 
 
@@ -156,11 +160,11 @@ def _failure_of(exit: Exit) -> Failure:
         return Failure(kind="launcher_lost", message="the launcher died, and the window with it")
     if exit.signal is None:
         message = f"the process exited with code {exit.exit_code} before it reported a result"
-        return Failure(kind="exited", message=message)
+        return Failure(kind="exited", message=message, traceback=last_traceback(exit.log_end))
     name = _signal_name(exit.signal)
-    if exit.signal in _CRASHES:
+    if exit.signal in CRASHES:
         words = last_words(exit.log_end) if exit.signal == signals.SIGABRT else None
-        return _crash(name, words, on_cpu=exit.on_cpu)
+        return _crash(name, words, last_traceback(exit.log_end), on_cpu=exit.on_cpu)
     if exit.signal != signals.SIGKILL:
         return Failure(kind="killed", message=f"the process was killed ({name})", cause=name)
     if exit.killer == "kernel":
@@ -196,11 +200,20 @@ def last_words(log: str) -> str | None:
     return None if uncaught is None else uncaught[2] or uncaught[1]
 
 
-def _crash(name: str, words: str | None, *, on_cpu: bool) -> Failure:
+def last_traceback(log: str) -> str:
+    """The last traceback in a log, or the stacks that faulthandler has written in a crash; empty if there is none."""
+    crash = log.rfind(_CRASH)
+    if crash >= 0:
+        return log[crash:]
+    return next((found[0] for found in reversed([*TRACEBACK.finditer(log)])), "")
+
+
+def _crash(name: str, words: str | None, traceback: str, *, on_cpu: bool) -> Failure:
+    message = f"the process crashed ({name})"
     if words is None:
-        return Failure(kind="crashed", message=f"the process crashed ({name})", cause=name)
+        return Failure(kind="crashed", message=message, traceback=traceback, cause=name)
     kind = kind_of_words(words, on_cpu=on_cpu) or "crashed"
-    return Failure(kind=kind, message=f"the process crashed ({name}): {words}", cause=name)
+    return Failure(kind=kind, message=f"{message}: {words}", traceback=traceback, cause=name)
 
 
 def _signal_name(number: int) -> str:

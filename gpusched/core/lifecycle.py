@@ -70,19 +70,10 @@ class IllegalMove(AssertionError):
         )
 
 
-def allows(old: State, move: Move) -> bool:
-    """Whether a window in state `old` can make `move` at all."""
-    return move in TRANSITIONS[_name(old)]
-
-
 def check(window: object, old: State, move: Move, new: State, story: Sequence[str]) -> None:
     """Raise `IllegalMove` unless the table has `old` —move→ `new`. `window`: its name is shown."""
     if (name_of(old), move, name_of(new)) not in _MOVES:
         raise IllegalMove(str(window), old, move, new, story)
-
-
-def _name(state: State) -> StateName:
-    return name_of(state)  # type: ignore[return-value]  # the tags of `State` are exactly `StateName`
 
 
 def diagram() -> str:

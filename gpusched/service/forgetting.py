@@ -127,7 +127,10 @@ class Forgetting:
     async def run(self) -> None:
         """Complete interrupted removals, then search for old batches and bars every `LOOK_S`."""
         while True:
-            for batch_id, output_dir, results in self._store.forgotten():
+            marked: list[tuple[str, str, bool]] = []
+            with self._logged():
+                marked = self._store.forgotten()
+            for batch_id, output_dir, results in marked:
                 with self._logged():
                     async with self._admission.one_at_a_time(batch_id), contextlib.AsyncExitStack() as stack:
                         if results:

@@ -18,7 +18,7 @@ import anyio
 import anyio.abc
 
 from gpusched import __version__, clock
-from gpusched.errors import DaemonError, GpuschedError, ReplacementRefused
+from gpusched.errors import DaemonError, GpuschedError, ReplacementRefused, in_words
 from gpusched.protocol import (
     MAX_REQUEST_BYTES,
     PROTOCOL,
@@ -147,16 +147,7 @@ class Server:
                 reference = secrets.token_hex(4)
                 kind = type(request).__struct_config__.tag
                 log.exception("a request could not be answered reference=%s request=%s", reference, kind)
-                await client.send(_problem(Unanswered(why=_worded(error), reference=reference)))
-
-
-def _worded(error: BaseException) -> str:
-    """An unforeseen error in a few words: the first of a group; with the file name, if it is about a file."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
-    return f"{type(error).__name__}: {error}"
+                await client.send(_problem(Unanswered(why=in_words(error), reference=reference)))
 
 
 def _problem(error: GpuschedError) -> Problem:

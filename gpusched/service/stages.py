@@ -18,7 +18,7 @@ from gpusched import clock
 from gpusched.core.events import BatchFinished
 from gpusched.core.planning import INDEX
 from gpusched.core.statuses import totals
-from gpusched.errors import GpuschedError, InputError
+from gpusched.errors import GpuschedError, InputError, StoreError, in_words
 from gpusched.protocol import BatchStatus, Submit
 from gpusched.service.admission import Admission, Admitted, NameTaken
 from gpusched.service.clients import Peer
@@ -130,12 +130,16 @@ class Stages:
             self._due.set()
 
     async def run(self) -> None:
-        """Start stages when they are due."""
+        """Start stages when they are due. No fault of one, nor of the store, reaches the daemon."""
         while True:
             self._due = anyio.Event()
-            for row in self._store.staged.rows():
-                await self._look(row)
-            waits = [requested(row).not_before - clock.wall() for row in self._store.staged.rows()]
+            waits: list[float] = []
+            try:
+                for row in self._store.staged.rows():
+                    await self._look(row)
+                waits = [requested(row).not_before - clock.wall() for row in self._store.staged.rows()]
+            except StoreError as error:
+                log.warning("stages are looked at again later why=%r", error.sentence)
             soon = min([LOOK_S, *(wait for wait in waits if wait > 0)])
             with anyio.move_on_after(soon):
                 await self._due.wait()
@@ -161,6 +165,12 @@ class Stages:
             await self._admission.submit(due, lambda done, total: None, lambda trying: None, peer)
         except GpuschedError as error:
             self._hold(row, str(error).replace("\n ", ":"))
+            return
+        except Exception as error:  # an unforeseen fault: in a loop of restarts nobody would be served
+            why = in_words(error)
+            if row.held != why:
+                log.exception("a stage could not be started batch=%s", row.batch_id)
+            self._hold(row, why)
             return
         self._store.staged.remove(row.batch_id)
         self._on_change()

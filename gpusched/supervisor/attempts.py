@@ -18,6 +18,8 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from gpusched.core.commands import Launch
 from gpusched.core.events import (
     AttemptEnded,
@@ -45,7 +47,9 @@ from gpusched.errors import LaunchError
 from gpusched.supervisor.followers import Follower, News
 from gpusched.supervisor.inbox import PATIENCE_S, Inbox
 from gpusched.supervisor.permits import Permits
+from gpusched.supervisor.sweeping import Sweeping
 from gpusched.worker.messages import Error, PipeMessage, Progress
+from gpusched.worker.tracebacks import source_line
 
 #: seconds that a window which failed on a GPU keeps its slot at most, until readings show whether the GPU was lost
 DOUBT_S = 2.0
@@ -83,6 +87,7 @@ class Attempts:
         #: attempts that failed on a device of which more is to be heard, by the device
         self._doubts: dict[str, list[_Doubt]] = {}
         self._abandoned = False
+        self.sweeping = Sweeping(inbox.wake)
 
     def __len__(self) -> int:
         """The number of attempts that have a process."""
@@ -191,6 +196,9 @@ class Attempts:
         if type(ending) is Failure and attempt.error is None:
             # The process may have died between its commit and its report.
             ending = self.engine.verify(attempt.batch, attempt.planned) or ending
+            self.sweeping.ask(attempt.batch)
+            if type(ending) is Failure and ending.traceback:
+                ending = msgspec.structs.replace(ending, source_line=source_line(ending.traceback))
         note = ""
         if end.log_left_out_bytes:
             note = f"{end.log_left_out_bytes / 2**20:.1f} MiB of its log are left out (run.log_limit_mb)"

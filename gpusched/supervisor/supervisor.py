@@ -215,8 +215,8 @@ class Supervisor:
 
     @property
     def _idle(self) -> bool:
-        busy = self.scheduler.active or self._inbox or self._commands or self.attempts or self._checks
-        return not busy and (self._stopping or not self._records)
+        at_work = self.scheduler.active or self.attempts or self._checks or self.attempts.sweeping.is_on
+        return not (at_work or self._inbox or self._commands) and (self._stopping or not self._records)
 
     @property
     def _is_in_vain(self) -> bool:
@@ -255,6 +255,8 @@ class Supervisor:
 
     def _turn(self, tasks: anyio.abc.TaskGroup) -> None:
         self.attempts.judge()
+        if self.attempts.sweeping.take():
+            tasks.start_soon(self.attempts.sweeping.run)
         if self._index.take_late():
             tasks.start_soon(self._index.gather_late)
         deadline = self.scheduler.deadline

@@ -41,6 +41,7 @@ import time
 
 import msgspec
 
+from gpusched.leaving import leave
 from gpusched.shared import SharedFiles
 from gpusched.worker import linux
 from gpusched.worker.child import BLOCKED_SIGNALS, become_window
@@ -393,4 +394,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ from gpusched.core.failures import (
     backoff,
     classify,
     judge,
+    last_traceback,
     last_words,
 )
 from gpusched.core.model import Limits, WindowResult
@@ -173,7 +174,9 @@ def test_crashes(number: str) -> None:
 )
 def test_an_aborted_process_left_its_reason_in_its_log(log: str, kind: FailureKind, words: str) -> None:
     ending = seen(number=signal.SIGABRT, on_cpu=False, log_end=log.format(words))
-    assert ending == Failure(kind=kind, message=f"the process crashed (SIGABRT): [CUDA] {words}", cause="SIGABRT")
+    assert isinstance(ending, Failure)
+    assert (ending.kind, ending.cause) == (kind, "SIGABRT")
+    assert ending.message == f"the process crashed (SIGABRT): [CUDA] {words}"
 
 
 def test_only_an_abort_leaves_a_reason_and_on_the_processors_no_device_is_to_blame() -> None:
@@ -203,6 +206,14 @@ def test_only_an_abort_leaves_a_reason_and_on_the_processors_no_device_is_to_bla
 )
 def test_last_words(log: str, words: str | None) -> None:
     assert last_words(log) == words
+
+
+def test_the_last_traceback_of_a_log() -> None:
+    first, second = ("Traceback (most recent call last):\n  File 'a', line 1\n" + words for words in ("A: 1", "B: 2"))
+    crash = "Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n  File 'a', line 2 in f\n"
+    assert last_traceback("(no log)") == last_traceback("") == ""
+    assert last_traceback(f"{first}\nsays\n{second}\nand more") == second
+    assert last_traceback(f"{first}\n{second}\n{crash}") == crash
 
 
 def test_other_signals() -> None:

@@ -95,12 +95,6 @@ def test_cell(old: StateName, move: Move, new: StateName) -> None:
     assert all(line in text for line in story)
 
 
-@pytest.mark.parametrize("old", get_args(StateName))
-@pytest.mark.parametrize("move", MOVES)
-def test_allows_agrees_with_check(old: StateName, move: Move) -> None:
-    assert lifecycle.allows(STATES[old], move) == any((old, move, new) in LEGAL for new in STATES)
-
-
 def test_a_refusal_without_a_story_says_so() -> None:
     with pytest.raises(IllegalMove, match=r"its story: \(none\)"):
         lifecycle.check("b/w", STATES["finished"], "placed", STATES["starting"], ())

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import re
 import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import anyio
 import msgspec
 import pytest
 
 from gpusched.cli.commands.stages import AfterNothing, BadInstant, instant, stage, wait_for
 from gpusched.core.model import BatchSpec
-from gpusched.errors import InputError
-from gpusched.protocol import BatchAnnounced, BatchStatus, Snapshot
+from gpusched.errors import InputError, StoreFull
+from gpusched.protocol import BatchAnnounced, BatchStatus, Snapshot, Submit
+from gpusched.service import stages
+from gpusched.service.admission import Draining
+from gpusched.store.staged import StagedRow
+from gpusched.supervisor.runtime import Runtime
 from tests.server.support import Daemon, finished, until
+from tests.waiting import PATIENCE_S
 
+DAY = dt.date(2022, 1, 1)
 WORKLOAD = """
 import json
 from pathlib import Path
@@ -136,3 +145,55 @@ def test_a_condition_needs_batches_that_it_is_about() -> None:
     assert stage(options) == {"after": (), "only_if": "succeeded", "not_before": 0.0}
     with pytest.raises(AfterNothing, match="none is given"):
         stage(argparse.Namespace(after=None, only_if="finished", not_before=None))
+
+
+def test_a_stage_that_cannot_be_looked_at_is_held_and_the_daemon_stays(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "daemon")
+    (tmp_path / "stage.py").write_text(WORKLOAD)
+    with daemon, daemon.connect() as client, daemon.connect() as watcher, daemon.fifo() as release:
+        updates = watcher.subscribe()
+        spec = msgspec.structs.replace(daemon.spec("WAITS"), workload=f"{tmp_path}:stage:teacher")
+        client.submit(spec, source="s", name="t")
+        client.submit(msgspec.structs.replace(spec, symbols=("A",)), source="s", name="s", after=("t",))
+        place = daemon.directory / "state" / "logs" / "s"
+        place.touch()  # where the log of its survey should be
+        release()
+        until(updates, lambda delta: isinstance(delta, Snapshot) and ("s", "held") in states(delta.batches))
+        assert client.batch("s").batch.held_reason == f"Not a directory: {place / 'survey.log'}"
+        place.unlink()
+        client.release("s")
+        until(updates, lambda delta: isinstance(delta, BatchAnnounced) and delta.batch.id == "s")
+        assert finished(daemon, "s").counts == {"succeeded": 1}
+
+
+async def test_stages_are_looked_at_again_once_the_store_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "LOOK_S", 0.01)
+    started = anyio.Event()
+    full = iter([True, True])
+    spec = BatchSpec(symbols=("A",), start=DAY, end=DAY, window_days=1, data_root="/", workload="w", settings={})
+    request = Submit(spec=spec, source="s")
+    row = StagedRow(
+        batch_id="s", digest="d", request=msgspec.json.encode(request), peer=None, submitted_at=0.0, output_dir="/"
+    )
+
+    class Admission:
+        async def submit(self, *_: object) -> None:
+            if next(full, False):
+                raise Draining
+
+    class Rows:
+        def rows(self) -> list[StagedRow]:
+            return [row]
+
+        def hold(self, batch_id: str, why: str) -> None:
+            raise StoreFull(path="state.db", cause="no space")
+
+        def remove(self, batch_id: str) -> None:
+            started.set()
+
+    runtime = cast(Runtime, SimpleNamespace(store=SimpleNamespace(staged=Rows())))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stages.Stages(runtime, cast(Any, Admission()), lambda: None).run)
+        with anyio.fail_after(PATIENCE_S):
+            await started.wait()
+        tasks.cancel_scope.cancel()

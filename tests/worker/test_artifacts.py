@@ -303,6 +303,12 @@ def test_a_lock_outlives_no_process(tmp_path: Path) -> None:
     assert outputs.sweep_partial(tmp_path) == 1
 
 
+def test_what_dead_attempts_have_left_goes_with_the_results(tmp_path: Path) -> None:
+    (tmp_path / ".partial" / f"{LABEL}.{os.getpid()}").mkdir(parents=True)
+    assert outputs.remove_results(tmp_path, {}) == (0, [])
+    assert not list(tmp_path.iterdir())
+
+
 # -- results of other directories --------------------------------------------------------------------------------------
 
 

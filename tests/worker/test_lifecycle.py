@@ -17,7 +17,7 @@ from gpusched.core.model import WindowResult
 from gpusched.engines.engine import LauncherLost, LaunchRefused, WorkloadNotLoadable
 from gpusched.engines.local.launcher import Launcher
 from gpusched.worker.messages import ProcessEnd
-from tests.worker.support import REPOSITORY, Bench, Fifo, bench, exited, runs
+from tests.worker.support import REPOSITORY, WORKLOADS, Bench, Fifo, bench, exited, runs
 
 MakeFifo = Callable[[str], Fifo]
 
@@ -39,6 +39,23 @@ async def test_it_leaves_when_idle_and_comes_back(tmp_path: Path) -> None:
             await exited(os.pidfd_open(first))
         assert (await b.run("nothing")).exit_code == 0
         assert b.launcher_pid != first
+
+
+async def test_of_all_idle_launchers_only_the_one_to_keep_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(task, directory, report): ...\n")
+    kept, other = f"{WORKLOADS}:nothing", f"{tmp_path}:mine:f"
+    async with (
+        Launcher(search_path=REPOSITORY, idle_timeout_s=0.01, kept=(kept, ()), windows_each=0) as launcher,
+        bench(tmp_path) as b,
+    ):
+        process = await launcher.fork(b.job(kept), log_path=b.log, env={})  # another one is started beside it
+        (first,) = launcher.pids(kept)
+        await process.wait(b.messages.append)
+        await asyncio.gather(*launcher._growing.values())
+        await launcher.preload(other)
+        await asyncio.gather(*[leaves for link, leaves in launcher._tending.items() if link.pid != first])
+        assert launcher.pids(kept) == [first], "it has been idle for longer than the others"
+        assert launcher.starts == 3
 
 
 async def test_it_does_not_leave_while_a_window_runs(tmp_path: Path, fifo: MakeFifo) -> None:

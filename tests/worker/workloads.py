@@ -191,6 +191,11 @@ def exits(task: Task, directory: Path, report: Report) -> NoReturn:
     sys.exit(2)
 
 
+def interrupts_itself(task: Task, directory: Path, report: Report) -> NoReturn:
+    print("Traceback (most recent call last):\nOSError: an earlier one, which was handled", file=sys.stderr)
+    raise KeyboardInterrupt
+
+
 def exits_at_once(task: Task, directory: Path, report: Report) -> NoReturn:
     os._exit(3)
 

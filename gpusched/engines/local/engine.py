@@ -17,8 +17,9 @@ import anyio.to_thread
 from gpusched import artifacts, directories
 from gpusched.command import imports
 from gpusched.config import Config
+from gpusched.config.workloads import workload_settings
 from gpusched.core.events import Event, HostRead
-from gpusched.core.failures import Exit, Killer
+from gpusched.core.failures import CRASHES, Exit, Killer
 from gpusched.core.model import (
     Batch,
     BatchSpec,
@@ -79,7 +80,8 @@ class LocalEngine:
         self.launcher = Launcher(
             log_path=state_dir / "launcher.log",
             search_path=None if standing else Path.cwd(),
-            idle_timeout_s=config.daemon.idle_launcher_s if standing and not config.daemon.warm else None,
+            idle_timeout_s=config.daemon.idle_launcher_s if standing else None,
+            kept=_kept_ready(config) if standing and config.daemon.warm else None,
             environment=launcher_environment(config),
             mark=mark,
             condition=self.condition,
@@ -321,7 +323,7 @@ class LocalWindow:
             killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
             on_cpu=self._device.kind == "host",
             memory_limited=self.limited or self._engine.memory.limited,
-            log_end=end_of_log(self.log_path) if end.signal == signal.SIGABRT else "",
+            log_end=end_of_log(self.log_path) if end.exit_code or end.signal in CRASHES else "",
         )
 
     def _killer(self, end: ProcessEnd) -> Killer:
@@ -330,6 +332,11 @@ class LocalWindow:
             return "gpusched"
         by_kernel = self._engine.memory.take_kill()
         return "unknown" if by_kernel is None else "kernel" if by_kernel else "somebody"
+
+
+def _kept_ready(config: Config) -> tuple[str, tuple[str, ...]]:
+    """The workload of which `daemon.warm` keeps a launcher, and the modules that are imported beside it."""
+    return config.run.workload, imports(config.run.workload, workload_settings(config))
 
 
 def _remove_logs(logs_dir: Path, batch_id: str) -> None:

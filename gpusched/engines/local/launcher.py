@@ -71,6 +71,7 @@ class Launcher:
     `log_path`: file for the launcher processes' own output; None: discarded.
     `search_path`: directory appended to their `sys.path`, for a user's own workload module.
     `idle_timeout_s`: seconds after which a launcher process without windows exits; None: never.
+    `kept`: a workload, and the modules imported beside it, of which one launcher process stays though it is idle.
     `mark`: an environment variable's value by which descendants are found after their launcher has died; see
     `leftovers`.
     `windows_each`: windows that a launcher process has when another one is started.
@@ -82,6 +83,7 @@ class Launcher:
         log_path: Path | None = None,
         search_path: Path | None = None,
         idle_timeout_s: float | None = 60.0,
+        kept: tuple[str, tuple[str, ...]] | None = None,
         environment: Mapping[str, str] | None = None,
         mark: str | None = None,
         condition: Condition | None = None,
@@ -92,6 +94,7 @@ class Launcher:
         self._early_logs: dict[Link, int] = {}
         self._search_path = search_path
         self._idle_timeout_s = idle_timeout_s
+        self._kept: _Key | None = None if kept is None else (_module(kept[0]), kept[1])
         self._environment = dict(os.environ if environment is None else environment)
         self._mark = f"{mark or 'none'}/{os.getpid()}-{secrets.token_hex(4)}"
         self._condition = condition or Condition()
@@ -252,7 +255,7 @@ class Launcher:
                 log.info("its code has changed, so a new launcher takes over workload=%s", workload)
                 link.leave_when_idle()
         self._growing.pop(key, None)
-        links.append(self._open(key))
+        links.append(self._open(key, stays=key == self._kept))
         return links[0]
 
     def _grow(self, workload: str, imports: tuple[str, ...]) -> None:
@@ -278,12 +281,12 @@ class Launcher:
         for growing in self._growing.values():
             growing.cancel()
 
-    def _open(self, key: _Key) -> Link:
+    def _open(self, key: _Key, *, stays: bool = False) -> Link:
         self.starts += 1
         mark = f"{self._mark}/{self.starts}"
         claimed = early.claim(key[0]) if not key[1] else None
         started = claimed.started if claimed else self._start(mark)
-        link = Link(started, mark, self._idle_timeout_s, self._condition)
+        link = Link(started, mark, None if stays else self._idle_timeout_s, self._condition)
         if claimed:
             self._adopt(link, claimed, mark)
         self._tending[link] = asyncio.get_running_loop().create_task(self._tend(key, link))
