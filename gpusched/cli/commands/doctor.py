@@ -36,7 +36,7 @@ from gpusched.config import Config
 from gpusched.core.model import DeviceType
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError, UsageError
-from gpusched.teacher.nearest import SUFFIXES, TEXT
+from gpusched.teacher.suffixes import SUFFIXES, TEXT
 from gpusched.workload import Trial
 
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
