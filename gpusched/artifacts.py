@@ -37,6 +37,8 @@ from gpusched.metadata import read_metadata as read_metadata
 PARTIAL = ".partial"
 #: suffix of the name of an entry that was moved aside
 ASIDE = "not-a-result"
+#: the name that a metadata.json of the workload's own gets
+THEIRS = "program_metadata.json"
 
 #: bytes of a file that are read at a time to be hashed
 _PIECE_BYTES = 128 * 1024
@@ -93,6 +95,7 @@ class Partial:
         assert self._name is not None
         if not directories.same(self._directory, self._name, self._parent):
             raise NotCommittable("its output directory was removed or replaced: write into the one that is there")
+        self._make_way()
         committed: dict[str, File] = {}
         with files.Flushes(durable=durable) as flushes:
             _take_in(self._directory, "", committed, flushes)
@@ -117,6 +120,12 @@ class Partial:
             directories.remove(self._name, self._parent)
             self._name = None
         self._open.close()
+
+    def _make_way(self) -> None:
+        """Rename a metadata.json of the workload's own."""
+        with contextlib.suppress(FileNotFoundError):
+            if not directories.place(METADATA, self._directory, THEIRS, self._directory):
+                raise NotCommittable(f"it has a {THEIRS}, which its {METADATA} would be called: give one another name")
 
     def _move_into_place(self) -> str | None:
         """Rename the directory to `<output_dir>/<label>`; return the name in `.partial` of the old result, if any."""
@@ -224,10 +233,7 @@ def _owner_lives(name: str) -> bool:
 
 
 def _take_in(directory: int, prefix: str, committed: dict[str, File], flushes: files.Flushes) -> None:
-    """Hash every file below a directory into `committed`, and have files and subdirectories flushed.
-
-    A `metadata.json` at the top is left out.
-    """
+    """Hash every file below a directory into `committed`, and have files and subdirectories flushed."""
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = prefix + entry.name
@@ -238,7 +244,7 @@ def _take_in(directory: int, prefix: str, committed: dict[str, File], flushes: f
                     flushes.add(os.dup(below))
             elif not stat.S_ISREG(mode):
                 raise NotCommittable(f"{name} is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, and only files are kept")
-            elif name != METADATA:
+            else:
                 descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
                 try:
                     committed[name] = _hashed(descriptor)

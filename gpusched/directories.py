@@ -41,6 +41,11 @@ class NotOurs(InputError):
     remedy = "move it away, or choose another directory: gpusched writes there only to entries of its own user"
 
 
+class NoTemporaryDirectory(InputError):
+    problem = "no temporary file can be written: {why}"
+    remedy = "set TMPDIR to a directory that you may write"
+
+
 # -- directories -------------------------------------------------------------------------------------------------------
 
 
@@ -195,15 +200,23 @@ def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:
 # -- removing ----------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def temporary(below: Path | None = None) -> Iterator[Path]:
-    """A new directory that only this user can open, by default below TMPDIR or /tmp; it is removed at the end.
+def temporary_place() -> Path:
+    """The directory for temporary files: TMPDIR, /tmp or the like. Raises NoTemporaryDirectory."""
+    import tempfile  # ten modules, which would stay in every process that is forked afterwards
 
-    Those of dead processes are removed first. Raises OSError. The standard library's imports ten modules, which stay in
-    every process that is forked afterwards.
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise NoTemporaryDirectory(why=error.strerror) from None
+
+
+@contextlib.contextmanager
+def temporary(below: Path) -> Iterator[Path]:
+    """A new directory that only this user can open; it is removed at the end.
+
+    Those of dead processes are removed first. Raises OSError.
     """
-    default = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # the directory is new, or refused
-    place = (below or default) / f"{_TEMPORARY}{os.urandom(8).hex()}"
+    place = below / f"{_TEMPORARY}{os.urandom(8).hex()}"
     with opened(place.parent) as parent:
         _remove_left_over(parent)
         os.mkdir(place.name, 0o700, dir_fd=parent)

@@ -84,7 +84,6 @@ def write_metadata(directory: int, metadata: Metadata) -> int:
     entries = msgspec.to_builtins(metadata)
     details, listed = entries.pop("details"), entries.pop("files")
     text = msgspec.json.format(msgspec.json.encode(entries | details | {"files": listed}), indent=2) + b"\n"
-    directories.remove(METADATA, directory)  # the workload may have written one
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(METADATA, flags, 0o666, dir_fd=directory)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,6 @@ import gpusched
 from gpusched.command import ending, identity, lookup, placeholders, process, script
 from gpusched.command.schema import Settings, parse_settings
 from gpusched.workload import DateRange, Report, Result, SurveyTask, SymbolSurvey, Task, WindowSurvey
-
-METADATA = "metadata.json"
-#: the name under which a program's own metadata.json is kept
-THEIRS = "program_metadata.json"
 
 
 def run_command(task: Task, directory: Path, report: Report) -> Result:
@@ -36,7 +31,6 @@ def run_command(task: Task, directory: Path, report: Report) -> Result:
         ended = process.run(argv, settings.directory)
     seconds = time.monotonic() - began
     program_report = ending.judge(ended, settings.exit_codes, directory, name, task.device_type)
-    _make_way(directory)
     return Result(
         metrics=program_report.metrics,
         sample_counts=program_report.sample_counts,
@@ -77,9 +71,3 @@ def rehearse() -> None:
     """Do once what every window does first, so that it inherits what msgspec and others remember of their types."""
     settings = parse_settings({"argv": ["/bin/sh"], "directory": "/"})
     identity.fingerprints(settings, identity.code(settings), "", [DateRange(dt.date.min, dt.date.max)], "")
-
-
-def _make_way(directory: Path) -> None:
-    """Rename a metadata.json of the program's own, whose name gpusched needs."""
-    if os.path.lexists(directory / METADATA):
-        (directory / METADATA).rename(directory / THEIRS)

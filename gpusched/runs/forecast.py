@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from gpusched import directories
 from gpusched.config import BUILT_IN_WORKLOAD, run_state_dir
 from gpusched.core.estimates import Estimates, guessed_seconds, makespan, work
 from gpusched.core.fastest import Timing
@@ -122,7 +123,7 @@ def _plan_logs(cache_dir: Path) -> Iterator[Path]:
     if _may_hold_logs(cache_dir):
         yield cache_dir
     else:
-        directory = Path(tempfile.mkdtemp(prefix="gpusched-plan-"))
+        directory = Path(tempfile.mkdtemp(prefix="gpusched-plan-", dir=directories.temporary_place()))
         yield directory
         shutil.rmtree(directory, ignore_errors=True)
 

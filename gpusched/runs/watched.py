@@ -5,7 +5,6 @@ The socket is in a new private directory, whose name only that client gets.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -27,12 +26,13 @@ Watch = Callable[[Path, anyio.Event], Awaitable[None]]
 
 
 async def be_watched(runtime: Runtime, output_dir: Path, watch: Watch, over: anyio.Event) -> None:
-    """Serve `watch` until it returns. Raises SocketUnusable."""
+    """Serve `watch` until it returns. Raises SocketUnusable, NoTemporaryDirectory."""
     runtime.condition.draining = True  # a run has but one batch
     hub = Hub(runtime)
     runtime.followers.add(hub)
     requests = Requests(runtime, hub, Admission(runtime, Territory(output_root=output_dir)))
-    with tempfile.TemporaryDirectory(prefix="gpusched-") as name, directories.opened(Path(name)) as directory:
+    place = directories.temporary_place()
+    with directories.temporary(place) as path, directories.opened(path) as directory:
         # Its only client is in this process; the path of a socket may be no longer than 107 bytes, and TMPDIR may be.
         listener = Listener(Path(f"/proc/self/fd/{directory}") / SOCKET_NAME, None)
         try:

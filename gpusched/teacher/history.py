@@ -10,11 +10,11 @@ import numpy as np
 
 from gpusched.teacher import cache, parsing
 from gpusched.teacher.bars import History
-from gpusched.teacher.nearest import PARQUET
 from gpusched.teacher.quality import judge
 from gpusched.teacher.rows import Reading, Rows, join, require_one_clock, require_one_symbol
 from gpusched.teacher.schema import Settings
 from gpusched.teacher.sources import Sources, find_sources
+from gpusched.teacher.suffixes import PARQUET
 from gpusched.workload import BadData
 
 

@@ -10,13 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpusched.teacher import intervals
+from gpusched.teacher.suffixes import FLAT_SUFFIXES, SUFFIXES
 from gpusched.workload import NoData
-
-PARQUET = ".parquet"
-#: suffixes of files of bars, in any case
-SUFFIXES = (".csv", ".csv.gz", ".txt", PARQUET)
-#: suffixes of a file that holds all bars of a symbol, the preferred first
-FLAT_SUFFIXES = (".csv", ".CSV", ".csv.gz", ".txt", ".TXT", PARQUET)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -13,7 +13,8 @@ import msgspec
 from gpusched.core.symbols import symbol_problem
 from gpusched.teacher import intervals
 from gpusched.teacher.contents import kind
-from gpusched.teacher.nearest import FLAT_SUFFIXES, PARQUET, SUFFIXES, nothing_found, some
+from gpusched.teacher.nearest import nothing_found, some
+from gpusched.teacher.suffixes import FLAT_SUFFIXES, PARQUET, SUFFIXES
 from gpusched.workload import BadData, DataNote, NoData
 
 #: in the name of a file that may hold bars, whether it is read or not

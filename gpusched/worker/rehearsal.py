@@ -26,7 +26,7 @@ TIMES = 8
 #: windows of a launcher after which the rehearsals that are left pay: each takes as long as they save five windows
 PAYING = 32
 #: a directory in memory
-IN_MEMORY = Path("/dev/shm")  # noqa: S108  # for a new directory that only this user can open
+IN_MEMORY, ON_DISK = Path("/dev/shm"), "/tmp"  # noqa: S108  # for a new directory that only this user can open
 
 
 class Rehearsals:
@@ -99,7 +99,7 @@ def _rehearse(workload: str) -> Generator[None]:
 
     An error ends the rehearsals: the windows meet it as well, and report it.
     """
-    place = IN_MEMORY if os.access(IN_MEMORY, os.W_OK | os.X_OK) else None
+    place = IN_MEMORY if os.access(IN_MEMORY, os.W_OK | os.X_OK) else Path(os.environ.get("TMPDIR") or ON_DISK)
     with contextlib.suppress(Exception), directories.temporary(place) as directory:
         prepare = getattr(load_module(workload), "__rehearsal__", None)
         task = _nothing_to_do(directory) if prepare is None else prepare(directory)

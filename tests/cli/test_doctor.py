@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 from pathlib import Path
 
@@ -326,6 +327,13 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert (little.status, little.message) == ("warning", "/out can be written, but only 5 MiB are free")
 
 
+def test_trials_need_no_temporary_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing temporary can be written, the doctor was an internal error."""
+    monkeypatch.setattr(tempfile, "tempdir", "/not/there")
+    _, imported = try_all((), {"pytest": "pytest"}, PATIENCE_S)
+    assert imported["pytest"].version == pytest.__version__
+
+
 def test_a_daemon_without_room_for_its_state_is_a_warning() -> None:
     assert state_check("/var/lib/gpusched", 5 << 30).message == "its state is in /var/lib/gpusched, with 5 GiB free"
     little = state_check("/var/lib/gpusched", 5 << 20)
@@ -338,6 +346,14 @@ def test_what_is_no_symbol_is_not_counted(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for name in ("MSFT.parquet", "README.txt", ".hidden.csv"):
         (tmp_path / name).touch()
+    assert "holds 2 symbols" in doctor._data_check(tmp_path).message
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".CSV", ".csv.gz", ".txt", ".TXT", ".parquet"])
+def test_symbols_of_every_format_are_counted(suffix: str, tmp_path: Path) -> None:
+    """Of compressed files and texts it said that there were no symbols."""
+    for name in ("AAPL", "MSFT"):
+        (tmp_path / f"{name}{suffix}").touch()
     assert "holds 2 symbols" in doctor._data_check(tmp_path).message
 
 

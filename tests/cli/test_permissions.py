@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import shlex
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from gpusched import cli, load_results
 from gpusched.cli.commands import settings
 from gpusched.cli.cuda_build.workshop import interrupted
+from gpusched.client.drawing import terminal
 from gpusched.results import NoResults
 from tests.end_to_end.support import Command
 from tests.powers import closed
@@ -87,6 +89,25 @@ def test_a_user_without_a_home(gpusched: Command, monkeypatch: pytest.MonkeyPatc
     said = gpusched("config")
     assert "cache.dir\t/.cache/gpusched\tdefault" in said
     assert "daemon.state_dir\t/.local/state/gpusched\tdefault" in said
+
+
+@pytest.mark.parametrize("words", ["plan symbols.txt", "bench symbols.txt", "run symbols.txt --top"])
+def test_where_nothing_temporary_can_be_written(
+    words: str, gpusched: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each was an internal error; `run --top` while its windows trained."""
+
+    def fail() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/srv']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    monkeypatch.setattr(terminal, "takes_keys", lambda _: True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(gpusched.directory / "private" / "cache"))
+    monkeypatch.chdir(gpusched.directory)
+    assert cli.run([*words.split(), *ASKED]) == 4
+    said = capsys.readouterr().err
+    assert "no temporary file can be written: No usable temporary directory found in ['/tmp', '/srv']\n" in said
+    assert "hint: set TMPDIR to a directory that you may write" in said
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])

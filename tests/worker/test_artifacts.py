@@ -81,9 +81,9 @@ def test_everything_is_durable_before_it_is_seen(tmp_path: Path, monkeypatch: py
         fsync(descriptor)
         steps.append(str(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)))
 
-    def note_place(*of: Any) -> bool:
-        steps.append("placed")
-        return place(*of)
+    def note_place(name: str, dir_fd: int, new: str, new_dir_fd: int) -> bool:
+        steps.extend(["placed"] if new == LABEL else [])
+        return place(name, dir_fd, new, new_dir_fd)
 
     partial = write(tmp_path, OLD)
     monkeypatch.setattr(os, "fsync", note_flush)
@@ -106,6 +106,30 @@ def test_metadata_is_indented_json_in_a_fixed_order(tmp_path: Path) -> None:
     ]
     assert text.startswith('{\n  "schema": 1,\n  "label": "SYM_2022-01-01_to_2022-06-30",\n')
     assert '"trained_at": "2026-01-02T03:04:05Z"' in text
+
+
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_a_metadata_json_of_the_function_is_kept(tmp_path: Path, *, is_directory: bool) -> None:
+    """It was removed without a word; a program's was kept."""
+    partial = write(tmp_path, NEW)
+    own = partial.path / "metadata.json"
+    if is_directory:
+        own.mkdir()
+        own /= "file"
+    own.write_text("mine\n")
+    result = partial.commit(metadata(NEW))
+    kept = result / "program_metadata.json" / ("file" if is_directory else "")
+    assert kept.read_text() == "mine\n"
+    assert artifacts.verify(result, {NEW}) is not None
+
+
+def test_one_with_the_name_that_it_would_get_is_not_replaced(tmp_path: Path) -> None:
+    partial = write(tmp_path, NEW)
+    for name in ("metadata.json", "program_metadata.json"):
+        (partial.path / name).write_text(name)
+    with pytest.raises(artifacts.NotCommittable, match=r"it has a program_metadata\.json, which its metadata\.json"):
+        partial.commit(metadata(NEW))
+    partial.discard()
 
 
 def test_a_missing_fingerprint_is_never_reusable(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from gpusched.core import planning
 from gpusched.core.estimates import GUESS_FACTOR
 from gpusched.core.model import BatchSpec, Existing, PlannedWindow
 from gpusched.core.totals import device_object
+from gpusched.directories import temporary_place
 from gpusched.errors import InputError, ReplacementRefused, UsageError
 
 if TYPE_CHECKING:
@@ -349,6 +350,8 @@ def run_here(
     if in_top and as_json:
         raise NoTopHere
     console = None if as_json else _console(in_top=in_top)
+    if in_top:
+        temporary_place()  # its socket is there: without one the run would fail once windows train
     check_libraries(run.spec.workload)
     check_data_root(run.spec)
     onlooker = Onlooker(run, console, advises=advises)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from gpusched import directories
 from gpusched.cli.commands.batches import ask, check_data_root, check_libraries
 from gpusched.cli.verdict import NothingToTrain
 from gpusched.client.drawing.listing import print_json
@@ -97,12 +97,12 @@ def bench(options: argparse.Namespace) -> int:
     pool = build_pool(request.config, find_gpus(request.config, request.spec.device))
     most = request.spec.workers or pool.slots(request.spec.device)
     spec = request.spec
-    with tempfile.TemporaryDirectory(prefix="gpusched-bench-") as name:
+    with directories.temporary(directories.temporary_place()) as outputs:
         runs: list[Measured] = []
         # The first run warms the bars cache and chooses the device for `auto`; it is not counted.
         for number in range(1 + 2 * options.repeat):
             slots = 1 if number % 2 else most
-            measured, ended = anyio.run(_measure, request.config, spec, slots, Path(name) / str(number))
+            measured, ended = anyio.run(_measure, request.config, spec, slots, outputs / str(number))
             if ended.interrupted:
                 return INTERRUPTED
             if not measured.trained:

@@ -36,6 +36,7 @@ from gpusched.config import Config
 from gpusched.core.model import DeviceType
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError, UsageError
+from gpusched.teacher.suffixes import SUFFIXES, TEXT
 from gpusched.workload import Trial
 
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
@@ -123,15 +124,18 @@ def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterat
 
 
 def _data_check(root: Path) -> Check:
+    symbols: set[str] = set()
+    texts: set[str] = set()
     try:
         with os.scandir(root) as entries:
-            symbols = sum(
-                symbol_problem(entry.name) is None and (entry.is_dir() or entry.name.endswith((".csv", ".parquet")))
-                for entry in entries
-            )
+            for entry in entries:
+                suffix = next((one for one in SUFFIXES if entry.name.lower().endswith(one)), "")
+                if symbol_problem(entry.name) is None and (suffix or entry.is_dir()):
+                    name = entry.name[: len(entry.name) - len(suffix)]
+                    (texts if suffix == TEXT else symbols).add(name)
     except OSError as error:
         return data_check(str(root), None, error.strerror or str(error))
-    return data_check(str(root), symbols)
+    return data_check(str(root), len(symbols or texts))  # beside other files a text is a note about them
 
 
 def _space_check(name: str, path: Path, remedy: str) -> Check:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -66,8 +65,9 @@ class _Trying:
     """A Python process whose last line is its answer; leaving the context kills it and its children."""
 
     def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
-        # Files, not pipes: a child of the process (OpenCL drivers start linkers) could hold a pipe open.
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
+        # Files, not pipes: a child of the process (OpenCL drivers start linkers) could hold a pipe open. In memory: a
+        # machine where nothing temporary can be written is one to examine.
+        self._out, self._err = os.fdopen(os.memfd_create("out"), "w+b"), os.fdopen(os.memfd_create("err"), "w+b")
         # Like the launcher: without the current directory in sys.path, single-threaded.
         self._process = programs.start(
             [sys.executable, "-P", *arguments],
