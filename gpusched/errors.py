@@ -149,11 +149,11 @@ def did_you_mean(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str
 
 @contextmanager
 def one_error() -> Iterator[None]:
-    """Let the first GpuschedError out of the exception groups that task groups wrap it in."""
+    """Let the first GpuschedError, or else OSError, out of the exception groups that task groups wrap it in."""
     try:
         yield
     except BaseExceptionGroup as group:
-        errors = group.subgroup(GpuschedError)
+        errors = group.subgroup(GpuschedError) or group.subgroup(OSError)
         while isinstance(errors, BaseExceptionGroup):
             errors = errors.exceptions[0]  # type: ignore[assignment]  # a group or, at last, the error itself
         raise errors or group from group

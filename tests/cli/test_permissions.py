@@ -70,6 +70,16 @@ def test_an_output_directory_that_is_a_file(gpusched: Command) -> None:
     assert f"cannot write to the output directory {gpusched.directory / 'out'}: it is not a directory" in said
 
 
+def test_logs_that_may_not_be_written(gpusched: Command) -> None:
+    """It was an internal error, an ExceptionGroup."""
+    logs = gpusched.directory / "out" / ".gpusched" / "logs"
+    logs.mkdir(parents=True)
+    with closed(logs):
+        _, said = gpusched.said("run", "symbols.txt", *ASKED, "-o", "out", code=4)
+    assert f"error: {logs}/" in said
+    assert "Permission denied\nhint: name a place that this user may use" in said
+
+
 def test_a_home_of_somebody_else_has_no_configuration(gpusched: Command) -> None:
     """As under `sudo -u` and in a container: no command worked at all."""
     for name in ("HOME", "XDG_CONFIG_HOME"):

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from textual.command import CommandPalette
+from textual.geometry import Region
+from textual.widgets import Static
 
 from gpusched.client.top.app import LOST, Top
-from gpusched.client.top.boxes import Help, Question
+from gpusched.client.top.boxes import Help, Question, Told
 from gpusched.client.top.details import DevicePage, WindowPage
 from gpusched.client.top.lists import Dashboard, WindowsPage
 from gpusched.protocol import LogChunk
@@ -261,6 +263,22 @@ async def test_the_mouse_chooses_and_opens_and_marks_are_cancelled_together(clie
             assert top.message == "2 windows cancelled"
         release()
         release()
+
+
+async def test_an_answer_that_is_longer_than_its_line_gets_a_box(client: Client) -> None:
+    top = Top(Console(), client.daemon.socket)
+    async with top.run_test(size=(40, 24)) as keys:
+        await top.workers.wait_for_complete()
+        top.say("no daemon answers at /a/place/with/a/long/name")
+        await keys.pause()
+        assert shown(top) is Told
+        (box,) = top.screen.query(Static)
+        lines = [line.text.strip(" │╭─╮╰╯") for line in box.render_lines(Region(0, 0, *box.outer_size))]
+        assert " ".join(filter(None, lines)) == "no daemon answers at /a/place/with/a/long/name"
+        await keys.press("enter")
+        assert shown(top) is Dashboard
+        top.say("a short one")
+        assert (shown(top), top.message) == (Dashboard, "a short one")
 
 
 def test_one_snapshot_for_programs(client: Client) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +18,8 @@ import pytest
 from gpusched.core.model import WindowResult
 from gpusched.engines.engine import LauncherLost, LaunchRefused, WorkloadNotLoadable
 from gpusched.engines.local.launcher import Launcher
-from gpusched.worker.messages import ProcessEnd
-from tests.worker.support import REPOSITORY, WORKLOADS, Bench, Fifo, bench, exited, runs
+from gpusched.worker.messages import MAX_PACKET_BYTES, ProcessEnd
+from tests.worker.support import REPOSITORY, WORKLOADS, Bench, Fifo, bench, descriptors, exited, runs
 
 MakeFifo = Callable[[str], Fifo]
 
@@ -49,7 +51,7 @@ async def test_of_all_idle_launchers_only_the_one_to_keep_stays(tmp_path: Path) 
         bench(tmp_path) as b,
     ):
         process = await launcher.fork(b.job(kept), log_path=b.log, env={})  # another one is started beside it
-        (first,) = launcher.pids(kept)
+        first = launcher.pids(kept)[0]
         await process.wait(b.messages.append)
         await asyncio.gather(*launcher._growing.values())
         await launcher.preload(other)
@@ -68,6 +70,37 @@ async def test_it_does_not_leave_while_a_window_runs(tmp_path: Path, fifo: MakeF
         assert b.launcher_pid == launcher
         process.signal(signal.SIGKILL)
         await process.wait(b.messages.append)
+
+
+async def test_a_large_request_without_a_descriptor_for_it_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor(name: str, flags: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with bench(tmp_path, idle_timeout_s=0.0) as b:
+        process = await b.fork("hangs", fifo="/dev/null")  # its launcher stays
+        before = descriptors(os.getpid())
+        with monkeypatch.context() as few:
+            few.setattr(os, "memfd_create", no_descriptor)
+            with pytest.raises(OSError, match="Too many open files"):
+                await b.fork("nothing", "LARGE", more="x" * MAX_PACKET_BYTES)
+        assert descriptors(os.getpid()) == before
+        launcher = b.launcher_pid
+        assert launcher is not None
+        process.signal(signal.SIGKILL)
+        await process.wait(b.messages.append)
+        await exited(os.pidfd_open(launcher))  # nothing is owed any more
+
+
+async def test_whoever_waits_for_a_request_that_cannot_be_sent_hears_of_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        await b.run("nothing")
+        ((link,),) = b.launcher._links.values()
+        link._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        with pytest.raises(LauncherLost):
+            await b.run("nothing", "SECOND", more="x" * (MAX_PACKET_BYTES // 2))
+        assert (await b.run("nothing", "THIRD")).exit_code == 0
 
 
 async def test_preload(tmp_path: Path) -> None:

@@ -52,6 +52,31 @@ async def test_head_and_tail_are_kept_and_the_cut_is_marked(tmp_path: Path) -> N
     os.close(descriptor)
 
 
+async def test_the_last_words_are_kept_though_they_come_at_the_end_of_a_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    kept = Logs()
+    descriptor = kept.open(path, LIMIT)
+    write(descriptor, 1, 20_000)
+    last_words = iter([b"line    20000\n"])
+
+    def pread(source: int, count: int, position: int) -> bytes:
+        """Read; while this thread waits for its turn after the last piece, the process says its last words."""
+        piece = read(source, count, position)
+        if not piece:
+            os.write(descriptor, next(last_words, b""))
+        return piece
+
+    read = os.pread
+    monkeypatch.setattr(os, "pread", pread)
+    kept._open[path].trim()
+    os.write(descriptor, next(last_words, b""))
+    assert lines(path)[-1] == 20_000
+    assert kept.close(path) == (20_000 - (len(lines(path)) - 1)) * 14
+    os.close(descriptor)
+
+
 async def test_one_who_follows_misses_nothing_but_what_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "log"
     kept = Logs()

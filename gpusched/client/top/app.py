@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -27,7 +28,7 @@ from textual.screen import Screen
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.drawing.dashboard import title
 from gpusched.client.host import look_at_host
-from gpusched.client.top.boxes import Help, Question
+from gpusched.client.top.boxes import Help, Question, Told
 from gpusched.client.top.lists import Dashboard
 from gpusched.client.top.page import Page
 from gpusched.client.top.palette import Commands
@@ -60,11 +61,11 @@ class Top(App[None]):
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
     Page Input { dock: bottom; height: 1; border: none; padding: 0; background: ansi_default; display: none; }
-    Question, Help { align: center middle; background: transparent; }
-    Question > *, Help > * {
+    Question, Told, Help { align: center middle; background: transparent; }
+    Question > *, Told > *, Help > * {
         width: auto; max-width: 90%; height: auto; padding: 1 2; border: round ansi_yellow; background: ansi_default;
     }
-    .plain Question > *, .plain Help > * { border: ascii ansi_yellow; }
+    .plain Question > *, .plain Told > *, .plain Help > * { border: ascii ansi_yellow; }
     CommandPalette > Vertical { width: 74; max-width: 100%; margin-top: 2; background: ansi_default; }
     CommandPalette #--input { background: ansi_default; border: round ansi_cyan; }
     CommandPalette SearchIcon { display: none; }
@@ -236,6 +237,9 @@ class Top(App[None]):
 
     def say(self, answer: str) -> None:
         """Until another key is pressed; nothing if it is empty."""
+        if cell_len(answer) > self.size.width:
+            self.push_screen(Told(answer, plain=self._plain))
+            answer = ""
         self._answer = answer
         self.changed = True
 

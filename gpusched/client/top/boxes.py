@@ -54,6 +54,20 @@ class Question(ModalScreen[bool]):
         self.dismiss(yes)
 
 
+class Told(ModalScreen[None]):
+    """An answer that is longer than the line for it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,space", "dismiss")]
+
+    def __init__(self, answer: str, *, plain: bool) -> None:
+        """`plain`: the terminal shows ASCII alone."""
+        super().__init__()
+        self._answer = clean(answer, ascii_only=plain)
+
+    def compose(self) -> ComposeResult:
+        yield Static(Text(self._answer, "bold yellow"))
+
+
 class Help(ModalScreen[None]):
     """The help box: every key and its effect."""
 

@@ -236,7 +236,11 @@ class Launcher:
             return self.logs.close(log_path)
 
         process = Process(link.pid, read_end, attendant, close_log, read_after_s=read_after_s)
-        link.fork(request, process, (write_end, log))
+        try:
+            link.fork(request, process, (write_end, log))
+        except OSError as error:
+            process.set_refused(error)
+            return
         if len(link.processes) > self.windows_each:
             self._grow(job.workload, () if isinstance(job, TrialJob) else job.imports)
 

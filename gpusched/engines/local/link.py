@@ -94,21 +94,20 @@ class Link:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def send(self, request: LauncherRequest, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a request, in order, now or when there is room. Takes ownership of the descriptors and closes them."""
-        packet = _encoder.encode(request)
-        if len(packet) > MAX_PACKET_BYTES:
-            descriptors += (_memory_file(packet),)
-            packet = b"in memory file"
-        self._outgoing.append((packet, descriptors))
+        """Send a request, in order, now or when there is room. Takes ownership of the descriptors and closes them.
+
+        Raises OSError if there is no descriptor for a large request.
+        """
+        self._outgoing.append(_packed(request, descriptors))
         if len(self._outgoing) == 1:
             self._flush()
         if self._watch_timer is None:
             self._watch_later()
 
     def fork(self, request: Fork, process: Process, descriptors: tuple[int, ...]) -> None:
-        """Request a fork; `process` is told of the result."""
-        self.processes[request.id] = process
+        """Request a fork; `process` is told of the result. Raises OSError as `send`."""
         self.send(request, descriptors)
+        self.processes[request.id] = process
 
     async def preload(self, workload: str, needed_by: Needs, imports: tuple[str, ...]) -> float:
         answer = self._preloads.get((workload, needed_by))
@@ -140,11 +139,12 @@ class Link:
             except BlockingIOError:
                 self._loop.add_writer(self._socket, self._flush_later)
                 return
-            except OSError:
+            except ConnectionError:
                 pass  # the launcher has hung up: `bereave` tells everyone who waits for an answer
+            except OSError:
+                self.kill()  # it will not hear of this request: so that whoever waits for an answer hears of its end
             self._outgoing.popleft()
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close_all(descriptors)
 
     def _flush_later(self) -> None:
         self._loop.remove_writer(self._socket)
@@ -272,8 +272,7 @@ class Link:
         self._loop.remove_writer(self._socket)
         self._socket.close()
         for _, descriptors in self._outgoing:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close_all(descriptors)
         self._outgoing.clear()
         self._hung_up = True
         self._closing.set()
@@ -364,6 +363,23 @@ async def _see_off(process: Process) -> None:
     while not await groups.group_gone(process.pid, groups.KILL_GRACE_S):
         process.be_stuck(next(iter(proc.members(process.pid)), process.pid))
     process.set_gone(ProcessEnd(launcher_lost=True))
+
+
+def _close_all(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _packed(request: LauncherRequest, descriptors: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
+    """A request's packet and its descriptors, the last of which has a request that is large."""
+    packet = _encoder.encode(request)
+    if len(packet) <= MAX_PACKET_BYTES:
+        return packet, descriptors
+    try:
+        return b"in memory file", (*descriptors, _memory_file(packet))
+    except OSError:
+        _close_all(descriptors)
+        raise
 
 
 def _memory_file(content: bytes) -> int:

@@ -97,7 +97,7 @@ class Process:
             self._watch_pipe()
         self._attendant.started(self)
 
-    def set_refused(self, error: LaunchError) -> None:
+    def set_refused(self, error: LaunchError | OSError) -> None:
         self._close_pipe()
         self._close_log(self.pid)
         self._attendant.refused(error)
