@@ -48,7 +48,7 @@ class OnlyARun(UsageError):
 #: what does for a run what these commands do for a batch of the daemon
 _INSTEAD = {
     "cancel": "Ctrl-C where it runs lets the windows finish that have started, a second one ends them",
-    "hold": "Ctrl-C where it runs has it start no more, and `gpusched retry {name}` goes on; `run --top` has a key for it",
+    "hold": "Ctrl-C where it runs has it start no more, `gpusched retry {name}` goes on; `run --top` has a key",
     "release": "`gpusched retry {name}` goes on with it",
     "priority": "a run has no other batches to go before or behind",
     "forget": "no daemon knows of it: its records, logs and results are that directory, which you may remove",
