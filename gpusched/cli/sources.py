@@ -20,7 +20,7 @@ from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection, NoDaemon, connect
 from gpusched.client.views import standing
 from gpusched.config import Config, run_state_dir
-from gpusched.errors import DaemonError, UsageError
+from gpusched.errors import DaemonError, InputError, UsageError
 from gpusched.protocol import BatchStatus
 from gpusched.runs.place import NoRun, RunNotYours, store_of
 
@@ -33,6 +33,27 @@ if TYPE_CHECKING:
 class NotAWindow(UsageError):
     problem = "{name!r} does not name a window"
     remedy = "give BATCH/LABEL, such as mine/AAPL_2022-01-01_to_2022-06-29; `gpusched windows BATCH` lists them"
+
+
+class RunWithoutLabel(NotAWindow):
+    problem = "{name} does not name a window, but a run"
+    remedy = "give {name}/LABEL; `gpusched windows {name}` lists them"
+
+
+class OnlyARun(UsageError):
+    problem = "{command} is for batches of the daemon, and {name} is the directory of a run"
+    remedy = "{instead}"
+
+
+#: what does for a run what these commands do for a batch of the daemon
+_INSTEAD = {
+    "cancel": "Ctrl-C where it runs lets the windows finish that have started, a second one ends them",
+    "hold": "Ctrl-C where it runs has it start no more, `gpusched retry {name}` goes on; `run --top` has a key",
+    "release": "`gpusched retry {name}` goes on with it",
+    "priority": "a run has no other batches to go before or behind",
+    "forget": "no daemon knows of it: its records, logs and results are that directory, which you may remove",
+    "wait": "it ends with the command that runs it; `gpusched status {name}` shows how it stands",
+}
 
 
 class NeitherHereNorThere(DaemonError):
@@ -63,6 +84,30 @@ def to_daemon(options: argparse.Namespace) -> Connection:
 
 
 @contextlib.contextmanager
+def about(options: argparse.Namespace, *names: str) -> Iterator[None]:
+    """Ask the daemon for batches that it alone can have. Raises OnlyARun where one is a run of that name."""
+    try:
+        yield
+    except (NoDaemon, InputError) as error:
+        config = load_config(options).config
+        for name in filter(None, names):
+            # A batch of the daemon has no slash in its name; one that it does not know may be called like a run.
+            if _is_run(config, name) and ("/" in name or isinstance(error, NoDaemon)):
+                shown = shlex.quote(name)
+                raise OnlyARun(
+                    command=options.command, name=shown, instead=_INSTEAD[options.command].format(name=shown)
+                ) from None
+        raise
+
+
+def _is_run(config: Config, name: str) -> bool:
+    with contextlib.suppress(NoRun):
+        store_of(run_state_dir(config, Path(name).absolute()), Path(name))
+        return True
+    return False
+
+
+@contextlib.contextmanager
 def of_batch(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, str]]:
     """Where a batch is known, and its id there. Raises NoRun, NeitherHereNorThere."""
     config = load_config(options).config
@@ -77,7 +122,10 @@ def of_batch(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, s
 @contextlib.contextmanager
 def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, str, str]]:
     """Where a window is known, and its batch's id and its label there. Raises NotAWindow, and as `of_batch`."""
-    batch, slash, label = name.rpartition("/")
+    batch, slash, label = name.rstrip("/").rpartition("/")
+    config = load_config(options).config
+    if _is_run(config, name) and not (batch and _is_run(config, batch)):
+        raise RunWithoutLabel(name=shlex.quote(name.rstrip("/")))
     if not (batch and slash and label):
         raise NotAWindow(name=name)
     with of_batch(options, batch) as (source, batch_id):

@@ -16,8 +16,15 @@ from gpusched.workload import NoData
 #: remedy for too few rows
 LONGER = "give longer windows (--window-days), or a smaller training.min_rows"
 
-#: remedy for a tail all of whose rows are without labels
+#: remedy where no row has a label, or the rows before the validation all reach into it
+NEARER = "give longer windows (--window-days), or a smaller --horizon"
+
+#: remedies for a tail that is the whole window, and for one all of whose rows are without labels
+FEWER_DAYS = "give longer windows (--window-days), or fewer days that validate (--validation-days)"
 MORE_DAYS = "give more days that validate (--validation-days): the last `horizon` bars have no label"
+
+#: remedy where a share of the rows is no row
+OTHER_SHARE = "give longer windows (--window-days), or another split.validation_fraction"
 
 
 class Examples(msgspec.Struct, frozen=True):
@@ -60,7 +67,7 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
         raise NoData(
             f"too few rows: {usable} of the {settings.min_rows} that are needed"
             f" ({len(bars)} bars, the last {settings.horizon} of which have no label)",
-            remedy=LONGER,
+            remedy=LONGER if usable else NEARER,
         )
     returns = forward_returns(bars.close, settings.horizon)
     rises = labels(returns, settings.threshold)
@@ -74,10 +81,19 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
         raise NoData(
             f"too few rows: {usable} leave {len(parts.train)} to train on and {len(parts.validation)} to validate with"
             f" ({_validation(end, settings)}, horizon {settings.horizon})",
-            remedy=MORE_DAYS if settings.validation_days and len(parts.train) else LONGER,
+            remedy=_remedy(parts, settings),
         )
     _check_both_classes(rises[parts.train], settings)
     return Examples(bars, returns, rises, parts)
+
+
+def _remedy(parts: split.Split, settings: Settings) -> str:
+    """The remedy for a split of which one part is empty."""
+    if settings.split == "random":
+        return OTHER_SHARE
+    if settings.validation_days:
+        return MORE_DAYS if len(parts.train) else FEWER_DAYS
+    return NEARER
 
 
 def _tail(end: dt.date, settings: Settings) -> dt.date:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gpusched.cli.commands import results
 from gpusched.cli.summaries import Row, best, by_symbol, by_values
+from gpusched.client.drawing.listing import Cell
 
 ROWS: list[Row] = [
     {"symbol": symbol, "window_label": f"{symbol}-{leaves}-{number}", "leaves": leaves, "kind": kind, "auc": auc}
@@ -45,6 +52,34 @@ def test_the_best_of_all_and_of_each_group() -> None:
     assert best(ROWS, "auc", ["symbol"]) == [1, 2], "the first of equals"
     assert best(ROWS, "auc", ["symbol"], least=True) == [0, 2]
     assert best(ROWS, "kind", ["leaves"]) == [4], "what is no number is no best"
+
+
+@pytest.mark.parametrize(
+    ("cells", "column"),
+    [
+        ([1, 0.5, None], [1, 0.5, None]),
+        ([True, None, False], [True, None, False]),
+        (["a", None], ["a", None]),
+        ([1, "auto", None], ["1", "auto", None]),
+        ([True, 2], ["True", "2"]),
+        ([10**30, 1], [str(10**30), "1"]),
+        ([None, None], [None, None]),
+    ],
+)
+def test_a_column_of_a_parquet_file_has_one_type(cells: list[Cell], column: list[Cell], tmp_path: Path) -> None:
+    """`--param workload.alpha=1,auto` and `results --parquet` were an internal error."""
+    pytest.importorskip("pyarrow")
+    assert results.of_one_type(cells) == column
+    path = tmp_path / "results.parquet"
+    results._write_parquet([{"alpha": cell} for cell in cells], ["alpha"], path)
+    assert [None if pd.isna(cell) else cell for cell in pd.read_parquet(path)["alpha"]] == column
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("auc", "validation_auc"), ("train_acu", "train_auc")])
+def test_a_metric_without_its_part_is_known(name: str, nearest: str) -> None:
+    """`run` shows `auc 0.612`, and `results --best auc` named no metric."""
+    with pytest.raises(results.UnknownColumn, match=f"did you mean '{nearest}'"):
+        results._require_column(name, ("symbol", "train_auc", "validation_auc"), "mine")
 
 
 def test_by_symbol_names_the_windows() -> None:

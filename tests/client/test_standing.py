@@ -9,6 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
+from gpusched.client.drawing.logs import log_of
 from gpusched.client.drawing.palette import COLOURS, STYLES
 from gpusched.client.drawing.standing import BatchScreen, BatchTable, Failures, Seen
 from gpusched.client.views.batch import BatchView
@@ -21,6 +22,7 @@ from gpusched.protocol import BatchStatus, WindowLine
 from tests.client.support import Onlooker, console, drawn, text
 from tests.client.test_screens import HOSTILE, check
 from tests.core.support import batch, gpu, key
+from tests.powers import closed
 
 DAY = dt.date(2022, 1, 1)
 NOW = 10_000.0
@@ -143,6 +145,19 @@ def test_a_failure_is_shown_whole_with_its_line_and_its_log_also_where_it_wraps(
         assert "and 2 more" in shown
         assert "\n      at /srv/a/train.py:41\n" in shown
         assert f"\n      /srv/{'x' * 100}/SYM00_2022-01-01_to_2022-01-01.1.log\n" in shown
+
+
+def test_a_window_that_wrote_nothing_is_named_and_no_log_is(tmp_path: Path) -> None:
+    """A path was shown where no file was: a window that ends without a word leaves none."""
+    label = "SYM00_2022-01-01_to_2022-01-01"
+    terminal = console(120)
+    terminal.print(Failures(groups=by_reason([failed_window(failed(0, "exited"))]), logs_dir=tmp_path), crop=False)
+    assert f"\n      {label}\n      it has written nothing to stdout or stderr\n" in text(terminal)
+    (tmp_path / f"{label}.1.log").touch()
+    assert log_of(tmp_path, label, 1) == tmp_path / f"{label}.1.log"
+    assert log_of(tmp_path, label, 2) is None
+    with closed(tmp_path) as private:
+        assert log_of(private, label, 2) == tmp_path / f"{label}.2.log", "nobody knows"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

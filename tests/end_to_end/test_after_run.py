@@ -105,6 +105,23 @@ def test_a_batch_below_the_output_root_is_found_by_its_name(gpusched: Command) -
     assert gpusched.json("retry", "mine")["windows"]["reused"] == 2
 
 
+def test_a_run_in_the_place_of_a_window_or_of_a_batch_of_the_daemon(gpusched: Command) -> None:
+    """It was said that the directory above is none of a run, or that a daemon is to be started."""
+    run(gpusched, "-o", "out of/mine")
+    for command in ("show", "logs", "explain"):
+        for name in ("out of/mine", "out of/mine/"):
+            _, err = gpusched.said(command, name, code=2)
+            assert "'out of/mine' does not name a window, but a run\n" in err
+            assert "hint: give 'out of/mine'/LABEL; `gpusched windows 'out of/mine'` lists them\n" in err
+    for words in ("cancel", "hold", "release", "forget", "wait", "priority"):
+        _, err = gpusched.said(words, "out of/mine", *(["5"] if words == "priority" else []), code=2)
+        assert f"error: {words} is for batches of the daemon, and 'out of/mine' is the directory of a run\n" in err
+    _, err = gpusched.said("cancel", f"out of/mine/GOOD{LABEL}", code=2)
+    assert "hint: Ctrl-C where it runs" in err
+    _, err = gpusched.said("cancel", "out of/none", code=3)
+    assert "no daemon answers" in err
+
+
 def test_what_is_no_run_is_said(gpusched: Command) -> None:
     for command in ("report", "status", "results", "windows"):
         _, err = gpusched.said(command, "nosuchdir", code=3)

@@ -71,7 +71,7 @@ def test_the_last_days_validate_and_what_reaches_into_them_is_purged() -> None:
 def test_days_that_leave_nothing_to_train_on_or_to_validate_with(days: int, says: str) -> None:
     with pytest.raises(NoData, match=says) as refused:
         examples_of(*(100 + 10 * (n % 5) for n in range(40)), horizon=4, validation_days=days)
-    assert ("more days that validate" in refused.value.remedy) == (days == 3)
+    assert f"{'more' if days == 3 else 'fewer'} days that validate" in refused.value.remedy
 
 
 def test_random_split_keeps_the_share_of_each_label() -> None:
@@ -113,6 +113,22 @@ def test_reasons_not_to_train(values: list[float], settings: dict[str, object], 
     with pytest.raises(NoData) as raised:
         examples_of(*values, **settings)
     assert str(raised.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "remedy"),
+    [
+        ([100.0] * 26, {}, "a smaller training.min_rows"),
+        ([100.0] * 7, {}, "a smaller --horizon"),
+        ([100.0] * 60, {"horizon": 39, "min_rows": 2}, "a smaller --horizon"),
+        ([100.0] * 9, {"min_rows": 2, "split": "random"}, "another split.validation_fraction"),
+    ],
+)
+def test_a_remedy_is_one(values: list[float], settings: dict[str, object], remedy: str) -> None:
+    """All had the first one, which helps where enough rows have a label and no other way."""
+    with pytest.raises(NoData) as raised:
+        examples_of(*values, **settings)
+    assert raised.value.remedy == f"give longer windows (--window-days), or {remedy}"
 
 
 def test_a_range_without_bars_says_what_there_is() -> None:

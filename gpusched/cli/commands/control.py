@@ -16,7 +16,7 @@ import msgspec
 from gpusched.cli.commands.batches import load_config, run_here
 from gpusched.cli.commands.queries import print_devices
 from gpusched.cli.objects import status_object
-from gpusched.cli.sources import run_at, to_daemon
+from gpusched.cli.sources import about, run_at, to_daemon
 from gpusched.cli.telling import tell
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
@@ -126,7 +126,7 @@ def _run_again(options: argparse.Namespace, batch: Batch, directory: Path) -> Ru
 def priority(options: argparse.Namespace) -> int:
     """Place a batch before or behind others."""
     refuse_settings(options)
-    with to_daemon(options) as daemon:
+    with about(options, options.batch), to_daemon(options) as daemon:
         changed = daemon.alter(options.batch, {"priority": options.priority})
     if options.json:
         print_json(status_object(changed.batch) | {"changes": changed.changes})
@@ -158,7 +158,7 @@ def _terms(options: argparse.Namespace) -> dict[str, Any]:
 
 def _change(options: argparse.Namespace, change: _Change, verb: WindowVerb) -> int:
     batch_id, _, label = options.target.partition("/")
-    with to_daemon(options) as daemon:
+    with about(options, options.target, options.target.rpartition("/")[0]), to_daemon(options) as daemon:
         changed = change(daemon, batch_id, label or None)
     if changed.not_durable is not None:
         tell("warning", changed.not_durable, "it has taken effect, but is lost if the daemon ends before it is written")

@@ -8,7 +8,7 @@ import re
 import msgspec
 
 from gpusched.cli.commands.control import refuse_settings
-from gpusched.cli.sources import to_daemon
+from gpusched.cli.sources import about, to_daemon
 from gpusched.client.drawing.listing import print_json
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import Forgotten, summed
@@ -32,7 +32,7 @@ def forget(options: argparse.Namespace) -> int:
     if bool(options.batches) == (options.older_than is not None):
         raise ForgetNothing
     older_than_s = None if options.older_than is None else age(options.older_than)
-    with to_daemon(options) as daemon:
+    with about(options, *options.batches), to_daemon(options) as daemon:
         if older_than_s is not None:
             forgotten = daemon.forget(older_than_s=older_than_s, results=options.results)
         else:

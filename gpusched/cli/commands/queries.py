@@ -15,6 +15,7 @@ from gpusched.cli.commands.batches import load_config
 from gpusched.cli.sources import of_batch, of_window, to_daemon
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
+from gpusched.client.drawing.logs import WROTE_NOTHING
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.plain import clean
 from gpusched.client.host import look_at_host
@@ -163,7 +164,7 @@ def logs(options: argparse.Namespace) -> int:
             if not left:
                 raise
     if silent and not left:
-        print(f"{options.window} has written nothing to stdout or stderr", file=sys.stderr)  # noqa: T201
+        print(f"{options.window} {WROTE_NOTHING}", file=sys.stderr)  # noqa: T201
     return DONE
 
 

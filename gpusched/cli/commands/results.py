@@ -33,6 +33,10 @@ COLUMNS = (
 SHOWN = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
 
 
+#: the largest whole number of a column of a parquet file
+_LARGEST = 2**63 - 1
+
+
 class UnknownColumn(UsageError):
     problem = "these results have no column {name!r}{nearest}"
     remedy = "`gpusched results {asked} --csv` has them all in its first line"
@@ -103,6 +107,14 @@ def results(options: argparse.Namespace) -> int:
         print_notes(detail.notes)
         print_worth(detail, finished)
     return DONE
+
+
+def of_one_type(cells: Sequence[Cell]) -> Sequence[Cell]:
+    """The cells of a column of a parquet file, which has one type: as texts where they are numbers and others."""
+    kinds = {float if type(cell) is int else type(cell) for cell in cells if cell is not None}
+    if len(kinds) < 2 and not any(isinstance(cell, int) and abs(cell) > _LARGEST for cell in cells):
+        return cells
+    return [None if cell is None else str(cell) for cell in cells]
 
 
 def _summed_up(options: argparse.Namespace) -> str | None:
@@ -194,7 +206,9 @@ def _require_key(name: str, names: Sequence[str], arguments: str) -> str:
 def _require_column(name: str, names: Sequence[str], arguments: str) -> str:
     if name in names:
         return name
-    raise UnknownColumn(name=name, asked=arguments, nearest=did_you_mean(name, names))
+    of_validation = f"validation_{name}"  # as `run` shows it, without its part
+    nearest = did_you_mean(of_validation if of_validation in names else name, names)
+    raise UnknownColumn(name=name, asked=arguments, nearest=nearest)
 
 
 def _sorted(rows: list[Row], name: str, *, reverse: bool) -> list[int]:
@@ -225,7 +239,8 @@ def _print(rows: list[Row], names: Sequence[str], options: argparse.Namespace) -
 def _write_parquet(rows: list[Row], names: Sequence[str], path: Path) -> None:
     import pandas as pd
 
+    columns = {name: of_one_type([row.get(name) for row in rows]) for name in names}
     try:
-        pd.DataFrame(rows, columns=list(names)).to_parquet(path, index=False)
+        pd.DataFrame(columns).to_parquet(path, index=False)
     except (ImportError, OSError) as error:
         raise NoParquet(why=str(error).strip().splitlines()[0]) from None

@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.next_commands import mending_commands
 from gpusched.cli.objects import status_object
-from gpusched.cli.sources import reach
+from gpusched.cli.sources import about, reach
 from gpusched.cli.verdict import exit_code, is_nothing
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
@@ -75,7 +75,8 @@ def wait(options: argparse.Namespace) -> int:
     left = list(options.batches)
     try:
         for batch_id in options.batches:
-            code, batch = wait_for(socket, batch_id)
+            with about(options, batch_id):
+                code, batch = wait_for(socket, batch_id)
             codes.append(code)
             ended.append(batch)
             left.remove(batch_id)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
+from gpusched.client.drawing.logs import WROTE_NOTHING, log_of
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import Glyphs, glyphs
 from gpusched.client.views.failures import FailureGroup
@@ -34,12 +35,15 @@ def failure_groups(
     for group in groups[:MOST_GROUPS]:
         yield from _hanging(_reason(group, widest, draw), 2, console, options)
         window = group.example
-        if len(group.windows) > 1 or not window.attempts:  # one that was launched is named by its log
+        log = log_of(logs_dir, window.label, window.attempts) if window.attempts else None
+        if len(group.windows) > 1 or log is None:  # one with a log is named by that
             yield from _hanging(Text(draw.clean(_labels(group))), _INDENT, console, options)
         if window.source_line:
             yield path_line(_INDENT, f"at {window.source_line}", draw)
-        if window.attempts:
-            yield path_line(_INDENT, str(logs_dir / f"{window.label}.{window.attempts}.log"), draw)
+        if log is not None:
+            yield path_line(_INDENT, str(log), draw)
+        elif window.attempts:
+            yield from _hanging(Text(f"it {WROTE_NOTHING}", "dim"), _INDENT, console, options)
     if (more := len(groups) - MOST_GROUPS) > 0:
         yield Text(f"  {draw.ellipsis} and for {more} more reasons")
 
